@@ -1,0 +1,13 @@
+DROP TABLE audit;
+DROP TABLE attempts;
+DROP TABLE consents;
+DROP TABLE connections;
+DROP TABLE associations;
+DROP TABLE content_permissions;
+DROP TABLE api_keys;
+DROP TABLE content;
+DROP TABLE integrations;
+DROP TABLE sessions;
+DROP TABLE setup_links;
+DROP TABLE people;
+DROP TABLE meta;

@@ -1,0 +1,123 @@
+//! The record: what happened, to what, by whom.
+
+use super::{Id, Timestamp, person::Person};
+
+/// What can happen. The text is what the table, the page and the API show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    SignIn,
+    SignInRefused,
+    SignOut,
+    PersonCreated,
+    PersonChanged,
+    PersonLocked,
+    PersonUnlocked,
+    PasswordChanged,
+    KeyCreated,
+    KeyDeleted,
+    IntegrationCreated,
+    IntegrationChanged,
+    IntegrationDeleted,
+    ContentCreated,
+    ContentChanged,
+    ContentDeleted,
+    AccessChanged,
+    AssociationsChanged,
+    ConsentRefused,
+    ConsentGiven,
+    ConsentRevoked,
+    Connected,
+    Disconnected,
+    ConnectionNeedsLogin,
+    ConnectionFailed,
+    CallbackRefused,
+}
+
+impl Action {
+    pub const ALL: [Action; 26] = [
+        Action::SignIn,
+        Action::SignInRefused,
+        Action::SignOut,
+        Action::PersonCreated,
+        Action::PersonChanged,
+        Action::PersonLocked,
+        Action::PersonUnlocked,
+        Action::PasswordChanged,
+        Action::KeyCreated,
+        Action::KeyDeleted,
+        Action::IntegrationCreated,
+        Action::IntegrationChanged,
+        Action::IntegrationDeleted,
+        Action::ContentCreated,
+        Action::ContentChanged,
+        Action::ContentDeleted,
+        Action::AccessChanged,
+        Action::AssociationsChanged,
+        Action::ConsentRefused,
+        Action::ConsentGiven,
+        Action::ConsentRevoked,
+        Action::Connected,
+        Action::Disconnected,
+        Action::ConnectionNeedsLogin,
+        Action::ConnectionFailed,
+        Action::CallbackRefused,
+    ];
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::SignIn => "sign_in",
+            Action::SignInRefused => "sign_in_refused",
+            Action::SignOut => "sign_out",
+            Action::PersonCreated => "person_created",
+            Action::PersonChanged => "person_changed",
+            Action::PersonLocked => "person_locked",
+            Action::PersonUnlocked => "person_unlocked",
+            Action::PasswordChanged => "password_changed",
+            Action::KeyCreated => "api_key_created",
+            Action::KeyDeleted => "api_key_deleted",
+            Action::IntegrationCreated => "integration_created",
+            Action::IntegrationChanged => "integration_changed",
+            Action::IntegrationDeleted => "integration_deleted",
+            Action::ContentCreated => "content_created",
+            Action::ContentChanged => "content_changed",
+            Action::ContentDeleted => "content_deleted",
+            Action::AccessChanged => "content_access_changed",
+            Action::AssociationsChanged => "content_integrations_changed",
+            Action::ConsentRefused => "consent_refused",
+            Action::ConsentGiven => "consent_given",
+            Action::ConsentRevoked => "consent_revoked",
+            Action::Connected => "connected",
+            Action::Disconnected => "disconnected",
+            Action::ConnectionNeedsLogin => "connection_needs_login",
+            Action::ConnectionFailed => "connection_failed",
+            Action::CallbackRefused => "callback_refused",
+        }
+    }
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+}
+
+/// Who is behind a request, for the record.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The network address of the caller.
+    pub address: String,
+    /// Ties together the record, the log and the error page.
+    pub correlation: String,
+}
+
+/// One line of the record.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub number: i64,
+    pub at: Timestamp,
+    pub action: Action,
+    pub actor: Option<Id<Person>>,
+    /// The actor's name at that time; names change, the record does not.
+    pub actor_name: String,
+    /// What it happened to, in words.
+    pub subject: String,
+    pub detail: String,
+    pub address: String,
+    pub correlation: String,
+}

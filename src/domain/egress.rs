@@ -1,0 +1,209 @@
+//! Which outside addresses this server may talk to. Checked when an address is saved and again at each connection, after
+//! name resolution. Private addresses and plain http work only for hosts that the operator lists.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use url::{Host, Url};
+
+/// What an address is for: providers carry secrets and need TLS, upstream apps may speak plain http.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Provider,
+    Upstream,
+}
+
+/// Why an address is refused. The sentences are shown to whoever typed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("This is not a web address. It starts with https:// and names a host.")]
+    NotAnAddress,
+    #[error("The address must start with https://. Plain http works only for hosts that the setting private_hosts lists.")]
+    NotHttps,
+    #[error("Leave user name and password out of the address.")]
+    Credentials,
+    #[error("Leave out everything from the # sign on.")]
+    Fragment,
+    #[error("This address lies in a private network. The operator can allow it with the setting private_hosts.")]
+    Private,
+    #[error("This address is never allowed: it is link-local, where cloud machines keep their credentials.")]
+    LinkLocal,
+    #[error("This is the portal's own address.")]
+    Ourselves,
+}
+
+/// The operator's list, plus our own address.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    listed: Vec<Listed>,
+    own: Vec<(String, u16)>,
+}
+
+#[derive(Clone, Debug)]
+struct Listed {
+    host: String,
+    port: Option<u16>,
+}
+
+impl Policy {
+    /// `listed`: `host`, `host:port`, `[v6]:port` or `*.suffix`. `own`: the portal's host and port pairs, always refused.
+    pub fn new(listed: &[String], own: Vec<(String, u16)>) -> Self {
+        let listed = listed
+            .iter()
+            .map(|entry| {
+                let entry = entry.trim().to_ascii_lowercase();
+                match entry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+                    Some((host, port)) if !host.contains(':') || host.starts_with('[') => {
+                        Listed { host: host.to_owned(), port: Some(port) }
+                    }
+                    _ => Listed { host: entry, port: None },
+                }
+            })
+            .collect();
+        Self { listed, own }
+    }
+
+    /// Whether the operator's list names this host and port.
+    pub fn lists(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.listed.iter().any(|entry| {
+            let named = match entry.host.strip_prefix('*') {
+                Some(suffix) => host.ends_with(suffix) && host.len() > suffix.len(),
+                None => host == entry.host,
+            };
+            named && entry.port.is_none_or(|listed| listed == port)
+        })
+    }
+
+    /// Parses and checks an address as typed, without resolving names.
+    pub fn parse(&self, text: &str, purpose: Purpose) -> Result<Url, Refused> {
+        let url = Url::parse(text.trim()).map_err(|_| Refused::NotAnAddress)?;
+        self.check(&url, purpose)?;
+        Ok(url)
+    }
+
+    /// Checks scheme, shape and literal addresses.
+    pub fn check(&self, url: &Url, purpose: Purpose) -> Result<(), Refused> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Refused::NotAnAddress);
+        }
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else { return Err(Refused::NotAnAddress) };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Refused::Credentials);
+        }
+        if url.fragment().is_some() {
+            return Err(Refused::Fragment);
+        }
+        let name = host.to_string();
+        if self.own.iter().any(|(own, own_port)| *own_port == port && own.eq_ignore_ascii_case(&name)) {
+            return Err(Refused::Ourselves);
+        }
+        if url.scheme() == "http" && purpose == Purpose::Provider && !self.lists(&name, port) {
+            return Err(Refused::NotHttps);
+        }
+        match host {
+            Host::Ipv4(ip) => self.check_ip(&name, port, IpAddr::V4(ip)),
+            Host::Ipv6(ip) => self.check_ip(&name, port, IpAddr::V6(ip)),
+            Host::Domain(domain) if domain == "localhost" || domain.ends_with(".localhost") => {
+                if self.lists(&name, port) { Ok(()) } else { Err(Refused::Private) }
+            }
+            Host::Domain(_) => Ok(()),
+        }
+    }
+
+    /// Like [`Policy::check_ip`] where the port is not known: a host listed with any port may be private.
+    pub fn check_ip_of_host(&self, host: &str, ip: IpAddr) -> Result<(), Refused> {
+        let listed = self.listed.iter().find(|entry| entry.port.is_some_and(|port| self.lists(host, port)));
+        self.check_ip(host, listed.and_then(|entry| entry.port).unwrap_or(0), ip)
+    }
+
+    /// Checks an address that `host` resolved to.
+    pub fn check_ip(&self, host: &str, port: u16, ip: IpAddr) -> Result<(), Refused> {
+        let ip = match ip {
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
+            v4 => v4,
+        };
+        if is_link_local(ip) {
+            return Err(Refused::LinkLocal);
+        }
+        if is_public(ip) || self.lists(host, port) { Ok(()) } else { Err(Refused::Private) }
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80 || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    }
+}
+
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_broadcast()
+                || v4.is_documentation()
+                || v4.is_multicast()
+                || a == 0
+                || (a == 100 && (64..128).contains(&b))
+                || (a == 192 && b == 0 && c == 0)
+                || (a == 198 && (b == 18 || b == 19))
+                || a >= 240
+                || v4 == Ipv4Addr::new(168, 63, 129, 16))
+        }
+        IpAddr::V6(v6) => {
+            let head = v6.segments();
+            !(v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || head[0] & 0xfe00 == 0xfc00
+                || head[0] & 0xffc0 == 0xfe80
+                || (head[0] == 0x64 && head[1] == 0xff9b)
+                || (head[0] == 0x2001 && head[1] == 0xdb8)
+                || head[0] == 0x2002)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(listed: &[&str]) -> Policy {
+        Policy::new(&listed.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>(), vec![("portal.example".into(), 443)])
+    }
+
+    #[test]
+    fn private_hosts_work_only_when_listed() {
+        for text in ["https://127.0.0.1:9", "https://10.1.2.3", "https://[::1]/", "https://localhost/x", "https://0x7f.1/", "https://2130706433/", "https://[::ffff:10.0.0.1]/"] {
+            assert_eq!(policy(&[]).parse(text, Purpose::Provider).unwrap_err(), Refused::Private, "{text}");
+        }
+        assert!(policy(&["127.0.0.1:9"]).parse("http://127.0.0.1:9/x", Purpose::Provider).is_ok());
+        assert_eq!(policy(&["127.0.0.1:9"]).parse("http://127.0.0.1:8/x", Purpose::Provider).unwrap_err(), Refused::NotHttps);
+        assert!(policy(&["*.corp.example"]).parse("http://a.corp.example", Purpose::Provider).is_ok());
+        assert!(policy(&["[::1]:9"]).parse("http://[::1]:9/x", Purpose::Upstream).is_ok());
+    }
+    #[test]
+    fn metadata_addresses_are_refused_even_when_listed() {
+        for host in ["169.254.169.254", "[fe80::1]"] {
+            assert_eq!(policy(&[host]).parse(&format!("http://{host}/"), Purpose::Upstream).unwrap_err(), Refused::LinkLocal);
+        }
+    }
+    #[test]
+    fn shapes_that_hide_something_are_refused() {
+        let open = policy(&[]);
+        assert_eq!(open.parse("https://user:pw@example.org", Purpose::Upstream).unwrap_err(), Refused::Credentials);
+        assert_eq!(open.parse("ftp://example.org", Purpose::Upstream).unwrap_err(), Refused::NotAnAddress);
+        assert_eq!(open.parse("https://portal.example/x", Purpose::Upstream).unwrap_err(), Refused::Ourselves);
+        assert_eq!(open.parse("https://example.org/#x", Purpose::Upstream).unwrap_err(), Refused::Fragment);
+        assert_eq!(open.parse("http://example.org/", Purpose::Provider).unwrap_err(), Refused::NotHttps);
+        assert!(open.parse("http://example.org/", Purpose::Upstream).is_ok());
+    }
+    #[test]
+    fn what_a_name_resolves_to_counts() {
+        assert_eq!(policy(&[]).check_ip("rebind.example", 443, "10.0.0.1".parse().unwrap()), Err(Refused::Private));
+        assert_eq!(policy(&["rebind.example"]).check_ip("rebind.example", 443, "169.254.1.1".parse().unwrap()), Err(Refused::LinkLocal));
+        assert!(policy(&[]).check_ip("example.org", 443, "93.184.216.34".parse().unwrap()).is_ok());
+    }
+}

@@ -1,0 +1,18 @@
+//! What things are. No I/O, no async, no database, no HTTP: everything here is a value or a pure function.
+
+pub mod access;
+pub mod addresses;
+pub mod attempt;
+pub mod audit;
+pub mod connection;
+pub mod consent;
+pub mod content;
+pub mod egress;
+pub mod ids;
+pub mod integration;
+pub mod person;
+pub mod return_path;
+pub mod time;
+
+pub use ids::Id;
+pub use time::Timestamp;

@@ -1,0 +1,164 @@
+//! Token answers (RFC 6749 section 5.1), read with patience: a refresh token that arrived must not be lost to a badly
+//! typed neighbour.
+
+use crate::domain::connection::Account;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use oauth2::{AccessToken, RefreshToken, Scope, basic::BasicTokenType};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Assumed when the provider does not say how long an access token lives.
+const UNKNOWN_LIFETIME: Duration = Duration::from_secs(300);
+/// No access token is trusted for longer, whatever an answer says.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(28 * 3600);
+
+/// A provider's answer with tokens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenAnswer {
+    access_token: AccessToken,
+    #[serde(default = "bearer", deserialize_with = "token_type")]
+    token_type: BasicTokenType,
+    #[serde(default, deserialize_with = "seconds")]
+    expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "refresh_token")]
+    refresh_token: Option<RefreshToken>,
+    #[serde(default, deserialize_with = "scopes")]
+    scope: Option<Vec<Scope>>,
+    #[serde(default, skip_serializing, deserialize_with = "hidden")]
+    id_token: Option<AccessToken>,
+}
+
+fn bearer() -> BasicTokenType {
+    BasicTokenType::Bearer
+}
+fn token_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasicTokenType, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) if !text.eq_ignore_ascii_case("bearer") => BasicTokenType::Extension(text),
+        _ => BasicTokenType::Bearer,
+    })
+}
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Number(number) => number.as_u64().or_else(|| number.as_f64().filter(|value| *value >= 0.0).map(|value| value as u64)),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    })
+}
+fn refresh_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RefreshToken>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) if !text.is_empty() => Some(RefreshToken::new(text)),
+        _ => None,
+    })
+}
+fn hidden<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AccessToken>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(AccessToken::new(text)),
+        _ => None,
+    })
+}
+fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Scope>>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text.split([' ', ',']).filter(|scope| !scope.is_empty()).map(|scope| Scope::new(scope.to_owned())).collect()),
+        _ => None,
+    })
+}
+
+impl oauth2::TokenResponse for TokenAnswer {
+    type TokenType = BasicTokenType;
+    fn access_token(&self) -> &AccessToken {
+        &self.access_token
+    }
+    fn token_type(&self) -> &BasicTokenType {
+        &self.token_type
+    }
+    fn expires_in(&self) -> Option<Duration> {
+        self.expires_in.map(Duration::from_secs)
+    }
+    fn refresh_token(&self) -> Option<&RefreshToken> {
+        self.refresh_token.as_ref()
+    }
+    fn scopes(&self) -> Option<&Vec<Scope>> {
+        self.scope.as_ref()
+    }
+}
+
+impl TokenAnswer {
+    pub fn is_bearer(&self) -> bool {
+        self.token_type == BasicTokenType::Bearer
+    }
+    pub fn access(&self) -> SecretString {
+        SecretString::from(self.access_token.secret().clone())
+    }
+    pub fn refresh(&self) -> Option<SecretString> {
+        self.refresh_token.as_ref().map(|token| SecretString::from(token.secret().clone()))
+    }
+    /// How long the access token lives, from the moment of the request.
+    pub fn lifetime(&self) -> Duration {
+        self.expires_in.map_or(UNKNOWN_LIFETIME, Duration::from_secs).min(LONGEST_LIFETIME)
+    }
+    /// The scopes as issued, if the provider names them.
+    pub fn issued_scopes(&self) -> Option<String> {
+        let scopes = self.scope.as_ref()?;
+        Some(scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "))
+    }
+    /// Whom the tokens belong to. Read from the ID token or a JWT access token for display and comparison: both came
+    /// straight from the token endpoint over TLS (OpenID Connect Core section 3.1.3.7), so no signature is checked.
+    pub fn account(&self) -> Account {
+        let claims = self
+            .id_token
+            .as_ref()
+            .and_then(|token| unverified_claims(token.secret()))
+            .or_else(|| unverified_claims(self.access_token.secret()))
+            .unwrap_or_default();
+        let text = |keys: &[&str]| {
+            let found = keys.iter().find_map(|key| claims.get(*key).and_then(Value::as_str));
+            found.map(|text| text.chars().filter(|letter| !letter.is_control()).take(200).collect::<String>())
+        };
+        Account {
+            label: text(&["upn", "unique_name", "preferred_username", "email", "sub"]),
+            subject: text(&["oid", "sub"]),
+            tenant: text(&["tid"]),
+        }
+    }
+}
+
+fn unverified_claims(token: &str) -> Option<serde_json::Map<String, Value>> {
+    let mut parts = token.split('.');
+    let (_, body, _) = (parts.next()?, parts.next()?, parts.next()?);
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> TokenAnswer {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn odd_lifetimes_neither_panic_nor_lose_the_refresh_token() {
+        for (expires, seconds) in [("3600", 3600), ("\"3600\"", 3600), ("-1", 300), ("null", 300), ("1e30", 28 * 3600), ("1000000000000000000", 28 * 3600), ("{}", 300)] {
+            let answer = parse(&format!(r#"{{"access_token":"a","token_type":"bearer","refresh_token":"r","expires_in":{expires}}}"#));
+            assert_eq!(answer.lifetime().as_secs(), seconds, "{expires}");
+            assert!(answer.refresh().is_some());
+        }
+        assert!(parse(r#"{"access_token":"a","token_type":"Bearer","scope":5,"refresh_token":null}"#).refresh().is_none());
+        assert!(serde_json::from_str::<TokenAnswer>(r#"{"token_type":"Bearer"}"#).is_err());
+        assert!(!parse(r#"{"access_token":"a","token_type":"mac"}"#).is_bearer());
+    }
+    #[test]
+    fn the_account_is_read_from_a_token_that_is_a_jwt() {
+        let body = URL_SAFE_NO_PAD.encode(r#"{"upn":"ann@example.org","oid":"o","tid":"t"}"#);
+        let account = parse(&format!(r#"{{"access_token":"x.{body}.y","token_type":"Bearer"}}"#)).account();
+        assert_eq!(account.label.as_deref(), Some("ann@example.org"));
+        assert_eq!(parse(r#"{"access_token":"opaque","token_type":"Bearer"}"#).account(), Account::default());
+    }
+    #[test]
+    fn debug_prints_no_token() {
+        let printed = format!("{:?}", parse(r#"{"access_token":"sekrit1","refresh_token":"sekrit2","id_token":"sekrit3","token_type":"Bearer"}"#));
+        assert!(!printed.contains("sekrit"), "{printed}");
+    }
+}

@@ -1,0 +1,202 @@
+//! What a provider's refusal means: wait, ask the person, or ask the administrator.
+
+use crate::domain::connection::Cause;
+use oauth2::RequestTokenError;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+
+/// An error body of a token endpoint (RFC 6749 section 5.2), with what Microsoft adds. Free text is read for its AADSTS
+/// code and then dropped: it may hold names and fragments of requests.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProviderError {
+    #[serde(default, deserialize_with = "text")]
+    error: String,
+    #[serde(default, deserialize_with = "text", skip_serializing)]
+    error_description: String,
+    #[serde(default, deserialize_with = "numbers")]
+    error_codes: Vec<u64>,
+    #[serde(default, deserialize_with = "text")]
+    suberror: String,
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_str().unwrap_or("").to_owned())
+}
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_array().map(|list| list.iter().filter_map(Value::as_u64).collect()).unwrap_or_default())
+}
+
+impl std::fmt::Display for ProviderError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("refused by the provider")
+    }
+}
+impl oauth2::ErrorResponse for ProviderError {}
+
+/// Who can mend a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nobody: it passes. Nothing is lost.
+    Wait { retry_after: Option<Duration> },
+    /// The viewer, by signing in at the provider again.
+    Person(Cause),
+    /// An administrator, by repairing the integration.
+    Administrator,
+}
+
+/// A request to a provider that brought no tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub class: Class,
+    /// The OAuth error word, from a fixed list; safe to log and to show.
+    pub word: &'static str,
+    /// Microsoft's number, if there was one.
+    pub aadsts: Option<u64>,
+    /// One of our own sentences.
+    pub sentence: String,
+    /// Whether the request may have reached the provider and been acted upon.
+    pub may_have_acted: bool,
+}
+
+impl Failure {
+    pub fn administrator(word: &'static str, sentence: &str) -> Self {
+        Self { class: Class::Administrator, word, aadsts: None, sentence: sentence.into(), may_have_acted: false }
+    }
+    pub fn wait(sentence: &str) -> Self {
+        Self {
+            class: Class::Wait { retry_after: None },
+            word: "temporarily_unavailable",
+            aadsts: None,
+            sentence: sentence.into(),
+            may_have_acted: true,
+        }
+    }
+}
+
+/// The words that leave this module; anything else a provider says becomes `other`.
+const WORDS: [&str; 16] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_target",
+    "invalid_resource",
+    "access_denied",
+    "server_error",
+    "temporarily_unavailable",
+    "interaction_required",
+    "consent_required",
+    "login_required",
+    "slow_down",
+    "unsupported_response_type",
+];
+
+pub fn known_word(word: &str) -> &'static str {
+    WORDS.into_iter().find(|known| *known == word).unwrap_or("other")
+}
+
+/// The first AADSTS number in a text of Microsoft's.
+pub fn aadsts(text: &str) -> Option<u64> {
+    let rest = &text[text.find("AADSTS")? + 6..];
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).take(9).collect();
+    digits.parse().ok()
+}
+
+/// Sorts an OAuth error word and Microsoft's number. The table of `flows.md` c.2.
+pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'static str) {
+    let person = |cause, sentence| (Class::Person(cause), sentence);
+    let administrator = |sentence| (Class::Administrator, sentence);
+    let wait = |sentence| (Class::Wait { retry_after: None }, sentence);
+    match code {
+        Some(65001) => return person(Cause::Policy, "Microsoft asks for your permission again."),
+        Some(50072 | 50074 | 50076 | 50078 | 50079) => {
+            return person(Cause::Policy, "Your organisation asks for another proof of who you are.");
+        }
+        Some(53000..=53003 | 530_032 | 50131) => return person(Cause::Policy, "Your organisation's policy blocked this sign-in."),
+        Some(700_082 | 70008) => return person(Cause::Expired, "The connection was not used for a long time, and Microsoft ended it."),
+        Some(70043) => return person(Cause::Policy, "Your organisation asks you to sign in again from time to time."),
+        Some(70000 | 50089 | 50173 | 54005 | 501_481) => return person(Cause::Expired, "Microsoft ended this connection."),
+        Some(50055 | 50057 | 50144) => return person(Cause::Expired, "Microsoft says that this account is disabled or its password has expired."),
+        Some(700_084) => {
+            return administrator("Microsoft knows the application as a single-page app. Register the redirect address under Web.");
+        }
+        Some(7_000_215 | 70002) => {
+            return administrator("Microsoft does not accept the client secret. Enter the Value of a current secret, not its Secret ID.");
+        }
+        Some(7_000_222) => return administrator("The client secret has expired. Make a new one in Microsoft Entra ID and enter its Value."),
+        Some(7_000_218) => return administrator("Microsoft expects a client secret, and none was sent."),
+        Some(700_025) => return administrator("The application is registered as public. Allow it a client secret, or set the client type to Public."),
+        Some(700_016 | 7_000_112) => {
+            return administrator("Microsoft does not know this application in this directory. Compare application ID and directory ID.");
+        }
+        Some(90002 | 90038) => return administrator("Microsoft does not know this directory. Compare the directory ID, and the cloud."),
+        Some(70011 | 28002 | 700_022) => return administrator("Microsoft does not accept the scopes of this integration."),
+        Some(500_011 | 650_052 | 650_056 | 650_057) => {
+            return administrator("The application lacks a permission. Add AzureDatabricks / user_impersonation in Microsoft Entra ID.");
+        }
+        Some(50105) => return administrator("Microsoft lets only assigned people use this application. Assign them in Microsoft Entra ID."),
+        Some(90055 | 50196) => return wait("Microsoft asks to be called less often."),
+        Some(90006 | 90033 | 50033 | 90024) => return wait("Microsoft is not answering right now."),
+        _ => {}
+    }
+    match word {
+        "invalid_grant" if suberror == "consent_required" => person(Cause::Policy, "The identity provider asks for your permission again."),
+        "invalid_grant" => person(Cause::Expired, "The identity provider ended this connection."),
+        // Databricks' own way to refuse a refresh token.
+        "invalid_request" => person(Cause::Expired, "The identity provider does not accept the stored sign-in any more."),
+        "interaction_required" | "login_required" | "consent_required" => {
+            person(Cause::Policy, "The identity provider asks you to sign in again.")
+        }
+        "invalid_client" => administrator("The identity provider does not accept the client ID or the client secret."),
+        "unauthorized_client" | "unsupported_grant_type" => {
+            administrator("The identity provider does not allow this application to sign people in this way.")
+        }
+        "invalid_scope" | "invalid_target" | "invalid_resource" => administrator("The identity provider does not accept the scopes of this integration."),
+        _ => wait("The identity provider is not answering as it should."),
+    }
+}
+
+impl From<RequestTokenError<super::http::HttpError, ProviderError>> for Failure {
+    fn from(error: RequestTokenError<super::http::HttpError, ProviderError>) -> Self {
+        match error {
+            RequestTokenError::ServerResponse(body) => {
+                let code = body.error_codes.first().copied().or_else(|| aadsts(&body.error_description));
+                let (class, sentence) = classify(&body.error, code, &body.suberror);
+                Failure { class, word: known_word(&body.error), aadsts: code, sentence: sentence.into(), may_have_acted: false }
+            }
+            RequestTokenError::Request(error) => error.into(),
+            RequestTokenError::Parse(..) | RequestTokenError::Other(_) => Failure::wait("The identity provider sent something that is no answer."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_sorted_by_who_can_mend_them() {
+        assert_eq!(classify("invalid_grant", Some(700_082), "").0, Class::Person(Cause::Expired));
+        assert_eq!(classify("invalid_grant", Some(50076), "").0, Class::Person(Cause::Policy));
+        assert_eq!(classify("invalid_client", Some(7_000_215), "").0, Class::Administrator);
+        assert_eq!(classify("invalid_request", Some(90002), "").0, Class::Administrator);
+        assert_eq!(classify("invalid_request", None, "").0, Class::Person(Cause::Expired));
+        assert!(matches!(classify("server_error", None, "").0, Class::Wait { .. }));
+        assert!(matches!(classify("", None, "").0, Class::Wait { .. }));
+        assert!(matches!(classify("something_new", None, "").0, Class::Wait { .. }));
+    }
+    #[test]
+    fn microsofts_number_is_found_in_its_text() {
+        assert_eq!(aadsts("AADSTS7000222: The provided client secret keys are expired."), Some(7_000_222));
+        assert_eq!(aadsts("nothing here"), None);
+        assert_eq!(aadsts("AADSTS"), None);
+    }
+    #[test]
+    fn odd_error_bodies_are_read() {
+        let odd: ProviderError = serde_json::from_str(r#"{"error":5,"error_codes":"x","error_description":null}"#).unwrap();
+        assert_eq!(odd.error, "");
+    }
+}

@@ -1,0 +1,177 @@
+//! Microsoft Entra ID, version 2 endpoints; Azure Databricks above all.
+
+use super::{Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template, looks_like_uuid};
+use url::Url;
+
+/// The application id of Azure Databricks: the same in every Azure cloud.
+pub const DATABRICKS_RESOURCE: &str = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d";
+pub const DATABRICKS_SCOPES: &str = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default offline_access";
+pub const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com";
+
+/// Sign-in hosts of the Azure clouds. Anything else is a typed-in authority.
+pub const CLOUDS: [(&str, &str); 3] = [
+    (PUBLIC_CLOUD, "Azure (public cloud)"),
+    ("https://login.microsoftonline.us", "Azure US Government"),
+    ("https://login.partner.microsoftonline.cn", "Azure China (21Vianet)"),
+];
+
+pub static TEMPLATE: Template = Template {
+    key: "azure",
+    title: "Azure Databricks (Microsoft Entra ID)",
+    summary: "Signs people in with Microsoft Entra ID, so that content queries Databricks as the person who looks at it.",
+    monogram: "DB",
+    rotation: Rotation::KeepsOld,
+    lapses_after_days: Some(90),
+    fields: &[
+        Field {
+            name: "tenant_id",
+            label: "Directory (tenant) ID",
+            hint: "Overview page of the application.",
+            required: true,
+            secret: false,
+            moves_tokens: true,
+            default: "",
+            pattern: r"^([0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)$",
+            shape: Shape::Tenant,
+        },
+        Field {
+            name: "client_id",
+            label: "Application (client) ID",
+            hint: "Overview page of the application, above the directory ID.",
+            required: true,
+            secret: false,
+            moves_tokens: true,
+            default: "",
+            pattern: "",
+            shape: Shape::Text,
+        },
+        Field {
+            name: "client_secret",
+            label: "Client secret",
+            hint: "The Value, not the Secret ID. Stored encrypted, never shown again.",
+            required: true,
+            secret: true,
+            moves_tokens: false,
+            default: "",
+            pattern: "",
+            shape: Shape::Text,
+        },
+        Field {
+            name: "scopes",
+            label: "Scopes",
+            hint: "Separated by blanks. offline_access keeps people connected while they are away.",
+            required: true,
+            secret: false,
+            moves_tokens: false,
+            default: DATABRICKS_SCOPES,
+            pattern: "",
+            shape: Shape::Scopes,
+        },
+        Field {
+            name: "authority_host",
+            label: "Authority address",
+            hint: "Only for private clouds and tests; replaces the cloud's sign-in address.",
+            required: false,
+            secret: false,
+            moves_tokens: true,
+            default: "",
+            pattern: "",
+            shape: Shape::Address,
+        },
+        Field {
+            name: "workspace_url",
+            label: "Databricks workspace",
+            hint: "Shown to viewers on the consent page. Looks like https://adb-1234567890123456.7.azuredatabricks.net.",
+            required: false,
+            secret: false,
+            moves_tokens: false,
+            default: "",
+            pattern: "",
+            shape: Shape::Address,
+        },
+    ],
+    choices: &[
+        Choice {
+            name: "auth_mode",
+            label: "Client type",
+            hint: "Confidential clients prove themselves with a secret.",
+            values: &[("Confidential", "Confidential"), ("Public", "Public")],
+            default: "Confidential",
+            is_bool: false,
+            moves_tokens: false,
+        },
+        Choice {
+            name: "auth_type",
+            label: "Authentication type",
+            hint: "Viewer: content acts as the person looking at it.",
+            values: &[("Viewer", "Viewer")],
+            default: "Viewer",
+            is_bool: false,
+            moves_tokens: false,
+        },
+    ],
+    endpoints,
+    names,
+    check,
+};
+
+/// Whether a scope gives access to Azure Databricks.
+pub fn is_databricks_scope(scope: &str) -> bool {
+    scope.strip_prefix(DATABRICKS_RESOURCE).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn authority(config: &Config) -> &str {
+    config.get("authority_host").and_then(|value| value.as_str()).filter(|host| !host.is_empty()).unwrap_or(PUBLIC_CLOUD)
+}
+
+fn endpoints(config: &Config) -> Option<Endpoints> {
+    let tenant = config.get("tenant_id")?.as_str()?;
+    let authority = authority(config).trim_end_matches('/');
+    let address = |last: &str| Url::parse(&format!("{authority}/{tenant}/oauth2/v2.0/{last}")).ok();
+    Some(Endpoints {
+        authorize: address("authorize")?,
+        token: address("token")?,
+        // Entra ID has no revocation endpoint.
+        revoke: None,
+        fixed_hosts: CLOUDS.iter().any(|(host, _)| *host == authority),
+    })
+}
+
+fn names(config: &Config) -> Names {
+    let scopes = config.get("scopes").and_then(|value| value.as_str()).unwrap_or("");
+    let databricks = scopes.split_whitespace().any(is_databricks_scope);
+    Names {
+        service: if databricks { "Azure Databricks".into() } else { "Microsoft Azure".into() },
+        provider: "Microsoft".into(),
+        monogram: if databricks { "DB" } else { "AZ" },
+    }
+}
+
+fn check(config: &Config, problems: &mut Vec<Problem>) {
+    let text = |key: &str| config.get(key).and_then(|value| value.as_str()).unwrap_or("");
+    let (tenant, client) = (text("tenant_id"), text("client_id"));
+    if !tenant.is_empty() && tenant.eq_ignore_ascii_case(client) {
+        problems.push(Problem::new(
+            "tenant_id",
+            "This is the application ID you entered below. The directory ID stands under it on the same page.",
+        ));
+    }
+    if tenant == DATABRICKS_RESOURCE || client == DATABRICKS_RESOURCE {
+        let key = if client == DATABRICKS_RESOURCE { "client_id" } else { "tenant_id" };
+        problems.push(Problem::new(key, "This is the ID of Azure Databricks itself. Enter the one of the application you registered."));
+    }
+    if text("scopes").split_whitespace().filter(|scope| scope.ends_with("/.default")).count() > 1 {
+        problems.push(Problem::new("scopes", "Microsoft accepts only one scope that ends in /.default. Make one integration for each service."));
+    }
+}
+
+/// What is wrong with a pasted client secret, if it is visible from its look.
+pub fn secret_problem(secret: &str) -> Option<&'static str> {
+    if looks_like_uuid(secret) {
+        return Some("This looks like the Secret ID. Copy the Value: it stands left of the Secret ID and is shown only right after the secret was made.");
+    }
+    if secret.contains("***") || secret.contains("•••") {
+        return Some("This is the masked Value. Microsoft shows it only right after the secret was made: make a new one and copy its Value.");
+    }
+    None
+}

@@ -1,0 +1,185 @@
+//! Any other OAuth 2.0 server (RFC 6749): an administrator types its addresses.
+
+use super::{Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template};
+use url::Url;
+
+const ADDRESS: Field = Field {
+    name: "",
+    label: "",
+    hint: "",
+    required: true,
+    secret: false,
+    moves_tokens: true,
+    default: "",
+    pattern: "^https?://.+",
+    shape: Shape::Address,
+};
+
+pub static TEMPLATE: Template = Template {
+    key: "custom",
+    title: "Custom OAuth 2.0",
+    summary: "Any service with an OAuth 2.0 server: you type its addresses.",
+    monogram: "O2",
+    rotation: Rotation::SingleUse,
+    lapses_after_days: None,
+    fields: &[
+        Field {
+            name: "authorization_uri",
+            label: "Authorization address",
+            hint: "Where people sign in and agree. In the provider's documentation: authorization endpoint.",
+            ..ADDRESS
+        },
+        Field { name: "token_uri", label: "Token address", hint: "Where this server gets tokens: token endpoint.", ..ADDRESS },
+        Field {
+            name: "revocation_uri",
+            label: "Revocation address",
+            hint: "Optional (RFC 7009). With it, disconnecting also ends the tokens at the provider.",
+            required: false,
+            ..ADDRESS
+        },
+        Field {
+            name: "client_id",
+            label: "Client ID",
+            hint: "As the provider shows it.",
+            shape: Shape::Text,
+            pattern: "",
+            ..ADDRESS
+        },
+        Field {
+            name: "client_secret",
+            label: "Client secret",
+            hint: "Stored encrypted, never shown again.",
+            secret: true,
+            moves_tokens: false,
+            shape: Shape::Text,
+            pattern: "",
+            ..ADDRESS
+        },
+        Field {
+            name: "scopes",
+            label: "Scopes",
+            hint: "Separated by blanks. Add the provider's scope for refresh tokens (often offline_access), or people are asked again every hour.",
+            required: false,
+            moves_tokens: false,
+            shape: Shape::Scopes,
+            pattern: "",
+            ..ADDRESS
+        },
+    ],
+    choices: &[
+        Choice {
+            name: "auth_mode",
+            label: "Client type",
+            hint: "Confidential clients prove themselves with a secret.",
+            values: &[("Confidential", "Confidential (with a client secret)"), ("Public", "Public (without a secret)")],
+            default: "Confidential",
+            is_bool: false,
+            moves_tokens: false,
+        },
+        Choice {
+            name: "auth_type",
+            label: "Authentication type",
+            hint: "Viewer: content acts as the person looking at it.",
+            values: &[("Viewer", "Viewer")],
+            default: "Viewer",
+            is_bool: false,
+            moves_tokens: false,
+        },
+        Choice {
+            name: "token_endpoint_auth_method",
+            label: "How the secret is sent",
+            hint: "If in doubt, in the body.",
+            values: &[("client_secret_post", "In the body (client_secret_post)"), ("client_secret_basic", "In a header (client_secret_basic)")],
+            default: "client_secret_post",
+            is_bool: false,
+            moves_tokens: false,
+        },
+        Choice {
+            name: "use_pkce",
+            label: "Use PKCE",
+            hint: "Protects the code on its way back (RFC 7636). Switch off only for servers that reject it.",
+            values: &[("true", "Yes"), ("false", "No")],
+            default: "true",
+            is_bool: true,
+            moves_tokens: false,
+        },
+    ],
+    endpoints,
+    names,
+    check,
+};
+
+fn endpoints(config: &Config) -> Option<Endpoints> {
+    let address = |key: &str| config.get(key).and_then(|value| value.as_str()).and_then(|text| Url::parse(text).ok());
+    Some(Endpoints {
+        authorize: address("authorization_uri")?,
+        token: address("token_uri")?,
+        revoke: address("revocation_uri"),
+        fixed_hosts: false,
+    })
+}
+
+fn names(config: &Config) -> Names {
+    let host = endpoints(config).and_then(|found| found.authorize.host_str().map(str::to_owned)).unwrap_or_else(|| "the provider".into());
+    Names { service: host.clone(), provider: host, monogram: "O2" }
+}
+
+fn check(config: &Config, problems: &mut Vec<Problem>) {
+    let text = |key: &str| config.get(key).and_then(|value| value.as_str()).unwrap_or("");
+    if !text("authorization_uri").is_empty() && text("authorization_uri") == text("token_uri") {
+        problems.push(Problem::new("token_uri", "This is the authorization address. The token address is another one."));
+    }
+    for reserved in ["client_id", "state", "redirect_uri", "response_type", "code_challenge", "scope"] {
+        if Url::parse(text("authorization_uri")).is_ok_and(|url| url.query_pairs().any(|(key, _)| key == reserved)) {
+            problems.push(Problem::new("authorization_uri", format!("Leave “{reserved}” out of the address: this server adds it to each request.")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::egress::Policy;
+    use crate::providers::{azure, custom};
+    use serde_json::json;
+
+    fn config(value: serde_json::Value) -> crate::domain::integration::Config {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_minimal_custom_configuration_gets_the_defaults() {
+        let given = config(json!({"client_id": "c", "authorization_uri": "https://example.com/a", "token_uri": "https://example.com/t", "scopes": "a  b c", "use_pkce": "TRUE"}));
+        let full = custom::TEMPLATE.complete(&given, &Policy::default()).unwrap();
+        assert_eq!(
+            serde_json::Value::Object(full),
+            json!({"auth_mode": "Confidential", "auth_type": "Viewer", "authorization_uri": "https://example.com/a", "client_id": "c",
+                   "scopes": "a b c", "token_endpoint_auth_method": "client_secret_post", "token_uri": "https://example.com/t", "use_pkce": true})
+        );
+    }
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let given = config(json!({"client_id": 5, "authorization_uri": "http://10.0.0.1/", "use_pkce": "maybe", "colour": "red"}));
+        let problems = custom::TEMPLATE.complete(&given, &Policy::default()).unwrap_err();
+        let mut keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["authorization_uri", "client_id", "colour", "token_uri", "use_pkce"]);
+    }
+    #[test]
+    fn the_common_mistakes_at_microsoft_have_sentences() {
+        let id = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
+        let problems = azure::TEMPLATE.complete(&config(json!({"tenant_id": id, "client_id": id})), &Policy::default()).unwrap_err();
+        assert!(problems[0].message.contains("application ID you entered below"));
+        let problems = azure::TEMPLATE.complete(&config(json!({"tenant_id": "https://portal.azure.com", "client_id": id})), &Policy::default()).unwrap_err();
+        assert!(problems[0].message.starts_with("This is an address."));
+        assert!(azure::secret_problem(id).is_some());
+        assert!(azure::secret_problem("abc8Q~realvalue").is_none());
+    }
+    #[test]
+    fn only_fixed_hosts_share_the_callback() {
+        let integration = |authority: &str| config(json!({"tenant_id": "t.example", "client_id": "c", "authority_host": authority}));
+        let fixed = |authority: &str| (azure::TEMPLATE.endpoints)(&integration(authority)).unwrap().fixed_hosts;
+        assert!(fixed(""));
+        assert!(fixed("https://login.microsoftonline.us"));
+        assert!(!fixed("https://login.example.org"));
+    }
+}

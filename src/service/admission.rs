@@ -1,0 +1,157 @@
+//! May this person use this content item now, and with which tokens? Asked on every proxied request and every exchange.
+//!
+//! Costly parts are cached, but never trusted blindly: an entry counts only while the store's epoch is the one it was
+//! loaded at, and for one second at most, since another process (the command line) may have written.
+
+use super::{Error, Service, contents::attached, keys::Caller};
+use crate::{
+    domain::{
+        Id, Timestamp, access,
+        access::Standing,
+        connection::{Connection, State},
+        consent::Consent,
+        content::Content,
+        integration::Integration,
+        person::{Person, Session},
+    },
+    store::{connections, content, people, sessions},
+    vault::Place,
+};
+use moka::sync::Cache as Map;
+use secrecy::SecretString;
+use std::{sync::Arc, time::Duration};
+
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+const LARGEST: u64 = 20_000;
+
+/// One integration of an item, as one person stands with it.
+pub struct Link {
+    pub integration: Integration,
+    pub consent: Option<Id<Consent>>,
+    pub connection: Option<Connection>,
+    /// The stored access token, opened; there only while the connection is active and the consent is given.
+    pub access_token: Option<SecretString>,
+}
+
+impl Link {
+    /// Whether the viewer has to be asked before the app can use this integration.
+    pub fn needs_viewer(&self) -> bool {
+        self.consent.is_none() || self.connection.as_ref().is_none_or(|connection| connection.state != State::Active)
+    }
+}
+
+/// Everything a decision about one person and one item needs.
+pub struct Admission {
+    pub content: Content,
+    pub person: Person,
+    pub standing: Standing,
+    pub links: Vec<Link>,
+}
+
+struct Kept<T> {
+    value: Arc<T>,
+    epoch: u64,
+    at: Timestamp,
+}
+
+impl<T> Kept<T> {
+    fn fresh(&self, epoch: u64, now: Timestamp) -> Option<Arc<T>> {
+        (self.epoch == epoch && now >= self.at && now.since(self.at) < TRUSTED_FOR).then(|| Arc::clone(&self.value))
+    }
+}
+
+/// What was decided lately. Bounded.
+pub(super) struct Cache {
+    admissions: Map<(Id<Content>, Id<Person>), Arc<Kept<Admission>>>,
+    sessions: Map<Id<Session>, Arc<Kept<Person>>>,
+    callers: Map<String, Arc<Kept<Caller>>>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { admissions: Map::new(LARGEST), sessions: Map::new(LARGEST), callers: Map::new(LARGEST) }
+    }
+}
+
+impl Cache {
+    pub(super) fn caller(&self, hash: &str, epoch: u64, now: Timestamp) -> Option<Arc<Caller>> {
+        self.callers.get(hash)?.fresh(epoch, now)
+    }
+    pub(super) fn keep_caller(&self, hash: String, value: Arc<Caller>, epoch: u64, at: Timestamp) {
+        self.callers.insert(hash, Arc::new(Kept { value, epoch, at }));
+    }
+}
+
+pub(super) fn token_place<'a>(column: &'a str, row: &'a str) -> Place<'a> {
+    Place { table: "connections", column, row }
+}
+
+/// The identity of a connection's row, with its owners, for sealing.
+pub(super) fn token_row(connection: Id<Connection>, person: Id<Person>, integration: Id<Integration>) -> String {
+    format!("{connection}/{person}/{integration}")
+}
+
+impl Service {
+    /// How one person stands with one item now. `NotFound` if either is gone.
+    pub async fn admission(&self, item: Id<Content>, person: Id<Person>) -> Result<Arc<Admission>, Error> {
+        let (epoch, now) = (self.store.epoch(), self.now());
+        if let Some(found) = self.admissions.admissions.get(&(item, person)).and_then(|kept| kept.fresh(epoch, now)) {
+            return Ok(found);
+        }
+        let loaded = self
+            .store
+            .read(move |db| {
+                let content = content::find(db, item)?.ok_or(Error::NotFound)?;
+                let person = people::find(db, person)?.ok_or(Error::NotFound)?;
+                let standing = access::standing(&content, &person, content::role_of(db, item, person.id)?);
+                let mut links = Vec::new();
+                for (_, integration) in attached(db, item)? {
+                    let consent = connections::consent_for(db, person.id, item, integration.id)?;
+                    let connection = connections::of(db, person.id, integration.id)?;
+                    links.push((integration, consent, connection));
+                }
+                Ok::<_, Error>((content, person, standing, links))
+            })
+            .await?;
+        let (content, person, standing, links) = loaded;
+        let links = links
+            .into_iter()
+            .map(|(integration, consent, connection)| {
+                let mut link = Link { integration, consent: consent.map(|consent| consent.id), connection: None, access_token: None };
+                if let Some((connection, tokens)) = connection {
+                    let usable = link.consent.is_some() && connection.state == State::Active;
+                    if let Some(sealed) = tokens.access.filter(|_| usable) {
+                        let row = token_row(connection.id, connection.person, connection.integration);
+                        link.access_token = Some(self.vault.open(token_place("access_token", &row), &sealed)?);
+                    }
+                    link.connection = Some(connection);
+                }
+                Ok::<_, Error>(link)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let admission = Arc::new(Admission { content, person, standing, links });
+        let kept = Kept { value: Arc::clone(&admission), epoch, at: now };
+        self.admissions.admissions.insert((item, admission.person.id), Arc::new(kept));
+        Ok(admission)
+    }
+
+    /// The person of a live browser session; `None` once it ended or its person is locked.
+    pub async fn session_person(&self, session: Id<Session>) -> Result<Option<Arc<Person>>, Error> {
+        let (epoch, now) = (self.store.epoch(), self.now());
+        if let Some(person) = self.admissions.sessions.get(&session).and_then(|kept| kept.fresh(epoch, now)) {
+            return Ok(Some(person));
+        }
+        let idle_since = self.idle_since();
+        let found = self.store.read(move |db| Ok::<_, Error>(sessions::live(db, session, now, idle_since)?)).await?;
+        let Some(person) = found.filter(|person| !person.locked) else { return Ok(None) };
+        let person = Arc::new(person);
+        let kept = Kept { value: Arc::clone(&person), epoch, at: now };
+        self.admissions.sessions.insert(session, Arc::new(kept));
+        Ok(Some(person))
+    }
+
+    /// The session token that the proxy puts into requests to content.
+    pub fn session_token(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>) -> Option<String> {
+        self.session_tokens.mint(person, content, session, self.now())
+    }
+}

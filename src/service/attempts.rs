@@ -1,0 +1,375 @@
+//! Connecting: from the viewer's click on our consent page to tokens in the vault (RFC 6749 section 4.1, RFC 9700).
+
+use super::{
+    Actor, Error, Service,
+    admission::{Admission, Link, token_place, token_row},
+    broker::lapses_at,
+    consents::grant,
+    event, record,
+};
+use crate::{
+    domain::{
+        Id, access,
+        attempt::{Attempt, LIFETIME, Mismatch},
+        audit::Action,
+        connection::{Account, Connection, State},
+        content::Content,
+        integration::{Integration, SecretHealth},
+        return_path::ReturnPath,
+    },
+    oauth::{
+        AuthorizationRequest,
+        answer::TokenAnswer,
+        errors::{Class, Failure, aadsts, classify, known_word},
+    },
+    providers,
+    store::{connections, integrations, people},
+    vault::{Place, api_key::digest, random},
+};
+use secrecy::SecretString;
+use std::sync::Arc;
+use url::Url;
+
+/// What our consent page asks: one integration, for one content item or for none (connecting again).
+pub struct Question {
+    pub content: Option<Asking>,
+    pub integration: Integration,
+    /// Tokens are there: allowing costs one click and no redirect.
+    pub connected: bool,
+    /// The account of the live connection.
+    pub account: Option<String>,
+    /// Why the viewer is asked again.
+    pub state: Option<State>,
+    /// Which of how many integrations of the item.
+    pub step: (usize, usize),
+}
+
+/// The item that asks, with its owner's name.
+pub struct Asking {
+    pub content: Content,
+    pub owner: String,
+}
+
+/// What the identity provider's answer brought (query of the callback).
+#[derive(Clone, Default)]
+pub struct Answer {
+    pub state: Option<String>,
+    pub code: Option<String>,
+    pub error: Option<String>,
+    pub error_description: Option<String>,
+    pub iss: Option<String>,
+}
+
+/// How an authorization ended, for the page to show.
+pub enum Ending {
+    /// Connected, and allowed if a content item asked.
+    Connected { back: ReturnPath, integration: Integration, refreshable: bool, missing_scopes: Vec<String> },
+    /// The tokens belong to an account that is not the one expected.
+    OtherAccount { connection: Id<Connection>, content: Option<Id<Content>>, back: ReturnPath },
+    /// This answer came before, and the app can be opened.
+    AlreadyDone { back: ReturnPath },
+    Mismatch { why: Mismatch, back: Option<ReturnPath> },
+    /// The viewer said no, at the provider.
+    Declined { back: ReturnPath, integration: Integration },
+    /// An administrator of the organisation has to approve first.
+    NeedsApproval { back: ReturnPath, integration: Integration },
+    Failed { failure: Failure, back: ReturnPath, integration: Integration },
+}
+
+fn verifier_place(row: &str) -> Place<'_> {
+    Place { table: "attempts", column: "verifier", row }
+}
+
+impl Service {
+    /// What the viewer has to be asked before this item can work; `None` if nothing.
+    pub async fn question_for_content(&self, actor: &Actor, item: Id<Content>) -> Result<Option<Question>, Error> {
+        let admission = self.admission(item, actor.person.id).await?;
+        if !access::may_open(admission.standing) {
+            return Err(Error::NotFound);
+        }
+        let Some(position) = admission.links.iter().position(Link::needs_viewer) else { return Ok(None) };
+        let owner = admission.content.owner;
+        let owner = self.store.read(move |db| people::find(db, owner)?.ok_or(Error::Internal)).await?;
+        Ok(Some(question(&admission, position, owner.display_name())))
+    }
+
+    /// What connecting again to an integration means, for no content in particular.
+    pub async fn question_for_integration(&self, actor: &Actor, id: Id<Integration>) -> Result<Question, Error> {
+        let person = actor.person.id;
+        let (integration, connection) = self
+            .store
+            .read(move |db| {
+                let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
+                Ok::<_, Error>((integration, connections::of(db, person, id)?.map(|(connection, _)| connection)))
+            })
+            .await?;
+        Ok(Question {
+            content: None,
+            connected: false,
+            account: None,
+            state: connection.map(|connection| connection.state),
+            integration,
+            step: (1, 1),
+        })
+    }
+
+    /// Whether the viewer may start a sign-in at this integration: one that an item they may open uses, or their own old one.
+    pub async fn may_connect(&self, actor: &Actor, id: Id<Integration>) -> Result<bool, Error> {
+        if access::may_see_integrations(actor.role) {
+            return Ok(true);
+        }
+        let visible: Vec<Id<Content>> = self.contents(actor).await?.into_iter().map(|seen| seen.content.id).collect();
+        let person = actor.person.id;
+        self.store
+            .read(move |db| {
+                let attached = integrations::associations_of_integration(db, id)?.iter().any(|entry| visible.contains(&entry.content));
+                Ok(attached || connections::of(db, person, id)?.is_some())
+            })
+            .await
+    }
+
+    /// Begins an authorization: written down first, then the address to send the browser to.
+    pub async fn begin(
+        &self,
+        actor: &Actor,
+        integration: Id<Integration>,
+        item: Option<Id<Content>>,
+        back: ReturnPath,
+        other_account: bool,
+    ) -> Result<Result<Url, Failure>, Error> {
+        let session = actor.session.ok_or(Error::Internal)?;
+        let (found, secret) = self
+            .store
+            .read(move |db| Ok::<_, Error>((integrations::find(db, integration)?.ok_or(Error::NotFound)?, integrations::secret(db, integration)?)))
+            .await?;
+        let (state, verifier) = (random::token(), SecretString::from(random::token()));
+        let pkce = providers::uses_pkce(&found);
+        let attempt = Attempt {
+            id: Id::random(),
+            person: actor.person.id,
+            session,
+            integration,
+            era: found.era,
+            content: item,
+            return_path: back,
+            redirect_uri: self.redirect_uri(&found),
+            expires_at: self.now().plus(LIFETIME),
+            used_at: None,
+        };
+        let registration = self.registration(&found, secret.as_ref())?;
+        let address = registration.authorize_url(&AuthorizationRequest {
+            redirect_uri: &attempt.redirect_uri,
+            state: &state,
+            verifier: pkce.then_some(&verifier),
+            login_hint: (!other_account).then(|| actor.person.login_hint()),
+            prompt: other_account.then_some("select_account"),
+        });
+        let address = match address {
+            Ok(address) => address,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let row = attempt.id.to_string();
+        let sealed = if pkce { Some(self.vault.seal(verifier_place(&row), &verifier)?) } else { None };
+        let hash = digest(&state);
+        self.store.note(move |db| Ok::<_, Error>(connections::insert_attempt(db, &attempt, &hash, sealed.as_ref())?)).await?;
+        Ok(Ok(address))
+    }
+
+    /// Takes the provider's answer. The state is checked first and used up before anything else is looked at.
+    pub async fn finish(self: &Arc<Self>, actor: &Actor, callback: &str, answer: Answer) -> Result<Ending, Error> {
+        let now = self.now();
+        let state = answer.state.clone().filter(|state| !state.is_empty() && state.len() <= 200);
+        let hash = state.map(|state| digest(&state)).unwrap_or_default();
+        let found = self
+            .store
+            .read(move |db| {
+                let Some((attempt, verifier)) = connections::attempt(db, &hash)? else { return Ok(None) };
+                let integration = integrations::find(db, attempt.integration)?.ok_or(Error::NotFound)?;
+                let secret = integrations::secret(db, integration.id)?;
+                Ok::<_, Error>(Some((attempt, verifier, integration, secret)))
+            })
+            .await?;
+        let Some((attempt, verifier, integration, secret)) = found else {
+            return self.mismatch(actor, Mismatch::Unknown, None).await;
+        };
+        let session = actor.session.ok_or(Error::Internal)?;
+        if let Err(why) = attempt.accept(actor.person.id, session, callback, integration.era, now) {
+            let ours = why != Mismatch::Foreign;
+            let back = ours.then(|| attempt.return_path.clone());
+            if why == Mismatch::Used {
+                let done = match attempt.content {
+                    Some(item) => matches!(self.question_for_content(actor, item).await, Ok(None)),
+                    None => true,
+                };
+                if done {
+                    return Ok(Ending::AlreadyDone { back: attempt.return_path });
+                }
+            }
+            return self.mismatch(actor, why, back).await;
+        }
+        let id = attempt.id;
+        if !self.store.note(move |db| Ok::<_, Error>(connections::use_attempt(db, id, now)?)).await? {
+            return self.mismatch(actor, Mismatch::Used, Some(attempt.return_path)).await;
+        }
+        let back = attempt.return_path.clone();
+        if let Some(word) = &answer.error {
+            let description = answer.error_description.as_deref().unwrap_or("");
+            return self.declined(actor, word, aadsts(description), integration, back).await;
+        }
+        let Some(code) = answer.code.filter(|code| !code.is_empty() && code.len() <= 8192) else {
+            let failure = Failure::wait("The identity provider sent an answer without a code.");
+            return self.failed(actor, failure, integration, back).await;
+        };
+        let row = attempt.id.to_string();
+        let verifier = verifier.map(|sealed| self.vault.open(verifier_place(&row), &sealed)).transpose()?;
+        let registration = self.registration(&integration, secret.as_ref())?;
+        let (http, redirect_uri) = (self.http.clone(), attempt.redirect_uri.clone());
+        // In a task of its own: a browser that gives up must not lose tokens on their way.
+        let service = Arc::clone(self);
+        let (actor, finishing) = (actor.clone(), actor.clone());
+        let task = self.tasks.spawn_on(
+            async move {
+                match registration.redeem(&http, code, &redirect_uri, verifier).await {
+                    Ok(tokens) if !tokens.is_bearer() => {
+                        let failure = Failure::administrator("other", "The identity provider issued a kind of token that this portal cannot use.");
+                        service.failed(&finishing, failure, integration, back).await
+                    }
+                    Ok(tokens) => service.connected(&finishing, &attempt, integration, &tokens).await,
+                    Err(failure) => service.failed(&finishing, failure, integration, back).await,
+                }
+            },
+            &self.runtime,
+        );
+        let ending = task.await.map_err(|_| Error::Internal)?;
+        if ending.is_err() {
+            tracing::error!(person = %actor.person.id, "an authorization could not be finished");
+        }
+        ending
+    }
+
+    async fn connected(&self, actor: &Actor, attempt: &Attempt, integration: Integration, answer: &TokenAnswer) -> Result<Ending, Error> {
+        let now = self.now();
+        let (person, item, back) = (actor.person.id, attempt.content, attempt.return_path.clone());
+        let account = answer.account();
+        let other = account.differs_from(&actor.person);
+        let scopes = answer.issued_scopes().unwrap_or_else(|| integration.setting("scopes").to_owned());
+        let existing = {
+            let id = integration.id;
+            self.store.read(move |db| Ok::<_, Error>(connections::of(db, person, id)?)).await?
+        };
+        let (id, created_at, generation) = existing
+            .map_or((Id::random(), now, 0), |(connection, _)| (connection.id, connection.created_at, connection.generation));
+        let row = token_row(id, person, integration.id);
+        let access = self.vault.seal(token_place("access_token", &row), &answer.access())?;
+        let refresh = answer.refresh().map(|token| self.vault.seal(token_place("refresh_token", &row), &token)).transpose()?;
+        let refreshable = refresh.is_some();
+        let expires_at = now.plus(answer.lifetime());
+        let connection = Connection {
+            number: 0,
+            id,
+            person,
+            integration: integration.id,
+            state: if other { State::Unconfirmed } else { State::Active },
+            account,
+            scopes: scopes.clone(),
+            has_refresh_token: refreshable,
+            access_expires_at: Some(expires_at),
+            lapses_at: if refreshable { lapses_at(&integration, now) } else { Some(expires_at) },
+            generation: generation + 1,
+            connected_at: now,
+            created_at,
+            updated_at: now,
+            state_at: now,
+        };
+        let tokens = connections::Tokens { access: Some(access), refresh };
+        let (writer, name, era) = (actor.clone(), integration.display_name().to_owned(), attempt.era);
+        self.store
+            .write(move |db| {
+                // The administrator may have repointed the integration while the provider was answering.
+                let current = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                if current.era != era {
+                    return Err(Error::NotFound);
+                }
+                connections::put(db, &connection, &tokens)?;
+                if !other {
+                    let account = connection.account.label.clone().unwrap_or_else(|| "an account without a name".into());
+                    record(db, &event(&writer, now, Action::Connected, name, format!("as {account}")))?;
+                    if let Some(item) = item {
+                        match grant(db, &writer, item, connection.integration, now) {
+                            // The item went away meanwhile; the connection stands all the same.
+                            Ok(()) | Err(Error::NotFound) => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        self.note_health(&integration, SecretHealth::Works { at: now }).await;
+        if other {
+            return Ok(Ending::OtherAccount { connection: id, content: item, back });
+        }
+        let missing_scopes = missing(&integration, &scopes);
+        Ok(Ending::Connected { back, integration, refreshable, missing_scopes })
+    }
+
+    async fn declined(&self, actor: &Actor, word: &str, code: Option<u64>, integration: Integration, back: ReturnPath) -> Result<Ending, Error> {
+        let approval = matches!(code, Some(90094 | 90095)) || word == "admin_consent_required";
+        if word == "access_denied" || approval {
+            let line = event(actor, self.now(), Action::ConsentRefused, integration.display_name(), if approval { "needs approval" } else { "declined" });
+            self.store.note(move |db| record(db, &line)).await?;
+            return Ok(if approval { Ending::NeedsApproval { back, integration } } else { Ending::Declined { back, integration } });
+        }
+        let (class, sentence) = classify(word, code, "");
+        let failure = Failure { class, word: known_word(word), aadsts: code, sentence: sentence.into(), may_have_acted: false };
+        self.failed(actor, failure, integration, back).await
+    }
+
+    async fn failed(&self, actor: &Actor, failure: Failure, integration: Integration, back: ReturnPath) -> Result<Ending, Error> {
+        tracing::warn!(integration = %integration.id, word = failure.word, aadsts = failure.aadsts, "connecting failed");
+        if failure.class == Class::Administrator {
+            let health = SecretHealth::Rejected { at: self.now(), cause: failure.sentence.clone() };
+            self.note_health(&integration, health).await;
+        }
+        let detail = match failure.aadsts {
+            Some(code) => format!("{} AADSTS{code}", failure.word),
+            None => failure.word.to_owned(),
+        };
+        let line = event(actor, self.now(), Action::ConnectionFailed, integration.display_name(), detail);
+        self.store.note(move |db| record(db, &line)).await?;
+        Ok(Ending::Failed { failure, back, integration })
+    }
+
+    async fn mismatch(&self, actor: &Actor, why: Mismatch, back: Option<ReturnPath>) -> Result<Ending, Error> {
+        let line = event(actor, self.now(), Action::CallbackRefused, "", format!("{why:?}").to_lowercase());
+        self.store.note(move |db| record(db, &line)).await?;
+        Ok(Ending::Mismatch { why, back })
+    }
+}
+
+fn question(admission: &Admission, position: usize, owner: String) -> Question {
+    let link = &admission.links[position];
+    let connection = link.connection.as_ref();
+    let connected = connection.is_some_and(|connection| connection.state == State::Active);
+    Question {
+        content: Some(Asking { content: admission.content.clone(), owner }),
+        integration: link.integration.clone(),
+        connected,
+        account: connection.filter(|_| connected).and_then(|connection: &Connection| { let Account { label, .. } = &connection.account; label.clone() }),
+        state: connection.map(|connection| connection.state),
+        step: (position + 1, admission.links.len()),
+    }
+}
+
+/// Scopes that were asked for and not issued. `.default` and the OpenID words come back under other names.
+fn missing(integration: &Integration, issued: &str) -> Vec<String> {
+    let issued: Vec<&str> = issued.split_whitespace().collect();
+    let usual = ["openid", "profile", "email", "offline_access", "refresh_token"];
+    integration
+        .scopes()
+        .into_iter()
+        .filter(|scope| !usual.contains(scope) && !scope.ends_with("/.default"))
+        .filter(|scope| !issued.iter().any(|given| given.eq_ignore_ascii_case(scope) || given.ends_with(&format!("/{scope}"))))
+        .map(str::to_owned)
+        .collect()
+}

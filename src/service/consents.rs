@@ -1,0 +1,228 @@
+//! Consents and connections, as their viewer sees and ends them.
+
+use super::{
+    Actor, Error, Service,
+    admission::{token_place, token_row},
+    event, record,
+};
+use crate::{
+    domain::{
+        Id, Timestamp, access,
+        audit::Action,
+        connection::{Connection, State},
+        consent::Consent,
+        content::Content,
+        integration::Integration,
+        person::{Person, Role},
+    },
+    store::{Db, connections, content, integrations, people},
+};
+use secrecy::SecretString;
+use std::sync::Arc;
+
+/// A connection with all that may use it.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    pub connection: Connection,
+    pub integration: Integration,
+    pub consents: Vec<Granted>,
+}
+
+/// A consent with the content and its owner.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    pub consent: Consent,
+    pub content: Content,
+    pub owner: Person,
+}
+
+impl Service {
+    /// The actor's connections and consents.
+    pub async fn consents(&self, actor: &Actor) -> Result<Vec<Overview>, Error> {
+        self.flush_uses().await;
+        let person = actor.person.id;
+        self.store.read(move |db| overview(db, person)).await
+    }
+
+    pub async fn consent(&self, actor: &Actor, id: Id<Consent>) -> Result<(Granted, Integration), Error> {
+        let person = actor.person.id;
+        self.store
+            .read(move |db| {
+                let consent = connections::consent(db, id)?.filter(|consent| consent.person == person).ok_or(Error::NotFound)?;
+                let integration = integrations::find(db, consent.integration)?.ok_or(Error::NotFound)?;
+                Ok((granted(db, consent)?.ok_or(Error::NotFound)?, integration))
+            })
+            .await
+    }
+
+    /// Takes one content item's permission back. The connection stays.
+    pub async fn revoke_consent(&self, actor: &Actor, id: Id<Consent>) -> Result<(Granted, Integration), Error> {
+        let found = self.consent(actor, id).await?;
+        let (now, actor) = (self.now(), actor.clone());
+        let (title, name) = (found.0.content.display_title().to_owned(), found.1.display_name().to_owned());
+        self.store
+            .write(move |db| {
+                if !connections::delete_consent(db, id)? {
+                    return Err(Error::NotFound);
+                }
+                record(db, &event(&actor, now, Action::ConsentRevoked, title, name))
+            })
+            .await?;
+        Ok(found)
+    }
+
+    /// One's own connection with what uses it.
+    pub async fn connection(&self, actor: &Actor, id: Id<Connection>) -> Result<Overview, Error> {
+        let all = self.consents(actor).await?;
+        all.into_iter().find(|overview| overview.connection.id == id).ok_or(Error::NotFound)
+    }
+
+    /// Forgets a connection and every consent on it; its owner or an administrator may. The tombstone comes first: from
+    /// the commit on no exchange succeeds. Then the provider is told, where it can be.
+    pub async fn disconnect(self: &Arc<Self>, actor: &Actor, id: Id<Connection>) -> Result<Integration, Error> {
+        let (now, actor) = (self.now(), actor.clone());
+        let (integration, secret, row, refresh) = self
+            .store
+            .write(move |db| {
+                let (connection, tokens) = connections::find(db, id)?.ok_or(Error::NotFound)?;
+                let own = connection.person == actor.person.id;
+                if !own && actor.role != Role::Administrator {
+                    return Err(Error::NotFound);
+                }
+                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                let secret = integrations::secret(db, integration.id)?;
+                let ended = connections::delete_consents_of_connection(db, connection.person, integration.id)?;
+                connections::delete(db, id)?;
+                let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
+                let detail = if own { format!("{ended} consent(s) ended") } else { format!("of {owner}; {ended} consent(s) ended") };
+                record(db, &event(&actor, now, Action::Disconnected, integration.display_name(), detail))?;
+                let row = token_row(connection.id, connection.person, connection.integration);
+                Ok((integration, secret, row, tokens.refresh))
+            })
+            .await?;
+        if let Some(sealed) = refresh {
+            let registration = self.registration(&integration, secret.as_ref())?;
+            let token: SecretString = self.vault.open(token_place("refresh_token", &row), &sealed)?;
+            let service = Arc::clone(self);
+            self.tasks.spawn_on(
+                async move {
+                    if let Err(failure) = registration.revoke(&service.http, token).await {
+                        tracing::warn!(word = failure.word, "the provider was not told of a disconnect; the tokens are deleted here all the same");
+                    }
+                },
+                &self.runtime,
+            );
+        }
+        Ok(integration)
+    }
+
+    /// Connections for the API: one's own, or everybody's for administrators.
+    pub async fn sessions(&self, actor: &Actor, all: bool) -> Result<Vec<Connection>, Error> {
+        if all && actor.role != Role::Administrator {
+            return Err(Error::Forbidden("Only administrators list the sessions of others."));
+        }
+        let person = actor.person.id;
+        self.store.read(move |db| Ok(if all { connections::all(db)? } else { connections::of_person(db, person)? })).await
+    }
+
+    pub async fn session(&self, actor: &Actor, id: Id<Connection>) -> Result<Connection, Error> {
+        let (person, administrator) = (actor.person.id, actor.role == Role::Administrator);
+        self.store
+            .read(move |db| {
+                let found = connections::find(db, id)?.map(|(connection, _)| connection);
+                found.filter(|connection| administrator || connection.person == person).ok_or(Error::NotFound)
+            })
+            .await
+    }
+
+    /// The viewer allows a content item to use a connection that is there already: one click, no redirect.
+    /// `false` if there is no live connection to use.
+    pub async fn allow(&self, actor: &Actor, item: Id<Content>, integration: Id<Integration>) -> Result<bool, Error> {
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let live = connections::of(db, actor.person.id, integration)?.is_some_and(|(connection, _)| connection.state == State::Active);
+                if live {
+                    grant(db, &actor, item, integration, now)?;
+                }
+                Ok(live)
+            })
+            .await
+    }
+
+    /// The viewer keeps tokens of an account that looked like somebody else's, or lets them go.
+    pub async fn confirm_account(&self, actor: &Actor, id: Id<Connection>, keep: bool, item: Option<Id<Content>>) -> Result<Connection, Error> {
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let found = connections::find(db, id)?.map(|(connection, _)| connection);
+                let connection = found
+                    .filter(|found| found.person == actor.person.id && found.state == State::Unconfirmed)
+                    .ok_or(Error::NotFound)?;
+                if !keep {
+                    connections::delete_consents_of_connection(db, connection.person, connection.integration)?;
+                    connections::delete(db, id)?;
+                    return Ok(connection);
+                }
+                connections::set_state(db, id, State::Active, now)?;
+                if let Some(item) = item {
+                    grant(db, &actor, item, connection.integration, now)?;
+                }
+                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                let account = connection.account.label.clone().unwrap_or_default();
+                record(db, &event(&actor, now, Action::Connected, integration.display_name(), format!("as {account}, confirmed")))?;
+                Ok(connection)
+            })
+            .await
+    }
+
+    /// A connection that waits for its viewer's word about the account.
+    pub async fn unconfirmed(&self, actor: &Actor, id: Id<Connection>) -> Result<(Connection, Integration), Error> {
+        let person = actor.person.id;
+        self.store
+            .read(move |db| {
+                let found = connections::find(db, id)?.map(|(connection, _)| connection);
+                let connection = found.filter(|found| found.person == person && found.state == State::Unconfirmed).ok_or(Error::NotFound)?;
+                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                Ok((connection, integration))
+            })
+            .await
+    }
+}
+
+/// Writes a consent down, if the person may open the item and it uses the integration now.
+pub(super) fn grant(db: &mut Db<'_>, actor: &Actor, item: Id<Content>, integration: Id<Integration>, now: Timestamp) -> Result<(), Error> {
+    let found = content::find(db, item)?.ok_or(Error::NotFound)?;
+    let standing = access::standing(&found, &actor.person, content::role_of(db, item, actor.person.id)?);
+    let attached = integrations::associations_of_content(db, item)?.iter().any(|entry| entry.integration == integration);
+    if !access::may_open(standing) || !attached {
+        return Err(Error::NotFound);
+    }
+    let consent = Consent { id: Id::random(), person: actor.person.id, content: item, integration, created_at: now, last_used_at: None, uses: 0 };
+    if connections::give_consent(db, &consent)? {
+        let name = integrations::find(db, integration)?.map(|found| found.display_name().to_owned()).unwrap_or_default();
+        record(db, &event(actor, now, Action::ConsentGiven, found.display_title(), name))?;
+    }
+    Ok(())
+}
+
+fn granted(db: &mut Db<'_>, consent: Consent) -> Result<Option<Granted>, Error> {
+    let Some(content) = content::find(db, consent.content)? else { return Ok(None) };
+    let owner = people::find(db, content.owner)?.ok_or(Error::Internal)?;
+    Ok(Some(Granted { consent, content, owner }))
+}
+
+fn overview(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Overview>, Error> {
+    let consents = connections::consents_of_person(db, person)?;
+    let mut rows = Vec::new();
+    let held = connections::of_person(db, person)?;
+    for connection in held {
+        let Some(integration) = integrations::find(db, connection.integration)? else { continue };
+        let mut uses = Vec::new();
+        for consent in consents.iter().filter(|consent| consent.integration == integration.id) {
+            uses.extend(granted(db, consent.clone())?);
+        }
+        rows.push(Overview { connection, integration, consents: uses });
+    }
+    Ok(rows)
+}

@@ -1,0 +1,350 @@
+//! Content items: what a publisher does.
+
+use super::{Actor, Error, Service, event, invalid, record};
+use crate::{
+    domain::{
+        Id, access,
+        access::Standing,
+        audit::Action,
+        content::{AccessType, Content, ContentRole, Permission},
+        egress::Purpose,
+        integration::{Association, Integration},
+        person::{Person, Role},
+    },
+    providers::Problem,
+    store::{Db, connections, content, integrations, people},
+};
+use std::collections::HashMap;
+
+/// What is typed about a content item. `None` leaves a value as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ContentInput {
+    pub name: Option<String>,
+    /// `Some(None)` removes the title.
+    pub title: Option<Option<String>>,
+    pub description: Option<String>,
+    pub access: Option<AccessType>,
+    /// `Some(None)` removes the address.
+    pub upstream: Option<Option<String>>,
+    pub owner: Option<Id<Person>>,
+}
+
+/// A content item with what the asking person is to it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub content: Content,
+    pub owner: Person,
+    pub standing: Standing,
+    pub may_edit: bool,
+}
+
+impl Service {
+    /// The items that the actor may see, in the order they were made.
+    pub async fn contents(&self, actor: &Actor) -> Result<Vec<Seen>, Error> {
+        let person = actor.capped();
+        self.store
+            .read(move |db| {
+                let roles: HashMap<_, _> = content::roles_of(db, person.id)?.into_iter().collect();
+                let owners: HashMap<_, _> = people::list(db)?.into_iter().map(|owner| (owner.id, owner)).collect();
+                let mut seen = Vec::new();
+                for item in content::list(db)? {
+                    let standing = access::standing(&item, &person, roles.get(&item.id).copied());
+                    if access::may_see_content(&person, standing) {
+                        let owner = owners.get(&item.owner).cloned().ok_or(Error::Internal)?;
+                        seen.push(Seen { may_edit: access::may_edit_content(&person, standing), content: item, owner, standing });
+                    }
+                }
+                Ok(seen)
+            })
+            .await
+    }
+
+    /// One item, if the actor may see it; otherwise it is as if it did not exist.
+    pub async fn content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
+        let person = actor.capped();
+        self.store.read(move |db| seen(db, &person, id)).await
+    }
+
+    /// One item, if the actor may edit it.
+    pub async fn editable_content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
+        let seen = self.content(actor, id).await?;
+        if seen.may_edit { Ok(seen) } else { Err(Error::Forbidden("Only the owner, collaborators and administrators change a content item.")) }
+    }
+
+    pub async fn create_content(&self, actor: &Actor, input: ContentInput) -> Result<Seen, Error> {
+        if !access::may_create_content(actor.role) {
+            return Err(Error::Forbidden("Only publishers and administrators add content."));
+        }
+        let now = self.now();
+        let mut item = Content {
+            number: 0,
+            id: Id::random(),
+            name: String::new(),
+            title: None,
+            description: String::new(),
+            owner: actor.person.id,
+            access: AccessType::Acl,
+            app_mode: "unknown".into(),
+            upstream: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let problems = self.apply_content(&mut item, &input);
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        if item.name.is_empty() {
+            item.name = format!("content-{}", &item.id.to_string()[..8]);
+        }
+        let (actor, person) = (actor.clone(), actor.capped());
+        self.store
+            .write(move |db| {
+                item.number = content::insert(db, &item).map_err(duplicate)?;
+                record(db, &event(&actor, now, Action::ContentCreated, item.display_title(), item.id.to_string()))?;
+                seen(db, &person, item.id)
+            })
+            .await
+    }
+
+    pub async fn update_content(&self, actor: &Actor, id: Id<Content>, input: ContentInput) -> Result<Seen, Error> {
+        self.editable_content(actor, id).await?;
+        let probe = Content { ..self.content(actor, id).await?.content };
+        let mut checked = probe.clone();
+        let problems = self.apply_content(&mut checked, &input);
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        let (now, actor) = (self.now(), actor.clone());
+        let person = actor.capped();
+        self.store
+            .write(move |db| {
+                let before = content::find(db, id)?.ok_or(Error::NotFound)?;
+                let mut after = Content { name: checked.name, title: checked.title, description: checked.description, access: checked.access, upstream: checked.upstream, ..before.clone() };
+                if let Some(owner) = input.owner.filter(|owner| *owner != before.owner) {
+                    if person.role != Role::Administrator {
+                        return Err(Error::Forbidden("Only administrators give content to another owner."));
+                    }
+                    let new = people::find(db, owner)?.filter(|new| new.role >= Role::Publisher && !new.locked);
+                    after.owner = new.ok_or_else(|| invalid("owner_guid", "The new owner must be a publisher or administrator."))?.id;
+                    people::delete_content_keys(db, id)?;
+                }
+                if after.access == AccessType::All && !integrations::associations_of_content(db, id)?.is_empty() {
+                    return Err(invalid("access_type", "Content that uses an integration cannot be open to anyone: it acts for people who are signed in."));
+                }
+                let mut words = Vec::new();
+                for (word, changed) in [
+                    ("name", before.name != after.name),
+                    ("title", before.title != after.title),
+                    ("description", before.description != after.description),
+                    ("access", before.access != after.access),
+                    ("address", before.upstream != after.upstream),
+                    ("owner", before.owner != after.owner),
+                ] {
+                    if changed {
+                        words.push(word);
+                    }
+                }
+                if !words.is_empty() {
+                    after.updated_at = now;
+                    content::update(db, &after).map_err(duplicate)?;
+                    record(db, &event(&actor, now, Action::ContentChanged, after.display_title(), words.join(", ")))?;
+                }
+                seen(db, &person, id)
+            })
+            .await
+    }
+
+    pub async fn delete_content(&self, actor: &Actor, id: Id<Content>) -> Result<Content, Error> {
+        let found = self.editable_content(actor, id).await?.content;
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                if !content::delete(db, id)? {
+                    return Err(Error::NotFound);
+                }
+                record(db, &event(&actor, now, Action::ContentDeleted, found.display_title(), id.to_string()))?;
+                Ok(found)
+            })
+            .await
+    }
+
+    fn apply_content(&self, item: &mut Content, input: &ContentInput) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(name) = &input.name {
+            let name = name.trim();
+            let legal = !name.is_empty() && name.len() <= 64 && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_'));
+            if legal {
+                item.name = name.to_owned();
+            } else {
+                problems.push(Problem::new("name", "Use 1 to 64 letters, digits, dots, hyphens and underscores."));
+            }
+        }
+        if let Some(title) = &input.title {
+            let title = title.as_deref().map(str::trim).filter(|title| !title.is_empty());
+            if title.is_some_and(|title| title.chars().count() > 200 || title.chars().any(char::is_control)) {
+                problems.push(Problem::new("title", "Use at most 200 characters, without line breaks."));
+            } else {
+                item.title = title.map(str::to_owned);
+            }
+        }
+        if let Some(description) = &input.description {
+            if description.chars().count() > 4000 {
+                problems.push(Problem::new("description", "Use at most 4,000 characters."));
+            } else {
+                item.description = description.trim().to_owned();
+            }
+        }
+        if let Some(access) = input.access {
+            item.access = access;
+        }
+        if let Some(upstream) = &input.upstream {
+            match upstream.as_deref().map(str::trim).filter(|address| !address.is_empty()) {
+                None => item.upstream = None,
+                Some(address) if address.len() > 1000 => problems.push(Problem::new("upstream_url", "Use at most 1,000 characters.")),
+                Some(address) => match self.policy.parse(address, Purpose::Upstream) {
+                    Ok(url) if url.query().is_some() => problems.push(Problem::new("upstream_url", "Leave out everything from the ? on.")),
+                    Ok(url) => item.upstream = Some(url.as_str().to_owned()),
+                    Err(refused) => problems.push(Problem::new("upstream_url", refused.to_string())),
+                },
+            }
+        }
+        problems
+    }
+
+    pub async fn permissions(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<Permission>, Error> {
+        self.editable_content(actor, id).await?;
+        self.store.read(move |db| Ok(content::permissions(db, id)?)).await
+    }
+
+    /// The list of an item with the people it names.
+    pub async fn listed_people(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(Permission, Person)>, Error> {
+        self.editable_content(actor, id).await?;
+        self.store
+            .read(move |db| {
+                let mut listed = Vec::new();
+                for permission in content::permissions(db, id)? {
+                    if let Some(person) = people::find(db, permission.principal)? {
+                        listed.push((permission, person));
+                    }
+                }
+                Ok(listed)
+            })
+            .await
+    }
+
+    /// Lists a person with a role. `true` if they were not listed before.
+    pub async fn permit(&self, actor: &Actor, id: Id<Content>, person: Id<Person>, role: ContentRole) -> Result<(Permission, bool), Error> {
+        let item = self.editable_content(actor, id).await?.content;
+        if item.owner == person {
+            return Err(invalid("principal_guid", "The owner needs no entry in the list."));
+        }
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let who = people::find(db, person)?.ok_or_else(|| invalid("principal_guid", "There is no person with this GUID."))?;
+                let new = content::set_permission(db, id, person, role)?;
+                let detail = format!("{} may {}", who.username, if role == ContentRole::Viewer { "open" } else { "edit" });
+                record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), detail))?;
+                let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.principal == person).ok_or(Error::Internal)?;
+                Ok((entry, new))
+            })
+            .await
+    }
+
+    pub async fn unpermit(&self, actor: &Actor, id: Id<Content>, number: i64) -> Result<(), Error> {
+        let item = self.editable_content(actor, id).await?.content;
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.number == number).ok_or(Error::NotFound)?;
+                content::delete_permission(db, id, number)?;
+                let who = people::find(db, entry.principal)?.map(|person| person.username).unwrap_or_default();
+                record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), format!("{who} removed")))
+            })
+            .await
+    }
+
+    /// An item's integrations, in the order they were attached.
+    pub async fn associations(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(Association, Integration)>, Error> {
+        self.content(actor, id).await?;
+        self.store.read(move |db| attached(db, id)).await
+    }
+
+    /// Makes `wanted` the item's whole set of integrations. Consents with others end.
+    pub async fn set_associations(&self, actor: &Actor, id: Id<Content>, wanted: Vec<Id<Integration>>) -> Result<(), Error> {
+        let item = self.editable_content(actor, id).await?.content;
+        if !wanted.is_empty() {
+            if item.access == AccessType::All {
+                return Err(invalid("access_type", "This content is open to anyone. An integration acts for people who are signed in: change who may open it first."));
+            }
+            if item.is_interactive() == Some(false) {
+                return Err(invalid("app_mode", "This content is static: it cannot use an integration."));
+            }
+        }
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let mut names = Vec::new();
+                for integration in &wanted {
+                    let found = integrations::find(db, *integration)?;
+                    let found = found.ok_or_else(|| invalid("oauth_integration_guid", format!("There is no integration {integration}.")))?;
+                    names.push(found.display_name().to_owned());
+                }
+                let before: Vec<_> = integrations::associations_of_content(db, id)?.into_iter().map(|entry| entry.integration).collect();
+                if before == wanted {
+                    return Ok(());
+                }
+                integrations::set_associations(db, id, &wanted, now)?;
+                let ended = connections::delete_consents_of_content_except(db, id, &wanted)?;
+                let detail = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let detail = if ended > 0 { format!("{detail}; {ended} consent(s) ended") } else { detail };
+                record(db, &event(&actor, now, Action::AssociationsChanged, item.display_title(), detail))
+            })
+            .await
+    }
+
+    /// Who has consented to this item: person, integration, since when, used when.
+    pub async fn consenting_people(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(crate::domain::consent::Consent, Person, Integration)>, Error> {
+        self.editable_content(actor, id).await?;
+        self.flush_uses().await;
+        self.store
+            .read(move |db| {
+                let mut rows = Vec::new();
+                for consent in connections::consents_of_content(db, id)? {
+                    if let (Some(person), Some(integration)) = (people::find(db, consent.person)?, integrations::find(db, consent.integration)?) {
+                        rows.push((consent, person, integration));
+                    }
+                }
+                Ok(rows)
+            })
+            .await
+    }
+}
+
+fn seen(db: &mut Db<'_>, person: &Person, id: Id<Content>) -> Result<Seen, Error> {
+    let item = content::find(db, id)?.ok_or(Error::NotFound)?;
+    let standing = access::standing(&item, person, content::role_of(db, id, person.id)?);
+    if !access::may_see_content(person, standing) {
+        return Err(Error::NotFound);
+    }
+    let owner = people::find(db, item.owner)?.ok_or(Error::Internal)?;
+    Ok(Seen { may_edit: access::may_edit_content(person, standing), content: item, owner, standing })
+}
+
+/// An item's integrations, in the order they were attached.
+pub(super) fn attached(db: &mut Db<'_>, id: Id<Content>) -> Result<Vec<(Association, Integration)>, Error> {
+    let mut rows = Vec::new();
+    for association in integrations::associations_of_content(db, id)? {
+        if let Some(integration) = integrations::find(db, association.integration)? {
+            rows.push((association, integration));
+        }
+    }
+    Ok(rows)
+}
+
+fn duplicate(error: crate::store::Error) -> Error {
+    match error {
+        crate::store::Error::Taken => Error::Conflict("The owner has content with this name already. Choose another one.".into()),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,208 @@
+//! The exchange (RFC 8693): content trades a session token for its viewer's access token. The hot path.
+
+use super::{
+    Error, Service,
+    admission::Link,
+    broker::{Fresh, NoToken, is_usable},
+    keys::Caller,
+};
+use crate::{
+    domain::{
+        Id, Timestamp, access, addresses,
+        connection::{Cause, State},
+        consent::Consent,
+        content::Content,
+        integration::Integration,
+        return_path::ReturnPath,
+    },
+    oauth::token_exchange as words,
+    providers,
+    store::connections,
+    vault::session_token::Invalid,
+};
+use secrecy::SecretString;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The form as sent.
+#[derive(Clone, Default)]
+pub struct Request {
+    pub grant_type: Option<String>,
+    pub subject_token_type: Option<String>,
+    pub subject_token: Option<String>,
+    pub requested_token_type: Option<String>,
+    pub audience: Option<String>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("exchange::Request")
+    }
+}
+
+/// A token for content, with its remaining life.
+#[derive(Debug)]
+pub struct Exchanged {
+    pub access_token: SecretString,
+    pub expires_in: Duration,
+}
+
+/// Why an exchange is refused. The numbers, words and reasons that clients see are in `web/api/exchange.rs`.
+#[derive(Debug)]
+pub enum Refusal {
+    GrantType,
+    SubjectTokenType,
+    /// Service accounts are not offered here.
+    ContentToken,
+    RequestedTokenType(String),
+    SubjectToken(Invalid),
+    SessionEnded,
+    NotYourContent,
+    ViewerMayNot,
+    NoAssociation,
+    WrongAudience,
+    AmbiguousAudience,
+    NotConsented { login_url: String, service: String },
+    NotConnected { login_url: String, service: String },
+    NeedsLogin { cause: Cause, login_url: String, service: String },
+    Broken { sentence: String },
+    Unavailable { retry_after: Duration, sentence: String },
+    Service(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Service(error)
+    }
+}
+
+/// Uses not written down yet: consent → (how often, last).
+#[derive(Default)]
+pub(super) struct Counters(Mutex<HashMap<Id<Consent>, (i64, Timestamp)>>);
+
+impl Service {
+    /// Checks everything on every call: the key, the content, the viewer's session and access, the consent, the connection.
+    pub async fn exchange(self: &Arc<Self>, caller: &Caller, request: &Request) -> Result<Exchanged, Refusal> {
+        if request.grant_type.as_deref() != Some(words::GRANT_TYPE) {
+            return Err(Refusal::GrantType);
+        }
+        match request.subject_token_type.as_deref() {
+            Some(words::USER_SESSION_TOKEN) => {}
+            Some(words::CONTENT_SESSION_TOKEN) => return Err(Refusal::ContentToken),
+            _ => return Err(Refusal::SubjectTokenType),
+        }
+        if let Some(wanted) = request.requested_token_type.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN) {
+            let known = words::FOREIGN_TYPES.into_iter().find(|known| *known == wanted).unwrap_or("an unknown type");
+            return Err(Refusal::RequestedTokenType(known.to_owned()));
+        }
+        let now = self.now();
+        let token = request.subject_token.as_deref().unwrap_or("");
+        let claims = self.session_tokens.verify(token, now).map_err(Refusal::SubjectToken)?;
+        let viewer = self.session_person(claims.sid).await?.filter(|person| person.id == claims.sub).ok_or(Refusal::SessionEnded)?;
+        let admission = match self.admission(claims.content, viewer.id).await {
+            Err(Error::NotFound) => return Err(Refusal::NotYourContent),
+            other => other?,
+        };
+        let standing = if caller.person.id == admission.person.id {
+            admission.standing
+        } else {
+            match self.admission(claims.content, caller.person.id).await {
+                Ok(own) => own.standing,
+                Err(Error::NotFound) => return Err(Refusal::NotYourContent),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if !access::may_exchange(&caller.person, caller.role, standing, caller.content, &admission.content) {
+            return Err(Refusal::NotYourContent);
+        }
+        if !access::may_open(admission.standing) {
+            return Err(Refusal::ViewerMayNot);
+        }
+        let link = choose(&admission.links, request.audience.as_deref().filter(|audience| !audience.is_empty()))?;
+        let Some(consent) = link.consent else {
+            return Err(self.unconnected(admission.content.id, &link.integration, link.connection.is_some()));
+        };
+        let Some(connection) = &link.connection else {
+            return Err(self.unconnected(admission.content.id, &link.integration, false));
+        };
+        let fresh = match (connection.state, &link.access_token, connection.access_expires_at) {
+            (State::Active, Some(token), Some(expires_at)) if is_usable(connection.updated_at, expires_at, now) => {
+                Ok(Fresh { token: token.clone(), expires_at })
+            }
+            (State::Active, _, _) => self.refresh(connection.id).await,
+            (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),
+            (State::Unconfirmed, _, _) => Err(NoToken::Gone),
+        };
+        match fresh {
+            Ok(fresh) => {
+                self.count(consent, now);
+                Ok(Exchanged { expires_in: fresh.expires_at.since(self.now()), access_token: fresh.token })
+            }
+            Err(NoToken::NeedsLogin(cause)) => {
+                Err(Refusal::NeedsLogin { cause, login_url: self.login_url(admission.content.id), service: providers::names(&link.integration).service })
+            }
+            Err(NoToken::Gone) => Err(self.unconnected(admission.content.id, &link.integration, false)),
+            Err(NoToken::Broken { sentence }) => Err(Refusal::Broken { sentence }),
+            Err(NoToken::Unavailable { retry_after, sentence }) => Err(Refusal::Unavailable { retry_after, sentence }),
+        }
+    }
+
+    /// Where the viewer mends a missing consent or connection.
+    pub fn login_url(&self, content: Id<Content>) -> String {
+        match ReturnPath::parse(&addresses::app(content)) {
+            Some(back) => self.addresses.absolute(&addresses::consent(content, &back)),
+            None => self.addresses.absolute(&addresses::app(content)),
+        }
+    }
+
+    fn unconnected(&self, content: Id<Content>, integration: &Integration, connected: bool) -> Refusal {
+        let (login_url, service) = (self.login_url(content), providers::names(integration).service);
+        if connected { Refusal::NotConsented { login_url, service } } else { Refusal::NotConnected { login_url, service } }
+    }
+
+    fn count(&self, consent: Id<Consent>, now: Timestamp) {
+        let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = counters.entry(consent).or_insert((0, now));
+        *entry = (entry.0 + 1, now);
+    }
+
+    /// Writes counted uses down: now and then, and before a page shows them. No row and no sync per exchange.
+    pub async fn flush_uses(&self) {
+        let counted = std::mem::take(&mut *self.usage.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if counted.is_empty() {
+            return;
+        }
+        let rows = counted.clone();
+        let written = self
+            .store
+            .note(move |db| {
+                for (consent, (uses, last)) in rows {
+                    connections::add_uses(db, consent, uses, last)?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await;
+        if written.is_err() {
+            let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for (consent, (uses, last)) in counted {
+                let entry = counters.entry(consent).or_insert((0, last));
+                *entry = (entry.0 + uses, entry.1.max(last));
+            }
+        }
+    }
+}
+
+fn choose<'a>(links: &'a [Link], audience: Option<&str>) -> Result<&'a Link, Refusal> {
+    match (links, audience) {
+        ([], _) => Err(Refusal::NoAssociation),
+        (_, Some(audience)) => {
+            let wanted: Option<Id<Integration>> = audience.trim().to_ascii_lowercase().parse().ok();
+            links.iter().find(|link| Some(link.integration.id) == wanted).ok_or(Refusal::WrongAudience)
+        }
+        ([only], None) => Ok(only),
+        (_, None) => Err(Refusal::AmbiguousAudience),
+    }
+}

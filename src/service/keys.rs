@@ -1,0 +1,152 @@
+//! API keys: people's own, and content keys that act for one item.
+
+use super::{Actor, Error, Service, event, invalid, record};
+use crate::{
+    domain::{
+        Id, Timestamp, access,
+        audit::Action,
+        content::Content,
+        person::{ApiKey, Person, Role},
+    },
+    store::{content, people},
+    vault::api_key,
+};
+use secrecy::SecretString;
+
+/// A key as presented, with its person. The role is the lower one of both.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub person: Person,
+    pub role: Role,
+    pub key: i64,
+    /// A content key acts for this item only.
+    pub content: Option<Id<Content>>,
+    active_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Service {
+    /// Who a presented key is; `None` for anything that is not a live key of an unlocked person.
+    pub async fn caller(&self, presented: &str) -> Result<Option<Caller>, Error> {
+        let Some(hash) = api_key::lookup(presented) else { return Ok(None) };
+        let now = self.now();
+        let caller = match self.admissions.caller(&hash, self.store.epoch(), now) {
+            Some(caller) => caller,
+            None => {
+                let epoch = self.store.epoch();
+                let wanted = hash.clone();
+                let found = self.store.read(move |db| Ok::<_, Error>(people::by_key(db, &wanted)?)).await?;
+                let Some((key, person)) = found else { return Ok(None) };
+                let caller = std::sync::Arc::new(Caller {
+                    role: key.role.min(person.role),
+                    person,
+                    key: key.number,
+                    content: key.content,
+                    active_at: key.active_at,
+                    expires_at: key.expires_at,
+                });
+                self.admissions.keep_caller(hash, std::sync::Arc::clone(&caller), epoch, now);
+                // Written at most once an hour: the last use is for people, not for decisions.
+                if caller.active_at.is_none_or(|at| now.since(at).as_secs() > 3600) {
+                    let number = key.number;
+                    self.store.note(move |db| Ok::<_, Error>(people::touch_key(db, number, now)?)).await?;
+                }
+                caller
+            }
+        };
+        let live = !caller.person.locked && caller.expires_at.is_none_or(|end| now < end);
+        Ok(live.then(|| (*caller).clone()))
+    }
+
+    pub async fn own_keys(&self, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
+        self.store.read(move |db| Ok(people::keys(db, person)?)).await
+    }
+
+    /// Makes a key for the actor. The secret is returned once and never again.
+    pub async fn create_key(
+        &self,
+        actor: &Actor,
+        name: &str,
+        role: Option<Role>,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(ApiKey, SecretString), Error> {
+        let name = name.trim();
+        if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+            return Err(invalid("name", "Give the key a name of up to 100 characters, so that you recognise it later."));
+        }
+        let role = role.unwrap_or(actor.role);
+        if role > actor.role {
+            return Err(invalid("user_role", "A key cannot do more than its person."));
+        }
+        let key = ApiKey {
+            number: 0,
+            person: actor.person.id,
+            name: name.to_owned(),
+            role,
+            content: None,
+            created_at: self.now(),
+            active_at: None,
+            expires_at,
+        };
+        self.store_key(actor, key, String::new()).await
+    }
+
+    async fn store_key(&self, actor: &Actor, mut key: ApiKey, detail: String) -> Result<(ApiKey, SecretString), Error> {
+        let secret = api_key::generate();
+        let hash = api_key::hash(&secret);
+        let actor = actor.clone();
+        let key = self
+            .store
+            .write(move |db| {
+                key.number = people::insert_key(db, &key, &hash)?;
+                record(db, &event(&actor, key.created_at, Action::KeyCreated, key.name.clone(), detail))?;
+                Ok::<_, Error>(key)
+            })
+            .await?;
+        Ok((key, secret))
+    }
+
+    pub async fn delete_key(&self, actor: &Actor, number: i64) -> Result<(), Error> {
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let name = people::keys(db, actor.person.id)?.into_iter().find(|key| key.number == number).map(|key| key.name);
+                if !people::delete_key(db, actor.person.id, number)? {
+                    return Err(Error::NotFound);
+                }
+                record(db, &event(&actor, now, Action::KeyDeleted, name.unwrap_or_default(), ""))
+            })
+            .await
+    }
+
+    /// Makes the key that an app presents when it exchanges session tokens; an older one of the same item ends.
+    pub async fn create_content_key(&self, actor: &Actor, item: Id<Content>) -> Result<(Content, SecretString), Error> {
+        let found = self.store.read(move |db| content::find(db, item)?.ok_or(Error::NotFound)).await?;
+        // The key acts as the one who makes it, so that person must be able to run the item.
+        let listed = {
+            let person = actor.person.id;
+            self.store.read(move |db| Ok::<_, Error>(content::role_of(db, item, person)?)).await?
+        };
+        let standing = access::standing(&found, &actor.person, listed);
+        if !access::may_exchange(&actor.person, actor.role, standing, None, &found) {
+            return Err(Error::Forbidden("Only the owner and collaborators of a content item make its key."));
+        }
+        self.store.write(move |db| Ok::<_, Error>(people::delete_content_keys(db, item)?)).await?;
+        let key = ApiKey {
+            number: 0,
+            person: actor.person.id,
+            name: format!("Content key of {}", found.display_title()),
+            role: Role::Publisher,
+            content: Some(item),
+            created_at: self.now(),
+            active_at: None,
+            expires_at: None,
+        };
+        let (_, secret) = self.store_key(actor, key, format!("for content {item}")).await?;
+        Ok((found, secret))
+    }
+
+    pub async fn content_keys(&self, item: Id<Content>) -> Result<Vec<ApiKey>, Error> {
+        self.store.read(move |db| Ok(people::content_keys(db, item)?)).await
+    }
+}

@@ -1,0 +1,187 @@
+//! What the server does, one verb a function. Owns transactions, access checks and the record.
+
+pub mod admission;
+pub mod attempts;
+pub mod audit;
+pub mod broker;
+pub mod consents;
+pub mod contents;
+pub mod exchange;
+pub mod integrations;
+pub mod keys;
+pub mod people;
+
+use crate::{
+    config::Settings,
+    domain::{
+        Id, Timestamp,
+        addresses::Addresses,
+        audit::{Action, Event, Origin},
+        egress::Policy,
+        person::{Person, Role, Session},
+        time::Clock,
+    },
+    oauth::http::ProviderHttp,
+    providers::Problem,
+    store::{self, Db, Store},
+    vault::{self, Vault, session_token::SessionTokens},
+};
+use std::sync::Arc;
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::task::TaskTracker;
+
+/// What can go wrong that a caller can show. Everything else is `Internal`, logged where it happened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("not found")]
+    NotFound,
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// What was entered is not right; all problems at once.
+    #[error("{} problem(s)", .0.len())]
+    Invalid(Vec<Problem>),
+    /// Something of this name is there already.
+    #[error("{0}")]
+    Conflict(String),
+    /// The database is locked or full: try again.
+    #[error("busy")]
+    Busy,
+    #[error("internal error")]
+    Internal,
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::NotFound => Error::NotFound,
+            store::Error::Taken => Error::Conflict("This name is taken.".into()),
+            store::Error::Busy(text) => {
+                tracing::warn!(reason = text, "database busy");
+                Error::Busy
+            }
+            store::Error::Other(text) => {
+                tracing::error!(reason = text, "database error");
+                Error::Internal
+            }
+        }
+    }
+}
+
+impl From<vault::Error> for Error {
+    fn from(error: vault::Error) -> Self {
+        tracing::error!(reason = %error, "sealed value");
+        Error::Internal
+    }
+}
+
+/// One problem with what was entered.
+pub fn invalid(key: &str, message: impl Into<String>) -> Error {
+    Error::Invalid(vec![Problem::new(key, message)])
+}
+
+/// Who asks, with which role, from where.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    pub person: Person,
+    /// The person's role, or the lower one of the API key used.
+    pub role: Role,
+    pub session: Option<Id<Session>>,
+    pub origin: Origin,
+}
+
+impl Actor {
+    /// The person as seen through the key's role: access rules must not grant more.
+    pub fn capped(&self) -> Person {
+        Person { role: self.role.min(self.person.role), ..self.person.clone() }
+    }
+}
+
+/// What everything here works with. Built once.
+pub struct Service {
+    pub settings: Settings,
+    pub addresses: Addresses,
+    pub store: Store,
+    pub(crate) vault: Vault,
+    pub(crate) session_tokens: SessionTokens,
+    pub(crate) http: ProviderHttp,
+    pub policy: Arc<Policy>,
+    pub clock: Arc<dyn Clock>,
+    /// Never more password hashes at once than there are cores.
+    hashing: Semaphore,
+    pub(crate) broker: broker::Broker,
+    admissions: admission::Cache,
+    usage: exchange::Counters,
+    /// Where provider calls run: a client that goes away cancels none of them.
+    runtime: Handle,
+    pub tasks: TaskTracker,
+}
+
+/// The parts that [`Service::new`] takes.
+pub struct Parts {
+    pub settings: Settings,
+    pub store: Store,
+    pub vault: Vault,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Service {
+    /// Must be called inside the runtime that provider calls are to run on.
+    pub fn new(parts: Parts) -> Result<Self, String> {
+        let Parts { settings, store, vault, clock } = parts;
+        let public = &settings.public_url;
+        let mut own = vec![(settings.listen.ip().to_string(), settings.listen.port())];
+        if let (Some(host), Some(port)) = (public.host_str(), public.port_or_known_default()) {
+            own.push((host.to_owned(), port));
+        }
+        let policy = Arc::new(Policy::new(&settings.private_hosts, own));
+        let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
+        let session_tokens = SessionTokens::new(vault.keyring(), settings.base().to_owned(), settings.session_token_lifetime)
+            .ok_or("cannot derive the key of session tokens")?;
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Ok(Self {
+            addresses: Addresses::new(settings.base()),
+            store,
+            vault,
+            session_tokens,
+            http,
+            policy,
+            clock,
+            hashing: Semaphore::new(cores),
+            broker: broker::Broker::default(),
+            admissions: admission::Cache::default(),
+            usage: exchange::Counters::default(),
+            runtime: Handle::current(),
+            tasks: TaskTracker::new(),
+            settings,
+        })
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Sessions not seen since this moment are over.
+    pub fn idle_since(&self) -> Timestamp {
+        self.now().minus(self.settings.session_idle)
+    }
+}
+
+/// An event by an actor, ready for [`store::audit::insert`].
+fn event(actor: &Actor, now: Timestamp, action: Action, subject: impl Into<String>, detail: impl Into<String>) -> Event {
+    Event {
+        number: 0,
+        at: now,
+        action,
+        actor: Some(actor.person.id),
+        actor_name: actor.person.username.clone(),
+        subject: subject.into(),
+        detail: detail.into(),
+        address: actor.origin.address.clone(),
+        correlation: actor.origin.correlation.clone(),
+    }
+}
+
+/// Appends an event inside the transaction of what it tells of.
+fn record(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
+    Ok(store::audit::insert(db, event)?)
+}

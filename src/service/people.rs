@@ -1,0 +1,366 @@
+//! People: signing in, accounts, passwords, the first administrator.
+
+use super::{Actor, Error, Service, event, invalid, record};
+use crate::{
+    domain::{
+        Id, access,
+        audit::{Action, Event, Origin},
+        person::{Person, Role, Session},
+    },
+    providers::Problem,
+    store::{people, sessions},
+    vault::{api_key::digest, password, random},
+};
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+
+const SETUP_LINK_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// What is typed about a person. `None` leaves a value as it is, or takes the default for a new person.
+#[derive(Clone, Debug, Default)]
+pub struct PersonInput {
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub role: Option<Role>,
+    pub password: Option<SecretString>,
+}
+
+impl Service {
+    /// Hashing and checking passwords: never on an async thread, never more at once than there are cores.
+    async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let _permit = self.hashing.acquire().await.map_err(|_| Error::Internal)?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal)
+    }
+
+    /// Checks name and password. `Ok(None)`, after the same work, for a wrong password, an unknown name and a locked account.
+    pub async fn sign_in(&self, username: &str, password: SecretString, origin: &Origin) -> Result<Option<Person>, Error> {
+        let now = self.now();
+        let name: String = username.trim().chars().take(200).collect();
+        let wanted = name.clone();
+        let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?;
+        let (person, hash) = found.map_or((None, None), |(person, hash)| (Some(person), hash));
+        let usable = password.expose_secret().len() <= password::LONGEST;
+        let (fits, better) = self
+            .hashing(move || {
+                let checked = if usable { password } else { SecretString::from("") };
+                let fits = password::verify(&checked, hash.as_deref());
+                let better = hash.filter(|hash| fits && password::is_outdated(hash)).and_then(|_| password::hash(&checked));
+                (fits, better)
+            })
+            .await?;
+        let accepted = person.filter(|person| fits && !person.locked);
+        let mut line = Event {
+            number: 0,
+            at: now,
+            action: if accepted.is_some() { Action::SignIn } else { Action::SignInRefused },
+            actor: accepted.as_ref().map(|person| person.id),
+            actor_name: accepted.as_ref().map_or_else(String::new, |person| person.username.clone()),
+            subject: if accepted.is_some() { String::new() } else { name },
+            detail: String::new(),
+            address: origin.address.clone(),
+            correlation: origin.correlation.clone(),
+        };
+        line.subject.retain(|letter| !letter.is_control());
+        let id = accepted.as_ref().map(|person| person.id);
+        self.store
+            .write(move |db| {
+                if let Some(id) = id {
+                    people::set_active(db, id, now)?;
+                    if let Some(hash) = better {
+                        people::set_password(db, id, &hash)?;
+                    }
+                }
+                record(db, &line)
+            })
+            .await?;
+        Ok(accepted)
+    }
+
+    pub async fn record_sign_out(&self, actor: &Actor) -> Result<(), Error> {
+        let line = event(actor, self.now(), Action::SignOut, "", "");
+        self.store.note(move |db| record(db, &line)).await
+    }
+
+    /// Everybody, for those who may choose people for content.
+    pub async fn people(&self, actor: &Actor) -> Result<Vec<Person>, Error> {
+        if actor.role < Role::Publisher {
+            return Err(Error::Forbidden("Only publishers and administrators see the list of people."));
+        }
+        self.store.read(|db| Ok(people::list(db)?)).await
+    }
+
+    /// One person: oneself, or for publishers anyone.
+    pub async fn person(&self, actor: &Actor, person: Id<Person>) -> Result<Person, Error> {
+        if actor.role < Role::Publisher && actor.person.id != person {
+            return Err(Error::NotFound);
+        }
+        self.store.read(move |db| people::find(db, person)?.ok_or(Error::NotFound)).await
+    }
+
+    pub async fn create_person(&self, actor: &Actor, input: PersonInput) -> Result<Person, Error> {
+        if !access::may_manage_people(actor.role) {
+            return Err(Error::Forbidden("Only administrators add people."));
+        }
+        let actor = actor.clone();
+        self.insert_person(input, Some(actor)).await
+    }
+
+    /// Adds a person without asking who wants it: for the command line and the set-up link.
+    pub async fn insert_person(&self, input: PersonInput, actor: Option<Actor>) -> Result<Person, Error> {
+        let now = self.now();
+        let mut person = Person {
+            id: Id::random(),
+            username: String::new(),
+            email: String::new(),
+            first_name: String::new(),
+            last_name: String::new(),
+            role: Role::Viewer,
+            locked: false,
+            created_at: now,
+            updated_at: now,
+            active_at: None,
+        };
+        let mut problems = apply(&mut person, &input);
+        if person.username.is_empty() && !problems.iter().any(|problem| problem.key == "username") {
+            problems.push(Problem::new("username", "Enter a user name."));
+        }
+        match &input.password {
+            None => problems.push(Problem::new("password", "Enter a password.")),
+            Some(password) => problems.extend(check_password(password)),
+        }
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        let password = input.password.unwrap_or_default();
+        let hash = self.hashing(move || password::hash(&password)).await?.ok_or(Error::Internal)?;
+        let created = person.clone();
+        self.store
+            .write(move |db| {
+                people::insert(db, &person, Some(&hash)).map_err(name_taken)?;
+                let subject = person.username.clone();
+                let detail = format!("role {}", person.role.as_str());
+                let line = match &actor {
+                    Some(actor) => event(actor, now, Action::PersonCreated, subject, detail),
+                    None => Event {
+                        number: 0,
+                        at: now,
+                        action: Action::PersonCreated,
+                        actor: None,
+                        actor_name: "command line".into(),
+                        subject,
+                        detail,
+                        address: String::new(),
+                        correlation: String::new(),
+                    },
+                };
+                record(db, &line)
+            })
+            .await?;
+        Ok(created)
+    }
+
+    /// Changes a person: oneself (not the role), or as an administrator anyone.
+    pub async fn update_person(&self, actor: &Actor, id: Id<Person>, input: PersonInput) -> Result<Person, Error> {
+        let administrator = access::may_manage_people(actor.role);
+        if !administrator && (actor.person.id != id || input.role.is_some_and(|role| role != actor.person.role)) {
+            return Err(Error::Forbidden("Only administrators change other people and roles."));
+        }
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let mut person = people::find(db, id)?.ok_or(Error::NotFound)?;
+                let before = person.clone();
+                let problems = apply(&mut person, &input);
+                if !problems.is_empty() {
+                    return Err(Error::Invalid(problems));
+                }
+                person.updated_at = now;
+                people::update(db, &person).map_err(name_taken)?;
+                keep_one_administrator(db)?;
+                let detail = if before.role == person.role { String::new() } else { format!("role {} to {}", before.role.as_str(), person.role.as_str()) };
+                if before.role != person.role {
+                    // A changed role gives browsers new sessions (promise 1): the old ones end.
+                    let keep = actor.session.filter(|_| actor.person.id == person.id);
+                    sessions::end_of_person(db, person.id, keep)?;
+                }
+                record(db, &event(&actor, now, Action::PersonChanged, person.username.clone(), detail))?;
+                Ok(person)
+            })
+            .await
+    }
+
+    /// Locks or unlocks. Locking ends every session; keys and session tokens stop working with it.
+    pub async fn set_locked(&self, actor: &Actor, id: Id<Person>, locked: bool) -> Result<(), Error> {
+        if !access::may_manage_people(actor.role) {
+            return Err(Error::Forbidden("Only administrators lock people."));
+        }
+        if actor.person.id == id && locked {
+            return Err(invalid("locked", "You cannot lock yourself."));
+        }
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let person = people::find(db, id)?.ok_or(Error::NotFound)?;
+                people::set_locked(db, id, locked)?;
+                if locked {
+                    sessions::end_of_person(db, id, None)?;
+                }
+                keep_one_administrator(db)?;
+                let action = if locked { Action::PersonLocked } else { Action::PersonUnlocked };
+                record(db, &event(&actor, now, action, person.username, ""))
+            })
+            .await
+    }
+
+    /// Changes one's own password; every other session of the person ends.
+    pub async fn change_password(&self, actor: &Actor, old: SecretString, new: SecretString) -> Result<(), Error> {
+        let problems: Vec<Problem> =
+            check_password(&new).into_iter().map(|problem| Problem::new("new_password", problem.message)).collect();
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        let username = actor.person.username.clone();
+        let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &username)?)).await?;
+        let stored = found.and_then(|(_, hash)| hash);
+        let hash = self.hashing(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new))).await?;
+        let Some(hash) = hash else { return Err(invalid("old_password", "This is not your current password.")) };
+        let hash = hash.ok_or(Error::Internal)?;
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                people::set_password(db, actor.person.id, &hash)?;
+                sessions::end_of_person(db, actor.person.id, actor.session)?;
+                record(db, &event(&actor, now, Action::PasswordChanged, actor.person.username.clone(), "by its owner"))
+            })
+            .await
+    }
+
+    /// Sets somebody's password as an administrator; their sessions end.
+    pub async fn reset_password(&self, actor: &Actor, id: Id<Person>, new: SecretString) -> Result<(), Error> {
+        if !access::may_manage_people(actor.role) {
+            return Err(Error::Forbidden("Only administrators set passwords of others."));
+        }
+        let problems: Vec<Problem> = check_password(&new).into_iter().collect();
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        let hash = self.hashing(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let person = people::find(db, id)?.ok_or(Error::NotFound)?;
+                people::set_password(db, id, &hash)?;
+                sessions::end_of_person(db, id, actor.session)?;
+                record(db, &event(&actor, now, Action::PasswordChanged, person.username, "by an administrator"))
+            })
+            .await
+    }
+
+    /// The browser sessions of the actor.
+    pub async fn own_sessions(&self, actor: &Actor) -> Result<Vec<Session>, Error> {
+        let (person, now) = (actor.person.id, self.now());
+        self.store.read(move |db| Ok(sessions::of_person(db, person, now)?)).await
+    }
+
+    pub async fn end_other_sessions(&self, actor: &Actor) -> Result<usize, Error> {
+        let (person, keep) = (actor.person.id, actor.session);
+        self.store.write(move |db| Ok(sessions::end_of_person(db, person, keep)?)).await
+    }
+
+    /// A one-time link for the first administrator, unless somebody has an account already. The token, not the address.
+    pub async fn setup_link(&self) -> Result<Option<SecretString>, Error> {
+        let token = random::token();
+        let (hash, expires_at) = (digest(&token), self.now().plus(SETUP_LINK_LIFETIME));
+        let fresh = self
+            .store
+            .note(move |db| {
+                let fresh = people::count(db)? == 0;
+                if fresh {
+                    people::set_setup_link(db, &hash, expires_at)?;
+                }
+                Ok::<_, Error>(fresh)
+            })
+            .await?;
+        Ok(fresh.then(|| SecretString::from(token)))
+    }
+
+    pub async fn setup_link_is_live(&self, token: &str) -> Result<bool, Error> {
+        let (hash, now) = (digest(token), self.now());
+        self.store.read(move |db| Ok(people::setup_link_is_live(db, &hash, now)?)).await
+    }
+
+    /// Makes the first administrator and uses the link up.
+    pub async fn complete_setup(&self, token: &str, input: PersonInput) -> Result<Person, Error> {
+        if !self.setup_link_is_live(token).await? {
+            return Err(Error::NotFound);
+        }
+        let person = self.insert_person(PersonInput { role: Some(Role::Administrator), ..input }, None).await?;
+        let (hash, now) = (digest(token), self.now());
+        let taken = self.store.write(move |db| Ok::<_, Error>(people::take_setup_link(db, &hash, now)?)).await?;
+        if taken { Ok(person) } else { Err(Error::NotFound) }
+    }
+}
+
+fn name_taken(error: crate::store::Error) -> Error {
+    match error {
+        crate::store::Error::Taken => Error::Conflict("Somebody has this user name already. Choose another one.".into()),
+        other => other.into(),
+    }
+}
+
+fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
+    if people::count_administrators(db)? == 0 {
+        return Err(invalid("role", "Somebody must remain administrator. Make another person administrator first."));
+    }
+    Ok(())
+}
+
+fn check_password(password: &SecretString) -> Option<Problem> {
+    let letters = password.expose_secret().chars().count();
+    if letters < password::SHORTEST {
+        return Some(Problem::new("password", format!("Use at least {} characters.", password::SHORTEST)));
+    }
+    (password.expose_secret().len() > password::LONGEST).then(|| Problem::new("password", "Use at most 1,024 bytes."))
+}
+
+/// Applies what was typed; all problems at once.
+fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let clean = |text: &str| text.trim().to_owned();
+    if let Some(username) = input.username.as_deref().map(clean) {
+        let legal = username.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+'));
+        if username.is_empty() {
+            problems.push(Problem::new("username", "Enter a user name."));
+        } else if !legal || username.chars().count() > 64 {
+            problems.push(Problem::new("username", "Use up to 64 letters, digits and . - _ @ + in a user name."));
+        } else {
+            person.username = username;
+        }
+    }
+    if let Some(email) = input.email.as_deref().map(clean) {
+        let parts: Vec<&str> = email.split('@').collect();
+        let legal = parts.len() == 2 && parts.iter().all(|part| !part.is_empty()) && !email.chars().any(|letter| letter.is_whitespace() || letter.is_control());
+        if !email.is_empty() && (!legal || email.len() > 254) {
+            problems.push(Problem::new("email", "Enter an e-mail address such as ann@example.org, or leave it empty."));
+        } else {
+            person.email = email;
+        }
+    }
+    for (key, typed, target) in
+        [("first_name", &input.first_name, &mut person.first_name), ("last_name", &input.last_name, &mut person.last_name)]
+    {
+        if let Some(name) = typed.as_deref().map(clean) {
+            if name.chars().count() > 100 || name.chars().any(char::is_control) {
+                problems.push(Problem::new(key, "Use at most 100 characters, without line breaks."));
+            } else {
+                *target = name;
+            }
+        }
+    }
+    if let Some(role) = input.role {
+        person.role = role;
+    }
+    problems
+}

@@ -1,0 +1,390 @@
+//! Connections with their sealed tokens, consents, and attempts.
+
+use super::{
+    Db, Error, damaged, id,
+    schema::{attempts, connections, consents},
+};
+use crate::{
+    domain::{
+        Id, Timestamp,
+        attempt::Attempt,
+        connection::{Account, Connection, State},
+        consent::Consent,
+        content::Content,
+        integration::Integration,
+        person::Person,
+        return_path::ReturnPath,
+    },
+    vault::Sealed,
+};
+use diesel::prelude::*;
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = connections)]
+struct Row {
+    number: i64,
+    guid: String,
+    person: String,
+    integration: String,
+    state: String,
+    cause: Option<String>,
+    state_at: i64,
+    account_label: Option<String>,
+    account_subject: Option<String>,
+    account_tenant: Option<String>,
+    scopes: String,
+    access_token: Option<String>,
+    access_expires_at: Option<i64>,
+    refresh_token: Option<String>,
+    lapses_at: Option<i64>,
+    generation: i64,
+    connected_at: i64,
+    created_at: i64,
+    updated_at: i64,
+}
+
+/// A connection's sealed tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    pub access: Option<Sealed>,
+    pub refresh: Option<Sealed>,
+}
+
+impl Row {
+    fn split(self) -> Result<(Connection, Tokens), Error> {
+        let connection = Connection {
+            number: self.number,
+            id: id(&self.guid)?,
+            person: id(&self.person)?,
+            integration: id(&self.integration)?,
+            state: State::parse(&self.state, self.cause.as_deref()).ok_or_else(|| damaged("state of a connection"))?,
+            account: Account { label: self.account_label, subject: self.account_subject, tenant: self.account_tenant },
+            scopes: self.scopes,
+            has_refresh_token: self.refresh_token.is_some(),
+            access_expires_at: self.access_expires_at.map(Timestamp),
+            lapses_at: self.lapses_at.map(Timestamp),
+            generation: self.generation,
+            connected_at: Timestamp(self.connected_at),
+            created_at: Timestamp(self.created_at),
+            updated_at: Timestamp(self.updated_at),
+            state_at: Timestamp(self.state_at),
+        };
+        Ok((connection, Tokens { access: self.access_token.map(Sealed), refresh: self.refresh_token.map(Sealed) }))
+    }
+}
+
+/// Adds a connection, or replaces the one of the same person and integration, with its tokens.
+pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<(), Error> {
+    diesel::delete(
+        connections::table
+            .filter(connections::person.eq(connection.person.to_string()))
+            .filter(connections::integration.eq(connection.integration.to_string()))
+            .filter(connections::guid.ne(connection.id.to_string())),
+    )
+    .execute(db.0)?;
+    let (state, cause) = connection.state.words();
+    let values = (
+        connections::state.eq(state),
+        connections::cause.eq(cause),
+        connections::state_at.eq(connection.state_at.0),
+        (
+            connections::account_label.eq(&connection.account.label),
+            connections::account_subject.eq(&connection.account.subject),
+            connections::account_tenant.eq(&connection.account.tenant),
+        ),
+        connections::scopes.eq(&connection.scopes),
+        connections::access_token.eq(tokens.access.as_ref().map(|sealed| sealed.0.as_str())),
+        connections::access_expires_at.eq(connection.access_expires_at.map(|at| at.0)),
+        connections::refresh_token.eq(tokens.refresh.as_ref().map(|sealed| sealed.0.as_str())),
+        connections::lapses_at.eq(connection.lapses_at.map(|at| at.0)),
+        connections::generation.eq(connection.generation),
+        connections::connected_at.eq(connection.connected_at.0),
+        connections::updated_at.eq(connection.updated_at.0),
+    );
+    let changed =
+        diesel::update(connections::table.filter(connections::guid.eq(connection.id.to_string()))).set(values).execute(db.0)?;
+    if changed == 0 {
+        diesel::insert_into(connections::table)
+            .values((
+                connections::guid.eq(connection.id.to_string()),
+                connections::person.eq(connection.person.to_string()),
+                connections::integration.eq(connection.integration.to_string()),
+                connections::created_at.eq(connection.created_at.0),
+                values,
+            ))
+            .execute(db.0)?;
+    }
+    Ok(())
+}
+
+/// The tokens of a refresh. Compare and swap on the generation: `false` if another one came first.
+pub struct Refreshed<'a> {
+    pub access: &'a Sealed,
+    /// `None` keeps the old one (RFC 6749 section 6).
+    pub refresh: Option<&'a Sealed>,
+    pub access_expires_at: Timestamp,
+    pub lapses_at: Option<Timestamp>,
+    pub now: Timestamp,
+}
+
+pub fn store_refreshed(db: &mut Db<'_>, connection: Id<Connection>, generation: i64, new: &Refreshed<'_>) -> Result<bool, Error> {
+    let row = || {
+        connections::table
+            .filter(connections::guid.eq(connection.to_string()))
+            .filter(connections::generation.eq(generation))
+            .filter(connections::state.eq("active"))
+    };
+    let changed = diesel::update(row())
+        .set((
+            connections::access_token.eq(&new.access.0),
+            connections::access_expires_at.eq(new.access_expires_at.0),
+            connections::lapses_at.eq(new.lapses_at.map(|at| at.0)),
+            connections::updated_at.eq(new.now.0),
+        ))
+        .execute(db.0)?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    if let Some(sealed) = new.refresh {
+        diesel::update(row()).set(connections::refresh_token.eq(&sealed.0)).execute(db.0)?;
+    }
+    diesel::update(row()).set(connections::generation.eq(generation + 1)).execute(db.0)?;
+    Ok(true)
+}
+
+/// Moves to another state. Unless it stays usable, the tokens are gone with it.
+pub fn set_state(db: &mut Db<'_>, connection: Id<Connection>, state: State, now: Timestamp) -> Result<(), Error> {
+    let (word, cause) = state.words();
+    let row = || connections::table.filter(connections::guid.eq(connection.to_string()));
+    diesel::update(row())
+        .set((
+            connections::state.eq(word),
+            connections::cause.eq(cause),
+            connections::state_at.eq(now.0),
+            connections::updated_at.eq(now.0),
+            connections::generation.eq(connections::generation + 1),
+        ))
+        .execute(db.0)?;
+    if matches!(state, State::NeedsLogin(_)) {
+        diesel::update(row())
+            .set((
+                connections::access_token.eq(None::<String>),
+                connections::refresh_token.eq(None::<String>),
+                connections::access_expires_at.eq(None::<i64>),
+            ))
+            .execute(db.0)?;
+    }
+    Ok(())
+}
+
+pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
+    diesel::delete(connections::table.filter(connections::guid.eq(connection.to_string()))).execute(db.0)?;
+    Ok(())
+}
+
+/// Ends every connection through an integration, with the consents on them.
+pub fn delete_of_integration(db: &mut Db<'_>, integration: Id<Integration>) -> Result<usize, Error> {
+    diesel::delete(consents::table.filter(consents::integration.eq(integration.to_string()))).execute(db.0)?;
+    Ok(diesel::delete(connections::table.filter(connections::integration.eq(integration.to_string()))).execute(db.0)?)
+}
+
+pub fn find(db: &mut Db<'_>, connection: Id<Connection>) -> Result<Option<(Connection, Tokens)>, Error> {
+    let row = connections::table.filter(connections::guid.eq(connection.to_string())).select(Row::as_select()).first(db.0).optional()?;
+    row.map(Row::split).transpose()
+}
+
+pub fn of(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>) -> Result<Option<(Connection, Tokens)>, Error> {
+    let row = connections::table
+        .filter(connections::person.eq(person.to_string()))
+        .filter(connections::integration.eq(integration.to_string()))
+        .select(Row::as_select())
+        .first(db.0)
+        .optional()?;
+    row.map(Row::split).transpose()
+}
+
+fn without_tokens(rows: Vec<Row>) -> Result<Vec<Connection>, Error> {
+    rows.into_iter().map(|row| row.split().map(|(connection, _)| connection)).collect()
+}
+
+pub fn of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Connection>, Error> {
+    let query = connections::table.filter(connections::person.eq(person.to_string()));
+    without_tokens(query.order(connections::number).select(Row::as_select()).load(db.0)?)
+}
+
+pub fn of_integration(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Vec<Connection>, Error> {
+    let query = connections::table.filter(connections::integration.eq(integration.to_string()));
+    without_tokens(query.order(connections::number).select(Row::as_select()).load(db.0)?)
+}
+
+pub fn all(db: &mut Db<'_>) -> Result<Vec<Connection>, Error> {
+    without_tokens(connections::table.order(connections::number).select(Row::as_select()).load(db.0)?)
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = consents)]
+struct ConsentRow {
+    guid: String,
+    person: String,
+    content: String,
+    integration: String,
+    created_at: i64,
+    last_used_at: Option<i64>,
+    uses: i64,
+}
+
+impl ConsentRow {
+    fn consent(self) -> Result<Consent, Error> {
+        Ok(Consent {
+            id: id(&self.guid)?,
+            person: id(&self.person)?,
+            content: id(&self.content)?,
+            integration: id(&self.integration)?,
+            created_at: Timestamp(self.created_at),
+            last_used_at: self.last_used_at.map(Timestamp),
+            uses: self.uses,
+        })
+    }
+}
+
+/// Gives a consent; one that is there already stays as it is. `true` if it is new.
+pub fn give_consent(db: &mut Db<'_>, consent: &Consent) -> Result<bool, Error> {
+    if consent_for(db, consent.person, consent.content, consent.integration)?.is_some() {
+        return Ok(false);
+    }
+    diesel::insert_into(consents::table)
+        .values((
+            consents::guid.eq(consent.id.to_string()),
+            consents::person.eq(consent.person.to_string()),
+            consents::content.eq(consent.content.to_string()),
+            consents::integration.eq(consent.integration.to_string()),
+            consents::created_at.eq(consent.created_at.0),
+            consents::uses.eq(0),
+        ))
+        .execute(db.0)?;
+    Ok(true)
+}
+
+pub fn consent_for(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    content: Id<Content>,
+    integration: Id<Integration>,
+) -> Result<Option<Consent>, Error> {
+    let row = consents::table
+        .filter(consents::person.eq(person.to_string()))
+        .filter(consents::content.eq(content.to_string()))
+        .filter(consents::integration.eq(integration.to_string()))
+        .select(ConsentRow::as_select())
+        .first(db.0)
+        .optional()?;
+    row.map(ConsentRow::consent).transpose()
+}
+
+pub fn consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<Option<Consent>, Error> {
+    let row = consents::table.find(consent.to_string()).select(ConsentRow::as_select()).first(db.0).optional()?;
+    row.map(ConsentRow::consent).transpose()
+}
+
+pub fn consents_of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Consent>, Error> {
+    let query = consents::table.filter(consents::person.eq(person.to_string())).order(consents::created_at);
+    query.select(ConsentRow::as_select()).load(db.0)?.into_iter().map(ConsentRow::consent).collect()
+}
+
+pub fn consents_of_content(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<Consent>, Error> {
+    let query = consents::table.filter(consents::content.eq(content.to_string())).order(consents::created_at);
+    query.select(ConsentRow::as_select()).load(db.0)?.into_iter().map(ConsentRow::consent).collect()
+}
+
+pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Error> {
+    Ok(diesel::delete(consents::table.find(consent.to_string())).execute(db.0)? == 1)
+}
+
+pub fn delete_consents_of_connection(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>) -> Result<usize, Error> {
+    let rows = consents::table
+        .filter(consents::person.eq(person.to_string()))
+        .filter(consents::integration.eq(integration.to_string()));
+    Ok(diesel::delete(rows).execute(db.0)?)
+}
+
+/// Ends the consents of an item with integrations that it no longer uses.
+pub fn delete_consents_of_content_except(db: &mut Db<'_>, content: Id<Content>, keep: &[Id<Integration>]) -> Result<usize, Error> {
+    let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
+    let rows =
+        consents::table.filter(consents::content.eq(content.to_string())).filter(consents::integration.ne_all(keep));
+    Ok(diesel::delete(rows).execute(db.0)?)
+}
+
+/// Adds counted exchanges to a consent.
+pub fn add_uses(db: &mut Db<'_>, consent: Id<Consent>, uses: i64, last: Timestamp) -> Result<(), Error> {
+    diesel::update(consents::table.find(consent.to_string()))
+        .set((consents::uses.eq(consents::uses + uses), consents::last_used_at.eq(last.0)))
+        .execute(db.0)?;
+    Ok(())
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = attempts)]
+struct AttemptRow {
+    guid: String,
+    person: String,
+    session: String,
+    integration: String,
+    era: i64,
+    content: Option<String>,
+    return_path: String,
+    redirect_uri: String,
+    verifier: Option<String>,
+    expires_at: i64,
+    used_at: Option<i64>,
+}
+
+/// Writes an attempt down before the browser leaves.
+pub fn insert_attempt(db: &mut Db<'_>, attempt: &Attempt, state_hash: &str, verifier: Option<&Sealed>) -> Result<(), Error> {
+    diesel::insert_into(attempts::table)
+        .values((
+            attempts::guid.eq(attempt.id.to_string()),
+            attempts::state_hash.eq(state_hash),
+            attempts::person.eq(attempt.person.to_string()),
+            attempts::session.eq(attempt.session.to_string()),
+            attempts::integration.eq(attempt.integration.to_string()),
+            attempts::era.eq(attempt.era),
+            attempts::content.eq(attempt.content.map(|content| content.to_string())),
+            attempts::return_path.eq(attempt.return_path.as_str()),
+            attempts::redirect_uri.eq(&attempt.redirect_uri),
+            attempts::verifier.eq(verifier.map(|sealed| sealed.0.as_str())),
+            attempts::expires_at.eq(attempt.expires_at.0),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+pub fn attempt(db: &mut Db<'_>, state_hash: &str) -> Result<Option<(Attempt, Option<Sealed>)>, Error> {
+    let row = attempts::table.filter(attempts::state_hash.eq(state_hash)).select(AttemptRow::as_select()).first(db.0).optional()?;
+    row.map(|row: AttemptRow| {
+        let attempt = Attempt {
+            id: id(&row.guid)?,
+            person: id(&row.person)?,
+            session: id(&row.session)?,
+            integration: id(&row.integration)?,
+            era: row.era,
+            content: row.content.as_deref().map(id).transpose()?,
+            return_path: ReturnPath::parse(&row.return_path).ok_or_else(|| damaged("return path"))?,
+            redirect_uri: row.redirect_uri,
+            expires_at: Timestamp(row.expires_at),
+            used_at: row.used_at.map(Timestamp),
+        };
+        Ok((attempt, row.verifier.map(Sealed)))
+    })
+    .transpose()
+}
+
+/// Uses an attempt up; `false` if somebody was faster.
+pub fn use_attempt(db: &mut Db<'_>, attempt: Id<Attempt>, now: Timestamp) -> Result<bool, Error> {
+    let row = attempts::table.find(attempt.to_string()).filter(attempts::used_at.is_null());
+    Ok(diesel::update(row).set((attempts::used_at.eq(now.0), attempts::verifier.eq(None::<String>))).execute(db.0)? == 1)
+}
+
+pub fn purge_attempts(db: &mut Db<'_>, before: Timestamp) -> Result<usize, Error> {
+    Ok(diesel::delete(attempts::table.filter(attempts::expires_at.le(before.0))).execute(db.0)?)
+}

@@ -1,0 +1,243 @@
+//! People, their password hashes, API keys and the set-up link.
+
+use super::{Db, Error, damaged, id, schema::api_keys, schema::people, schema::setup_links};
+use crate::domain::{
+    Id, Timestamp,
+    content::Content,
+    person::{ApiKey, Person, Role},
+};
+use diesel::prelude::*;
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = people)]
+pub(super) struct PersonRow {
+    guid: String,
+    username: String,
+    email: String,
+    first_name: String,
+    last_name: String,
+    role: String,
+    locked: bool,
+    created_at: i64,
+    updated_at: i64,
+    active_at: Option<i64>,
+}
+
+impl PersonRow {
+    pub(super) fn person(self) -> Result<Person, Error> {
+        Ok(Person {
+            id: id(&self.guid)?,
+            role: Role::parse(&self.role).ok_or_else(|| damaged("role"))?,
+            username: self.username,
+            email: self.email,
+            first_name: self.first_name,
+            last_name: self.last_name,
+            locked: self.locked,
+            created_at: Timestamp(self.created_at),
+            updated_at: Timestamp(self.updated_at),
+            active_at: self.active_at.map(Timestamp),
+        })
+    }
+}
+
+/// The form in which user names are compared.
+pub fn username_key(username: &str) -> String {
+    username.trim().to_lowercase()
+}
+
+pub fn insert(db: &mut Db<'_>, person: &Person, password_hash: Option<&str>) -> Result<(), Error> {
+    diesel::insert_into(people::table)
+        .values((
+            people::guid.eq(person.id.to_string()),
+            people::username.eq(&person.username),
+            people::username_key.eq(username_key(&person.username)),
+            people::email.eq(&person.email),
+            people::first_name.eq(&person.first_name),
+            people::last_name.eq(&person.last_name),
+            people::role.eq(person.role.as_str()),
+            people::password_hash.eq(password_hash),
+            people::locked.eq(person.locked),
+            people::created_at.eq(person.created_at.0),
+            people::updated_at.eq(person.updated_at.0),
+            people::active_at.eq(person.active_at.map(|at| at.0)),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// Writes what can change about a person, the lock excepted.
+pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
+    diesel::update(people::table.filter(people::guid.eq(person.id.to_string())))
+        .set((
+            people::username.eq(&person.username),
+            people::username_key.eq(username_key(&person.username)),
+            people::email.eq(&person.email),
+            people::first_name.eq(&person.first_name),
+            people::last_name.eq(&person.last_name),
+            people::role.eq(person.role.as_str()),
+            people::updated_at.eq(person.updated_at.0),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// Locks or unlocks; leaves every other column alone (clients compare `updated_time`).
+pub fn set_locked(db: &mut Db<'_>, person: Id<Person>, locked: bool) -> Result<(), Error> {
+    diesel::update(people::table.filter(people::guid.eq(person.to_string()))).set(people::locked.eq(locked)).execute(db.0)?;
+    Ok(())
+}
+
+pub fn set_password(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(), Error> {
+    diesel::update(people::table.filter(people::guid.eq(person.to_string()))).set(people::password_hash.eq(hash)).execute(db.0)?;
+    Ok(())
+}
+
+pub fn set_active(db: &mut Db<'_>, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
+    diesel::update(people::table.filter(people::guid.eq(person.to_string()))).set(people::active_at.eq(at.0)).execute(db.0)?;
+    Ok(())
+}
+
+pub fn find(db: &mut Db<'_>, person: Id<Person>) -> Result<Option<Person>, Error> {
+    let row = people::table.filter(people::guid.eq(person.to_string())).select(PersonRow::as_select()).first(db.0).optional()?;
+    row.map(PersonRow::person).transpose()
+}
+
+/// A person and the password hash, by user name.
+pub fn by_username(db: &mut Db<'_>, username: &str) -> Result<Option<(Person, Option<String>)>, Error> {
+    let row: Option<(PersonRow, Option<String>)> = people::table
+        .filter(people::username_key.eq(username_key(username)))
+        .select((PersonRow::as_select(), people::password_hash))
+        .first(db.0)
+        .optional()?;
+    row.map(|(row, hash)| Ok((row.person()?, hash))).transpose()
+}
+
+/// Everybody, in the order of the API: first name, last name, user name.
+pub fn list(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
+    let rows = people::table
+        .order((people::first_name, people::last_name, people::username_key))
+        .select(PersonRow::as_select())
+        .load(db.0)?;
+    rows.into_iter().map(PersonRow::person).collect()
+}
+
+pub fn count_administrators(db: &mut Db<'_>) -> Result<i64, Error> {
+    Ok(people::table
+        .filter(people::role.eq(Role::Administrator.as_str()))
+        .filter(people::locked.eq(false))
+        .count()
+        .get_result(db.0)?)
+}
+
+pub fn count(db: &mut Db<'_>) -> Result<i64, Error> {
+    Ok(people::table.count().get_result(db.0)?)
+}
+
+/// Replaces the set-up link; there is only ever one.
+pub fn set_setup_link(db: &mut Db<'_>, token_hash: &str, expires_at: Timestamp) -> Result<(), Error> {
+    diesel::delete(setup_links::table).execute(db.0)?;
+    diesel::insert_into(setup_links::table)
+        .values((setup_links::token_hash.eq(token_hash), setup_links::expires_at.eq(expires_at.0)))
+        .execute(db.0)?;
+    Ok(())
+}
+
+pub fn setup_link_is_live(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
+    let found: Option<i64> =
+        setup_links::table.find(token_hash).filter(setup_links::expires_at.gt(now.0)).select(setup_links::expires_at).first(db.0).optional()?;
+    Ok(found.is_some())
+}
+
+/// Uses the link up; `false` if it was not there any more.
+pub fn take_setup_link(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
+    let taken = diesel::delete(setup_links::table.find(token_hash).filter(setup_links::expires_at.gt(now.0))).execute(db.0)?;
+    Ok(taken == 1)
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_keys)]
+struct KeyRow {
+    number: i64,
+    person: String,
+    name: String,
+    role: String,
+    content: Option<String>,
+    created_at: i64,
+    active_at: Option<i64>,
+    expires_at: Option<i64>,
+}
+
+impl KeyRow {
+    fn key(self) -> Result<ApiKey, Error> {
+        Ok(ApiKey {
+            number: self.number,
+            person: id(&self.person)?,
+            name: self.name,
+            role: Role::parse(&self.role).ok_or_else(|| damaged("role of a key"))?,
+            content: self.content.as_deref().map(id).transpose()?,
+            created_at: Timestamp(self.created_at),
+            active_at: self.active_at.map(Timestamp),
+            expires_at: self.expires_at.map(Timestamp),
+        })
+    }
+}
+
+/// Adds a key and returns its number. `key.number` is ignored.
+pub fn insert_key(db: &mut Db<'_>, key: &ApiKey, key_hash: &str) -> Result<i64, Error> {
+    Ok(diesel::insert_into(api_keys::table)
+        .values((
+            api_keys::person.eq(key.person.to_string()),
+            api_keys::name.eq(&key.name),
+            api_keys::role.eq(key.role.as_str()),
+            api_keys::key_hash.eq(key_hash),
+            api_keys::content.eq(key.content.map(|content| content.to_string())),
+            api_keys::created_at.eq(key.created_at.0),
+            api_keys::expires_at.eq(key.expires_at.map(|at| at.0)),
+        ))
+        .returning(api_keys::number)
+        .get_result(db.0)?)
+}
+
+pub fn keys(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
+    let rows = api_keys::table
+        .filter(api_keys::person.eq(person.to_string()))
+        .order(api_keys::number)
+        .select(KeyRow::as_select())
+        .load(db.0)?;
+    rows.into_iter().map(KeyRow::key).collect()
+}
+
+pub fn content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<ApiKey>, Error> {
+    let rows = api_keys::table
+        .filter(api_keys::content.eq(content.to_string()))
+        .order(api_keys::number)
+        .select(KeyRow::as_select())
+        .load(db.0)?;
+    rows.into_iter().map(KeyRow::key).collect()
+}
+
+/// A key and its person, by the hash of the presented key.
+pub fn by_key(db: &mut Db<'_>, key_hash: &str) -> Result<Option<(ApiKey, Person)>, Error> {
+    let row = api_keys::table
+        .inner_join(people::table.on(people::guid.eq(api_keys::person)))
+        .filter(api_keys::key_hash.eq(key_hash))
+        .select((KeyRow::as_select(), PersonRow::as_select()))
+        .first::<(KeyRow, PersonRow)>(db.0)
+        .optional()?;
+    row.map(|(key, person)| Ok((key.key()?, person.person()?))).transpose()
+}
+
+pub fn touch_key(db: &mut Db<'_>, number: i64, at: Timestamp) -> Result<(), Error> {
+    diesel::update(api_keys::table.find(number)).set(api_keys::active_at.eq(at.0)).execute(db.0)?;
+    Ok(())
+}
+
+/// Deletes a key of this person; `false` if there is none.
+pub fn delete_key(db: &mut Db<'_>, person: Id<Person>, number: i64) -> Result<bool, Error> {
+    let gone = diesel::delete(api_keys::table.find(number).filter(api_keys::person.eq(person.to_string()))).execute(db.0)?;
+    Ok(gone == 1)
+}
+
+pub fn delete_content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<usize, Error> {
+    Ok(diesel::delete(api_keys::table.filter(api_keys::content.eq(content.to_string()))).execute(db.0)?)
+}

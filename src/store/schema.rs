@@ -1,0 +1,185 @@
+//! The tables as diesel sees them; `migrations/` is the source.
+
+diesel::table! {
+    meta (name) {
+        name -> Text,
+        value -> Text,
+    }
+}
+
+diesel::table! {
+    people (number) {
+        number -> BigInt,
+        guid -> Text,
+        username -> Text,
+        username_key -> Text,
+        email -> Text,
+        first_name -> Text,
+        last_name -> Text,
+        role -> Text,
+        password_hash -> Nullable<Text>,
+        locked -> Bool,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+        active_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    setup_links (token_hash) {
+        token_hash -> Text,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    sessions (key_hash) {
+        key_hash -> Text,
+        guid -> Nullable<Text>,
+        person -> Nullable<Text>,
+        state -> Text,
+        address -> Text,
+        created_at -> BigInt,
+        seen_at -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    integrations (number) {
+        number -> BigInt,
+        guid -> Text,
+        name -> Nullable<Text>,
+        description -> Nullable<Text>,
+        template -> Text,
+        auth_type -> Text,
+        config -> Text,
+        client_secret -> Nullable<Text>,
+        secret_set_at -> Nullable<BigInt>,
+        secret_set_by -> Nullable<Text>,
+        secret_expires_at -> Nullable<BigInt>,
+        secret_state -> Text,
+        secret_state_at -> Nullable<BigInt>,
+        secret_cause -> Nullable<Text>,
+        era -> BigInt,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    content (number) {
+        number -> BigInt,
+        guid -> Text,
+        name -> Text,
+        title -> Nullable<Text>,
+        description -> Text,
+        owner -> Text,
+        access -> Text,
+        app_mode -> Text,
+        upstream -> Nullable<Text>,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    api_keys (number) {
+        number -> BigInt,
+        person -> Text,
+        name -> Text,
+        role -> Text,
+        key_hash -> Text,
+        content -> Nullable<Text>,
+        created_at -> BigInt,
+        active_at -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    content_permissions (number) {
+        number -> BigInt,
+        content -> Text,
+        principal -> Text,
+        role -> Text,
+    }
+}
+
+diesel::table! {
+    associations (number) {
+        number -> BigInt,
+        content -> Text,
+        integration -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    connections (number) {
+        number -> BigInt,
+        guid -> Text,
+        person -> Text,
+        integration -> Text,
+        state -> Text,
+        cause -> Nullable<Text>,
+        state_at -> BigInt,
+        account_label -> Nullable<Text>,
+        account_subject -> Nullable<Text>,
+        account_tenant -> Nullable<Text>,
+        scopes -> Text,
+        access_token -> Nullable<Text>,
+        access_expires_at -> Nullable<BigInt>,
+        refresh_token -> Nullable<Text>,
+        lapses_at -> Nullable<BigInt>,
+        generation -> BigInt,
+        connected_at -> BigInt,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    consents (guid) {
+        guid -> Text,
+        person -> Text,
+        content -> Text,
+        integration -> Text,
+        created_at -> BigInt,
+        last_used_at -> Nullable<BigInt>,
+        uses -> BigInt,
+    }
+}
+
+diesel::table! {
+    attempts (guid) {
+        guid -> Text,
+        state_hash -> Text,
+        person -> Text,
+        session -> Text,
+        integration -> Text,
+        era -> BigInt,
+        content -> Nullable<Text>,
+        return_path -> Text,
+        redirect_uri -> Text,
+        verifier -> Nullable<Text>,
+        expires_at -> BigInt,
+        used_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    audit (number) {
+        number -> BigInt,
+        at -> BigInt,
+        action -> Text,
+        actor -> Nullable<Text>,
+        actor_name -> Text,
+        subject -> Text,
+        detail -> Text,
+        address -> Text,
+        correlation -> Text,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(meta, people, setup_links, sessions, integrations, content, api_keys, content_permissions, associations, connections, consents, attempts, audit);

@@ -1,0 +1,103 @@
+//! Browser sessions. Only the hash of a session key is stored.
+
+use super::{Db, Error, id, schema::people, schema::sessions};
+use crate::domain::{
+    Id, Timestamp,
+    person::{Person, Session},
+};
+use diesel::prelude::*;
+
+/// What a session row holds.
+pub struct Row<'a> {
+    pub key_hash: &'a str,
+    pub guid: Option<&'a str>,
+    pub person: Option<&'a str>,
+    pub state: &'a str,
+    pub address: &'a str,
+}
+
+pub fn insert(db: &mut Db<'_>, row: &Row<'_>, now: Timestamp, expires_at: Timestamp) -> Result<(), Error> {
+    diesel::insert_into(sessions::table)
+        .values((
+            sessions::key_hash.eq(row.key_hash),
+            sessions::guid.eq(row.guid),
+            sessions::person.eq(row.person),
+            sessions::state.eq(row.state),
+            sessions::address.eq(row.address),
+            sessions::created_at.eq(now.0),
+            sessions::seen_at.eq(now.0),
+            sessions::expires_at.eq(expires_at.0),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// Writes the state of a session that is still there; `false` otherwise.
+pub fn update(db: &mut Db<'_>, row: &Row<'_>) -> Result<bool, Error> {
+    let changed = diesel::update(sessions::table.find(row.key_hash))
+        .set((sessions::guid.eq(row.guid), sessions::person.eq(row.person), sessions::state.eq(row.state)))
+        .execute(db.0)?;
+    Ok(changed == 1)
+}
+
+/// A stored session: its state, when it was last seen, and when it ends.
+pub struct Loaded {
+    pub state: String,
+    pub seen_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+pub fn load(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Loaded>, Error> {
+    let row: Option<(String, i64, i64)> =
+        sessions::table.find(key_hash).select((sessions::state, sessions::seen_at, sessions::expires_at)).first(db.0).optional()?;
+    Ok(row.map(|(state, seen, expires)| Loaded { state, seen_at: Timestamp(seen), expires_at: Timestamp(expires) }))
+}
+
+pub fn touch(db: &mut Db<'_>, key_hash: &str, at: Timestamp) -> Result<(), Error> {
+    diesel::update(sessions::table.find(key_hash)).set(sessions::seen_at.eq(at.0)).execute(db.0)?;
+    Ok(())
+}
+
+pub fn delete(db: &mut Db<'_>, key_hash: &str) -> Result<(), Error> {
+    diesel::delete(sessions::table.find(key_hash)).execute(db.0)?;
+    Ok(())
+}
+
+/// A live session with its person, by the id that session tokens carry.
+pub fn live(db: &mut Db<'_>, session: Id<Session>, now: Timestamp, idle_since: Timestamp) -> Result<Option<Person>, Error> {
+    let row = sessions::table
+        .inner_join(people::table.on(people::guid.nullable().eq(sessions::person)))
+        .filter(sessions::guid.eq(session.to_string()))
+        .filter(sessions::expires_at.gt(now.0))
+        .filter(sessions::seen_at.gt(idle_since.0))
+        .select(super::people::PersonRow::as_select())
+        .first(db.0)
+        .optional()?;
+    row.map(super::people::PersonRow::person).transpose()
+}
+
+pub fn of_person(db: &mut Db<'_>, person: Id<Person>, now: Timestamp) -> Result<Vec<Session>, Error> {
+    let rows: Vec<(Option<String>, i64, i64, String)> = sessions::table
+        .filter(sessions::person.eq(person.to_string()))
+        .filter(sessions::expires_at.gt(now.0))
+        .order(sessions::seen_at.desc())
+        .select((sessions::guid, sessions::created_at, sessions::seen_at, sessions::address))
+        .load(db.0)?;
+    rows.into_iter()
+        .filter_map(|(guid, created, seen, address)| {
+            let guid = guid?;
+            Some(id(&guid).map(|id| Session { id, person, created_at: Timestamp(created), seen_at: Timestamp(seen), address }))
+        })
+        .collect()
+}
+
+/// Ends the sessions of a person, except one.
+pub fn end_of_person(db: &mut Db<'_>, person: Id<Person>, except: Option<Id<Session>>) -> Result<usize, Error> {
+    let except = except.map(|id| id.to_string()).unwrap_or_default();
+    Ok(diesel::delete(sessions::table.filter(sessions::person.eq(person.to_string())).filter(sessions::guid.ne(except))).execute(db.0)?)
+}
+
+/// Forgets sessions that are over.
+pub fn purge(db: &mut Db<'_>, now: Timestamp, idle_since: Timestamp) -> Result<usize, Error> {
+    Ok(diesel::delete(sessions::table.filter(sessions::expires_at.le(now.0).or(sessions::seen_at.le(idle_since.0)))).execute(db.0)?)
+}

@@ -1,0 +1,47 @@
+//! API keys: `vk_`, 43 random characters, 6 characters of checksum. Stored as a hash, shown once.
+
+use super::random;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+const PREFIX: &str = "vk_";
+
+/// The SHA-256 of a high-entropy secret, in hex: what tables keep of keys, states and session keys.
+pub fn digest(secret: &str) -> String {
+    Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub fn generate() -> SecretString {
+    let body = random::token();
+    SecretString::from(format!("{PREFIX}{body}{}", checksum(&body)))
+}
+
+/// The hash to look a presented key up by; `None` when it cannot be one of ours, which spares a query.
+pub fn lookup(presented: &str) -> Option<String> {
+    let body = presented.strip_prefix(PREFIX)?;
+    let at = body.len().checked_sub(6).filter(|at| body.is_char_boundary(*at))?;
+    let (secret, sum) = body.split_at(at);
+    (secret.len() == 43 && checksum(secret) == sum).then(|| digest(presented))
+}
+
+pub fn hash(key: &SecretString) -> String {
+    digest(key.expose_secret())
+}
+
+fn checksum(body: &str) -> String {
+    digest(body)[..6].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_key_is_known_without_a_query() {
+        let key = generate();
+        assert_eq!(lookup(key.expose_secret()), Some(hash(&key)));
+        for wrong in ["", "vk_", "vk_abc", "Key", &key.expose_secret()[..40], &format!("{}x", key.expose_secret()), "vk_äöü€äöü€"] {
+            assert_eq!(lookup(wrong), None);
+        }
+    }
+}

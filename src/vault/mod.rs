@@ -1,0 +1,128 @@
+//! Secrets at rest: the keyring, sealed values, password hashes, API keys and session tokens. Never sees a database or a page.
+
+pub mod api_key;
+pub mod keyring;
+pub mod password;
+pub mod random;
+pub mod session_token;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use keyring::Keyring;
+use secrecy::{ExposeSecret, SecretString};
+
+/// A value under authenticated encryption, as it is stored: `v1.<key id>.<nonce and ciphertext>`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(pub String);
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealed")
+    }
+}
+
+/// Where a sealed value lives. Authenticated with it, so that a value moved to another row or column does not open.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub table: &'a str,
+    pub column: &'a str,
+    /// The row's identity: its GUID, with its owners where it has any.
+    pub row: &'a str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the stored value is not in the sealed format")]
+    Format,
+    #[error("the key {0} is not in the keyring")]
+    MissingKey(String),
+    #[error("the stored value was altered, moved, or sealed under another key")]
+    Refused,
+    #[error("keyring: {0}")]
+    Keyring(String),
+}
+
+/// Seals and opens values with the keyring's keys (XChaCha20-Poly1305, random 192-bit nonces).
+pub struct Vault {
+    keyring: Keyring,
+}
+
+impl Vault {
+    pub fn new(keyring: Keyring) -> Self {
+        Self { keyring }
+    }
+
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    pub fn seal(&self, place: Place<'_>, secret: &SecretString) -> Result<Sealed, Error> {
+        let (id, key) = self.keyring.current();
+        let nonce = random::bytes::<24>();
+        let cipher = XChaCha20Poly1305::new(key.into());
+        let text = cipher
+            .encrypt(
+                &XNonce::from(nonce),
+                Payload { msg: secret.expose_secret().as_bytes(), aad: associated_data(place, id).as_bytes() },
+            )
+            .map_err(|_| Error::Refused)?;
+        let mut bytes = nonce.to_vec();
+        bytes.extend_from_slice(&text);
+        Ok(Sealed(format!("v1.{id}.{}", B64.encode(bytes))))
+    }
+
+    pub fn open(&self, place: Place<'_>, sealed: &Sealed) -> Result<SecretString, Error> {
+        let mut parts = sealed.0.split('.');
+        let (Some("v1"), Some(id), Some(body), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(Error::Format);
+        };
+        let key = self.keyring.get(id).ok_or_else(|| Error::MissingKey(id.to_owned()))?;
+        let bytes = B64.decode(body).map_err(|_| Error::Format)?;
+        let (nonce, text) = bytes.split_first_chunk::<24>().ok_or(Error::Format)?;
+        let clear = XChaCha20Poly1305::new(key.into())
+            .decrypt(&XNonce::from(*nonce), Payload { msg: text, aad: associated_data(place, id).as_bytes() })
+            .map_err(|_| Error::Refused)?;
+        String::from_utf8(clear).map(SecretString::from).map_err(|_| Error::Format)
+    }
+}
+
+/// Lengths in front, so that no two places share their bytes.
+fn associated_data(place: Place<'_>, key_id: &str) -> String {
+    [place.table, place.column, place.row, key_id].iter().map(|part| format!("{}:{part}|", part.len())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place<'static> = Place { table: "integrations", column: "client_secret", row: "a" };
+
+    #[test]
+    fn a_sealed_value_opens_only_in_its_place() {
+        let vault = Vault::new(Keyring::generate());
+        let sealed = vault.seal(PLACE, &"hunter2".into()).unwrap();
+        assert!(!sealed.0.contains("hunter2"));
+        assert_eq!(vault.open(PLACE, &sealed).unwrap().expose_secret(), "hunter2");
+        for place in [Place { row: "b", ..PLACE }, Place { column: "x", ..PLACE }, Place { table: "y", ..PLACE }] {
+            assert!(matches!(vault.open(place, &sealed), Err(Error::Refused)));
+        }
+    }
+    #[test]
+    fn an_altered_value_or_another_key_is_refused() {
+        let vault = Vault::new(Keyring::generate());
+        let sealed = vault.seal(PLACE, &"hunter2".into()).unwrap();
+        let mut altered = sealed.0.clone();
+        let last = if altered.ends_with('A') { 'B' } else { 'A' };
+        altered.replace_range(40..41, &last.to_string());
+        assert!(vault.open(PLACE, &Sealed(altered)).is_err() || last.to_string() == sealed.0[40..41]);
+        assert!(matches!(Vault::new(Keyring::generate()).open(PLACE, &sealed), Err(Error::MissingKey(_))));
+        assert!(matches!(vault.open(PLACE, &Sealed("v0.x.y".into())), Err(Error::Format)));
+    }
+    #[test]
+    fn debug_shows_no_ciphertext() {
+        assert_eq!(format!("{:?}", Sealed("v1.k.abc".into())), "Sealed");
+    }
+}

@@ -1,0 +1,134 @@
+//! Session tokens: what the proxy puts into `Posit-Connect-User-Session-Token`. Signed here, opaque to everybody else.
+//!
+//! A JWT (RFC 7519) with a fixed algorithm and type, bound to one person, one content item and one portal session.
+
+use super::keyring::Keyring;
+use crate::domain::{
+    Id, Timestamp,
+    content::Content,
+    person::{Person, Session},
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+const PURPOSE: &str = "session-token";
+/// Explicit typing (RFC 8725 section 3.11): no other token of ours can be taken for this one.
+const TYPE: &str = "valetkey-session+jwt";
+
+/// Whom a session token speaks for.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Claims {
+    pub iss: String,
+    pub sub: Id<Person>,
+    /// The content item that the token was made for.
+    pub content: Id<Content>,
+    /// The portal session that it ends with.
+    pub sid: Id<Session>,
+    pub iat: i64,
+    pub exp: i64,
+}
+
+/// Why a session token is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// Not a token of ours, or altered.
+    Forged,
+    WrongIssuer,
+    WrongSubject,
+    Expired,
+}
+
+pub struct SessionTokens {
+    issuer: String,
+    header: Header,
+    signing: EncodingKey,
+    keys: Vec<(String, DecodingKey)>,
+    lifetime: Duration,
+}
+
+impl SessionTokens {
+    pub fn new(keyring: &Keyring, issuer: String, lifetime: Duration) -> Option<Self> {
+        let (id, _) = keyring.current();
+        let key = keyring.derive(id, PURPOSE)?;
+        let mut header = Header::new(Algorithm::HS256);
+        header.typ = Some(TYPE.into());
+        header.kid = Some(id.to_owned());
+        let keys = keyring
+            .ids()
+            .filter_map(|id| Some((id.to_owned(), DecodingKey::from_secret(keyring.derive(id, PURPOSE)?.as_ref()))))
+            .collect();
+        Some(Self { issuer, header, signing: EncodingKey::from_secret(key.as_ref()), keys, lifetime })
+    }
+
+    /// A new token. It lives for the configured lifetime and dies earlier with its session.
+    pub fn mint(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>, now: Timestamp) -> Option<String> {
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            sub: person,
+            content,
+            sid: session,
+            iat: now.unix_seconds(),
+            exp: now.plus(self.lifetime).unix_seconds(),
+        };
+        jsonwebtoken::encode(&self.header, &claims, &self.signing).ok()
+    }
+
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, Invalid> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Invalid::Forged)?;
+        if header.alg != Algorithm::HS256 || header.typ.as_deref() != Some(TYPE) {
+            return Err(Invalid::Forged);
+        }
+        let key = self.keys.iter().find(|(id, _)| Some(id) == header.kid.as_ref()).ok_or(Invalid::Forged)?;
+        // Time and issuer are compared here, against our own clock.
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        validation.validate_aud = false;
+        let claims = match jsonwebtoken::decode::<Claims>(token, &key.1, &validation) {
+            Ok(data) => data.claims,
+            Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_)) => return Err(Invalid::WrongSubject),
+            Err(_) => return Err(Invalid::Forged),
+        };
+        if claims.iss != self.issuer {
+            return Err(Invalid::WrongIssuer);
+        }
+        if now.unix_seconds() >= claims.exp || claims.iat > now.unix_seconds() + 300 {
+            return Err(Invalid::Expired);
+        }
+        Ok(claims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(ring: &Keyring, issuer: &str) -> SessionTokens {
+        SessionTokens::new(ring, issuer.into(), Duration::from_secs(3600)).unwrap()
+    }
+
+    #[test]
+    fn a_token_speaks_for_whom_it_was_made_and_ends() {
+        let ring = Keyring::generate();
+        let ours = tokens(&ring, "https://portal");
+        let (person, content, session, now) = (Id::random(), Id::random(), Id::random(), Timestamp(1_000_000_000));
+        let token = ours.mint(person, content, session, now).unwrap();
+        let claims = ours.verify(&token, now).unwrap();
+        assert_eq!((claims.sub, claims.content, claims.sid), (person, content, session));
+        assert_eq!(ours.verify(&token, now.plus(Duration::from_secs(3600))), Err(Invalid::Expired));
+        assert_eq!(tokens(&ring, "https://other").verify(&token, now), Err(Invalid::WrongIssuer));
+        assert_eq!(tokens(&Keyring::generate(), "https://portal").verify(&token, now), Err(Invalid::Forged));
+    }
+    #[test]
+    fn forged_tokens_are_refused() {
+        let ours = tokens(&Keyring::generate(), "https://portal");
+        let now = Timestamp(1_000_000_000);
+        let token = ours.mint(Id::random(), Id::random(), Id::random(), now).unwrap();
+        let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";
+        let swapped = { let mut parts: Vec<&str> = token.split('.').collect(); parts.swap(1, 2); parts.join(".") };
+        for wrong in ["", "x", none, &token[..token.len() - 2], &format!("{token}A"), &swapped] {
+            assert_eq!(ours.verify(wrong, now), Err(Invalid::Forged), "{wrong}");
+        }
+    }
+}
