@@ -1,1 +1,7 @@
-fn main(){}
+//! Parses the command line and hands over.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    valetkey::cli::main()
+}

@@ -65,6 +65,18 @@ impl Service {
         self.store.read(move |db| seen(db, &person, id)).await
     }
 
+    /// An item that is open to anyone, signed in or not.
+    pub async fn public_content(&self, id: Id<Content>) -> Result<Option<Content>, Error> {
+        let found = self.store.read(move |db| Ok::<_, Error>(content::find(db, id)?)).await?;
+        Ok(found.filter(|item| item.access == AccessType::All))
+    }
+
+    /// The name of an item's owner, for pages that everybody who may open the item sees.
+    pub async fn owner_name(&self, owner: Id<Person>) -> Option<String> {
+        let found = self.store.read(move |db| Ok::<_, Error>(people::find(db, owner)?)).await.ok()?;
+        found.map(|person| person.display_name())
+    }
+
     /// One item, if the actor may edit it.
     pub async fn editable_content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
         let seen = self.content(actor, id).await?;

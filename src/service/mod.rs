@@ -160,6 +160,10 @@ impl Service {
         self.clock.now()
     }
 
+    pub fn keyring(&self) -> &vault::keyring::Keyring {
+        self.vault.keyring()
+    }
+
     /// Sessions not seen since this moment are over.
     pub fn idle_since(&self) -> Timestamp {
         self.now().minus(self.settings.session_idle)

@@ -1,0 +1,146 @@
+//! All that a request may need, built once from the settings; bind, serve, stop gracefully.
+
+use crate::{
+    config::Settings,
+    domain::{Timestamp, time::Clock},
+    jobs,
+    proxy::Upstreams,
+    service::{Error, Parts, Service},
+    store::Store,
+    vault::{Place, Sealed, Vault, keyring::Keyring},
+    web::{problems, routes, sessions::Sessions, shown_once::ShownOnce},
+};
+use actix_session::{
+    SessionMiddleware,
+    config::{BrowserSession, CookieContentSecurity},
+};
+use actix_web::{
+    App as Actix, HttpServer,
+    cookie::{Key, SameSite, time::Duration},
+    dev::ServerHandle,
+    middleware::from_fn,
+    web,
+};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+const KEY_CHECK: &str = "keyring_check";
+
+/// The clock on the wall.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A server that is bound and not yet serving.
+pub struct App {
+    pub service: Arc<Service>,
+    listener: TcpListener,
+}
+
+/// Opens data directory, keyring and database, for the server and for commands.
+pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Service>, String> {
+    std::fs::create_dir_all(&settings.data_dir).map_err(|error| format!("cannot create {}: {error}", settings.data_dir.display()))?;
+    let file = settings.database_file();
+    // A database without its keyring is never given a new one: what it holds could not be opened.
+    let fresh = !file.exists();
+    let keyring = Keyring::load(&settings.keyring_file, fresh).map_err(|error| error.to_string())?;
+    let store = Store::open(&file).map_err(|error| error.to_string())?;
+    let vault = Vault::new(keyring);
+    check_keyring(&store, &vault).await?;
+    Service::new(Parts { settings, store, vault, clock }).map(Arc::new)
+}
+
+/// Refuses a keyring that is not this database's.
+async fn check_keyring(store: &Store, vault: &Vault) -> Result<(), String> {
+    let place = Place { table: "meta", column: "value", row: KEY_CHECK };
+    let kept = store.read(|db| Ok::<_, Error>(Store::meta(db, KEY_CHECK)?)).await.map_err(|error| error.to_string())?;
+    match kept {
+        Some(text) => vault.open(place, &Sealed(text)).map(drop).map_err(|error| format!("the keyring does not fit this database: {error}. Nothing was changed.")),
+        None => {
+            let sealed = vault.seal(place, &"valetkey".into()).map_err(|error| error.to_string())?;
+            store.note(move |db| Ok::<_, Error>(Store::set_meta(db, KEY_CHECK, &sealed.0)?)).await.map_err(|error| error.to_string())
+        }
+    }
+}
+
+impl App {
+    pub fn new(service: Arc<Service>, listener: TcpListener) -> Self {
+        Self { service, listener }
+    }
+
+    /// Binds to the configured address.
+    pub fn bind(settings: &Settings) -> Result<TcpListener, String> {
+        TcpListener::bind(settings.listen).map_err(|error| format!("cannot listen on {}: {error}", settings.listen))
+    }
+
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Serves until the handle stops it; then lets requests and refreshes finish, for thirty seconds at most.
+    pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
+        let service = self.service;
+        let data = web::Data::from(Arc::clone(&service));
+        let shown = web::Data::new(ShownOnce::default());
+        let sessions = Sessions::new(Arc::clone(&service));
+        let key = cookie_key(&service)?;
+        let secure = service.settings.is_https();
+        let lifetime = Duration::seconds(i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX));
+        let workers = service.settings.workers;
+        let server = HttpServer::new(move || {
+            let session = SessionMiddleware::builder(sessions.clone(), key.clone())
+                .cookie_name(if secure { "__Host-valetkey" } else { "valetkey" }.to_owned())
+                .cookie_secure(secure)
+                .cookie_http_only(true)
+                .cookie_same_site(SameSite::Lax)
+                .cookie_path("/".to_owned())
+                .cookie_content_security(CookieContentSecurity::Signed)
+                .session_lifecycle(BrowserSession::default().state_ttl(lifetime))
+                .build();
+            Actix::new()
+                .app_data(data.clone())
+                .app_data(shown.clone())
+                .app_data(web::Data::new(Upstreams::new()))
+                .configure(routes::open)
+                .service(web::scope("/__api__").configure(routes::programs))
+                .configure(routes::pages)
+                .wrap(session)
+                .wrap(from_fn(problems::finish))
+        })
+        .workers(workers)
+        .shutdown_timeout(30)
+        .disable_signals()
+        .listen(self.listener)
+        .map_err(|error| error.to_string())?
+        .run();
+        started(server.handle());
+        let jobs = jobs::start(&service);
+        let result = server.await.map_err(|error| error.to_string());
+        jobs.abort();
+        service.tasks.close();
+        // Above all a refresh: its answer may carry the only valid token.
+        if tokio::time::timeout(std::time::Duration::from_secs(30), service.tasks.wait()).await.is_err() {
+            tracing::warn!("stopped while a provider had not answered yet");
+        }
+        service.flush_uses().await;
+        result
+    }
+}
+
+fn cookie_key(service: &Service) -> Result<Key, String> {
+    let keyring = service.keyring();
+    let (id, _) = keyring.current();
+    let halves = ["cookie-signing-1", "cookie-signing-2"].map(|purpose| keyring.derive(id, purpose));
+    match halves {
+        [Some(first), Some(second)] => Ok(Key::from(&[*first, *second].concat())),
+        _ => Err("cannot derive the key of cookies".into()),
+    }
+}

@@ -1,0 +1,55 @@
+//! `valetkey admin create NAME`
+
+use super::Common;
+use crate::{
+    app::{self, SystemClock},
+    config::read_secret_line,
+    domain::{audit::Origin, person::Role},
+    service::{Actor, Error, people::PersonInput},
+};
+use clap::Subcommand;
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
+
+#[derive(Subcommand)]
+pub enum Admin {
+    /// Creates an administrator. Works while the server runs.
+    Create {
+        /// User name.
+        name: String,
+        /// Reads the password from standard input (one line).
+        #[arg(long, required = true)]
+        password_stdin: bool,
+        /// Also makes an API key and prints it, alone, on standard output.
+        #[arg(long)]
+        api_key: bool,
+        /// E-mail address, as the identity provider knows this person.
+        #[arg(long)]
+        email: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+pub async fn run(command: Admin) -> Result<(), String> {
+    let Admin::Create { name, password_stdin: _, api_key, email, common } = command;
+    let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let password = read_secret_line().map_err(|error| format!("cannot read the password: {error}"))?;
+    let input = PersonInput { username: Some(name), email, role: Some(Role::Administrator), password: Some(password), ..PersonInput::default() };
+    let person = service.insert_person(input, None).await.map_err(explain)?;
+    eprintln!("Created administrator {}.", person.username);
+    if api_key {
+        let origin = Origin { address: "command line".into(), correlation: String::new() };
+        let actor = Actor { role: person.role, person, session: None, origin };
+        let (_, secret) = service.create_key(&actor, "made on the command line", None, None).await.map_err(explain)?;
+        println!("{}", secret.expose_secret());
+    }
+    Ok(())
+}
+
+fn explain(error: Error) -> String {
+    match error {
+        Error::Invalid(problems) => problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>().join("\n"),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,41 @@
+//! `valetkey demo`
+
+use crate::{config::LogFormat, demo};
+use std::{net::SocketAddr, path::PathBuf};
+
+#[derive(clap::Args)]
+pub struct Demo {
+    /// Prints one JSON line instead of the six lines for people.
+    #[arg(long)]
+    json: bool,
+    /// Where the portal listens; port 0 takes any free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Keeps the data here instead of in a folder that is deleted at the end.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+pub async fn run(arguments: Demo) -> Result<(), String> {
+    let filter = std::env::var("VALETKEY_LOG").unwrap_or_else(|_| if arguments.json { "info" } else { "warn" }.into());
+    crate::telemetry::start(&filter, LogFormat::Text);
+    let temporary = arguments.data_dir.is_none();
+    let data_dir = arguments.data_dir.unwrap_or_else(|| std::env::temp_dir().join(format!("valetkey-demo-{}", uuid::Uuid::new_v4())));
+    let running = demo::start(demo::Options { listen: arguments.listen, data_dir: data_dir.clone() }).await;
+    let result = match running {
+        Ok(running) => {
+            if arguments.json {
+                println!("{}", running.summary());
+            } else {
+                println!("{}", running.introduction());
+            }
+            running.serve(super::stop_on_signal).await
+        }
+        Err(why) => Err(why),
+    };
+    if temporary {
+        // A folder of ours, made above; what is left of it is only clutter.
+        drop(std::fs::remove_dir_all(&data_dir));
+    }
+    result
+}

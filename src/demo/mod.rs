@@ -1,0 +1,251 @@
+//! Everything to play the three people through on one machine: an Entra-shaped identity provider, a Databricks-shaped
+//! workspace and a sample app beside the portal, in one process. The portal in it is the real one.
+
+pub mod provider;
+pub mod sample;
+pub mod workspace;
+
+use crate::{
+    app::{self, App, SystemClock},
+    config::{LogFormat, Settings},
+    domain::{
+        audit::Origin,
+        content::AccessType,
+        integration::Config,
+        person::{Person, Role},
+        time::Clock,
+    },
+    providers::azure,
+    service::{Actor, Service, contents::ContentInput, integrations::IntegrationInput, people::PersonInput},
+    vault::random,
+};
+use actix_web::dev::ServerHandle;
+use provider::Provider;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+/// The password of every account in the demo.
+pub const PASSWORD: &str = "valetkey-demo";
+pub const TENANT: &str = "5b1c2d3e-4f50-4617-8293-a4b5c6d7e8f9";
+pub const CLIENT_ID: &str = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
+
+const PEOPLE: [(&str, &str, &str, Role); 4] = [
+    ("ada", "Ada", "Berg", Role::Administrator),
+    ("bo", "Bo", "Lind", Role::Publisher),
+    ("vera", "Vera", "Holm", Role::Viewer),
+    ("viktor", "Viktor", "Sand", Role::Viewer),
+];
+
+pub struct Options {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+}
+
+struct Account {
+    username: &'static str,
+    role: Role,
+    api_key: SecretString,
+}
+
+/// The demo, seeded and bound, not yet serving.
+pub struct Demo {
+    pub service: Arc<Service>,
+    app: App,
+    pub provider: Arc<Provider>,
+    pub provider_url: String,
+    pub workspace_url: String,
+    others: Vec<ServerHandle>,
+    accounts: Vec<Account>,
+    contents: Vec<(String, String)>,
+    integration: (String, String),
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))
+}
+
+fn url_of(listener: &TcpListener) -> Result<String, String> {
+    Ok(format!("http://{}", listener.local_addr().map_err(|error| error.to_string())?))
+}
+
+/// Starts provider, workspace and sample app, opens the portal and fills it.
+pub async fn start(options: Options) -> Result<Demo, String> {
+    start_with(options, Arc::new(SystemClock)).await
+}
+
+/// Like [`start`], with a clock of the caller's for the portal and the provider.
+pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo, String> {
+    let portal = bind(options.listen)?;
+    let listen = portal.local_addr().map_err(|error| error.to_string())?;
+    let any = SocketAddr::new(listen.ip(), 0);
+    let (provider_socket, workspace_socket, sample_socket) = (bind(any)?, bind(any)?, bind(any)?);
+    let (provider_url, workspace_url, sample_url) = (url_of(&provider_socket)?, url_of(&workspace_socket)?, url_of(&sample_socket)?);
+    let portal_url = format!("http://{listen}");
+    let client_secret = format!("demo~{}", random::token());
+    let provider = Arc::new(Provider::new(&provider_url, &portal_url, &client_secret, Arc::clone(&clock))?);
+    for (username, first, last, _) in PEOPLE {
+        provider.add_person(&format!("{username}@example.org"), &format!("{first} {last}"), PASSWORD);
+    }
+    let host = |url: &str| url.trim_start_matches("http://").to_owned();
+    let settings = Settings {
+        listen,
+        public_url: url::Url::parse(&portal_url).map_err(|error| error.to_string())?,
+        keyring_file: options.data_dir.join("keyring"),
+        data_dir: options.data_dir,
+        private_hosts: vec![host(&provider_url), host(&workspace_url), host(&sample_url), "127.0.0.1".into(), "localhost".into()],
+        trusted_proxies: Vec::new(),
+        session_idle: Duration::from_secs(8 * 3600),
+        session_lifetime: Duration::from_secs(7 * 86_400),
+        session_token_lifetime: Duration::from_secs(3600),
+        workers: 2,
+        log: "info".into(),
+        log_format: LogFormat::Text,
+    };
+    let service = app::open(settings, Arc::clone(&clock)).await?;
+    let sample = sample::Sample::new(&portal_url, &workspace_url)?;
+    let seeded = seed(&service, &provider_url, &workspace_url, &sample_url, &client_secret, &sample).await?;
+    let others = vec![
+        provider::serve(Arc::clone(&provider), provider_socket)?,
+        workspace::serve(Arc::clone(&provider), workspace_socket)?,
+        sample::serve(sample, sample_socket)?,
+    ];
+    let (accounts, contents, integration) = seeded;
+    Ok(Demo { app: App::new(Arc::clone(&service), portal), service, provider, provider_url, workspace_url, others, accounts, contents, integration })
+}
+
+type Seeded = (Vec<Account>, Vec<(String, String)>, (String, String));
+
+/// Fills an empty portal; what a former run left in a kept folder stays as it is, with new keys.
+async fn seed(
+    service: &Arc<Service>,
+    provider_url: &str,
+    workspace_url: &str,
+    sample_url: &str,
+    client_secret: &str,
+    sample: &sample::Sample,
+) -> Result<Seeded, String> {
+    let fail = |error: crate::service::Error| format!("cannot fill the demo: {error}");
+    let mut actors: Vec<Actor> = Vec::new();
+    let mut accounts = Vec::new();
+    for (username, first, last, role) in PEOPLE {
+        let input = PersonInput {
+            username: Some(username.into()),
+            email: Some(format!("{username}@example.org")),
+            first_name: Some(first.into()),
+            last_name: Some(last.into()),
+            role: Some(role),
+            password: Some(PASSWORD.into()),
+        };
+        let person: Person = service.insert_person(input, None).await.map_err(|error| match error {
+            crate::service::Error::Conflict(_) => "the data folder was filled by an earlier demo; choose another one".to_owned(),
+            other => fail(other),
+        })?;
+        let actor = Actor { role, person, session: None, origin: Origin { address: "demo".into(), correlation: String::new() } };
+        let (_, api_key) = service.create_key(&actor, "demo", None, None).await.map_err(fail)?;
+        accounts.push(Account { username, role, api_key });
+        actors.push(actor);
+    }
+    let [administrator, publisher, ..] = actors.as_slice() else { return Err("nobody in the demo".into()) };
+    let mut config = Config::new();
+    for (key, value) in [
+        ("tenant_id", TENANT),
+        ("client_id", CLIENT_ID),
+        ("scopes", azure::DATABRICKS_SCOPES),
+        ("authority_host", provider_url),
+        ("workspace_url", workspace_url),
+    ] {
+        config.insert(key.into(), value.into());
+    }
+    let integration = service
+        .create_integration(
+            administrator,
+            IntegrationInput {
+                name: Some("Azure Databricks".into()),
+                description: Some("Use for dashboards on the sales catalog.".into()),
+                template: Some("azure".into()),
+                config,
+                client_secret: Some(client_secret.into()),
+                ..IntegrationInput::default()
+            },
+        )
+        .await
+        .map_err(fail)?;
+    let mut contents = Vec::new();
+    for (position, (name, title, description)) in
+        [("sales-dashboard", "Sales dashboard", "Who am I at Databricks, and which rows are mine?"), ("churn-explorer", "Churn explorer", "The same app, waiting for its publisher to pick an integration.")]
+            .into_iter()
+            .enumerate()
+    {
+        let seen = service
+            .create_content(
+                publisher,
+                ContentInput {
+                    name: Some(name.into()),
+                    title: Some(Some(title.into())),
+                    description: Some(description.into()),
+                    access: Some(AccessType::LoggedIn),
+                    upstream: Some(Some(sample_url.into())),
+                    owner: None,
+                },
+            )
+            .await
+            .map_err(fail)?;
+        if position == 0 {
+            service.set_associations(publisher, seen.content.id, vec![integration.id]).await.map_err(fail)?;
+        }
+        let (_, key) = service.create_content_key(publisher, seen.content.id).await.map_err(fail)?;
+        sample.add(seen.content.id.to_string(), key);
+        contents.push((seen.content.id.to_string(), title.to_owned()));
+    }
+    Ok((accounts, contents, (integration.id.to_string(), integration.display_name().to_owned())))
+}
+
+impl Demo {
+    /// One JSON line for scripts and tests.
+    pub fn summary(&self) -> Value {
+        let base = self.service.addresses.base();
+        json!({
+            "portal": base,
+            "identity_provider": self.provider_url,
+            "workspace": self.workspace_url,
+            "accounts": self.accounts.iter().map(|account| json!({
+                "username": account.username, "password": PASSWORD, "role": account.role.as_str(), "api_key": account.api_key.expose_secret(),
+            })).collect::<Vec<_>>(),
+            "content": self.contents.iter().map(|(guid, title)| json!({
+                "guid": guid, "title": title, "url": format!("{base}/content/{guid}/"),
+            })).collect::<Vec<_>>(),
+            "integrations": [{"guid": self.integration.0, "name": self.integration.1}],
+            "registration": {"tenant_id": TENANT, "client_id": CLIENT_ID, "client_secret": self.provider.client_secret(), "authority_host": self.provider_url},
+        })
+    }
+
+    /// Six lines for a person.
+    pub fn introduction(&self) -> String {
+        let base = self.service.addresses.base();
+        format!(
+            "Valetkey demo: open {base} (Ctrl-C ends it and forgets everything)\n\
+             People: ada (administrator), bo (publisher), vera and viktor (viewers); password {PASSWORD}, at the identity provider, too\n\
+             1. As vera, open “Sales dashboard”: consent, sign in, see her rows. As viktor, see other rows.\n\
+             2. As vera, take it back under Consents. As bo, let “Churn explorer” use Azure Databricks.\n\
+             3. As ada, add an integration: directory {TENANT}, application {CLIENT_ID},\n   \
+             secret {}, authority {}",
+            self.provider.client_secret(),
+            self.provider_url,
+        )
+    }
+
+    /// Serves the portal until it is stopped, then ends the rest.
+    pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
+        let result = self.app.serve(started).await;
+        for other in self.others {
+            other.stop(false).await;
+        }
+        result
+    }
+}

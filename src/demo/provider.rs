@@ -1,0 +1,476 @@
+//! An identity provider in the shape of Microsoft Entra ID (version 2 endpoints): authorization code with PKCE, sign-in
+//! and consent pages, JWT access tokens, rotating refresh tokens, and Entra's error bodies with AADSTS codes.
+//!
+//! For the demo and the tests only: it keeps everything in memory, and [`Faults`] makes it misbehave.
+
+use crate::{
+    domain::time::Clock,
+    providers::azure::DATABRICKS_RESOURCE,
+    vault::{api_key::digest, random},
+};
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    cookie::{Cookie, SameSite},
+    dev::ServerHandle,
+    http::header,
+    web,
+};
+use askama::Template;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use url::Url;
+
+/// How the provider behaves; tests change it while it runs.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// Seconds that an access token lives.
+    pub token_seconds: u64,
+    /// Answers every token request with this status and a page.
+    pub status: Option<u16>,
+    /// Answers every token request with this error and AADSTS code.
+    pub error: Option<(String, u64)>,
+    /// How long a token request takes.
+    pub delay: Duration,
+    pub no_refresh_token: bool,
+    /// A refresh token works once; a replay ends its whole family.
+    pub single_use: bool,
+    /// Sends this body with status 200 instead of tokens.
+    pub body: Option<String>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { token_seconds: 3599, status: None, error: None, delay: Duration::ZERO, no_refresh_token: false, single_use: false, body: None }
+    }
+}
+
+/// What the provider saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub redeemed: u32,
+    pub refreshed: u32,
+    pub replays: u32,
+}
+
+struct PersonHere {
+    upn: String,
+    name: String,
+    password: String,
+    oid: String,
+}
+
+/// An authorization request on its way through our pages.
+#[derive(Clone)]
+struct Asked {
+    redirect_uri: String,
+    state: String,
+    scope: String,
+    challenge: Option<String>,
+    hint: String,
+    person: Option<String>,
+    expires: u64,
+}
+
+struct Grant {
+    upn: String,
+    scope: String,
+    family: String,
+    used: bool,
+}
+
+#[derive(Default)]
+struct State {
+    people: Vec<PersonHere>,
+    sessions: HashMap<String, String>,
+    consented: Vec<String>,
+    asked: HashMap<String, Asked>,
+    codes: HashMap<String, Asked>,
+    refresh: HashMap<String, Grant>,
+    dead_families: Vec<String>,
+    faults: Faults,
+    counts: Counts,
+}
+
+pub struct Provider {
+    portal: String,
+    client_secret: String,
+    signing: EncodingKey,
+    checking: DecodingKey,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    aud: String,
+    iss: String,
+    tid: String,
+    oid: String,
+    upn: String,
+    unique_name: String,
+    name: String,
+    scp: String,
+    iat: u64,
+    exp: u64,
+    /// Tells two tokens of the same second apart.
+    uti: String,
+}
+
+#[derive(Template)]
+#[template(path = "pages/demo_provider.html")]
+struct Page {
+    title: String,
+    lines: Vec<String>,
+    wrong: Option<String>,
+    request: String,
+    sign_in: Option<String>,
+    consent: bool,
+}
+
+impl Provider {
+    pub fn new(_own: &str, portal: &str, client_secret: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key")?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).map_err(|_| "no key")?;
+        Ok(Self {
+            portal: portal.to_owned(),
+            client_secret: client_secret.to_owned(),
+            signing: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            checking: DecodingKey::from_ec_der(pair.public_key().as_ref()),
+            clock,
+            state: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn add_person(&self, upn: &str, name: &str, password: &str) {
+        let oid = uuid::Uuid::new_v4().to_string();
+        self.lock().people.push(PersonHere { upn: upn.into(), name: name.into(), password: password.into(), oid });
+    }
+
+    /// Shown in the demo's introduction: it opens nothing but the demo.
+    pub fn client_secret(&self) -> &str {
+        &self.client_secret
+    }
+
+    /// Changes how the provider behaves from now on.
+    pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.lock().faults);
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    /// Ends every refresh token, as an administrator of the directory could.
+    pub fn end_everything(&self) {
+        self.lock().refresh.clear();
+    }
+
+    fn seconds(&self) -> u64 {
+        u64::try_from(self.clock.now().unix_seconds()).unwrap_or(0)
+    }
+
+    /// Whom an access token of ours for Databricks belongs to, while it is valid: user principal name and name.
+    pub fn person_of(&self, token: &str) -> Option<(String, String)> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_audience(&[DATABRICKS_RESOURCE]);
+        validation.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.checking, &validation).ok()?.claims;
+        (claims.exp > self.seconds()).then_some((claims.upn, claims.name))
+    }
+
+    fn tokens(&self, upn: &str, scope: &str, family: &str) -> HttpResponse {
+        let mut state = self.lock();
+        let Some(person) = state.people.iter().find(|person| person.upn == upn) else { return entra_error("invalid_grant", 50034, "no such user") };
+        let now = self.seconds();
+        let lifetime = state.faults.token_seconds;
+        let claims = Claims {
+            aud: DATABRICKS_RESOURCE.into(),
+            iss: format!("https://sts.windows.net/{}/", super::TENANT),
+            tid: super::TENANT.into(),
+            oid: person.oid.clone(),
+            upn: upn.into(),
+            unique_name: upn.into(),
+            name: person.name.clone(),
+            scp: "user_impersonation".into(),
+            iat: now,
+            exp: now + lifetime,
+            uti: random::token(),
+        };
+        let Ok(access_token) = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.signing) else {
+            return entra_error("server_error", 90033, "no key");
+        };
+        let mut body = json!({
+            "token_type": "Bearer", "scope": format!("{DATABRICKS_RESOURCE}/user_impersonation {DATABRICKS_RESOURCE}/.default"),
+            "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": access_token,
+        });
+        if scope.split(' ').any(|word| word == "offline_access") && !state.faults.no_refresh_token {
+            let token = format!("demo-refresh.{}", random::token());
+            state.refresh.insert(digest(&token), Grant { upn: upn.into(), scope: scope.into(), family: family.into(), used: false });
+            body["refresh_token"] = token.into();
+        }
+        HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
+    }
+}
+
+fn entra_error(error: &str, code: u64, text: &str) -> HttpResponse {
+    let status = if error == "invalid_client" { 401 } else { 400 };
+    HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap_or_default()).json(json!({
+        "error": error, "error_description": format!("AADSTS{code}: {text} Trace ID: 00000000-0000-0000-0000-000000000000"),
+        "error_codes": [code], "timestamp": "2026-01-01 00:00:00Z", "trace_id": "00000000-0000-0000-0000-000000000000",
+        "correlation_id": "00000000-0000-0000-0000-000000000000", "error_uri": format!("https://login.microsoftonline.com/error?code={code}"),
+    }))
+}
+
+fn draw(page: &Page) -> HttpResponse {
+    match page.render() {
+        Ok(html) => HttpResponse::Ok().content_type("text/html; charset=utf-8").body(html),
+        Err(_) => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+fn own_page(code: u64, text: &str) -> HttpResponse {
+    let page = Page { title: "Sorry, we could not sign you in".into(), lines: vec![format!("AADSTS{code}: {text}")], wrong: None, request: String::new(), sign_in: None, consent: false };
+    draw(&page)
+}
+
+fn back(asked: &Asked, pairs: &[(&str, &str)]) -> HttpResponse {
+    let Ok(mut url) = Url::parse(&asked.redirect_uri) else { return own_page(50011, "The redirect URI is not an address.") };
+    url.query_pairs_mut().extend_pairs(pairs).append_pair("state", &asked.state);
+    HttpResponse::Found().insert_header((header::LOCATION, url.as_str())).finish()
+}
+
+async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: web::Data<Provider>) -> HttpResponse {
+    let query: HashMap<String, String> = url::form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
+    let text = |key: &str| query.get(key).map(String::as_str).unwrap_or("");
+    if *tenant != super::TENANT {
+        return own_page(90002, "Tenant not found.");
+    }
+    if text("client_id") != super::CLIENT_ID {
+        return own_page(700_016, "The application was not found in the directory.");
+    }
+    let registered = Url::parse(text("redirect_uri")).is_ok_and(|url| {
+        let path = url.path();
+        url.origin().ascii_serialization() == provider.portal && path.starts_with("/__oauth__/integrations/") && path.ends_with("callback")
+    });
+    if !registered {
+        return own_page(50011, "The redirect URI in the request does not match the ones registered.");
+    }
+    let challenge = query.get("code_challenge").cloned();
+    let asked = Asked {
+        redirect_uri: text("redirect_uri").into(),
+        state: text("state").into(),
+        scope: text("scope").into(),
+        hint: text("login_hint").into(),
+        person: None,
+        expires: provider.seconds() + 600,
+        challenge,
+    };
+    if text("response_type") != "code" || (asked.challenge.is_some() && text("code_challenge_method") != "S256") {
+        return back(&asked, &[("error", "invalid_request"), ("error_description", "AADSTS900144: The request is malformed.")]);
+    }
+    if !asked.scope.split(' ').any(|scope| scope.starts_with(DATABRICKS_RESOURCE)) {
+        return back(&asked, &[("error", "invalid_scope"), ("error_description", "AADSTS70011: The scope is not valid.")]);
+    }
+    let signed_in = request.cookie("ESTSDEMO").and_then(|cookie| provider.lock().sessions.get(cookie.value()).cloned());
+    let known = signed_in.filter(|upn| text("prompt") != "select_account" && (asked.hint.is_empty() || asked.hint.eq_ignore_ascii_case(upn)));
+    let id = random::token();
+    let hint = if text("prompt") == "select_account" { String::new() } else { asked.hint.clone() };
+    provider.lock().asked.insert(id.clone(), Asked { person: known.clone(), ..asked });
+    match known {
+        Some(_) => after_sign_in(&provider, &id),
+        None => draw(&Page { title: "Sign in".into(), lines: Vec::new(), wrong: None, request: id, sign_in: Some(hint), consent: false }),
+    }
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    request: String,
+    username: String,
+    password: String,
+}
+
+async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> HttpResponse {
+    let name = form.username.trim();
+    let found = {
+        let mut state = provider.lock();
+        let upn = state
+            .people
+            .iter()
+            .find(|person| (person.upn.eq_ignore_ascii_case(name) || person.upn.split('@').next() == Some(name)) && person.password == form.password)
+            .map(|person| person.upn.clone());
+        let Some(asked) = state.asked.get_mut(&form.request) else { return own_page(54005, "This request was used before.") };
+        if let Some(upn) = &upn {
+            asked.person = Some(upn.clone());
+        }
+        upn
+    };
+    match found {
+        Some(upn) => {
+            let id = random::token();
+            provider.lock().sessions.insert(id.clone(), upn);
+            let mut response = after_sign_in(&provider, &form.request);
+            let cookie = Cookie::build("ESTSDEMO", id).path("/").http_only(true).same_site(SameSite::Lax).finish();
+            drop(response.add_cookie(&cookie));
+            response
+        }
+        None => draw(&Page {
+            title: "Sign in".into(),
+            lines: Vec::new(),
+            wrong: Some("Your account or password is incorrect (AADSTS50126).".into()),
+            request: form.request.clone(),
+            sign_in: Some(form.username.clone()),
+            consent: false,
+        }),
+    }
+}
+
+fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
+    let asked = provider.lock().asked.get(id).cloned();
+    let Some(Asked { person: Some(upn), .. }) = asked else { return own_page(54005, "This request was used before.") };
+    // Like Entra: nobody is asked twice.
+    if provider.lock().consented.contains(&upn) {
+        return grant(provider, id);
+    }
+    draw(&Page {
+        title: "Permissions requested".into(),
+        lines: vec![format!("{upn}: Valetkey demo would like to access Azure Databricks as you, and keep that access.")],
+        wrong: None,
+        request: id.to_owned(),
+        sign_in: None,
+        consent: true,
+    })
+}
+
+fn grant(provider: &Provider, id: &str) -> HttpResponse {
+    let mut state = provider.lock();
+    let Some(asked) = state.asked.remove(id) else { return own_page(54005, "This request was used before.") };
+    let code = random::token();
+    state.codes.insert(code.clone(), asked.clone());
+    back(&asked, &[("code", &code)])
+}
+
+#[derive(Deserialize)]
+struct Consent {
+    request: String,
+    choice: String,
+}
+
+async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> HttpResponse {
+    if form.choice != "accept" {
+        let Some(asked) = provider.lock().asked.remove(&form.request) else { return own_page(54005, "This request was used before.") };
+        return back(&asked, &[("error", "access_denied"), ("error_subcode", "cancel"), ("error_description", "AADSTS65004: User declined to consent to access the app.")]);
+    }
+    {
+        let mut state = provider.lock();
+        let person = state.asked.get(&form.request).and_then(|asked| asked.person.clone());
+        let Some(person) = person else { return own_page(54005, "This request was used before.") };
+        state.consented.push(person);
+    }
+    grant(&provider, &form.request)
+}
+
+async fn token(tenant: web::Path<String>, provider: web::Data<Provider>, body: web::Bytes) -> HttpResponse {
+    let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    let text = |key: &str| form.get(key).map(String::as_str).unwrap_or("");
+    let faults = {
+        let mut state = provider.lock();
+        if text("grant_type") == "refresh_token" {
+            state.counts.refreshed += 1;
+        }
+        state.faults.clone()
+    };
+    if !faults.delay.is_zero() {
+        tokio::time::sleep(faults.delay).await;
+    }
+    if let Some(status) = faults.status {
+        return HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap_or_default()).content_type("text/html").body("<h1>Service unavailable</h1>");
+    }
+    if let Some((error, code)) = &faults.error {
+        return entra_error(error, *code, "as the test wants it.");
+    }
+    if let Some(body) = faults.body {
+        return HttpResponse::Ok().content_type("application/json").body(body);
+    }
+    if *tenant != super::TENANT {
+        return entra_error("invalid_request", 90002, "Tenant not found.");
+    }
+    if text("client_id") != super::CLIENT_ID {
+        return entra_error("unauthorized_client", 700_016, "Application not found.");
+    }
+    if text("client_secret") != provider.client_secret {
+        return entra_error("invalid_client", 7_000_215, "Invalid client secret provided.");
+    }
+    match text("grant_type") {
+        "authorization_code" => {
+            let asked = provider.lock().codes.remove(text("code"));
+            let Some(asked) = asked else { return entra_error("invalid_grant", 54005, "The code was already redeemed.") };
+            let proof = URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, text("code_verifier").as_bytes()));
+            if asked.expires < provider.seconds() || asked.redirect_uri != text("redirect_uri") {
+                return entra_error("invalid_grant", 70008, "The code has expired or belongs to another redirect URI.");
+            }
+            if asked.challenge.as_deref().is_some_and(|challenge| challenge != proof) {
+                return entra_error("invalid_grant", 501_481, "The code verifier does not match.");
+            }
+            provider.lock().counts.redeemed += 1;
+            provider.tokens(asked.person.as_deref().unwrap_or(""), &asked.scope, &random::token())
+        }
+        "refresh_token" => {
+            let (upn, scope, family) = {
+                let mut guard = provider.lock();
+                let state = &mut *guard;
+                let Some(grant) = state.refresh.get_mut(&digest(text("refresh_token"))) else {
+                    return entra_error("invalid_grant", 700_082, "The refresh token has expired due to inactivity.");
+                };
+                if state.dead_families.contains(&grant.family) {
+                    return entra_error("invalid_grant", 50173, "The grant was revoked.");
+                }
+                if grant.used && state.faults.single_use {
+                    state.counts.replays += 1;
+                    state.dead_families.push(grant.family.clone());
+                    return entra_error("invalid_grant", 50173, "The refresh token was used before.");
+                }
+                grant.used = true;
+                (grant.upn.clone(), grant.scope.clone(), grant.family.clone())
+            };
+            provider.tokens(&upn, &scope, &family)
+        }
+        _ => entra_error("unsupported_grant_type", 70003, "The grant type is not supported."),
+    }
+}
+
+pub fn serve(provider: Arc<Provider>, socket: TcpListener) -> Result<ServerHandle, String> {
+    let data = web::Data::from(provider);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            .route("/{tenant}/oauth2/v2.0/authorize", web::get().to(authorize))
+            .route("/{tenant}/oauth2/v2.0/signin", web::post().to(sign_in))
+            .route("/{tenant}/oauth2/v2.0/consent", web::post().to(consent))
+            .route("/{tenant}/oauth2/v2.0/token", web::post().to(token))
+    })
+    .workers(1)
+    .disable_signals()
+    .listen(socket)
+    .map_err(|error| error.to_string())?
+    .run();
+    let handle = server.handle();
+    tokio::spawn(server);
+    Ok(handle)
+}

@@ -1,0 +1,45 @@
+//! Work without a request: writes counted uses down, forgets what is over.
+
+use crate::{
+    service::{Error, Service},
+    store::{connections, sessions},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
+
+const EVERY: Duration = Duration::from_secs(10);
+/// Every sixtieth round: ten minutes.
+const PURGE: u32 = 60;
+
+/// Starts the jobs; ends them when the handle is aborted.
+pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let mut rounds: u32 = 0;
+        loop {
+            tokio::time::sleep(EVERY).await;
+            service.flush_uses().await;
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(PURGE) {
+                purge(&service).await;
+            }
+        }
+    })
+}
+
+async fn purge(service: &Service) {
+    let (now, idle_since) = (service.now(), service.idle_since());
+    // Attempts stay an hour longer, so that a late answer is told from a foreign one.
+    let before = now.minus(Duration::from_secs(3600));
+    let purged = service
+        .store
+        .note(move |db| {
+            sessions::purge(db, now, idle_since)?;
+            connections::purge_attempts(db, before)?;
+            Ok::<_, Error>(())
+        })
+        .await;
+    if purged.is_err() {
+        tracing::warn!("could not purge what is over; the next round tries again");
+    }
+}

@@ -1,0 +1,169 @@
+//! What passes between a browser and an app, and what does not. Names are compared in lower case with `_` read as `-`,
+//! since WSGI, Rack and CGI make no difference between them.
+
+use actix_web::http::header::HeaderMap;
+
+/// The header that carries the viewer's session token.
+pub const SESSION_TOKEN: &str = "posit-connect-user-session-token";
+
+/// RFC 9110 section 7.6.1, and what belongs to one connection only.
+const HOP_BY_HOP: [&str; 11] = [
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding",
+    "upgrade", "http2-settings", "expect",
+];
+
+/// Headers by which apps and proxies believe who somebody is or where a request came from.
+const IDENTITY: [&str; 10] =
+    ["authorization", "forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "remote-user", "x-remote-user", "x-streamlit-user", "shiny-server-credentials", "via"];
+const IDENTITY_PREFIXES: [&str; 7] = ["posit-connect-", "rstudio-connect-", "x-rsc-", "x-forwarded-", "x-auth-", "x-ms-client-principal", "x-accel-"];
+
+/// Answers of apps that would reach beyond their place.
+const SITE_WIDE: [&str; 6] = [
+    "clear-site-data", "service-worker-allowed", "strict-transport-security", "cross-origin-opener-policy", "public-key-pins", "alt-svc",
+];
+
+/// Names that the `Connection` header lists.
+pub fn connection_names(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all("connection")
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// Whether a request header may reach an app. `cookie`, `host` and `content-length` are handled apart.
+pub fn request_passes(name: &str, listed: &[String]) -> bool {
+    // Names of the http library are in lower case already.
+    !name.contains('_')
+        && !HOP_BY_HOP.contains(&name)
+        && !IDENTITY.contains(&name)
+        && !IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        && !matches!(name, "cookie" | "host" | "content-length")
+        && !listed.iter().any(|other| other == name)
+}
+
+/// Whether an app's answer header may reach the browser. `set-cookie`, `location` and `content-length` are handled apart.
+pub fn response_passes(name: &str, listed: &[String]) -> bool {
+    !HOP_BY_HOP.contains(&name)
+        && !SITE_WIDE.contains(&name)
+        && !name.starts_with("x-accel-")
+        && !matches!(name, "set-cookie" | "location" | "content-length" | "x-correlation-id")
+        && !listed.iter().any(|other| other == name)
+}
+
+/// The cookies of the portal itself; no app ever sees or sets them.
+pub fn is_ours(name: &str) -> bool {
+    matches!(name, "valetkey" | "__Host-valetkey" | "theme")
+}
+
+/// The cookies that an app gets: all of the browser's but ours. Split on `;` only, no quote is interpreted.
+pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let mut kept: Vec<u8> = Vec::new();
+    for line in headers.get_all("cookie") {
+        for part in line.as_bytes().split(|byte| *byte == b';') {
+            let part = part.trim_ascii();
+            let name = part.split(|byte| *byte == b'=').next().unwrap_or(part).trim_ascii();
+            if part.is_empty() || std::str::from_utf8(name).is_ok_and(is_ours) {
+                continue;
+            }
+            if !kept.is_empty() {
+                kept.extend_from_slice(b"; ");
+            }
+            kept.extend_from_slice(part);
+        }
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
+/// An app's cookie, bound to its own place: no Domain, a Path below the item; `None` if it may not be set at all.
+pub fn cookie_from_app(cookie: &str, base: &str) -> Option<String> {
+    let mut parts = cookie.split(';');
+    let pair = parts.next()?.trim();
+    let name = pair.split('=').next()?.trim();
+    if name.is_empty() || is_ours(name) || name.starts_with("__Host-") || name.starts_with("__host-") {
+        return None;
+    }
+    let mut path = base.to_owned();
+    let mut kept = vec![pair.to_owned()];
+    for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').map_or((part, ""), |(key, value)| (key.trim(), value.trim()));
+        match key.to_ascii_lowercase().as_str() {
+            "domain" => {}
+            "path" if value.starts_with(base) => path = value.to_owned(),
+            "path" if value.starts_with('/') => path = format!("{base}{}", &value[1..]),
+            "path" => {}
+            _ => kept.push(part.to_owned()),
+        }
+    }
+    kept.push(format!("Path={path}"));
+    Some(kept.join("; "))
+}
+
+/// Where an app's redirect leads, seen from the browser: its own addresses become ours.
+pub fn location_from_app(location: &str, upstream: &url::Url, base: &str, public: &str) -> String {
+    let own = upstream.origin().ascii_serialization();
+    let path = if let Some(rest) = location.strip_prefix(&own).or_else(|| location.strip_prefix(public)) {
+        if rest.is_empty() { "/" } else { rest }
+    } else {
+        location
+    };
+    if !path.starts_with('/') || path.starts_with("//") || path.starts_with(base) || format!("{path}/") == base {
+        return path.to_owned();
+    }
+    let inner = upstream.path().trim_end_matches('/');
+    let path = path.strip_prefix(inner).filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    format!("{base}{}", &path[1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    #[test]
+    fn identity_never_passes_in_any_spelling() {
+        for name in [
+            "posit-connect-user-session-token", "posit_connect_user_session_token", "rstudio-connect-credentials", "shiny-server-credentials",
+            "shiny_server_credentials", "x-forwarded-for", "x-forwarded-user", "x_forwarded_for", "authorization", "x-rsc-authorization", "x-rsc-request",
+            "forwarded", "connection", "upgrade", "x-streamlit-user", "cookie",
+        ] {
+            assert!(!request_passes(name, &[]), "{name}");
+        }
+        assert!(request_passes("accept", &[]));
+        assert!(request_passes("sec-websocket-protocol", &[]));
+        assert!(!request_passes("x-special", &["x-special".into()]));
+    }
+    #[test]
+    fn our_cookies_never_reach_an_app() {
+        let mut headers = HeaderMap::new();
+        for line in ["a=1; valetkey=secret; b=\"x; __Host-valetkey=secret\"", "valetkey=again;theme=dark", "_streamlit_xsrf=2|a|b"] {
+            headers.append(HeaderName::from_static("cookie"), HeaderValue::from_static(line));
+        }
+        let kept = String::from_utf8(cookies_for_app(&headers).unwrap()).unwrap();
+        assert_eq!(kept, "a=1; b=\"x; _streamlit_xsrf=2|a|b");
+    }
+    #[test]
+    fn an_apps_cookie_stays_in_its_place() {
+        let base = "/content/g/";
+        assert_eq!(cookie_from_app("a=1; Path=/; Domain=example.org; HttpOnly", base).as_deref(), Some("a=1; HttpOnly; Path=/content/g/"));
+        assert_eq!(cookie_from_app("a=1; path=/content/g/x", base).as_deref(), Some("a=1; Path=/content/g/x"));
+        assert_eq!(cookie_from_app("a=1; Path=/sub", base).as_deref(), Some("a=1; Path=/content/g/sub"));
+        assert_eq!(cookie_from_app("a=1", base).as_deref(), Some("a=1; Path=/content/g/"));
+        assert_eq!(cookie_from_app("valetkey=x", base), None);
+        assert_eq!(cookie_from_app("__Host-valetkey=x; Path=/", base), None);
+    }
+    #[test]
+    fn redirects_of_an_app_stay_with_it() {
+        let upstream = url::Url::parse("http://127.0.0.1:8501/base/").unwrap();
+        let to = |location: &str| location_from_app(location, &upstream, "/content/g/", "https://portal");
+        assert_eq!(to("/x?y"), "/content/g/x?y");
+        assert_eq!(to("/base/x"), "/content/g/x");
+        assert_eq!(to("http://127.0.0.1:8501/base/x"), "/content/g/x");
+        assert_eq!(to("https://portal/x"), "/content/g/x");
+        assert_eq!(to("/content/g/x"), "/content/g/x");
+        assert_eq!(to("x/y"), "x/y");
+        assert_eq!(to("https://elsewhere.example/"), "https://elsewhere.example/");
+    }
+}

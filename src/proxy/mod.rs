@@ -1,0 +1,272 @@
+//! The reverse proxy in front of content: who may pass, which headers, streaming both ways, WebSockets as they are.
+
+pub mod headers;
+mod upstream;
+mod websocket;
+
+pub use upstream::Upstreams;
+
+use crate::{
+    domain::{Id, access, addresses, content::AccessType, content::Content, person::Session as BrowserSession},
+    service::{Actor, Error, Service, admission::Link},
+    web::{
+        pages::content::nothing_behind,
+        problems::{FromContent, WebError},
+        visitor::{asked_path, is_navigation, origin, signed_in},
+    },
+};
+use actix_http::body::{BodyStream, SizedStream};
+use actix_session::SessionExt as _;
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+    web,
+};
+use futures_util::StreamExt as _;
+use serde_json::json;
+use url::Url;
+
+/// `/content/{guid}` → `/content/{guid}/`: apps build the addresses of their sockets from the path of the page.
+pub async fn without_slash(request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let id: Id<Content> = path.parse().map_err(|_| Error::NotFound)?;
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    Ok(HttpResponse::PermanentRedirect().insert_header((header::LOCATION, format!("{}{query}", addresses::app(id)))).finish())
+}
+
+/// Somebody who may pass, with what goes into the request.
+struct Pass {
+    content: Content,
+    viewer: Option<(Actor, Id<BrowserSession>)>,
+    token: Option<String>,
+}
+
+/// What to ask again while a socket stays open.
+#[derive(Clone, Copy)]
+struct Ticket {
+    content: Id<Content>,
+    session: Option<Id<BrowserSession>>,
+}
+
+impl Ticket {
+    /// Whether what let this viewer in is still true.
+    async fn holds(self, service: &Service) -> bool {
+        let Some(session) = self.session else { return true };
+        let Ok(Some(person)) = service.session_person(session).await else { return false };
+        service.admission(self.content, person.id).await.is_ok_and(|admission| access::may_open(admission.standing))
+    }
+}
+
+/// Everything below `/content/{guid}/`.
+pub async fn serve(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    payload: web::Payload,
+    service: web::Data<Service>,
+    upstreams: web::Data<Upstreams>,
+) -> Result<HttpResponse, WebError> {
+    let id: Id<Content> = path.0.parse().map_err(|_| Error::NotFound)?;
+    let base = addresses::app(id);
+    let Some(rest) = request.uri().path().strip_prefix(&base).map(str::to_owned).filter(|rest| is_plain(rest)) else {
+        return Err(WebError::Page(StatusCode::BAD_REQUEST, "This address is not in plain form".into(), "Leave out dot segments and backslashes.".into()));
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS) {
+        return Err(WebError::Page(StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed".into(), "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.".into()));
+    }
+    let pass = match admit(&request, &service, id).await? {
+        Ok(pass) => pass,
+        Err(answer) => return Ok(answer),
+    };
+    let Some(address) = pass.content.upstream.as_deref() else {
+        let mine = pass.viewer.as_ref().is_some_and(|(actor, _)| actor.person.id == pass.content.owner);
+        return Err(nothing_behind(mine));
+    };
+    let target = target(address, &rest, request.uri().query()).ok_or(Error::Internal)?;
+    let ours = our_headers(&request, &service, &pass, &base);
+    if request.headers().contains_key(header::UPGRADE) {
+        let ticket = Ticket { content: id, session: pass.viewer.as_ref().map(|(_, session)| *session) };
+        return websocket::tunnel(&request, payload, &service, &upstreams, &target, &ours, ticket, &base).await;
+    }
+    forward(&request, payload, &service, &upstreams, &target, ours, &pass, &base).await
+}
+
+/// No dot segments, backslashes or control bytes, however they are written.
+fn is_plain(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    let decoded = lower.replace("%2e", ".");
+    !decoded.split('/').any(|part| part == "." || part == "..")
+        && !lower.contains('\\')
+        && !lower.contains("%5c")
+        && !lower.contains("%00")
+        && !lower.contains("%252e")
+}
+
+fn target(address: &str, rest: &str, query: Option<&str>) -> Option<Url> {
+    let mut url = Url::parse(address).ok()?;
+    let path = format!("{}/{rest}", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    url.set_query(query);
+    Some(url)
+}
+
+async fn admit(request: &HttpRequest, service: &web::Data<Service>, id: Id<Content>) -> Result<Result<Pass, HttpResponse>, WebError> {
+    let from = origin(request, service);
+    let actor = signed_in(&request.get_session(), service, &from).await?;
+    let Some(actor) = actor else {
+        let open = service.public_content(id).await?;
+        return match open {
+            Some(content) => Ok(Ok(Pass { content, viewer: None, token: None })),
+            None => Err(WebError::SignIn(if request.method() == Method::GET { asked_path(request) } else { None })),
+        };
+    };
+    let admission = service.admission(id, actor.person.id).await?;
+    if !access::may_open(admission.standing) {
+        return Err(WebError::Page(
+            StatusCode::FORBIDDEN,
+            "You may not open this content".into(),
+            "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
+        ));
+    }
+    let session = actor.session.ok_or(Error::Internal)?;
+    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer) {
+        let back = asked_path(request).filter(|_| request.method() == Method::GET);
+        let Some(back) = back.or_else(|| crate::domain::return_path::ReturnPath::parse(&addresses::app(id))) else {
+            return Err(Error::Internal.into());
+        };
+        let page = addresses::consent(id, &back);
+        if is_navigation(request) {
+            return Ok(Err(crate::web::visitor::see_other(&page)));
+        }
+        let reason = if admission.links.iter().any(|link| link.consent.is_none()) { "not_consented" } else { "needs_reauthorization" };
+        let text = "The viewer has to be asked first. Open login_url in the browser's window.";
+        return Ok(Err(HttpResponse::Unauthorized().json(json!({
+            "code": 220, "error": text, "error_code": 220, "error_message": text,
+            "payload": {"reason": reason, "login_url": service.login_url(id)},
+        }))));
+    }
+    let token = upstream::session_token(service, actor.person.id, id, session).ok_or(Error::Internal)?;
+    Ok(Ok(Pass { content: admission.content.clone(), viewer: Some((actor, session)), token: Some(token) }))
+}
+
+/// What we add, and nobody else: exactly one session token, and where the request came from.
+fn our_headers(request: &HttpRequest, service: &Service, pass: &Pass, base: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let mut ours = Vec::with_capacity(8);
+    let mut add = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            ours.push((HeaderName::from_static(name), value));
+        }
+    };
+    let public = &service.settings.public_url;
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let peer = origin(request, service).address;
+    add("x-forwarded-for", &peer);
+    add("x-forwarded-proto", public.scheme());
+    add("x-forwarded-host", host);
+    add("x-forwarded-prefix", base.trim_end_matches('/'));
+    add("rstudio-connect-app-base-url", &service.addresses.absolute(base.trim_end_matches('/')));
+    if let Some(path) = request.uri().path_and_query() {
+        add("x-rsc-request", &service.addresses.absolute(path.as_str()));
+    }
+    if let Some(token) = &pass.token {
+        add(headers::SESSION_TOKEN, token);
+    }
+    ours
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, from the handler above")]
+async fn forward(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &web::Data<Service>,
+    upstreams: &Upstreams,
+    target: &Url,
+    ours: Vec<(HeaderName, HeaderValue)>,
+    pass: &Pass,
+    base: &str,
+) -> Result<HttpResponse, WebError> {
+    let Ok(address) = upstreams.resolve(target, &service.policy).await else {
+        return Err(not_reached(service, pass).await);
+    };
+    let mut outgoing = upstreams.client().request(request.method().clone(), target.as_str()).address(address).no_decompress();
+    let incoming = request.headers();
+    let listed = headers::connection_names(incoming);
+    let head = outgoing.headers_mut();
+    for (name, value) in incoming {
+        if headers::request_passes(name.as_str(), &listed) {
+            head.append(name.clone(), value.clone());
+        }
+    }
+    if let Some(cookies) = headers::cookies_for_app(incoming).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()) {
+        head.insert(header::COOKIE, cookies);
+    }
+    // The viewer's Host: apps compare it with Origin.
+    if let Some(host) = incoming.get(header::HOST) {
+        head.insert(header::HOST, host.clone());
+    }
+    for (name, value) in ours {
+        head.insert(name, value);
+    }
+    let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let chunked = incoming.contains_key(header::TRANSFER_ENCODING);
+    let sent = match (length, chunked) {
+        (Some(length), _) => outgoing.send_body(SizedStream::new(length, payload)).await,
+        (None, true) => outgoing.send_body(BodyStream::new(payload)).await,
+        (None, false) => outgoing.send().await,
+    };
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::warn!(content = %pass.content.id, reason = %error, "app not reached");
+            return Err(match error {
+                awc::error::SendRequestError::Timeout => app_problem(service, pass, StatusCode::GATEWAY_TIMEOUT, "does not answer").await,
+                _ => not_reached(service, pass).await,
+            });
+        }
+    };
+    let mut response = HttpResponse::build(answer.status());
+    copy_answer(&mut response, answer.headers(), target, base, service.addresses.base());
+    let length: Option<u64> = answer.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bodiless = request.method() == Method::HEAD || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let stream = answer.map(|chunk| chunk.map_err(|error| std::io::Error::other(error.to_string())));
+    let mut response = match length {
+        Some(length) if bodiless => response.body(SizedStream::new(length, futures_util::stream::empty::<Result<web::Bytes, std::io::Error>>())),
+        None if bodiless => response.finish(),
+        Some(length) => response.body(SizedStream::new(length, stream)),
+        None => response.body(BodyStream::new(stream)),
+    };
+    response.extensions_mut().insert(FromContent);
+    Ok(response)
+}
+
+fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Url, base: &str, public: &str) {
+    let listed = headers::connection_names(from);
+    for (name, value) in from {
+        if headers::response_passes(name.as_str(), &listed) {
+            response.append_header((name.clone(), value.clone()));
+        }
+    }
+    for cookie in from.get_all(header::SET_COOKIE) {
+        if let Some(cookie) = cookie.to_str().ok().and_then(|text| headers::cookie_from_app(text, base)) {
+            response.append_header((header::SET_COOKIE, cookie));
+        }
+    }
+    if let Some(location) = from.get(header::LOCATION).and_then(|value| value.to_str().ok()) {
+        response.insert_header((header::LOCATION, headers::location_from_app(location, target, base, public)));
+    }
+}
+
+async fn not_reached(service: &Service, pass: &Pass) -> WebError {
+    app_problem(service, pass, StatusCode::BAD_GATEWAY, "is not running").await
+}
+
+/// Says whose app it is, and who can mend it.
+async fn app_problem(service: &Service, pass: &Pass, status: StatusCode, what: &str) -> WebError {
+    let owner = service.owner_name(pass.content.owner).await.unwrap_or_else(|| "its publisher".into());
+    WebError::Page(
+        status,
+        format!("“{}” {what}", pass.content.display_title()),
+        format!("The portal works, but the app behind this address cannot be reached. {owner} publishes it and can start it again."),
+    )
+}

@@ -1,0 +1,247 @@
+//! Content items, their permissions and their associations with integrations.
+
+use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, parameter};
+use crate::{
+    domain::{
+        Id, access,
+        access::Standing,
+        addresses,
+        content::{AccessType, Content, ContentRole, Permission},
+        integration::{Association, Integration},
+    },
+    service::{
+        Error, Service,
+        contents::{ContentInput, Seen},
+    },
+};
+use actix_web::{HttpRequest, HttpResponse, dev::Payload, FromRequest, web};
+use futures_util::future::LocalBoxFuture;
+use serde_json::{Value, json};
+
+fn content(service: &Service, seen: &Seen, include: &str) -> Value {
+    let item = &seen.content;
+    let mut value = json!({
+        "guid": item.id,
+        "name": item.name,
+        "title": item.title,
+        "description": item.description,
+        "access_type": item.access.as_str(),
+        "locked": false,
+        "locked_message": "",
+        "created_time": item.created_at.rfc3339(),
+        "last_deployed_time": item.updated_at.rfc3339(),
+        "app_mode": item.app_mode,
+        "content_category": "",
+        "parameterized": false,
+        "run_as_current_user": false,
+        "owner_guid": item.owner,
+        "content_url": service.addresses.absolute(&addresses::app(item.id)),
+        "dashboard_url": service.addresses.absolute(&format!("/connect/#/apps/{}", item.id)),
+        "app_role": match seen.standing {
+            Standing::Owner => "owner",
+            Standing::Collaborator => "editor",
+            Standing::Viewer => "viewer",
+            Standing::None => "none",
+        },
+        "id": item.number.to_string(),
+        "upstream_url": item.upstream.as_deref().filter(|_| seen.may_edit),
+    });
+    for absent in [
+        "connection_timeout", "read_timeout", "init_timeout", "idle_timeout", "max_processes", "min_processes", "max_conns_per_process",
+        "load_factor", "memory_request", "memory_limit", "cpu_request", "cpu_limit", "amd_gpu_limit", "nvidia_gpu_limit",
+        "service_account_name", "default_image_name", "default_environment_guid", "bundle_id", "environment_guid", "cluster_name",
+        "image_name", "r_version", "py_version", "quarto_version", "node_version", "r_environment_management",
+        "default_r_environment_management", "py_environment_management", "default_py_environment_management", "run_as",
+        "metrics_collection_enabled", "notify_on_share", "otel_enabled", "public_content_status",
+    ] {
+        value[absent] = Value::Null;
+    }
+    if include.split(',').any(|word| word.trim() == "owner") {
+        let owner = &seen.owner;
+        value["owner"] = json!({"guid": owner.id, "username": owner.username, "first_name": owner.first_name, "last_name": owner.last_name});
+    }
+    value
+}
+
+fn include(request: &HttpRequest) -> String {
+    parameter(request, "include").unwrap_or_default()
+}
+
+pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+    let mut seen = api.service.contents(&api.actor).await?;
+    if let Some(name) = parameter(&request, "name") {
+        seen.retain(|item| item.content.name == name);
+    }
+    if let Some(owner) = parameter(&request, "owner_guid") {
+        let owner = guid(&owner, 3)?;
+        seen.retain(|item| item.content.owner == owner);
+    }
+    let include = include(&request);
+    Ok(ok(&Value::Array(seen.iter().map(|item| content(&api.service, item, &include)).collect())))
+}
+
+fn input(body: &Body) -> Result<ContentInput, ApiError> {
+    let access = match body.text("access_type", 2)? {
+        None => None,
+        Some(text) => Some(AccessType::parse(&text).ok_or_else(|| ApiError::bad(2, "access_type: must be all, logged_in or acl."))?),
+    };
+    // A key that is there with null removes the value; an absent one leaves it.
+    let clearable = |key: &str| -> Result<Option<Option<String>>, ApiError> {
+        Ok(if body.0.contains_key(key) { Some(body.text(key, 2)?) } else { None })
+    };
+    Ok(ContentInput {
+        name: body.text("name", 2)?,
+        title: clearable("title")?,
+        description: body.text("description", 2)?,
+        access,
+        upstream: clearable("upstream_url")?,
+        owner: body.text("owner_guid", 3)?.map(|text| guid(&text, 3)).transpose()?,
+    })
+}
+
+fn refused(error: Error) -> ApiError {
+    match error {
+        Error::Invalid(problems) => invalid(&problems, |key| if key.ends_with("guid") { 3 } else { 2 }),
+        other => other.into(),
+    }
+}
+
+pub async fn create(api: ApiUser, body: Body) -> Answer {
+    let seen = api.service.create_content(&api.actor, ContentInput { owner: None, ..input(&body)? }).await.map_err(refused)?;
+    Ok(ok(&content(&api.service, &seen, "")))
+}
+
+/// A content key may look at its own item.
+pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> Answer {
+    let id = guid(&path, 3)?;
+    own_item(&any, id)?;
+    let seen = any.service.content(&any.actor, id).await?;
+    Ok(ok(&content(&any.service, &seen, &include(&request))))
+}
+
+fn own_item(any: &AnyKey, id: Id<Content>) -> Result<(), ApiError> {
+    if any.caller.content.is_none_or(|bound| bound == id) { Ok(()) } else { Err(Error::NotFound.into()) }
+}
+
+pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+    let seen = api.service.update_content(&api.actor, guid(&path, 3)?, input(&body)?).await.map_err(refused)?;
+    Ok(ok(&content(&api.service, &seen, "")))
+}
+
+pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
+    api.service.delete_content(&api.actor, guid(&path, 3)?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn permission(entry: &Permission) -> Value {
+    json!({
+        "id": entry.number.to_string(),
+        "content_guid": entry.content,
+        "principal_guid": entry.principal,
+        "principal_type": "user",
+        "role": entry.role.as_str(),
+    })
+}
+
+pub async fn permissions(api: ApiUser, path: web::Path<String>) -> Answer {
+    let entries = api.service.permissions(&api.actor, guid(&path, 3)?).await?;
+    Ok(ok(&Value::Array(entries.iter().map(permission).collect())))
+}
+
+fn role(body: &Body) -> Result<ContentRole, ApiError> {
+    body.text("role", 2)?.as_deref().and_then(ContentRole::parse).ok_or_else(|| ApiError::bad(2, "role: must be viewer or owner."))
+}
+
+pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+    let id = guid(&path, 3)?;
+    match body.text("principal_type", 2)?.as_deref() {
+        None | Some("user") => {}
+        Some(_) => return Err(ApiError::bad(2, "principal_type: must be user.")),
+    }
+    let principal = guid(&body.text("principal_guid", 3)?.unwrap_or_default(), 3)?;
+    let (entry, new) = api.service.permit(&api.actor, id, principal, role(&body)?).await.map_err(refused)?;
+    let mut answer = if new { HttpResponse::Created() } else { HttpResponse::Ok() };
+    Ok(answer.json(permission(&entry)))
+}
+
+async fn entry(api: &ApiUser, path: &(String, String)) -> Result<Permission, ApiError> {
+    let number: i64 = path.1.parse().map_err(|_| ApiError::bad(3, "The id must be a number."))?;
+    let entries = api.service.permissions(&api.actor, guid(&path.0, 3)?).await?;
+    Ok(entries.into_iter().find(|entry| entry.number == number).ok_or(Error::NotFound)?)
+}
+
+pub async fn get_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+    Ok(ok(&permission(&entry(&api, &path).await?)))
+}
+
+pub async fn set_permission(api: ApiUser, path: web::Path<(String, String)>, body: Body) -> Answer {
+    let found = entry(&api, &path).await?;
+    let (changed, _) = api.service.permit(&api.actor, found.content, found.principal, role(&body)?).await.map_err(refused)?;
+    Ok(ok(&permission(&changed)))
+}
+
+pub async fn delete_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+    let found = entry(&api, &path).await?;
+    api.service.unpermit(&api.actor, found.content, found.number).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+pub fn association(entry: &Association, integration: &Integration) -> Value {
+    json!({
+        "content_guid": entry.content,
+        "app_guid": entry.content,
+        "oauth_integration_guid": integration.id,
+        "oauth_integration_name": integration.name,
+        "oauth_integration_description": integration.description,
+        "oauth_integration_template": integration.template,
+        "oauth_integration_auth_type": integration.auth_type,
+        "created_time": entry.created_at.rfc3339(),
+    })
+}
+
+pub async fn associations(any: AnyKey, path: web::Path<String>) -> Answer {
+    let id = guid(&path, 3)?;
+    own_item(&any, id)?;
+    let rows = any.service.associations(&any.actor, id).await?;
+    Ok(ok(&Value::Array(rows.iter().map(|(entry, integration)| association(entry, integration)).collect())))
+}
+
+/// The body of a PUT of associations: an array.
+pub struct Wanted(Vec<Id<Integration>>);
+
+impl FromRequest for Wanted {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+    fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = payload.take();
+        Box::pin(async move {
+            let bytes = super::collect(payload).await?;
+            let Ok(Value::Array(entries)) = serde_json::from_slice::<Value>(&bytes) else {
+                return Err(ApiError::bad(208, "The body must be an array of objects with oauth_integration_guid."));
+            };
+            let mut wanted = Vec::new();
+            for entry in &entries {
+                let text = entry.get("oauth_integration_guid").and_then(Value::as_str);
+                let text = text.ok_or_else(|| ApiError::bad(208, "oauth_integration_guid: must be there in each entry, as a text."))?;
+                let id = guid(text, 207)?;
+                if wanted.contains(&id) {
+                    return Err(ApiError::bad(258, format!("oauth_integration_guid: {id} stands there twice.")));
+                }
+                wanted.push(id);
+            }
+            Ok(Self(wanted))
+        })
+    }
+}
+
+pub async fn set_associations(api: ApiUser, path: web::Path<String>, wanted: Wanted) -> Answer {
+    let id = guid(&path, 3)?;
+    if !access::may_see_integrations(api.actor.role) {
+        return Err(Error::Forbidden("Only publishers attach integrations.").into());
+    }
+    api.service.set_associations(&api.actor, id, wanted.0).await.map_err(|error| match error {
+        Error::Invalid(problems) => invalid(&problems, |key| if key == "oauth_integration_guid" { 207 } else { 209 }),
+        other => other.into(),
+    })?;
+    Ok(HttpResponse::NoContent().finish())
+}

@@ -1,0 +1,144 @@
+//! `POST v1/oauth/integrations/credentials`: the exchange, with the numbers, words and reasons that clients see.
+
+use super::{Answer, AnyKey, ApiError, collect};
+use crate::{
+    domain::connection::Cause,
+    oauth::token_exchange as words,
+    service::exchange::{Refusal, Request},
+    vault::session_token::Invalid,
+};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+use serde_json::json;
+
+#[derive(Serialize)]
+struct Credentials<'a> {
+    access_token: &'a str,
+    issued_token_type: &'static str,
+    token_type: &'static str,
+    expires_in: u64,
+}
+
+fn form(bytes: &[u8]) -> Result<Request, ApiError> {
+    if bytes.is_empty() {
+        return Err(ApiError::bad(210, "Send a form with grant_type, subject_token_type and subject_token."));
+    }
+    if std::str::from_utf8(bytes).is_err() || bytes.first() == Some(&b'{') {
+        return Err(ApiError::bad(211, "The body must be a form (application/x-www-form-urlencoded)."));
+    }
+    let mut request = Request::default();
+    for (key, value) in url::form_urlencoded::parse(bytes) {
+        let place = match key.as_ref() {
+            "grant_type" => &mut request.grant_type,
+            "subject_token_type" => &mut request.subject_token_type,
+            "subject_token" => &mut request.subject_token,
+            "requested_token_type" => &mut request.requested_token_type,
+            "audience" => &mut request.audience,
+            // `resource` and `scope` may be sent and are never passed on: content cannot widen what it gets.
+            _ => continue,
+        };
+        if place.is_some() {
+            return Err(ApiError::bad(211, format!("{key}: stands there twice.")));
+        }
+        *place = Some(value.into_owned());
+    }
+    Ok(request)
+}
+
+pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) -> Answer {
+    let form = form(&collect(payload.into_inner()).await?)?;
+    let reference = crate::web::problems::correlation(&request);
+    match any.service.exchange(&any.caller, &form).await {
+        Ok(fresh) => Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).insert_header((header::PRAGMA, "no-cache")).json(Credentials {
+            access_token: fresh.access_token.expose_secret(),
+            issued_token_type: words::ACCESS_TOKEN,
+            token_type: "Bearer",
+            expires_in: fresh.expires_in.as_secs(),
+        })),
+        Err(refusal) => Err(explain(refusal, &reference)),
+    }
+}
+
+/// One body that readers of RFC 6749 and of Connect's clients both understand.
+fn explain(refusal: Refusal, reference: &str) -> ApiError {
+    struct Told {
+        status: u16,
+        code: i64,
+        text: String,
+        reason: &'static str,
+        cause: Option<Cause>,
+        oauth: &'static str,
+        login_url: Option<String>,
+        retry_after: Option<u64>,
+    }
+    let plain = |code: i64, text: &str, reason: &'static str, oauth: &'static str| Told {
+        status: 400,
+        code,
+        text: text.to_owned(),
+        reason,
+        cause: None,
+        oauth,
+        login_url: None,
+        retry_after: None,
+    };
+    let told = match refusal {
+        Refusal::Service(error) => return error.into(),
+        Refusal::GrantType => plain(213, &format!("grant_type: must be {}.", words::GRANT_TYPE), "invalid_request", "unsupported_grant_type"),
+        Refusal::SubjectTokenType => {
+            plain(214, &format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN), "invalid_request", "invalid_request")
+        }
+        Refusal::ContentToken => plain(252, "subject_token_type: this portal acts for viewers only; send the viewer's session token.", "invalid_request", "invalid_request"),
+        Refusal::RequestedTokenType(wanted) => {
+            plain(242, &format!("requested_token_type: must be {}, not {wanted}.", words::ACCESS_TOKEN), "invalid_request", "invalid_request")
+        }
+        Refusal::SubjectToken(Invalid::WrongIssuer) => plain(216, "Invalid subject_token: it comes from another server.", "session_expired", "invalid_request"),
+        Refusal::SubjectToken(Invalid::WrongSubject) => plain(217, "Invalid subject_token: it names nobody.", "session_expired", "invalid_request"),
+        Refusal::SubjectToken(Invalid::Forged) => plain(215, "Invalid subject_token", "session_expired", "invalid_request"),
+        Refusal::SubjectToken(Invalid::Expired) => plain(215, "Invalid subject_token: it has expired. Read the header of a current request.", "session_expired", "invalid_request"),
+        Refusal::SessionEnded => plain(215, "Invalid subject_token: its viewer has signed out.", "session_expired", "invalid_request"),
+        Refusal::NotYourContent => Told {
+            status: 403,
+            ..plain(22, "You don't have permission to perform this operation: the key must belong to somebody who runs the content that the token was made for.", "access_denied", "access_denied")
+        },
+        Refusal::ViewerMayNot => Told { status: 403, ..plain(22, "You don't have permission to perform this operation: this viewer may not open the content.", "access_denied", "access_denied") },
+        Refusal::NoAssociation => plain(212, "No OAuth integrations have been associated with this content item.", "no_association", "invalid_target"),
+        Refusal::WrongAudience => plain(256, "audience: is not the GUID of an integration of this content item.", "no_association", "invalid_target"),
+        Refusal::AmbiguousAudience => {
+            plain(257, "audience: name one integration; this content item uses several.", "ambiguous_association", "invalid_target")
+        }
+        Refusal::NotConsented { login_url, service } => Told {
+            login_url: Some(login_url),
+            ..plain(220, &format!("The viewer has not allowed this content to use {service}."), "not_consented", "invalid_grant")
+        },
+        Refusal::NotConnected { login_url, service } => Told {
+            login_url: Some(login_url),
+            ..plain(220, &format!("The viewer is not connected to {service}."), "not_connected", "invalid_grant")
+        },
+        Refusal::NeedsLogin { cause, login_url, service } => Told {
+            login_url: Some(login_url),
+            cause: Some(cause),
+            ..plain(219, &format!("Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."), "needs_reauthorization", "invalid_grant")
+        },
+        Refusal::Broken { sentence } => {
+            Told { status: 503, ..plain(241, &format!("An administrator must repair the integration. {sentence}"), "integration_broken", "server_error") }
+        }
+        Refusal::Unavailable { retry_after, sentence } => Told {
+            status: 503,
+            retry_after: Some(retry_after.as_secs().max(1)),
+            ..plain(241, &sentence, "identity_provider_unavailable", "temporarily_unavailable")
+        },
+    };
+    ApiError {
+        payload: json!({
+            "reason": told.reason,
+            "cause": told.cause.map(Cause::as_str),
+            "oauth_error": told.oauth,
+            "login_url": told.login_url,
+            "retry_after": told.retry_after,
+            "reference": reference,
+        }),
+        retry_after: told.retry_after,
+        ..ApiError::new(told.status, told.code, told.text)
+    }
+}

@@ -1,0 +1,240 @@
+//! JSON for programs, on the paths that clients of Posit Connect know. Only keys authenticate here, never cookies.
+
+pub mod content;
+pub mod exchange;
+pub mod integrations;
+pub mod server;
+pub mod users;
+
+use super::visitor::origin;
+use crate::{
+    domain::{Id, person::Role},
+    providers::Problem,
+    service::{Actor, Error, Service, keys::Caller},
+};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, dev::Payload, http::StatusCode, web};
+use futures_util::{StreamExt as _, future::LocalBoxFuture};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+const LARGEST_BODY: usize = 1 << 20;
+
+/// An answer that is an error: `code` and `error`, and the same under the names that other readers look for.
+#[derive(Debug)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub code: i64,
+    pub error: String,
+    pub payload: Value,
+    pub retry_after: Option<u64>,
+}
+
+impl ApiError {
+    pub fn new(status: u16, code: i64, error: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, code, error: error.into(), payload: Value::Null, retry_after: None }
+    }
+    pub fn bad(code: i64, error: impl Into<String>) -> Self {
+        Self::new(400, code, error)
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.status.as_u16(), self.code)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if let Some(seconds) = self.retry_after {
+            response.insert_header(("Retry-After", seconds.to_string()));
+        }
+        response.json(json!({
+            "code": self.code,
+            "error": self.error,
+            "error_code": self.code,
+            "error_message": self.error,
+            "error_description": self.error,
+            "payload": self.payload,
+        }))
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NotFound => ApiError::new(404, 4, "The requested object does not exist."),
+            Error::Forbidden(_) => ApiError::new(403, 22, "You don't have permission to perform this operation."),
+            Error::Conflict(message) => ApiError::new(409, 26, message),
+            Error::Invalid(problems) => invalid(&problems, |_| 2),
+            Error::Busy => ApiError { retry_after: Some(2), ..ApiError::new(503, 1, "The portal's database is busy. Try again.") },
+            Error::Internal => ApiError::new(500, 1, "An internal error occurred. The operator finds the reason in the log."),
+        }
+    }
+}
+
+/// All problems in one sentence each, naming their fields; the first one's code.
+pub fn invalid(problems: &[Problem], code: impl Fn(&str) -> i64) -> ApiError {
+    let first = problems.first().map_or(2, |problem| code(&problem.key));
+    let sentences: Vec<String> = problems
+        .iter()
+        .map(|problem| if problem.key.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.key, problem.message) })
+        .collect();
+    ApiError::bad(first, sentences.join(" "))
+}
+
+pub type Answer = Result<HttpResponse, ApiError>;
+
+pub fn ok(value: &Value) -> HttpResponse {
+    HttpResponse::Ok().json(value)
+}
+
+/// An id in a path or a body.
+pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
+    text.to_ascii_lowercase().parse().map_err(|_| ApiError::bad(code, format!("“{}” is not a GUID.", text.chars().take(60).collect::<String>())))
+}
+
+/// The key of a request; `Err` if one was sent that is none of ours.
+pub async fn key_of(request: &HttpRequest, service: &Service) -> Result<Option<Caller>, ApiError> {
+    let header = |name: &str| -> Result<Option<String>, ApiError> {
+        let mut values = request.headers().get_all(name);
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(ApiError::new(401, 30, "Send one Authorization header, not several."));
+        }
+        Ok(first.map(|value| value.to_str().unwrap_or("").to_owned()))
+    };
+    let Some(text) = header("authorization")?.filter(|text| starts_with_key(text)).or(header("x-rsc-authorization")?).or(header("authorization")?)
+    else {
+        return Ok(None);
+    };
+    let wrong = || ApiError::new(401, 30, "The API key is unknown or has expired.");
+    if !starts_with_key(&text) {
+        return Err(wrong());
+    }
+    service.caller(text[4..].trim()).await?.map(Some).ok_or_else(wrong)
+}
+
+fn starts_with_key(text: &str) -> bool {
+    text.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("key "))
+}
+
+fn service_of(request: &HttpRequest) -> Result<Arc<Service>, ApiError> {
+    let data = request.app_data::<web::Data<Service>>().ok_or(Error::Internal)?;
+    Ok(data.clone().into_inner())
+}
+
+/// A caller with any key, a content key included.
+pub struct AnyKey {
+    pub caller: Caller,
+    pub actor: Actor,
+    pub service: Arc<Service>,
+}
+
+impl AnyKey {
+    async fn of(request: HttpRequest) -> Result<Self, ApiError> {
+        let service = service_of(&request)?;
+        let caller = key_of(&request, &service).await?.ok_or_else(|| ApiError::new(401, 24, "You must be signed in: send an API key as “Authorization: Key …”."))?;
+        let actor = Actor { person: caller.person.clone(), role: caller.role, session: None, origin: origin(&request, &service) };
+        Ok(Self { caller, actor, service })
+    }
+}
+
+impl FromRequest for AnyKey {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        Box::pin(Self::of(request.clone()))
+    }
+}
+
+/// A caller with a person's own key.
+pub struct ApiUser {
+    pub actor: Actor,
+    pub service: Arc<Service>,
+}
+
+impl FromRequest for ApiUser {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let any = AnyKey::of(request).await?;
+            if any.caller.content.is_some() {
+                return Err(Error::Forbidden("A content key only exchanges tokens.").into());
+            }
+            Ok(Self { actor: any.actor, service: any.service })
+        })
+    }
+}
+
+/// A JSON object, whatever the content type says: the body decides (keys, not cookies, authenticate it).
+pub struct Body(pub Map<String, Value>);
+
+impl FromRequest for Body {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+    fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = payload.take();
+        Box::pin(async move {
+            let bytes = collect(payload).await?;
+            match serde_json::from_slice(&bytes) {
+                Ok(Value::Object(map)) => Ok(Self(map)),
+                Ok(_) => Err(ApiError::bad(2, "The body must be a JSON object.")),
+                Err(error) => Err(ApiError::bad(2, format!("The body is not JSON: line {}, column {}.", error.line(), error.column()))),
+            }
+        })
+    }
+}
+
+pub async fn collect(mut payload: Payload) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| ApiError::bad(2, "The body broke off."))?;
+        if bytes.len() + chunk.len() > LARGEST_BODY {
+            return Err(ApiError::new(413, 2, "The body is larger than 1 MiB."));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+impl Body {
+    /// A text, or `None` for absent and null.
+    pub fn text(&self, key: &str, code: i64) -> Result<Option<String>, ApiError> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(ApiError::bad(code, format!("{key}: must be a text."))),
+        }
+    }
+    pub fn role(&self, key: &str) -> Result<Option<Role>, ApiError> {
+        match self.text(key, 2)? {
+            None => Ok(None),
+            Some(text) => Role::parse(&text)
+                .map(Some)
+                .ok_or_else(|| ApiError::bad(2, format!("{key}: must be administrator, publisher or viewer."))),
+        }
+    }
+}
+
+/// `true`, `True`, `1`: clients send what their language prints.
+pub fn is_true(text: Option<&str>) -> bool {
+    text.is_some_and(|text| text.eq_ignore_ascii_case("true") || text == "1")
+}
+
+/// One parameter of the query.
+pub fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
+    url::form_urlencoded::parse(request.query_string().as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+/// Answers every unknown path under `/__api__`, signed in or not.
+pub async fn unknown() -> Answer {
+    Err(Error::NotFound.into())
+}

@@ -1,0 +1,49 @@
+//! `server_settings`, `/__ping__`, `/__health__`.
+
+use super::{Answer, key_of, ok};
+use crate::{
+    service::{Error, Service},
+    store::Store,
+};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
+
+/// The calendar version whose interface we speak; clients compare it.
+const VERSION: &str = "2025.11.0";
+
+/// Needs no key, but a wrong one fails: clients test keys with this call.
+pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answer {
+    key_of(&request, &service).await?;
+    Ok(ok(&json!({
+        "version": VERSION,
+        "build": "valetkey",
+        "about": "Valetkey",
+        "hostname": service.settings.public_url.host_str().unwrap_or_default(),
+        "system_display_name": "Valetkey",
+        "dashboard_path": "/connect",
+        "authentication": {"name": "Password", "handles_credentials": true, "handles_login": true, "groups_enabled": false,
+                           "external_user_data": false, "external_user_search": false, "external_user_id": false,
+                           "external_group_search": false, "external_group_members": false, "external_group_id": false},
+        "license": {"allow-apis": "1", "oauth-integrations": true},
+        "runtimes": ["R", "Python", "Quarto"],
+        "git_enabled": false,
+        "git_available": false,
+        "oauth_integrations_enabled": true,
+        "execution_type": "external",
+        "default_content_list_view": "compact",
+        "maximum_app_image_size": 0
+    })))
+}
+
+/// The process is alive.
+pub async fn ping() -> HttpResponse {
+    HttpResponse::Ok().json(json!({}))
+}
+
+/// The process can serve: its database answers.
+pub async fn health(service: web::Data<Service>) -> HttpResponse {
+    match service.store.read(|db| Ok::<_, Error>(Store::ping(db)?)).await {
+        Ok(()) => HttpResponse::Ok().json(json!({"status": "ok"})),
+        Err(_) => HttpResponse::ServiceUnavailable().json(json!({"status": "database not available"})),
+    }
+}

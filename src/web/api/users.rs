@@ -1,0 +1,161 @@
+//! People and their API keys.
+
+use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, parameter};
+use crate::{
+    domain::{
+        Id, Timestamp, access,
+        person::{ApiKey, Person, Role},
+    },
+    service::{Error, people::PersonInput},
+};
+use actix_web::{HttpRequest, HttpResponse, web};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+
+pub fn user(person: &Person) -> Value {
+    json!({
+        "guid": person.id,
+        "username": person.username,
+        "email": person.email,
+        "first_name": person.first_name,
+        "last_name": person.last_name,
+        "user_role": person.role.as_str(),
+        "created_time": person.created_at.rfc3339(),
+        "updated_time": person.updated_at.rfc3339(),
+        "active_time": person.active_at.map(Timestamp::rfc3339),
+        "confirmed": true,
+        "locked": person.locked,
+    })
+}
+
+/// `GET v1/user`, `GET me`
+pub async fn me(any: AnyKey) -> Answer {
+    Ok(ok(&user(&any.actor.person)))
+}
+
+pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+    let mut people = api.service.people(&api.actor).await?;
+    if let Some(prefix) = parameter(&request, "prefix").map(|text| text.to_lowercase()).filter(|text| !text.is_empty()) {
+        people.retain(|person| [&person.username, &person.first_name, &person.last_name].iter().any(|name| name.to_lowercase().starts_with(&prefix)));
+    }
+    if let Some(roles) = parameter(&request, "user_role") {
+        people.retain(|person| roles.split('|').any(|role| role == person.role.as_str()));
+    }
+    if let Some(states) = parameter(&request, "account_status") {
+        people.retain(|person| states.split('|').any(|state| state == if person.locked { "locked" } else { "licensed" }));
+    }
+    let number = |name: &str, default: usize, most: usize| -> Result<usize, ApiError> {
+        match parameter(&request, name) {
+            None => Ok(default),
+            Some(text) => match text.parse() {
+                Ok(value) if (1..=most).contains(&value) => Ok(value),
+                _ => Err(ApiError::bad(2, format!("{name}: must be a whole number from 1 to {most}."))),
+            },
+        }
+    };
+    let (page, size) = (number("page_number", 1, 1_000_000)?, number("page_size", 20, 500)?);
+    let results: Vec<Value> = people.iter().skip((page - 1) * size).take(size).map(user).collect();
+    Ok(ok(&json!({"results": results, "current_page": page, "total": people.len()})))
+}
+
+fn person_input(body: &Body) -> Result<PersonInput, ApiError> {
+    Ok(PersonInput {
+        username: body.text("username", 2)?,
+        email: body.text("email", 2)?,
+        first_name: body.text("first_name", 2)?,
+        last_name: body.text("last_name", 2)?,
+        role: body.role("user_role")?,
+        password: body.text("password", 2)?.map(SecretString::from),
+    })
+}
+
+fn refused(error: Error) -> ApiError {
+    match error {
+        Error::Invalid(problems) => invalid(&problems, |_| 2),
+        other => other.into(),
+    }
+}
+
+pub async fn create(api: ApiUser, body: Body) -> Answer {
+    let person = api.service.create_person(&api.actor, person_input(&body)?).await.map_err(refused)?;
+    Ok(ok(&user(&person)))
+}
+
+pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
+    let person = api.service.person(&api.actor, guid(&path, 3)?).await?;
+    Ok(ok(&user(&person)))
+}
+
+pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+    let input = PersonInput { password: None, ..person_input(&body)? };
+    let person = api.service.update_person(&api.actor, guid(&path, 3)?, input).await.map_err(refused)?;
+    Ok(ok(&user(&person)))
+}
+
+pub async fn lock(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+    let Some(Value::Bool(locked)) = body.0.get("locked") else { return Err(ApiError::bad(2, "locked: must be true or false.")) };
+    api.service.set_locked(&api.actor, guid(&path, 3)?, *locked).await.map_err(refused)?;
+    Ok(ok(&json!({})))
+}
+
+fn key(key: &ApiKey) -> Value {
+    json!({
+        "id": key.number.to_string(),
+        "name": key.name,
+        "user_role": key.role.as_str(),
+        "created_time": key.created_at.rfc3339(),
+        "active_time": key.active_at.map(Timestamp::rfc3339),
+        "expires_at": key.expires_at.map(Timestamp::rfc3339),
+    })
+}
+
+/// Whose keys: one's own; an administrator may also look.
+fn keys_of(api: &ApiUser, path: &str, look: bool) -> Result<Id<Person>, ApiError> {
+    let person: Id<Person> = guid(path, 3)?;
+    if person == api.actor.person.id || (look && access::may_manage_people(api.actor.role)) {
+        return Ok(person);
+    }
+    Err(Error::Forbidden("Keys belong to their person.").into())
+}
+
+pub async fn keys(api: ApiUser, path: web::Path<String>) -> Answer {
+    let person = keys_of(&api, &path, true)?;
+    let keys = api.service.own_keys(person).await?;
+    Ok(ok(&Value::Array(keys.iter().map(key).collect())))
+}
+
+pub async fn create_key(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+    keys_of(&api, &path, false)?;
+    let role = match body.text("user_role", 234)? {
+        None => None,
+        Some(text) => Some(Role::parse(&text).ok_or_else(|| ApiError::bad(234, "user_role: must be administrator, publisher or viewer."))?),
+    };
+    let expires_at = match body.text("expires_at", 2)? {
+        None => None,
+        Some(text) => Some(Timestamp::parse_rfc3339(&text).ok_or_else(|| ApiError::bad(2, "expires_at: must be a time such as 2026-01-31T08:00:00Z."))?),
+    };
+    let name = body.text("name", 62)?.unwrap_or_default();
+    let (made, secret) = api.service.create_key(&api.actor, &name, role, expires_at).await.map_err(|error| match error {
+        Error::Invalid(problems) => invalid(&problems, |key| if key == "name" { 62 } else { 234 }),
+        other => other.into(),
+    })?;
+    let mut answer = key(&made);
+    answer["key"] = json!(secret.expose_secret());
+    Ok(ok(&answer))
+}
+
+fn number(text: &str) -> Result<i64, ApiError> {
+    text.parse().map_err(|_| ApiError::bad(3, "The id must be a number."))
+}
+
+pub async fn get_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+    let (person, wanted) = (keys_of(&api, &path.0, true)?, number(&path.1)?);
+    let found = api.service.own_keys(person).await?.into_iter().find(|key| key.number == wanted).ok_or(Error::NotFound)?;
+    Ok(ok(&key(&found)))
+}
+
+pub async fn delete_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+    keys_of(&api, &path.0, false)?;
+    api.service.delete_key(&api.actor, number(&path.1)?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}

@@ -1,0 +1,45 @@
+//! One style sheet, one script, one icon: joined at build, named by their content, cached for a year.
+
+use crate::vault::api_key::digest;
+use actix_web::{HttpResponse, http::header, web};
+use std::sync::LazyLock;
+
+const CSS: &str = concat!(
+    include_str!("../../static/css/reset.css"),
+    include_str!("../../static/css/tokens.css"),
+    include_str!("../../static/css/base.css"),
+    include_str!("../../static/css/bar.css"),
+    include_str!("../../static/css/form.css"),
+    include_str!("../../static/css/parts.css"),
+    include_str!("../../static/css/pages.css"),
+);
+const JS: &str = include_str!("../../static/portal.js");
+const ICON: &str = include_str!("../../static/key.svg");
+
+/// The addresses of the assets.
+pub struct Assets {
+    pub css: String,
+    pub js: String,
+    pub icon: String,
+}
+
+static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
+    let name = |text: &str, ending: &str| format!("/static/{}.{ending}", &digest(text)[..16]);
+    Assets { css: name(CSS, "css"), js: name(JS, "js"), icon: name(ICON, "svg") }
+});
+
+pub fn assets() -> &'static Assets {
+    &ASSETS
+}
+
+/// `GET /static/{name}`
+pub async fn serve(path: web::Path<String>) -> HttpResponse {
+    let wanted = format!("/static/{path}");
+    let (kind, body) = match wanted {
+        wanted if wanted == ASSETS.css => ("text/css; charset=utf-8", CSS),
+        wanted if wanted == ASSETS.js => ("text/javascript; charset=utf-8", JS),
+        wanted if wanted == ASSETS.icon => ("image/svg+xml", ICON),
+        _ => return HttpResponse::NotFound().finish(),
+    };
+    HttpResponse::Ok().content_type(kind).insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable")).body(body)
+}

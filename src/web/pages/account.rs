@@ -1,0 +1,196 @@
+//! `/account`, `/account/keys`, `/account/shown/{name}`.
+
+use super::{form_status, page, page_with, problems_of};
+use crate::{
+    domain::person::Role,
+    providers::Problem,
+    web::{
+        forms::{Choice, Field, Kind, Typed, refill},
+        problems::WebError,
+        shown_once::{Shown, ShownOnce},
+        view::{Chrome, Moment},
+        visitor::{Me, Posted, see_other},
+    },
+};
+use actix_web::{
+    HttpResponse,
+    cookie::{Cookie, SameSite, time::Duration},
+    http::StatusCode,
+    web,
+};
+use askama::Template;
+use secrecy::ExposeSecret as _;
+
+struct SessionRow {
+    address: String,
+    current: bool,
+    since: Moment,
+    seen: Moment,
+}
+
+#[derive(Template)]
+#[template(path = "pages/account.html")]
+struct AccountPage {
+    chrome: Chrome,
+    errors: Vec<Problem>,
+    who: String,
+    fields: Vec<Field>,
+    sessions: Vec<SessionRow>,
+}
+
+async fn draw(me: &Me, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+    let now = me.service().now();
+    let mut fields = vec![
+        Field::new(Kind::Secret, "old_password", "Current password").autocomplete("current-password"),
+        Field::new(Kind::Secret, "new_password", "New password").hint("At least 8 characters.").autocomplete("new-password"),
+    ];
+    refill(&mut fields, None, &errors);
+    let sessions = me.service().own_sessions(&me.actor).await?;
+    let person = &me.actor.person;
+    let view = AccountPage {
+        chrome: me.visitor.chrome("", "Account"),
+        who: format!("{}, {}", person.display_name(), person.role.label().to_lowercase()),
+        fields,
+        sessions: sessions
+            .into_iter()
+            .map(|session| SessionRow {
+                current: me.actor.session == Some(session.id),
+                address: if session.address.is_empty() { "an unknown address".into() } else { session.address },
+                since: Moment::new(session.created_at, now),
+                seen: Moment::new(session.seen_at, now),
+            })
+            .collect(),
+        errors,
+    };
+    page_with(form_status(&view.errors), &view)
+}
+
+pub async fn account(me: Me) -> Result<HttpResponse, WebError> {
+    draw(&me, Vec::new()).await
+}
+
+pub async fn change_password(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    match me.service().change_password(&me.actor, typed.password("old_password"), typed.password("new_password")).await {
+        Ok(()) => Ok(me.done("/account", "Changed your password. Your other browsers are signed out.")),
+        Err(error) => draw(&me, problems_of(error)?).await,
+    }
+}
+
+pub async fn end_sessions(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
+    me.service().end_other_sessions(&me.actor).await?;
+    Ok(me.done("/account", "Signed out everywhere else."))
+}
+
+/// Remembers the colours in a cookie: a preference, no authority.
+pub async fn theme(_me: Me, Posted(typed): Posted) -> HttpResponse {
+    let theme = if typed.text("theme") == "dark" { "dark" } else { "light" };
+    let cookie = Cookie::build("theme", theme).path("/").http_only(true).same_site(SameSite::Lax).max_age(Duration::days(365)).finish();
+    let mut response = see_other("/content");
+    // A cookie of fixed words always fits into a header.
+    drop(response.add_cookie(&cookie));
+    response
+}
+
+struct KeyRow {
+    number: i64,
+    name: String,
+    role: &'static str,
+    made: Moment,
+    used: Option<Moment>,
+}
+
+#[derive(Template)]
+#[template(path = "pages/keys.html")]
+struct KeysPage {
+    chrome: Chrome,
+    errors: Vec<Problem>,
+    rows: Vec<KeyRow>,
+    fields: Vec<Field>,
+}
+
+async fn draw_keys(me: &Me, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+    let now = me.service().now();
+    let roles = Role::ALL.into_iter().filter(|role| *role <= me.actor.role).rev();
+    let mut fields = vec![
+        Field::text("name", "Name").hint("What the key is for, so that you recognise it later."),
+        Field::new(Kind::Select, "user_role", "Role").options(roles.map(|role| Choice::new(role.as_str(), role.label(), "")).collect()),
+    ];
+    refill(&mut fields, typed, &errors);
+    let rows = me
+        .service()
+        .own_keys(me.actor.person.id)
+        .await?
+        .into_iter()
+        .map(|key| KeyRow {
+            number: key.number,
+            name: key.name,
+            role: key.role.label(),
+            made: Moment::new(key.created_at, now),
+            used: key.active_at.map(|at| Moment::new(at, now)),
+        })
+        .collect();
+    let view = KeysPage { chrome: me.visitor.chrome("", "API keys"), rows, fields, errors };
+    page_with(form_status(&view.errors), &view)
+}
+
+pub async fn keys(me: Me) -> Result<HttpResponse, WebError> {
+    draw_keys(&me, None, Vec::new()).await
+}
+
+pub async fn create_key(me: Me, shown: web::Data<ShownOnce>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let role = Role::parse(typed.text("user_role"));
+    match me.service().create_key(&me.actor, typed.text("name"), role, None).await {
+        Ok((key, secret)) => Ok(see_other(&shown.keep(Shown {
+            person: me.actor.person.id,
+            title: format!("API key {}", key.name),
+            intro: "Copy the key now and keep it where the program finds it.".into(),
+            label: "API key".into(),
+            secret,
+            environment: String::new(),
+            done: "/account/keys".into(),
+        }))),
+        Err(error) => draw_keys(&me, Some(&typed), problems_of(error)?).await,
+    }
+}
+
+pub async fn delete_key(me: Me, path: web::Path<i64>, _: Posted) -> Result<HttpResponse, WebError> {
+    me.service().delete_key(&me.actor, *path).await?;
+    Ok(me.done("/account/keys", "Deleted the key. Programs that use it are refused from now on."))
+}
+
+#[derive(Template)]
+#[template(path = "pages/secret.html")]
+struct SecretPage {
+    chrome: Chrome,
+    intro: String,
+    label: String,
+    secret: Option<String>,
+    environment: String,
+    done: String,
+}
+
+/// Shows a secret once.
+pub async fn shown(me: Me, path: web::Path<String>, kept: web::Data<ShownOnce>) -> Result<HttpResponse, WebError> {
+    let view = match kept.take(&path, me.actor.person.id) {
+        Some(shown) => SecretPage {
+            chrome: me.visitor.chrome("", &shown.title),
+            intro: shown.intro.clone(),
+            label: shown.label.clone(),
+            secret: Some(shown.secret.expose_secret().to_owned()),
+            environment: shown.environment.replace("{key}", shown.secret.expose_secret()),
+            done: shown.done.clone(),
+        },
+        None => SecretPage {
+            chrome: me.visitor.chrome("", "This key is no longer visible"),
+            intro: String::new(),
+            label: String::new(),
+            secret: None,
+            environment: String::new(),
+            done: "/account/keys".into(),
+        },
+    };
+    if view.secret.is_none() {
+        return page_with(StatusCode::GONE, &view);
+    }
+    page(&view)
+}

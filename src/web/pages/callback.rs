@@ -1,0 +1,166 @@
+//! `/__oauth__/integrations/callback` and `/__oauth__/integrations/{guid}/callback`: every way an authorization can end.
+
+use super::page_with;
+use crate::{
+    domain::{addresses, attempt::Mismatch, integration::Integration, return_path::ReturnPath},
+    oauth::errors::{Class, Failure},
+    providers,
+    service::attempts::{Answer, Ending},
+    web::{
+        problems::{ProblemPage, WebError},
+        view::Link,
+        visitor::{Me, see_other},
+    },
+};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+
+pub async fn shared(me: Me, request: HttpRequest) -> Result<HttpResponse, WebError> {
+    let callback = me.service().addresses.shared_callback();
+    finish(me, &request, &callback).await
+}
+
+pub async fn own(me: Me, path: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, WebError> {
+    let callback = me.service().addresses.own_callback(super::id(&path)?);
+    finish(me, &request, &callback).await
+}
+
+fn answer(request: &HttpRequest) -> Answer {
+    let mut answer = Answer::default();
+    for (key, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
+        let place = match key.as_ref() {
+            "state" => &mut answer.state,
+            "code" => &mut answer.code,
+            "error" => &mut answer.error,
+            "error_description" => &mut answer.error_description,
+            "iss" => &mut answer.iss,
+            _ => continue,
+        };
+        // The first one counts; a repeated parameter is not ours to choose from.
+        place.get_or_insert_with(|| value.into_owned());
+    }
+    answer
+}
+
+async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpResponse, WebError> {
+    let reference = me.visitor.origin.correlation.clone();
+    match me.service().finish(&me.actor, callback, answer(request)).await? {
+        Ending::Connected { back, integration, refreshable, missing_scopes } => {
+            let names = providers::names(&integration);
+            if !missing_scopes.is_empty() {
+                return problem(
+                    &me,
+                    StatusCode::OK,
+                    "Connected, with less than was asked for",
+                    vec![format!("{} did not give: {}. Some parts of the app may not work.", names.provider, missing_scopes.join(", "))],
+                    vec![Link::new(back.as_str(), "Continue"), Link::new(addresses::reconnect(integration.id), "Review permissions")],
+                    reference,
+                );
+            }
+            if !refreshable && providers::asks_for_refresh_token(&integration) {
+                return problem(
+                    &me,
+                    StatusCode::OK,
+                    "Connected for about an hour",
+                    vec![
+                        format!("{} gave no lasting permission (no refresh token), so you are asked again when this one ends.", names.provider),
+                        "The administrator of this portal can mend that: the scope offline_access, or the provider's equivalent, must be allowed.".into(),
+                    ],
+                    vec![Link::new(back.as_str(), "Continue")],
+                    reference,
+                );
+            }
+            if back == ReturnPath::consents() {
+                me.visitor.flash(format!("Connected {}.", integration.display_name()));
+            }
+            Ok(see_other(back.as_str()))
+        }
+        Ending::OtherAccount { connection, content, back } => {
+            let content = content.map(|content| format!("&content={content}")).unwrap_or_default();
+            Ok(see_other(&format!("/consents/account?connection={connection}{content}&return={}", addresses::query(back.as_str()))))
+        }
+        Ending::AlreadyDone { back } => Ok(see_other(back.as_str())),
+        Ending::Mismatch { why, back } => mismatch(&me, why, back.as_ref(), reference),
+        Ending::Declined { back, integration } => {
+            let names = providers::names(&integration);
+            problem(
+                &me,
+                StatusCode::OK,
+                "You chose not to connect",
+                vec![format!("The app cannot show your data from {} until you do. Nothing was stored.", names.service)],
+                vec![Link::new(back.as_str(), "Try again"), Link::new("/content", "Back to Content")],
+                String::new(),
+            )
+        }
+        Ending::NeedsApproval { back, integration } => {
+            let names = providers::names(&integration);
+            let text = format!(
+                "Please approve the application {} for {} in Microsoft Entra ID (Enterprise applications → Permissions → Grant admin consent).\nI need it for {} through {}.",
+                integration.setting("client_id"),
+                names.service,
+                names.service,
+                me.service().addresses.base(),
+            );
+            page_with(
+                StatusCode::OK,
+                &ProblemPage {
+                    chrome: me.visitor.chrome("consents", "Your organisation must approve this app"),
+                    lines: vec![format!("{} lets an administrator of your organisation decide. Send them this request, then try again.", names.provider)],
+                    copy: Some(text),
+                    links: vec![Link::new(back.as_str(), "Try again"), Link::new("/content", "Back to Content")],
+                    reference,
+                },
+            )
+        }
+        Ending::Failed { failure, back, integration } => failed(&me, &failure, &back, &integration),
+    }
+}
+
+/// The provider brought no tokens: who can mend it, and how.
+pub fn failed(me: &Me, failure: &Failure, back: &ReturnPath, integration: &Integration) -> Result<HttpResponse, WebError> {
+    let names = providers::names(integration);
+    let reference = me.visitor.origin.correlation.clone();
+    let code = failure.aadsts.map(|code| format!(" (AADSTS{code})")).unwrap_or_default();
+    let retry = || vec![Link::new(back.as_str(), "Try again"), Link::new("/content", "Back to Content")];
+    match failure.class {
+        Class::Wait { .. } => problem(
+            me,
+            StatusCode::BAD_GATEWAY,
+            &format!("{} is not answering", names.provider),
+            vec![format!("{}{code} Nothing was stored. Try again in a minute.", failure.sentence)],
+            retry(),
+            reference,
+        ),
+        Class::Person(_) => problem(
+            me,
+            StatusCode::OK,
+            &format!("{} did not accept the sign-in", names.provider),
+            vec![format!("{}{code}", failure.sentence), "Start again. If it stays like this, send the reference to your administrator.".into()],
+            retry(),
+            reference,
+        ),
+        Class::Administrator => {
+            let mut lines = vec!["This integration is misconfigured. You cannot mend it; the administrator of this portal sees the reason under Integrations.".to_owned()];
+            if crate::domain::access::may_manage_integrations(me.actor.role) {
+                lines.push(format!("{}{code}", failure.sentence));
+            }
+            problem(me, StatusCode::BAD_GATEWAY, "An administrator must repair this", lines, vec![Link::new("/content", "Back to Content"), Link::new(back.as_str(), "Try again")], reference)
+        }
+    }
+}
+
+fn mismatch(me: &Me, why: Mismatch, back: Option<&ReturnPath>, reference: String) -> Result<HttpResponse, WebError> {
+    let again = back.map_or_else(|| Link::new("/content", "Go to Content"), |path| Link::new(path.as_str(), "Open the app"));
+    let (title, line) = match why {
+        Mismatch::Used => ("This sign-in link was already used", "Each link works once. Open the app to start again."),
+        Mismatch::Expired => ("This sign-in took too long", "Ten minutes have passed since it began. Open the app to start again."),
+        Mismatch::Superseded => ("The integration was changed meanwhile", "An administrator changed it while you were signing in. Open the app to start again."),
+        Mismatch::Unknown | Mismatch::Foreign | Mismatch::WrongCallback => {
+            ("This sign-in does not belong to your session", "It could not be matched to what you started here, so nothing was stored. Open the app to start again.")
+        }
+    };
+    problem(me, StatusCode::BAD_REQUEST, title, vec![line.into()], vec![again], reference)
+}
+
+fn problem(me: &Me, status: StatusCode, title: &str, lines: Vec<String>, links: Vec<Link>, reference: String) -> Result<HttpResponse, WebError> {
+    page_with(status, &ProblemPage { chrome: me.visitor.chrome("consents", title), lines, copy: None, links, reference })
+}

@@ -1,0 +1,386 @@
+//! `/consents` and below, `/connections/{guid}/disconnect`, `/__oauth__/integrations/{guid}/login`.
+
+use super::{ConfirmPage, Group, callback, id, page};
+use crate::{
+    domain::{
+        Id, access, addresses,
+        connection::{Cause, Connection, State},
+        content::Content,
+        integration::Integration,
+        return_path::ReturnPath,
+    },
+    providers,
+    service::{Error, attempts::Question, consents::Overview},
+    web::{
+        problems::{WebError, policy_with_form_target},
+        view::{Chrome, Link, Moment, Status, count, monogram},
+        visitor::{Me, Posted, see_other},
+    },
+};
+use actix_web::{HttpResponse, http::header, web};
+use askama::Template;
+use serde::Deserialize;
+
+struct Item {
+    title: String,
+    owner: String,
+    allowed: Moment,
+    used: Option<Moment>,
+    uses: String,
+    revoke: String,
+}
+
+struct Row {
+    name: String,
+    monogram: &'static str,
+    about: String,
+    state: Status,
+    items: Vec<Item>,
+    may: String,
+    scopes: String,
+    reconnect: Option<String>,
+    reconnect_label: &'static str,
+    disconnect: String,
+}
+
+#[derive(Template)]
+#[template(path = "pages/consents.html")]
+struct ListPage {
+    chrome: Chrome,
+    rows: Vec<Row>,
+}
+
+/// Why a connection needs its viewer, in words.
+pub fn cause_words(cause: Cause, provider: &str) -> String {
+    match cause {
+        Cause::Expired => format!("{provider} ended the connection"),
+        Cause::Policy => format!("{provider} asks you to sign in again: your organisation's rules want it"),
+        Cause::RotationLost => "a new key got lost on its way; sign in once more".into(),
+        Cause::RevokedByViewer => "you took it back".into(),
+        Cause::RevokedByAdministrator => "an administrator ended the connection".into(),
+    }
+}
+
+fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
+    let (connection, integration) = (&overview.connection, &overview.integration);
+    let names = providers::names(integration);
+    let account = connection.account.label.as_deref().map(|label| format!("as {label} · ")).unwrap_or_default();
+    let (state, about, reconnect) = match connection.state {
+        State::Active => {
+            let connected = connection.connected_at.relative(now);
+            let again = match connection.lapses_at {
+                _ if !connection.has_refresh_token => {
+                    let end = connection.access_expires_at.map(crate::domain::Timestamp::absolute).unwrap_or_default();
+                    format!(" · asks you again at {end}, since {} gave no lasting permission", names.provider)
+                }
+                Some(at) => format!(" · asks you again on {} at the latest, if nothing uses it", at.date()),
+                None => String::new(),
+            };
+            (Status::positive("Connected"), format!("{account}connected {connected}{again}"), None)
+        }
+        State::Unconfirmed => (
+            Status::warning("Needs you"),
+            format!("{account}another account than expected: keep it, or connect again"),
+            Some(format!("/consents/account?connection={}", connection.id)),
+        ),
+        State::NeedsLogin(cause) => (
+            Status::warning("Needs you again"),
+            format!("{account}{} on {}", cause_words(cause, &names.provider), connection.state_at.date()),
+            Some(addresses::reconnect(integration.id)),
+        ),
+    };
+    let mut may: Vec<String> = providers::capabilities(integration).iter().map(|line| line.to_lowercase()).collect();
+    if connection.has_refresh_token {
+        may.push("stay connected while you are away".into());
+    }
+    Row {
+        name: integration.display_name().to_owned(),
+        monogram: names.monogram,
+        about,
+        state,
+        items: overview
+            .consents
+            .iter()
+            .map(|granted| Item {
+                title: granted.content.display_title().to_owned(),
+                owner: granted.owner.display_name(),
+                allowed: Moment::new(granted.consent.created_at, now),
+                used: granted.consent.last_used_at.map(|at| Moment::new(at, now)),
+                uses: count(granted.consent.uses, "time", "times"),
+                revoke: addresses::revoke(granted.consent.id),
+            })
+            .collect(),
+        may: format!("May: {}", may.join(" · ")),
+        scopes: connection.scopes.clone(),
+        reconnect_label: if connection.state == State::Unconfirmed { "Decide" } else { "Reconnect" },
+        reconnect,
+        disconnect: addresses::disconnect(connection.id),
+    }
+}
+
+pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
+    let now = me.service().now();
+    let rows = me.service().consents(&me.actor).await?.iter().map(|overview| row(overview, now)).collect();
+    page(&ListPage { chrome: me.visitor.chrome("consents", "Consents"), rows })
+}
+
+#[derive(Template)]
+#[template(path = "pages/consent.html")]
+struct ConsentPage {
+    chrome: Chrome,
+    content_monogram: String,
+    monogram: &'static str,
+    why: Option<String>,
+    who: String,
+    content: String,
+    owner: String,
+    workspace: String,
+    integration: String,
+    provider_host: String,
+    account: Option<String>,
+    capabilities: Vec<String>,
+    offline: bool,
+    content_guid: String,
+    integration_guid: String,
+    back: String,
+    submit: String,
+    not_now: String,
+    several: bool,
+    step: usize,
+    steps: usize,
+    scopes: String,
+}
+
+#[derive(Deserialize)]
+pub struct Asked {
+    content: Option<String>,
+    integration: Option<String>,
+    #[serde(rename = "return")]
+    back: Option<String>,
+}
+
+pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpResponse, WebError> {
+    let back = query.back.as_deref().and_then(ReturnPath::parse);
+    if let Some(content) = query.content.as_deref().filter(|text| !text.is_empty()) {
+        let content: Id<Content> = id(content)?;
+        let back = back.or_else(|| ReturnPath::parse(&addresses::app(content))).unwrap_or_else(ReturnPath::consents);
+        return match me.service().question_for_content(&me.actor, content).await {
+            Ok(Some(question)) => draw(&me, &question, &back),
+            Ok(None) => Ok(see_other(back.as_str())),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let integration: Id<Integration> = id(query.integration.as_deref().unwrap_or(""))?;
+    if !me.service().may_connect(&me.actor, integration).await? {
+        return Err(Error::NotFound.into());
+    }
+    let question = me.service().question_for_integration(&me.actor, integration).await?;
+    draw(&me, &question, &back.unwrap_or_else(ReturnPath::consents))
+}
+
+fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpResponse, WebError> {
+    let integration = &question.integration;
+    let names = providers::names(integration);
+    let endpoints = providers::endpoints(integration).ok_or(Error::Internal)?;
+    let host = |text: &str| url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let title = match &question.content {
+        Some(asking) => format!("Let “{}” use {} as you?", asking.content.display_title(), names.service),
+        None => format!("Connect {} again?", names.service),
+    };
+    let why = match question.state {
+        Some(State::NeedsLogin(cause)) => Some(format!("You are asked again: {}.", cause_words(cause, &names.provider))),
+        _ => None,
+    };
+    let person = &me.actor.person;
+    let view = ConsentPage {
+        chrome: me.visitor.chrome("consents", &title),
+        content_monogram: question.content.as_ref().map(|asking| monogram(asking.content.display_title())).unwrap_or_default(),
+        monogram: names.monogram,
+        why,
+        who: if person.email.is_empty() { person.username.clone() } else { person.email.clone() },
+        content: question.content.as_ref().map(|asking| asking.content.display_title().to_owned()).unwrap_or_default(),
+        owner: question.content.as_ref().map(|asking| asking.owner.clone()).unwrap_or_default(),
+        workspace: host(integration.setting("workspace_url")),
+        integration: integration.display_name().to_owned(),
+        provider_host: endpoints.authorize.host_str().unwrap_or_default().to_owned(),
+        account: question.account.clone(),
+        capabilities: providers::capabilities(integration),
+        offline: providers::asks_for_refresh_token(integration),
+        content_guid: question.content.as_ref().map(|asking| asking.content.id.to_string()).unwrap_or_default(),
+        integration_guid: integration.id.to_string(),
+        back: back.as_str().to_owned(),
+        submit: if question.connected { "Allow".into() } else { format!("Continue to {}", names.provider) },
+        not_now: if question.content.is_some() { "/content".into() } else { "/consents".into() },
+        several: question.step.1 > 1,
+        step: question.step.0,
+        steps: question.step.1,
+        scopes: integration.setting("scopes").to_owned(),
+    };
+    let mut response = page(&view)?;
+    let policy = policy_with_form_target(&endpoints.authorize.origin().ascii_serialization());
+    if let Ok(value) = header::HeaderValue::from_str(&policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
+    }
+    Ok(response)
+}
+
+/// The viewer's click. With a live connection that is all; otherwise on to the identity provider.
+pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let integration: Id<Integration> = id(typed.text("integration"))?;
+    let content: Option<Id<Content>> = typed.filled("content").map(id).transpose()?;
+    let back = ReturnPath::parse(typed.text("return")).unwrap_or_else(ReturnPath::consents);
+    let service = me.service();
+    if let Some(content) = content {
+        let admission = service.admission(content, me.actor.person.id).await?;
+        let asked = admission.links.iter().any(|link| link.integration.id == integration);
+        if !access::may_open(admission.standing) || !asked {
+            return Err(Error::NotFound.into());
+        }
+        if service.allow(&me.actor, content, integration).await? {
+            return Ok(see_other(back.as_str()));
+        }
+    } else if !service.may_connect(&me.actor, integration).await? {
+        return Err(Error::NotFound.into());
+    }
+    begin(&me, integration, content, back, false).await
+}
+
+async fn begin(me: &Me, integration: Id<Integration>, content: Option<Id<Content>>, back: ReturnPath, other: bool) -> Result<HttpResponse, WebError> {
+    match me.service().begin(&me.actor, integration, content, back.clone(), other).await? {
+        Ok(address) => Ok(see_other(address.as_str())),
+        Err(failure) => {
+            let integration = me.service().question_for_integration(&me.actor, integration).await?.integration;
+            callback::failed(me, &failure, &back, &integration)
+        }
+    }
+}
+
+/// `/__oauth__/integrations/{guid}/login`: the address that clients of Connect know. Leads to our own page, where the click is.
+pub async fn login(_me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    Ok(see_other(&addresses::reconnect(id(&path)?)))
+}
+
+#[derive(Template)]
+#[template(path = "pages/other_account.html")]
+struct OtherAccountPage {
+    chrome: Chrome,
+    here: String,
+    there: String,
+    provider: String,
+    service: String,
+    connection: String,
+    content: String,
+    back: String,
+}
+
+#[derive(Deserialize)]
+pub struct Unconfirmed {
+    connection: Option<String>,
+    content: Option<String>,
+    #[serde(rename = "return")]
+    back: Option<String>,
+}
+
+pub async fn other_account_page(me: Me, query: web::Query<Unconfirmed>) -> Result<HttpResponse, WebError> {
+    let connection: Id<Connection> = id(query.connection.as_deref().unwrap_or(""))?;
+    let (connection, integration) = me.service().unconfirmed(&me.actor, connection).await?;
+    let names = providers::names(&integration);
+    let person = &me.actor.person;
+    let back = query.back.as_deref().and_then(ReturnPath::parse).unwrap_or_else(ReturnPath::consents);
+    let endpoints = providers::endpoints(&integration).ok_or(Error::Internal)?;
+    let mut response = page(&OtherAccountPage {
+        chrome: me.visitor.chrome("consents", "You connected with another account"),
+        here: if person.email.is_empty() { person.username.clone() } else { person.email.clone() },
+        there: connection.account.label.clone().unwrap_or_default(),
+        provider: names.provider,
+        service: names.service,
+        connection: connection.id.to_string(),
+        content: query.content.clone().unwrap_or_default(),
+        back: back.as_str().to_owned(),
+    })?;
+    let policy = policy_with_form_target(&endpoints.authorize.origin().ascii_serialization());
+    if let Ok(value) = header::HeaderValue::from_str(&policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
+    }
+    Ok(response)
+}
+
+pub async fn other_account(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let connection: Id<Connection> = id(typed.text("connection"))?;
+    let content: Option<Id<Content>> = typed.filled("content").map(id).transpose()?;
+    let back = ReturnPath::parse(typed.text("return")).unwrap_or_else(ReturnPath::consents);
+    let choice = typed.text("choice");
+    let decided = me.service().confirm_account(&me.actor, connection, choice == "keep", content).await?;
+    match choice {
+        "keep" => Ok(see_other(back.as_str())),
+        "other" => begin(&me, decided.integration, content, back, true).await,
+        _ => Ok(me.done("/content", "Nothing was kept of that sign-in.")),
+    }
+}
+
+pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let (granted, integration) = me.service().consent(&me.actor, id(&path)?).await?;
+    let (title, service) = (granted.content.display_title(), providers::names(&integration).service);
+    page(&ConfirmPage {
+        chrome: me.visitor.chrome("consents", &format!("Revoke {title}?")),
+        errors: Vec::new(),
+        groups: vec![
+            Group::new("What stops", &[&format!("“{title}” can no longer use {service} as you. From now on it gets no new token.")], Vec::new()),
+            Group::new(
+                "What stays",
+                &[
+                    "What it has already read stays read. A token that it holds already works until that token ends, for about an hour at most.",
+                    &format!("You stay connected to {service} for your other content. The next visit to “{title}” asks you again."),
+                ],
+                Vec::new(),
+            ),
+        ],
+        link: None,
+        action: addresses::revoke(granted.consent.id),
+        fields: Vec::new(),
+        submit: format!("Revoke {title}"),
+        cancel: "/consents".into(),
+    })
+}
+
+pub async fn revoke(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
+    let (granted, _) = me.service().revoke_consent(&me.actor, id(&path)?).await?;
+    Ok(me.done("/consents", format!("Revoked {}. It asks you again on the next visit.", granted.content.display_title())))
+}
+
+pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let overview = me.service().connection(&me.actor, id(&path)?).await?;
+    let name = overview.integration.display_name();
+    let names = providers::names(&overview.integration);
+    let titles: Vec<String> = overview.consents.iter().map(|granted| granted.content.display_title().to_owned()).collect();
+    let stops = if titles.is_empty() { "No content uses it." } else { "These can no longer act as you:" };
+    let token = match overview.connection.access_expires_at {
+        Some(end) if end > me.service().now() => format!("A token already handed out works until {}.", end.absolute()),
+        _ => "No token that was handed out is still valid.".to_owned(),
+    };
+    let microsoft = overview.integration.template == "azure";
+    let elsewhere = match (microsoft, overview.integration.setting("revocation_uri").is_empty()) {
+        (true, _) => "Microsoft keeps its own list of what you agreed to; this page cannot change it.".to_owned(),
+        (false, false) => format!("{} is told that the connection ended.", names.provider),
+        (false, true) => format!("{} keeps its own list of what you agreed to; this page cannot change it.", names.provider),
+    };
+    page(&ConfirmPage {
+        chrome: me.visitor.chrome("consents", &format!("Disconnect {name}?")),
+        errors: Vec::new(),
+        groups: vec![
+            Group::new("What stops working", &[stops], titles),
+            Group::new("What does not happen", &["Data that was already read stays where it is.", &token, &elsewhere], Vec::new()),
+        ],
+        link: microsoft.then(|| Link::new("https://myapps.microsoft.com", "Open Microsoft's list (My Apps)")),
+        action: addresses::disconnect(overview.connection.id),
+        fields: Vec::new(),
+        submit: format!("Disconnect {name}"),
+        cancel: "/consents".into(),
+    })
+}
+
+pub async fn disconnect(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
+    let overview = me.service().connection(&me.actor, id(&path)?).await?;
+    let integration = me.service().disconnect(&me.actor, overview.connection.id).await?;
+    Ok(me.done("/consents", format!("Disconnected {}. Nothing reconnects by itself.", integration.display_name())))
+}

@@ -1,0 +1,548 @@
+//! `/integrations` and below.
+
+use super::{ConfirmPage, Group, form_status, id, page, page_with, problems_of};
+use crate::{
+    domain::{
+        Id, Timestamp, access, addresses,
+        integration::{Config, Integration, SecretHealth},
+    },
+    providers::{self, Problem, Template as Kind_, azure},
+    service::{
+        Error,
+        integrations::{Impact, IntegrationInput, Updated},
+    },
+    web::{
+        forms::{Choice, Field, Kind, Typed, refill},
+        problems::WebError,
+        view::{Chrome, Link, Moment, Status, count},
+        visitor::{Me, Posted},
+    },
+};
+use actix_web::{HttpResponse, web};
+use askama::Template;
+use serde::Deserialize;
+use serde_json::Value;
+use std::time::Duration;
+
+struct Column {
+    label: &'static str,
+    href: String,
+    aria: &'static str,
+}
+
+struct Row {
+    href: String,
+    name: String,
+    description: String,
+    service: String,
+    provider: String,
+    contents: String,
+    people: String,
+    secret: Status,
+    secret_note: String,
+    changed: Moment,
+    sort: [String; 5],
+}
+
+#[derive(Template)]
+#[template(path = "pages/integrations.html")]
+struct ListPage {
+    chrome: Chrome,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+pub struct Sort {
+    sort: Option<String>,
+    order: Option<String>,
+}
+
+const COLUMNS: [(&str, &str); 5] = [("name", "Name"), ("service", "Service"), ("used", "Used by"), ("secret", "Client secret"), ("changed", "Changed")];
+const SOON: Duration = Duration::from_secs(60 * 86_400);
+
+fn must_manage(me: &Me) -> Result<(), WebError> {
+    if access::may_manage_integrations(me.actor.role) { Ok(()) } else { Err(Error::Forbidden("Only administrators manage integrations.").into()) }
+}
+
+/// The state of a client secret: what its expiry date says, else what using it showed.
+fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) {
+    let names = providers::names(integration);
+    let set = match (integration.secret_set_at, &integration.secret_set_by) {
+        (Some(at), Some(by)) => format!("set {} by {by}", at.relative(now)),
+        (Some(at), None) => format!("set {}", at.relative(now)),
+        (None, _) => String::new(),
+    };
+    match (&integration.secret_health, integration.secret_expires_at) {
+        (SecretHealth::NotNeeded, _) => (Status::neutral("Not needed"), "public client".into()),
+        (SecretHealth::Rejected { at, .. }, _) => (Status::negative(format!("Rejected by {}", names.provider)), format!("since {}", at.relative(now))),
+        (_, Some(end)) if end <= now => (Status::negative("Expired"), format!("on {}", end.date())),
+        (_, Some(end)) if end.since(now) <= SOON => {
+            let days = end.since(now).as_secs() / 86_400;
+            (Status::warning(if days == 0 { "Expires today".into() } else { format!("Expires in {}", count(i64::try_from(days).unwrap_or(0), "day", "days")) }), set)
+        }
+        (SecretHealth::Works { at }, _) => (Status::positive("Works"), format!("used {}", at.relative(now))),
+        (SecretHealth::Untried, _) => (Status::neutral("Not used yet"), set),
+    }
+}
+
+pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let (service, now) = (me.service(), me.service().now());
+    let usage = service.integration_usage().await?;
+    let mut rows: Vec<Row> = service
+        .integrations(&me.actor)
+        .await?
+        .iter()
+        .map(|integration| {
+            let used = usage.get(&integration.id).cloned().unwrap_or_default();
+            let names = providers::names(integration);
+            let (secret, secret_note) = secret_status(integration, now);
+            Row {
+                sort: [
+                    integration.display_name().to_lowercase(),
+                    names.service.to_lowercase(),
+                    format!("{:012}", used.contents),
+                    secret.word.to_lowercase(),
+                    format!("{:016}", integration.updated_at.0),
+                ],
+                href: addresses::integration(integration.id),
+                name: integration.display_name().to_owned(),
+                description: integration.description.clone().unwrap_or_default(),
+                service: names.service,
+                provider: if integration.template == "azure" { "Microsoft Entra ID".into() } else { names.provider },
+                contents: count(used.contents, "content item", "content items"),
+                people: if used.people == 0 { "nobody connected".into() } else { count(used.people, "person connected", "people connected") },
+                secret,
+                secret_note,
+                changed: Moment::new(integration.updated_at, now),
+            }
+        })
+        .collect();
+    let by = query.sort.as_deref().and_then(|wanted| COLUMNS.iter().position(|(key, _)| *key == wanted)).unwrap_or(0);
+    let descending = query.order.as_deref() == Some("desc");
+    rows.sort_by(|left, right| left.sort[by].cmp(&right.sort[by]));
+    if descending {
+        rows.reverse();
+    }
+    let columns = COLUMNS
+        .iter()
+        .enumerate()
+        .map(|(position, (key, label))| {
+            let current = position == by;
+            let turn = if current && !descending { "&order=desc" } else { "" };
+            Column {
+                label,
+                href: format!("/integrations?sort={key}{turn}"),
+                aria: match (current, descending) {
+                    (false, _) => "",
+                    (true, false) => "ascending",
+                    (true, true) => "descending",
+                },
+            }
+        })
+        .collect();
+    page(&ListPage { chrome: me.visitor.chrome("integrations", "Integrations"), columns, rows })
+}
+
+struct Tile {
+    href: String,
+    monogram: &'static str,
+    title: &'static str,
+    summary: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "pages/integration_choose.html")]
+struct ChoosePage {
+    chrome: Chrome,
+    options: Vec<Tile>,
+}
+
+#[derive(Deserialize)]
+pub struct Chosen {
+    template: Option<String>,
+}
+
+/// `/integrations/new`: first the choice of a template, then its form.
+pub async fn new_page(me: Me, query: web::Query<Chosen>) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    match query.template.as_deref().and_then(providers::template) {
+        Some(template) => draw_form(&me, Subject::New(template, Id::random()), None, Vec::new(), None),
+        None => page(&ChoosePage {
+            chrome: me.visitor.chrome("integrations", "Add integration"),
+            options: providers::TEMPLATES
+                .into_iter()
+                .map(|template| Tile {
+                    href: format!("/integrations/new?template={}", template.key),
+                    monogram: template.monogram,
+                    title: template.title,
+                    summary: template.summary,
+                })
+                .collect(),
+        }),
+    }
+}
+
+struct Ask {
+    title: String,
+    text: String,
+    items: Vec<String>,
+    label: String,
+}
+
+#[derive(Template)]
+#[template(path = "pages/integration_form.html")]
+struct FormPage {
+    chrome: Chrome,
+    summary: &'static str,
+    errors: Vec<Problem>,
+    action: String,
+    template: &'static str,
+    guid: String,
+    first_title: &'static str,
+    first_text: &'static str,
+    redirect: String,
+    own_redirect: Option<String>,
+    second_title: &'static str,
+    second_text: &'static str,
+    third_title: &'static str,
+    fields: Vec<Field>,
+    preset: Vec<Field>,
+    details_open: bool,
+    pkce: &'static str,
+    confirm: Option<Ask>,
+    submit: &'static str,
+    cancel: String,
+}
+
+enum Subject<'a> {
+    New(&'static Kind_, Id<Integration>),
+    Edit(&'static Kind_, &'a Integration),
+}
+
+/// Settings that stand in the list of fields; the others are in the details.
+fn is_main(template: &Kind_, name: &str) -> bool {
+    !(template.key == "azure" && matches!(name, "scopes" | "authority_host" | "auth_mode")) && name != "auth_type"
+}
+
+fn draw_form(me: &Me, subject: Subject<'_>, typed: Option<&Typed>, errors: Vec<Problem>, confirm: Option<Ask>) -> Result<HttpResponse, WebError> {
+    let service = me.service();
+    let (template, guid, existing) = match &subject {
+        Subject::New(template, guid) => (*template, *guid, None),
+        Subject::Edit(template, integration) => (*template, integration.id, Some(*integration)),
+    };
+    let azure_kind = template.key == "azure";
+    let mut fields = vec![
+        Field::text("name", "Name").hint("Publishers see this when they choose.").value(if existing.is_none() && azure_kind { "Azure Databricks" } else { "" }),
+        Field::new(Kind::Textarea, "description", "What is it for?").hint("One sentence for publishers."),
+    ];
+    let mut preset = Vec::new();
+    for field in template.fields {
+        let mut drawn = if field.secret {
+            let hint = match existing.and_then(|integration| integration.secret_set_at.map(|at| (integration, at))) {
+                Some((integration, at)) => format!(
+                    "Secret set {} by {}. Leave empty to keep it.",
+                    at.relative(service.now()),
+                    integration.secret_set_by.as_deref().unwrap_or("somebody")
+                ),
+                None => field.hint.to_owned(),
+            };
+            Field::new(Kind::Secret, field.name, field.label).hint(hint).mono().autocomplete("off")
+        } else {
+            Field::text(field.name, field.label).hint(field.hint).value(field.default).mono()
+        };
+        if let Some(integration) = existing.filter(|_| !field.secret) {
+            drawn.value = integration.setting(field.name).to_owned();
+        }
+        if is_main(template, field.name) { fields.push(drawn) } else { preset.push(drawn) }
+        if field.secret {
+            let expires = existing.and_then(|integration| integration.secret_expires_at).map(Timestamp::iso_date).unwrap_or_default();
+            fields.push(Field::new(Kind::Date, "secret_expires", "The secret expires on").hint("Optional. The list of integrations warns you before.").value(expires));
+        }
+    }
+    if azure_kind {
+        let options = azure::CLOUDS.iter().map(|(host, label)| Choice::new(*host, *label, *host)).collect();
+        let stored = existing.map(|integration| integration.setting("authority_host")).unwrap_or("");
+        let known = azure::CLOUDS.iter().any(|(host, _)| *host == stored);
+        preset.insert(0, Field::new(Kind::Radio, "cloud", "Cloud").options(options).value(if known { stored } else { azure::PUBLIC_CLOUD }));
+        if known && let Some(field) = preset.iter_mut().find(|field| field.name == "authority_host") {
+            field.value.clear();
+        }
+    }
+    for choice in template.choices.iter().filter(|choice| choice.values.len() > 1) {
+        let options = choice.values.iter().map(|(value, label)| Choice::new(*value, *label, "")).collect();
+        let stored = existing.and_then(|integration| integration.config.get(choice.name)).map(|value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        let field = Field::new(Kind::Radio, choice.name, choice.label).hint(choice.hint).options(options).value(stored.unwrap_or_else(|| choice.default.into()));
+        if is_main(template, choice.name) { fields.push(field) } else { preset.push(field) }
+    }
+    if let Some(integration) = existing {
+        let stored = Typed(vec![
+            ("name".into(), integration.name.clone().unwrap_or_default()),
+            ("description".into(), integration.description.clone().unwrap_or_default()),
+        ]);
+        refill(&mut fields[..2], Some(&stored), &[]);
+    }
+    refill(&mut fields, typed, &errors);
+    refill(&mut preset, typed, &errors);
+    let own = service.addresses.own_callback(guid);
+    let title = match existing {
+        Some(integration) => format!("Edit {}", integration.display_name()),
+        None => format!("Add integration: {}", if azure_kind { "Azure Databricks" } else { template.title }),
+    };
+    let view = FormPage {
+        chrome: me.visitor.chrome("integrations", &title),
+        summary: template.summary,
+        action: existing.map_or_else(|| "/integrations/new".to_owned(), |integration| format!("{}/edit", addresses::integration(integration.id))),
+        template: template.key,
+        guid: guid.to_string(),
+        first_title: if azure_kind { "Register an application in Microsoft Entra ID" } else { "Register an application at the provider" },
+        first_text: if azure_kind { "As its Web redirect URI, enter exactly:" } else { "As its redirect URI (callback address), enter exactly:" },
+        redirect: if azure_kind { service.addresses.shared_callback() } else { own.clone() },
+        own_redirect: azure_kind.then_some(own),
+        second_title: if azure_kind { "Give it the permission AzureDatabricks / user_impersonation" } else { "Allow the authorization code flow" },
+        second_text: if azure_kind {
+            "API permissions → Add a permission → APIs my organization uses → AzureDatabricks → Delegated. Then Certificates & secrets → New client secret."
+        } else {
+            "With refresh tokens, so that people are not asked every hour. PKCE (S256) is used unless you switch it off."
+        },
+        third_title: if azure_kind { "Paste what Entra ID shows you" } else { "Enter what the provider shows you" },
+        details_open: preset.iter().any(|field| field.error.is_some()) || existing.is_some_and(|integration| !integration.setting("authority_host").is_empty()),
+        pkce: if azure_kind { "always, with S256." } else { "as chosen above, with S256." },
+        fields,
+        preset,
+        confirm,
+        submit: "Save integration",
+        cancel: existing.map_or_else(|| "/integrations".to_owned(), |integration| addresses::integration(integration.id)),
+        errors,
+    };
+    let status = if view.confirm.is_some() { actix_web::http::StatusCode::UNPROCESSABLE_ENTITY } else { form_status(&view.errors) };
+    page_with(status, &view)
+}
+
+/// Typed text → service input. All problems of the form itself at once.
+fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut config = Config::new();
+    for field in template.fields.iter().filter(|field| !field.secret) {
+        match typed.get(field.name).map(str::trim) {
+            Some("") if editing => drop(config.insert(field.name.to_owned(), Value::Null)),
+            Some("") | None => {}
+            Some(text) => drop(config.insert(field.name.to_owned(), text.into())),
+        }
+    }
+    for choice in template.choices {
+        if let Some(text) = typed.filled(choice.name) {
+            config.insert(choice.name.to_owned(), text.into());
+        }
+    }
+    if template.key == "azure" {
+        // An own address wins over the cloud; the public cloud needs no setting.
+        let cloud = typed.text("cloud");
+        if typed.filled("authority_host").is_none() && !cloud.is_empty() {
+            if !azure::CLOUDS.iter().any(|(host, _)| *host == cloud) {
+                problems.push(Problem::new("cloud", "Choose one of the clouds."));
+            } else if cloud != azure::PUBLIC_CLOUD {
+                config.insert("authority_host".into(), cloud.into());
+            }
+        }
+    }
+    let name = typed.text("name").to_owned();
+    if name.is_empty() {
+        problems.push(Problem::new("name", "Enter a name. Publishers see it when they choose."));
+    }
+    let expires = match typed.text("secret_expires") {
+        "" => None,
+        text => {
+            let date = Timestamp::from_iso_date(text);
+            if date.is_none() {
+                problems.push(Problem::new("secret_expires", "Enter a date as year-month-day, such as 2027-01-31, or leave it empty."));
+            }
+            date
+        }
+    };
+    let input = IntegrationInput {
+        id: typed.text("guid").parse().ok(),
+        name: Some(name),
+        description: Some(typed.text("description").to_owned()),
+        template: Some(template.key.to_owned()),
+        config,
+        client_secret: typed.secret("client_secret"),
+        secret_expires_at: Some(expires),
+        confirmed: typed.text("confirmed") == "yes",
+    };
+    (input, problems)
+}
+
+pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let template = providers::template(typed.text("template")).ok_or(Error::NotFound)?;
+    let (input, own) = input(template, &typed, false);
+    let guid = input.id.unwrap_or_else(Id::random);
+    if !own.is_empty() {
+        // A dry run names what else is wrong; nothing is saved while our own problems stand.
+        let mut problems = own;
+        problems.extend(template.complete(&input.config, &me.service().policy).err().unwrap_or_default());
+        if input.client_secret.is_none() && typed.text("auth_mode") != "Public" {
+            problems.push(Problem::new("client_secret", "Enter the client secret."));
+        }
+        return draw_form(&me, Subject::New(template, guid), Some(&typed), problems, None);
+    }
+    match me.service().create_integration(&me.actor, input).await {
+        Ok(integration) => Ok(me.done(&addresses::integration(integration.id), format!("Saved {}. Publishers can choose it now.", integration.display_name()))),
+        Err(error) => draw_form(&me, Subject::New(template, guid), Some(&typed), problems_of(error)?, None),
+    }
+}
+
+pub async fn edit_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let template = providers::template(&integration.template).ok_or(Error::Internal)?;
+    draw_form(&me, Subject::Edit(template, &integration), None, Vec::new(), None)
+}
+
+pub async fn edit(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let guid = id(&path)?;
+    let integration = me.service().integration(&me.actor, guid).await?;
+    let template = providers::template(&integration.template).ok_or(Error::Internal)?;
+    let (input, own) = input(template, &typed, true);
+    if !own.is_empty() {
+        return draw_form(&me, Subject::Edit(template, &integration), Some(&typed), own, None);
+    }
+    match me.service().update_integration(&me.actor, guid, input).await {
+        Ok(Updated::Saved(saved)) => Ok(me.done(&addresses::integration(guid), format!("Saved {}.", saved.display_name()))),
+        Ok(Updated::NeedsConfirmation(impact)) => {
+            let ask = Ask {
+                title: format!("This signs out {}", count(impact.people.len() as i64, "person", "people")),
+                text: "Their connections were made with the old values and end. Each is asked again on the next visit. Enter the client secret again, tick the box, and save.".into(),
+                items: impact.people.iter().map(crate::domain::person::Person::display_name).collect(),
+                label: "Yes, sign them out".into(),
+            };
+            draw_form(&me, Subject::Edit(template, &integration), Some(&typed), Vec::new(), Some(ask))
+        }
+        Err(error) => draw_form(&me, Subject::Edit(template, &integration), Some(&typed), problems_of(error)?, None),
+    }
+}
+
+struct Fact {
+    label: String,
+    value: String,
+    mono: bool,
+}
+
+#[derive(Template)]
+#[template(path = "pages/integration.html")]
+struct DetailPage {
+    chrome: Chrome,
+    base: String,
+    description: String,
+    service: String,
+    secret: Status,
+    secret_note: String,
+    facts: Vec<Fact>,
+    redirect: String,
+    contents: Vec<Link>,
+    people: String,
+}
+
+pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let (service, now) = (me.service(), me.service().now());
+    let integration = service.integration(&me.actor, id(&path)?).await?;
+    let impact = service.integration_impact(&me.actor, integration.id).await?;
+    let template = providers::template(&integration.template).ok_or(Error::Internal)?;
+    let fact = |label: &str, value: String, mono: bool| Fact { label: label.into(), value, mono };
+    let mut facts = vec![fact("Template", template.title.into(), false)];
+    for field in template.fields.iter().filter(|field| !field.secret) {
+        let value = integration.setting(field.name);
+        if !value.is_empty() {
+            facts.push(fact(field.label, value.to_owned(), true));
+        }
+    }
+    if let Some(endpoints) = providers::endpoints(&integration).filter(|_| template.key == "azure") {
+        facts.push(fact("Authorization address", endpoints.authorize.to_string(), true));
+        facts.push(fact("Token address", endpoints.token.to_string(), true));
+    }
+    facts.push(fact("PKCE", if providers::uses_pkce(&integration) { "yes, S256".into() } else { "no".into() }, false));
+    facts.push(fact("Identifier", integration.id.to_string(), true));
+    facts.push(fact("Added", integration.created_at.absolute(), false));
+    facts.push(fact("Changed", integration.updated_at.absolute(), false));
+    let (secret, note) = secret_status(&integration, now);
+    let secret_note = match (&integration.secret_health, integration.secret_expires_at) {
+        (SecretHealth::Rejected { at, cause }, _) => format!("{cause} Since {}.", at.absolute()),
+        (_, Some(end)) => format!("{note}. Expires on {}.", end.date()),
+        _ => format!("{note}."),
+    };
+    page(&DetailPage {
+        chrome: me.visitor.chrome("integrations", integration.display_name()),
+        base: addresses::integration(integration.id),
+        description: integration.description.clone().unwrap_or_default(),
+        service: providers::names(&integration).service,
+        secret,
+        secret_note,
+        facts,
+        redirect: service.redirect_uri(&integration),
+        contents: impact.contents.iter().map(|item| Link::new(addresses::content_settings(item.id), item.display_title())).collect(),
+        people: match impact.people.len() {
+            0 => "Nobody is connected.".into(),
+            number => format!("{} connected.", count(number as i64, "person is", "people are")),
+        },
+    })
+}
+
+fn draw_delete(me: &Me, integration: &Integration, impact: &Impact, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+    let name = integration.display_name();
+    let service = providers::names(integration).service;
+    let mut groups = Vec::new();
+    if impact.contents.is_empty() {
+        groups.push(Group::new("", &["No content uses it."], Vec::new()));
+    } else {
+        let title = format!("{} stop working with {service}", count(impact.contents.len() as i64, "content item will", "content items will"));
+        groups.push(Group::new(&title, &[], impact.contents.iter().map(|item| item.display_title().to_owned()).collect()));
+    }
+    if !impact.people.is_empty() {
+        let title = format!("{} signed out of it", count(impact.people.len() as i64, "person is", "people are"));
+        groups.push(Group::new(&title, &["Their connections and consents are deleted. A token already handed out works until it ends, for about an hour."], impact.people.iter().map(crate::domain::person::Person::display_name).collect()));
+    }
+    let mut fields = Vec::new();
+    if !impact.people.is_empty() {
+        fields.push(Field::text("typed_name", &format!("To confirm, type {name}")));
+    }
+    refill(&mut fields, None, &errors);
+    page_with(
+        form_status(&errors),
+        &ConfirmPage {
+            chrome: me.visitor.chrome("integrations", &format!("Delete {name}?")),
+            errors,
+            groups,
+            link: None,
+            action: format!("{}/delete", addresses::integration(integration.id)),
+            fields,
+            submit: format!("Delete {name}"),
+            cancel: addresses::integration(integration.id),
+        },
+    )
+}
+
+pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let impact = me.service().integration_impact(&me.actor, integration.id).await?;
+    draw_delete(&me, &integration, &impact, Vec::new())
+}
+
+pub async fn delete(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let impact = me.service().integration_impact(&me.actor, integration.id).await?;
+    if !impact.people.is_empty() && typed.text("typed_name") != integration.display_name().trim() {
+        let problem = Problem::new("typed_name", format!("Type the name exactly: {}", integration.display_name()));
+        return draw_delete(&me, &integration, &impact, vec![problem]);
+    }
+    let gone = me.service().delete_integration(&me.actor, integration.id).await?;
+    Ok(me.done("/integrations", format!("Deleted {}.", gone.display_name())))
+}

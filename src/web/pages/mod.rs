@@ -1,0 +1,92 @@
+//! One file a group of pages; `templates/pages` mirrors them.
+
+pub mod account;
+pub mod audit;
+pub mod callback;
+pub mod consents;
+pub mod content;
+pub mod integrations;
+pub mod people;
+pub mod sign_in;
+
+use super::{
+    forms::Field,
+    problems::WebError,
+    view::{Chrome, Link},
+};
+use crate::{domain::Id, providers::Problem, service::Error};
+use actix_web::{HttpResponse, http::StatusCode};
+use askama::Template;
+
+/// Draws a page.
+pub fn page(template: &impl Template) -> Result<HttpResponse, WebError> {
+    page_with(StatusCode::OK, template)
+}
+
+pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpResponse, WebError> {
+    let html = template.render().map_err(|error| {
+        tracing::error!(reason = %error, "a template failed");
+        Error::Internal
+    })?;
+    Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").body(html))
+}
+
+/// 200 for a fresh form, 422 for one that comes back.
+fn form_status(problems: &[Problem]) -> StatusCode {
+    if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY }
+}
+
+/// What is wrong with a form, if that is what the error says.
+pub fn problems_of(error: Error) -> Result<Vec<Problem>, WebError> {
+    match error {
+        Error::Invalid(problems) => Ok(problems),
+        Error::Conflict(message) => Ok(vec![Problem::new("", message)]),
+        other => Err(other.into()),
+    }
+}
+
+/// An id in an address; anything else leads nowhere.
+pub fn id<T>(text: &str) -> Result<Id<T>, WebError> {
+    text.parse().map_err(|_| Error::NotFound.into())
+}
+
+/// A page with one form and nothing else.
+#[derive(Template)]
+#[template(path = "pages/form.html")]
+pub struct FormPage {
+    pub chrome: Chrome,
+    pub intro: String,
+    pub errors: Vec<Problem>,
+    pub fields: Vec<Field>,
+    pub action: String,
+    pub submit: String,
+    pub cancel: String,
+}
+
+/// A step that takes something away: what stops, what does not happen, one red button.
+#[derive(Template)]
+#[template(path = "pages/confirm.html")]
+pub struct ConfirmPage {
+    pub chrome: Chrome,
+    pub errors: Vec<Problem>,
+    pub groups: Vec<Group>,
+    pub link: Option<Link>,
+    pub action: String,
+    pub fields: Vec<Field>,
+    pub submit: String,
+    pub cancel: String,
+}
+
+/// A heading with sentences and a list.
+#[derive(Default)]
+pub struct Group {
+    pub title: String,
+    pub lines: Vec<String>,
+    pub items: Vec<String>,
+}
+
+impl Group {
+    pub fn new(title: &str, lines: &[&str], items: Vec<String>) -> Self {
+        Self { title: title.into(), lines: lines.iter().map(|line| (*line).to_owned()).collect(), items }
+    }
+}

@@ -1,0 +1,202 @@
+//! `/login`, `/logout`, `/setup/{token}`, `/help`.
+
+use super::{FormPage, form_status, page, page_with, problems_of};
+use crate::{
+    domain::{access, return_path::ReturnPath},
+    providers::Problem,
+    service::people::PersonInput,
+    web::{
+        forms::{Field, Kind, Typed, refill},
+        problems::{ProblemPage, WebError},
+        view::{Chrome, Link},
+        visitor::{Me, Posted, Visitor, see_other},
+    },
+};
+use actix_web::{HttpResponse, http::StatusCode, web};
+use askama::Template;
+use serde::Deserialize;
+
+#[derive(Template)]
+#[template(path = "pages/login.html")]
+struct LoginPage {
+    chrome: Chrome,
+    errors: Vec<Problem>,
+    fields: Vec<Field>,
+    next: String,
+}
+
+#[derive(Template)]
+#[template(path = "pages/help.html")]
+struct HelpPage {
+    chrome: Chrome,
+}
+
+#[derive(Deserialize)]
+pub struct Next {
+    next: Option<String>,
+}
+
+fn fields() -> Vec<Field> {
+    vec![
+        Field::text("username", "User name").autocomplete("username"),
+        Field::new(Kind::Secret, "password", "Password").autocomplete("current-password"),
+    ]
+}
+
+fn draw(visitor: &Visitor, typed: Option<&Typed>, next: &str, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+    visitor.csrf()?;
+    let mut fields = fields();
+    refill(&mut fields, typed, &errors);
+    let status = form_status(&errors);
+    page_with(status, &LoginPage { chrome: visitor.chrome("", "Sign in"), errors, fields, next: next.to_owned() })
+}
+
+fn after(next: &str) -> String {
+    ReturnPath::parse(next).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned())
+}
+
+pub async fn login_page(visitor: Visitor, query: web::Query<Next>) -> Result<HttpResponse, WebError> {
+    let next = query.next.as_deref().unwrap_or("");
+    if visitor.actor.is_some() {
+        return Ok(see_other(&after(next)));
+    }
+    draw(&visitor, None, next, Vec::new())
+}
+
+pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let next = typed.text("next").to_owned();
+    let mut problems = Vec::new();
+    if typed.text("username").is_empty() {
+        problems.push(Problem::new("username", "Enter your user name."));
+    }
+    if typed.get("password").unwrap_or("").is_empty() {
+        problems.push(Problem::new("password", "Enter your password."));
+    }
+    if !problems.is_empty() {
+        return draw(&visitor, Some(&typed), &next, problems);
+    }
+    match visitor.service.sign_in(typed.text("username"), typed.password("password"), &visitor.origin).await? {
+        Some(person) => {
+            visitor.sign_in(&person)?;
+            Ok(see_other(&after(&next)))
+        }
+        None => {
+            let problem = Problem::new("username", "User name and password do not fit together. Check both and try again.");
+            draw(&visitor, Some(&typed), &next, vec![problem])
+        }
+    }
+}
+
+pub async fn logout(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
+    me.service().record_sign_out(&me.actor).await?;
+    me.visitor.session.purge();
+    Ok(see_other("/login"))
+}
+
+/// "Not you?": ends this session and comes back as somebody else.
+pub async fn switch(me: Me) -> Result<HttpResponse, WebError> {
+    let chrome = me.visitor.chrome("", "Sign in as somebody else");
+    page(&super::ConfirmPage {
+        chrome,
+        errors: Vec::new(),
+        groups: vec![super::Group::new("", &[&format!("You are signed in as {}. Sign out, then sign in with the other account.", me.actor.person.display_name())], Vec::new())],
+        link: None,
+        action: "/logout".into(),
+        fields: Vec::new(),
+        submit: "Sign out".into(),
+        cancel: "/content".into(),
+    })
+}
+
+pub async fn help(visitor: Visitor) -> Result<HttpResponse, WebError> {
+    page(&HelpPage { chrome: visitor.chrome("", "Help") })
+}
+
+fn setup_fields() -> Vec<Field> {
+    vec![
+        Field::text("username", "User name").autocomplete("username"),
+        Field::new(Kind::Email, "email", "E-mail address").hint("As your identity provider knows you.").autocomplete("email"),
+        Field::text("first_name", "First name").autocomplete("given-name"),
+        Field::text("last_name", "Last name").autocomplete("family-name"),
+        Field::new(Kind::Secret, "password", "Password").hint("At least 8 characters.").autocomplete("new-password"),
+    ]
+}
+
+fn draw_setup(visitor: &Visitor, token: &str, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+    visitor.csrf()?;
+    let mut fields = setup_fields();
+    refill(&mut fields, typed, &errors);
+    page_with(
+        form_status(&errors),
+        &FormPage {
+            chrome: visitor.chrome("", "Set up Valetkey"),
+            intro: "You become the first administrator. This link works once.".into(),
+            errors,
+            fields,
+            action: format!("/setup/{token}"),
+            submit: "Create administrator".into(),
+            cancel: String::new(),
+        },
+    )
+}
+
+fn dead_link(visitor: &Visitor) -> Result<HttpResponse, WebError> {
+    page_with(
+        StatusCode::NOT_FOUND,
+        &ProblemPage {
+            chrome: visitor.chrome("", "This set-up link does not work"),
+            lines: vec!["It was used before, is older than a day, or a newer one was printed. Restart the server to get a new one, if nobody has an account yet.".into()],
+            copy: None,
+            links: vec![Link::new("/login", "Sign in")],
+            reference: String::new(),
+        },
+    )
+}
+
+pub async fn setup_page(visitor: Visitor, token: web::Path<String>) -> Result<HttpResponse, WebError> {
+    if !visitor.service.setup_link_is_live(&token).await? {
+        return dead_link(&visitor);
+    }
+    draw_setup(&visitor, &token, None, Vec::new())
+}
+
+pub async fn setup(visitor: Visitor, token: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let text = |name: &str| Some(typed.text(name).to_owned());
+    let input = PersonInput {
+        username: text("username"),
+        email: text("email"),
+        first_name: text("first_name"),
+        last_name: text("last_name"),
+        role: None,
+        password: Some(typed.password("password")),
+    };
+    match visitor.service.complete_setup(&token, input).await {
+        Ok(person) => {
+            visitor.sign_in(&person)?;
+            visitor.flash("Created your account. Add an integration next.");
+            Ok(see_other("/integrations"))
+        }
+        Err(crate::service::Error::NotFound) => dead_link(&visitor),
+        Err(error) => draw_setup(&visitor, &token, Some(&typed), problems_of(error)?),
+    }
+}
+
+/// `/`
+pub async fn home() -> HttpResponse {
+    see_other("/content")
+}
+
+/// `/connect/`: old dashboard links. What follows `#` never reaches a server, so a page lists where they lead.
+pub async fn old_links(me: Me) -> Result<HttpResponse, WebError> {
+    let mut links = vec![Link::new("/content", "Content"), Link::new("/consents", "Consents")];
+    if access::may_manage_integrations(me.actor.role) {
+        links.push(Link::new("/integrations", "Integrations"));
+    }
+    page(&ProblemPage {
+        chrome: me.visitor.chrome("", "This is an old dashboard address"),
+        lines: vec!["The pages have moved. Choose where you want to go.".into()],
+        copy: None,
+        links,
+        reference: String::new(),
+    })
+}

@@ -1,0 +1,257 @@
+//! Errors as pages for people and as JSON for programs; the headers that every answer carries.
+
+use super::{
+    view::{Chrome, Link},
+    visitor::{Visitor, is_navigation},
+};
+use crate::{
+    domain::{addresses, return_path::ReturnPath},
+    service,
+    vault::random,
+};
+use actix_web::{
+    Error, FromRequest as _, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
+    body::{BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+};
+use askama::Template;
+use serde_json::json;
+
+/// The page for everything that went another way than hoped.
+#[derive(Template)]
+#[template(path = "pages/problem.html")]
+pub struct ProblemPage {
+    pub chrome: Chrome,
+    pub lines: Vec<String>,
+    /// Text for somebody else, to copy.
+    pub copy: Option<String>,
+    pub links: Vec<Link>,
+    pub reference: String,
+}
+
+/// What stopped a request.
+#[derive(Debug)]
+pub enum WebError {
+    Service(service::Error),
+    /// Nobody is signed in; afterwards go on to this path.
+    SignIn(Option<ReturnPath>),
+    /// The anti-forgery token or the sender does not fit.
+    Forgery,
+    /// A status, a title and a sentence of ours.
+    Page(StatusCode, String, String),
+    TooLarge,
+}
+
+impl From<service::Error> for WebError {
+    fn from(error: service::Error) -> Self {
+        WebError::Service(error)
+    }
+}
+
+impl std::fmt::Display for WebError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("request stopped")
+    }
+}
+
+/// Travels in the response to [`finish`], which knows the request.
+#[derive(Clone)]
+struct Told {
+    title: String,
+    lines: Vec<String>,
+    code: i64,
+    sign_in: Option<Option<ReturnPath>>,
+}
+
+/// Marks an answer that comes from an app: its own policy applies, not ours.
+pub struct FromContent;
+
+impl WebError {
+    fn told(&self) -> (StatusCode, Told) {
+        let told = |status, title: &str, line: &str, code| {
+            (status, Told { title: title.into(), lines: vec![line.into()], code, sign_in: None })
+        };
+        match self {
+            WebError::Service(service::Error::NotFound) => {
+                told(StatusCode::NOT_FOUND, "Nothing here", "This address leads nowhere, or to something that you may not see.", 4)
+            }
+            WebError::Service(service::Error::Forbidden(why)) => told(StatusCode::FORBIDDEN, "Not allowed", why, 22),
+            WebError::Service(service::Error::Invalid(problems)) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Told {
+                    title: "That does not fit".into(),
+                    lines: problems.iter().map(|problem| problem.message.clone()).collect(),
+                    code: 2,
+                    sign_in: None,
+                },
+            ),
+            WebError::Service(service::Error::Conflict(why)) => told(StatusCode::CONFLICT, "That is taken", why, 26),
+            WebError::Service(service::Error::Busy) => told(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The portal is busy",
+                "The database is not answering in time. Nothing was changed. Try again in a moment; if it stays like this, tell the operator.",
+                1,
+            ),
+            WebError::Service(service::Error::Internal) => told(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong here",
+                "This is not your fault. The operator finds the reason in the log, under the reference below.",
+                1,
+            ),
+            WebError::SignIn(back) => {
+                let (status, told) = told(StatusCode::UNAUTHORIZED, "Sign in first", "Your session has ended, or you have not signed in yet.", 24);
+                (status, Told { sign_in: Some(back.clone()), ..told })
+            }
+            WebError::Forgery => told(
+                StatusCode::FORBIDDEN,
+                "This form is out of date",
+                "It was opened in another session, or sent from another site. Nothing was changed. Open the page again and repeat.",
+                92,
+            ),
+            WebError::Page(status, title, line) => told(*status, title, line, if *status == StatusCode::NOT_FOUND { 4 } else { 2 }),
+            WebError::TooLarge => told(StatusCode::PAYLOAD_TOO_LARGE, "Too much text", "A form here takes at most 64 KiB.", 2),
+        }
+    }
+}
+
+impl ResponseError for WebError {
+    fn status_code(&self) -> StatusCode {
+        self.told().0
+    }
+    fn error_response(&self) -> HttpResponse {
+        let (status, told) = self.told();
+        let mut response = HttpResponse::new(status);
+        response.extensions_mut().insert(told);
+        response
+    }
+}
+
+/// Ties a request to its log lines, its record and its error page.
+#[derive(Clone)]
+pub struct Correlation(pub String);
+
+pub fn correlation(request: &HttpRequest) -> String {
+    request.extensions().get::<Correlation>().map(|found| found.0.clone()).unwrap_or_default()
+}
+
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The policy of a page whose form leads on to one other origin (Chromium applies `form-action` to redirects, too).
+pub fn policy_with_form_target(origin: &str) -> String {
+    POLICY.replace("form-action 'self'", &format!("form-action 'self' {origin}"))
+}
+
+/// Outermost: correlation id, refused methods, error pages, security headers.
+pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
+    let given = request.headers().get("x-correlation-id").and_then(|value| value.to_str().ok());
+    let given = given.filter(|id| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+    let id = given.map_or_else(|| random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect(), str::to_owned);
+    request.extensions_mut().insert(Correlation(id.clone()));
+    let started = std::time::Instant::now();
+    let method = request.method().clone();
+    let mut response = if method == Method::TRACE || method == Method::CONNECT {
+        request.into_response(HttpResponse::MethodNotAllowed().finish())
+    } else {
+        next.call(request).await?.map_into_boxed_body()
+    };
+    let told = response.response().extensions().get::<Told>().cloned();
+    let bare = response.status() == StatusCode::NOT_FOUND && response.response().error().is_none() && told.is_none() && is_empty(&response);
+    if let Some(told) = told {
+        response = explain(response, told, &id).await;
+    } else if bare {
+        let (_, told) = WebError::Service(service::Error::NotFound).told();
+        response = explain(response, told, &id).await;
+    } else if let Some(error) = response.response().error().filter(|_| response.status().is_client_error() || response.status().is_server_error()) {
+        // An error of the framework itself: its text stays in the log.
+        tracing::debug!(reason = %error, "framework error");
+        let status = response.status();
+        let (_, told) = WebError::Page(status, "That did not work".into(), "The request could not be read.".into()).told();
+        response = explain(response, told, &id).await;
+    }
+    let from_content = response.response().extensions().get::<FromContent>().is_some();
+    let path = response.request().path();
+    if !from_content {
+        tracing::info!(correlation = %id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
+    }
+    let long_lived = path.starts_with("/static/");
+    let headers = response.headers_mut();
+    if !from_content {
+        let mut set = |name: HeaderName, value: &'static str| {
+            if !headers.contains_key(&name) {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        };
+        set(header::CONTENT_SECURITY_POLICY, POLICY);
+        set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set(header::REFERRER_POLICY, "same-origin");
+        set(header::X_FRAME_OPTIONS, "DENY");
+        set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+        set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+        if !long_lived {
+            set(header::CACHE_CONTROL, "no-store");
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(HeaderName::from_static("x-correlation-id"), value);
+    }
+    Ok(response)
+}
+
+fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {
+    use actix_web::body::BodySize;
+    matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0))
+}
+
+/// Paths carry no secrets, except these.
+fn quiet(path: &str) -> &str {
+    if path.starts_with("/setup/") {
+        "/setup/…"
+    } else if path.starts_with("/account/shown/") {
+        "/account/shown/…"
+    } else {
+        path
+    }
+}
+
+async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str) -> ServiceResponse<BoxBody> {
+    let status = response.status();
+    let (request, _) = response.into_parts();
+    let api = request.path().starts_with("/__api__");
+    let answer = if api || !is_navigation(&request) && request.method() != Method::POST {
+        let mut payload = json!({"reference": reference});
+        if let Some(back) = &told.sign_in {
+            payload["login_url"] = json!(addresses::login(back.as_ref()));
+        }
+        let text = told.lines.join(" ");
+        HttpResponse::build(status)
+            .json(json!({"code": told.code, "error": text, "error_code": told.code, "error_message": text, "payload": payload}))
+    } else if let Some(back) = &told.sign_in {
+        HttpResponse::SeeOther().insert_header((header::LOCATION, addresses::login(back.as_ref()))).finish()
+    } else {
+        let chrome = match Visitor::from_request(&request, &mut Payload::None).await {
+            Ok(visitor) => visitor.chrome("", &told.title),
+            Err(_) => Chrome::anonymous(&told.title),
+        };
+        let page = ProblemPage {
+            chrome,
+            lines: told.lines,
+            copy: None,
+            links: vec![Link::new("/content", "Go to Content")],
+            reference: reference.to_owned(),
+        };
+        match page.render() {
+            Ok(html) => HttpResponse::build(status).content_type("text/html; charset=utf-8").body(html),
+            Err(_) => HttpResponse::new(status),
+        }
+    };
+    let mut answer = answer;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    }
+    ServiceResponse::new(request, answer)
+}

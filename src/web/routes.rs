@@ -1,0 +1,130 @@
+//! THE list of addresses.
+
+use super::{
+    api, assets,
+    pages::{account, audit, callback, consents, content, integrations, people, sign_in},
+};
+use crate::proxy;
+use actix_web::web::{self, ServiceConfig, delete, get, patch, post, put};
+
+/// Pages and the OAuth flow: everything that has a browser session. The proxy stands last.
+pub fn pages(config: &mut ServiceConfig) {
+    config
+        .route("/", get().to(sign_in::home))
+        .route("/login", get().to(sign_in::login_page))
+        .route("/login", post().to(sign_in::login))
+        .route("/__login__", get().to(sign_in::login_page))
+        .route("/logout", post().to(sign_in::logout))
+        .route("/help", get().to(sign_in::help))
+        .route("/setup/{token}", get().to(sign_in::setup_page))
+        .route("/setup/{token}", post().to(sign_in::setup))
+        .route("/connect", get().to(sign_in::old_links))
+        .route("/connect/{rest:.*}", get().to(sign_in::old_links))
+        // content
+        .route("/content", get().to(content::list))
+        .route("/content/", get().to(content::list))
+        .route("/content/new", get().to(content::new_page))
+        .route("/content/new", post().to(content::create))
+        .route("/content-settings/{guid}", get().to(content::settings_page))
+        .route("/content-settings/{guid}", post().to(content::save_settings))
+        .route("/content-settings/{guid}/integration", post().to(content::save_integration))
+        .route("/content-settings/{guid}/key", post().to(content::make_key))
+        .route("/content-settings/{guid}/people", post().to(content::permit))
+        .route("/content-settings/{guid}/people/{number}/remove", post().to(content::unpermit))
+        .route("/content-settings/{guid}/delete", get().to(content::delete_page))
+        .route("/content-settings/{guid}/delete", post().to(content::delete))
+        // integrations
+        .route("/integrations", get().to(integrations::list))
+        .route("/integrations/new", get().to(integrations::new_page))
+        .route("/integrations/new", post().to(integrations::create))
+        .route("/integrations/{guid}", get().to(integrations::detail))
+        .route("/integrations/{guid}/edit", get().to(integrations::edit_page))
+        .route("/integrations/{guid}/edit", post().to(integrations::edit))
+        .route("/integrations/{guid}/delete", get().to(integrations::delete_page))
+        .route("/integrations/{guid}/delete", post().to(integrations::delete))
+        // consents
+        .route("/consents", get().to(consents::list))
+        .route("/consents/new", get().to(consents::consent_page))
+        .route("/consents/new", post().to(consents::consent))
+        .route("/consents/account", get().to(consents::other_account_page))
+        .route("/consents/account", post().to(consents::other_account))
+        .route("/consents/{guid}/revoke", get().to(consents::revoke_page))
+        .route("/consents/{guid}/revoke", post().to(consents::revoke))
+        .route("/connections/{guid}/disconnect", get().to(consents::disconnect_page))
+        .route("/connections/{guid}/disconnect", post().to(consents::disconnect))
+        // OAuth
+        .route("/__oauth__/integrations/callback", get().to(callback::shared))
+        .route("/__oauth__/integrations/{guid}/callback", get().to(callback::own))
+        .route("/__oauth__/integrations/{guid}/login", get().to(consents::login))
+        // people, record, account
+        .route("/people", get().to(people::list))
+        .route("/people/new", get().to(people::new_page))
+        .route("/people/new", post().to(people::create))
+        .route("/people/{guid}", get().to(people::detail))
+        .route("/people/{guid}", post().to(people::save))
+        .route("/people/{guid}/password", post().to(people::set_password))
+        .route("/people/{guid}/lock", post().to(people::lock))
+        .route("/audit", get().to(audit::list))
+        .route("/account", get().to(account::account))
+        .route("/account/password", post().to(account::change_password))
+        .route("/account/sessions/end", post().to(account::end_sessions))
+        .route("/account/theme", post().to(account::theme))
+        .route("/account/switch", get().to(sign_in::switch))
+        .route("/account/keys", get().to(account::keys))
+        .route("/account/keys", post().to(account::create_key))
+        .route("/account/keys/{number}/delete", post().to(account::delete_key))
+        .route("/account/shown/{name}", get().to(account::shown))
+        // apps
+        .route("/content/{guid}", web::route().to(proxy::without_slash))
+        .route("/content/{guid}/{rest:.*}", web::route().to(proxy::serve));
+}
+
+/// The interface for programs, below `/__api__`.
+pub fn programs(config: &mut ServiceConfig) {
+    config
+        .route("/server_settings", get().to(api::server::settings))
+        .route("/me", get().to(api::users::me))
+        .route("/v1/user", get().to(api::users::me))
+        .route("/v1/users", get().to(api::users::list))
+        .route("/v1/users", post().to(api::users::create))
+        .route("/v1/users/{guid}", get().to(api::users::get))
+        .route("/v1/users/{guid}", put().to(api::users::update))
+        .route("/v1/users/{guid}/lock", post().to(api::users::lock))
+        .route("/v1/users/{guid}/keys", get().to(api::users::keys))
+        .route("/v1/users/{guid}/keys", post().to(api::users::create_key))
+        .route("/v1/users/{guid}/keys/{id}", get().to(api::users::get_key))
+        .route("/v1/users/{guid}/keys/{id}", delete().to(api::users::delete_key))
+        .route("/v1/content", get().to(api::content::list))
+        .route("/v1/content", post().to(api::content::create))
+        .route("/v1/content/{guid}", get().to(api::content::get))
+        .route("/v1/content/{guid}", patch().to(api::content::update))
+        .route("/v1/content/{guid}", delete().to(api::content::delete))
+        .route("/v1/content/{guid}/permissions", get().to(api::content::permissions))
+        .route("/v1/content/{guid}/permissions", post().to(api::content::add_permission))
+        .route("/v1/content/{guid}/permissions/{id}", get().to(api::content::get_permission))
+        .route("/v1/content/{guid}/permissions/{id}", put().to(api::content::set_permission))
+        .route("/v1/content/{guid}/permissions/{id}", delete().to(api::content::delete_permission))
+        .route("/v1/content/{guid}/oauth/integrations/associations", get().to(api::content::associations))
+        .route("/v1/content/{guid}/oauth/integrations/associations", put().to(api::content::set_associations))
+        .route("/v1/oauth/integrations/credentials", post().to(api::exchange::exchange))
+        .route("/v1/oauth/integrations", get().to(api::integrations::list))
+        .route("/v1/oauth/integrations", post().to(api::integrations::create))
+        .route("/v1/oauth/integrations/{guid}", get().to(api::integrations::get))
+        .route("/v1/oauth/integrations/{guid}", patch().to(api::integrations::update))
+        .route("/v1/oauth/integrations/{guid}", delete().to(api::integrations::delete))
+        .route("/v1/oauth/integrations/{guid}/associations", get().to(api::integrations::associations))
+        .route("/v1/oauth/templates", get().to(api::integrations::templates))
+        .route("/v1/oauth/templates/{key}", get().to(api::integrations::get_template))
+        .route("/v1/oauth/sessions", get().to(api::integrations::sessions))
+        .route("/v1/oauth/sessions/{guid}", get().to(api::integrations::get_session))
+        .route("/v1/oauth/sessions/{guid}", delete().to(api::integrations::delete_session))
+        .default_service(web::route().to(api::unknown));
+}
+
+/// Answers without a session or a key.
+pub fn open(config: &mut ServiceConfig) {
+    config
+        .route("/__ping__", get().to(api::server::ping))
+        .route("/__health__", get().to(api::server::health))
+        .route("/static/{name}", get().to(assets::serve));
+}

@@ -1,0 +1,130 @@
+//! actix-session over our own database: sessions can be seen and ended, and only a hash of their key is stored.
+
+use crate::{
+    domain::Timestamp,
+    service::{Error, Service},
+    store,
+    vault::{api_key::digest, random},
+};
+use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
+use actix_web::cookie::time::Duration;
+use moka::sync::Cache;
+use std::{collections::HashMap, sync::Arc};
+
+type State = HashMap<String, String>;
+
+/// Names of the values in a session.
+pub const SESSION_ID: &str = "sid";
+pub const PERSON: &str = "person";
+pub const CSRF: &str = "csrf";
+pub const FLASH: &str = "flash";
+pub const ADDRESS: &str = "address";
+
+#[derive(Clone)]
+pub struct Sessions {
+    service: Arc<Service>,
+    cache: Cache<String, (Arc<State>, u64, Timestamp)>,
+}
+
+impl Sessions {
+    pub fn new(service: Arc<Service>) -> Self {
+        Self { service, cache: Cache::new(20_000) }
+    }
+
+    async fn write(&self, key: &str, state: &State, new: Option<&Duration>) -> Result<bool, Error> {
+        let value = |name: &str| state.get(name).and_then(|json| serde_json::from_str::<String>(json).ok());
+        let (hash, guid, person) = (digest(key), value(SESSION_ID), value(PERSON));
+        let address = value(ADDRESS).unwrap_or_default();
+        let text = serde_json::to_string(state).map_err(|_| Error::Internal)?;
+        let now = self.service.now();
+        let expires_at = new.map(|ttl| now.plus(std::time::Duration::from_secs(u64::try_from(ttl.whole_seconds()).unwrap_or(0))));
+        self.cache.invalidate(&hash);
+        self.service
+            .store
+            .write(move |db| {
+                let row = store::sessions::Row {
+                    key_hash: &hash,
+                    guid: guid.as_deref(),
+                    person: person.as_deref(),
+                    state: &text,
+                    address: &address,
+                };
+                match expires_at {
+                    Some(end) => store::sessions::insert(db, &row, now, end).map(|()| true).map_err(Error::from),
+                    None => Ok(store::sessions::update(db, &row)?),
+                }
+            })
+            .await
+    }
+}
+
+fn reason(error: &Error) -> std::io::Error {
+    std::io::Error::other(error.to_string())
+}
+
+impl SessionStore for Sessions {
+    async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
+        let hash = digest(key.as_ref());
+        let service = &self.service;
+        let (epoch, now) = (service.store.epoch(), service.now());
+        if let Some((state, at_epoch, at)) = self.cache.get(&hash)
+            && at_epoch == epoch
+            && now >= at
+            && now.since(at).as_secs() < 1
+        {
+            return Ok(Some((*state).clone()));
+        }
+        let wanted = hash.clone();
+        let loaded = service
+            .store
+            .read(move |db| Ok::<_, Error>(store::sessions::load(db, &wanted)?))
+            .await
+            .map_err(|error| LoadError::Other(reason(&error).into()))?;
+        let Some(row) = loaded.filter(|row| row.expires_at > now && row.seen_at > service.idle_since()) else { return Ok(None) };
+        if now.since(row.seen_at).as_secs() > 60 {
+            let touched = hash.clone();
+            // Not being able to write "last seen" is no reason to refuse the request.
+            let noted = service.store.note(move |db| Ok::<_, Error>(store::sessions::touch(db, &touched, now)?)).await;
+            if noted.is_err() {
+                tracing::warn!("could not note when a session was last seen");
+            }
+        }
+        let state: State = serde_json::from_str(&row.state).map_err(|error| LoadError::Deserialization(error.into()))?;
+        self.cache.insert(hash, (Arc::new(state.clone()), epoch, now));
+        Ok(Some(state))
+    }
+
+    async fn save(&self, state: State, ttl: &Duration) -> Result<SessionKey, SaveError> {
+        let key = random::token();
+        // Somebody who is not signed in needs a session for the length of a form only.
+        let short = Duration::hours(1);
+        let ttl = if state.contains_key(PERSON) { ttl } else { &short };
+        self.write(&key, &state, Some(ttl)).await.map_err(|error| SaveError::Other(reason(&error).into()))?;
+        key.try_into().map_err(|_| SaveError::Other(reason(&Error::Internal).into()))
+    }
+
+    async fn update(&self, key: SessionKey, state: State, ttl: &Duration) -> Result<SessionKey, UpdateError> {
+        let there = self.write(key.as_ref(), &state, None).await.map_err(|error| UpdateError::Other(reason(&error).into()))?;
+        if there {
+            return Ok(key);
+        }
+        // The session ended while this request ran: it stays ended, and nobody is signed in by accident.
+        let anonymous: State = state.into_iter().filter(|(name, _)| name == CSRF || name == FLASH).collect();
+        self.save(anonymous, ttl).await.map_err(|error| UpdateError::Other(std::io::Error::other(error.to_string()).into()))
+    }
+
+    async fn update_ttl(&self, _: &SessionKey, _: &Duration) -> Result<(), anyhow::Error> {
+        // The absolute end is fixed at sign-in; idleness is measured by the last request.
+        Ok(())
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
+        let hash = digest(key.as_ref());
+        self.cache.invalidate(&hash);
+        self.service
+            .store
+            .write(move |db| Ok::<_, Error>(store::sessions::delete(db, &hash)?))
+            .await
+            .map_err(|error| reason(&error).into())
+    }
+}

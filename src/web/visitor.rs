@@ -1,0 +1,218 @@
+//! Who is at the other end: a visitor, somebody signed in, a posted form.
+
+use super::{
+    assets::assets,
+    forms::Typed,
+    problems::{WebError, correlation},
+    sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID},
+    view::{Chrome, Signed},
+};
+use crate::{
+    domain::{
+        Id,
+        audit::Origin,
+        person::{Person, Role, Session as BrowserSession},
+        return_path::ReturnPath,
+    },
+    service::{Actor, Error, Service},
+    vault::random,
+};
+use actix_session::{Session, SessionExt as _};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::Method, http::StatusCode, http::header, web};
+use futures_util::{StreamExt as _, future::LocalBoxFuture};
+use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
+
+const LARGEST_FORM: usize = 64 * 1024;
+
+/// Whether a person's browser is going somewhere (and can be shown a page), rather than a script asking.
+pub fn is_navigation(request: &HttpRequest) -> bool {
+    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if request.method() != Method::GET && request.method() != Method::HEAD && request.method() != Method::POST {
+        return false;
+    }
+    if request.headers().contains_key(header::UPGRADE) {
+        return false;
+    }
+    match text("sec-fetch-mode") {
+        Some(mode) => mode == "navigate" && text("sec-fetch-dest").is_none_or(|dest| dest == "document"),
+        None => text("accept").is_some_and(|accept| accept.contains("text/html")) && text("x-requested-with").is_none(),
+    }
+}
+
+/// Where a request came from; the last hop of `X-Forwarded-For` only if the peer is a listed proxy.
+pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
+    let peer = request.peer_addr().map(|address| address.ip());
+    let forwarded = || {
+        let header = request.headers().get("x-forwarded-for")?.to_str().ok()?;
+        header.rsplit(',').map(str::trim).filter_map(|text| text.parse().ok()).find(|ip| !service.settings.trusted_proxies.contains(ip))
+    };
+    let trusted = peer.is_some_and(|ip| service.settings.trusted_proxies.contains(&ip));
+    let address = if trusted { forwarded().or(peer) } else { peer };
+    Origin { address: address.map(|ip| ip.to_string()).unwrap_or_default(), correlation: correlation(request) }
+}
+
+/// The path asked for, if it can be gone back to.
+pub fn asked_path(request: &HttpRequest) -> Option<ReturnPath> {
+    ReturnPath::parse(request.uri().path_and_query()?.as_str())
+}
+
+/// Somebody's browser, signed in or not.
+pub struct Visitor {
+    pub session: Session,
+    pub actor: Option<Actor>,
+    pub service: Arc<Service>,
+    pub origin: Origin,
+    theme: String,
+}
+
+impl Visitor {
+    async fn of(request: HttpRequest) -> Result<Self, WebError> {
+        let service = request.app_data::<web::Data<Service>>().map(|data| data.clone().into_inner()).ok_or(Error::Internal)?;
+        let session = request.get_session();
+        let origin = origin(&request, &service);
+        let actor = signed_in(&session, &service, &origin).await?;
+        let theme = request.cookie("theme").map(|cookie| cookie.value().to_owned()).filter(|theme| theme == "light" || theme == "dark");
+        Ok(Self { session, actor, service, origin, theme: theme.unwrap_or_default() })
+    }
+
+    /// This session's anti-forgery token; makes one if there is none yet.
+    pub fn csrf(&self) -> Result<String, WebError> {
+        if let Ok(Some(token)) = self.session.get::<String>(CSRF) {
+            return Ok(token);
+        }
+        let token = random::token();
+        self.session.insert(CSRF, &token).map_err(|_| Error::Internal)?;
+        Ok(token)
+    }
+
+    pub fn flash(&self, text: impl Into<String>) {
+        // A lost message is a pity, not an error.
+        drop(self.session.insert(FLASH, text.into()));
+    }
+
+    pub fn chrome(&self, area: &'static str, title: &str) -> Chrome {
+        let person = self.actor.as_ref().map(|actor| Signed {
+            name: actor.person.display_name(),
+            administrator: actor.role == Role::Administrator,
+        });
+        let flash = self.session.get::<String>(FLASH).ok().flatten();
+        if flash.is_some() {
+            self.session.remove(FLASH);
+        }
+        Chrome {
+            title: title.to_owned(),
+            area,
+            person,
+            csrf: self.session.get::<String>(CSRF).ok().flatten().unwrap_or_default(),
+            flash,
+            theme: self.theme.clone(),
+            assets: assets(),
+        }
+    }
+
+    /// Signs a person in: a new session key, a new anti-forgery token, nothing carried over.
+    pub fn sign_in(&self, person: &Person) -> Result<(), WebError> {
+        self.session.clear();
+        self.session.renew();
+        let put = |key: &str, value: String| self.session.insert(key, value).map_err(|_| WebError::from(Error::Internal));
+        put(SESSION_ID, Id::<BrowserSession>::random().to_string())?;
+        put(PERSON, person.id.to_string())?;
+        put(CSRF, random::token())?;
+        put(ADDRESS, self.origin.address.clone())
+    }
+}
+
+/// The actor of a session, if it is live.
+pub async fn signed_in(session: &Session, service: &Service, origin: &Origin) -> Result<Option<Actor>, WebError> {
+    let id = |name: &str| session.get::<String>(name).ok().flatten();
+    let Some(session_id) = id(SESSION_ID).and_then(|text| text.parse().ok()) else { return Ok(None) };
+    let Some(person) = service.session_person(session_id).await? else { return Ok(None) };
+    Ok(Some(Actor { role: person.role, person: (*person).clone(), session: Some(session_id), origin: origin.clone() }))
+}
+
+impl FromRequest for Visitor {
+    type Error = WebError;
+    type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        Box::pin(Self::of(request.clone()))
+    }
+}
+
+/// Somebody signed in. Others are sent to sign in, and on afterwards.
+pub struct Me {
+    pub visitor: Visitor,
+    pub actor: Actor,
+}
+
+impl Me {
+    async fn of(request: HttpRequest) -> Result<Self, WebError> {
+        let back = (request.method() == Method::GET).then(|| asked_path(&request)).flatten();
+        let visitor = Visitor::of(request).await?;
+        match visitor.actor.clone() {
+            Some(actor) => Ok(Self { visitor, actor }),
+            None => Err(WebError::SignIn(back)),
+        }
+    }
+    pub fn service(&self) -> &Arc<Service> {
+        &self.visitor.service
+    }
+    /// Redirects after a post, with a message.
+    pub fn done(&self, path: &str, message: impl Into<String>) -> HttpResponse {
+        self.visitor.flash(message);
+        see_other(path)
+    }
+}
+
+impl FromRequest for Me {
+    type Error = WebError;
+    type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        Box::pin(Self::of(request.clone()))
+    }
+}
+
+pub fn see_other(path: &str) -> HttpResponse {
+    HttpResponse::SeeOther().insert_header((header::LOCATION, path)).finish()
+}
+
+/// A posted form whose anti-forgery token and sender were checked.
+pub struct Posted(pub Typed);
+
+impl Posted {
+    async fn of(request: HttpRequest, mut payload: Payload) -> Result<Self, WebError> {
+        let service = request.app_data::<web::Data<Service>>().ok_or(Error::Internal)?;
+        let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let same_origin = match (text("sec-fetch-site"), text("origin")) {
+            (Some(site), _) => site == "same-origin",
+            (None, Some(origin)) => origin == service.settings.public_url.origin().ascii_serialization(),
+            (None, None) => true,
+        };
+        if !same_origin {
+            return Err(WebError::Forgery);
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| WebError::Page(StatusCode::BAD_REQUEST, "The form broke off".into(), "Send it again.".into()))?;
+            if body.len() + chunk.len() > LARGEST_FORM {
+                return Err(WebError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let typed = Typed::parse(&body);
+        let expected = request.get_session().get::<String>(CSRF).ok().flatten().unwrap_or_default();
+        let given = typed.get("csrf").unwrap_or("");
+        if expected.is_empty() || !bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
+            return Err(WebError::Forgery);
+        }
+        Ok(Self(typed))
+    }
+}
+
+impl FromRequest for Posted {
+    type Error = WebError;
+    type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        Box::pin(Self::of(request.clone(), payload.take()))
+    }
+}
