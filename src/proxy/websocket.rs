@@ -100,7 +100,7 @@ pub(super) async fn tunnel(
             }
         }
         // Ends the other direction, too; whoever is gone does not hear it.
-        drop(end.send(true));
+        let _ = end.send(true);
         drop(to_app.shutdown().await);
     });
     let body = stream::unfold((from_app, ended, Some(early)), |(mut reader, mut ended, early)| async move {
