@@ -37,6 +37,8 @@ pub struct Registration {
     pub client_secret: Option<SecretString>,
     pub authentication: ClientAuthentication,
     pub scopes: Vec<String>,
+    /// See [`crate::providers::Template::names_scopes_at_refresh`].
+    pub names_scopes_at_refresh: bool,
 }
 
 /// What an authorization request carries beside the registration.
@@ -112,13 +114,13 @@ impl Registration {
         request.request_async(http).await.map_err(Failure::from)
     }
 
-    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the stored scopes and nothing more.
+    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the granted scopes and nothing more.
     pub async fn refresh(&self, http: &http::ProviderHttp, token: SecretString) -> Result<TokenAnswer, Failure> {
         let client = self.client()?;
         let token = RefreshToken::new(token.expose_secret().to_owned());
         client
             .exchange_refresh_token(&token)
-            .add_scopes(self.scopes.iter().cloned().map(Scope::new))
+            .add_scopes(self.scopes.iter().filter(|_| self.names_scopes_at_refresh).cloned().map(Scope::new))
             .request_async(http)
             .await
             .map_err(Failure::from)

@@ -21,6 +21,7 @@ pub static TEMPLATE: Template = Template {
     summary: "Signs people in with Microsoft Entra ID, so that content queries Databricks as the person who looks at it.",
     monogram: "DB",
     rotation: Rotation::KeepsOld,
+    names_scopes_at_refresh: true,
     lapses_after_days: Some(90),
     fields: &[
         Field {

@@ -21,6 +21,7 @@ pub static TEMPLATE: Template = Template {
     summary: "Any service with an OAuth 2.0 server: you type its addresses.",
     monogram: "O2",
     rotation: Rotation::SingleUse,
+    names_scopes_at_refresh: false,
     lapses_after_days: None,
     fields: &[
         Field {

@@ -69,6 +69,9 @@ pub struct Template {
     pub fields: &'static [Field],
     pub choices: &'static [Choice],
     pub rotation: Rotation,
+    /// Whether refresh requests name the scopes. Without them the granted ones stay (RFC 6749 section 6); servers that
+    /// granted less than was asked refuse the whole list. Microsoft wants it.
+    pub names_scopes_at_refresh: bool,
     /// Days until the provider asks for the person again if the connection is not used, where that is known.
     pub lapses_after_days: Option<u64>,
     endpoints: fn(&Config) -> Option<Endpoints>,

@@ -77,6 +77,7 @@ impl Service {
             client_secret,
             authentication: providers::client_authentication(integration),
             scopes: integration.scopes().into_iter().map(str::to_owned).collect(),
+            names_scopes_at_refresh: providers::template(&integration.template).is_some_and(|template| template.names_scopes_at_refresh),
         })
     }
 

@@ -166,7 +166,7 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     } else if bare {
         let (_, told) = WebError::Service(service::Error::NotFound).told();
         response = explain(response, told, &id).await;
-    } else if let Some(error) = response.response().error().filter(|_| response.status().is_client_error() || response.status().is_server_error()) {
+    } else if let Some(error) = response.response().error().filter(|error| error.as_error::<super::api::ApiError>().is_none()) {
         // An error of the framework itself: its text stays in the log.
         tracing::debug!(reason = %error, "framework error");
         let status = response.status();
