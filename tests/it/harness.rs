@@ -1,0 +1,286 @@
+//! Starts a whole demo for one test, speaks HTTP to it as browsers and programs do, and checks itself at the end.
+
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use valetkey::{
+    app::SystemClock,
+    demo::{self, Demo, PASSWORD, provider::Provider},
+    domain::{Timestamp, time::Clock},
+};
+
+/// The wall clock, moved by the test.
+#[derive(Default)]
+pub struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 + self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A portal of one test's own.
+pub struct World {
+    pub portal: String,
+    pub provider: Arc<Provider>,
+    pub summary: Value,
+    pub data_dir: PathBuf,
+    clock: Arc<TestClock>,
+    handle: actix_web::dev::ServerHandle,
+    serving: tokio::task::JoinHandle<Result<(), String>>,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let clock = Arc::new(TestClock::default());
+        let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
+        let options = demo::Options { listen: "127.0.0.1:0".parse().expect("an address"), data_dir: data_dir.clone() };
+        let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>).await.expect("the demo starts");
+        let (portal, provider, summary) = (demo.service.addresses.base().to_owned(), Arc::clone(&demo.provider), demo.summary());
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let serving = tokio::spawn(demo.serve(move |handle| drop(send.send(handle))));
+        let handle = receive.await.expect("the portal serves");
+        Self { portal, provider, summary, data_dir, clock, handle, serving }
+    }
+
+    /// Moves the clock of portal and provider forward.
+    pub fn pass(&self, time: Duration) {
+        self.clock.0.fetch_add(i64::try_from(time.as_millis()).expect("a short time"), Ordering::SeqCst);
+    }
+
+    pub fn key(&self, name: &str) -> String {
+        let accounts = self.summary["accounts"].as_array().expect("accounts");
+        let account = accounts.iter().find(|account| account["username"] == name).expect("an account");
+        account["api_key"].as_str().expect("a key").to_owned()
+    }
+
+    pub fn content(&self, position: usize) -> String {
+        self.summary["content"][position]["guid"].as_str().expect("a guid").to_owned()
+    }
+
+    pub fn integration(&self) -> String {
+        self.summary["integrations"][0]["guid"].as_str().expect("a guid").to_owned()
+    }
+
+    pub async fn api(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
+        let key = format!("Key {key}");
+        let headers: &[(&str, &str)] = if key.len() > 4 { &[("authorization", &key)] } else { &[] };
+        Browser::new(&self.portal).send(method, &format!("/__api__/{path}"), headers, Some(body.to_owned())).await
+    }
+
+    pub async fn exchange(&self, key: &str, token: &str) -> Answer {
+        self.exchange_form(
+            key,
+            &[
+                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                ("subject_token_type", "urn:posit:connect:user-session-token"),
+                ("subject_token", token),
+            ],
+        )
+        .await
+    }
+
+    pub async fn exchange_form(&self, key: &str, pairs: &[(&str, &str)]) -> Answer {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        self.api(key, "POST", "v1/oauth/integrations/credentials", &body).await
+    }
+
+    /// A viewer who has consented to the first content item, with the token that its app saw.
+    pub async fn connected(&self, name: &str) -> (Browser, String) {
+        let mut browser = Browser::new(&self.portal);
+        browser.sign_in(name).await;
+        let page = browser.open(&format!("/content/{}/", self.content(0)), name).await;
+        assert!(page.body.contains(&format!("{name}@example.org")), "{}", page.body);
+        let token = self.token(&browser, &self.content(0)).await;
+        (browser, token)
+    }
+
+    /// The session token that the proxy gives an app: seen by an app of the test's own.
+    pub async fn token(&self, browser: &Browser, content: &str) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let upstream = format!("http://{}", listener.local_addr().expect("an address"));
+        let before = self.api(&self.key("ada"), "GET", &format!("v1/content/{content}"), "").await.json()["upstream_url"].clone();
+        let patched = self.api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": upstream}).to_string()).await;
+        assert_eq!(patched.status, 200, "{}", patched.body);
+        let app = tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let (mut socket, _) = listener.accept().await.expect("a request");
+            let mut head = vec![0; 65536];
+            let read = socket.read(&mut head).await.expect("a head");
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await.expect("an answer");
+            String::from_utf8_lossy(&head[..read]).into_owned()
+        });
+        let page = browser.clone_cookies().send("GET", &format!("/content/{content}/"), &[], None).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let head = app.await.expect("the app");
+        self.api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": before}).to_string()).await;
+        let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("posit-connect-user-session-token:")).expect("the header");
+        line.split_once(':').expect("a value").1.trim().to_owned()
+    }
+
+    /// Stops the portal as a signal would.
+    pub async fn stop(self) {
+        self.handle.stop(true).await;
+        self.serving.await.expect("no panic").expect("a clean end");
+        drop(std::fs::remove_dir_all(&self.data_dir));
+    }
+}
+
+/// An answer with its body read.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub url: String,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.body))
+    }
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+}
+
+/// A browser without script: cookies for each origin, redirects, forms.
+pub struct Browser {
+    base: String,
+    http: reqwest::Client,
+    cookies: Mutex<BTreeMap<(String, String), String>>,
+}
+
+impl Browser {
+    pub fn new(base: &str) -> Self {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().expect("a client");
+        Self { base: base.to_owned(), http, cookies: Mutex::default() }
+    }
+
+    pub fn clone_cookies(&self) -> Self {
+        let copy = Self::new(&self.base);
+        *copy.cookies.lock().expect("cookies") = self.cookies.lock().expect("cookies").clone();
+        copy
+    }
+
+    /// One request, no redirect followed.
+    pub async fn send(&self, method: &str, address: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
+        let url = if address.starts_with("http") { address.to_owned() } else { format!("{}{address}", self.base) };
+        let origin = url::Url::parse(&url).expect("an address").origin().ascii_serialization();
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.http.request(method, &url);
+        let cookies: Vec<String> =
+            self.cookies.lock().expect("cookies").iter().filter(|((of, _), _)| *of == origin).map(|((_, name), value)| format!("{name}={value}")).collect();
+        if !cookies.is_empty() {
+            request = request.header("cookie", cookies.join("; "));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        }
+        let response = request.send().await.expect("an answer");
+        for cookie in response.headers().get_all("set-cookie") {
+            let pair = cookie.to_str().expect("text").split(';').next().unwrap_or("").to_owned();
+            if let Some((name, value)) = pair.split_once('=') {
+                self.cookies.lock().expect("cookies").insert((origin.clone(), name.to_owned()), value.to_owned());
+            }
+        }
+        Answer { status: response.status().as_u16(), url, headers: response.headers().clone(), body: response.text().await.unwrap_or_default() }
+    }
+
+    /// Goes to an address as a person does, following redirects.
+    pub async fn get(&self, address: &str) -> Answer {
+        let answer = self.send("GET", address, &[("accept", "text/html")], None).await;
+        self.follow(answer).await
+    }
+
+    pub async fn follow(&self, mut answer: Answer) -> Answer {
+        for _ in 0..10 {
+            if !(300..400).contains(&answer.status) {
+                break;
+            }
+            let next = url::Url::parse(&answer.url).expect("an address").join(answer.header("location")).expect("a location");
+            answer = self.send("GET", next.as_str(), &[("accept", "text/html")], None).await;
+        }
+        answer
+    }
+
+    /// Sends a form of a page with its hidden fields, redirects not followed.
+    pub async fn submit(&self, page: &Answer, action_part: &str, values: &[(&str, &str)]) -> Answer {
+        let form = page
+            .body
+            .split("<form ")
+            .skip(1)
+            .map(|form| form.split("</form>").next().unwrap_or(""))
+            .find(|form| attribute(form, "action").contains(action_part) && !attribute(form, "action").ends_with("/theme"))
+            .unwrap_or_else(|| panic!("no form {action_part} in {} {}", page.status, page.body));
+        let mut pairs: Vec<(String, String)> = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        for input in form.split("<input ").skip(1).filter(|input| input.starts_with("type=\"hidden\"")) {
+            let name = attribute(input, "name");
+            if !pairs.iter().any(|(known, _)| *known == name) {
+                pairs.push((name, attribute(input, "value")));
+            }
+        }
+        let action = url::Url::parse(&page.url).expect("an address").join(&attribute(form, "action")).expect("an action");
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
+        self.send("POST", action.as_str(), &[("accept", "text/html")], Some(body)).await
+    }
+
+    pub async fn sign_in(&mut self, name: &str) {
+        let page = self.get("/login").await;
+        let answer = self.submit(&page, "/login", &[("username", name), ("password", PASSWORD)]).await;
+        assert_eq!(answer.status, 303, "{}", answer.body);
+    }
+
+    /// Opens content, agreeing to whatever is asked on the way, as `account` at the identity provider.
+    pub async fn open(&self, address: &str, account: &str) -> Answer {
+        let mut page = self.get(address).await;
+        for _ in 0..8 {
+            page = if page.url.contains("/consents/new") {
+                let answer = self.submit(&page, "/consents/new", &[]).await;
+                self.follow(answer).await
+            } else if page.body.contains("id=\"signin\"") {
+                let answer = self.submit(&page, "signin", &[("username", account), ("password", PASSWORD)]).await;
+                self.follow(answer).await
+            } else if page.body.contains("id=\"accept\"") {
+                let answer = self.submit(&page, "consent", &[("choice", "accept")]).await;
+                self.follow(answer).await
+            } else {
+                return page;
+            };
+        }
+        page
+    }
+
+    /// Goes on our consent page and signs in at the provider; stops at the answer that would go back to the portal.
+    pub async fn up_to_callback(&self, address: &str, account: &str) -> String {
+        let page = self.get(address).await;
+        let answer = self.submit(&page, "/consents/new", &[]).await;
+        let mut answer = self.send("GET", answer.header("location"), &[("accept", "text/html")], None).await;
+        for (marker, form, values) in [
+            ("id=\"signin\"", "signin", vec![("username", account), ("password", PASSWORD)]),
+            ("id=\"accept\"", "consent", vec![("choice", "accept")]),
+        ] {
+            if answer.body.contains(marker) {
+                answer = self.submit(&answer, form, &values).await;
+            }
+        }
+        answer.header("location").to_owned()
+    }
+}
+
+fn attribute(text: &str, name: &str) -> String {
+    let start = format!("{name}=\"");
+    let value = text.split(&start).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("");
+    value.replace("&#38;", "&").replace("&amp;", "&").replace("&#34;", "\"").replace("&#39;", "'").replace("&#60;", "<").replace("&#62;", ">")
+}

@@ -1,0 +1,9 @@
+//! Black-box tests against the portal on a real port, with the demo's identity provider, workspace and app beside it.
+
+mod api;
+mod callback;
+mod exchange;
+mod forms;
+mod harness;
+mod proxy;
+mod secrets;
