@@ -32,6 +32,7 @@ pub struct World {
     pub provider: Arc<Provider>,
     pub summary: Value,
     pub data_dir: PathBuf,
+    http: reqwest::Client,
     clock: Arc<TestClock>,
     handle: actix_web::dev::ServerHandle,
     serving: tokio::task::JoinHandle<Result<(), String>>,
@@ -48,7 +49,7 @@ impl World {
         let (send, receive) = tokio::sync::oneshot::channel();
         let serving = tokio::spawn(demo.serve(move |handle| drop(send.send(handle))));
         let handle = receive.await.expect("the portal serves");
-        Self { portal, provider, summary, data_dir, clock, handle, serving }
+        Self { http: client(), portal, provider, summary, data_dir, clock, handle, serving }
     }
 
     /// Moves the clock of portal and provider forward.
@@ -73,7 +74,8 @@ impl World {
     pub async fn api(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
         let key = format!("Key {key}");
         let headers: &[(&str, &str)] = if key.len() > 4 { &[("authorization", &key)] } else { &[] };
-        Browser::new(&self.portal).send(method, &format!("/__api__/{path}"), headers, Some(body.to_owned())).await
+        let program = Browser { base: self.portal.clone(), http: self.http.clone(), cookies: Mutex::default() };
+        program.send(method, &format!("/__api__/{path}"), headers, Some(body.to_owned())).await
     }
 
     pub async fn exchange(&self, key: &str, token: &str) -> Answer {
@@ -161,8 +163,7 @@ pub struct Browser {
 
 impl Browser {
     pub fn new(base: &str) -> Self {
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().expect("a client");
-        Self { base: base.to_owned(), http, cookies: Mutex::default() }
+        Self { base: base.to_owned(), http: client(), cookies: Mutex::default() }
     }
 
     pub fn clone_cookies(&self) -> Self {
@@ -222,7 +223,7 @@ impl Browser {
             .split("<form ")
             .skip(1)
             .map(|form| form.split("</form>").next().unwrap_or(""))
-            .find(|form| attribute(form, "action").contains(action_part) && !attribute(form, "action").ends_with("/theme"))
+            .find(|form| attribute(form, "action").ends_with(action_part))
             .unwrap_or_else(|| panic!("no form {action_part} in {} {}", page.status, page.body));
         let mut pairs: Vec<(String, String)> = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         for input in form.split("<input ").skip(1).filter(|input| input.starts_with("type=\"hidden\"")) {
@@ -277,6 +278,10 @@ impl Browser {
         }
         answer.header("location").to_owned()
     }
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().expect("a client")
 }
 
 fn attribute(text: &str, name: &str) -> String {
