@@ -63,7 +63,10 @@ async fn check_keyring(store: &Store, vault: &Vault) -> Result<(), String> {
     let place = Place { table: "meta", column: "value", row: KEY_CHECK };
     let kept = store.read(|db| Ok::<_, Error>(Store::meta(db, KEY_CHECK)?)).await.map_err(|error| error.to_string())?;
     match kept {
-        Some(text) => vault.open(place, &Sealed(text)).map(drop).map_err(|error| format!("the keyring does not fit this database: {error}. Nothing was changed.")),
+        Some(text) => vault
+            .open(place, &Sealed(text))
+            .map(drop)
+            .map_err(|error| format!("the keyring does not fit this database: {error}. Nothing was changed.")),
         None => {
             let sealed = vault.seal(place, &"valetkey".into()).map_err(|error| error.to_string())?;
             store.note(move |db| Ok::<_, Error>(Store::set_meta(db, KEY_CHECK, &sealed.0)?)).await.map_err(|error| error.to_string())
@@ -109,6 +112,7 @@ impl App {
                 .app_data(data.clone())
                 .app_data(shown.clone())
                 .app_data(web::Data::new(Upstreams::new()))
+                .configure(routes::hot)
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
                 .configure(routes::pages)

@@ -35,7 +35,8 @@ pub async fn run(command: Admin) -> Result<(), String> {
     let Admin::Create { name, password_stdin: _, api_key, email, common } = command;
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
     let password = read_secret_line().map_err(|error| format!("cannot read the password: {error}"))?;
-    let input = PersonInput { username: Some(name), email, role: Some(Role::Administrator), password: Some(password), ..PersonInput::default() };
+    let input =
+        PersonInput { username: Some(name), email, role: Some(Role::Administrator), password: Some(password), ..PersonInput::default() };
     let person = service.insert_person(input, None).await.map_err(explain)?;
     eprintln!("Created administrator {}.", person.username);
     if api_key {
@@ -49,7 +50,9 @@ pub async fn run(command: Admin) -> Result<(), String> {
 
 fn explain(error: Error) -> String {
     match error {
-        Error::Invalid(problems) => problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>().join("\n"),
+        Error::Invalid(problems) => {
+            problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>().join("\n")
+        }
         other => other.to_string(),
     }
 }

@@ -127,7 +127,8 @@ impl File {
             session_idle: Duration::from_secs(60 * within("session_idle_minutes", self.session_idle_minutes, 480, 43_200)?),
             session_lifetime: Duration::from_secs(3600 * within("session_lifetime_hours", self.session_lifetime_hours, 168, 8760)?),
             session_token_lifetime: Duration::from_secs(60 * within("session_token_minutes", self.session_token_minutes, 60, 1440)?),
-            workers: usize::try_from(within("workers", self.workers.and_then(|count| count.try_into().ok()), cores as u64, 256)?).unwrap_or(cores),
+            workers: usize::try_from(within("workers", self.workers.and_then(|count| count.try_into().ok()), cores as u64, 256)?)
+                .unwrap_or(cores),
             log: self.log.unwrap_or_else(|| "info".into()),
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -135,7 +136,8 @@ impl File {
 }
 
 fn check_public_url(text: &str) -> Result<Url, Problem> {
-    let url = Url::parse(text).map_err(|_| Problem(format!("public_url must be an address such as https://portal.example.org, not {text:?}")))?;
+    let url =
+        Url::parse(text).map_err(|_| Problem(format!("public_url must be an address such as https://portal.example.org, not {text:?}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(Problem(format!("public_url must start with https:// and name a host, not {text:?}")));
     }
@@ -175,7 +177,8 @@ mod tests {
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Problem> {
         let dir = std::env::temp_dir().join(format!("valetkey-config-{}", uuid::Uuid::new_v4()));
         std::fs::write(&dir, text).unwrap();
-        let result = Settings::load(Some(&dir), &|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()));
+        let result =
+            Settings::load(Some(&dir), &|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()));
         std::fs::remove_file(&dir).unwrap();
         result
     }
@@ -189,7 +192,14 @@ mod tests {
     }
     #[test]
     fn wrong_settings_say_what_is_wrong() {
-        for (text, word) in [("lissten = 'x'", "lissten"), ("listen = 'x'", "listen"), ("public_url = 'ftp://x'", "public_url"), ("public_url = 'https://x/y'", "public_url"), ("workers = 0", "workers"), ("trusted_proxies = ['x']", "trusted_proxies")] {
+        for (text, word) in [
+            ("lissten = 'x'", "lissten"),
+            ("listen = 'x'", "listen"),
+            ("public_url = 'ftp://x'", "public_url"),
+            ("public_url = 'https://x/y'", "public_url"),
+            ("workers = 0", "workers"),
+            ("trusted_proxies = ['x']", "trusted_proxies"),
+        ] {
             let problem = load(text, &[]).unwrap_err().to_string();
             assert!(problem.contains(word), "{problem}");
         }

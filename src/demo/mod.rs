@@ -116,7 +116,17 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         sample::serve(sample, sample_socket)?,
     ];
     let (accounts, contents, integration) = seeded;
-    Ok(Demo { app: App::new(Arc::clone(&service), portal), service, provider, provider_url, workspace_url, others, accounts, contents, integration })
+    Ok(Demo {
+        app: App::new(Arc::clone(&service), portal),
+        service,
+        provider,
+        provider_url,
+        workspace_url,
+        others,
+        accounts,
+        contents,
+        integration,
+    })
 }
 
 type Seeded = (Vec<Account>, Vec<(String, String)>, (String, String));
@@ -177,10 +187,12 @@ async fn seed(
         .await
         .map_err(fail)?;
     let mut contents = Vec::new();
-    for (position, (name, title, description)) in
-        [("sales-dashboard", "Sales dashboard", "Who am I at Databricks, and which rows are mine?"), ("churn-explorer", "Churn explorer", "The same app, waiting for its publisher to pick an integration.")]
-            .into_iter()
-            .enumerate()
+    for (position, (name, title, description)) in [
+        ("sales-dashboard", "Sales dashboard", "Who am I at Databricks, and which rows are mine?"),
+        ("churn-explorer", "Churn explorer", "The same app, waiting for its publisher to pick an integration."),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let seen = service
             .create_content(

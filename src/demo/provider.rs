@@ -52,7 +52,15 @@ pub struct Faults {
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { token_seconds: 3599, status: None, error: None, delay: Duration::ZERO, no_refresh_token: false, single_use: false, body: None }
+        Self {
+            token_seconds: 3599,
+            status: None,
+            error: None,
+            delay: Duration::ZERO,
+            no_refresh_token: false,
+            single_use: false,
+            body: None,
+        }
     }
 }
 
@@ -197,7 +205,9 @@ impl Provider {
 
     fn tokens(&self, upn: &str, scope: &str, family: &str) -> HttpResponse {
         let mut state = self.lock();
-        let Some(person) = state.people.iter().find(|person| person.upn == upn) else { return entra_error("invalid_grant", 50034, "no such user") };
+        let Some(person) = state.people.iter().find(|person| person.upn == upn) else {
+            return entra_error("invalid_grant", 50034, "no such user");
+        };
         let now = self.seconds();
         let lifetime = state.faults.token_seconds;
         let claims = Claims {
@@ -246,7 +256,14 @@ fn draw(page: &Page) -> HttpResponse {
 }
 
 fn own_page(code: u64, text: &str) -> HttpResponse {
-    let page = Page { title: "Sorry, we could not sign you in".into(), lines: vec![format!("AADSTS{code}: {text}")], wrong: None, request: String::new(), sign_in: None, consent: false };
+    let page = Page {
+        title: "Sorry, we could not sign you in".into(),
+        lines: vec![format!("AADSTS{code}: {text}")],
+        wrong: None,
+        request: String::new(),
+        sign_in: None,
+        consent: false,
+    };
     draw(&page)
 }
 
@@ -289,7 +306,8 @@ async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: we
         return back(&asked, &[("error", "invalid_scope"), ("error_description", "AADSTS70011: The scope is not valid.")]);
     }
     let signed_in = request.cookie("ESTSDEMO").and_then(|cookie| provider.lock().sessions.get(cookie.value()).cloned());
-    let known = signed_in.filter(|upn| text("prompt") != "select_account" && (asked.hint.is_empty() || asked.hint.eq_ignore_ascii_case(upn)));
+    let known =
+        signed_in.filter(|upn| text("prompt") != "select_account" && (asked.hint.is_empty() || asked.hint.eq_ignore_ascii_case(upn)));
     let id = random::token();
     let hint = if text("prompt") == "select_account" { String::new() } else { asked.hint.clone() };
     provider.lock().asked.insert(id.clone(), Asked { person: known.clone(), ..asked });
@@ -313,7 +331,9 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
         let upn = state
             .people
             .iter()
-            .find(|person| (person.upn.eq_ignore_ascii_case(name) || person.upn.split('@').next() == Some(name)) && person.password == form.password)
+            .find(|person| {
+                (person.upn.eq_ignore_ascii_case(name) || person.upn.split('@').next() == Some(name)) && person.password == form.password
+            })
             .map(|person| person.upn.clone());
         let Some(asked) = state.asked.get_mut(&form.request) else { return own_page(54005, "This request was used before.") };
         if let Some(upn) = &upn {
@@ -375,7 +395,14 @@ struct Consent {
 async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> HttpResponse {
     if form.choice != "accept" {
         let Some(asked) = provider.lock().asked.remove(&form.request) else { return own_page(54005, "This request was used before.") };
-        return back(&asked, &[("error", "access_denied"), ("error_subcode", "cancel"), ("error_description", "AADSTS65004: User declined to consent to access the app.")]);
+        return back(
+            &asked,
+            &[
+                ("error", "access_denied"),
+                ("error_subcode", "cancel"),
+                ("error_description", "AADSTS65004: User declined to consent to access the app."),
+            ],
+        );
     }
     {
         let mut state = provider.lock();
@@ -400,7 +427,9 @@ async fn token(tenant: web::Path<String>, provider: web::Data<Provider>, body: w
         tokio::time::sleep(faults.delay).await;
     }
     if let Some(status) = faults.status {
-        return HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap_or_default()).content_type("text/html").body("<h1>Service unavailable</h1>");
+        return HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap_or_default())
+            .content_type("text/html")
+            .body("<h1>Service unavailable</h1>");
     }
     if let Some((error, code)) = &faults.error {
         return entra_error(error, *code, "as the test wants it.");

@@ -69,11 +69,24 @@ impl Sample {
         };
         let bearer = format!("Bearer {access_token}");
         let me = self.http.get(format!("{}/api/2.0/preview/scim/v2/Me", self.workspace)).header("authorization", &bearer).send();
-        let me: Value = me.await.map_err(|_| wrong("The workspace does not answer."))?.json().await.map_err(|_| wrong("No JSON from the workspace."))?;
+        let me: Value = me
+            .await
+            .map_err(|_| wrong("The workspace does not answer."))?
+            .json()
+            .await
+            .map_err(|_| wrong("No JSON from the workspace."))?;
         let statement = json!({"statement": "SELECT region, amount, quarter FROM sales", "warehouse_id": "demo"});
-        let rows = self.http.post(format!("{}/api/2.0/sql/statements", self.workspace)).header("authorization", &bearer).json(&statement).send();
-        let rows: Value = rows.await.map_err(|_| wrong("The workspace does not answer."))?.json().await.map_err(|_| wrong("No JSON from the workspace."))?;
-        let cells = |row: &Value| row.as_array().map(|cells| cells.iter().map(|cell| cell.as_str().unwrap_or("").to_owned()).collect()).unwrap_or_default();
+        let rows =
+            self.http.post(format!("{}/api/2.0/sql/statements", self.workspace)).header("authorization", &bearer).json(&statement).send();
+        let rows: Value = rows
+            .await
+            .map_err(|_| wrong("The workspace does not answer."))?
+            .json()
+            .await
+            .map_err(|_| wrong("No JSON from the workspace."))?;
+        let cells = |row: &Value| {
+            row.as_array().map(|cells| cells.iter().map(|cell| cell.as_str().unwrap_or("").to_owned()).collect()).unwrap_or_default()
+        };
         let rows = rows["result"]["data_array"].as_array().map(|rows| rows.iter().map(cells).collect()).unwrap_or_default();
         Ok((me["userName"].as_str().unwrap_or("somebody").to_owned(), rows))
     }
@@ -96,7 +109,11 @@ async fn echo(request: HttpRequest) -> HttpResponse {
         .headers()
         .iter()
         .map(|(name, value)| {
-            let shown = if name.as_str().contains("token") { format!("({} characters)", value.len()) } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+            let shown = if name.as_str().contains("token") {
+                format!("({} characters)", value.len())
+            } else {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            };
             [name.as_str().to_owned(), shown]
         })
         .collect();

@@ -16,7 +16,8 @@ pub fn rows(upn: &str) -> Vec<[&'static str; 3]> {
 }
 
 fn refused() -> HttpResponse {
-    HttpResponse::Unauthorized().json(json!({"error_code": 401, "message": "Credential was not sent or was of an unsupported type for this API."}))
+    HttpResponse::Unauthorized()
+        .json(json!({"error_code": 401, "message": "Credential was not sent or was of an unsupported type for this API."}))
 }
 
 fn person(request: &HttpRequest, provider: &Provider) -> Option<(String, String)> {

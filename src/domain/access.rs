@@ -43,8 +43,7 @@ pub fn may_see_content(person: &Person, standing: Standing) -> bool {
 
 /// May this person change the item, its list and its integrations?
 pub fn may_edit_content(person: &Person, standing: Standing) -> bool {
-    !person.locked
-        && (person.role == Role::Administrator || (person.role >= Role::Publisher && standing >= Standing::Collaborator))
+    !person.locked && (person.role == Role::Administrator || (person.role >= Role::Publisher && standing >= Standing::Collaborator))
 }
 
 pub fn may_create_content(role: Role) -> bool {

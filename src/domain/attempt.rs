@@ -47,14 +47,7 @@ pub enum Mismatch {
 
 impl Attempt {
     /// Whether an answer that arrived in `session` of `person` at `callback` may finish this attempt.
-    pub fn accept(
-        &self,
-        person: Id<Person>,
-        session: Id<Session>,
-        callback: &str,
-        era: i64,
-        now: Timestamp,
-    ) -> Result<(), Mismatch> {
+    pub fn accept(&self, person: Id<Person>, session: Id<Session>, callback: &str, era: i64, now: Timestamp) -> Result<(), Mismatch> {
         if self.person != person || self.session != session {
             return Err(Mismatch::Foreign);
         }

@@ -16,8 +16,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Cause; 5] =
-        [Cause::Expired, Cause::Policy, Cause::RotationLost, Cause::RevokedByViewer, Cause::RevokedByAdministrator];
+    pub const ALL: [Cause; 5] = [Cause::Expired, Cause::Policy, Cause::RotationLost, Cause::RevokedByViewer, Cause::RevokedByAdministrator];
     pub const fn as_str(self) -> &'static str {
         match self {
             Cause::Expired => "expired",

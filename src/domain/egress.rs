@@ -103,7 +103,11 @@ impl Policy {
             Host::Ipv4(ip) => self.check_ip(&name, port, IpAddr::V4(ip)),
             Host::Ipv6(ip) => self.check_ip(&name, port, IpAddr::V6(ip)),
             Host::Domain(domain) if domain == "localhost" || domain.ends_with(".localhost") => {
-                if self.lists(&name, port) { Ok(()) } else { Err(Refused::Private) }
+                if self.lists(&name, port) {
+                    Ok(())
+                } else {
+                    Err(Refused::Private)
+                }
             }
             Host::Domain(_) => Ok(()),
         }
@@ -176,7 +180,15 @@ mod tests {
 
     #[test]
     fn private_hosts_work_only_when_listed() {
-        for text in ["https://127.0.0.1:9", "https://10.1.2.3", "https://[::1]/", "https://localhost/x", "https://0x7f.1/", "https://2130706433/", "https://[::ffff:10.0.0.1]/"] {
+        for text in [
+            "https://127.0.0.1:9",
+            "https://10.1.2.3",
+            "https://[::1]/",
+            "https://localhost/x",
+            "https://0x7f.1/",
+            "https://2130706433/",
+            "https://[::ffff:10.0.0.1]/",
+        ] {
             assert_eq!(policy(&[]).parse(text, Purpose::Provider).unwrap_err(), Refused::Private, "{text}");
         }
         assert!(policy(&["127.0.0.1:9"]).parse("http://127.0.0.1:9/x", Purpose::Provider).is_ok());

@@ -42,8 +42,20 @@ mod tests {
     #[test]
     fn nothing_leads_to_another_site() {
         for path in [
-            "", "evil.example", "//evil.example", "/\\evil.example", "/\t/evil.example", "/a//evil", "https://evil.example", "/..//evil",
-            "/%2e%2e/x", "/a/../b", "/a\n", "javascript:alert(1)", "/%5cevil.example", "\\\\evil",
+            "",
+            "evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "/\t/evil.example",
+            "/a//evil",
+            "https://evil.example",
+            "/..//evil",
+            "/%2e%2e/x",
+            "/a/../b",
+            "/a\n",
+            "javascript:alert(1)",
+            "/%5cevil.example",
+            "\\\\evil",
         ] {
             assert_eq!(ReturnPath::parse(path), None, "{path:?}");
         }

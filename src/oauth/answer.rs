@@ -60,7 +60,9 @@ fn hidden<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AccessTok
 }
 fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Scope>>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text.split([' ', ',']).filter(|scope| !scope.is_empty()).map(|scope| Scope::new(scope.to_owned())).collect()),
+        Value::String(text) => {
+            Some(text.split([' ', ',']).filter(|scope| !scope.is_empty()).map(|scope| Scope::new(scope.to_owned())).collect())
+        }
         _ => None,
     })
 }
@@ -140,7 +142,15 @@ mod tests {
 
     #[test]
     fn odd_lifetimes_neither_panic_nor_lose_the_refresh_token() {
-        for (expires, seconds) in [("3600", 3600), ("\"3600\"", 3600), ("-1", 300), ("null", 300), ("1e30", 28 * 3600), ("1000000000000000000", 28 * 3600), ("{}", 300)] {
+        for (expires, seconds) in [
+            ("3600", 3600),
+            ("\"3600\"", 3600),
+            ("-1", 300),
+            ("null", 300),
+            ("1e30", 28 * 3600),
+            ("1000000000000000000", 28 * 3600),
+            ("{}", 300),
+        ] {
             let answer = parse(&format!(r#"{{"access_token":"a","token_type":"bearer","refresh_token":"r","expires_in":{expires}}}"#));
             assert_eq!(answer.lifetime().as_secs(), seconds, "{expires}");
             assert!(answer.refresh().is_some());
@@ -158,7 +168,8 @@ mod tests {
     }
     #[test]
     fn debug_prints_no_token() {
-        let printed = format!("{:?}", parse(r#"{"access_token":"sekrit1","refresh_token":"sekrit2","id_token":"sekrit3","token_type":"Bearer"}"#));
+        let printed =
+            format!("{:?}", parse(r#"{"access_token":"sekrit1","refresh_token":"sekrit2","id_token":"sekrit3","token_type":"Bearer"}"#));
         assert!(!printed.contains("sekrit"), "{printed}");
     }
 }

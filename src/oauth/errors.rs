@@ -119,16 +119,22 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
         Some(700_082 | 70008) => return person(Cause::Expired, "The connection was not used for a long time, and Microsoft ended it."),
         Some(70043) => return person(Cause::Policy, "Your organisation asks you to sign in again from time to time."),
         Some(70000 | 50089 | 50173 | 54005 | 501_481) => return person(Cause::Expired, "Microsoft ended this connection."),
-        Some(50055 | 50057 | 50144) => return person(Cause::Expired, "Microsoft says that this account is disabled or its password has expired."),
+        Some(50055 | 50057 | 50144) => {
+            return person(Cause::Expired, "Microsoft says that this account is disabled or its password has expired.");
+        }
         Some(700_084) => {
             return administrator("Microsoft knows the application as a single-page app. Register the redirect address under Web.");
         }
         Some(7_000_215 | 70002) => {
             return administrator("Microsoft does not accept the client secret. Enter the Value of a current secret, not its Secret ID.");
         }
-        Some(7_000_222) => return administrator("The client secret has expired. Make a new one in Microsoft Entra ID and enter its Value."),
+        Some(7_000_222) => {
+            return administrator("The client secret has expired. Make a new one in Microsoft Entra ID and enter its Value.");
+        }
         Some(7_000_218) => return administrator("Microsoft expects a client secret, and none was sent."),
-        Some(700_025) => return administrator("The application is registered as public. Allow it a client secret, or set the client type to Public."),
+        Some(700_025) => {
+            return administrator("The application is registered as public. Allow it a client secret, or set the client type to Public.");
+        }
         Some(700_016 | 7_000_112) => {
             return administrator("Microsoft does not know this application in this directory. Compare application ID and directory ID.");
         }
@@ -137,7 +143,9 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
         Some(500_011 | 650_052 | 650_056 | 650_057) => {
             return administrator("The application lacks a permission. Add AzureDatabricks / user_impersonation in Microsoft Entra ID.");
         }
-        Some(50105) => return administrator("Microsoft lets only assigned people use this application. Assign them in Microsoft Entra ID."),
+        Some(50105) => {
+            return administrator("Microsoft lets only assigned people use this application. Assign them in Microsoft Entra ID.");
+        }
         Some(90055 | 50196) => return wait("Microsoft asks to be called less often."),
         Some(90006 | 90033 | 50033 | 90024) => return wait("Microsoft is not answering right now."),
         _ => {}
@@ -154,7 +162,9 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
         "unauthorized_client" | "unsupported_grant_type" => {
             administrator("The identity provider does not allow this application to sign people in this way.")
         }
-        "invalid_scope" | "invalid_target" | "invalid_resource" => administrator("The identity provider does not accept the scopes of this integration."),
+        "invalid_scope" | "invalid_target" | "invalid_resource" => {
+            administrator("The identity provider does not accept the scopes of this integration.")
+        }
         _ => wait("The identity provider is not answering as it should."),
     }
 }
@@ -168,7 +178,9 @@ impl From<RequestTokenError<super::http::HttpError, ProviderError>> for Failure 
                 Failure { class, word: known_word(&body.error), aadsts: code, sentence: sentence.into(), may_have_acted: false }
             }
             RequestTokenError::Request(error) => error.into(),
-            RequestTokenError::Parse(..) | RequestTokenError::Other(_) => Failure::wait("The identity provider sent something that is no answer."),
+            RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
+                Failure::wait("The identity provider sent something that is no answer.")
+            }
         }
     }
 }

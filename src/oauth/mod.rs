@@ -106,8 +106,7 @@ impl Registration {
         let client = self.client()?;
         let redirect = RedirectUrl::new(redirect_uri.to_owned())
             .map_err(|_| Failure::administrator("configuration", "The public address of this portal is damaged."))?;
-        let mut request =
-            client.exchange_code(AuthorizationCode::new(code)).set_redirect_uri(std::borrow::Cow::Owned(redirect));
+        let mut request = client.exchange_code(AuthorizationCode::new(code)).set_redirect_uri(std::borrow::Cow::Owned(redirect));
         if let Some(verifier) = verifier {
             request = request.set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()));
         }

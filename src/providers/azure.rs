@@ -162,17 +162,24 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(key, "This is the ID of Azure Databricks itself. Enter the one of the application you registered."));
     }
     if text("scopes").split_whitespace().filter(|scope| scope.ends_with("/.default")).count() > 1 {
-        problems.push(Problem::new("scopes", "Microsoft accepts only one scope that ends in /.default. Make one integration for each service."));
+        problems.push(Problem::new(
+            "scopes",
+            "Microsoft accepts only one scope that ends in /.default. Make one integration for each service.",
+        ));
     }
 }
 
 /// What is wrong with a pasted client secret, if it is visible from its look.
 pub fn secret_problem(secret: &str) -> Option<&'static str> {
     if looks_like_uuid(secret) {
-        return Some("This looks like the Secret ID. Copy the Value: it stands left of the Secret ID and is shown only right after the secret was made.");
+        return Some(
+            "This looks like the Secret ID. Copy the Value: it stands left of the Secret ID and is shown only right after the secret was made.",
+        );
     }
     if secret.contains("***") || secret.contains("•••") {
-        return Some("This is the masked Value. Microsoft shows it only right after the secret was made: make a new one and copy its Value.");
+        return Some(
+            "This is the masked Value. Microsoft shows it only right after the secret was made: make a new one and copy its Value.",
+        );
     }
     None
 }

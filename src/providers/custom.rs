@@ -38,14 +38,7 @@ pub static TEMPLATE: Template = Template {
             required: false,
             ..ADDRESS
         },
-        Field {
-            name: "client_id",
-            label: "Client ID",
-            hint: "As the provider shows it.",
-            shape: Shape::Text,
-            pattern: "",
-            ..ADDRESS
-        },
+        Field { name: "client_id", label: "Client ID", hint: "As the provider shows it.", shape: Shape::Text, pattern: "", ..ADDRESS },
         Field {
             name: "client_secret",
             label: "Client secret",
@@ -90,7 +83,10 @@ pub static TEMPLATE: Template = Template {
             name: "token_endpoint_auth_method",
             label: "How the secret is sent",
             hint: "If in doubt, in the body.",
-            values: &[("client_secret_post", "In the body (client_secret_post)"), ("client_secret_basic", "In a header (client_secret_basic)")],
+            values: &[
+                ("client_secret_post", "In the body (client_secret_post)"),
+                ("client_secret_basic", "In a header (client_secret_basic)"),
+            ],
             default: "client_secret_post",
             is_bool: false,
             moves_tokens: false,
@@ -132,7 +128,10 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
     }
     for reserved in ["client_id", "state", "redirect_uri", "response_type", "code_challenge", "scope"] {
         if Url::parse(text("authorization_uri")).is_ok_and(|url| url.query_pairs().any(|(key, _)| key == reserved)) {
-            problems.push(Problem::new("authorization_uri", format!("Leave “{reserved}” out of the address: this server adds it to each request.")));
+            problems.push(Problem::new(
+                "authorization_uri",
+                format!("Leave “{reserved}” out of the address: this server adds it to each request."),
+            ));
         }
     }
 }
@@ -149,7 +148,9 @@ mod tests {
 
     #[test]
     fn a_minimal_custom_configuration_gets_the_defaults() {
-        let given = config(json!({"client_id": "c", "authorization_uri": "https://example.com/a", "token_uri": "https://example.com/t", "scopes": "a  b c", "use_pkce": "TRUE"}));
+        let given = config(
+            json!({"client_id": "c", "authorization_uri": "https://example.com/a", "token_uri": "https://example.com/t", "scopes": "a  b c", "use_pkce": "TRUE"}),
+        );
         let full = custom::TEMPLATE.complete(&given, &Policy::default()).unwrap();
         assert_eq!(
             serde_json::Value::Object(full),
@@ -170,7 +171,9 @@ mod tests {
         let id = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
         let problems = azure::TEMPLATE.complete(&config(json!({"tenant_id": id, "client_id": id})), &Policy::default()).unwrap_err();
         assert!(problems[0].message.contains("application ID you entered below"));
-        let problems = azure::TEMPLATE.complete(&config(json!({"tenant_id": "https://portal.azure.com", "client_id": id})), &Policy::default()).unwrap_err();
+        let problems = azure::TEMPLATE
+            .complete(&config(json!({"tenant_id": "https://portal.azure.com", "client_id": id})), &Policy::default())
+            .unwrap_err();
         assert!(problems[0].message.starts_with("This is an address."));
         assert!(azure::secret_problem(id).is_some());
         assert!(azure::secret_problem("abc8Q~realvalue").is_none());

@@ -231,7 +231,9 @@ pub fn capabilities(integration: &Integration) -> Vec<String> {
             "openid" => "Learn which account you signed in with".to_owned(),
             "profile" => "See your name".to_owned(),
             "email" => "See your e-mail address".to_owned(),
-            scope if azure::is_databricks_scope(scope) => "Run queries with your permissions: it sees what you may see, and no more".to_owned(),
+            scope if azure::is_databricks_scope(scope) => {
+                "Run queries with your permissions: it sees what you may see, and no more".to_owned()
+            }
             scope => format!("Use “{}” in {} with your permissions", shorten(scope), names.service),
         };
         if !words.contains(&sentence) {

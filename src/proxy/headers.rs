@@ -8,19 +8,38 @@ pub const SESSION_TOKEN: &str = "posit-connect-user-session-token";
 
 /// RFC 9110 section 7.6.1, and what belongs to one connection only.
 const HOP_BY_HOP: [&str; 11] = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding",
-    "upgrade", "http2-settings", "expect",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "expect",
 ];
 
 /// Headers by which apps and proxies believe who somebody is or where a request came from.
-const IDENTITY: [&str; 10] =
-    ["authorization", "forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "remote-user", "x-remote-user", "x-streamlit-user", "shiny-server-credentials", "via"];
-const IDENTITY_PREFIXES: [&str; 7] = ["posit-connect-", "rstudio-connect-", "x-rsc-", "x-forwarded-", "x-auth-", "x-ms-client-principal", "x-accel-"];
+const IDENTITY: [&str; 10] = [
+    "authorization",
+    "forwarded",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "remote-user",
+    "x-remote-user",
+    "x-streamlit-user",
+    "shiny-server-credentials",
+    "via",
+];
+const IDENTITY_PREFIXES: [&str; 7] =
+    ["posit-connect-", "rstudio-connect-", "x-rsc-", "x-forwarded-", "x-auth-", "x-ms-client-principal", "x-accel-"];
 
 /// Answers of apps that would reach beyond their place.
-const SITE_WIDE: [&str; 6] = [
-    "clear-site-data", "service-worker-allowed", "strict-transport-security", "cross-origin-opener-policy", "public-key-pins", "alt-svc",
-];
+const SITE_WIDE: [&str; 6] =
+    ["clear-site-data", "service-worker-allowed", "strict-transport-security", "cross-origin-opener-policy", "public-key-pins", "alt-svc"];
 
 /// Names that the `Connection` header lists.
 pub fn connection_names(headers: &HeaderMap) -> Vec<String> {
@@ -125,9 +144,22 @@ mod tests {
     #[test]
     fn identity_never_passes_in_any_spelling() {
         for name in [
-            "posit-connect-user-session-token", "posit_connect_user_session_token", "rstudio-connect-credentials", "shiny-server-credentials",
-            "shiny_server_credentials", "x-forwarded-for", "x-forwarded-user", "x_forwarded_for", "authorization", "x-rsc-authorization", "x-rsc-request",
-            "forwarded", "connection", "upgrade", "x-streamlit-user", "cookie",
+            "posit-connect-user-session-token",
+            "posit_connect_user_session_token",
+            "rstudio-connect-credentials",
+            "shiny-server-credentials",
+            "shiny_server_credentials",
+            "x-forwarded-for",
+            "x-forwarded-user",
+            "x_forwarded_for",
+            "authorization",
+            "x-rsc-authorization",
+            "x-rsc-request",
+            "forwarded",
+            "connection",
+            "upgrade",
+            "x-streamlit-user",
+            "cookie",
         ] {
             assert!(!request_passes(name, &[]), "{name}");
         }

@@ -70,10 +70,21 @@ pub async fn serve(
     let id: Id<Content> = path.0.parse().map_err(|_| Error::NotFound)?;
     let base = addresses::app(id);
     let Some(rest) = request.uri().path().strip_prefix(&base).map(str::to_owned).filter(|rest| is_plain(rest)) else {
-        return Err(WebError::Page(StatusCode::BAD_REQUEST, "This address is not in plain form".into(), "Leave out dot segments and backslashes.".into()));
+        return Err(WebError::Page(
+            StatusCode::BAD_REQUEST,
+            "This address is not in plain form".into(),
+            "Leave out dot segments and backslashes.".into(),
+        ));
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS) {
-        return Err(WebError::Page(StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed".into(), "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.".into()));
+    if !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
+    ) {
+        return Err(WebError::Page(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This method is not allowed".into(),
+            "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.".into(),
+        ));
     }
     let pass = match admit(&request, &service, id).await? {
         Ok(pass) => pass,
@@ -231,7 +242,9 @@ async fn forward(
     let bodiless = request.method() == Method::HEAD || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let stream = answer.map(|chunk| chunk.map_err(|error| std::io::Error::other(error.to_string())));
     let mut response = match length {
-        Some(length) if bodiless => response.body(SizedStream::new(length, futures_util::stream::empty::<Result<web::Bytes, std::io::Error>>())),
+        Some(length) if bodiless => {
+            response.body(SizedStream::new(length, futures_util::stream::empty::<Result<web::Bytes, std::io::Error>>()))
+        }
         None if bodiless => response.finish(),
         Some(length) => response.body(SizedStream::new(length, stream)),
         None => response.body(BodyStream::new(stream)),

@@ -87,8 +87,11 @@ impl Default for Upstreams {
     }
 }
 
+/// Session tokens by portal session and content, with the time of their making.
+type Minted = HashMap<(Id<Session>, Id<Content>), (String, Instant)>;
+
 thread_local! {
-    static TOKENS: RefCell<HashMap<(Id<Session>, Id<Content>), (String, Instant)>> = RefCell::default();
+    static TOKENS: RefCell<Minted> = RefCell::default();
 }
 
 /// A session token; minted anew after a twelfth of its life, so that each request carries one with most of it left.

@@ -45,15 +45,25 @@ pub(super) async fn tunnel(
 ) -> Result<HttpResponse, WebError> {
     let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err(WebError::Page(StatusCode::BAD_REQUEST, "Only WebSockets can be upgraded to".into(), "Nothing else is offered here.".into()));
+        return Err(WebError::Page(
+            StatusCode::BAD_REQUEST,
+            "Only WebSockets can be upgraded to".into(),
+            "Nothing else is offered here.".into(),
+        ));
     }
     // Cross-site WebSocket hijacking: apps accept any Origin, so it is compared here. A missing one is refused, too.
     let own = service.settings.public_url.origin().ascii_serialization();
     let given = text(header::ORIGIN);
     let host = text(header::HOST);
-    let same_host = given.split_once("://").is_some_and(|(scheme, rest)| scheme == service.settings.public_url.scheme() && rest == host && is_loopback(host));
+    let same_host = given
+        .split_once("://")
+        .is_some_and(|(scheme, rest)| scheme == service.settings.public_url.scheme() && rest == host && is_loopback(host));
     if given != own && !same_host {
-        return Err(WebError::Page(StatusCode::FORBIDDEN, "Another site may not open this".into(), "A WebSocket opens only from the pages of its own app.".into()));
+        return Err(WebError::Page(
+            StatusCode::FORBIDDEN,
+            "Another site may not open this".into(),
+            "A WebSocket opens only from the pages of its own app.".into(),
+        ));
     }
     let bad = |what: &str| WebError::Page(StatusCode::BAD_GATEWAY, "The app does not answer".into(), format!("Its WebSocket {what}."));
     let address = upstreams.resolve(target, &service.policy).await.map_err(|_| bad("cannot be reached"))?;
@@ -61,7 +71,8 @@ pub(super) async fn tunnel(
     // Small frames must not wait for more.
     drop(tcp.set_nodelay(true));
     let mut wire: Box<dyn Wire> = if target.scheme() == "https" {
-        let name = target.host_str().and_then(|host| rustls::pki_types::ServerName::try_from(host.to_owned()).ok()).ok_or(Error::Internal)?;
+        let name =
+            target.host_str().and_then(|host| rustls::pki_types::ServerName::try_from(host.to_owned()).ok()).ok_or(Error::Internal)?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&upstreams.tls));
         let tls = timeout(CONNECT, connector.connect(name, tcp)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be trusted"))?;
         Box::new(tls)
@@ -76,7 +87,8 @@ pub(super) async fn tunnel(
     let (status, answer, early) = answered.await.ok().flatten().ok_or_else(|| bad("broke off"))?;
     if status != StatusCode::SWITCHING_PROTOCOLS {
         tracing::warn!(content = %ticket.content, status = status.as_u16(), "an app refused a WebSocket");
-        let mut response = HttpResponse::new(if status.is_server_error() || status.is_client_error() { status } else { StatusCode::BAD_GATEWAY });
+        let mut response =
+            HttpResponse::new(if status.is_server_error() || status.is_client_error() { status } else { StatusCode::BAD_GATEWAY });
         response.extensions_mut().insert(FromContent);
         return Ok(response);
     }

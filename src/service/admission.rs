@@ -60,9 +60,11 @@ impl<T> Kept<T> {
     }
 }
 
+type AdmissionKey = (Id<Content>, Id<Person>);
+
 /// What was decided lately. Bounded.
 pub(super) struct Cache {
-    admissions: Map<(Id<Content>, Id<Person>), Arc<Kept<Admission>>>,
+    admissions: Map<AdmissionKey, Arc<Kept<Admission>>>,
     sessions: Map<Id<Session>, Arc<Kept<Person>>>,
     callers: Map<String, Arc<Kept<Caller>>>,
 }

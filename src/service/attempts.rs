@@ -63,17 +63,41 @@ pub struct Answer {
 /// How an authorization ended, for the page to show.
 pub enum Ending {
     /// Connected, and allowed if a content item asked.
-    Connected { back: ReturnPath, integration: Integration, refreshable: bool, missing_scopes: Vec<String> },
+    Connected {
+        back: ReturnPath,
+        integration: Integration,
+        refreshable: bool,
+        missing_scopes: Vec<String>,
+    },
     /// The tokens belong to an account that is not the one expected.
-    OtherAccount { connection: Id<Connection>, content: Option<Id<Content>>, back: ReturnPath },
+    OtherAccount {
+        connection: Id<Connection>,
+        content: Option<Id<Content>>,
+        back: ReturnPath,
+    },
     /// This answer came before, and the app can be opened.
-    AlreadyDone { back: ReturnPath },
-    Mismatch { why: Mismatch, back: Option<ReturnPath> },
+    AlreadyDone {
+        back: ReturnPath,
+    },
+    Mismatch {
+        why: Mismatch,
+        back: Option<ReturnPath>,
+    },
     /// The viewer said no, at the provider.
-    Declined { back: ReturnPath, integration: Integration },
+    Declined {
+        back: ReturnPath,
+        integration: Integration,
+    },
     /// An administrator of the organisation has to approve first.
-    NeedsApproval { back: ReturnPath, integration: Integration },
-    Failed { failure: Failure, back: ReturnPath, integration: Integration },
+    NeedsApproval {
+        back: ReturnPath,
+        integration: Integration,
+    },
+    Failed {
+        failure: Failure,
+        back: ReturnPath,
+        integration: Integration,
+    },
 }
 
 fn verifier_place(row: &str) -> Place<'_> {
@@ -140,7 +164,9 @@ impl Service {
         let session = actor.session.ok_or(Error::Internal)?;
         let (found, secret) = self
             .store
-            .read(move |db| Ok::<_, Error>((integrations::find(db, integration)?.ok_or(Error::NotFound)?, integrations::secret(db, integration)?)))
+            .read(move |db| {
+                Ok::<_, Error>((integrations::find(db, integration)?.ok_or(Error::NotFound)?, integrations::secret(db, integration)?))
+            })
             .await?;
         let (state, verifier) = (random::token(), SecretString::from(random::token()));
         let pkce = providers::uses_pkce(&found);
@@ -231,7 +257,8 @@ impl Service {
             async move {
                 match registration.redeem(&http, code, &redirect_uri, verifier).await {
                     Ok(tokens) if !tokens.is_bearer() => {
-                        let failure = Failure::administrator("other", "The identity provider issued a kind of token that this portal cannot use.");
+                        let failure =
+                            Failure::administrator("other", "The identity provider issued a kind of token that this portal cannot use.");
                         service.failed(&finishing, failure, integration, back).await
                     }
                     Ok(tokens) => service.connected(&finishing, &attempt, integration, &tokens).await,
@@ -257,8 +284,8 @@ impl Service {
             let id = integration.id;
             self.store.read(move |db| Ok::<_, Error>(connections::of(db, person, id)?)).await?
         };
-        let (id, created_at, generation) = existing
-            .map_or((Id::random(), now, 0), |(connection, _)| (connection.id, connection.created_at, connection.generation));
+        let (id, created_at, generation) =
+            existing.map_or((Id::random(), now, 0), |(connection, _)| (connection.id, connection.created_at, connection.generation));
         let row = token_row(id, person, integration.id);
         let access = self.vault.seal(token_place("access_token", &row), &answer.access())?;
         let refresh = answer.refresh().map(|token| self.vault.seal(token_place("refresh_token", &row), &token)).transpose()?;
@@ -313,10 +340,23 @@ impl Service {
         Ok(Ending::Connected { back, integration, refreshable, missing_scopes })
     }
 
-    async fn declined(&self, actor: &Actor, word: &str, code: Option<u64>, integration: Integration, back: ReturnPath) -> Result<Ending, Error> {
+    async fn declined(
+        &self,
+        actor: &Actor,
+        word: &str,
+        code: Option<u64>,
+        integration: Integration,
+        back: ReturnPath,
+    ) -> Result<Ending, Error> {
         let approval = matches!(code, Some(90094 | 90095)) || word == "admin_consent_required";
         if word == "access_denied" || approval {
-            let line = event(actor, self.now(), Action::ConsentRefused, integration.display_name(), if approval { "needs approval" } else { "declined" });
+            let line = event(
+                actor,
+                self.now(),
+                Action::ConsentRefused,
+                integration.display_name(),
+                if approval { "needs approval" } else { "declined" },
+            );
             self.store.note(move |db| record(db, &line)).await?;
             return Ok(if approval { Ending::NeedsApproval { back, integration } } else { Ending::Declined { back, integration } });
         }
@@ -355,7 +395,10 @@ fn question(admission: &Admission, position: usize, owner: String) -> Question {
         content: Some(Asking { content: admission.content.clone(), owner }),
         integration: link.integration.clone(),
         connected,
-        account: connection.filter(|_| connected).and_then(|connection: &Connection| { let Account { label, .. } = &connection.account; label.clone() }),
+        account: connection.filter(|_| connected).and_then(|connection: &Connection| {
+            let Account { label, .. } = &connection.account;
+            label.clone()
+        }),
         state: connection.map(|connection| connection.state),
         step: (position + 1, admission.links.len()),
     }

@@ -92,13 +92,16 @@ impl Service {
                         },
                         &self.runtime,
                     );
-                    let refreshing = task.map(|ended| ended.unwrap_or_else(|_| Err(unavailable("The refresh ended early.")))).boxed().shared();
+                    let refreshing =
+                        task.map(|ended| ended.unwrap_or_else(|_| Err(unavailable("The refresh ended early.")))).boxed().shared();
                     in_flight.insert(connection, refreshing.clone());
                     refreshing
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, refreshing).await.unwrap_or_else(|_| Err(unavailable("The identity provider is slow. The answer is still awaited.")))
+        tokio::time::timeout(PATIENCE, refreshing)
+            .await
+            .unwrap_or_else(|_| Err(unavailable("The identity provider is slow. The answer is still awaited.")))
     }
 
     async fn refresh_now(&self, id: Id<Connection>) -> Result<Fresh, NoToken> {
@@ -179,7 +182,13 @@ impl Service {
     }
 
     /// Commits new tokens. Nothing that can fail for a reason of ours stands between the answer and here.
-    async fn keep(&self, connection: &Connection, integration: &Integration, answer: &TokenAnswer, asked_at: Timestamp) -> Result<Fresh, NoToken> {
+    async fn keep(
+        &self,
+        connection: &Connection,
+        integration: &Integration,
+        answer: &TokenAnswer,
+        asked_at: Timestamp,
+    ) -> Result<Fresh, NoToken> {
         let row = token_row(connection.id, connection.person, connection.integration);
         let seal = |column: &str, token: &SecretString| {
             self.vault.seal(token_place(column, &row), token).map_err(|_| unavailable("The new token could not be stored."))
@@ -202,7 +211,7 @@ impl Service {
                         lapses_at,
                         now: asked_at,
                     };
-                    Ok::<_, store::Error>(connections::store_refreshed(db, id, generation, &new)?)
+                    connections::store_refreshed(db, id, generation, &new)
                 })
                 .await;
             match written {

@@ -107,7 +107,10 @@ impl Service {
             self.tasks.spawn_on(
                 async move {
                     if let Err(failure) = registration.revoke(&service.http, token).await {
-                        tracing::warn!(word = failure.word, "the provider was not told of a disconnect; the tokens are deleted here all the same");
+                        tracing::warn!(
+                            word = failure.word,
+                            "the provider was not told of a disconnect; the tokens are deleted here all the same"
+                        );
                     }
                 },
                 &self.runtime,
@@ -141,7 +144,8 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let live = connections::of(db, actor.person.id, integration)?.is_some_and(|(connection, _)| connection.state == State::Active);
+                let live =
+                    connections::of(db, actor.person.id, integration)?.is_some_and(|(connection, _)| connection.state == State::Active);
                 if live {
                     grant(db, &actor, item, integration, now)?;
                 }
@@ -151,14 +155,19 @@ impl Service {
     }
 
     /// The viewer keeps tokens of an account that looked like somebody else's, or lets them go.
-    pub async fn confirm_account(&self, actor: &Actor, id: Id<Connection>, keep: bool, item: Option<Id<Content>>) -> Result<Connection, Error> {
+    pub async fn confirm_account(
+        &self,
+        actor: &Actor,
+        id: Id<Connection>,
+        keep: bool,
+        item: Option<Id<Content>>,
+    ) -> Result<Connection, Error> {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
                 let found = connections::find(db, id)?.map(|(connection, _)| connection);
-                let connection = found
-                    .filter(|found| found.person == actor.person.id && found.state == State::Unconfirmed)
-                    .ok_or(Error::NotFound)?;
+                let connection =
+                    found.filter(|found| found.person == actor.person.id && found.state == State::Unconfirmed).ok_or(Error::NotFound)?;
                 if !keep {
                     connections::delete_consents_of_connection(db, connection.person, connection.integration)?;
                     connections::delete(db, id)?;
@@ -182,7 +191,8 @@ impl Service {
         self.store
             .read(move |db| {
                 let found = connections::find(db, id)?.map(|(connection, _)| connection);
-                let connection = found.filter(|found| found.person == person && found.state == State::Unconfirmed).ok_or(Error::NotFound)?;
+                let connection =
+                    found.filter(|found| found.person == person && found.state == State::Unconfirmed).ok_or(Error::NotFound)?;
                 let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 Ok((connection, integration))
             })
@@ -198,7 +208,8 @@ pub(super) fn grant(db: &mut Db<'_>, actor: &Actor, item: Id<Content>, integrati
     if !access::may_open(standing) || !attached {
         return Err(Error::NotFound);
     }
-    let consent = Consent { id: Id::random(), person: actor.person.id, content: item, integration, created_at: now, last_used_at: None, uses: 0 };
+    let consent =
+        Consent { id: Id::random(), person: actor.person.id, content: item, integration, created_at: now, last_used_at: None, uses: 0 };
     if connections::give_consent(db, &consent)? {
         let name = integrations::find(db, integration)?.map(|found| found.display_name().to_owned()).unwrap_or_default();
         record(db, &event(actor, now, Action::ConsentGiven, found.display_title(), name))?;

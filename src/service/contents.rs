@@ -80,7 +80,11 @@ impl Service {
     /// One item, if the actor may edit it.
     pub async fn editable_content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
         let seen = self.content(actor, id).await?;
-        if seen.may_edit { Ok(seen) } else { Err(Error::Forbidden("Only the owner, collaborators and administrators change a content item.")) }
+        if seen.may_edit {
+            Ok(seen)
+        } else {
+            Err(Error::Forbidden("Only the owner, collaborators and administrators change a content item."))
+        }
     }
 
     pub async fn create_content(&self, actor: &Actor, input: ContentInput) -> Result<Seen, Error> {
@@ -131,7 +135,14 @@ impl Service {
         self.store
             .write(move |db| {
                 let before = content::find(db, id)?.ok_or(Error::NotFound)?;
-                let mut after = Content { name: checked.name, title: checked.title, description: checked.description, access: checked.access, upstream: checked.upstream, ..before.clone() };
+                let mut after = Content {
+                    name: checked.name,
+                    title: checked.title,
+                    description: checked.description,
+                    access: checked.access,
+                    upstream: checked.upstream,
+                    ..before.clone()
+                };
                 if let Some(owner) = input.owner.filter(|owner| *owner != before.owner) {
                     if person.role != Role::Administrator {
                         return Err(Error::Forbidden("Only administrators give content to another owner."));
@@ -141,7 +152,10 @@ impl Service {
                     people::delete_content_keys(db, id)?;
                 }
                 if after.access == AccessType::All && !integrations::associations_of_content(db, id)?.is_empty() {
-                    return Err(invalid("access_type", "Content that uses an integration cannot be open to anyone: it acts for people who are signed in."));
+                    return Err(invalid(
+                        "access_type",
+                        "Content that uses an integration cannot be open to anyone: it acts for people who are signed in.",
+                    ));
                 }
                 let mut words = Vec::new();
                 for (word, changed) in [
@@ -184,7 +198,9 @@ impl Service {
         let mut problems = Vec::new();
         if let Some(name) = &input.name {
             let name = name.trim();
-            let legal = !name.is_empty() && name.len() <= 64 && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_'));
+            let legal = !name.is_empty()
+                && name.len() <= 64
+                && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_'));
             if legal {
                 item.name = name.to_owned();
             } else {
@@ -287,7 +303,10 @@ impl Service {
         let item = self.editable_content(actor, id).await?.content;
         if !wanted.is_empty() {
             if item.access == AccessType::All {
-                return Err(invalid("access_type", "This content is open to anyone. An integration acts for people who are signed in: change who may open it first."));
+                return Err(invalid(
+                    "access_type",
+                    "This content is open to anyone. An integration acts for people who are signed in: change who may open it first.",
+                ));
             }
             if item.is_interactive() == Some(false) {
                 return Err(invalid("app_mode", "This content is static: it cannot use an integration."));
@@ -299,7 +318,8 @@ impl Service {
                 let mut names = Vec::new();
                 for integration in &wanted {
                     let found = integrations::find(db, *integration)?;
-                    let found = found.ok_or_else(|| invalid("oauth_integration_guid", format!("There is no integration {integration}.")))?;
+                    let found =
+                        found.ok_or_else(|| invalid("oauth_integration_guid", format!("There is no integration {integration}.")))?;
                     names.push(found.display_name().to_owned());
                 }
                 let before: Vec<_> = integrations::associations_of_content(db, id)?.into_iter().map(|entry| entry.integration).collect();
@@ -316,14 +336,20 @@ impl Service {
     }
 
     /// Who has consented to this item: person, integration, since when, used when.
-    pub async fn consenting_people(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(crate::domain::consent::Consent, Person, Integration)>, Error> {
+    pub async fn consenting_people(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<Vec<(crate::domain::consent::Consent, Person, Integration)>, Error> {
         self.editable_content(actor, id).await?;
         self.flush_uses().await;
         self.store
             .read(move |db| {
                 let mut rows = Vec::new();
                 for consent in connections::consents_of_content(db, id)? {
-                    if let (Some(person), Some(integration)) = (people::find(db, consent.person)?, integrations::find(db, consent.integration)?) {
+                    if let (Some(person), Some(integration)) =
+                        (people::find(db, consent.person)?, integrations::find(db, consent.integration)?)
+                    {
                         rows.push((consent, person, integration));
                     }
                 }

@@ -65,11 +65,26 @@ pub enum Refusal {
     NoAssociation,
     WrongAudience,
     AmbiguousAudience,
-    NotConsented { login_url: String, service: String },
-    NotConnected { login_url: String, service: String },
-    NeedsLogin { cause: Cause, login_url: String, service: String },
-    Broken { sentence: String },
-    Unavailable { retry_after: Duration, sentence: String },
+    NotConsented {
+        login_url: String,
+        service: String,
+    },
+    NotConnected {
+        login_url: String,
+        service: String,
+    },
+    NeedsLogin {
+        cause: Cause,
+        login_url: String,
+        service: String,
+    },
+    Broken {
+        sentence: String,
+    },
+    Unavailable {
+        retry_after: Duration,
+        sentence: String,
+    },
     Service(Error),
 }
 
@@ -94,7 +109,8 @@ impl Service {
             Some(words::CONTENT_SESSION_TOKEN) => return Err(Refusal::ContentToken),
             _ => return Err(Refusal::SubjectTokenType),
         }
-        if let Some(wanted) = request.requested_token_type.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN) {
+        if let Some(wanted) = request.requested_token_type.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN)
+        {
             let known = words::FOREIGN_TYPES.into_iter().find(|known| *known == wanted).unwrap_or("an unknown type");
             return Err(Refusal::RequestedTokenType(known.to_owned()));
         }
@@ -141,9 +157,11 @@ impl Service {
                 self.count(consent, now);
                 Ok(Exchanged { expires_in: fresh.expires_at.since(self.now()), access_token: fresh.token })
             }
-            Err(NoToken::NeedsLogin(cause)) => {
-                Err(Refusal::NeedsLogin { cause, login_url: self.login_url(admission.content.id), service: providers::names(&link.integration).service })
-            }
+            Err(NoToken::NeedsLogin(cause)) => Err(Refusal::NeedsLogin {
+                cause,
+                login_url: self.login_url(admission.content.id),
+                service: providers::names(&link.integration).service,
+            }),
             Err(NoToken::Gone) => Err(self.unconnected(admission.content.id, &link.integration, false)),
             Err(NoToken::Broken { sentence }) => Err(Refusal::Broken { sentence }),
             Err(NoToken::Unavailable { retry_after, sentence }) => Err(Refusal::Unavailable { retry_after, sentence }),

@@ -155,7 +155,16 @@ impl Service {
                     crate::store::Error::Taken => Error::Conflict("This form was saved already. Open the list of integrations.".into()),
                     other => other.into(),
                 })?;
-                record(db, &event(&actor, now, Action::IntegrationCreated, integration.display_name(), format!("template {}", integration.template)))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::IntegrationCreated,
+                        integration.display_name(),
+                        format!("template {}", integration.template),
+                    ),
+                )?;
                 Ok(integration)
             })
             .await
@@ -235,7 +244,9 @@ impl Service {
             .write(move |db| {
                 let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 if current.updated_at != before.updated_at {
-                    return Err(Error::Conflict("Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into()));
+                    return Err(Error::Conflict(
+                        "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
+                    ));
                 }
                 integrations::update(db, &after, sealed.as_ref())?;
                 // What people allowed was the old place: they are asked anew.
@@ -322,7 +333,9 @@ fn check_secret(template: &Template, secret: Option<&SecretString>, public: bool
     match secret {
         None if !public && !stored => Some(Problem::new("client_secret", "Enter the client secret.")),
         None => None,
-        Some(_) if public => Some(Problem::new("client_secret", "A public client has no secret. Leave this empty, or choose Confidential.")),
+        Some(_) if public => {
+            Some(Problem::new("client_secret", "A public client has no secret. Leave this empty, or choose Confidential."))
+        }
         Some(secret) => {
             let text = secret.expose_secret();
             if text.len() > 2000 {

@@ -12,6 +12,7 @@ use crate::{
     vault::api_key,
 };
 use secrecy::SecretString;
+use std::sync::Arc;
 
 /// A key as presented, with its person. The role is the lower one of both.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub struct Caller {
 
 impl Service {
     /// Who a presented key is; `None` for anything that is not a live key of an unlocked person.
-    pub async fn caller(&self, presented: &str) -> Result<Option<Caller>, Error> {
+    pub async fn caller(&self, presented: &str) -> Result<Option<Arc<Caller>>, Error> {
         let Some(hash) = api_key::lookup(presented) else { return Ok(None) };
         let now = self.now();
         let caller = match self.admissions.caller(&hash, self.store.epoch(), now) {
@@ -37,7 +38,7 @@ impl Service {
                 let wanted = hash.clone();
                 let found = self.store.read(move |db| Ok::<_, Error>(people::by_key(db, &wanted)?)).await?;
                 let Some((key, person)) = found else { return Ok(None) };
-                let caller = std::sync::Arc::new(Caller {
+                let caller = Arc::new(Caller {
                     role: key.role.min(person.role),
                     person,
                     key: key.number,
@@ -45,7 +46,7 @@ impl Service {
                     active_at: key.active_at,
                     expires_at: key.expires_at,
                 });
-                self.admissions.keep_caller(hash, std::sync::Arc::clone(&caller), epoch, now);
+                self.admissions.keep_caller(hash, Arc::clone(&caller), epoch, now);
                 // Written at most once an hour: the last use is for people, not for decisions.
                 if caller.active_at.is_none_or(|at| now.since(at).as_secs() > 3600) {
                     let number = key.number;
@@ -55,7 +56,7 @@ impl Service {
             }
         };
         let live = !caller.person.locked && caller.expires_at.is_none_or(|end| now < end);
-        Ok(live.then(|| (*caller).clone()))
+        Ok(live.then_some(caller))
     }
 
     pub async fn own_keys(&self, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {

@@ -179,7 +179,11 @@ impl Service {
                 person.updated_at = now;
                 people::update(db, &person).map_err(name_taken)?;
                 keep_one_administrator(db)?;
-                let detail = if before.role == person.role { String::new() } else { format!("role {} to {}", before.role.as_str(), person.role.as_str()) };
+                let detail = if before.role == person.role {
+                    String::new()
+                } else {
+                    format!("role {} to {}", before.role.as_str(), person.role.as_str())
+                };
                 if before.role != person.role {
                     // A changed role gives browsers new sessions (promise 1): the old ones end.
                     let keep = actor.session.filter(|_| actor.person.id == person.id);
@@ -341,7 +345,9 @@ fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
     }
     if let Some(email) = input.email.as_deref().map(clean) {
         let parts: Vec<&str> = email.split('@').collect();
-        let legal = parts.len() == 2 && parts.iter().all(|part| !part.is_empty()) && !email.chars().any(|letter| letter.is_whitespace() || letter.is_control());
+        let legal = parts.len() == 2
+            && parts.iter().all(|part| !part.is_empty())
+            && !email.chars().any(|letter| letter.is_whitespace() || letter.is_control());
         if !email.is_empty() && (!legal || email.len() > 254) {
             problems.push(Problem::new("email", "Enter an e-mail address such as ann@example.org, or leave it empty."));
         } else {

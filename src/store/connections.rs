@@ -101,8 +101,7 @@ pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<
         connections::connected_at.eq(connection.connected_at.0),
         connections::updated_at.eq(connection.updated_at.0),
     );
-    let changed =
-        diesel::update(connections::table.filter(connections::guid.eq(connection.id.to_string()))).set(values).execute(db.0)?;
+    let changed = diesel::update(connections::table.filter(connections::guid.eq(connection.id.to_string()))).set(values).execute(db.0)?;
     if changed == 0 {
         diesel::insert_into(connections::table)
             .values((
@@ -301,17 +300,14 @@ pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Err
 }
 
 pub fn delete_consents_of_connection(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>) -> Result<usize, Error> {
-    let rows = consents::table
-        .filter(consents::person.eq(person.to_string()))
-        .filter(consents::integration.eq(integration.to_string()));
+    let rows = consents::table.filter(consents::person.eq(person.to_string())).filter(consents::integration.eq(integration.to_string()));
     Ok(diesel::delete(rows).execute(db.0)?)
 }
 
 /// Ends the consents of an item with integrations that it no longer uses.
 pub fn delete_consents_of_content_except(db: &mut Db<'_>, content: Id<Content>, keep: &[Id<Integration>]) -> Result<usize, Error> {
     let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
-    let rows =
-        consents::table.filter(consents::content.eq(content.to_string())).filter(consents::integration.ne_all(keep));
+    let rows = consents::table.filter(consents::content.eq(content.to_string())).filter(consents::integration.ne_all(keep));
     Ok(diesel::delete(rows).execute(db.0)?)
 }
 

@@ -104,12 +104,8 @@ fn permission((number, item, principal, role): PermissionRow) -> Result<Permissi
     })
 }
 
-const PERMISSION: (
-    content_permissions::number,
-    content_permissions::content,
-    content_permissions::principal,
-    content_permissions::role,
-) = (content_permissions::number, content_permissions::content, content_permissions::principal, content_permissions::role);
+const PERMISSION: (content_permissions::number, content_permissions::content, content_permissions::principal, content_permissions::role) =
+    (content_permissions::number, content_permissions::content, content_permissions::principal, content_permissions::role);
 
 pub fn permissions(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Permission>, Error> {
     let rows: Vec<PermissionRow> = content_permissions::table
@@ -159,7 +155,7 @@ pub fn set_permission(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>, ro
 }
 
 pub fn delete_permission(db: &mut Db<'_>, item: Id<Content>, number: i64) -> Result<bool, Error> {
-    let gone = diesel::delete(content_permissions::table.find(number).filter(content_permissions::content.eq(item.to_string())))
-        .execute(db.0)?;
+    let gone =
+        diesel::delete(content_permissions::table.find(number).filter(content_permissions::content.eq(item.to_string()))).execute(db.0)?;
     Ok(gone == 1)
 }

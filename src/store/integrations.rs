@@ -127,9 +127,7 @@ fn config_text(integration: &Integration) -> Result<String, Error> {
 pub fn set_health(db: &mut Db<'_>, integration: Id<Integration>, updated_at: Timestamp, health: &SecretHealth) -> Result<(), Error> {
     let (state, state_at, cause) = health_words(health);
     diesel::update(
-        integrations::table
-            .filter(integrations::guid.eq(integration.to_string()))
-            .filter(integrations::updated_at.eq(updated_at.0)),
+        integrations::table.filter(integrations::guid.eq(integration.to_string())).filter(integrations::updated_at.eq(updated_at.0)),
     )
     .set((integrations::secret_state.eq(state), integrations::secret_state_at.eq(state_at), integrations::secret_cause.eq(cause)))
     .execute(db.0)?;

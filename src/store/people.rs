@@ -114,19 +114,13 @@ pub fn by_username(db: &mut Db<'_>, username: &str) -> Result<Option<(Person, Op
 
 /// Everybody, in the order of the API: first name, last name, user name.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
-    let rows = people::table
-        .order((people::first_name, people::last_name, people::username_key))
-        .select(PersonRow::as_select())
-        .load(db.0)?;
+    let rows =
+        people::table.order((people::first_name, people::last_name, people::username_key)).select(PersonRow::as_select()).load(db.0)?;
     rows.into_iter().map(PersonRow::person).collect()
 }
 
 pub fn count_administrators(db: &mut Db<'_>) -> Result<i64, Error> {
-    Ok(people::table
-        .filter(people::role.eq(Role::Administrator.as_str()))
-        .filter(people::locked.eq(false))
-        .count()
-        .get_result(db.0)?)
+    Ok(people::table.filter(people::role.eq(Role::Administrator.as_str())).filter(people::locked.eq(false)).count().get_result(db.0)?)
 }
 
 pub fn count(db: &mut Db<'_>) -> Result<i64, Error> {
@@ -143,8 +137,12 @@ pub fn set_setup_link(db: &mut Db<'_>, token_hash: &str, expires_at: Timestamp) 
 }
 
 pub fn setup_link_is_live(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
-    let found: Option<i64> =
-        setup_links::table.find(token_hash).filter(setup_links::expires_at.gt(now.0)).select(setup_links::expires_at).first(db.0).optional()?;
+    let found: Option<i64> = setup_links::table
+        .find(token_hash)
+        .filter(setup_links::expires_at.gt(now.0))
+        .select(setup_links::expires_at)
+        .first(db.0)
+        .optional()?;
     Ok(found.is_some())
 }
 
@@ -199,20 +197,14 @@ pub fn insert_key(db: &mut Db<'_>, key: &ApiKey, key_hash: &str) -> Result<i64, 
 }
 
 pub fn keys(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
-    let rows = api_keys::table
-        .filter(api_keys::person.eq(person.to_string()))
-        .order(api_keys::number)
-        .select(KeyRow::as_select())
-        .load(db.0)?;
+    let rows =
+        api_keys::table.filter(api_keys::person.eq(person.to_string())).order(api_keys::number).select(KeyRow::as_select()).load(db.0)?;
     rows.into_iter().map(KeyRow::key).collect()
 }
 
 pub fn content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<ApiKey>, Error> {
-    let rows = api_keys::table
-        .filter(api_keys::content.eq(content.to_string()))
-        .order(api_keys::number)
-        .select(KeyRow::as_select())
-        .load(db.0)?;
+    let rows =
+        api_keys::table.filter(api_keys::content.eq(content.to_string())).order(api_keys::number).select(KeyRow::as_select()).load(db.0)?;
     rows.into_iter().map(KeyRow::key).collect()
 }
 

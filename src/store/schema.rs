@@ -182,4 +182,18 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(meta, people, setup_links, sessions, integrations, content, api_keys, content_permissions, associations, connections, consents, attempts, audit);
+diesel::allow_tables_to_appear_in_same_query!(
+    meta,
+    people,
+    setup_links,
+    sessions,
+    integrations,
+    content,
+    api_keys,
+    content_permissions,
+    associations,
+    connections,
+    consents,
+    attempts,
+    audit
+);

@@ -8,7 +8,13 @@ const PREFIX: &str = "vk_";
 
 /// The SHA-256 of a high-entropy secret, in hex: what tables keep of keys, states and session keys.
 pub fn digest(secret: &str) -> String {
-    Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(secret.as_bytes()) {
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    text
 }
 
 pub fn generate() -> SecretString {
@@ -40,7 +46,8 @@ mod tests {
     fn a_mistyped_key_is_known_without_a_query() {
         let key = generate();
         assert_eq!(lookup(key.expose_secret()), Some(hash(&key)));
-        for wrong in ["", "vk_", "vk_abc", "Key", &key.expose_secret()[..40], &format!("{}x", key.expose_secret()), "vk_äöü€äöü€"] {
+        for wrong in ["", "vk_", "vk_abc", "Key", &key.expose_secret()[..40], &format!("{}x", key.expose_secret()), "vk_äöü€äöü€"]
+        {
             assert_eq!(lookup(wrong), None);
         }
     }

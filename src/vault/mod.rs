@@ -64,10 +64,7 @@ impl Vault {
         let nonce = random::bytes::<24>();
         let cipher = XChaCha20Poly1305::new(key.into());
         let text = cipher
-            .encrypt(
-                &XNonce::from(nonce),
-                Payload { msg: secret.expose_secret().as_bytes(), aad: associated_data(place, id).as_bytes() },
-            )
+            .encrypt(&XNonce::from(nonce), Payload { msg: secret.expose_secret().as_bytes(), aad: associated_data(place, id).as_bytes() })
             .map_err(|_| Error::Refused)?;
         let mut bytes = nonce.to_vec();
         bytes.extend_from_slice(&text);

@@ -9,6 +9,7 @@ use crate::domain::{
     person::{Person, Session},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct SessionTokens {
     signing: EncodingKey,
     keys: Vec<(String, DecodingKey)>,
     lifetime: Duration,
+    /// Tokens whose signature was checked: the same one comes again and again. Time is compared on each call.
+    verified: Cache<String, Claims>,
 }
 
 impl SessionTokens {
@@ -54,11 +57,9 @@ impl SessionTokens {
         let mut header = Header::new(Algorithm::HS256);
         header.typ = Some(TYPE.into());
         header.kid = Some(id.to_owned());
-        let keys = keyring
-            .ids()
-            .filter_map(|id| Some((id.to_owned(), DecodingKey::from_secret(keyring.derive(id, PURPOSE)?.as_ref()))))
-            .collect();
-        Some(Self { issuer, header, signing: EncodingKey::from_secret(key.as_ref()), keys, lifetime })
+        let keys =
+            keyring.ids().filter_map(|id| Some((id.to_owned(), DecodingKey::from_secret(keyring.derive(id, PURPOSE)?.as_ref())))).collect();
+        Some(Self { issuer, header, signing: EncodingKey::from_secret(key.as_ref()), keys, lifetime, verified: Cache::new(10_000) })
     }
 
     /// A new token. It lives for the configured lifetime and dies earlier with its session.
@@ -75,6 +76,21 @@ impl SessionTokens {
     }
 
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, Invalid> {
+        let claims = match self.verified.get(token) {
+            Some(claims) => claims,
+            None => {
+                let claims = self.check_signature(token)?;
+                self.verified.insert(token.to_owned(), claims.clone());
+                claims
+            }
+        };
+        if now.unix_seconds() >= claims.exp || claims.iat > now.unix_seconds() + 300 {
+            return Err(Invalid::Expired);
+        }
+        Ok(claims)
+    }
+
+    fn check_signature(&self, token: &str) -> Result<Claims, Invalid> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| Invalid::Forged)?;
         if header.alg != Algorithm::HS256 || header.typ.as_deref() != Some(TYPE) {
             return Err(Invalid::Forged);
@@ -90,13 +106,7 @@ impl SessionTokens {
             Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_)) => return Err(Invalid::WrongSubject),
             Err(_) => return Err(Invalid::Forged),
         };
-        if claims.iss != self.issuer {
-            return Err(Invalid::WrongIssuer);
-        }
-        if now.unix_seconds() >= claims.exp || claims.iat > now.unix_seconds() + 300 {
-            return Err(Invalid::Expired);
-        }
-        Ok(claims)
+        if claims.iss == self.issuer { Ok(claims) } else { Err(Invalid::WrongIssuer) }
     }
 }
 
@@ -126,7 +136,11 @@ mod tests {
         let now = Timestamp(1_000_000_000);
         let token = ours.mint(Id::random(), Id::random(), Id::random(), now).unwrap();
         let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";
-        let swapped = { let mut parts: Vec<&str> = token.split('.').collect(); parts.swap(1, 2); parts.join(".") };
+        let swapped = {
+            let mut parts: Vec<&str> = token.split('.').collect();
+            parts.swap(1, 2);
+            parts.join(".")
+        };
         for wrong in ["", "x", none, &token[..token.len() - 2], &format!("{token}A"), &swapped] {
             assert_eq!(ours.verify(wrong, now), Err(Invalid::Forged), "{wrong}");
         }

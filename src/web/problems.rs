@@ -73,9 +73,8 @@ pub struct FromContent;
 
 impl WebError {
     fn told(&self) -> (StatusCode, Told) {
-        let told = |status, title: &str, line: &str, code| {
-            (status, Told { title: title.into(), lines: vec![line.into()], code, sign_in: None })
-        };
+        let told =
+            |status, title: &str, line: &str, code| (status, Told { title: title.into(), lines: vec![line.into()], code, sign_in: None });
         match self {
             WebError::Service(service::Error::NotFound) => {
                 told(StatusCode::NOT_FOUND, "Nothing here", "This address leads nowhere, or to something that you may not see.", 4)
@@ -104,7 +103,8 @@ impl WebError {
                 1,
             ),
             WebError::SignIn(back) => {
-                let (status, told) = told(StatusCode::UNAUTHORIZED, "Sign in first", "Your session has ended, or you have not signed in yet.", 24);
+                let (status, told) =
+                    told(StatusCode::UNAUTHORIZED, "Sign in first", "Your session has ended, or you have not signed in yet.", 24);
                 (status, Told { sign_in: Some(back.clone()), ..told })
             }
             WebError::Forgery => told(

@@ -7,7 +7,14 @@ use super::{
 use crate::proxy;
 use actix_web::web::{self, ServiceConfig, delete, get, patch, post, put};
 
-/// Pages and the OAuth flow: everything that has a browser session. The proxy stands last.
+/// The two hot paths. actix tries one pattern after the other, and each costs: these come before all others.
+pub fn hot(config: &mut ServiceConfig) {
+    config
+        .route("/content/{guid}/{rest:.*}", web::route().to(proxy::serve))
+        .route("/__api__/v1/oauth/integrations/credentials", post().to(api::exchange::exchange));
+}
+
+/// Pages and the OAuth flow: everything that has a browser session.
 pub fn pages(config: &mut ServiceConfig) {
     config
         .route("/", get().to(sign_in::home))
@@ -74,9 +81,8 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/account/keys", post().to(account::create_key))
         .route("/account/keys/{number}/delete", post().to(account::delete_key))
         .route("/account/shown/{name}", get().to(account::shown))
-        // apps
-        .route("/content/{guid}", web::route().to(proxy::without_slash))
-        .route("/content/{guid}/{rest:.*}", web::route().to(proxy::serve));
+        // After `/content/new`.
+        .route("/content/{guid}", web::route().to(proxy::without_slash));
 }
 
 /// The interface for programs, below `/__api__`.
@@ -106,7 +112,6 @@ pub fn programs(config: &mut ServiceConfig) {
         .route("/v1/content/{guid}/permissions/{id}", delete().to(api::content::delete_permission))
         .route("/v1/content/{guid}/oauth/integrations/associations", get().to(api::content::associations))
         .route("/v1/content/{guid}/oauth/integrations/associations", put().to(api::content::set_associations))
-        .route("/v1/oauth/integrations/credentials", post().to(api::exchange::exchange))
         .route("/v1/oauth/integrations", get().to(api::integrations::list))
         .route("/v1/oauth/integrations", post().to(api::integrations::create))
         .route("/v1/oauth/integrations/{guid}", get().to(api::integrations::get))

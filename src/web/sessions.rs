@@ -121,10 +121,6 @@ impl SessionStore for Sessions {
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         let hash = digest(key.as_ref());
         self.cache.invalidate(&hash);
-        self.service
-            .store
-            .write(move |db| Ok::<_, Error>(store::sessions::delete(db, &hash)?))
-            .await
-            .map_err(|error| reason(&error).into())
+        self.service.store.write(move |db| Ok::<_, Error>(store::sessions::delete(db, &hash)?)).await.map_err(|error| reason(&error).into())
     }
 }

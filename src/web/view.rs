@@ -85,6 +85,7 @@ pub fn count(number: i64, one: &str, many: &str) -> String {
 
 /// Two letters for a tile.
 pub fn monogram(title: &str) -> String {
-    let letters: String = title.split_whitespace().filter_map(|word| word.chars().find(|letter| letter.is_alphanumeric())).take(2).collect();
+    let letters: String =
+        title.split_whitespace().filter_map(|word| word.chars().find(|letter| letter.is_alphanumeric())).take(2).collect();
     if letters.is_empty() { "•".into() } else { letters.to_uppercase() }
 }

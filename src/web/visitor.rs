@@ -92,10 +92,8 @@ impl Visitor {
     }
 
     pub fn chrome(&self, area: &'static str, title: &str) -> Chrome {
-        let person = self.actor.as_ref().map(|actor| Signed {
-            name: actor.person.display_name(),
-            administrator: actor.role == Role::Administrator,
-        });
+        let person =
+            self.actor.as_ref().map(|actor| Signed { name: actor.person.display_name(), administrator: actor.role == Role::Administrator });
         let flash = self.session.get::<String>(FLASH).ok().flatten();
         if flash.is_some() {
             self.session.remove(FLASH);

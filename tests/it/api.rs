@@ -6,7 +6,9 @@ use crate::harness::World;
 async fn bad_requests_have_their_codes_and_name_the_field() {
     let world = World::start().await;
     let (ada, bo, vera) = (world.key("ada"), world.key("bo"), world.key("vera"));
-    let azure = |extra: &str| format!(r#"{{"template":"azure","config":{{"tenant_id":"t.example.org","client_id":"c","client_secret":"s"{extra}}}}}"#);
+    let azure = |extra: &str| {
+        format!(r#"{{"template":"azure","config":{{"tenant_id":"t.example.org","client_id":"c","client_secret":"s"{extra}}}}}"#)
+    };
     let missing = "198667fd-393d-4905-873c-3a9abc1f37a6";
     let integrations = "v1/oauth/integrations";
     let associations = format!("v1/content/{}/oauth/integrations/associations", world.content(1));
@@ -56,7 +58,11 @@ async fn bad_requests_have_their_codes_and_name_the_field() {
     for (key, method, path, body, status, code, word) in cases {
         let answer = world.api(key, method, &path, &body).await;
         assert_eq!((answer.status, answer.json()["code"].as_i64()), (status, Some(code)), "{method} {path} {body}: {}", answer.body);
-        assert!(answer.json()["error"].as_str().is_some_and(|error| error.contains(word)), "{method} {path}: {word} not in {}", answer.body);
+        assert!(
+            answer.json()["error"].as_str().is_some_and(|error| error.contains(word)),
+            "{method} {path}: {word} not in {}",
+            answer.body
+        );
         assert_eq!(answer.header("content-type"), "application/json");
     }
     world.stop().await;
@@ -72,7 +78,10 @@ async fn objects_are_the_same_wherever_they_are_read() {
     assert!(world.api(&bo, "GET", "v1/content", "").await.json().as_array().is_some_and(|list| list.contains(&made)));
     assert_eq!(world.api(&bo, "PATCH", &format!("v1/content/{guid}"), "{}").await.json(), made);
     assert!(made.get("tags").is_none() && made.get("vanity_url").is_none() && made["bundle_id"].is_null());
-    assert_eq!(world.api(&bo, "GET", &format!("v1/content/{guid}?include=owner%2Ctags%2Cvanity_url"), "").await.json()["owner"]["username"], "bo");
+    assert_eq!(
+        world.api(&bo, "GET", &format!("v1/content/{guid}?include=owner%2Ctags%2Cvanity_url"), "").await.json()["owner"]["username"],
+        "bo"
+    );
     let user = world.api(&ada, "POST", "v1/users", r#"{"username":"cy","password":"long enough","first_name":"Cy"}"#).await.json();
     let path = format!("v1/users/{}", user["guid"].as_str().expect("a guid"));
     for locked in ["true", "false"] {

@@ -15,7 +15,10 @@ async fn an_answer_is_taken_once_in_time_and_only_where_it_began() {
     let app = format!("/content/{}/", world.content(0));
     let vera = viewer(&world, "vera").await;
     let answer = vera.up_to_callback(&app, "vera@example.org").await;
-    assert!(answer.contains(&format!("/__oauth__/integrations/{}/callback", world.integration())), "typed-in addresses have a callback of their own");
+    assert!(
+        answer.contains(&format!("/__oauth__/integrations/{}/callback", world.integration())),
+        "typed-in addresses have a callback of their own"
+    );
     // Another browser, somebody else, another callback, a forged state: nothing happens, and nothing is asked of the provider.
     let viktor = viewer(&world, "viktor").await;
     let elsewhere = answer.replace(&format!("/{}/callback", world.integration()), "/callback");
@@ -31,7 +34,8 @@ async fn an_answer_is_taken_once_in_time_and_only_where_it_began() {
     // A reload with everything in place goes on silently; after a disconnect it explains itself.
     assert!(vera.get(&answer).await.url.ends_with(&app));
     let page = vera.get("/consents").await;
-    let link = page.body.split("href=\"/connections/").nth(1).and_then(|rest| rest.split('"').next()).expect("a disconnect link").to_owned();
+    let link =
+        page.body.split("href=\"/connections/").nth(1).and_then(|rest| rest.split('"').next()).expect("a disconnect link").to_owned();
     let page = vera.get(&format!("/connections/{link}")).await;
     vera.submit(&page, "/disconnect", &[]).await;
     let again = vera.get(&answer).await;
@@ -66,7 +70,11 @@ async fn refusals_of_the_provider_have_pages_of_ours() {
         assert!(!page.body.contains("<script>alert") && !page.body.contains("<b>nonsense"));
     }
     // At the token endpoint.
-    for (fault, words) in [(Some(("invalid_client", 7_000_215)), "An administrator must repair this"), (Some(("invalid_grant", 501_481)), "did not accept the sign-in"), (None, "is not answering")] {
+    for (fault, words) in [
+        (Some(("invalid_client", 7_000_215)), "An administrator must repair this"),
+        (Some(("invalid_grant", 501_481)), "did not accept the sign-in"),
+        (None, "is not answering"),
+    ] {
         world.provider.set_faults(|faults| match fault {
             Some((word, code)) => faults.error = Some((word.into(), code)),
             None => (faults.error, faults.status) = (None, Some(502)),
@@ -102,7 +110,14 @@ async fn a_second_content_item_costs_one_click() {
     let world = World::start().await;
     let (vera, _) = world.connected("vera").await;
     let second = world.content(1);
-    world.api(&world.key("bo"), "PUT", &format!("v1/content/{second}/oauth/integrations/associations"), &format!(r#"[{{"oauth_integration_guid":"{}"}}]"#, world.integration())).await;
+    world
+        .api(
+            &world.key("bo"),
+            "PUT",
+            &format!("v1/content/{second}/oauth/integrations/associations"),
+            &format!(r#"[{{"oauth_integration_guid":"{}"}}]"#, world.integration()),
+        )
+        .await;
     let page = vera.get(&format!("/content/{second}/?a=b")).await;
     assert!(page.body.contains(">Allow<") && page.body.contains("Churn explorer"), "{}", page.body);
     let policy = page.header("content-security-policy");

@@ -12,17 +12,44 @@ async fn every_wrong_request_has_its_code_and_no_token() {
     let world = World::start().await;
     let (_, token) = world.connected("vera").await;
     let bo = world.key("bo");
-    let cases: &[(&[(&str, &str)], u16, i64)] = &[
+    type Case<'a> = (&'a [(&'a str, &'a str)], u16, i64);
+    let cases: &[Case<'_>] = &[
         (&[], 400, 210),
         (&[("grant_type", "password"), ("subject_token_type", SUBJECT), ("subject_token", &token)], 400, 213),
-        (&[("grant_type", "urn:eitf:params:oauth:grant-type:token-exchange"), ("subject_token_type", SUBJECT), ("subject_token", &token)], 400, 213),
+        (
+            &[
+                ("grant_type", "urn:eitf:params:oauth:grant-type:token-exchange"),
+                ("subject_token_type", SUBJECT),
+                ("subject_token", &token),
+            ],
+            400,
+            213,
+        ),
         (&[("grant_type", GRANT), ("subject_token_type", "jwt"), ("subject_token", &token)], 400, 214),
         (&[("grant_type", GRANT), ("subject_token_type", "urn:posit:connect:content-session-token"), ("subject_token", &token)], 400, 252),
         (&[("grant_type", GRANT), ("subject_token_type", SUBJECT)], 400, 215),
         (&[("grant_type", GRANT), ("subject_token_type", SUBJECT), ("subject_token", "rubbish")], 400, 215),
         (&[("grant_type", GRANT), ("subject_token_type", SUBJECT), ("subject_token", &token[..token.len() - 3])], 400, 215),
-        (&[("grant_type", GRANT), ("subject_token_type", SUBJECT), ("subject_token", &token), ("requested_token_type", "urn:posit:connect:api-key")], 400, 242),
-        (&[("grant_type", GRANT), ("subject_token_type", SUBJECT), ("subject_token", &token), ("audience", "198667fd-393d-4905-873c-3a9abc1f37a6")], 400, 256),
+        (
+            &[
+                ("grant_type", GRANT),
+                ("subject_token_type", SUBJECT),
+                ("subject_token", &token),
+                ("requested_token_type", "urn:posit:connect:api-key"),
+            ],
+            400,
+            242,
+        ),
+        (
+            &[
+                ("grant_type", GRANT),
+                ("subject_token_type", SUBJECT),
+                ("subject_token", &token),
+                ("audience", "198667fd-393d-4905-873c-3a9abc1f37a6"),
+            ],
+            400,
+            256,
+        ),
         (&[("grant_type", GRANT), ("subject_token_type", SUBJECT), ("subject_token", &token), ("subject_token", &token)], 400, 211),
     ];
     for (form, status, code) in cases {
@@ -45,7 +72,16 @@ async fn every_wrong_request_has_its_code_and_no_token() {
     assert_eq!(good.json()["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
     // `scope` and `resource` widen nothing.
     let wide = world
-        .exchange_form(&bo, &[("grant_type", GRANT), ("subject_token_type", SUBJECT), ("subject_token", &token), ("scope", "https://graph.microsoft.com/.default"), ("resource", "x")])
+        .exchange_form(
+            &bo,
+            &[
+                ("grant_type", GRANT),
+                ("subject_token_type", SUBJECT),
+                ("subject_token", &token),
+                ("scope", "https://graph.microsoft.com/.default"),
+                ("resource", "x"),
+            ],
+        )
         .await;
     assert_eq!(wide.json()["access_token"], good.json()["access_token"]);
     world.stop().await;

@@ -110,7 +110,9 @@ impl World {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let upstream = format!("http://{}", listener.local_addr().expect("an address"));
         let before = self.api(&self.key("ada"), "GET", &format!("v1/content/{content}"), "").await.json()["upstream_url"].clone();
-        let patched = self.api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": upstream}).to_string()).await;
+        let patched = self
+            .api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": upstream}).to_string())
+            .await;
         assert_eq!(patched.status, 200, "{}", patched.body);
         let app = tokio::spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -123,8 +125,10 @@ impl World {
         let page = browser.clone_cookies().send("GET", &format!("/content/{content}/"), &[], None).await;
         assert_eq!(page.status, 200, "{}", page.body);
         let head = app.await.expect("the app");
-        self.api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": before}).to_string()).await;
-        let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("posit-connect-user-session-token:")).expect("the header");
+        self.api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": before}).to_string())
+            .await;
+        let line =
+            head.lines().find(|line| line.to_ascii_lowercase().starts_with("posit-connect-user-session-token:")).expect("the header");
         line.split_once(':').expect("a value").1.trim().to_owned()
     }
 
@@ -178,8 +182,14 @@ impl Browser {
         let origin = url::Url::parse(&url).expect("an address").origin().ascii_serialization();
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = self.http.request(method, &url);
-        let cookies: Vec<String> =
-            self.cookies.lock().expect("cookies").iter().filter(|((of, _), _)| *of == origin).map(|((_, name), value)| format!("{name}={value}")).collect();
+        let cookies: Vec<String> = self
+            .cookies
+            .lock()
+            .expect("cookies")
+            .iter()
+            .filter(|((of, _), _)| *of == origin)
+            .map(|((_, name), value)| format!("{name}={value}"))
+            .collect();
         if !cookies.is_empty() {
             request = request.header("cookie", cookies.join("; "));
         }
@@ -196,7 +206,12 @@ impl Browser {
                 self.cookies.lock().expect("cookies").insert((origin.clone(), name.to_owned()), value.to_owned());
             }
         }
-        Answer { status: response.status().as_u16(), url, headers: response.headers().clone(), body: response.text().await.unwrap_or_default() }
+        Answer {
+            status: response.status().as_u16(),
+            url,
+            headers: response.headers().clone(),
+            body: response.text().await.unwrap_or_default(),
+        }
     }
 
     /// Goes to an address as a person does, following redirects.
@@ -287,5 +302,11 @@ fn client() -> reqwest::Client {
 fn attribute(text: &str, name: &str) -> String {
     let start = format!("{name}=\"");
     let value = text.split(&start).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("");
-    value.replace("&#38;", "&").replace("&amp;", "&").replace("&#34;", "\"").replace("&#39;", "'").replace("&#60;", "<").replace("&#62;", ">")
+    value
+        .replace("&#38;", "&")
+        .replace("&amp;", "&")
+        .replace("&#34;", "\"")
+        .replace("&#39;", "'")
+        .replace("&#60;", "<")
+        .replace("&#62;", ">")
 }

@@ -14,7 +14,7 @@ use crate::{
         contents::{ContentInput, Seen},
     },
 };
-use actix_web::{HttpRequest, HttpResponse, dev::Payload, FromRequest, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, web};
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 
@@ -47,18 +47,47 @@ fn content(service: &Service, seen: &Seen, include: &str) -> Value {
         "upstream_url": item.upstream.as_deref().filter(|_| seen.may_edit),
     });
     for absent in [
-        "connection_timeout", "read_timeout", "init_timeout", "idle_timeout", "max_processes", "min_processes", "max_conns_per_process",
-        "load_factor", "memory_request", "memory_limit", "cpu_request", "cpu_limit", "amd_gpu_limit", "nvidia_gpu_limit",
-        "service_account_name", "default_image_name", "default_environment_guid", "bundle_id", "environment_guid", "cluster_name",
-        "image_name", "r_version", "py_version", "quarto_version", "node_version", "r_environment_management",
-        "default_r_environment_management", "py_environment_management", "default_py_environment_management", "run_as",
-        "metrics_collection_enabled", "notify_on_share", "otel_enabled", "public_content_status",
+        "connection_timeout",
+        "read_timeout",
+        "init_timeout",
+        "idle_timeout",
+        "max_processes",
+        "min_processes",
+        "max_conns_per_process",
+        "load_factor",
+        "memory_request",
+        "memory_limit",
+        "cpu_request",
+        "cpu_limit",
+        "amd_gpu_limit",
+        "nvidia_gpu_limit",
+        "service_account_name",
+        "default_image_name",
+        "default_environment_guid",
+        "bundle_id",
+        "environment_guid",
+        "cluster_name",
+        "image_name",
+        "r_version",
+        "py_version",
+        "quarto_version",
+        "node_version",
+        "r_environment_management",
+        "default_r_environment_management",
+        "py_environment_management",
+        "default_py_environment_management",
+        "run_as",
+        "metrics_collection_enabled",
+        "notify_on_share",
+        "otel_enabled",
+        "public_content_status",
     ] {
         value[absent] = Value::Null;
     }
     if include.split(',').any(|word| word.trim() == "owner") {
         let owner = &seen.owner;
-        value["owner"] = json!({"guid": owner.id, "username": owner.username, "first_name": owner.first_name, "last_name": owner.last_name});
+        value["owner"] =
+            json!({"guid": owner.id, "username": owner.username, "first_name": owner.first_name, "last_name": owner.last_name});
     }
     value
 }
@@ -115,7 +144,7 @@ pub async fn create(api: ApiUser, body: Body) -> Answer {
 pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> Answer {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
-    let seen = any.service.content(&any.actor, id).await?;
+    let seen = any.service.content(&any.actor(), id).await?;
     Ok(ok(&content(&any.service, &seen, &include(&request))))
 }
 
@@ -202,7 +231,7 @@ pub fn association(entry: &Association, integration: &Integration) -> Value {
 pub async fn associations(any: AnyKey, path: web::Path<String>) -> Answer {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
-    let rows = any.service.associations(&any.actor, id).await?;
+    let rows = any.service.associations(&any.actor(), id).await?;
     Ok(ok(&Value::Array(rows.iter().map(|(entry, integration)| association(entry, integration)).collect())))
 }
 

@@ -50,12 +50,15 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
     let form = form(&collect(payload.into_inner()).await?)?;
     let reference = crate::web::problems::correlation(&request);
     match any.service.exchange(&any.caller, &form).await {
-        Ok(fresh) => Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).insert_header((header::PRAGMA, "no-cache")).json(Credentials {
-            access_token: fresh.access_token.expose_secret(),
-            issued_token_type: words::ACCESS_TOKEN,
-            token_type: "Bearer",
-            expires_in: fresh.expires_in.as_secs(),
-        })),
+        Ok(fresh) => Ok(HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .insert_header((header::PRAGMA, "no-cache"))
+            .json(Credentials {
+                access_token: fresh.access_token.expose_secret(),
+                issued_token_type: words::ACCESS_TOKEN,
+                token_type: "Bearer",
+                expires_in: fresh.expires_in.as_secs(),
+            })),
         Err(refusal) => Err(explain(refusal, &reference)),
     }
 }
@@ -84,26 +87,59 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
     };
     let told = match refusal {
         Refusal::Service(error) => return error.into(),
-        Refusal::GrantType => plain(213, &format!("grant_type: must be {}.", words::GRANT_TYPE), "invalid_request", "unsupported_grant_type"),
+        Refusal::GrantType => {
+            plain(213, &format!("grant_type: must be {}.", words::GRANT_TYPE), "invalid_request", "unsupported_grant_type")
+        }
         Refusal::SubjectTokenType => {
             plain(214, &format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN), "invalid_request", "invalid_request")
         }
-        Refusal::ContentToken => plain(252, "subject_token_type: this portal acts for viewers only; send the viewer's session token.", "invalid_request", "invalid_request"),
-        Refusal::RequestedTokenType(wanted) => {
-            plain(242, &format!("requested_token_type: must be {}, not {wanted}.", words::ACCESS_TOKEN), "invalid_request", "invalid_request")
+        Refusal::ContentToken => plain(
+            252,
+            "subject_token_type: this portal acts for viewers only; send the viewer's session token.",
+            "invalid_request",
+            "invalid_request",
+        ),
+        Refusal::RequestedTokenType(wanted) => plain(
+            242,
+            &format!("requested_token_type: must be {}, not {wanted}.", words::ACCESS_TOKEN),
+            "invalid_request",
+            "invalid_request",
+        ),
+        Refusal::SubjectToken(Invalid::WrongIssuer) => {
+            plain(216, "Invalid subject_token: it comes from another server.", "session_expired", "invalid_request")
         }
-        Refusal::SubjectToken(Invalid::WrongIssuer) => plain(216, "Invalid subject_token: it comes from another server.", "session_expired", "invalid_request"),
-        Refusal::SubjectToken(Invalid::WrongSubject) => plain(217, "Invalid subject_token: it names nobody.", "session_expired", "invalid_request"),
+        Refusal::SubjectToken(Invalid::WrongSubject) => {
+            plain(217, "Invalid subject_token: it names nobody.", "session_expired", "invalid_request")
+        }
         Refusal::SubjectToken(Invalid::Forged) => plain(215, "Invalid subject_token", "session_expired", "invalid_request"),
-        Refusal::SubjectToken(Invalid::Expired) => plain(215, "Invalid subject_token: it has expired. Read the header of a current request.", "session_expired", "invalid_request"),
+        Refusal::SubjectToken(Invalid::Expired) => {
+            plain(215, "Invalid subject_token: it has expired. Read the header of a current request.", "session_expired", "invalid_request")
+        }
         Refusal::SessionEnded => plain(215, "Invalid subject_token: its viewer has signed out.", "session_expired", "invalid_request"),
         Refusal::NotYourContent => Told {
             status: 403,
-            ..plain(22, "You don't have permission to perform this operation: the key must belong to somebody who runs the content that the token was made for.", "access_denied", "access_denied")
+            ..plain(
+                22,
+                "You don't have permission to perform this operation: the key must belong to somebody who runs the content that the token was made for.",
+                "access_denied",
+                "access_denied",
+            )
         },
-        Refusal::ViewerMayNot => Told { status: 403, ..plain(22, "You don't have permission to perform this operation: this viewer may not open the content.", "access_denied", "access_denied") },
-        Refusal::NoAssociation => plain(212, "No OAuth integrations have been associated with this content item.", "no_association", "invalid_target"),
-        Refusal::WrongAudience => plain(256, "audience: is not the GUID of an integration of this content item.", "no_association", "invalid_target"),
+        Refusal::ViewerMayNot => Told {
+            status: 403,
+            ..plain(
+                22,
+                "You don't have permission to perform this operation: this viewer may not open the content.",
+                "access_denied",
+                "access_denied",
+            )
+        },
+        Refusal::NoAssociation => {
+            plain(212, "No OAuth integrations have been associated with this content item.", "no_association", "invalid_target")
+        }
+        Refusal::WrongAudience => {
+            plain(256, "audience: is not the GUID of an integration of this content item.", "no_association", "invalid_target")
+        }
         Refusal::AmbiguousAudience => {
             plain(257, "audience: name one integration; this content item uses several.", "ambiguous_association", "invalid_target")
         }
@@ -118,11 +154,17 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
         Refusal::NeedsLogin { cause, login_url, service } => Told {
             login_url: Some(login_url),
             cause: Some(cause),
-            ..plain(219, &format!("Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."), "needs_reauthorization", "invalid_grant")
+            ..plain(
+                219,
+                &format!("Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."),
+                "needs_reauthorization",
+                "invalid_grant",
+            )
         },
-        Refusal::Broken { sentence } => {
-            Told { status: 503, ..plain(241, &format!("An administrator must repair the integration. {sentence}"), "integration_broken", "server_error") }
-        }
+        Refusal::Broken { sentence } => Told {
+            status: 503,
+            ..plain(241, &format!("An administrator must repair the integration. {sentence}"), "integration_broken", "server_error")
+        },
         Refusal::Unavailable { retry_after, sentence } => Told {
             status: 503,
             retry_after: Some(retry_after.as_secs().max(1)),

@@ -60,7 +60,9 @@ fn input(body: &Body, creating: bool) -> Result<IntegrationInput, ApiError> {
         let scopes = match body.0.get("default_scopes") {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text.clone()),
-            Some(Value::Array(list)) if list.iter().all(Value::is_string) => Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
+            Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
+                Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
+            }
             Some(_) => return Err(ApiError::bad(228, "default_scopes: must be an array of texts.")),
         };
         if let Some(scopes) = scopes {
@@ -75,7 +77,12 @@ fn input(body: &Body, creating: bool) -> Result<IntegrationInput, ApiError> {
     match body.0.get("permissions") {
         None | Some(Value::Null) => {}
         Some(Value::Array(list)) if list.is_empty() => {}
-        Some(_) => return Err(ApiError::bad(2, "permissions: access lists of integrations are not offered yet; every publisher may use an integration.")),
+        Some(_) => {
+            return Err(ApiError::bad(
+                2,
+                "permissions: access lists of integrations are not offered yet; every publisher may use an integration.",
+            ));
+        }
     }
     Ok(IntegrationInput {
         id: None,

@@ -8,7 +8,7 @@ pub mod users;
 
 use super::visitor::origin;
 use crate::{
-    domain::{Id, person::Role},
+    domain::{Id, audit::Origin, person::Role},
     providers::Problem,
     service::{Actor, Error, Service, keys::Caller},
 };
@@ -96,11 +96,13 @@ pub fn ok(value: &Value) -> HttpResponse {
 
 /// An id in a path or a body.
 pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
-    text.to_ascii_lowercase().parse().map_err(|_| ApiError::bad(code, format!("“{}” is not a GUID.", text.chars().take(60).collect::<String>())))
+    text.to_ascii_lowercase()
+        .parse()
+        .map_err(|_| ApiError::bad(code, format!("“{}” is not a GUID.", text.chars().take(60).collect::<String>())))
 }
 
 /// The key of a request; `Err` if one was sent that is none of ours.
-pub async fn key_of(request: &HttpRequest, service: &Service) -> Result<Option<Caller>, ApiError> {
+pub async fn key_of(request: &HttpRequest, service: &Service) -> Result<Option<Arc<Caller>>, ApiError> {
     let header = |name: &str| -> Result<Option<String>, ApiError> {
         let mut values = request.headers().get_all(name);
         let first = values.next();
@@ -109,7 +111,8 @@ pub async fn key_of(request: &HttpRequest, service: &Service) -> Result<Option<C
         }
         Ok(first.map(|value| value.to_str().unwrap_or("").to_owned()))
     };
-    let Some(text) = header("authorization")?.filter(|text| starts_with_key(text)).or(header("x-rsc-authorization")?).or(header("authorization")?)
+    let Some(text) =
+        header("authorization")?.filter(|text| starts_with_key(text)).or(header("x-rsc-authorization")?).or(header("authorization")?)
     else {
         return Ok(None);
     };
@@ -131,17 +134,23 @@ fn service_of(request: &HttpRequest) -> Result<Arc<Service>, ApiError> {
 
 /// A caller with any key, a content key included.
 pub struct AnyKey {
-    pub caller: Caller,
-    pub actor: Actor,
+    pub caller: Arc<Caller>,
+    pub origin: Origin,
     pub service: Arc<Service>,
 }
 
 impl AnyKey {
     async fn of(request: HttpRequest) -> Result<Self, ApiError> {
         let service = service_of(&request)?;
-        let caller = key_of(&request, &service).await?.ok_or_else(|| ApiError::new(401, 24, "You must be signed in: send an API key as “Authorization: Key …”."))?;
-        let actor = Actor { person: caller.person.clone(), role: caller.role, session: None, origin: origin(&request, &service) };
-        Ok(Self { caller, actor, service })
+        let caller = key_of(&request, &service)
+            .await?
+            .ok_or_else(|| ApiError::new(401, 24, "You must be signed in: send an API key as “Authorization: Key …”."))?;
+        let origin = origin(&request, &service);
+        Ok(Self { caller, origin, service })
+    }
+
+    pub fn actor(&self) -> Actor {
+        Actor { person: self.caller.person.clone(), role: self.caller.role, session: None, origin: self.origin.clone() }
     }
 }
 
@@ -169,7 +178,7 @@ impl FromRequest for ApiUser {
             if any.caller.content.is_some() {
                 return Err(Error::Forbidden("A content key only exchanges tokens.").into());
             }
-            Ok(Self { actor: any.actor, service: any.service })
+            Ok(Self { actor: any.actor(), service: any.service })
         })
     }
 }
@@ -217,9 +226,9 @@ impl Body {
     pub fn role(&self, key: &str) -> Result<Option<Role>, ApiError> {
         match self.text(key, 2)? {
             None => Ok(None),
-            Some(text) => Role::parse(&text)
-                .map(Some)
-                .ok_or_else(|| ApiError::bad(2, format!("{key}: must be administrator, publisher or viewer."))),
+            Some(text) => {
+                Role::parse(&text).map(Some).ok_or_else(|| ApiError::bad(2, format!("{key}: must be administrator, publisher or viewer.")))
+            }
         }
     }
 }

@@ -30,13 +30,15 @@ pub fn user(person: &Person) -> Value {
 
 /// `GET v1/user`, `GET me`
 pub async fn me(any: AnyKey) -> Answer {
-    Ok(ok(&user(&any.actor.person)))
+    Ok(ok(&user(&any.caller.person)))
 }
 
 pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let mut people = api.service.people(&api.actor).await?;
     if let Some(prefix) = parameter(&request, "prefix").map(|text| text.to_lowercase()).filter(|text| !text.is_empty()) {
-        people.retain(|person| [&person.username, &person.first_name, &person.last_name].iter().any(|name| name.to_lowercase().starts_with(&prefix)));
+        people.retain(|person| {
+            [&person.username, &person.first_name, &person.last_name].iter().any(|name| name.to_lowercase().starts_with(&prefix))
+        });
     }
     if let Some(roles) = parameter(&request, "user_role") {
         people.retain(|person| roles.split('|').any(|role| role == person.role.as_str()));
@@ -132,7 +134,9 @@ pub async fn create_key(api: ApiUser, path: web::Path<String>, body: Body) -> An
     };
     let expires_at = match body.text("expires_at", 2)? {
         None => None,
-        Some(text) => Some(Timestamp::parse_rfc3339(&text).ok_or_else(|| ApiError::bad(2, "expires_at: must be a time such as 2026-01-31T08:00:00Z."))?),
+        Some(text) => Some(
+            Timestamp::parse_rfc3339(&text).ok_or_else(|| ApiError::bad(2, "expires_at: must be a time such as 2026-01-31T08:00:00Z."))?,
+        ),
     };
     let name = body.text("name", 62)?.unwrap_or_default();
     let (made, secret) = api.service.create_key(&api.actor, &name, role, expires_at).await.map_err(|error| match error {

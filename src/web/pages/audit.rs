@@ -50,20 +50,17 @@ fn words(action: Action) -> String {
 pub async fn list(me: Me, wanted: web::Query<Wanted>) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let action = wanted.action.as_deref().and_then(Action::parse);
-    let text: Option<String> = wanted.text.as_deref().map(|text| text.trim().chars().take(100).collect()).filter(|text: &String| !text.is_empty());
+    let text: Option<String> =
+        wanted.text.as_deref().map(|text| text.trim().chars().take(100).collect()).filter(|text: &String| !text.is_empty());
     let filter = Filter { action, actor: None, text: text.clone(), before: wanted.before };
     let mut events = me.service().audit_events(&me.actor, filter).await?;
     let more = events.len() > usize::try_from(PAGE).unwrap_or(usize::MAX);
     events.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
     let older = events.last().filter(|_| more).map(|last| {
-        format!(
-            "/audit?action={}&text={}&before={}",
-            action.map_or("", Action::as_str),
-            query(text.as_deref().unwrap_or("")),
-            last.number
-        )
+        format!("/audit?action={}&text={}&before={}", action.map_or("", Action::as_str), query(text.as_deref().unwrap_or("")), last.number)
     });
-    let options = std::iter::once(Choice::new("", "Everything", "")).chain(Action::ALL.into_iter().map(|action| Choice::new(action.as_str(), words(action), "")));
+    let options = std::iter::once(Choice::new("", "Everything", ""))
+        .chain(Action::ALL.into_iter().map(|action| Choice::new(action.as_str(), words(action), "")));
     let fields = vec![
         Field::new(Kind::Select, "action", "What").options(options.collect()).value(action.map_or("", Action::as_str)),
         Field::text("text", "Who or on what").value(text.clone().unwrap_or_default()),

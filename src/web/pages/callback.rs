@@ -104,7 +104,10 @@ async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpRes
                 StatusCode::OK,
                 &ProblemPage {
                     chrome: me.visitor.chrome("consents", "Your organisation must approve this app"),
-                    lines: vec![format!("{} lets an administrator of your organisation decide. Send them this request, then try again.", names.provider)],
+                    lines: vec![format!(
+                        "{} lets an administrator of your organisation decide. Send them this request, then try again.",
+                        names.provider
+                    )],
                     copy: Some(text),
                     links: vec![Link::new(back.as_str(), "Try again"), Link::new("/content", "Back to Content")],
                     reference,
@@ -134,7 +137,10 @@ pub fn failed(me: &Me, failure: &Failure, back: &ReturnPath, integration: &Integ
             me,
             StatusCode::OK,
             &format!("{} did not accept the sign-in", names.provider),
-            vec![format!("{}{code}", failure.sentence), "Start again. If it stays like this, send the reference to your administrator.".into()],
+            vec![
+                format!("{}{code}", failure.sentence),
+                "Start again. If it stays like this, send the reference to your administrator.".into(),
+            ],
             retry(),
             reference,
         ),
@@ -143,7 +149,14 @@ pub fn failed(me: &Me, failure: &Failure, back: &ReturnPath, integration: &Integ
             if crate::domain::access::may_manage_integrations(me.actor.role) {
                 lines.push(format!("{}{code}", failure.sentence));
             }
-            problem(me, StatusCode::BAD_GATEWAY, "An administrator must repair this", lines, vec![Link::new("/content", "Back to Content"), Link::new(back.as_str(), "Try again")], reference)
+            problem(
+                me,
+                StatusCode::BAD_GATEWAY,
+                "An administrator must repair this",
+                lines,
+                vec![Link::new("/content", "Back to Content"), Link::new(back.as_str(), "Try again")],
+                reference,
+            )
         }
     }
 }
@@ -153,14 +166,24 @@ fn mismatch(me: &Me, why: Mismatch, back: Option<&ReturnPath>, reference: String
     let (title, line) = match why {
         Mismatch::Used => ("This sign-in link was already used", "Each link works once. Open the app to start again."),
         Mismatch::Expired => ("This sign-in took too long", "Ten minutes have passed since it began. Open the app to start again."),
-        Mismatch::Superseded => ("The integration was changed meanwhile", "An administrator changed it while you were signing in. Open the app to start again."),
-        Mismatch::Unknown | Mismatch::Foreign | Mismatch::WrongCallback => {
-            ("This sign-in does not belong to your session", "It could not be matched to what you started here, so nothing was stored. Open the app to start again.")
+        Mismatch::Superseded => {
+            ("The integration was changed meanwhile", "An administrator changed it while you were signing in. Open the app to start again.")
         }
+        Mismatch::Unknown | Mismatch::Foreign | Mismatch::WrongCallback => (
+            "This sign-in does not belong to your session",
+            "It could not be matched to what you started here, so nothing was stored. Open the app to start again.",
+        ),
     };
     problem(me, StatusCode::BAD_REQUEST, title, vec![line.into()], vec![again], reference)
 }
 
-fn problem(me: &Me, status: StatusCode, title: &str, lines: Vec<String>, links: Vec<Link>, reference: String) -> Result<HttpResponse, WebError> {
+fn problem(
+    me: &Me,
+    status: StatusCode,
+    title: &str,
+    lines: Vec<String>,
+    links: Vec<Link>,
+    reference: String,
+) -> Result<HttpResponse, WebError> {
     page_with(status, &ProblemPage { chrome: me.visitor.chrome("consents", title), lines, copy: None, links, reference })
 }

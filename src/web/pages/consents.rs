@@ -245,7 +245,13 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
     begin(&me, integration, content, back, false).await
 }
 
-async fn begin(me: &Me, integration: Id<Integration>, content: Option<Id<Content>>, back: ReturnPath, other: bool) -> Result<HttpResponse, WebError> {
+async fn begin(
+    me: &Me,
+    integration: Id<Integration>,
+    content: Option<Id<Content>>,
+    back: ReturnPath,
+    other: bool,
+) -> Result<HttpResponse, WebError> {
     match me.service().begin(&me.actor, integration, content, back.clone(), other).await? {
         Ok(address) => Ok(see_other(address.as_str())),
         Err(failure) => {
@@ -325,7 +331,11 @@ pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
         chrome: me.visitor.chrome("consents", &format!("Revoke {title}?")),
         errors: Vec::new(),
         groups: vec![
-            Group::new("What stops", &[&format!("“{title}” can no longer use {service} as you. From now on it gets no new token.")], Vec::new()),
+            Group::new(
+                "What stops",
+                &[&format!("“{title}” can no longer use {service} as you. From now on it gets no new token.")],
+                Vec::new(),
+            ),
             Group::new(
                 "What stays",
                 &[

@@ -70,7 +70,9 @@ fn fields() -> Vec<Field> {
     vec![
         Field::text("title", "Title").hint("What people see in the list and on the consent page."),
         Field::new(Kind::Textarea, "description", "Description").hint("One or two sentences."),
-        Field::text("upstream_url", "Address of the running app").hint("Where this server reaches the app, such as http://10.0.0.5:8501. Private addresses must be allowed by the operator.").mono(),
+        Field::text("upstream_url", "Address of the running app")
+            .hint("Where this server reaches the app, such as http://10.0.0.5:8501. Private addresses must be allowed by the operator.")
+            .mono(),
         Field::new(Kind::Radio, "access_type", "Who may open it").value("acl").options(vec![
             Choice::new("logged_in", "Everyone who is signed in", ""),
             Choice::new("acl", "Only people on the list", "You add them on the settings page."),
@@ -340,7 +342,11 @@ pub async fn save_integration(me: Me, path: web::Path<String>, Posted(typed): Po
     let none = wanted.is_empty();
     match me.service().set_associations(&me.actor, guid, wanted).await {
         Ok(()) => {
-            let message = if none { "Saved. This content uses no integration now." } else { "Saved. Viewers are asked for their consent when they open this content." };
+            let message = if none {
+                "Saved. This content uses no integration now."
+            } else {
+                "Saved. Viewers are asked for their consent when they open this content."
+            };
             Ok(me.done(&addresses::content_settings(guid), message))
         }
         Err(error) => {
@@ -391,7 +397,8 @@ pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
     let item = &seen.content;
     let consents = me.service().consenting_people(&me.actor, item.id).await?;
     let people: Vec<String> = consents.iter().map(|(_, person, _)| person.display_name()).collect();
-    let mut groups = vec![Group::new("", &["Its address stops working for everyone. The app itself goes on running where it is."], Vec::new())];
+    let mut groups =
+        vec![Group::new("", &["Its address stops working for everyone. The app itself goes on running where it is."], Vec::new())];
     if !people.is_empty() {
         groups.push(Group::new("These people let it act for them; their consent ends", &[], people));
     }
@@ -414,7 +421,10 @@ pub async fn delete(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpRe
 
 /// For content that nobody can reach yet.
 pub fn nothing_behind(may_edit: bool) -> WebError {
-    let line = if may_edit { "Enter the address of the running app on its settings page." } else { "Its publisher has not said yet where the app runs." };
+    let line = if may_edit {
+        "Enter the address of the running app on its settings page."
+    } else {
+        "Its publisher has not said yet where the app runs."
+    };
     WebError::Page(StatusCode::NOT_FOUND, "There is no app here yet".into(), line.into())
 }
-

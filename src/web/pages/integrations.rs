@@ -58,11 +58,16 @@ pub struct Sort {
     order: Option<String>,
 }
 
-const COLUMNS: [(&str, &str); 5] = [("name", "Name"), ("service", "Service"), ("used", "Used by"), ("secret", "Client secret"), ("changed", "Changed")];
+const COLUMNS: [(&str, &str); 5] =
+    [("name", "Name"), ("service", "Service"), ("used", "Used by"), ("secret", "Client secret"), ("changed", "Changed")];
 const SOON: Duration = Duration::from_secs(60 * 86_400);
 
 fn must_manage(me: &Me) -> Result<(), WebError> {
-    if access::may_manage_integrations(me.actor.role) { Ok(()) } else { Err(Error::Forbidden("Only administrators manage integrations.").into()) }
+    if access::may_manage_integrations(me.actor.role) {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("Only administrators manage integrations.").into())
+    }
 }
 
 /// The state of a client secret: what its expiry date says, else what using it showed.
@@ -75,11 +80,20 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
     };
     match (&integration.secret_health, integration.secret_expires_at) {
         (SecretHealth::NotNeeded, _) => (Status::neutral("Not needed"), "public client".into()),
-        (SecretHealth::Rejected { at, .. }, _) => (Status::negative(format!("Rejected by {}", names.provider)), format!("since {}", at.relative(now))),
+        (SecretHealth::Rejected { at, .. }, _) => {
+            (Status::negative(format!("Rejected by {}", names.provider)), format!("since {}", at.relative(now)))
+        }
         (_, Some(end)) if end <= now => (Status::negative("Expired"), format!("on {}", end.date())),
         (_, Some(end)) if end.since(now) <= SOON => {
             let days = end.since(now).as_secs() / 86_400;
-            (Status::warning(if days == 0 { "Expires today".into() } else { format!("Expires in {}", count(i64::try_from(days).unwrap_or(0), "day", "days")) }), set)
+            (
+                Status::warning(if days == 0 {
+                    "Expires today".into()
+                } else {
+                    format!("Expires in {}", count(i64::try_from(days).unwrap_or(0), "day", "days"))
+                }),
+                set,
+            )
         }
         (SecretHealth::Works { at }, _) => (Status::positive("Works"), format!("used {}", at.relative(now))),
         (SecretHealth::Untried, _) => (Status::neutral("Not used yet"), set),
@@ -112,7 +126,11 @@ pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebEr
                 service: names.service,
                 provider: if integration.template == "azure" { "Microsoft Entra ID".into() } else { names.provider },
                 contents: count(used.contents, "content item", "content items"),
-                people: if used.people == 0 { "nobody connected".into() } else { count(used.people, "person connected", "people connected") },
+                people: if used.people == 0 {
+                    "nobody connected".into()
+                } else {
+                    count(used.people, "person connected", "people connected")
+                },
                 secret,
                 secret_note,
                 changed: Moment::new(integration.updated_at, now),
@@ -226,7 +244,13 @@ fn is_main(template: &Kind_, name: &str) -> bool {
     !(template.key == "azure" && matches!(name, "scopes" | "authority_host" | "auth_mode")) && name != "auth_type"
 }
 
-fn draw_form(me: &Me, subject: Subject<'_>, typed: Option<&Typed>, errors: Vec<Problem>, confirm: Option<Ask>) -> Result<HttpResponse, WebError> {
+fn draw_form(
+    me: &Me,
+    subject: Subject<'_>,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+    confirm: Option<Ask>,
+) -> Result<HttpResponse, WebError> {
     let service = me.service();
     let (template, guid, existing) = match &subject {
         Subject::New(template, guid) => (*template, *guid, None),
@@ -234,7 +258,11 @@ fn draw_form(me: &Me, subject: Subject<'_>, typed: Option<&Typed>, errors: Vec<P
     };
     let azure_kind = template.key == "azure";
     let mut fields = vec![
-        Field::text("name", "Name").hint("Publishers see this when they choose.").value(if existing.is_none() && azure_kind { "Azure Databricks" } else { "" }),
+        Field::text("name", "Name").hint("Publishers see this when they choose.").value(if existing.is_none() && azure_kind {
+            "Azure Databricks"
+        } else {
+            ""
+        }),
         Field::new(Kind::Textarea, "description", "What is it for?").hint("One sentence for publishers."),
     ];
     let mut preset = Vec::new();
@@ -255,17 +283,26 @@ fn draw_form(me: &Me, subject: Subject<'_>, typed: Option<&Typed>, errors: Vec<P
         if let Some(integration) = existing.filter(|_| !field.secret) {
             drawn.value = integration.setting(field.name).to_owned();
         }
-        if is_main(template, field.name) { fields.push(drawn) } else { preset.push(drawn) }
+        if is_main(template, field.name) {
+            fields.push(drawn)
+        } else {
+            preset.push(drawn)
+        }
         if field.secret {
             let expires = existing.and_then(|integration| integration.secret_expires_at).map(Timestamp::iso_date).unwrap_or_default();
-            fields.push(Field::new(Kind::Date, "secret_expires", "The secret expires on").hint("Optional. The list of integrations warns you before.").value(expires));
+            fields.push(
+                Field::new(Kind::Date, "secret_expires", "The secret expires on")
+                    .hint("Optional. The list of integrations warns you before.")
+                    .value(expires),
+            );
         }
     }
     if azure_kind {
         let options = azure::CLOUDS.iter().map(|(host, label)| Choice::new(*host, *label, *host)).collect();
         let stored = existing.map(|integration| integration.setting("authority_host")).unwrap_or("");
         let known = azure::CLOUDS.iter().any(|(host, _)| *host == stored);
-        preset.insert(0, Field::new(Kind::Radio, "cloud", "Cloud").options(options).value(if known { stored } else { azure::PUBLIC_CLOUD }));
+        preset
+            .insert(0, Field::new(Kind::Radio, "cloud", "Cloud").options(options).value(if known { stored } else { azure::PUBLIC_CLOUD }));
         if known && let Some(field) = preset.iter_mut().find(|field| field.name == "authority_host") {
             field.value.clear();
         }
@@ -276,7 +313,10 @@ fn draw_form(me: &Me, subject: Subject<'_>, typed: Option<&Typed>, errors: Vec<P
             Value::String(text) => text.clone(),
             other => other.to_string(),
         });
-        let field = Field::new(Kind::Radio, choice.name, choice.label).hint(choice.hint).options(options).value(stored.unwrap_or_else(|| choice.default.into()));
+        let field = Field::new(Kind::Radio, choice.name, choice.label)
+            .hint(choice.hint)
+            .options(options)
+            .value(stored.unwrap_or_else(|| choice.default.into()));
         if is_main(template, choice.name) { fields.push(field) } else { preset.push(field) }
     }
     if let Some(integration) = existing {
@@ -296,21 +336,31 @@ fn draw_form(me: &Me, subject: Subject<'_>, typed: Option<&Typed>, errors: Vec<P
     let view = FormPage {
         chrome: me.visitor.chrome("integrations", &title),
         summary: template.summary,
-        action: existing.map_or_else(|| "/integrations/new".to_owned(), |integration| format!("{}/edit", addresses::integration(integration.id))),
+        action: existing
+            .map_or_else(|| "/integrations/new".to_owned(), |integration| format!("{}/edit", addresses::integration(integration.id))),
         template: template.key,
         guid: guid.to_string(),
         first_title: if azure_kind { "Register an application in Microsoft Entra ID" } else { "Register an application at the provider" },
-        first_text: if azure_kind { "As its Web redirect URI, enter exactly:" } else { "As its redirect URI (callback address), enter exactly:" },
+        first_text: if azure_kind {
+            "As its Web redirect URI, enter exactly:"
+        } else {
+            "As its redirect URI (callback address), enter exactly:"
+        },
         redirect: if azure_kind { service.addresses.shared_callback() } else { own.clone() },
         own_redirect: azure_kind.then_some(own),
-        second_title: if azure_kind { "Give it the permission AzureDatabricks / user_impersonation" } else { "Allow the authorization code flow" },
+        second_title: if azure_kind {
+            "Give it the permission AzureDatabricks / user_impersonation"
+        } else {
+            "Allow the authorization code flow"
+        },
         second_text: if azure_kind {
             "API permissions → Add a permission → APIs my organization uses → AzureDatabricks → Delegated. Then Certificates & secrets → New client secret."
         } else {
             "With refresh tokens, so that people are not asked every hour. PKCE (S256) is used unless you switch it off."
         },
         third_title: if azure_kind { "Paste what Entra ID shows you" } else { "Enter what the provider shows you" },
-        details_open: preset.iter().any(|field| field.error.is_some()) || existing.is_some_and(|integration| !integration.setting("authority_host").is_empty()),
+        details_open: preset.iter().any(|field| field.error.is_some())
+            || existing.is_some_and(|integration| !integration.setting("authority_host").is_empty()),
         pkce: if azure_kind { "always, with S256." } else { "as chosen above, with S256." },
         fields,
         preset,
@@ -392,7 +442,8 @@ pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebEr
         return draw_form(&me, Subject::New(template, guid), Some(&typed), problems, None);
     }
     match me.service().create_integration(&me.actor, input).await {
-        Ok(integration) => Ok(me.done(&addresses::integration(integration.id), format!("Saved {}. Publishers can choose it now.", integration.display_name()))),
+        Ok(integration) => Ok(me
+            .done(&addresses::integration(integration.id), format!("Saved {}. Publishers can choose it now.", integration.display_name()))),
         Err(error) => draw_form(&me, Subject::New(template, guid), Some(&typed), problems_of(error)?, None),
     }
 }
@@ -501,12 +552,17 @@ fn draw_delete(me: &Me, integration: &Integration, impact: &Impact, errors: Vec<
     if impact.contents.is_empty() {
         groups.push(Group::new("", &["No content uses it."], Vec::new()));
     } else {
-        let title = format!("{} stop working with {service}", count(impact.contents.len() as i64, "content item will", "content items will"));
+        let title =
+            format!("{} stop working with {service}", count(impact.contents.len() as i64, "content item will", "content items will"));
         groups.push(Group::new(&title, &[], impact.contents.iter().map(|item| item.display_title().to_owned()).collect()));
     }
     if !impact.people.is_empty() {
         let title = format!("{} signed out of it", count(impact.people.len() as i64, "person is", "people are"));
-        groups.push(Group::new(&title, &["Their connections and consents are deleted. A token already handed out works until it ends, for about an hour."], impact.people.iter().map(crate::domain::person::Person::display_name).collect()));
+        groups.push(Group::new(
+            &title,
+            &["Their connections and consents are deleted. A token already handed out works until it ends, for about an hour."],
+            impact.people.iter().map(crate::domain::person::Person::display_name).collect(),
+        ));
     }
     let mut fields = Vec::new();
     if !impact.people.is_empty() {

@@ -61,7 +61,8 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
 fn fields() -> Vec<Field> {
     vec![
         Field::text("username", "User name"),
-        Field::new(Kind::Email, "email", "E-mail address").hint("As the identity provider knows this person: sign-ins with another account are noticed."),
+        Field::new(Kind::Email, "email", "E-mail address")
+            .hint("As the identity provider knows this person: sign-ins with another account are noticed."),
         Field::text("first_name", "First name"),
         Field::text("last_name", "Last name"),
         Field::new(Kind::Radio, "role", "Role").value("viewer").options(vec![
@@ -73,7 +74,9 @@ fn fields() -> Vec<Field> {
 }
 
 fn password_field() -> Field {
-    Field::new(Kind::Secret, "password", "Password").hint("At least 8 characters. The person can change it under Account.").autocomplete("new-password")
+    Field::new(Kind::Secret, "password", "Password")
+        .hint("At least 8 characters. The person can change it under Account.")
+        .autocomplete("new-password")
 }
 
 fn input(typed: &Typed) -> Result<PersonInput, Error> {

@@ -99,7 +99,11 @@ pub async fn switch(me: Me) -> Result<HttpResponse, WebError> {
     page(&super::ConfirmPage {
         chrome,
         errors: Vec::new(),
-        groups: vec![super::Group::new("", &[&format!("You are signed in as {}. Sign out, then sign in with the other account.", me.actor.person.display_name())], Vec::new())],
+        groups: vec![super::Group::new(
+            "",
+            &[&format!("You are signed in as {}. Sign out, then sign in with the other account.", me.actor.person.display_name())],
+            Vec::new(),
+        )],
         link: None,
         action: "/logout".into(),
         fields: Vec::new(),

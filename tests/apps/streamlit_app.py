@@ -1,0 +1,11 @@
+import os
+import streamlit as st
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.core import Config
+from posit.connect import Client
+from posit.connect.external.databricks import ConnectStrategy
+
+viewer = ConnectStrategy(client=Client(), user_session_token=st.context.headers["Posit-Connect-User-Session-Token"])
+databricks = WorkspaceClient(config=Config(host=os.environ["DATABRICKS_HOST"], credentials_strategy=viewer))
+st.title(f"Hello {databricks.current_user.me().user_name}")
+st.button("Ask again")
