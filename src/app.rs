@@ -47,7 +47,7 @@ pub struct App {
 
 /// Opens data directory, keyring and database, for the server and for commands.
 pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Service>, String> {
-    std::fs::create_dir_all(&settings.data_dir).map_err(|error| format!("cannot create {}: {error}", settings.data_dir.display()))?;
+    make_private_folder(&settings.data_dir)?;
     let file = settings.database_file();
     // A database without its keyring is never given a new one: what it holds could not be opened.
     let fresh = !file.exists();
@@ -56,6 +56,15 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
     let vault = Vault::new(keyring);
     check_keyring(&store, &vault).await?;
     Service::new(Parts { settings, store, vault, clock }).map(Arc::new)
+}
+
+/// Makes the folder if need be, for its owner only; one that is there stays as the operator made it.
+fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|error| format!("cannot create {}: {error}", path.display()))
 }
 
 /// Refuses a keyring that is not this database's.

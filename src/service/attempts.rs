@@ -57,7 +57,6 @@ pub struct Answer {
     pub code: Option<String>,
     pub error: Option<String>,
     pub error_description: Option<String>,
-    pub iss: Option<String>,
 }
 
 /// How an authorization ended, for the page to show.

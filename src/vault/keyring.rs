@@ -48,6 +48,10 @@ impl Keyring {
                 file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| explain("write", error))?;
                 Ok(ring)
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::Keyring(format!(
+                "{} is missing, but the database exists. Put the keyring back from its backup: without it nothing in the database opens. Nothing was changed.",
+                path.display()
+            ))),
             Err(error) => Err(explain("read", error)),
         }
     }

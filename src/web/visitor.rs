@@ -52,9 +52,9 @@ pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
     Origin { address: address.map(|ip| ip.to_string()).unwrap_or_default(), correlation: correlation(request) }
 }
 
-/// The path asked for, if it can be gone back to.
+/// The path asked for, if it can be gone back to. Answers of providers cannot: they hold a code, and belong to one session.
 pub fn asked_path(request: &HttpRequest) -> Option<ReturnPath> {
-    ReturnPath::parse(request.uri().path_and_query()?.as_str())
+    ReturnPath::parse(request.uri().path_and_query()?.as_str()).filter(|path| !path.as_str().starts_with("/__oauth__/"))
 }
 
 /// Somebody's browser, signed in or not.

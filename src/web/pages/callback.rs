@@ -32,7 +32,6 @@ fn answer(request: &HttpRequest) -> Answer {
             "code" => &mut answer.code,
             "error" => &mut answer.error,
             "error_description" => &mut answer.error_description,
-            "iss" => &mut answer.iss,
             _ => continue,
         };
         // The first one counts; a repeated parameter is not ours to choose from.
