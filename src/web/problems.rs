@@ -160,7 +160,13 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
         next.call(request).await?.map_into_boxed_body()
     };
     let told = response.response().extensions().get::<Told>().cloned();
-    let bare = response.status() == StatusCode::NOT_FOUND && response.response().error().is_none() && told.is_none() && is_empty(&response);
+    // What an app answers passes as it is, its own empty 404 too.
+    let from_content = response.response().extensions().get::<FromContent>().is_some();
+    let bare = !from_content
+        && response.status() == StatusCode::NOT_FOUND
+        && response.response().error().is_none()
+        && told.is_none()
+        && is_empty(&response);
     if let Some(told) = told {
         response = explain(response, told, &id).await;
     } else if bare {
@@ -173,7 +179,6 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
         let (_, told) = WebError::Page(status, "That did not work".into(), "The request could not be read.".into()).told();
         response = explain(response, told, &id).await;
     }
-    let from_content = response.response().extensions().get::<FromContent>().is_some();
     let path = response.request().path();
     if !from_content {
         tracing::info!(correlation = %id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
@@ -225,7 +230,9 @@ async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str
     let answer = if api || !is_navigation(&request) && request.method() != Method::POST {
         let mut payload = json!({"reference": reference});
         if let Some(back) = &told.sign_in {
-            payload["login_url"] = json!(addresses::login(back.as_ref()));
+            let path = addresses::login(back.as_ref());
+            let service = request.app_data::<actix_web::web::Data<service::Service>>();
+            payload["login_url"] = json!(service.map_or_else(|| path.clone(), |service| service.addresses.absolute(&path)));
         }
         let text = told.lines.join(" ");
         HttpResponse::build(status)

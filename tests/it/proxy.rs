@@ -9,7 +9,8 @@ async fn whoever_may_not_pass_hears_why_in_the_right_form() {
     let stranger = Browser::new(&world.portal);
     assert!(stranger.get(&app).await.url.contains("/login?next="));
     let script = stranger.send("GET", &app, &[("accept", "*/*")], None).await;
-    assert_eq!((script.status, script.json()["payload"]["login_url"].as_str().is_some()), (401, true), "{}", script.body);
+    let login = script.json()["payload"]["login_url"].as_str().unwrap_or("").to_owned();
+    assert!(script.status == 401 && login.starts_with(&format!("{}/login", world.portal)), "{}", script.body);
     let mut vera = Browser::new(&world.portal);
     vera.sign_in("vera").await;
     let script = vera.send("GET", &app, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], None).await;
@@ -60,5 +61,38 @@ async fn every_portal_answer_carries_the_browser_policy() {
         }
         assert!(answer.header("server").is_empty());
     }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_app_answers_passes_as_it_is() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::start().await;
+    let mut vera = Browser::new(&world.portal);
+    vera.sign_in("vera").await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let upstream = serde_json::json!({"upstream_url": format!("http://{}", listener.local_addr().expect("an address"))});
+    let second = world.content(1);
+    world.api(&world.key("bo"), "PATCH", &format!("v1/content/{second}"), &upstream.to_string()).await;
+    tokio::spawn(async move {
+        for answer in [
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 302 Found\r\nLocation: /next?a=b\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+        ] {
+            let (mut socket, _) = listener.accept().await.expect("a request");
+            let mut head = [0; 8192];
+            let _ = socket.read(&mut head).await;
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    let app = format!("/content/{second}/x");
+    let missing = vera.get(&app).await;
+    assert_eq!((missing.status, missing.body.as_str(), missing.header("content-security-policy")), (404, "", ""));
+    let moved = vera.send("GET", &app, &[], None).await;
+    assert_eq!(moved.header("location"), format!("/content/{second}/next?a=b"));
+    // An app that dies in the middle: the browser sees a broken answer, never a short success.
+    let cut = vera.send("GET", &app, &[], None).await;
+    assert!(cut.body.len() < 100 && cut.body != "short", "{:?}", cut.body);
     world.stop().await;
 }
