@@ -17,7 +17,7 @@ use crate::{
     },
     oauth::{answer::TokenAnswer, errors::Class},
     providers,
-    store::{self, connections, integrations, people},
+    store::{connections, integrations, people},
 };
 use futures_util::{FutureExt as _, future::BoxFuture, future::Shared};
 use secrecy::SecretString;
