@@ -217,11 +217,16 @@ fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpResponse,
         scopes: integration.setting("scopes").to_owned(),
     };
     let mut response = page(&view)?;
+    allow_form_to(&mut response, &endpoints);
+    Ok(response)
+}
+
+/// The page's form may lead on to this provider, and to nobody else.
+fn allow_form_to(response: &mut HttpResponse, endpoints: &providers::Endpoints) {
     let policy = policy_with_form_target(&endpoints.authorize.origin().ascii_serialization());
     if let Ok(value) = header::HeaderValue::from_str(&policy) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
     }
-    Ok(response)
 }
 
 /// The viewer's click. With a live connection that is all; otherwise on to the identity provider.
@@ -304,10 +309,7 @@ pub async fn other_account_page(me: Me, query: web::Query<Unconfirmed>) -> Resul
         content: query.content.clone().unwrap_or_default(),
         back: back.as_str().to_owned(),
     })?;
-    let policy = policy_with_form_target(&endpoints.authorize.origin().ascii_serialization());
-    if let Ok(value) = header::HeaderValue::from_str(&policy) {
-        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
-    }
+    allow_form_to(&mut response, &endpoints);
     Ok(response)
 }
 
