@@ -178,6 +178,23 @@ impl Browser {
 
     /// One request, no redirect followed.
     pub async fn send(&self, method: &str, address: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
+        let response = self.try_send(method, address, headers, body).await.expect("an answer");
+        Answer {
+            status: response.status().as_u16(),
+            url: response.url().to_string(),
+            headers: response.headers().clone(),
+            body: response.text().await.unwrap_or_default(),
+        }
+    }
+
+    /// Like [`Browser::send`], with the body still to be read: for answers that break.
+    pub async fn try_send(
+        &self,
+        method: &str,
+        address: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> reqwest::Result<reqwest::Response> {
         let url = if address.starts_with("http") { address.to_owned() } else { format!("{}{address}", self.base) };
         let origin = url::Url::parse(&url).expect("an address").origin().ascii_serialization();
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
@@ -199,19 +216,14 @@ impl Browser {
         if let Some(body) = body {
             request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
         }
-        let response = request.send().await.expect("an answer");
+        let response = request.send().await?;
         for cookie in response.headers().get_all("set-cookie") {
             let pair = cookie.to_str().expect("text").split(';').next().unwrap_or("").to_owned();
             if let Some((name, value)) = pair.split_once('=') {
                 self.cookies.lock().expect("cookies").insert((origin.clone(), name.to_owned()), value.to_owned());
             }
         }
-        Answer {
-            status: response.status().as_u16(),
-            url,
-            headers: response.headers().clone(),
-            body: response.text().await.unwrap_or_default(),
-        }
+        Ok(response)
     }
 
     /// Goes to an address as a person does, following redirects.
