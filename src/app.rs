@@ -102,14 +102,14 @@ impl App {
         let service = self.service;
         let data = web::Data::from(Arc::clone(&service));
         let shown = web::Data::new(ShownOnce::default());
-        let sessions = Sessions::new(Arc::clone(&service));
         let key = cookie_key(&service)?;
+        let sessions = Sessions::new(Arc::clone(&service), key.clone());
         let secure = service.settings.is_https();
         let lifetime = Duration::seconds(i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX));
         let workers = service.settings.workers;
         let server = HttpServer::new(move || {
             let session = SessionMiddleware::builder(sessions.clone(), key.clone())
-                .cookie_name(if secure { "__Host-valetkey" } else { "valetkey" }.to_owned())
+                .cookie_name(Sessions::cookie_name(secure).to_owned())
                 .cookie_secure(secure)
                 .cookie_http_only(true)
                 .cookie_same_site(SameSite::Lax)
@@ -121,11 +121,11 @@ impl App {
                 .app_data(data.clone())
                 .app_data(shown.clone())
                 .app_data(web::Data::new(Upstreams::new()))
+                .app_data(web::Data::new(sessions.clone()))
                 .configure(routes::hot)
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
-                .configure(routes::pages)
-                .wrap(session)
+                .service(web::scope("").configure(routes::pages).wrap(session))
                 .wrap(from_fn(problems::finish))
         })
         .workers(workers)

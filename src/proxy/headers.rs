@@ -1,10 +1,17 @@
 //! What passes between a browser and an app, and what does not. Names are compared in lower case with `_` read as `-`,
 //! since WSGI, Rack and CGI make no difference between them.
 
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderName};
 
 /// The header that carries the viewer's session token.
-pub const SESSION_TOKEN: &str = "posit-connect-user-session-token";
+pub const SESSION_TOKEN: HeaderName = HeaderName::from_static("posit-connect-user-session-token");
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// Connect's names for where the app stands and what was asked.
+pub const APP_BASE_URL: HeaderName = HeaderName::from_static("rstudio-connect-app-base-url");
+pub const REQUEST_URL: HeaderName = HeaderName::from_static("x-rsc-request");
 
 /// RFC 9110 section 7.6.1, and what belongs to one connection only.
 const HOP_BY_HOP: [&str; 11] = [
@@ -120,10 +127,10 @@ pub fn cookie_from_app(cookie: &str, base: &str) -> Option<String> {
     Some(kept.join("; "))
 }
 
-/// Where an app's redirect leads, seen from the browser: its own addresses become ours.
-pub fn location_from_app(location: &str, upstream: &url::Url, base: &str, public: &str) -> String {
-    let own = upstream.origin().ascii_serialization();
-    let path = if let Some(rest) = location.strip_prefix(&own).or_else(|| location.strip_prefix(public)) {
+/// Where an app's redirect leads, seen from the browser: its own addresses become ours. `upstream` is the app's origin,
+/// `prefix` the path that stands before its paths there.
+pub fn location_from_app(location: &str, upstream: &str, prefix: &str, base: &str, public: &str) -> String {
+    let path = if let Some(rest) = location.strip_prefix(upstream).or_else(|| location.strip_prefix(public)) {
         if rest.is_empty() { "/" } else { rest }
     } else {
         location
@@ -131,8 +138,7 @@ pub fn location_from_app(location: &str, upstream: &url::Url, base: &str, public
     if !path.starts_with('/') || path.starts_with("//") || path.starts_with(base) || format!("{path}/") == base {
         return path.to_owned();
     }
-    let inner = upstream.path().trim_end_matches('/');
-    let path = path.strip_prefix(inner).filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    let path = path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path);
     format!("{base}{}", &path[1..])
 }
 
@@ -188,8 +194,7 @@ mod tests {
     }
     #[test]
     fn redirects_of_an_app_stay_with_it() {
-        let upstream = url::Url::parse("http://127.0.0.1:8501/base/").unwrap();
-        let to = |location: &str| location_from_app(location, &upstream, "/content/g/", "https://portal");
+        let to = |location: &str| location_from_app(location, "http://127.0.0.1:8501", "/base", "/content/g/", "https://portal");
         assert_eq!(to("/x?y"), "/content/g/x?y");
         assert_eq!(to("/base/x"), "/content/g/x");
         assert_eq!(to("http://127.0.0.1:8501/base/x"), "/content/g/x");

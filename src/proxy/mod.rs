@@ -8,26 +8,30 @@ pub use upstream::Upstreams;
 
 use crate::{
     domain::{Id, access, addresses, content::AccessType, content::Content, person::Session as BrowserSession},
-    service::{Actor, Error, Service, admission::Link},
+    service::{
+        Error, Service,
+        admission::{Admission, Link},
+    },
     web::{
         pages::content::nothing_behind,
         problems::{FromContent, WebError},
-        visitor::{asked_path, is_navigation, origin, signed_in},
+        sessions::Sessions,
+        visitor::{asked_path, is_navigation, peer},
     },
 };
 use actix_http::body::{BodyStream, SizedStream};
-use actix_session::SessionExt as _;
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
     http::{
-        Method, StatusCode,
+        Method, StatusCode, Uri,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     web,
 };
 use futures_util::StreamExt as _;
 use serde_json::json;
-use url::Url;
+use std::sync::Arc;
+use upstream::Target;
 
 /// `/content/{guid}` → `/content/{guid}/`: apps build the addresses of their sockets from the path of the page.
 pub async fn without_slash(request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
@@ -38,9 +42,24 @@ pub async fn without_slash(request: HttpRequest, path: web::Path<String>) -> Res
 
 /// Somebody who may pass, with what goes into the request.
 struct Pass {
-    content: Content,
-    viewer: Option<(Actor, Id<BrowserSession>)>,
-    token: Option<String>,
+    content: Passed,
+    session: Option<Id<BrowserSession>>,
+    token: Option<HeaderValue>,
+}
+
+/// The content item, for a viewer whose standing was looked up, or for anyone.
+enum Passed {
+    Viewer(Arc<Admission>),
+    Anyone(Box<Content>),
+}
+
+impl Pass {
+    fn content(&self) -> &Content {
+        match &self.content {
+            Passed::Viewer(admission) => &admission.content,
+            Passed::Anyone(content) => content,
+        }
+    }
 }
 
 /// What to ask again while a socket stays open.
@@ -62,14 +81,14 @@ impl Ticket {
 /// Everything below `/content/{guid}/`.
 pub async fn serve(
     request: HttpRequest,
-    path: web::Path<(String, String)>,
     payload: web::Payload,
     service: web::Data<Service>,
+    sessions: web::Data<Sessions>,
     upstreams: web::Data<Upstreams>,
 ) -> Result<HttpResponse, WebError> {
-    let id: Id<Content> = path.0.parse().map_err(|_| Error::NotFound)?;
+    let id: Id<Content> = request.match_info().query("guid").parse().map_err(|_| Error::NotFound)?;
     let base = addresses::app(id);
-    let Some(rest) = request.uri().path().strip_prefix(&base).map(str::to_owned).filter(|rest| is_plain(rest)) else {
+    let Some(rest) = request.uri().path().strip_prefix(&base).filter(|rest| is_plain(rest)) else {
         return Err(WebError::Page(
             StatusCode::BAD_REQUEST,
             "This address is not in plain form".into(),
@@ -86,53 +105,55 @@ pub async fn serve(
             "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.".into(),
         ));
     }
-    let pass = match admit(&request, &service, id).await? {
+    let pass = match admit(&request, &service, &sessions, id).await? {
         Ok(pass) => pass,
         Err(answer) => return Ok(answer),
     };
-    let Some(address) = pass.content.upstream.as_deref() else {
-        let mine = pass.viewer.as_ref().is_some_and(|(actor, _)| actor.person.id == pass.content.owner);
+    let Some(address) = pass.content().upstream.as_deref() else {
+        let mine = matches!(&pass.content, Passed::Viewer(admission) if admission.person.id == admission.content.owner);
         return Err(nothing_behind(mine));
     };
-    let target = target(address, &rest, request.uri().query()).ok_or(Error::Internal)?;
-    let ours = our_headers(&request, &service, &pass, &base);
+    let Ok(target) = upstreams.target(address, &service.policy).await else {
+        return Err(not_reached(&service, &pass).await);
+    };
+    let uri = target.uri(rest, request.uri().query()).ok_or(Error::Internal)?;
+    let mut head = HeaderMap::with_capacity(32);
+    add_ours(&mut head, &request, &service, &pass, &base);
     if request.headers().contains_key(header::UPGRADE) {
-        let ticket = Ticket { content: id, session: pass.viewer.as_ref().map(|(_, session)| *session) };
-        return websocket::tunnel(&request, payload, &service, &upstreams, &target, &ours, ticket, &base).await;
+        let ticket = Ticket { content: id, session: pass.session };
+        return websocket::tunnel(&request, payload, &service, &upstreams, &target, &uri, &head, ticket, &base).await;
     }
-    forward(&request, payload, &service, &upstreams, &target, ours, &pass, &base).await
+    forward(&request, payload, &service, &upstreams, &target, uri, head, &pass, &base).await
 }
 
 /// No dot segments, backslashes or control bytes, however they are written.
 fn is_plain(path: &str) -> bool {
+    let no_dots = |path: &str| !path.split('/').any(|part| part == "." || part == "..");
+    if !path.bytes().any(|byte| byte == b'%' || byte == b'\\') {
+        return no_dots(path);
+    }
     let lower = path.to_ascii_lowercase();
-    let decoded = lower.replace("%2e", ".");
-    !decoded.split('/').any(|part| part == "." || part == "..")
+    no_dots(&lower.replace("%2e", "."))
         && !lower.contains('\\')
         && !lower.contains("%5c")
         && !lower.contains("%00")
         && !lower.contains("%252e")
 }
 
-fn target(address: &str, rest: &str, query: Option<&str>) -> Option<Url> {
-    let mut url = Url::parse(address).ok()?;
-    let path = format!("{}/{rest}", url.path().trim_end_matches('/'));
-    url.set_path(&path);
-    url.set_query(query);
-    Some(url)
-}
-
-async fn admit(request: &HttpRequest, service: &web::Data<Service>, id: Id<Content>) -> Result<Result<Pass, HttpResponse>, WebError> {
-    let from = origin(request, service);
-    let actor = signed_in(&request.get_session(), service, &from).await?;
-    let Some(actor) = actor else {
+async fn admit(
+    request: &HttpRequest,
+    service: &web::Data<Service>,
+    sessions: &Sessions,
+    id: Id<Content>,
+) -> Result<Result<Pass, HttpResponse>, WebError> {
+    let Some((session, person)) = sessions.whose(request).await? else {
         let open = service.public_content(id).await?;
         return match open {
-            Some(content) => Ok(Ok(Pass { content, viewer: None, token: None })),
+            Some(content) => Ok(Ok(Pass { content: Passed::Anyone(Box::new(content)), session: None, token: None })),
             None => Err(WebError::SignIn(if request.method() == Method::GET { asked_path(request) } else { None })),
         };
     };
-    let admission = service.admission(id, actor.person.id).await?;
+    let admission = service.admission(id, person.id).await?;
     if !access::may_open(admission.standing) {
         return Err(WebError::Page(
             StatusCode::FORBIDDEN,
@@ -140,7 +161,6 @@ async fn admit(request: &HttpRequest, service: &web::Data<Service>, id: Id<Conte
             "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
         ));
     }
-    let session = actor.session.ok_or(Error::Internal)?;
     if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer) {
         let back = asked_path(request).filter(|_| request.method() == Method::GET);
         let Some(back) = back.or_else(|| crate::domain::return_path::ReturnPath::parse(&addresses::app(id))) else {
@@ -157,33 +177,35 @@ async fn admit(request: &HttpRequest, service: &web::Data<Service>, id: Id<Conte
             "payload": {"reason": reason, "login_url": service.login_url(id)},
         }))));
     }
-    let token = upstream::session_token(service, actor.person.id, id, session).ok_or(Error::Internal)?;
-    Ok(Ok(Pass { content: admission.content.clone(), viewer: Some((actor, session)), token: Some(token) }))
+    let token = upstream::session_token(service, person.id, id, session).ok_or(Error::Internal)?;
+    Ok(Ok(Pass { content: Passed::Viewer(admission), session: Some(session), token: Some(token) }))
 }
 
 /// What we add, and nobody else: exactly one session token, and where the request came from.
-fn our_headers(request: &HttpRequest, service: &Service, pass: &Pass, base: &str) -> Vec<(HeaderName, HeaderValue)> {
-    let mut ours = Vec::with_capacity(8);
-    let mut add = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            ours.push((HeaderName::from_static(name), value));
+fn add_ours(head: &mut HeaderMap, request: &HttpRequest, service: &Service, pass: &Pass, base: &str) {
+    let mut add = |name: HeaderName, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            head.insert(name, value);
         }
     };
-    let public = &service.settings.public_url;
-    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let peer = origin(request, service).address;
-    add("x-forwarded-for", &peer);
-    add("x-forwarded-proto", public.scheme());
-    add("x-forwarded-host", host);
-    add("x-forwarded-prefix", base.trim_end_matches('/'));
-    add("rstudio-connect-app-base-url", &service.addresses.absolute(base.trim_end_matches('/')));
+    let place = base.trim_end_matches('/');
+    if let Some(peer) = peer(request, service) {
+        add(headers::FORWARDED_FOR, peer.to_string());
+    }
+    add(headers::FORWARDED_PREFIX, place.to_owned());
+    add(headers::APP_BASE_URL, service.addresses.absolute(place));
     if let Some(path) = request.uri().path_and_query() {
-        add("x-rsc-request", &service.addresses.absolute(path.as_str()));
+        add(headers::REQUEST_URL, service.addresses.absolute(path.as_str()));
+    }
+    head.insert(headers::FORWARDED_PROTO, HeaderValue::from_static(if service.settings.is_https() { "https" } else { "http" }));
+    // The viewer's Host: apps compare it with Origin.
+    if let Some(host) = request.headers().get(header::HOST) {
+        head.insert(headers::FORWARDED_HOST, host.clone());
+        head.insert(header::HOST, host.clone());
     }
     if let Some(token) = &pass.token {
-        add(headers::SESSION_TOKEN, token);
+        head.insert(headers::SESSION_TOKEN, token.clone());
     }
-    ours
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, from the handler above")]
@@ -192,18 +214,17 @@ async fn forward(
     payload: web::Payload,
     service: &web::Data<Service>,
     upstreams: &Upstreams,
-    target: &Url,
-    ours: Vec<(HeaderName, HeaderValue)>,
+    target: &Target,
+    uri: Uri,
+    ours: HeaderMap,
     pass: &Pass,
     base: &str,
 ) -> Result<HttpResponse, WebError> {
-    let Ok(address) = upstreams.resolve(target, &service.policy).await else {
-        return Err(not_reached(service, pass).await);
-    };
-    let mut outgoing = upstreams.client().request(request.method().clone(), target.as_str()).address(address).no_decompress();
+    let mut outgoing = upstreams.client().request(request.method().clone(), uri).address(target.socket).no_decompress();
     let incoming = request.headers();
     let listed = headers::connection_names(incoming);
     let head = outgoing.headers_mut();
+    *head = ours;
     for (name, value) in incoming {
         if headers::request_passes(name.as_str(), &listed) {
             head.append(name.clone(), value.clone());
@@ -211,13 +232,6 @@ async fn forward(
     }
     if let Some(cookies) = headers::cookies_for_app(incoming).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()) {
         head.insert(header::COOKIE, cookies);
-    }
-    // The viewer's Host: apps compare it with Origin.
-    if let Some(host) = incoming.get(header::HOST) {
-        head.insert(header::HOST, host.clone());
-    }
-    for (name, value) in ours {
-        head.insert(name, value);
     }
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let chunked = incoming.contains_key(header::TRANSFER_ENCODING);
@@ -229,7 +243,7 @@ async fn forward(
     let answer = match sent {
         Ok(answer) => answer,
         Err(error) => {
-            tracing::warn!(content = %pass.content.id, reason = %error, "app not reached");
+            tracing::warn!(content = %pass.content().id, reason = %error, "app not reached");
             return Err(match error {
                 awc::error::SendRequestError::Timeout => app_problem(service, pass, StatusCode::GATEWAY_TIMEOUT, "does not answer").await,
                 _ => not_reached(service, pass).await,
@@ -253,7 +267,7 @@ async fn forward(
     Ok(response)
 }
 
-fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Url, base: &str, public: &str) {
+fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Target, base: &str, public: &str) {
     let listed = headers::connection_names(from);
     for (name, value) in from {
         if headers::response_passes(name.as_str(), &listed) {
@@ -266,7 +280,7 @@ fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Ur
         }
     }
     if let Some(location) = from.get(header::LOCATION).and_then(|value| value.to_str().ok()) {
-        response.insert_header((header::LOCATION, headers::location_from_app(location, target, base, public)));
+        response.insert_header((header::LOCATION, headers::location_from_app(location, &target.origin, &target.prefix, base, public)));
     }
 }
 
@@ -276,10 +290,10 @@ async fn not_reached(service: &Service, pass: &Pass) -> WebError {
 
 /// Says whose app it is, and who can mend it.
 async fn app_problem(service: &Service, pass: &Pass, status: StatusCode, what: &str) -> WebError {
-    let owner = service.owner_name(pass.content.owner).await.unwrap_or_else(|| "its publisher".into());
+    let owner = service.owner_name(pass.content().owner).await.unwrap_or_else(|| "its publisher".into());
     WebError::Page(
         status,
-        format!("“{}” {what}", pass.content.display_title()),
+        format!("“{}” {what}", pass.content().display_title()),
         format!("The portal works, but the app behind this address cannot be reached. {owner} publishes it and can start it again."),
     )
 }

@@ -1,6 +1,9 @@
 //! WebSockets (RFC 6455): the handshake is checked and rewritten, then bytes pass as they are, whatever frames they hold.
 
-use super::{Ticket, copy_answer, headers, upstream::Upstreams};
+use super::{
+    Ticket, copy_answer, headers,
+    upstream::{Target, Upstreams},
+};
 use crate::{
     service::{Error, Service},
     web::problems::{FromContent, WebError},
@@ -8,7 +11,7 @@ use crate::{
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{
-        StatusCode,
+        StatusCode, Uri,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     web,
@@ -21,7 +24,6 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use url::Url;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -38,8 +40,9 @@ pub(super) async fn tunnel(
     payload: web::Payload,
     service: &web::Data<Service>,
     upstreams: &Upstreams,
-    target: &Url,
-    ours: &[(HeaderName, HeaderValue)],
+    target: &Target,
+    uri: &Uri,
+    ours: &HeaderMap,
     ticket: Ticket,
     base: &str,
 ) -> Result<HttpResponse, WebError> {
@@ -66,20 +69,19 @@ pub(super) async fn tunnel(
         ));
     }
     let bad = |what: &str| WebError::Page(StatusCode::BAD_GATEWAY, "The app does not answer".into(), format!("Its WebSocket {what}."));
-    let address = upstreams.resolve(target, &service.policy).await.map_err(|_| bad("cannot be reached"))?;
-    let tcp = timeout(CONNECT, TcpStream::connect(address)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be reached"))?;
+    let tcp = timeout(CONNECT, TcpStream::connect(target.socket)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be reached"))?;
     // Small frames must not wait for more.
     drop(tcp.set_nodelay(true));
-    let mut wire: Box<dyn Wire> = if target.scheme() == "https" {
+    let mut wire: Box<dyn Wire> = if target.url.scheme() == "https" {
         let name =
-            target.host_str().and_then(|host| rustls::pki_types::ServerName::try_from(host.to_owned()).ok()).ok_or(Error::Internal)?;
+            target.url.host_str().and_then(|host| rustls::pki_types::ServerName::try_from(host.to_owned()).ok()).ok_or(Error::Internal)?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&upstreams.tls));
         let tls = timeout(CONNECT, connector.connect(name, tcp)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be trusted"))?;
         Box::new(tls)
     } else {
         Box::new(tcp)
     };
-    let head = handshake(request.headers(), target, ours);
+    let head = handshake(request.headers(), uri, ours);
     let answered = timeout(HANDSHAKE, async {
         wire.write_all(&head).await.ok()?;
         read_head(&mut wire).await
@@ -140,7 +142,7 @@ fn is_loopback(host: &str) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-fn handshake(incoming: &HeaderMap, target: &Url, ours: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
+fn handshake(incoming: &HeaderMap, uri: &Uri, ours: &HeaderMap) -> Vec<u8> {
     let mut head = Vec::with_capacity(2048);
     let mut line = |name: &[u8], value: &[u8]| {
         head.extend_from_slice(name);
@@ -149,9 +151,6 @@ fn handshake(incoming: &HeaderMap, target: &Url, ours: &[(HeaderName, HeaderValu
         head.extend_from_slice(b"\r\n");
     };
     let listed = headers::connection_names(incoming);
-    if let Some(host) = incoming.get(header::HOST) {
-        line(b"Host", host.as_bytes());
-    }
     line(b"Connection", b"Upgrade");
     line(b"Upgrade", b"websocket");
     for (name, value) in incoming {
@@ -165,8 +164,8 @@ fn handshake(incoming: &HeaderMap, target: &Url, ours: &[(HeaderName, HeaderValu
     for (name, value) in ours {
         line(name.as_str().as_bytes(), value.as_bytes());
     }
-    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let mut request = format!("GET {}{query} HTTP/1.1\r\n", target.path()).into_bytes();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = format!("GET {path} HTTP/1.1\r\n").into_bytes();
     request.extend_from_slice(&head);
     request.extend_from_slice(b"\r\n");
     request

@@ -21,6 +21,7 @@ use actix_web::{
 };
 use askama::Template;
 use serde_json::json;
+use std::cell::Cell;
 
 /// The page for everything that went another way than hoped.
 #[derive(Template)]
@@ -132,11 +133,30 @@ impl ResponseError for WebError {
 }
 
 /// Ties a request to its log lines, its record and its error page.
-#[derive(Clone)]
-pub struct Correlation(pub String);
+struct Correlation(HeaderValue);
+
+impl Correlation {
+    /// What an outer proxy gave, or a new one. It has to be unlike others, not hard to guess.
+    fn of(request: &ServiceRequest) -> Self {
+        let given = request.headers().get("x-correlation-id");
+        let good = |id: &[u8]| (8..=64).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+        if let Some(given) = given.filter(|value| good(value.as_bytes())) {
+            return Self(given.clone());
+        }
+        thread_local! {
+            static LAST: Cell<u64> = Cell::new(u64::from_ne_bytes(random::bytes()));
+        }
+        let next = LAST.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        LAST.set(next);
+        Self(HeaderValue::try_from(format!("{next:016x}")).unwrap_or(HeaderValue::from_static("")))
+    }
+    fn text(&self) -> &str {
+        self.0.to_str().unwrap_or("")
+    }
+}
 
 pub fn correlation(request: &HttpRequest) -> String {
-    request.extensions().get::<Correlation>().map(|found| found.0.clone()).unwrap_or_default()
+    request.extensions().get::<Correlation>().map(|found| found.text().to_owned()).unwrap_or_default()
 }
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -148,10 +168,10 @@ pub fn policy_with_form_target(origin: &str) -> String {
 
 /// Outermost: correlation id, refused methods, error pages, security headers.
 pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
-    let given = request.headers().get("x-correlation-id").and_then(|value| value.to_str().ok());
-    let given = given.filter(|id| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
-    let id = given.map_or_else(|| random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect(), str::to_owned);
-    request.extensions_mut().insert(Correlation(id.clone()));
+    let correlation = Correlation::of(&request);
+    let value = correlation.0.clone();
+    request.extensions_mut().insert(correlation);
+    let id = value.to_str().unwrap_or("");
     let started = std::time::Instant::now();
     let method = request.method().clone();
     let mut response = if method == Method::TRACE || method == Method::CONNECT {
@@ -168,20 +188,20 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
         && told.is_none()
         && is_empty(&response);
     if let Some(told) = told {
-        response = explain(response, told, &id).await;
+        response = explain(response, told, id).await;
     } else if bare {
         let (_, told) = WebError::Service(service::Error::NotFound).told();
-        response = explain(response, told, &id).await;
+        response = explain(response, told, id).await;
     } else if let Some(error) = response.response().error().filter(|error| error.as_error::<super::api::ApiError>().is_none()) {
         // An error of the framework itself: its text stays in the log.
         tracing::debug!(reason = %error, "framework error");
         let status = response.status();
         let (_, told) = WebError::Page(status, "That did not work".into(), "The request could not be read.".into()).told();
-        response = explain(response, told, &id).await;
+        response = explain(response, told, id).await;
     }
     let path = response.request().path();
     if !from_content {
-        tracing::info!(correlation = %id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
+        tracing::info!(correlation = id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
     }
     let long_lived = path.starts_with("/static/");
     let headers = response.headers_mut();
@@ -201,9 +221,7 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
             set(header::CACHE_CONTROL, "no-store");
         }
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(HeaderName::from_static("x-correlation-id"), value);
-    }
+    headers.insert(HeaderName::from_static("x-correlation-id"), value);
     Ok(response)
 }
 

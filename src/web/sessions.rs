@@ -1,13 +1,20 @@
 //! actix-session over our own database: sessions can be seen and ended, and only a hash of their key is stored.
 
 use crate::{
-    domain::Timestamp,
+    domain::{
+        Id, Timestamp,
+        person::{Person, Session as BrowserSession},
+    },
     service::{Error, Service},
     store,
     vault::{api_key::digest, random},
 };
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
-use actix_web::cookie::time::Duration;
+use actix_web::{
+    HttpRequest,
+    cookie::{Cookie, CookieJar, Key, time::Duration},
+    http::header::{self, HeaderMap},
+};
 use moka::sync::Cache;
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,11 +31,47 @@ pub const ADDRESS: &str = "address";
 pub struct Sessions {
     service: Arc<Service>,
     cache: Cache<String, (Arc<State>, u64, Timestamp)>,
+    /// Whose session a cookie is, as sent, for the proxy. As short-lived as the cache above.
+    known: Cache<String, (Id<BrowserSession>, u64, Timestamp)>,
+    signing: Key,
 }
 
 impl Sessions {
-    pub fn new(service: Arc<Service>) -> Self {
-        Self { service, cache: Cache::new(20_000) }
+    pub fn new(service: Arc<Service>, signing: Key) -> Self {
+        Self { service, cache: Cache::new(20_000), known: Cache::new(20_000), signing }
+    }
+
+    pub fn cookie_name(secure: bool) -> &'static str {
+        if secure { "__Host-valetkey" } else { "valetkey" }
+    }
+
+    /// Whose live session a request belongs to. The hot path's way in: no map is copied, and nothing can be written.
+    pub async fn whose(&self, request: &HttpRequest) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
+        let name = Self::cookie_name(self.service.settings.is_https());
+        let Some(raw) = raw_cookie(request.headers(), name) else { return Ok(None) };
+        let (epoch, now) = (self.service.store.epoch(), self.service.now());
+        let known = self.known.get(raw).filter(|(_, at_epoch, at)| *at_epoch == epoch && is_fresh(*at, now));
+        let session = match known {
+            Some((session, ..)) => session,
+            None => {
+                let Some(session) = self.read_cookie(name, raw).await? else { return Ok(None) };
+                self.known.insert(raw.to_owned(), (session, epoch, now));
+                session
+            }
+        };
+        Ok(self.service.session_person(session).await?.map(|person| (session, person)))
+    }
+
+    /// The same steps as actix-session's: signature, then the store.
+    async fn read_cookie(&self, name: &str, raw: &str) -> Result<Option<Id<BrowserSession>>, Error> {
+        let Ok(cookie) = Cookie::parse_encoded(format!("{name}={raw}")) else { return Ok(None) };
+        let mut jar = CookieJar::new();
+        jar.add_original(cookie.into_owned());
+        let Some(key) = jar.signed(&self.signing).get(name).and_then(|cookie| SessionKey::try_from(cookie.value().to_owned()).ok()) else {
+            return Ok(None);
+        };
+        let state = self.load(&key).await.map_err(|_| Error::Internal)?;
+        Ok(state.and_then(|state| serde_json::from_str::<String>(state.get(SESSION_ID)?).ok()?.parse().ok()))
     }
 
     async fn write(&self, key: &str, state: &State, new: Option<&Duration>) -> Result<bool, Error> {
@@ -58,6 +101,16 @@ impl Sessions {
     }
 }
 
+fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
+    now >= at && now.since(at).as_secs() < 1
+}
+
+/// The first cookie of this name, as sent.
+fn raw_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim_start().strip_prefix(name)?.strip_prefix('='))
+}
+
 fn reason(error: &Error) -> std::io::Error {
     std::io::Error::other(error.to_string())
 }
@@ -69,8 +122,7 @@ impl SessionStore for Sessions {
         let (epoch, now) = (service.store.epoch(), service.now());
         if let Some((state, at_epoch, at)) = self.cache.get(&hash)
             && at_epoch == epoch
-            && now >= at
-            && now.since(at).as_secs() < 1
+            && is_fresh(at, now)
         {
             return Ok(Some((*state).clone()));
         }

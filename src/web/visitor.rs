@@ -20,7 +20,7 @@ use crate::{
 use actix_session::{Session, SessionExt as _};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::Method, http::StatusCode, http::header, web};
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use subtle::ConstantTimeEq as _;
 
 const LARGEST_FORM: usize = 64 * 1024;
@@ -40,16 +40,20 @@ pub fn is_navigation(request: &HttpRequest) -> bool {
     }
 }
 
-/// Where a request came from; the last hop of `X-Forwarded-For` only if the peer is a listed proxy.
-pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
+/// Who is at the other end of the wire; the last hop of `X-Forwarded-For` only if the peer is a listed proxy.
+pub fn peer(request: &HttpRequest, service: &Service) -> Option<IpAddr> {
     let peer = request.peer_addr().map(|address| address.ip());
-    let forwarded = || {
-        let header = request.headers().get("x-forwarded-for")?.to_str().ok()?;
-        header.rsplit(',').map(str::trim).filter_map(|text| text.parse().ok()).find(|ip| !service.settings.trusted_proxies.contains(ip))
-    };
-    let trusted = peer.is_some_and(|ip| service.settings.trusted_proxies.contains(&ip));
-    let address = if trusted { forwarded().or(peer) } else { peer };
-    Origin { address: address.map(|ip| ip.to_string()).unwrap_or_default(), correlation: correlation(request) }
+    let trusted = &service.settings.trusted_proxies;
+    if peer.is_none_or(|ip| !trusted.contains(&ip)) {
+        return peer;
+    }
+    let forwarded = request.headers().get("x-forwarded-for").and_then(|header| header.to_str().ok()).unwrap_or("");
+    forwarded.rsplit(',').map(str::trim).filter_map(|text| text.parse().ok()).find(|ip| !trusted.contains(ip)).or(peer)
+}
+
+/// Where a request came from, for the record.
+pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
+    Origin { address: peer(request, service).map(|ip| ip.to_string()).unwrap_or_default(), correlation: correlation(request) }
 }
 
 /// The path asked for, if it can be gone back to. Answers of providers cannot: they hold a code, and belong to one session.

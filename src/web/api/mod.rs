@@ -8,7 +8,7 @@ pub mod users;
 
 use super::visitor::origin;
 use crate::{
-    domain::{Id, audit::Origin, person::Role},
+    domain::{Id, person::Role},
     providers::Problem,
     service::{Actor, Error, Service, keys::Caller},
 };
@@ -135,8 +135,8 @@ fn service_of(request: &HttpRequest) -> Result<Arc<Service>, ApiError> {
 /// A caller with any key, a content key included.
 pub struct AnyKey {
     pub caller: Arc<Caller>,
-    pub origin: Origin,
     pub service: Arc<Service>,
+    request: HttpRequest,
 }
 
 impl AnyKey {
@@ -145,12 +145,11 @@ impl AnyKey {
         let caller = key_of(&request, &service)
             .await?
             .ok_or_else(|| ApiError::new(401, 24, "You must be signed in: send an API key as “Authorization: Key …”."))?;
-        let origin = origin(&request, &service);
-        Ok(Self { caller, origin, service })
+        Ok(Self { caller, service, request })
     }
 
     pub fn actor(&self) -> Actor {
-        Actor { person: self.caller.person.clone(), role: self.caller.role, session: None, origin: self.origin.clone() }
+        Actor { person: self.caller.person.clone(), role: self.caller.role, session: None, origin: origin(&self.request, &self.service) }
     }
 }
 
