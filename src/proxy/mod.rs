@@ -183,20 +183,21 @@ async fn admit(
 
 /// What we add, and nobody else: exactly one session token, and where the request came from.
 fn add_ours(head: &mut HeaderMap, request: &HttpRequest, service: &Service, pass: &Pass, base: &str) {
-    let mut add = |name: HeaderName, value: String| {
-        if let Ok(value) = HeaderValue::try_from(value) {
+    let mut add = |name: HeaderName, value: web::Bytes| {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
             head.insert(name, value);
         }
     };
-    let place = base.trim_end_matches('/');
     if let Some(peer) = peer(request, service) {
-        add(headers::FORWARDED_FOR, peer.to_string());
+        add(headers::FORWARDED_FOR, peer.to_string().into());
     }
-    add(headers::FORWARDED_PREFIX, place.to_owned());
-    add(headers::APP_BASE_URL, service.addresses.absolute(place));
-    if let Some(path) = request.uri().path_and_query() {
-        add(headers::REQUEST_URL, service.addresses.absolute(path.as_str()));
-    }
+    // The path asked for begins with the item's place: one text, and two parts of it.
+    let path = request.uri().path_and_query().map_or(base, |path| path.as_str());
+    let (start, end) = (service.addresses.base().len(), service.addresses.base().len() + base.len() - 1);
+    let asked = web::Bytes::from(service.addresses.absolute(path));
+    add(headers::FORWARDED_PREFIX, asked.slice(start..end));
+    add(headers::APP_BASE_URL, asked.slice(..end));
+    add(headers::REQUEST_URL, asked);
     head.insert(headers::FORWARDED_PROTO, HeaderValue::from_static(if service.settings.is_https() { "https" } else { "http" }));
     // The viewer's Host: apps compare it with Origin.
     if let Some(host) = request.headers().get(header::HOST) {

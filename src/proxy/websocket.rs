@@ -69,7 +69,8 @@ pub(super) async fn tunnel(
         ));
     }
     let bad = |what: &str| WebError::Page(StatusCode::BAD_GATEWAY, "The app does not answer".into(), format!("Its WebSocket {what}."));
-    let tcp = timeout(CONNECT, TcpStream::connect(target.socket)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be reached"))?;
+    let tcp =
+        timeout(CONNECT, TcpStream::connect(target.socket)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be reached"))?;
     // Small frames must not wait for more.
     drop(tcp.set_nodelay(true));
     let mut wire: Box<dyn Wire> = if target.url.scheme() == "https" {

@@ -17,12 +17,12 @@ use crate::{
     store::{connections, content, people, sessions},
     vault::Place,
 };
-use moka::sync::Cache as Map;
+use quick_cache::sync::Cache as Map;
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
 
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-const LARGEST: u64 = 20_000;
+const LARGEST: usize = 20_000;
 
 /// One integration of an item, as one person stands with it.
 pub struct Link {

@@ -22,22 +22,23 @@ use crate::{
 };
 use secrecy::SecretString;
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 /// The form as sent.
-#[derive(Clone, Default)]
-pub struct Request {
-    pub grant_type: Option<String>,
-    pub subject_token_type: Option<String>,
-    pub subject_token: Option<String>,
-    pub requested_token_type: Option<String>,
-    pub audience: Option<String>,
+#[derive(Default)]
+pub struct Request<'a> {
+    pub grant_type: Option<Cow<'a, str>>,
+    pub subject_token_type: Option<Cow<'a, str>>,
+    pub subject_token: Option<Cow<'a, str>>,
+    pub requested_token_type: Option<Cow<'a, str>>,
+    pub audience: Option<Cow<'a, str>>,
 }
 
-impl std::fmt::Debug for Request {
+impl std::fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("exchange::Request")
     }
@@ -100,7 +101,7 @@ pub(super) struct Counters(Mutex<HashMap<Id<Consent>, (i64, Timestamp)>>);
 
 impl Service {
     /// Checks everything on every call: the key, the content, the viewer's session and access, the consent, the connection.
-    pub async fn exchange(self: &Arc<Self>, caller: &Caller, request: &Request) -> Result<Exchanged, Refusal> {
+    pub async fn exchange(self: &Arc<Self>, caller: &Caller, request: &Request<'_>) -> Result<Exchanged, Refusal> {
         if request.grant_type.as_deref() != Some(words::GRANT_TYPE) {
             return Err(Refusal::GrantType);
         }

@@ -9,9 +9,9 @@ use crate::domain::{
     person::{Person, Session},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const PURPOSE: &str = "session-token";
 /// Explicit typing (RFC 8725 section 3.11): no other token of ours can be taken for this one.
@@ -47,7 +47,7 @@ pub struct SessionTokens {
     keys: Vec<(String, DecodingKey)>,
     lifetime: Duration,
     /// Tokens whose signature was checked: the same one comes again and again. Time is compared on each call.
-    verified: Cache<String, Claims>,
+    verified: Cache<String, Arc<Claims>>,
 }
 
 impl SessionTokens {
@@ -75,12 +75,12 @@ impl SessionTokens {
         jsonwebtoken::encode(&self.header, &claims, &self.signing).ok()
     }
 
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, Invalid> {
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, Invalid> {
         let claims = match self.verified.get(token) {
             Some(claims) => claims,
             None => {
-                let claims = self.check_signature(token)?;
-                self.verified.insert(token.to_owned(), claims.clone());
+                let claims = Arc::new(self.check_signature(token)?);
+                self.verified.insert(token.to_owned(), Arc::clone(&claims));
                 claims
             }
         };

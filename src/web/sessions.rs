@@ -15,7 +15,7 @@ use actix_web::{
     cookie::{Cookie, CookieJar, Key, time::Duration},
     http::header::{self, HeaderMap},
 };
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use std::{collections::HashMap, sync::Arc};
 
 type State = HashMap<String, String>;
@@ -30,15 +30,15 @@ pub const ADDRESS: &str = "address";
 #[derive(Clone)]
 pub struct Sessions {
     service: Arc<Service>,
-    cache: Cache<String, (Arc<State>, u64, Timestamp)>,
+    cache: Arc<Cache<String, (Arc<State>, u64, Timestamp)>>,
     /// Whose session a cookie is, as sent, for the proxy. As short-lived as the cache above.
-    known: Cache<String, (Id<BrowserSession>, u64, Timestamp)>,
+    known: Arc<Cache<String, (Id<BrowserSession>, u64, Timestamp)>>,
     signing: Key,
 }
 
 impl Sessions {
     pub fn new(service: Arc<Service>, signing: Key) -> Self {
-        Self { service, cache: Cache::new(20_000), known: Cache::new(20_000), signing }
+        Self { service, cache: Arc::new(Cache::new(20_000)), known: Arc::new(Cache::new(20_000)), signing }
     }
 
     pub fn cookie_name(secure: bool) -> &'static str {
@@ -81,7 +81,7 @@ impl Sessions {
         let text = serde_json::to_string(state).map_err(|_| Error::Internal)?;
         let now = self.service.now();
         let expires_at = new.map(|ttl| now.plus(std::time::Duration::from_secs(u64::try_from(ttl.whole_seconds()).unwrap_or(0))));
-        self.cache.invalidate(&hash);
+        self.cache.remove(&hash);
         self.service
             .store
             .write(move |db| {
@@ -172,7 +172,7 @@ impl SessionStore for Sessions {
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         let hash = digest(key.as_ref());
-        self.cache.invalidate(&hash);
+        self.cache.remove(&hash);
         self.service.store.write(move |db| Ok::<_, Error>(store::sessions::delete(db, &hash)?)).await.map_err(|error| reason(&error).into())
     }
 }

@@ -4,9 +4,14 @@ use crate::{
     domain::{Id, person::Person},
     vault::random,
 };
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use secrecy::SecretString;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const KEPT_FOR: Duration = Duration::from_secs(300);
 
 /// What the page shows.
 pub struct Shown {
@@ -20,11 +25,11 @@ pub struct Shown {
     pub done: String,
 }
 
-pub struct ShownOnce(Cache<String, Arc<Shown>>);
+pub struct ShownOnce(Cache<String, Arc<(Shown, Instant)>>);
 
 impl Default for ShownOnce {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(1000).time_to_live(Duration::from_secs(300)).build())
+        Self(Cache::new(1000))
     }
 }
 
@@ -32,13 +37,13 @@ impl ShownOnce {
     /// Keeps a secret and returns the address that shows it.
     pub fn keep(&self, shown: Shown) -> String {
         let name = random::token();
-        self.0.insert(name.clone(), Arc::new(shown));
+        self.0.insert(name.clone(), Arc::new((shown, Instant::now())));
         format!("/account/shown/{name}")
     }
     /// The secret, if it is this person's and was not shown before.
-    pub fn take(&self, name: &str, person: Id<Person>) -> Option<Arc<Shown>> {
-        let found = self.0.get(name).filter(|shown| shown.person == person)?;
-        self.0.remove(name);
-        Some(found)
+    pub fn take(&self, name: &str, person: Id<Person>) -> Option<Arc<(Shown, Instant)>> {
+        self.0.get(name).filter(|kept| kept.0.person == person)?;
+        // Whoever removes it has it: two requests at once never both do.
+        self.0.remove(name).map(|(_, kept)| kept).filter(|kept| kept.1.elapsed() < KEPT_FOR)
     }
 }

@@ -20,7 +20,7 @@ struct Credentials<'a> {
     expires_in: u64,
 }
 
-fn form(bytes: &[u8]) -> Result<Request, ApiError> {
+fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::bad(210, "Send a form with grant_type, subject_token_type and subject_token."));
     }
@@ -41,14 +41,14 @@ fn form(bytes: &[u8]) -> Result<Request, ApiError> {
         if place.is_some() {
             return Err(ApiError::bad(211, format!("{key}: stands there twice.")));
         }
-        *place = Some(value.into_owned());
+        *place = Some(value);
     }
     Ok(request)
 }
 
 pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) -> Answer {
-    let form = form(&collect(payload.into_inner()).await?)?;
-    let reference = crate::web::problems::correlation(&request);
+    let body = collect(payload.into_inner()).await?;
+    let form = form(&body)?;
     match any.service.exchange(&any.caller, &form).await {
         Ok(fresh) => Ok(HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -59,7 +59,7 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
                 token_type: "Bearer",
                 expires_in: fresh.expires_in.as_secs(),
             })),
-        Err(refusal) => Err(explain(refusal, &reference)),
+        Err(refusal) => Err(explain(refusal, &crate::web::problems::correlation(&request))),
     }
 }
 

@@ -103,21 +103,20 @@ pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
 
 /// The key of a request; `Err` if one was sent that is none of ours.
 pub async fn key_of(request: &HttpRequest, service: &Service) -> Result<Option<Arc<Caller>>, ApiError> {
-    let header = |name: &str| -> Result<Option<String>, ApiError> {
+    let header = |name: &str| {
         let mut values = request.headers().get_all(name);
         let first = values.next();
         if values.next().is_some() {
             return Err(ApiError::new(401, 30, "Send one Authorization header, not several."));
         }
-        Ok(first.map(|value| value.to_str().unwrap_or("").to_owned()))
+        Ok(first.map(|value| value.to_str().unwrap_or("")))
     };
-    let Some(text) =
-        header("authorization")?.filter(|text| starts_with_key(text)).or(header("x-rsc-authorization")?).or(header("authorization")?)
-    else {
+    let standard = header("authorization")?;
+    let Some(text) = standard.filter(|text| starts_with_key(text)).or(header("x-rsc-authorization")?).or(standard) else {
         return Ok(None);
     };
     let wrong = || ApiError::new(401, 30, "The API key is unknown or has expired.");
-    if !starts_with_key(&text) {
+    if !starts_with_key(text) {
         return Err(wrong());
     }
     service.caller(text[4..].trim()).await?.map(Some).ok_or_else(wrong)
@@ -201,16 +200,25 @@ impl FromRequest for Body {
     }
 }
 
-pub async fn collect(mut payload: Payload) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::new();
+/// A whole body. Most come in one piece, which is not copied.
+pub async fn collect(mut payload: Payload) -> Result<web::Bytes, ApiError> {
+    let mut whole = web::Bytes::new();
+    let mut rest = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| ApiError::bad(2, "The body broke off."))?;
-        if bytes.len() + chunk.len() > LARGEST_BODY {
+        if whole.len().max(rest.len()) + chunk.len() > LARGEST_BODY {
             return Err(ApiError::new(413, 2, "The body is larger than 1 MiB."));
         }
-        bytes.extend_from_slice(&chunk);
+        if whole.is_empty() {
+            whole = chunk;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&whole);
+            }
+            rest.extend_from_slice(&chunk);
+        }
     }
-    Ok(bytes)
+    Ok(if rest.is_empty() { whole } else { rest.freeze() })
 }
 
 impl Body {
