@@ -9,6 +9,7 @@ pub mod contents;
 pub mod exchange;
 pub mod integrations;
 pub mod keys;
+pub mod limiter;
 pub mod people;
 
 use crate::{
@@ -46,6 +47,9 @@ pub enum Error {
     /// The database is locked or full: try again.
     #[error("busy")]
     Busy,
+    /// Too many tries: come back after this time.
+    #[error("too many tries")]
+    TooMany(std::time::Duration),
     #[error("internal error")]
     Internal,
 }
@@ -108,6 +112,7 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// Never more password hashes at once than there are cores.
     hashing: Semaphore,
+    limiter: limiter::Limiter,
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
     usage: exchange::Counters,
@@ -147,6 +152,7 @@ impl Service {
             policy,
             clock,
             hashing: Semaphore::new(cores),
+            limiter: limiter::Limiter::default(),
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),
             usage: exchange::Counters::default(),

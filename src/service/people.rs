@@ -34,10 +34,12 @@ impl Service {
         tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal)
     }
 
-    /// Checks name and password. `Ok(None)`, after the same work, for a wrong password, an unknown name and a locked account.
+    /// Checks name and password. `Ok(None)`, after the same work, for a wrong password, an unknown name and a locked account;
+    /// `TooMany` before any work when somebody guesses.
     pub async fn sign_in(&self, username: &str, password: SecretString, origin: &Origin) -> Result<Option<Person>, Error> {
         let now = self.now();
         let name: String = username.trim().chars().take(200).collect();
+        self.limiter.begin(&name, &origin.address, now).map_err(Error::TooMany)?;
         let wanted = name.clone();
         let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?;
         let (person, hash) = found.map_or((None, None), |(person, hash)| (Some(person), hash));
@@ -51,6 +53,9 @@ impl Service {
             })
             .await?;
         let accepted = person.filter(|person| fits && !person.locked);
+        if accepted.is_some() {
+            self.limiter.succeeded(&name, &origin.address);
+        }
         let mut line = Event {
             number: 0,
             at: now,
@@ -226,11 +231,13 @@ impl Service {
             return Err(Error::Invalid(problems));
         }
         let username = actor.person.username.clone();
+        self.limiter.begin(&username, &actor.origin.address, self.now()).map_err(Error::TooMany)?;
         let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &username)?)).await?;
         let stored = found.and_then(|(_, hash)| hash);
         let hash = self.hashing(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new))).await?;
         let Some(hash) = hash else { return Err(invalid("old_password", "This is not your current password.")) };
         let hash = hash.ok_or(Error::Internal)?;
+        self.limiter.succeeded(&actor.person.username, &actor.origin.address);
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {

@@ -67,6 +67,8 @@ struct Told {
     lines: Vec<String>,
     code: i64,
     sign_in: Option<Option<ReturnPath>>,
+    /// Seconds after which it is worth trying again.
+    retry_after: Option<u64>,
 }
 
 /// Marks an answer that comes from an app: its own policy applies, not ours.
@@ -74,8 +76,9 @@ pub struct FromContent;
 
 impl WebError {
     fn told(&self) -> (StatusCode, Told) {
-        let told =
-            |status, title: &str, line: &str, code| (status, Told { title: title.into(), lines: vec![line.into()], code, sign_in: None });
+        let told = |status, title: &str, line: &str, code| {
+            (status, Told { title: title.into(), lines: vec![line.into()], code, sign_in: None, retry_after: None })
+        };
         match self {
             WebError::Service(service::Error::NotFound) => {
                 told(StatusCode::NOT_FOUND, "Nothing here", "This address leads nowhere, or to something that you may not see.", 4)
@@ -88,6 +91,7 @@ impl WebError {
                     lines: problems.iter().map(|problem| problem.message.clone()).collect(),
                     code: 2,
                     sign_in: None,
+                    retry_after: None,
                 },
             ),
             WebError::Service(service::Error::Conflict(why)) => told(StatusCode::CONFLICT, "That is taken", why, 26),
@@ -97,6 +101,15 @@ impl WebError {
                 "The database is not answering in time. Nothing was changed. Try again in a moment; if it stays like this, tell the operator.",
                 1,
             ),
+            WebError::Service(service::Error::TooMany(wait)) => {
+                let minutes = wait.as_secs().div_ceil(60);
+                let line = format!(
+                    "There were too many tries for this name from this network. Try again in {minutes} minute{}. Your account is not locked, and an administrator can set a new password.",
+                    if minutes == 1 { "" } else { "s" }
+                );
+                let (status, told) = told(StatusCode::TOO_MANY_REQUESTS, "Wait a moment", &line, 2);
+                (status, Told { retry_after: Some(wait.as_secs()), ..told })
+            }
             WebError::Service(service::Error::Internal) => told(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Something went wrong here",
@@ -275,8 +288,9 @@ async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str
         }
     };
     let mut answer = answer;
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    let retry_after = told.retry_after.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(2));
+    if let Some(seconds) = retry_after {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     ServiceResponse::new(request, answer)
 }

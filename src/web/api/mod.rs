@@ -73,6 +73,9 @@ impl From<Error> for ApiError {
             Error::Conflict(message) => ApiError::new(409, 26, message),
             Error::Invalid(problems) => invalid(&problems, |_| 2),
             Error::Busy => ApiError { retry_after: Some(2), ..ApiError::new(503, 1, "The portal's database is busy. Try again.") },
+            Error::TooMany(wait) => {
+                ApiError { retry_after: Some(wait.as_secs()), ..ApiError::new(429, 2, "Too many tries. Wait, then try again.") }
+            }
             Error::Internal => ApiError::new(500, 1, "An internal error occurred. The operator finds the reason in the log."),
         }
     }
