@@ -5,5 +5,6 @@ mod callback;
 mod exchange;
 mod forms;
 mod harness;
+mod promises;
 mod proxy;
 mod secrets;
