@@ -30,7 +30,7 @@ pub struct Link {
     pub consent: Option<Id<Consent>>,
     pub connection: Option<Connection>,
     /// The stored access token, opened; there only while the connection is active and the consent is given.
-    pub access_token: Option<SecretString>,
+    pub access_token: Option<Arc<SecretString>>,
 }
 
 impl Link {
@@ -124,7 +124,7 @@ impl Service {
                     let usable = link.consent.is_some() && connection.state == State::Active;
                     if let Some(sealed) = tokens.access.filter(|_| usable) {
                         let row = token_row(connection.id, connection.person, connection.integration);
-                        link.access_token = Some(self.vault.open(token_place("access_token", &row), &sealed)?);
+                        link.access_token = Some(Arc::new(self.vault.open(token_place("access_token", &row), &sealed)?));
                     }
                     link.connection = Some(connection);
                 }

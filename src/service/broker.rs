@@ -36,7 +36,7 @@ const COMMIT_ATTEMPTS: u32 = 20;
 /// An access token, ready to be handed out.
 #[derive(Clone, Debug)]
 pub struct Fresh {
-    pub token: SecretString,
+    pub token: Arc<SecretString>,
     pub expires_at: Timestamp,
 }
 
@@ -130,7 +130,9 @@ impl Service {
         };
         // Somebody else may have refreshed between the caller's look and now.
         let stored = match (&tokens.access, connection.access_expires_at) {
-            (Some(sealed), Some(expires_at)) if expires_at > self.now() => Some(Fresh { token: open("access_token", sealed)?, expires_at }),
+            (Some(sealed), Some(expires_at)) if expires_at > self.now() => {
+                Some(Fresh { token: Arc::new(open("access_token", sealed)?), expires_at })
+            }
             _ => None,
         };
         if let Some(fresh) = stored.clone().filter(|fresh| is_usable(connection.updated_at, fresh.expires_at, self.now())) {
@@ -215,7 +217,7 @@ impl Service {
                 })
                 .await;
             match written {
-                Ok(true) => return Ok(Fresh { token, expires_at }),
+                Ok(true) => return Ok(Fresh { token: Arc::new(token), expires_at }),
                 // Revoked or replaced while the provider was answering: the answer is worthless here.
                 Ok(false) => return Err(NoToken::Gone),
                 Err(error) => {

@@ -47,7 +47,7 @@ impl std::fmt::Debug for Request<'_> {
 /// A token for content, with its remaining life.
 #[derive(Debug)]
 pub struct Exchanged {
-    pub access_token: SecretString,
+    pub access_token: Arc<SecretString>,
     pub expires_in: Duration,
 }
 
@@ -147,7 +147,7 @@ impl Service {
         };
         let fresh = match (connection.state, &link.access_token, connection.access_expires_at) {
             (State::Active, Some(token), Some(expires_at)) if is_usable(connection.updated_at, expires_at, now) => {
-                Ok(Fresh { token: token.clone(), expires_at })
+                Ok(Fresh { token: Arc::clone(token), expires_at })
             }
             (State::Active, _, _) => self.refresh(connection.id).await,
             (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),

@@ -27,12 +27,15 @@ pub const CSRF: &str = "csrf";
 pub const FLASH: &str = "flash";
 pub const ADDRESS: &str = "address";
 
+/// A value with the store's epoch and the time at which it was loaded.
+type Cached<T> = Arc<Cache<String, (T, u64, Timestamp)>>;
+
 #[derive(Clone)]
 pub struct Sessions {
     service: Arc<Service>,
-    cache: Arc<Cache<String, (Arc<State>, u64, Timestamp)>>,
+    cache: Cached<Arc<State>>,
     /// Whose session a cookie is, as sent, for the proxy. As short-lived as the cache above.
-    known: Arc<Cache<String, (Id<BrowserSession>, u64, Timestamp)>>,
+    known: Cached<Id<BrowserSession>>,
     signing: Key,
 }
 

@@ -11,6 +11,7 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use serde_json::json;
+use std::borrow::Cow;
 
 #[derive(Serialize)]
 struct Credentials<'a> {
@@ -20,15 +21,24 @@ struct Credentials<'a> {
     expires_in: u64,
 }
 
+/// One `key=value` of a form. A value without an escape, as session tokens are, is not looked at byte by byte.
+fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+    match part.split_once('=') {
+        Some((key, value)) if !part.contains(['%', '+']) => Some((key.into(), value.into())),
+        _ => url::form_urlencoded::parse(part.as_bytes()).next(),
+    }
+}
+
 fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::bad(210, "Send a form with grant_type, subject_token_type and subject_token."));
     }
-    if std::str::from_utf8(bytes).is_err() || bytes.first() == Some(&b'{') {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.starts_with('{'));
+    let Some(text) = text else {
         return Err(ApiError::bad(211, "The body must be a form (application/x-www-form-urlencoded)."));
-    }
+    };
     let mut request = Request::default();
-    for (key, value) in url::form_urlencoded::parse(bytes) {
+    for (key, value) in text.split('&').filter_map(pair) {
         let place = match key.as_ref() {
             "grant_type" => &mut request.grant_type,
             "subject_token_type" => &mut request.subject_token_type,
