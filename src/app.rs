@@ -8,7 +8,7 @@ use crate::{
     service::{Error, Parts, Service},
     store::Store,
     vault::{Place, Sealed, Vault, keyring::Keyring},
-    web::{problems, routes, sessions::Sessions, shown_once::ShownOnce},
+    web::{problems, routes, sessions::Sessions, shown_once::ShownOnce, visitor},
 };
 use actix_session::{
     SessionMiddleware,
@@ -125,7 +125,7 @@ impl App {
                 .configure(routes::hot)
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
-                .service(web::scope("").configure(routes::pages).wrap(session))
+                .service(web::scope("").configure(routes::pages).wrap(session).wrap(from_fn(visitor::windows_only)))
                 .wrap(from_fn(problems::finish))
         })
         .workers(workers)

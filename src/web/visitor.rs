@@ -18,7 +18,14 @@ use crate::{
     vault::random,
 };
 use actix_session::{Session, SessionExt as _};
-use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::Method, http::StatusCode, http::header, web};
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse, ResponseError as _,
+    body::{BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode, header},
+    middleware::Next,
+    web,
+};
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use std::{net::IpAddr, sync::Arc};
 use subtle::ConstantTimeEq as _;
@@ -38,6 +45,26 @@ pub fn is_navigation(request: &HttpRequest) -> bool {
         Some(mode) => mode == "navigate" && text("sec-fetch-dest").is_none_or(|dest| dest == "document"),
         None => text("accept").is_some_and(|accept| accept.contains("text/html")) && text("x-requested-with").is_none(),
     }
+}
+
+/// Pages are for windows: scripts, frames and workers get none, so that content on the portal's own origin cannot read them.
+/// Browsers set these marks and scripts cannot forge them; clients that are no browsers send none.
+pub async fn windows_only(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let mark = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_owned());
+    let by_script = mark("sec-fetch-mode").is_some_and(|mode| mode != b"navigate");
+    let framed = mark("sec-fetch-dest").is_some_and(|dest| dest != b"document");
+    if by_script || framed {
+        let why = WebError::Page(
+            StatusCode::FORBIDDEN,
+            "This page opens only in a window of its own".into(),
+            "A script or a frame asked for it. Open the address in the browser.".into(),
+        );
+        return Ok(request.into_response(why.error_response()));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 /// Who is at the other end of the wire; the last hop of `X-Forwarded-For` only if the peer is a listed proxy.

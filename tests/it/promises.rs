@@ -49,3 +49,25 @@ async fn p06_wrong_password_unknown_name_and_locked_account_look_alike() {
     assert_eq!(wrong, try_password(&world, "viktor", "valetkey-demo", "").await, "locked, with the right password");
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p09_scripts_and_frames_get_no_page_of_the_portal() {
+    let world = World::start().await;
+    let mut ada = Browser::new(&world.portal);
+    ada.sign_in("ada").await;
+    for path in ["/content", "/consents", "/integrations", "/people", "/account", "/account/keys", "/audit", "/no-such-page"] {
+        for marks in [
+            [("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
+            [("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "script")],
+            [("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+            [("sec-fetch-site", "same-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "object")],
+        ] {
+            let answer = ada.send("GET", path, &marks, None).await;
+            assert_eq!(answer.status, 403, "{path} {marks:?}");
+            assert!(!answer.body.contains("csrf") && !answer.body.contains("Ada"), "{path}: {}", answer.body);
+        }
+    }
+    let window = [("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("accept", "text/html")];
+    assert_eq!(ada.send("GET", "/account", &window, None).await.status, 200);
+    world.stop().await;
+}
