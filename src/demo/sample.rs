@@ -67,23 +67,13 @@ impl Sample {
             let login = exchanged["payload"]["login_url"].as_str().map(str::to_owned);
             return Err((exchanged["error"].as_str().unwrap_or("No token.").to_owned(), login));
         };
-        let bearer = format!("Bearer {access_token}");
-        let me = self.http.get(format!("{}/api/2.0/preview/scim/v2/Me", self.workspace)).header("authorization", &bearer).send();
-        let me: Value = me
-            .await
-            .map_err(|_| wrong("The workspace does not answer."))?
-            .json()
-            .await
-            .map_err(|_| wrong("No JSON from the workspace."))?;
+        let ask = async |request: reqwest::RequestBuilder| -> Result<Value, (String, Option<String>)> {
+            let answer = request.bearer_auth(access_token).send().await.map_err(|_| wrong("The workspace does not answer."))?;
+            answer.json().await.map_err(|_| wrong("The workspace sent no JSON."))
+        };
+        let me = ask(self.http.get(format!("{}/api/2.0/preview/scim/v2/Me", self.workspace))).await?;
         let statement = json!({"statement": "SELECT region, amount, quarter FROM sales", "warehouse_id": "demo"});
-        let rows =
-            self.http.post(format!("{}/api/2.0/sql/statements", self.workspace)).header("authorization", &bearer).json(&statement).send();
-        let rows: Value = rows
-            .await
-            .map_err(|_| wrong("The workspace does not answer."))?
-            .json()
-            .await
-            .map_err(|_| wrong("No JSON from the workspace."))?;
+        let rows = ask(self.http.post(format!("{}/api/2.0/sql/statements", self.workspace)).json(&statement)).await?;
         let cells = |row: &Value| {
             row.as_array().map(|cells| cells.iter().map(|cell| cell.as_str().unwrap_or("").to_owned()).collect()).unwrap_or_default()
         };

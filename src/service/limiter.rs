@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-pub const MOST_TRIES: usize = 10;
-pub const WINDOW: Duration = Duration::from_secs(300);
+const MOST_TRIES: usize = 10;
+const WINDOW: Duration = Duration::from_secs(300);
 const SWEEP_ABOVE: usize = 1000;
 
 type Tries = HashMap<(String, String), VecDeque<Timestamp>>;

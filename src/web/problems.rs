@@ -84,16 +84,10 @@ impl WebError {
                 told(StatusCode::NOT_FOUND, "Nothing here", "This address leads nowhere, or to something that you may not see.", 4)
             }
             WebError::Service(service::Error::Forbidden(why)) => told(StatusCode::FORBIDDEN, "Not allowed", why, 22),
-            WebError::Service(service::Error::Invalid(problems)) => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                Told {
-                    title: "That does not fit".into(),
-                    lines: problems.iter().map(|problem| problem.message.clone()).collect(),
-                    code: 2,
-                    sign_in: None,
-                    retry_after: None,
-                },
-            ),
+            WebError::Service(service::Error::Invalid(problems)) => {
+                let (status, told) = told(StatusCode::UNPROCESSABLE_ENTITY, "That does not fit", "", 2);
+                (status, Told { lines: problems.iter().map(|problem| problem.message.clone()).collect(), ..told })
+            }
             WebError::Service(service::Error::Conflict(why)) => told(StatusCode::CONFLICT, "That is taken", why, 26),
             WebError::Service(service::Error::Busy) => told(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -25,7 +25,7 @@ pub struct Shown {
     pub done: String,
 }
 
-pub struct ShownOnce(Cache<String, Arc<(Shown, Instant)>>);
+pub struct ShownOnce(Cache<String, (Arc<Shown>, Instant)>);
 
 impl Default for ShownOnce {
     fn default() -> Self {
@@ -37,13 +37,13 @@ impl ShownOnce {
     /// Keeps a secret and returns the address that shows it.
     pub fn keep(&self, shown: Shown) -> String {
         let name = random::token();
-        self.0.insert(name.clone(), Arc::new((shown, Instant::now())));
+        self.0.insert(name.clone(), (Arc::new(shown), Instant::now()));
         format!("/account/shown/{name}")
     }
     /// The secret, if it is this person's and was not shown before.
-    pub fn take(&self, name: &str, person: Id<Person>) -> Option<Arc<(Shown, Instant)>> {
-        self.0.get(name).filter(|kept| kept.0.person == person)?;
+    pub fn take(&self, name: &str, person: Id<Person>) -> Option<Arc<Shown>> {
+        self.0.get(name).filter(|(shown, _)| shown.person == person)?;
         // Whoever removes it has it: two requests at once never both do.
-        self.0.remove(name).map(|(_, kept)| kept).filter(|kept| kept.1.elapsed() < KEPT_FOR)
+        self.0.remove(name).and_then(|(_, (shown, at))| (at.elapsed() < KEPT_FOR).then_some(shown))
     }
 }

@@ -1,29 +1,23 @@
 //! Every way an authorization can end.
 
-use crate::harness::{Browser, World};
+use crate::harness::World;
 use std::time::Duration;
-
-async fn viewer(world: &World, name: &str) -> Browser {
-    let mut browser = Browser::new(&world.portal);
-    browser.sign_in(name).await;
-    browser
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_taken_once_in_time_and_only_where_it_began() {
     let world = World::start().await;
     let app = format!("/content/{}/", world.content(0));
-    let vera = viewer(&world, "vera").await;
+    let vera = world.signed_in("vera").await;
     let answer = vera.up_to_callback(&app, "vera@example.org").await;
     assert!(
         answer.contains(&format!("/__oauth__/integrations/{}/callback", world.integration())),
         "typed-in addresses have a callback of their own"
     );
     // Another browser, somebody else, another callback, a forged state: nothing happens, and nothing is asked of the provider.
-    let viktor = viewer(&world, "viktor").await;
+    let viktor = world.signed_in("viktor").await;
     let elsewhere = answer.replace(&format!("/{}/callback", world.integration()), "/callback");
     let forged = format!("{}&state=forged", answer.split("state=").next().unwrap_or(""));
-    for (browser, address) in [(&viktor, &answer), (&viewer(&world, "vera").await, &answer), (&vera, &elsewhere), (&vera, &forged)] {
+    for (browser, address) in [(&viktor, &answer), (&world.signed_in("vera").await, &answer), (&vera, &elsewhere), (&vera, &forged)] {
         let page = browser.get(address).await;
         assert_eq!(page.status, 400, "{}", page.body);
         assert!(page.body.contains("does not belong to your session"), "{}", page.body);
@@ -52,7 +46,7 @@ async fn an_answer_is_taken_once_in_time_and_only_where_it_began() {
 async fn refusals_of_the_provider_have_pages_of_ours() {
     let world = World::start().await;
     let app = format!("/content/{}/", world.content(0));
-    let vera = viewer(&world, "vera").await;
+    let vera = world.signed_in("vera").await;
     let state = |answer: &str| answer.split("state=").nth(1).unwrap_or("").to_owned();
     for (query, words) in [
         ("error=access_denied&error_description=AADSTS65004%3A+declined", "You chose not to connect"),
@@ -94,7 +88,7 @@ async fn refusals_of_the_provider_have_pages_of_ours() {
 async fn another_account_is_held_back_until_the_viewer_decides() {
     let world = World::start().await;
     let app = format!("/content/{}/", world.content(0));
-    let vera = viewer(&world, "vera").await;
+    let vera = world.signed_in("vera").await;
     let answer = vera.up_to_callback(&app, "viktor@example.org").await;
     let page = vera.get(&answer).await;
     assert!(page.body.contains("viktor@example.org") && page.url.contains("/consents/account"), "{}", page.body);

@@ -1,6 +1,6 @@
 //! The exchange: what it refuses, and what it survives.
 
-use crate::harness::{Browser, World};
+use crate::harness::World;
 use std::time::Duration;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -93,7 +93,7 @@ async fn two_hundred_exchanges_on_an_expired_token_make_one_refresh() {
     world.provider.set_faults(|faults| faults.single_use = true);
     let (_, token) = world.connected("vera").await;
     world.pass(HOUR);
-    let (_, token) = (token, world.token(&signed_in(&world, "vera").await, &world.content(0)).await);
+    let (_, token) = (token, world.token(&world.signed_in("vera").await, &world.content(0)).await);
     world.provider.set_faults(|faults| faults.delay = Duration::from_millis(400));
     let before = world.provider.counts();
     let bo = world.key("bo");
@@ -105,12 +105,6 @@ async fn two_hundred_exchanges_on_an_expired_token_make_one_refresh() {
     assert_eq!((after.refreshed - before.refreshed, after.replays), (1, 0));
     assert!(answers.iter().all(|answer| answer.json()["expires_in"].as_i64() >= Some(120)));
     world.stop().await;
-}
-
-async fn signed_in(world: &World, name: &str) -> Browser {
-    let mut browser = Browser::new(&world.portal);
-    browser.sign_in(name).await;
-    browser
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +130,7 @@ async fn an_outage_of_the_provider_ends_no_connection() {
     }
     world.provider.set_faults(|faults| (faults.status, faults.body) = (None, None));
     world.pass(Duration::from_secs(31));
-    let token = world.token(&signed_in(&world, "vera").await, &world.content(0)).await;
+    let token = world.token(&world.signed_in("vera").await, &world.content(0)).await;
     assert_eq!(world.exchange(&bo, &token).await.status, 200, "it comes back by itself");
     world.stop().await;
 }
@@ -166,13 +160,13 @@ async fn a_wrong_client_secret_is_the_administrators_business() {
     let world = World::start().await;
     let (_, _) = world.connected("vera").await;
     world.pass(HOUR);
-    let token = world.token(&signed_in(&world, "vera").await, &world.content(0)).await;
+    let token = world.token(&world.signed_in("vera").await, &world.content(0)).await;
     world.pass(Duration::from_secs(120));
     world.provider.set_faults(|faults| faults.error = Some(("invalid_client".into(), 7_000_222)));
     let refused = world.exchange(&world.key("bo"), &token).await;
     assert_eq!(refused.json()["payload"]["reason"], "integration_broken", "{}", refused.body);
     assert_eq!(refused.json()["payload"]["login_url"], serde_json::Value::Null);
-    let page = signed_in(&world, "ada").await.get("/integrations").await;
+    let page = world.signed_in("ada").await.get("/integrations").await;
     assert!(page.body.contains("Rejected by Microsoft"), "{}", page.body);
     world.provider.set_faults(|faults| faults.error = None);
     assert_eq!(world.exchange(&world.key("bo"), &token).await.status, 200, "the connection was kept");
@@ -187,7 +181,7 @@ async fn a_session_token_dies_with_its_session_its_hour_and_its_access() {
     let page = browser.get("/content").await;
     browser.submit(&page, "/logout", &[]).await;
     assert_eq!(world.exchange(&bo, &token).await.json()["code"], 215, "signed out");
-    let browser = signed_in(&world, "vera").await;
+    let browser = world.signed_in("vera").await;
     let token = world.token(&browser, &world.content(0)).await;
     assert_eq!(world.exchange(&bo, &token).await.status, 200);
     // The list closes: the viewer may no longer open the content.

@@ -5,8 +5,7 @@ use crate::harness::{Browser, World};
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_comes_back_with_all_errors_and_without_secrets() {
     let world = World::start().await;
-    let mut ada = Browser::new(&world.portal);
-    ada.sign_in("ada").await;
+    let ada = world.signed_in("ada").await;
     let long = "x".repeat(10_000);
     let id = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
     type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, Vec<&'a str>);
@@ -100,12 +99,11 @@ async fn bad_input_comes_back_with_all_errors_and_without_secrets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_changes_without_this_sessions_token_from_our_own_pages() {
     let world = World::start().await;
-    let mut ada = Browser::new(&world.portal);
-    ada.sign_in("ada").await;
+    let ada = world.signed_in("ada").await;
     let page = ada.get("/people/new").await;
     let values = [("username", "mallory"), ("role", "administrator"), ("password", "long enough")];
     let body = |csrf: &str| url::form_urlencoded::Serializer::new(String::new()).extend_pairs(values).append_pair("csrf", csrf).finish();
-    let token = page.body.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token").to_owned();
+    let token = page.csrf();
     for (headers, csrf) in [
         (vec![], ""),
         (vec![], "wrong"),
@@ -120,8 +118,7 @@ async fn nothing_changes_without_this_sessions_token_from_our_own_pages() {
     assert_eq!(ada.send("POST", "/people/new", &[], Some(huge)).await.status, 413);
     assert!(!ada.get("/people").await.body.contains("mallory"));
     // A viewer's page of the administrator's area is refused, not hidden behind a login.
-    let mut vera = Browser::new(&world.portal);
-    vera.sign_in("vera").await;
+    let vera = world.signed_in("vera").await;
     for path in ["/integrations", "/integrations/new", "/people", "/audit", "/content/new"] {
         assert_eq!(vera.get(path).await.status, 403, "{path}");
     }
@@ -137,8 +134,7 @@ async fn nothing_changes_without_this_sessions_token_from_our_own_pages() {
 async fn repointing_an_integration_asks_demands_the_secret_and_signs_everyone_out() {
     let world = World::start().await;
     let (_, token) = world.connected("vera").await;
-    let mut ada = Browser::new(&world.portal);
-    ada.sign_in("ada").await;
+    let ada = world.signed_in("ada").await;
     let address = format!("/integrations/{}/edit", world.integration());
     let page = ada.get(&address).await;
     let (tenant, client) = ("5b1c2d3e-4f50-4617-8293-a4b5c6d7e8f0", "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11");

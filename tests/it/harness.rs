@@ -95,10 +95,16 @@ impl World {
         self.api(key, "POST", "v1/oauth/integrations/credentials", &body).await
     }
 
+    /// A browser in which `name` has signed in.
+    pub async fn signed_in(&self, name: &str) -> Browser {
+        let browser = Browser::new(&self.portal);
+        browser.sign_in(name).await;
+        browser
+    }
+
     /// A viewer who has consented to the first content item, with the token that its app saw.
     pub async fn connected(&self, name: &str) -> (Browser, String) {
-        let mut browser = Browser::new(&self.portal);
-        browser.sign_in(name).await;
+        let browser = self.signed_in(name).await;
         let page = browser.open(&format!("/content/{}/", self.content(0)), name).await;
         assert!(page.body.contains(&format!("{name}@example.org")), "{}", page.body);
         let token = self.token(&browser, &self.content(0)).await;
@@ -152,6 +158,11 @@ pub struct Answer {
 impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.body))
+    }
+    /// The anti-forgery token that the page's forms carry.
+    pub fn csrf(&self) -> String {
+        let token = self.body.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+        token.unwrap_or_else(|| panic!("no form in {} {}", self.status, self.body)).to_owned()
     }
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
@@ -264,7 +275,7 @@ impl Browser {
         self.send("POST", action.as_str(), &[("accept", "text/html")], Some(body)).await
     }
 
-    pub async fn sign_in(&mut self, name: &str) {
+    async fn sign_in(&self, name: &str) {
         let page = self.get("/login").await;
         let answer = self.submit(&page, "/login", &[("username", name), ("password", PASSWORD)]).await;
         assert_eq!(answer.status, 303, "{}", answer.body);

@@ -7,7 +7,7 @@ use std::time::Duration;
 async fn try_password(world: &World, name: &str, password: &str, forwarded_for: &str) -> (u16, String, String) {
     let browser = Browser::new(&world.portal);
     let page = browser.get("/login").await;
-    let csrf = page.body.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token").to_owned();
+    let csrf = page.csrf();
     let body = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("csrf", csrf.as_str()), ("username", name), ("password", password)])
         .finish();
@@ -53,8 +53,7 @@ async fn p06_wrong_password_unknown_name_and_locked_account_look_alike() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p09_scripts_and_frames_get_no_page_of_the_portal() {
     let world = World::start().await;
-    let mut ada = Browser::new(&world.portal);
-    ada.sign_in("ada").await;
+    let ada = world.signed_in("ada").await;
     for path in ["/content", "/consents", "/integrations", "/people", "/account", "/account/keys", "/audit", "/no-such-page"] {
         for marks in [
             [("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],

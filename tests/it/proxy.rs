@@ -11,8 +11,7 @@ async fn whoever_may_not_pass_hears_why_in_the_right_form() {
     let script = stranger.send("GET", &app, &[("accept", "*/*")], None).await;
     let login = script.json()["payload"]["login_url"].as_str().unwrap_or("").to_owned();
     assert!(script.status == 401 && login.starts_with(&format!("{}/login", world.portal)), "{}", script.body);
-    let mut vera = Browser::new(&world.portal);
-    vera.sign_in("vera").await;
+    let vera = world.signed_in("vera").await;
     let script = vera.send("GET", &app, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], None).await;
     assert_eq!((script.status, script.json()["code"].as_i64()), (401, Some(220)));
     assert!(script.json()["payload"]["login_url"].as_str().is_some_and(|url| url.contains("/consents/new")));
@@ -31,8 +30,7 @@ async fn whoever_may_not_pass_hears_why_in_the_right_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_is_down_is_named_with_its_publisher() {
     let world = World::start().await;
-    let mut vera = Browser::new(&world.portal);
-    vera.sign_in("vera").await;
+    let vera = world.signed_in("vera").await;
     let second = world.content(1);
     world.api(&world.key("bo"), "PATCH", &format!("v1/content/{second}"), r#"{"upstream_url":"http://127.0.0.1:1"}"#).await;
     let page = vera.get(&format!("/content/{second}/")).await;
@@ -46,8 +44,7 @@ async fn an_app_that_is_down_is_named_with_its_publisher() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_portal_answer_carries_the_browser_policy() {
     let world = World::start().await;
-    let mut ada = Browser::new(&world.portal);
-    ada.sign_in("ada").await;
+    let ada = world.signed_in("ada").await;
     for path in ["/login", "/content", "/nothing", "/integrations", "/__api__/server_settings", "/__ping__"] {
         let answer = ada.get(path).await;
         for (name, value) in [
@@ -68,8 +65,7 @@ async fn every_portal_answer_carries_the_browser_policy() {
 async fn what_an_app_answers_passes_as_it_is() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let world = World::start().await;
-    let mut vera = Browser::new(&world.portal);
-    vera.sign_in("vera").await;
+    let vera = world.signed_in("vera").await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let upstream = serde_json::json!({"upstream_url": format!("http://{}", listener.local_addr().expect("an address"))});
     let second = world.content(1);

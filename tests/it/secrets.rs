@@ -14,8 +14,7 @@ async fn no_secret_stands_in_the_database_or_on_a_page() {
     for path in ["/content", "/consents", "/account", "/account/keys"] {
         pages.push_str(&vera.get(path).await.body);
     }
-    let mut ada = crate::harness::Browser::new(&world.portal);
-    ada.sign_in("ada").await;
+    let ada = world.signed_in("ada").await;
     for path in ["/integrations", "/audit", "/people"] {
         pages.push_str(&ada.get(path).await.body);
     }

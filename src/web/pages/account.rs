@@ -173,12 +173,12 @@ struct SecretPage {
 pub async fn shown(me: Me, path: web::Path<String>, kept: web::Data<ShownOnce>) -> Result<HttpResponse, WebError> {
     let view = match kept.take(&path, me.actor.person.id) {
         Some(shown) => SecretPage {
-            chrome: me.visitor.chrome("", &shown.0.title),
-            intro: shown.0.intro.clone(),
-            label: shown.0.label.clone(),
-            secret: Some(shown.0.secret.expose_secret().to_owned()),
-            environment: shown.0.environment.replace("{key}", shown.0.secret.expose_secret()),
-            done: shown.0.done.clone(),
+            chrome: me.visitor.chrome("", &shown.title),
+            intro: shown.intro.clone(),
+            label: shown.label.clone(),
+            secret: Some(shown.secret.expose_secret().to_owned()),
+            environment: shown.environment.replace("{key}", shown.secret.expose_secret()),
+            done: shown.done.clone(),
         },
         None => SecretPage {
             chrome: me.visitor.chrome("", "This key is no longer visible"),
