@@ -2,7 +2,7 @@
 
 use crate::{
     config::Settings,
-    domain::{Timestamp, time::Clock},
+    domain::{Timestamp, time::Clock, wall::ContentOrigin},
     jobs,
     proxy::Upstreams,
     service::{Error, Parts, Service},
@@ -106,6 +106,11 @@ impl App {
         let sessions = Sessions::new(Arc::clone(&service), key.clone());
         let secure = service.settings.is_https();
         let lifetime = Duration::seconds(i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX));
+        match service.settings.wall.content {
+            ContentOrigin::Unset => tracing::warn!("content is not served: content_url is not set"),
+            ContentOrigin::Same => tracing::warn!("content runs on the portal's own origin: items can reach one another as the viewer"),
+            ContentOrigin::Shared { .. } | ContentOrigin::Wildcard { .. } => {}
+        }
         let workers = service.settings.workers;
         let server = HttpServer::new(move || {
             let session = SessionMiddleware::builder(sessions.clone(), key.clone())
@@ -120,9 +125,9 @@ impl App {
             Actix::new()
                 .app_data(data.clone())
                 .app_data(shown.clone())
-                .app_data(web::Data::new(Upstreams::new()))
+                .app_data(web::Data::new(Upstreams::new(data.addresses.base())))
                 .app_data(web::Data::new(sessions.clone()))
-                .configure(routes::hot)
+                .configure(|config| routes::hot(config, &data.settings.wall))
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
                 .service(web::scope("").configure(routes::pages).wrap(session).wrap(from_fn(visitor::windows_only)))

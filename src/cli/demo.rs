@@ -14,6 +14,9 @@ pub struct Demo {
     /// Keeps the data here instead of in a folder that is deleted at the end.
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// Where content runs, as the setting content_url; {port} stands for the portal's port. Default: the other loopback name.
+    #[arg(long)]
+    content_url: Option<String>,
 }
 
 pub async fn run(arguments: Demo) -> Result<(), String> {
@@ -21,7 +24,8 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
     crate::telemetry::start(&filter, LogFormat::Text);
     let temporary = arguments.data_dir.is_none();
     let data_dir = arguments.data_dir.unwrap_or_else(|| std::env::temp_dir().join(format!("valetkey-demo-{}", uuid::Uuid::new_v4())));
-    let running = demo::start(demo::Options { listen: arguments.listen, data_dir: data_dir.clone() }).await;
+    let running =
+        demo::start(demo::Options { listen: arguments.listen, data_dir: data_dir.clone(), content_url: arguments.content_url }).await;
     let result = match running {
         Ok(running) => {
             if arguments.json {

@@ -1,5 +1,6 @@
 //! Settings: a TOML file, then the environment (`VALETKEY_…`), read once at start. README's table lists each of them.
 
+use crate::domain::wall::Wall;
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::{
@@ -15,6 +16,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What browsers type. Redirect addresses are built from it, never from the Host header.
     pub public_url: Url,
+    /// Which hosts are the portal's and which are content's.
+    pub wall: Wall,
     pub data_dir: PathBuf,
     pub keyring_file: PathBuf,
     /// Hosts that may be private or speak plain http: `host`, `host:port`, `*.suffix`.
@@ -43,6 +46,7 @@ pub enum LogFormat {
 struct File {
     listen: Option<String>,
     public_url: Option<String>,
+    content_url: Option<String>,
     data_dir: Option<PathBuf>,
     keyring_file: Option<PathBuf>,
     private_hosts: Option<Vec<String>>,
@@ -78,6 +82,7 @@ impl Settings {
         };
         given.listen = variable("LISTEN").or(given.listen);
         given.public_url = variable("PUBLIC_URL").or(given.public_url);
+        given.content_url = variable("CONTENT_URL").or(given.content_url);
         given.data_dir = variable("DATA_DIR").map(PathBuf::from).or(given.data_dir);
         given.keyring_file = variable("KEYRING_FILE").map(PathBuf::from).or(given.keyring_file);
         given.private_hosts = variable("PRIVATE_HOSTS").map(list).or(given.private_hosts);
@@ -104,6 +109,7 @@ impl File {
             listen.parse().map_err(|_| Problem(format!("listen must be an address and a port such as 127.0.0.1:8080, not {listen:?}")))?;
         let public_url = self.public_url.unwrap_or_else(|| format!("http://{listen}"));
         let public_url = check_public_url(&public_url)?;
+        let wall = Wall::new(&public_url, self.content_url.as_deref()).map_err(|problem| Problem(problem.to_string()))?;
         let data_dir = self.data_dir.unwrap_or_else(|| "valetkey-data".into());
         let keyring_file = self.keyring_file.unwrap_or_else(|| data_dir.join("keyring"));
         let trusted_proxies = self
@@ -120,6 +126,7 @@ impl File {
         Ok(Settings {
             listen,
             public_url,
+            wall,
             data_dir,
             keyring_file,
             private_hosts: self.private_hosts.unwrap_or_default(),
@@ -197,6 +204,7 @@ mod tests {
             ("listen = 'x'", "listen"),
             ("public_url = 'ftp://x'", "public_url"),
             ("public_url = 'https://x/y'", "public_url"),
+            ("content_url = 'http://127.0.0.1:9000'", "content_url"),
             ("workers = 0", "workers"),
             ("trusted_proxies = ['x']", "trusted_proxies"),
         ] {

@@ -14,6 +14,7 @@ use crate::{
         integration::Config,
         person::{Person, Role},
         time::Clock,
+        wall::Wall,
     },
     providers::azure,
     service::{Actor, Service, contents::ContentInput, integrations::IntegrationInput, people::PersonInput},
@@ -45,6 +46,8 @@ const PEOPLE: [(&str, &str, &str, Role); 4] = [
 pub struct Options {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
+    /// As the setting `content_url`, with `{port}` for the portal's port.
+    pub content_url: Option<String>,
 }
 
 struct Account {
@@ -93,9 +96,12 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         provider.add_person(&format!("{username}@example.org"), &format!("{first} {last}"), PASSWORD);
     }
     let host = |url: &str| url.trim_start_matches("http://").to_owned();
+    let public_url = url::Url::parse(&portal_url).map_err(|error| error.to_string())?;
+    let content_url = options.content_url.map(|url| url.replace("{port}", &listen.port().to_string()));
     let settings = Settings {
         listen,
-        public_url: url::Url::parse(&portal_url).map_err(|error| error.to_string())?,
+        wall: Wall::new(&public_url, content_url.as_deref()).map_err(|error| error.to_string())?,
+        public_url,
         keyring_file: options.data_dir.join("keyring"),
         data_dir: options.data_dir,
         private_hosts: vec![host(&provider_url), host(&workspace_url), host(&sample_url), "127.0.0.1".into(), "localhost".into()],
@@ -202,7 +208,7 @@ async fn seed(
                     title: Some(Some(title.into())),
                     description: Some(description.into()),
                     access: Some(AccessType::LoggedIn),
-                    upstream: Some(Some(sample_url.into())),
+                    upstream: Some(Some(format!("{sample_url}/{name}"))),
                     owner: None,
                 },
             )
@@ -212,7 +218,7 @@ async fn seed(
             service.set_associations(publisher, seen.content.id, vec![integration.id]).await.map_err(fail)?;
         }
         let (_, key) = service.create_content_key(publisher, seen.content.id).await.map_err(fail)?;
-        sample.add(seen.content.id.to_string(), key);
+        sample.add(name, key);
         contents.push((seen.content.id.to_string(), title.to_owned()));
     }
     Ok((accounts, contents, (integration.id.to_string(), integration.display_name().to_owned())))

@@ -36,15 +36,15 @@ impl Sample {
         Ok(Self { portal: portal.into(), workspace: workspace.into(), keys: Arc::default(), http })
     }
 
-    /// Plays another content item, with its content key.
-    pub fn add(&self, guid: String, key: SecretString) {
-        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(guid, key);
+    /// Plays another content item, below its name, with its content key.
+    pub fn add(&self, name: &str, key: SecretString) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), key);
     }
 
     async fn look(&self, request: &HttpRequest) -> Result<(String, Vec<Vec<String>>), (String, Option<String>)> {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let guid = header("x-forwarded-prefix").rsplit('/').next().unwrap_or("");
-        let key = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(guid).cloned();
+        let name = request.match_info().query("name");
+        let key = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         let key = key.ok_or_else(|| ("This app does not know which content it is.".to_owned(), None))?;
         let token = header("posit-connect-user-session-token");
         let wrong = |what: &str| (what.to_owned(), None);
@@ -112,12 +112,14 @@ async fn echo(request: HttpRequest) -> HttpResponse {
 
 pub fn serve(sample: Sample, socket: TcpListener) -> Result<ServerHandle, String> {
     let data = web::Data::new(sample);
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).route("/", web::get().to(index)).route("/echo", web::to(echo)))
-        .workers(1)
-        .disable_signals()
-        .listen(socket)
-        .map_err(|error| error.to_string())?
-        .run();
+    let server = HttpServer::new(move || {
+        App::new().app_data(data.clone()).route("/{name}/", web::get().to(index)).route("/{name}/echo", web::to(echo))
+    })
+    .workers(1)
+    .disable_signals()
+    .listen(socket)
+    .map_err(|error| error.to_string())?
+    .run();
     let handle = server.handle();
     tokio::spawn(server);
     Ok(handle)

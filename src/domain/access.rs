@@ -3,6 +3,7 @@
 use super::{
     Id,
     content::{AccessType, Content, ContentRole},
+    group::Group,
     person::{Person, Role},
 };
 
@@ -63,6 +64,15 @@ pub fn may_manage_people(role: Role) -> bool {
     role == Role::Administrator
 }
 
+/// May this role see groups, use them in lists and make new ones?
+pub fn may_see_groups(role: Role) -> bool {
+    role >= Role::Publisher
+}
+
+pub fn may_change_group(person: &Person, group: &Group) -> bool {
+    !person.locked && (person.role == Role::Administrator || (person.role >= Role::Publisher && group.owner == Some(person.id)))
+}
+
 pub fn may_read_audit(role: Role) -> bool {
     role == Role::Administrator
 }
@@ -106,6 +116,8 @@ mod tests {
             access,
             app_mode: "unknown".into(),
             upstream: None,
+            slug: "c".into(),
+            may_fall_back: false,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         }

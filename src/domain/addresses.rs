@@ -33,6 +33,10 @@ impl Addresses {
     pub fn absolute(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
+    /// Where content's origin asks who a browser belongs to; `path` is the app's own.
+    pub fn enter(&self, content: Id<Content>, nonce_hash: &str, path: &str) -> String {
+        self.absolute(&format!("/enter/{content}?nonce={nonce_hash}&path={}", query(path)))
+    }
     /// The callback that all integrations with fixed hosts share.
     pub fn shared_callback(&self) -> String {
         self.absolute("/__oauth__/integrations/callback")

@@ -13,6 +13,15 @@ pub enum Action {
     PersonLocked,
     PersonUnlocked,
     PasswordChanged,
+    SessionsEnded,
+    Confirmed,
+    ConfirmRefused,
+    InviteMade,
+    GroupChanged,
+    AccountChanged,
+    ExchangeRefused,
+    AccessRefused,
+    RecordExported,
     KeyCreated,
     KeyDeleted,
     IntegrationCreated,
@@ -34,7 +43,7 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [Action; 26] = [
+    pub const ALL: [Action; 35] = [
         Action::SignIn,
         Action::SignInRefused,
         Action::SignOut,
@@ -43,6 +52,15 @@ impl Action {
         Action::PersonLocked,
         Action::PersonUnlocked,
         Action::PasswordChanged,
+        Action::SessionsEnded,
+        Action::Confirmed,
+        Action::ConfirmRefused,
+        Action::InviteMade,
+        Action::GroupChanged,
+        Action::AccountChanged,
+        Action::ExchangeRefused,
+        Action::AccessRefused,
+        Action::RecordExported,
         Action::KeyCreated,
         Action::KeyDeleted,
         Action::IntegrationCreated,
@@ -72,6 +90,15 @@ impl Action {
             Action::PersonLocked => "person_locked",
             Action::PersonUnlocked => "person_unlocked",
             Action::PasswordChanged => "password_changed",
+            Action::SessionsEnded => "sessions_ended",
+            Action::Confirmed => "identity_confirmed",
+            Action::ConfirmRefused => "identity_confirm_refused",
+            Action::InviteMade => "one_time_link_made",
+            Action::GroupChanged => "group_changed",
+            Action::AccountChanged => "connection_account_changed",
+            Action::ExchangeRefused => "exchange_refused",
+            Action::AccessRefused => "access_refused",
+            Action::RecordExported => "record_exported",
             Action::KeyCreated => "api_key_created",
             Action::KeyDeleted => "api_key_deleted",
             Action::IntegrationCreated => "integration_created",
@@ -94,6 +121,41 @@ impl Action {
     }
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    #[default]
+    Done,
+    Refused,
+    Failed,
+}
+
+impl Outcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Refused => "refused",
+            Outcome::Failed => "failed",
+        }
+    }
+    pub fn parse(text: &str) -> Option<Self> {
+        [Outcome::Done, Outcome::Refused, Outcome::Failed].into_iter().find(|outcome| outcome.as_str() == text)
+    }
+    /// What an action's own name says about its end.
+    pub const fn of(action: Action) -> Self {
+        match action {
+            Action::SignInRefused
+            | Action::ConfirmRefused
+            | Action::ConsentRefused
+            | Action::CallbackRefused
+            | Action::ExchangeRefused
+            | Action::AccessRefused => Outcome::Refused,
+            Action::ConnectionFailed | Action::ConnectionNeedsLogin => Outcome::Failed,
+            _ => Outcome::Done,
+        }
     }
 }
 
@@ -120,4 +182,5 @@ pub struct Event {
     pub detail: String,
     pub address: String,
     pub correlation: String,
+    pub outcome: Outcome,
 }

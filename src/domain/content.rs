@@ -1,6 +1,6 @@
 //! Content items: apps that viewers open through the portal.
 
-use super::{Id, Timestamp, person::Person};
+use super::{Id, Timestamp, group::Principal, person::Person};
 
 /// Who may open a content item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum AccessType {
     All,
     /// Everyone who is signed in.
     LoggedIn,
-    /// Only the people listed.
+    /// Only the people and groups listed.
     Acl,
 }
 
@@ -40,6 +40,10 @@ pub struct Content {
     pub app_mode: String,
     /// Where the app runs; `None` until a publisher says so.
     pub upstream: Option<String>,
+    /// Its label in addresses of its own; kept for life.
+    pub slug: String,
+    /// Whether its app may act as a service account where it cannot act for a viewer. Default: no.
+    pub may_fall_back: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -86,6 +90,6 @@ impl ContentRole {
 pub struct Permission {
     pub number: i64,
     pub content: Id<Content>,
-    pub principal: Id<Person>,
+    pub principal: Principal,
     pub role: ContentRole,
 }

@@ -34,7 +34,7 @@ pub enum Refused {
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     listed: Vec<Listed>,
-    own: Vec<(String, u16)>,
+    own: Vec<Listed>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,34 +43,36 @@ struct Listed {
     port: Option<u16>,
 }
 
+impl Listed {
+    fn parse(entry: &str) -> Self {
+        let entry = entry.trim().to_ascii_lowercase();
+        match entry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+            Some((host, port)) if !host.contains(':') || host.starts_with('[') => Self { host: host.to_owned(), port: Some(port) },
+            _ => Self { host: entry, port: None },
+        }
+    }
+    fn names(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        let named = match self.host.strip_prefix('*') {
+            Some(suffix) => host.ends_with(suffix) && host.len() > suffix.len(),
+            None => host == self.host,
+        };
+        named && self.port.is_none_or(|listed| listed == port)
+    }
+}
+
 impl Policy {
-    /// `listed`: `host`, `host:port`, `[v6]:port` or `*.suffix`. `own`: the portal's host and port pairs, always refused.
-    pub fn new(listed: &[String], own: Vec<(String, u16)>) -> Self {
-        let listed = listed
-            .iter()
-            .map(|entry| {
-                let entry = entry.trim().to_ascii_lowercase();
-                match entry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
-                    Some((host, port)) if !host.contains(':') || host.starts_with('[') => {
-                        Listed { host: host.to_owned(), port: Some(port) }
-                    }
-                    _ => Listed { host: entry, port: None },
-                }
-            })
-            .collect();
-        Self { listed, own }
+    /// Both hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own`: the portal's and content's, always refused.
+    pub fn new(listed: &[String], own: &[String]) -> Self {
+        Self {
+            listed: listed.iter().map(|entry| Listed::parse(entry)).collect(),
+            own: own.iter().map(|entry| Listed::parse(entry)).collect(),
+        }
     }
 
     /// Whether the operator's list names this host and port.
     pub fn lists(&self, host: &str, port: u16) -> bool {
-        let host = host.to_ascii_lowercase();
-        self.listed.iter().any(|entry| {
-            let named = match entry.host.strip_prefix('*') {
-                Some(suffix) => host.ends_with(suffix) && host.len() > suffix.len(),
-                None => host == entry.host,
-            };
-            named && entry.port.is_none_or(|listed| listed == port)
-        })
+        self.listed.iter().any(|entry| entry.names(host, port))
     }
 
     /// Parses and checks an address as typed, without resolving names.
@@ -93,7 +95,7 @@ impl Policy {
             return Err(Refused::Fragment);
         }
         let name = host.to_string();
-        if self.own.iter().any(|(own, own_port)| *own_port == port && own.eq_ignore_ascii_case(&name)) {
+        if self.own.iter().any(|own| own.names(&name, port)) {
             return Err(Refused::Ourselves);
         }
         if url.scheme() == "http" && purpose == Purpose::Provider && !self.lists(&name, port) {
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
 
     fn policy(listed: &[&str]) -> Policy {
-        Policy::new(&listed.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>(), vec![("portal.example".into(), 443)])
+        Policy::new(&listed.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>(), &["portal.example:443".into()])
     }
 
     #[test]

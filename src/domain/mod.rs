@@ -8,11 +8,13 @@ pub mod connection;
 pub mod consent;
 pub mod content;
 pub mod egress;
+pub mod group;
 pub mod ids;
 pub mod integration;
 pub mod person;
 pub mod return_path;
 pub mod time;
+pub mod wall;
 
 pub use ids::Id;
 pub use time::Timestamp;

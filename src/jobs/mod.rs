@@ -2,7 +2,7 @@
 
 use crate::{
     service::{Error, Service},
-    store::{connections, sessions},
+    store::{connections, handovers, sessions},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -36,6 +36,7 @@ async fn purge(service: &Service) {
         .note(move |db| {
             sessions::purge(db, now, idle_since)?;
             connections::purge_attempts(db, before)?;
+            handovers::purge(db, now)?;
             Ok::<_, Error>(())
         })
         .await;

@@ -81,7 +81,7 @@ pub fn response_passes(name: &str, listed: &[String]) -> bool {
 
 /// The cookies of the portal itself; no app ever sees or sets them.
 pub fn is_ours(name: &str) -> bool {
-    matches!(name, "valetkey" | "__Host-valetkey" | "theme")
+    name == "theme" || name.strip_prefix("__Host-").unwrap_or(name).starts_with("valetkey")
 }
 
 /// The cookies that an app gets: all of the browser's but ours. Split on `;` only, no quote is interpreted.
@@ -104,11 +104,13 @@ pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
 }
 
 /// An app's cookie, bound to its own place: no Domain, a Path below the item; `None` if it may not be set at all.
+/// `__Host-` speaks for a whole host, so only an app that has one sets it.
 pub fn cookie_from_app(cookie: &str, base: &str) -> Option<String> {
     let mut parts = cookie.split(';');
     let pair = parts.next()?.trim();
     let name = pair.split('=').next()?.trim();
-    if name.is_empty() || is_ours(name) || name.starts_with("__Host-") || name.starts_with("__host-") {
+    let for_host = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("__Host-"));
+    if name.is_empty() || is_ours(name) || (for_host && base != "/") {
         return None;
     }
     let mut path = base.to_owned();
@@ -191,6 +193,9 @@ mod tests {
         assert_eq!(cookie_from_app("a=1", base).as_deref(), Some("a=1; Path=/content/g/"));
         assert_eq!(cookie_from_app("valetkey=x", base), None);
         assert_eq!(cookie_from_app("__Host-valetkey=x; Path=/", base), None);
+        assert_eq!(cookie_from_app("__host-a=x; Path=/", base), None);
+        assert_eq!(cookie_from_app("__Host-a=x; Secure; Path=/", "/").as_deref(), Some("__Host-a=x; Secure; Path=/"));
+        assert_eq!(cookie_from_app("__Host-valetkey-enter=x; Path=/", "/"), None);
     }
     #[test]
     fn redirects_of_an_app_stay_with_it() {

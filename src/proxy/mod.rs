@@ -1,5 +1,6 @@
 //! The reverse proxy in front of content: who may pass, which headers, streaming both ways, WebSockets as they are.
 
+mod entrance;
 pub mod headers;
 mod upstream;
 mod websocket;
@@ -7,7 +8,13 @@ mod websocket;
 pub use upstream::Upstreams;
 
 use crate::{
-    domain::{Id, access, addresses, content::AccessType, content::Content, person::Session as BrowserSession},
+    domain::{
+        Id, access, addresses,
+        content::{AccessType, Content},
+        person::Session as BrowserSession,
+        return_path::ReturnPath,
+        wall::{Host, Place},
+    },
     service::{
         Error, Service,
         admission::{Admission, Link},
@@ -16,7 +23,7 @@ use crate::{
         pages::content::nothing_behind,
         problems::{FromContent, WebError},
         sessions::Sessions,
-        visitor::{asked_path, is_navigation, peer},
+        visitor::{asked_host, is_navigation, peer, see_other},
     },
 };
 use actix_http::body::{BodyStream, SizedStream};
@@ -32,13 +39,6 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use std::sync::Arc;
 use upstream::Target;
-
-/// `/content/{guid}` → `/content/{guid}/`: apps build the addresses of their sockets from the path of the page.
-pub async fn without_slash(request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
-    let id: Id<Content> = path.parse().map_err(|_| Error::NotFound)?;
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    Ok(HttpResponse::PermanentRedirect().insert_header((header::LOCATION, format!("{}{query}", addresses::app(id)))).finish())
-}
 
 /// Somebody who may pass, with what goes into the request.
 struct Pass {
@@ -78,7 +78,23 @@ impl Ticket {
     }
 }
 
-/// Everything below `/content/{guid}/`.
+/// The item of a path below `/content/{guid}/`.
+fn item_of(path: &str) -> Option<Id<Content>> {
+    path.strip_prefix("/content/")?.split_once('/')?.0.parse().ok()
+}
+
+/// The place that a request was sent to; `None` on a host of content's where no item stands.
+async fn place_of(request: &HttpRequest, service: &Service) -> Result<Option<Place>, Error> {
+    let wall = &service.settings.wall;
+    let (item, slug) = match wall.host(asked_host(request.head())) {
+        Host::Item(slug) => (service.by_slug(slug).await?, slug),
+        Host::Content | Host::Portal => (item_of(request.uri().path()), ""),
+        Host::Unknown => (None, ""),
+    };
+    Ok(item.and_then(|item| wall.place(item, slug)))
+}
+
+/// Everything on content's own hosts, or below `/content/{guid}/` where content shares the portal's origin.
 pub async fn serve(
     request: HttpRequest,
     payload: web::Payload,
@@ -86,9 +102,21 @@ pub async fn serve(
     sessions: web::Data<Sessions>,
     upstreams: web::Data<Upstreams>,
 ) -> Result<HttpResponse, WebError> {
-    let id: Id<Content> = request.match_info().query("guid").parse().map_err(|_| Error::NotFound)?;
-    let base = addresses::app(id);
-    let Some(rest) = request.uri().path().strip_prefix(&base).filter(|rest| is_plain(rest)) else {
+    if !service.settings.wall.is_same_origin()
+        && let Some(own) = request.uri().path().strip_prefix(entrance::RESERVED)
+    {
+        return entrance::serve(&request, own, &service, &sessions).await;
+    }
+    let Some(place) = place_of(&request, &service).await? else { return entrance::nowhere(&request, &service) };
+    let id = place.content;
+    if request.headers().get_all(header::VIA).any(|via| via == upstreams.via()) {
+        return Err(WebError::Page(
+            StatusCode::LOOP_DETECTED,
+            "This content leads back to itself".into(),
+            "The address of its app is an address of this portal. Its publisher can enter the app's own address.".into(),
+        ));
+    }
+    let Some(rest) = place.rest(request.uri().path()).filter(|rest| is_plain(rest)) else {
         return Err(WebError::Page(
             StatusCode::BAD_REQUEST,
             "This address is not in plain form".into(),
@@ -105,7 +133,7 @@ pub async fn serve(
             "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.".into(),
         ));
     }
-    let pass = match admit(&request, &service, &sessions, id).await? {
+    let pass = match admit(&request, &service, &sessions, &place, rest).await? {
         Ok(pass) => pass,
         Err(answer) => return Ok(answer),
     };
@@ -118,12 +146,13 @@ pub async fn serve(
     };
     let uri = target.uri(rest, request.uri().query()).ok_or(Error::Internal)?;
     let mut head = HeaderMap::with_capacity(32);
-    add_ours(&mut head, &request, &service, &pass, &base);
+    add_ours(&mut head, &request, &service, &pass, &place);
+    head.insert(header::VIA, upstreams.via().clone());
     if request.headers().contains_key(header::UPGRADE) {
         let ticket = Ticket { content: id, session: pass.session };
-        return websocket::tunnel(&request, payload, &service, &upstreams, &target, &uri, &head, ticket, &base).await;
+        return websocket::tunnel(&request, payload, &service, &upstreams, &target, &uri, &head, ticket, &place).await;
     }
-    forward(&request, payload, &service, &upstreams, &target, uri, head, &pass, &base).await
+    forward(&request, payload, &service, &upstreams, &target, uri, head, &pass, &place).await
 }
 
 /// No dot segments, backslashes or control bytes, however they are written.
@@ -144,14 +173,26 @@ async fn admit(
     request: &HttpRequest,
     service: &web::Data<Service>,
     sessions: &Sessions,
-    id: Id<Content>,
+    place: &Place,
+    rest: &str,
 ) -> Result<Result<Pass, HttpResponse>, WebError> {
-    let Some((session, person)) = sessions.whose(request).await? else {
-        let open = service.public_content(id).await?;
-        return match open {
-            Some(content) => Ok(Ok(Pass { content: Passed::Anyone(Box::new(content)), session: None, token: None })),
-            None => Err(WebError::SignIn(if request.method() == Method::GET { asked_path(request) } else { None })),
-        };
+    let id = place.content;
+    let same_origin = service.settings.wall.is_same_origin();
+    // Back to the portal's own address of this page: it leads here from wherever the viewer ends up.
+    let back = || {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        let asked = ReturnPath::parse(&format!("{}{rest}{query}", addresses::app(id)));
+        asked.filter(|_| request.method() == Method::GET).or_else(|| ReturnPath::parse(&addresses::app(id)))
+    };
+    let found = if same_origin { sessions.whose(request).await? } else { sessions.whose_of_content(request, id).await? };
+    let Some((session, person)) = found else {
+        if let Some(content) = service.public_content(id).await? {
+            return Ok(Ok(Pass { content: Passed::Anyone(Box::new(content)), session: None, token: None }));
+        }
+        if !same_origin && is_navigation(request) {
+            return Ok(Err(entrance::ask_portal(request, service, sessions, id, rest)));
+        }
+        return Err(WebError::SignIn(back()));
     };
     let admission = service.admission(id, person.id).await?;
     if !access::may_open(admission.standing) {
@@ -162,13 +203,9 @@ async fn admit(
         ));
     }
     if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer) {
-        let back = asked_path(request).filter(|_| request.method() == Method::GET);
-        let Some(back) = back.or_else(|| crate::domain::return_path::ReturnPath::parse(&addresses::app(id))) else {
-            return Err(Error::Internal.into());
-        };
-        let page = addresses::consent(id, &back);
         if is_navigation(request) {
-            return Ok(Err(crate::web::visitor::see_other(&page)));
+            let page = addresses::consent(id, &back().ok_or(Error::Internal)?);
+            return Ok(Err(see_other(&service.addresses.absolute(&page))));
         }
         let reason = if admission.links.iter().any(|link| link.consent.is_none()) { "not_consented" } else { "needs_reauthorization" };
         let text = "The viewer has to be asked first. Open login_url in the browser's window.";
@@ -182,7 +219,7 @@ async fn admit(
 }
 
 /// What we add, and nobody else: exactly one session token, and where the request came from.
-fn add_ours(head: &mut HeaderMap, request: &HttpRequest, service: &Service, pass: &Pass, base: &str) {
+fn add_ours(head: &mut HeaderMap, request: &HttpRequest, service: &Service, pass: &Pass, place: &Place) {
     let mut add = |name: HeaderName, value: web::Bytes| {
         if let Ok(value) = HeaderValue::from_maybe_shared(value) {
             head.insert(name, value);
@@ -192,10 +229,15 @@ fn add_ours(head: &mut HeaderMap, request: &HttpRequest, service: &Service, pass
         add(headers::FORWARDED_FOR, peer.to_string().into());
     }
     // The path asked for begins with the item's place: one text, and two parts of it.
-    let path = request.uri().path_and_query().map_or(base, |path| path.as_str());
-    let (start, end) = (service.addresses.base().len(), service.addresses.base().len() + base.len() - 1);
-    let asked = web::Bytes::from(service.addresses.absolute(path));
-    add(headers::FORWARDED_PREFIX, asked.slice(start..end));
+    let path = request.uri().path_and_query().map_or(place.base.as_str(), |path| path.as_str());
+    let (start, end) = (place.origin.len(), place.origin.len() + place.base.len() - 1);
+    let mut asked = String::with_capacity(start + path.len());
+    asked.push_str(&place.origin);
+    asked.push_str(path);
+    let asked = web::Bytes::from(asked);
+    if end > start {
+        add(headers::FORWARDED_PREFIX, asked.slice(start..end));
+    }
     add(headers::APP_BASE_URL, asked.slice(..end));
     add(headers::REQUEST_URL, asked);
     head.insert(headers::FORWARDED_PROTO, HeaderValue::from_static(if service.settings.is_https() { "https" } else { "http" }));
@@ -219,7 +261,7 @@ async fn forward(
     uri: Uri,
     ours: HeaderMap,
     pass: &Pass,
-    base: &str,
+    place: &Place,
 ) -> Result<HttpResponse, WebError> {
     let mut outgoing = upstreams.client().request(request.method().clone(), uri).address(target.socket).no_decompress();
     let incoming = request.headers();
@@ -252,7 +294,7 @@ async fn forward(
         }
     };
     let mut response = HttpResponse::build(answer.status());
-    copy_answer(&mut response, answer.headers(), target, base, service.addresses.base());
+    copy_answer(&mut response, answer.headers(), target, place);
     let length: Option<u64> = answer.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let bodiless = request.method() == Method::HEAD || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let stream = answer.map(|chunk| chunk.map_err(|error| std::io::Error::other(error.to_string())));
@@ -268,7 +310,7 @@ async fn forward(
     Ok(response)
 }
 
-fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Target, base: &str, public: &str) {
+fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Target, place: &Place) {
     let listed = headers::connection_names(from);
     for (name, value) in from {
         if headers::response_passes(name.as_str(), &listed) {
@@ -276,12 +318,13 @@ fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Ta
         }
     }
     for cookie in from.get_all(header::SET_COOKIE) {
-        if let Some(cookie) = cookie.to_str().ok().and_then(|text| headers::cookie_from_app(text, base)) {
+        if let Some(cookie) = cookie.to_str().ok().and_then(|text| headers::cookie_from_app(text, &place.base)) {
             response.append_header((header::SET_COOKIE, cookie));
         }
     }
     if let Some(location) = from.get(header::LOCATION).and_then(|value| value.to_str().ok()) {
-        response.insert_header((header::LOCATION, headers::location_from_app(location, &target.origin, &target.prefix, base, public)));
+        let location = headers::location_from_app(location, &target.origin, &target.prefix, &place.base, &place.origin);
+        response.insert_header((header::LOCATION, location));
     }
 }
 

@@ -2,12 +2,13 @@
 
 use crate::{
     domain::{
-        Id,
+        Id, Timestamp,
         content::Content,
         egress::{Policy, Purpose, Refused},
         person::{Person, Session},
     },
     service::Service,
+    vault::api_key::digest,
 };
 use actix_web::http::{Uri, header::HeaderValue, uri};
 use std::{
@@ -60,6 +61,7 @@ impl Target {
 pub struct Upstreams {
     client: awc::Client,
     targets: RefCell<HashMap<String, Rc<Target>>>,
+    via: HeaderValue,
     pub(super) tls: Arc<rustls::ClientConfig>,
 }
 
@@ -72,12 +74,21 @@ pub enum NotReached {
 }
 
 impl Upstreams {
-    pub fn new() -> Self {
+    /// `portal`: our public address, by which we know requests that came through us already.
+    pub fn new(portal: &str) -> Self {
         let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let tls = Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
         let connector = awc::Connector::new().limit(0).timeout(CONNECT).conn_keep_alive(Duration::from_secs(30));
         let client = awc::Client::builder().connector(connector).timeout(FIRST_BYTE).no_default_headers().disable_redirects().finish();
-        Self { client, targets: RefCell::default(), tls }
+        // RFC 9110 section 7.6.3: a pseudonym, the same for every node of one portal.
+        let via =
+            HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8])).unwrap_or(HeaderValue::from_static("1.1 valetkey"));
+        Self { client, targets: RefCell::default(), via, tls }
+    }
+
+    /// Our mark on requests to apps. One that comes back has gone in a circle.
+    pub fn via(&self) -> &HeaderValue {
+        &self.via
     }
 
     pub fn client(&self) -> &awc::Client {
@@ -132,14 +143,8 @@ async fn resolve(url: &Url, policy: &Policy) -> Result<SocketAddr, NotReached> {
     Err(refused.map_or(NotReached::Name, NotReached::Refused))
 }
 
-impl Default for Upstreams {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Session tokens by portal session and content, with the time of their making.
-type Minted = HashMap<(Id<Session>, Id<Content>), (HeaderValue, Instant)>;
+type Minted = HashMap<(Id<Session>, Id<Content>), (HeaderValue, Timestamp)>;
 
 thread_local! {
     static TOKENS: RefCell<Minted> = RefCell::default();
@@ -148,17 +153,19 @@ thread_local! {
 /// A session token; minted anew after a twelfth of its life, so that each request carries one with most of it left.
 pub fn session_token(service: &Service, person: Id<Person>, content: Id<Content>, session: Id<Session>) -> Option<HeaderValue> {
     let fresh_for = service.settings.session_token_lifetime / 12;
+    let now = service.now();
+    let fresh = |at: &Timestamp| now >= *at && now.since(*at) < fresh_for;
     TOKENS.with_borrow_mut(|tokens| {
         if let Some((token, at)) = tokens.get(&(session, content))
-            && at.elapsed() < fresh_for
+            && fresh(at)
         {
             return Some(token.clone());
         }
         if tokens.len() > 10_000 {
-            tokens.retain(|_, (_, at)| at.elapsed() < fresh_for);
+            tokens.retain(|_, (_, at)| fresh(at));
         }
         let token = HeaderValue::try_from(service.session_token(person, content, session)?).ok()?;
-        tokens.insert((session, content), (token.clone(), Instant::now()));
+        tokens.insert((session, content), (token.clone(), now));
         Some(token)
     })
 }

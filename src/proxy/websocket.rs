@@ -5,6 +5,7 @@ use super::{
     upstream::{Target, Upstreams},
 };
 use crate::{
+    domain::wall::Place,
     service::{Error, Service},
     web::problems::{FromContent, WebError},
 };
@@ -44,7 +45,7 @@ pub(super) async fn tunnel(
     uri: &Uri,
     ours: &HeaderMap,
     ticket: Ticket,
-    base: &str,
+    place: &Place,
 ) -> Result<HttpResponse, WebError> {
     let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
@@ -55,13 +56,7 @@ pub(super) async fn tunnel(
         ));
     }
     // Cross-site WebSocket hijacking: apps accept any Origin, so it is compared here. A missing one is refused, too.
-    let own = service.settings.public_url.origin().ascii_serialization();
-    let given = text(header::ORIGIN);
-    let host = text(header::HOST);
-    let same_host = given
-        .split_once("://")
-        .is_some_and(|(scheme, rest)| scheme == service.settings.public_url.scheme() && rest == host && is_loopback(host));
-    if given != own && !same_host {
+    if text(header::ORIGIN) != place.origin {
         return Err(WebError::Page(
             StatusCode::FORBIDDEN,
             "Another site may not open this".into(),
@@ -96,7 +91,7 @@ pub(super) async fn tunnel(
         return Ok(response);
     }
     let mut response = HttpResponse::build(StatusCode::SWITCHING_PROTOCOLS);
-    copy_answer(&mut response, &answer, target, base, service.addresses.base());
+    copy_answer(&mut response, &answer, target, place);
     let (end, ended) = watch::channel(false);
     let (from_app, mut to_app) = tokio::io::split(wire);
     let service = Arc::clone(service);
@@ -136,11 +131,6 @@ pub(super) async fn tunnel(
     let mut response = response.upgrade("websocket").streaming(body);
     response.extensions_mut().insert(FromContent);
     Ok(response)
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
 fn handshake(incoming: &HeaderMap, uri: &Uri, ours: &HeaderMap) -> Vec<u8> {

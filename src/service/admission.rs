@@ -67,17 +67,24 @@ pub(super) struct Cache {
     admissions: Map<AdmissionKey, Arc<Kept<Admission>>>,
     sessions: Map<Id<Session>, Arc<Kept<Person>>>,
     callers: Map<String, Arc<Kept<Caller>>>,
+    slugs: Map<String, Arc<Kept<Id<Content>>>>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { admissions: Map::new(LARGEST), sessions: Map::new(LARGEST), callers: Map::new(LARGEST) }
+        Self { admissions: Map::new(LARGEST), sessions: Map::new(LARGEST), callers: Map::new(LARGEST), slugs: Map::new(LARGEST) }
     }
 }
 
 impl Cache {
     pub(super) fn caller(&self, hash: &str, epoch: u64, now: Timestamp) -> Option<Arc<Caller>> {
         self.callers.get(hash)?.fresh(epoch, now)
+    }
+    pub(super) fn slug(&self, slug: &str, epoch: u64, now: Timestamp) -> Option<Arc<Id<Content>>> {
+        self.slugs.get(slug)?.fresh(epoch, now)
+    }
+    pub(super) fn keep_slug(&self, slug: String, item: Id<Content>, epoch: u64, at: Timestamp) {
+        self.slugs.insert(slug, Arc::new(Kept { value: Arc::new(item), epoch, at }));
     }
     pub(super) fn keep_caller(&self, hash: String, value: Arc<Caller>, epoch: u64, at: Timestamp) {
         self.callers.insert(hash, Arc::new(Kept { value, epoch, at }));

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     domain::{
         Id, Timestamp,
-        audit::{Action, Event},
+        audit::{Action, Event, Outcome},
         connection::{Cause, Connection, State},
         integration::{Integration, SecretHealth},
     },
@@ -254,6 +254,7 @@ impl Service {
                         detail,
                         address: String::new(),
                         correlation: String::new(),
+                        outcome: Outcome::Failed,
                     },
                 )
             })

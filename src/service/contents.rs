@@ -1,6 +1,6 @@
 //! Content items: what a publisher does.
 
-use super::{Actor, Error, Service, event, invalid, record};
+use super::{Actor, Error, Service, event, groups::principal_name, invalid, record};
 use crate::{
     domain::{
         Id, access,
@@ -8,11 +8,14 @@ use crate::{
         audit::Action,
         content::{AccessType, Content, ContentRole, Permission},
         egress::Purpose,
+        group::Principal,
         integration::{Association, Integration},
         person::{Person, Role},
+        wall,
     },
     providers::Problem,
     store::{Db, connections, content, integrations, people},
+    vault::random,
 };
 use std::collections::HashMap;
 
@@ -102,6 +105,8 @@ impl Service {
             access: AccessType::Acl,
             app_mode: "unknown".into(),
             upstream: None,
+            slug: String::new(),
+            may_fall_back: false,
             created_at: now,
             updated_at: now,
         };
@@ -112,6 +117,7 @@ impl Service {
         if item.name.is_empty() {
             item.name = format!("content-{}", &item.id.to_string()[..8]);
         }
+        item.slug = wall::slug(item.display_title(), &random::label());
         let (actor, person) = (actor.clone(), actor.capped());
         self.store
             .write(move |db| {
@@ -244,36 +250,40 @@ impl Service {
         self.store.read(move |db| Ok(content::permissions(db, id)?)).await
     }
 
-    /// The list of an item with the people it names.
-    pub async fn listed_people(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(Permission, Person)>, Error> {
+    /// The list of an item with the names of the people and groups on it.
+    pub async fn listed(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(Permission, String)>, Error> {
         self.editable_content(actor, id).await?;
         self.store
             .read(move |db| {
-                let mut listed = Vec::new();
-                for permission in content::permissions(db, id)? {
-                    if let Some(person) = people::find(db, permission.principal)? {
-                        listed.push((permission, person));
-                    }
-                }
-                Ok(listed)
+                content::permissions(db, id)?
+                    .into_iter()
+                    .map(|entry| Ok((entry.clone(), principal_name(db, entry.principal)?.unwrap_or_default())))
+                    .collect()
             })
             .await
     }
 
-    /// Lists a person with a role. `true` if they were not listed before.
-    pub async fn permit(&self, actor: &Actor, id: Id<Content>, person: Id<Person>, role: ContentRole) -> Result<(Permission, bool), Error> {
+    /// Lists a person or a group with a role. `true` if they were not listed before.
+    pub async fn permit(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        principal: Principal,
+        role: ContentRole,
+    ) -> Result<(Permission, bool), Error> {
         let item = self.editable_content(actor, id).await?.content;
-        if item.owner == person {
+        if principal == Principal::Person(item.owner) {
             return Err(invalid("principal_guid", "The owner needs no entry in the list."));
         }
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let who = people::find(db, person)?.ok_or_else(|| invalid("principal_guid", "There is no person with this GUID."))?;
-                let new = content::set_permission(db, id, person, role)?;
-                let detail = format!("{} may {}", who.username, if role == ContentRole::Viewer { "open" } else { "edit" });
+                let who = principal_name(db, principal)?;
+                let who = who.ok_or_else(|| invalid("principal_guid", "There is no person or group with this GUID."))?;
+                let new = content::set_permission(db, id, principal, role)?;
+                let detail = format!("{who} may {}", if role == ContentRole::Viewer { "open" } else { "edit" });
                 record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), detail))?;
-                let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.principal == person).ok_or(Error::Internal)?;
+                let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.principal == principal).ok_or(Error::Internal)?;
                 Ok((entry, new))
             })
             .await
@@ -286,7 +296,7 @@ impl Service {
             .write(move |db| {
                 let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.number == number).ok_or(Error::NotFound)?;
                 content::delete_permission(db, id, number)?;
-                let who = people::find(db, entry.principal)?.map(|person| person.username).unwrap_or_default();
+                let who = principal_name(db, entry.principal)?.unwrap_or_default();
                 record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), format!("{who} removed")))
             })
             .await

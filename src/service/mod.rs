@@ -7,6 +7,8 @@ pub mod broker;
 pub mod consents;
 pub mod contents;
 pub mod exchange;
+pub mod groups;
+pub mod handover;
 pub mod integrations;
 pub mod keys;
 pub mod limiter;
@@ -17,7 +19,7 @@ use crate::{
     domain::{
         Id, Timestamp,
         addresses::Addresses,
-        audit::{Action, Event, Origin},
+        audit::{Action, Event, Origin, Outcome},
         egress::Policy,
         person::{Person, Role, Session},
         time::Clock,
@@ -133,12 +135,9 @@ impl Service {
     /// Must be called inside the runtime that provider calls are to run on.
     pub fn new(parts: Parts) -> Result<Self, String> {
         let Parts { settings, store, vault, clock } = parts;
-        let public = &settings.public_url;
-        let mut own = vec![(settings.listen.ip().to_string(), settings.listen.port())];
-        if let (Some(host), Some(port)) = (public.host_str(), public.port_or_known_default()) {
-            own.push((host.to_owned(), port));
-        }
-        let policy = Arc::new(Policy::new(&settings.private_hosts, own));
+        let mut own = settings.wall.own_hosts();
+        own.push(settings.listen.to_string());
+        let policy = Arc::new(Policy::new(&settings.private_hosts, &own));
         let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
         let session_tokens = SessionTokens::new(vault.keyring(), settings.base().to_owned(), settings.session_token_lifetime)
             .ok_or("cannot derive the key of session tokens")?;
@@ -188,6 +187,7 @@ fn event(actor: &Actor, now: Timestamp, action: Action, subject: impl Into<Strin
         detail: detail.into(),
         address: actor.origin.address.clone(),
         correlation: actor.origin.correlation.clone(),
+        outcome: Outcome::of(action),
     }
 }
 

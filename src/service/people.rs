@@ -4,7 +4,7 @@ use super::{Actor, Error, Service, event, invalid, record};
 use crate::{
     domain::{
         Id, access,
-        audit::{Action, Event, Origin},
+        audit::{Action, Event, Origin, Outcome},
         person::{Person, Role, Session},
     },
     providers::Problem,
@@ -15,6 +15,13 @@ use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
 const SETUP_LINK_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const INVITATION_LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// Whom a one-time link is for.
+pub enum LinkHolder {
+    FirstAdministrator,
+    Person(Box<Person>),
+}
 
 /// What is typed about a person. `None` leaves a value as it is, or takes the default for a new person.
 #[derive(Clone, Debug, Default)]
@@ -56,10 +63,12 @@ impl Service {
         if accepted.is_some() {
             self.limiter.succeeded(&name, &origin.address);
         }
+        let action = if accepted.is_some() { Action::SignIn } else { Action::SignInRefused };
         let mut line = Event {
             number: 0,
             at: now,
-            action: if accepted.is_some() { Action::SignIn } else { Action::SignInRefused },
+            action,
+            outcome: Outcome::of(action),
             actor: accepted.as_ref().map(|person| person.id),
             actor_name: accepted.as_ref().map_or_else(String::new, |person| person.username.clone()),
             subject: if accepted.is_some() { String::new() } else { name },
@@ -131,19 +140,19 @@ impl Service {
         if person.username.is_empty() && !problems.iter().any(|problem| problem.key == "username") {
             problems.push(Problem::new("username", "Enter a user name."));
         }
-        match &input.password {
-            None => problems.push(Problem::new("password", "Enter a password.")),
-            Some(password) => problems.extend(check_password(password)),
-        }
+        problems.extend(input.password.as_ref().and_then(check_password));
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let password = input.password.unwrap_or_default();
-        let hash = self.hashing(move || password::hash(&password)).await?.ok_or(Error::Internal)?;
+        // Somebody without a password comes in by a one-time link or by the organisation's sign-in.
+        let hash = match input.password {
+            Some(password) => Some(self.hashing(move || password::hash(&password)).await?.ok_or(Error::Internal)?),
+            None => None,
+        };
         let created = person.clone();
         self.store
             .write(move |db| {
-                people::insert(db, &person, Some(&hash)).map_err(name_taken)?;
+                people::insert(db, &person, hash.as_deref()).map_err(name_taken)?;
                 let subject = person.username.clone();
                 let detail = format!("role {}", person.role.as_str());
                 let line = match &actor {
@@ -158,6 +167,7 @@ impl Service {
                         detail,
                         address: String::new(),
                         correlation: String::new(),
+                        outcome: Outcome::Done,
                     },
                 };
                 record(db, &line)
@@ -289,7 +299,7 @@ impl Service {
             .note(move |db| {
                 let fresh = people::count(db)? == 0;
                 if fresh {
-                    people::set_setup_link(db, &hash, expires_at)?;
+                    people::set_setup_link(db, None, &hash, expires_at)?;
                 }
                 Ok::<_, Error>(fresh)
             })
@@ -297,20 +307,78 @@ impl Service {
         Ok(fresh.then(|| SecretString::from(token)))
     }
 
-    pub async fn setup_link_is_live(&self, token: &str) -> Result<bool, Error> {
+    /// A one-time link by which a person sets a password; an older one of theirs ends. The token, not the address.
+    pub async fn invite(&self, actor: &Actor, id: Id<Person>) -> Result<(Person, SecretString), Error> {
+        if !access::may_manage_people(actor.role) {
+            return Err(Error::Forbidden("Only administrators invite people."));
+        }
+        let token = random::token();
+        let (hash, now) = (digest(&token), self.now());
+        let expires_at = now.plus(INVITATION_LIFETIME);
+        let actor = actor.clone();
+        let person = self
+            .store
+            .write(move |db| {
+                let person = people::find(db, id)?.ok_or(Error::NotFound)?;
+                people::set_setup_link(db, Some(id), &hash, expires_at)?;
+                record(db, &event(&actor, now, Action::InviteMade, person.username.clone(), ""))?;
+                Ok::<_, Error>(person)
+            })
+            .await?;
+        Ok((person, SecretString::from(token)))
+    }
+
+    /// Whom a one-time link is for; `NotFound` for a link that does not work (any more).
+    pub async fn link_holder(&self, token: &str) -> Result<LinkHolder, Error> {
         let (hash, now) = (digest(token), self.now());
-        self.store.read(move |db| Ok(people::setup_link_is_live(db, &hash, now)?)).await
+        self.store
+            .read(move |db| match people::setup_link(db, &hash, now)? {
+                None => Err(Error::NotFound),
+                Some(None) => Ok(LinkHolder::FirstAdministrator),
+                Some(Some(person)) => {
+                    let person = people::find(db, person)?.filter(|person| !person.locked);
+                    person.map(|person| LinkHolder::Person(Box::new(person))).ok_or(Error::NotFound)
+                }
+            })
+            .await
     }
 
     /// Makes the first administrator and uses the link up.
     pub async fn complete_setup(&self, token: &str, input: PersonInput) -> Result<Person, Error> {
-        if !self.setup_link_is_live(token).await? {
+        if !matches!(self.link_holder(token).await?, LinkHolder::FirstAdministrator) {
             return Err(Error::NotFound);
         }
         let person = self.insert_person(PersonInput { role: Some(Role::Administrator), ..input }, None).await?;
+        self.take_link(token).await?;
+        Ok(person)
+    }
+
+    /// Sets the password of the person that a link is for, and uses the link up; their sessions end.
+    pub async fn accept_invitation(&self, token: &str, new: SecretString, origin: &Origin) -> Result<Person, Error> {
+        let LinkHolder::Person(person) = self.link_holder(token).await? else { return Err(Error::NotFound) };
+        if let Some(problem) = check_password(&new) {
+            return Err(Error::Invalid(vec![problem]));
+        }
+        let hash = self.hashing(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
+        self.take_link(token).await?;
+        let now = self.now();
+        let actor = Actor { role: person.role, person: *person, session: None, origin: origin.clone() };
+        self.store
+            .write(move |db| {
+                people::set_password(db, actor.person.id, &hash)?;
+                people::set_active(db, actor.person.id, now)?;
+                sessions::end_of_person(db, actor.person.id, None)?;
+                record(db, &event(&actor, now, Action::PasswordChanged, actor.person.username.clone(), "by a one-time link"))?;
+                Ok(actor.person)
+            })
+            .await
+    }
+
+    /// Whoever uses the link up has it: of two at once, one.
+    async fn take_link(&self, token: &str) -> Result<(), Error> {
         let (hash, now) = (digest(token), self.now());
         let taken = self.store.write(move |db| Ok::<_, Error>(people::take_setup_link(db, &hash, now)?)).await?;
-        if taken { Ok(person) } else { Err(Error::NotFound) }
+        if taken { Ok(()) } else { Err(Error::NotFound) }
     }
 }
 

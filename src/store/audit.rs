@@ -1,17 +1,29 @@
 //! The record.
 
-use super::{Db, Error, id, schema::audit};
-use crate::domain::{
-    Id, Timestamp,
-    audit::{Action, Event},
-    person::Person,
+use super::{
+    Db, Error, damaged, id,
+    schema::{audit, audit_head, exchange_hours},
+};
+use crate::{
+    domain::{
+        Id, Timestamp,
+        audit::{Action, Event, Outcome},
+        person::Person,
+    },
+    vault::api_key::digest,
 };
 use diesel::prelude::*;
 
-/// Appends an event; `event.number` is ignored.
+/// Appends an event to the chain; `event.number` is ignored.
+///
+/// The head of the chain is kept apart, so that lines cut off at the end are missed, too.
 pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
+    let (last, hash) = head(db)?.unwrap_or_default();
+    let number = last + 1;
+    let hash = chain(&hash, &Event { number, ..event.clone() });
     diesel::insert_into(audit::table)
         .values((
+            audit::number.eq(number),
             audit::at.eq(event.at.0),
             audit::action.eq(event.action.as_str()),
             audit::actor.eq(event.actor.map(|actor| actor.to_string())),
@@ -20,9 +32,120 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
             audit::detail.eq(&event.detail),
             audit::address.eq(&event.address),
             audit::correlation.eq(&event.correlation),
+            audit::outcome.eq(event.outcome.as_str()),
+            audit::hash.eq(&hash),
         ))
         .execute(db.0)?;
+    diesel::delete(audit_head::table).execute(db.0)?;
+    diesel::insert_into(audit_head::table).values((audit_head::number.eq(number), audit_head::hash.eq(&hash))).execute(db.0)?;
     Ok(())
+}
+
+/// Number and hash of the newest line. Before the first chained line: the newest number there is.
+fn head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
+    let head: Option<(i64, String)> = audit_head::table.select((audit_head::number, audit_head::hash)).first(db.0).optional()?;
+    if head.is_some() {
+        return Ok(head);
+    }
+    let newest: Option<i64> = audit::table.select(diesel::dsl::max(audit::number)).first(db.0)?;
+    Ok(newest.map(|number| (number, String::new())))
+}
+
+/// The hash of a line: of the hash before it and of every field, each with its length, so that none can grow into the next.
+fn chain(before: &str, event: &Event) -> String {
+    let mut text = String::new();
+    let actor = event.actor.map(|actor| actor.to_string()).unwrap_or_default();
+    let (number, at) = (event.number.to_string(), event.at.0.to_string());
+    for field in [
+        before,
+        &number,
+        &at,
+        event.action.as_str(),
+        &actor,
+        &event.actor_name,
+        &event.subject,
+        &event.detail,
+        &event.address,
+        &event.correlation,
+        event.outcome.as_str(),
+    ] {
+        text.push_str(&format!("{}:{field},", field.len()));
+    }
+    digest(&text)
+}
+
+/// What a look at the whole chain found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every line is as it was written: how many of them, and how many older ones that were never chained.
+    Whole { chained: i64, unchained: i64 },
+    /// The first line that is not what it was, or that is missing.
+    Broken { number: i64 },
+}
+
+/// Computes the chain anew.
+pub fn verify(db: &mut Db<'_>) -> Result<Verdict, Error> {
+    let (mut chained, mut unchained, mut last, mut hash) = (0, 0, 0, String::new());
+    loop {
+        let rows: Vec<Row> =
+            audit::table.filter(audit::number.gt(last)).order(audit::number).limit(1000).select(Row::as_select()).load(db.0)?;
+        if rows.is_empty() {
+            break;
+        }
+        for row in rows {
+            let (number, kept) = (row.number, row.hash.clone());
+            if kept.is_empty() && chained == 0 {
+                unchained += 1;
+                last = number;
+                continue;
+            }
+            let gap = chained > 0 && number != last + 1;
+            let Ok(event) = row.event() else { return Ok(Verdict::Broken { number }) };
+            hash = chain(&hash, &event);
+            if gap || hash != kept {
+                return Ok(Verdict::Broken { number: if gap { last + 1 } else { number } });
+            }
+            (chained, last) = (chained + 1, number);
+        }
+    }
+    match head(db)? {
+        Some((number, kept)) if chained > 0 && (number != last || kept != hash) => Ok(Verdict::Broken { number: last + 1 }),
+        Some((number, kept)) if chained == 0 && !kept.is_empty() => Ok(Verdict::Broken { number }),
+        _ => Ok(Verdict::Whole { chained, unchained }),
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = audit)]
+struct Row {
+    number: i64,
+    at: i64,
+    action: String,
+    actor: Option<String>,
+    actor_name: String,
+    subject: String,
+    detail: String,
+    address: String,
+    correlation: String,
+    outcome: String,
+    hash: String,
+}
+
+impl Row {
+    fn event(self) -> Result<Event, Error> {
+        Ok(Event {
+            number: self.number,
+            at: Timestamp(self.at),
+            action: Action::parse(&self.action).ok_or_else(|| damaged("action"))?,
+            actor: self.actor.as_deref().map(id).transpose()?,
+            actor_name: self.actor_name,
+            subject: self.subject,
+            detail: self.detail,
+            address: self.address,
+            correlation: self.correlation,
+            outcome: Outcome::parse(&self.outcome).ok_or_else(|| damaged("outcome"))?,
+        })
+    }
 }
 
 /// What to show of the record.
@@ -34,11 +157,18 @@ pub struct Filter {
     pub text: Option<String>,
     /// Only events older than this one.
     pub before: Option<i64>,
+    /// Only events newer than this one.
+    pub after: Option<i64>,
+    pub oldest_first: bool,
 }
 
-/// The newest events that pass the filter.
+/// Events that pass the filter, newest first unless it says otherwise.
 pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, Error> {
-    let mut query = audit::table.order(audit::number.desc()).limit(limit).into_boxed();
+    let mut query = audit::table.limit(limit).into_boxed();
+    query = if filter.oldest_first { query.order(audit::number.asc()) } else { query.order(audit::number.desc()) };
+    if let Some(after) = filter.after {
+        query = query.filter(audit::number.gt(after));
+    }
     if let Some(action) = filter.action {
         query = query.filter(audit::action.eq(action.as_str()));
     }
@@ -59,21 +189,57 @@ pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, 
                 .or(audit::correlation.like(pattern).escape('\\')),
         );
     }
-    type Row = (i64, i64, String, Option<String>, String, String, String, String, String);
-    let rows: Vec<Row> = query.load(db.0)?;
-    rows.into_iter()
-        .map(|(number, at, action, actor, actor_name, subject, detail, address, correlation)| {
-            Ok(Event {
-                number,
-                at: Timestamp(at),
-                action: Action::parse(&action).ok_or_else(|| super::damaged("action"))?,
-                actor: actor.as_deref().map(id).transpose()?,
-                actor_name,
-                subject,
-                detail,
-                address,
-                correlation,
-            })
+    let rows = query.select(Row::as_select()).load(db.0)?;
+    rows.into_iter().map(Row::event).collect()
+}
+
+/// What one person did at one content item with one integration in one hour.
+pub struct Hour {
+    pub hour: Timestamp,
+    pub person: String,
+    pub content: String,
+    pub integration: String,
+    pub exchanges: i64,
+    pub last_at: Timestamp,
+}
+
+/// Adds counted exchanges to their hour.
+pub fn add_exchanges(db: &mut Db<'_>, counted: &Hour) -> Result<(), Error> {
+    let row = || exchange_hours::table.find((counted.hour.0, &counted.person, &counted.content, &counted.integration));
+    let changed = diesel::update(row())
+        .set((exchange_hours::exchanges.eq(exchange_hours::exchanges + counted.exchanges), exchange_hours::last_at.eq(counted.last_at.0)))
+        .execute(db.0)?;
+    if changed == 0 {
+        diesel::insert_into(exchange_hours::table)
+            .values((
+                exchange_hours::hour.eq(counted.hour.0),
+                exchange_hours::person.eq(&counted.person),
+                exchange_hours::content.eq(&counted.content),
+                exchange_hours::integration.eq(&counted.integration),
+                exchange_hours::exchanges.eq(counted.exchanges),
+                exchange_hours::last_at.eq(counted.last_at.0),
+            ))
+            .execute(db.0)?;
+    }
+    Ok(())
+}
+
+/// The newest hours in which exchanges happened, before `before`.
+pub fn exchanges(db: &mut Db<'_>, before: Option<Timestamp>, limit: i64) -> Result<Vec<Hour>, Error> {
+    let mut query = exchange_hours::table.order((exchange_hours::hour.desc(), exchange_hours::last_at.desc())).limit(limit).into_boxed();
+    if let Some(before) = before {
+        query = query.filter(exchange_hours::last_at.lt(before.0));
+    }
+    let rows: Vec<(i64, String, String, String, i64, i64)> = query.load(db.0)?;
+    Ok(rows
+        .into_iter()
+        .map(|(hour, person, content, integration, exchanges, last_at)| Hour {
+            hour: Timestamp(hour),
+            person,
+            content,
+            integration,
+            exchanges,
+            last_at: Timestamp(last_at),
         })
-        .collect()
+        .collect())
 }

@@ -1,12 +1,15 @@
 //! Content items and the lists of who may open and edit them.
 
 use super::{
-    Db, Error, damaged, id,
-    schema::{content, content_permissions},
+    Db, Error, damaged,
+    groups::{principal, principal_columns},
+    id,
+    schema::{content, content_list, group_members},
 };
 use crate::domain::{
     Id, Timestamp,
     content::{AccessType, Content, ContentRole, Permission},
+    group::Principal,
     person::Person,
 };
 use diesel::prelude::*;
@@ -23,6 +26,8 @@ pub(super) struct Row {
     access: String,
     app_mode: String,
     upstream: Option<String>,
+    slug: String,
+    may_fall_back: bool,
     created_at: i64,
     updated_at: i64,
 }
@@ -39,6 +44,8 @@ impl Row {
             description: self.description,
             app_mode: self.app_mode,
             upstream: self.upstream,
+            slug: self.slug,
+            may_fall_back: self.may_fall_back,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
         })
@@ -57,6 +64,8 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
             content::access.eq(item.access.as_str()),
             content::app_mode.eq(&item.app_mode),
             content::upstream.eq(&item.upstream),
+            content::slug.eq(&item.slug),
+            content::may_fall_back.eq(item.may_fall_back),
             content::created_at.eq(item.created_at.0),
             content::updated_at.eq(item.updated_at.0),
         ))
@@ -73,6 +82,7 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
             content::owner.eq(item.owner.to_string()),
             content::access.eq(item.access.as_str()),
             content::upstream.eq(&item.upstream),
+            content::may_fall_back.eq(item.may_fall_back),
             content::updated_at.eq(item.updated_at.0),
         ))
         .execute(db.0)?;
@@ -84,6 +94,12 @@ pub fn find(db: &mut Db<'_>, item: Id<Content>) -> Result<Option<Content>, Error
     row.map(Row::content).transpose()
 }
 
+/// The item whose own host begins with this label.
+pub fn by_slug(db: &mut Db<'_>, slug: &str) -> Result<Option<Id<Content>>, Error> {
+    let guid: Option<String> = content::table.filter(content::slug.eq(slug)).select(content::guid).first(db.0).optional()?;
+    guid.as_deref().map(id).transpose()
+}
+
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Content>, Error> {
     let rows = content::table.order(content::number).select(Row::as_select()).load(db.0)?;
     rows.into_iter().map(Row::content).collect()
@@ -93,69 +109,83 @@ pub fn delete(db: &mut Db<'_>, item: Id<Content>) -> Result<bool, Error> {
     Ok(diesel::delete(content::table.filter(content::guid.eq(item.to_string()))).execute(db.0)? == 1)
 }
 
-type PermissionRow = (i64, String, String, String);
-
-fn permission((number, item, principal, role): PermissionRow) -> Result<Permission, Error> {
-    Ok(Permission {
-        number,
-        content: id(&item)?,
-        principal: id(&principal)?,
-        role: ContentRole::parse(&role).ok_or_else(|| damaged("role of a permission"))?,
-    })
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = content_list)]
+struct ListRow {
+    number: i64,
+    content: String,
+    person: Option<String>,
+    group_guid: Option<String>,
+    role: String,
 }
 
-const PERMISSION: (content_permissions::number, content_permissions::content, content_permissions::principal, content_permissions::role) =
-    (content_permissions::number, content_permissions::content, content_permissions::principal, content_permissions::role);
+impl ListRow {
+    fn permission(self) -> Result<Permission, Error> {
+        Ok(Permission {
+            number: self.number,
+            content: id(&self.content)?,
+            principal: principal(self.person.as_deref(), self.group_guid.as_deref())?,
+            role: ContentRole::parse(&self.role).ok_or_else(|| damaged("role of a permission"))?,
+        })
+    }
+}
 
 pub fn permissions(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Permission>, Error> {
-    let rows: Vec<PermissionRow> = content_permissions::table
-        .filter(content_permissions::content.eq(item.to_string()))
-        .order(content_permissions::number)
-        .select(PERMISSION)
+    let rows = content_list::table
+        .filter(content_list::content.eq(item.to_string()))
+        .order(content_list::number)
+        .select(ListRow::as_select())
         .load(db.0)?;
-    rows.into_iter().map(permission).collect()
+    rows.into_iter().map(ListRow::permission).collect()
 }
 
-/// The roles of one person on every item that lists them.
+/// The roles of one person on every item that lists them or a group of theirs; an item may come several times.
 pub fn roles_of(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<(Id<Content>, ContentRole)>, Error> {
-    let rows: Vec<PermissionRow> =
-        content_permissions::table.filter(content_permissions::principal.eq(person.to_string())).select(PERMISSION).load(db.0)?;
-    rows.into_iter().map(|row| permission(row).map(|entry| (entry.content, entry.role))).collect()
+    let person = person.to_string();
+    let theirs = group_members::table.filter(group_members::person.eq(&person)).select(group_members::group_guid.nullable());
+    let rows: Vec<ListRow> = content_list::table
+        .filter(content_list::person.eq(&person).or(content_list::group_guid.eq_any(theirs)))
+        .select(ListRow::as_select())
+        .load(db.0)?;
+    rows.into_iter().map(|row| row.permission().map(|entry| (entry.content, entry.role))).collect()
 }
 
+/// The best role that an item's list gives a person, by name or by a group.
 pub fn role_of(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>) -> Result<Option<ContentRole>, Error> {
-    let row: Option<PermissionRow> = content_permissions::table
-        .filter(content_permissions::content.eq(item.to_string()))
-        .filter(content_permissions::principal.eq(person.to_string()))
-        .select(PERMISSION)
-        .first(db.0)
-        .optional()?;
-    row.map(|row| permission(row).map(|entry| entry.role)).transpose()
+    let person = person.to_string();
+    let theirs = group_members::table.filter(group_members::person.eq(&person)).select(group_members::group_guid.nullable());
+    let rows: Vec<ListRow> = content_list::table
+        .filter(content_list::content.eq(item.to_string()))
+        .filter(content_list::person.eq(&person).or(content_list::group_guid.eq_any(theirs)))
+        .select(ListRow::as_select())
+        .load(db.0)?;
+    let roles = rows.into_iter().map(|row| row.permission().map(|entry| entry.role)).collect::<Result<Vec<_>, _>>()?;
+    Ok(roles.into_iter().max())
 }
 
-/// Lists a person with a role; `true` if they were not listed before.
-pub fn set_permission(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>, role: ContentRole) -> Result<bool, Error> {
-    let changed = diesel::update(
-        content_permissions::table
-            .filter(content_permissions::content.eq(item.to_string()))
-            .filter(content_permissions::principal.eq(person.to_string())),
-    )
-    .set(content_permissions::role.eq(role.as_str()))
-    .execute(db.0)?;
-    if changed == 0 {
-        diesel::insert_into(content_permissions::table)
-            .values((
-                content_permissions::content.eq(item.to_string()),
-                content_permissions::principal.eq(person.to_string()),
-                content_permissions::role.eq(role.as_str()),
-            ))
-            .execute(db.0)?;
+/// Lists somebody with a role; `true` if they were not listed before.
+pub fn set_permission(db: &mut Db<'_>, item: Id<Content>, principal: Principal, role: ContentRole) -> Result<bool, Error> {
+    let (person, group) = principal_columns(principal);
+    let listed = permissions(db, item)?.into_iter().find(|entry| entry.principal == principal);
+    match &listed {
+        Some(entry) => {
+            diesel::update(content_list::table.find(entry.number)).set(content_list::role.eq(role.as_str())).execute(db.0)?;
+        }
+        None => {
+            diesel::insert_into(content_list::table)
+                .values((
+                    content_list::content.eq(item.to_string()),
+                    content_list::person.eq(person),
+                    content_list::group_guid.eq(group),
+                    content_list::role.eq(role.as_str()),
+                ))
+                .execute(db.0)?;
+        }
     }
-    Ok(changed == 0)
+    Ok(listed.is_none())
 }
 
 pub fn delete_permission(db: &mut Db<'_>, item: Id<Content>, number: i64) -> Result<bool, Error> {
-    let gone =
-        diesel::delete(content_permissions::table.find(number).filter(content_permissions::content.eq(item.to_string()))).execute(db.0)?;
+    let gone = diesel::delete(content_list::table.find(number).filter(content_list::content.eq(item.to_string()))).execute(db.0)?;
     Ok(gone == 1)
 }

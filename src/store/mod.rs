@@ -6,6 +6,8 @@
 pub mod audit;
 pub mod connections;
 pub mod content;
+pub mod groups;
+pub mod handovers;
 pub mod integrations;
 pub mod people;
 mod schema;

@@ -127,23 +127,24 @@ pub fn count(db: &mut Db<'_>) -> Result<i64, Error> {
     Ok(people::table.count().get_result(db.0)?)
 }
 
-/// Replaces the set-up link; there is only ever one.
-pub fn set_setup_link(db: &mut Db<'_>, token_hash: &str, expires_at: Timestamp) -> Result<(), Error> {
-    diesel::delete(setup_links::table).execute(db.0)?;
+/// Replaces the one-time link of a person, or that of the first administrator.
+pub fn set_setup_link(db: &mut Db<'_>, person: Option<Id<Person>>, token_hash: &str, expires_at: Timestamp) -> Result<(), Error> {
+    let person = person.map(|person| person.to_string());
+    match &person {
+        Some(person) => diesel::delete(setup_links::table.filter(setup_links::person.eq(person))).execute(db.0)?,
+        None => diesel::delete(setup_links::table.filter(setup_links::person.is_null())).execute(db.0)?,
+    };
     diesel::insert_into(setup_links::table)
-        .values((setup_links::token_hash.eq(token_hash), setup_links::expires_at.eq(expires_at.0)))
+        .values((setup_links::token_hash.eq(token_hash), setup_links::expires_at.eq(expires_at.0), setup_links::person.eq(person)))
         .execute(db.0)?;
     Ok(())
 }
 
-pub fn setup_link_is_live(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
-    let found: Option<i64> = setup_links::table
-        .find(token_hash)
-        .filter(setup_links::expires_at.gt(now.0))
-        .select(setup_links::expires_at)
-        .first(db.0)
-        .optional()?;
-    Ok(found.is_some())
+/// Whom a live one-time link is for: `Some(None)` is the first administrator, whoever that will be.
+pub fn setup_link(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<Option<Option<Id<Person>>>, Error> {
+    let found: Option<Option<String>> =
+        setup_links::table.find(token_hash).filter(setup_links::expires_at.gt(now.0)).select(setup_links::person).first(db.0).optional()?;
+    found.map(|person| person.as_deref().map(id).transpose()).transpose()
 }
 
 /// Uses the link up; `false` if it was not there any more.

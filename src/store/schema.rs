@@ -29,6 +29,7 @@ diesel::table! {
     setup_links (token_hash) {
         token_hash -> Text,
         expires_at -> BigInt,
+        person -> Nullable<Text>,
     }
 }
 
@@ -62,6 +63,8 @@ diesel::table! {
         secret_state_at -> Nullable<BigInt>,
         secret_cause -> Nullable<Text>,
         era -> BigInt,
+        availability -> Text,
+        identity_check -> Text,
         created_at -> BigInt,
         updated_at -> BigInt,
     }
@@ -78,6 +81,8 @@ diesel::table! {
         access -> Text,
         app_mode -> Text,
         upstream -> Nullable<Text>,
+        slug -> Text,
+        may_fall_back -> Bool,
         created_at -> BigInt,
         updated_at -> BigInt,
     }
@@ -98,11 +103,89 @@ diesel::table! {
 }
 
 diesel::table! {
-    content_permissions (number) {
+    content_list (number) {
         number -> BigInt,
         content -> Text,
-        principal -> Text,
+        person -> Nullable<Text>,
+        group_guid -> Nullable<Text>,
         role -> Text,
+    }
+}
+
+diesel::table! {
+    integration_list (number) {
+        number -> BigInt,
+        guid -> Text,
+        integration -> Text,
+        person -> Nullable<Text>,
+        group_guid -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    groups (number) {
+        number -> BigInt,
+        guid -> Text,
+        name -> Text,
+        name_key -> Text,
+        owner -> Nullable<Text>,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    group_members (group_guid, person) {
+        group_guid -> Text,
+        person -> Text,
+        by_claim -> Bool,
+    }
+}
+
+diesel::table! {
+    identities (issuer, subject) {
+        issuer -> Text,
+        subject -> Text,
+        person -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    handovers (code_hash) {
+        code_hash -> Text,
+        nonce_hash -> Text,
+        session -> Text,
+        person -> Text,
+        content -> Text,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    content_sessions (key_hash) {
+        key_hash -> Text,
+        session -> Text,
+        person -> Text,
+        content -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    exchange_hours (hour, person, content, integration) {
+        hour -> BigInt,
+        person -> Text,
+        content -> Text,
+        integration -> Text,
+        exchanges -> BigInt,
+        last_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit_head (number) {
+        number -> BigInt,
+        hash -> Text,
     }
 }
 
@@ -179,6 +262,8 @@ diesel::table! {
         detail -> Text,
         address -> Text,
         correlation -> Text,
+        outcome -> Text,
+        hash -> Text,
     }
 }
 
@@ -190,7 +275,15 @@ diesel::allow_tables_to_appear_in_same_query!(
     integrations,
     content,
     api_keys,
-    content_permissions,
+    content_list,
+    integration_list,
+    groups,
+    group_members,
+    identities,
+    handovers,
+    content_sessions,
+    exchange_hours,
+    audit_head,
     associations,
     connections,
     consents,

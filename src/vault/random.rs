@@ -10,6 +10,12 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// Eight lower-case characters that make a name unlike others. No secret.
+pub fn label() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    bytes::<8>().iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+}
+
 /// 256 random bits as 43 URL-safe characters: states, verifiers (RFC 7636 section 4.1), session keys.
 pub fn token() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<32>())

@@ -24,7 +24,7 @@ pub struct Assets {
 }
 
 static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
-    let name = |text: &str, ending: &str| format!("/static/{}.{ending}", &digest(text)[..16]);
+    let name = |text: &str, ending: &str| format!("/__valetkey__/static/{}.{ending}", &digest(text)[..16]);
     Assets { css: name(CSS, "css"), js: name(JS, "js"), icon: name(ICON, "svg") }
 });
 
@@ -32,9 +32,14 @@ pub fn assets() -> &'static Assets {
     &ASSETS
 }
 
-/// `GET /static/{name}`
+/// `GET /__valetkey__/static/{name}`, on the portal and on every host of content's.
 pub async fn serve(path: web::Path<String>) -> HttpResponse {
-    let wanted = format!("/static/{path}");
+    answer(&path)
+}
+
+/// The asset of this name.
+pub fn answer(name: &str) -> HttpResponse {
+    let wanted = format!("/__valetkey__/static/{name}");
     let (kind, body) = match wanted {
         wanted if wanted == ASSETS.css => ("text/css; charset=utf-8", CSS),
         wanted if wanted == ASSETS.js => ("text/javascript; charset=utf-8", JS),

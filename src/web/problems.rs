@@ -2,10 +2,10 @@
 
 use super::{
     view::{Chrome, Link},
-    visitor::{Visitor, is_navigation},
+    visitor::{Visitor, asked_host, is_navigation},
 };
 use crate::{
-    domain::{addresses, return_path::ReturnPath},
+    domain::{addresses, return_path::ReturnPath, wall::Host},
     service,
     vault::random,
 };
@@ -210,7 +210,7 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     if !from_content {
         tracing::info!(correlation = id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
     }
-    let long_lived = path.starts_with("/static/");
+    let long_lived = path.starts_with("/__valetkey__/static/");
     let headers = response.headers_mut();
     if !from_content {
         let mut set = |name: HeaderName, value: &'static str| {
@@ -252,6 +252,10 @@ async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str
     let status = response.status();
     let (request, _) = response.into_parts();
     let api = request.path().starts_with("/__api__");
+    let service = request.app_data::<actix_web::web::Data<service::Service>>().cloned();
+    // On content's hosts nothing is known of the portal's session, and links lead back to the portal.
+    let portal = service.filter(|service| matches!(service.settings.wall.host(asked_host(request.head())), Host::Content | Host::Item(_)));
+    let portal = portal.as_ref().map(|service| service.addresses.base().to_owned());
     let answer = if api || !is_navigation(&request) && request.method() != Method::POST {
         let mut payload = json!({"reference": reference});
         if let Some(back) = &told.sign_in {
@@ -263,17 +267,20 @@ async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str
         HttpResponse::build(status)
             .json(json!({"code": told.code, "error": text, "error_code": told.code, "error_message": text, "payload": payload}))
     } else if let Some(back) = &told.sign_in {
-        HttpResponse::SeeOther().insert_header((header::LOCATION, addresses::login(back.as_ref()))).finish()
+        HttpResponse::SeeOther()
+            .insert_header((header::LOCATION, format!("{}{}", portal.unwrap_or_default(), addresses::login(back.as_ref()))))
+            .finish()
     } else {
-        let chrome = match Visitor::from_request(&request, &mut Payload::None).await {
-            Ok(visitor) => visitor.chrome("", &told.title),
-            Err(_) => Chrome::anonymous(&told.title),
+        let chrome = match (&portal, Visitor::from_request(&request, &mut Payload::None).await) {
+            (None, Ok(visitor)) => visitor.chrome("", &told.title),
+            _ => Chrome { home: portal.clone().unwrap_or_default(), ..Chrome::anonymous(&told.title) },
         };
+        let home = format!("{}/content", chrome.home);
         let page = ProblemPage {
             chrome,
             lines: told.lines,
             copy: None,
-            links: vec![Link::new("/content", "Go to Content")],
+            links: vec![Link::new(home, "Go to Content")],
             reference: reference.to_owned(),
         };
         match page.render() {

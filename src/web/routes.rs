@@ -1,17 +1,36 @@
 //! THE list of addresses.
 
+use super::visitor::asked_host;
 use super::{
     api, assets,
-    pages::{account, audit, callback, consents, content, integrations, people, sign_in},
+    pages::{account, audit, callback, consents, content, enter, integrations, people, sign_in},
 };
-use crate::proxy;
-use actix_web::web::{self, ServiceConfig, delete, get, patch, post, put};
+use crate::{
+    domain::wall::{Host, Wall},
+    proxy,
+};
+use actix_web::{
+    guard,
+    web::{self, ServiceConfig, delete, get, patch, post, put},
+};
 
 /// The two hot paths. actix tries one pattern after the other, and each costs: these come before all others.
-pub fn hot(config: &mut ServiceConfig) {
+/// Content is told apart by its host; only where it shares the portal's origin it is told apart by its path.
+pub fn hot(config: &mut ServiceConfig, wall: &Wall) {
+    let wall = wall.clone();
+    let is_content = move |context: &guard::GuardContext<'_>| match wall.host(asked_host(context.head())) {
+        Host::Content | Host::Item(_) => true,
+        Host::Portal => wall.is_same_origin() && is_below_content(context.head().uri.path()),
+        Host::Unknown => false,
+    };
     config
-        .route("/content/{guid}/{rest:.*}", web::route().to(proxy::serve))
+        .service(web::scope("").guard(guard::fn_guard(is_content)).default_service(web::route().to(proxy::serve)))
         .route("/__api__/v1/oauth/integrations/credentials", post().to(api::exchange::exchange));
+}
+
+/// `/content/{guid}` and below, but not our own `/content/new`.
+fn is_below_content(path: &str) -> bool {
+    path.strip_prefix("/content/").is_some_and(|rest| rest.len() >= 36 && rest.as_bytes().get(36).is_none_or(|byte| *byte == b'/'))
 }
 
 /// Pages and the OAuth flow: everything that has a browser session.
@@ -82,7 +101,8 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/account/keys/{number}/delete", post().to(account::delete_key))
         .route("/account/shown/{name}", get().to(account::shown))
         // After `/content/new`.
-        .route("/content/{guid}", web::route().to(proxy::without_slash));
+        .route("/content/{rest:.*}", web::route().to(enter::link))
+        .route("/enter/{guid}", get().to(enter::enter));
 }
 
 /// The interface for programs, below `/__api__`.
@@ -131,5 +151,5 @@ pub fn open(config: &mut ServiceConfig) {
     config
         .route("/__ping__", get().to(api::server::ping))
         .route("/__health__", get().to(api::server::health))
-        .route("/static/{name}", get().to(assets::serve));
+        .route("/__valetkey__/static/{name}", get().to(assets::serve));
 }

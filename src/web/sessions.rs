@@ -3,10 +3,11 @@
 use crate::{
     domain::{
         Id, Timestamp,
+        content::Content,
         person::{Person, Session as BrowserSession},
     },
     service::{Error, Service},
-    store,
+    store::{self, handovers::Bearer},
     vault::{api_key::digest, random},
 };
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
@@ -36,12 +37,23 @@ pub struct Sessions {
     cache: Cached<Arc<State>>,
     /// Whose session a cookie is, as sent, for the proxy. As short-lived as the cache above.
     known: Cached<Id<BrowserSession>>,
+    /// Whom the cookies of content's origins speak for.
+    bearers: Cached<Bearer>,
+    /// When a session was last noted to be in use.
+    touched: Arc<Cache<Id<BrowserSession>, Timestamp>>,
     signing: Key,
 }
 
 impl Sessions {
     pub fn new(service: Arc<Service>, signing: Key) -> Self {
-        Self { service, cache: Arc::new(Cache::new(20_000)), known: Arc::new(Cache::new(20_000)), signing }
+        Self {
+            service,
+            cache: Arc::new(Cache::new(20_000)),
+            known: Arc::new(Cache::new(20_000)),
+            bearers: Arc::new(Cache::new(20_000)),
+            touched: Arc::new(Cache::new(20_000)),
+            signing,
+        }
     }
 
     pub fn cookie_name(secure: bool) -> &'static str {
@@ -63,6 +75,50 @@ impl Sessions {
             }
         };
         Ok(self.service.session_person(session).await?.map(|person| (session, person)))
+    }
+
+    fn name_for(&self, what: &str, item: Id<Content>) -> String {
+        let prefix = if self.service.settings.is_https() { "__Host-" } else { "" };
+        format!("{prefix}valetkey-{what}{item}")
+    }
+    /// The cookie of an item on its own origin.
+    pub fn content_cookie(&self, item: Id<Content>) -> String {
+        self.name_for("", item)
+    }
+    /// The cookie by which a browser proves that it asked for a code.
+    pub fn nonce_cookie(&self, item: Id<Content>) -> String {
+        self.name_for("enter-", item)
+    }
+    /// A cookie of a request, as sent.
+    pub fn cookie<'a>(&self, request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+        raw_cookie(request.headers(), name)
+    }
+
+    /// Whose live portal session a request to content's origin belongs to.
+    pub async fn whose_of_content(
+        &self,
+        request: &HttpRequest,
+        item: Id<Content>,
+    ) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
+        let Some(key) = raw_cookie(request.headers(), &self.content_cookie(item)) else { return Ok(None) };
+        let (epoch, now) = (self.service.store.epoch(), self.service.now());
+        let known = self.bearers.get(key).filter(|(_, at_epoch, at)| *at_epoch == epoch && is_fresh(*at, now));
+        let bearer = match known {
+            Some((bearer, ..)) => bearer,
+            None => {
+                let Some(bearer) = self.service.content_session(key).await? else { return Ok(None) };
+                self.bearers.insert(key.to_owned(), (bearer, epoch, now));
+                if self.touched.get(&bearer.session).is_none_or(|at| now.since(at).as_secs() > 60) {
+                    self.touched.insert(bearer.session, now);
+                    self.service.touch_session(bearer.session).await;
+                }
+                bearer
+            }
+        };
+        if bearer.content != item {
+            return Ok(None);
+        }
+        Ok(self.service.content_person(bearer).await?.map(|person| (bearer.session, person)))
     }
 
     /// The same steps as actix-session's: signature, then the store.

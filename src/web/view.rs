@@ -13,12 +13,26 @@ pub struct Chrome {
     pub flash: Option<String>,
     /// `light`, `dark`, or empty for what the system says.
     pub theme: String,
+    /// Content shares the portal's origin: said on the pages of those who should know.
+    pub open_wall: bool,
+    /// What stands before the links of the frame: nothing on the portal, its address elsewhere.
+    pub home: String,
     pub assets: &'static Assets,
 }
 
 impl Chrome {
     pub fn anonymous(title: &str) -> Self {
-        Self { title: title.into(), area: "", person: None, csrf: String::new(), flash: None, theme: String::new(), assets: assets() }
+        Self {
+            title: title.into(),
+            area: "",
+            person: None,
+            csrf: String::new(),
+            flash: None,
+            theme: String::new(),
+            open_wall: false,
+            home: String::new(),
+            assets: assets(),
+        }
     }
 }
 

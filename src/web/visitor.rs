@@ -13,6 +13,7 @@ use crate::{
         audit::Origin,
         person::{Person, Role, Session as BrowserSession},
         return_path::ReturnPath,
+        wall::Host,
     },
     service::{Actor, Error, Service},
     vault::random,
@@ -21,7 +22,7 @@ use actix_session::{Session, SessionExt as _};
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError as _,
     body::{BoxBody, MessageBody},
-    dev::{Payload, ServiceRequest, ServiceResponse},
+    dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
     http::{Method, StatusCode, header},
     middleware::Next,
     web,
@@ -47,6 +48,16 @@ pub fn is_navigation(request: &HttpRequest) -> bool {
     }
 }
 
+/// The host that a request was sent to (`Host`, or `:authority`); nothing if it names two.
+pub fn asked_host(head: &RequestHead) -> &str {
+    let host = head.headers().get(header::HOST).map(|host| host.to_str().unwrap_or(""));
+    match (head.uri.authority().map(|authority| authority.as_str()), host) {
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => "",
+        (Some(authority), _) => authority,
+        (None, host) => host.unwrap_or(""),
+    }
+}
+
 /// Pages are for windows: scripts, frames and workers get none, so that content on the portal's own origin cannot read them.
 /// Browsers set these marks and scripts cannot forge them; clients that are no browsers send none.
 pub async fn windows_only(
@@ -54,6 +65,18 @@ pub async fn windows_only(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let mark = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_owned());
+    let service = request.app_data::<web::Data<Service>>().ok_or(Error::Internal).map_err(WebError::from)?;
+    if service.settings.wall.host(asked_host(request.head())) != Host::Portal {
+        let why = WebError::Page(
+            StatusCode::BAD_REQUEST,
+            "The portal has another address".into(),
+            format!(
+                "It answers at {} only. If that is where you went, the proxy in front of it must pass Host on.",
+                service.addresses.base()
+            ),
+        );
+        return Ok(request.into_response(why.error_response()));
+    }
     let by_script = mark("sec-fetch-mode").is_some_and(|mode| mode != b"navigate");
     let framed = mark("sec-fetch-dest").is_some_and(|dest| dest != b"document");
     if by_script || framed {
@@ -136,6 +159,8 @@ impl Visitor {
             csrf: self.session.get::<String>(CSRF).ok().flatten().unwrap_or_default(),
             flash,
             theme: self.theme.clone(),
+            home: String::new(),
+            open_wall: self.service.settings.wall.is_same_origin(),
             assets: assets(),
         }
     }

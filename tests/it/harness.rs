@@ -39,11 +39,21 @@ pub struct World {
 }
 
 impl World {
+    /// The portal on one loopback name, content on the other.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// With a `content_url` of the test's own; `{port}` stands for the portal's port.
+    pub async fn start_with(content_url: Option<&str>) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Arc::new(TestClock::default());
         let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
-        let options = demo::Options { listen: "127.0.0.1:0".parse().expect("an address"), data_dir: data_dir.clone() };
+        let options = demo::Options {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            data_dir: data_dir.clone(),
+            content_url: content_url.map(str::to_owned),
+        };
         let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>).await.expect("the demo starts");
         let (portal, provider, summary) = (demo.service.addresses.base().to_owned(), Arc::clone(&demo.provider), demo.summary());
         let (send, receive) = tokio::sync::oneshot::channel();
@@ -65,6 +75,11 @@ impl World {
 
     pub fn content(&self, position: usize) -> String {
         self.summary["content"][position]["guid"].as_str().expect("a guid").to_owned()
+    }
+
+    /// Where an item runs, with content on the other loopback name.
+    pub fn app(&self, content: &str) -> String {
+        format!("{}/content/{content}/", self.portal.replace("127.0.0.1", "localhost"))
     }
 
     pub fn integration(&self) -> String {
@@ -128,7 +143,7 @@ impl World {
             socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await.expect("an answer");
             String::from_utf8_lossy(&head[..read]).into_owned()
         });
-        let page = browser.clone_cookies().send("GET", &format!("/content/{content}/"), &[], None).await;
+        let page = browser.clone_cookies().get(&format!("/content/{content}/")).await;
         assert_eq!(page.status, 200, "{}", page.body);
         let head = app.await.expect("the app");
         self.api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": before}).to_string())
@@ -164,6 +179,11 @@ impl Answer {
         let token = self.body.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
         token.unwrap_or_else(|| panic!("no form in {} {}", self.status, self.body)).to_owned()
     }
+    /// The first link of the page whose address ends like this.
+    pub fn link(&self, end: &str) -> String {
+        let links = self.body.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        links.map(str::to_owned).find(|link| link.ends_with(end)).unwrap_or_else(|| panic!("no link {end} in {}", self.body))
+    }
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
@@ -185,6 +205,21 @@ impl Browser {
         let copy = Self::new(&self.base);
         *copy.cookies.lock().expect("cookies") = self.cookies.lock().expect("cookies").clone();
         copy
+    }
+
+    /// The same browser as if it had been to one origin only.
+    pub fn only_cookies_of(&self, address: &str) -> Self {
+        let origin = url::Url::parse(address).expect("an address").origin().ascii_serialization();
+        let copy = self.clone_cookies();
+        copy.cookies.lock().expect("cookies").retain(|(of, _), _| *of == origin);
+        copy
+    }
+
+    /// The cookies that an address gets.
+    pub fn cookies_of(&self, address: &str) -> BTreeMap<String, String> {
+        let origin = url::Url::parse(address).expect("an address").origin().ascii_serialization();
+        let cookies = self.cookies.lock().expect("cookies");
+        cookies.iter().filter(|((of, _), _)| *of == origin).map(|((_, name), value)| (name.clone(), value.clone())).collect()
     }
 
     /// One request, no redirect followed.
@@ -218,7 +253,7 @@ impl Browser {
             .filter(|((of, _), _)| *of == origin)
             .map(|((_, name), value)| format!("{name}={value}"))
             .collect();
-        if !cookies.is_empty() {
+        if !cookies.is_empty() && !headers.iter().any(|(name, _)| *name == "cookie") {
             request = request.header("cookie", cookies.join("; "));
         }
         for (name, value) in headers {
@@ -319,7 +354,21 @@ impl Browser {
 }
 
 fn client() -> reqwest::Client {
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().expect("a client")
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .dns_resolver(Arc::new(Loopback))
+        .build()
+        .expect("a client")
+}
+
+/// Every name under `localhost` is this machine, as browsers have it.
+struct Loopback;
+
+impl reqwest::dns::Resolve for Loopback {
+    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async { Ok(Box::new(std::iter::once(std::net::SocketAddr::from(([127, 0, 0, 1], 0)))) as reqwest::dns::Addrs) })
+    }
 }
 
 fn attribute(text: &str, name: &str) -> String {

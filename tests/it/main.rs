@@ -8,3 +8,4 @@ mod harness;
 mod promises;
 mod proxy;
 mod secrets;
+mod wall;

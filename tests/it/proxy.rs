@@ -8,14 +8,21 @@ async fn whoever_may_not_pass_hears_why_in_the_right_form() {
     let app = format!("/content/{}/", world.content(0));
     let stranger = Browser::new(&world.portal);
     assert!(stranger.get(&app).await.url.contains("/login?next="));
-    let script = stranger.send("GET", &app, &[("accept", "*/*")], None).await;
+    let place = world.app(&world.content(0));
+    let script = stranger.send("GET", &place, &[("accept", "*/*")], None).await;
     let login = script.json()["payload"]["login_url"].as_str().unwrap_or("").to_owned();
     assert!(script.status == 401 && login.starts_with(&format!("{}/login", world.portal)), "{}", script.body);
     let vera = world.signed_in("vera").await;
-    let script = vera.send("GET", &app, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], None).await;
+    assert!(vera.get(&app).await.url.contains("/consents/new"));
+    let script = vera.send("GET", &place, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], None).await;
+    assert_eq!(script.status, 401, "nobody is let in before the consent");
+    let (vera, _) = world.connected("vera").await;
+    let consents = vera.get("/consents").await;
+    vera.submit(&vera.get(&consents.link("/revoke")).await, "/revoke", &[]).await;
+    let script = vera.send("GET", &place, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], None).await;
     assert_eq!((script.status, script.json()["code"].as_i64()), (401, Some(220)));
     assert!(script.json()["payload"]["login_url"].as_str().is_some_and(|url| url.contains("/consents/new")));
-    let socket = vera.send("GET", &app, &[("upgrade", "websocket"), ("connection", "upgrade")], None).await;
+    let socket = vera.send("GET", &place, &[("upgrade", "websocket"), ("connection", "upgrade")], None).await;
     assert_eq!(socket.status, 401);
     world.api(&world.key("bo"), "PATCH", &format!("v1/content/{}", world.content(0)), r#"{"access_type":"acl"}"#).await;
     let closed = vera.get(&app).await;
@@ -82,7 +89,7 @@ async fn what_an_app_answers_passes_as_it_is() {
             let _ = socket.write_all(answer.as_bytes()).await;
         }
     });
-    let app = format!("/content/{second}/x");
+    let app = format!("{}x", world.app(&second));
     let missing = vera.get(&app).await;
     assert_eq!((missing.status, missing.body.as_str(), missing.header("content-security-policy")), (404, "", ""));
     let moved = vera.send("GET", &app, &[], None).await;

@@ -7,6 +7,7 @@ use crate::{
         access::Standing,
         addresses,
         content::{AccessType, Content, ContentRole, Permission},
+        group::Principal,
         integration::{Association, Integration},
     },
     service::{
@@ -166,8 +167,11 @@ fn permission(entry: &Permission) -> Value {
     json!({
         "id": entry.number.to_string(),
         "content_guid": entry.content,
-        "principal_guid": entry.principal,
-        "principal_type": "user",
+        "principal_guid": match entry.principal {
+            Principal::Person(person) => json!(person),
+            Principal::Group(group) => json!(group),
+        },
+        "principal_type": if matches!(entry.principal, Principal::Person(_)) { "user" } else { "group" },
         "role": entry.role.as_str(),
     })
 }
@@ -183,11 +187,12 @@ fn role(body: &Body) -> Result<ContentRole, ApiError> {
 
 pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let id = guid(&path, 3)?;
-    match body.text("principal_type", 2)?.as_deref() {
-        None | Some("user") => {}
-        Some(_) => return Err(ApiError::bad(2, "principal_type: must be user.")),
-    }
-    let principal = guid(&body.text("principal_guid", 3)?.unwrap_or_default(), 3)?;
+    let principal = body.text("principal_guid", 3)?.unwrap_or_default();
+    let principal = match body.text("principal_type", 2)?.as_deref() {
+        None | Some("user") => Principal::Person(guid(&principal, 3)?),
+        Some("group") => Principal::Group(guid(&principal, 3)?),
+        Some(_) => return Err(ApiError::bad(2, "principal_type: must be user or group.")),
+    };
     let (entry, new) = api.service.permit(&api.actor, id, principal, role(&body)?).await.map_err(refused)?;
     let mut answer = if new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(answer.json(permission(&entry)))

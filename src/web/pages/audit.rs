@@ -52,7 +52,7 @@ pub async fn list(me: Me, wanted: web::Query<Wanted>) -> Result<HttpResponse, We
     let action = wanted.action.as_deref().and_then(Action::parse);
     let text: Option<String> =
         wanted.text.as_deref().map(|text| text.trim().chars().take(100).collect()).filter(|text: &String| !text.is_empty());
-    let filter = Filter { action, actor: None, text: text.clone(), before: wanted.before };
+    let filter = Filter { action, actor: None, text: text.clone(), before: wanted.before, ..Filter::default() };
     let mut events = me.service().audit_events(&me.actor, filter).await?;
     let more = events.len() > usize::try_from(PAGE).unwrap_or(usize::MAX);
     events.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));

@@ -5,6 +5,7 @@ use crate::{
     domain::{
         Id, access, addresses,
         content::{AccessType, Content, ContentRole},
+        group::Principal,
         integration::Integration,
     },
     providers::{self, Problem},
@@ -75,7 +76,7 @@ fn fields() -> Vec<Field> {
             .mono(),
         Field::new(Kind::Radio, "access_type", "Who may open it").value("acl").options(vec![
             Choice::new("logged_in", "Everyone who is signed in", ""),
-            Choice::new("acl", "Only people on the list", "You add them on the settings page."),
+            Choice::new("acl", "Only people and groups on the list", "You add them on the settings page."),
         ]),
     ]
 }
@@ -225,8 +226,9 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
     let attached = service.associations(&me.actor, item.id).await?;
     let keys = service.content_keys(item.id).await?;
     let consenting = service.consenting_people(&me.actor, item.id).await?;
-    let listed = service.listed_people(&me.actor, item.id).await?;
+    let listed = service.listed(&me.actor, item.id).await?;
     let people = service.people(&me.actor).await?;
+    let groups = service.groups(&me.actor).await?;
     let mut fields = fields();
     let stored = Typed(vec![
         ("title".into(), item.title.clone().unwrap_or_else(|| item.name.clone())),
@@ -235,12 +237,19 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
         ("access_type".into(), item.access.as_str().into()),
     ]);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
-    let unlisted = people.iter().filter(|person| person.id != item.owner && !listed.iter().any(|(_, known)| known.id == person.id));
-    let options = std::iter::once(Choice::new("", "Choose a person", ""))
-        .chain(unlisted.map(|person| Choice::new(person.id.to_string(), format!("{} ({})", person.display_name(), person.username), "")))
-        .collect();
+    let unlisted =
+        |principal: Principal| principal != Principal::Person(item.owner) && !listed.iter().any(|(known, _)| known.principal == principal);
+    let people = people
+        .iter()
+        .filter(|person| unlisted(Principal::Person(person.id)))
+        .map(|person| Choice::new(format!("user:{}", person.id), format!("{} ({})", person.display_name(), person.username), ""));
+    let groups = groups
+        .iter()
+        .filter(|group| unlisted(Principal::Group(group.id)))
+        .map(|group| Choice::new(format!("group:{}", group.id), format!("Group {}", group.name), ""));
+    let options = std::iter::once(Choice::new("", "Choose a person or a group", "")).chain(people).chain(groups).collect();
     let mut permit_fields = vec![
-        Field::new(Kind::Select, "person", "Person").options(options),
+        Field::new(Kind::Select, "person", "Person or group").options(options),
         Field::new(Kind::Select, "role", "May")
             .options(vec![Choice::new("viewer", "open it", ""), Choice::new("owner", "open and edit it (publishers)", "")]),
     ];
@@ -289,14 +298,17 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
             .collect(),
         access: match item.access {
             AccessType::All => "Anyone, even without signing in.",
-            AccessType::LoggedIn => "Everyone who is signed in. People on the list may do more if it says so.",
-            AccessType::Acl => "Only the owner and the people on this list.",
+            AccessType::LoggedIn => "Everyone who is signed in. Whoever is on the list may do more if it says so.",
+            AccessType::Acl => "Only the owner and the people and groups on this list.",
         },
         listed: listed
             .iter()
-            .map(|(permission, person)| Listed {
+            .map(|(permission, name)| Listed {
                 number: permission.number,
-                person: person.display_name(),
+                person: match permission.principal {
+                    Principal::Person(_) => name.clone(),
+                    Principal::Group(_) => format!("Group {name}"),
+                },
                 role: if permission.role == ContentRole::Viewer { "open it" } else { "open and edit it" },
             })
             .collect(),
@@ -359,15 +371,24 @@ pub async fn save_integration(me: Me, path: web::Path<String>, Posted(typed): Po
 pub async fn permit(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let seen = me.service().editable_content(&me.actor, guid).await?;
-    let (Ok(person), Some(role)) = (typed.text("person").parse(), ContentRole::parse(typed.text("role"))) else {
-        return draw_settings(&me, seen, None, vec![Problem::new("person", "Choose a person.")]).await;
+    let (Some(principal), Some(role)) = (principal(typed.text("person")), ContentRole::parse(typed.text("role"))) else {
+        return draw_settings(&me, seen, None, vec![Problem::new("person", "Choose a person or a group.")]).await;
     };
-    match me.service().permit(&me.actor, guid, person, role).await {
+    match me.service().permit(&me.actor, guid, principal, role).await {
         Ok(_) => Ok(me.done(&addresses::content_settings(guid), "Added to the list.")),
         Err(error) => {
             let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("person", problem.message)).collect();
             draw_settings(&me, seen, None, problems).await
         }
+    }
+}
+
+/// `user:{guid}` or `group:{guid}`, as a list of choices sends it.
+pub fn principal(text: &str) -> Option<Principal> {
+    match text.split_once(':')? {
+        ("user", guid) => guid.parse().ok().map(Principal::Person),
+        ("group", guid) => guid.parse().ok().map(Principal::Group),
+        _ => None,
     }
 }
 

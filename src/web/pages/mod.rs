@@ -5,6 +5,7 @@ pub mod audit;
 pub mod callback;
 pub mod consents;
 pub mod content;
+pub mod enter;
 pub mod integrations;
 pub mod people;
 pub mod sign_in;

@@ -4,7 +4,10 @@ use super::{FormPage, form_status, page, page_with, problems_of};
 use crate::{
     domain::{access, return_path::ReturnPath},
     providers::Problem,
-    service::people::PersonInput,
+    service::{
+        Error,
+        people::{LinkHolder, PersonInput},
+    },
     web::{
         forms::{Field, Kind, Typed, refill},
         problems::{ProblemPage, WebError},
@@ -126,19 +129,38 @@ fn setup_fields() -> Vec<Field> {
     ]
 }
 
-fn draw_setup(visitor: &Visitor, token: &str, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+fn draw_setup(
+    visitor: &Visitor,
+    token: &str,
+    holder: &LinkHolder,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     visitor.csrf()?;
-    let mut fields = setup_fields();
+    let (title, intro, submit, mut fields) = match holder {
+        LinkHolder::FirstAdministrator => (
+            "Set up Valetkey",
+            "You become the first administrator. This link works once.".to_owned(),
+            "Create administrator",
+            setup_fields(),
+        ),
+        LinkHolder::Person(person) => (
+            "Choose a password",
+            format!("For {}, user name {}. This link works once; you are signed in afterwards.", person.display_name(), person.username),
+            "Set password and sign in",
+            vec![Field::new(Kind::Secret, "password", "Password").hint("At least 8 characters.").autocomplete("new-password")],
+        ),
+    };
     refill(&mut fields, typed, &errors);
     page_with(
         form_status(&errors),
         &FormPage {
-            chrome: visitor.chrome("", "Set up Valetkey"),
-            intro: "You become the first administrator. This link works once.".into(),
+            chrome: visitor.chrome("", title),
+            intro,
             errors,
             fields,
             action: format!("/setup/{token}"),
-            submit: "Create administrator".into(),
+            submit: submit.into(),
             cancel: String::new(),
         },
     )
@@ -148,8 +170,11 @@ fn dead_link(visitor: &Visitor) -> Result<HttpResponse, WebError> {
     page_with(
         StatusCode::NOT_FOUND,
         &ProblemPage {
-            chrome: visitor.chrome("", "This set-up link does not work"),
-            lines: vec!["It was used before, is older than a day, or a newer one was printed. Restart the server to get a new one, if nobody has an account yet.".into()],
+            chrome: visitor.chrome("", "This link does not work"),
+            lines: vec![
+                "It was used before, is too old, or a newer one replaced it. An administrator can make a new one for you.".into(),
+                "Nobody has an account yet? Restart the server: it prints a new link.".into(),
+            ],
             copy: None,
             links: vec![Link::new("/login", "Sign in")],
             reference: String::new(),
@@ -158,30 +183,45 @@ fn dead_link(visitor: &Visitor) -> Result<HttpResponse, WebError> {
 }
 
 pub async fn setup_page(visitor: Visitor, token: web::Path<String>) -> Result<HttpResponse, WebError> {
-    if !visitor.service.setup_link_is_live(&token).await? {
-        return dead_link(&visitor);
+    match visitor.service.link_holder(&token).await {
+        Ok(holder) => draw_setup(&visitor, &token, &holder, None, Vec::new()),
+        Err(Error::NotFound) => dead_link(&visitor),
+        Err(error) => Err(error.into()),
     }
-    draw_setup(&visitor, &token, None, Vec::new())
 }
 
 pub async fn setup(visitor: Visitor, token: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
-    let text = |name: &str| Some(typed.text(name).to_owned());
-    let input = PersonInput {
-        username: text("username"),
-        email: text("email"),
-        first_name: text("first_name"),
-        last_name: text("last_name"),
-        role: None,
-        password: Some(typed.password("password")),
+    let holder = match visitor.service.link_holder(&token).await {
+        Ok(holder) => holder,
+        Err(Error::NotFound) => return dead_link(&visitor),
+        Err(error) => return Err(error.into()),
     };
-    match visitor.service.complete_setup(&token, input).await {
+    let text = |name: &str| Some(typed.text(name).to_owned());
+    let (done, next, message) = match &holder {
+        LinkHolder::FirstAdministrator => {
+            let input = PersonInput {
+                username: text("username"),
+                email: text("email"),
+                first_name: text("first_name"),
+                last_name: text("last_name"),
+                role: None,
+                password: Some(typed.password("password")),
+            };
+            (visitor.service.complete_setup(&token, input).await, "/integrations", "Created your account. Add an integration next.")
+        }
+        LinkHolder::Person(_) => {
+            let done = visitor.service.accept_invitation(&token, typed.password("password"), &visitor.origin).await;
+            (done, "/content", "Set your password. Use it with your user name the next time.")
+        }
+    };
+    match done {
         Ok(person) => {
             visitor.sign_in(&person)?;
-            visitor.flash("Created your account. Add an integration next.");
-            Ok(see_other("/integrations"))
+            visitor.flash(message);
+            Ok(see_other(next))
         }
-        Err(crate::service::Error::NotFound) => dead_link(&visitor),
-        Err(error) => draw_setup(&visitor, &token, Some(&typed), problems_of(error)?),
+        Err(Error::NotFound) => dead_link(&visitor),
+        Err(error) => draw_setup(&visitor, &token, &holder, Some(&typed), problems_of(error)?),
     }
 }
 

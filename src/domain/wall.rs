@@ -1,0 +1,259 @@
+//! The wall between the portal's origin and content's: which host is which, and where a content item stands.
+//!
+//! Content is other people's code. On an origin of its own its scripts reach neither the portal's pages nor, with an origin
+//! for each item, one another (promise 9). It shares the portal's origin only if the operator said so in words.
+
+use super::{Id, addresses, content::Content};
+use url::Url;
+
+/// Where content runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContentOrigin {
+    /// Nobody said: content is not served.
+    Unset,
+    /// Below the portal's own address.
+    Same,
+    /// One second host for all items, each below its path.
+    Shared { origin: String },
+    /// An origin for each item: `{scheme}://{slug}{suffix}`.
+    Wildcard { scheme: String, suffix: String },
+}
+
+/// What the `Host` of a request stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host<'a> {
+    Portal,
+    /// The host that all content shares.
+    Content,
+    /// One item's own host.
+    Item(&'a str),
+    Unknown,
+}
+
+/// Where one content item stands, seen from browsers.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub content: Id<Content>,
+    /// Scheme, host and port.
+    pub origin: String,
+    /// The path below which everything is the app's; begins and ends with a slash.
+    pub base: String,
+}
+
+impl Place {
+    /// The app's own path of a full path on its origin; `None` if it lies elsewhere.
+    pub fn rest<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&self.base)
+    }
+    /// A path below the item (`rest`, without a slash at its start) as a full address.
+    pub fn address(&self, rest: &str) -> String {
+        format!("{}{}{rest}", self.origin, self.base)
+    }
+}
+
+/// Portal and content, told apart by host.
+#[derive(Clone, Debug)]
+pub struct Wall {
+    portal: String,
+    /// Host and port of the portal's origin, as browsers send it.
+    authority: String,
+    pub content: ContentOrigin,
+}
+
+/// Why a setting is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("content_url must be an address such as https://*.apps.example.org or https://content.example.org, or the word same-origin")]
+    NotAnAddress,
+    #[error("content_url must have the scheme of public_url: the one's cookies would be lost or exposed on the other")]
+    Scheme,
+    #[error("content_url must name another host than public_url (another port does not separate cookies), or be the word same-origin")]
+    SameHost,
+}
+
+fn origin_of(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+fn authority_of(origin: &str) -> &str {
+    origin.split_once("://").map_or(origin, |(_, authority)| authority)
+}
+
+impl Wall {
+    /// `setting`: what the operator wrote. Without one a portal on a loopback name puts content on the other loopback name.
+    pub fn new(public_url: &Url, setting: Option<&str>) -> Result<Self, Problem> {
+        let portal = origin_of(public_url);
+        let content = match setting.map(str::trim).filter(|text| !text.is_empty()) {
+            Some("same-origin") => ContentOrigin::Same,
+            Some(text) => parse(public_url, text)?,
+            None => match other_loopback(public_url) {
+                Some(origin) => ContentOrigin::Shared { origin },
+                None => ContentOrigin::Unset,
+            },
+        };
+        Ok(Self { authority: authority_of(&portal).to_owned(), portal, content })
+    }
+
+    /// What a request's host (`Host` or `:authority`, as sent) stands for.
+    pub fn host<'a>(&self, host: &'a str) -> Host<'a> {
+        let plain = |host: &'a str| {
+            let default = if self.portal.starts_with("https:") { ":443" } else { ":80" };
+            host.strip_suffix(default).unwrap_or(host)
+        };
+        let host = plain(host);
+        if host.eq_ignore_ascii_case(&self.authority) {
+            return Host::Portal;
+        }
+        match &self.content {
+            ContentOrigin::Shared { origin } if host.eq_ignore_ascii_case(authority_of(origin)) => Host::Content,
+            ContentOrigin::Wildcard { suffix, .. } => match split_label(host, suffix) {
+                Some(slug) => Host::Item(slug),
+                None => Host::Unknown,
+            },
+            _ => Host::Unknown,
+        }
+    }
+
+    /// Where an item stands; `None` while content has no place at all.
+    pub fn place(&self, content: Id<Content>, slug: &str) -> Option<Place> {
+        let (origin, base) = match &self.content {
+            ContentOrigin::Unset => return None,
+            ContentOrigin::Same => (self.portal.clone(), addresses::app(content)),
+            ContentOrigin::Shared { origin } => (origin.clone(), addresses::app(content)),
+            ContentOrigin::Wildcard { scheme, suffix } => (format!("{scheme}://{slug}{suffix}"), "/".to_owned()),
+        };
+        Some(Place { content, origin, base })
+    }
+
+    pub fn is_same_origin(&self) -> bool {
+        self.content == ContentOrigin::Same
+    }
+
+    /// Host and port pairs that are ours, for the egress guard; `*` stands for any first label.
+    pub fn own_hosts(&self) -> Vec<String> {
+        let mut own = vec![with_port(&self.portal)];
+        match &self.content {
+            ContentOrigin::Shared { origin } => own.push(with_port(origin)),
+            ContentOrigin::Wildcard { scheme, suffix } => own.push(with_port(&format!("{scheme}://*{suffix}"))),
+            ContentOrigin::Same | ContentOrigin::Unset => {}
+        }
+        own
+    }
+}
+
+fn with_port(origin: &str) -> String {
+    let authority = authority_of(origin);
+    let port = if origin.starts_with("https:") { 443 } else { 80 };
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    if has_port { authority.to_owned() } else { format!("{authority}:{port}") }
+}
+
+/// The one label before `suffix`.
+fn split_label<'a>(host: &'a str, suffix: &str) -> Option<&'a str> {
+    let (label, rest) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
+    let legal = !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    (legal && rest.eq_ignore_ascii_case(suffix)).then_some(label)
+}
+
+fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
+    let wildcard = text.contains("://*.");
+    let url = Url::parse(&text.replacen("://*.", "://wildcard.", 1)).map_err(|_| Problem::NotAnAddress)?;
+    let bare =
+        url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !bare || url.host_str().is_none() || text.matches('*').count() > usize::from(wildcard) {
+        return Err(Problem::NotAnAddress);
+    }
+    if url.scheme() != public_url.scheme() {
+        return Err(Problem::Scheme);
+    }
+    let origin = origin_of(&url);
+    if wildcard {
+        let suffix = authority_of(&origin).trim_start_matches("wildcard").to_owned();
+        // The portal must not be one of the items' hosts.
+        if split_label(authority_of(&origin_of(public_url)), &suffix).is_some() {
+            return Err(Problem::SameHost);
+        }
+        return Ok(ContentOrigin::Wildcard { scheme: url.scheme().to_owned(), suffix });
+    }
+    if url.host_str() == public_url.host_str() {
+        return Err(Problem::SameHost);
+    }
+    Ok(ContentOrigin::Shared { origin })
+}
+
+fn other_loopback(public_url: &Url) -> Option<String> {
+    let other = match public_url.host_str()? {
+        "127.0.0.1" => "localhost",
+        "localhost" => "127.0.0.1",
+        _ => return None,
+    };
+    let mut url = public_url.clone();
+    url.set_host(Some(other)).ok()?;
+    Some(origin_of(&url))
+}
+
+/// A name for an item's own host: what can stand in a DNS label of its name, and something unlike all others.
+pub fn slug(name: &str, unlike: &str) -> String {
+    let mut label = String::new();
+    for letter in name.to_ascii_lowercase().chars() {
+        if letter.is_ascii_alphanumeric() {
+            label.push(letter);
+        } else if !label.is_empty() && !label.ends_with('-') {
+            label.push('-');
+        }
+    }
+    label.truncate(40);
+    let label = label.trim_matches('-');
+    if label.is_empty() { format!("app-{unlike}") } else { format!("{label}-{unlike}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wall(public: &str, setting: Option<&str>) -> Result<Wall, Problem> {
+        Wall::new(&Url::parse(public).unwrap(), setting)
+    }
+
+    #[test]
+    fn hosts_are_told_apart() {
+        let shared = wall("https://portal.example.org", Some("https://content.example.org")).unwrap();
+        assert_eq!(shared.host("portal.example.org"), Host::Portal);
+        assert_eq!(shared.host("Portal.Example.org:443"), Host::Portal);
+        assert_eq!(shared.host("content.example.org"), Host::Content);
+        for other in ["", "example.org", "portal.example.org:8443", "portal.example.org.evil.example", "x.content.example.org"] {
+            assert_eq!(shared.host(other), Host::Unknown, "{other}");
+        }
+        let each = wall("https://portal.example.org", Some("https://*.apps.example.org:8443")).unwrap();
+        assert_eq!(each.host("sales-1.apps.example.org:8443"), Host::Item("sales-1"));
+        for other in ["sales-1.apps.example.org", ".apps.example.org:8443", "a.b.apps.example.org:8443", "SALES.apps.example.org:8443"] {
+            assert_eq!(each.host(other), Host::Unknown, "{other}");
+        }
+        let place = each.place(Id::random(), "sales-1").unwrap();
+        assert_eq!(place.address("x?y"), "https://sales-1.apps.example.org:8443/x?y");
+    }
+    #[test]
+    fn without_a_word_content_never_runs_on_the_portals_origin() {
+        assert_eq!(wall("https://portal.example.org", None).unwrap().content, ContentOrigin::Unset);
+        assert_eq!(wall("http://127.0.0.1:8080", None).unwrap().content, ContentOrigin::Shared { origin: "http://localhost:8080".into() });
+        assert!(wall("https://portal.example.org", Some("same-origin")).unwrap().is_same_origin());
+        for (setting, problem) in [
+            ("https://portal.example.org", Problem::SameHost),
+            ("https://portal.example.org:8443", Problem::SameHost),
+            ("https://*.example.org", Problem::SameHost),
+            ("http://content.example.org", Problem::Scheme),
+            ("https://content.example.org/path", Problem::NotAnAddress),
+            ("https://*.*.example.org", Problem::NotAnAddress),
+            ("https://apps.*.example.org", Problem::NotAnAddress),
+            ("same origin", Problem::NotAnAddress),
+        ] {
+            assert_eq!(wall("https://portal.example.org", Some(setting)).unwrap_err(), problem, "{setting}");
+        }
+    }
+    #[test]
+    fn slugs_are_dns_labels() {
+        assert_eq!(slug("Sales dashboard (EU)", "k3v9"), "sales-dashboard-eu-k3v9");
+        assert_eq!(slug("売上", "k3v9"), "app-k3v9");
+        assert!(slug(&"x".repeat(300), "k3v9").len() < 63);
+    }
+}

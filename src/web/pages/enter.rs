@@ -1,0 +1,100 @@
+//! The portal's side of the wall: `/content/{guid}/…` leads on to where the item stands, `/enter/{guid}` answers who this is.
+
+use super::id;
+use crate::{
+    domain::{
+        Id, addresses,
+        content::{AccessType, Content},
+        return_path::ReturnPath,
+        wall::ContentOrigin,
+    },
+    service::{Error, admission::Link},
+    web::{
+        problems::WebError,
+        visitor::{Visitor, asked_path, see_other},
+    },
+};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode},
+    web,
+};
+use serde::Deserialize;
+
+fn closed() -> WebError {
+    WebError::Page(
+        StatusCode::FORBIDDEN,
+        "You may not open this content".into(),
+        "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
+    )
+}
+
+/// An address of content on the portal: the one that people keep and share, wherever content runs.
+pub async fn link(visitor: Visitor, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let (guid, rest) = path.split_once('/').unwrap_or((&path, ""));
+    let item: Id<Content> = id(guid)?;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(WebError::Page(
+            StatusCode::MISDIRECTED_REQUEST,
+            "Content runs at another address".into(),
+            "Open this page in a browser once: it leads to where the app stands.".into(),
+        ));
+    }
+    let wall = &visitor.service.settings.wall;
+    if wall.content == ContentOrigin::Unset {
+        return Err(WebError::Page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Content has no address yet".into(),
+            "The operator of this portal says where content runs, with the setting content_url: a host of its own, so that apps cannot reach the portal's pages.".into(),
+        ));
+    }
+    // What follows the item as it was sent, still encoded.
+    let sent = request.uri().path_and_query().map_or("", |path| path.as_str());
+    let rest = if rest.is_empty() {
+        sent.find('?').and_then(|at| sent.get(at..)).unwrap_or("")
+    } else {
+        sent.get(addresses::app(item).len()..).unwrap_or("")
+    };
+    if let ContentOrigin::Shared { .. } = wall.content {
+        return wall.place(item, "").map(|place| see_other(&place.address(rest))).ok_or_else(|| Error::NotFound.into());
+    }
+    match &visitor.actor {
+        Some(actor) => match visitor.service.may_enter(actor, item).await {
+            Ok(()) => {}
+            Err(Error::Forbidden(_)) => return Err(closed()),
+            Err(error) => return Err(error.into()),
+        },
+        None if visitor.service.public_content(item).await?.is_some() => {}
+        None => return Err(WebError::SignIn(asked_path(&request))),
+    }
+    let place = visitor.service.place(item).await?.ok_or(Error::NotFound)?;
+    Ok(see_other(&place.address(rest)))
+}
+
+#[derive(Deserialize)]
+pub struct Asked {
+    nonce: Option<String>,
+    path: Option<String>,
+}
+
+/// Content's origin asks who this browser belongs to. Everything else is asked first: sign-in, access, consent.
+pub async fn enter(visitor: Visitor, path: web::Path<String>, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
+    let item: Id<Content> = id(&path)?;
+    let own = asked.path.as_deref().and_then(ReturnPath::parse);
+    let own = own.as_ref().map_or("/", ReturnPath::as_str);
+    let back = ReturnPath::parse(&format!("/content/{item}{own}"));
+    let Some(actor) = visitor.actor.clone() else { return Err(WebError::SignIn(back)) };
+    let nonce = asked.nonce.as_deref().filter(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let (Some(nonce), Some(place)) = (nonce, visitor.service.place(item).await?) else { return Err(Error::NotFound.into()) };
+    match visitor.service.may_enter(&actor, item).await {
+        Ok(()) => {}
+        Err(Error::Forbidden(_)) => return Err(closed()),
+        Err(error) => return Err(error.into()),
+    }
+    let admission = visitor.service.admission(item, actor.person.id).await?;
+    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer) {
+        return Ok(see_other(&addresses::consent(item, &back.ok_or(Error::Internal)?)));
+    }
+    let code = visitor.service.hand_over(&actor, item, nonce).await?;
+    Ok(see_other(&format!("{}/__valetkey__/enter?code={code}&path={}", place.origin, addresses::query(own))))
+}
