@@ -65,7 +65,7 @@ pub struct Demo {
     pub workspace_url: String,
     others: Vec<ServerHandle>,
     accounts: Vec<Account>,
-    contents: Vec<(String, String)>,
+    contents: Vec<(String, String, Option<String>)>,
     integration: (String, String),
 }
 
@@ -135,7 +135,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
     })
 }
 
-type Seeded = (Vec<Account>, Vec<(String, String)>, (String, String));
+type Seeded = (Vec<Account>, Vec<(String, String, Option<String>)>, (String, String));
 
 /// Fills an empty portal; what a former run left in a kept folder stays as it is, with new keys.
 async fn seed(
@@ -219,7 +219,8 @@ async fn seed(
         }
         let (_, key) = service.create_content_key(publisher, seen.content.id).await.map_err(fail)?;
         sample.add(name, key);
-        contents.push((seen.content.id.to_string(), title.to_owned()));
+        let place = service.place_of(&seen.content).map(|place| place.address(""));
+        contents.push((seen.content.id.to_string(), title.to_owned(), place));
     }
     Ok((accounts, contents, (integration.id.to_string(), integration.display_name().to_owned())))
 }
@@ -235,8 +236,8 @@ impl Demo {
             "accounts": self.accounts.iter().map(|account| json!({
                 "username": account.username, "password": PASSWORD, "role": account.role.as_str(), "api_key": account.api_key.expose_secret(),
             })).collect::<Vec<_>>(),
-            "content": self.contents.iter().map(|(guid, title)| json!({
-                "guid": guid, "title": title, "url": format!("{base}/content/{guid}/"),
+            "content": self.contents.iter().map(|(guid, title, place)| json!({
+                "guid": guid, "title": title, "url": format!("{base}/content/{guid}/"), "place": place,
             })).collect::<Vec<_>>(),
             "integrations": [{"guid": self.integration.0, "name": self.integration.1}],
             "registration": {"tenant_id": TENANT, "client_id": CLIENT_ID, "client_secret": self.provider.client_secret(), "authority_host": self.provider_url},

@@ -129,6 +129,15 @@ impl Wall {
         self.content == ContentOrigin::Same
     }
 
+    /// The origins that a form here may lead on to when it ends at content, as CSP names them.
+    pub fn form_targets(&self) -> Vec<String> {
+        match &self.content {
+            ContentOrigin::Shared { origin } => vec![origin.clone()],
+            ContentOrigin::Wildcard { scheme, suffix } => vec![format!("{scheme}://*{suffix}")],
+            ContentOrigin::Same | ContentOrigin::Unset => Vec::new(),
+        }
+    }
+
     /// Host and port pairs that are ours, for the egress guard; `*` stands for any first label.
     pub fn own_hosts(&self) -> Vec<String> {
         let mut own = vec![with_port(&self.portal)];

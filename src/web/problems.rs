@@ -168,9 +168,12 @@ pub fn correlation(request: &HttpRequest) -> String {
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The policy of a page whose form leads on to one other origin (Chromium applies `form-action` to redirects, too).
-pub fn policy_with_form_target(origin: &str) -> String {
-    POLICY.replace("form-action 'self'", &format!("form-action 'self' {origin}"))
+/// Lets a page's form lead on to these origins, too: Chromium applies `form-action` to the redirects that follow a form.
+pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
+    let policy = POLICY.replace("form-action 'self'", &format!("form-action 'self' {}", origins.join(" ")));
+    if let Ok(value) = HeaderValue::try_from(policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
+    }
 }
 
 /// Outermost: correlation id, refused methods, error pages, security headers.

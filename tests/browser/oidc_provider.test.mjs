@@ -70,7 +70,7 @@ test("a certified provider with strict rotation: connect, refresh once for many,
   await signIn(page, here.portal, "vera", "valetkey-demo");
   await page.goto(content.content_url);
   await page.click("text=Continue to 127.0.0.1");
-  await page.waitForURL(content.content_url);
+  await page.waitForURL((url) => url.pathname === new URL(content.content_url).pathname && url.origin !== here.portal);
   const { token } = JSON.parse(await page.textContent("body"));
   const first = await exchange(token);
   assert.equal(first.status, 200, JSON.stringify(first));

@@ -51,7 +51,8 @@ test("a viewer walks from a link to her own rows, and takes it back", async () =
   await providerSignIn(page, "vera");
   await page.click("#accept");
   await page.waitForSelector("#who");
-  assert.equal(page.url(), `${sales.url}?tab=2`);
+  assert.equal(page.url(), `${sales.place}?tab=2`);
+  assert.notEqual(new URL(page.url()).hostname, new URL(here.portal).hostname);
   assert.equal(await page.textContent("#who"), "vera@example.org");
   assert.match(await page.textContent("#rows"), /North/);
   await page.goto(`${here.portal}/consents`);

@@ -12,12 +12,12 @@ use crate::{
     providers,
     service::{Error, attempts::Question, consents::Overview},
     web::{
-        problems::{WebError, policy_with_form_target},
+        problems::{WebError, allow_forms_to},
         view::{Chrome, Link, Moment, Status, count, monogram},
         visitor::{Me, Posted, see_other},
     },
 };
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 
@@ -165,7 +165,7 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
         let content: Id<Content> = id(content)?;
         let back = back.or_else(|| ReturnPath::parse(&addresses::app(content))).unwrap_or_else(ReturnPath::consents);
         return match me.service().question_for_content(&me.actor, content).await {
-            Ok(Some(question)) => draw(&me, &question, &back),
+            Ok(Some(question)) => draw(&me, &question, &back).await,
             Ok(None) => Ok(see_other(back.as_str())),
             Err(error) => Err(error.into()),
         };
@@ -175,10 +175,10 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
         return Err(Error::NotFound.into());
     }
     let question = me.service().question_for_integration(&me.actor, integration).await?;
-    draw(&me, &question, &back.unwrap_or_else(ReturnPath::consents))
+    draw(&me, &question, &back.unwrap_or_else(ReturnPath::consents)).await
 }
 
-fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpResponse, WebError> {
+async fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpResponse, WebError> {
     let integration = &question.integration;
     let names = providers::names(integration);
     let endpoints = providers::endpoints(integration).ok_or(Error::Internal)?;
@@ -217,16 +217,23 @@ fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpResponse,
         scopes: integration.setting("scopes").to_owned(),
     };
     let mut response = page(&view)?;
-    allow_form_to(&mut response, &endpoints);
+    allow_form_to(&mut response, me, &endpoints, question.content.as_ref().map(|asking| asking.content.id)).await?;
     Ok(response)
 }
 
-/// The page's form may lead on to this provider, and to nobody else.
-fn allow_form_to(response: &mut HttpResponse, endpoints: &providers::Endpoints) {
-    let policy = policy_with_form_target(&endpoints.authorize.origin().ascii_serialization());
-    if let Ok(value) = header::HeaderValue::from_str(&policy) {
-        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
+/// The page's form may lead on to this provider and to where the item stands, and to nobody else.
+async fn allow_form_to(
+    response: &mut HttpResponse,
+    me: &Me,
+    endpoints: &providers::Endpoints,
+    item: Option<Id<Content>>,
+) -> Result<(), WebError> {
+    let mut origins = vec![endpoints.authorize.origin().ascii_serialization()];
+    if let Some(item) = item.filter(|_| !me.service().settings.wall.is_same_origin()) {
+        origins.extend(me.service().place(item).await?.map(|place| place.origin));
     }
+    allow_forms_to(response, &origins);
+    Ok(())
 }
 
 /// The viewer's click. With a live connection that is all; otherwise on to the identity provider.
@@ -309,7 +316,8 @@ pub async fn other_account_page(me: Me, query: web::Query<Unconfirmed>) -> Resul
         content: query.content.clone().unwrap_or_default(),
         back: back.as_str().to_owned(),
     })?;
-    allow_form_to(&mut response, &endpoints);
+    let content: Option<Id<Content>> = query.content.as_deref().and_then(|text| text.parse().ok());
+    allow_form_to(&mut response, &me, &endpoints, content).await?;
     Ok(response)
 }
 

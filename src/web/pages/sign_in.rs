@@ -10,7 +10,7 @@ use crate::{
     },
     web::{
         forms::{Field, Kind, Typed, refill},
-        problems::{ProblemPage, WebError},
+        problems::{ProblemPage, WebError, allow_forms_to},
         view::{Chrome, Link},
         visitor::{Me, Posted, Visitor, see_other},
     },
@@ -51,7 +51,11 @@ fn draw(visitor: &Visitor, typed: Option<&Typed>, next: &str, errors: Vec<Proble
     let mut fields = fields();
     refill(&mut fields, typed, &errors);
     let status = form_status(&errors);
-    page_with(status, &LoginPage { chrome: visitor.chrome("", "Sign in"), errors, fields, next: next.to_owned() })
+    let mut response = page_with(status, &LoginPage { chrome: visitor.chrome("", "Sign in"), errors, fields, next: next.to_owned() })?;
+    if next.starts_with("/content/") {
+        allow_forms_to(&mut response, &visitor.service.settings.wall.form_targets());
+    }
+    Ok(response)
 }
 
 fn after(next: &str) -> String {
