@@ -1,6 +1,6 @@
 //! Settings: a TOML file, then the environment (`VALETKEY_…`), read once at start. README's table lists each of them.
 
-use crate::domain::wall::Wall;
+use crate::domain::{person::Role, wall::Wall};
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::{
@@ -24,12 +24,36 @@ pub struct Settings {
     pub private_hosts: Vec<String>,
     /// Outer proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
+    /// The organisation's own sign-in, by OpenID Connect.
+    pub sign_in: Option<SignIn>,
+    /// Whether people sign in with passwords kept here.
+    pub local_sign_in: bool,
     pub session_idle: Duration,
     pub session_lifetime: Duration,
     pub session_token_lifetime: Duration,
     pub workers: usize,
     pub log: String,
     pub log_format: LogFormat,
+}
+
+/// An OpenID provider that says who people are, and what its claims mean here.
+#[derive(Clone, Debug)]
+pub struct SignIn {
+    pub issuer: Url,
+    pub client_id: String,
+    /// None for a public client.
+    pub client_secret: Option<SecretString>,
+    /// What the button calls it.
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub role_claim: String,
+    /// Values of the claim, and the role that each brings; the highest counts.
+    pub roles: Vec<(String, Role)>,
+    /// The role of somebody without any of these values; `None` refuses them.
+    pub default_role: Option<Role>,
+    pub group_claim: String,
+    /// Values of the claim, and the name of the group here.
+    pub groups: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -51,6 +75,19 @@ struct File {
     keyring_file: Option<PathBuf>,
     private_hosts: Option<Vec<String>>,
     trusted_proxies: Option<Vec<String>>,
+    sign_in_issuer: Option<String>,
+    sign_in_client_id: Option<String>,
+    sign_in_client_secret_file: Option<PathBuf>,
+    #[serde(skip)]
+    sign_in_client_secret: Option<SecretString>,
+    sign_in_name: Option<String>,
+    sign_in_scopes: Option<String>,
+    sign_in_role_claim: Option<String>,
+    sign_in_roles: Option<Vec<String>>,
+    sign_in_default_role: Option<String>,
+    sign_in_group_claim: Option<String>,
+    sign_in_groups: Option<Vec<String>>,
+    local_sign_in: Option<bool>,
     session_idle_minutes: Option<u64>,
     session_lifetime_hours: Option<u64>,
     session_token_minutes: Option<u64>,
@@ -75,6 +112,8 @@ impl Settings {
         };
         let variable = |name: &str| environment(&format!("VALETKEY_{name}")).filter(|value| !value.trim().is_empty());
         let list = |text: String| text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        // Names of groups may hold blanks.
+        let comma = |text: String| text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect::<Vec<_>>();
         let number = |name: &str| -> Result<Option<u64>, Problem> {
             variable(name)
                 .map(|text| text.trim().parse().map_err(|_| Problem(format!("VALETKEY_{name} must be a whole number, not {text:?}"))))
@@ -87,6 +126,23 @@ impl Settings {
         given.keyring_file = variable("KEYRING_FILE").map(PathBuf::from).or(given.keyring_file);
         given.private_hosts = variable("PRIVATE_HOSTS").map(list).or(given.private_hosts);
         given.trusted_proxies = variable("TRUSTED_PROXIES").map(list).or(given.trusted_proxies);
+        given.sign_in_issuer = variable("SIGN_IN_ISSUER").or(given.sign_in_issuer);
+        given.sign_in_client_id = variable("SIGN_IN_CLIENT_ID").or(given.sign_in_client_id);
+        given.sign_in_client_secret_file = variable("SIGN_IN_CLIENT_SECRET_FILE").map(PathBuf::from).or(given.sign_in_client_secret_file);
+        given.sign_in_client_secret = variable("SIGN_IN_CLIENT_SECRET").map(SecretString::from);
+        given.sign_in_name = variable("SIGN_IN_NAME").or(given.sign_in_name);
+        given.sign_in_scopes = variable("SIGN_IN_SCOPES").or(given.sign_in_scopes);
+        given.sign_in_role_claim = variable("SIGN_IN_ROLE_CLAIM").or(given.sign_in_role_claim);
+        given.sign_in_roles = variable("SIGN_IN_ROLES").map(comma).or(given.sign_in_roles);
+        given.sign_in_default_role = variable("SIGN_IN_DEFAULT_ROLE").or(given.sign_in_default_role);
+        given.sign_in_group_claim = variable("SIGN_IN_GROUP_CLAIM").or(given.sign_in_group_claim);
+        given.sign_in_groups = variable("SIGN_IN_GROUPS").map(comma).or(given.sign_in_groups);
+        given.local_sign_in = match variable("LOCAL_SIGN_IN").as_deref() {
+            None => given.local_sign_in,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(other) => return Err(Problem(format!("VALETKEY_LOCAL_SIGN_IN must be true or false, not {other:?}"))),
+        };
         given.session_idle_minutes = number("SESSION_IDLE_MINUTES")?.or(given.session_idle_minutes);
         given.session_lifetime_hours = number("SESSION_LIFETIME_HOURS")?.or(given.session_lifetime_hours);
         given.session_token_minutes = number("SESSION_TOKEN_MINUTES")?.or(given.session_token_minutes);
@@ -103,7 +159,58 @@ impl Settings {
 }
 
 impl File {
+    fn sign_in(&self) -> Result<Option<SignIn>, Problem> {
+        let Some(issuer) = &self.sign_in_issuer else { return Ok(None) };
+        let url = Url::parse(issuer).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
+        let issuer = url.ok_or_else(|| Problem(format!("sign_in_issuer must be the issuer's address, not {issuer:?}")))?;
+        let client_id = self.sign_in_client_id.clone().ok_or_else(|| Problem("sign_in_client_id is missing".into()))?;
+        let client_secret = match (&self.sign_in_client_secret, &self.sign_in_client_secret_file) {
+            (Some(secret), _) => Some(secret.clone()),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
+                Some(SecretString::from(text.trim()))
+            }
+            (None, None) => None,
+        };
+        let pairs = |name: &str, entries: &Option<Vec<String>>| -> Result<Vec<(String, String)>, Problem> {
+            let entries = entries.iter().flatten();
+            entries
+                .map(|entry| match entry.split_once('=') {
+                    Some((value, meaning)) if !value.trim().is_empty() && !meaning.trim().is_empty() => {
+                        Ok((value.trim().to_owned(), meaning.trim().to_owned()))
+                    }
+                    _ => Err(Problem(format!("{name}: write value=meaning, not {entry:?}"))),
+                })
+                .collect()
+        };
+        let role = |name: &str, word: &str| {
+            Role::parse(word).ok_or_else(|| Problem(format!("{name}: {word:?} is no role; roles are viewer, publisher, administrator")))
+        };
+        let roles = pairs("sign_in_roles", &self.sign_in_roles)?;
+        let roles = roles.into_iter().map(|(value, word)| Ok((value, role("sign_in_roles", &word)?))).collect::<Result<_, Problem>>()?;
+        Ok(Some(SignIn {
+            client_id,
+            client_secret,
+            name: self.sign_in_name.clone().unwrap_or_else(|| issuer.host_str().unwrap_or("your organisation").to_owned()),
+            scopes: self.sign_in_scopes.as_deref().unwrap_or("openid profile email").split_whitespace().map(str::to_owned).collect(),
+            role_claim: self.sign_in_role_claim.clone().unwrap_or_else(|| "roles".into()),
+            roles,
+            default_role: match self.sign_in_default_role.as_deref().unwrap_or("viewer") {
+                "none" => None,
+                word => Some(role("sign_in_default_role", word)?),
+            },
+            group_claim: self.sign_in_group_claim.clone().unwrap_or_else(|| "groups".into()),
+            groups: pairs("sign_in_groups", &self.sign_in_groups)?,
+            issuer,
+        }))
+    }
+
     fn check(self) -> Result<Settings, Problem> {
+        let sign_in = self.sign_in()?;
+        let local_sign_in = self.local_sign_in.unwrap_or(true);
+        if sign_in.is_none() && !local_sign_in {
+            return Err(Problem("local_sign_in = false leaves nobody a way in: set sign_in_issuer, too".into()));
+        }
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:8080".into());
         let listen: SocketAddr =
             listen.parse().map_err(|_| Problem(format!("listen must be an address and a port such as 127.0.0.1:8080, not {listen:?}")))?;
@@ -131,6 +238,8 @@ impl File {
             keyring_file,
             private_hosts: self.private_hosts.unwrap_or_default(),
             trusted_proxies,
+            sign_in,
+            local_sign_in,
             session_idle: Duration::from_secs(60 * within("session_idle_minutes", self.session_idle_minutes, 480, 43_200)?),
             session_lifetime: Duration::from_secs(3600 * within("session_lifetime_hours", self.session_lifetime_hours, 168, 8760)?),
             session_token_lifetime: Duration::from_secs(60 * within("session_token_minutes", self.session_token_minutes, 60, 1440)?),
@@ -206,6 +315,10 @@ mod tests {
             ("public_url = 'https://x/y'", "public_url"),
             ("content_url = 'http://127.0.0.1:9000'", "content_url"),
             ("workers = 0", "workers"),
+            ("local_sign_in = false", "local_sign_in"),
+            ("sign_in_issuer = 'https://x.example'", "sign_in_client_id"),
+            ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_roles = ['a=king']", "king"),
+            ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_groups = ['a']", "sign_in_groups"),
             ("trusted_proxies = ['x']", "trusted_proxies"),
         ] {
             let problem = load(text, &[]).unwrap_err().to_string();

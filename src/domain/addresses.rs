@@ -1,12 +1,7 @@
 //! Every address that is written into a page, an answer or a redirect, built in one place.
 
 use super::{
-    Id,
-    connection::Connection,
-    consent::Consent,
-    content::Content,
-    integration::Integration,
-    person::{Person, Session},
+    Id, connection::Connection, consent::Consent, content::Content, group::Group, integration::Integration, person::Person,
     return_path::ReturnPath,
 };
 use url::form_urlencoded::byte_serialize;
@@ -65,8 +60,8 @@ pub fn integration(integration: Id<Integration>) -> String {
 pub fn person(person: Id<Person>) -> String {
     format!("/people/{person}")
 }
-pub fn session(session: Id<Session>) -> String {
-    format!("/account/sessions/{session}")
+pub fn group(group: Id<Group>) -> String {
+    format!("/groups/{group}")
 }
 pub fn revoke(consent: Id<Consent>) -> String {
     format!("/consents/{consent}/revoke")

@@ -279,15 +279,50 @@ impl Service {
             .await
     }
 
-    /// The browser sessions of the actor.
-    pub async fn own_sessions(&self, actor: &Actor) -> Result<Vec<Session>, Error> {
-        let (person, now) = (actor.person.id, self.now());
-        self.store.read(move |db| Ok(sessions::of_person(db, person, now)?)).await
+    /// Whether this is the actor's own password: asked before secrets, keys, roles and addresses change.
+    pub async fn confirm_password(&self, actor: &Actor, given: SecretString) -> Result<bool, Error> {
+        let (username, now) = (actor.person.username.clone(), self.now());
+        self.limiter.begin(&username, &actor.origin.address, now).map_err(Error::TooMany)?;
+        let fits = given.expose_secret().len() <= password::LONGEST && {
+            let wanted = username.clone();
+            let stored = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?.and_then(|(_, hash)| hash);
+            self.hashing(move || password::verify(&given, stored.as_deref())).await?
+        };
+        if fits {
+            self.limiter.succeeded(&username, &actor.origin.address);
+        }
+        let action = if fits { Action::Confirmed } else { Action::ConfirmRefused };
+        let line = event(actor, now, action, username, "");
+        self.store.note(move |db| record(db, &line)).await?;
+        Ok(fits)
     }
 
-    pub async fn end_other_sessions(&self, actor: &Actor) -> Result<usize, Error> {
-        let (person, keep) = (actor.person.id, actor.session);
-        self.store.write(move |db| Ok(sessions::end_of_person(db, person, keep)?)).await
+    pub async fn has_password(&self, person: Id<Person>) -> Result<bool, Error> {
+        self.store.read(move |db| Ok(people::has_password(db, person)?)).await
+    }
+
+    /// The browser sessions of a person: one's own, or for an administrator anyone's.
+    pub async fn sessions_of(&self, actor: &Actor, person: Id<Person>) -> Result<Vec<Session>, Error> {
+        must_be_own_or_managed(actor, person)?;
+        let (now, idle_since) = (self.now(), self.idle_since());
+        self.store.read(move |db| Ok(sessions::of_person(db, person, now, idle_since)?)).await
+    }
+
+    /// Ends one session of a person, or all but the one that asks.
+    pub async fn end_sessions(&self, actor: &Actor, person: Id<Person>, only: Option<Id<Session>>) -> Result<usize, Error> {
+        must_be_own_or_managed(actor, person)?;
+        let (now, actor) = (self.now(), actor.clone());
+        self.store
+            .write(move |db| {
+                let who = people::find(db, person)?.ok_or(Error::NotFound)?;
+                let ended = match only {
+                    Some(session) => sessions::end(db, person, session)?,
+                    None => sessions::end_of_person(db, person, actor.session)?,
+                };
+                record(db, &event(&actor, now, Action::SessionsEnded, who.username, format!("{ended} ended")))?;
+                Ok(ended)
+            })
+            .await
     }
 
     /// A one-time link for the first administrator, unless somebody has an account already. The token, not the address.
@@ -380,6 +415,10 @@ impl Service {
         let taken = self.store.write(move |db| Ok::<_, Error>(people::take_setup_link(db, &hash, now)?)).await?;
         if taken { Ok(()) } else { Err(Error::NotFound) }
     }
+}
+
+fn must_be_own_or_managed(actor: &Actor, person: Id<Person>) -> Result<(), Error> {
+    if actor.person.id == person || access::may_manage_people(actor.role) { Ok(()) } else { Err(Error::NotFound) }
 }
 
 fn name_taken(error: crate::store::Error) -> Error {

@@ -92,6 +92,12 @@ pub fn set_password(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(
     Ok(())
 }
 
+pub fn has_password(db: &mut Db<'_>, person: Id<Person>) -> Result<bool, Error> {
+    let hash: Option<Option<String>> =
+        people::table.filter(people::guid.eq(person.to_string())).select(people::password_hash).first(db.0).optional()?;
+    Ok(hash.flatten().is_some())
+}
+
 pub fn set_active(db: &mut Db<'_>, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
     diesel::update(people::table.filter(people::guid.eq(person.to_string()))).set(people::active_at.eq(at.0)).execute(db.0)?;
     Ok(())

@@ -83,10 +83,11 @@ pub fn live(db: &mut Db<'_>, session: Id<Session>, now: Timestamp, idle_since: T
     row.map(super::people::PersonRow::person).transpose()
 }
 
-pub fn of_person(db: &mut Db<'_>, person: Id<Person>, now: Timestamp) -> Result<Vec<Session>, Error> {
+pub fn of_person(db: &mut Db<'_>, person: Id<Person>, now: Timestamp, idle_since: Timestamp) -> Result<Vec<Session>, Error> {
     let rows: Vec<(Option<String>, i64, i64, String)> = sessions::table
         .filter(sessions::person.eq(person.to_string()))
         .filter(sessions::expires_at.gt(now.0))
+        .filter(sessions::seen_at.gt(idle_since.0))
         .order(sessions::seen_at.desc())
         .select((sessions::guid, sessions::created_at, sessions::seen_at, sessions::address))
         .load(db.0)?;
@@ -96,6 +97,12 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>, now: Timestamp) -> Result<
             Some(id(&guid).map(|id| Session { id, person, created_at: Timestamp(created), seen_at: Timestamp(seen), address }))
         })
         .collect()
+}
+
+/// Ends one session of a person.
+pub fn end(db: &mut Db<'_>, person: Id<Person>, session: Id<Session>) -> Result<usize, Error> {
+    let row = sessions::table.filter(sessions::person.eq(person.to_string())).filter(sessions::guid.eq(session.to_string()));
+    Ok(diesel::delete(row).execute(db.0)?)
 }
 
 /// Ends the sessions of a person, except one.

@@ -46,6 +46,10 @@ pub enum WebError {
     /// A status, a title and a sentence of ours.
     Page(StatusCode, String, String),
     TooLarge,
+    /// On to another page of ours first.
+    Redirect(String),
+    /// A page that is drawn already.
+    Drawn(StatusCode, String),
 }
 
 impl From<service::Error> for WebError {
@@ -122,6 +126,8 @@ impl WebError {
                 92,
             ),
             WebError::Page(status, title, line) => told(*status, title, line, if *status == StatusCode::NOT_FOUND { 4 } else { 2 }),
+            WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", 2),
+            WebError::Drawn(status, _) => told(*status, "", "", 2),
             WebError::TooLarge => told(StatusCode::PAYLOAD_TOO_LARGE, "Too much text", "A form here takes at most 64 KiB.", 2),
         }
     }
@@ -132,6 +138,13 @@ impl ResponseError for WebError {
         self.told().0
     }
     fn error_response(&self) -> HttpResponse {
+        match self {
+            WebError::Redirect(path) => return HttpResponse::SeeOther().insert_header((header::LOCATION, path.as_str())).finish(),
+            WebError::Drawn(status, html) => {
+                return HttpResponse::build(*status).content_type("text/html; charset=utf-8").body(html.clone());
+            }
+            _ => {}
+        }
         let (status, told) = self.told();
         let mut response = HttpResponse::new(status);
         response.extensions_mut().insert(told);
@@ -202,7 +215,11 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     } else if bare {
         let (_, told) = WebError::Service(service::Error::NotFound).told();
         response = explain(response, told, id).await;
-    } else if let Some(error) = response.response().error().filter(|error| error.as_error::<super::api::ApiError>().is_none()) {
+    } else if let Some(error) = response
+        .response()
+        .error()
+        .filter(|error| error.as_error::<super::api::ApiError>().is_none() && error.as_error::<WebError>().is_none())
+    {
         // An error of the framework itself: its text stays in the log.
         tracing::debug!(reason = %error, "framework error");
         let status = response.status();

@@ -3,7 +3,7 @@
 use super::visitor::asked_host;
 use super::{
     api, assets,
-    pages::{account, audit, callback, consents, content, enter, integrations, people, sign_in},
+    pages::{account, audit, callback, consents, content, enter, groups, integrations, people, sign_in},
 };
 use crate::{
     domain::wall::{Host, Wall},
@@ -90,10 +90,21 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/people/{guid}", post().to(people::save))
         .route("/people/{guid}/password", post().to(people::set_password))
         .route("/people/{guid}/lock", post().to(people::lock))
+        .route("/people/{guid}/invite", post().to(people::invite))
+        .route("/people/{guid}/sessions/end", post().to(people::end_sessions))
+        .route("/groups", get().to(groups::list))
+        .route("/groups", post().to(groups::create))
+        .route("/groups/{guid}", get().to(groups::detail))
+        .route("/groups/{guid}", post().to(groups::rename))
+        .route("/groups/{guid}/members", post().to(groups::add_member))
+        .route("/groups/{guid}/members/remove", post().to(groups::remove_member))
+        .route("/groups/{guid}/delete", post().to(groups::delete))
         .route("/audit", get().to(audit::list))
         .route("/account", get().to(account::account))
         .route("/account/password", post().to(account::change_password))
         .route("/account/sessions/end", post().to(account::end_sessions))
+        .route("/account/confirm", get().to(account::confirm_page))
+        .route("/account/confirm", post().to(account::confirm))
         .route("/account/theme", post().to(account::theme))
         .route("/account/switch", get().to(sign_in::switch))
         .route("/account/keys", get().to(account::keys))
@@ -120,6 +131,14 @@ pub fn programs(config: &mut ServiceConfig) {
         .route("/v1/users/{guid}/keys", post().to(api::users::create_key))
         .route("/v1/users/{guid}/keys/{id}", get().to(api::users::get_key))
         .route("/v1/users/{guid}/keys/{id}", delete().to(api::users::delete_key))
+        .route("/v1/groups", get().to(api::groups::list))
+        .route("/v1/groups", post().to(api::groups::create))
+        .route("/v1/groups/{guid}", get().to(api::groups::get))
+        .route("/v1/groups/{guid}", patch().to(api::groups::update))
+        .route("/v1/groups/{guid}", delete().to(api::groups::delete))
+        .route("/v1/groups/{guid}/members", get().to(api::groups::members))
+        .route("/v1/groups/{guid}/members", post().to(api::groups::add_member))
+        .route("/v1/groups/{guid}/members/{person}", delete().to(api::groups::remove_member))
         .route("/v1/content", get().to(api::content::list))
         .route("/v1/content", post().to(api::content::create))
         .route("/v1/content/{guid}", get().to(api::content::get))

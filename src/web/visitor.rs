@@ -2,6 +2,7 @@
 
 use super::{
     assets::assets,
+    confirmation::CONFIRMED_AT,
     forms::Typed,
     problems::{WebError, correlation},
     sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID},
@@ -173,7 +174,13 @@ impl Visitor {
         put(SESSION_ID, Id::<BrowserSession>::random().to_string())?;
         put(PERSON, person.id.to_string())?;
         put(CSRF, random::token())?;
-        put(ADDRESS, self.origin.address.clone())
+        put(ADDRESS, self.origin.address.clone())?;
+        self.note_confirmed()
+    }
+
+    /// Writes down that this session's person has just proved who they are.
+    pub fn note_confirmed(&self) -> Result<(), WebError> {
+        self.session.insert(CONFIRMED_AT, self.service.now().0.to_string()).map_err(|_| Error::Internal.into())
     }
 }
 

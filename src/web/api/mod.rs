@@ -2,6 +2,7 @@
 
 pub mod content;
 pub mod exchange;
+pub mod groups;
 pub mod integrations;
 pub mod server;
 pub mod users;
@@ -251,6 +252,22 @@ pub fn is_true(text: Option<&str>) -> bool {
 /// One parameter of the query.
 pub fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
     url::form_urlencoded::parse(request.query_string().as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+/// One page of a list: `page_number` from 1, `page_size` up to 500.
+pub fn page_of<T>(request: &HttpRequest, all: &[T], default_size: usize, show: impl Fn(&T) -> Value) -> Answer {
+    let number = |name: &str, default: usize, most: usize| -> Result<usize, ApiError> {
+        match parameter(request, name) {
+            None => Ok(default),
+            Some(text) => match text.parse() {
+                Ok(value) if (1..=most).contains(&value) => Ok(value),
+                _ => Err(ApiError::bad(2, format!("{name}: must be a whole number from 1 to {most}."))),
+            },
+        }
+    };
+    let (page, size) = (number("page_number", 1, 1_000_000)?, number("page_size", default_size, 500)?);
+    let results: Vec<Value> = all.iter().skip((page - 1) * size).take(size).map(show).collect();
+    Ok(ok(&json!({"results": results, "current_page": page, "total": all.len()})))
 }
 
 /// Answers every unknown path under `/__api__`, signed in or not.

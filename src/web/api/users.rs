@@ -1,6 +1,6 @@
 //! People and their API keys.
 
-use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, parameter};
+use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, page_of, parameter};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -46,18 +46,7 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     if let Some(states) = parameter(&request, "account_status") {
         people.retain(|person| states.split('|').any(|state| state == if person.locked { "locked" } else { "licensed" }));
     }
-    let number = |name: &str, default: usize, most: usize| -> Result<usize, ApiError> {
-        match parameter(&request, name) {
-            None => Ok(default),
-            Some(text) => match text.parse() {
-                Ok(value) if (1..=most).contains(&value) => Ok(value),
-                _ => Err(ApiError::bad(2, format!("{name}: must be a whole number from 1 to {most}."))),
-            },
-        }
-    };
-    let (page, size) = (number("page_number", 1, 1_000_000)?, number("page_size", 20, 500)?);
-    let results: Vec<Value> = people.iter().skip((page - 1) * size).take(size).map(user).collect();
-    Ok(ok(&json!({"results": results, "current_page": page, "total": people.len()})))
+    page_of(&request, &people, 20, user)
 }
 
 fn person_input(body: &Body) -> Result<PersonInput, ApiError> {
@@ -79,7 +68,15 @@ fn refused(error: Error) -> ApiError {
 }
 
 pub async fn create(api: ApiUser, body: Body) -> Answer {
-    let person = api.service.create_person(&api.actor, person_input(&body)?).await.map_err(refused)?;
+    let input = person_input(&body)?;
+    // Without a password a person comes in by a one-time link or the organisation's sign-in: only if the caller means it.
+    if input.password.is_none()
+        && body.0.get("user_must_set_password") != Some(&Value::Bool(true))
+        && api.service.settings.sign_in.is_none()
+    {
+        return Err(ApiError::bad(2, "password: must be there, or user_must_set_password be true."));
+    }
+    let person = api.service.create_person(&api.actor, input).await.map_err(refused)?;
     Ok(ok(&user(&person)))
 }
 

@@ -1,10 +1,15 @@
 //! `/account`, `/account/keys`, `/account/shown/{name}`.
 
-use super::{form_status, page, page_with, problems_of};
+use super::{form_status, id, page, page_with, problems_of};
 use crate::{
-    domain::person::Role,
+    domain::{
+        Id,
+        person::{Person, Role},
+        return_path::ReturnPath,
+    },
     providers::Problem,
     web::{
+        confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
         shown_once::{Shown, ShownOnce},
@@ -20,12 +25,31 @@ use actix_web::{
 };
 use askama::Template;
 use secrecy::ExposeSecret as _;
+use serde::Deserialize;
 
-struct SessionRow {
-    address: String,
-    current: bool,
-    since: Moment,
-    seen: Moment,
+/// One browser in which somebody is signed in.
+pub struct SessionRow {
+    pub guid: String,
+    pub address: String,
+    pub current: bool,
+    pub since: Moment,
+    pub seen: Moment,
+}
+
+/// The browsers in which a person is signed in, as pages list them.
+pub async fn session_rows(me: &Me, person: Id<Person>) -> Result<Vec<SessionRow>, WebError> {
+    let now = me.service().now();
+    let sessions = me.service().sessions_of(&me.actor, person).await?;
+    Ok(sessions
+        .into_iter()
+        .map(|session| SessionRow {
+            guid: session.id.to_string(),
+            current: me.actor.session == Some(session.id),
+            address: if session.address.is_empty() { "an unknown address".into() } else { session.address },
+            since: Moment::new(session.created_at, now),
+            seen: Moment::new(session.seen_at, now),
+        })
+        .collect())
 }
 
 #[derive(Template)]
@@ -35,31 +59,24 @@ struct AccountPage {
     errors: Vec<Problem>,
     who: String,
     fields: Vec<Field>,
+    has_password: bool,
     sessions: Vec<SessionRow>,
 }
 
 async fn draw(me: &Me, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
-    let now = me.service().now();
     let mut fields = vec![
         Field::new(Kind::Secret, "old_password", "Current password").autocomplete("current-password"),
         Field::new(Kind::Secret, "new_password", "New password").hint("At least 8 characters.").autocomplete("new-password"),
     ];
     refill(&mut fields, None, &errors);
-    let sessions = me.service().own_sessions(&me.actor).await?;
+    let sessions = session_rows(me, me.actor.person.id).await?;
     let person = &me.actor.person;
     let view = AccountPage {
         chrome: me.visitor.chrome("", "Account"),
         who: format!("{}, {}", person.display_name(), person.role.label().to_lowercase()),
         fields,
-        sessions: sessions
-            .into_iter()
-            .map(|session| SessionRow {
-                current: me.actor.session == Some(session.id),
-                address: if session.address.is_empty() { "an unknown address".into() } else { session.address },
-                since: Moment::new(session.created_at, now),
-                seen: Moment::new(session.seen_at, now),
-            })
-            .collect(),
+        has_password: me.service().has_password(person.id).await?,
+        sessions,
         errors,
     };
     page_with(form_status(&view.errors), &view)
@@ -76,9 +93,37 @@ pub async fn change_password(me: Me, Posted(typed): Posted) -> Result<HttpRespon
     }
 }
 
-pub async fn end_sessions(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
-    me.service().end_other_sessions(&me.actor).await?;
-    Ok(me.done("/account", "Signed out everywhere else."))
+pub async fn end_sessions(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let only = typed.filled("session").map(id).transpose()?;
+    me.service().end_sessions(&me.actor, me.actor.person.id, only).await?;
+    Ok(me.done("/account", if only.is_some() { "Signed out that browser." } else { "Signed out everywhere else." }))
+}
+
+#[derive(Deserialize)]
+pub struct Next {
+    next: Option<String>,
+}
+
+fn after(next: &str) -> ReturnPath {
+    ReturnPath::parse(next).unwrap_or_else(ReturnPath::consents)
+}
+
+/// Asks for the password before a page with a form that needs it.
+pub async fn confirm_page(me: Me, query: web::Query<Next>) -> Result<HttpResponse, WebError> {
+    let next = after(query.next.as_deref().unwrap_or(""));
+    let typed = Typed(vec![("next".into(), next.as_str().to_owned())]);
+    page(&me.confirm_page("/account/confirm", next.as_str(), Some(&typed), Vec::new()).await?)
+}
+
+pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let next = after(typed.text("next"));
+    match me.confirm(&typed).await? {
+        None => Ok(see_other(next.as_str())),
+        Some(problem) => {
+            let view = me.confirm_page("/account/confirm", next.as_str(), Some(&typed), vec![problem]).await?;
+            page_with(form_status(&view.errors), &view)
+        }
+    }
 }
 
 /// Remembers the colours in a cookie: a preference, no authority.
@@ -137,7 +182,7 @@ pub async fn keys(me: Me) -> Result<HttpResponse, WebError> {
     draw_keys(&me, None, Vec::new()).await
 }
 
-pub async fn create_key(me: Me, shown: web::Data<ShownOnce>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn create_key(me: Me, shown: web::Data<ShownOnce>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     let role = Role::parse(typed.text("user_role"));
     match me.service().create_key(&me.actor, typed.text("name"), role, None).await {
         Ok((key, secret)) => Ok(see_other(&shown.keep(Shown {

@@ -11,6 +11,7 @@ use crate::{
     providers::{self, Problem},
     service::contents::{ContentInput, Seen},
     web::{
+        confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
         shown_once::{Shown, ShownOnce},
@@ -18,7 +19,7 @@ use crate::{
         visitor::{Me, Posted, see_other},
     },
 };
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use askama::Template;
 
 struct Row {
@@ -325,9 +326,18 @@ pub async fn settings_page(me: Me, path: web::Path<String>) -> Result<HttpRespon
     draw_settings(&me, seen, None, Vec::new()).await
 }
 
-pub async fn save_settings(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn save_settings(
+    me: Me,
+    request: HttpRequest,
+    path: web::Path<String>,
+    Posted(mut typed): Posted,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let seen = me.service().editable_content(&me.actor, guid).await?;
+    if typed.text("upstream_url") != seen.content.upstream.as_deref().unwrap_or("") {
+        // Viewers' tokens go to whatever answers there.
+        Confirmed(typed) = Confirmed::check(&me, &request, typed).await?;
+    }
     let input = match input(&typed) {
         Ok(input) => input,
         Err(problems) => {
@@ -398,7 +408,7 @@ pub async fn unpermit(me: Me, path: web::Path<(String, i64)>, _: Posted) -> Resu
     Ok(me.done(&addresses::content_settings(guid), "Removed from the list."))
 }
 
-pub async fn make_key(me: Me, path: web::Path<String>, shown: web::Data<ShownOnce>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn make_key(me: Me, path: web::Path<String>, shown: web::Data<ShownOnce>, _: Confirmed) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let (content, secret) = me.service().create_content_key(&me.actor, guid).await?;
     let address = shown.keep(Shown {

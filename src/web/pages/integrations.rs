@@ -12,13 +12,14 @@ use crate::{
         integrations::{Impact, IntegrationInput, Updated},
     },
     web::{
+        confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
         view::{Chrome, Link, Moment, Status, count},
-        visitor::{Me, Posted},
+        visitor::Me,
     },
 };
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 use serde_json::Value;
@@ -183,8 +184,9 @@ pub struct Chosen {
 }
 
 /// `/integrations/new`: first the choice of a template, then its form.
-pub async fn new_page(me: Me, query: web::Query<Chosen>) -> Result<HttpResponse, WebError> {
+pub async fn new_page(me: Me, request: HttpRequest, query: web::Query<Chosen>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
+    me.confirm_first(&request)?;
     match query.template.as_deref().and_then(providers::template) {
         Some(template) => draw_form(&me, Subject::New(template, Id::random()), None, Vec::new(), None),
         None => page(&ChoosePage {
@@ -427,7 +429,7 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
     (input, problems)
 }
 
-pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let template = providers::template(typed.text("template")).ok_or(Error::NotFound)?;
     let (input, own) = input(template, &typed, false);
@@ -448,14 +450,15 @@ pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebEr
     }
 }
 
-pub async fn edit_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn edit_page(me: Me, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
+    me.confirm_first(&request)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal)?;
     draw_form(&me, Subject::Edit(template, &integration), None, Vec::new(), None)
 }
 
-pub async fn edit(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn edit(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let guid = id(&path)?;
     let integration = me.service().integration(&me.actor, guid).await?;
@@ -591,7 +594,7 @@ pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
     draw_delete(&me, &integration, &impact, Vec::new())
 }
 
-pub async fn delete(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn delete(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
     let impact = me.service().integration_impact(&me.actor, integration.id).await?;

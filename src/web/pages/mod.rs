@@ -6,6 +6,7 @@ pub mod callback;
 pub mod consents;
 pub mod content;
 pub mod enter;
+pub mod groups;
 pub mod integrations;
 pub mod people;
 pub mod sign_in;
@@ -33,7 +34,7 @@ pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpRes
 }
 
 /// 200 for a fresh form, 422 for one that comes back.
-fn form_status(problems: &[Problem]) -> StatusCode {
+pub fn form_status(problems: &[Problem]) -> StatusCode {
     if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY }
 }
 
@@ -76,6 +77,21 @@ pub struct ConfirmPage {
     pub fields: Vec<Field>,
     pub submit: String,
     pub cancel: String,
+}
+
+/// "Confirm that it is you": whatever was being done goes on from here.
+#[derive(Template)]
+#[template(path = "pages/confirm_identity.html")]
+pub struct ConfirmIdentityPage {
+    pub chrome: Chrome,
+    pub errors: Vec<Problem>,
+    pub who: String,
+    pub has_password: bool,
+    /// The name of the organisation's sign-in, if there is one.
+    pub organisation: Option<String>,
+    pub again: String,
+    pub action: String,
+    pub fields: Vec<Field>,
 }
 
 /// A heading with sentences and a list.

@@ -1,6 +1,10 @@
 //! `/people` and below.
 
-use super::{FormPage, form_status, id, page, page_with, problems_of};
+use super::{
+    FormPage,
+    account::{SessionRow, session_rows},
+    form_status, id, page, page_with, problems_of,
+};
 use crate::{
     domain::{
         access, addresses,
@@ -9,14 +13,17 @@ use crate::{
     providers::Problem,
     service::{Error, people::PersonInput},
     web::{
+        confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
-        view::{Chrome, Moment, Status},
-        visitor::{Me, Posted},
+        shown_once::{Shown, ShownOnce},
+        view::{Chrome, Link, Moment, Status},
+        visitor::{Me, see_other},
     },
 };
 use actix_web::{HttpResponse, web};
 use askama::Template;
+use secrecy::ExposeSecret as _;
 
 struct Row {
     href: String,
@@ -100,7 +107,7 @@ fn problems(error: Error) -> Result<Vec<Problem>, WebError> {
 
 fn draw_new(me: &Me, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
     let mut fields = fields();
-    fields.push(password_field());
+    fields.push(password_field().hint("At least 8 characters. Leave it empty to get a one-time link by which the person chooses one."));
     refill(&mut fields, typed, &errors);
     page_with(
         form_status(&errors),
@@ -121,16 +128,34 @@ pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
     draw_new(&me, None, Vec::new())
 }
 
-pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn create(me: Me, shown: web::Data<ShownOnce>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
+    let password = Some(typed.password("password")).filter(|password| !password.expose_secret().is_empty());
+    let invited = password.is_none();
     let created = match input(&typed) {
-        Ok(input) => me.service().create_person(&me.actor, PersonInput { password: Some(typed.password("password")), ..input }).await,
+        Ok(input) => me.service().create_person(&me.actor, PersonInput { password, ..input }).await,
         Err(error) => Err(error),
     };
     match created {
+        Ok(person) if invited => show_link(&me, &shown, &person).await,
         Ok(person) => Ok(me.done("/people", format!("Added {}.", person.display_name()))),
         Err(error) => draw_new(&me, Some(&typed), problems(error)?),
     }
+}
+
+/// Makes a one-time link and shows it once.
+async fn show_link(me: &Me, shown: &ShownOnce, person: &Person) -> Result<HttpResponse, WebError> {
+    let (person, token) = me.service().invite(&me.actor, person.id).await?;
+    let address = me.service().addresses.absolute(&format!("/setup/{}", token.expose_secret()));
+    Ok(see_other(&shown.keep(Shown {
+        person: me.actor.person.id,
+        title: format!("One-time link for {}", person.display_name()),
+        intro: "Send it to the person by a way that only they read. It works once, for three days: they choose a password and are signed in.".into(),
+        label: "Link".into(),
+        secret: address.into(),
+        environment: String::new(),
+        done: addresses::person(person.id),
+    })))
 }
 
 #[derive(Template)]
@@ -141,11 +166,13 @@ struct PersonPage {
     base: String,
     fields: Vec<Field>,
     password_fields: Vec<Field>,
+    sessions: Vec<SessionRow>,
+    groups: Vec<Link>,
     own: bool,
     locked: bool,
 }
 
-fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
     let mut fields = fields();
     let stored = Typed(vec![
         ("username".into(), person.username.clone()),
@@ -164,6 +191,17 @@ fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Problem>) -
             base: addresses::person(person.id),
             fields,
             password_fields,
+            sessions: session_rows(me, person.id).await?,
+            groups: me
+                .service()
+                .groups_of(&me.actor, person.id)
+                .await?
+                .into_iter()
+                .map(|(group, by_claim)| {
+                    let label = if by_claim { format!("{} (set by the sign-in)", group.name) } else { group.name };
+                    Link::new(addresses::group(group.id), label)
+                })
+                .collect(),
             own: person.id == me.actor.person.id,
             locked: person.locked,
             errors,
@@ -174,10 +212,10 @@ fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Problem>) -
 pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
-    draw(&me, &person, None, Vec::new())
+    draw(&me, &person, None, Vec::new()).await
 }
 
-pub async fn save(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn save(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let saved = match input(&typed) {
@@ -185,25 +223,46 @@ pub async fn save(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Res
         Err(error) => Err(error),
     };
     match saved {
-        Ok(person) => Ok(me.done(&addresses::person(person.id), format!("Saved {}.", person.display_name()))),
-        Err(error) => draw(&me, &person, Some(&typed), problems(error)?),
+        Ok(after) => {
+            if after.id == me.actor.person.id && after.role != person.role {
+                // A changed role gives this browser a new session key, too.
+                me.visitor.session.renew();
+            }
+            Ok(me.done(&addresses::person(after.id), format!("Saved {}.", after.display_name())))
+        }
+        Err(error) => draw(&me, &person, Some(&typed), problems(error)?).await,
     }
 }
 
-pub async fn set_password(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn set_password(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     match me.service().reset_password(&me.actor, person.id, typed.password("password")).await {
         Ok(()) => Ok(me.done(&addresses::person(person.id), format!("Set a new password for {}.", person.display_name()))),
-        Err(error) => draw(&me, &person, None, problems(error)?),
+        Err(error) => draw(&me, &person, None, problems(error)?).await,
     }
 }
 
-pub async fn lock(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn lock(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let locked = typed.text("locked") == "yes";
     me.service().set_locked(&me.actor, person.id, locked).await?;
     let message = if locked { "Locked" } else { "Unlocked" };
     Ok(me.done(&addresses::person(person.id), format!("{message} {}.", person.display_name())))
+}
+
+pub async fn invite(me: Me, path: web::Path<String>, shown: web::Data<ShownOnce>, _: Confirmed) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let person = me.service().person(&me.actor, id(&path)?).await?;
+    show_link(&me, &shown, &person).await
+}
+
+pub async fn end_sessions(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let only = typed.filled("session").map(id).transpose()?;
+    me.service().end_sessions(&me.actor, person.id, only).await?;
+    let what = if only.is_some() { "from that browser" } else { "everywhere" };
+    Ok(me.done(&addresses::person(person.id), format!("Signed {} out {what}.", person.display_name())))
 }

@@ -1,0 +1,56 @@
+//! Groups and their members.
+
+use super::{Answer, ApiError, ApiUser, Body, guid, ok, page_of, parameter, users::user};
+use crate::domain::group::Group;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Value, json};
+
+fn group(group: &Group) -> Value {
+    json!({"guid": group.id, "name": group.name, "owner_guid": group.owner})
+}
+
+pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+    let mut groups = api.service.groups(&api.actor).await?;
+    if let Some(prefix) = parameter(&request, "prefix").map(|text| text.to_lowercase()) {
+        groups.retain(|group| group.name.to_lowercase().starts_with(&prefix));
+    }
+    page_of(&request, &groups, 20, group)
+}
+
+fn name(body: &Body) -> Result<String, ApiError> {
+    body.text("name", 2)?.ok_or_else(|| ApiError::bad(2, "name: must be there, as a text."))
+}
+
+pub async fn create(api: ApiUser, body: Body) -> Answer {
+    Ok(ok(&group(&api.service.create_group(&api.actor, &name(&body)?).await?)))
+}
+
+pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
+    let (found, _) = api.service.group(&api.actor, guid(&path, 3)?).await?;
+    Ok(ok(&group(&found)))
+}
+
+pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+    Ok(ok(&group(&api.service.rename_group(&api.actor, guid(&path, 3)?, &name(&body)?).await?)))
+}
+
+pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
+    api.service.delete_group(&api.actor, guid(&path, 3)?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+pub async fn members(api: ApiUser, path: web::Path<String>, request: HttpRequest) -> Answer {
+    let (_, members) = api.service.group(&api.actor, guid(&path, 3)?).await?;
+    page_of(&request, &members, 10, user)
+}
+
+pub async fn add_member(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+    let person = guid(&body.text("user_guid", 3)?.unwrap_or_default(), 3)?;
+    api.service.add_member(&api.actor, guid(&path, 3)?, person).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+pub async fn remove_member(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+    api.service.remove_member(&api.actor, guid(&path.0, 3)?, guid(&path.1, 3)?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}

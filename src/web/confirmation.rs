@@ -1,0 +1,137 @@
+//! Confirming that it is still the same person, before secrets, keys, roles and addresses change (ASVS 7.5.3): the password,
+//! or a new sign-in at the organisation, in the last quarter of an hour. A sign-in counts.
+
+use super::{
+    forms::{Field, Kind, Typed, refill},
+    pages::{ConfirmIdentityPage, form_status},
+    problems::WebError,
+    visitor::{Me, Posted},
+};
+use crate::{
+    domain::{Timestamp, addresses, return_path::ReturnPath},
+    providers::Problem,
+    service::Error,
+};
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
+use askama::Template as _;
+use futures_util::future::LocalBoxFuture;
+use std::time::Duration;
+
+/// The name of the moment in a session.
+pub const CONFIRMED_AT: &str = "confirmed_at";
+const FOR_ACTS: Duration = Duration::from_secs(15 * 60);
+/// A form that opens is still to be filled in.
+const FOR_FORMS: Duration = Duration::from_secs(10 * 60);
+/// Typed values that no page ever repeats, with what to call them when they are asked for again.
+const SECRETS: [(&str, &str); 4] = [
+    ("client_secret", "Client secret, once more"),
+    ("password", "Password for the person, once more"),
+    ("old_password", "Current password, once more"),
+    ("new_password", "New password, once more"),
+];
+
+impl Me {
+    fn confirmed_within(&self, window: Duration) -> bool {
+        let at = self.visitor.session.get::<String>(CONFIRMED_AT).ok().flatten().and_then(|text| text.parse().ok());
+        let now = self.service().now();
+        at.map(Timestamp).is_some_and(|at| now >= at && now.since(at) < window)
+    }
+
+    /// For pages with a form that will need it: sends those whose confirmation is old to confirm first, and back.
+    pub fn confirm_first(&self, request: &HttpRequest) -> Result<(), WebError> {
+        if self.confirmed_within(FOR_FORMS) {
+            return Ok(());
+        }
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        Err(WebError::Redirect(format!("/account/confirm?next={}", addresses::query(path))))
+    }
+
+    /// Checks the password that somebody confirms with.
+    pub async fn confirm(&self, typed: &Typed) -> Result<Option<Problem>, WebError> {
+        let wrong = |message: &str| Ok(Some(Problem::new("confirm_password", message)));
+        let Some(given) = typed.get("confirm_password").filter(|given| !given.is_empty()) else {
+            return wrong("Enter your password.");
+        };
+        if !self.service().confirm_password(&self.actor, given.into()).await? {
+            return wrong("This is not your password. Check it and try again.");
+        }
+        self.visitor.note_confirmed()?;
+        Ok(None)
+    }
+
+    /// The page that asks, for whoever has a password; others sign in again at their organisation.
+    pub async fn confirm_page(
+        &self,
+        action: &str,
+        next: &str,
+        typed: Option<&Typed>,
+        errors: Vec<Problem>,
+    ) -> Result<ConfirmIdentityPage, WebError> {
+        let has_password = self.service().has_password(self.actor.person.id).await?;
+        let mut fields = Vec::new();
+        for (name, value) in typed.map_or(&[][..], |typed| &typed.0) {
+            match SECRETS.iter().find(|(secret, _)| secret == name) {
+                Some((_, label)) if !value.is_empty() => fields.push(Field::new(Kind::Secret, name, label)),
+                Some(_) => {}
+                None if name == "csrf" || name == "confirm_password" => {}
+                None => fields.push(Field::new(Kind::Hidden, name, "").value(value)),
+            }
+        }
+        let mut own = vec![Field::new(Kind::Secret, "confirm_password", "Your password").autocomplete("current-password")];
+        refill(&mut own, None, &errors);
+        if has_password {
+            fields.extend(own);
+        }
+        Ok(ConfirmIdentityPage {
+            chrome: self.visitor.chrome("", "Confirm that it is you"),
+            errors,
+            who: self.actor.person.display_name(),
+            has_password,
+            organisation: self.service().settings.sign_in.as_ref().map(|sign_in| sign_in.name.clone()),
+            again: format!("/login/organisation?again=yes&next={}", addresses::query(next)),
+            action: action.to_owned(),
+            fields,
+        })
+    }
+}
+
+/// A posted form, like [`Posted`], from somebody who proved lately who they are. Others get a page that asks, carries what
+/// they typed, and goes on from there.
+pub struct Confirmed(pub Typed);
+
+impl Confirmed {
+    async fn of(request: HttpRequest, mut payload: Payload) -> Result<Self, WebError> {
+        let me = Me::from_request(&request, &mut Payload::None).await?;
+        let Posted(typed) = Posted::from_request(&request, &mut payload).await?;
+        Self::check(&me, &request, typed).await
+    }
+
+    /// For forms of which only some changes need it.
+    pub async fn check(me: &Me, request: &HttpRequest, typed: Typed) -> Result<Self, WebError> {
+        if me.confirmed_within(FOR_ACTS) {
+            return Ok(Self(typed));
+        }
+        let mut errors = Vec::new();
+        if typed.get("confirm_password").is_some() {
+            match me.confirm(&typed).await? {
+                None => return Ok(Self(typed)),
+                Some(problem) => errors.push(problem),
+            }
+        }
+        let from = request.headers().get(header::REFERER).and_then(|value| url::Url::parse(value.to_str().ok()?).ok());
+        let next =
+            from.and_then(|url| ReturnPath::parse(url.path())).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned());
+        let status = form_status(&errors);
+        let page = me.confirm_page(request.path(), &next, Some(&typed), errors).await?;
+        let html = page.render().map_err(|_| Error::Internal)?;
+        Err(WebError::Drawn(if status.is_success() { actix_web::http::StatusCode::FORBIDDEN } else { status }, html))
+    }
+}
+
+impl FromRequest for Confirmed {
+    type Error = WebError;
+    type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        Box::pin(Self::of(request.clone(), payload.take()))
+    }
+}
