@@ -1,6 +1,6 @@
 //! `valetkey demo`
 
-use crate::{config::LogFormat, demo};
+use crate::{config::LogFormat, demo, domain::person::Role};
 use std::{net::SocketAddr, path::PathBuf};
 
 #[derive(clap::Args)]
@@ -17,6 +17,9 @@ pub struct Demo {
     /// Where content runs, as the setting content_url; {port} stands for the portal's port. Default: the other loopback name.
     #[arg(long)]
     content_url: Option<String>,
+    /// Also offers to sign in with the demo's identity provider, as an organisation would (OpenID Connect).
+    #[arg(long)]
+    organisation: bool,
 }
 
 pub async fn run(arguments: Demo) -> Result<(), String> {
@@ -24,8 +27,15 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
     crate::telemetry::start(&filter, LogFormat::Text);
     let temporary = arguments.data_dir.is_none();
     let data_dir = arguments.data_dir.unwrap_or_else(|| std::env::temp_dir().join(format!("valetkey-demo-{}", uuid::Uuid::new_v4())));
-    let running =
-        demo::start(demo::Options { listen: arguments.listen, data_dir: data_dir.clone(), content_url: arguments.content_url }).await;
+    let organisation =
+        arguments.organisation.then(|| demo::Organisation { default_role: Some(Role::Viewer), ..demo::Organisation::default() });
+    let running = demo::start(demo::Options {
+        listen: arguments.listen,
+        data_dir: data_dir.clone(),
+        content_url: arguments.content_url,
+        organisation,
+    })
+    .await;
     let result = match running {
         Ok(running) => {
             if arguments.json {

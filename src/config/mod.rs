@@ -39,7 +39,8 @@ pub struct Settings {
 /// An OpenID provider that says who people are, and what its claims mean here.
 #[derive(Clone, Debug)]
 pub struct SignIn {
-    pub issuer: Url,
+    /// As the provider writes it: compared letter by letter.
+    pub issuer: String,
     pub client_id: String,
     /// None for a public client.
     pub client_secret: Option<SecretString>,
@@ -162,7 +163,7 @@ impl File {
     fn sign_in(&self) -> Result<Option<SignIn>, Problem> {
         let Some(issuer) = &self.sign_in_issuer else { return Ok(None) };
         let url = Url::parse(issuer).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
-        let issuer = url.ok_or_else(|| Problem(format!("sign_in_issuer must be the issuer's address, not {issuer:?}")))?;
+        let url = url.ok_or_else(|| Problem(format!("sign_in_issuer must be the issuer's address, not {issuer:?}")))?;
         let client_id = self.sign_in_client_id.clone().ok_or_else(|| Problem("sign_in_client_id is missing".into()))?;
         let client_secret = match (&self.sign_in_client_secret, &self.sign_in_client_secret_file) {
             (Some(secret), _) => Some(secret.clone()),
@@ -191,7 +192,7 @@ impl File {
         Ok(Some(SignIn {
             client_id,
             client_secret,
-            name: self.sign_in_name.clone().unwrap_or_else(|| issuer.host_str().unwrap_or("your organisation").to_owned()),
+            name: self.sign_in_name.clone().unwrap_or_else(|| url.host_str().unwrap_or("your organisation").to_owned()),
             scopes: self.sign_in_scopes.as_deref().unwrap_or("openid profile email").split_whitespace().map(str::to_owned).collect(),
             role_claim: self.sign_in_role_claim.clone().unwrap_or_else(|| "roles".into()),
             roles,
@@ -201,7 +202,7 @@ impl File {
             },
             group_claim: self.sign_in_group_claim.clone().unwrap_or_else(|| "groups".into()),
             groups: pairs("sign_in_groups", &self.sign_in_groups)?,
-            issuer,
+            issuer: issuer.clone(),
         }))
     }
 

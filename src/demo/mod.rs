@@ -1,13 +1,14 @@
 //! Everything to play the three people through on one machine: an Entra-shaped identity provider, a Databricks-shaped
 //! workspace and a sample app beside the portal, in one process. The portal in it is the real one.
 
+pub mod openid;
 pub mod provider;
 pub mod sample;
 pub mod workspace;
 
 use crate::{
     app::{self, App, SystemClock},
-    config::{LogFormat, Settings},
+    config::{LogFormat, Settings, SignIn},
     domain::{
         audit::Origin,
         content::AccessType,
@@ -48,6 +49,20 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// As the setting `content_url`, with `{port}` for the portal's port.
     pub content_url: Option<String>,
+    /// Whether people can also sign in at the demo's identity provider.
+    pub organisation: Option<Organisation>,
+}
+
+/// The demo's identity provider as the organisation's sign-in.
+#[derive(Clone, Debug, Default)]
+pub struct Organisation {
+    /// Another issuer than the demo's own, with its client id.
+    pub issuer: Option<(String, String)>,
+    /// Values of the role claim with their roles, and of the group claim with their groups.
+    pub roles: Vec<(String, Role)>,
+    pub groups: Vec<(String, String)>,
+    pub default_role: Option<Role>,
+    pub no_passwords: bool,
 }
 
 struct Account {
@@ -106,8 +121,23 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         data_dir: options.data_dir,
         private_hosts: vec![host(&provider_url), host(&workspace_url), host(&sample_url), "127.0.0.1".into(), "localhost".into()],
         trusted_proxies: Vec::new(),
-        sign_in: None,
-        local_sign_in: true,
+        local_sign_in: !options.organisation.as_ref().is_some_and(|organisation| organisation.no_passwords),
+        sign_in: options.organisation.map(|organisation| {
+            let own = (format!("{provider_url}/{TENANT}/v2.0"), CLIENT_ID.to_owned());
+            let (issuer, client_id) = organisation.issuer.unwrap_or(own);
+            SignIn {
+                issuer,
+                client_id,
+                client_secret: Some(client_secret.clone().into()),
+                name: "Example Organisation".into(),
+                scopes: ["openid", "profile", "email", "offline_access"].map(str::to_owned).to_vec(),
+                role_claim: "roles".into(),
+                roles: organisation.roles,
+                default_role: organisation.default_role,
+                group_claim: "groups".into(),
+                groups: organisation.groups,
+            }
+        }),
         session_idle: Duration::from_secs(8 * 3600),
         session_lifetime: Duration::from_secs(7 * 86_400),
         session_token_lifetime: Duration::from_secs(3600),

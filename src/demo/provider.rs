@@ -3,6 +3,7 @@
 //!
 //! For the demo and the tests only: it keeps everything in memory, and [`Faults`] makes it misbehave.
 
+use super::openid::{self, About, Wrong};
 use crate::{
     domain::time::Clock,
     providers::azure::DATABRICKS_RESOURCE,
@@ -16,7 +17,10 @@ use actix_web::{
     web,
 };
 use askama::Template;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use ring::{
     rand::SystemRandom,
@@ -48,6 +52,8 @@ pub struct Faults {
     pub single_use: bool,
     /// Sends this body with status 200 instead of tokens.
     pub body: Option<String>,
+    /// What is wrong with ID tokens.
+    pub id_token: Wrong,
 }
 
 impl Default for Faults {
@@ -60,6 +66,7 @@ impl Default for Faults {
             no_refresh_token: false,
             single_use: false,
             body: None,
+            id_token: Wrong::Nothing,
         }
     }
 }
@@ -77,6 +84,8 @@ struct PersonHere {
     name: String,
     password: String,
     oid: String,
+    roles: Vec<String>,
+    groups: Vec<String>,
 }
 
 /// An authorization request on its way through our pages.
@@ -85,6 +94,7 @@ struct Asked {
     redirect_uri: String,
     state: String,
     scope: String,
+    nonce: String,
     challenge: Option<String>,
     hint: String,
     person: Option<String>,
@@ -112,12 +122,27 @@ struct State {
 }
 
 pub struct Provider {
+    pub(super) own: String,
     portal: String,
     client_secret: String,
-    signing: EncodingKey,
-    checking: DecodingKey,
+    keys: Mutex<Keys>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+}
+
+/// What signs, and every public key that was ever published, by name: the last one is the current one.
+struct Keys {
+    signing: EncodingKey,
+    published: Vec<(String, Vec<u8>)>,
+}
+
+impl Keys {
+    fn new() -> Result<(EncodingKey, (String, Vec<u8>)), String> {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key")?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).map_err(|_| "no key")?;
+        Ok((EncodingKey::from_ec_der(pkcs8.as_ref()), (random::label(), pair.public_key().as_ref().to_vec())))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,15 +173,13 @@ struct Page {
 }
 
 impl Provider {
-    pub fn new(_own: &str, portal: &str, client_secret: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        let random = SystemRandom::new();
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key")?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).map_err(|_| "no key")?;
+    pub fn new(own: &str, portal: &str, client_secret: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let (signing, public) = Keys::new()?;
         Ok(Self {
+            own: own.to_owned(),
             portal: portal.to_owned(),
             client_secret: client_secret.to_owned(),
-            signing: EncodingKey::from_ec_der(pkcs8.as_ref()),
-            checking: DecodingKey::from_ec_der(pair.public_key().as_ref()),
+            keys: Mutex::new(Keys { signing, published: vec![public] }),
             clock,
             state: Mutex::default(),
         })
@@ -168,10 +191,44 @@ impl Provider {
 
     pub fn add_person(&self, upn: &str, name: &str, password: &str) {
         let oid = uuid::Uuid::new_v4().to_string();
-        self.lock().people.push(PersonHere { upn: upn.into(), name: name.into(), password: password.into(), oid });
+        self.lock().people.push(PersonHere {
+            upn: upn.into(),
+            name: name.into(),
+            password: password.into(),
+            oid,
+            roles: Vec::new(),
+            groups: Vec::new(),
+        });
     }
 
     /// Shown in the demo's introduction: it opens nothing but the demo.
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs with a new key from now on.
+    pub fn rotate_key(&self) -> Result<(), String> {
+        let (signing, public) = Keys::new()?;
+        let mut keys = self.keys();
+        keys.signing = signing;
+        keys.published.push(public);
+        Ok(())
+    }
+
+    /// Names and points of the published keys.
+    pub(super) fn public_keys(&self) -> Vec<(String, Vec<u8>)> {
+        self.keys().published.clone()
+    }
+
+    /// The application's roles and the groups that ID tokens say of somebody.
+    pub fn set_claims(&self, upn: &str, roles: &[&str], groups: &[&str]) {
+        let mut state = self.lock();
+        if let Some(person) = state.people.iter_mut().find(|person| person.upn == upn) {
+            person.roles = roles.iter().map(|role| (*role).to_owned()).collect();
+            person.groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        }
+    }
+
     pub fn client_secret(&self) -> &str {
         &self.client_secret
     }
@@ -199,11 +256,14 @@ impl Provider {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&[DATABRICKS_RESOURCE]);
         validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.checking, &validation).ok()?.claims;
+        let keys = self.public_keys();
+        let decode =
+            |(_, point): &(String, Vec<u8>)| jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_ec_der(point), &validation).ok();
+        let claims = keys.iter().find_map(decode)?.claims;
         (claims.exp > self.seconds()).then_some((claims.upn, claims.name))
     }
 
-    fn tokens(&self, upn: &str, scope: &str, family: &str) -> HttpResponse {
+    fn tokens(&self, upn: &str, scope: &str, family: &str, nonce: &str) -> HttpResponse {
         let mut state = self.lock();
         let Some(person) = state.people.iter().find(|person| person.upn == upn) else {
             return entra_error("invalid_grant", 50034, "no such user");
@@ -223,7 +283,7 @@ impl Provider {
             exp: now + lifetime,
             uti: random::token(),
         };
-        let Ok(access_token) = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.signing) else {
+        let Ok(access_token) = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.keys().signing) else {
             return entra_error("server_error", 90033, "no key");
         };
         let mut body = json!({
@@ -234,6 +294,20 @@ impl Provider {
             let token = format!("demo-refresh.{}", random::token());
             state.refresh.insert(digest(&token), Grant { upn: upn.into(), scope: scope.into(), family: family.into(), used: false });
             body["refresh_token"] = token.into();
+        }
+        if scope.split(' ').any(|word| word == "openid") {
+            let keys = self.keys();
+            let key_id = keys.published.last().map(|(id, _)| id.clone()).unwrap_or_default();
+            let Some(person) = state.people.iter().find(|person| person.upn == upn) else {
+                return entra_error("invalid_grant", 50034, "no such user");
+            };
+            let about = About { upn, name: &person.name, oid: &person.oid, roles: &person.roles, groups: &person.groups, nonce };
+            let now = i64::try_from(now).unwrap_or(0);
+            let token = openid::id_token(&self.own, now, &about, state.faults.id_token, &keys.signing, &key_id, &self.client_secret);
+            body["id_token"] = json!(token);
+            if token.is_none() {
+                body.as_object_mut().map(|body| body.remove("id_token"));
+            }
         }
         HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
     }
@@ -284,7 +358,9 @@ async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: we
     }
     let registered = Url::parse(text("redirect_uri")).is_ok_and(|url| {
         let path = url.path();
-        url.origin().ascii_serialization() == provider.portal && path.starts_with("/__oauth__/integrations/") && path.ends_with("callback")
+        url.origin().ascii_serialization() == provider.portal
+            && (path.starts_with("/__oauth__/integrations/") || path == "/login/organisation/callback")
+            && path.ends_with("callback")
     });
     if !registered {
         return own_page(50011, "The redirect URI in the request does not match the ones registered.");
@@ -294,6 +370,7 @@ async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: we
         redirect_uri: text("redirect_uri").into(),
         state: text("state").into(),
         scope: text("scope").into(),
+        nonce: text("nonce").into(),
         hint: text("login_hint").into(),
         person: None,
         expires: provider.seconds() + 600,
@@ -302,12 +379,13 @@ async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: we
     if text("response_type") != "code" || (asked.challenge.is_some() && text("code_challenge_method") != "S256") {
         return back(&asked, &[("error", "invalid_request"), ("error_description", "AADSTS900144: The request is malformed.")]);
     }
-    if !asked.scope.split(' ').any(|scope| scope.starts_with(DATABRICKS_RESOURCE)) {
+    if !asked.scope.split(' ').any(|scope| scope.starts_with(DATABRICKS_RESOURCE) || scope == "openid") {
         return back(&asked, &[("error", "invalid_scope"), ("error_description", "AADSTS70011: The scope is not valid.")]);
     }
     let signed_in = request.cookie("ESTSDEMO").and_then(|cookie| provider.lock().sessions.get(cookie.value()).cloned());
-    let known =
-        signed_in.filter(|upn| text("prompt") != "select_account" && (asked.hint.is_empty() || asked.hint.eq_ignore_ascii_case(upn)));
+    let known = signed_in.filter(|upn| {
+        !matches!(text("prompt"), "select_account" | "login") && (asked.hint.is_empty() || asked.hint.eq_ignore_ascii_case(upn))
+    });
     let id = random::token();
     let hint = if text("prompt") == "select_account" { String::new() } else { asked.hint.clone() };
     provider.lock().asked.insert(id.clone(), Asked { person: known.clone(), ..asked });
@@ -364,8 +442,9 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
 fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
     let asked = provider.lock().asked.get(id).cloned();
     let Some(Asked { person: Some(upn), .. }) = asked else { return own_page(54005, "This request was used before.") };
+    let signs_in_only = provider.lock().asked.get(id).is_some_and(|asked| !asked.scope.contains(DATABRICKS_RESOURCE));
     // Like Entra: nobody is asked twice.
-    if provider.lock().consented.contains(&upn) {
+    if signs_in_only || provider.lock().consented.contains(&upn) {
         return grant(provider, id);
     }
     draw(&Page {
@@ -413,7 +492,15 @@ async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> Htt
     grant(&provider, &form.request)
 }
 
-async fn token(tenant: web::Path<String>, provider: web::Data<Provider>, body: web::Bytes) -> HttpResponse {
+/// Client id and secret of an `Authorization: Basic` header (RFC 6749 section 2.3.1).
+fn basic_pair(header: &str) -> Option<(String, String)> {
+    let text = String::from_utf8(STANDARD.decode(header.strip_prefix("Basic ")?).ok()?).ok()?;
+    let decode = |part: &str| url::form_urlencoded::parse(part.as_bytes()).next().map(|(text, _)| text.into_owned());
+    let (id, secret) = text.split_once(':')?;
+    Some((decode(id)?, decode(secret)?))
+}
+
+async fn token(request: HttpRequest, tenant: web::Path<String>, provider: web::Data<Provider>, body: web::Bytes) -> HttpResponse {
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     let text = |key: &str| form.get(key).map(String::as_str).unwrap_or("");
     let faults = {
@@ -440,10 +527,12 @@ async fn token(tenant: web::Path<String>, provider: web::Data<Provider>, body: w
     if *tenant != super::TENANT {
         return entra_error("invalid_request", 90002, "Tenant not found.");
     }
-    if text("client_id") != super::CLIENT_ID {
+    let basic = request.headers().get(header::AUTHORIZATION).and_then(|value| basic_pair(value.to_str().ok()?));
+    let (client, secret) = basic.unwrap_or_else(|| (text("client_id").to_owned(), text("client_secret").to_owned()));
+    if client != super::CLIENT_ID {
         return entra_error("unauthorized_client", 700_016, "Application not found.");
     }
-    if text("client_secret") != provider.client_secret {
+    if secret != provider.client_secret {
         return entra_error("invalid_client", 7_000_215, "Invalid client secret provided.");
     }
     match text("grant_type") {
@@ -458,7 +547,7 @@ async fn token(tenant: web::Path<String>, provider: web::Data<Provider>, body: w
                 return entra_error("invalid_grant", 501_481, "The code verifier does not match.");
             }
             provider.lock().counts.redeemed += 1;
-            provider.tokens(asked.person.as_deref().unwrap_or(""), &asked.scope, &random::token())
+            provider.tokens(asked.person.as_deref().unwrap_or(""), &asked.scope, &random::token(), &asked.nonce)
         }
         "refresh_token" => {
             let (upn, scope, family) = {
@@ -476,9 +565,11 @@ async fn token(tenant: web::Path<String>, provider: web::Data<Provider>, body: w
                     return entra_error("invalid_grant", 50173, "The refresh token was used before.");
                 }
                 grant.used = true;
-                (grant.upn.clone(), grant.scope.clone(), grant.family.clone())
+                // A refresh token is bound to no resource: the request may name another one (as Entra has it).
+                let scope = if text("scope").is_empty() { grant.scope.clone() } else { text("scope").to_owned() };
+                (grant.upn.clone(), scope, grant.family.clone())
             };
-            provider.tokens(&upn, &scope, &family)
+            provider.tokens(&upn, &scope, &family, "")
         }
         _ => entra_error("unsupported_grant_type", 70003, "The grant type is not supported."),
     }
@@ -489,6 +580,8 @@ pub fn serve(provider: Arc<Provider>, socket: TcpListener) -> Result<ServerHandl
     let server = HttpServer::new(move || {
         App::new()
             .app_data(data.clone())
+            .route("/{tenant}/v2.0/.well-known/openid-configuration", web::get().to(openid::discovery))
+            .route("/{tenant}/discovery/v2.0/keys", web::get().to(openid::keys))
             .route("/{tenant}/oauth2/v2.0/authorize", web::get().to(authorize))
             .route("/{tenant}/oauth2/v2.0/signin", web::post().to(sign_in))
             .route("/{tenant}/oauth2/v2.0/consent", web::post().to(consent))

@@ -2,7 +2,7 @@
 
 use crate::{
     service::{Error, Service},
-    store::{connections, handovers, sessions},
+    store::{connections, handovers, identities, sessions},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -37,6 +37,7 @@ async fn purge(service: &Service) {
             sessions::purge(db, now, idle_since)?;
             connections::purge_attempts(db, before)?;
             handovers::purge(db, now)?;
+            identities::purge(db)?;
             Ok::<_, Error>(())
         })
         .await;

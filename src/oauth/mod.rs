@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod errors;
 pub mod http;
+pub mod sign_in;
 pub mod token_exchange;
 
 use crate::providers::{ClientAuthentication, Endpoints};

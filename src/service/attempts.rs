@@ -18,7 +18,7 @@ use crate::{
         return_path::ReturnPath,
     },
     oauth::{
-        AuthorizationRequest,
+        AuthorizationRequest, Registration,
         answer::TokenAnswer,
         errors::{Class, Failure, aadsts, classify, known_word},
     },
@@ -198,6 +198,72 @@ impl Service {
         let hash = digest(&state);
         self.store.note(move |db| Ok::<_, Error>(connections::insert_attempt(db, &attempt, &hash, sealed.as_ref())?)).await?;
         Ok(Ok(address))
+    }
+
+    /// Whether this browser's sign-in at the organisation is at the very application of an integration: then its token
+    /// brings this connection, too, without a second way to the provider.
+    pub async fn sign_in_suffices(&self, actor: &Actor, integration: &Integration) -> Result<bool, Error> {
+        Ok(self.sign_in_token(actor, integration).await?.is_some())
+    }
+
+    async fn sign_in_token(&self, actor: &Actor, integration: &Integration) -> Result<Option<SecretString>, Error> {
+        let (Some(sign_in), Some(session), Some(endpoints)) = (&self.settings.sign_in, actor.session, providers::endpoints(integration))
+        else {
+            return Ok(None);
+        };
+        // Entra's refresh tokens are bound to person and application, not to a resource.
+        let tokens_at = sign_in.issuer.strip_suffix("/v2.0").map(|tenant| format!("{tenant}/oauth2/v2.0/token"));
+        let same = integration.template == "azure"
+            && tokens_at.as_deref() == Some(endpoints.token.as_str())
+            && sign_in.client_id == integration.setting("client_id");
+        if same { self.sign_in_grant(session).await } else { Ok(None) }
+    }
+
+    /// Connects with the token of the sign-in, if it is for the same application; `None` if the viewer has to go there.
+    pub async fn connect_by_sign_in(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Integration>,
+        item: Option<Id<Content>>,
+        back: ReturnPath,
+    ) -> Result<Option<Ending>, Error> {
+        let (found, secret) = self
+            .store
+            .read(move |db| Ok::<_, Error>((integrations::find(db, id)?.ok_or(Error::NotFound)?, integrations::secret(db, id)?)))
+            .await?;
+        let Some(token) = self.sign_in_token(actor, &found).await? else { return Ok(None) };
+        let registration = Registration { names_scopes_at_refresh: true, ..self.registration(&found, secret.as_ref())? };
+        let attempt = Attempt {
+            id: Id::random(),
+            person: actor.person.id,
+            session: actor.session.ok_or(Error::Internal)?,
+            integration: id,
+            era: found.era,
+            content: item,
+            return_path: back,
+            redirect_uri: String::new(),
+            expires_at: self.now().plus(LIFETIME),
+            used_at: None,
+        };
+        let (service, actor) = (Arc::clone(self), actor.clone());
+        let task = self.tasks.spawn_on(
+            async move {
+                match registration.refresh(&service.http, token).await {
+                    Ok(tokens) if tokens.is_bearer() => service.connected(&actor, &attempt, found, &tokens).await.map(Some),
+                    Ok(_) => Ok(None),
+                    Err(failure) => {
+                        tracing::info!(
+                            word = failure.word,
+                            aadsts = failure.aadsts,
+                            "the sign-in brings no connection; the viewer goes to the provider"
+                        );
+                        Ok(None)
+                    }
+                }
+            },
+            &self.runtime,
+        );
+        task.await.map_err(|_| Error::Internal)?
     }
 
     /// Takes the provider's answer. The state is checked first and used up before anything else is looked at.

@@ -13,6 +13,7 @@ pub mod integrations;
 pub mod keys;
 pub mod limiter;
 pub mod people;
+pub mod sign_in;
 
 use crate::{
     config::Settings,
@@ -24,7 +25,7 @@ use crate::{
         person::{Person, Role, Session},
         time::Clock,
     },
-    oauth::http::ProviderHttp,
+    oauth::{http::ProviderHttp, sign_in::Known},
     providers::Problem,
     store::{self, Db, Store},
     vault::{self, Vault, session_token::SessionTokens},
@@ -110,6 +111,8 @@ pub struct Service {
     pub(crate) vault: Vault,
     pub(crate) session_tokens: SessionTokens,
     pub(crate) http: ProviderHttp,
+    /// The organisation's sign-in provider, as discovery described it.
+    pub(crate) organisation: Known,
     pub policy: Arc<Policy>,
     pub clock: Arc<dyn Clock>,
     /// Never more password hashes at once than there are cores.
@@ -148,6 +151,7 @@ impl Service {
             vault,
             session_tokens,
             http,
+            organisation: Known::default(),
             policy,
             clock,
             hashing: Semaphore::new(cores),

@@ -8,6 +8,7 @@ pub mod connections;
 pub mod content;
 pub mod groups;
 pub mod handovers;
+pub mod identities;
 pub mod integrations;
 pub mod people;
 mod schema;

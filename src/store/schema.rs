@@ -151,6 +151,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    sign_in_grants (session) {
+        session -> Text,
+        refresh_token -> Text,
+    }
+}
+
+diesel::table! {
     handovers (code_hash) {
         code_hash -> Text,
         nonce_hash -> Text,
@@ -281,6 +288,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     group_members,
     identities,
     handovers,
+    sign_in_grants,
     content_sessions,
     exchange_hours,
     audit_head,

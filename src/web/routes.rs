@@ -3,7 +3,7 @@
 use super::visitor::asked_host;
 use super::{
     api, assets,
-    pages::{account, audit, callback, consents, content, enter, groups, integrations, people, sign_in},
+    pages::{account, audit, callback, consents, content, enter, groups, integrations, organisation, people, sign_in},
 };
 use crate::{
     domain::wall::{Host, Wall},
@@ -39,6 +39,8 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/", get().to(sign_in::home))
         .route("/login", get().to(sign_in::login_page))
         .route("/login", post().to(sign_in::login))
+        .route("/login/organisation", get().to(organisation::start))
+        .route("/login/organisation/callback", get().to(organisation::callback))
         .route("/__login__", get().to(sign_in::login_page))
         .route("/logout", post().to(sign_in::logout))
         .route("/help", get().to(sign_in::help))

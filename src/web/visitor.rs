@@ -167,15 +167,17 @@ impl Visitor {
     }
 
     /// Signs a person in: a new session key, a new anti-forgery token, nothing carried over.
-    pub fn sign_in(&self, person: &Person) -> Result<(), WebError> {
+    pub fn sign_in(&self, person: &Person) -> Result<Id<BrowserSession>, WebError> {
         self.session.clear();
         self.session.renew();
         let put = |key: &str, value: String| self.session.insert(key, value).map_err(|_| WebError::from(Error::Internal));
-        put(SESSION_ID, Id::<BrowserSession>::random().to_string())?;
+        let id = Id::random();
+        put(SESSION_ID, id.to_string())?;
         put(PERSON, person.id.to_string())?;
         put(CSRF, random::token())?;
         put(ADDRESS, self.origin.address.clone())?;
-        self.note_confirmed()
+        self.note_confirmed()?;
+        Ok(id)
     }
 
     /// Writes down that this session's person has just proved who they are.

@@ -46,6 +46,15 @@ impl World {
 
     /// With a `content_url` of the test's own; `{port}` stands for the portal's port.
     pub async fn start_with(content_url: Option<&str>) -> Self {
+        Self::start_as(content_url, None).await
+    }
+
+    /// With the demo's identity provider as the organisation's sign-in.
+    pub async fn start_organisation(organisation: demo::Organisation) -> Self {
+        Self::start_as(None, Some(organisation)).await
+    }
+
+    async fn start_as(content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Arc::new(TestClock::default());
         let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
@@ -53,6 +62,7 @@ impl World {
             listen: "127.0.0.1:0".parse().expect("an address"),
             data_dir: data_dir.clone(),
             content_url: content_url.map(str::to_owned),
+            organisation,
         };
         let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>).await.expect("the demo starts");
         let (portal, provider, summary) = (demo.service.addresses.base().to_owned(), Arc::clone(&demo.provider), demo.summary());

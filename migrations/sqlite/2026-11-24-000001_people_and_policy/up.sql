@@ -101,3 +101,9 @@ CREATE TABLE exchange_hours (
     last_at BIGINT NOT NULL,
     PRIMARY KEY (hour, person, content, integration)
 );
+
+-- The sealed token that a sign-in at the organisation left, for the life of its session.
+CREATE TABLE sign_in_grants (
+    session TEXT NOT NULL PRIMARY KEY,
+    refresh_token TEXT NOT NULL
+);

@@ -59,6 +59,8 @@ struct AccountPage {
     errors: Vec<Problem>,
     who: String,
     fields: Vec<Field>,
+    /// An organisation's sign-in that is not tied to this account yet.
+    organisation: Option<String>,
     has_password: bool,
     sessions: Vec<SessionRow>,
 }
@@ -75,6 +77,10 @@ async fn draw(me: &Me, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
         chrome: me.visitor.chrome("", "Account"),
         who: format!("{}, {}", person.display_name(), person.role.label().to_lowercase()),
         fields,
+        organisation: match &me.service().settings.sign_in {
+            Some(sign_in) if !me.service().signs_in_at(person.id, &sign_in.issuer).await? => Some(sign_in.name.clone()),
+            _ => None,
+        },
         has_password: me.service().has_password(person.id).await?,
         sessions,
         errors,

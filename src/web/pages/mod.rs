@@ -8,6 +8,7 @@ pub mod content;
 pub mod enter;
 pub mod groups;
 pub mod integrations;
+pub mod organisation;
 pub mod people;
 pub mod sign_in;
 

@@ -2,7 +2,7 @@
 
 use super::{FormPage, form_status, page, page_with, problems_of};
 use crate::{
-    domain::{access, return_path::ReturnPath},
+    domain::{access, addresses::query, return_path::ReturnPath},
     providers::Problem,
     service::{
         Error,
@@ -26,6 +26,10 @@ struct LoginPage {
     errors: Vec<Problem>,
     fields: Vec<Field>,
     next: String,
+    /// Whether passwords kept here are asked for.
+    local: bool,
+    /// The organisation's sign-in: what to call it, and where it starts.
+    organisation: Option<Link>,
 }
 
 #[derive(Template)]
@@ -50,8 +54,21 @@ fn draw(visitor: &Visitor, typed: Option<&Typed>, next: &str, errors: Vec<Proble
     visitor.csrf()?;
     let mut fields = fields();
     refill(&mut fields, typed, &errors);
-    let status = form_status(&errors);
-    let mut response = page_with(status, &LoginPage { chrome: visitor.chrome("", "Sign in"), errors, fields, next: next.to_owned() })?;
+    let (status, settings) = (form_status(&errors), &visitor.service.settings);
+    let mut response = page_with(
+        status,
+        &LoginPage {
+            chrome: visitor.chrome("", "Sign in"),
+            errors,
+            fields,
+            next: next.to_owned(),
+            local: settings.local_sign_in,
+            organisation: settings
+                .sign_in
+                .as_ref()
+                .map(|sign_in| Link::new(format!("/login/organisation?next={}", query(next)), format!("Sign in with {}", sign_in.name))),
+        },
+    )?;
     if next.starts_with("/content/") {
         allow_forms_to(&mut response, &visitor.service.settings.wall.form_targets());
     }
@@ -72,6 +89,9 @@ pub async fn login_page(visitor: Visitor, query: web::Query<Next>) -> Result<Htt
 
 pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let next = typed.text("next").to_owned();
+    if !visitor.service.settings.local_sign_in {
+        return draw(&visitor, None, &next, vec![Problem::new("", "Passwords are switched off here. Sign in with your organisation.")]);
+    }
     let mut problems = Vec::new();
     if typed.text("username").is_empty() {
         problems.push(Problem::new("username", "Enter your user name."));

@@ -1,0 +1,114 @@
+//! The demo provider as an OpenID provider: discovery, keys and ID tokens in Entra's shape (`tid`, `oid`,
+//! `preferred_username`, app roles and groups), and the ways in which a token can be wrong.
+
+use super::{CLIENT_ID, TENANT, provider::Provider};
+use crate::vault::random;
+use actix_web::{HttpResponse, web};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+/// How an ID token is wrong; tests choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wrong {
+    #[default]
+    Nothing,
+    AlgNone,
+    Audience,
+    Issuer,
+    Nonce,
+    Subject,
+    /// Signed with a key that is not published.
+    Key,
+    /// Signed by HMAC with the client secret, or with the public key taken for one.
+    Symmetric,
+    /// Seconds by which the token's clock is ahead (or, below zero, behind).
+    Clock(i64),
+    Missing,
+}
+
+/// What an ID token says about somebody.
+pub struct About<'a> {
+    pub upn: &'a str,
+    pub name: &'a str,
+    pub oid: &'a str,
+    pub roles: &'a [String],
+    pub groups: &'a [String],
+    pub nonce: &'a str,
+}
+
+fn issuer(own: &str) -> String {
+    format!("{own}/{TENANT}/v2.0")
+}
+
+/// `GET /{tenant}/v2.0/.well-known/openid-configuration`
+pub async fn discovery(provider: web::Data<Provider>) -> HttpResponse {
+    let own = &provider.own;
+    HttpResponse::Ok().json(json!({
+        "issuer": issuer(own),
+        "authorization_endpoint": format!("{own}/{TENANT}/oauth2/v2.0/authorize"),
+        "token_endpoint": format!("{own}/{TENANT}/oauth2/v2.0/token"),
+        "jwks_uri": format!("{own}/{TENANT}/discovery/v2.0/keys"),
+        "response_types_supported": ["code"],
+        "subject_types_supported": ["pairwise"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    }))
+}
+
+/// `GET /{tenant}/discovery/v2.0/keys`
+pub async fn keys(provider: web::Data<Provider>) -> HttpResponse {
+    let keys = provider.public_keys();
+    let keys: Vec<Value> = keys
+        .iter()
+        .map(|(id, point)| {
+            let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..65]));
+            json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": id, "x": x, "y": y})
+        })
+        .collect();
+    HttpResponse::Ok().json(json!({"keys": keys}))
+}
+
+/// An ID token, right or wrong. `key` signs, under the name `key_id`.
+pub fn id_token(
+    own: &str,
+    now: i64,
+    about: &About<'_>,
+    wrong: Wrong,
+    key: &EncodingKey,
+    key_id: &str,
+    client_secret: &str,
+) -> Option<String> {
+    let now = if let Wrong::Clock(seconds) = wrong { now + seconds } else { now };
+    let claims = json!({
+        "iss": if wrong == Wrong::Issuer { "https://login.example.org/v2.0".to_owned() } else { issuer(own) },
+        "aud": if wrong == Wrong::Audience { "another-application" } else { CLIENT_ID },
+        // Pairwise, as Entra's: another text than the object id.
+        "sub": if wrong == Wrong::Subject { String::new() } else { format!("pairwise-{}", about.oid) },
+        "tid": TENANT,
+        "oid": about.oid,
+        "preferred_username": about.upn,
+        "name": about.name,
+        "roles": about.roles,
+        "groups": about.groups,
+        "nonce": if wrong == Wrong::Nonce { "another" } else { about.nonce },
+        "iat": now,
+        "nbf": now,
+        "exp": now + 3600,
+        "auth_time": now,
+        "ver": "2.0",
+    });
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    match wrong {
+        Wrong::Missing => None,
+        Wrong::AlgNone => Some(format!("{}.{}.", part(&json!({"alg": "none", "typ": "JWT"})), part(&claims))),
+        Wrong::Symmetric => {
+            let header = Header { kid: Some(key_id.to_owned()), ..Header::new(Algorithm::HS256) };
+            jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(client_secret.as_bytes())).ok()
+        }
+        _ => {
+            let id = if wrong == Wrong::Key { random::label() } else { key_id.to_owned() };
+            let header = Header { kid: Some(id), ..Header::new(Algorithm::ES256) };
+            jsonwebtoken::encode(&header, &claims, key).ok()
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Signing in with the organisation's own provider: OpenID Connect Core, authorization code with PKCE, nonce and state.
+//!
+//! The library checks issuer, audience, signature, expiry and nonce of ID tokens. Addresses and keys come from discovery and
+//! are kept for an hour; a token signed with a key that is not known brings them anew, once a minute at most.
+
+use super::http::ProviderHttp;
+use crate::domain::Timestamp;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::DateTime;
+use openidconnect::{
+    AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, IssuerUrl, Nonce, OAuth2TokenResponse as _,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, SignatureVerificationError, TokenResponse as _,
+    core::{CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreIdToken, CoreJwsSigningAlgorithm, CoreProviderMetadata},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Map, Value};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use url::Url;
+
+const KEPT_FOR: Duration = Duration::from_secs(3600);
+const RENEWED_AFTER: Duration = Duration::from_secs(60);
+/// How far the provider's clock and ours may lie apart.
+const SKEW: Duration = Duration::from_secs(300);
+/// Signatures that public keys check. `none` and the symmetric ones are not among them.
+const ALGORITHMS: [CoreJwsSigningAlgorithm; 6] = [
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+    CoreJwsSigningAlgorithm::EdDsa,
+];
+
+/// Our client at the provider.
+pub struct Client<'a> {
+    pub issuer: &'a str,
+    pub client_id: &'a str,
+    pub client_secret: Option<&'a SecretString>,
+    pub redirect_uri: &'a str,
+}
+
+/// What one sign-in is bound to.
+pub struct Proofs {
+    pub state: String,
+    pub nonce: SecretString,
+    pub verifier: SecretString,
+}
+
+/// Whom the provider says this is. Matched by issuer and subject; the rest is for names, roles and groups.
+pub struct Identity {
+    pub issuer: String,
+    pub subject: String,
+    claims: Map<String, Value>,
+    /// Lets the same provider issue tokens for other services later, if it was asked to.
+    pub refresh_token: Option<SecretString>,
+}
+
+impl Identity {
+    /// A claim that is a text.
+    pub fn text(&self, name: &str) -> &str {
+        self.claims.get(name).and_then(Value::as_str).unwrap_or("")
+    }
+    /// A claim that is a list of texts, or one text.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        match self.claims.get(name) {
+            Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(text)) => vec![text],
+            _ => Vec::new(),
+        }
+    }
+    /// When the person proved to the provider who they are, in seconds since 1970, if it says so.
+    pub fn auth_time(&self) -> Option<i64> {
+        self.claims.get("auth_time").and_then(Value::as_i64)
+    }
+}
+
+/// Why a sign-in did not work. The texts are for the log; pages have words of their own.
+#[derive(Debug)]
+pub enum Failure {
+    /// The provider is not there or not right: it may pass.
+    Unavailable(String),
+    /// What it answered is not accepted.
+    Refused(String),
+}
+
+/// The provider as discovery described it.
+#[derive(Default)]
+pub struct Known(Mutex<Option<(Arc<CoreProviderMetadata>, Timestamp)>>);
+
+impl Known {
+    async fn metadata(
+        &self,
+        issuer: &str,
+        http: &ProviderHttp,
+        now: Timestamp,
+        keep_for: Duration,
+    ) -> Result<Arc<CoreProviderMetadata>, Failure> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((metadata, at)) = known.filter(|(_, at)| now >= *at && now.since(*at) < keep_for) {
+            let _ = at;
+            return Ok(metadata);
+        }
+        let issuer = IssuerUrl::new(issuer.to_owned()).map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let found = CoreProviderMetadata::discover_async(issuer, http).await;
+        let metadata = Arc::new(found.map_err(|error| Failure::Unavailable(format!("discovery: {error}")))?);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&metadata), now));
+        Ok(metadata)
+    }
+
+    /// Where to send the browser. `again`: the provider is to ask for the password whatever it remembers.
+    pub async fn authorize_url(
+        &self,
+        client: &Client<'_>,
+        http: &ProviderHttp,
+        proofs: &Proofs,
+        scopes: &[String],
+        again: bool,
+        now: Timestamp,
+    ) -> Result<Url, Failure> {
+        let metadata = self.metadata(client.issuer, http, now, KEPT_FOR).await?;
+        let redirect = redirect_of(client)?;
+        let oidc = CoreClient::from_provider_metadata((*metadata).clone(), ClientId::new(client.client_id.to_owned()), None)
+            .set_redirect_uri(redirect);
+        let verifier = PkceCodeVerifier::new(proofs.verifier.expose_secret().to_owned());
+        let (state, nonce) = (proofs.state.clone(), proofs.nonce.expose_secret().to_owned());
+        let mut builder = oidc
+            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, move || CsrfToken::new(state), move || Nonce::new(nonce))
+            .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
+            // A form_post answer would arrive without our SameSite=Lax cookie.
+            .add_extra_param("response_mode", "query")
+            .add_scopes(scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new));
+        if again {
+            builder = builder.add_prompt(CoreAuthPrompt::Login).set_max_age(Duration::ZERO);
+        }
+        Ok(builder.url().0)
+    }
+
+    /// Trades the code for an ID token and checks it.
+    pub async fn redeem(
+        &self,
+        client: &Client<'_>,
+        http: &ProviderHttp,
+        code: String,
+        proofs: Proofs,
+        now: Timestamp,
+    ) -> Result<Identity, Failure> {
+        let metadata = self.metadata(client.issuer, http, now, KEPT_FOR).await?;
+        let secret = client.client_secret.map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
+        let oidc = CoreClient::from_provider_metadata((*metadata).clone(), ClientId::new(client.client_id.to_owned()), secret.clone())
+            .set_redirect_uri(redirect_of(client)?);
+        let request = oidc.exchange_code(AuthorizationCode::new(code)).map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let answer = request
+            .set_pkce_verifier(PkceCodeVerifier::new(proofs.verifier.expose_secret().to_owned()))
+            .request_async(http)
+            .await
+            // The library's text may repeat what the provider sent; only its kind is kept.
+            .map_err(|error| match error {
+                openidconnect::RequestTokenError::ServerResponse(answer) => {
+                    Failure::Refused(format!("token request: {}", answer.error().as_ref()))
+                }
+                openidconnect::RequestTokenError::Request(error) => Failure::Unavailable(format!("token request: {error}")),
+                _ => Failure::Unavailable("token request: no tokens in the answer".into()),
+            })?;
+        let token = answer.id_token().ok_or_else(|| Failure::Refused("no ID token in the answer".into()))?;
+        let nonce = Nonce::new(proofs.nonce.expose_secret().to_owned());
+        let mut checked = check(token, &metadata, client, secret.clone(), &nonce, now);
+        if let Err(ClaimsVerificationError::SignatureVerification(
+            SignatureVerificationError::NoMatchingKey | SignatureVerificationError::CryptoError(_),
+        )) = &checked
+        {
+            // The provider may have rotated its keys.
+            let renewed = self.metadata(client.issuer, http, now, RENEWED_AFTER).await?;
+            checked = check(token, &renewed, client, secret, &nonce, now);
+        }
+        let subject = checked.map_err(|error| Failure::Refused(format!("ID token: {error}")))?;
+        Ok(Identity {
+            issuer: client.issuer.to_owned(),
+            subject,
+            claims: claims_of(&token.to_string()).unwrap_or_default(),
+            refresh_token: answer.refresh_token().map(|token| SecretString::from(token.secret().clone())),
+        })
+    }
+}
+
+fn redirect_of(client: &Client<'_>) -> Result<RedirectUrl, Failure> {
+    RedirectUrl::new(client.redirect_uri.to_owned()).map_err(|error| Failure::Unavailable(error.to_string()))
+}
+
+/// The subject of an ID token that is genuine, ours, in time and an answer to this sign-in.
+fn check(
+    token: &CoreIdToken,
+    metadata: &CoreProviderMetadata,
+    client: &Client<'_>,
+    secret: Option<ClientSecret>,
+    nonce: &Nonce,
+    now: Timestamp,
+) -> Result<String, ClaimsVerificationError> {
+    let oidc = CoreClient::from_provider_metadata(metadata.clone(), ClientId::new(client.client_id.to_owned()), secret);
+    let early = now.minus(SKEW).0;
+    let verifier = oidc
+        .id_token_verifier()
+        .set_allowed_algs(ALGORITHMS)
+        .set_time_fn(move || DateTime::from_timestamp_millis(early).unwrap_or_default())
+        .set_issue_time_verifier_fn(move |issued| {
+            let latest = DateTime::from_timestamp_millis(now.plus(SKEW).0).unwrap_or_default();
+            if issued > latest { Err("issued in the future".into()) } else { Ok(()) }
+        });
+    Ok(token.claims(&verifier, nonce)?.subject().to_string())
+}
+
+/// The claims of a token that was checked before.
+fn claims_of(token: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?).ok()
+}

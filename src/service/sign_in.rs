@@ -1,0 +1,351 @@
+//! Signing in with the organisation: who the provider's answer is here, with which role and in which groups.
+
+use super::{Actor, Error, Service, record};
+use crate::{
+    config::SignIn,
+    domain::{
+        Id,
+        audit::{Action, Event, Origin, Outcome},
+        group::Group,
+        person::{Person, Role, Session},
+    },
+    oauth::sign_in::{Client, Failure, Identity, Proofs},
+    store::{Db, groups, identities, people, sessions},
+    vault::{Place, Sealed, random},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use url::Url;
+
+/// A sign-in takes ten minutes at most.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// What a sign-in is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    SignIn,
+    /// Somebody signed in proves that it is still them.
+    Confirm,
+    /// Somebody signed in ties this identity to their account.
+    Link,
+}
+
+/// A sign-in under way, kept in the browser's session and used up by the first answer.
+#[derive(Serialize, Deserialize)]
+pub struct Pending {
+    state: String,
+    sealed: String,
+    pub purpose: Purpose,
+    pub next: String,
+    until: i64,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pending")
+    }
+}
+
+/// What came back (query of the callback).
+pub struct Answer {
+    pub state: String,
+    pub code: Option<String>,
+    pub issuer: Option<String>,
+    pub error: Option<String>,
+}
+
+/// How it ended.
+pub enum Ending {
+    SignedIn(Box<Person>, Option<SecretString>),
+    Confirmed,
+    Linked,
+    /// The answer does not belong to a sign-in of this browser, or came too late.
+    Mismatch,
+    /// The provider said no.
+    Declined,
+    /// The provider's answer is not accepted, or it does not answer.
+    NotAccepted,
+    Unavailable,
+    /// Nothing the claims say gives this person a place here.
+    NoPlace,
+    Locked,
+    /// Another identity than the one that signed in here.
+    SomebodyElse,
+}
+
+fn place(state: &str) -> Place<'_> {
+    Place { table: "sessions", column: "sign_in", row: state }
+}
+
+impl Service {
+    fn organisation(&self) -> Result<(&SignIn, String), Error> {
+        let sign_in = self.settings.sign_in.as_ref().ok_or(Error::NotFound)?;
+        Ok((sign_in, self.addresses.absolute("/login/organisation/callback")))
+    }
+
+    /// Begins: what to keep in the session, and where to send the browser.
+    pub async fn begin_sign_in(&self, purpose: Purpose, next: &str) -> Result<Result<(Pending, Url), Ending>, Error> {
+        let (sign_in, redirect_uri) = self.organisation()?;
+        let proofs = Proofs { state: random::token(), nonce: random::token().into(), verifier: random::token().into() };
+        let client = Client {
+            issuer: &sign_in.issuer,
+            client_id: &sign_in.client_id,
+            client_secret: sign_in.client_secret.as_ref(),
+            redirect_uri: &redirect_uri,
+        };
+        let now = self.now();
+        let again = purpose == Purpose::Confirm;
+        match self.organisation.authorize_url(&client, &self.http, &proofs, &sign_in.scopes, again, now).await {
+            Ok(address) => {
+                let both = format!("{} {}", proofs.nonce.expose_secret(), proofs.verifier.expose_secret());
+                let sealed = self.vault.seal(place(&proofs.state), &both.into())?.0;
+                Ok(Ok((Pending { state: proofs.state, sealed, purpose, next: next.to_owned(), until: now.plus(LIFETIME).0 }, address)))
+            }
+            Err(failure) => Ok(Err(self.not_accepted(failure))),
+        }
+    }
+
+    fn not_accepted(&self, failure: Failure) -> Ending {
+        match failure {
+            Failure::Unavailable(reason) => {
+                tracing::error!(reason, "the sign-in provider cannot be used");
+                Ending::Unavailable
+            }
+            Failure::Refused(reason) => {
+                tracing::warn!(reason, "a sign-in was not accepted");
+                Ending::NotAccepted
+            }
+        }
+    }
+
+    /// Takes the provider's answer. `pending` has left the session already: it works once.
+    pub async fn finish_sign_in(
+        &self,
+        actor: Option<&Actor>,
+        pending: Option<Pending>,
+        answer: Answer,
+        origin: &Origin,
+    ) -> Result<Ending, Error> {
+        let ending = self.judge(actor, pending, answer, origin).await?;
+        let why = match &ending {
+            Ending::SignedIn(..) | Ending::Confirmed | Ending::Linked => return Ok(ending),
+            Ending::Mismatch => "organisation: answer of another session",
+            Ending::Declined => "organisation: declined",
+            Ending::NotAccepted => "organisation: answer not accepted",
+            Ending::Unavailable => "organisation: not answering",
+            Ending::NoPlace => "organisation: no role",
+            Ending::Locked => "organisation: locked",
+            Ending::SomebodyElse => "organisation: another identity",
+        };
+        let line = self.line(Action::SignInRefused, None, why, origin);
+        self.store.note(move |db| record(db, &line)).await?;
+        Ok(ending)
+    }
+
+    fn line(&self, action: Action, person: Option<&Person>, subject: &str, origin: &Origin) -> Event {
+        Event {
+            number: 0,
+            at: self.now(),
+            action,
+            actor: person.map(|person| person.id),
+            actor_name: person.map(|person| person.username.clone()).unwrap_or_default(),
+            subject: subject.to_owned(),
+            detail: String::new(),
+            address: origin.address.clone(),
+            correlation: origin.correlation.clone(),
+            outcome: Outcome::of(action),
+        }
+    }
+
+    async fn judge(&self, actor: Option<&Actor>, pending: Option<Pending>, answer: Answer, origin: &Origin) -> Result<Ending, Error> {
+        let (sign_in, redirect_uri) = self.organisation()?;
+        let now = self.now();
+        let Some(pending) = pending.filter(|pending| pending.state == answer.state && !answer.state.is_empty() && now.0 < pending.until)
+        else {
+            return Ok(Ending::Mismatch);
+        };
+        // Mix-up (RFC 9207): compared as it is, where the provider says it.
+        if answer.issuer.is_some_and(|issuer| issuer != sign_in.issuer) {
+            return Ok(Ending::NotAccepted);
+        }
+        if let Some(error) = answer.error {
+            tracing::info!(error = %error.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_').take(60).collect::<String>(), "sign-in declined");
+            return Ok(Ending::Declined);
+        }
+        let Some(code) = answer.code.filter(|code| !code.is_empty() && code.len() <= 8192) else { return Ok(Ending::NotAccepted) };
+        let both = self.vault.open(place(&pending.state), &Sealed(pending.sealed))?;
+        let (nonce, verifier) = both.expose_secret().split_once(' ').ok_or(Error::Internal)?;
+        let proofs = Proofs { state: pending.state, nonce: nonce.into(), verifier: verifier.into() };
+        let client = Client {
+            issuer: &sign_in.issuer,
+            client_id: &sign_in.client_id,
+            client_secret: sign_in.client_secret.as_ref(),
+            redirect_uri: &redirect_uri,
+        };
+        let identity = match self.organisation.redeem(&client, &self.http, code, proofs, now).await {
+            Ok(identity) => identity,
+            Err(failure) => return Ok(self.not_accepted(failure)),
+        };
+        match pending.purpose {
+            Purpose::SignIn => self.admit(sign_in, identity, origin).await,
+            Purpose::Confirm => self.confirm_identity(actor, &identity).await,
+            Purpose::Link => self.link_identity(actor, &identity).await,
+        }
+    }
+
+    async fn confirm_identity(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
+        let Some(actor) = actor.cloned() else { return Ok(Ending::Mismatch) };
+        let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
+        let known = self.store.read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?)).await?;
+        let now = self.now();
+        // Where the provider says when it last asked, it must have been now.
+        let recent = identity.auth_time().is_none_or(|at| at >= now.unix_seconds() - 600);
+        if known != Some(actor.person.id) || !recent {
+            return Ok(Ending::SomebodyElse);
+        }
+        let line = super::event(&actor, now, Action::Confirmed, actor.person.username.clone(), "at the organisation");
+        self.store.note(move |db| record(db, &line)).await?;
+        Ok(Ending::Confirmed)
+    }
+
+    async fn link_identity(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
+        let Some(actor) = actor.cloned() else { return Ok(Ending::Mismatch) };
+        let (issuer, subject, now) = (identity.issuer.clone(), identity.subject.clone(), self.now());
+        self.store
+            .write(move |db| match identities::person(db, &issuer, &subject)? {
+                Some(known) if known == actor.person.id => Ok(Ending::Linked),
+                Some(_) => Ok(Ending::SomebodyElse),
+                None => {
+                    identities::insert(db, &issuer, &subject, actor.person.id, now)?;
+                    record(
+                        db,
+                        &super::event(&actor, now, Action::PersonChanged, actor.person.username.clone(), "organisation's sign-in tied"),
+                    )?;
+                    Ok(Ending::Linked)
+                }
+            })
+            .await
+    }
+
+    /// Finds or makes the person, and gives them the role and the groups that the claims say.
+    async fn admit(&self, sign_in: &SignIn, identity: Identity, origin: &Origin) -> Result<Ending, Error> {
+        let mapped = sign_in.roles.iter().filter(|(value, _)| identity.list(&sign_in.role_claim).contains(&value.as_str()));
+        let claimed = mapped.map(|(_, role)| *role).max();
+        let (role, sets_role) = match (claimed, sign_in.default_role) {
+            (Some(role), _) => (role, true),
+            // Without a mapping the administrator's word on the people's page counts.
+            (None, Some(role)) => (role, !sign_in.roles.is_empty()),
+            (None, None) => return Ok(Ending::NoPlace),
+        };
+        let values = identity.list(&sign_in.group_claim);
+        let wanted: Vec<(String, bool)> =
+            sign_in.groups.iter().map(|(value, name)| (name.clone(), values.contains(&value.as_str()))).collect();
+        let fresh = self.new_person(&identity, role);
+        let (issuer, subject, now) = (identity.issuer.clone(), identity.subject.clone(), self.now());
+        let line = self.line(Action::SignIn, None, "organisation", origin);
+        let person = self
+            .store
+            .write(move |db| {
+                let known = match identities::person(db, &issuer, &subject)? {
+                    Some(id) => people::find(db, id)?,
+                    None => None,
+                };
+                let mut person = match known {
+                    Some(person) if person.locked => return Ok(None),
+                    Some(person) => person,
+                    None => {
+                        let person = unlike_others(db, fresh)?;
+                        people::insert(db, &person, None)?;
+                        identities::insert(db, &issuer, &subject, person.id, now)?;
+                        person
+                    }
+                };
+                if sets_role && person.role != role {
+                    person.role = role;
+                    person.updated_at = now;
+                    people::update(db, &person)?;
+                    sessions::end_of_person(db, person.id, None)?;
+                }
+                for (name, member) in wanted {
+                    let group = match groups::by_name(db, &name)? {
+                        Some(group) => group,
+                        None => {
+                            groups::insert(db, &Group { number: 0, id: Id::random(), name: name.clone(), owner: None, created_at: now })?;
+                            groups::by_name(db, &name)?.ok_or(Error::Internal)?
+                        }
+                    };
+                    match groups::of_person(db, person.id)?.into_iter().find(|(known, _)| known.id == group.id) {
+                        None if member => drop(groups::add_member(db, group.id, person.id, true)?),
+                        Some((_, true)) if !member => drop(groups::remove_member(db, group.id, person.id)?),
+                        _ => {}
+                    }
+                }
+                people::set_active(db, person.id, now)?;
+                record(db, &Event { actor: Some(person.id), actor_name: person.username.clone(), ..line })?;
+                Ok::<_, Error>(Some(person))
+            })
+            .await?;
+        Ok(match person {
+            Some(person) => Ending::SignedIn(Box::new(person), identity.refresh_token),
+            None => Ending::Locked,
+        })
+    }
+
+    /// Somebody who signs in for the first time.
+    fn new_person(&self, identity: &Identity, role: Role) -> Person {
+        let clean =
+            |text: &str, most: usize| text.chars().filter(|letter| !letter.is_control()).take(most).collect::<String>().trim().to_owned();
+        let name = ["preferred_username", "upn", "email"].into_iter().map(|claim| identity.text(claim)).find(|text| !text.is_empty());
+        let legal = |letter: &char| letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+');
+        let username: String = name.unwrap_or(&identity.subject).chars().filter(legal).take(60).collect();
+        let email = [identity.text("email"), identity.text("preferred_username")].into_iter().find(|text| text.contains('@')).unwrap_or("");
+        let (mut first, mut last) = (clean(identity.text("given_name"), 100), clean(identity.text("family_name"), 100));
+        if first.is_empty() && last.is_empty() {
+            let whole = clean(identity.text("name"), 100);
+            (first, last) =
+                whole.rsplit_once(' ').map_or((whole.clone(), String::new()), |(first, last)| (first.to_owned(), last.to_owned()));
+        }
+        let now = self.now();
+        Person {
+            id: Id::random(),
+            username: if username.is_empty() { format!("person-{}", random::label()) } else { username },
+            email: clean(email, 254),
+            first_name: first,
+            last_name: last,
+            role,
+            locked: false,
+            created_at: now,
+            updated_at: now,
+            active_at: None,
+        }
+    }
+
+    /// Whether a person can sign in at this provider.
+    pub async fn signs_in_at(&self, person: Id<Person>, issuer: &str) -> Result<bool, Error> {
+        let issuer = issuer.to_owned();
+        self.store.read(move |db| Ok(identities::is_known_at(db, &issuer, person)?)).await
+    }
+
+    /// Keeps the token of a sign-in for as long as its session lives: it spares the viewer a second way to the same provider.
+    pub async fn keep_sign_in_grant(&self, session: Id<Session>, token: &SecretString) -> Result<(), Error> {
+        let row = session.to_string();
+        let sealed = self.vault.seal(Place { table: "sign_in_grants", column: "refresh_token", row: &row }, token)?;
+        self.store.note(move |db| Ok(identities::put_grant(db, session, &sealed)?)).await
+    }
+
+    pub(super) async fn sign_in_grant(&self, session: Id<Session>) -> Result<Option<SecretString>, Error> {
+        let sealed = self.store.read(move |db| Ok::<_, Error>(identities::grant(db, session)?)).await?;
+        let row = session.to_string();
+        let place = Place { table: "sign_in_grants", column: "refresh_token", row: &row };
+        Ok(sealed.map(|sealed| self.vault.open(place, &sealed)).transpose()?)
+    }
+}
+
+/// A user name that is taken belongs to somebody else, whatever it says: names and addresses never match accounts.
+fn unlike_others(db: &mut Db<'_>, mut person: Person) -> Result<Person, Error> {
+    if people::by_username(db, &person.username)?.is_some() {
+        person.username = format!("{}-{}", person.username, &random::label()[..4]);
+    }
+    Ok(person)
+}

@@ -1,0 +1,137 @@
+//! `/login/organisation` and its callback: signing in with the organisation's own provider.
+
+use super::page_with;
+use crate::{
+    domain::return_path::ReturnPath,
+    service::{
+        Error,
+        sign_in::{Answer, Ending, Pending, Purpose},
+    },
+    web::{
+        problems::{ProblemPage, WebError},
+        view::Link,
+        visitor::{Visitor, see_other},
+    },
+};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use serde::Deserialize;
+
+/// The sign-in under way, in the browser's session.
+const PENDING: &str = "sign_in";
+
+#[derive(Deserialize)]
+pub struct Wanted {
+    next: Option<String>,
+    again: Option<String>,
+    link: Option<String>,
+}
+
+/// Sends the browser to the organisation's provider.
+pub async fn start(visitor: Visitor, wanted: web::Query<Wanted>) -> Result<HttpResponse, WebError> {
+    let next = wanted.next.as_deref().and_then(ReturnPath::parse).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned());
+    let purpose = match (&visitor.actor, wanted.again.is_some(), wanted.link.is_some()) {
+        (Some(_), true, _) => Purpose::Confirm,
+        (Some(_), _, true) => Purpose::Link,
+        (Some(_), ..) => return Ok(see_other(&next)),
+        (None, ..) => Purpose::SignIn,
+    };
+    match visitor.service.begin_sign_in(purpose, &next).await? {
+        Ok((pending, address)) => {
+            visitor.session.insert(PENDING, pending).map_err(|_| Error::Internal)?;
+            Ok(see_other(address.as_str()))
+        }
+        Err(ending) => explain(&visitor, &ending),
+    }
+}
+
+/// The provider's answer.
+pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResponse, WebError> {
+    let parameter = |name: &str| {
+        let mut found = url::form_urlencoded::parse(request.query_string().as_bytes()).filter(|(key, _)| key == name);
+        match (found.next(), found.next()) {
+            (Some((_, value)), None) => Some(value.into_owned()),
+            // Said twice is not said.
+            _ => None,
+        }
+    };
+    let pending: Option<Pending> = visitor.session.get(PENDING).ok().flatten();
+    visitor.session.remove(PENDING);
+    let (purpose, next) =
+        pending.as_ref().map_or((Purpose::SignIn, "/content".to_owned()), |pending| (pending.purpose, pending.next.clone()));
+    let answer = Answer {
+        state: parameter("state").unwrap_or_default(),
+        code: parameter("code"),
+        issuer: parameter("iss"),
+        error: parameter("error"),
+    };
+    match visitor.service.finish_sign_in(visitor.actor.as_ref(), pending, answer, &visitor.origin).await? {
+        Ending::SignedIn(person, token) => {
+            let session = visitor.sign_in(&person)?;
+            if let Some(token) = token {
+                visitor.service.keep_sign_in_grant(session, &token).await?;
+            }
+            Ok(see_other(&next))
+        }
+        Ending::Confirmed => {
+            visitor.note_confirmed()?;
+            Ok(see_other(&next))
+        }
+        Ending::Linked => {
+            visitor.flash("From now on you can sign in with your organisation, too.");
+            Ok(see_other("/account"))
+        }
+        ending => {
+            let _ = purpose;
+            explain(&visitor, &ending)
+        }
+    }
+}
+
+fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError> {
+    let name = visitor.service.settings.sign_in.as_ref().map_or("your organisation", |sign_in| sign_in.name.as_str());
+    let (status, title, line) = match ending {
+        Ending::Declined => (StatusCode::OK, "You are not signed in", format!("{name} did not sign you in, or you stopped it there.")),
+        Ending::Unavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The sign-in does not answer",
+            format!(
+                "{name} cannot be reached right now, or is not set up right. Try again in a moment; if it stays like this, tell the operator the reference below."
+            ),
+        ),
+        Ending::NoPlace => (
+            StatusCode::FORBIDDEN,
+            "You have no place here yet",
+            format!("{name} knows you, but has not given you access to this portal. Ask your administrator to assign you to it."),
+        ),
+        Ending::Locked => {
+            (StatusCode::FORBIDDEN, "Your account here is locked", "An administrator of this portal can unlock it.".to_owned())
+        }
+        Ending::SomebodyElse => (
+            StatusCode::FORBIDDEN,
+            "That is another account",
+            format!("The account at {name} is not the one that you use here, or it was not asked for its password. Nothing was changed."),
+        ),
+        Ending::NotAccepted => (
+            StatusCode::BAD_REQUEST,
+            "This sign-in is not accepted",
+            format!(
+                "What {name} answered could not be checked. Start again; if it stays like this, tell the operator the reference below."
+            ),
+        ),
+        _ => (
+            StatusCode::BAD_REQUEST,
+            "This sign-in does not belong to your browser",
+            "It was started elsewhere, was used before, or took too long. Start again.".to_owned(),
+        ),
+    };
+    page_with(
+        status,
+        &ProblemPage {
+            chrome: visitor.chrome("", title),
+            lines: vec![line],
+            copy: None,
+            links: vec![if visitor.actor.is_some() { Link::new("/content", "Go to Content") } else { Link::new("/login", "Sign in") }],
+            reference: visitor.origin.correlation.clone(),
+        },
+    )
+}
