@@ -1,4 +1,4 @@
-//! `valetkey admin create NAME`
+//! `valetkey admin create NAME` and `valetkey admin link NAME`
 
 use super::Common;
 use crate::{
@@ -29,10 +29,21 @@ pub enum Admin {
         #[command(flatten)]
         common: Common,
     },
+    /// Prints a one-time link by which a person sets a password and is signed in: for a forgotten password, and for when the
+    /// organisation's sign-in fails. Works while the server runs, and while passwords are switched off.
+    Link {
+        /// User name.
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 pub async fn run(command: Admin) -> Result<(), String> {
-    let Admin::Create { name, password_stdin: _, api_key, email, common } = command;
+    let (name, api_key, email, common) = match command {
+        Admin::Create { name, password_stdin: _, api_key, email, common } => (name, api_key, email, common),
+        Admin::Link { name, common } => return link(&name, &common).await,
+    };
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
     let password = read_secret_line().map_err(|error| format!("cannot read the password: {error}"))?;
     let input =
@@ -45,6 +56,17 @@ pub async fn run(command: Admin) -> Result<(), String> {
         let (_, secret) = service.create_key(&actor, "made on the command line", None, None).await.map_err(explain)?;
         println!("{}", secret.expose_secret());
     }
+    Ok(())
+}
+
+async fn link(name: &str, common: &Common) -> Result<(), String> {
+    let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let token = service.invite_from_command_line(name).await.map_err(|error| match error {
+        Error::NotFound => format!("nobody has the user name {name}"),
+        other => explain(other),
+    })?;
+    eprintln!("Works once, for a day:");
+    println!("{}", service.addresses.absolute(&format!("/setup/{}", token.expose_secret())));
     Ok(())
 }
 

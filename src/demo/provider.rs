@@ -137,7 +137,7 @@ struct Keys {
 }
 
 impl Keys {
-    fn new() -> Result<(EncodingKey, (String, Vec<u8>)), String> {
+    fn pair() -> Result<(EncodingKey, (String, Vec<u8>)), String> {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key")?;
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).map_err(|_| "no key")?;
@@ -174,7 +174,7 @@ struct Page {
 
 impl Provider {
     pub fn new(own: &str, portal: &str, client_secret: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        let (signing, public) = Keys::new()?;
+        let (signing, public) = Keys::pair()?;
         Ok(Self {
             own: own.to_owned(),
             portal: portal.to_owned(),
@@ -208,7 +208,7 @@ impl Provider {
 
     /// Signs with a new key from now on.
     pub fn rotate_key(&self) -> Result<(), String> {
-        let (signing, public) = Keys::new()?;
+        let (signing, public) = Keys::pair()?;
         let mut keys = self.keys();
         keys.signing = signing;
         keys.published.push(public);

@@ -41,6 +41,8 @@ pub enum Mismatch {
     Used,
     /// It came to another callback address than the one it was sent to (mix-up defence).
     WrongCallback,
+    /// The answer names another issuer than the one asked (RFC 9207).
+    OtherIssuer,
     /// The administrator changed the integration meanwhile.
     Superseded,
 }

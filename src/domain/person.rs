@@ -85,3 +85,10 @@ pub struct ApiKey {
     pub active_at: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
 }
+
+/// Letters that names must not hold: control characters, and those that turn the direction of writing or cannot be seen, by
+/// which one name passes for another.
+pub fn is_invisible(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}

@@ -208,7 +208,12 @@ fn check(
             let latest = DateTime::from_timestamp_millis(now.plus(SKEW).0).unwrap_or_default();
             if issued > latest { Err("issued in the future".into()) } else { Ok(()) }
         });
-    Ok(token.claims(&verifier, nonce)?.subject().to_string())
+    let subject = token.claims(&verifier, nonce)?.subject().to_string();
+    // OpenID Connect Core section 2: at most 255 letters of ASCII. Without one, everybody would be the same person.
+    if subject.is_empty() || subject.len() > 255 || !subject.is_ascii() {
+        return Err(ClaimsVerificationError::InvalidSubject("empty, too long or not ASCII".into()));
+    }
+    Ok(subject)
 }
 
 /// The claims of a token that was checked before.

@@ -1,6 +1,7 @@
 //! Microsoft Entra ID, version 2 endpoints; Azure Databricks above all.
 
 use super::{Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template, looks_like_uuid};
+use crate::domain::integration::Integration;
 use url::Url;
 
 /// The application id of Azure Databricks: the same in every Azure cloud.
@@ -136,6 +137,13 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
         revoke: None,
         fixed_hosts: CLOUDS.iter().any(|(host, _)| *host == authority),
     })
+}
+
+/// The issuer of this integration's directory, if the directory is named by its id.
+pub fn issuer(integration: &Integration) -> Option<String> {
+    let tenant = integration.setting("tenant_id");
+    let authority = endpoints(&integration.config)?.authorize.origin().ascii_serialization();
+    looks_like_uuid(tenant).then(|| format!("{authority}/{tenant}/v2.0"))
 }
 
 fn names(config: &Config) -> Names {

@@ -50,6 +50,16 @@ pub static TEMPLATE: Template = Template {
             ..ADDRESS
         },
         Field {
+            name: "issuer",
+            label: "Issuer",
+            hint: "Optional. For providers that name themselves in their answers (RFC 9207): other answers are refused.",
+            required: false,
+            moves_tokens: false,
+            shape: Shape::Text,
+            pattern: "",
+            ..ADDRESS
+        },
+        Field {
             name: "scopes",
             label: "Scopes",
             hint: "Separated by blanks. Add the provider's scope for refresh tokens (often offline_access), or people are asked again every hour.",

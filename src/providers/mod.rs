@@ -194,6 +194,16 @@ pub fn endpoints(integration: &Integration) -> Option<Endpoints> {
     (template(&integration.template)?.endpoints)(&integration.config)
 }
 
+/// Whether an answer may come from who it says it comes from (RFC 9207). A typed-in issuer must be named; Microsoft does not
+/// name itself today, and is compared if it does.
+pub fn may_answer(integration: &Integration, named: Option<&str>) -> bool {
+    match (integration.setting("issuer"), named) {
+        ("", Some(named)) => azure::issuer(integration).is_none_or(|issuer| issuer == named),
+        ("", None) => true,
+        (typed, named) => named == Some(typed),
+    }
+}
+
 /// How the client authenticates at the token endpoint (RFC 6749 section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuthentication {

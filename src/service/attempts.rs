@@ -57,6 +57,8 @@ pub struct Answer {
     pub code: Option<String>,
     pub error: Option<String>,
     pub error_description: Option<String>,
+    /// Who answers (RFC 9207).
+    pub issuer: Option<String>,
 }
 
 /// How an authorization ended, for the page to show.
@@ -301,6 +303,10 @@ impl Service {
         let id = attempt.id;
         if !self.store.note(move |db| Ok::<_, Error>(connections::use_attempt(db, id, now)?)).await? {
             return self.mismatch(actor, Mismatch::Used, Some(attempt.return_path)).await;
+        }
+        // Mix-up (RFC 9207): compared as a plain text.
+        if !providers::may_answer(&integration, answer.issuer.as_deref()) {
+            return self.mismatch(actor, Mismatch::OtherIssuer, Some(attempt.return_path)).await;
         }
         let back = attempt.return_path.clone();
         if let Some(word) = &answer.error {

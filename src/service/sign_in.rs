@@ -7,7 +7,7 @@ use crate::{
         Id,
         audit::{Action, Event, Origin, Outcome},
         group::Group,
-        person::{Person, Role, Session},
+        person::{Person, Role, Session, is_invisible},
     },
     oauth::sign_in::{Client, Failure, Identity, Proofs},
     store::{Db, groups, identities, people, sessions},
@@ -59,7 +59,8 @@ pub struct Answer {
 pub enum Ending {
     SignedIn(Box<Person>, Option<SecretString>),
     Confirmed,
-    Linked,
+    /// Somebody signed in can tie this identity to their account: its subject, and what to call it.
+    Linkable(String, String),
     /// The answer does not belong to a sign-in of this browser, or came too late.
     Mismatch,
     /// The provider said no.
@@ -129,7 +130,7 @@ impl Service {
     ) -> Result<Ending, Error> {
         let ending = self.judge(actor, pending, answer, origin).await?;
         let why = match &ending {
-            Ending::SignedIn(..) | Ending::Confirmed | Ending::Linked => return Ok(ending),
+            Ending::SignedIn(..) | Ending::Confirmed | Ending::Linkable(..) => return Ok(ending),
             Ending::Mismatch => "organisation: answer of another session",
             Ending::Declined => "organisation: declined",
             Ending::NotAccepted => "organisation: answer not accepted",
@@ -190,7 +191,7 @@ impl Service {
         match pending.purpose {
             Purpose::SignIn => self.admit(sign_in, identity, origin).await,
             Purpose::Confirm => self.confirm_identity(actor, &identity).await,
-            Purpose::Link => self.link_identity(actor, &identity).await,
+            Purpose::Link => self.linkable(actor, &identity).await,
         }
     }
 
@@ -209,20 +210,29 @@ impl Service {
         Ok(Ending::Confirmed)
     }
 
-    async fn link_identity(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
-        let Some(actor) = actor.cloned() else { return Ok(Ending::Mismatch) };
-        let (issuer, subject, now) = (identity.issuer.clone(), identity.subject.clone(), self.now());
+    async fn linkable(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
+        let Some(me) = actor.map(|actor| actor.person.id) else { return Ok(Ending::Mismatch) };
+        let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
+        let known = self.store.read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?)).await?;
+        if known.is_some_and(|known| known != me) {
+            return Ok(Ending::SomebodyElse);
+        }
+        let label = ["preferred_username", "email", "name"].into_iter().map(|claim| identity.text(claim)).find(|text| !text.is_empty());
+        Ok(Ending::Linkable(identity.subject.clone(), clean(label.unwrap_or(&identity.subject), 100)))
+    }
+
+    /// Ties an identity at the organisation to the account of somebody signed in, who has just shown that it is theirs.
+    pub async fn link_identity(&self, actor: &Actor, subject: String) -> Result<(), Error> {
+        let issuer = self.organisation()?.0.issuer.clone();
+        let (actor, now) = (actor.clone(), self.now());
         self.store
             .write(move |db| match identities::person(db, &issuer, &subject)? {
-                Some(known) if known == actor.person.id => Ok(Ending::Linked),
-                Some(_) => Ok(Ending::SomebodyElse),
+                Some(known) if known == actor.person.id => Ok(()),
+                Some(_) => Err(Error::Conflict("Somebody else signs in with this account.".into())),
                 None => {
                     identities::insert(db, &issuer, &subject, actor.person.id, now)?;
-                    record(
-                        db,
-                        &super::event(&actor, now, Action::PersonChanged, actor.person.username.clone(), "organisation's sign-in tied"),
-                    )?;
-                    Ok(Ending::Linked)
+                    let detail = "organisation's sign-in tied";
+                    record(db, &super::event(&actor, now, Action::PersonChanged, actor.person.username.clone(), detail))
                 }
             })
             .await
@@ -340,6 +350,11 @@ impl Service {
         let place = Place { table: "sign_in_grants", column: "refresh_token", row: &row };
         Ok(sealed.map(|sealed| self.vault.open(place, &sealed)).transpose()?)
     }
+}
+
+/// What a provider wrote, fit for a page and a record.
+fn clean(text: &str, most: usize) -> String {
+    text.chars().filter(|letter| !is_invisible(*letter)).take(most).collect::<String>().trim().to_owned()
 }
 
 /// A user name that is taken belongs to somebody else, whatever it says: names and addresses never match accounts.

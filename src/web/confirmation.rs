@@ -5,7 +5,7 @@ use super::{
     forms::{Field, Kind, Typed, refill},
     pages::{ConfirmIdentityPage, form_status},
     problems::WebError,
-    visitor::{Me, Posted},
+    visitor::{Me, Posted, Visitor},
 };
 use crate::{
     domain::{Timestamp, addresses, return_path::ReturnPath},
@@ -30,10 +30,10 @@ const SECRETS: [(&str, &str); 4] = [
     ("new_password", "New password, once more"),
 ];
 
-impl Me {
+impl Visitor {
     fn confirmed_within(&self, window: Duration) -> bool {
-        let at = self.visitor.session.get::<String>(CONFIRMED_AT).ok().flatten().and_then(|text| text.parse().ok());
-        let now = self.service().now();
+        let at = self.session.get::<String>(CONFIRMED_AT).ok().flatten().and_then(|text| text.parse().ok());
+        let now = self.service.now();
         at.map(Timestamp).is_some_and(|at| now >= at && now.since(at) < window)
     }
 
@@ -45,7 +45,9 @@ impl Me {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         Err(WebError::Redirect(format!("/account/confirm?next={}", addresses::query(path))))
     }
+}
 
+impl Me {
     /// Checks the password that somebody confirms with.
     pub async fn confirm(&self, typed: &Typed) -> Result<Option<Problem>, WebError> {
         let wrong = |message: &str| Ok(Some(Problem::new("confirm_password", message)));
@@ -108,7 +110,7 @@ impl Confirmed {
 
     /// For forms of which only some changes need it.
     pub async fn check(me: &Me, request: &HttpRequest, typed: Typed) -> Result<Self, WebError> {
-        if me.confirmed_within(FOR_ACTS) {
+        if me.visitor.confirmed_within(FOR_ACTS) {
             return Ok(Self(typed));
         }
         let mut errors = Vec::new();

@@ -41,6 +41,7 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/login", post().to(sign_in::login))
         .route("/login/organisation", get().to(organisation::start))
         .route("/login/organisation/callback", get().to(organisation::callback))
+        .route("/login/organisation/link", post().to(organisation::link))
         .route("/__login__", get().to(sign_in::login_page))
         .route("/logout", post().to(sign_in::logout))
         .route("/help", get().to(sign_in::help))

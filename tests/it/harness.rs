@@ -163,6 +163,24 @@ impl World {
         line.split_once(':').expect("a value").1.trim().to_owned()
     }
 
+    /// Runs the program beside the server, on the same data; what it prints.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Output {
+        std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
+            .args(arguments)
+            .env("VALETKEY_DATA_DIR", &self.data_dir)
+            .env("VALETKEY_KEYRING_FILE", self.data_dir.join("keyring"))
+            .env("VALETKEY_PUBLIC_URL", &self.portal)
+            .output()
+            .expect("the program runs")
+    }
+
+    /// A one-time link for somebody, made on the command line.
+    pub fn link_from_command_line(&self, name: &str) -> String {
+        let output = self.command(&["admin", "link", name]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// Stops the portal as a signal would.
     pub async fn stop(self) {
         self.handle.stop(true).await;

@@ -5,6 +5,7 @@ mod callback;
 mod exchange;
 mod forms;
 mod harness;
+mod organisation;
 mod promises;
 mod proxy;
 mod secrets;

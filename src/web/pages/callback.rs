@@ -24,6 +24,7 @@ pub async fn own(me: Me, path: web::Path<String>, request: HttpRequest) -> Resul
     finish(me, &request, &callback).await
 }
 
+/// The answer; nothing of it if a parameter stands there twice (RFC 6749 section 3.1): it is not ours to choose from.
 fn answer(request: &HttpRequest) -> Answer {
     let mut answer = Answer::default();
     for (key, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
@@ -32,22 +33,30 @@ fn answer(request: &HttpRequest) -> Answer {
             "code" => &mut answer.code,
             "error" => &mut answer.error,
             "error_description" => &mut answer.error_description,
+            "iss" => &mut answer.issuer,
             _ => continue,
         };
-        // The first one counts; a repeated parameter is not ours to choose from.
-        place.get_or_insert_with(|| value.into_owned());
+        if place.replace(value.into_owned()).is_some() {
+            return Answer::default();
+        }
     }
     answer
 }
 
 async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpResponse, WebError> {
+    let ending = me.service().finish(&me.actor, callback, answer(request)).await?;
+    show(&me, ending)
+}
+
+/// The page, or the way on, at the end of an authorization.
+pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
     let reference = me.visitor.origin.correlation.clone();
-    match me.service().finish(&me.actor, callback, answer(request)).await? {
+    match ending {
         Ending::Connected { back, integration, refreshable, missing_scopes } => {
             let names = providers::names(&integration);
             if !missing_scopes.is_empty() {
                 return problem(
-                    &me,
+                    me,
                     StatusCode::OK,
                     "Connected, with less than was asked for",
                     vec![format!("{} did not give: {}. Some parts of the app may not work.", names.provider, missing_scopes.join(", "))],
@@ -57,7 +66,7 @@ async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpRes
             }
             if !refreshable && providers::asks_for_refresh_token(&integration) {
                 return problem(
-                    &me,
+                    me,
                     StatusCode::OK,
                     "Connected for about an hour",
                     vec![
@@ -78,11 +87,11 @@ async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpRes
             Ok(see_other(&format!("/consents/account?connection={connection}{content}&return={}", addresses::query(back.as_str()))))
         }
         Ending::AlreadyDone { back } => Ok(see_other(back.as_str())),
-        Ending::Mismatch { why, back } => mismatch(&me, why, back.as_ref(), reference),
+        Ending::Mismatch { why, back } => mismatch(me, why, back.as_ref(), reference),
         Ending::Declined { back, integration } => {
             let names = providers::names(&integration);
             problem(
-                &me,
+                me,
                 StatusCode::OK,
                 "You chose not to connect",
                 vec![format!("The app cannot show your data from {} until you do. Nothing was stored.", names.service)],
@@ -113,7 +122,7 @@ async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpRes
                 },
             )
         }
-        Ending::Failed { failure, back, integration } => failed(&me, &failure, &back, &integration),
+        Ending::Failed { failure, back, integration } => failed(me, &failure, &back, &integration),
     }
 }
 
@@ -168,6 +177,10 @@ fn mismatch(me: &Me, why: Mismatch, back: Option<&ReturnPath>, reference: String
         Mismatch::Superseded => {
             ("The integration was changed meanwhile", "An administrator changed it while you were signing in. Open the app to start again.")
         }
+        Mismatch::OtherIssuer => (
+            "Another provider answered",
+            "The answer does not come from the provider that was asked, so nothing was stored. Open the app to start again; if it stays like this, tell your administrator.",
+        ),
         Mismatch::Unknown | Mismatch::Foreign | Mismatch::WrongCallback => (
             "This sign-in does not belong to your session",
             "It could not be matched to what you started here, so nothing was stored. Open the app to start again.",

@@ -209,7 +209,11 @@ async fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpRes
         content_guid: question.content.as_ref().map(|asking| asking.content.id.to_string()).unwrap_or_default(),
         integration_guid: integration.id.to_string(),
         back: back.as_str().to_owned(),
-        submit: if question.connected { "Allow".into() } else { format!("Continue to {}", names.provider) },
+        submit: if question.connected || me.service().sign_in_suffices(&me.actor, integration).await? {
+            "Allow".into()
+        } else {
+            format!("Continue to {}", names.provider)
+        },
         not_now: if question.content.is_some() { "/content".into() } else { "/consents".into() },
         several: question.step.1 > 1,
         step: question.step.0,
@@ -253,6 +257,9 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
         }
     } else if !service.may_connect(&me.actor, integration).await? {
         return Err(Error::NotFound.into());
+    }
+    if let Some(ending) = service.connect_by_sign_in(&me.actor, integration, content, back.clone()).await? {
+        return callback::show(&me, ending);
     }
     begin(&me, integration, content, back, false).await
 }

@@ -186,7 +186,7 @@ pub struct Chosen {
 /// `/integrations/new`: first the choice of a template, then its form.
 pub async fn new_page(me: Me, request: HttpRequest, query: web::Query<Chosen>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    me.confirm_first(&request)?;
+    me.visitor.confirm_first(&request)?;
     match query.template.as_deref().and_then(providers::template) {
         Some(template) => draw_form(&me, Subject::New(template, Id::random()), None, Vec::new(), None),
         None => page(&ChoosePage {
@@ -452,7 +452,7 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
 
 pub async fn edit_page(me: Me, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    me.confirm_first(&request)?;
+    me.visitor.confirm_first(&request)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal)?;
     draw_form(&me, Subject::Edit(template, &integration), None, Vec::new(), None)

@@ -1,6 +1,6 @@
 //! `/login/organisation` and its callback: signing in with the organisation's own provider.
 
-use super::page_with;
+use super::{ConfirmPage, Group, page, page_with};
 use crate::{
     domain::return_path::ReturnPath,
     service::{
@@ -10,7 +10,7 @@ use crate::{
     web::{
         problems::{ProblemPage, WebError},
         view::Link,
-        visitor::{Visitor, see_other},
+        visitor::{Me, Posted, Visitor, see_other},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
@@ -18,6 +18,8 @@ use serde::Deserialize;
 
 /// The sign-in under way, in the browser's session.
 const PENDING: &str = "sign_in";
+/// An identity that somebody signed in may tie to their account.
+const LINKABLE: &str = "linkable";
 
 #[derive(Deserialize)]
 pub struct Wanted {
@@ -27,7 +29,7 @@ pub struct Wanted {
 }
 
 /// Sends the browser to the organisation's provider.
-pub async fn start(visitor: Visitor, wanted: web::Query<Wanted>) -> Result<HttpResponse, WebError> {
+pub async fn start(visitor: Visitor, wanted: web::Query<Wanted>, request: HttpRequest) -> Result<HttpResponse, WebError> {
     let next = wanted.next.as_deref().and_then(ReturnPath::parse).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned());
     let purpose = match (&visitor.actor, wanted.again.is_some(), wanted.link.is_some()) {
         (Some(_), true, _) => Purpose::Confirm,
@@ -35,6 +37,9 @@ pub async fn start(visitor: Visitor, wanted: web::Query<Wanted>) -> Result<HttpR
         (Some(_), ..) => return Ok(see_other(&next)),
         (None, ..) => Purpose::SignIn,
     };
+    if purpose == Purpose::Link {
+        visitor.confirm_first(&request)?;
+    }
     match visitor.service.begin_sign_in(purpose, &next).await? {
         Ok((pending, address)) => {
             visitor.session.insert(PENDING, pending).map_err(|_| Error::Internal)?;
@@ -56,8 +61,7 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
     };
     let pending: Option<Pending> = visitor.session.get(PENDING).ok().flatten();
     visitor.session.remove(PENDING);
-    let (purpose, next) =
-        pending.as_ref().map_or((Purpose::SignIn, "/content".to_owned()), |pending| (pending.purpose, pending.next.clone()));
+    let next = pending.as_ref().map_or_else(|| "/content".to_owned(), |pending| pending.next.clone());
     let answer = Answer {
         state: parameter("state").unwrap_or_default(),
         code: parameter("code"),
@@ -76,19 +80,42 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
             visitor.note_confirmed()?;
             Ok(see_other(&next))
         }
-        Ending::Linked => {
-            visitor.flash("From now on you can sign in with your organisation, too.");
-            Ok(see_other("/account"))
+        Ending::Linkable(subject, label) => {
+            visitor.session.insert(LINKABLE, subject).map_err(|_| Error::Internal)?;
+            let name = name(&visitor);
+            let lines = [
+                format!("From then on whoever signs in at {name} as {label} is signed in here as you."),
+                "Your password here stays as it is.".to_owned(),
+            ];
+            page(&ConfirmPage {
+                chrome: visitor.chrome("", &format!("Tie {label} to your account?")),
+                errors: Vec::new(),
+                groups: vec![Group::new("", &[&lines[0], &lines[1]], Vec::new())],
+                link: None,
+                action: "/login/organisation/link".into(),
+                fields: Vec::new(),
+                submit: format!("Tie {label} to this account"),
+                cancel: "/account".into(),
+            })
         }
-        ending => {
-            let _ = purpose;
-            explain(&visitor, &ending)
-        }
+        ending => explain(&visitor, &ending),
     }
 }
 
+/// The click that ties the identity shown before.
+pub async fn link(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
+    let subject: Option<String> = me.visitor.session.get(LINKABLE).ok().flatten();
+    me.visitor.session.remove(LINKABLE);
+    me.service().link_identity(&me.actor, subject.ok_or(Error::NotFound)?).await?;
+    Ok(me.done("/account", format!("From now on you can sign in with {}, too.", name(&me.visitor))))
+}
+
+fn name(visitor: &Visitor) -> &str {
+    visitor.service.settings.sign_in.as_ref().map_or("your organisation", |sign_in| sign_in.name.as_str())
+}
+
 fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError> {
-    let name = visitor.service.settings.sign_in.as_ref().map_or("your organisation", |sign_in| sign_in.name.as_str());
+    let name = name(visitor);
     let (status, title, line) = match ending {
         Ending::Declined => (StatusCode::OK, "You are not signed in", format!("{name} did not sign you in, or you stopped it there.")),
         Ending::Unavailable => (

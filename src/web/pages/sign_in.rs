@@ -235,7 +235,11 @@ pub async fn setup(visitor: Visitor, token: web::Path<String>, Posted(typed): Po
         }
         LinkHolder::Person(_) => {
             let done = visitor.service.accept_invitation(&token, typed.password("password"), &visitor.origin).await;
-            (done, "/content", "Set your password. Use it with your user name the next time.")
+            let next_time = match visitor.service.settings.local_sign_in {
+                true => "Set your password. Use it with your user name the next time.",
+                false => "You are signed in. The next time, sign in with your organisation.",
+            };
+            (done, "/content", next_time)
         }
     };
     match done {
