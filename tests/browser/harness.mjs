@@ -13,9 +13,10 @@ const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 export const pictures = join(root, "target/pictures");
 mkdirSync(pictures, { recursive: true });
 
+export const binary = process.env.VALETKEY_BIN ?? join(root, "target/debug/valetkey");
+
 /** Runs `valetkey demo --json` on a free port; `stop` ends it. */
 export async function demo() {
-  const binary = process.env.VALETKEY_BIN ?? join(root, "target/debug/valetkey");
   const child = spawn(binary, ["demo", "--json", "--listen", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   child.stderr.on("data", (chunk) => (log += chunk));
