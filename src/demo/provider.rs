@@ -52,6 +52,8 @@ pub struct Faults {
     pub single_use: bool,
     /// Sends this body with status 200 instead of tokens.
     pub body: Option<String>,
+    /// Refreshed tokens belong to this account, whoever the refresh token was given to.
+    pub refresh_as: Option<String>,
     /// What is wrong with ID tokens.
     pub id_token: Wrong,
 }
@@ -66,6 +68,7 @@ impl Default for Faults {
             no_refresh_token: false,
             single_use: false,
             body: None,
+            refresh_as: None,
             id_token: Wrong::Nothing,
         }
     }
@@ -569,7 +572,7 @@ async fn token(request: HttpRequest, tenant: web::Path<String>, provider: web::D
                 let scope = if text("scope").is_empty() { grant.scope.clone() } else { text("scope").to_owned() };
                 (grant.upn.clone(), scope, grant.family.clone())
             };
-            provider.tokens(&upn, &scope, &family, "")
+            provider.tokens(faults.refresh_as.as_deref().unwrap_or(&upn), &scope, &family, "")
         }
         _ => entra_error("unsupported_grant_type", 70003, "The grant type is not supported."),
     }

@@ -4,6 +4,7 @@ use super::{
     Id,
     content::{AccessType, Content, ContentRole},
     group::Group,
+    integration::Availability,
     person::{Person, Role},
 };
 
@@ -54,6 +55,17 @@ pub fn may_create_content(role: Role) -> bool {
 /// May this role choose integrations and see their names?
 pub fn may_see_integrations(role: Role) -> bool {
     role >= Role::Publisher
+}
+
+/// May this person choose an integration for content, and so see it? `listed`: they or a group of theirs are on its list.
+pub fn may_choose_integration(role: Role, availability: Availability, listed: bool) -> bool {
+    may_manage_integrations(role)
+        || (may_see_integrations(role)
+            && match availability {
+                Availability::Everyone => true,
+                Availability::Listed => listed,
+                Availability::Nobody => false,
+            })
 }
 
 pub fn may_manage_integrations(role: Role) -> bool {
@@ -148,6 +160,14 @@ mod tests {
         assert!(!may_exchange(&owner, Role::Publisher, standing(&item, &owner, None), Some(Id::random()), &item));
         assert!(!may_exchange(&owner, Role::Viewer, standing(&item, &owner, None), None, &item));
         assert!(!may_exchange(&other, Role::Administrator, standing(&item, &other, None), None, &item));
+    }
+    #[test]
+    fn an_empty_list_is_closed() {
+        assert!(!may_choose_integration(Role::Publisher, Availability::Listed, false));
+        assert!(may_choose_integration(Role::Publisher, Availability::Listed, true));
+        assert!(!may_choose_integration(Role::Viewer, Availability::Everyone, true));
+        assert!(!may_choose_integration(Role::Publisher, Availability::Nobody, true));
+        assert!(may_choose_integration(Role::Administrator, Availability::Nobody, false));
     }
     #[test]
     fn a_listed_collaborator_without_the_role_only_views() {

@@ -152,6 +152,7 @@ impl Outcome {
             | Action::ConsentRefused
             | Action::CallbackRefused
             | Action::ExchangeRefused
+            | Action::AccountChanged
             | Action::AccessRefused => Outcome::Refused,
             Action::ConnectionFailed | Action::ConnectionNeedsLogin => Outcome::Failed,
             _ => Outcome::Done,

@@ -1,6 +1,10 @@
 //! Connections: one viewer's tokens at one integration. The tokens themselves live sealed in the store.
 
-use super::{Id, Timestamp, integration::Integration, person::Person};
+use super::{
+    Id, Timestamp,
+    integration::{IdentityCheck, Integration},
+    person::Person,
+};
 
 /// Why a connection needs its viewer again. The words of the API's `cause`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +17,13 @@ pub enum Cause {
     RotationLost,
     RevokedByViewer,
     RevokedByAdministrator,
+    /// The tokens suddenly belonged to another account.
+    AccountChanged,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 5] = [Cause::Expired, Cause::Policy, Cause::RotationLost, Cause::RevokedByViewer, Cause::RevokedByAdministrator];
+    pub const ALL: [Cause; 6] =
+        [Cause::Expired, Cause::Policy, Cause::RotationLost, Cause::RevokedByViewer, Cause::RevokedByAdministrator, Cause::AccountChanged];
     pub const fn as_str(self) -> &'static str {
         match self {
             Cause::Expired => "expired",
@@ -24,6 +31,7 @@ impl Cause {
             Cause::RotationLost => "rotation_lost",
             Cause::RevokedByViewer => "revoked_by_viewer",
             Cause::RevokedByAdministrator => "revoked_by_administrator",
+            Cause::AccountChanged => "account_changed",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
@@ -66,8 +74,19 @@ impl State {
 pub struct Account {
     /// The name a person knows: user principal name, e-mail or preferred user name.
     pub label: Option<String>,
+    /// `oid:…`, `id:…` or `access:…`: the kind of token it stood in is part of it, since the same person may have another
+    /// subject in each (pairwise subjects). Only equal kinds can be compared.
     pub subject: Option<String>,
     pub tenant: Option<String>,
+}
+
+/// What an identity check says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Fits,
+    /// The viewer has to say that the account is theirs.
+    Ask,
+    Refuse,
 }
 
 impl Account {
@@ -77,6 +96,30 @@ impl Account {
         let known = [person.email.as_str(), person.username.as_str()];
         let comparable = known.iter().any(|name| name.contains('@'));
         comparable && !known.iter().any(|name| name.eq_ignore_ascii_case(label))
+    }
+
+    /// Whether this account visibly is this person's: the name at the provider is their address or user name here.
+    pub fn is_of(&self, person: &Person) -> bool {
+        let label = self.label.as_deref().filter(|label| !label.is_empty());
+        label.is_some_and(|label| label.eq_ignore_ascii_case(&person.email) || label.eq_ignore_ascii_case(&person.username))
+    }
+
+    /// What a check says about these tokens in this person's hands.
+    pub fn verdict(&self, person: &Person, check: IdentityCheck) -> Verdict {
+        match check {
+            IdentityCheck::Off => Verdict::Fits,
+            IdentityCheck::Warn if self.differs_from(person) => Verdict::Ask,
+            IdentityCheck::Require if !self.is_of(person) => Verdict::Refuse,
+            _ => Verdict::Fits,
+        }
+    }
+
+    /// Whether two accounts are certainly different ones: another subject, object id or tenant. Names may change.
+    pub fn is_another_than(&self, known: &Account) -> bool {
+        let differ = |left: &Option<String>, right: &Option<String>| matches!((left, right), (Some(left), Some(right)) if left != right);
+        let kind = |subject: &Option<String>| subject.as_deref().and_then(|text| text.split_once(':')).map(|(kind, _)| kind.to_owned());
+        let comparable = kind(&self.subject).is_some() && kind(&self.subject) == kind(&known.subject);
+        differ(&self.tenant, &known.tenant) || (comparable && differ(&self.subject, &known.subject))
     }
 }
 
@@ -133,6 +176,31 @@ mod tests {
         assert!(!account("opaque-subject").differs_from(&ann));
         assert!(!account("bo@example.org").differs_from(&person("bo", "")));
         assert!(!Account::default().differs_from(&ann));
+    }
+    #[test]
+    fn a_required_account_must_be_named_and_be_the_persons() {
+        let account = |label: &str| Account { label: Some(label.into()), ..Account::default() };
+        let ann = person("ann", "ann@example.org");
+        assert_eq!(account("ANN@example.org").verdict(&ann, IdentityCheck::Require), Verdict::Fits);
+        for other in [account("bo@example.org"), account("opaque"), account(""), Account::default()] {
+            assert_eq!(other.verdict(&ann, IdentityCheck::Require), Verdict::Refuse);
+        }
+        assert_eq!(Account::default().verdict(&person("", ""), IdentityCheck::Require), Verdict::Refuse);
+        assert_eq!(account("bo@example.org").verdict(&ann, IdentityCheck::Warn), Verdict::Ask);
+        assert_eq!(account("bo@example.org").verdict(&ann, IdentityCheck::Off), Verdict::Fits);
+    }
+    #[test]
+    fn only_subjects_of_one_kind_are_compared() {
+        let account = |subject: &str, tenant: Option<&str>| Account {
+            subject: Some(subject.into()),
+            tenant: tenant.map(str::to_owned),
+            ..Account::default()
+        };
+        assert!(account("oid:1", None).is_another_than(&account("oid:2", None)));
+        assert!(account("oid:1", Some("a")).is_another_than(&account("oid:1", Some("b"))));
+        assert!(!account("id:1", None).is_another_than(&account("access:2", None)));
+        assert!(!account("oid:1", Some("a")).is_another_than(&account("1", None)));
+        assert!(!Account::default().is_another_than(&account("oid:1", Some("a"))));
     }
     #[test]
     fn states_survive_the_table() {

@@ -1,6 +1,6 @@
 //! Integrations: one OAuth client each, configured by an administrator.
 
-use super::{Id, Timestamp, person::Person};
+use super::{Id, Timestamp, group::Principal, person::Person};
 use serde_json::{Map, Value};
 
 /// The non-secret settings of an integration, keyed as in the API.
@@ -17,6 +17,65 @@ pub enum SecretHealth {
     Works { at: Timestamp },
     /// The provider refused it or the configuration; `cause` is one of our own sentences.
     Rejected { at: Timestamp, cause: String },
+}
+
+/// Which publishers may choose an integration for their content. Administrators always may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Availability {
+    #[default]
+    Everyone,
+    /// Those on its list; with an empty list, nobody.
+    Listed,
+    Nobody,
+}
+
+impl Availability {
+    pub const ALL: [Self; 3] = [Self::Everyone, Self::Listed, Self::Nobody];
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Availability::Everyone => "everyone",
+            Availability::Listed => "listed",
+            Availability::Nobody => "nobody",
+        }
+    }
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == text)
+    }
+}
+
+/// Whether the account at the identity provider must be the person who is signed in here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdentityCheck {
+    /// Not compared.
+    Off,
+    /// Another account is used only after the viewer said that it is theirs.
+    #[default]
+    Warn,
+    /// Another account, or one that cannot be compared, is refused.
+    Require,
+}
+
+impl IdentityCheck {
+    pub const ALL: [Self; 3] = [Self::Warn, Self::Require, Self::Off];
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            IdentityCheck::Off => "off",
+            IdentityCheck::Warn => "warn",
+            IdentityCheck::Require => "require",
+        }
+    }
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == text)
+    }
+}
+
+/// One entry of the list of those who may choose an integration.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub number: i64,
+    pub id: Id<Listing>,
+    pub integration: Id<Integration>,
+    pub principal: Principal,
 }
 
 /// One OAuth client at an identity provider.
@@ -37,6 +96,8 @@ pub struct Integration {
     pub secret_health: SecretHealth,
     /// Grows with each change of where tokens come from; connections made under another value are dead.
     pub era: i64,
+    pub availability: Availability,
+    pub identity_check: IdentityCheck,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -1,7 +1,7 @@
 //! Token answers (RFC 6749 section 5.1), read with patience: a refresh token that arrived must not be lost to a badly
 //! typed neighbour.
 
-use crate::domain::connection::Account;
+use crate::domain::{connection::Account, person::is_invisible};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use oauth2::{AccessToken, RefreshToken, Scope, basic::BasicTokenType};
 use secrecy::SecretString;
@@ -108,19 +108,16 @@ impl TokenAnswer {
     /// Whom the tokens belong to. Read from the ID token or a JWT access token for display and comparison: both came
     /// straight from the token endpoint over TLS (OpenID Connect Core section 3.1.3.7), so no signature is checked.
     pub fn account(&self) -> Account {
-        let claims = self
-            .id_token
-            .as_ref()
-            .and_then(|token| unverified_claims(token.secret()))
-            .or_else(|| unverified_claims(self.access_token.secret()))
-            .unwrap_or_default();
+        let said = self.id_token.as_ref().and_then(|token| unverified_claims(token.secret())).map(|claims| ("id", claims));
+        let said = said.or_else(|| unverified_claims(self.access_token.secret()).map(|claims| ("access", claims)));
+        let (kind, claims) = said.unwrap_or_default();
         let text = |keys: &[&str]| {
             let found = keys.iter().find_map(|key| claims.get(*key).and_then(Value::as_str));
-            found.map(|text| text.chars().filter(|letter| !letter.is_control()).take(200).collect::<String>())
+            found.map(|text| text.chars().filter(|letter| !is_invisible(*letter)).take(200).collect::<String>())
         };
         Account {
             label: text(&["upn", "unique_name", "preferred_username", "email", "sub"]),
-            subject: text(&["oid", "sub"]),
+            subject: text(&["oid"]).map(|oid| format!("oid:{oid}")).or_else(|| text(&["sub"]).map(|sub| format!("{kind}:{sub}"))),
             tenant: text(&["tid"]),
         }
     }

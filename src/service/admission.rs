@@ -8,7 +8,7 @@ use crate::{
     domain::{
         Id, Timestamp, access,
         access::Standing,
-        connection::{Connection, State},
+        connection::{Connection, State, Verdict},
         consent::Consent,
         content::Content,
         integration::Integration,
@@ -29,6 +29,8 @@ pub struct Link {
     pub integration: Integration,
     pub consent: Option<Id<Consent>>,
     pub connection: Option<Connection>,
+    /// The integration wants the person's own account, and the connection's is another one or has no name.
+    pub is_foreign: bool,
     /// The stored access token, opened; there only while the connection is active and the consent is given.
     pub access_token: Option<Arc<SecretString>>,
 }
@@ -36,7 +38,7 @@ pub struct Link {
 impl Link {
     /// Whether the viewer has to be asked before the app can use this integration.
     pub fn needs_viewer(&self) -> bool {
-        self.consent.is_none() || self.connection.as_ref().is_none_or(|connection| connection.state != State::Active)
+        self.consent.is_none() || self.is_foreign || self.connection.as_ref().is_none_or(|connection| connection.state != State::Active)
     }
 }
 
@@ -126,9 +128,12 @@ impl Service {
         let links = links
             .into_iter()
             .map(|(integration, consent, connection)| {
-                let mut link = Link { integration, consent: consent.map(|consent| consent.id), connection: None, access_token: None };
+                let consent = consent.map(|consent| consent.id);
+                let mut link = Link { integration, consent, connection: None, is_foreign: false, access_token: None };
                 if let Some((connection, tokens)) = connection {
-                    let usable = link.consent.is_some() && connection.state == State::Active;
+                    let verdict = connection.account.verdict(&person, link.integration.identity_check);
+                    link.is_foreign = verdict == Verdict::Refuse;
+                    let usable = link.consent.is_some() && connection.state == State::Active && !link.is_foreign;
                     if let Some(sealed) = tokens.access.filter(|_| usable) {
                         let row = token_row(connection.id, connection.person, connection.integration);
                         link.access_token = Some(Arc::new(self.vault.open(token_place("access_token", &row), &sealed)?));

@@ -12,7 +12,7 @@ use crate::{
         Id, access,
         attempt::{Attempt, LIFETIME, Mismatch},
         audit::Action,
-        connection::{Account, Connection, State},
+        connection::{Account, Connection, State, Verdict},
         content::Content,
         integration::{Integration, SecretHealth},
         return_path::ReturnPath,
@@ -75,6 +75,20 @@ pub enum Ending {
         connection: Id<Connection>,
         content: Option<Id<Content>>,
         back: ReturnPath,
+    },
+    /// The integration wants the person's own account, and this one is not, or does not say.
+    NotYourAccount {
+        account: Option<String>,
+        integration: Integration,
+        content: Option<Id<Content>>,
+        back: ReturnPath,
+    },
+    /// The connection that is there belongs to another account: it has to be ended first.
+    AccountChanged {
+        integration: Integration,
+        connection: Id<Connection>,
+        before: Option<String>,
+        now: Option<String>,
     },
     /// This answer came before, and the app can be opened.
     AlreadyDone {
@@ -349,12 +363,32 @@ impl Service {
         let now = self.now();
         let (person, item, back) = (actor.person.id, attempt.content, attempt.return_path.clone());
         let account = answer.account();
-        let other = account.differs_from(&actor.person);
+        let verdict = account.verdict(&actor.person, integration.identity_check);
+        if verdict == Verdict::Refuse {
+            let detail = format!("another account: {}", account.label.as_deref().unwrap_or("without a name"));
+            let line = event(actor, now, Action::ConnectionFailed, integration.display_name(), detail);
+            self.store.note(move |db| record(db, &line)).await?;
+            return Ok(Ending::NotYourAccount { account: account.label, integration, content: item, back });
+        }
+        let other = verdict == Verdict::Ask;
         let scopes = answer.issued_scopes().unwrap_or_else(|| integration.setting("scopes").to_owned());
         let existing = {
             let id = integration.id;
             self.store.read(move |db| Ok::<_, Error>(connections::of(db, person, id)?)).await?
         };
+        // Whoever was connected stays connected, or ends it first: tokens of two accounts never follow each other unseen.
+        if let Some((known, _)) = existing.as_ref().filter(|(known, _)| {
+            let was_theirs =
+                known.state != State::Unconfirmed && known.account.verdict(&actor.person, integration.identity_check) != Verdict::Refuse;
+            was_theirs && account.is_another_than(&known.account)
+        }) {
+            let (connection, before) = (known.id, known.account.label.clone());
+            let words = |label: &Option<String>| label.clone().unwrap_or_else(|| "an account without a name".into());
+            let detail = format!("{} instead of {}", words(&account.label), words(&before));
+            let line = event(actor, now, Action::AccountChanged, integration.display_name(), detail);
+            self.store.note(move |db| record(db, &line)).await?;
+            return Ok(Ending::AccountChanged { integration, connection, before, now: account.label });
+        }
         let (id, created_at, generation) =
             existing.map_or((Id::random(), now, 0), |(connection, _)| (connection.id, connection.created_at, connection.generation));
         let row = token_row(id, person, integration.id);
@@ -461,7 +495,7 @@ impl Service {
 fn question(admission: &Admission, position: usize, owner: String) -> Question {
     let link = &admission.links[position];
     let connection = link.connection.as_ref();
-    let connected = connection.is_some_and(|connection| connection.state == State::Active);
+    let connected = !link.is_foreign && connection.is_some_and(|connection| connection.state == State::Active);
     Question {
         content: Some(Asking { content: admission.content.clone(), owner }),
         integration: link.integration.clone(),

@@ -158,6 +158,10 @@ impl Service {
         match registration.refresh(&self.http, refresh_token).await {
             Ok(answer) => {
                 self.wake(integration.id);
+                if answer.account().is_another_than(&connection.account) {
+                    self.end(&connection, &integration, Cause::AccountChanged, "another account answered").await;
+                    return Err(NoToken::NeedsLogin(Cause::AccountChanged));
+                }
                 let fresh = self.keep(&connection, &integration, &answer, asked_at).await?;
                 self.note_health(&integration, SecretHealth::Works { at: asked_at }).await;
                 Ok(fresh)
@@ -247,7 +251,7 @@ impl Service {
                     &Event {
                         number: 0,
                         at: now,
-                        action: Action::ConnectionNeedsLogin,
+                        action: if cause == Cause::AccountChanged { Action::AccountChanged } else { Action::ConnectionNeedsLogin },
                         actor: Some(person),
                         actor_name: name,
                         subject,

@@ -9,7 +9,7 @@ use crate::{
     domain::{
         Id, Timestamp, access,
         audit::Action,
-        connection::{Connection, State},
+        connection::{Connection, State, Verdict},
         consent::Consent,
         content::Content,
         integration::Integration,
@@ -144,8 +144,10 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let live =
-                    connections::of(db, actor.person.id, integration)?.is_some_and(|(connection, _)| connection.state == State::Active);
+                let check = integrations::find(db, integration)?.ok_or(Error::NotFound)?.identity_check;
+                let live = connections::of(db, actor.person.id, integration)?.is_some_and(|(connection, _)| {
+                    connection.state == State::Active && connection.account.verdict(&actor.person, check) != Verdict::Refuse
+                });
                 if live {
                     grant(db, &actor, item, integration, now)?;
                 }
@@ -173,11 +175,14 @@ impl Service {
                     connections::delete(db, id)?;
                     return Ok(connection);
                 }
+                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                if connection.account.verdict(&actor.person, integration.identity_check) == Verdict::Refuse {
+                    return Err(Error::Forbidden("This integration takes only your own account. Choose the other one."));
+                }
                 connections::set_state(db, id, State::Active, now)?;
                 if let Some(item) = item {
                     grant(db, &actor, item, connection.integration, now)?;
                 }
-                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 let account = connection.account.label.clone().unwrap_or_default();
                 record(db, &event(&actor, now, Action::Connected, integration.display_name(), format!("as {account}, confirmed")))?;
                 Ok(connection)

@@ -1,6 +1,6 @@
 //! Content items: what a publisher does.
 
-use super::{Actor, Error, Service, event, groups::principal_name, invalid, record};
+use super::{Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid, record};
 use crate::{
     domain::{
         Id, access,
@@ -325,14 +325,21 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
+                let before: Vec<_> = integrations::associations_of_content(db, id)?.into_iter().map(|entry| entry.integration).collect();
                 let mut names = Vec::new();
                 for integration in &wanted {
-                    let found = integrations::find(db, *integration)?;
+                    let mut found = integrations::find(db, *integration)?;
+                    // What is attached may stay; anything else must be offered to whoever attaches it.
+                    if let Some(known) = &found
+                        && !before.contains(integration)
+                        && !may_choose(db, &actor, known)?
+                    {
+                        found = None;
+                    }
                     let found =
                         found.ok_or_else(|| invalid("oauth_integration_guid", format!("There is no integration {integration}.")))?;
                     names.push(found.display_name().to_owned());
                 }
-                let before: Vec<_> = integrations::associations_of_content(db, id)?.into_iter().map(|entry| entry.integration).collect();
                 if before == wanted {
                     return Ok(());
                 }

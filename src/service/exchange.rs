@@ -74,6 +74,11 @@ pub enum Refusal {
         login_url: String,
         service: String,
     },
+    /// The connection's account is not the viewer's, and the integration wants theirs.
+    NotTheirAccount {
+        login_url: String,
+        service: String,
+    },
     NeedsLogin {
         cause: Cause,
         login_url: String,
@@ -145,6 +150,10 @@ impl Service {
         let Some(connection) = &link.connection else {
             return Err(self.unconnected(admission.content.id, &link.integration, false));
         };
+        if link.is_foreign {
+            let (login_url, service) = (self.login_url(admission.content.id), providers::names(&link.integration).service);
+            return Err(Refusal::NotTheirAccount { login_url, service });
+        }
         let fresh = match (connection.state, &link.access_token, connection.access_expires_at) {
             (State::Active, Some(token), Some(expires_at)) if is_usable(connection.updated_at, expires_at, now) => {
                 Ok(Fresh { token: Arc::clone(token), expires_at })

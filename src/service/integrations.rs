@@ -1,12 +1,13 @@
 //! Integrations: what an administrator configures.
 
-use super::{Actor, Error, Service, event, invalid, record};
+use super::{Actor, Error, Service, event, groups::principal_name, invalid, record};
 use crate::{
     domain::{
         Id, Timestamp, access,
         audit::Action,
         content::Content,
-        integration::{Association, Config, Integration, SecretHealth, Usage},
+        group::Principal,
+        integration::{Association, Availability, Config, IdentityCheck, Integration, Listing, SecretHealth, Usage},
         person::Person,
     },
     oauth::Registration,
@@ -31,6 +32,10 @@ pub struct IntegrationInput {
     pub client_secret: Option<SecretString>,
     /// `Some(None)` removes the date.
     pub secret_expires_at: Option<Option<Timestamp>>,
+    pub availability: Option<Availability>,
+    pub identity_check: Option<IdentityCheck>,
+    /// The whole list of those who may choose it.
+    pub listed: Option<Vec<Principal>>,
     /// The administrator has seen how many people will be signed out.
     pub confirmed: bool,
 }
@@ -85,14 +90,44 @@ impl Service {
         if !access::may_see_integrations(actor.role) {
             return Err(Error::Forbidden("Only publishers and administrators see integrations."));
         }
-        self.store.read(|db| Ok(integrations::list(db)?)).await
+        let actor = actor.clone();
+        self.store
+            .read(move |db| {
+                let listed = integrations::listed_for(db, actor.person.id)?;
+                let mut all = integrations::list(db)?;
+                all.retain(|found| access::may_choose_integration(actor.role, found.availability, listed.contains(&found.id)));
+                Ok(all)
+            })
+            .await
     }
 
     pub async fn integration(&self, actor: &Actor, id: Id<Integration>) -> Result<Integration, Error> {
         if !access::may_see_integrations(actor.role) {
             return Err(Error::Forbidden("Only publishers and administrators see integrations."));
         }
-        self.store.read(move |db| integrations::find(db, id)?.ok_or(Error::NotFound)).await
+        let actor = actor.clone();
+        self.store
+            .read(move |db| {
+                let found = integrations::find(db, id)?.ok_or(Error::NotFound)?;
+                if may_choose(db, &actor, &found)? { Ok(found) } else { Err(Error::NotFound) }
+            })
+            .await
+    }
+
+    /// Who may choose integrations: the entries of one list, or of all.
+    pub async fn listings(&self, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
+        self.store.read(move |db| Ok(integrations::listings(db, of)?)).await
+    }
+
+    /// The list of an integration with names, for administrators.
+    pub async fn integration_list(&self, actor: &Actor, id: Id<Integration>) -> Result<Vec<(Listing, String)>, Error> {
+        must_manage(actor)?;
+        self.store
+            .read(move |db| {
+                let entries = integrations::listings(db, Some(id))?;
+                entries.into_iter().map(|entry| Ok((entry.clone(), principal_name(db, entry.principal)?.unwrap_or_default()))).collect()
+            })
+            .await
     }
 
     pub async fn integration_usage(&self) -> Result<HashMap<Id<Integration>, Usage>, Error> {
@@ -144,27 +179,24 @@ impl Service {
             secret_expires_at: input.secret_expires_at.flatten(),
             secret_health: if input.client_secret.is_some() { SecretHealth::Untried } else { SecretHealth::NotNeeded },
             era: 1,
+            availability: input.availability.unwrap_or_default(),
+            identity_check: input.identity_check.unwrap_or_default(),
             created_at: now,
             updated_at: now,
         };
         let sealed = self.seal_secret(integration.id, input.client_secret.as_ref())?;
-        let actor = actor.clone();
+        let (actor, listed) = (actor.clone(), input.listed);
         self.store
             .write(move |db| {
                 integration.number = integrations::insert(db, &integration, sealed.as_ref()).map_err(|error| match error {
                     crate::store::Error::Taken => Error::Conflict("This form was saved already. Open the list of integrations.".into()),
                     other => other.into(),
                 })?;
-                record(
-                    db,
-                    &event(
-                        &actor,
-                        now,
-                        Action::IntegrationCreated,
-                        integration.display_name(),
-                        format!("template {}", integration.template),
-                    ),
-                )?;
+                let mut detail = format!("template {}, for {}", integration.template, integration.availability.as_str());
+                if let Some(listed) = listed {
+                    detail.push_str(&set_list(db, integration.id, &listed)?);
+                }
+                record(db, &event(&actor, now, Action::IntegrationCreated, integration.display_name(), detail))?;
                 Ok(integration)
             })
             .await
@@ -231,6 +263,8 @@ impl Service {
         if let Some(date) = input.secret_expires_at {
             after.secret_expires_at = date;
         }
+        after.availability = input.availability.unwrap_or(before.availability);
+        after.identity_check = input.identity_check.unwrap_or(before.identity_check);
         after.updated_at = now;
         let repointed = !moved.is_empty();
         if repointed {
@@ -238,7 +272,7 @@ impl Service {
         }
         let sealed = self.seal_secret(id, input.client_secret.as_ref())?;
         let detail = change_words(&before, &after, input.client_secret.is_some());
-        let actor = actor.clone();
+        let (actor, listed) = (actor.clone(), input.listed);
         let after = self
             .store
             .write(move |db| {
@@ -251,7 +285,10 @@ impl Service {
                 integrations::update(db, &after, sealed.as_ref())?;
                 // What people allowed was the old place: they are asked anew.
                 let ended = if repointed { connections::delete_of_integration(db, id)? } else { 0 };
-                let detail = if repointed { format!("{detail}; {ended} connection(s) ended") } else { detail };
+                let mut detail = if repointed { format!("{detail}; {ended} connection(s) ended") } else { detail };
+                if let Some(listed) = listed {
+                    detail.push_str(&set_list(db, id, &listed)?);
+                }
                 record(db, &event(&actor, now, Action::IntegrationChanged, after.display_name(), detail))?;
                 Ok(after)
             })
@@ -306,6 +343,24 @@ impl Service {
 
 fn must_manage(actor: &Actor) -> Result<(), Error> {
     if access::may_manage_integrations(actor.role) { Ok(()) } else { Err(Error::Forbidden("Only administrators manage integrations.")) }
+}
+
+/// Whether the actor may choose this integration, and so see it.
+pub(super) fn may_choose(db: &mut Db<'_>, actor: &Actor, integration: &Integration) -> Result<bool, Error> {
+    let listed =
+        integration.availability == Availability::Listed && integrations::listed_for(db, actor.person.id)?.contains(&integration.id);
+    Ok(access::may_choose_integration(actor.role, integration.availability, listed))
+}
+
+/// Makes these the whole list; in words for the record.
+fn set_list(db: &mut Db<'_>, id: Id<Integration>, wanted: &[Principal]) -> Result<String, Error> {
+    let mut names = Vec::new();
+    for principal in wanted {
+        let name = principal_name(db, *principal)?;
+        names.push(name.ok_or_else(|| invalid("permissions", "There is no person or group with one of these GUIDs."))?);
+    }
+    integrations::set_list(db, id, wanted)?;
+    Ok(if names.is_empty() { "; nobody on the list".into() } else { format!("; on the list: {}", names.join(", ")) })
 }
 
 fn impact(db: &mut Db<'_>, id: Id<Integration>) -> Result<Impact, Error> {
@@ -366,6 +421,12 @@ fn change_words(before: &Integration, after: &Integration, secret: bool) -> Stri
     }
     if secret {
         words.push("client secret".into());
+    }
+    if before.availability != after.availability {
+        words.push(format!("for {}", after.availability.as_str()));
+    }
+    if before.identity_check != after.identity_check {
+        words.push(format!("identity check {}", after.identity_check.as_str()));
     }
     if words.is_empty() { "nothing".into() } else { words.join(", ") }
 }

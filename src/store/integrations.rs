@@ -1,14 +1,18 @@
 //! Integrations, their sealed client secrets and their associations with content.
 
 use super::{
-    Db, Error, damaged, id,
-    schema::{associations, connections, integrations},
+    Db, Error, damaged,
+    groups::{principal, principal_columns},
+    id,
+    schema::{associations, connections, group_members, integration_list, integrations},
 };
 use crate::{
     domain::{
         Id, Timestamp,
         content::Content,
-        integration::{Association, Integration, SecretHealth, Usage},
+        group::Principal,
+        integration::{Association, Availability, IdentityCheck, Integration, Listing, SecretHealth, Usage},
+        person::Person,
     },
     vault::Sealed,
 };
@@ -32,6 +36,8 @@ pub(super) struct Row {
     secret_state_at: Option<i64>,
     secret_cause: Option<String>,
     era: i64,
+    availability: String,
+    identity_check: String,
     created_at: i64,
     updated_at: i64,
 }
@@ -57,6 +63,8 @@ impl Row {
             secret_set_by: self.secret_set_by,
             secret_expires_at: self.secret_expires_at.map(Timestamp),
             era: self.era,
+            availability: Availability::parse(&self.availability).ok_or_else(|| damaged("availability of an integration"))?,
+            identity_check: IdentityCheck::parse(&self.identity_check).ok_or_else(|| damaged("identity check"))?,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
         })
@@ -89,6 +97,8 @@ pub fn insert(db: &mut Db<'_>, integration: &Integration, secret: Option<&Sealed
             integrations::secret_expires_at.eq(integration.secret_expires_at.map(|at| at.0)),
             (integrations::secret_state.eq(state), integrations::secret_state_at.eq(state_at), integrations::secret_cause.eq(cause)),
             integrations::era.eq(integration.era),
+            integrations::availability.eq(integration.availability.as_str()),
+            integrations::identity_check.eq(integration.identity_check.as_str()),
             integrations::created_at.eq(integration.created_at.0),
             integrations::updated_at.eq(integration.updated_at.0),
         ))
@@ -110,6 +120,8 @@ pub fn update(db: &mut Db<'_>, integration: &Integration, secret: Option<&Sealed
             integrations::secret_expires_at.eq(integration.secret_expires_at.map(|at| at.0)),
             (integrations::secret_state.eq(state), integrations::secret_state_at.eq(state_at), integrations::secret_cause.eq(cause)),
             integrations::era.eq(integration.era),
+            integrations::availability.eq(integration.availability.as_str()),
+            integrations::identity_check.eq(integration.identity_check.as_str()),
             integrations::updated_at.eq(integration.updated_at.0),
         ))
         .execute(db.0)?;
@@ -152,6 +164,54 @@ pub fn secret(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<Se
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Integration>, Error> {
     let rows = integrations::table.order(integrations::number).select(Row::as_select()).load(db.0)?;
     rows.into_iter().map(Row::integration).collect()
+}
+
+type ListRow = (i64, String, String, Option<String>, Option<String>);
+
+/// The lists of those who may choose, of one integration or of all, in the order they were made.
+pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
+    let mut query = integration_list::table.order(integration_list::number).into_boxed();
+    if let Some(integration) = of {
+        query = query.filter(integration_list::integration.eq(integration.to_string()));
+    }
+    let rows: Vec<ListRow> = query.load(db.0)?;
+    rows.into_iter()
+        .map(|(number, guid, integration, person, group)| {
+            let principal = principal(person.as_deref(), group.as_deref())?;
+            Ok(Listing { number, id: id(&guid)?, integration: id(&integration)?, principal })
+        })
+        .collect()
+}
+
+/// Makes `wanted` the whole list; entries that stay keep their identifier.
+pub fn set_list(db: &mut Db<'_>, integration: Id<Integration>, wanted: &[Principal]) -> Result<(), Error> {
+    let present = listings(db, Some(integration))?;
+    for gone in present.iter().filter(|entry| !wanted.contains(&entry.principal)) {
+        diesel::delete(integration_list::table.find(gone.number)).execute(db.0)?;
+    }
+    for new in wanted.iter().filter(|wanted| !present.iter().any(|entry| entry.principal == **wanted)) {
+        let (person, group) = principal_columns(*new);
+        diesel::insert_into(integration_list::table)
+            .values((
+                integration_list::guid.eq(Id::<Listing>::random().to_string()),
+                integration_list::integration.eq(integration.to_string()),
+                integration_list::person.eq(person),
+                integration_list::group_guid.eq(group),
+            ))
+            .execute(db.0)?;
+    }
+    Ok(())
+}
+
+/// The integrations whose list names this person or a group of theirs.
+pub fn listed_for(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Id<Integration>>, Error> {
+    let person = person.to_string();
+    let theirs = group_members::table.filter(group_members::person.eq(&person)).select(group_members::group_guid.nullable());
+    let rows: Vec<String> = integration_list::table
+        .filter(integration_list::person.eq(&person).or(integration_list::group_guid.eq_any(theirs)))
+        .select(integration_list::integration)
+        .load(db.0)?;
+    rows.iter().map(|guid| id(guid)).collect()
 }
 
 pub fn delete(db: &mut Db<'_>, integration: Id<Integration>) -> Result<bool, Error> {

@@ -69,6 +69,9 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/integrations/{guid}", get().to(integrations::detail))
         .route("/integrations/{guid}/edit", get().to(integrations::edit_page))
         .route("/integrations/{guid}/edit", post().to(integrations::edit))
+        .route("/integrations/{guid}/availability", post().to(integrations::set_availability))
+        .route("/integrations/{guid}/people", post().to(integrations::list_principal))
+        .route("/integrations/{guid}/people/{number}/remove", post().to(integrations::unlist))
         .route("/integrations/{guid}/delete", get().to(integrations::delete_page))
         .route("/integrations/{guid}/delete", post().to(integrations::delete))
         // consents
@@ -160,6 +163,7 @@ pub fn programs(config: &mut ServiceConfig) {
         .route("/v1/oauth/integrations/{guid}", patch().to(api::integrations::update))
         .route("/v1/oauth/integrations/{guid}", delete().to(api::integrations::delete))
         .route("/v1/oauth/integrations/{guid}/associations", get().to(api::integrations::associations))
+        .route("/v1/oauth/integrations/{guid}/verify", post().to(api::integrations::verify))
         .route("/v1/oauth/templates", get().to(api::integrations::templates))
         .route("/v1/oauth/templates/{key}", get().to(api::integrations::get_template))
         .route("/v1/oauth/sessions", get().to(api::integrations::sessions))

@@ -6,6 +6,7 @@ mod exchange;
 mod forms;
 mod harness;
 mod organisation;
+mod policy;
 mod promises;
 mod proxy;
 mod secrets;

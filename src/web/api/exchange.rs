@@ -161,6 +161,26 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
             login_url: Some(login_url),
             ..plain(220, &format!("The viewer is not connected to {service}."), "not_connected", "invalid_grant")
         },
+        Refusal::NotTheirAccount { login_url, service } => Told {
+            login_url: Some(login_url),
+            ..plain(
+                219,
+                &format!("The viewer is connected to {service} with another account than their own, which this integration refuses."),
+                "identity_mismatch",
+                "invalid_grant",
+            )
+        },
+        Refusal::NeedsLogin { cause: Cause::AccountChanged, login_url, service } => Told {
+            login_url: Some(login_url),
+            ..plain(
+                219,
+                &format!(
+                    "The account behind the viewer's connection to {service} changed, so it was stopped. The viewer must connect again."
+                ),
+                "identity_mismatch",
+                "invalid_grant",
+            )
+        },
         Refusal::NeedsLogin { cause, login_url, service } => Told {
             login_url: Some(login_url),
             cause: Some(cause),

@@ -4,7 +4,8 @@ use super::{Answer, ApiError, ApiUser, Body, guid, invalid, is_true, ok, paramet
 use crate::{
     domain::{
         connection::Connection,
-        integration::{Config, Integration},
+        group::Principal,
+        integration::{Availability, Config, IdentityCheck, Integration, Listing},
     },
     providers::{self, Field, Problem, Template},
     service::{
@@ -16,7 +17,21 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-fn integration(integration: &Integration) -> Value {
+fn permission(entry: &Listing) -> Value {
+    let (person, group) = match entry.principal {
+        Principal::Person(person) => (Some(person), None),
+        Principal::Group(group) => (None, Some(group)),
+    };
+    json!({
+        "id": entry.number.to_string(),
+        "guid": entry.id,
+        "integration_guid": entry.integration,
+        "user_guid": person,
+        "group_guid": group,
+    })
+}
+
+fn integration(integration: &Integration, listings: &[Listing]) -> Value {
     json!({
         "id": integration.number.to_string(),
         "guid": integration.id,
@@ -27,23 +42,73 @@ fn integration(integration: &Integration) -> Value {
         "template": integration.template,
         "auth_type": integration.auth_type,
         "config": integration.config,
-        "permissions": [],
+        "permissions": listings.iter().filter(|entry| entry.integration == integration.id).map(permission).collect::<Vec<_>>(),
         "environment_variables": [],
+        // Ours. With these an empty list of permissions never means that everybody may.
+        "availability": integration.availability.as_str(),
+        "identity_check": integration.identity_check.as_str(),
     })
 }
 
 pub async fn list(api: ApiUser) -> Answer {
     let all = api.service.integrations(&api.actor).await?;
-    Ok(ok(&Value::Array(all.iter().map(integration).collect())))
+    let listings = api.service.listings(None).await?;
+    Ok(ok(&Value::Array(all.iter().map(|found| integration(found, &listings)).collect())))
 }
 
 pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
     let found = api.service.integration(&api.actor, guid(&path, 207)?).await?;
-    Ok(ok(&integration(&found)))
+    drawn(&api, &found).await
+}
+
+async fn drawn(api: &ApiUser, found: &Integration) -> Answer {
+    Ok(ok(&integration(found, &api.service.listings(Some(found.id)).await?)))
+}
+
+/// Who may choose it. An empty list opens a new integration, as clients expect, and never one that was restricted before.
+fn availability(body: &Body, listed: Option<&[Principal]>, stored: Option<Availability>) -> Result<Option<Availability>, ApiError> {
+    let given = match body.text("availability", 2)? {
+        None => None,
+        Some(text) => {
+            let known = Availability::parse(&text);
+            Some(known.ok_or_else(|| ApiError::bad(2, "availability: must be everyone, listed or nobody."))?)
+        }
+    };
+    match (given, listed, stored) {
+        (Some(Availability::Everyone | Availability::Nobody), Some([_, ..]), _) => {
+            Err(ApiError::bad(2, "availability: with permissions it must be listed, or be left out."))
+        }
+        (Some(given), ..) => Ok(Some(given)),
+        (None, Some([_, ..]), _) => Ok(Some(Availability::Listed)),
+        (None, Some([]), Some(Availability::Listed)) => Ok(Some(Availability::Nobody)),
+        _ => Ok(None),
+    }
+}
+
+fn principals(value: Option<&Value>) -> Result<Option<Vec<Principal>>, ApiError> {
+    let list = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(ApiError::bad(2, "permissions: must be an array.")),
+    };
+    let mut principals = Vec::new();
+    for entry in list {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str);
+        let principal = match (text("user_guid"), text("group_guid")) {
+            (Some(person), None) => Principal::Person(guid(person, 3)?),
+            (None, Some(group)) => Principal::Group(guid(group, 3)?),
+            _ => return Err(ApiError::bad(2, "permissions: each entry needs user_guid or group_guid, and not both.")),
+        };
+        if !principals.contains(&principal) {
+            principals.push(principal);
+        }
+    }
+    Ok(Some(principals))
 }
 
 /// `template` and `config`, or the first published shape with everything at the top level.
-fn input(body: &Body, creating: bool) -> Result<IntegrationInput, ApiError> {
+fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, ApiError> {
+    let creating = stored.is_none();
     let mut config = match body.0.get("config") {
         None | Some(Value::Null) => Config::new(),
         Some(Value::Object(config)) => config.clone(),
@@ -74,16 +139,11 @@ fn input(body: &Body, creating: bool) -> Result<IntegrationInput, ApiError> {
         Some(Value::String(secret)) => Some(secret.trim().to_owned()).filter(|secret| !secret.is_empty()).map(SecretString::from),
         Some(_) => return Err(ApiError::bad(205, "client_secret: must be a text.")),
     };
-    match body.0.get("permissions") {
-        None | Some(Value::Null) => {}
-        Some(Value::Array(list)) if list.is_empty() => {}
-        Some(_) => {
-            return Err(ApiError::bad(
-                2,
-                "permissions: access lists of integrations are not offered yet; every publisher may use an integration.",
-            ));
-        }
-    }
+    let listed = principals(body.0.get("permissions"))?;
+    let identity_check = match body.text("identity_check", 2)? {
+        None => None,
+        Some(text) => Some(IdentityCheck::parse(&text).ok_or_else(|| ApiError::bad(2, "identity_check: must be off, warn or require."))?),
+    };
     Ok(IntegrationInput {
         id: None,
         name: body.text("name", 225)?,
@@ -92,6 +152,9 @@ fn input(body: &Body, creating: bool) -> Result<IntegrationInput, ApiError> {
         config,
         client_secret,
         secret_expires_at: None,
+        availability: availability(body, listed.as_deref(), stored.map(|stored| stored.availability))?,
+        identity_check,
+        listed,
         // The API's rule instead of a question: such a change demands the secret in the same request.
         confirmed: true,
     })
@@ -103,6 +166,7 @@ fn code(problem: &str) -> i64 {
         "name" => 225,
         "description" => 226,
         "client_secret" => 205,
+        "permissions" => 3,
         _ => 228,
     }
 }
@@ -115,21 +179,27 @@ fn refused(error: Error) -> ApiError {
 }
 
 pub async fn create(api: ApiUser, body: Body) -> Answer {
-    let made = api.service.create_integration(&api.actor, input(&body, true)?).await.map_err(refused)?;
-    Ok(ok(&integration(&made)))
+    let made = api.service.create_integration(&api.actor, input(&body, None)?).await.map_err(refused)?;
+    drawn(&api, &made).await
 }
 
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let id = guid(&path, 207)?;
     let stored = api.service.integration(&api.actor, id).await?;
-    let input = input(&body, false)?;
+    let input = input(&body, Some(&stored))?;
     if input.template.as_ref().is_some_and(|template| *template != stored.template) {
         return Err(ApiError::bad(229, "template: cannot be changed. Make a new integration instead."));
     }
     match api.service.update_integration(&api.actor, id, input).await.map_err(refused)? {
-        Updated::Saved(saved) => Ok(ok(&integration(&saved))),
+        Updated::Saved(saved) => drawn(&api, &saved).await,
         Updated::NeedsConfirmation(_) => Err(invalid(&[Problem::new("client_secret", "Send it with this change.")], code)),
     }
+}
+
+/// Tries a service account. Integrations here act for viewers, and a viewer's sign-in cannot be tried without the viewer.
+pub async fn verify(api: ApiUser, path: web::Path<String>) -> Answer {
+    let (found, _) = api.service.integration_associations(&api.actor, guid(&path, 207)?).await?;
+    Err(ApiError::bad(240, format!("“{}” acts for viewers: only they can try it, by opening content that uses it.", found.display_name())))
 }
 
 pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {

@@ -86,6 +86,51 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
             let content = content.map(|content| format!("&content={content}")).unwrap_or_default();
             Ok(see_other(&format!("/consents/account?connection={connection}{content}&return={}", addresses::query(back.as_str()))))
         }
+        Ending::NotYourAccount { account, integration, content, back } => {
+            let names = providers::names(&integration);
+            let person = &me.actor.person;
+            let own = if person.email.is_empty() { person.username.clone() } else { person.email.clone() };
+            let line = match account {
+                Some(account) => {
+                    format!("You signed in to {} as {account}. This integration takes only your own account, {own}.", names.provider)
+                }
+                None => format!(
+                    "{} does not say which account you signed in with. This integration takes only your own account, {own}.",
+                    names.provider
+                ),
+            };
+            let content = content.map(|content| format!("content={content}&")).unwrap_or_default();
+            let again =
+                format!("/consents/new?{content}integration={}&other=yes&return={}", integration.id, addresses::query(back.as_str()));
+            problem(
+                me,
+                StatusCode::FORBIDDEN,
+                "That is not your account",
+                vec![line, "Nothing was stored. If your address here is wrong, an administrator can correct it.".into()],
+                vec![Link::new(again, "Choose another account"), Link::new("/content", "Back to Content")],
+                reference,
+            )
+        }
+        Ending::AccountChanged { integration, connection, before, now } => {
+            let names = providers::names(&integration);
+            let words = |label: Option<String>| label.unwrap_or_else(|| "an account without a name".into());
+            problem(
+                me,
+                StatusCode::CONFLICT,
+                "You are connected with another account",
+                vec![
+                    format!(
+                        "{} answered for {}. Your connection here belongs to {}, so nothing was stored.",
+                        names.provider,
+                        words(now),
+                        words(before)
+                    ),
+                    "Connect again with the account you had, or disconnect first and then connect with the new one.".into(),
+                ],
+                vec![Link::new(addresses::disconnect(connection), "Disconnect"), Link::new("/consents", "Go to Consents")],
+                reference,
+            )
+        }
         Ending::AlreadyDone { back } => Ok(see_other(back.as_str())),
         Ending::Mismatch { why, back } => mismatch(me, why, back.as_ref(), reference),
         Ending::Declined { back, integration } => {

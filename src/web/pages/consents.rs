@@ -58,6 +58,7 @@ pub fn cause_words(cause: Cause, provider: &str) -> String {
         Cause::RotationLost => "a new key got lost on its way; sign in once more".into(),
         Cause::RevokedByViewer => "you took it back".into(),
         Cause::RevokedByAdministrator => "an administrator ended the connection".into(),
+        Cause::AccountChanged => format!("{provider} answered for another account"),
     }
 }
 
@@ -143,6 +144,8 @@ struct ConsentPage {
     content_guid: String,
     integration_guid: String,
     back: String,
+    /// The provider is to ask which account.
+    other: bool,
     submit: String,
     not_now: String,
     several: bool,
@@ -157,6 +160,8 @@ pub struct Asked {
     integration: Option<String>,
     #[serde(rename = "return")]
     back: Option<String>,
+    /// To choose among accounts at the provider.
+    other: Option<String>,
 }
 
 pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpResponse, WebError> {
@@ -165,7 +170,7 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
         let content: Id<Content> = id(content)?;
         let back = back.or_else(|| ReturnPath::parse(&addresses::app(content))).unwrap_or_else(ReturnPath::consents);
         return match me.service().question_for_content(&me.actor, content).await {
-            Ok(Some(question)) => draw(&me, &question, &back).await,
+            Ok(Some(question)) => draw(&me, &question, &back, query.other.is_some()).await,
             Ok(None) => Ok(see_other(back.as_str())),
             Err(error) => Err(error.into()),
         };
@@ -175,10 +180,10 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
         return Err(Error::NotFound.into());
     }
     let question = me.service().question_for_integration(&me.actor, integration).await?;
-    draw(&me, &question, &back.unwrap_or_else(ReturnPath::consents)).await
+    draw(&me, &question, &back.unwrap_or_else(ReturnPath::consents), query.other.is_some()).await
 }
 
-async fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpResponse, WebError> {
+async fn draw(me: &Me, question: &Question, back: &ReturnPath, other: bool) -> Result<HttpResponse, WebError> {
     let integration = &question.integration;
     let names = providers::names(integration);
     let endpoints = providers::endpoints(integration).ok_or(Error::Internal)?;
@@ -209,7 +214,8 @@ async fn draw(me: &Me, question: &Question, back: &ReturnPath) -> Result<HttpRes
         content_guid: question.content.as_ref().map(|asking| asking.content.id.to_string()).unwrap_or_default(),
         integration_guid: integration.id.to_string(),
         back: back.as_str().to_owned(),
-        submit: if question.connected || me.service().sign_in_suffices(&me.actor, integration).await? {
+        other,
+        submit: if question.connected || !other && me.service().sign_in_suffices(&me.actor, integration).await? {
             "Allow".into()
         } else {
             format!("Continue to {}", names.provider)
@@ -258,10 +264,11 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
     } else if !service.may_connect(&me.actor, integration).await? {
         return Err(Error::NotFound.into());
     }
-    if let Some(ending) = service.connect_by_sign_in(&me.actor, integration, content, back.clone()).await? {
+    let other = typed.filled("other").is_some();
+    if !other && let Some(ending) = service.connect_by_sign_in(&me.actor, integration, content, back.clone()).await? {
         return callback::show(&me, ending);
     }
-    begin(&me, integration, content, back, false).await
+    begin(&me, integration, content, back, other).await
 }
 
 async fn begin(

@@ -1,6 +1,6 @@
 //! `/content`, `/content/new`, `/content-settings/{guid}` and below.
 
-use super::{ConfirmPage, FormPage, Group, form_status, id, page, page_with, problems_of};
+use super::{ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of};
 use crate::{
     domain::{
         Id, access, addresses,
@@ -172,6 +172,8 @@ struct Option_ {
     name: String,
     service: String,
     description: String,
+    /// In use here, and no longer offered to whoever looks: once left, it cannot be chosen again.
+    kept_only: bool,
 }
 
 struct Consenting {
@@ -228,8 +230,6 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
     let keys = service.content_keys(item.id).await?;
     let consenting = service.consenting_people(&me.actor, item.id).await?;
     let listed = service.listed(&me.actor, item.id).await?;
-    let people = service.people(&me.actor).await?;
-    let groups = service.groups(&me.actor).await?;
     let mut fields = fields();
     let stored = Typed(vec![
         ("title".into(), item.title.clone().unwrap_or_else(|| item.name.clone())),
@@ -238,19 +238,9 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
         ("access_type".into(), item.access.as_str().into()),
     ]);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
-    let unlisted =
-        |principal: Principal| principal != Principal::Person(item.owner) && !listed.iter().any(|(known, _)| known.principal == principal);
-    let people = people
-        .iter()
-        .filter(|person| unlisted(Principal::Person(person.id)))
-        .map(|person| Choice::new(format!("user:{}", person.id), format!("{} ({})", person.display_name(), person.username), ""));
-    let groups = groups
-        .iter()
-        .filter(|group| unlisted(Principal::Group(group.id)))
-        .map(|group| Choice::new(format!("group:{}", group.id), format!("Group {}", group.name), ""));
-    let options = std::iter::once(Choice::new("", "Choose a person or a group", "")).chain(people).chain(groups).collect();
+    let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).chain([Principal::Person(item.owner)]).collect();
     let mut permit_fields = vec![
-        Field::new(Kind::Select, "person", "Person or group").options(options),
+        principal_field(me, "Person or group", &known).await?,
         Field::new(Kind::Select, "role", "May")
             .options(vec![Choice::new("viewer", "open it", ""), Choice::new("owner", "open and edit it (publishers)", "")]),
     ];
@@ -274,11 +264,14 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
         open: addresses::app(item.id),
         choices: choices
             .iter()
+            // What is attached stays on offer here, even if nobody may choose it any more.
+            .chain(attached.iter().map(|(_, integration)| integration).filter(|kept| !choices.iter().any(|choice| choice.id == kept.id)))
             .map(|integration| Option_ {
                 guid: integration.id.to_string(),
                 name: integration.display_name().to_owned(),
                 service: providers::names(integration).service,
                 description: integration.description.clone().unwrap_or_default(),
+                kept_only: !choices.iter().any(|choice| choice.id == integration.id),
             })
             .collect(),
         selected: attached.first().map(|(_, integration)| integration.id.to_string()).unwrap_or_default(),
@@ -390,15 +383,6 @@ pub async fn permit(me: Me, path: web::Path<String>, Posted(typed): Posted) -> R
             let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("person", problem.message)).collect();
             draw_settings(&me, seen, None, problems).await
         }
-    }
-}
-
-/// `user:{guid}` or `group:{guid}`, as a list of choices sends it.
-pub fn principal(text: &str) -> Option<Principal> {
-    match text.split_once(':')? {
-        ("user", guid) => guid.parse().ok().map(Principal::Person),
-        ("group", guid) => guid.parse().ok().map(Principal::Group),
-        _ => None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! `/integrations` and below.
 
-use super::{ConfirmPage, Group, form_status, id, page, page_with, problems_of};
+use super::{ConfirmPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of};
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
-        integration::{Config, Integration, SecretHealth},
+        group::Principal,
+        integration::{Availability, Config, IdentityCheck, Integration, SecretHealth},
     },
     providers::{self, Problem, Template as Kind_, azure},
     service::{
@@ -16,7 +17,7 @@ use crate::{
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
         view::{Chrome, Link, Moment, Status, count},
-        visitor::Me,
+        visitor::{Me, Posted},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -321,6 +322,11 @@ fn draw_form(
             .value(stored.unwrap_or_else(|| choice.default.into()));
         if is_main(template, choice.name) { fields.push(field) } else { preset.push(field) }
     }
+    let check = existing.map_or_else(IdentityCheck::default, |integration| integration.identity_check);
+    preset.push(identity_field().value(check.as_str()));
+    if existing.is_none() {
+        fields.push(availability_field().value(Availability::default().as_str()));
+    }
     if let Some(integration) = existing {
         let stored = Typed(vec![
             ("name".into(), integration.name.clone().unwrap_or_default()),
@@ -375,6 +381,24 @@ fn draw_form(
     page_with(status, &view)
 }
 
+fn availability_field() -> Field {
+    let options = Availability::ALL.map(|known| match known {
+        Availability::Everyone => Choice::new(known.as_str(), "Every publisher", ""),
+        Availability::Listed => Choice::new(known.as_str(), "Only these people and groups", "You name them on the integration's page."),
+        Availability::Nobody => Choice::new(known.as_str(), "Nobody yet", "Administrators can choose it, for a trial."),
+    });
+    Field::new(Kind::Radio, "availability", "Who may choose it for content").options(options.to_vec())
+}
+
+fn identity_field() -> Field {
+    let options = IdentityCheck::ALL.map(|known| match known {
+        IdentityCheck::Warn => Choice::new(known.as_str(), "Ask the person whether it is theirs", ""),
+        IdentityCheck::Require => Choice::new(known.as_str(), "Refuse it", "Also refuses accounts whose name the provider does not tell."),
+        IdentityCheck::Off => Choice::new(known.as_str(), "Use it", "For services where people have other names."),
+    });
+    Field::new(Kind::Radio, "identity_check", "When somebody connects with an account of another name").options(options.to_vec())
+}
+
 /// Typed text → service input. All problems of the form itself at once.
 fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, Vec<Problem>) {
     let mut problems = Vec::new();
@@ -424,6 +448,9 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
         config,
         client_secret: typed.secret("client_secret"),
         secret_expires_at: Some(expires),
+        availability: Availability::parse(typed.text("availability")),
+        identity_check: IdentityCheck::parse(typed.text("identity_check")),
+        listed: None,
         confirmed: typed.text("confirmed") == "yes",
     };
     (input, problems)
@@ -444,8 +471,14 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
         return draw_form(&me, Subject::New(template, guid), Some(&typed), problems, None);
     }
     match me.service().create_integration(&me.actor, input).await {
-        Ok(integration) => Ok(me
-            .done(&addresses::integration(integration.id), format!("Saved {}. Publishers can choose it now.", integration.display_name()))),
+        Ok(integration) => {
+            let next = match integration.availability {
+                Availability::Everyone => "Publishers can choose it now.",
+                Availability::Listed => "Now name who may choose it.",
+                Availability::Nobody => "Only administrators can choose it.",
+            };
+            Ok(me.done(&addresses::integration(integration.id), format!("Saved {}. {next}", integration.display_name())))
+        }
         Err(error) => draw_form(&me, Subject::New(template, guid), Some(&typed), problems_of(error)?, None),
     }
 }
@@ -482,6 +515,45 @@ pub async fn edit(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) 
     }
 }
 
+pub async fn set_availability(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let guid = id(&path)?;
+    let Some(availability) = Availability::parse(typed.text("availability")) else {
+        return draw_detail(&me, guid, vec![Problem::new("availability", "Choose one of the three.")]).await;
+    };
+    change(&me, guid, IntegrationInput { availability: Some(availability), ..IntegrationInput::default() }, "Saved who may choose it.")
+        .await
+}
+
+pub async fn list_principal(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let guid = id(&path)?;
+    let Some(new) = principal(typed.text("person")) else {
+        return draw_detail(&me, guid, vec![Problem::new("person", "Choose a person or a group.")]).await;
+    };
+    let listed = me.service().integration_list(&me.actor, guid).await?.into_iter().map(|(entry, _)| entry.principal);
+    let listed: Vec<Principal> = listed.chain([new]).collect();
+    change(&me, guid, IntegrationInput { listed: Some(listed), ..IntegrationInput::default() }, "Added to the list.").await
+}
+
+pub async fn unlist(me: Me, path: web::Path<(String, i64)>, _: Posted) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let guid = id(&path.0)?;
+    let entries = me.service().integration_list(&me.actor, guid).await?;
+    let listed = entries.into_iter().filter(|(entry, _)| entry.number != path.1).map(|(entry, _)| entry.principal).collect();
+    change(&me, guid, IntegrationInput { listed: Some(listed), ..IntegrationInput::default() }, "Removed from the list.").await
+}
+
+async fn change(me: &Me, guid: Id<Integration>, input: IntegrationInput, message: &str) -> Result<HttpResponse, WebError> {
+    match me.service().update_integration(&me.actor, guid, input).await {
+        Ok(_) => Ok(me.done(&addresses::integration(guid), message)),
+        Err(error) => {
+            let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("person", problem.message)).collect();
+            draw_detail(me, guid, problems).await
+        }
+    }
+}
+
 struct Fact {
     label: String,
     value: String,
@@ -501,12 +573,26 @@ struct DetailPage {
     redirect: String,
     contents: Vec<Link>,
     people: String,
+    errors: Vec<Problem>,
+    availability: Field,
+    /// The list counts; without it, others or nobody may choose it.
+    is_listed: bool,
+    listed: Vec<(i64, String)>,
+    list_fields: Vec<Field>,
 }
 
 pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
+    draw_detail(&me, id(&path)?, Vec::new()).await
+}
+
+async fn draw_detail(me: &Me, guid: Id<Integration>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
-    let integration = service.integration(&me.actor, id(&path)?).await?;
+    let integration = service.integration(&me.actor, guid).await?;
+    let listed = service.integration_list(&me.actor, guid).await?;
+    let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).collect();
+    let mut list_fields = vec![principal_field(me, "Person or group", &known).await?];
+    refill(&mut list_fields, None, &errors);
     let impact = service.integration_impact(&me.actor, integration.id).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal)?;
     let fact = |label: &str, value: String, mono: bool| Fact { label: label.into(), value, mono };
@@ -522,6 +608,7 @@ pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, Web
         facts.push(fact("Token address", endpoints.token.to_string(), true));
     }
     facts.push(fact("PKCE", if providers::uses_pkce(&integration) { "yes, S256".into() } else { "no".into() }, false));
+    facts.push(fact("Another account", identity_words(integration.identity_check).into(), false));
     facts.push(fact("Identifier", integration.id.to_string(), true));
     facts.push(fact("Added", integration.created_at.absolute(), false));
     facts.push(fact("Changed", integration.updated_at.absolute(), false));
@@ -531,7 +618,7 @@ pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, Web
         (_, Some(end)) => format!("{note}. Expires on {}.", end.date()),
         _ => format!("{note}."),
     };
-    page(&DetailPage {
+    let view = DetailPage {
         chrome: me.visitor.chrome("integrations", integration.display_name()),
         base: addresses::integration(integration.id),
         description: integration.description.clone().unwrap_or_default(),
@@ -545,7 +632,27 @@ pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, Web
             0 => "Nobody is connected.".into(),
             number => format!("{} connected.", count(number as i64, "person is", "people are")),
         },
-    })
+        availability: availability_field().value(integration.availability.as_str()),
+        is_listed: integration.availability == Availability::Listed,
+        listed: listed
+            .into_iter()
+            .map(|(entry, name)| match entry.principal {
+                Principal::Person(_) => (entry.number, name),
+                Principal::Group(_) => (entry.number, format!("Group {name}")),
+            })
+            .collect(),
+        list_fields,
+        errors,
+    };
+    page_with(form_status(&view.errors), &view)
+}
+
+fn identity_words(check: IdentityCheck) -> &'static str {
+    match check {
+        IdentityCheck::Off => "is used",
+        IdentityCheck::Warn => "is used after the person said it is theirs",
+        IdentityCheck::Require => "is refused",
+    }
 }
 
 fn draw_delete(me: &Me, integration: &Integration, impact: &Impact, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {

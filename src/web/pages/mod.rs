@@ -13,11 +13,16 @@ pub mod people;
 pub mod sign_in;
 
 use super::{
-    forms::Field,
+    forms::{Choice, Field, Kind},
     problems::WebError,
     view::{Chrome, Link},
+    visitor::Me,
 };
-use crate::{domain::Id, providers::Problem, service::Error};
+use crate::{
+    domain::{Id, group::Principal},
+    providers::Problem,
+    service::Error,
+};
 use actix_web::{HttpResponse, http::StatusCode};
 use askama::Template;
 
@@ -51,6 +56,31 @@ pub fn problems_of(error: Error) -> Result<Vec<Problem>, WebError> {
 /// An id in an address; anything else leads nowhere.
 pub fn id<T>(text: &str) -> Result<Id<T>, WebError> {
     text.parse().map_err(|_| Error::NotFound.into())
+}
+
+/// `user:{guid}` or `group:{guid}`, as a list of choices sends it.
+pub fn principal(text: &str) -> Option<Principal> {
+    match text.split_once(':')? {
+        ("user", guid) => guid.parse().ok().map(Principal::Person),
+        ("group", guid) => guid.parse().ok().map(Principal::Group),
+        _ => None,
+    }
+}
+
+/// A list to choose a person or a group from, without those that are `known`.
+pub async fn principal_field(me: &Me, label: &str, known: &[Principal]) -> Result<Field, WebError> {
+    let people = me.service().people(&me.actor).await?;
+    let groups = me.service().groups(&me.actor).await?;
+    let people = people
+        .iter()
+        .filter(|person| !known.contains(&Principal::Person(person.id)))
+        .map(|person| Choice::new(format!("user:{}", person.id), format!("{} ({})", person.display_name(), person.username), ""));
+    let groups = groups
+        .iter()
+        .filter(|group| !known.contains(&Principal::Group(group.id)))
+        .map(|group| Choice::new(format!("group:{}", group.id), format!("Group {}", group.name), ""));
+    let options = std::iter::once(Choice::new("", "Choose a person or a group", "")).chain(people).chain(groups).collect();
+    Ok(Field::new(Kind::Select, "person", label).options(options))
 }
 
 /// A page with one form and nothing else.
