@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod admin;
+mod audit;
 mod demo;
 mod serve;
 
@@ -25,6 +26,9 @@ enum Command {
     /// Manages accounts from the machine itself.
     #[command(subcommand)]
     Admin(admin::Admin),
+    /// Checks the record.
+    #[command(subcommand)]
+    Audit(audit::Audit),
 }
 
 #[derive(clap::Args)]
@@ -55,6 +59,7 @@ pub fn main() -> ExitCode {
             Command::Serve(common) => serve::run(common.settings()?).await,
             Command::Demo(demo) => demo::run(demo).await,
             Command::Admin(admin) => admin::run(admin).await,
+            Command::Audit(audit) => audit::run(audit).await,
         }
     });
     match result {

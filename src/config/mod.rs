@@ -1,7 +1,8 @@
 //! Settings: a TOML file, then the environment (`VALETKEY_…`), read once at start. README's table lists each of them.
 
 use crate::domain::{person::Role, wall::Wall};
-use secrecy::SecretString;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,6 +27,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpAddr>,
     /// The organisation's own sign-in, by OpenID Connect.
     pub sign_in: Option<SignIn>,
+    /// With it a program may make the first administrator and get a key (`v1/bootstrap`): base64 of at least 32 bytes.
+    pub bootstrap_secret: Option<SecretString>,
     /// Whether people sign in with passwords kept here.
     pub local_sign_in: bool,
     pub session_idle: Duration,
@@ -89,6 +92,9 @@ struct File {
     sign_in_group_claim: Option<String>,
     sign_in_groups: Option<Vec<String>>,
     local_sign_in: Option<bool>,
+    bootstrap_secret_file: Option<PathBuf>,
+    #[serde(skip)]
+    bootstrap_secret: Option<SecretString>,
     session_idle_minutes: Option<u64>,
     session_lifetime_hours: Option<u64>,
     session_token_minutes: Option<u64>,
@@ -144,6 +150,8 @@ impl Settings {
             Some("false") => Some(false),
             Some(other) => return Err(Problem(format!("VALETKEY_LOCAL_SIGN_IN must be true or false, not {other:?}"))),
         };
+        given.bootstrap_secret_file = variable("BOOTSTRAP_SECRET_FILE").map(PathBuf::from).or(given.bootstrap_secret_file);
+        given.bootstrap_secret = variable("BOOTSTRAP_SECRET").map(SecretString::from);
         given.session_idle_minutes = number("SESSION_IDLE_MINUTES")?.or(given.session_idle_minutes);
         given.session_lifetime_hours = number("SESSION_LIFETIME_HOURS")?.or(given.session_lifetime_hours);
         given.session_token_minutes = number("SESSION_TOKEN_MINUTES")?.or(given.session_token_minutes);
@@ -165,14 +173,7 @@ impl File {
         let url = Url::parse(issuer).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
         let url = url.ok_or_else(|| Problem(format!("sign_in_issuer must be the issuer's address, not {issuer:?}")))?;
         let client_id = self.sign_in_client_id.clone().ok_or_else(|| Problem("sign_in_client_id is missing".into()))?;
-        let client_secret = match (&self.sign_in_client_secret, &self.sign_in_client_secret_file) {
-            (Some(secret), _) => Some(secret.clone()),
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path).map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
-                Some(SecretString::from(text.trim()))
-            }
-            (None, None) => None,
-        };
+        let client_secret = secret(&self.sign_in_client_secret, self.sign_in_client_secret_file.as_deref())?;
         let pairs = |name: &str, entries: &Option<Vec<String>>| -> Result<Vec<(String, String)>, Problem> {
             let entries = entries.iter().flatten();
             entries
@@ -208,6 +209,11 @@ impl File {
 
     fn check(self) -> Result<Settings, Problem> {
         let sign_in = self.sign_in()?;
+        let bootstrap_secret = secret(&self.bootstrap_secret, self.bootstrap_secret_file.as_deref())?;
+        let too_short = |text: &SecretString| STANDARD.decode(text.expose_secret()).map_or(0, |bytes| bytes.len()) < 32;
+        if bootstrap_secret.as_ref().is_some_and(too_short) {
+            return Err(Problem("bootstrap_secret must be base64 of at least 32 random bytes".into()));
+        }
         let local_sign_in = self.local_sign_in.unwrap_or(true);
         if sign_in.is_none() && !local_sign_in {
             return Err(Problem("local_sign_in = false leaves nobody a way in: set sign_in_issuer, too".into()));
@@ -241,6 +247,7 @@ impl File {
             trusted_proxies,
             sign_in,
             local_sign_in,
+            bootstrap_secret,
             session_idle: Duration::from_secs(60 * within("session_idle_minutes", self.session_idle_minutes, 480, 43_200)?),
             session_lifetime: Duration::from_secs(3600 * within("session_lifetime_hours", self.session_lifetime_hours, 168, 8760)?),
             session_token_lifetime: Duration::from_secs(60 * within("session_token_minutes", self.session_token_minutes, 60, 1440)?),
@@ -249,6 +256,18 @@ impl File {
             log: self.log.unwrap_or_else(|| "info".into()),
             log_format: self.log_format.unwrap_or_default(),
         })
+    }
+}
+
+/// A secret from the environment, or else from its file.
+fn secret(given: &Option<SecretString>, file: Option<&Path>) -> Result<Option<SecretString>, Problem> {
+    match (given, file) {
+        (Some(secret), _) => Ok(Some(secret.clone())),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
+            Ok(Some(SecretString::from(text.trim())))
+        }
+        (None, None) => Ok(None),
     }
 }
 
@@ -320,6 +339,7 @@ mod tests {
             ("sign_in_issuer = 'https://x.example'", "sign_in_client_id"),
             ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_roles = ['a=king']", "king"),
             ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_groups = ['a']", "sign_in_groups"),
+            ("bootstrap_secret_file = '/dev/null'", "bootstrap_secret"),
             ("trusted_proxies = ['x']", "trusted_proxies"),
         ] {
             let problem = load(text, &[]).unwrap_err().to_string();

@@ -138,6 +138,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
                 groups: organisation.groups,
             }
         }),
+        bootstrap_secret: None,
         session_idle: Duration::from_secs(8 * 3600),
         session_lifetime: Duration::from_secs(7 * 86_400),
         session_token_lifetime: Duration::from_secs(3600),

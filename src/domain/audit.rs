@@ -184,4 +184,6 @@ pub struct Event {
     pub address: String,
     pub correlation: String,
     pub outcome: Outcome,
+    /// Of the line before and of this one; empty until it is written.
+    pub hash: String,
 }

@@ -2,12 +2,14 @@
 
 use crate::{
     service::{Error, Service},
-    store::{connections, handovers, identities, sessions},
+    store::{audit, connections, handovers, identities, sessions},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 
 const EVERY: Duration = Duration::from_secs(10);
+/// Counts of exchanges are kept this long. The record itself is kept for good.
+const USES_KEPT: Duration = Duration::from_secs(400 * 86_400);
 /// Every sixtieth round: ten minutes.
 const PURGE: u32 = 60;
 
@@ -38,6 +40,7 @@ async fn purge(service: &Service) {
             connections::purge_attempts(db, before)?;
             handovers::purge(db, now)?;
             identities::purge(db)?;
+            audit::purge_exchanges(db, now.minus(USES_KEPT))?;
             Ok::<_, Error>(())
         })
         .await;

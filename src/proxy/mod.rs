@@ -10,6 +10,7 @@ pub use upstream::Upstreams;
 use crate::{
     domain::{
         Id, access, addresses,
+        audit::Action,
         content::{AccessType, Content},
         person::Session as BrowserSession,
         return_path::ReturnPath,
@@ -23,7 +24,7 @@ use crate::{
         pages::content::nothing_behind,
         problems::{FromContent, WebError},
         sessions::Sessions,
-        visitor::{asked_host, is_navigation, peer, see_other},
+        visitor::{asked_host, is_navigation, origin, peer, see_other},
     },
 };
 use actix_http::body::{BodyStream, SizedStream};
@@ -196,6 +197,11 @@ async fn admit(
     };
     let admission = service.admission(id, person.id).await?;
     if !access::may_open(admission.standing) {
+        if !same_origin {
+            let title = admission.content.display_title().to_owned();
+            let from = origin(request, service);
+            service.note_refusal(Action::AccessRefused, Some(&admission.person), &from, "may not open this content", title).await;
+        }
         return Err(WebError::Page(
             StatusCode::FORBIDDEN,
             "You may not open this content".into(),

@@ -259,6 +259,7 @@ impl Service {
                         address: String::new(),
                         correlation: String::new(),
                         outcome: Outcome::Failed,
+                        hash: String::new(),
                     },
                 )
             })

@@ -2,22 +2,27 @@
 
 use super::{
     Error, Service,
-    admission::Link,
+    admission::{Admission, Link},
     broker::{Fresh, NoToken, is_usable},
     keys::Caller,
 };
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
+        audit::{Action, Origin},
         connection::{Cause, State},
         consent::Consent,
         content::Content,
         integration::Integration,
+        person::Person,
         return_path::ReturnPath,
     },
     oauth::token_exchange as words,
     providers,
-    store::connections,
+    store::{
+        audit::{Hour, add_exchanges},
+        connections, content,
+    },
     vault::session_token::Invalid,
 };
 use secrecy::SecretString;
@@ -27,6 +32,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+
+/// In milliseconds.
+const HOUR: i64 = 3_600_000;
 
 /// The form as sent.
 #[derive(Default)]
@@ -94,15 +102,52 @@ pub enum Refusal {
     Service(Error),
 }
 
+impl Refusal {
+    /// For the record; nothing for what is no more than a badly written request, or will pass.
+    pub fn recorded(&self) -> Option<&'static str> {
+        Some(match self {
+            Refusal::SubjectToken(Invalid::Expired) => "session token expired",
+            Refusal::SubjectToken(_) => "session token not genuine",
+            Refusal::SessionEnded => "viewer's session ended",
+            Refusal::NotYourContent => "key may not act for this content",
+            Refusal::ViewerMayNot => "viewer may not open this content",
+            Refusal::NoAssociation => "no integration attached",
+            Refusal::WrongAudience => "integration not attached",
+            Refusal::NotConsented { .. } => "viewer has not consented",
+            Refusal::NotConnected { .. } => "viewer is not connected",
+            Refusal::NotTheirAccount { .. } => "another account than the viewer's",
+            Refusal::NeedsLogin { .. } => "connection needs its viewer",
+            _ => return None,
+        })
+    }
+}
+
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Refusal::Service(error)
     }
 }
 
-/// Uses not written down yet: consent → (how often, last).
+/// Uses not written down yet.
 #[derive(Default)]
-pub(super) struct Counters(Mutex<HashMap<Id<Consent>, (i64, Timestamp)>>);
+pub(super) struct Counters(Mutex<HashMap<Counted, Uses>>);
+
+/// One viewer's consent, in one hour.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Counted {
+    consent: Id<Consent>,
+    /// Hours since 1970.
+    hour: i64,
+}
+
+#[derive(Clone, Copy)]
+struct Uses {
+    times: i64,
+    last: Timestamp,
+    person: Id<Person>,
+    content: Id<Content>,
+    integration: Id<Integration>,
+}
 
 impl Service {
     /// Checks everything on every call: the key, the content, the viewer's session and access, the consent, the connection.
@@ -164,7 +209,7 @@ impl Service {
         };
         match fresh {
             Ok(fresh) => {
-                self.count(consent, now);
+                self.count(consent, &admission, link, now);
                 Ok(Exchanged { expires_in: fresh.expires_at.since(self.now()), access_token: fresh.token })
             }
             Err(NoToken::NeedsLogin(cause)) => Err(Refusal::NeedsLogin {
@@ -176,6 +221,21 @@ impl Service {
             Err(NoToken::Broken { sentence }) => Err(Refusal::Broken { sentence }),
             Err(NoToken::Unavailable { retry_after, sentence }) => Err(Refusal::Unavailable { retry_after, sentence }),
         }
+    }
+
+    /// Writes a refused exchange down.
+    pub async fn note_refused_exchange(&self, caller: &Caller, token: &str, refusal: &Refusal, origin: &Origin) {
+        let Some(why) = refusal.recorded() else { return };
+        // The token may have ended since; what it was for is still worth knowing, if it is one of ours.
+        let item = self.session_tokens.verify(token, self.now()).ok().map(|claims| claims.content);
+        let title = match item {
+            Some(item) => {
+                let found = self.store.read(move |db| Ok::<_, Error>(content::find(db, item)?)).await;
+                found.ok().flatten().map(|item| item.display_title().to_owned()).unwrap_or_default()
+            }
+            None => String::new(),
+        };
+        self.note_refusal(Action::ExchangeRefused, Some(&caller.person), origin, why, title).await;
     }
 
     /// Where the viewer mends a missing consent or connection.
@@ -191,10 +251,18 @@ impl Service {
         if connected { Refusal::NotConsented { login_url, service } } else { Refusal::NotConnected { login_url, service } }
     }
 
-    fn count(&self, consent: Id<Consent>, now: Timestamp) {
+    fn count(&self, consent: Id<Consent>, admission: &Admission, link: &Link, now: Timestamp) {
+        let counted = Counted { consent, hour: now.0.div_euclid(HOUR) };
         let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = counters.entry(consent).or_insert((0, now));
-        *entry = (entry.0 + 1, now);
+        let uses = counters.entry(counted).or_insert(Uses {
+            times: 0,
+            last: now,
+            person: admission.person.id,
+            content: admission.content.id,
+            integration: link.integration.id,
+        });
+        uses.times += 1;
+        uses.last = now;
     }
 
     /// Writes counted uses down: now and then, and before a page shows them. No row and no sync per exchange.
@@ -207,17 +275,27 @@ impl Service {
         let written = self
             .store
             .note(move |db| {
-                for (consent, (uses, last)) in rows {
-                    connections::add_uses(db, consent, uses, last)?;
+                for (counted, uses) in rows {
+                    connections::add_uses(db, counted.consent, uses.times, uses.last)?;
+                    let hour = Hour {
+                        hour: Timestamp(counted.hour * HOUR),
+                        person: uses.person.to_string(),
+                        content: uses.content.to_string(),
+                        integration: uses.integration.to_string(),
+                        exchanges: uses.times,
+                        last_at: uses.last,
+                    };
+                    add_exchanges(db, &hour)?;
                 }
                 Ok::<_, Error>(())
             })
             .await;
         if written.is_err() {
             let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
-            for (consent, (uses, last)) in counted {
-                let entry = counters.entry(consent).or_insert((0, last));
-                *entry = (entry.0 + uses, entry.1.max(last));
+            for (key, lost) in counted {
+                let uses = counters.entry(key).or_insert(Uses { times: 0, ..lost });
+                uses.times += lost.times;
+                uses.last = uses.last.max(lost.last);
             }
         }
     }

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod attempts;
 pub mod audit;
+pub mod bootstrap;
 pub mod broker;
 pub mod consents;
 pub mod contents;
@@ -121,6 +122,7 @@ pub struct Service {
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
     usage: exchange::Counters,
+    refusals: audit::Refusals,
     /// Where provider calls run: a client that goes away cancels none of them.
     runtime: Handle,
     pub tasks: TaskTracker,
@@ -159,6 +161,7 @@ impl Service {
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),
             usage: exchange::Counters::default(),
+            refusals: audit::Refusals::default(),
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
             settings,
@@ -192,6 +195,7 @@ fn event(actor: &Actor, now: Timestamp, action: Action, subject: impl Into<Strin
         address: actor.origin.address.clone(),
         correlation: actor.origin.correlation.clone(),
         outcome: Outcome::of(action),
+        hash: String::new(),
     }
 }
 

@@ -69,6 +69,7 @@ impl Service {
             at: now,
             action,
             outcome: Outcome::of(action),
+            hash: String::new(),
             actor: accepted.as_ref().map(|person| person.id),
             actor_name: accepted.as_ref().map_or_else(String::new, |person| person.username.clone()),
             subject: if accepted.is_some() { String::new() } else { name },
@@ -123,6 +124,15 @@ impl Service {
 
     /// Adds a person without asking who wants it: for the command line and the set-up link.
     pub async fn insert_person(&self, input: PersonInput, actor: Option<Actor>) -> Result<Person, Error> {
+        self.insert(input, actor, false).await?.ok_or(Error::Internal)
+    }
+
+    /// Adds the first person of all; `None` if somebody is there already.
+    pub(super) async fn insert_first(&self, input: PersonInput) -> Result<Option<Person>, Error> {
+        self.insert(input, None, true).await
+    }
+
+    async fn insert(&self, input: PersonInput, actor: Option<Actor>, only_first: bool) -> Result<Option<Person>, Error> {
         let now = self.now();
         let mut person = Person {
             id: Id::random(),
@@ -152,6 +162,9 @@ impl Service {
         let created = person.clone();
         self.store
             .write(move |db| {
+                if only_first && people::count(db)? > 0 {
+                    return Ok(None);
+                }
                 people::insert(db, &person, hash.as_deref()).map_err(name_taken)?;
                 let subject = person.username.clone();
                 let detail = format!("role {}", person.role.as_str());
@@ -159,10 +172,10 @@ impl Service {
                     Some(actor) => event(actor, now, Action::PersonCreated, subject, detail),
                     None => by_command_line(now, Action::PersonCreated, subject, detail),
                 };
-                record(db, &line)
+                record(db, &line)?;
+                Ok(Some(created))
             })
-            .await?;
-        Ok(created)
+            .await
     }
 
     /// Changes a person: oneself (not the role), or as an administrator anyone.
@@ -384,7 +397,7 @@ impl Service {
         if !matches!(self.link_holder(token).await?, LinkHolder::FirstAdministrator) {
             return Err(Error::NotFound);
         }
-        let person = self.insert_person(PersonInput { role: Some(Role::Administrator), ..input }, None).await?;
+        let person = self.insert_first(PersonInput { role: Some(Role::Administrator), ..input }).await?.ok_or(Error::NotFound)?;
         self.take_link(token).await?;
         Ok(person)
     }
@@ -430,6 +443,7 @@ fn by_command_line(now: Timestamp, action: Action, subject: String, detail: Stri
         address: String::new(),
         correlation: String::new(),
         outcome: Outcome::Done,
+        hash: String::new(),
     }
 }
 

@@ -156,6 +156,7 @@ impl Service {
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
             outcome: Outcome::of(action),
+            hash: String::new(),
         }
     }
 

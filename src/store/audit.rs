@@ -8,6 +8,7 @@ use crate::{
     domain::{
         Id, Timestamp,
         audit::{Action, Event, Outcome},
+        content::Content,
         person::Person,
     },
     vault::api_key::digest,
@@ -144,6 +145,7 @@ impl Row {
             address: self.address,
             correlation: self.correlation,
             outcome: Outcome::parse(&self.outcome).ok_or_else(|| damaged("outcome"))?,
+            hash: self.hash,
         })
     }
 }
@@ -153,6 +155,7 @@ impl Row {
 pub struct Filter {
     pub action: Option<Action>,
     pub actor: Option<Id<Person>>,
+    pub outcome: Option<Outcome>,
     /// Part of the actor's name, the subject or the detail.
     pub text: Option<String>,
     /// Only events older than this one.
@@ -174,6 +177,9 @@ pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, 
     }
     if let Some(actor) = filter.actor {
         query = query.filter(audit::actor.eq(actor.to_string()));
+    }
+    if let Some(outcome) = filter.outcome {
+        query = query.filter(audit::outcome.eq(outcome.as_str()));
     }
     if let Some(before) = filter.before {
         query = query.filter(audit::number.lt(before));
@@ -224,11 +230,26 @@ pub fn add_exchanges(db: &mut Db<'_>, counted: &Hour) -> Result<(), Error> {
     Ok(())
 }
 
-/// The newest hours in which exchanges happened, before `before`.
-pub fn exchanges(db: &mut Db<'_>, before: Option<Timestamp>, limit: i64) -> Result<Vec<Hour>, Error> {
-    let mut query = exchange_hours::table.order((exchange_hours::hour.desc(), exchange_hours::last_at.desc())).limit(limit).into_boxed();
-    if let Some(before) = before {
+/// Which counted exchanges to show.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub person: Option<Id<Person>>,
+    pub content: Option<Id<Content>>,
+    /// Only hours whose last exchange was before this moment.
+    pub before: Option<Timestamp>,
+}
+
+/// The hours in which exchanges happened, newest first.
+pub fn exchanges(db: &mut Db<'_>, wanted: &Wanted, limit: i64) -> Result<Vec<Hour>, Error> {
+    let mut query = exchange_hours::table.order(exchange_hours::last_at.desc()).limit(limit).into_boxed();
+    if let Some(before) = wanted.before {
         query = query.filter(exchange_hours::last_at.lt(before.0));
+    }
+    if let Some(person) = wanted.person {
+        query = query.filter(exchange_hours::person.eq(person.to_string()));
+    }
+    if let Some(content) = wanted.content {
+        query = query.filter(exchange_hours::content.eq(content.to_string()));
     }
     let rows: Vec<(i64, String, String, String, i64, i64)> = query.load(db.0)?;
     Ok(rows
@@ -242,4 +263,10 @@ pub fn exchanges(db: &mut Db<'_>, before: Option<Timestamp>, limit: i64) -> Resu
             last_at: Timestamp(last_at),
         })
         .collect())
+}
+
+/// Forgets counts of hours before this one.
+pub fn purge_exchanges(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
+    diesel::delete(exchange_hours::table.filter(exchange_hours::hour.lt(before.0))).execute(db.0)?;
+    Ok(())
 }

@@ -5,7 +5,7 @@ use super::{
     visitor::{Visitor, asked_host, is_navigation},
 };
 use crate::{
-    domain::{addresses, return_path::ReturnPath, wall::Host},
+    domain::{addresses, audit::Action, return_path::ReturnPath, wall::Host},
     service,
     vault::random,
 };
@@ -125,7 +125,14 @@ impl WebError {
                 "It was opened in another session, or sent from another site. Nothing was changed. Open the page again and repeat.",
                 92,
             ),
-            WebError::Page(status, title, line) => told(*status, title, line, if *status == StatusCode::NOT_FOUND { 4 } else { 2 }),
+            WebError::Page(status, title, line) => {
+                let code = match *status {
+                    StatusCode::NOT_FOUND => 4,
+                    StatusCode::FORBIDDEN => 22,
+                    _ => 2,
+                };
+                told(*status, title, line, code)
+            }
             WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", 2),
             WebError::Drawn(status, _) => told(*status, "", "", 2),
             WebError::TooLarge => told(StatusCode::PAYLOAD_TOO_LARGE, "Too much text", "A form here takes at most 64 KiB.", 2),
@@ -203,6 +210,7 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
         next.call(request).await?.map_into_boxed_body()
     };
     let told = response.response().extensions().get::<Told>().cloned();
+    note_refusal(&response, told.as_ref()).await;
     // What an app answers passes as it is, its own empty 404 too.
     let from_content = response.response().extensions().get::<FromContent>().is_some();
     let bare = !from_content
@@ -250,6 +258,31 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     }
     headers.insert(HeaderName::from_static("x-correlation-id"), value);
     Ok(response)
+}
+
+/// Writes down that somebody known asked for what they may not have, or a program came with a key that is none.
+async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) {
+    let api = response.response().error().and_then(|error| error.as_error::<super::api::ApiError>());
+    let why = match (told.map(|told| (told.code, response.status())), api.map(|api| (api.code, api.status))) {
+        (Some((22, StatusCode::FORBIDDEN)), _) => "not allowed",
+        (Some((92, StatusCode::FORBIDDEN)), _) => "form from elsewhere",
+        (_, Some((22, _))) => "not allowed to this key",
+        (_, Some((30, _))) => "API key unknown",
+        _ => return,
+    };
+    let request = response.request();
+    let Some(service) = request.app_data::<actix_web::web::Data<service::Service>>() else { return };
+    // Exchanges and content on its own origin have lines of their own.
+    let exchange = request.path().ends_with("/integrations/credentials") && why != "API key unknown";
+    if exchange || service.settings.wall.host(asked_host(request.head())) != Host::Portal {
+        return;
+    }
+    let person = match api {
+        Some(_) => super::api::key_of(request, service).await.ok().flatten().map(|caller| caller.person.clone()),
+        None => super::visitor::whoever(request).await,
+    };
+    let path: String = quiet(request.path()).chars().take(200).collect();
+    service.note_refusal(Action::AccessRefused, person.as_ref(), &super::visitor::origin(request, service), why, path).await;
 }
 
 fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {

@@ -5,7 +5,7 @@ use super::{
     confirmation::CONFIRMED_AT,
     forms::Typed,
     problems::{WebError, correlation},
-    sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID},
+    sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
     view::{Chrome, Signed},
 };
 use crate::{
@@ -184,6 +184,12 @@ impl Visitor {
     pub fn note_confirmed(&self) -> Result<(), WebError> {
         self.session.insert(CONFIRMED_AT, self.service.now().0.to_string()).map_err(|_| Error::Internal.into())
     }
+}
+
+/// The person behind a request to the portal, for the record.
+pub async fn whoever(request: &HttpRequest) -> Option<Person> {
+    let sessions = request.app_data::<web::Data<Sessions>>()?;
+    sessions.whose(request).await.ok().flatten().map(|(_, person)| (*person).clone())
 }
 
 /// The actor of a session, if it is live.

@@ -1,6 +1,7 @@
 //! Black-box tests against the portal on a real port, with the demo's identity provider, workspace and app beside it.
 
 mod api;
+mod audit;
 mod callback;
 mod exchange;
 mod forms;

@@ -91,7 +91,7 @@ CREATE TABLE audit_head (
     hash TEXT NOT NULL
 );
 
--- Exchanges, counted by the hour. Names are kept beside the ids: the count outlives what it counts.
+-- Exchanges, counted by the hour. Without references: the count outlives what it counts.
 CREATE TABLE exchange_hours (
     hour BIGINT NOT NULL,
     person TEXT NOT NULL,
@@ -101,6 +101,7 @@ CREATE TABLE exchange_hours (
     last_at BIGINT NOT NULL,
     PRIMARY KEY (hour, person, content, integration)
 );
+CREATE INDEX exchange_hours_by_last ON exchange_hours (last_at);
 
 -- The sealed token that a sign-in at the organisation left, for the life of its session.
 CREATE TABLE sign_in_grants (

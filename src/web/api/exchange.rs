@@ -69,7 +69,11 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
                 token_type: "Bearer",
                 expires_in: fresh.expires_in.as_secs(),
             })),
-        Err(refusal) => Err(explain(refusal, &crate::web::problems::correlation(&request))),
+        Err(refusal) => {
+            let token = form.subject_token.as_deref().unwrap_or("");
+            any.service.note_refused_exchange(&any.caller, token, &refusal, &any.actor().origin).await;
+            Err(explain(refusal, &crate::web::problems::correlation(&request)))
+        }
     }
 }
 

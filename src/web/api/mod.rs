@@ -1,5 +1,6 @@
 //! JSON for programs, on the paths that clients of Posit Connect know. Only keys authenticate here, never cookies.
 
+pub mod audit;
 pub mod content;
 pub mod exchange;
 pub mod groups;

@@ -1,11 +1,13 @@
-//! `server_settings`, `/__ping__`, `/__health__`.
+//! `server_settings`, bootstrap, `/__ping__`, `/__health__`.
 
-use super::{Answer, key_of, ok};
+use super::{Answer, ApiError, key_of, ok};
 use crate::{
-    service::{Error, Service},
+    service::{Error, Service, bootstrap::Refused},
     store::Store,
+    web::visitor::origin,
 };
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 /// The calendar version whose interface we speak; clients compare it.
@@ -21,7 +23,7 @@ pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answ
         "hostname": service.settings.public_url.host_str().unwrap_or_default(),
         "system_display_name": "Valetkey",
         "dashboard_path": "/connect",
-        "authentication": {"name": "Password", "handles_credentials": true, "handles_login": true, "groups_enabled": false,
+        "authentication": {"name": "Password", "handles_credentials": true, "handles_login": true, "groups_enabled": true,
                            "external_user_data": false, "external_user_search": false, "external_user_id": false,
                            "external_group_search": false, "external_group_members": false, "external_group_id": false},
         "license": {"allow-apis": "1", "oauth-integrations": true},
@@ -33,6 +35,18 @@ pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answ
         "default_content_list_view": "compact",
         "maximum_app_image_size": 0
     })))
+}
+
+/// Makes the first administrator: `Authorization: Connect-Bootstrap <JWT>`.
+pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> Answer {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let token = header.strip_prefix("Connect-Bootstrap ").unwrap_or("");
+    match service.bootstrap(token, &origin(&request, &service)).await {
+        Ok(key) => Ok(ok(&json!({"api_key": key.expose_secret()}))),
+        Err(Refused::Token) => Err(ApiError::new(401, 30, "This is not a bootstrap token of this server.")),
+        Err(Refused::Taken) => Err(ApiError::new(403, 22, "Somebody has an account here already.")),
+        Err(Refused::Service(error)) => Err(error.into()),
+    }
 }
 
 /// The process is alive.

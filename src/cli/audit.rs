@@ -1,0 +1,35 @@
+//! `valetkey audit verify`
+
+use super::Common;
+use crate::{
+    app::{self, SystemClock},
+    store::audit::Verdict,
+};
+use clap::Subcommand;
+use std::sync::Arc;
+
+#[derive(Subcommand)]
+pub enum Audit {
+    /// Computes the record's chain of hashes anew, and says whether a line was changed, taken out or cut off.
+    Verify {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+pub async fn run(command: Audit) -> Result<(), String> {
+    let Audit::Verify { common } = command;
+    let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
+    match service.verify_record().await.map_err(|error| error.to_string())? {
+        Verdict::Whole { chained, unchained } => {
+            println!("The record is whole: {chained} line(s) in the chain.");
+            if unchained > 0 {
+                println!("{unchained} older line(s) were written before there was a chain.");
+            }
+            Ok(())
+        }
+        Verdict::Broken { number } => {
+            Err(format!("the record was changed: line {number} is not what was written, or is missing. Lines before it are as they were."))
+        }
+    }
+}

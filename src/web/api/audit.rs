@@ -1,0 +1,80 @@
+//! The record for programs.
+
+use super::{Answer, ApiError, ApiUser, ok, parameter};
+use crate::{
+    domain::{
+        access,
+        audit::{Action, Event},
+    },
+    service::Error,
+    store::audit::Filter,
+};
+use actix_web::HttpRequest;
+use serde_json::{Value, json};
+
+fn entry(event: &Event) -> Value {
+    let mut words = vec![event.subject.as_str(), event.detail.as_str()];
+    words.retain(|text| !text.is_empty());
+    json!({
+        "id": event.number.to_string(),
+        "time": event.at.rfc3339(),
+        "user_id": event.actor.map(|actor| actor.to_string()).unwrap_or_default(),
+        "user_guid": event.actor,
+        "user_description": event.actor_name,
+        "action": event.action.as_str(),
+        "event_description": words.join(": "),
+        // Ours.
+        "outcome": event.outcome.as_str(),
+        "address": event.address,
+        "correlation": event.correlation,
+    })
+}
+
+/// The record page by page: `limit`, `ascOrder`, and a cursor, `next` or `previous`.
+pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+    let number = |name: &str| -> Result<Option<i64>, ApiError> {
+        let text = parameter(&request, name).filter(|text| !text.is_empty());
+        text.map(|text| text.parse().map_err(|_| ApiError::bad(2, format!("{name}: must be a whole number.")))).transpose()
+    };
+    let limit = number("limit")?.unwrap_or(20);
+    if !(1..=500).contains(&limit) {
+        return Err(ApiError::bad(2, "limit: must be a whole number from 1 to 500."));
+    }
+    let ascending = parameter(&request, "ascOrder").is_none_or(|text| super::is_true(Some(&text)));
+    let (next, previous) = (number("next")?, number("previous")?);
+    // Backwards is the other order up to the cursor, turned round again.
+    let backwards = previous.is_some();
+    let rising = ascending != backwards;
+    let cursor = previous.or(next);
+    let filter = Filter { after: cursor.filter(|_| rising), before: cursor.filter(|_| !rising), oldest_first: rising, ..Filter::default() };
+    let mut events = api.service.audit_page(&api.actor, filter, limit + 1).await?;
+    let more = i64::try_from(events.len()).unwrap_or(i64::MAX) > limit;
+    events.truncate(usize::try_from(limit).unwrap_or(500));
+    if backwards {
+        events.reverse();
+    }
+    let (has_previous, has_next) = if backwards { (more, true) } else { (cursor.is_some(), more) };
+    let first = events.first().filter(|_| has_previous).map(|event| event.number.to_string());
+    let last = events.last().filter(|_| has_next).map(|event| event.number.to_string());
+    let base = api.service.addresses.absolute(&format!("/__api__/v1/audit_logs?limit={limit}&ascOrder={ascending}"));
+    let link = |name: &str, cursor: &Option<String>| cursor.as_ref().map(|cursor| format!("{base}&{name}={cursor}"));
+    let end = if ascending { i64::MAX } else { 0 };
+    Ok(ok(&json!({
+        "results": events.iter().map(entry).collect::<Vec<_>>(),
+        "paging": {
+            "cursors": {"previous": first, "next": last},
+            "first": base,
+            "previous": link("previous", &first),
+            "next": link("next", &last),
+            "last": format!("{base}&previous={end}"),
+        },
+    })))
+}
+
+/// The names of all that is written down.
+pub async fn actions(api: ApiUser) -> Answer {
+    if !access::may_read_audit(api.actor.role) {
+        return Err(Error::Forbidden("").into());
+    }
+    Ok(ok(&json!(Action::ALL.map(Action::as_str).to_vec())))
+}
