@@ -17,6 +17,7 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(28 * 3600);
 /// A provider's answer with tokens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TokenAnswer {
+    #[serde(deserialize_with = "access_token")]
     access_token: AccessToken,
     #[serde(default = "bearer", deserialize_with = "token_type")]
     token_type: BasicTokenType,
@@ -30,6 +31,14 @@ pub struct TokenAnswer {
     id_token: Option<AccessToken>,
 }
 
+/// RFC 6749 appendix A.12: visible letters of ASCII and blanks. Anything else could not be sent in a header.
+fn access_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessToken, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+        true => Ok(AccessToken::new(text)),
+        false => Err(serde::de::Error::custom("access_token is not a token")),
+    }
+}
 fn bearer() -> BasicTokenType {
     BasicTokenType::Bearer
 }
@@ -153,6 +162,9 @@ mod tests {
             assert!(answer.refresh().is_some());
         }
         assert!(parse(r#"{"access_token":"a","token_type":"Bearer","scope":5,"refresh_token":null}"#).refresh().is_none());
+        for unusable in ["", "a\\r\\nX: 1", "\u{e4}"] {
+            assert!(serde_json::from_str::<TokenAnswer>(&format!(r#"{{"access_token":"{unusable}"}}"#)).is_err());
+        }
         assert!(serde_json::from_str::<TokenAnswer>(r#"{"token_type":"Bearer"}"#).is_err());
         assert!(!parse(r#"{"access_token":"a","token_type":"mac"}"#).is_bearer());
     }

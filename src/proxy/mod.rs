@@ -21,6 +21,7 @@ use crate::{
         admission::{Admission, Link},
     },
     web::{
+        body::impatient,
         pages::content::nothing_behind,
         problems::{FromContent, WebError},
         sessions::Sessions,
@@ -38,7 +39,7 @@ use actix_web::{
 };
 use futures_util::StreamExt as _;
 use serde_json::json;
-use std::sync::Arc;
+use std::{cell::Cell, rc::Rc, sync::Arc};
 use upstream::Target;
 
 /// Somebody who may pass, with what goes into the request.
@@ -284,13 +285,15 @@ async fn forward(
     }
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let chunked = incoming.contains_key(header::TRANSFER_ENCODING);
+    let stalled = Rc::new(Cell::new(false));
     let sent = match (length, chunked) {
-        (Some(length), _) => outgoing.send_body(SizedStream::new(length, payload)).await,
-        (None, true) => outgoing.send_body(BodyStream::new(payload)).await,
+        (Some(length), _) => outgoing.send_body(SizedStream::new(length, impatient(payload, Rc::clone(&stalled)))).await,
+        (None, true) => outgoing.send_body(BodyStream::new(impatient(payload, Rc::clone(&stalled)))).await,
         (None, false) => outgoing.send().await,
     };
     let answer = match sent {
         Ok(answer) => answer,
+        Err(_) if stalled.get() => return Err(WebError::Slow),
         Err(error) => {
             tracing::warn!(content = %pass.content().id, reason = %error, "app not reached");
             return Err(match error {

@@ -77,7 +77,7 @@ impl Service {
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
         };
-        line.subject.retain(|letter| !letter.is_control());
+        line.subject.retain(|letter| !is_invisible(letter));
         let id = accepted.as_ref().map(|person| person.id);
         self.store
             .write(move |db| {

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod assets;
+pub mod body;
 pub mod confirmation;
 pub mod forms;
 pub mod pages;

@@ -9,6 +9,7 @@ use crate::{
     service,
     vault::random,
 };
+use actix_http::ConnectionType;
 use actix_web::{
     Error, FromRequest as _, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
     body::{BoxBody, MessageBody},
@@ -46,6 +47,8 @@ pub enum WebError {
     /// A status, a title and a sentence of ours.
     Page(StatusCode, String, String),
     TooLarge,
+    /// The body did not come in time.
+    Slow,
     /// On to another page of ours first.
     Redirect(String),
     /// A page that is drawn already.
@@ -135,6 +138,12 @@ impl WebError {
             }
             WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", 2),
             WebError::Drawn(status, _) => told(*status, "", "", 2),
+            WebError::Slow => told(
+                StatusCode::REQUEST_TIMEOUT,
+                "This took too long",
+                "What you sent did not arrive in time. Check the connection, then send it again.",
+                2,
+            ),
             WebError::TooLarge => told(StatusCode::PAYLOAD_TOO_LARGE, "Too much text", "A form here takes at most 64 KiB.", 2),
         }
     }
@@ -186,6 +195,9 @@ pub fn correlation(request: &HttpRequest) -> String {
     request.extensions().get::<Correlation>().map(|found| found.text().to_owned()).unwrap_or_default()
 }
 
+/// As much as common proxies let through.
+const LARGEST_COOKIES: usize = 32 * 1024;
+
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Lets a page's form lead on to these origins, too: Chromium applies `form-action` to the redirects that follow a form.
@@ -206,6 +218,13 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     let method = request.method().clone();
     let mut response = if method == Method::TRACE || method == Method::CONNECT {
         request.into_response(HttpResponse::MethodNotAllowed().finish())
+    } else if cookies_of(&request) > LARGEST_COOKIES {
+        let why = WebError::Page(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "Too many cookies".into(),
+            "Your browser sends more cookies for this site than fit. Delete this site's cookies, then sign in again.".into(),
+        );
+        request.into_response(why.error_response())
     } else {
         next.call(request).await?.map_into_boxed_body()
     };
@@ -238,6 +257,11 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     if !from_content {
         tracing::info!(correlation = id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
     }
+    if response.status() == StatusCode::REQUEST_TIMEOUT && !from_content {
+        // Nobody waits for the rest.
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    let path = response.request().path();
     let long_lived = path.starts_with("/__valetkey__/static/");
     let headers = response.headers_mut();
     if !from_content {
@@ -283,6 +307,11 @@ async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) 
     };
     let path: String = quiet(request.path()).chars().take(200).collect();
     service.note_refusal(Action::AccessRefused, person.as_ref(), &super::visitor::origin(request, service), why, path).await;
+}
+
+/// How many bytes of cookies a request carries.
+fn cookies_of(request: &ServiceRequest) -> usize {
+    request.headers().get_all(header::COOKIE).map(HeaderValue::len).sum()
 }
 
 fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {

@@ -2,6 +2,7 @@
 
 use super::{
     assets::assets,
+    body,
     confirmation::CONFIRMED_AT,
     forms::Typed,
     problems::{WebError, correlation},
@@ -31,6 +32,7 @@ use actix_web::{
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use std::{net::IpAddr, sync::Arc};
 use subtle::ConstantTimeEq as _;
+use tokio::time::timeout;
 
 const LARGEST_FORM: usize = 64 * 1024;
 
@@ -260,14 +262,7 @@ impl Posted {
         if !same_origin {
             return Err(WebError::Forgery);
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| WebError::Page(StatusCode::BAD_REQUEST, "The form broke off".into(), "Send it again.".into()))?;
-            if body.len() + chunk.len() > LARGEST_FORM {
-                return Err(WebError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = timeout(body::WHOLE, read(&mut payload)).await.map_err(|_| WebError::Slow)??;
         let typed = Typed::parse(&body);
         let expected = request.get_session().get::<String>(CSRF).ok().flatten().unwrap_or_default();
         let given = typed.get("csrf").unwrap_or("");
@@ -276,6 +271,18 @@ impl Posted {
         }
         Ok(Self(typed))
     }
+}
+
+async fn read(payload: &mut Payload) -> Result<Vec<u8>, WebError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| WebError::Page(StatusCode::BAD_REQUEST, "The form broke off".into(), "Send it again.".into()))?;
+        if body.len() + chunk.len() > LARGEST_FORM {
+            return Err(WebError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 impl FromRequest for Posted {

@@ -1,46 +1,6 @@
 //! Every way an authorization can end.
 
 use crate::harness::World;
-use std::time::Duration;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_taken_once_in_time_and_only_where_it_began() {
-    let world = World::start().await;
-    let app = format!("/content/{}/", world.content(0));
-    let vera = world.signed_in("vera").await;
-    let answer = vera.up_to_callback(&app, "vera@example.org").await;
-    assert!(
-        answer.contains(&format!("/__oauth__/integrations/{}/callback", world.integration())),
-        "typed-in addresses have a callback of their own"
-    );
-    // Another browser, somebody else, another callback, a forged state: nothing happens, and nothing is asked of the provider.
-    let viktor = world.signed_in("viktor").await;
-    let elsewhere = answer.replace(&format!("/{}/callback", world.integration()), "/callback");
-    let forged = format!("{}&state=forged", answer.split("state=").next().unwrap_or(""));
-    for (browser, address) in [(&viktor, &answer), (&world.signed_in("vera").await, &answer), (&vera, &elsewhere), (&vera, &forged)] {
-        let page = browser.get(address).await;
-        assert_eq!(page.status, 400, "{}", page.body);
-        assert!(page.body.contains("does not belong to your session"), "{}", page.body);
-    }
-    assert_eq!(world.provider.counts().redeemed, 0);
-    assert_eq!(vera.get(&answer).await.status, 200);
-    assert_eq!(world.provider.counts().redeemed, 1);
-    // A reload with everything in place goes on silently; after a disconnect it explains itself.
-    assert!(vera.get(&answer).await.url.ends_with(&app));
-    let page = vera.get("/consents").await;
-    let link =
-        page.body.split("href=\"/connections/").nth(1).and_then(|rest| rest.split('"').next()).expect("a disconnect link").to_owned();
-    let page = vera.get(&format!("/connections/{link}")).await;
-    vera.submit(&page, "/disconnect", &[]).await;
-    let again = vera.get(&answer).await;
-    assert!(again.body.contains("already used"), "{}", again.body);
-    // Ten minutes.
-    let late = vera.up_to_callback(&app, "vera@example.org").await;
-    world.pass(Duration::from_secs(601));
-    let page = vera.get(&late).await;
-    assert!(page.body.contains("took too long"), "{}", page.body);
-    world.stop().await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_of_the_provider_have_pages_of_ours() {

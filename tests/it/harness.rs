@@ -410,3 +410,135 @@ fn attribute(text: &str, name: &str) -> String {
         .replace("&#60;", "<")
         .replace("&#62;", ">")
 }
+
+/// The program itself, serving with settings of the test's own, as an operator starts it. Nobody has an account yet.
+pub struct Served {
+    /// Where it listens.
+    pub address: std::net::SocketAddr,
+    pub data_dir: PathBuf,
+    child: std::process::Child,
+    settings: Vec<(String, String)>,
+}
+
+impl Served {
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        // A port that was free a moment ago.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let data_dir = std::env::temp_dir().join(format!("valetkey-served-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&data_dir).expect("a folder");
+        let mut all = vec![
+            ("VALETKEY_LISTEN".to_owned(), address.to_string()),
+            ("VALETKEY_PUBLIC_URL".to_owned(), format!("http://{address}")),
+            ("VALETKEY_DATA_DIR".to_owned(), data_dir.to_string_lossy().into_owned()),
+        ];
+        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let log = std::fs::File::create(data_dir.join("log")).expect("a log");
+        let child = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
+            .arg("serve")
+            .envs(all.iter().cloned())
+            .stdout(std::process::Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let served = Self { address, data_dir, child, settings: all };
+        for _ in 0..200 {
+            if client().get(format!("http://{address}/__ping__")).send().await.is_ok_and(|answer| answer.status() == 200) {
+                return served;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it does not answer: {}", served.log());
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data_dir.join("log")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Makes an administrator on the command line; the API key.
+    pub fn administrator(&self, name: &str) -> String {
+        use std::io::Write as _;
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"));
+        command.args(["admin", "create", name, "--password-stdin", "--api-key"]).envs(self.settings.iter().cloned());
+        let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("the program");
+        writeln!(child.stdin.take().expect("its input"), "{PASSWORD}").expect("a password");
+        let output = child.wait_with_output().expect("its output");
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub async fn api(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
+        let key = format!("Key {key}");
+        Browser::new(&self.url()).send(method, &format!("/__api__/{path}"), &[("authorization", &key)], Some(body.to_owned())).await
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(std::fs::remove_dir_all(&self.data_dir));
+    }
+}
+
+/// Sends bytes as they are and reads what comes back, until the other side closes or `patience` is over.
+pub async fn raw(address: &str, bytes: &[u8], patience: Duration) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut socket = tokio::net::TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
+    let _ = socket.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 8192];
+    while let Ok(Ok(read)) = tokio::time::timeout(patience, socket.read(&mut buffer)).await {
+        if read == 0 {
+            break;
+        }
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An app, or a provider, of the test's own: gets each request's bytes, answers with bytes.
+pub async fn serve_raw(answer: impl Fn(String) -> Vec<u8> + Send + Sync + 'static) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                let mut buffer = vec![0; 65536];
+                loop {
+                    let read = socket.read(&mut buffer).await.unwrap_or(0);
+                    request.extend_from_slice(&buffer[..read]);
+                    let text = String::from_utf8_lossy(&request).into_owned();
+                    let length = text
+                        .to_ascii_lowercase()
+                        .split("content-length: ")
+                        .nth(1)
+                        .and_then(|rest| rest.lines().next()?.trim().parse().ok());
+                    let whole = text.split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= length.unwrap_or(0));
+                    if read == 0 || whole {
+                        break;
+                    }
+                }
+                let _ = socket.write_all(&answer(String::from_utf8_lossy(&request).into_owned())).await;
+                let _ = socket.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+/// An answer in HTTP/1.1 that ends its connection.
+pub fn http_answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len()).into_bytes()
+}

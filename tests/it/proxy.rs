@@ -49,26 +49,6 @@ async fn an_app_that_is_down_is_named_with_its_publisher() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_portal_answer_carries_the_browser_policy() {
-    let world = World::start().await;
-    let ada = world.signed_in("ada").await;
-    for path in ["/login", "/content", "/nothing", "/integrations", "/__api__/server_settings", "/__ping__"] {
-        let answer = ada.get(path).await;
-        for (name, value) in [
-            ("content-security-policy", "frame-ancestors 'none'"),
-            ("x-content-type-options", "nosniff"),
-            ("cross-origin-opener-policy", "same-origin"),
-            ("referrer-policy", "same-origin"),
-            ("cache-control", "no-store"),
-        ] {
-            assert!(answer.header(name).contains(value), "{path}: {name} is {:?}", answer.header(name));
-        }
-        assert!(answer.header("server").is_empty());
-    }
-    world.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_an_app_answers_passes_as_it_is() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let world = World::start().await;

@@ -205,8 +205,14 @@ impl FromRequest for Body {
     }
 }
 
-/// A whole body. Most come in one piece, which is not copied.
-pub async fn collect(mut payload: Payload) -> Result<web::Bytes, ApiError> {
+/// A whole body, if it comes in time.
+pub async fn collect(payload: Payload) -> Result<web::Bytes, ApiError> {
+    let whole = tokio::time::timeout(super::body::WHOLE, read(payload)).await;
+    whole.unwrap_or_else(|_| Err(ApiError::new(408, 2, "The body did not arrive in time.")))
+}
+
+/// Most come in one piece, which is not copied.
+async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
     let mut whole = web::Bytes::new();
     let mut rest = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
