@@ -306,7 +306,13 @@ async fn forward(
     copy_answer(&mut response, answer.headers(), target, place);
     let length: Option<u64> = answer.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let bodiless = request.method() == Method::HEAD || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let stream = answer.map(|chunk| chunk.map_err(|error| std::io::Error::other(error.to_string())));
+    let is_events = answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let held = pass.token.as_ref().filter(|_| is_events).and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
+    let stream = answer.map(move |chunk| {
+        // For as long as the stream is open.
+        let _ = &held;
+        chunk.map_err(|error| std::io::Error::other(error.to_string()))
+    });
     let mut response = match length {
         Some(length) if bodiless => {
             response.body(SizedStream::new(length, futures_util::stream::empty::<Result<web::Bytes, std::io::Error>>()))

@@ -95,7 +95,9 @@ pub(super) async fn tunnel(
     let (end, ended) = watch::channel(false);
     let (from_app, mut to_app) = tokio::io::split(wire);
     let service = Arc::clone(service);
+    let held = ours.get(headers::SESSION_TOKEN).and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
     actix_web::rt::spawn(async move {
+        let _held = held;
         let mut payload = payload;
         let mut recheck = tokio::time::interval(RECHECK);
         let mut closed = end.subscribe();

@@ -15,11 +15,17 @@ use crate::{
         person::{Person, Session},
     },
     store::{connections, content, people, sessions},
-    vault::Place,
+    vault::{
+        Place,
+        session_token::{Claims, Invalid},
+    },
 };
 use quick_cache::sync::Cache as Map;
 use secrecy::SecretString;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const LARGEST: usize = 20_000;
@@ -48,6 +54,24 @@ pub struct Admission {
     pub person: Person,
     pub standing: Standing,
     pub links: Vec<Link>,
+}
+
+/// Something open that a session token was made for.
+pub struct Held {
+    service: Arc<Service>,
+    token: String,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut held = self.service.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = held.get_mut(&self.token) {
+            *open -= 1;
+            if *open == 0 {
+                held.remove(&self.token);
+            }
+        }
+    }
 }
 
 struct Kept<T> {
@@ -162,6 +186,23 @@ impl Service {
         let kept = Kept { value: Arc::clone(&person), epoch, at: now };
         self.admissions.sessions.insert(session, Arc::new(kept));
         Ok(Some(person))
+    }
+
+    /// Keeps a session token exchangeable beyond its hour, for as long as the socket or stream it was made for is open. Its
+    /// session, access and consent are asked at each exchange all the same.
+    pub fn hold_token(self: &Arc<Self>, token: &str) -> Held {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(token.to_owned()).or_default() += 1;
+        Held { service: Arc::clone(self), token: token.to_owned() }
+    }
+
+    /// The claims of a token that is in time, or held.
+    pub(super) fn session_claims(&self, token: &str) -> Result<Arc<Claims>, Invalid> {
+        match self.session_tokens.verify(token, self.now()) {
+            Err(Invalid::Expired) if self.held.lock().unwrap_or_else(PoisonError::into_inner).contains_key(token) => {
+                self.session_tokens.read(token)
+            }
+            other => other,
+        }
     }
 
     /// The session token that the proxy puts into requests to content.

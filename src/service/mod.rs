@@ -31,7 +31,10 @@ use crate::{
     store::{self, Db, Store},
     vault::{self, Vault, session_token::SessionTokens},
 };
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -121,6 +124,8 @@ pub struct Service {
     limiter: limiter::Limiter,
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
+    /// Session tokens of open sockets and streams, with how many hold each.
+    held: Mutex<HashMap<String, usize>>,
     usage: exchange::Counters,
     refusals: audit::Refusals,
     /// Where provider calls run: a client that goes away cancels none of them.
@@ -160,6 +165,7 @@ impl Service {
             limiter: limiter::Limiter::default(),
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),
+            held: Mutex::default(),
             usage: exchange::Counters::default(),
             refusals: audit::Refusals::default(),
             runtime: Handle::current(),

@@ -3,7 +3,7 @@
 //! 23, 24, 28 and 36–40 are about reliability and not here yet.
 
 mod browser;
-//mod content;
+mod content;
 //mod edges;
 mod identity;
 mod oauth;
