@@ -87,11 +87,21 @@ struct Inner {
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
+/// Makes the file, if it is not there, for its owner only; SQLite gives its companions the same rights.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map(drop)
+}
+
 impl Store {
     /// Opens the database file, makes it if need be, and brings its tables up to date.
     pub fn open(file: &Path) -> Result<Self, Error> {
         let address = file.to_str().ok_or_else(|| Error::Other("the path of the database is not UTF-8".into()))?;
         let explain = |error: &dyn std::fmt::Display| Error::Other(format!("cannot open {}: {error}", file.display()));
+        make_private(file).map_err(|error| explain(&error))?;
         let mut writer = SqliteConnection::establish(address).map_err(|error| explain(&error))?;
         // On one connection before the pool exists: the switch to WAL is not covered by the busy timeout.
         prepare(&mut writer).and_then(|()| writer.batch_execute("PRAGMA journal_mode = WAL;")).map_err(|error| explain(&error))?;

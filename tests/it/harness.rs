@@ -55,8 +55,7 @@ impl World {
     }
 
     async fn start_as(content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let clock = Arc::new(TestClock::default());
+        let (http, clock) = (client(), Arc::new(TestClock::default()));
         let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
         let options = demo::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
@@ -69,7 +68,7 @@ impl World {
         let (send, receive) = tokio::sync::oneshot::channel();
         let serving = tokio::spawn(demo.serve(move |handle| drop(send.send(handle))));
         let handle = receive.await.expect("the portal serves");
-        Self { http: client(), portal, provider, summary, data_dir, clock, handle, serving }
+        Self { http, portal, provider, summary, data_dir, clock, handle, serving }
     }
 
     /// Moves the clock of portal and provider forward.
@@ -382,6 +381,8 @@ impl Browser {
 }
 
 fn client() -> reqwest::Client {
+    // A second call finds it there.
+    drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

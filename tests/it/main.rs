@@ -10,5 +10,4 @@ mod organisation;
 mod policy;
 mod promises;
 mod proxy;
-mod secrets;
 mod wall;

@@ -4,8 +4,8 @@
 
 mod browser;
 mod content;
-//mod edges;
+mod edges;
 mod identity;
 mod oauth;
-//mod record;
-//mod secrets;
+mod record;
+mod secrets;
