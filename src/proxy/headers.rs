@@ -1,7 +1,7 @@
 //! What passes between a browser and an app, and what does not. Names are compared in lower case with `_` read as `-`,
 //! since WSGI, Rack and CGI make no difference between them.
 
-use actix_web::http::header::{HeaderMap, HeaderName};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries the viewer's session token.
 pub const SESSION_TOKEN: HeaderName = HeaderName::from_static("posit-connect-user-session-token");
@@ -103,6 +103,19 @@ pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
     (!kept.is_empty()).then_some(kept)
 }
 
+/// Adds what an app gets of a browser's request to `head`, where ours stands already.
+pub fn for_app(incoming: &HeaderMap, head: &mut HeaderMap) {
+    let listed = connection_names(incoming);
+    for (name, value) in incoming {
+        if request_passes(name.as_str(), &listed) {
+            head.append(name.clone(), value.clone());
+        }
+    }
+    if let Some(cookies) = cookies_for_app(incoming).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()) {
+        head.insert(header::COOKIE, cookies);
+    }
+}
+
 /// An app's cookie, bound to its own place: no Domain, a Path below the item; `None` if it may not be set at all.
 /// `__Host-` speaks for a whole host, so only an app that has one sets it.
 pub fn cookie_from_app(cookie: &str, base: &str) -> Option<String> {
@@ -147,7 +160,6 @@ pub fn location_from_app(location: &str, upstream: &str, prefix: &str, base: &st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix_web::http::header::{HeaderName, HeaderValue};
 
     #[test]
     fn identity_never_passes_in_any_spelling() {

@@ -158,13 +158,13 @@ pub async fn serve(
 }
 
 /// No dot segments, backslashes or control bytes, however they are written.
-fn is_plain(path: &str) -> bool {
+pub fn is_plain(path: &str) -> bool {
     let no_dots = |path: &str| !path.split('/').any(|part| part == "." || part == "..");
     if !path.bytes().any(|byte| byte == b'%' || byte == b'\\') {
         return no_dots(path);
     }
     let lower = path.to_ascii_lowercase();
-    no_dots(&lower.replace("%2e", "."))
+    no_dots(&lower.replace("%2e", ".").replace("%2f", "/"))
         && !lower.contains('\\')
         && !lower.contains("%5c")
         && !lower.contains("%00")
@@ -272,17 +272,8 @@ async fn forward(
 ) -> Result<HttpResponse, WebError> {
     let mut outgoing = upstreams.client().request(request.method().clone(), uri).address(target.socket).no_decompress();
     let incoming = request.headers();
-    let listed = headers::connection_names(incoming);
-    let head = outgoing.headers_mut();
-    *head = ours;
-    for (name, value) in incoming {
-        if headers::request_passes(name.as_str(), &listed) {
-            head.append(name.clone(), value.clone());
-        }
-    }
-    if let Some(cookies) = headers::cookies_for_app(incoming).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()) {
-        head.insert(header::COOKIE, cookies);
-    }
+    *outgoing.headers_mut() = ours;
+    headers::for_app(incoming, outgoing.headers_mut());
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let chunked = incoming.contains_key(header::TRANSFER_ENCODING);
     let stalled = Rc::new(Cell::new(false));

@@ -77,7 +77,9 @@ pub(super) async fn tunnel(
     } else {
         Box::new(tcp)
     };
-    let head = handshake(request.headers(), uri, ours);
+    let mut head = ours.clone();
+    headers::for_app(request.headers(), &mut head);
+    let head = handshake(uri, &head);
     let answered = timeout(HANDSHAKE, async {
         wire.write_all(&head).await.ok()?;
         read_head(&mut wire).await
@@ -135,31 +137,14 @@ pub(super) async fn tunnel(
     Ok(response)
 }
 
-fn handshake(incoming: &HeaderMap, uri: &Uri, ours: &HeaderMap) -> Vec<u8> {
-    let mut head = Vec::with_capacity(2048);
-    let mut line = |name: &[u8], value: &[u8]| {
-        head.extend_from_slice(name);
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value);
-        head.extend_from_slice(b"\r\n");
-    };
-    let listed = headers::connection_names(incoming);
-    line(b"Connection", b"Upgrade");
-    line(b"Upgrade", b"websocket");
-    for (name, value) in incoming {
-        if headers::request_passes(name.as_str(), &listed) {
-            line(name.as_str().as_bytes(), value.as_bytes());
+fn handshake(uri: &Uri, head: &HeaderMap) -> Vec<u8> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = format!("GET {path} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n").into_bytes();
+    for (name, value) in head {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            request.extend_from_slice(part);
         }
     }
-    if let Some(cookies) = headers::cookies_for_app(incoming) {
-        line(b"Cookie", &cookies);
-    }
-    for (name, value) in ours {
-        line(name.as_str().as_bytes(), value.as_bytes());
-    }
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = format!("GET {path} HTTP/1.1\r\n").into_bytes();
-    request.extend_from_slice(&head);
     request.extend_from_slice(b"\r\n");
     request
 }

@@ -9,5 +9,6 @@ mod harness;
 mod organisation;
 mod policy;
 mod promises;
+mod properties;
 mod proxy;
 mod wall;

@@ -29,7 +29,8 @@ fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     }
 }
 
-fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
+/// Reads the form of an exchange; nothing of it if a parameter stands there twice.
+pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::bad(210, "Send a form with grant_type, subject_token_type and subject_token."));
     }

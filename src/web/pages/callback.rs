@@ -25,9 +25,9 @@ pub async fn own(me: Me, path: web::Path<String>, request: HttpRequest) -> Resul
 }
 
 /// The answer; nothing of it if a parameter stands there twice (RFC 6749 section 3.1): it is not ours to choose from.
-fn answer(request: &HttpRequest) -> Answer {
+pub fn answer(query: &str) -> Answer {
     let mut answer = Answer::default();
-    for (key, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let place = match key.as_ref() {
             "state" => &mut answer.state,
             "code" => &mut answer.code,
@@ -44,7 +44,7 @@ fn answer(request: &HttpRequest) -> Answer {
 }
 
 async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpResponse, WebError> {
-    let ending = me.service().finish(&me.actor, callback, answer(request)).await?;
+    let ending = me.service().finish(&me.actor, callback, answer(request.query_string())).await?;
     show(&me, ending)
 }
 
