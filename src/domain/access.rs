@@ -129,7 +129,6 @@ mod tests {
             app_mode: "unknown".into(),
             upstream: None,
             slug: "c".into(),
-            may_fall_back: false,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         }

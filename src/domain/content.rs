@@ -42,8 +42,6 @@ pub struct Content {
     pub upstream: Option<String>,
     /// Its label in addresses of its own; kept for life.
     pub slug: String,
-    /// Whether its app may act as a service account where it cannot act for a viewer. Default: no.
-    pub may_fall_back: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -106,7 +106,6 @@ impl Service {
             app_mode: "unknown".into(),
             upstream: None,
             slug: String::new(),
-            may_fall_back: false,
             created_at: now,
             updated_at: now,
         };

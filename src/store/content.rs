@@ -27,7 +27,6 @@ pub(super) struct Row {
     app_mode: String,
     upstream: Option<String>,
     slug: String,
-    may_fall_back: bool,
     created_at: i64,
     updated_at: i64,
 }
@@ -45,7 +44,6 @@ impl Row {
             app_mode: self.app_mode,
             upstream: self.upstream,
             slug: self.slug,
-            may_fall_back: self.may_fall_back,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
         })
@@ -65,7 +63,6 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
             content::app_mode.eq(&item.app_mode),
             content::upstream.eq(&item.upstream),
             content::slug.eq(&item.slug),
-            content::may_fall_back.eq(item.may_fall_back),
             content::created_at.eq(item.created_at.0),
             content::updated_at.eq(item.updated_at.0),
         ))
@@ -82,7 +79,6 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
             content::owner.eq(item.owner.to_string()),
             content::access.eq(item.access.as_str()),
             content::upstream.eq(&item.upstream),
-            content::may_fall_back.eq(item.may_fall_back),
             content::updated_at.eq(item.updated_at.0),
         ))
         .execute(db.0)?;

@@ -82,7 +82,6 @@ diesel::table! {
         app_mode -> Text,
         upstream -> Nullable<Text>,
         slug -> Text,
-        may_fall_back -> Bool,
         created_at -> BigInt,
         updated_at -> BigInt,
     }

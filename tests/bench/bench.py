@@ -1,7 +1,4 @@
 """Measures the exchange against an empty handler, the proxy against nginx, start-up and memory. One upstream, one run."""
-import html
-import http.cookiejar
-import json
 import os
 import pathlib
 import platform
@@ -12,6 +9,8 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+
+import parts
 
 SECONDS, BINARY = sys.argv[1], sys.argv[2]
 CONNECTIONS = "32"
@@ -45,78 +44,21 @@ def memory(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1)) / 1024
 
 
-class Viewer:
-    def __init__(self):
-        self.jar = http.cookiejar.CookieJar()
-        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar))
-
-    def get(self, url, data=None):
-        with self.opener.open(urllib.request.Request(url, data, {"Accept": "text/html"})) as answer:
-            return answer.geturl(), answer.read().decode()
-
-    def send(self, page, values):
-        url, text = page
-        form = next(part for part in re.findall(r"<form method=\"post\"(.*?)</form>", text, re.S) if "/logout" not in part and "/theme" not in part)
-        hidden = {html.unescape(n): html.unescape(v) for n, v in re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', form)}
-        action = html.unescape(re.search(r'action="([^"]*)"', form).group(1))
-        return self.get(urllib.parse.urljoin(url, action), urllib.parse.urlencode({**hidden, **values}).encode())
-
-    def open(self, url):
-        page = self.get(url)
-        for _ in range(9):
-            if 'name="next"' in page[1]:
-                page = self.send(page, {"username": "vera", "password": "valetkey-demo"})
-            elif "/consents/new" in page[0]:
-                page = self.send(page, {})
-            elif 'id="signin"' in page[1]:
-                page = self.send(page, {"username": "vera@example.org", "password": "valetkey-demo"})
-            elif 'id="accept"' in page[1]:
-                page = self.send(page, {"choice": "accept"})
-            else:
-                return page
-
-
 folder = pathlib.Path(tempfile.mkdtemp())
-nginx = folder / "nginx.conf"
-nginx.write_text(f"""
-worker_processes 2; daemon off; pid {folder}/pid; error_log /dev/null;
-events {{ worker_connections 1024; }}
-http {{ access_log off; keepalive_requests 10000000;
-  upstream app {{ server 127.0.0.1:18701; keepalive 64; keepalive_requests 10000000; }}
-  server {{ listen 127.0.0.1:18701; location / {{ add_header X-Token $http_posit_connect_user_session_token; return 200 "{'x' * 1024}"; }} }}
-  server {{ listen 127.0.0.1:18702; location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; }} }}
-}}
-""")
-web = subprocess.Popen(["nginx", "-c", str(nginx)])
-demo = subprocess.Popen([BINARY, "demo", "--json", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "VALETKEY_LOG": "error"})
-try:
-    here = json.loads(demo.stdout.readline())
-    time.sleep(1)
-    idle = memory(demo.pid)
-    key = next(account for account in here["accounts"] if account["username"] == "bo")["api_key"]
-    guid, url = here["content"][0]["guid"], here["content"][0]["url"]
-    viewer = Viewer()
-    assert "vera@example.org" in viewer.open(url)[1]
-    patch = urllib.request.Request(f"{here['portal']}/__api__/v1/content/{guid}", json.dumps({"upstream_url": "http://127.0.0.1:18701"}).encode(), {"Authorization": f"Key {key}"}, method="PATCH")
-    urllib.request.urlopen(patch).read()
-    cookie = "; ".join(f"{one.name}={one.value}" for one in viewer.jar if one.name == "valetkey")
+with parts.upstream() as workers, parts.demo(BINARY) as here:
+    idle, pid, key = memory(here["pid"]), here["pid"], parts.key(here)
+    cookie, url = parts.open_content(here)
     answer = urllib.request.urlopen(urllib.request.Request(url, headers={"Cookie": cookie}))
     token = answer.headers["X-Token"]
     script = folder / "exchange.lua"
     form = urllib.parse.urlencode({"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": "urn:posit:connect:user-session-token", "subject_token": token})
     script.write_text(f'wrk.method="POST"\nwrk.body="{form}"\nwrk.headers["Authorization"]="Key {key}"\nwrk.headers["Content-Type"]="application/x-www-form-urlencoded"\n')
-    rows = []
-    workers = [int(pid) for pid in subprocess.run(["pgrep", "-P", str(web.pid)], capture_output=True, text=True).stdout.split()]
-    empty, empty_cpu = wrk(f"{here['portal']}/__ping__", pid=demo.pid)
-    exchange, exchange_cpu = wrk(f"{here['portal']}/__api__/v1/oauth/integrations/credentials", str(script), pid=demo.pid)
-    direct, direct_cpu = wrk("http://127.0.0.1:18701/", pid=workers)
-    plain, plain_cpu = wrk("http://127.0.0.1:18702/", pid=workers)
-    ours, ours_cpu = wrk(url, headers=[f"Cookie: {cookie}"], pid=demo.pid)
-    loaded = memory(demo.pid)
-finally:
-    demo.terminate()
-    demo.wait(40)
-    web.terminate()
+    empty, empty_cpu = wrk(f"{here['portal']}/__ping__", pid=pid)
+    exchange, exchange_cpu = wrk(f"{here['portal']}/__api__/v1/oauth/integrations/credentials", str(script), pid=pid)
+    direct, direct_cpu = wrk(parts.APP, pid=workers)
+    plain, plain_cpu = wrk(parts.PLAIN, pid=workers)
+    ours, ours_cpu = wrk(url, headers=[f"Cookie: {cookie}"], pid=pid)
+    loaded = memory(pid)
 
 settings = {**os.environ, "VALETKEY_DATA_DIR": str(folder / "data"), "VALETKEY_LISTEN": "127.0.0.1:18703", "VALETKEY_LOG": "error"}
 subprocess.run([BINARY, "admin", "create", "a", "--password-stdin"], input="long enough\n", text=True, env=settings, check=True, capture_output=True)

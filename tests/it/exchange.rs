@@ -26,6 +26,23 @@ async fn two_hundred_exchanges_on_an_expired_token_make_one_refresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_falls_back_to_acting_as_the_content_itself() {
+    let world = World::start().await;
+    let (_, token) = world.connected("vera").await;
+    let bo = world.key("bo");
+    let exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
+    for token in ["", "anything", &token] {
+        let form = [("grant_type", exchange), ("subject_token_type", "urn:posit:connect:content-session-token"), ("subject_token", token)];
+        let refused = world.exchange_form(&bo, &form).await;
+        assert_eq!((refused.status, refused.json()["code"].as_i64()), (400, Some(252)), "{}", refused.body);
+        assert!(refused.json()["access_token"].is_null());
+    }
+    let settings = world.signed_in("bo").await.get(&format!("/content-settings/{}", world.content(0))).await;
+    assert!(settings.body.contains("Fall back to a service account: no."));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_provider_ends_no_connection() {
     let world = World::start().await;
     let (vera, token) = world.connected("vera").await;
