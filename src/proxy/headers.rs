@@ -80,8 +80,9 @@ pub fn response_passes(name: &str, listed: &[String]) -> bool {
 }
 
 /// The cookies of the portal itself; no app ever sees or sets them.
-pub fn is_ours(name: &str) -> bool {
-    name == "theme" || name.strip_prefix("__Host-").unwrap_or(name).starts_with("valetkey")
+pub fn is_ours(name: impl AsRef<[u8]>) -> bool {
+    let name = name.as_ref();
+    name == b"theme" || name.strip_prefix(b"__Host-").unwrap_or(name).starts_with(b"valetkey")
 }
 
 /// The cookies that an app gets: all of the browser's but ours. Split on `;` only, no quote is interpreted.
@@ -91,7 +92,7 @@ pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
         for part in line.as_bytes().split(|byte| *byte == b';') {
             let part = part.trim_ascii();
             let name = part.split(|byte| *byte == b'=').next().unwrap_or(part).trim_ascii();
-            if part.is_empty() || std::str::from_utf8(name).is_ok_and(is_ours) {
+            if part.is_empty() || is_ours(name) {
                 continue;
             }
             if !kept.is_empty() {

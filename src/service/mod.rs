@@ -10,6 +10,7 @@ pub mod contents;
 pub mod exchange;
 pub mod groups;
 pub mod handover;
+mod hashing;
 pub mod integrations;
 pub mod keys;
 pub mod limiter;
@@ -35,7 +36,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
 };
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// What can go wrong that a caller can show. Everything else is `Internal`, logged where it happened.
@@ -119,8 +120,7 @@ pub struct Service {
     pub(crate) organisation: Known,
     pub policy: Arc<Policy>,
     pub clock: Arc<dyn Clock>,
-    /// Never more password hashes at once than there are cores.
-    hashing: Semaphore,
+    hashing: hashing::Hashing,
     limiter: limiter::Limiter,
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
@@ -151,7 +151,6 @@ impl Service {
         let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
         let session_tokens = SessionTokens::new(vault.keyring(), settings.base().to_owned(), settings.session_token_lifetime)
             .ok_or("cannot derive the key of session tokens")?;
-        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Self {
             addresses: Addresses::new(settings.base()),
             store,
@@ -161,7 +160,7 @@ impl Service {
             organisation: Known::default(),
             policy,
             clock,
-            hashing: Semaphore::new(cores),
+            hashing: hashing::Hashing::new().map_err(|error| format!("cannot start threads: {error}"))?,
             limiter: limiter::Limiter::default(),
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),

@@ -35,12 +35,6 @@ pub struct PersonInput {
 }
 
 impl Service {
-    /// Hashing and checking passwords: never on an async thread, never more at once than there are cores.
-    async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-        let _permit = self.hashing.acquire().await.map_err(|_| Error::Internal)?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Internal)
-    }
-
     /// Checks name and password. `Ok(None)`, after the same work, for a wrong password, an unknown name and a locked account;
     /// `TooMany` before any work when somebody guesses.
     pub async fn sign_in(&self, username: &str, password: SecretString, origin: &Origin) -> Result<Option<Person>, Error> {
@@ -52,7 +46,8 @@ impl Service {
         let (person, hash) = found.map_or((None, None), |(person, hash)| (Some(person), hash));
         let usable = password.expose_secret().len() <= password::LONGEST;
         let (fits, better) = self
-            .hashing(move || {
+            .hashing
+            .run(move || {
                 let checked = if usable { password } else { SecretString::from("") };
                 let fits = password::verify(&checked, hash.as_deref());
                 let better = hash.filter(|hash| fits && password::is_outdated(hash)).and_then(|_| password::hash(&checked));
@@ -156,7 +151,7 @@ impl Service {
         }
         // Somebody without a password comes in by a one-time link or by the organisation's sign-in.
         let hash = match input.password {
-            Some(password) => Some(self.hashing(move || password::hash(&password)).await?.ok_or(Error::Internal)?),
+            Some(password) => Some(self.hashing.run(move || password::hash(&password)).await?.ok_or(Error::Internal)?),
             None => None,
         };
         let created = person.clone();
@@ -246,7 +241,7 @@ impl Service {
         self.limiter.begin(&username, &actor.origin.address, self.now()).map_err(Error::TooMany)?;
         let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &username)?)).await?;
         let stored = found.and_then(|(_, hash)| hash);
-        let hash = self.hashing(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new))).await?;
+        let hash = self.hashing.run(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new))).await?;
         let Some(hash) = hash else { return Err(invalid("old_password", "This is not your current password.")) };
         let hash = hash.ok_or(Error::Internal)?;
         self.limiter.succeeded(&actor.person.username, &actor.origin.address);
@@ -269,7 +264,7 @@ impl Service {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let hash = self.hashing(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
+        let hash = self.hashing.run(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
@@ -288,7 +283,7 @@ impl Service {
         let fits = given.expose_secret().len() <= password::LONGEST && {
             let wanted = username.clone();
             let stored = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?.and_then(|(_, hash)| hash);
-            self.hashing(move || password::verify(&given, stored.as_deref())).await?
+            self.hashing.run(move || password::verify(&given, stored.as_deref())).await?
         };
         if fits {
             self.limiter.succeeded(&username, &actor.origin.address);
@@ -408,7 +403,7 @@ impl Service {
         if let Some(problem) = check_password(&new) {
             return Err(Error::Invalid(vec![problem]));
         }
-        let hash = self.hashing(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
+        let hash = self.hashing.run(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
         self.take_link(token).await?;
         let now = self.now();
         let actor = Actor { role: person.role, person: *person, session: None, origin: origin.clone() };
