@@ -149,3 +149,16 @@ proptest! {
         checks::exchange_form(query.as_bytes());
     }
 }
+
+/// Inputs that the fuzzers start from, and what they found once.
+#[test]
+fn the_seeds_of_the_fuzzers_hold() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
+    let targets: [(&str, fn(&[u8])); 3] =
+        [("callback_query", checks::callback_query), ("exchange_form", checks::exchange_form), ("request_head", checks::request_head)];
+    for (name, check) in targets {
+        for seed in std::fs::read_dir(seeds.join(name)).unwrap() {
+            check(&std::fs::read(seed.unwrap().path()).unwrap());
+        }
+    }
+}
