@@ -154,8 +154,11 @@ proptest! {
 #[test]
 fn the_seeds_of_the_fuzzers_hold() {
     let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
-    let targets: [(&str, fn(&[u8])); 3] =
-        [("callback_query", checks::callback_query), ("exchange_form", checks::exchange_form), ("request_head", checks::request_head)];
+    let targets = [
+        ("callback_query", checks::callback_query as fn(&[u8])),
+        ("exchange_form", checks::exchange_form),
+        ("request_head", checks::request_head),
+    ];
     for (name, check) in targets {
         for seed in std::fs::read_dir(seeds.join(name)).unwrap() {
             check(&std::fs::read(seed.unwrap().path()).unwrap());
