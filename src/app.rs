@@ -5,9 +5,9 @@ use crate::{
     domain::{Timestamp, time::Clock, wall::ContentOrigin},
     jobs,
     proxy::Upstreams,
-    service::{Error, Parts, Service},
-    store::Store,
-    vault::{Place, Sealed, Vault, keyring::Keyring},
+    service::{Parts, Service, keyring as keys},
+    store::{self, Store},
+    vault::Vault,
     web::{problems, routes, sessions::Sessions, shown_once::ShownOnce, visitor},
 };
 use actix_session::{
@@ -25,8 +25,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
 };
-
-const KEY_CHECK: &str = "keyring_check";
 
 /// The clock on the wall.
 pub struct SystemClock;
@@ -48,14 +46,12 @@ pub struct App {
 /// Opens data directory, keyring and database, for the server and for commands.
 pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Service>, String> {
     make_private_folder(&settings.data_dir)?;
-    let file = settings.database_file();
     // A database without its keyring is never given a new one: what it holds could not be opened.
-    let fresh = !file.exists();
-    let keyring = Keyring::load(&settings.keyring_file, fresh).map_err(|error| error.to_string())?;
-    let store = Store::open(&file).map_err(|error| error.to_string())?;
-    let vault = Vault::new(keyring);
-    check_keyring(&store, &vault).await?;
-    Service::new(Parts { settings, store, vault, clock }).map(Arc::new)
+    let fresh = store::is_new(&settings.database).map_err(|error| error.to_string())?;
+    let vault = Vault::open_ring(settings.keyring.clone(), fresh).map_err(|error| error.to_string())?;
+    let store = Store::open(&settings.database).map_err(|error| error.to_string())?;
+    let root = keys::check(&store, &vault).await?;
+    Service::new(Parts { settings, store, vault, root, clock }).map(Arc::new)
 }
 
 /// Makes the folder if need be, for its owner only; one that is there stays as the operator made it.
@@ -65,22 +61,6 @@ fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path).map_err(|error| format!("cannot create {}: {error}", path.display()))
-}
-
-/// Refuses a keyring that is not this database's.
-async fn check_keyring(store: &Store, vault: &Vault) -> Result<(), String> {
-    let place = Place { table: "meta", column: "value", row: KEY_CHECK };
-    let kept = store.read(|db| Ok::<_, Error>(Store::meta(db, KEY_CHECK)?)).await.map_err(|error| error.to_string())?;
-    match kept {
-        Some(text) => vault
-            .open(place, &Sealed(text))
-            .map(drop)
-            .map_err(|error| format!("the keyring does not fit this database: {error}. Nothing was changed.")),
-        None => {
-            let sealed = vault.seal(place, &"valetkey".into()).map_err(|error| error.to_string())?;
-            store.note(move |db| Ok::<_, Error>(Store::set_meta(db, KEY_CHECK, &sealed.0)?)).await.map_err(|error| error.to_string())
-        }
-    }
 }
 
 impl App {
@@ -102,7 +82,7 @@ impl App {
         let service = self.service;
         let data = web::Data::from(Arc::clone(&service));
         let shown = web::Data::new(ShownOnce::default());
-        let key = cookie_key(&service)?;
+        let key = cookie_key(&service);
         let sessions = Sessions::new(Arc::clone(&service), key.clone());
         let secure = service.settings.is_https();
         let lifetime = Duration::seconds(i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX));
@@ -153,12 +133,7 @@ impl App {
     }
 }
 
-fn cookie_key(service: &Service) -> Result<Key, String> {
-    let keyring = service.keyring();
-    let (id, _) = keyring.current();
-    let halves = ["cookie-signing-1", "cookie-signing-2"].map(|purpose| keyring.derive(id, purpose));
-    match halves {
-        [Some(first), Some(second)] => Ok(Key::from(&[*first, *second].concat())),
-        _ => Err("cannot derive the key of cookies".into()),
-    }
+fn cookie_key(service: &Service) -> Key {
+    let halves = ["cookie-signing-1", "cookie-signing-2"].map(|purpose| service.root.derive(purpose));
+    Key::from(&[halves[0].as_slice(), halves[1].as_slice()].concat())
 }

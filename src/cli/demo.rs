@@ -33,6 +33,7 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         listen: arguments.listen,
         data_dir: data_dir.clone(),
         content_url: arguments.content_url,
+        database: None,
         organisation,
     })
     .await;

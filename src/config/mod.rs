@@ -1,6 +1,10 @@
 //! Settings: a TOML file, then the environment (`VALETKEY_…`), read once at start. README's table lists each of them.
 
-use crate::domain::{person::Role, wall::Wall};
+use crate::{
+    domain::{person::Role, wall::Wall},
+    store::Place,
+    vault::keyring::Source,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -20,7 +24,9 @@ pub struct Settings {
     /// Which hosts are the portal's and which are content's.
     pub wall: Wall,
     pub data_dir: PathBuf,
-    pub keyring_file: PathBuf,
+    pub keyring: Source,
+    /// SQLite in the data directory, or PostgreSQL by its address.
+    pub database: Place,
     /// Hosts that may be private or speak plain http: `host`, `host:port`, `*.suffix`.
     pub private_hosts: Vec<String>,
     /// Outer proxies whose `X-Forwarded-For` is believed.
@@ -31,6 +37,8 @@ pub struct Settings {
     pub bootstrap_secret: Option<SecretString>,
     /// Whether people sign in with passwords kept here.
     pub local_sign_in: bool,
+    /// Connections that nothing used for so long end; `None` keeps them as long as their provider does.
+    pub connection_idle: Option<Duration>,
     pub session_idle: Duration,
     pub session_lifetime: Duration,
     pub session_token_lifetime: Duration,
@@ -77,6 +85,13 @@ struct File {
     content_url: Option<String>,
     data_dir: Option<PathBuf>,
     keyring_file: Option<PathBuf>,
+    keyring_command: Option<String>,
+    #[serde(skip)]
+    keyring: Option<SecretString>,
+    database_url_file: Option<PathBuf>,
+    #[serde(skip)]
+    database_url: Option<SecretString>,
+    connection_idle_days: Option<u64>,
     private_hosts: Option<Vec<String>>,
     trusted_proxies: Option<Vec<String>>,
     sign_in_issuer: Option<String>,
@@ -131,6 +146,11 @@ impl Settings {
         given.content_url = variable("CONTENT_URL").or(given.content_url);
         given.data_dir = variable("DATA_DIR").map(PathBuf::from).or(given.data_dir);
         given.keyring_file = variable("KEYRING_FILE").map(PathBuf::from).or(given.keyring_file);
+        given.keyring_command = variable("KEYRING_COMMAND").or(given.keyring_command);
+        given.keyring = variable("KEYRING").map(SecretString::from);
+        given.database_url_file = variable("DATABASE_URL_FILE").map(PathBuf::from).or(given.database_url_file);
+        given.database_url = variable("DATABASE_URL").map(SecretString::from);
+        given.connection_idle_days = number("CONNECTION_IDLE_DAYS")?.or(given.connection_idle_days);
         given.private_hosts = variable("PRIVATE_HOSTS").map(list).or(given.private_hosts);
         given.trusted_proxies = variable("TRUSTED_PROXIES").map(list).or(given.trusted_proxies);
         given.sign_in_issuer = variable("SIGN_IN_ISSUER").or(given.sign_in_issuer);
@@ -225,7 +245,22 @@ impl File {
         let public_url = check_public_url(&public_url)?;
         let wall = Wall::new(&public_url, self.content_url.as_deref()).map_err(|problem| Problem(problem.to_string()))?;
         let data_dir = self.data_dir.unwrap_or_else(|| "valetkey-data".into());
-        let keyring_file = self.keyring_file.unwrap_or_else(|| data_dir.join("keyring"));
+        let keyring = match (self.keyring, self.keyring_command, self.keyring_file) {
+            (Some(lines), _, _) => Source::Text(lines),
+            (None, Some(command), None) => Source::Command(command),
+            (None, None, file) => Source::File(file.unwrap_or_else(|| data_dir.join("keyring"))),
+            (None, Some(_), Some(_)) => return Err(Problem("keyring_command and keyring_file are both set: keep one".into())),
+        };
+        let database = match secret(&self.database_url, self.database_url_file.as_deref())? {
+            None => Place::Sqlite(data_dir.join("valetkey.db")),
+            Some(url) if ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme)) => {
+                Place::Postgresql(url)
+            }
+            // Not repeated: it may hold a password.
+            Some(_) => {
+                return Err(Problem("database_url must start with postgres://; leave it out for SQLite in the data directory".into()));
+            }
+        };
         let trusted_proxies = self
             .trusted_proxies
             .unwrap_or_default()
@@ -242,7 +277,12 @@ impl File {
             public_url,
             wall,
             data_dir,
-            keyring_file,
+            keyring,
+            database,
+            connection_idle: match self.connection_idle_days.unwrap_or(0) {
+                0 => None,
+                days => Some(Duration::from_secs(86_400 * within("connection_idle_days", Some(days), 0, 3650)?)),
+            },
             private_hosts: self.private_hosts.unwrap_or_default(),
             trusted_proxies,
             sign_in,
@@ -292,9 +332,6 @@ impl Settings {
     pub fn is_https(&self) -> bool {
         self.public_url.scheme() == "https"
     }
-    pub fn database_file(&self) -> PathBuf {
-        self.data_dir.join("valetkey.db")
-    }
 }
 
 /// Reads one secret line from standard input, without its line end.
@@ -341,10 +378,13 @@ mod tests {
             ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_groups = ['a']", "sign_in_groups"),
             ("bootstrap_secret_file = '/dev/null'", "bootstrap_secret"),
             ("trusted_proxies = ['x']", "trusted_proxies"),
+            ("keyring_file = 'a'\nkeyring_command = 'b'", "keyring_command"),
         ] {
             let problem = load(text, &[]).unwrap_err().to_string();
             assert!(problem.contains(word), "{problem}");
         }
+        let problem = load("", &[("VALETKEY_DATABASE_URL", "mysql://root:hunter2@x/y")]).unwrap_err().to_string();
+        assert!(problem.contains("database_url") && !problem.contains("hunter2"), "{problem}");
         assert!(load("", &[("VALETKEY_WORKERS", "many")]).unwrap_err().to_string().contains("VALETKEY_WORKERS"));
     }
 }

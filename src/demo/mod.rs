@@ -19,7 +19,8 @@ use crate::{
     },
     providers::azure,
     service::{Actor, Service, contents::ContentInput, integrations::IntegrationInput, people::PersonInput},
-    vault::random,
+    store::Place,
+    vault::{keyring::Source, random},
 };
 use actix_web::dev::ServerHandle;
 use provider::Provider;
@@ -49,6 +50,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// As the setting `content_url`, with `{port}` for the portal's port.
     pub content_url: Option<String>,
+    /// Another database than one in the data directory.
+    pub database: Option<Place>,
     /// Whether people can also sign in at the demo's identity provider.
     pub organisation: Option<Organisation>,
 }
@@ -117,7 +120,9 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         listen,
         wall: Wall::new(&public_url, content_url.as_deref()).map_err(|error| error.to_string())?,
         public_url,
-        keyring_file: options.data_dir.join("keyring"),
+        keyring: Source::File(options.data_dir.join("keyring")),
+        database: options.database.unwrap_or_else(|| Place::Sqlite(options.data_dir.join("valetkey.db"))),
+        connection_idle: None,
         data_dir: options.data_dir,
         private_hosts: vec![host(&provider_url), host(&workspace_url), host(&sample_url), "127.0.0.1".into(), "localhost".into()],
         trusted_proxies: Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::{
     service::{Error, Service},
-    store::{audit, connections, handovers, identities, sessions},
+    store::{self, audit, connections, handovers, identities, sessions},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -17,6 +17,8 @@ const PURGE: u32 = 60;
 pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
     let service = Arc::clone(service);
     tokio::spawn(async move {
+        let watched = Arc::clone(&service);
+        let _watching = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
         let mut rounds: u32 = 0;
         loop {
             tokio::time::sleep(EVERY).await;
@@ -27,6 +29,16 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
             }
         }
     })
+}
+
+/// Learns what other processes write, several times a second.
+async fn watch(service: &Service) {
+    loop {
+        tokio::time::sleep(store::LOOK_EVERY).await;
+        if let Err(error) = service.store.look().await {
+            tracing::warn!(reason = %error, "the database does not answer: nothing remembered counts");
+        }
+    }
 }
 
 async fn purge(service: &Service) {

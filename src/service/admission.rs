@@ -1,7 +1,7 @@
 //! May this person use this content item now, and with which tokens? Asked on every proxied request and every exchange.
 //!
-//! Costly parts are cached, but never trusted blindly: an entry counts only while the store's epoch is the one it was
-//! loaded at, and for one second at most, since another process (the command line) may have written.
+//! Costly parts are remembered, but never trusted blindly: an entry counts only while the store's epoch is the one it was
+//! loaded at. A refusal is never served from memory: another node may have let the person in a moment ago.
 
 use super::{Error, Service, contents::attached, keys::Caller};
 use crate::{
@@ -27,7 +27,8 @@ use std::{
     time::Duration,
 };
 
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// Sessions end by time, too, and nobody writes then.
+const TRUSTED_FOR: Duration = Duration::from_secs(10);
 const LARGEST: usize = 20_000;
 
 /// One integration of an item, as one person stands with it.
@@ -74,15 +75,22 @@ impl Drop for Held {
     }
 }
 
-struct Kept<T> {
-    value: Arc<T>,
+/// A value remembered with the store's epoch and the time at which it was loaded.
+#[derive(Clone)]
+pub struct Kept<T> {
+    value: T,
     epoch: u64,
     at: Timestamp,
 }
 
-impl<T> Kept<T> {
-    fn fresh(&self, epoch: u64, now: Timestamp) -> Option<Arc<T>> {
-        (self.epoch == epoch && now >= self.at && now.since(self.at) < TRUSTED_FOR).then(|| Arc::clone(&self.value))
+impl<T: Clone> Kept<T> {
+    pub fn new(value: T, epoch: u64, at: Timestamp) -> Self {
+        Self { value, epoch, at }
+    }
+    /// The value, while nothing was written since, by any process. At epoch 0 nothing counts: see [`crate::store::Store::epoch`].
+    pub fn fresh(&self, epoch: u64, now: Timestamp) -> Option<T> {
+        let counts = epoch != 0 && self.epoch == epoch && now >= self.at && now.since(self.at) < TRUSTED_FOR;
+        counts.then(|| self.value.clone())
     }
 }
 
@@ -90,10 +98,10 @@ type AdmissionKey = (Id<Content>, Id<Person>);
 
 /// What was decided lately. Bounded.
 pub(super) struct Cache {
-    admissions: Map<AdmissionKey, Arc<Kept<Admission>>>,
-    sessions: Map<Id<Session>, Arc<Kept<Person>>>,
-    callers: Map<String, Arc<Kept<Caller>>>,
-    slugs: Map<String, Arc<Kept<Id<Content>>>>,
+    admissions: Map<AdmissionKey, Kept<Arc<Admission>>>,
+    sessions: Map<Id<Session>, Kept<Arc<Person>>>,
+    callers: Map<String, Kept<Arc<Caller>>>,
+    slugs: Map<String, Kept<Id<Content>>>,
 }
 
 impl Default for Cache {
@@ -106,14 +114,14 @@ impl Cache {
     pub(super) fn caller(&self, hash: &str, epoch: u64, now: Timestamp) -> Option<Arc<Caller>> {
         self.callers.get(hash)?.fresh(epoch, now)
     }
-    pub(super) fn slug(&self, slug: &str, epoch: u64, now: Timestamp) -> Option<Arc<Id<Content>>> {
+    pub(super) fn slug(&self, slug: &str, epoch: u64, now: Timestamp) -> Option<Id<Content>> {
         self.slugs.get(slug)?.fresh(epoch, now)
     }
     pub(super) fn keep_slug(&self, slug: String, item: Id<Content>, epoch: u64, at: Timestamp) {
-        self.slugs.insert(slug, Arc::new(Kept { value: Arc::new(item), epoch, at }));
+        self.slugs.insert(slug, Kept::new(item, epoch, at));
     }
     pub(super) fn keep_caller(&self, hash: String, value: Arc<Caller>, epoch: u64, at: Timestamp) {
-        self.callers.insert(hash, Arc::new(Kept { value, epoch, at }));
+        self.callers.insert(hash, Kept::new(value, epoch, at));
     }
 }
 
@@ -131,7 +139,10 @@ impl Service {
     pub async fn admission(&self, item: Id<Content>, person: Id<Person>) -> Result<Arc<Admission>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());
         if let Some(found) = self.admissions.admissions.get(&(item, person)).and_then(|kept| kept.fresh(epoch, now)) {
-            return Ok(found);
+            // "Yes" may be a quarter of a second old, "no" may not.
+            if access::may_open(found.standing) && !found.links.iter().any(Link::needs_viewer) {
+                return Ok(found);
+            }
         }
         let loaded = self
             .store
@@ -168,8 +179,7 @@ impl Service {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let admission = Arc::new(Admission { content, person, standing, links });
-        let kept = Kept { value: Arc::clone(&admission), epoch, at: now };
-        self.admissions.admissions.insert((item, admission.person.id), Arc::new(kept));
+        self.admissions.admissions.insert((item, admission.person.id), Kept::new(Arc::clone(&admission), epoch, now));
         Ok(admission)
     }
 
@@ -183,8 +193,7 @@ impl Service {
         let found = self.store.read(move |db| Ok::<_, Error>(sessions::live(db, session, now, idle_since)?)).await?;
         let Some(person) = found.filter(|person| !person.locked) else { return Ok(None) };
         let person = Arc::new(person);
-        let kept = Kept { value: Arc::clone(&person), epoch, at: now };
-        self.admissions.sessions.insert(session, Arc::new(kept));
+        self.admissions.sessions.insert(session, Kept::new(Arc::clone(&person), epoch, now));
         Ok(Some(person))
     }
 

@@ -35,7 +35,7 @@ impl Service {
     pub async fn by_slug(&self, slug: &str) -> Result<Option<Id<Content>>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());
         if let Some(found) = self.admissions.slug(slug, epoch, now) {
-            return Ok(Some(*found));
+            return Ok(Some(found));
         }
         let wanted = slug.to_owned();
         let found = self.store.read(move |db| Ok::<_, Error>(content::by_slug(db, &wanted)?)).await?;

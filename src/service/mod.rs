@@ -12,6 +12,7 @@ pub mod groups;
 pub mod handover;
 mod hashing;
 pub mod integrations;
+pub mod keyring;
 pub mod keys;
 pub mod limiter;
 pub mod people;
@@ -30,7 +31,7 @@ use crate::{
     oauth::{http::ProviderHttp, sign_in::Known},
     providers::Problem,
     store::{self, Db, Store},
-    vault::{self, Vault, session_token::SessionTokens},
+    vault::{self, Root, Vault, session_token::SessionTokens},
 };
 use std::{
     collections::HashMap,
@@ -114,6 +115,7 @@ pub struct Service {
     pub addresses: Addresses,
     pub store: Store,
     pub(crate) vault: Vault,
+    pub(crate) root: Root,
     pub(crate) session_tokens: SessionTokens,
     pub(crate) http: ProviderHttp,
     /// The organisation's sign-in provider, as discovery described it.
@@ -138,23 +140,24 @@ pub struct Parts {
     pub settings: Settings,
     pub store: Store,
     pub vault: Vault,
+    pub root: Root,
     pub clock: Arc<dyn Clock>,
 }
 
 impl Service {
     /// Must be called inside the runtime that provider calls are to run on.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts { settings, store, vault, clock } = parts;
+        let Parts { settings, store, vault, root, clock } = parts;
         let mut own = settings.wall.own_hosts();
         own.push(settings.listen.to_string());
         let policy = Arc::new(Policy::new(&settings.private_hosts, &own));
         let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
-        let session_tokens = SessionTokens::new(vault.keyring(), settings.base().to_owned(), settings.session_token_lifetime)
-            .ok_or("cannot derive the key of session tokens")?;
+        let session_tokens = SessionTokens::new(&root, settings.base().to_owned(), settings.session_token_lifetime);
         Ok(Self {
             addresses: Addresses::new(settings.base()),
             store,
             vault,
+            root,
             session_tokens,
             http,
             organisation: Known::default(),
@@ -175,10 +178,6 @@ impl Service {
 
     pub fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-
-    pub fn keyring(&self) -> &vault::keyring::Keyring {
-        self.vault.keyring()
     }
 
     /// Sessions not seen since this moment are over.

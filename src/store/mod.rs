@@ -1,9 +1,10 @@
 //! Rows in and out. The only place that knows diesel; never sees a clear secret, decides nothing.
 //!
-//! One writer at a time (`BEGIN IMMEDIATE`), a few readers, WAL, `synchronous=FULL`: an acknowledged write survives power
-//! loss. Every write that can change a decision moves [`Store::epoch`], by which caches know that they are old.
+//! One writer at a time, on SQLite as on PostgreSQL; an acknowledged write survives power loss (`synchronous=FULL`). Every
+//! write that can change a decision moves [`Store::epoch`], by which the caches of all processes know that they are old.
 
 pub mod audit;
+mod backend;
 pub mod connections;
 pub mod content;
 pub mod groups;
@@ -14,31 +15,33 @@ pub mod people;
 mod schema;
 pub mod sessions;
 
-use diesel::{
-    Connection as _, RunQueryDsl as _, SqliteConnection,
-    connection::SimpleConnection as _,
-    r2d2::{ConnectionManager, CustomizeConnection, Pool},
-    result::{DatabaseErrorKind, Error as DieselError},
-};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use backend::{Either, Manager};
+pub use backend::{Place, is_new};
+use diesel::{RunQueryDsl as _, r2d2::Pool};
 use std::{
-    path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const READERS: u32 = 4;
+/// On PostgreSQL a look takes longer, since it travels.
+const READERS_AFAR: u32 = 8;
+/// How often the epoch in the database is looked at, for what other processes wrote.
+pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Nothing remembered counts if the epoch was not looked at for so long.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// An epoch at which nothing remembered counts.
+const NEVER: u64 = 0;
 
 /// A database connection inside [`Store::read`] or [`Store::write`].
-pub struct Db<'a>(&'a mut SqliteConnection);
+pub struct Db<'a>(&'a mut Either);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process holds the database, or the disk is full: worth trying again.
+    /// Another process holds the database, it cannot be reached, or the disk is full: worth trying again.
     #[error("the database is busy: {0}")]
     Busy(String),
     #[error("a row with this value exists")]
@@ -49,76 +52,83 @@ pub enum Error {
     Other(String),
 }
 
-impl From<DieselError> for Error {
-    fn from(error: DieselError) -> Self {
-        match error {
-            DieselError::NotFound => Error::NotFound,
-            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => Error::Taken,
-            DieselError::DatabaseError(_, info) => {
-                let text = info.message().to_owned();
-                let passes = ["locked", "busy", "full", "disk I/O"].iter().any(|word| text.contains(word));
-                if passes { Error::Busy(text) } else { Error::Other(text) }
-            }
-            other => Error::Other(other.to_string()),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct EachConnection;
-
-impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for EachConnection {
-    fn on_acquire(&self, connection: &mut SqliteConnection) -> Result<(), diesel::r2d2::Error> {
-        prepare(connection).map_err(diesel::r2d2::Error::QueryError)
-    }
-}
-
-fn prepare(connection: &mut SqliteConnection) -> Result<(), DieselError> {
-    connection.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
-}
-
 struct Inner {
-    readers: Pool<ConnectionManager<SqliteConnection>>,
-    writer: Mutex<SqliteConnection>,
+    place: Place,
+    readers: Pool<Manager>,
+    /// One connection: one writer at a time.
+    writer: Pool<Manager>,
     epoch: AtomicU64,
+    /// When the epoch was last known to be the database's, in milliseconds since `started`.
+    looked: AtomicU64,
+    started: Instant,
 }
 
 /// The database.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
-/// Makes the file, if it is not there, for its owner only; SQLite gives its companions the same rights.
-fn make_private(file: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file).map(drop)
+fn pool(place: &Place, size: u32) -> Result<Pool<Manager>, Error> {
+    Pool::builder()
+        .max_size(size)
+        .min_idle(Some(1))
+        .connection_timeout(Duration::from_secs(5))
+        .test_on_check_out(true)
+        .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
+        .build(Manager(place.clone()))
+        .map_err(|error| Error::Other(format!("cannot open the database: {error}")))
 }
 
 impl Store {
-    /// Opens the database file, makes it if need be, and brings its tables up to date.
-    pub fn open(file: &Path) -> Result<Self, Error> {
-        let address = file.to_str().ok_or_else(|| Error::Other("the path of the database is not UTF-8".into()))?;
-        let explain = |error: &dyn std::fmt::Display| Error::Other(format!("cannot open {}: {error}", file.display()));
-        make_private(file).map_err(|error| explain(&error))?;
-        let mut writer = SqliteConnection::establish(address).map_err(|error| explain(&error))?;
-        // On one connection before the pool exists: the switch to WAL is not covered by the busy timeout.
-        prepare(&mut writer).and_then(|()| writer.batch_execute("PRAGMA journal_mode = WAL;")).map_err(|error| explain(&error))?;
-        writer.run_pending_migrations(MIGRATIONS).map_err(|error| Error::Other(format!("migration failed: {error}")))?;
-        let readers = Pool::builder()
-            .max_size(READERS)
-            .min_idle(Some(1))
-            .connection_timeout(Duration::from_secs(5))
-            .connection_customizer(Box::new(EachConnection))
-            .build(ConnectionManager::new(address))
-            .map_err(|error| explain(&error))?;
-        Ok(Self(Arc::new(Inner { readers, writer: Mutex::new(writer), epoch: AtomicU64::new(1) })))
+    /// Opens the database and brings its tables up to date; an SQLite file is made if need be.
+    pub fn open(place: &Place) -> Result<Self, Error> {
+        backend::prepare(place)?;
+        let readers = if place.is_shared() { READERS_AFAR } else { READERS };
+        let inner = Inner {
+            place: place.clone(),
+            readers: pool(place, readers)?,
+            writer: pool(place, 1)?,
+            epoch: AtomicU64::new(NEVER),
+            looked: AtomicU64::new(0),
+            started: Instant::now(),
+        };
+        let store = Self(Arc::new(inner));
+        store.look_now()?;
+        Ok(store)
     }
 
-    /// Moves with every write that can change a decision. Read it before loading what is to be cached.
+    /// Where the rows are.
+    pub fn place(&self) -> &Place {
+        &self.0.place
+    }
+
+    /// Moves with every write that can change a decision, by whichever process. Read it before loading what is to be
+    /// remembered; what was loaded at another epoch, or at 0, does not count. Late by [`LOOK_EVERY`] for other processes'
+    /// writes, and 0 once it could be late by more than a second.
     pub fn epoch(&self) -> u64 {
-        self.0.epoch.load(Ordering::Acquire)
+        let inner = &self.0;
+        let looked = Duration::from_millis(inner.looked.load(Ordering::Acquire));
+        if inner.started.elapsed().saturating_sub(looked) < TRUSTED_FOR { inner.epoch.load(Ordering::Acquire) } else { NEVER }
+    }
+
+    /// Learns what other processes wrote. Called every [`LOOK_EVERY`] while the server runs.
+    pub async fn look(&self) -> Result<(), Error> {
+        let store = self.clone();
+        blocking(move || store.look_now()).await
+    }
+
+    fn look_now(&self) -> Result<(), Error> {
+        use diesel::prelude::*;
+        let asked = self.0.started.elapsed();
+        let mut connection = self.0.readers.get().map_err(|error| Error::Busy(error.to_string()))?;
+        let found: i64 = schema::epoch::table.find(1).select(schema::epoch::number).first(&mut *connection)?;
+        self.learn(found, asked);
+        Ok(())
+    }
+
+    /// The epoch was this one at least, at that time.
+    fn learn(&self, epoch: i64, at: Duration) {
+        self.0.epoch.fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
+        self.0.looked.fetch_max(u64::try_from(at.as_millis()).unwrap_or(0), Ordering::AcqRel);
     }
 
     /// Runs `work` on a reader's connection, on a blocking thread.
@@ -162,14 +172,18 @@ impl Store {
         E: From<Error> + Send + 'static,
         F: FnOnce(&mut Db<'_>) -> Result<T, E> + Send + 'static,
     {
-        let inner = Arc::clone(&self.0);
+        let store = self.clone();
         blocking(move || {
-            let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let result = transaction(&mut writer, work);
-            if decides {
-                inner.epoch.fetch_add(1, Ordering::AcqRel);
+            let mut writer = store.0.writer.get().map_err(|error| Error::Busy(error.to_string()))?;
+            let (value, epoch) = writer.exclusively(|connection| {
+                let value = work(&mut Db(connection))?;
+                let epoch = if decides { Some(next_epoch(connection)?) } else { None };
+                Ok::<_, E>((value, epoch))
+            })?;
+            if let Some(epoch) = epoch {
+                store.0.epoch.fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
             }
-            result
+            Ok(value)
         })
         .await
     }
@@ -192,23 +206,11 @@ impl Store {
     }
 }
 
-/// Carries a caller's own error through diesel's transaction.
-enum Outcome<E> {
-    Own(E),
-    Database(DieselError),
-}
-impl<E> From<DieselError> for Outcome<E> {
-    fn from(error: DieselError) -> Self {
-        Outcome::Database(error)
-    }
-}
-
-fn transaction<T, E: From<Error>>(connection: &mut SqliteConnection, work: impl FnOnce(&mut Db<'_>) -> Result<T, E>) -> Result<T, E> {
-    let result = connection.immediate_transaction::<T, Outcome<E>, _>(|connection| work(&mut Db(connection)).map_err(Outcome::Own));
-    result.map_err(|outcome| match outcome {
-        Outcome::Own(error) => error,
-        Outcome::Database(error) => Error::from(error).into(),
-    })
+fn next_epoch(connection: &mut Either) -> Result<i64, Error> {
+    use diesel::prelude::*;
+    let row = schema::epoch::table.find(1);
+    diesel::update(row).set(schema::epoch::number.eq(schema::epoch::number + 1)).execute(connection)?;
+    Ok(row.select(schema::epoch::number).first(connection)?)
 }
 
 async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>

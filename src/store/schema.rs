@@ -62,6 +62,8 @@ diesel::table! {
         secret_state -> Text,
         secret_state_at -> Nullable<BigInt>,
         secret_cause -> Nullable<Text>,
+        previous_client_secret -> Nullable<Text>,
+        secret_warned -> Nullable<BigInt>,
         era -> BigInt,
         availability -> Text,
         identity_check -> Text,
@@ -225,6 +227,87 @@ diesel::table! {
         connected_at -> BigInt,
         created_at -> BigInt,
         updated_at -> BigInt,
+        used_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    leases (name) {
+        name -> Text,
+        owner -> Text,
+        node -> Text,
+        generation -> BigInt,
+        beat -> BigInt,
+        taken_at -> BigInt,
+        until -> BigInt,
+    }
+}
+
+diesel::table! {
+    refresh_attempts (connection) {
+        connection -> Text,
+        generation -> BigInt,
+        owner -> Text,
+        started_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    revocations (guid) {
+        guid -> Text,
+        person -> Text,
+        person_name -> Text,
+        integration -> Text,
+        integration_name -> Text,
+        provider -> Text,
+        account -> Nullable<Text>,
+        correlation -> Text,
+        request -> Nullable<Text>,
+        state -> Text,
+        tries -> BigInt,
+        next_at -> BigInt,
+        ended_at -> BigInt,
+        told_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    sign_in_tries (number) {
+        number -> BigInt,
+        who -> Text,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    held_tokens (token_hash) {
+        token_hash -> Text,
+        until -> BigInt,
+    }
+}
+
+diesel::table! {
+    shown_once (name_hash) {
+        name_hash -> Text,
+        person -> Text,
+        shown -> Text,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    nodes (node) {
+        node -> Text,
+        version -> Text,
+        keys -> Text,
+        seen_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    epoch (id) {
+        id -> BigInt,
+        number -> BigInt,
     }
 }
 
@@ -295,5 +378,13 @@ diesel::allow_tables_to_appear_in_same_query!(
     connections,
     consents,
     attempts,
-    audit
+    audit,
+    leases,
+    refresh_attempts,
+    revocations,
+    sign_in_tries,
+    held_tokens,
+    shown_once,
+    nodes,
+    epoch
 );

@@ -11,12 +11,25 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use keyring::Keyring;
+use keyring::{Keyring, Source};
 use secrecy::{ExposeSecret, SecretString};
+use std::sync::{Arc, PoisonError, RwLock};
+use zeroize::Zeroizing;
 
 /// A value under authenticated encryption, as it is stored: `v1.<key id>.<nonce and ciphertext>`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(pub String);
+
+impl Sealed {
+    /// How every value begins that a key of this id sealed: for queries.
+    pub fn prefix(id: &str) -> String {
+        format!("v1.{id}.")
+    }
+    /// The id of the key that sealed it.
+    pub fn key(&self) -> &str {
+        self.0.split('.').nth(1).unwrap_or("")
+    }
+}
 
 impl std::fmt::Debug for Sealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -45,26 +58,94 @@ pub enum Error {
     Keyring(String),
 }
 
-/// Seals and opens values with the keyring's keys (XChaCha20-Poly1305, random 192-bit nonces).
+/// Seals and opens values with the keyring's keys (XChaCha20-Poly1305, random 192-bit nonces). The ring can be exchanged
+/// while the server runs.
 pub struct Vault {
-    keyring: Keyring,
+    source: Source,
+    ring: RwLock<Ring>,
+}
+
+struct Ring {
+    keyring: Arc<Keyring>,
+    /// The id of the key that seals.
+    sealing: String,
+}
+
+/// The secret from which the keys of cookies and session tokens are derived. It lies sealed in the database, so that sessions
+/// outlive the keys of the ring.
+pub struct Root(Zeroizing<[u8; 32]>);
+
+impl Root {
+    pub fn generate() -> SecretString {
+        SecretString::from(B64.encode(random::bytes::<32>()))
+    }
+    pub fn parse(text: &SecretString) -> Option<Self> {
+        let bytes = Zeroizing::new(B64.decode(text.expose_secret()).ok()?);
+        bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+    /// A key for one purpose (HMAC-SHA-256 over its name).
+    pub fn derive(&self, purpose: &str) -> Zeroizing<Vec<u8>> {
+        let mac = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.0.as_slice()), purpose.as_bytes());
+        Zeroizing::new(mac.as_ref().to_vec())
+    }
 }
 
 impl Vault {
-    pub fn new(keyring: Keyring) -> Self {
-        Self { keyring }
+    /// Reads the keyring; a new file is made only when `may_create`.
+    pub fn open_ring(source: Source, may_create: bool) -> Result<Self, Error> {
+        let keyring = Keyring::load(&source, may_create)?;
+        Ok(Self::new(source, keyring))
     }
 
-    pub fn keyring(&self) -> &Keyring {
-        &self.keyring
+    pub fn new(source: Source, keyring: Keyring) -> Self {
+        let sealing = keyring.first().to_owned();
+        Self { source, ring: RwLock::new(Ring { keyring: Arc::new(keyring), sealing }) }
+    }
+
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner).keyring)
+    }
+
+    /// The id of the key that seals new values.
+    pub fn sealing(&self) -> String {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).sealing.clone()
+    }
+
+    /// Seals with this key from now on; `false` if it is not in the ring.
+    pub fn seal_with(&self, id: &str) -> bool {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let known = ring.keyring.get(id).is_some();
+        if known && ring.sealing != id {
+            ring.sealing = id.to_owned();
+        }
+        known
+    }
+
+    /// Reads the ring again, for keys that were added or taken out. The key that seals stays, if it is still there.
+    pub fn reload(&self) -> Result<(), Error> {
+        let keyring = Keyring::load(&self.source, false)?;
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        if keyring.get(&ring.sealing).is_none() {
+            return Err(Error::MissingKey(ring.sealing.clone()));
+        }
+        ring.keyring = Arc::new(keyring);
+        Ok(())
     }
 
     pub fn seal(&self, place: Place<'_>, secret: &SecretString) -> Result<Sealed, Error> {
-        let (id, key) = self.keyring.current();
+        let (id, keyring) = {
+            let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+            (ring.sealing.clone(), Arc::clone(&ring.keyring))
+        };
+        let key = keyring.get(&id).ok_or_else(|| Error::MissingKey(id.clone()))?;
         let nonce = random::bytes::<24>();
         let cipher = XChaCha20Poly1305::new(key.into());
         let text = cipher
-            .encrypt(&XNonce::from(nonce), Payload { msg: secret.expose_secret().as_bytes(), aad: associated_data(place, id).as_bytes() })
+            .encrypt(&XNonce::from(nonce), Payload { msg: secret.expose_secret().as_bytes(), aad: associated_data(place, &id).as_bytes() })
             .map_err(|_| Error::Refused)?;
         let mut bytes = nonce.to_vec();
         bytes.extend_from_slice(&text);
@@ -76,7 +157,8 @@ impl Vault {
         let (Some("v1"), Some(id), Some(body), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(Error::Format);
         };
-        let key = self.keyring.get(id).ok_or_else(|| Error::MissingKey(id.to_owned()))?;
+        let keyring = self.keyring();
+        let key = keyring.get(id).ok_or_else(|| Error::MissingKey(id.to_owned()))?;
         let bytes = B64.decode(body).map_err(|_| Error::Format)?;
         let (nonce, text) = bytes.split_first_chunk::<24>().ok_or(Error::Format)?;
         let clear = XChaCha20Poly1305::new(key.into())
@@ -97,9 +179,13 @@ mod tests {
 
     const PLACE: Place<'static> = Place { table: "integrations", column: "client_secret", row: "a" };
 
+    fn new_vault() -> Vault {
+        Vault::new(Source::Text("".into()), Keyring::generate())
+    }
+
     #[test]
     fn a_sealed_value_opens_only_in_its_place() {
-        let vault = Vault::new(Keyring::generate());
+        let vault = new_vault();
         let sealed = vault.seal(PLACE, &"hunter2".into()).unwrap();
         assert!(!sealed.0.contains("hunter2"));
         assert_eq!(vault.open(PLACE, &sealed).unwrap().expose_secret(), "hunter2");
@@ -109,13 +195,13 @@ mod tests {
     }
     #[test]
     fn an_altered_value_or_another_key_is_refused() {
-        let vault = Vault::new(Keyring::generate());
+        let vault = new_vault();
         let sealed = vault.seal(PLACE, &"hunter2".into()).unwrap();
         let mut altered = sealed.0.clone();
         let last = if altered.ends_with('A') { 'B' } else { 'A' };
         altered.replace_range(40..41, &last.to_string());
         assert!(vault.open(PLACE, &Sealed(altered)).is_err() || last.to_string() == sealed.0[40..41]);
-        assert!(matches!(Vault::new(Keyring::generate()).open(PLACE, &sealed), Err(Error::MissingKey(_))));
+        assert!(matches!(new_vault().open(PLACE, &sealed), Err(Error::MissingKey(_))));
         assert!(matches!(vault.open(PLACE, &Sealed("v0.x.y".into())), Err(Error::Format)));
     }
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A JWT (RFC 7519) with a fixed algorithm and type, bound to one person, one content item and one portal session.
 
-use super::keyring::Keyring;
+use super::Root;
 use crate::domain::{
     Id, Timestamp,
     content::Content,
@@ -44,22 +44,19 @@ pub struct SessionTokens {
     issuer: String,
     header: Header,
     signing: EncodingKey,
-    keys: Vec<(String, DecodingKey)>,
+    checking: DecodingKey,
     lifetime: Duration,
     /// Tokens whose signature was checked: the same one comes again and again. Time is compared on each call.
     verified: Cache<String, Arc<Claims>>,
 }
 
 impl SessionTokens {
-    pub fn new(keyring: &Keyring, issuer: String, lifetime: Duration) -> Option<Self> {
-        let (id, _) = keyring.current();
-        let key = keyring.derive(id, PURPOSE)?;
+    pub fn new(root: &Root, issuer: String, lifetime: Duration) -> Self {
+        let key = root.derive(PURPOSE);
         let mut header = Header::new(Algorithm::HS256);
         header.typ = Some(TYPE.into());
-        header.kid = Some(id.to_owned());
-        let keys =
-            keyring.ids().filter_map(|id| Some((id.to_owned(), DecodingKey::from_secret(keyring.derive(id, PURPOSE)?.as_ref())))).collect();
-        Some(Self { issuer, header, signing: EncodingKey::from_secret(key.as_ref()), keys, lifetime, verified: Cache::new(10_000) })
+        let (signing, checking) = (EncodingKey::from_secret(&key), DecodingKey::from_secret(&key));
+        Self { issuer, header, signing, checking, lifetime, verified: Cache::new(10_000) }
     }
 
     /// A new token. It lives for the configured lifetime and dies earlier with its session.
@@ -98,13 +95,12 @@ impl SessionTokens {
         if header.alg != Algorithm::HS256 || header.typ.as_deref() != Some(TYPE) {
             return Err(Invalid::Forged);
         }
-        let key = self.keys.iter().find(|(id, _)| Some(id) == header.kid.as_ref()).ok_or(Invalid::Forged)?;
         // Time and issuer are compared here, against our own clock.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
         validation.validate_aud = false;
-        let claims = match jsonwebtoken::decode::<Claims>(token, &key.1, &validation) {
+        let claims = match jsonwebtoken::decode::<Claims>(token, &self.checking, &validation) {
             Ok(data) => data.claims,
             Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_)) => return Err(Invalid::WrongSubject),
             Err(_) => return Err(Invalid::Forged),
@@ -117,13 +113,16 @@ impl SessionTokens {
 mod tests {
     use super::*;
 
-    fn tokens(ring: &Keyring, issuer: &str) -> SessionTokens {
-        SessionTokens::new(ring, issuer.into(), Duration::from_secs(3600)).unwrap()
+    fn root() -> Root {
+        Root::parse(&Root::generate()).unwrap()
+    }
+    fn tokens(root: &Root, issuer: &str) -> SessionTokens {
+        SessionTokens::new(root, issuer.into(), Duration::from_secs(3600))
     }
 
     #[test]
     fn a_token_speaks_for_whom_it_was_made_and_ends() {
-        let ring = Keyring::generate();
+        let ring = root();
         let ours = tokens(&ring, "https://portal");
         let (person, content, session, now) = (Id::random(), Id::random(), Id::random(), Timestamp(1_000_000_000));
         let token = ours.mint(person, content, session, now).unwrap();
@@ -131,11 +130,11 @@ mod tests {
         assert_eq!((claims.sub, claims.content, claims.sid), (person, content, session));
         assert_eq!(ours.verify(&token, now.plus(Duration::from_secs(3600))), Err(Invalid::Expired));
         assert_eq!(tokens(&ring, "https://other").verify(&token, now), Err(Invalid::WrongIssuer));
-        assert_eq!(tokens(&Keyring::generate(), "https://portal").verify(&token, now), Err(Invalid::Forged));
+        assert_eq!(tokens(&root(), "https://portal").verify(&token, now), Err(Invalid::Forged));
     }
     #[test]
     fn forged_tokens_are_refused() {
-        let ours = tokens(&Keyring::generate(), "https://portal");
+        let ours = tokens(&root(), "https://portal");
         let now = Timestamp(1_000_000_000);
         let token = ours.mint(Id::random(), Id::random(), Id::random(), now).unwrap();
         let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";

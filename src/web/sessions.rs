@@ -6,7 +6,7 @@ use crate::{
         content::Content,
         person::{Person, Session as BrowserSession},
     },
-    service::{Error, Service},
+    service::{Error, Service, admission::Kept},
     store::{self, handovers::Bearer},
     vault::{api_key::digest, random},
 };
@@ -28,17 +28,14 @@ pub const CSRF: &str = "csrf";
 pub const FLASH: &str = "flash";
 pub const ADDRESS: &str = "address";
 
-/// A value with the store's epoch and the time at which it was loaded.
-type Cached<T> = Arc<Cache<String, (T, u64, Timestamp)>>;
-
 #[derive(Clone)]
 pub struct Sessions {
     service: Arc<Service>,
-    cache: Cached<Arc<State>>,
-    /// Whose session a cookie is, as sent, for the proxy. As short-lived as the cache above.
-    known: Cached<Id<BrowserSession>>,
+    /// Whose session a cookie is, as sent, for the proxy. The state of a session is not remembered: the next request may
+    /// have been answered by another node.
+    known: Arc<Cache<String, Kept<Id<BrowserSession>>>>,
     /// Whom the cookies of content's origins speak for.
-    bearers: Cached<Bearer>,
+    bearers: Arc<Cache<String, Kept<Bearer>>>,
     /// When a session was last noted to be in use.
     touched: Arc<Cache<Id<BrowserSession>, Timestamp>>,
     signing: Key,
@@ -48,7 +45,6 @@ impl Sessions {
     pub fn new(service: Arc<Service>, signing: Key) -> Self {
         Self {
             service,
-            cache: Arc::new(Cache::new(20_000)),
             known: Arc::new(Cache::new(20_000)),
             bearers: Arc::new(Cache::new(20_000)),
             touched: Arc::new(Cache::new(20_000)),
@@ -65,12 +61,11 @@ impl Sessions {
         let name = Self::cookie_name(self.service.settings.is_https());
         let Some(raw) = raw_cookie(request.headers(), name) else { return Ok(None) };
         let (epoch, now) = (self.service.store.epoch(), self.service.now());
-        let known = self.known.get(raw).filter(|(_, at_epoch, at)| *at_epoch == epoch && is_fresh(*at, now));
-        let session = match known {
-            Some((session, ..)) => session,
+        let session = match self.known.get(raw).and_then(|kept| kept.fresh(epoch, now)) {
+            Some(session) => session,
             None => {
                 let Some(session) = self.read_cookie(name, raw).await? else { return Ok(None) };
-                self.known.insert(raw.to_owned(), (session, epoch, now));
+                self.known.insert(raw.to_owned(), Kept::new(session, epoch, now));
                 session
             }
         };
@@ -102,12 +97,11 @@ impl Sessions {
     ) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
         let Some(key) = raw_cookie(request.headers(), &self.content_cookie(item)) else { return Ok(None) };
         let (epoch, now) = (self.service.store.epoch(), self.service.now());
-        let known = self.bearers.get(key).filter(|(_, at_epoch, at)| *at_epoch == epoch && is_fresh(*at, now));
-        let bearer = match known {
-            Some((bearer, ..)) => bearer,
+        let bearer = match self.bearers.get(key).and_then(|kept| kept.fresh(epoch, now)) {
+            Some(bearer) => bearer,
             None => {
                 let Some(bearer) = self.service.content_session(key).await? else { return Ok(None) };
-                self.bearers.insert(key.to_owned(), (bearer, epoch, now));
+                self.bearers.insert(key.to_owned(), Kept::new(bearer, epoch, now));
                 if self.touched.get(&bearer.session).is_none_or(|at| now.since(at).as_secs() > 60) {
                     self.touched.insert(bearer.session, now);
                     self.service.touch_session(bearer.session).await;
@@ -140,7 +134,6 @@ impl Sessions {
         let text = serde_json::to_string(state).map_err(|_| Error::Internal)?;
         let now = self.service.now();
         let expires_at = new.map(|ttl| now.plus(std::time::Duration::from_secs(u64::try_from(ttl.whole_seconds()).unwrap_or(0))));
-        self.cache.remove(&hash);
         self.service
             .store
             .write(move |db| {
@@ -160,10 +153,6 @@ impl Sessions {
     }
 }
 
-fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
-    now >= at && now.since(at).as_secs() < 1
-}
-
 /// The first cookie of this name, as sent.
 fn raw_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers.get_all(header::COOKIE).filter_map(|line| line.to_str().ok());
@@ -178,13 +167,7 @@ impl SessionStore for Sessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
         let hash = digest(key.as_ref());
         let service = &self.service;
-        let (epoch, now) = (service.store.epoch(), service.now());
-        if let Some((state, at_epoch, at)) = self.cache.get(&hash)
-            && at_epoch == epoch
-            && is_fresh(at, now)
-        {
-            return Ok(Some((*state).clone()));
-        }
+        let now = service.now();
         let wanted = hash.clone();
         let loaded = service
             .store
@@ -200,9 +183,7 @@ impl SessionStore for Sessions {
                 tracing::warn!("could not note when a session was last seen");
             }
         }
-        let state: State = serde_json::from_str(&row.state).map_err(|error| LoadError::Deserialization(error.into()))?;
-        self.cache.insert(hash, (Arc::new(state.clone()), epoch, now));
-        Ok(Some(state))
+        serde_json::from_str(&row.state).map(Some).map_err(|error| LoadError::Deserialization(error.into()))
     }
 
     async fn save(&self, state: State, ttl: &Duration) -> Result<SessionKey, SaveError> {
@@ -231,7 +212,6 @@ impl SessionStore for Sessions {
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         let hash = digest(key.as_ref());
-        self.cache.remove(&hash);
         self.service.store.write(move |db| Ok::<_, Error>(store::sessions::delete(db, &hash)?)).await.map_err(|error| reason(&error).into())
     }
 }

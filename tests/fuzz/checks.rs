@@ -6,7 +6,7 @@ use valetkey::{
     domain::{Timestamp, return_path::ReturnPath},
     oauth::errors,
     proxy::{headers, is_plain},
-    vault::{keyring::Keyring, session_token::SessionTokens},
+    vault::{Root, session_token::SessionTokens},
     web::{api::exchange, pages::callback},
 };
 
@@ -43,7 +43,7 @@ pub fn callback_query(bytes: &[u8]) {
 /// The form of an exchange: a value that is taken stood there once, and no token that we did not sign speaks for anybody.
 pub fn exchange_form(bytes: &[u8]) {
     static TOKENS: LazyLock<SessionTokens> =
-        LazyLock::new(|| SessionTokens::new(&Keyring::generate(), "https://portal".into(), Duration::from_secs(3600)).unwrap());
+        LazyLock::new(|| SessionTokens::new(&Root::parse(&Root::generate()).unwrap(), "https://portal".into(), Duration::from_secs(3600)));
     match exchange::form(bytes) {
         Ok(form) => {
             let pairs: Vec<(String, String)> = url::form_urlencoded::parse(bytes).into_owned().collect();

@@ -1,15 +1,8 @@
 //! The record: filters, export, the chain, counts of exchanges, and what programs read of it.
 
 use crate::harness::{Answer, World};
-use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
 use serde_json::Value;
 use std::time::Duration;
-
-fn sql(world: &World, text: &str) {
-    let file = world.data_dir.join("valetkey.db");
-    let mut db = SqliteConnection::establish(file.to_str().expect("a path")).expect("the database");
-    sql_query(text).execute(&mut db).unwrap_or_else(|error| panic!("{text}: {error}"));
-}
 
 /// What the page's table says.
 fn rows(page: &Answer) -> &str {
@@ -28,7 +21,7 @@ async fn a_changed_record_is_found_out() {
     let (whole, said) = verdict(&world);
     assert!(whole && said.contains("The record is whole"), "{said}");
     // The same line changed, and changed back.
-    sql(&world, "CREATE TABLE kept AS SELECT * FROM audit");
+    world.sql("CREATE TABLE kept AS SELECT * FROM audit");
     for (harm, undo) in [
         (
             "UPDATE audit SET detail = 'nothing' WHERE number = 3",
@@ -49,10 +42,10 @@ async fn a_changed_record_is_found_out() {
             "UPDATE audit SET hash = (SELECT hash FROM kept WHERE number = 1) WHERE number = 1",
         ),
     ] {
-        sql(&world, harm);
+        world.sql(harm);
         let (whole, said) = verdict(&world);
         assert!(!whole && said.contains("the record was changed: line"), "{harm}: {said}");
-        sql(&world, undo);
+        world.sql(undo);
         assert!(verdict(&world).0, "{undo}");
     }
     world.stop().await;

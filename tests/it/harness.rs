@@ -1,5 +1,6 @@
 //! Starts a whole demo for one test, speaks HTTP to it as browsers and programs do, and checks itself at the end.
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,66 @@ use valetkey::{
     app::SystemClock,
     demo::{self, Demo, PASSWORD, provider::Provider},
     domain::{Timestamp, time::Clock},
+    store::Place,
 };
+
+/// A PostgreSQL server to make each test a database on, instead of SQLite files.
+fn server() -> Option<String> {
+    std::env::var("VALETKEY_TEST_POSTGRES").ok().filter(|address| !address.is_empty())
+}
+
+/// A new, empty database for one test; `None` for SQLite in the data directory.
+pub fn database() -> Option<Place> {
+    let server = server()?;
+    let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+    sql(&server, &format!("CREATE DATABASE {name}"));
+    Some(Place::Postgresql(SecretString::from(format!("{}/{name}", server.rsplit_once('/').expect("a database").0))))
+}
+
+fn drop_database(place: &Place) {
+    let (Some(server), Place::Postgresql(address)) = (server(), place) else { return };
+    let name = address.expose_secret().rsplit_once('/').expect("a database").1;
+    sql(&server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+}
+
+fn variable(place: &Place) -> Option<(String, String)> {
+    let Place::Postgresql(address) = place else { return None };
+    Some(("VALETKEY_DATABASE_URL".into(), address.expose_secret().into()))
+}
+
+/// Whether the tests run on PostgreSQL.
+pub fn on_postgresql() -> bool {
+    server().is_some()
+}
+
+#[derive(diesel::QueryableByName)]
+struct Column {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    value: String,
+}
+
+/// Looks into a portal's database, or changes it behind its back. A query names its one column `value`.
+fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<String> {
+    use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
+    if let Some(Place::Postgresql(address)) = database {
+        return sql(address.expose_secret(), text).lines().map(str::to_owned).collect();
+    }
+    let mut file = SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path")).expect("the database");
+    sql_query("PRAGMA busy_timeout = 5000").execute(&mut file).expect("a timeout");
+    if text.starts_with("SELECT") {
+        let rows: Vec<Column> = sql_query(text).load(&mut file).unwrap_or_else(|error| panic!("{text}: {error}"));
+        return rows.into_iter().map(|row| row.value).collect();
+    }
+    sql_query(text).execute(&mut file).unwrap_or_else(|error| panic!("{text}: {error}"));
+    Vec::new()
+}
+
+/// Runs statements with PostgreSQL's own client; what it prints.
+fn sql(address: &str, text: &str) -> String {
+    let output = std::process::Command::new("psql").args([address, "-qAt", "-v", "ON_ERROR_STOP=1", "-c", text]).output().expect("psql");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
 
 /// The wall clock, moved by the test.
 #[derive(Default)]
@@ -32,6 +92,8 @@ pub struct World {
     pub provider: Arc<Provider>,
     pub summary: Value,
     pub data_dir: PathBuf,
+    /// The PostgreSQL database, where the tests run on one.
+    database: Option<Place>,
     http: reqwest::Client,
     clock: Arc<TestClock>,
     handle: actix_web::dev::ServerHandle,
@@ -61,14 +123,16 @@ impl World {
             listen: "127.0.0.1:0".parse().expect("an address"),
             data_dir: data_dir.clone(),
             content_url: content_url.map(str::to_owned),
+            database: database(),
             organisation,
         };
+        let place = options.database.clone();
         let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>).await.expect("the demo starts");
         let (portal, provider, summary) = (demo.service.addresses.base().to_owned(), Arc::clone(&demo.provider), demo.summary());
         let (send, receive) = tokio::sync::oneshot::channel();
         let serving = tokio::spawn(demo.serve(move |handle| drop(send.send(handle))));
         let handle = receive.await.expect("the portal serves");
-        Self { http, portal, provider, summary, data_dir, clock, handle, serving }
+        Self { http, portal, provider, summary, data_dir, database: place, clock, handle, serving }
     }
 
     /// Moves the clock of portal and provider forward.
@@ -169,8 +233,14 @@ impl World {
             .env("VALETKEY_DATA_DIR", &self.data_dir)
             .env("VALETKEY_KEYRING_FILE", self.data_dir.join("keyring"))
             .env("VALETKEY_PUBLIC_URL", &self.portal)
+            .envs(self.database.iter().filter_map(variable))
             .output()
             .expect("the program runs")
+    }
+
+    /// See [`query`].
+    pub fn sql(&self, text: &str) -> Vec<String> {
+        query(&self.data_dir, self.database.as_ref(), text)
     }
 
     /// A one-time link for somebody, made on the command line.
@@ -185,6 +255,7 @@ impl World {
         self.handle.stop(true).await;
         self.serving.await.expect("no panic").expect("a clean end");
         drop(std::fs::remove_dir_all(&self.data_dir));
+        self.database.iter().for_each(drop_database);
     }
 }
 
@@ -417,6 +488,7 @@ pub struct Served {
     /// Where it listens.
     pub address: std::net::SocketAddr,
     pub data_dir: PathBuf,
+    database: Option<Place>,
     child: std::process::Child,
     settings: Vec<(String, String)>,
 }
@@ -432,6 +504,8 @@ impl Served {
             ("VALETKEY_PUBLIC_URL".to_owned(), format!("http://{address}")),
             ("VALETKEY_DATA_DIR".to_owned(), data_dir.to_string_lossy().into_owned()),
         ];
+        let database = database();
+        all.extend(database.iter().filter_map(variable));
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let log = std::fs::File::create(data_dir.join("log")).expect("a log");
         let child = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
@@ -441,7 +515,7 @@ impl Served {
             .stderr(log)
             .spawn()
             .expect("the program starts");
-        let served = Self { address, data_dir, child, settings: all };
+        let served = Self { address, data_dir, database, child, settings: all };
         for _ in 0..200 {
             if client().get(format!("http://{address}/__ping__")).send().await.is_ok_and(|answer| answer.status() == 200) {
                 return served;
@@ -457,6 +531,11 @@ impl Served {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data_dir.join("log")).unwrap_or_default()
+    }
+
+    /// See [`query`].
+    pub fn sql(&self, text: &str) -> Vec<String> {
+        query(&self.data_dir, self.database.as_ref(), text)
     }
 
     pub fn pid(&self) -> u32 {
@@ -486,6 +565,7 @@ impl Drop for Served {
         drop(self.child.kill());
         drop(self.child.wait());
         drop(std::fs::remove_dir_all(&self.data_dir));
+        self.database.iter().for_each(drop_database);
     }
 }
 

@@ -1,19 +1,8 @@
 //! Promises 1–6: who gets in, and for how long.
 
 use crate::harness::{Browser, Served, World};
-use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query, sql_types::Text};
 use std::time::Duration;
 use valetkey::demo::PASSWORD;
-
-#[derive(diesel::QueryableByName)]
-struct Value {
-    #[diesel(sql_type = Text)]
-    value: String,
-}
-
-fn database(folder: &std::path::Path) -> SqliteConnection {
-    SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path")).expect("the database")
-}
 
 fn session(browser: &Browser, world: &World) -> String {
     browser.cookies_of(&world.portal)["valetkey"].clone()
@@ -125,7 +114,7 @@ async fn p04_passwords_are_argon2id_renewed_at_sign_in_and_never_hashed_all_at_o
     let key = served.administrator("ada");
     let stored = |name: &str| {
         let query = format!("SELECT password_hash AS value FROM people WHERE username = '{name}'");
-        sql_query(query).get_result::<Value>(&mut database(&served.data_dir)).expect("a hash").value
+        served.sql(&query).remove(0)
     };
     assert!(stored("ada").starts_with("$argon2id$v=19$m=65536,t=3,p=1$"), "{}", stored("ada"));
     // An older, weaker hash works once more, and is then replaced.
@@ -134,9 +123,7 @@ async fn p04_passwords_are_argon2id_renewed_at_sign_in_and_never_hashed_all_at_o
         let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(19 * 1024, 2, 1, None).expect("parameters"));
         hasher.hash_password(PASSWORD.as_bytes()).expect("a hash").to_string()
     };
-    sql_query(format!("UPDATE people SET password_hash = '{weak}' WHERE username = 'ada'"))
-        .execute(&mut database(&served.data_dir))
-        .expect("a change");
+    served.sql(&format!("UPDATE people SET password_hash = '{weak}' WHERE username = 'ada'"));
     let browser = Browser::new(&served.url());
     let page = browser.get("/login").await;
     assert_eq!(browser.submit(&page, "/login", &[("username", "ada"), ("password", PASSWORD)]).await.status, 303);

@@ -1,33 +1,12 @@
 //! Promises 25–27: secrets at rest, keys, and a canary run through every flow.
 
 use crate::harness::{Browser, Served, World, http_answer, serve_raw};
-use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query, sql_types::Text};
 use serde_json::json;
 use std::{
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 use valetkey::demo::PASSWORD;
-
-#[derive(diesel::QueryableByName)]
-struct Value {
-    #[diesel(sql_type = Text)]
-    value: String,
-}
-
-fn database(folder: &Path) -> SqliteConnection {
-    SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path")).expect("the database")
-}
-
-fn values(folder: &Path, query: &str) -> Vec<String> {
-    let rows: Vec<Value> = sql_query(query).load(&mut database(folder)).unwrap_or_else(|error| panic!("{query}: {error}"));
-    rows.into_iter().map(|row| row.value).collect()
-}
-
-fn change(folder: &Path, query: &str) {
-    sql_query(query).execute(&mut database(folder)).unwrap_or_else(|error| panic!("{query}: {error}"));
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
@@ -37,21 +16,21 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
     let folder = &world.data_dir;
     let bo = world.key("bo");
     for column in ["access_token", "refresh_token"] {
-        for sealed in values(folder, &format!("SELECT {column} AS value FROM connections")) {
+        for sealed in world.sql(&format!("SELECT {column} AS value FROM connections")) {
             // Version and key id in front, then what nobody can read.
             assert!(!sealed.contains("eyJ") && !sealed.contains("demo-refresh") && sealed.len() > 60, "{sealed}");
         }
     }
     let key_id = std::fs::read_to_string(folder.join("keyring")).expect("the keyring");
-    let sealed = values(folder, "SELECT client_secret AS value FROM integrations").remove(0);
+    let sealed = world.sql("SELECT client_secret AS value FROM integrations").remove(0);
     let id = sealed.split([':', '.', '$']).find(|part| !part.is_empty() && key_id.contains(part)).unwrap_or("");
     assert!(!id.is_empty(), "the key's id stands in front of {sealed}");
-    change(folder, "CREATE TABLE kept AS SELECT * FROM connections");
+    world.sql("CREATE TABLE kept AS SELECT * FROM connections");
     let restore =
         |column: &str| format!("UPDATE connections SET {column} = (SELECT {column} FROM kept WHERE kept.guid = connections.guid)");
     let swapped =
         |column: &str| format!("UPDATE connections SET {column} = (SELECT {column} FROM kept WHERE kept.guid <> connections.guid LIMIT 1)");
-    let flip = "UPDATE connections SET access_token = substr(access_token, 1, length(access_token) - 4) || CASE substr(access_token, -4, 1) WHEN 'A' THEN 'B' ELSE 'A' END || substr(access_token, -3)";
+    let flip = "UPDATE connections SET access_token = substr(access_token, 1, length(access_token) - 4) || CASE substr(access_token, length(access_token) - 3, 1) WHEN 'A' THEN 'B' ELSE 'A' END || substr(access_token, length(access_token) - 2)";
     for (harm, mend) in [
         (swapped("access_token"), restore("access_token")),
         ("UPDATE connections SET access_token = refresh_token".to_owned(), restore("access_token")),
@@ -59,13 +38,13 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
         ("UPDATE connections SET access_token = 'plain'".to_owned(), restore("access_token")),
     ] {
         assert_eq!(world.exchange(&bo, &token).await.status, 200, "before {harm}");
-        change(folder, &harm);
+        world.sql(&harm);
         world.pass(Duration::from_secs(2));
         for token in [&token, &other] {
             let answer = world.exchange(&bo, token).await;
             assert!(answer.status >= 500 && !answer.body.contains("access_token"), "{harm}: {} {}", answer.status, answer.body);
         }
-        change(folder, &mend);
+        world.sql(&mend);
         world.pass(Duration::from_secs(2));
     }
     // The client secret of one integration in the row of another.
@@ -80,12 +59,9 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
         .await;
     assert_eq!(made.status, 200, "{}", made.body);
     let guid = world.integration();
-    change(
-        folder,
-        &format!(
-            "UPDATE integrations SET client_secret = (SELECT client_secret FROM integrations WHERE guid <> '{guid}') WHERE guid = '{guid}'"
-        ),
-    );
+    world.sql(&format!(
+        "UPDATE integrations SET client_secret = (SELECT client_secret FROM integrations WHERE guid <> '{guid}') WHERE guid = '{guid}'"
+    ));
     world.pass(Duration::from_secs(3500));
     let vera = world.signed_in("vera").await;
     let token = world.token(&vera, &world.content(0)).await;
@@ -123,7 +99,7 @@ async fn p26_api_keys_are_shown_once_kept_as_hashes_and_taken_from_one_header() 
             .body
             .contains(&key)
     );
-    for stored in values(&world.data_dir, "SELECT key_hash AS value FROM api_keys") {
+    for stored in world.sql("SELECT key_hash AS value FROM api_keys") {
         assert!(stored.len() == 64 && !key.contains(&stored), "{stored}");
     }
     let try_with = async |headers: &[(&str, &str)], query: &str| {

@@ -1,0 +1,237 @@
+//! The two databases: SQLite by default, PostgreSQL by its address. Everything that differs between them is in this file.
+//!
+//! On both one writer works at a time, so that a transaction may look and then act: SQLite has one writer by nature
+//! (`BEGIN IMMEDIATE`), on PostgreSQL an advisory lock of the transaction makes it so for all nodes.
+
+use super::Error;
+use diesel::{
+    Connection as _, ConnectionError, RunQueryDsl as _, SqliteConnection,
+    connection::SimpleConnection as _,
+    r2d2::ManageConnection,
+    result::{DatabaseErrorKind, Error as DieselError},
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::path::{Path, PathBuf};
+
+const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+#[cfg(feature = "postgres")]
+const POSTGRESQL: EmbeddedMigrations = embed_migrations!("migrations/postgresql");
+/// Any number, the same on all nodes: the right to write, and the right to migrate.
+#[cfg(feature = "postgres")]
+const WRITING: &str = "SELECT pg_advisory_xact_lock(7310001)";
+#[cfg(feature = "postgres")]
+const MIGRATING: &str = "SELECT pg_advisory_lock(7310002)";
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Sqlite(PathBuf),
+    /// An address such as `postgres://user:password@host/database`.
+    Postgresql(SecretString),
+}
+
+impl Place {
+    /// Whether other machines may work on the same rows.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Place::Postgresql(_))
+    }
+}
+
+/// One connection to either database.
+#[derive(diesel::MultiConnection)]
+pub enum Either {
+    #[cfg(feature = "postgres")]
+    Postgresql(diesel::PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+/// Makes the file, if it is not there, for its owner only; SQLite gives its companions the same rights.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map(drop)
+}
+
+/// Opens one connection with what each needs.
+pub fn connect(place: &Place) -> Result<Either, ConnectionError> {
+    match place {
+        Place::Sqlite(file) => {
+            let address = file.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
+            let mut connection = SqliteConnection::establish(address)?;
+            // Deleted secrets are overwritten, not only unlinked.
+            connection
+                .batch_execute(
+                    "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;",
+                )
+                .map_err(ConnectionError::CouldntSetupConfiguration)?;
+            Ok(Either::Sqlite(connection))
+        }
+        #[cfg(feature = "postgres")]
+        Place::Postgresql(address) => {
+            let mut connection = diesel::PgConnection::establish(address.expose_secret())?;
+            // A node that stops in the middle of a transaction must not hold up the others.
+            connection
+                .batch_execute(
+                    "SET lock_timeout = '5s'; SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '10s'; \
+                     SET client_min_messages = warning; SET synchronous_commit = on; SET application_name = 'valetkey';",
+                )
+                .map_err(ConnectionError::CouldntSetupConfiguration)?;
+            Ok(Either::Postgresql(connection))
+        }
+        #[cfg(not(feature = "postgres"))]
+        Place::Postgresql(address) => {
+            let _ = address.expose_secret();
+            Err(ConnectionError::BadConnection(
+                "this program was built without PostgreSQL: build it with `cargo build --release --features postgres`".into(),
+            ))
+        }
+    }
+}
+
+/// Whether nothing was ever stored there.
+pub fn is_new(place: &Place) -> Result<bool, Error> {
+    match place {
+        Place::Sqlite(file) => Ok(!file.exists()),
+        Place::Postgresql(_) => {
+            let mut connection = connect(place).map_err(|error| Error::Other(format!("cannot open the PostgreSQL database: {error}")))?;
+            // Fails while there is no such table.
+            Ok(diesel::sql_query("SELECT name FROM meta LIMIT 1").execute(&mut connection).is_err())
+        }
+    }
+}
+
+/// Brings the tables up to date; makes the SQLite file if need be.
+pub fn prepare(place: &Place) -> Result<(), Error> {
+    let explain = |error: &dyn std::fmt::Display| match place {
+        Place::Sqlite(file) => Error::Other(format!("cannot open {}: {error}", file.display())),
+        Place::Postgresql(_) => Error::Other(format!("cannot open the PostgreSQL database: {error}")),
+    };
+    if let Place::Sqlite(file) = place {
+        make_private(file).map_err(|error| explain(&error))?;
+    }
+    let mut connection = connect(place).map_err(|error| explain(&error))?;
+    let migrated = match &mut connection {
+        Either::Sqlite(connection) => {
+            // On one connection before the pool exists: the switch to WAL is not covered by the busy timeout.
+            connection.batch_execute("PRAGMA journal_mode = WAL;").map_err(|error| explain(&error))?;
+            connection.run_pending_migrations(SQLITE).map(drop)
+        }
+        #[cfg(feature = "postgres")]
+        Either::Postgresql(connection) => {
+            // Of nodes that start together one migrates, and the others wait for it.
+            connection.batch_execute("SET lock_timeout = '120s'; SET statement_timeout = '0';").map_err(|error| explain(&error))?;
+            diesel::sql_query(MIGRATING).execute(connection).map_err(|error| explain(&error))?;
+            connection.run_pending_migrations(POSTGRESQL).map(drop)
+        }
+    };
+    migrated.map_err(|error| Error::Other(format!("migration failed: {error}")))
+}
+
+impl Either {
+    /// Runs `work` in a transaction that nobody else writes beside.
+    pub(super) fn exclusively<T, E: From<Error>>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        self.begin().map_err(Error::from)?;
+        match work(self) {
+            Ok(value) => match self.commit() {
+                Ok(()) => Ok(value),
+                Err(error) => {
+                    self.roll_back();
+                    Err(Error::from(error).into())
+                }
+            },
+            Err(error) => {
+                self.roll_back();
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), DieselError> {
+        match self {
+            Either::Sqlite(connection) => connection.batch_execute("BEGIN IMMEDIATE"),
+            #[cfg(feature = "postgres")]
+            Either::Postgresql(connection) => {
+                connection.batch_execute(&format!("BEGIN; {WRITING}")).inspect_err(|_| drop(connection.batch_execute("ROLLBACK")))
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), DieselError> {
+        match self {
+            Either::Sqlite(connection) => connection.batch_execute("COMMIT"),
+            // After a failed statement PostgreSQL turns COMMIT into a rollback without a word: ask first.
+            #[cfg(feature = "postgres")]
+            Either::Postgresql(connection) => connection.batch_execute("SELECT 1; COMMIT"),
+        }
+    }
+
+    fn roll_back(&mut self) {
+        // Nothing to roll back, or no connection any more: then the database has done it.
+        drop(self.batch_execute("ROLLBACK"));
+    }
+}
+
+impl From<DieselError> for Error {
+    fn from(error: DieselError) -> Self {
+        match error {
+            DieselError::NotFound => Error::NotFound,
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => Error::Taken,
+            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand, info) => {
+                Error::Busy(info.message().to_owned())
+            }
+            DieselError::DatabaseError(_, info) => {
+                let text = info.message().to_owned();
+                if PASSES.iter().any(|word| text.contains(word)) { Error::Busy(text) } else { Error::Other(text) }
+            }
+            other => Error::Other(other.to_string()),
+        }
+    }
+}
+
+/// Words of database errors that pass: somebody else holds a lock, the disk is full, the server restarts.
+const PASSES: [&str; 16] = [
+    "locked",
+    "busy",
+    "full",
+    "disk I/O",
+    "readonly database",
+    "unable to open database file",
+    "lock timeout",
+    "statement timeout",
+    "deadlock",
+    "No space left",
+    "server closed the connection",
+    "terminating connection",
+    "connection to server",
+    "shutting down",
+    "starting up",
+    "no connection to the server",
+];
+
+/// Makes the connections of a pool, on either database.
+pub struct Manager(pub Place);
+
+impl ManageConnection for Manager {
+    type Connection = Either;
+    type Error = diesel::r2d2::Error;
+
+    fn connect(&self) -> Result<Either, Self::Error> {
+        connect(&self.0).map_err(diesel::r2d2::Error::ConnectionError)
+    }
+
+    /// A file is always there; a server may have gone away.
+    fn is_valid(&self, connection: &mut Either) -> Result<(), Self::Error> {
+        match connection {
+            Either::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
+            Either::Postgresql(connection) => connection.batch_execute("SELECT 1").map_err(diesel::r2d2::Error::QueryError),
+        }
+    }
+
+    fn has_broken(&self, _: &mut Either) -> bool {
+        std::thread::panicking()
+    }
+}
