@@ -221,7 +221,9 @@ impl Service {
             }
         }
         if let Some(description) = &input.description {
-            if description.chars().count() > 4000 {
+            if description.contains('\0') {
+                problems.push(Problem::new("description", "Leave out invisible characters."));
+            } else if description.chars().count() > 4000 {
                 problems.push(Problem::new("description", "Use at most 4,000 characters."));
             } else {
                 item.description = description.trim().to_owned();

@@ -15,10 +15,20 @@ use crate::{
 };
 use diesel::prelude::*;
 
+#[diesel::declare_sql_function]
+extern "SQL" {
+    /// Small letters: SQLite knows those of ASCII only.
+    fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
+}
+
 /// Appends an event to the chain; `event.number` is ignored.
 ///
 /// The head of the chain is kept apart, so that lines cut off at the end are missed, too.
 pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
+    // PostgreSQL keeps no NUL, and nobody sees one.
+    let clean = |text: &str| text.replace('\0', "\u{fffd}");
+    let (actor_name, subject, detail) = (clean(&event.actor_name), clean(&event.subject), clean(&event.detail));
+    let event = &Event { actor_name, subject, detail, ..event.clone() };
     let (last, hash) = head(db)?.unwrap_or_default();
     let number = last + 1;
     let hash = chain(&hash, &Event { number, ..event.clone() });
@@ -184,15 +194,16 @@ pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, 
     if let Some(before) = filter.before {
         query = query.filter(audit::number.lt(before));
     }
-    if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
-        let pattern = format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
+    if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty() && !text.contains('\0')) {
+        let text = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        let pattern = format!("%{text}%");
         query = query.filter(
-            audit::actor_name
+            lower(audit::actor_name)
                 .like(pattern.clone())
                 .escape('\\')
-                .or(audit::subject.like(pattern.clone()).escape('\\'))
-                .or(audit::detail.like(pattern.clone()).escape('\\'))
-                .or(audit::correlation.like(pattern).escape('\\')),
+                .or(lower(audit::subject).like(pattern.clone()).escape('\\'))
+                .or(lower(audit::detail).like(pattern.clone()).escape('\\'))
+                .or(lower(audit::correlation).like(pattern).escape('\\')),
         );
     }
     let rows = query.select(Row::as_select()).load(db.0)?;

@@ -42,7 +42,8 @@ impl PersonRow {
 
 /// The form in which user names are compared.
 pub fn username_key(username: &str) -> String {
-    username.trim().to_lowercase()
+    // PostgreSQL takes no NUL, and nobody has one in their name.
+    username.trim().to_lowercase().replace('\0', "\u{fffd}")
 }
 
 pub fn insert(db: &mut Db<'_>, person: &Person, password_hash: Option<&str>) -> Result<(), Error> {

@@ -42,22 +42,24 @@ fn variable(place: &Place) -> Option<(String, String)> {
     Some(("VALETKEY_DATABASE_URL".into(), address.expose_secret().into()))
 }
 
-/// Whether the tests run on PostgreSQL.
-pub fn on_postgresql() -> bool {
-    server().is_some()
-}
-
 #[derive(diesel::QueryableByName)]
 struct Column {
     #[diesel(sql_type = diesel::sql_types::Text)]
     value: String,
 }
 
+/// So that a running portal notices a change at once.
+const NOTICED: &str = "UPDATE epoch SET number = number + 1";
+
 /// Looks into a portal's database, or changes it behind its back. A query names its one column `value`.
 fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<String> {
     use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
     if let Some(Place::Postgresql(address)) = database {
-        return sql(address.expose_secret(), text).lines().map(str::to_owned).collect();
+        let lines = sql(address.expose_secret(), text).lines().map(str::to_owned).collect();
+        if !text.starts_with("SELECT") {
+            sql(address.expose_secret(), NOTICED);
+        }
+        return lines;
     }
     let mut file = SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path")).expect("the database");
     sql_query("PRAGMA busy_timeout = 5000").execute(&mut file).expect("a timeout");
@@ -66,6 +68,7 @@ fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<
         return rows.into_iter().map(|row| row.value).collect();
     }
     sql_query(text).execute(&mut file).unwrap_or_else(|error| panic!("{text}: {error}"));
+    sql_query(NOTICED).execute(&mut file).expect("an epoch");
     Vec::new()
 }
 
@@ -536,6 +539,15 @@ impl Served {
     /// See [`query`].
     pub fn sql(&self, text: &str) -> Vec<String> {
         query(&self.data_dir, self.database.as_ref(), text)
+    }
+
+    /// All that the database holds, as bytes.
+    pub fn dump(&self) -> Vec<u8> {
+        let Some(Place::Postgresql(address)) = &self.database else {
+            let files = ["valetkey.db", "valetkey.db-wal"].map(|file| std::fs::read(self.data_dir.join(file)).unwrap_or_default());
+            return files.concat();
+        };
+        std::process::Command::new("pg_dump").arg(address.expose_secret()).output().expect("pg_dump").stdout
     }
 
     pub fn pid(&self) -> u32 {
