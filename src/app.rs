@@ -8,7 +8,7 @@ use crate::{
     service::{Parts, Service, keyring as keys},
     store::{self, Store},
     vault::Vault,
-    web::{problems, routes, sessions::Sessions, shown_once::ShownOnce, visitor},
+    web::{problems, routes, sessions::Sessions, visitor},
 };
 use actix_session::{
     SessionMiddleware,
@@ -80,8 +80,10 @@ impl App {
     /// Serves until the handle stops it; then lets requests and refreshes finish, for thirty seconds at most.
     pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
         let service = self.service;
+        service.claim_node()?;
+        service.drain_spool().await?;
+        service.say_alive().await.map_err(|error| error.to_string())?;
         let data = web::Data::from(Arc::clone(&service));
-        let shown = web::Data::new(ShownOnce::default());
         let key = cookie_key(&service);
         let sessions = Sessions::new(Arc::clone(&service), key.clone());
         let secure = service.settings.is_https();
@@ -104,7 +106,6 @@ impl App {
                 .build();
             Actix::new()
                 .app_data(data.clone())
-                .app_data(shown.clone())
                 .app_data(web::Data::new(Upstreams::new(data.addresses.base())))
                 .app_data(web::Data::new(sessions.clone()))
                 .configure(|config| routes::hot(config, &data.settings.wall))
@@ -129,6 +130,7 @@ impl App {
             tracing::warn!("stopped while a provider had not answered yet");
         }
         service.flush_uses().await;
+        service.say_goodbye().await;
         result
     }
 }

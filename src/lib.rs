@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod faults;
 pub mod jobs;
 pub mod oauth;
 pub mod providers;

@@ -40,10 +40,13 @@ pub enum Action {
     ConnectionNeedsLogin,
     ConnectionFailed,
     CallbackRefused,
+    ProviderTold,
+    ProviderNotTold,
+    SecretEnding,
 }
 
 impl Action {
-    pub const ALL: [Action; 35] = [
+    pub const ALL: [Action; 38] = [
         Action::SignIn,
         Action::SignInRefused,
         Action::SignOut,
@@ -79,6 +82,9 @@ impl Action {
         Action::ConnectionNeedsLogin,
         Action::ConnectionFailed,
         Action::CallbackRefused,
+        Action::ProviderTold,
+        Action::ProviderNotTold,
+        Action::SecretEnding,
     ];
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -117,6 +123,9 @@ impl Action {
             Action::ConnectionNeedsLogin => "connection_needs_login",
             Action::ConnectionFailed => "connection_failed",
             Action::CallbackRefused => "callback_refused",
+            Action::ProviderTold => "provider_told",
+            Action::ProviderNotTold => "provider_not_told",
+            Action::SecretEnding => "client_secret_ending",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
@@ -154,7 +163,7 @@ impl Outcome {
             | Action::ExchangeRefused
             | Action::AccountChanged
             | Action::AccessRefused => Outcome::Refused,
-            Action::ConnectionFailed | Action::ConnectionNeedsLogin => Outcome::Failed,
+            Action::ConnectionFailed | Action::ConnectionNeedsLogin | Action::ProviderNotTold => Outcome::Failed,
             _ => Outcome::Done,
         }
     }

@@ -19,11 +19,20 @@ pub enum Cause {
     RevokedByAdministrator,
     /// The tokens suddenly belonged to another account.
     AccountChanged,
+    /// Nothing used it for longer than the operator allows.
+    Unused,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 6] =
-        [Cause::Expired, Cause::Policy, Cause::RotationLost, Cause::RevokedByViewer, Cause::RevokedByAdministrator, Cause::AccountChanged];
+    pub const ALL: [Cause; 7] = [
+        Cause::Expired,
+        Cause::Policy,
+        Cause::RotationLost,
+        Cause::RevokedByViewer,
+        Cause::RevokedByAdministrator,
+        Cause::AccountChanged,
+        Cause::Unused,
+    ];
     pub const fn as_str(self) -> &'static str {
         match self {
             Cause::Expired => "expired",
@@ -32,6 +41,7 @@ impl Cause {
             Cause::RevokedByViewer => "revoked_by_viewer",
             Cause::RevokedByAdministrator => "revoked_by_administrator",
             Cause::AccountChanged => "account_changed",
+            Cause::Unused => "unused",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
@@ -145,6 +155,8 @@ pub struct Connection {
     pub updated_at: Timestamp,
     /// When the state became what it is.
     pub state_at: Timestamp,
+    /// When content last got a token of it.
+    pub used_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

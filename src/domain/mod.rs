@@ -13,6 +13,7 @@ pub mod ids;
 pub mod integration;
 pub mod person;
 pub mod return_path;
+pub mod revocation;
 pub mod time;
 pub mod wall;
 

@@ -1,17 +1,33 @@
-//! Work without a request: writes counted uses down, forgets what is over.
+//! Work without a request. Each node watches what the others write, writes its own counts down and says that it is there; one
+//! of them, the leader, refreshes ahead, tells providers, warns, and forgets what is over.
 
 use crate::{
-    service::{Error, Service},
-    store::{self, audit, connections, handovers, identities, sessions},
+    domain::connection::Cause,
+    service::{
+        Error, Service,
+        broker::{EARLIEST, is_due_ahead},
+        limiter,
+        node::ALIVE_EVERY,
+    },
+    store::{self, audit, connections, handovers, identities, leases, moments, revocations, sessions},
 };
+use futures_util::StreamExt as _;
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 
-const EVERY: Duration = Duration::from_secs(10);
 /// Counts of exchanges are kept this long. The record itself is kept for good.
 const USES_KEPT: Duration = Duration::from_secs(400 * 86_400);
+/// What ended is shown to its person for so long.
+const ENDS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Every sixtieth round: ten minutes.
 const PURGE: u32 = 60;
+const LEADERS_WORK: &str = "jobs";
+/// The leader asks again every round; three missed ones, and another node leads.
+const LEADS_FOR: Duration = Duration::from_secs(35);
+/// Connections that were used within this time are kept fresh.
+const IN_USE: Duration = Duration::from_secs(3600);
+const AHEAD_AT_ONCE: usize = 8;
+const MOST_AHEAD: i64 = 500;
 
 /// Starts the jobs; ends them when the handle is aborted.
 pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
@@ -21,11 +37,26 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
         let _watching = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
         let mut rounds: u32 = 0;
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(ALIVE_EVERY).await;
             service.flush_uses().await;
+            if service.share_held().await.is_err() || service.say_alive().await.is_err() {
+                tracing::warn!("could not tell the other nodes what is open here");
+            }
+            if let Err(reason) = service.follow_keyring().await {
+                tracing::error!(reason, "the keyring");
+            }
+            if !service.leads(LEADERS_WORK, LEADS_FOR).await {
+                continue;
+            }
+            ahead(&service).await;
+            service.tell_providers().await;
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(PURGE) {
                 purge(&service).await;
+                lapse(&service).await;
+            }
+            if rounds % PURGE == 1 && service.warn_of_secrets().await.is_err() {
+                tracing::warn!("could not look for client secrets that end soon; the next round tries again");
             }
         }
     })
@@ -37,6 +68,33 @@ async fn watch(service: &Service) {
         tokio::time::sleep(store::LOOK_EVERY).await;
         if let Err(error) = service.store.look().await {
             tracing::warn!(reason = %error, "the database does not answer: nothing remembered counts");
+        }
+    }
+}
+
+/// Refreshes connections in use before an exchange has to wait for it.
+async fn ahead(service: &Arc<Service>) {
+    let now = service.now();
+    let (from, to, used_since) = (now.minus(EARLIEST), now.plus(EARLIEST), now.minus(IN_USE));
+    let ending = service.store.read(move |db| Ok::<_, Error>(connections::ending(db, from, to, used_since, MOST_AHEAD)?)).await;
+    let Ok(ending) = ending else { return };
+    let due = ending.into_iter().filter(|connection| is_due_ahead(connection, now)).map(|connection| connection.id);
+    futures_util::stream::iter(due)
+        .for_each_concurrent(AHEAD_AT_ONCE, |connection| async move {
+            // What fails now is asked for again by the next round, or by whoever needs it.
+            drop(service.refresh(connection).await);
+        })
+        .await;
+}
+
+/// Lets connections go that nothing used for longer than the operator allows.
+async fn lapse(service: &Arc<Service>) {
+    let Some(idle) = service.settings.connection_idle else { return };
+    let since = service.now().minus(idle);
+    let unused = service.store.read(move |db| Ok::<_, Error>(connections::unused(db, since, MOST_AHEAD)?)).await;
+    for connection in unused.unwrap_or_default() {
+        if service.let_lapse(connection.id, Cause::Unused).await.is_err() {
+            tracing::warn!(connection = %connection.id, "could not let an unused connection go; the next round tries again");
         }
     }
 }
@@ -53,6 +111,9 @@ async fn purge(service: &Service) {
             handovers::purge(db, now)?;
             identities::purge(db)?;
             audit::purge_exchanges(db, now.minus(USES_KEPT))?;
+            leases::purge(db, now.minus(Duration::from_secs(86_400)))?;
+            moments::purge(db, now, now.minus(limiter::WINDOW), before)?;
+            revocations::purge(db, now.minus(ENDS_KEPT))?;
             Ok::<_, Error>(())
         })
         .await;

@@ -69,9 +69,12 @@ fn hidden<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AccessTok
 }
 fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Scope>>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => {
-            Some(text.split([' ', ',']).filter(|scope| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic())).map(|scope| Scope::new(scope.to_owned())).collect())
-        }
+        Value::String(text) => Some(
+            text.split([' ', ','])
+                .filter(|scope| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic()))
+                .map(|scope| Scope::new(scope.to_owned()))
+                .collect(),
+        ),
         _ => None,
     })
 }

@@ -153,8 +153,7 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
     match word {
         "invalid_grant" if suberror == "consent_required" => person(Cause::Policy, "The identity provider asks for your permission again."),
         "invalid_grant" => person(Cause::Expired, "The identity provider ended this connection."),
-        // Databricks' own way to refuse a refresh token.
-        "invalid_request" => person(Cause::Expired, "The identity provider does not accept the stored sign-in any more."),
+        "invalid_request" => administrator("The identity provider does not understand the requests of this integration."),
         "interaction_required" | "login_required" | "consent_required" => {
             person(Cause::Policy, "The identity provider asks you to sign in again.")
         }
@@ -169,12 +168,22 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
     }
 }
 
-impl From<RequestTokenError<super::http::HttpError, ProviderError>> for Failure {
-    fn from(error: RequestTokenError<super::http::HttpError, ProviderError>) -> Self {
+impl ProviderError {
+    /// The error word, if it is a known one.
+    pub fn word(&self) -> &'static str {
+        known_word(&self.error)
+    }
+}
+
+impl Failure {
+    /// What an answer of the token endpoint means. `refusals`: words by which this provider refuses a refresh token, beside
+    /// the standard's.
+    pub fn from_answer(error: RequestTokenError<super::http::HttpError, ProviderError>, refusals: &[&str]) -> Self {
         match error {
             RequestTokenError::ServerResponse(body) => {
                 let code = body.error_codes.first().copied().or_else(|| aadsts(&body.error_description));
-                let (class, sentence) = classify(&body.error, code, &body.suberror);
+                let word = if code.is_none() && refusals.contains(&body.error.as_str()) { "invalid_grant" } else { &body.error };
+                let (class, sentence) = classify(word, code, &body.suberror);
                 Failure { class, word: known_word(&body.error), aadsts: code, sentence: sentence.into(), may_have_acted: false }
             }
             RequestTokenError::Request(error) => error.into(),
@@ -195,10 +204,20 @@ mod tests {
         assert_eq!(classify("invalid_grant", Some(50076), "").0, Class::Person(Cause::Policy));
         assert_eq!(classify("invalid_client", Some(7_000_215), "").0, Class::Administrator);
         assert_eq!(classify("invalid_request", Some(90002), "").0, Class::Administrator);
-        assert_eq!(classify("invalid_request", None, "").0, Class::Person(Cause::Expired));
+        assert_eq!(classify("invalid_request", None, "").0, Class::Administrator);
         assert!(matches!(classify("server_error", None, "").0, Class::Wait { .. }));
         assert!(matches!(classify("", None, "").0, Class::Wait { .. }));
         assert!(matches!(classify("something_new", None, "").0, Class::Wait { .. }));
+    }
+    #[test]
+    fn some_providers_refuse_a_refresh_token_in_words_of_their_own() {
+        let refused = |refusals: &[&str]| {
+            let body: ProviderError =
+                serde_json::from_str(r#"{"error":"invalid_request","error_description":"Refresh token is invalid"}"#).unwrap();
+            Failure::from_answer(RequestTokenError::ServerResponse(body), refusals)
+        };
+        assert_eq!(refused(&["invalid_request"]).class, Class::Person(Cause::Expired));
+        assert_eq!(refused(&[]).class, Class::Administrator);
     }
     #[test]
     fn microsofts_number_is_found_in_its_text() {

@@ -2,12 +2,20 @@
 
 use super::errors::{Class, Failure};
 use crate::domain::egress::{Policy, Purpose};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 use url::Url;
 
 const CONNECT: Duration = Duration::from_secs(3);
 /// Long, since a late answer still carries the only valid token.
 const TOTAL: Duration = Duration::from_secs(60);
+/// The caller of a patient request decides how long.
+const NEVER: Duration = Duration::from_secs(86_400);
 const LARGEST_ANSWER: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +31,9 @@ pub enum HttpError {
     #[error("the answer is too large")]
     TooLarge,
     #[error("throttled or failing")]
-    Unavailable { retry_after: Option<Duration> },
+    Unavailable { retry_after: Option<Duration>, may_have_acted: bool },
+    #[error("too late to be sent")]
+    TooLate,
 }
 
 impl From<HttpError> for Failure {
@@ -39,9 +49,10 @@ impl From<HttpError> for Failure {
             HttpError::Timeout => ("The identity provider did not answer in time.", true),
             HttpError::Broken => ("The connection to the identity provider broke off.", true),
             HttpError::TooLarge => ("The identity provider sent something that is no answer.", true),
-            HttpError::Unavailable { .. } => ("The identity provider is not answering right now.", false),
+            HttpError::Unavailable { may_have_acted, .. } => ("The identity provider is not answering right now.", *may_have_acted),
+            HttpError::TooLate => ("The request could not be sent in time.", false),
         };
-        let retry_after = if let HttpError::Unavailable { retry_after } = error { retry_after } else { None };
+        let retry_after = if let HttpError::Unavailable { retry_after, .. } = error { retry_after } else { None };
         Failure { class: Class::Wait { retry_after }, ..Failure { may_have_acted, ..Failure::wait(sentence) } }
     }
 }
@@ -75,12 +86,27 @@ impl ProviderHttp {
 
     /// Sends one request. Answers of 429 and 5xx are failures to wait for, whatever their body says.
     pub async fn send(&self, request: oauth2::HttpRequest) -> Result<oauth2::HttpResponse, HttpError> {
+        self.send_by(request, None).await
+    }
+
+    /// The client for a request whose outcome must not be lost: its body leaves before `limit` or never, by this machine's
+    /// steady clock, and its answer is waited for until the caller drops it.
+    pub fn patient(&self, limit: Instant) -> Patient<'_> {
+        Patient { http: self, limit }
+    }
+
+    async fn send_by(&self, request: oauth2::HttpRequest, limit: Option<Instant>) -> Result<oauth2::HttpResponse, HttpError> {
         let (head, body) = request.into_parts();
         let url = Url::parse(&head.uri.to_string()).map_err(|_| HttpError::Refused)?;
         self.policy.check(&url, Purpose::Provider).map_err(|_| HttpError::Refused)?;
         let mut headers = head.headers;
         headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
-        let sent = self.client.request(head.method, url).headers(headers).body(body).send().await;
+        let request = self.client.request(head.method, url).headers(headers);
+        let request = match limit {
+            Some(limit) => request.timeout(NEVER).body(reqwest::Body::wrap(InTime { bytes: Some(body.into()), limit })),
+            None => request.body(body),
+        };
+        let sent = request.send().await;
         let mut response = sent.map_err(|error| classify(&error))?;
         let status = response.status();
         if status == 429 || status.is_server_error() {
@@ -89,7 +115,9 @@ impl ProviderHttp {
                 .get(http::header::RETRY_AFTER)
                 .and_then(|value| value.to_str().ok()?.trim().parse().ok())
                 .map(|seconds: u64| Duration::from_secs(seconds.min(3600)));
-            return Err(HttpError::Unavailable { retry_after });
+            // These two say that nothing was done; behind any other the request may have had its effect.
+            let may_have_acted = !matches!(status.as_u16(), 429 | 503);
+            return Err(HttpError::Unavailable { retry_after, may_have_acted });
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
@@ -113,6 +141,48 @@ impl<'c> oauth2::AsyncHttpClient<'c> for ProviderHttp {
     }
 }
 
+/// See [`ProviderHttp::patient`].
+pub struct Patient<'a> {
+    http: &'a ProviderHttp,
+    limit: Instant,
+}
+
+impl<'c> oauth2::AsyncHttpClient<'c> for Patient<'_> {
+    type Error = HttpError;
+    type Future = futures_util::future::BoxFuture<'c, Result<oauth2::HttpResponse, HttpError>>;
+    fn call(&'c self, request: oauth2::HttpRequest) -> Self::Future {
+        Box::pin(self.http.send_by(request, Some(self.limit)))
+    }
+}
+
+/// A body that is asked for its bytes only once they can be written, and refuses when that is too late: somebody else may have
+/// used the refresh token meanwhile. It cannot be repeated, so the client never sends it twice.
+struct InTime {
+    bytes: Option<bytes::Bytes>,
+    limit: Instant,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("too late to be sent")]
+struct Late;
+
+impl http_body::Body for InTime {
+    type Data = bytes::Bytes;
+    type Error = Late;
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Late>>> {
+        if Instant::now() > self.limit {
+            return Poll::Ready(Some(Err(Late)));
+        }
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
+    }
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
 /// Some servers refuse with an empty body or a page (RFC 6749 section 5.2 asks for JSON): the status then speaks alone.
 fn normalise(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
     let is_object = || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
@@ -133,6 +203,9 @@ fn classify(error: &reqwest::Error) -> HttpError {
     while let Some(inner) = source {
         if inner.is::<crate::domain::egress::Refused>() {
             return HttpError::Refused;
+        }
+        if inner.is::<Late>() {
+            return HttpError::TooLate;
         }
         source = inner.source();
     }

@@ -22,6 +22,7 @@ pub static TEMPLATE: Template = Template {
     summary: "Signs people in with Microsoft Entra ID, so that content queries Databricks as the person who looks at it.",
     monogram: "DB",
     rotation: Rotation::KeepsOld,
+    refusals: &[],
     names_scopes_at_refresh: true,
     lapses_after_days: Some(90),
     fields: &[
@@ -96,8 +97,8 @@ pub static TEMPLATE: Template = Template {
         Choice {
             name: "auth_mode",
             label: "Client type",
-            hint: "Confidential clients prove themselves with a secret.",
-            values: &[("Confidential", "Confidential"), ("Public", "Public")],
+            hint: "Confidential clients prove themselves with a secret, or with a private key and its certificate.",
+            values: &[("Confidential", "Confidential"), ("Certificate", "Confidential, with a certificate"), ("Public", "Public")],
             default: "Confidential",
             is_bool: false,
             moves_tokens: false,

@@ -21,6 +21,8 @@ pub static TEMPLATE: Template = Template {
     summary: "Any service with an OAuth 2.0 server: you type its addresses.",
     monogram: "O2",
     rotation: Rotation::SingleUse,
+    // Databricks answers so to a refresh token that it does not take.
+    refusals: &["invalid_request"],
     names_scopes_at_refresh: false,
     lapses_after_days: None,
     fields: &[
@@ -60,6 +62,16 @@ pub static TEMPLATE: Template = Template {
             ..ADDRESS
         },
         Field {
+            name: "session_hours",
+            label: "A sign-in lasts at most (hours)",
+            hint: "Optional. Where the provider ends a sign-in however often it is used: people are then told when they are needed again.",
+            required: false,
+            moves_tokens: false,
+            shape: Shape::Number,
+            pattern: "^[0-9]*$",
+            ..ADDRESS
+        },
+        Field {
             name: "scopes",
             label: "Scopes",
             hint: "Separated by blanks. Add the provider's scope for refresh tokens (often offline_access), or people are asked again every hour.",
@@ -96,6 +108,7 @@ pub static TEMPLATE: Template = Template {
             values: &[
                 ("client_secret_post", "In the body (client_secret_post)"),
                 ("client_secret_basic", "In a header (client_secret_basic)"),
+                ("private_key_jwt", "Not sent: it is a private key that signs (private_key_jwt)"),
             ],
             default: "client_secret_post",
             is_bool: false,
@@ -108,6 +121,20 @@ pub static TEMPLATE: Template = Template {
             values: &[("true", "Yes"), ("false", "No")],
             default: "true",
             is_bool: true,
+            moves_tokens: false,
+        },
+        Choice {
+            name: "refresh_tokens",
+            label: "How refresh tokens behave",
+            hint: "If in doubt, not known: then each is taken to work once.",
+            values: &[
+                ("", "Not known"),
+                ("single_use", "A new one at each use, and the old one is dead"),
+                ("keeps_old", "A new one at each use, and the old one keeps working"),
+                ("never", "Always the same one"),
+            ],
+            default: "",
+            is_bool: false,
             moves_tokens: false,
         },
     ],

@@ -8,6 +8,7 @@ use crate::domain::{
     integration::{Config, Integration},
 };
 use serde_json::Value;
+use std::time::Duration;
 use url::Url;
 
 /// A setting that an administrator types.
@@ -36,6 +37,8 @@ pub enum Shape {
     Scopes,
     /// An address of the identity provider.
     Address,
+    /// A whole number from 1.
+    Number,
 }
 
 /// A setting chosen from a list.
@@ -57,6 +60,8 @@ pub enum Rotation {
     KeepsOld,
     /// May be dead after one use: assume the worst.
     SingleUse,
+    /// The same one for as long as the person's sign-in lasts.
+    Never,
 }
 
 /// One kind of integration.
@@ -68,7 +73,10 @@ pub struct Template {
     pub monogram: &'static str,
     pub fields: &'static [Field],
     pub choices: &'static [Choice],
+    /// How its refresh tokens behave, unless an administrator says otherwise; ask [`rotation`].
     pub rotation: Rotation,
+    /// Words by which the provider refuses a refresh token, beside `invalid_grant`.
+    pub refusals: &'static [&'static str],
     /// Whether refresh requests name the scopes. Without them the granted ones stay (RFC 6749 section 6); servers that
     /// granted less than was asked refuse the whole list. Microsoft wants it.
     pub names_scopes_at_refresh: bool,
@@ -153,6 +161,9 @@ impl Template {
                     Err(message) => problems.push(Problem::new(key, message)),
                 }
             } else if let Some(choice) = self.choice(key) {
+                if choice.default.is_empty() && value.as_str() == Some("") {
+                    continue;
+                }
                 match check_choice(choice, value) {
                     Ok(value) => drop(config.insert(key.clone(), value)),
                     Err(message) => problems.push(Problem::new(key, message)),
@@ -204,18 +215,37 @@ pub fn may_answer(integration: &Integration, named: Option<&str>) -> bool {
     }
 }
 
+/// How the provider's refresh tokens behave for this integration.
+pub fn rotation(integration: &Integration) -> Rotation {
+    match integration.setting("refresh_tokens") {
+        "keeps_old" => Rotation::KeepsOld,
+        "never" => Rotation::Never,
+        "single_use" => Rotation::SingleUse,
+        _ => template(&integration.template).map_or(Rotation::SingleUse, |template| template.rotation),
+    }
+}
+
+/// How long a sign-in lasts at the provider however often it is refreshed, where that is known.
+pub fn longest_connection(integration: &Integration) -> Option<Duration> {
+    let hours: u64 = integration.setting("session_hours").parse().ok()?;
+    Some(Duration::from_secs(hours * 3600))
+}
+
 /// How the client authenticates at the token endpoint (RFC 6749 section 2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ClientAuthentication {
     /// A public client: no secret.
     None,
     Body,
     Basic,
+    /// A private key signs each request (`private_key_jwt`).
+    PrivateKey,
 }
 
 pub fn client_authentication(integration: &Integration) -> ClientAuthentication {
     match (integration.setting("auth_mode"), integration.setting("token_endpoint_auth_method")) {
         ("Public", _) => ClientAuthentication::None,
+        ("Certificate", _) | (_, "private_key_jwt") => ClientAuthentication::PrivateKey,
         (_, "client_secret_basic") => ClientAuthentication::Basic,
         _ => ClientAuthentication::Body,
     }
@@ -293,6 +323,10 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
             }
             Ok(Some(scopes.join(" ")))
         }
+        Shape::Number => match text.parse::<u64>() {
+            Ok(number) if (1..=100_000).contains(&number) => Ok(Some(number.to_string())),
+            _ => Err(format!("{} must be a whole number from 1.", field.label)),
+        },
         Shape::Address => {
             let url = policy.parse(text, Purpose::Provider).map_err(|refused| format!("{}: {refused}", field.label))?;
             Ok(Some(url.as_str().to_owned()))

@@ -76,7 +76,11 @@ impl Ticket {
     async fn holds(self, service: &Service) -> bool {
         let Some(session) = self.session else { return true };
         let Ok(Some(person)) = service.session_person(session).await else { return false };
-        service.admission(self.content, person.id).await.is_ok_and(|admission| access::may_open(admission.standing))
+        // A connection that needs its viewer again leaves what is open open; a consent taken back does not.
+        service.admission(self.content, person.id).await.is_ok_and(|admission| {
+            access::may_open(admission.standing)
+                && (admission.content.access == AccessType::All || admission.links.iter().all(|link| link.consent.is_some()))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Costly parts are remembered, but never trusted blindly: an entry counts only while the store's epoch is the one it was
 //! loaded at. A refusal is never served from memory: another node may have let the person in a moment ago.
 
-use super::{Error, Service, contents::attached, keys::Caller};
+use super::{Error, Service, contents::attached, exchange::Refusal, keys::Caller};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -14,21 +14,25 @@ use crate::{
         integration::Integration,
         person::{Person, Session},
     },
-    store::{connections, content, people, sessions},
+    store::{connections, content, moments, people, sessions},
     vault::{
         Place,
+        api_key::digest,
         session_token::{Claims, Invalid},
     },
 };
 use quick_cache::sync::Cache as Map;
 use secrecy::SecretString;
 use std::{
+    collections::HashSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 /// Sessions end by time, too, and nobody writes then.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
+/// Other nodes believe that a token is held for so long; said again every ten seconds.
+const HELD_FOR: Duration = Duration::from_secs(40);
 const LARGEST: usize = 20_000;
 
 /// One integration of an item, as one person stands with it.
@@ -204,14 +208,45 @@ impl Service {
         Held { service: Arc::clone(self), token: token.to_owned() }
     }
 
-    /// The claims of a token that is in time, or held.
-    pub(super) fn session_claims(&self, token: &str) -> Result<Arc<Claims>, Invalid> {
+    /// The claims of a token that is in time, or held: here, or on another node.
+    pub(super) async fn session_claims(&self, token: &str) -> Result<Arc<Claims>, Refusal> {
         match self.session_tokens.verify(token, self.now()) {
-            Err(Invalid::Expired) if self.held.lock().unwrap_or_else(PoisonError::into_inner).contains_key(token) => {
-                self.session_tokens.read(token)
+            Err(Invalid::Expired) => {
+                let claims = self.session_tokens.read(token).map_err(Refusal::SubjectToken)?;
+                if !self.held.lock().unwrap_or_else(PoisonError::into_inner).contains_key(token) {
+                    let (hash, now) = (digest(token), self.now());
+                    if !self.store.read(move |db| Ok::<_, Error>(moments::is_held(db, &hash, now)?)).await? {
+                        return Err(Refusal::SubjectToken(Invalid::Expired));
+                    }
+                }
+                Ok(claims)
             }
-            other => other,
+            other => other.map_err(Refusal::SubjectToken),
         }
+    }
+
+    /// Tells the other nodes which tokens are held here beyond their hour, and which are not any more.
+    pub async fn share_held(&self) -> Result<(), Error> {
+        let now = self.now();
+        let held: Vec<String> = self.held.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let soon = now.plus(HELD_FOR);
+        let late = held.into_iter().filter(|token| self.session_tokens.verify(token, soon) == Err(Invalid::Expired));
+        let shared: HashSet<String> = late.map(|token| digest(&token)).collect();
+        let before = std::mem::replace(&mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner), shared.clone());
+        if shared.is_empty() && before.is_empty() {
+            return Ok(());
+        }
+        self.store
+            .note(move |db| {
+                for hash in &shared {
+                    moments::hold(db, hash, soon)?;
+                }
+                for hash in before.difference(&shared) {
+                    moments::let_go(db, hash)?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await
     }
 
     /// The session token that the proxy puts into requests to content.

@@ -18,8 +18,7 @@ use crate::{
         return_path::ReturnPath,
     },
     oauth::{
-        AuthorizationRequest, Registration,
-        answer::TokenAnswer,
+        AuthorizationRequest, Granted, Registration,
         errors::{Class, Failure, aadsts, classify, known_word},
     },
     providers,
@@ -27,7 +26,7 @@ use crate::{
     vault::{Place, api_key::digest, random},
 };
 use secrecy::SecretString;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use url::Url;
 
 /// What our consent page asks: one integration, for one content item or for none (connecting again).
@@ -177,10 +176,10 @@ impl Service {
         other_account: bool,
     ) -> Result<Result<Url, Failure>, Error> {
         let session = actor.session.ok_or(Error::Internal)?;
-        let (found, secret) = self
+        let (found, secrets) = self
             .store
             .read(move |db| {
-                Ok::<_, Error>((integrations::find(db, integration)?.ok_or(Error::NotFound)?, integrations::secret(db, integration)?))
+                Ok::<_, Error>((integrations::find(db, integration)?.ok_or(Error::NotFound)?, integrations::secrets(db, integration)?))
             })
             .await?;
         let (state, verifier) = (random::token(), SecretString::from(random::token()));
@@ -197,7 +196,7 @@ impl Service {
             expires_at: self.now().plus(LIFETIME),
             used_at: None,
         };
-        let registration = self.registration(&found, secret.as_ref())?;
+        let registration = self.registration(&found, &secrets)?;
         let address = registration.authorize_url(&AuthorizationRequest {
             redirect_uri: &attempt.redirect_uri,
             state: &state,
@@ -243,12 +242,12 @@ impl Service {
         item: Option<Id<Content>>,
         back: ReturnPath,
     ) -> Result<Option<Ending>, Error> {
-        let (found, secret) = self
+        let (found, secrets) = self
             .store
-            .read(move |db| Ok::<_, Error>((integrations::find(db, id)?.ok_or(Error::NotFound)?, integrations::secret(db, id)?)))
+            .read(move |db| Ok::<_, Error>((integrations::find(db, id)?.ok_or(Error::NotFound)?, integrations::secrets(db, id)?)))
             .await?;
         let Some(token) = self.sign_in_token(actor, &found).await? else { return Ok(None) };
-        let registration = Registration { names_scopes_at_refresh: true, ..self.registration(&found, secret.as_ref())? };
+        let registration = Registration { names_scopes_at_refresh: true, ..self.registration(&found, &secrets)? };
         let attempt = Attempt {
             id: Id::random(),
             person: actor.person.id,
@@ -264,8 +263,8 @@ impl Service {
         let (service, actor) = (Arc::clone(self), actor.clone());
         let task = self.tasks.spawn_on(
             async move {
-                match registration.refresh(&service.http, token).await {
-                    Ok(tokens) if tokens.is_bearer() => service.connected(&actor, &attempt, found, &tokens).await.map(Some),
+                match registration.refresh(&service.http, token, Instant::now() + LIFETIME).await {
+                    Ok(granted) if granted.answer.is_bearer() => service.connected(&actor, &attempt, found, &granted).await.map(Some),
                     Ok(_) => Ok(None),
                     Err(failure) => {
                         tracing::info!(
@@ -292,11 +291,11 @@ impl Service {
             .read(move |db| {
                 let Some((attempt, verifier)) = connections::attempt(db, &hash)? else { return Ok(None) };
                 let integration = integrations::find(db, attempt.integration)?.ok_or(Error::NotFound)?;
-                let secret = integrations::secret(db, integration.id)?;
-                Ok::<_, Error>(Some((attempt, verifier, integration, secret)))
+                let secrets = integrations::secrets(db, integration.id)?;
+                Ok::<_, Error>(Some((attempt, verifier, integration, secrets)))
             })
             .await?;
-        let Some((attempt, verifier, integration, secret)) = found else {
+        let Some((attempt, verifier, integration, secrets)) = found else {
             return self.mismatch(actor, Mismatch::Unknown, None).await;
         };
         let session = actor.session.ok_or(Error::Internal)?;
@@ -333,7 +332,7 @@ impl Service {
         };
         let row = attempt.id.to_string();
         let verifier = verifier.map(|sealed| self.vault.open(verifier_place(&row), &sealed)).transpose()?;
-        let registration = self.registration(&integration, secret.as_ref())?;
+        let registration = self.registration(&integration, &secrets)?;
         let (http, redirect_uri) = (self.http.clone(), attempt.redirect_uri.clone());
         // In a task of its own: a browser that gives up must not lose tokens on their way.
         let service = Arc::clone(self);
@@ -341,12 +340,12 @@ impl Service {
         let task = self.tasks.spawn_on(
             async move {
                 match registration.redeem(&http, code, &redirect_uri, verifier).await {
-                    Ok(tokens) if !tokens.is_bearer() => {
+                    Ok(granted) if !granted.answer.is_bearer() => {
                         let failure =
                             Failure::administrator("other", "The identity provider issued a kind of token that this portal cannot use.");
                         service.failed(&finishing, failure, integration, back).await
                     }
-                    Ok(tokens) => service.connected(&finishing, &attempt, integration, &tokens).await,
+                    Ok(granted) => service.connected(&finishing, &attempt, integration, &granted).await,
                     Err(failure) => service.failed(&finishing, failure, integration, back).await,
                 }
             },
@@ -359,7 +358,8 @@ impl Service {
         ending
     }
 
-    async fn connected(&self, actor: &Actor, attempt: &Attempt, integration: Integration, answer: &TokenAnswer) -> Result<Ending, Error> {
+    async fn connected(&self, actor: &Actor, attempt: &Attempt, integration: Integration, granted: &Granted) -> Result<Ending, Error> {
+        let answer = &granted.answer;
         let now = self.now();
         let (person, item, back) = (actor.person.id, attempt.content, attempt.return_path.clone());
         let account = answer.account();
@@ -406,12 +406,13 @@ impl Service {
             scopes: scopes.clone(),
             has_refresh_token: refreshable,
             access_expires_at: Some(expires_at),
-            lapses_at: if refreshable { lapses_at(&integration, now) } else { Some(expires_at) },
+            lapses_at: if refreshable { lapses_at(&integration, now, now) } else { Some(expires_at) },
             generation: generation + 1,
             connected_at: now,
             created_at,
             updated_at: now,
             state_at: now,
+            used_at: Some(now),
         };
         let tokens = connections::Tokens { access: Some(access), refresh };
         let (writer, name, era) = (actor.clone(), integration.display_name().to_owned(), attempt.era);
@@ -437,7 +438,7 @@ impl Service {
                 Ok(())
             })
             .await?;
-        self.note_health(&integration, SecretHealth::Works { at: now }).await;
+        self.note_worked(&integration, granted.by_previous_secret, now).await;
         if other {
             return Ok(Ending::OtherAccount { connection: id, content: item, back });
         }
@@ -474,7 +475,7 @@ impl Service {
         tracing::warn!(integration = %integration.id, word = failure.word, aadsts = failure.aadsts, "connecting failed");
         if failure.class == Class::Administrator {
             let health = SecretHealth::Rejected { at: self.now(), cause: failure.sentence.clone() };
-            self.note_health(&integration, health).await;
+            self.note_health(&integration, health, false).await;
         }
         let detail = match failure.aadsts {
             Some(code) => format!("{} AADSTS{code}", failure.word),

@@ -1,10 +1,6 @@
 //! Consents and connections, as their viewer sees and ends them.
 
-use super::{
-    Actor, Error, Service,
-    admission::{token_place, token_row},
-    event, record,
-};
+use super::{Actor, Error, Service, event, record, revocations::Why};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -17,7 +13,6 @@ use crate::{
     },
     store::{Db, connections, content, integrations, people},
 };
-use secrecy::SecretString;
 use std::sync::Arc;
 
 /// A connection with all that may use it.
@@ -80,42 +75,21 @@ impl Service {
     /// Forgets a connection and every consent on it; its owner or an administrator may. The tombstone comes first: from
     /// the commit on no exchange succeeds. Then the provider is told, where it can be.
     pub async fn disconnect(self: &Arc<Self>, actor: &Actor, id: Id<Connection>) -> Result<Integration, Error> {
-        let (now, actor) = (self.now(), actor.clone());
-        let (integration, secret, row, refresh) = self
+        let (actor, service) = (actor.clone(), Arc::clone(self));
+        let why = Why::of(&actor, self.now(), "");
+        let integration = self
             .store
             .write(move |db| {
                 let (connection, tokens) = connections::find(db, id)?.ok_or(Error::NotFound)?;
-                let own = connection.person == actor.person.id;
-                if !own && actor.role != Role::Administrator {
+                if connection.person != actor.person.id && actor.role != Role::Administrator {
                     return Err(Error::NotFound);
                 }
                 let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
-                let secret = integrations::secret(db, integration.id)?;
-                let ended = connections::delete_consents_of_connection(db, connection.person, integration.id)?;
-                connections::delete(db, id)?;
-                let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
-                let detail = if own { format!("{ended} consent(s) ended") } else { format!("of {owner}; {ended} consent(s) ended") };
-                record(db, &event(&actor, now, Action::Disconnected, integration.display_name(), detail))?;
-                let row = token_row(connection.id, connection.person, connection.integration);
-                Ok((integration, secret, row, tokens.refresh))
+                service.end_connection(db, &connection, &tokens, &why)?;
+                Ok(integration)
             })
             .await?;
-        if let Some(sealed) = refresh {
-            let registration = self.registration(&integration, secret.as_ref())?;
-            let token: SecretString = self.vault.open(token_place("refresh_token", &row), &sealed)?;
-            let service = Arc::clone(self);
-            self.tasks.spawn_on(
-                async move {
-                    if let Err(failure) = registration.revoke(&service.http, token).await {
-                        tracing::warn!(
-                            word = failure.word,
-                            "the provider was not told of a disconnect; the tokens are deleted here all the same"
-                        );
-                    }
-                },
-                &self.runtime,
-            );
-        }
+        self.tell_providers_soon();
         Ok(integration)
     }
 
@@ -158,21 +132,23 @@ impl Service {
 
     /// The viewer keeps tokens of an account that looked like somebody else's, or lets them go.
     pub async fn confirm_account(
-        &self,
+        self: &Arc<Self>,
         actor: &Actor,
         id: Id<Connection>,
         keep: bool,
         item: Option<Id<Content>>,
     ) -> Result<Connection, Error> {
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
+        let why = Why::of(&actor, now, "another account");
+        let confirmed = self
+            .store
             .write(move |db| {
-                let found = connections::find(db, id)?.map(|(connection, _)| connection);
-                let connection =
-                    found.filter(|found| found.person == actor.person.id && found.state == State::Unconfirmed).ok_or(Error::NotFound)?;
+                let found = connections::find(db, id)?;
+                let (connection, tokens) = found
+                    .filter(|(found, _)| found.person == actor.person.id && found.state == State::Unconfirmed)
+                    .ok_or(Error::NotFound)?;
                 if !keep {
-                    connections::delete_consents_of_connection(db, connection.person, connection.integration)?;
-                    connections::delete(db, id)?;
+                    service.end_connection(db, &connection, &tokens, &why)?;
                     return Ok(connection);
                 }
                 let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
@@ -187,7 +163,9 @@ impl Service {
                 record(db, &event(&actor, now, Action::Connected, integration.display_name(), format!("as {account}, confirmed")))?;
                 Ok(connection)
             })
-            .await
+            .await?;
+        self.tell_providers_soon();
+        Ok(confirmed)
     }
 
     /// A connection that waits for its viewer's word about the account.

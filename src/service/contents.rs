@@ -1,6 +1,6 @@
 //! Content items: what a publisher does.
 
-use super::{Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid, record};
+use super::{Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid, record, revocations::Why};
 use crate::{
     domain::{
         Id, access,
@@ -180,6 +180,10 @@ impl Service {
                     content::update(db, &after).map_err(duplicate)?;
                     record(db, &event(&actor, now, Action::ContentChanged, after.display_title(), words.join(", ")))?;
                 }
+                if before.access != after.access || before.owner != after.owner {
+                    let consents = connections::consents_of_content(db, id)?;
+                    Service::end_lost_consents(db, consents, &Why::of(&actor, now, "access was taken away"))?;
+                }
                 seen(db, &person, id)
             })
             .await
@@ -298,7 +302,10 @@ impl Service {
                 let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.number == number).ok_or(Error::NotFound)?;
                 content::delete_permission(db, id, number)?;
                 let who = principal_name(db, entry.principal)?.unwrap_or_default();
-                record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), format!("{who} removed")))
+                record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), format!("{who} removed")))?;
+                let consents = connections::consents_of_content(db, id)?;
+                Service::end_lost_consents(db, consents, &Why::of(&actor, now, "access was taken away"))?;
+                Ok(())
             })
             .await
     }

@@ -167,7 +167,7 @@ impl Service {
         }
         let now = self.now();
         let token = request.subject_token.as_deref().unwrap_or("");
-        let claims = self.session_claims(token).map_err(Refusal::SubjectToken)?;
+        let claims = self.session_claims(token).await?;
         let viewer = self.session_person(claims.sid).await?.filter(|person| person.id == claims.sub).ok_or(Refusal::SessionEnded)?;
         let admission = match self.admission(claims.content, viewer.id).await {
             Err(Error::NotFound) => return Err(Refusal::NotYourContent),
@@ -277,6 +277,7 @@ impl Service {
             .note(move |db| {
                 for (counted, uses) in rows {
                     connections::add_uses(db, counted.consent, uses.times, uses.last)?;
+                    connections::touch(db, uses.person, uses.integration, uses.last)?;
                     let hour = Hour {
                         hour: Timestamp(counted.hour * HOUR),
                         person: uses.person.to_string(),

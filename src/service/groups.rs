@@ -1,6 +1,6 @@
 //! Groups: who is in them, and who may change them.
 
-use super::{Actor, Error, Service, event, invalid, record};
+use super::{Actor, Error, Service, event, invalid, record, revocations::Why};
 use crate::{
     domain::{
         Id, access,
@@ -8,7 +8,7 @@ use crate::{
         group::{Group, Principal},
         person::Person,
     },
-    store::{Db, groups, people},
+    store::{Db, connections, groups, people},
 };
 
 /// The name of somebody on a list: user name, or the name of a group; `None` for nobody.
@@ -97,10 +97,16 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
+                let members = groups::members(db, id)?;
                 if !groups::delete(db, id)? {
                     return Err(Error::NotFound);
                 }
                 record(db, &event(&actor, now, Action::GroupChanged, group.name.clone(), "deleted"))?;
+                let why = Why::of(&actor, now, "access went with a group");
+                for member in members {
+                    let consents = connections::consents_of_person(db, member.id)?;
+                    Service::end_lost_consents(db, consents, &why)?;
+                }
                 Ok(group)
             })
             .await
@@ -129,7 +135,10 @@ impl Service {
                 if !groups::remove_member(db, id, person)? {
                     return Err(Error::NotFound);
                 }
-                record(db, &event(&actor, now, Action::GroupChanged, group.name, format!("removed {}", who.username)))
+                record(db, &event(&actor, now, Action::GroupChanged, group.name, format!("removed {}", who.username)))?;
+                let consents = connections::consents_of_person(db, person)?;
+                Service::end_lost_consents(db, consents, &Why::of(&actor, now, "access went with a group"))?;
+                Ok(())
             })
             .await
     }

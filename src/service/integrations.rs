@@ -1,23 +1,27 @@
 //! Integrations: what an administrator configures.
 
-use super::{Actor, Error, Service, event, groups::principal_name, invalid, record};
+use super::{Actor, Error, Service, event, groups::principal_name, invalid, record, revocations::Why};
 use crate::{
     domain::{
         Id, Timestamp, access,
-        audit::Action,
+        audit::{Action, Event, Outcome},
         content::Content,
         group::Principal,
         integration::{Association, Availability, Config, IdentityCheck, Integration, Listing, SecretHealth, Usage},
         person::Person,
     },
-    oauth::Registration,
+    oauth::{Registration, assertion},
     providers::{self, ClientAuthentication, Problem, Template},
-    store::{Db, connections, content, integrations, people},
+    store::{
+        Db, connections, content,
+        integrations::{self, Secrets},
+        people,
+    },
     vault::{Place, Sealed},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// What is typed about an integration. `None` leaves a value as it is.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +63,10 @@ pub(super) fn secret_place(row: &str) -> Place<'_> {
     Place { table: "integrations", column: "client_secret", row }
 }
 
+pub(super) fn previous_secret_place(row: &str) -> Place<'_> {
+    Place { table: "integrations", column: "previous_client_secret", row }
+}
+
 impl Service {
     /// The redirect address to register at the provider.
     pub fn redirect_uri(&self, integration: &Integration) -> String {
@@ -68,21 +76,29 @@ impl Service {
         }
     }
 
-    /// The OAuth client of an integration, with its secret opened.
-    pub(super) fn registration(&self, integration: &Integration, secret: Option<&Sealed>) -> Result<Registration, Error> {
+    /// The OAuth client of an integration, with its secrets opened.
+    pub(super) fn registration(&self, integration: &Integration, secrets: &Secrets) -> Result<Registration, Error> {
         let endpoints = providers::endpoints(integration).ok_or_else(|| {
             tracing::error!(integration = %integration.id, "the configuration of an integration is damaged");
             Error::Internal
         })?;
         let row = integration.id.to_string();
-        let client_secret = secret.map(|sealed| self.vault.open(secret_place(&row), sealed)).transpose()?;
+        let mut opened = Vec::new();
+        if let Some(sealed) = &secrets.current {
+            opened.push(self.vault.open(secret_place(&row), sealed)?);
+        }
+        if let Some(sealed) = &secrets.previous {
+            opened.push(self.vault.open(previous_secret_place(&row), sealed)?);
+        }
+        let template = providers::template(&integration.template);
         Ok(Registration {
             endpoints,
             client_id: integration.setting("client_id").to_owned(),
-            client_secret,
+            secrets: opened,
             authentication: providers::client_authentication(integration),
             scopes: integration.scopes().into_iter().map(str::to_owned).collect(),
-            names_scopes_at_refresh: providers::template(&integration.template).is_some_and(|template| template.names_scopes_at_refresh),
+            names_scopes_at_refresh: template.is_some_and(|template| template.names_scopes_at_refresh),
+            refusals: template.map_or(&[], |template| template.refusals),
         })
     }
 
@@ -159,10 +175,8 @@ impl Service {
             problems.extend(found);
             Config::new()
         });
-        // While other settings are wrong the client type is still known from what was typed.
-        let is_public = |config: &Config| config.get("auth_mode").and_then(Value::as_str) == Some("Public");
-        let public = is_public(&config) || is_public(&input.config);
-        problems.extend(check_secret(template, input.client_secret.as_ref(), public, false));
+        let method = method_of(&config, &input.config);
+        problems.extend(check_secret(template, input.client_secret.as_ref(), method, false));
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
@@ -203,7 +217,12 @@ impl Service {
     }
 
     /// Changes an integration. Settings are merged one by one; a change of where tokens come from demands the secret again.
-    pub async fn update_integration(&self, actor: &Actor, id: Id<Integration>, input: IntegrationInput) -> Result<Updated, Error> {
+    pub async fn update_integration(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Integration>,
+        input: IntegrationInput,
+    ) -> Result<Updated, Error> {
         must_manage(actor)?;
         let now = self.now();
         let before = self.integration(actor, id).await?;
@@ -234,9 +253,13 @@ impl Service {
             .map(|(key, _)| key.as_str())
             .chain(before.config.keys().filter(|key| template.moves_tokens(key) && !after.config.contains_key(*key)).map(String::as_str))
             .collect();
-        let public = providers::client_authentication(&after) == ClientAuthentication::None;
-        let has_secret = before.secret_set_at.is_some();
-        problems.extend(check_secret(template, input.client_secret.as_ref(), public, has_secret));
+        let method = providers::client_authentication(&after);
+        let public = method == ClientAuthentication::None;
+        // A secret is no private key, and the other way round.
+        let is_key = |method| method == ClientAuthentication::PrivateKey;
+        let same_kind = is_key(method) == is_key(providers::client_authentication(&before));
+        let has_secret = before.secret_set_at.is_some() && same_kind;
+        problems.extend(check_secret(template, input.client_secret.as_ref(), method, has_secret));
         if !moved.is_empty() && input.client_secret.is_none() && !public && problems.is_empty() {
             problems.push(Problem::new(
                 "client_secret",
@@ -272,7 +295,8 @@ impl Service {
         }
         let sealed = self.seal_secret(id, input.client_secret.as_ref())?;
         let detail = change_words(&before, &after, input.client_secret.is_some());
-        let (actor, listed) = (actor.clone(), input.listed);
+        let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
+        let why = Why::of(&actor, now, "the integration leads elsewhere now");
         let after = self
             .store
             .write(move |db| {
@@ -282,9 +306,24 @@ impl Service {
                         "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
                     ));
                 }
-                integrations::update(db, &after, sealed.as_ref())?;
-                // What people allowed was the old place: they are asked anew.
-                let ended = if repointed { connections::delete_of_integration(db, id)? } else { 0 };
+                // What people allowed was the old place: they are asked anew. First, since the old provider is told with the old secret.
+                let ended = if repointed { service.end_connections_of_integration(db, id, &why)? } else { 0 };
+                if let Some(new) = sealed {
+                    let kept = integrations::secrets(db, id)?;
+                    // What may still be the right one: the last that worked. Nothing of an old place is kept.
+                    let last = match (&current.secret_health, kept.previous) {
+                        _ if repointed || !same_kind => None,
+                        (SecretHealth::Works { .. }, _) | (_, None) => service.as_previous(id, kept.current.as_ref())?,
+                        (_, older) => older,
+                    };
+                    integrations::set_secrets(db, id, &Secrets { current: Some(new), previous: last })?;
+                } else if public {
+                    integrations::set_secrets(db, id, &Secrets::default())?;
+                }
+                integrations::update(db, &after)?;
+                if current.secret_expires_at != after.secret_expires_at {
+                    integrations::set_secret_warned(db, id, None)?;
+                }
                 let mut detail = if repointed { format!("{detail}; {ended} connection(s) ended") } else { detail };
                 if let Some(listed) = listed {
                     detail.push_str(&set_list(db, id, &listed)?);
@@ -293,6 +332,7 @@ impl Service {
                 Ok(after)
             })
             .await?;
+        self.tell_providers_soon();
         Ok(Updated::Saved(Box::new(after)))
     }
 
@@ -302,20 +342,85 @@ impl Service {
         self.store.read(move |db| impact(db, id)).await
     }
 
-    /// Deletes an integration with its associations, connections and consents.
-    pub async fn delete_integration(&self, actor: &Actor, id: Id<Integration>) -> Result<Integration, Error> {
+    /// Deletes an integration with its associations, connections and consents; its provider is told of each end.
+    pub async fn delete_integration(self: &Arc<Self>, actor: &Actor, id: Id<Integration>) -> Result<Integration, Error> {
         must_manage(actor)?;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
+        let why = Why::of(&actor, now, "the integration was deleted");
+        let deleted = self
+            .store
             .write(move |db| {
                 let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 let impact = impact(db, id)?;
+                service.end_connections_of_integration(db, id, &why)?;
                 integrations::delete(db, id)?;
                 let detail = format!("{} content item(s), {} connected", impact.contents.len(), impact.people.len());
                 record(db, &event(&actor, now, Action::IntegrationDeleted, integration.display_name(), detail))?;
-                Ok(integration)
+                Ok::<_, Error>(integration)
             })
-            .await
+            .await?;
+        self.tell_providers_soon();
+        Ok(deleted)
+    }
+
+    /// The same secret, sealed for the place of the one before.
+    fn as_previous(&self, id: Id<Integration>, current: Option<&Sealed>) -> Result<Option<Sealed>, Error> {
+        let row = id.to_string();
+        let opened = current.map(|sealed| self.vault.open(secret_place(&row), sealed)).transpose()?;
+        Ok(opened.map(|secret| self.vault.seal(previous_secret_place(&row), &secret)).transpose()?)
+    }
+
+    /// The provider accepted a secret: the current one, and the one before is gone; or only the one before.
+    pub(super) async fn note_worked(&self, integration: &Integration, by_previous_secret: bool, at: Timestamp) {
+        if by_previous_secret {
+            let cause =
+                "The identity provider refuses the new client secret. The one before still works, and is used until the new one does.";
+            return self.note_health(integration, SecretHealth::Rejected { at, cause: cause.into() }, false).await;
+        }
+        self.note_health(integration, SecretHealth::Works { at }, true).await;
+    }
+
+    /// Warns of secrets that will end, once for each of these days before.
+    pub async fn warn_of_secrets(&self) -> Result<(), Error> {
+        let now = self.now();
+        let all = self.store.read(|db| Ok::<_, Error>(integrations::list(db)?)).await?;
+        for integration in all {
+            let Some(days) = integration.secret_expires_at.and_then(|end| warning(end, now)) else { continue };
+            let line = Event {
+                number: 0,
+                at: now,
+                action: Action::SecretEnding,
+                actor: None,
+                actor_name: "portal".into(),
+                subject: integration.display_name().to_owned(),
+                detail: match days {
+                    0 => "the client secret has ended: nobody can connect or stay connected".to_owned(),
+                    1 => "the client secret ends within a day".to_owned(),
+                    days => format!("the client secret ends within {days} days"),
+                },
+                address: String::new(),
+                correlation: String::new(),
+                outcome: Outcome::Done,
+                hash: String::new(),
+            };
+            let id = integration.id;
+            let warned = self
+                .store
+                .note(move |db| {
+                    let last = integrations::secret_warned(db, id)?;
+                    if last.is_some_and(|last| last <= days) {
+                        return Ok(false);
+                    }
+                    integrations::set_secret_warned(db, id, Some(days))?;
+                    record(db, &line)?;
+                    Ok::<_, Error>(true)
+                })
+                .await?;
+            if warned {
+                tracing::warn!(integration = integration.display_name(), days, "a client secret ends soon");
+            }
+        }
+        Ok(())
     }
 
     fn seal_secret(&self, id: Id<Integration>, secret: Option<&SecretString>) -> Result<Option<Sealed>, Error> {
@@ -324,7 +429,7 @@ impl Service {
     }
 
     /// Writes down what using the secret showed. Quietly: nothing else changes.
-    pub(super) async fn note_health(&self, integration: &Integration, health: SecretHealth) {
+    pub(super) async fn note_health(&self, integration: &Integration, health: SecretHealth, drop_previous: bool) {
         let worth_it = match (&integration.secret_health, &health) {
             (SecretHealth::Works { at }, SecretHealth::Works { at: now }) => now.since(*at).as_secs() > 60,
             (SecretHealth::Rejected { cause: old, .. }, SecretHealth::Rejected { cause: new, .. }) => old != new,
@@ -333,7 +438,16 @@ impl Service {
         };
         if worth_it {
             let (id, updated_at) = (integration.id, integration.updated_at);
-            let written = self.store.write(move |db| Ok::<_, Error>(integrations::set_health(db, id, updated_at, &health)?)).await;
+            let written = self
+                .store
+                .write(move |db| {
+                    let noted = integrations::set_health(db, id, updated_at, &health)?;
+                    if noted && drop_previous {
+                        integrations::drop_previous_secret(db, id)?;
+                    }
+                    Ok::<_, Error>(())
+                })
+                .await;
             if written.is_err() {
                 tracing::warn!(integration = %id, "could not note the state of the client secret");
             }
@@ -384,25 +498,53 @@ fn check_text(key: &str, typed: Option<&str>, longest: usize, problems: &mut Vec
     Some(text.to_owned())
 }
 
-fn check_secret(template: &Template, secret: Option<&SecretString>, public: bool, stored: bool) -> Option<Problem> {
-    match secret {
-        None if !public && !stored => Some(Problem::new("client_secret", "Enter the client secret.")),
-        None => None,
-        Some(_) if public => {
-            Some(Problem::new("client_secret", "A public client has no secret. Leave this empty, or choose Confidential."))
+/// How the client will prove itself, also while other settings are wrong.
+fn method_of(complete: &Config, typed: &Config) -> ClientAuthentication {
+    let text = |key: &str| complete.get(key).or_else(|| typed.get(key)).and_then(Value::as_str).unwrap_or("");
+    match (text("auth_mode"), text("token_endpoint_auth_method")) {
+        ("Public", _) => ClientAuthentication::None,
+        ("Certificate", _) | (_, "private_key_jwt") => ClientAuthentication::PrivateKey,
+        _ => ClientAuthentication::Body,
+    }
+}
+
+fn check_secret(template: &Template, secret: Option<&SecretString>, method: ClientAuthentication, stored: bool) -> Option<Problem> {
+    let is_key = method == ClientAuthentication::PrivateKey;
+    let wrong = |message: &str| Some(Problem::new("client_secret", message));
+    match (secret, method) {
+        (None, ClientAuthentication::None) => None,
+        (None, _) if stored => None,
+        (None, _) if is_key => wrong("Enter the private key, and its certificate below it."),
+        (None, _) => wrong("Enter the client secret."),
+        (Some(_), ClientAuthentication::None) => wrong("A public client has no secret. Leave this empty, or choose Confidential."),
+        (Some(key), ClientAuthentication::PrivateKey) => {
+            let text = key.expose_secret();
+            if text.len() > 20_000 {
+                return wrong("This is longer than any key: at most 20,000 characters.");
+            }
+            assertion::problem(text).and_then(wrong)
         }
-        Some(secret) => {
+        (Some(secret), _) => {
             let text = secret.expose_secret();
             if text.len() > 2000 {
-                return Some(Problem::new("client_secret", "This is longer than any client secret: at most 2,000 characters."));
+                return wrong("This is longer than any client secret: at most 2,000 characters.");
             }
             if text.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
-                return Some(Problem::new("client_secret", "The secret holds a blank or a line break in its middle. Copy it again."));
+                return wrong("The secret holds a blank or a line break in its middle. Copy it again.");
             }
             let known = (template.key == "azure").then(|| providers::azure::secret_problem(text)).flatten();
-            known.map(|message| Problem::new("client_secret", message))
+            known.and_then(wrong)
         }
     }
+}
+
+/// Days before a secret's end at which administrators are warned; 0 once it has ended.
+const WARNINGS: [i64; 6] = [0, 1, 7, 14, 30, 60];
+
+/// The warning that is due: the smallest of the days that the end is within.
+pub fn warning(end: Timestamp, now: Timestamp) -> Option<i64> {
+    let left = end.0 - now.0;
+    WARNINGS.into_iter().find(|days| left <= days * 86_400_000)
 }
 
 /// What changed, in words for the record; never values of secrets.

@@ -1,10 +1,11 @@
 //! The keyring and the database it belongs to.
 
-use super::Error;
+use super::{Error, Service};
 use crate::{
     store::Store,
-    vault::{Place, Root, Sealed, Vault},
+    vault::{Place, Root, Sealed, Vault, keyring::Source},
 };
+use std::sync::Arc;
 
 const KEY_CHECK: &str = "keyring_check";
 const ROOT: &str = "root";
@@ -58,4 +59,23 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         .map_err(text)?;
     let root = vault.open(place(ROOT), &root).map_err(|error| format!("the keyring does not fit this database: {error}"))?;
     Root::parse(&root).ok_or_else(|| "the row “root” of the table meta is damaged".to_owned())
+}
+
+impl Service {
+    /// Takes up keys that were added to the ring, and seals with the one that the database names. `Err` says what is missing.
+    pub async fn follow_keyring(&self) -> Result<(), String> {
+        let named = self.store.read(|db| Ok::<_, Error>(Store::meta(db, SEALING)?)).await.map_err(|error| error.to_string())?;
+        let wanted = named.unwrap_or_else(|| self.vault.sealing());
+        let from_file = matches!(self.vault.source(), Source::File(_));
+        if from_file || self.vault.keyring().get(&wanted).is_none() {
+            let vault = Arc::clone(&self.vault);
+            let reloaded = tokio::task::spawn_blocking(move || vault.reload()).await.map_err(|error| error.to_string())?;
+            reloaded.map_err(|error| format!("cannot be read again: {error}"))?;
+        }
+        if self.vault.seal_with(&wanted) {
+            Ok(())
+        } else {
+            Err(format!("the key {wanted} seals new values, and it is not in this node's keyring: put it there"))
+        }
+    }
 }

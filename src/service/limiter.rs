@@ -1,45 +1,49 @@
 //! Guessing passwords is slowed down: ten tries for one name from one address within five minutes, then a pause.
 //!
-//! Counted by name **and** address, so that nobody can lock somebody else out; invented names count like real ones.
+//! Counted by name **and** address, so that nobody can lock somebody else out; invented names count like real ones. Counted in
+//! the database: the next try may reach another node.
 
-use crate::domain::Timestamp;
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use super::{Error, Service};
+use crate::{domain::Timestamp, store::moments, vault::api_key::digest};
+use std::time::Duration;
 
 const MOST_TRIES: usize = 10;
-const WINDOW: Duration = Duration::from_secs(300);
-const SWEEP_ABOVE: usize = 1000;
+/// How long a try counts.
+pub const WINDOW: Duration = Duration::from_secs(300);
 
-type Tries = HashMap<(String, String), VecDeque<Timestamp>>;
+/// What tries are counted by. A hash: names that were typed at the wrong place, passwords among them, are not kept.
+fn who(name: &str, address: &str) -> String {
+    digest(&format!("{}:{}\n{address}", name.len(), name.to_lowercase()))
+}
 
-/// Tries that did not succeed. Each costs its sender a password hash, which bounds how many there are.
-#[derive(Default)]
-pub struct Limiter(Mutex<Tries>);
+/// How long to wait after these tries.
+fn pause(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
+    let recent: Vec<_> = tries.iter().filter(|at| now >= **at && now.since(**at) < WINDOW).collect();
+    let oldest = recent.first().filter(|_| recent.len() >= MOST_TRIES)?;
+    Some(WINDOW.saturating_sub(now.since(**oldest)).max(Duration::from_secs(1)))
+}
 
-impl Limiter {
-    /// Counts a try before its password is looked at, so that many at once are counted, too. `Err`: how long to wait.
-    pub fn begin(&self, name: &str, address: &str, now: Timestamp) -> Result<(), Duration> {
-        let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = |at: &Timestamp| now >= *at && now.since(*at) < WINDOW;
-        if tries.len() > SWEEP_ABOVE {
-            tries.retain(|_, times| times.iter().any(recent));
-        }
-        let times = tries.entry((name.to_lowercase(), address.to_owned())).or_default();
-        times.retain(recent);
-        if times.len() >= MOST_TRIES {
-            let oldest = times.front().copied().unwrap_or(now);
-            return Err(WINDOW.saturating_sub(now.since(oldest)).max(Duration::from_secs(1)));
-        }
-        times.push_back(now);
-        Ok(())
+impl Service {
+    /// Counts a try before its password is looked at, so that many at once are counted, too.
+    pub(super) async fn begin_try(&self, name: &str, address: &str) -> Result<(), Error> {
+        let (who, now) = (who(name, address), self.now());
+        self.store
+            .note(move |db| {
+                let tries = moments::tries(db, &who, now.minus(WINDOW))?;
+                match pause(&tries, now) {
+                    Some(pause) => Err(Error::TooMany(pause)),
+                    None => Ok(moments::add_try(db, &who, now)?),
+                }
+            })
+            .await
     }
 
     /// The password was right: what went before is forgotten.
-    pub fn succeeded(&self, name: &str, address: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(name.to_lowercase(), address.to_owned()));
+    pub(super) async fn try_succeeded(&self, name: &str, address: &str) {
+        let who = who(name, address);
+        if self.store.note(move |db| Ok::<_, Error>(moments::forget_tries(db, &who)?)).await.is_err() {
+            tracing::debug!("could not forget wrong passwords");
+        }
     }
 }
 
@@ -49,23 +53,12 @@ mod tests {
 
     #[test]
     fn the_eleventh_try_waits_and_nobody_else_does() {
-        let limiter = Limiter::default();
         let now = Timestamp(1_000_000_000);
-        for _ in 0..MOST_TRIES {
-            assert_eq!(limiter.begin("Vera", "192.0.2.1", now), Ok(()));
-        }
-        assert_eq!(limiter.begin("vera", "192.0.2.1", now.plus(Duration::from_secs(60))), Err(Duration::from_secs(240)));
-        assert_eq!(limiter.begin("vera", "192.0.2.2", now), Ok(()), "the person herself, from elsewhere");
-        assert_eq!(limiter.begin("viktor", "192.0.2.1", now), Ok(()));
-        assert_eq!(limiter.begin("vera", "192.0.2.1", now.plus(WINDOW)), Ok(()), "never for good");
-    }
-    #[test]
-    fn a_right_password_forgets_the_wrong_ones() {
-        let limiter = Limiter::default();
-        let now = Timestamp(1_000_000_000);
-        for _ in 0..50 {
-            assert_eq!(limiter.begin("vera", "192.0.2.1", now), Ok(()));
-            limiter.succeeded("Vera", "192.0.2.1");
-        }
+        let tries = [now; MOST_TRIES];
+        assert_eq!(pause(&tries[1..], now), None);
+        assert_eq!(pause(&tries, now.plus(Duration::from_secs(60))), Some(Duration::from_secs(240)));
+        assert_eq!(pause(&tries, now.plus(WINDOW)), None, "never for good");
+        assert_eq!(who("Vera", "192.0.2.1"), who("vera", "192.0.2.1"));
+        assert_ne!(who("vera", "192.0.2.1"), who("vera", "192.0.2.2"));
     }
 }

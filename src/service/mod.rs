@@ -15,7 +15,10 @@ pub mod integrations;
 pub mod keyring;
 pub mod keys;
 pub mod limiter;
+pub mod node;
 pub mod people;
+pub mod revocations;
+pub mod shown;
 pub mod sign_in;
 
 use crate::{
@@ -34,7 +37,7 @@ use crate::{
     vault::{self, Root, Vault, session_token::SessionTokens},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 use tokio::runtime::Handle;
@@ -114,7 +117,7 @@ pub struct Service {
     pub settings: Settings,
     pub addresses: Addresses,
     pub store: Store,
-    pub(crate) vault: Vault,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) root: Root,
     pub(crate) session_tokens: SessionTokens,
     pub(crate) http: ProviderHttp,
@@ -122,12 +125,14 @@ pub struct Service {
     pub(crate) organisation: Known,
     pub policy: Arc<Policy>,
     pub clock: Arc<dyn Clock>,
+    node: node::Node,
     hashing: hashing::Hashing,
-    limiter: limiter::Limiter,
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
     /// Session tokens of open sockets and streams, with how many hold each.
     held: Mutex<HashMap<String, usize>>,
+    /// Hashes of those that the other nodes were told of.
+    shared: Mutex<HashSet<String>>,
     usage: exchange::Counters,
     refusals: audit::Refusals,
     /// Where provider calls run: a client that goes away cancels none of them.
@@ -156,7 +161,8 @@ impl Service {
         Ok(Self {
             addresses: Addresses::new(settings.base()),
             store,
-            vault,
+            vault: Arc::new(vault),
+            node: node::Node::default(),
             root,
             session_tokens,
             http,
@@ -164,10 +170,10 @@ impl Service {
             policy,
             clock,
             hashing: hashing::Hashing::new().map_err(|error| format!("cannot start threads: {error}"))?,
-            limiter: limiter::Limiter::default(),
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),
             held: Mutex::default(),
+            shared: Mutex::default(),
             usage: exchange::Counters::default(),
             refusals: audit::Refusals::default(),
             runtime: Handle::current(),

@@ -1,6 +1,6 @@
 //! People: signing in, accounts, passwords, the first administrator.
 
-use super::{Actor, Error, Service, event, invalid, record};
+use super::{Actor, Error, Service, event, invalid, record, revocations::Why};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -12,7 +12,7 @@ use crate::{
     vault::{api_key::digest, password, random},
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const SETUP_LINK_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const INVITATION_LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -40,7 +40,7 @@ impl Service {
     pub async fn sign_in(&self, username: &str, password: SecretString, origin: &Origin) -> Result<Option<Person>, Error> {
         let now = self.now();
         let name: String = username.trim().chars().take(200).collect();
-        self.limiter.begin(&name, &origin.address, now).map_err(Error::TooMany)?;
+        self.begin_try(&name, &origin.address).await?;
         let wanted = name.clone();
         let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?;
         let (person, hash) = found.map_or((None, None), |(person, hash)| (Some(person), hash));
@@ -56,7 +56,7 @@ impl Service {
             .await?;
         let accepted = person.filter(|person| fits && !person.locked);
         if accepted.is_some() {
-            self.limiter.succeeded(&name, &origin.address);
+            self.try_succeeded(&name, &origin.address).await;
         }
         let action = if accepted.is_some() { Action::SignIn } else { Action::SignInRefused };
         let mut line = Event {
@@ -207,27 +207,31 @@ impl Service {
             .await
     }
 
-    /// Locks or unlocks. Locking ends every session; keys and session tokens stop working with it.
-    pub async fn set_locked(&self, actor: &Actor, id: Id<Person>, locked: bool) -> Result<(), Error> {
+    /// Locks or unlocks. Locking ends every session and every connection; keys and session tokens stop working with it.
+    pub async fn set_locked(self: &Arc<Self>, actor: &Actor, id: Id<Person>, locked: bool) -> Result<(), Error> {
         if !access::may_manage_people(actor.role) {
             return Err(Error::Forbidden("Only administrators lock people."));
         }
         if actor.person.id == id && locked {
             return Err(invalid("locked", "You cannot lock yourself."));
         }
-        let (now, actor) = (self.now(), actor.clone());
+        let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
+        let why = Why::of(&actor, now, "the account was locked");
         self.store
             .write(move |db| {
                 let person = people::find(db, id)?.ok_or(Error::NotFound)?;
                 people::set_locked(db, id, locked)?;
                 if locked {
                     sessions::end_of_person(db, id, None)?;
+                    service.end_connections_of_person(db, id, &why)?;
                 }
                 keep_one_administrator(db)?;
                 let action = if locked { Action::PersonLocked } else { Action::PersonUnlocked };
                 record(db, &event(&actor, now, action, person.username, ""))
             })
-            .await
+            .await?;
+        self.tell_providers_soon();
+        Ok(())
     }
 
     /// Changes one's own password; every other session of the person ends.
@@ -238,13 +242,13 @@ impl Service {
             return Err(Error::Invalid(problems));
         }
         let username = actor.person.username.clone();
-        self.limiter.begin(&username, &actor.origin.address, self.now()).map_err(Error::TooMany)?;
+        self.begin_try(&username, &actor.origin.address).await?;
         let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &username)?)).await?;
         let stored = found.and_then(|(_, hash)| hash);
         let hash = self.hashing.run(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new))).await?;
         let Some(hash) = hash else { return Err(invalid("old_password", "This is not your current password.")) };
         let hash = hash.ok_or(Error::Internal)?;
-        self.limiter.succeeded(&actor.person.username, &actor.origin.address);
+        self.try_succeeded(&actor.person.username, &actor.origin.address).await;
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
@@ -279,14 +283,14 @@ impl Service {
     /// Whether this is the actor's own password: asked before secrets, keys, roles and addresses change.
     pub async fn confirm_password(&self, actor: &Actor, given: SecretString) -> Result<bool, Error> {
         let (username, now) = (actor.person.username.clone(), self.now());
-        self.limiter.begin(&username, &actor.origin.address, now).map_err(Error::TooMany)?;
+        self.begin_try(&username, &actor.origin.address).await?;
         let fits = given.expose_secret().len() <= password::LONGEST && {
             let wanted = username.clone();
             let stored = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?.and_then(|(_, hash)| hash);
             self.hashing.run(move || password::verify(&given, stored.as_deref())).await?
         };
         if fits {
-            self.limiter.succeeded(&username, &actor.origin.address);
+            self.try_succeeded(&username, &actor.origin.address).await;
         }
         let action = if fits { Action::Confirmed } else { Action::ConfirmRefused };
         let line = event(actor, now, action, username, "");

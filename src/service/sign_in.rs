@@ -1,6 +1,6 @@
 //! Signing in with the organisation: who the provider's answer is here, with which role and in which groups.
 
-use super::{Actor, Error, Service, record};
+use super::{Actor, Error, Service, record, revocations::Why};
 use crate::{
     config::SignIn,
     domain::{
@@ -10,7 +10,7 @@ use crate::{
         person::{Person, Role, Session, is_invisible},
     },
     oauth::sign_in::{Client, Failure, Identity, Proofs},
-    store::{Db, groups, identities, people, sessions},
+    store::{Db, connections, groups, identities, people, sessions},
     vault::{Place, Sealed, random},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -292,6 +292,8 @@ impl Service {
                         _ => {}
                     }
                 }
+                let consents = connections::consents_of_person(db, person.id)?;
+                Service::end_lost_consents(db, consents, &Why::of_portal(now, "access went with a group"))?;
                 people::set_active(db, person.id, now)?;
                 record(db, &Event { actor: Some(person.id), actor_name: person.username.clone(), ..line })?;
                 Ok::<_, Error>(Some(person))

@@ -41,6 +41,7 @@ struct Row {
     connected_at: i64,
     created_at: i64,
     updated_at: i64,
+    used_at: Option<i64>,
 }
 
 /// A connection's sealed tokens.
@@ -68,6 +69,7 @@ impl Row {
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
             state_at: Timestamp(self.state_at),
+            used_at: self.used_at.map(Timestamp),
         };
         Ok((connection, Tokens { access: self.access_token.map(Sealed), refresh: self.refresh_token.map(Sealed) }))
     }
@@ -98,7 +100,7 @@ pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<
         connections::refresh_token.eq(tokens.refresh.as_ref().map(|sealed| sealed.0.as_str())),
         connections::lapses_at.eq(connection.lapses_at.map(|at| at.0)),
         connections::generation.eq(connection.generation),
-        connections::connected_at.eq(connection.connected_at.0),
+        (connections::connected_at.eq(connection.connected_at.0), connections::used_at.eq(connection.used_at.map(|at| at.0))),
         connections::updated_at.eq(connection.updated_at.0),
     );
     let changed = diesel::update(connections::table.filter(connections::guid.eq(connection.id.to_string()))).set(values).execute(db.0)?;
@@ -309,6 +311,35 @@ pub fn delete_consents_of_content_except(db: &mut Db<'_>, content: Id<Content>, 
     let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
     let rows = consents::table.filter(consents::content.eq(content.to_string())).filter(consents::integration.ne_all(keep));
     Ok(diesel::delete(rows).execute(db.0)?)
+}
+
+/// Connections whose access token ends between these moments and that were used since, with their tokens' ends.
+pub fn ending(db: &mut Db<'_>, from: Timestamp, to: Timestamp, used_since: Timestamp, most: i64) -> Result<Vec<Connection>, Error> {
+    let query = connections::table
+        .filter(connections::state.eq("active"))
+        .filter(connections::refresh_token.is_not_null())
+        .filter(connections::access_expires_at.gt(from.0))
+        .filter(connections::access_expires_at.le(to.0))
+        .filter(connections::used_at.gt(used_since.0))
+        .order(connections::access_expires_at)
+        .limit(most);
+    without_tokens(query.select(Row::as_select()).load(db.0)?)
+}
+
+/// Connections with tokens that nothing used since then.
+pub fn unused(db: &mut Db<'_>, since: Timestamp, most: i64) -> Result<Vec<Connection>, Error> {
+    let never = connections::used_at.is_null().and(connections::connected_at.lt(since.0));
+    let query =
+        connections::table.filter(connections::state.eq("active")).filter(connections::used_at.lt(since.0).or(never.assume_not_null()));
+    without_tokens(query.limit(most).select(Row::as_select()).load(db.0)?)
+}
+
+/// Notes that a connection was used.
+pub fn touch(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>, at: Timestamp) -> Result<(), Error> {
+    let row =
+        connections::table.filter(connections::person.eq(person.to_string())).filter(connections::integration.eq(integration.to_string()));
+    diesel::update(row).set(connections::used_at.eq(at.0)).execute(db.0)?;
+    Ok(())
 }
 
 /// Adds counted exchanges to a consent.

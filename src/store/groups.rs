@@ -82,7 +82,11 @@ pub fn find(db: &mut Db<'_>, group: Id<Group>) -> Result<Option<Group>, Error> {
 }
 
 pub fn by_name(db: &mut Db<'_>, name: &str) -> Result<Option<Group>, Error> {
-    let row = groups::table.filter(groups::name_key.eq(name.to_lowercase().replace('\0', "\u{fffd}"))).select(Row::as_select()).first(db.0).optional()?;
+    let row = groups::table
+        .filter(groups::name_key.eq(name.to_lowercase().replace('\0', "\u{fffd}")))
+        .select(Row::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(Row::group).transpose()
 }
 

@@ -106,11 +106,10 @@ pub fn insert(db: &mut Db<'_>, integration: &Integration, secret: Option<&Sealed
         .get_result(db.0)?)
 }
 
-/// Writes everything but the secret, which is replaced only when one is given.
-pub fn update(db: &mut Db<'_>, integration: &Integration, secret: Option<&Sealed>) -> Result<(), Error> {
+/// Writes everything but the secrets.
+pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
     let (state, state_at, cause) = health_words(&integration.secret_health);
-    let row = || integrations::table.filter(integrations::guid.eq(integration.id.to_string()));
-    diesel::update(row())
+    diesel::update(integrations::table.filter(integrations::guid.eq(integration.id.to_string())))
         .set((
             integrations::name.eq(&integration.name),
             integrations::description.eq(&integration.description),
@@ -125,9 +124,6 @@ pub fn update(db: &mut Db<'_>, integration: &Integration, secret: Option<&Sealed
             integrations::updated_at.eq(integration.updated_at.0),
         ))
         .execute(db.0)?;
-    if let Some(sealed) = secret {
-        diesel::update(row()).set(integrations::client_secret.eq(&sealed.0)).execute(db.0)?;
-    }
     Ok(())
 }
 
@@ -135,15 +131,15 @@ fn config_text(integration: &Integration) -> Result<String, Error> {
     serde_json::to_string(&integration.config).map_err(|_| damaged("configuration of an integration"))
 }
 
-/// Records what using the secret showed, unless the integration changed meanwhile.
-pub fn set_health(db: &mut Db<'_>, integration: Id<Integration>, updated_at: Timestamp, health: &SecretHealth) -> Result<(), Error> {
+/// Records what using the secret showed; `false` if the integration changed meanwhile.
+pub fn set_health(db: &mut Db<'_>, integration: Id<Integration>, updated_at: Timestamp, health: &SecretHealth) -> Result<bool, Error> {
     let (state, state_at, cause) = health_words(health);
-    diesel::update(
+    let noted = diesel::update(
         integrations::table.filter(integrations::guid.eq(integration.to_string())).filter(integrations::updated_at.eq(updated_at.0)),
     )
     .set((integrations::secret_state.eq(state), integrations::secret_state_at.eq(state_at), integrations::secret_cause.eq(cause)))
     .execute(db.0)?;
-    Ok(())
+    Ok(noted == 1)
 }
 
 pub fn find(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<Integration>, Error> {
@@ -151,13 +147,59 @@ pub fn find(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<Inte
     row.map(Row::integration).transpose()
 }
 
-pub fn secret(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<Sealed>, Error> {
-    let row: Option<Option<String>> = integrations::table
+/// An integration's sealed client secrets.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    pub current: Option<Sealed>,
+    /// The one before, until the current one has worked.
+    pub previous: Option<Sealed>,
+}
+
+pub fn secrets(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Secrets, Error> {
+    let row: Option<(Option<String>, Option<String>)> = integrations::table
         .filter(integrations::guid.eq(integration.to_string()))
-        .select(integrations::client_secret)
+        .select((integrations::client_secret, integrations::previous_client_secret))
         .first(db.0)
         .optional()?;
-    Ok(row.flatten().map(Sealed))
+    let (current, previous) = row.unwrap_or_default();
+    Ok(Secrets { current: current.map(Sealed), previous: previous.map(Sealed) })
+}
+
+/// Replaces both secrets.
+pub fn set_secrets(db: &mut Db<'_>, integration: Id<Integration>, secrets: &Secrets) -> Result<(), Error> {
+    diesel::update(integrations::table.filter(integrations::guid.eq(integration.to_string())))
+        .set((
+            integrations::client_secret.eq(secrets.current.as_ref().map(|sealed| sealed.0.as_str())),
+            integrations::previous_client_secret.eq(secrets.previous.as_ref().map(|sealed| sealed.0.as_str())),
+            integrations::secret_warned.eq(None::<i64>),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// The current secret has worked: the one before is not needed any more.
+pub fn drop_previous_secret(db: &mut Db<'_>, integration: Id<Integration>) -> Result<(), Error> {
+    diesel::update(integrations::table.filter(integrations::guid.eq(integration.to_string())))
+        .set(integrations::previous_client_secret.eq(None::<String>))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// At how many days before its end a secret was warned about last.
+pub fn secret_warned(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<i64>, Error> {
+    let row: Option<Option<i64>> = integrations::table
+        .filter(integrations::guid.eq(integration.to_string()))
+        .select(integrations::secret_warned)
+        .first(db.0)
+        .optional()?;
+    Ok(row.flatten())
+}
+
+pub fn set_secret_warned(db: &mut Db<'_>, integration: Id<Integration>, days: Option<i64>) -> Result<(), Error> {
+    diesel::update(integrations::table.filter(integrations::guid.eq(integration.to_string())))
+        .set(integrations::secret_warned.eq(days))
+        .execute(db.0)?;
+    Ok(())
 }
 
 /// All integrations, in the order they were made.

@@ -11,7 +11,10 @@ pub mod groups;
 pub mod handovers;
 pub mod identities;
 pub mod integrations;
+pub mod leases;
+pub mod moments;
 pub mod people;
+pub mod revocations;
 mod schema;
 pub mod sessions;
 

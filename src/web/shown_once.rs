@@ -1,21 +1,15 @@
-//! Secrets between the POST that makes them and the page that shows them: in memory, for one person, once, for five minutes.
+//! Secrets between the POST that makes them and the page that shows them: sealed, for one person, once, for five minutes. In
+//! the database, since another node may answer the next request.
 
 use crate::{
     domain::{Id, person::Person},
-    vault::random,
+    service::{Error, Service},
 };
-use quick_cache::sync::Cache;
-use secrecy::SecretString;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-const KEPT_FOR: Duration = Duration::from_secs(300);
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 
 /// What the page shows.
 pub struct Shown {
-    pub person: Id<Person>,
     pub title: String,
     pub intro: String,
     pub label: String,
@@ -25,25 +19,29 @@ pub struct Shown {
     pub done: String,
 }
 
-pub struct ShownOnce(Cache<String, (Arc<Shown>, Instant)>);
-
-impl Default for ShownOnce {
-    fn default() -> Self {
-        Self(Cache::new(1000))
-    }
+/// The same as text, to be sealed.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    title: String,
+    intro: String,
+    label: String,
+    secret: String,
+    environment: String,
+    done: String,
 }
 
-impl ShownOnce {
-    /// Keeps a secret and returns the address that shows it.
-    pub fn keep(&self, shown: Shown) -> String {
-        let name = random::token();
-        self.0.insert(name.clone(), (Arc::new(shown), Instant::now()));
-        format!("/account/shown/{name}")
-    }
-    /// The secret, if it is this person's and was not shown before.
-    pub fn take(&self, name: &str, person: Id<Person>) -> Option<Arc<Shown>> {
-        self.0.get(name).filter(|(shown, _)| shown.person == person)?;
-        // Whoever removes it has it: two requests at once never both do.
-        self.0.remove(name).and_then(|(_, (shown, at))| (at.elapsed() < KEPT_FOR).then_some(shown))
-    }
+/// Keeps a secret and returns the address that shows it.
+pub async fn keep(service: &Service, person: Id<Person>, shown: Shown) -> Result<String, Error> {
+    let Shown { title, intro, label, secret, environment, done } = shown;
+    let written = Written { title, intro, label, secret: secret.expose_secret().to_owned(), environment, done };
+    let text = SecretString::from(serde_json::to_string(&written).map_err(|_| Error::Internal)?);
+    Ok(format!("/account/shown/{}", service.keep_shown(person, &text).await?))
+}
+
+/// The secret, if it is this person's and was not shown before.
+pub async fn take(service: &Service, person: Id<Person>, name: &str) -> Result<Option<Shown>, Error> {
+    let Some(text) = service.take_shown(person, name).await? else { return Ok(None) };
+    let written: Written = serde_json::from_str(text.expose_secret()).map_err(|_| Error::Internal)?;
+    let Written { title, intro, label, secret, environment, done } = written;
+    Ok(Some(Shown { title, intro, label, secret: secret.into(), environment, done }))
 }

@@ -48,7 +48,7 @@ struct Column {
     value: String,
 }
 
-/// So that a running portal notices a change at once.
+/// So that a running portal notices a change within a moment.
 const NOTICED: &str = "UPDATE epoch SET number = number + 1";
 
 /// Looks into a portal's database, or changes it behind its back. A query names its one column `value`.
@@ -58,6 +58,7 @@ fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<
         let lines = sql(address.expose_secret(), text).lines().map(str::to_owned).collect();
         if !text.starts_with("SELECT") {
             sql(address.expose_secret(), NOTICED);
+            std::thread::sleep(Duration::from_millis(400));
         }
         return lines;
     }
@@ -69,6 +70,7 @@ fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<
     }
     sql_query(text).execute(&mut file).unwrap_or_else(|error| panic!("{text}: {error}"));
     sql_query(NOTICED).execute(&mut file).expect("an epoch");
+    std::thread::sleep(Duration::from_millis(400));
     Vec::new()
 }
 

@@ -12,7 +12,7 @@ use crate::{
         confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
-        shown_once::{Shown, ShownOnce},
+        shown_once::{self, Shown},
         view::{Chrome, Moment},
         visitor::{Me, Posted, see_other},
     },
@@ -188,18 +188,20 @@ pub async fn keys(me: Me) -> Result<HttpResponse, WebError> {
     draw_keys(&me, None, Vec::new()).await
 }
 
-pub async fn create_key(me: Me, shown: web::Data<ShownOnce>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     let role = Role::parse(typed.text("user_role"));
     match me.service().create_key(&me.actor, typed.text("name"), role, None).await {
-        Ok((key, secret)) => Ok(see_other(&shown.keep(Shown {
-            person: me.actor.person.id,
-            title: format!("API key {}", key.name),
-            intro: "Copy the key now and keep it where the program finds it.".into(),
-            label: "API key".into(),
-            secret,
-            environment: String::new(),
-            done: "/account/keys".into(),
-        }))),
+        Ok((key, secret)) => {
+            let shown = Shown {
+                title: format!("API key {}", key.name),
+                intro: "Copy the key now and keep it where the program finds it.".into(),
+                label: "API key".into(),
+                secret,
+                environment: String::new(),
+                done: "/account/keys".into(),
+            };
+            Ok(see_other(&shown_once::keep(me.service(), me.actor.person.id, shown).await?))
+        }
         Err(error) => draw_keys(&me, Some(&typed), problems_of(error)?).await,
     }
 }
@@ -221,8 +223,8 @@ struct SecretPage {
 }
 
 /// Shows a secret once.
-pub async fn shown(me: Me, path: web::Path<String>, kept: web::Data<ShownOnce>) -> Result<HttpResponse, WebError> {
-    let view = match kept.take(&path, me.actor.person.id) {
+pub async fn shown(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let view = match shown_once::take(me.service(), me.actor.person.id, &path).await? {
         Some(shown) => SecretPage {
             chrome: me.visitor.chrome("", &shown.title),
             intro: shown.intro.clone(),

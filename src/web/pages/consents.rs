@@ -59,6 +59,7 @@ pub fn cause_words(cause: Cause, provider: &str) -> String {
         Cause::RevokedByViewer => "you took it back".into(),
         Cause::RevokedByAdministrator => "an administrator ended the connection".into(),
         Cause::AccountChanged => format!("{provider} answered for another account"),
+        Cause::Unused => "nothing used it for a long time, so this portal let it go".into(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
-        shown_once::{Shown, ShownOnce},
+        shown_once::{self, Shown},
         view::{Chrome, Moment, count},
         visitor::{Me, Posted, see_other},
     },
@@ -392,19 +392,18 @@ pub async fn unpermit(me: Me, path: web::Path<(String, i64)>, _: Posted) -> Resu
     Ok(me.done(&addresses::content_settings(guid), "Removed from the list."))
 }
 
-pub async fn make_key(me: Me, path: web::Path<String>, shown: web::Data<ShownOnce>, _: Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn make_key(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let (content, secret) = me.service().create_content_key(&me.actor, guid).await?;
-    let address = shown.keep(Shown {
-        person: me.actor.person.id,
+    let shown = Shown {
         title: format!("Content key of {}", content.display_title()),
         intro: "Put it into the app's environment. It can exchange session tokens of this content and nothing else.".into(),
         label: "Content key".into(),
         secret,
         environment: environment(me.service().addresses.base(), guid),
         done: addresses::content_settings(guid),
-    });
-    Ok(see_other(&address))
+    };
+    Ok(see_other(&shown_once::keep(me.service(), me.actor.person.id, shown).await?))
 }
 
 pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {

@@ -16,7 +16,7 @@ use crate::{
         confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
-        shown_once::{Shown, ShownOnce},
+        shown_once::{self, Shown},
         view::{Chrome, Link, Moment, Status},
         visitor::{Me, see_other},
     },
@@ -128,7 +128,7 @@ pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
     draw_new(&me, None, Vec::new())
 }
 
-pub async fn create(me: Me, shown: web::Data<ShownOnce>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let password = Some(typed.password("password")).filter(|password| !password.expose_secret().is_empty());
     let invited = password.is_none();
@@ -137,25 +137,27 @@ pub async fn create(me: Me, shown: web::Data<ShownOnce>, Confirmed(typed): Confi
         Err(error) => Err(error),
     };
     match created {
-        Ok(person) if invited => show_link(&me, &shown, &person).await,
+        Ok(person) if invited => show_link(&me, &person).await,
         Ok(person) => Ok(me.done("/people", format!("Added {}.", person.display_name()))),
         Err(error) => draw_new(&me, Some(&typed), problems(error)?),
     }
 }
 
 /// Makes a one-time link and shows it once.
-async fn show_link(me: &Me, shown: &ShownOnce, person: &Person) -> Result<HttpResponse, WebError> {
+async fn show_link(me: &Me, person: &Person) -> Result<HttpResponse, WebError> {
     let (person, token) = me.service().invite(&me.actor, person.id).await?;
     let address = me.service().addresses.absolute(&format!("/setup/{}", token.expose_secret()));
-    Ok(see_other(&shown.keep(Shown {
-        person: me.actor.person.id,
+    let shown = Shown {
         title: format!("One-time link for {}", person.display_name()),
-        intro: "Send it to the person by a way that only they read. It works once, for three days: they choose a password and are signed in.".into(),
+        intro:
+            "Send it to the person by a way that only they read. It works once, for three days: they choose a password and are signed in."
+                .into(),
         label: "Link".into(),
         secret: address.into(),
         environment: String::new(),
         done: addresses::person(person.id),
-    })))
+    };
+    Ok(see_other(&shown_once::keep(me.service(), me.actor.person.id, shown).await?))
 }
 
 #[derive(Template)]
@@ -252,10 +254,10 @@ pub async fn lock(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) 
     Ok(me.done(&addresses::person(person.id), format!("{message} {}.", person.display_name())))
 }
 
-pub async fn invite(me: Me, path: web::Path<String>, shown: web::Data<ShownOnce>, _: Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn invite(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
-    show_link(&me, &shown, &person).await
+    show_link(&me, &person).await
 }
 
 pub async fn end_sessions(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {

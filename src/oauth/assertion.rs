@@ -1,0 +1,100 @@
+//! Proving a client with a private key instead of a secret (`private_key_jwt`: RFC 7523, OpenID Connect Core section 9), in
+//! the form that Microsoft Entra ID asks for certificates.
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// In seconds. Short: it is used at once.
+const LIFETIME: u64 = 300;
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    jti: String,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+}
+
+/// An assertion for one request to `audience`. `pem` holds the private key (RSA), and its certificate where the provider knows
+/// the client by one.
+pub fn sign(client_id: &str, audience: &str, pem: &SecretString) -> Result<String, &'static str> {
+    let key = EncodingKey::from_rsa_pem(private_key(pem.expose_secret()).ok_or(NO_KEY)?.as_bytes()).map_err(|_| NO_KEY)?;
+    let certificate = certificate(pem.expose_secret());
+    // Entra wants PSS with the certificate's thumbprint; a key alone is checked by what its provider was given.
+    let mut header = Header::new(if certificate.is_some() { Algorithm::PS256 } else { Algorithm::RS256 });
+    header.x5t_s256 = certificate.map(|der| URL_SAFE_NO_PAD.encode(Sha256::digest(der)));
+    let now = jsonwebtoken::get_current_timestamp();
+    let claims = Claims {
+        iss: client_id,
+        sub: client_id,
+        aud: audience,
+        jti: uuid::Uuid::new_v4().to_string(),
+        iat: now,
+        nbf: now,
+        exp: now + LIFETIME,
+    };
+    jsonwebtoken::encode(&header, &claims, &key).map_err(|_| "it does not sign")
+}
+
+const NO_KEY: &str = "there is no RSA private key in it";
+
+/// What is wrong with a pasted key, if anything.
+pub fn problem(pem: &str) -> Option<&'static str> {
+    if pem.contains("ENCRYPTED") {
+        return Some("This key is protected by a password. Enter it without one: openssl rsa -in key.pem -out plain.pem.");
+    }
+    let Some(key) = private_key(pem) else {
+        return Some("Enter the private key as text that begins with -----BEGIN PRIVATE KEY-----, and the certificate below it.");
+    };
+    EncodingKey::from_rsa_pem(key.as_bytes()).is_err().then_some("This is not an RSA private key. Enter the whole text of its file.")
+}
+
+/// One PEM block whose label ends like this, with its frame.
+fn block<'a>(pem: &'a str, label: &str) -> Option<&'a str> {
+    let end_line = format!("{label}-----");
+    let start = pem
+        .match_indices("-----BEGIN ")
+        .map(|(at, _)| at)
+        .find(|at| pem[*at..].lines().next().is_some_and(|line| line.trim_end().ends_with(&end_line)))?;
+    let rest = &pem[start..];
+    let end = rest.find("-----END ")?;
+    let length = end + rest[end..].find(&end_line)? + end_line.len();
+    rest.get(..length)
+}
+
+fn private_key(pem: &str) -> Option<&str> {
+    block(pem, "PRIVATE KEY")
+}
+
+fn certificate(pem: &str) -> Option<Vec<u8>> {
+    let body: String = block(pem, "CERTIFICATE")?.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
+    STANDARD.decode(body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_is_checked() {
+        for wrong in [
+            "",
+            "hunter2",
+            "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----",
+        ] {
+            assert!(problem(wrong).is_some(), "{wrong}");
+        }
+        assert!(problem("-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some_and(|text| text.contains("password")));
+    }
+}

@@ -1,0 +1,375 @@
+//! Ending connections: the tombstone first, then everything else. From the commit on no exchange succeeds, on any node; then
+//! the provider is told, as often as it takes.
+
+use super::{
+    Actor, Error, Service,
+    admission::{token_place, token_row},
+    record,
+};
+use crate::{
+    domain::{
+        Id, Timestamp, access,
+        audit::{Action, Event, Outcome},
+        connection::{Cause, Connection, State},
+        consent::Consent,
+        content::Content,
+        integration::Integration,
+        person::{Person, Role},
+        revocation::{Revocation, Word},
+    },
+    oauth::RevocationRequest,
+    providers,
+    store::{
+        Db,
+        connections::{self, Tokens},
+        content,
+        integrations::{self, Secrets},
+        people, revocations,
+    },
+    vault::{Place, Sealed, Vault},
+};
+use secrecy::SecretString;
+use std::{sync::Arc, time::Duration};
+
+/// The first pause between two tries to tell a provider; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// About a day and a half.
+const MOST_TRIES: i64 = 40;
+/// Another node leaves a claimed row alone for so long.
+const CLAIMED_FOR: Duration = Duration::from_secs(180);
+const AT_ONCE: i64 = 20;
+
+fn request_place(row: &str) -> Place<'_> {
+    Place { table: "revocations", column: "request", row }
+}
+
+/// Who ends connections, why, and when: the same for all that one act ends.
+#[derive(Clone)]
+pub(super) struct Why {
+    pub now: Timestamp,
+    actor: Option<Id<Person>>,
+    actor_name: String,
+    address: String,
+    correlation: String,
+    /// In words, for the record.
+    reason: String,
+}
+
+impl Why {
+    pub fn of(actor: &Actor, now: Timestamp, reason: impl Into<String>) -> Self {
+        Self {
+            now,
+            actor: Some(actor.person.id),
+            actor_name: actor.person.username.clone(),
+            address: actor.origin.address.clone(),
+            correlation: actor.origin.correlation.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The portal itself, by a rule of the operator's.
+    pub fn of_portal(now: Timestamp, reason: &str) -> Self {
+        Self {
+            now,
+            actor: None,
+            actor_name: "portal".into(),
+            address: String::new(),
+            correlation: uuid::Uuid::new_v4().simple().to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    fn event(&self, action: Action, subject: &str, detail: String) -> Event {
+        Event {
+            number: 0,
+            at: self.now,
+            action,
+            actor: self.actor,
+            actor_name: self.actor_name.clone(),
+            subject: subject.to_owned(),
+            detail,
+            address: self.address.clone(),
+            correlation: self.correlation.clone(),
+            outcome: Outcome::of(action),
+            hash: String::new(),
+        }
+    }
+}
+
+/// A connection that ends, ready to be written down.
+pub(super) struct Ended {
+    revocation: Revocation,
+    request: Option<Sealed>,
+}
+
+impl Ended {
+    /// What the provider will be told: to forget `token`.
+    pub fn new(
+        service: &Service,
+        connection: &Connection,
+        integration: &Integration,
+        secrets: &Secrets,
+        token: Option<&SecretString>,
+        why: &Why,
+    ) -> Result<Self, Error> {
+        let id = Id::random();
+        let request = match (service.registration(integration, secrets), token) {
+            (Ok(registration), Some(token)) => registration.revocation(token),
+            _ => None,
+        };
+        let row = id.to_string();
+        let sealed = request.map(|request| service.vault.seal(request_place(&row), &request.to_text())).transpose()?;
+        let offered = providers::endpoints(integration).is_some_and(|endpoints| endpoints.revoke.is_some());
+        let revocation = Revocation {
+            id,
+            person: connection.person,
+            person_name: String::new(),
+            integration: integration.id,
+            integration_name: integration.display_name().to_owned(),
+            provider: providers::names(integration).provider,
+            account: connection.account.label.clone(),
+            correlation: why.correlation.clone(),
+            word: match (&sealed, offered) {
+                (Some(_), _) => Word::Waiting,
+                (None, true) => Word::Told,
+                (None, false) => Word::NotOffered,
+            },
+            tries: 0,
+            next_at: why.now,
+            ended_at: why.now,
+            told_at: None,
+        };
+        Ok(Self { revocation, request: sealed })
+    }
+
+    /// Writes it down; the row that tells the provider.
+    pub fn record(mut self, db: &mut Db<'_>) -> Result<(), Error> {
+        if let Some(person) = people::find(db, self.revocation.person)? {
+            self.revocation.person_name = person.username;
+        }
+        Ok(revocations::insert(db, &self.revocation, self.request.as_ref())?)
+    }
+}
+
+impl Service {
+    fn opened(&self, connection: &Connection, tokens: &Tokens) -> Option<SecretString> {
+        let row = token_row(connection.id, connection.person, connection.integration);
+        let (column, sealed) = match (&tokens.refresh, &tokens.access) {
+            (Some(sealed), _) => ("refresh_token", sealed),
+            (None, Some(sealed)) => ("access_token", sealed),
+            (None, None) => return None,
+        };
+        // What does not open cannot be revoked; it is deleted all the same.
+        self.vault.open(token_place(column, &row), sealed).ok()
+    }
+
+    /// The tombstone, inside the transaction of what causes it: tokens and consents are gone, the provider's row is written.
+    pub(super) fn end_connection(&self, db: &mut Db<'_>, connection: &Connection, tokens: &Tokens, why: &Why) -> Result<(), Error> {
+        let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+        let secrets = integrations::secrets(db, integration.id)?;
+        let token = self.opened(connection, tokens);
+        let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
+        let consents = connections::delete_consents_of_connection(db, connection.person, integration.id)?;
+        connections::delete(db, connection.id)?;
+        Ended::new(self, connection, &integration, &secrets, token.as_ref(), why)?.record(db)?;
+        let own = why.actor == Some(connection.person);
+        let whose = if own { String::new() } else { format!("of {owner}; ") };
+        let reason = if why.reason.is_empty() { String::new() } else { format!("; {}", why.reason) };
+        let detail = format!("{whose}{consents} consent(s) ended{reason}");
+        record(db, &why.event(Action::Disconnected, integration.display_name(), detail))
+    }
+
+    /// Ends all connections through an integration; how many.
+    pub(super) fn end_connections_of_integration(&self, db: &mut Db<'_>, id: Id<Integration>, why: &Why) -> Result<usize, Error> {
+        let all = connections::of_integration(db, id)?;
+        for connection in &all {
+            if let Some((connection, tokens)) = connections::find(db, connection.id)? {
+                self.end_connection(db, &connection, &tokens, why)?;
+            }
+        }
+        Ok(all.len())
+    }
+
+    /// Ends all connections of a person; how many.
+    pub(super) fn end_connections_of_person(&self, db: &mut Db<'_>, id: Id<Person>, why: &Why) -> Result<usize, Error> {
+        let all = connections::of_person(db, id)?;
+        for connection in &all {
+            if let Some((connection, tokens)) = connections::find(db, connection.id)? {
+                self.end_connection(db, &connection, &tokens, why)?;
+            }
+        }
+        Ok(all.len())
+    }
+
+    /// Lets a connection go by a rule: its tokens are deleted, its provider is told, and its viewer is asked the next time.
+    /// Consents stay.
+    pub async fn let_lapse(self: &Arc<Self>, id: Id<Connection>, cause: Cause) -> Result<(), Error> {
+        let (service, why) = (Arc::clone(self), Why::of_portal(self.now(), cause.as_str()));
+        self.store
+            .write(move |db| {
+                let Some((connection, tokens)) = connections::find(db, id)? else { return Ok(()) };
+                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                let secrets = integrations::secrets(db, integration.id)?;
+                let token = service.opened(&connection, &tokens);
+                connections::set_state(db, id, State::NeedsLogin(cause), why.now)?;
+                Ended::new(&service, &connection, &integration, &secrets, token.as_ref(), &why)?.record(db)?;
+                let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
+                let detail = format!("{}: of {owner}", cause.as_str());
+                record(db, &why.event(Action::ConnectionNeedsLogin, integration.display_name(), detail))
+            })
+            .await?;
+        self.tell_providers_soon();
+        Ok(())
+    }
+
+    /// Ends consents of people who may not open the content any more; call it where access was taken away.
+    pub(super) fn end_lost_consents(db: &mut Db<'_>, consents: Vec<Consent>, why: &Why) -> Result<usize, Error> {
+        let mut ended = 0;
+        for consent in consents {
+            let (Some(item), Some(person)) = (content::find(db, consent.content)?, people::find(db, consent.person)?) else { continue };
+            let standing = access::standing(&item, &person, content::role_of(db, item.id, person.id)?);
+            if access::may_open(standing) {
+                continue;
+            }
+            connections::delete_consent(db, consent.id)?;
+            record(db, &why.event(Action::ConsentRevoked, item.display_title(), format!("of {}; {}", person.username, why.reason)))?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// An administrator ends every connection of a person, or through an integration.
+    pub async fn disconnect_all(self: &Arc<Self>, actor: &Actor, of: Whose) -> Result<usize, Error> {
+        if actor.role != Role::Administrator {
+            return Err(Error::Forbidden("Only administrators end the connections of others."));
+        }
+        let (service, why) = (Arc::clone(self), Why::of(actor, self.now(), "by an administrator"));
+        let ended = self
+            .store
+            .write(move |db| match of {
+                Whose::Person(id) => {
+                    people::find(db, id)?.ok_or(Error::NotFound)?;
+                    service.end_connections_of_person(db, id, &why)
+                }
+                Whose::Integration(id) => {
+                    integrations::find(db, id)?.ok_or(Error::NotFound)?;
+                    service.end_connections_of_integration(db, id, &why)
+                }
+            })
+            .await?;
+        self.tell_providers_soon();
+        Ok(ended)
+    }
+
+    /// Takes back every viewer's consent for a content item. Their connections stay.
+    pub async fn revoke_consents_of_content(&self, actor: &Actor, id: Id<Content>) -> Result<usize, Error> {
+        if actor.role != Role::Administrator {
+            return Err(Error::Forbidden("Only administrators end the consents of others."));
+        }
+        let why = Why::of(actor, self.now(), "by an administrator");
+        self.store
+            .write(move |db| {
+                let item = content::find(db, id)?.ok_or(Error::NotFound)?;
+                let all = connections::consents_of_content(db, id)?;
+                for consent in &all {
+                    connections::delete_consent(db, consent.id)?;
+                    let owner = people::find(db, consent.person)?.map(|person| person.username).unwrap_or_default();
+                    record(db, &why.event(Action::ConsentRevoked, item.display_title(), format!("of {owner}; {}", why.reason)))?;
+                }
+                Ok(all.len())
+            })
+            .await
+    }
+
+    /// What ended lately for the actor.
+    pub async fn ended_lately(&self, actor: &Actor) -> Result<Vec<Revocation>, Error> {
+        let person = actor.person.id;
+        self.store.read(move |db| Ok(revocations::of_person(db, person, 10)?)).await
+    }
+
+    /// Tells providers what ended, now, without making anybody wait.
+    pub(super) fn tell_providers_soon(self: &Arc<Self>) {
+        let service = Arc::clone(self);
+        self.tasks.spawn_on(async move { service.tell_providers().await }, &self.runtime);
+    }
+
+    /// Tells providers what ended and is due. Safe on several nodes at once: each row is one caller's.
+    pub async fn tell_providers(self: &Arc<Self>) {
+        let now = self.now();
+        let due = self.store.note(move |db| Ok::<_, Error>(revocations::claim_due(db, now, now.plus(CLAIMED_FOR), AT_ONCE)?)).await;
+        let Ok(due) = due else { return };
+        let telling = due.into_iter().map(|(revocation, request)| self.tell(revocation, request));
+        futures_util::future::join_all(telling).await;
+    }
+
+    async fn tell(&self, mut revocation: Revocation, request: Option<Sealed>) {
+        let outcome = match request.and_then(|sealed| open_request(&self.vault, &revocation, &sealed)) {
+            Some(request) => request.send(&self.http).await.map_err(|failure| (failure.word, failure.class)),
+            None => Err(("unreadable", crate::oauth::errors::Class::Administrator)),
+        };
+        let now = self.now();
+        revocation.tries += 1;
+        let word = match outcome {
+            Ok(()) => {
+                (revocation.word, revocation.told_at) = (Word::Told, Some(now));
+                ""
+            }
+            Err((word, _)) => {
+                let pause = FIRST_PAUSE.saturating_mul(1 << revocation.tries.clamp(0, 20)).min(LONGEST_PAUSE);
+                revocation.next_at = now.plus(pause);
+                let hopeless = word == "unreadable" || revocation.tries >= MOST_TRIES;
+                revocation.word = if hopeless { Word::GivenUp } else { Word::Waiting };
+                tracing::warn!(
+                    word,
+                    tries = revocation.tries,
+                    "a provider could not be told of an end; the tokens are deleted here all the same"
+                );
+                word
+            }
+        };
+        let action = if revocation.word == Word::Told { Action::ProviderTold } else { Action::ProviderNotTold };
+        let event = Event {
+            number: 0,
+            at: now,
+            action,
+            actor: None,
+            actor_name: "portal".into(),
+            subject: revocation.integration_name.clone(),
+            detail: format!(
+                "connection of {}{}",
+                revocation.person_name,
+                if word.is_empty() { String::new() } else { format!("; {word}; try {}", revocation.tries) }
+            ),
+            address: String::new(),
+            correlation: revocation.correlation.clone(),
+            outcome: Outcome::of(action),
+            hash: String::new(),
+        };
+        // The first failure and the outcome stand in the record; the tries between would only fill it.
+        let worth_it = revocation.word != Word::Waiting || revocation.tries == 1;
+        let written = self
+            .store
+            .note(move |db| {
+                revocations::update(db, &revocation)?;
+                if worth_it { record(db, &event) } else { Ok(()) }
+            })
+            .await;
+        if written.is_err() {
+            tracing::warn!("could not write down what a provider was told; it is told again");
+        }
+    }
+}
+
+fn open_request(vault: &Vault, revocation: &Revocation, sealed: &Sealed) -> Option<RevocationRequest> {
+    let row = revocation.id.to_string();
+    let text = vault.open(request_place(&row), sealed).inspect_err(|error| tracing::error!(reason = %error, "sealed value")).ok()?;
+    RevocationRequest::from_text(&text)
+}
+
+/// Whose connections an administrator ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose {
+    Person(Id<Person>),
+    Integration(Id<Integration>),
+}

@@ -1,0 +1,125 @@
+//! Connections that ended, and what their providers were told.
+
+use super::{Db, Error, damaged, id, schema::revocations};
+use crate::{
+    domain::{
+        Id, Timestamp,
+        person::Person,
+        revocation::{Revocation, Word},
+    },
+    vault::Sealed,
+};
+use diesel::prelude::*;
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = revocations)]
+struct Row {
+    guid: String,
+    person: String,
+    person_name: String,
+    integration: String,
+    integration_name: String,
+    provider: String,
+    account: Option<String>,
+    correlation: String,
+    request: Option<String>,
+    state: String,
+    tries: i64,
+    next_at: i64,
+    ended_at: i64,
+    told_at: Option<i64>,
+}
+
+impl Row {
+    fn split(self) -> Result<(Revocation, Option<Sealed>), Error> {
+        let revocation = Revocation {
+            id: id(&self.guid)?,
+            person: id(&self.person)?,
+            person_name: self.person_name,
+            integration: id(&self.integration)?,
+            integration_name: self.integration_name,
+            provider: self.provider,
+            account: self.account,
+            correlation: self.correlation,
+            word: Word::parse(&self.state).ok_or_else(|| damaged("state of a revocation"))?,
+            tries: self.tries,
+            next_at: Timestamp(self.next_at),
+            ended_at: Timestamp(self.ended_at),
+            told_at: self.told_at.map(Timestamp),
+        };
+        Ok((revocation, self.request.map(Sealed)))
+    }
+}
+
+/// Writes down that a connection ended; `request` is what the provider is to be told.
+pub fn insert(db: &mut Db<'_>, revocation: &Revocation, request: Option<&Sealed>) -> Result<(), Error> {
+    diesel::insert_into(revocations::table)
+        .values((
+            revocations::guid.eq(revocation.id.to_string()),
+            revocations::person.eq(revocation.person.to_string()),
+            revocations::person_name.eq(&revocation.person_name),
+            revocations::integration.eq(revocation.integration.to_string()),
+            revocations::integration_name.eq(&revocation.integration_name),
+            revocations::provider.eq(&revocation.provider),
+            revocations::account.eq(&revocation.account),
+            revocations::correlation.eq(&revocation.correlation),
+            revocations::request.eq(request.map(|sealed| sealed.0.as_str())),
+            revocations::state.eq(revocation.word.as_str()),
+            revocations::tries.eq(revocation.tries),
+            revocations::next_at.eq(revocation.next_at.0),
+            revocations::ended_at.eq(revocation.ended_at.0),
+            revocations::told_at.eq(revocation.told_at.map(|at| at.0)),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// Those that are due, the oldest first; until `busy_until` they are this caller's.
+pub fn claim_due(db: &mut Db<'_>, now: Timestamp, busy_until: Timestamp, most: i64) -> Result<Vec<(Revocation, Option<Sealed>)>, Error> {
+    let rows: Vec<Row> = revocations::table
+        .filter(revocations::state.eq(Word::Waiting.as_str()))
+        .filter(revocations::next_at.le(now.0))
+        .order(revocations::next_at)
+        .limit(most)
+        .select(Row::as_select())
+        .load(db.0)?;
+    for row in &rows {
+        diesel::update(revocations::table.find(&row.guid)).set(revocations::next_at.eq(busy_until.0)).execute(db.0)?;
+    }
+    rows.into_iter().map(Row::split).collect()
+}
+
+/// Writes down how telling went. Once nothing more is tried, what was to be sent is gone.
+pub fn update(db: &mut Db<'_>, revocation: &Revocation) -> Result<(), Error> {
+    let row = || revocations::table.find(revocation.id.to_string());
+    diesel::update(row())
+        .set((
+            revocations::state.eq(revocation.word.as_str()),
+            revocations::tries.eq(revocation.tries),
+            revocations::next_at.eq(revocation.next_at.0),
+            revocations::told_at.eq(revocation.told_at.map(|at| at.0)),
+        ))
+        .execute(db.0)?;
+    if revocation.word != Word::Waiting {
+        diesel::update(row()).set(revocations::request.eq(None::<String>)).execute(db.0)?;
+    }
+    Ok(())
+}
+
+/// What ended lately for a person, the newest first.
+pub fn of_person(db: &mut Db<'_>, person: Id<Person>, most: i64) -> Result<Vec<Revocation>, Error> {
+    let rows: Vec<Row> = revocations::table
+        .filter(revocations::person.eq(person.to_string()))
+        .order(revocations::ended_at.desc())
+        .limit(most)
+        .select(Row::as_select())
+        .load(db.0)?;
+    rows.into_iter().map(|row| row.split().map(|(revocation, _)| revocation)).collect()
+}
+
+/// Forgets what ended before this moment and needs nothing more.
+pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
+    let over = revocations::table.filter(revocations::ended_at.lt(before.0)).filter(revocations::state.ne(Word::Waiting.as_str()));
+    diesel::delete(over).execute(db.0)?;
+    Ok(())
+}
