@@ -55,7 +55,7 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
 }
 
 /// Makes the folder if need be, for its owner only; one that is there stays as the operator made it.
-fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
+pub fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -2,10 +2,12 @@
 
 mod admin;
 mod audit;
+mod backup;
 mod demo;
+mod keys;
 mod serve;
 
-use crate::config::Settings;
+use crate::{config::Settings, service::keyring::Progress};
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -29,6 +31,15 @@ enum Command {
     /// Checks the record.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Manages the keys that seal what is stored.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Writes a consistent copy of the database, while servers run.
+    Backup(backup::Backup),
+    /// Puts a backup into a new place.
+    Restore(backup::Restore),
+    /// Moves an SQLite installation to PostgreSQL.
+    MigrateDatabase(backup::MigrateDatabase),
 }
 
 #[derive(clap::Args)]
@@ -60,11 +71,48 @@ pub fn main() -> ExitCode {
             Command::Demo(demo) => demo::run(demo).await,
             Command::Admin(admin) => admin::run(admin).await,
             Command::Audit(audit) => audit::run(audit).await,
+            Command::Keys(keys) => keys::run(keys).await,
+            Command::Backup(arguments) => backup::backup(arguments).await,
+            Command::Restore(arguments) => backup::restore(arguments).await,
+            Command::MigrateDatabase(arguments) => backup::migrate_database(arguments).await,
         }
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&why),
+    }
+}
+
+/// A bar on a terminal; elsewhere a line now and then.
+struct Bar {
+    bar: indicatif::ProgressBar,
+    what: &'static str,
+    told: std::cell::Cell<u64>,
+}
+
+fn progress(what: &'static str) -> Bar {
+    let bar = indicatif::ProgressBar::new(0);
+    let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
+    bar.set_message(what);
+    Bar { bar, what, told: std::cell::Cell::new(0) }
+}
+
+impl Bar {
+    fn step(&self, step: Progress) {
+        match step {
+            Progress::Total(total) => self.bar.set_length(total),
+            Progress::Done(more) => self.bar.inc(more),
+        }
+        let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let tenth = (position * 10).checked_div(length).unwrap_or(0);
+        if self.bar.is_hidden() && tenth > self.told.get() {
+            self.told.set(tenth);
+            eprintln!("{}: {position} of {length}", self.what);
+        }
+    }
+    fn end(&self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -42,7 +42,7 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
             if service.share_held().await.is_err() || service.say_alive().await.is_err() {
                 tracing::warn!("could not tell the other nodes what is open here");
             }
-            if let Err(reason) = service.follow_keyring().await {
+            if let Err(reason) = service.follow_keyring(true).await {
                 tracing::error!(reason, "the keyring");
             }
             if !service.leads(LEADERS_WORK, LEADS_FOR).await {
@@ -64,10 +64,17 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
 
 /// Learns what other processes write, several times a second.
 async fn watch(service: &Service) {
+    let mut known = 0;
     loop {
         tokio::time::sleep(store::LOOK_EVERY).await;
         if let Err(error) = service.store.look().await {
             tracing::warn!(reason = %error, "the database does not answer: nothing remembered counts");
+            continue;
+        }
+        let epoch = service.store.epoch();
+        // Another key may seal since.
+        if epoch != known && service.follow_keyring(false).await.is_ok() {
+            known = epoch;
         }
     }
 }

@@ -2,15 +2,27 @@
 
 use super::{Error, Service};
 use crate::{
-    store::Store,
-    vault::{Place, Root, Sealed, Vault, keyring::Source},
+    store::{
+        Db, Store,
+        sealed::{self, COLUMNS},
+    },
+    vault::{
+        Place, Root, Sealed, Vault,
+        keyring::{Keyring, Source},
+    },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 const KEY_CHECK: &str = "keyring_check";
 const ROOT: &str = "root";
 /// Which key of the ring seals. Absent: the first.
 const SEALING: &str = "sealing_key";
+/// The ids of all keys that may have sealed something that is still there.
+const IN_USE: &str = "keys_in_use";
+/// So many values are sealed anew in one transaction.
+const AT_ONCE: i64 = 200;
+/// Running nodes take up another sealing key within this time: see [`crate::jobs`].
+const FOLLOWED_WITHIN: Duration = Duration::from_millis(1500);
 
 fn place(row: &str) -> Place<'_> {
     Place { table: "meta", column: "value", row }
@@ -19,7 +31,16 @@ fn place(row: &str) -> Place<'_> {
 /// Refuses a keyring that is not this database's; the secret that cookies and session tokens are signed with.
 pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     let text = |error: Error| error.to_string();
-    let [sealing, kept] = store.read(|db| Ok::<_, Error>([Store::meta(db, SEALING)?, Store::meta(db, KEY_CHECK)?])).await.map_err(text)?;
+        let [sealing, kept, in_use] = store
+        .read(|db| Ok::<_, Error>([Store::meta(db, SEALING)?, Store::meta(db, KEY_CHECK)?, Store::meta(db, IN_USE)?]))
+        .await
+        .map_err(text)?;
+    let ring = vault.keyring();
+    if let Some(missing) = in_use.iter().flat_map(|ids| ids.split(' ')).find(|id| ring.get(id).is_none()) {
+        return Err(format!(
+            "the key {missing} is not in the keyring, and values in this database are sealed with it. Put the key back, or the keyring that belongs to this database. Nothing was changed."
+        ));
+    }
     if let Some(id) = sealing
         && !vault.seal_with(&id)
     {
@@ -46,6 +67,11 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
             opened.map_err(|error| format!("the keyring does not fit this database: {error}. Nothing was changed."))?;
         }
     }
+    if in_use.is_none() {
+        // A new database, or one from before this was written down.
+        let ids = ring.ids().collect::<Vec<_>>().join(" ");
+        store.note(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?)).await.map_err(text)?;
+    }
     let new = vault.seal(place(ROOT), &Root::generate()).map_err(|error| error.to_string())?;
     let root = store
         .note(move |db| match Store::meta(db, ROOT)? {
@@ -61,12 +87,197 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     Root::parse(&root).ok_or_else(|| "the row “root” of the table meta is damaged".to_owned())
 }
 
+/// What is wrong with an order about keys, in words for the command line.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("{0}")]
+    Told(String),
+    #[error(transparent)]
+    Vault(#[from] crate::vault::Error),
+    #[error(transparent)]
+    Service(#[from] Error),
+}
+
+fn told<T>(text: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem::Told(text.into()))
+}
+
+/// One key of the ring.
+pub struct Key {
+    pub id: String,
+    pub seals: bool,
+    /// How many values it sealed that are still there.
+    pub values: i64,
+}
+
+/// A look at every sealed value.
+#[derive(Default)]
+pub struct Verified {
+    pub opened: u64,
+    /// Where values do not open, and why.
+    pub damaged: Vec<String>,
+}
+
+/// How far a long work is.
+pub enum Progress {
+    Total(u64),
+    Done(u64),
+}
+
+fn count_of(db: &mut Db<'_>, id: &str) -> Result<i64, Error> {
+    let mut all = 0;
+    for column in &COLUMNS {
+        all += sealed::count(db, column, Some(id))?;
+    }
+    Ok(all)
+}
+
 impl Service {
+    /// The keys of the ring, and how much each still holds.
+    pub async fn keys_of_ring(&self) -> Result<Vec<Key>, Problem> {
+        let (ring, sealing) = (self.vault.keyring(), self.vault.sealing());
+        let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
+        let counted = self.store.read(move |db| {
+            ids.into_iter().map(|id| Ok::<_, Error>((count_of(db, &id)?, id))).collect::<Result<Vec<_>, _>>()
+        });
+        Ok(counted.await?.into_iter().map(|(values, id)| Key { seals: id == sealing, id, values }).collect())
+    }
+
+    /// Seals with another key from now on, then seals anew what older keys sealed, while the servers run. May be stopped at
+    /// any time: the next one goes on. `progress` hears how many values there are to do, and then of each batch.
+    pub async fn rotate_keys(&self, to: Option<String>, mut progress: impl FnMut(Progress)) -> Result<u64, Problem> {
+        let ring = self.vault.keyring();
+        let newest = ring.ids().last().unwrap_or_default().to_owned();
+        let to = to.unwrap_or(newest);
+        if ring.get(&to).is_none() {
+            return told(format!("there is no key {to} in the keyring: add one with `valetkey keys add`"));
+        }
+        let nodes = self.nodes().await?;
+        if let Some(node) = nodes.iter().find(|node| !node.keys.contains(&to)) {
+            return told(format!(
+                "the node {} does not hold the key {to} yet: put the keyring there and wait ten seconds. Nothing was changed.",
+                node.node
+            ));
+        }
+        let (wanted, in_use) = (to.clone(), to.clone());
+        self.store
+            .write(move |db| {
+                Store::set_meta(db, SEALING, &wanted)?;
+                let mut ids: Vec<String> = Store::meta(db, IN_USE)?.unwrap_or_default().split(' ').map(str::to_owned).collect();
+                if !ids.contains(&in_use) {
+                    ids.push(in_use);
+                }
+                Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids.join(" "))?)
+            })
+            .await?;
+        self.vault.seal_with(&to);
+        if !nodes.is_empty() {
+            tokio::time::sleep(FOLLOWED_WITHIN).await;
+        }
+        let wanted = to.clone();
+        let todo = self
+            .store
+            .read(move |db| {
+                let mut all = 0;
+                for column in &COLUMNS {
+                    all += sealed::count(db, column, None)? - sealed::count(db, column, Some(&wanted))?;
+                }
+                Ok::<_, Error>(all)
+            })
+            .await?;
+        progress(Progress::Total(u64::try_from(todo).unwrap_or(0)));
+        let mut done = 0;
+        for column in &COLUMNS {
+            let mut after = String::new();
+            loop {
+                let (wanted, from) = (to.clone(), after);
+                let found = self.store.read(move |db| Ok::<_, Error>(sealed::others(db, column, &wanted, &from, AT_ONCE)?)).await?;
+                let Some(last) = found.last() else { break };
+                after = last.key.clone();
+                let mut anew = Vec::new();
+                for value in found {
+                    let place = Place { table: column.table, column: column.column, row: &value.row };
+                    let new = self.vault.seal(place, &self.vault.open(place, &value.sealed)?)?;
+                    anew.push((value, new));
+                }
+                let changed = self
+                    .store
+                    .note(move |db| {
+                        let mut changed = 0;
+                        for (value, new) in &anew {
+                            changed += u64::from(sealed::swap(db, column, &value.key, &value.sealed, new)?);
+                        }
+                        Ok::<_, Error>(changed)
+                    })
+                    .await?;
+                done += changed;
+                progress(Progress::Done(changed));
+            }
+        }
+        Ok(done)
+    }
+
+    /// Takes a key out of the ring once nothing needs it. `false` where its line has to be removed by hand.
+    pub async fn retire_key(&self, id: &str) -> Result<bool, Problem> {
+        if self.vault.keyring().get(id).is_none() {
+            return told(format!("there is no key {id} in the keyring"));
+        }
+        if self.vault.sealing() == id {
+            return told(format!("the key {id} seals new values: make another one with `valetkey keys add`, then run `valetkey keys rotate`"));
+        }
+        let wanted = id.to_owned();
+        let needed = self
+            .store
+            .write(move |db| {
+                let needed = count_of(db, &wanted)?;
+                if needed == 0 {
+                    let ids = Store::meta(db, IN_USE)?.unwrap_or_default();
+                    let left: Vec<&str> = ids.split(' ').filter(|id| *id != wanted).collect();
+                    Store::set_meta(db, IN_USE, &left.join(" "))?;
+                }
+                Ok::<_, Error>(needed)
+            })
+            .await?;
+        if needed > 0 {
+            return told(format!("{needed} value(s) are sealed with the key {id}: run `valetkey keys rotate` first. Nothing was changed."));
+        }
+        Ok(Keyring::remove(self.vault.source(), id)?)
+    }
+
+    /// Opens every sealed value.
+    pub async fn verify_keys(&self, mut progress: impl FnMut(Progress)) -> Result<Verified, Problem> {
+        let all = self
+            .store
+            .read(|db| COLUMNS.iter().map(|column| Ok::<_, Error>(sealed::count(db, column, None)?)).sum::<Result<i64, Error>>())
+            .await?;
+        progress(Progress::Total(u64::try_from(all).unwrap_or(0)));
+        let mut verified = Verified::default();
+        for column in &COLUMNS {
+            let mut after = String::new();
+            loop {
+                let from = after;
+                let found = self.store.read(move |db| Ok::<_, Error>(sealed::others(db, column, "", &from, AT_ONCE)?)).await?;
+                let Some(last) = found.last() else { break };
+                after = last.key.clone();
+                progress(Progress::Done(found.len() as u64));
+                for value in found {
+                    let place = Place { table: column.table, column: column.column, row: &value.row };
+                    match self.vault.open(place, &value.sealed) {
+                        Ok(_) => verified.opened += 1,
+                        Err(error) => verified.damaged.push(format!("{}.{} of {}: {error}", column.table, column.column, value.key)),
+                    }
+                }
+            }
+        }
+        Ok(verified)
+    }
+
     /// Takes up keys that were added to the ring, and seals with the one that the database names. `Err` says what is missing.
-    pub async fn follow_keyring(&self) -> Result<(), String> {
+    /// Reads a ring in a file again in any case if `anew`.
+    pub async fn follow_keyring(&self, anew: bool) -> Result<(), String> {
         let named = self.store.read(|db| Ok::<_, Error>(Store::meta(db, SEALING)?)).await.map_err(|error| error.to_string())?;
         let wanted = named.unwrap_or_else(|| self.vault.sealing());
-        let from_file = matches!(self.vault.source(), Source::File(_));
+        let from_file = anew && matches!(self.vault.source(), Source::File(_));
         if from_file || self.vault.keyring().get(&wanted).is_none() {
             let vault = Arc::clone(&self.vault);
             let reloaded = tokio::task::spawn_blocking(move || vault.reload()).await.map_err(|error| error.to_string())?;

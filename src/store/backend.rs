@@ -47,7 +47,7 @@ pub enum Either {
 }
 
 /// Makes the file, if it is not there, for its owner only; SQLite gives its companions the same rights.
-fn make_private(file: &Path) -> std::io::Result<()> {
+pub(super) fn make_private(file: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]
@@ -131,6 +131,15 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
 }
 
 impl Either {
+    /// How the nth value stands in a statement that is written by hand.
+    pub(super) fn placeholder(&self, number: usize) -> String {
+        match self {
+            Either::Sqlite(_) => "?".into(),
+            #[cfg(feature = "postgres")]
+            Either::Postgresql(_) => format!("${number}"),
+        }
+    }
+
     /// Runs `work` in a transaction that nobody else writes beside.
     pub(super) fn exclusively<T, E: From<Error>>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         self.begin().map_err(Error::from)?;

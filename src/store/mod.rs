@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod backend;
+pub mod copy;
 pub mod connections;
 pub mod content;
 pub mod groups;
@@ -16,6 +17,7 @@ pub mod moments;
 pub mod people;
 pub mod revocations;
 mod schema;
+pub mod sealed;
 pub mod sessions;
 
 use backend::{Either, Manager};

@@ -197,6 +197,14 @@ async fn p33_sockets_open_from_their_own_pages_and_close_when_that_is_over() {
     world.api(&world.key("bo"), "PATCH", &path, &access("acl")).await;
     assert!(closes_within(&mut socket, Duration::from_secs(2)).await, "access removed");
     world.api(&world.key("bo"), "PATCH", &path, &access("logged_in")).await;
+    // The consent went with the access, and is given anew; then it is taken back.
+    vera.open(&format!("/content/{}/", world.content(0)), "vera").await;
+    let (answer, mut socket) = upgrade(&world, &place, &cookie, Some(&own)).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let consents = vera.get("/consents").await;
+    vera.submit(&vera.get(&consents.link("/revoke")).await, "/revoke", &[]).await;
+    assert!(closes_within(&mut socket, Duration::from_secs(2)).await, "consent taken back");
+    vera.open(&format!("/content/{}/", world.content(0)), "vera").await;
     // The session ends.
     let (answer, mut socket) = upgrade(&world, &place, &cookie, Some(&own)).await;
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");

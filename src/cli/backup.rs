@@ -1,0 +1,168 @@
+//! `valetkey backup`, `valetkey restore` and `valetkey migrate-database`
+
+use super::{Common, progress};
+use crate::{
+    app::{self, SystemClock},
+    domain::time::Clock as _,
+    service::keyring::Progress,
+    store::{
+        self, Place, Store,
+        copy::{self, Summary},
+    },
+    vault::Vault,
+};
+use secrecy::SecretString;
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+#[derive(clap::Args)]
+pub struct Backup {
+    /// The file to make: an SQLite database, whichever one this installation uses.
+    file: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Works while servers run. What is sealed stays sealed: the keyring is kept elsewhere.
+pub async fn backup(arguments: Backup) -> Result<(), String> {
+    let settings = arguments.common.settings()?;
+    if store::is_new(&settings.database).map_err(|error| error.to_string())? {
+        return Err("there is no database yet: nothing to back up".into());
+    }
+    let started = Instant::now();
+    let file = arguments.file.clone();
+    let whole = blocking(move || {
+        copy::backup(&settings.database, &arguments.file)?;
+        copy::check(&arguments.file)
+    })
+    .await?;
+    let rows: u64 = whole.iter().map(|table| table.rows).sum();
+    println!("Wrote and checked {}: {rows} rows in {:.1} s.", file.display(), started.elapsed().as_secs_f64());
+    println!("It opens only with the keyring. Keep a copy of that in another place.");
+    Ok(())
+}
+
+#[derive(clap::Args)]
+pub struct Restore {
+    /// A file that `valetkey backup` made.
+    file: PathBuf,
+    /// Puts an SQLite database that is there aside, under another name, instead of refusing. Stop the server first.
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Into the place that the settings name, which must be new.
+pub async fn restore(arguments: Restore) -> Result<(), String> {
+    let settings = arguments.common.settings()?;
+    let place = settings.database.clone();
+    app::make_private_folder(&settings.data_dir)?;
+    // First of all: a backup that this keyring does not open is of no use here.
+    let keyring = Vault::open_ring(settings.keyring.clone(), false).map_err(|error| error.to_string())?;
+    let copied = Place::Sqlite(arguments.file.clone());
+    if store::is_new(&copied).map_err(|error| error.to_string())? {
+        return Err(format!("there is no file {}", arguments.file.display()));
+    }
+    fits(&copied, &keyring).await?;
+    if !store::is_new(&place).map_err(|error| error.to_string())? {
+        match (&place, arguments.replace) {
+            (Place::Sqlite(file), true) => {
+                let stamp = SystemClock.now().unix_seconds();
+                for end in ["", "-wal", "-shm"] {
+                    let from = PathBuf::from(format!("{}{end}", file.display()));
+                    let to = PathBuf::from(format!("{}.before-{stamp}{end}", file.display()));
+                    if from.exists() {
+                        std::fs::rename(&from, &to).map_err(|error| format!("cannot move {}: {error}", from.display()))?;
+                    }
+                }
+                println!("The database that was there is now {}.before-{stamp}.", file.display());
+            }
+            (Place::Sqlite(file), false) => {
+                return Err(format!("{} is there already. Stop the server and add --replace to put it aside. Nothing was changed.", file.display()));
+            }
+            // Tables without people are as good as none; anything else is refused where it is looked at.
+            (Place::Postgresql(_), _) => {}
+        }
+    }
+    let (file, now) = (arguments.file, SystemClock.now());
+    let whole = blocking(move || copy::restore(&file, &place, now)).await?;
+    println!("{}", table(&whole));
+    println!("Restored. Whoever's tokens were renewed after the backup is asked to sign in once more.");
+    Ok(())
+}
+
+/// Refuses a backup of another keyring's.
+async fn fits(backup: &Place, keyring: &Vault) -> Result<(), String> {
+    let Place::Sqlite(file) = backup else { return Ok(()) };
+    let beside = file.with_extension("checking");
+    drop(std::fs::remove_file(&beside));
+    let copied = Place::Sqlite(beside.clone());
+    // Opening brings tables up to date; the backup itself stays as it is.
+    std::fs::copy(file, &beside).map_err(|error| format!("cannot write {}: {error}", beside.display()))?;
+    let result = match Store::open(&copied) {
+        Ok(store) => crate::service::keyring::check(&store, keyring).await.map(drop),
+        Err(error) => Err(error.to_string()),
+    };
+    for end in ["checking", "checking-wal", "checking-shm"] {
+        drop(std::fs::remove_file(file.with_extension(end)));
+    }
+    result
+}
+
+#[derive(clap::Args)]
+pub struct MigrateDatabase {
+    /// A file that holds the address of an empty PostgreSQL database: postgres://user:password@host/database. Without it the
+    /// address is read from standard input, so that no password stands in a list of processes.
+    #[arg(long)]
+    to_file: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Moves an SQLite installation to PostgreSQL. Stop the server first; the SQLite file stays as it is.
+pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> {
+    let settings = arguments.common.settings()?;
+    let Place::Sqlite(file) = settings.database.clone() else {
+        return Err("this installation is on PostgreSQL already: leave database_url out to name the SQLite one to move".into());
+    };
+    if !file.exists() {
+        return Err(format!("there is no database {}", file.display()));
+    }
+    let text = match &arguments.to_file {
+        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+        None => std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?,
+    };
+    let address = text.trim().to_owned();
+    if !address.starts_with("postgres://") && !address.starts_with("postgresql://") {
+        return Err("the address must start with postgres://".into());
+    }
+    // Brings the old tables up to date, and proves that the keyring fits.
+    let service = app::open(settings, Arc::new(SystemClock)).await?;
+    let nodes = service.nodes().await.map_err(|error| error.to_string())?;
+    if !nodes.is_empty() {
+        return Err("a server runs on this database: stop it first, or what it writes meanwhile is lost. Nothing was changed.".into());
+    }
+    let (from, to) = (Place::Sqlite(file), Place::Postgresql(SecretString::from(address)));
+    let started = Instant::now();
+    let copied = blocking(move || {
+        let mut snapshot = copy::Snapshot::open(&from)?;
+        let bar = progress("copying");
+        bar.step(Progress::Total(snapshot.rows()?));
+        let copied = copy::copy(&mut snapshot, &to, |rows| bar.step(Progress::Done(rows)))?;
+        bar.end();
+        Ok(copied)
+    })
+    .await?;
+    println!("{}", table(&copied));
+    println!("Moved in {:.1} s; every table was compared. Set database_url and start the servers.", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn table(summaries: &[Summary]) -> String {
+    let lines = summaries.iter().filter(|summary| summary.rows > 0).map(|summary| format!("{:>10}  {}", summary.rows, summary.table));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, store::Error> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}

@@ -1,0 +1,366 @@
+//! The whole database from one place to another: backups, restoring them, and moving from SQLite to PostgreSQL. Rows travel as
+//! JSON objects, which both databases make and take themselves, so that no table has to be spelled out twice.
+
+use super::{
+    Error, Place,
+    backend::{Either, connect, prepare},
+};
+use diesel::{
+    RunQueryDsl as _,
+    connection::SimpleConnection as _,
+    sql_query,
+    sql_types::{BigInt, Text},
+};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::{
+    io::{Error as IoError, ErrorKind},
+    path::Path,
+};
+
+/// Every table that is worth keeping, each behind those that it refers to. Leases, nodes and the epoch belong to processes.
+const TABLES: [&str; 25] = [
+    "meta",
+    "people",
+    "setup_links",
+    "sessions",
+    "integrations",
+    "content",
+    "api_keys",
+    "groups",
+    "group_members",
+    "content_list",
+    "integration_list",
+    "identities",
+    "sign_in_grants",
+    "handovers",
+    "content_sessions",
+    "associations",
+    "connections",
+    "consents",
+    "attempts",
+    "refresh_attempts",
+    "revocations",
+    "shown_once",
+    "exchange_hours",
+    "audit",
+    "audit_head",
+];
+const AT_ONCE: usize = 500;
+
+#[derive(diesel::QueryableByName)]
+struct Column {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Numbered {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+/// What a table holds, in a form that is the same in both databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub table: &'static str,
+    pub rows: u64,
+    /// The sum of the rows' hashes, whatever their order.
+    sum: [u8; 16],
+}
+
+impl Summary {
+    fn of(table: &'static str) -> Self {
+        Self { table, rows: 0, sum: [0; 16] }
+    }
+    fn add(&mut self, row: &Map<String, Value>) {
+        // Truth is 0 and 1 in SQLite. The keys of a map are in order.
+        let plain: Map<String, Value> = row
+            .iter()
+            .map(|(name, value)| (name.clone(), value.as_bool().map_or_else(|| value.clone(), |truth| Value::from(u8::from(truth)))))
+            .collect();
+        let hash = Sha256::digest(Value::Object(plain).to_string().as_bytes());
+        let mut carry = 0;
+        for (place, byte) in self.sum.iter_mut().zip(hash.iter()) {
+            let sum = u16::from(*place) + u16::from(*byte) + carry;
+            *place = u8::try_from(sum & 0xff).unwrap_or(0);
+            carry = sum >> 8;
+        }
+        self.rows += 1;
+    }
+}
+
+/// A database that nobody changes under the reader's eyes: one transaction from its opening to its end.
+pub struct Snapshot(Either);
+
+impl Snapshot {
+    pub fn open(place: &Place) -> Result<Self, Error> {
+        let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
+        match &mut connection {
+            Either::Sqlite(file) => file.batch_execute("BEGIN")?,
+            #[cfg(feature = "postgres")]
+            Either::Postgresql(server) => {
+                server.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+            }
+        }
+        Ok(Self(connection))
+    }
+
+    /// How many rows all tables hold.
+    pub fn rows(&mut self) -> Result<u64, Error> {
+        let mut all = 0;
+        for table in TABLES {
+            let rows: Vec<Numbered> = sql_query(format!("SELECT count(*) AS number, '' AS value FROM {}", quoted(table))).load(&mut self.0)?;
+            all += rows.first().and_then(|row| u64::try_from(row.number).ok()).unwrap_or(0);
+        }
+        Ok(all)
+    }
+
+    /// Hands over every row of a table, some at a time.
+    fn each(&mut self, table: &'static str, mut take: impl FnMut(Vec<Map<String, Value>>) -> Result<(), Error>) -> Result<Summary, Error> {
+        let mut summary = Summary::of(table);
+        let mut hand_over = |lines: Vec<String>, summary: &mut Summary| {
+            let rows = lines.iter().map(|line| parse(line)).collect::<Result<Vec<_>, _>>()?;
+            rows.iter().for_each(|row| summary.add(row));
+            take(rows)
+        };
+        match &mut self.0 {
+            Either::Sqlite(file) => {
+                let columns = columns(file, table)?;
+                let pairs: Vec<String> = columns.iter().map(|column| format!("'{column}', {}", quoted(column))).collect();
+                let object = format!("json_object({})", pairs.join(", "));
+                let mut after = -1;
+                loop {
+                    let query = format!(
+                        "SELECT rowid AS number, {object} AS value FROM {} WHERE rowid > {after} ORDER BY rowid LIMIT {AT_ONCE}",
+                        quoted(table)
+                    );
+                    let rows: Vec<Numbered> = sql_query(query).load(file)?;
+                    let Some(last) = rows.last() else { break };
+                    after = last.number;
+                    hand_over(rows.into_iter().map(|row| row.value).collect(), &mut summary)?;
+                }
+            }
+            #[cfg(feature = "postgres")]
+            Either::Postgresql(server) => {
+                server.batch_execute(&format!("DECLARE rows CURSOR FOR SELECT row_to_json(t)::text AS value FROM {} t", quoted(table)))?;
+                loop {
+                    let rows: Vec<Column> = sql_query(format!("FETCH {AT_ONCE} FROM rows")).load(server)?;
+                    if rows.is_empty() {
+                        break;
+                    }
+                    hand_over(rows.into_iter().map(|row| row.value).collect(), &mut summary)?;
+                }
+                server.batch_execute("CLOSE rows")?;
+            }
+        }
+        Ok(summary)
+    }
+
+    /// What every table holds.
+    pub fn summaries(&mut self, mut progress: impl FnMut(u64)) -> Result<Vec<Summary>, Error> {
+        TABLES
+            .into_iter()
+            .map(|table| {
+                self.each(table, |rows| {
+                    progress(rows.len() as u64);
+                    Ok(())
+                })
+            })
+            .collect()
+    }
+}
+
+fn parse(line: &str) -> Result<Map<String, Value>, Error> {
+    // PostgreSQL keeps no NUL.
+    serde_json::from_str(&line.replace("\\u0000", "\u{fffd}")).map_err(|error| Error::Other(format!("a row is no JSON: {error}")))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{name}\"")
+}
+
+fn columns(file: &mut diesel::SqliteConnection, table: &str) -> Result<Vec<String>, Error> {
+    let rows: Vec<Column> = sql_query(format!("SELECT name AS value FROM pragma_table_info('{table}')")).load(file)?;
+    Ok(rows.into_iter().map(|row| row.value).collect())
+}
+
+/// Copies everything into a place that has no rows yet, in one transaction; then compares both. `Err` leaves the target empty.
+pub fn copy(from: &mut Snapshot, to: &Place, mut progress: impl FnMut(u64)) -> Result<Vec<Summary>, Error> {
+    prepare(to)?;
+    let mut target = connect(to).map_err(|error| Error::Other(error.to_string()))?;
+    #[cfg(feature = "postgres")]
+    if let Either::Postgresql(server) = &mut target {
+        server.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")?;
+    }
+    let people: Vec<Numbered> = sql_query("SELECT count(*) AS number, '' AS value FROM people").load(&mut target)?;
+    if people.first().is_some_and(|row| row.number > 0) {
+        return Err(Error::Other("the database to copy into is not empty: nothing was changed".into()));
+    }
+    let copied = target.exclusively(|target| {
+        sql_query("DELETE FROM meta").execute(target)?;
+        let mut copied = Vec::new();
+        for table in TABLES {
+            copied.push(from.each(table, |rows| {
+                progress(rows.len() as u64);
+                insert(target, table, rows)
+            })?);
+        }
+        after(target)?;
+        Ok::<_, Error>(copied)
+    })?;
+    let mut written = Snapshot::open(to)?;
+    let found = written.summaries(|_| ())?;
+    match copied.iter().zip(&found).find(|(wanted, found)| wanted != found) {
+        Some((wanted, found)) => Err(Error::Other(format!("table {} differs after copying: {} rows, {} found", wanted.table, wanted.rows, found.rows))),
+        None => Ok(copied),
+    }
+}
+
+fn insert(target: &mut Either, table: &str, rows: Vec<Map<String, Value>>) -> Result<(), Error> {
+    let text = Value::Array(rows.into_iter().map(Value::Object).collect()).to_string();
+    match target {
+        Either::Sqlite(file) => {
+            let columns = columns(file, table)?;
+            let names: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
+            let values: Vec<String> = columns.iter().map(|column| format!("json_extract(value, '$.{column}')")).collect();
+            let query = format!("INSERT INTO {} ({}) SELECT {} FROM json_each(?)", quoted(table), names.join(", "), values.join(", "));
+            sql_query(query).bind::<Text, _>(text).execute(file)?;
+        }
+        #[cfg(feature = "postgres")]
+        Either::Postgresql(server) => {
+            let query = format!("INSERT INTO {t} SELECT * FROM json_populate_recordset(NULL::{t}, $1::json)", t = quoted(table));
+            sql_query(query).bind::<Text, _>(text).execute(server)?;
+        }
+    }
+    Ok(())
+}
+
+/// Numbers that the database gives go on behind those that came along; SQLite sees to that itself.
+fn after(target: &mut Either) -> Result<(), Error> {
+    #[cfg(feature = "postgres")]
+    if let Either::Postgresql(server) = target {
+        for table in TABLES {
+            let numbered: Vec<Numbered> = sql_query(format!(
+                "SELECT count(*) AS number, '' AS value FROM information_schema.columns WHERE table_name = '{table}' AND is_identity = 'YES'"
+            ))
+            .load(server)?;
+            if numbered.first().is_some_and(|row| row.number > 0) {
+                let t = quoted(table);
+                sql_query(format!("SELECT setval(pg_get_serial_sequence('{t}', 'number'), (SELECT coalesce(max(number), 0) + 1 FROM {t}), false)"))
+                    .execute(server)?;
+            }
+        }
+    }
+    let _ = target;
+    Ok(())
+}
+
+/// A copy of the whole database as one SQLite file: consistent, while the server runs. The file must not be there yet.
+pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
+    let explain = |error: IoError| Error::Other(format!("cannot write {}: {error}", file.display()));
+    if file.exists() {
+        return Err(explain(IoError::from(ErrorKind::AlreadyExists)));
+    }
+    let target = Place::Sqlite(file.to_owned());
+    match from {
+        Place::Sqlite(_) => {
+            // Made here, for its owner only; SQLite fills it.
+            super::backend::make_private(file).map_err(explain)?;
+            let Either::Sqlite(mut source) = connect(from).map_err(|error| Error::Other(error.to_string()))? else {
+                return Err(Error::Other("not an SQLite database".into()));
+            };
+            let name = file.to_str().ok_or_else(|| explain(IoError::from(ErrorKind::InvalidInput)))?;
+            sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source)?;
+        }
+        Place::Postgresql(_) => {
+            copy(&mut Snapshot::open(from)?, &target, |_| ())?;
+            // One file, without companions.
+            if let Ok(Either::Sqlite(mut written)) = connect(&target) {
+                written.batch_execute("PRAGMA journal_mode = DELETE")?;
+            }
+        }
+    }
+    std::fs::File::open(file).and_then(|written| written.sync_all()).map_err(explain)
+}
+
+/// Whether a backup is whole: pages, references, and rows that can be read. What its tables hold.
+pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
+    let Either::Sqlite(mut connection) = connect(&Place::Sqlite(file.to_owned())).map_err(|error| Error::Other(error.to_string()))? else {
+        return Err(Error::Other("not an SQLite file".into()));
+    };
+    let found: Vec<Column> = sql_query("SELECT integrity_check AS value FROM pragma_integrity_check").load(&mut connection)?;
+    if let Some(wrong) = found.iter().find(|row| row.value != "ok") {
+        return Err(Error::Other(format!("{} is damaged: {}", file.display(), wrong.value)));
+    }
+    let broken: Vec<Column> = sql_query("SELECT \"table\" AS value FROM pragma_foreign_key_check").load(&mut connection)?;
+    if let Some(table) = broken.first() {
+        return Err(Error::Other(format!("{} is damaged: rows of {} refer to nothing", file.display(), table.value)));
+    }
+    drop(connection);
+    Snapshot::open(&Place::Sqlite(file.to_owned()))?.summaries(|_| ())
+}
+
+/// Puts a backup into a place that is new, and brings its tables up to date. Refreshes since the backup are not known: whoever
+/// is refused is told that a token got lost.
+pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result<Vec<Summary>, Error> {
+    let whole = check(file)?;
+    match to {
+        Place::Sqlite(target) => {
+            let explain = |error: IoError| Error::Other(format!("cannot write {}: {error}", target.display()));
+            let beside = target.with_extension("restoring");
+            drop(std::fs::remove_file(&beside));
+            super::backend::make_private(&beside).map_err(explain)?;
+            std::fs::copy(file, &beside).map_err(explain)?;
+            let place = Place::Sqlite(beside.clone());
+            prepare(&place)?;
+            settle(&place, now)?;
+            std::fs::File::open(&beside).and_then(|copied| copied.sync_all()).map_err(explain)?;
+            std::fs::rename(&beside, target).map_err(explain)?;
+            if let Some(folder) = target.parent().and_then(|folder| std::fs::File::open(folder).ok()) {
+                folder.sync_all().map_err(explain)?;
+            }
+        }
+        Place::Postgresql(_) => {
+            // An older backup gets today's tables in a copy of its own first.
+            let beside = file.with_extension("restoring");
+            std::fs::copy(file, &beside).map_err(|error| Error::Other(format!("cannot write {}: {error}", beside.display())))?;
+            let copied = prepare(&Place::Sqlite(beside.clone()))
+                .and_then(|()| Snapshot::open(&Place::Sqlite(beside.clone())))
+                .and_then(|mut snapshot| copy(&mut snapshot, to, |_| ()));
+            for end in ["restoring", "restoring-wal", "restoring-shm"] {
+                drop(std::fs::remove_file(file.with_extension(end)));
+            }
+            copied?;
+            settle(to, now)?;
+        }
+    }
+    Ok(whole)
+}
+
+/// What a database from elsewhere must not bring along, and what it cannot know.
+fn settle(place: &Place, now: crate::domain::Timestamp) -> Result<(), Error> {
+    let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
+    connection.exclusively(|target| {
+        for statement in [
+            "DELETE FROM leases".to_owned(),
+            "DELETE FROM nodes".to_owned(),
+            "UPDATE epoch SET number = number + 1".to_owned(),
+            "DELETE FROM refresh_attempts".to_owned(),
+            format!(
+                "INSERT INTO refresh_attempts (connection, generation, owner, started_at) SELECT guid, generation, 'restore', {} FROM connections WHERE refresh_token IS NOT NULL",
+                now.0
+            ),
+        ] {
+            sql_query(statement).execute(target)?;
+        }
+        Ok::<_, Error>(())
+    })?;
+    if let Either::Sqlite(file) = &mut connection {
+        // Everything into the one file, before it is moved.
+        file.batch_execute("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")?;
+    }
+    Ok(())
+}
