@@ -78,7 +78,10 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
                 println!("The database that was there is now {}.before-{stamp}.", file.display());
             }
             (Place::Sqlite(file), false) => {
-                return Err(format!("{} is there already. Stop the server and add --replace to put it aside. Nothing was changed.", file.display()));
+                return Err(format!(
+                    "{} is there already. Stop the server and add --replace to put it aside. Nothing was changed.",
+                    file.display()
+                ));
             }
             // Tables without people are as good as none; anything else is refused where it is looked at.
             (Place::Postgresql(_), _) => {}

@@ -60,7 +60,10 @@ pub async fn run(command: Keys) -> Result<(), String> {
         Keys::Add { .. } => {
             let added = Keyring::add(&service.settings.keyring).map_err(|error| error.to_string())?;
             if added.written {
-                println!("Added the key {} to the keyring. Back the keyring up, put it on every node, then run: valetkey keys rotate", added.id);
+                println!(
+                    "Added the key {} to the keyring. Back the keyring up, put it on every node, then run: valetkey keys rotate",
+                    added.id
+                );
             } else {
                 eprintln!("Add this line at the end of the keyring on every node, then run: valetkey keys rotate");
                 println!("{}", added.line.expose_secret());
@@ -71,7 +74,11 @@ pub async fn run(command: Keys) -> Result<(), String> {
             let bar = progress("sealing anew");
             let done = service.rotate_keys(to, |step| bar.step(step)).await.map_err(explain)?;
             bar.end();
-            println!("Sealed {done} value(s) anew in {:.1} s. The key {} seals now.", started.elapsed().as_secs_f64(), service.vault.sealing());
+            println!(
+                "Sealed {done} value(s) anew in {:.1} s. The key {} seals now.",
+                started.elapsed().as_secs_f64(),
+                service.vault.sealing()
+            );
         }
         Keys::Retire { id, .. } => {
             if service.retire_key(&id).await.map_err(explain)? {

@@ -139,6 +139,21 @@ pub(super) fn token_row(connection: Id<Connection>, person: Id<Person>, integrat
 }
 
 impl Service {
+    /// Tokens, sealed for the row of their connection.
+    pub fn seal_tokens(
+        &self,
+        connection: Id<Connection>,
+        person: Id<Person>,
+        integration: Id<Integration>,
+        access: &SecretString,
+        refresh: Option<&SecretString>,
+    ) -> Result<connections::Tokens, Error> {
+        let row = token_row(connection, person, integration);
+        let access = self.vault.seal(token_place("access_token", &row), access)?;
+        let refresh = refresh.map(|token| self.vault.seal(token_place("refresh_token", &row), token)).transpose()?;
+        Ok(connections::Tokens { access: Some(access), refresh })
+    }
+
     /// How one person stands with one item now. `NotFound` if either is gone.
     pub async fn admission(&self, item: Id<Content>, person: Id<Person>) -> Result<Arc<Admission>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());

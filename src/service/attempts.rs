@@ -2,7 +2,7 @@
 
 use super::{
     Actor, Error, Service,
-    admission::{Admission, Link, token_place, token_row},
+    admission::{Admission, Link},
     broker::lapses_at,
     consents::grant,
     event, record,
@@ -391,10 +391,8 @@ impl Service {
         }
         let (id, created_at, generation) =
             existing.map_or((Id::random(), now, 0), |(connection, _)| (connection.id, connection.created_at, connection.generation));
-        let row = token_row(id, person, integration.id);
-        let access = self.vault.seal(token_place("access_token", &row), &answer.access())?;
-        let refresh = answer.refresh().map(|token| self.vault.seal(token_place("refresh_token", &row), &token)).transpose()?;
-        let refreshable = refresh.is_some();
+        let tokens = self.seal_tokens(id, person, integration.id, &answer.access(), answer.refresh().as_ref())?;
+        let refreshable = tokens.refresh.is_some();
         let expires_at = now.plus(answer.lifetime());
         let connection = Connection {
             number: 0,
@@ -414,7 +412,6 @@ impl Service {
             state_at: now,
             used_at: Some(now),
         };
-        let tokens = connections::Tokens { access: Some(access), refresh };
         let (writer, name, era) = (actor.clone(), integration.display_name().to_owned(), attempt.era);
         self.store
             .write(move |db| {

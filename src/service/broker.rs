@@ -258,8 +258,8 @@ impl Service {
             return Ok(Begin::Done(rest.ok_or(NoToken::NeedsLogin(Cause::Expired))));
         };
         let life = match providers::rotation(&loaded.integration) {
-            Rotation::SingleUse => LEASE_OF_SINGLE_USE,
-            Rotation::KeepsOld | Rotation::Never => LEASE,
+            Rotation::SingleUse => faults::hurried(LEASE_OF_SINGLE_USE),
+            Rotation::KeepsOld | Rotation::Never => faults::hurried(LEASE),
         };
         if loaded.lease.as_ref().is_some_and(|lease| !self.node.is_abandoned(lease, life)) {
             return Ok(Begin::Taken);
@@ -312,7 +312,7 @@ impl Service {
         let (name, owner) = (leases::of_connection(ours.loaded.connection.id), ours.owner.clone());
         let _renewing = tokio_util::task::AbortOnDropHandle::new(self.runtime.spawn(async move {
             loop {
-                tokio::time::sleep(LEASE / 3).await;
+                tokio::time::sleep(faults::hurried(LEASE) / 3).await;
                 let (name, owner, until) = (name.clone(), owner.clone(), service.now().plus(LEASE));
                 let renewed = service.store.note(move |db| Ok::<_, Error>(leases::renew(db, &name, &owner, until)?)).await;
                 if matches!(renewed, Ok(false)) {
@@ -337,7 +337,7 @@ impl Service {
         };
         let asked_at = self.now();
         tracing::debug!(connection = %id, unknown = ours.unknown, "refreshing");
-        let limit = ours.taken + SEND_WITHIN;
+        let limit = ours.taken + faults::hurried(SEND_WITHIN);
         let answer = while_running(ANSWER_WITHIN, registration.refresh(&self.http, ours.refresh_token.clone(), limit)).await;
         faults::mark("answered");
         let failure = match answer {

@@ -31,7 +31,7 @@ fn place(row: &str) -> Place<'_> {
 /// Refuses a keyring that is not this database's; the secret that cookies and session tokens are signed with.
 pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     let text = |error: Error| error.to_string();
-        let [sealing, kept, in_use] = store
+    let [sealing, kept, in_use] = store
         .read(|db| Ok::<_, Error>([Store::meta(db, SEALING)?, Store::meta(db, KEY_CHECK)?, Store::meta(db, IN_USE)?]))
         .await
         .map_err(text)?;
@@ -137,9 +137,8 @@ impl Service {
     pub async fn keys_of_ring(&self) -> Result<Vec<Key>, Problem> {
         let (ring, sealing) = (self.vault.keyring(), self.vault.sealing());
         let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
-        let counted = self.store.read(move |db| {
-            ids.into_iter().map(|id| Ok::<_, Error>((count_of(db, &id)?, id))).collect::<Result<Vec<_>, _>>()
-        });
+        let counted =
+            self.store.read(move |db| ids.into_iter().map(|id| Ok::<_, Error>((count_of(db, &id)?, id))).collect::<Result<Vec<_>, _>>());
         Ok(counted.await?.into_iter().map(|(values, id)| Key { seals: id == sealing, id, values }).collect())
     }
 
@@ -223,7 +222,9 @@ impl Service {
             return told(format!("there is no key {id} in the keyring"));
         }
         if self.vault.sealing() == id {
-            return told(format!("the key {id} seals new values: make another one with `valetkey keys add`, then run `valetkey keys rotate`"));
+            return told(format!(
+                "the key {id} seals new values: make another one with `valetkey keys add`, then run `valetkey keys rotate`"
+            ));
         }
         let wanted = id.to_owned();
         let needed = self

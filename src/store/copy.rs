@@ -112,7 +112,8 @@ impl Snapshot {
     pub fn rows(&mut self) -> Result<u64, Error> {
         let mut all = 0;
         for table in TABLES {
-            let rows: Vec<Numbered> = sql_query(format!("SELECT count(*) AS number, '' AS value FROM {}", quoted(table))).load(&mut self.0)?;
+            let rows: Vec<Numbered> =
+                sql_query(format!("SELECT count(*) AS number, '' AS value FROM {}", quoted(table))).load(&mut self.0)?;
             all += rows.first().and_then(|row| u64::try_from(row.number).ok()).unwrap_or(0);
         }
         Ok(all)
@@ -214,7 +215,9 @@ pub fn copy(from: &mut Snapshot, to: &Place, mut progress: impl FnMut(u64)) -> R
     let mut written = Snapshot::open(to)?;
     let found = written.summaries(|_| ())?;
     match copied.iter().zip(&found).find(|(wanted, found)| wanted != found) {
-        Some((wanted, found)) => Err(Error::Other(format!("table {} differs after copying: {} rows, {} found", wanted.table, wanted.rows, found.rows))),
+        Some((wanted, found)) => {
+            Err(Error::Other(format!("table {} differs after copying: {} rows, {} found", wanted.table, wanted.rows, found.rows)))
+        }
         None => Ok(copied),
     }
 }
@@ -249,8 +252,10 @@ fn after(target: &mut Either) -> Result<(), Error> {
             .load(server)?;
             if numbered.first().is_some_and(|row| row.number > 0) {
                 let t = quoted(table);
-                sql_query(format!("SELECT setval(pg_get_serial_sequence('{t}', 'number'), (SELECT coalesce(max(number), 0) + 1 FROM {t}), false)"))
-                    .execute(server)?;
+                sql_query(format!(
+                    "SELECT setval(pg_get_serial_sequence('{t}', 'number'), (SELECT coalesce(max(number), 0) + 1 FROM {t}), false)"
+                ))
+                .execute(server)?;
             }
         }
     }

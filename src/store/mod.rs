@@ -5,9 +5,9 @@
 
 pub mod audit;
 mod backend;
-pub mod copy;
 pub mod connections;
 pub mod content;
+pub mod copy;
 pub mod groups;
 pub mod handovers;
 pub mod identities;

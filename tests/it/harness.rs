@@ -121,14 +121,23 @@ impl World {
         Self::start_as(None, Some(organisation)).await
     }
 
+    /// In a file, whatever the other tests run on.
+    pub async fn start_on_sqlite() -> Self {
+        Self::start_on(None, None, None).await
+    }
+
     async fn start_as(content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
+        Self::start_on(database(), content_url, organisation).await
+    }
+
+    async fn start_on(database: Option<Place>, content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
         let (http, clock) = (client(), Arc::new(TestClock::default()));
         let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
         let options = demo::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             data_dir: data_dir.clone(),
             content_url: content_url.map(str::to_owned),
-            database: database(),
+            database,
             organisation,
         };
         let place = options.database.clone();
@@ -231,16 +240,64 @@ impl World {
         line.split_once(':').expect("a value").1.trim().to_owned()
     }
 
+    /// The settings with which the program works on the same data.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = vec![
+            ("VALETKEY_DATA_DIR".to_owned(), self.data_dir.to_string_lossy().into_owned()),
+            ("VALETKEY_KEYRING_FILE".to_owned(), self.data_dir.join("keyring").to_string_lossy().into_owned()),
+            ("VALETKEY_PUBLIC_URL".to_owned(), self.portal.clone()),
+        ];
+        settings.extend(self.database.iter().filter_map(variable));
+        settings
+    }
+
     /// Runs the program beside the server, on the same data; what it prints.
     pub fn command(&self, arguments: &[&str]) -> std::process::Output {
-        std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
-            .args(arguments)
-            .env("VALETKEY_DATA_DIR", &self.data_dir)
-            .env("VALETKEY_KEYRING_FILE", self.data_dir.join("keyring"))
-            .env("VALETKEY_PUBLIC_URL", &self.portal)
-            .envs(self.database.iter().filter_map(variable))
-            .output()
-            .expect("the program runs")
+        command(arguments, &self.settings())
+    }
+
+    /// The same, with a text on its standard input.
+    pub fn command_with(&self, arguments: &[&str], input: &str) -> std::process::Output {
+        command_with(arguments, &self.settings(), input)
+    }
+
+    /// Tells the portal to stop, as a signal would, and does not wait.
+    pub fn begin_stop(&self) {
+        tokio::spawn(self.handle.stop(true));
+    }
+
+    /// Stops the portal and keeps what it stored, for the program to work on.
+    pub async fn park(self) -> Served {
+        let settings = self.settings();
+        self.handle.stop(true).await;
+        self.serving.await.expect("no panic").expect("a clean end");
+        let address = self.portal.trim_start_matches("http://").parse().expect("an address");
+        Served { address, data_dir: self.data_dir, database: self.database, child: None, settings }
+    }
+
+    /// Keeps everybody else from writing for a while; ends when it is over.
+    pub async fn lock_database(&self, time: Duration) -> tokio::task::JoinHandle<()> {
+        let (folder, database) = (self.data_dir.clone(), self.database.clone());
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let locking = tokio::task::spawn_blocking(move || {
+            use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
+            if let Some(Place::Postgresql(address)) = &database {
+                let lock = format!("BEGIN; SELECT pg_advisory_xact_lock(7310001); SELECT pg_sleep({}); ROLLBACK", time.as_secs());
+                let address = address.expose_secret().to_owned();
+                let child = std::thread::spawn(move || sql(&address, &lock));
+                std::thread::sleep(Duration::from_secs(1));
+                let _ = send.send(());
+                child.join().expect("psql");
+                return;
+            }
+            let mut file = SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path")).expect("the database");
+            file.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").expect("a lock");
+            let _ = send.send(());
+            std::thread::sleep(time);
+            file.batch_execute("ROLLBACK").expect("unlocked");
+        });
+        receive.await.expect("locked");
+        locking
     }
 
     /// See [`query`].
@@ -488,18 +545,46 @@ fn attribute(text: &str, name: &str) -> String {
         .replace("&#62;", ">")
 }
 
-/// The program itself, serving with settings of the test's own, as an operator starts it. Nobody has an account yet.
+/// Runs the program; what it prints.
+pub fn command(arguments: &[&str], settings: &[(String, String)]) -> std::process::Output {
+    command_with(arguments, settings, "")
+}
+
+fn command_with(arguments: &[&str], settings: &[(String, String)], input: &str) -> std::process::Output {
+    use std::{io::Write as _, process::Stdio};
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"));
+    command.args(arguments).envs(settings.iter().cloned());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+    // A program that reads nothing has closed its end.
+    let _ = writeln!(child.stdin.take().expect("its input"), "{input}");
+    child.wait_with_output().expect("its output")
+}
+
+/// The address of a PostgreSQL database.
+pub fn address(place: &Place) -> String {
+    variable(place).expect("PostgreSQL").1
+}
+
+/// The program itself, with settings of the test's own, as an operator starts it.
 pub struct Served {
     /// Where it listens.
     pub address: std::net::SocketAddr,
     pub data_dir: PathBuf,
     database: Option<Place>,
-    child: std::process::Child,
+    child: Option<std::process::Child>,
     settings: Vec<(String, String)>,
 }
 
 impl Served {
+    /// Serving; nobody has an account yet.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
+        let mut served = Self::prepare(settings);
+        served.restart().await;
+        served
+    }
+
+    /// A folder and settings; nothing runs yet.
+    pub fn prepare(settings: &[(&str, &str)]) -> Self {
         // A port that was free a moment ago.
         let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
         let data_dir = std::env::temp_dir().join(format!("valetkey-served-{}", uuid::Uuid::new_v4()));
@@ -512,22 +597,81 @@ impl Served {
         let database = database();
         all.extend(database.iter().filter_map(variable));
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let log = std::fs::File::create(data_dir.join("log")).expect("a log");
+        Self { address, data_dir, database, child: None, settings: all }
+    }
+
+    /// Starts the program and waits until it answers.
+    pub async fn restart(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.data_dir.join("log")).expect("a log");
         let child = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
             .arg("serve")
-            .envs(all.iter().cloned())
+            .envs(self.settings.iter().cloned())
             .stdout(std::process::Stdio::null())
             .stderr(log)
             .spawn()
             .expect("the program starts");
-        let served = Self { address, data_dir, database, child, settings: all };
+        self.child = Some(child);
         for _ in 0..200 {
-            if client().get(format!("http://{address}/__ping__")).send().await.is_ok_and(|answer| answer.status() == 200) {
-                return served;
+            if client().get(format!("http://{}/__ping__", self.address)).send().await.is_ok_and(|answer| answer.status() == 200) {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("it does not answer: {}", served.log());
+        panic!("it does not answer: {}", self.log());
+    }
+
+    /// Serves at a portal's address; nobody else may be there any more.
+    pub async fn serve(mut self, portal: &str) -> Self {
+        self.address = portal.trim_start_matches("http://").parse().expect("an address");
+        self.settings.push(("VALETKEY_LISTEN".to_owned(), self.address.to_string()));
+        self.restart().await;
+        self
+    }
+
+    /// Takes a portal's place.
+    pub async fn serve_at(self, portal: &str, old: World) -> Self {
+        old.stop().await;
+        self.serve(portal).await
+    }
+
+    /// Works on this database from now on.
+    pub fn use_database(&mut self, place: Place) {
+        self.settings.extend(variable(&place));
+        self.database = Some(place);
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> std::process::Output {
+        command(arguments, &self.settings)
+    }
+
+    pub fn command_with(&mut self, arguments: &[&str], input: &str) -> std::process::Output {
+        command_with(arguments, &self.settings, input)
+    }
+
+    /// Ends the program as power loss of the process does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    /// Asks the program to end; its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let asked = std::process::Command::new("kill").arg(child.id().to_string()).status().expect("kill");
+        assert!(asked.success());
+        child.wait().expect("its end").code()
+    }
+
+    pub async fn exchange(&self, key: &str, token: &str) -> Answer {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token_type", "urn:posit:connect:user-session-token"),
+            ("subject_token", token),
+        ];
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        self.api(key, "POST", "v1/oauth/integrations/credentials", &body).await
     }
 
     pub fn url(&self) -> String {
@@ -553,7 +697,7 @@ impl Served {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().expect("a program that runs").id()
     }
 
     /// Makes an administrator on the command line; the API key.
@@ -576,8 +720,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.kill();
         drop(std::fs::remove_dir_all(&self.data_dir));
         self.database.iter().for_each(drop_database);
     }

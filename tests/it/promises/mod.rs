@@ -1,6 +1,6 @@
 //! The promises of the design: one black-box attack on a running server for each, named by its number.
 //!
-//! 23, 24, 28 and 36–40 are about reliability and not here yet.
+//! What takes storms, crashes and several processes is in `tests/faults`.
 
 mod browser;
 mod content;
@@ -8,4 +8,5 @@ mod edges;
 mod identity;
 mod oauth;
 mod record;
+mod reliability;
 mod secrets;

@@ -1,0 +1,98 @@
+//! Fills a portal's database with connections: people, each with a connection through one integration and a consent for one
+//! content item, sealed as the portal does it. For benchmarks and the fault harness; settings as for the server.
+//!
+//!   seed INTEGRATION CONTENT COUNT
+
+use std::sync::Arc;
+use valetkey::{
+    app::{self, SystemClock},
+    config::Settings,
+    domain::{
+        Id, Timestamp,
+        connection::{Account, Connection, State},
+        consent::Consent,
+        person::{Person, Role},
+        time::Clock as _,
+    },
+    store::{connections, people},
+};
+
+const AT_ONCE: usize = 1000;
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [integration, content, count] = arguments.as_slice() else { panic!("usage: seed INTEGRATION CONTENT COUNT") };
+    let (integration, content) = (integration.parse().expect("a guid"), content.parse().expect("a guid"));
+    let count: usize = count.parse().expect("a number");
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let settings = Settings::load(None, &|name| std::env::var(name).ok()).expect("settings");
+    let service = app::open(settings, Arc::new(SystemClock)).await.expect("the database");
+    let now = SystemClock.now();
+    for start in (0..count).step_by(AT_ONCE) {
+        let rows: Vec<_> = (start..(start + AT_ONCE).min(count)).map(|number| row(&service, number, integration, now)).collect();
+        service
+            .store
+            .write(move |db| {
+                for (person, connection, tokens) in rows {
+                    people::insert(db, &person, None)?;
+                    connections::put(db, &connection, &tokens)?;
+                    let consent =
+                        Consent { id: Id::random(), person: person.id, content, integration, created_at: now, last_used_at: None, uses: 0 };
+                    connections::give_consent(db, &consent)?;
+                }
+                Ok::<_, valetkey::service::Error>(())
+            })
+            .await
+            .expect("rows");
+    }
+    println!("{count} connections");
+}
+
+fn row(
+    service: &valetkey::service::Service,
+    number: usize,
+    integration: Id<valetkey::domain::integration::Integration>,
+    now: Timestamp,
+) -> (Person, Connection, connections::Tokens) {
+    let name = format!("seeded{number}-{}", &Id::<Person>::random().to_string()[..8]);
+    let person = Person {
+        id: Id::random(),
+        email: format!("{name}@example.org"),
+        username: name,
+        first_name: String::new(),
+        last_name: String::new(),
+        role: Role::Viewer,
+        locked: false,
+        created_at: now,
+        updated_at: now,
+        active_at: None,
+    };
+    let id = Id::random();
+    let tokens = service.seal_tokens(
+        id,
+        person.id,
+        integration,
+        &format!("seeded-access-{number}").into(),
+        Some(&format!("seeded-refresh-{number}").into()),
+    );
+    let connection = Connection {
+        number: 0,
+        id,
+        person: person.id,
+        integration,
+        state: State::Active,
+        account: Account { label: Some(person.email.clone()), ..Account::default() },
+        scopes: "openid offline_access".into(),
+        has_refresh_token: true,
+        access_expires_at: Some(now.plus(std::time::Duration::from_secs(86_400))),
+        lapses_at: None,
+        generation: 1,
+        connected_at: now,
+        created_at: now,
+        updated_at: now,
+        state_at: now,
+        used_at: None,
+    };
+    (person, connection, tokens.expect("sealed"))
+}

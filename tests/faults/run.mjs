@@ -1,0 +1,408 @@
+// The fault harness: nine scenarios against real processes, a real database and a certified identity provider in strict rotation.
+//   node tests/faults/run.mjs [--long] [scenario …]
+// Short rounds by default; `--long` is what results.md shows. Ends with 1 if a scenario does not pass.
+// Needs the binary built with `--features postgres,faults` (VALETKEY_BIN names another than target/debug/valetkey).
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { call, lab, root, sleep } from "./lab.mjs";
+
+const long = process.argv.includes("--long");
+const wanted = process.argv.slice(2).filter((word) => !word.startsWith("--"));
+const postgresql = process.env.VALETKEY_TEST_POSTGRES || execFileSync(join(root, "tests/postgres"), ["start"]).toString().trim();
+const rows = [];
+const times = (count, make) => Array.from({ length: count }, (_, index) => make(index));
+const statuses = (answers) => {
+  const counts = new Map();
+  for (const answer of answers) {
+    const word = answer.status === 200 ? "200" : `${answer.status} ${answer.payload?.reason ?? answer.body?.slice(0, 60)}`;
+    counts.set(word, (counts.get(word) ?? 0) + 1);
+  }
+  return [...counts].map(([word, count]) => `${count} × ${word}`).join(", ");
+};
+const all = (list, test, what) => assert.ok(list.every(test), `${what}: ${statuses(list)}`);
+const ok = (answer) => answer.status === 200;
+const lost = (answer) => answer.status === 400 && answer.cause === "rotation_lost";
+const integrity = (here) => { if (!here.database) assert.deepEqual(here.sql("PRAGMA integrity_check"), ["ok"]); };
+
+/** Tells how a scenario went: rounds, refreshes that should have happened, what the provider saw. */
+function row(name, where, rounds, due, here, grantsLost = 0, note = "") {
+  rows.push({ name, where, rounds, due, upstream: here.seen.refreshes, replays: here.seen.replays, lost: grantsLost, note });
+}
+
+const scenarios = {
+  // 1. 500 exchanges at once at the moment of expiry: one refresh for each connection, over three processes and over one.
+  async storm() {
+    const rounds = long ? 50 : 3;
+    for (const [where, nodes] of [["PostgreSQL, 3 nodes", 3], ["SQLite, 1 node", 1]]) {
+      const here = await lab({ nodes, postgresql: nodes > 1 ? postgresql : undefined, viewers: 25 });
+      for (let round = 0; round < rounds; round++) {
+        await here.expire();
+        const answers = await Promise.all(times(500, (index) => here.exchange(here.viewers[index % 25], here.nodes[index % nodes])));
+        all(answers, ok, `${where}, round ${round}`);
+        for (const viewer of here.viewers) {
+          const tokens = new Set(answers.filter((_, index) => here.viewers[index % 25] === viewer).map((answer) => answer.access_token));
+          assert.equal(tokens.size, 1, "everybody who waited got the same token");
+        }
+        assert.equal(here.seen.refreshes, 25 * (round + 1), `one upstream call for each expiry; ${where}, round ${round}`);
+      }
+      assert.equal(here.seen.replays, 0);
+      row("1 storm of 500", where, rounds, 25 * rounds, here);
+      await here.stop();
+    }
+  },
+
+  // 2. A slow provider: callers wait ten seconds at most, and no late answer is lost.
+  async slow() {
+    const delays = long ? [1, 9, 29, 59, 70] : [1, 9, 12];
+    const here = await lab({ viewers: delays.length });
+    const waiting = new Map(here.viewers.map((viewer, index) => [`${viewer.name}@example.org`, delays[index]]));
+    here.token = async (_, { response, replay }) => {
+      const before = new Map(here.seen.uses);
+      const answer = await replay();
+      const who = [...here.seen.uses].find(([id, uses]) => uses > (before.get(id) ?? 0))?.[0];
+      await sleep(1000 * (waiting.get(who) ?? 0));
+      response.writeHead(answer.status, answer.headers).end(answer.body);
+    };
+    await here.expire();
+    await Promise.all(here.viewers.map(async (viewer, index) => {
+      // Not all in one moment, so that the provider's answers can be told apart.
+      await sleep(index * 200);
+      const asked = Date.now();
+      const first = await here.exchange(viewer);
+      const took = (Date.now() - asked) / 1000;
+      assert.ok(took < 11.5, `${delays[index]} s: answered after ${took} s`);
+      if (delays[index] < 10) assert.equal(first.status, 200, first.body);
+      else assert.ok(first.status === 503 && first.headers["retry-after"], first.body);
+      await sleep(Math.max(0, 1000 * delays[index] - (Date.now() - asked) + 1500));
+      const second = await here.exchange(viewer);
+      assert.equal(second.status, 200, `after ${delays[index]} s: ${second.body}`);
+    }));
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [delays.length, 0]);
+    row("2 slow provider", "SQLite, 1 node", 1, delays.length, here, 0, `${delays.join(", ")} s`);
+    await here.stop();
+  },
+
+  // 3. kill -9 at each marked step, and at random moments under load.
+  async crash() {
+    for (const [where, server] of [["SQLite, 1 node", undefined], ["PostgreSQL, 1 node", postgresql]]) {
+      const here = await lab({ viewers: 1, postgresql: server });
+      const [node] = here.nodes;
+      const [viewer] = here.viewers;
+      let grantsLost = 0;
+      for (const [step, isLost] of [["attempt_written", false], ["answered", true], ["committed", false]]) {
+        await here.kill(node);
+        await here.start(node, { VALETKEY_CRASH_AT: step });
+        await here.expire();
+        const [answer] = await Promise.all([here.exchange(viewer), node.exited]);
+        assert.equal(answer.status, 0, `${step}: nobody saw an answer`);
+        await here.start(node);
+        integrity(here);
+        const after = await here.exchange(viewer);
+        assert.ok(isLost ? lost(after) : ok(after), `${where}, ${step}: ${after.status} ${after.body}`);
+        if (isLost) { grantsLost++; await here.connect(viewer); }
+      }
+      // The provider never got the request: it kills the node and does not act.
+      await here.expire();
+      here.token = async () => { await here.kill(node); };
+      await here.exchange(viewer);
+      here.token = async (pass) => pass();
+      await here.start(node);
+      assert.equal((await here.exchange(viewer)).status, 200, "the token had not been used");
+      // One replay: the token whose answer died with the process was tried once more, and then labelled.
+      assert.equal(here.seen.replays, grantsLost);
+      row("3 crash at marked steps", where, 4, 4, here, grantsLost, "the answer died with the process, and is labelled so");
+      await here.stop();
+    }
+    const rounds = long ? 200 : 8;
+    const here = await lab({ viewers: 8 });
+    const [node] = here.nodes;
+    const ada = (await here.api("GET", "user")).json().guid;
+    let grantsLost = 0, written = 0;
+    const acknowledged = [];
+    for (let round = 0; round < rounds; round++) {
+      await here.expire();
+      const before = new Map(here.seen.uses);
+      let running = true;
+      const readers = here.viewers.map(async (viewer) => { while (running) { await here.exchange(viewer); await sleep(5); } });
+      const writer = (async () => { while (running) { const name = `key ${written++}`; const made = await here.api("POST", "users/" + ada + "/keys", { name }, node.port); if (made.status === 200 || made.status === 201) acknowledged.push(name); else await sleep(20); } })();
+      await sleep(Math.random() * 250);
+      await here.kill(node);
+      running = false;
+      await Promise.all([...readers, writer]);
+      await here.start(node);
+      integrity(here);
+      for (const viewer of here.viewers) {
+        const after = await here.exchange(viewer);
+        if (lost(after)) {
+          const id = `${viewer.name}@example.org`;
+          assert.ok((here.seen.uses.get(id) ?? 0) > (before.get(id) ?? 0), "lost although the provider had not answered");
+          grantsLost++;
+          await here.connect(viewer);
+        } else assert.equal(after.status, 200, `round ${round}: ${after.body}`);
+      }
+    }
+    const kept = new Set(here.sql("SELECT name FROM api_keys"));
+    assert.ok(acknowledged.length > rounds, "the writer wrote");
+    assert.ok(acknowledged.every((name) => kept.has(name)), "every acknowledged write survives");
+    assert.equal(here.seen.replays, grantsLost, "a token is tried twice only where its answer died with the process");
+    row("3 crash at random moments", "SQLite, 1 node", rounds, 8 * rounds, here, grantsLost, `${acknowledged.length} acknowledged writes, all there; the grants lost are labelled`);
+    await here.stop();
+  },
+
+  // 4. The database is locked, or the disk is full, when the new tokens are to be stored.
+  async full() {
+    const here = await lab({ viewers: 1 });
+    const [viewer] = here.viewers;
+    const [node] = here.nodes;
+    const seconds = long ? 40 : 30;
+    const lock = () => spawn("python3", ["-c", `import sqlite3,time\nc=sqlite3.connect(${JSON.stringify(join(node.folder, "valetkey.db"))},timeout=20,isolation_level=None)\nc.execute('BEGIN IMMEDIATE')\nprint('locked',flush=True)\ntime.sleep(${seconds})\nc.execute('ROLLBACK')`]);
+    const held = async (locker) => new Promise((done) => locker.stdout.once("data", done));
+    for (const crash of [false, true]) {
+      await here.expire();
+      const spooled = here.log(node).split("kept in the spool").length - 1;
+      let locker, locked;
+      const isLocked = new Promise((done) => (locked = done));
+      here.token = async (_, { response, replay }) => { const answer = await replay(); locker = lock(); await held(locker); locked(); response.writeHead(answer.status, answer.headers).end(answer.body); };
+      const [during, write] = await Promise.all([here.exchange(viewer), isLocked.then(() => here.api("POST", "content", { name: `locked-${crash}` }, node.port))]);
+      assert.ok(during.status === 503 && during.headers["retry-after"], `locked: ${during.status} ${during.body}`);
+      assert.ok(write.status === 503 && write.headers["retry-after"], `a write meanwhile: ${write.status} ${write.body}`);
+      if (crash) {
+        // The process dies while only the spool has the tokens.
+        for (let tries = 0; tries < 100 && here.log(node).split("kept in the spool").length < 2 + spooled; tries++) await sleep(200);
+        await here.kill(node);
+        locker.kill();
+        await sleep(200);
+        await here.start(node);
+      } else await new Promise((done) => locker.once("exit", done));
+      here.token = async (pass) => pass();
+      let after;
+      for (let tries = 0; tries < 40; tries++) { after = await here.exchange(viewer); if (ok(after)) break; await sleep(500); }
+      assert.equal(after.status, 200, `after the lock: ${after.body}`);
+      integrity(here);
+    }
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [2, 0]);
+    row("4 database locked at commit", "SQLite, 1 node", 2, 2, here, 0, `${seconds} s; once with kill -9 while only the spool had the tokens`);
+    await here.stop();
+
+    const disk = mkdtempSync(join(tmpdir(), "valetkey-disk-"));
+    try { execFileSync("mount", ["-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], { stdio: "pipe" }); }
+    catch { rmSync(disk, { recursive: true }); return rows.push({ name: "4 disk full", where: "–", rounds: 0, due: 0, upstream: 0, replays: 0, lost: 0, note: "not run: a small disk cannot be mounted here" }); }
+    const small = await lab({ viewers: 1, dataDir: disk });
+    try {
+      const rounds = long ? 5 : 1;
+      for (let round = 0; round < rounds; round++) {
+        await small.expire();
+        small.token = async (_, { response, replay }) => {
+          const answer = await replay();
+          // To the last byte: first in large pieces, then in small ones.
+          for (const piece of ["1M", "4k", "1"]) try { execFileSync("sh", ["-c", `dd if=/dev/zero of=${join(disk, "filler" + piece)} bs=${piece} 2>/dev/null`]); } catch { /* full, as wanted */ }
+          response.writeHead(answer.status, answer.headers).end(answer.body);
+        };
+        const during = await small.exchange(small.viewers[0]);
+        // A commit may still fit into the log that is there; what counts is that nothing is lost.
+        const write = await small.api("POST", "content", { name: `full-${round}`, description: "x".repeat(4000) }, small.nodes[0].port);
+        assert.ok([200, 201, 503, 507].includes(write.status), `a write on the full disk: ${write.status} ${write.body}`);
+        for (const piece of ["1M", "4k", "1"]) rmSync(join(disk, "filler" + piece), { force: true });
+        small.token = async (pass) => pass();
+        let after;
+        for (let tries = 0; tries < 60; tries++) { after = await small.exchange(small.viewers[0]); if (ok(after)) break; await sleep(500); }
+        assert.equal(after.status, 200, `after the full disk: ${after.body}; during: ${during.status}`);
+        assert.equal((await small.api("POST", "content", { name: `free-${round}` }, small.nodes[0].port)).status, 200);
+        integrity(small);
+      }
+      assert.deepEqual([small.seen.refreshes, small.seen.replays], [rounds, 0]);
+      row("4 disk full at commit", "SQLite, 1 node", rounds, rounds, small);
+    } finally {
+      await small.stop();
+      execFileSync("umount", ["-l", disk]);
+      rmSync(disk, { recursive: true, force: true });
+    }
+  },
+
+  // 5. The provider is down for the life of a token, throttles, answers pages, and hangs up.
+  async down() {
+    const here = await lab({ viewers: 3 });
+    const ways = [
+      ["429", ({ response }) => response.writeHead(429, { "retry-after": "2" }).end("{}")],
+      ["500 with HTML", ({ response }) => response.writeHead(500, { "content-type": "text/html" }).end("<html>oops</html>")],
+      ["503", ({ response }) => response.writeHead(503).end()],
+      ["400 with HTML", ({ response }) => response.writeHead(400, { "content-type": "text/html" }).end("<html>no</html>")],
+      ["200 with HTML", ({ response }) => response.writeHead(200, { "content-type": "text/html" }).end("<html>hello</html>")],
+      ["cut", ({ response }) => response.destroy()],
+      ["half an answer", ({ response }) => { response.writeHead(200, { "content-type": "application/json", "content-length": "100" }); response.write('{"access'); setTimeout(() => response.destroy(), 50); }],
+    ];
+    for (const [name, answer] of ways) {
+      await here.expire();
+      here.token = async (_, it) => answer(it);
+      const during = await Promise.all(here.viewers.map((viewer) => here.exchange(viewer)));
+      all(during, (it) => it.status === 503 && it.headers["retry-after"], name);
+      if (long) await sleep(20_000);
+      here.token = async (pass) => pass();
+      for (const viewer of here.viewers) {
+        let after;
+        for (let tries = 0; tries < 80; tries++) { after = await here.exchange(viewer); if (ok(after)) break; await sleep(500); }
+        assert.equal(after.status, 200, `${name}: ${after.body}`);
+      }
+    }
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [3 * ways.length, 0]);
+    row("5 provider down and back", "SQLite, 1 node", ways.length, 3 * ways.length, here, 0, ways.map(([name]) => name).join(", "));
+    await here.stop();
+  },
+
+  // 6. Clients go away in the middle.
+  async gone() {
+    const rounds = long ? 50 : 5;
+    const here = await lab({ viewers: 4 });
+    for (let round = 0; round < rounds; round++) {
+      await here.expire();
+      here.token = async (_, { response, replay }) => { const answer = await replay(); await sleep(300); response.writeHead(answer.status, answer.headers).end(answer.body); };
+      await Promise.all(times(40, (index) => here.exchange(here.viewers[index % 4], undefined, { signal: AbortSignal.timeout(30 + (index % 10) * 20) })));
+      await sleep(600);
+      all(await Promise.all(here.viewers.map((viewer) => here.exchange(viewer))), ok, "after everybody left");
+    }
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [4 * rounds, 0]);
+    row("6 clients disconnect", "SQLite, 1 node", rounds, 4 * rounds, here);
+    await here.stop();
+  },
+
+  // 7. One node's clock is ten minutes ahead, or behind.
+  async clock() {
+    const library = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"].find(existsSync);
+    if (!library) throw new Error("needs Debian's package faketime");
+    const here = await lab({ nodes: 3, postgresql, viewers: 6 });
+    const [odd] = here.nodes;
+    const file = join(here.folder, "clock");
+    let failures = 0;
+    const steps = ["+600", "-600", "+0", ...(long ? ["-600", "+600", "+0"] : [])];
+    writeFileSync(file, "+0\n");
+    await here.kill(odd);
+    await here.start(odd, { LD_PRELOAD: library, FAKETIME_TIMESTAMP_FILE: file, FAKETIME_NO_CACHE: "1", FAKETIME_DONT_FAKE_MONOTONIC: "1" });
+    for (const step of steps) {
+      writeFileSync(file, `${step}\n`);
+      const before = here.seen.refreshes;
+      here.sql("UPDATE connections SET access_expires_at = 1000, updated_at = 500");
+      here.sql("UPDATE epoch SET number = number + 1");
+      await sleep(400);
+      // The answers come late, so that leases are looked at by clocks that do not agree.
+      here.token = async (_, { response, replay }) => { const answer = await replay(); await sleep(1500); response.writeHead(answer.status, answer.headers).end(answer.body); };
+      const answers = await Promise.all(times(120, (index) => here.exchange(here.viewers[Math.floor(index / 3) % 6], here.nodes[index % 3])));
+      here.token = async (pass) => pass();
+      if (process.env.VERBOSE) console.error(step, statuses(answers.filter((_, index) => index % 3 === 0)), here.seen);
+      failures += answers.filter((answer) => !ok(answer)).length;
+      all(answers.filter((_, index) => index % 3 !== 0), ok, `nodes whose clock is right, step ${step}`);
+      assert.ok(here.seen.refreshes - before >= 6, "refreshed");
+      assert.equal(here.seen.replays, 0, `step ${step}`);
+    }
+    all(await Promise.all(here.viewers.map((viewer) => here.exchange(viewer, odd))), ok, "the odd node at the end");
+    row("7 clock steps of one node", "PostgreSQL, 3 nodes", steps.length, 6 * steps.length, here, 0, `${failures} exchanges refused by the node whose clock is wrong`);
+    await here.stop();
+  },
+
+  // 8. Keys are rotated under load; the rows come from tests/bench/seed.rs.
+  async keys() {
+    const count = long ? 10_000 : 500;
+    for (const [where, server, nodes] of [["SQLite, 1 node", undefined, 1], ["PostgreSQL, 3 nodes", postgresql, 3]]) {
+      const here = await lab({ nodes, postgresql: server, viewers: 4 });
+      const seed = process.env.VALETKEY_SEED ?? join(root, "target/debug/examples/seed");
+      execFileSync(seed, [here.integration, here.content, String(count)], { env: { ...process.env, VALETKEY_DATA_DIR: here.nodes[0].folder, VALETKEY_KEYRING_FILE: join(here.folder, "keyring"), VALETKEY_PUBLIC_URL: `http://127.0.0.1:${here.front}`, ...(here.database ? { VALETKEY_DATABASE_URL: here.database } : {}) } });
+      let running = true, exchanges = 0;
+      const failed = [];
+      const load = here.viewers.map(async (viewer) => { while (running) { const answer = await here.exchange(viewer); exchanges++; if (!ok(answer)) failed.push(answer); await sleep(2); } });
+      const [old] = here.run(here.nodes[0], ["keys", "list"]).split(" ");
+      here.run(here.nodes[0], ["keys", "add"]);
+      let done, seconds;
+      for (let tries = 0; tries < 20; tries++) {
+        // In a process of its own, so that this one goes on asking.
+        const rotating = spawn(process.env.VALETKEY_BIN ?? join(root, "target/debug/valetkey"), ["keys", "rotate"], { env: { ...process.env, VALETKEY_DATA_DIR: here.nodes[0].folder, VALETKEY_KEYRING_FILE: join(here.folder, "keyring"), VALETKEY_PUBLIC_URL: `http://127.0.0.1:${here.front}`, ...(here.database ? { VALETKEY_DATABASE_URL: here.database } : {}) } });
+        let said = "";
+        rotating.stdout.on("data", (chunk) => (said += chunk));
+        rotating.stderr.on("data", (chunk) => (said += chunk));
+        const code = await new Promise((end) => rotating.once("exit", end));
+        if (code === 0) { [, done, seconds] = /Sealed (\d+) value\(s\) anew in ([\d.]+) s/.exec(said); break; }
+        assert.match(said, /does not hold the key/, said);
+        await sleep(1000);
+      }
+      await here.expire();
+      await sleep(500);
+      running = false;
+      await Promise.all(load);
+      assert.ok(Number(done) >= 2 * count, `sealed anew: ${done}`);
+      assert.equal(failed.length, 0, `${statuses(failed)} of ${exchanges}`);
+      assert.match(here.run(here.nodes[0], ["keys", "retire", old]), /Took the key/);
+      assert.match(here.run(here.nodes[0], ["keys", "verify"]), /All \d+ sealed value\(s\) open/);
+      all(await Promise.all(here.viewers.map((viewer) => here.exchange(viewer))), ok, "after retiring the old key");
+      assert.equal(here.seen.replays, 0);
+      row("8 key rotation", where, 1, here.seen.refreshes, here, 0, `${count} connections, ${done} values in ${seconds} s, ${exchanges} exchanges meanwhile, 0 failed`);
+      await here.stop();
+    }
+  },
+
+  // 9. A node stops for longer than its lease, and goes on.
+  async paused() {
+    // In the short run every limit of a refresh is a tenth.
+    const hurry = long ? 1 : 10;
+    const env = { VALETKEY_HURRY: String(hurry) };
+    // Stopped before it sent: another node refreshes; the first one must not send any more.
+    const here = await lab({ nodes: 2, postgresql, viewers: 1, env });
+    const [first, second] = here.nodes;
+    const [viewer] = here.viewers;
+    await here.kill(first);
+    await here.start(first, { VALETKEY_STOP_AT: "attempt_written" });
+    await here.expire();
+    const stuck = here.exchange(viewer, first, { timeout: 600_000 });
+    await sleep(1000);
+    let after;
+    const began = Date.now();
+    while (Date.now() - began < 260_000 / hurry) { after = await here.exchange(viewer, second); if (ok(after)) break; assert.ok(after.status === 503 && after.headers["retry-after"], after.body); await sleep(500); }
+    assert.equal(after.status, 200, `taken over: ${after.body}`);
+    const took = Math.round((Date.now() - began) / 1000);
+    first.child.kill("SIGCONT");
+    const late = await stuck;
+    assert.ok([200, 503].includes(late.status), `the one that was stopped: ${late.status} ${late.body}`);
+    await sleep(3000);
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [1, 0], "it sent nothing any more");
+    assert.equal((await here.exchange(viewer, first)).status, 200);
+    row("9 stopped before sending", "PostgreSQL, 2 nodes", 1, 1, here, 0, `the other node took over after ${took} s`);
+    await here.stop();
+
+    // Stopped with the answer on its way, for longer than a lease of 75 s: it stores what it finds when it goes on.
+    const there = await lab({ nodes: 2, postgresql, viewers: 1, env });
+    const [one, two] = there.nodes;
+    await there.expire();
+    let reached;
+    const arrived = new Promise((done) => (reached = done));
+    there.token = async (_, { response, replay }) => { const answer = await replay(); reached(); await sleep(500); response.writeHead(answer.status, answer.headers).end(answer.body); };
+    const waiting = there.exchange(there.viewers[0], one, { timeout: 600_000 });
+    await arrived;
+    one.child.kill("SIGSTOP");
+    const until = Date.now() + 100_000 / hurry;
+    while (Date.now() < until) { const answer = await there.exchange(there.viewers[0], two); assert.equal(answer.status, 503, answer.body); await sleep(1000); }
+    one.child.kill("SIGCONT");
+    assert.ok([200, 503].includes((await waiting).status));
+    let found;
+    for (let tries = 0; tries < 20; tries++) { found = await there.exchange(there.viewers[0], two); if (ok(found)) break; await sleep(500); }
+    assert.equal(found.status, 200, found.body);
+    assert.deepEqual([there.seen.refreshes, there.seen.replays], [1, 0]);
+    row("9 stopped while the answer came", "PostgreSQL, 2 nodes", 1, 1, there, 0, `for ${100 / hurry} s`);
+    await there.stop();
+  },
+};
+
+let failed = 0;
+for (const [name, run] of Object.entries(scenarios).filter(([name]) => !wanted.length || wanted.includes(name))) {
+  const began = Date.now();
+  try {
+    await run();
+    console.error(`ok ${name} (${Math.round((Date.now() - began) / 1000)} s)`);
+  } catch (error) {
+    failed++;
+    console.error(`FAILED ${name}: ${error.stack}`);
+  }
+}
+console.log("| scenario | where | rounds | expiries | refreshes at the provider | replays | grants lost | |\n| --- | --- | --- | --- | --- | --- | --- | --- |");
+for (const it of rows) console.log(`| ${it.name} | ${it.where} | ${it.rounds} | ${it.due} | ${it.upstream} | ${it.replays} | ${it.lost} | ${it.note} |`);
+console.log(`\n${Object.keys(scenarios).filter((name) => !wanted.length || wanted.includes(name)).length - failed} passed, ${failed} failed`);
+process.exit(failed ? 1 : 0);
