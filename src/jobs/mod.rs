@@ -39,11 +39,12 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
         loop {
             tokio::time::sleep(ALIVE_EVERY).await;
             service.flush_uses().await;
-            if service.share_held().await.is_err() || service.say_alive().await.is_err() {
-                tracing::warn!("could not tell the other nodes what is open here");
-            }
+            // Before the other nodes hear which keys are held here.
             if let Err(reason) = service.follow_keyring(true).await {
                 tracing::error!(reason, "the keyring");
+            }
+            if service.share_held().await.is_err() || service.say_alive().await.is_err() {
+                tracing::warn!("could not tell the other nodes what is open here");
             }
             if !service.leads(LEADERS_WORK, LEADS_FOR).await {
                 continue;

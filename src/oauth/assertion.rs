@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// In seconds. Short: it is used at once.
@@ -59,26 +60,30 @@ pub fn problem(pem: &str) -> Option<&'static str> {
     EncodingKey::from_rsa_pem(key.as_bytes()).is_err().then_some("This is not an RSA private key. Enter the whole text of its file.")
 }
 
-/// One PEM block whose label ends like this, with its frame.
-fn block<'a>(pem: &'a str, label: &str) -> Option<&'a str> {
-    let end_line = format!("{label}-----");
-    let start = pem
-        .match_indices("-----BEGIN ")
-        .map(|(at, _)| at)
-        .find(|at| pem[*at..].lines().next().is_some_and(|line| line.trim_end().ends_with(&end_line)))?;
-    let rest = &pem[start..];
-    let end = rest.find("-----END ")?;
-    let length = end + rest[end..].find(&end_line)? + end_line.len();
-    rest.get(..length)
+/// The first PEM block whose label ends like this: its label, and its body without line breaks. A text that lost all of them in
+/// a one-line field is read, too.
+fn block(pem: &str, ending: &str) -> Option<(String, String)> {
+    pem.split("-----BEGIN ").skip(1).find_map(|part| {
+        let (label, rest) = part.split_once("-----")?;
+        let (body, _) = rest.split_once("-----END ")?;
+        label.ends_with(ending).then(|| (label.to_owned(), body.split_whitespace().collect()))
+    })
 }
 
-fn private_key(pem: &str) -> Option<&str> {
-    block(pem, "PRIVATE KEY")
+fn private_key(pem: &str) -> Option<Zeroizing<String>> {
+    let (label, body) = block(pem, "PRIVATE KEY")?;
+    let body = Zeroizing::new(body);
+    let mut text = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
+    for line in body.as_bytes().chunks(64) {
+        text.push_str(std::str::from_utf8(line).ok()?);
+        text.push('\n');
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    Some(text)
 }
 
 fn certificate(pem: &str) -> Option<Vec<u8>> {
-    let body: String = block(pem, "CERTIFICATE")?.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-    STANDARD.decode(body).ok()
+    STANDARD.decode(block(pem, "CERTIFICATE")?.1).ok()
 }
 
 #[cfg(test)]

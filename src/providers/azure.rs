@@ -51,7 +51,7 @@ pub static TEMPLATE: Template = Template {
         Field {
             name: "client_secret",
             label: "Client secret",
-            hint: "The Value, not the Secret ID. Stored encrypted, never shown again.",
+            hint: "The Value, not the Secret ID. With a certificate: the private key and the certificate, as text (PEM). Stored encrypted, never shown again.",
             required: true,
             secret: true,
             moves_tokens: false,

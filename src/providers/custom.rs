@@ -44,7 +44,7 @@ pub static TEMPLATE: Template = Template {
         Field {
             name: "client_secret",
             label: "Client secret",
-            hint: "Stored encrypted, never shown again.",
+            hint: "Or the private key as text (PEM), where it signs. Stored encrypted, never shown again.",
             secret: true,
             moves_tokens: false,
             shape: Shape::Text,

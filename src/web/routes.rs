@@ -60,6 +60,8 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/content-settings/{guid}/key", post().to(content::make_key))
         .route("/content-settings/{guid}/people", post().to(content::permit))
         .route("/content-settings/{guid}/people/{number}/remove", post().to(content::unpermit))
+        .route("/content-settings/{guid}/consents/end", get().to(content::end_consents_page))
+        .route("/content-settings/{guid}/consents/end", post().to(content::end_consents))
         .route("/content-settings/{guid}/delete", get().to(content::delete_page))
         .route("/content-settings/{guid}/delete", post().to(content::delete))
         // integrations
@@ -72,6 +74,8 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/integrations/{guid}/availability", post().to(integrations::set_availability))
         .route("/integrations/{guid}/people", post().to(integrations::list_principal))
         .route("/integrations/{guid}/people/{number}/remove", post().to(integrations::unlist))
+        .route("/integrations/{guid}/disconnect", get().to(integrations::disconnect_page))
+        .route("/integrations/{guid}/disconnect", post().to(integrations::disconnect))
         .route("/integrations/{guid}/delete", get().to(integrations::delete_page))
         .route("/integrations/{guid}/delete", post().to(integrations::delete))
         // consents
@@ -97,6 +101,8 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/people/{guid}/password", post().to(people::set_password))
         .route("/people/{guid}/lock", post().to(people::lock))
         .route("/people/{guid}/invite", post().to(people::invite))
+        .route("/people/{guid}/disconnect", get().to(people::disconnect_page))
+        .route("/people/{guid}/disconnect", post().to(people::disconnect))
         .route("/people/{guid}/sessions/end", post().to(people::end_sessions))
         .route("/groups", get().to(groups::list))
         .route("/groups", post().to(groups::create))

@@ -8,6 +8,7 @@ use crate::{
         content::Content,
         integration::Integration,
         return_path::ReturnPath,
+        revocation::{Revocation, Word},
     },
     providers,
     service::{Error, attempts::Question, consents::Overview},
@@ -48,6 +49,30 @@ struct Row {
 struct ListPage {
     chrome: Chrome,
     rows: Vec<Row>,
+    ended: Vec<Gone>,
+}
+
+/// A connection that ended lately, and what its provider knows of it.
+struct Gone {
+    name: String,
+    at: Moment,
+    told: String,
+}
+
+fn gone(ended: &Revocation, now: crate::domain::Timestamp) -> Gone {
+    let provider = &ended.provider;
+    let told = match (ended.word, ended.told_at) {
+        (Word::Told, Some(at)) => format!("{provider} was told {}.", at.relative(now)),
+        (Word::Told, None) => format!("{provider} had nothing to end."),
+        (Word::Waiting, _) if ended.tries > 0 => {
+            format!("{provider} could not be told yet; it is tried again {}.", ended.next_at.max(now).relative(now))
+        }
+        (Word::Waiting, _) => format!("{provider} is being told."),
+        (Word::NotOffered, _) => format!("{provider} keeps its own list of what you agreed to, and offers no way to be told."),
+        (Word::GivenUp, _) => format!("{provider} could not be told. Its own pages may still list this portal: end it there."),
+    };
+    let account = ended.account.as_deref().map(|label| format!(" as {label}")).unwrap_or_default();
+    Gone { name: format!("{}{account}", ended.integration_name), at: Moment::new(ended.ended_at, now), told }
 }
 
 /// Why a connection needs its viewer, in words.
@@ -75,7 +100,9 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
                     let end = connection.access_expires_at.map(crate::domain::Timestamp::absolute).unwrap_or_default();
                     format!(" · asks you again at {end}, since {} gave no lasting permission", names.provider)
                 }
-                Some(at) => format!(" · asks you again on {} at the latest, if nothing uses it", at.date()),
+                // Known to the hour where the provider ends a sign-in however often it is used.
+                Some(at) if providers::longest_connection(integration).is_some() => format!(" · needs you again by {}", at.absolute()),
+                Some(at) => format!(" · needs you again by {}, if nothing uses it until then", at.date()),
                 None => String::new(),
             };
             (Status::positive("Connected"), format!("{account}connected {connected}{again}"), None)
@@ -123,7 +150,8 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let rows = me.service().consents(&me.actor).await?.iter().map(|overview| row(overview, now)).collect();
-    page(&ListPage { chrome: me.visitor.chrome("consents", "Consents"), rows })
+    let ended = me.service().ended_lately(&me.actor).await?.iter().map(|ended| gone(ended, now)).collect();
+    page(&ListPage { chrome: me.visitor.chrome("consents", "Consents"), rows, ended })
 }
 
 #[derive(Template)]

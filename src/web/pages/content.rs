@@ -7,6 +7,7 @@ use crate::{
         content::{AccessType, Content, ContentRole},
         group::Principal,
         integration::Integration,
+        person::Role,
     },
     providers::{self, Problem},
     service::contents::{ContentInput, Seen},
@@ -208,6 +209,7 @@ struct SettingsPage {
     several: bool,
     environment: String,
     key_made: Option<Moment>,
+    may_end_consents: bool,
     consenting: Vec<Consenting>,
     access: &'static str,
     listed: Vec<Listed>,
@@ -279,6 +281,7 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
         several: attached.len() > 1,
         attached: attached.iter().map(|(_, integration)| describe(integration)).collect(),
         environment: environment(service.addresses.base(), item.id).replace("{key}", "<the content key>"),
+        may_end_consents: me.actor.role == Role::Administrator,
         key_made: keys.first().map(|key| Moment::new(key.created_at, now)),
         consenting: consenting
             .iter()
@@ -404,6 +407,38 @@ pub async fn make_key(me: Me, path: web::Path<String>, _: Confirmed) -> Result<H
         done: addresses::content_settings(guid),
     };
     Ok(see_other(&shown_once::keep(me.service(), me.actor.person.id, shown).await?))
+}
+
+pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let item = me.service().editable_content(&me.actor, id(&path)?).await?.content;
+    let consents = me.service().consenting_people(&me.actor, item.id).await?;
+    let people: Vec<String> = consents.iter().map(|(_, person, _)| person.display_name()).collect();
+    page(&ConfirmPage {
+        chrome: me.visitor.chrome("content", &format!("End every consent for {}?", item.display_title())),
+        errors: Vec::new(),
+        groups: vec![
+            Group::new("Who", &["For these people the content stops acting at once, in open windows, too:"], people),
+            Group::new(
+                "What does not happen",
+                &[
+                    "Their connections stay, and other content goes on using them. The next time they open this content they are asked again.",
+                ],
+                Vec::new(),
+            ),
+        ],
+        link: None,
+        action: format!("{}/consents/end", addresses::content_settings(item.id)),
+        fields: Vec::new(),
+        submit: "End every consent".into(),
+        cancel: addresses::content_settings(item.id),
+    })
+}
+
+pub async fn end_consents(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+    let guid = id(&path)?;
+    let ended = me.service().revoke_consents_of_content(&me.actor, guid).await?;
+    let message = format!("Ended {}.", count(i64::try_from(ended).unwrap_or(0), "consent", "consents"));
+    Ok(me.done(&addresses::content_settings(guid), message))
 }
 
 pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {

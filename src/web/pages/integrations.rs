@@ -11,6 +11,7 @@ use crate::{
     service::{
         Error,
         integrations::{Impact, IntegrationInput, Updated},
+        revocations::Whose,
     },
     web::{
         confirmation::Confirmed,
@@ -692,6 +693,46 @@ fn draw_delete(me: &Me, integration: &Integration, impact: &Impact, errors: Vec<
             cancel: addresses::integration(integration.id),
         },
     )
+}
+
+/// What ends for people when an administrator disconnects them, in the words of both pages that do it.
+pub(super) fn ending_words() -> Group {
+    Group::new(
+        "What happens",
+        &[
+            "Their tokens are deleted here, and no content can act for them any more. Each provider that can be told is told.",
+            "A token that content already holds works until it ends, an hour at most in most cases.",
+            "They are asked again the next time they open content.",
+        ],
+        Vec::new(),
+    )
+}
+
+pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let impact = me.service().integration_impact(&me.actor, integration.id).await?;
+    let people: Vec<String> = impact.people.iter().map(crate::domain::person::Person::display_name).collect();
+    let who = if people.is_empty() { "Nobody is connected." } else { "These are disconnected:" };
+    let base = addresses::integration(integration.id);
+    page(&ConfirmPage {
+        chrome: me.visitor.chrome("integrations", &format!("Disconnect everybody from {}?", integration.display_name())),
+        errors: Vec::new(),
+        groups: vec![Group::new("Who", &[who], people), ending_words()],
+        link: None,
+        action: format!("{base}/disconnect"),
+        fields: Vec::new(),
+        submit: "Disconnect everybody".into(),
+        cancel: base,
+    })
+}
+
+pub async fn disconnect(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let ended = me.service().disconnect_all(&me.actor, Whose::Integration(integration.id)).await?;
+    let message = format!("Disconnected {}.", count(i64::try_from(ended).unwrap_or(0), "person", "people"));
+    Ok(me.done(&addresses::integration(integration.id), message))
 }
 
 pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {

@@ -1,7 +1,7 @@
 //! `/people` and below.
 
 use super::{
-    FormPage,
+    ConfirmPage, FormPage,
     account::{SessionRow, session_rows},
     form_status, id, page, page_with, problems_of,
 };
@@ -11,13 +11,13 @@ use crate::{
         person::{Person, Role},
     },
     providers::Problem,
-    service::{Error, people::PersonInput},
+    service::{Error, people::PersonInput, revocations::Whose},
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
         shown_once::{self, Shown},
-        view::{Chrome, Link, Moment, Status},
+        view::{Chrome, Link, Moment, Status, count},
         visitor::{Me, see_other},
     },
 };
@@ -243,6 +243,30 @@ pub async fn set_password(me: Me, path: web::Path<String>, Confirmed(typed): Con
         Ok(()) => Ok(me.done(&addresses::person(person.id), format!("Set a new password for {}.", person.display_name()))),
         Err(error) => draw(&me, &person, None, problems(error)?).await,
     }
+}
+
+pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let base = addresses::person(person.id);
+    page(&ConfirmPage {
+        chrome: me.visitor.chrome("people", &format!("Disconnect {} from every service?", person.display_name())),
+        errors: Vec::new(),
+        groups: vec![super::integrations::ending_words()],
+        link: None,
+        action: format!("{base}/disconnect"),
+        fields: Vec::new(),
+        submit: format!("Disconnect {}", person.display_name()),
+        cancel: base,
+    })
+}
+
+pub async fn disconnect(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+    must_manage(&me)?;
+    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let ended = me.service().disconnect_all(&me.actor, Whose::Person(person.id)).await?;
+    let message = format!("Ended {} of {}.", count(i64::try_from(ended).unwrap_or(0), "connection", "connections"), person.display_name());
+    Ok(me.done(&addresses::person(person.id), message))
 }
 
 pub async fn lock(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
