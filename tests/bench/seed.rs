@@ -1,7 +1,9 @@
 //! Fills a portal's database with connections: people, each with a connection through one integration and a consent for one
 //! content item, sealed as the portal does it. For benchmarks and the fault harness; settings as for the server.
 //!
-//!   seed INTEGRATION CONTENT COUNT
+//!   seed INTEGRATION CONTENT COUNT [TOKENS]
+//!
+//! Signs the first TOKENS of them in and prints their session tokens, a line each.
 
 use std::sync::Arc;
 use valetkey::{
@@ -14,7 +16,7 @@ use valetkey::{
         person::{Person, Role},
         time::Clock as _,
     },
-    store::{connections, people},
+    store::{connections, people, sessions},
 };
 
 const AT_ONCE: usize = 1000;
@@ -22,15 +24,20 @@ const AT_ONCE: usize = 1000;
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [integration, content, count] = arguments.as_slice() else { panic!("usage: seed INTEGRATION CONTENT COUNT") };
+    let [integration, content, count, tokens @ ..] = arguments.as_slice() else { panic!("usage: seed INTEGRATION CONTENT COUNT [TOKENS]") };
     let (integration, content) = (integration.parse().expect("a guid"), content.parse().expect("a guid"));
     let count: usize = count.parse().expect("a number");
+    let tokens: usize = tokens.first().map_or(0, |text| text.parse().expect("a number"));
     drop(rustls::crypto::ring::default_provider().install_default());
     let settings = Settings::load(None, &|name| std::env::var(name).ok()).expect("settings");
     let service = app::open(settings, Arc::new(SystemClock)).await.expect("the database");
     let now = SystemClock.now();
     for start in (0..count).step_by(AT_ONCE) {
         let rows: Vec<_> = (start..(start + AT_ONCE).min(count)).map(|number| row(&service, number, integration, now)).collect();
+        let sessions: Vec<_> = rows.iter().take(tokens.saturating_sub(start)).map(|(person, ..)| (person.id, Id::random())).collect();
+        for (person, session) in &sessions {
+            println!("{}", service.session_token(*person, content, *session).expect("a token"));
+        }
         service
             .store
             .write(move |db| {
@@ -41,12 +48,17 @@ async fn main() {
                         Consent { id: Id::random(), person: person.id, content, integration, created_at: now, last_used_at: None, uses: 0 };
                     connections::give_consent(db, &consent)?;
                 }
+                for (person, session) in sessions {
+                    let (person, guid, hash) = (person.to_string(), session.to_string(), Id::<Person>::random().to_string());
+                    let row = sessions::Row { key_hash: &hash, guid: Some(&guid), person: Some(&person), state: "{}", address: "" };
+                    sessions::insert(db, &row, now, now.plus(std::time::Duration::from_secs(86_400)))?;
+                }
                 Ok::<_, valetkey::service::Error>(())
             })
             .await
             .expect("rows");
     }
-    println!("{count} connections");
+    eprintln!("{count} connections");
 }
 
 fn row(

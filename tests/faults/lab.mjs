@@ -1,8 +1,8 @@
 // A laboratory: real nodes of the portal on a real database, behind one address, with a certified identity provider in strict
 // rotation with reuse detection (a replayed refresh token revokes the whole grant), and hooks to make it slow, broken or deaf.
 import { execFileSync, spawn } from "node:child_process";
-import { randomUUID } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { generateKeyPairSync, randomUUID } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { tmpdir } from "node:os";
@@ -77,7 +77,7 @@ class Browser {
 const attribute = (text, name) => (text.split(`${name}="`)[1] ?? "").split('"')[0].replaceAll("&#38;", "&").replaceAll("&amp;", "&").replaceAll("&#39;", "'").replaceAll("&#34;", '"');
 
 /** Starts everything. `postgresql` is a server's address, or nothing for SQLite. */
-export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDir, clock = false } = {}) {
+export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDir, privateKey = false } = {}) {
   const folder = dataDir ?? mkdtempSync(join(tmpdir(), "valetkey-lab-"));
   const seen = { refreshes: 0, replays: 0, refused: 0, revocations: 0, uses: new Map() };
   const self = { seen, folder, viewers: [], nodes: [], token: async (pass) => pass(), front: await free() };
@@ -98,6 +98,12 @@ export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDi
     findAccount: async (_, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   };
+  const keys = privateKey && generateKeyPairSync("rsa", { modulusLength: 2048 });
+  if (keys) {
+    delete options.clients[0].client_secret;
+    Object.assign(options.clients[0], { token_endpoint_auth_method: "private_key_jwt", jwks: { keys: [{ ...keys.publicKey.export({ format: "jwk" }), kid: "one" }] } });
+  }
+  const secret = keys ? keys.privateKey.export({ type: "pkcs8", format: "pem" }) : SECRET;
   let provider;
   const start = (redirect) => {
     options.clients[0].redirect_uris = [redirect];
@@ -217,9 +223,10 @@ export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDi
   };
   const must = async (...request) => { const answer = await self.api(...request); if (answer.status >= 300) throw new Error(`${request.slice(0, 2)}: ${answer.status} ${answer.body}`); return answer; };
   const made = (await must("POST", "oauth/integrations", { name: "Certified", template: "custom", config: {
-    client_id: "lab", client_secret: SECRET, authorization_uri: `${issuer}/auth`, token_uri: `${issuer}/token`, revocation_uri: `${issuer}/token/revocation`,
-    scopes: "openid offline_access", token_endpoint_auth_method: "client_secret_basic" } })).json();
+    client_id: "lab", client_secret: secret, authorization_uri: `${issuer}/auth`, token_uri: `${issuer}/token`, revocation_uri: `${issuer}/token/revocation`,
+    scopes: "openid offline_access", token_endpoint_auth_method: keys ? "private_key_jwt" : "client_secret_basic" } })).json();
   self.integration = made.guid;
+  self.secret = secret;
   start(`http://127.0.0.1:${self.front}/__oauth__/integrations/${made.guid}/callback`);
   const item = (await must("POST", "content", { name: "lab", access_type: "logged_in", upstream_url: `http://127.0.0.1:${app.address().port}` })).json();
   self.content = item.guid;

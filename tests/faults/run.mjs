@@ -389,6 +389,42 @@ const scenarios = {
     row("9 stopped while the answer came", "PostgreSQL, 2 nodes", 1, 1, there, 0, `for ${100 / hurry} s`);
     await there.stop();
   },
+
+  // Beside the nine: two client secrets at a time, and a private key in place of one.
+  async secrets() {
+    const here = await lab({ viewers: 1 });
+    const [viewer] = here.viewers;
+    const change = (secret) => here.api("PATCH", `oauth/integrations/${here.integration}`, { config: { client_secret: secret } });
+    const previous = () => here.sql("SELECT count(*) FROM integrations WHERE previous_client_secret IS NOT NULL")[0];
+    assert.equal((await change("a-secret-that-the-provider-does-not-know")).status, 200);
+    for (let round = 0; round < 2; round++) {
+      await here.expire();
+      assert.equal((await here.exchange(viewer)).status, 200, "the secret of before still works");
+      assert.equal(previous(), "1");
+    }
+    assert.equal((await change("another-that-it-does-not-know")).status, 200);
+    await here.expire();
+    assert.equal((await here.exchange(viewer)).status, 200, "of two wrong ones, the right one is kept");
+    assert.equal((await change(here.secret)).status, 200);
+    await here.expire();
+    assert.equal((await here.exchange(viewer)).status, 200);
+    await sleep(300);
+    assert.equal(previous(), "0", "the current one has worked: the one before is gone");
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [4, 0]);
+    row("two client secrets", "SQLite, 1 node", 4, 4, here);
+    await here.stop();
+
+    const there = await lab({ viewers: 1, privateKey: true });
+    await there.expire();
+    assert.equal((await there.exchange(there.viewers[0])).status, 200, "private_key_jwt");
+    const page = await there.viewers[0].browser.go(`http://127.0.0.1:${there.front}/consents`);
+    const confirm = await there.viewers[0].browser.go(new URL(page.body.match(/href="(\/connections\/[^"]+\/disconnect)"/)[1], page.url).href);
+    await there.viewers[0].browser.submit(confirm, "/disconnect");
+    for (let tries = 0; tries < 50 && !there.sql("SELECT count(*) FROM revocations WHERE state = 'told'").includes("1"); tries++) await sleep(100);
+    assert.deepEqual(there.sql("SELECT state FROM revocations"), ["told"]);
+    row("private_key_jwt", "SQLite, 1 node", 1, 1, there, 0, "connect, refresh, revoke");
+    await there.stop();
+  },
 };
 
 let failed = 0;
