@@ -23,6 +23,9 @@ const WRITING: &str = "SELECT pg_advisory_xact_lock(7310001)";
 #[cfg(feature = "postgres")]
 const MIGRATING: &str = "SELECT pg_advisory_lock(7310002)";
 
+/// The newest step of `migrations/` that took something away from the version before. See `migrations/README.md`.
+const CONTRACT: i64 = 0;
+
 /// Where the database is.
 #[derive(Clone, Debug)]
 pub enum Place {
@@ -55,20 +58,21 @@ pub(super) fn make_private(file: &Path) -> std::io::Result<()> {
     options.open(file).map(drop)
 }
 
+/// Opens an SQLite file with what each connection needs.
+pub(super) fn connect_file(file: &Path) -> Result<SqliteConnection, ConnectionError> {
+    let address = file.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
+    let mut connection = SqliteConnection::establish(address)?;
+    // Deleted secrets are overwritten, not only unlinked.
+    connection
+        .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
+}
+
 /// Opens one connection with what each needs.
 pub fn connect(place: &Place) -> Result<Either, ConnectionError> {
     match place {
-        Place::Sqlite(file) => {
-            let address = file.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
-            let mut connection = SqliteConnection::establish(address)?;
-            // Deleted secrets are overwritten, not only unlinked.
-            connection
-                .batch_execute(
-                    "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;",
-                )
-                .map_err(ConnectionError::CouldntSetupConfiguration)?;
-            Ok(Either::Sqlite(connection))
-        }
+        Place::Sqlite(file) => connect_file(file).map(Either::Sqlite),
         #[cfg(feature = "postgres")]
         Place::Postgresql(address) => {
             let mut connection = diesel::PgConnection::establish(address.expose_secret())?;
@@ -127,11 +131,23 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
             connection.run_pending_migrations(POSTGRESQL).map(drop)
         }
     };
-    migrated.map_err(|error| Error::Other(format!("migration failed: {error}")))
+    migrated.map_err(|error| Error::Other(format!("migration failed: {error}")))?;
+    let contract: Option<String> = {
+        use diesel::prelude::*;
+        let row = super::schema::meta::table.find("contract").select(super::schema::meta::value);
+        row.first(&mut connection).optional()?
+    };
+    if contract.and_then(|text| text.parse::<i64>().ok()).is_some_and(|contract| contract > CONTRACT) {
+        return Err(Error::Other(
+            "a newer version of this program changed the database in a way that this version cannot work with: start the newer one".into(),
+        ));
+    }
+    Ok(())
 }
 
 impl Either {
     /// How the nth value stands in a statement that is written by hand.
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "SQLite does not count them"))]
     pub(super) fn placeholder(&self, number: usize) -> String {
         match self {
             Either::Sqlite(_) => "?".into(),

@@ -3,7 +3,7 @@
 
 use super::{
     Error, Place,
-    backend::{Either, connect, prepare},
+    backend::{Either, connect, connect_file, prepare},
 };
 use diesel::{
     RunQueryDsl as _,
@@ -271,21 +271,18 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
     }
     let target = Place::Sqlite(file.to_owned());
     match from {
-        Place::Sqlite(_) => {
+        Place::Sqlite(live) => {
             // Made here, for its owner only; SQLite fills it.
             super::backend::make_private(file).map_err(explain)?;
-            let Either::Sqlite(mut source) = connect(from).map_err(|error| Error::Other(error.to_string()))? else {
-                return Err(Error::Other("not an SQLite database".into()));
-            };
+            let mut source = connect_file(live).map_err(|error| Error::Other(error.to_string()))?;
             let name = file.to_str().ok_or_else(|| explain(IoError::from(ErrorKind::InvalidInput)))?;
             sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source)?;
         }
         Place::Postgresql(_) => {
             copy(&mut Snapshot::open(from)?, &target, |_| ())?;
             // One file, without companions.
-            if let Ok(Either::Sqlite(mut written)) = connect(&target) {
-                written.batch_execute("PRAGMA journal_mode = DELETE")?;
-            }
+            let mut written = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
+            written.batch_execute("PRAGMA journal_mode = DELETE")?;
         }
     }
     std::fs::File::open(file).and_then(|written| written.sync_all()).map_err(explain)
@@ -293,9 +290,7 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
 
 /// Whether a backup is whole: pages, references, and rows that can be read. What its tables hold.
 pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
-    let Either::Sqlite(mut connection) = connect(&Place::Sqlite(file.to_owned())).map_err(|error| Error::Other(error.to_string()))? else {
-        return Err(Error::Other("not an SQLite file".into()));
-    };
+    let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
     let found: Vec<Column> = sql_query("SELECT integrity_check AS value FROM pragma_integrity_check").load(&mut connection)?;
     if let Some(wrong) = found.iter().find(|row| row.value != "ok") {
         return Err(Error::Other(format!("{} is damaged: {}", file.display(), wrong.value)));
@@ -363,9 +358,11 @@ fn settle(place: &Place, now: crate::domain::Timestamp) -> Result<(), Error> {
         }
         Ok::<_, Error>(())
     })?;
-    if let Either::Sqlite(file) = &mut connection {
+    drop(connection);
+    if let Place::Sqlite(file) = place {
         // Everything into the one file, before it is moved.
-        file.batch_execute("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")?;
+        let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
+        connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")?;
     }
     Ok(())
 }
