@@ -88,12 +88,9 @@ impl Service {
     }
 
     /// Notes that a portal session is in use, at most once a minute: whoever works in an app is not idle.
-    pub async fn touch_session(&self, session: Id<Session>) {
+    pub fn touch_session(&self, session: Id<Session>) {
         let now = self.now();
-        let noted = self.store.note(move |db| Ok::<_, Error>(crate::store::sessions::touch_by_id(db, session, now)?)).await;
-        if noted.is_err() {
-            tracing::warn!("could not note when a session was last seen");
-        }
+        self.note_later("when a session was last seen", move |db| crate::store::sessions::touch_by_id(db, session, now));
     }
 
     /// Whether this person may be handed over to this item; an item that they may not see is as if it did not exist.

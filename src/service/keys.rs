@@ -50,7 +50,7 @@ impl Service {
                 // Written at most once an hour: the last use is for people, not for decisions.
                 if caller.active_at.is_none_or(|at| now.since(at).as_secs() > 3600) {
                     let number = key.number;
-                    self.store.note(move |db| Ok::<_, Error>(people::touch_key(db, number, now)?)).await?;
+                    self.note_later("when a key was last used", move |db| people::touch_key(db, number, now));
                 }
                 caller
             }

@@ -186,6 +186,17 @@ impl Service {
         self.clock.now()
     }
 
+    /// Writes down what nobody waits for: a database that is busy holds no request up for it.
+    pub fn note_later(&self, what: &'static str, work: impl FnOnce(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static) {
+        let store = self.store.clone();
+        let noting = async move {
+            if let Err(error) = store.note(work).await {
+                tracing::warn!(%error, "could not note {what}");
+            }
+        };
+        self.tasks.spawn_on(noting, &self.runtime);
+    }
+
     /// Sessions not seen since this moment are over.
     pub fn idle_since(&self) -> Timestamp {
         self.now().minus(self.settings.session_idle)

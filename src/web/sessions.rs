@@ -104,7 +104,7 @@ impl Sessions {
                 self.bearers.insert(key.to_owned(), Kept::new(bearer, epoch, now));
                 if self.touched.get(&bearer.session).is_none_or(|at| now.since(at).as_secs() > 60) {
                     self.touched.insert(bearer.session, now);
-                    self.service.touch_session(bearer.session).await;
+                    self.service.touch_session(bearer.session);
                 }
                 bearer
             }
@@ -176,12 +176,7 @@ impl SessionStore for Sessions {
             .map_err(|error| LoadError::Other(reason(&error).into()))?;
         let Some(row) = loaded.filter(|row| row.expires_at > now && row.seen_at > service.idle_since()) else { return Ok(None) };
         if now.since(row.seen_at).as_secs() > 60 {
-            let touched = hash.clone();
-            // Not being able to write "last seen" is no reason to refuse the request.
-            let noted = service.store.note(move |db| Ok::<_, Error>(store::sessions::touch(db, &touched, now)?)).await;
-            if noted.is_err() {
-                tracing::warn!("could not note when a session was last seen");
-            }
+            service.note_later("when a session was last seen", move |db| store::sessions::touch(db, &hash, now));
         }
         serde_json::from_str(&row.state).map(Some).map_err(|error| LoadError::Deserialization(error.into()))
     }
