@@ -27,7 +27,7 @@ async function free() {
 }
 
 /** One request to 127.0.0.1; the Host header is the caller's. Never rejects: a broken connection is status 0. */
-export function call(port, method, path, { host, headers = {}, body, timeout = 30_000, signal } = {}) {
+export function call(port, method, path, { host, headers = {}, body, timeout = 30_000, signal } = {}, again = false) {
   return new Promise((done) => {
     const all = { ...headers, ...(host ? { host } : {}), ...(body === undefined ? {} : { "content-length": Buffer.byteLength(body) }) };
     const request = http.request({ host: "127.0.0.1", port, method, path, headers: all, agent, signal }, (response) => {
@@ -38,7 +38,11 @@ export function call(port, method, path, { host, headers = {}, body, timeout = 3
       response.on("error", end);
     });
     request.setTimeout(timeout, () => request.destroy());
-    request.on("error", (error) => done({ status: 0, headers: {}, body: String(error.code ?? error.name) }));
+    request.on("error", (error) => {
+      // A connection that the server closed for idleness in this very moment: no answer of its, and worth another one.
+      if (request.reusedSocket && error.code === "ECONNRESET" && !again) return done(call(port, method, path, { host, headers, body, timeout, signal }, true));
+      done({ status: 0, headers: {}, body: String(error.code ?? error.name) });
+    });
     request.end(body);
   });
 }
