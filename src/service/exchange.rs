@@ -173,10 +173,11 @@ impl Service {
             Err(Error::NotFound) => return Err(Refusal::NotYourContent),
             other => other?,
         };
+        let may_act = |own: &Admission| access::may_exchange(&caller.person, caller.role, own.standing, caller.content, &own.content);
         let standing = if caller.person.id == admission.person.id {
             admission.standing
         } else {
-            match self.admission(claims.content, caller.person.id).await {
+            match self.admission_for(claims.content, caller.person.id, may_act).await {
                 Ok(own) => own.standing,
                 Err(Error::NotFound) => return Err(Refusal::NotYourContent),
                 Err(error) => return Err(error.into()),

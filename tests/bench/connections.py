@@ -5,6 +5,7 @@
 Viewers: a thousand, each with a session token of their own, in turn. Every exchange checks key, session, access, consent and
 connection. SEED is the example `seed`, POSTGRES a server's address (tests/postgres start), MANY 200000 unless said.
 """
+import atexit
 import json
 import os
 import pathlib
@@ -24,6 +25,8 @@ SECONDS, BINARY, SEED, POSTGRES = sys.argv[1:5]
 MANY = int(sys.argv[5]) if len(sys.argv) > 5 else 200_000
 FEW = 1_000
 folder = pathlib.Path(tempfile.mkdtemp())
+running = []
+atexit.register(lambda: [process.kill() for process in running])
 FORM = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token_type=urn%3Aposit%3Aconnect%3Auser-session-token&subject_token="
 
 
@@ -38,10 +41,11 @@ class Portal:
             data = folder / f"{name}{number}"
             data.mkdir()
             self.settings.append({**os.environ, "VALETKEY_LISTEN": f"127.0.0.1:{port}", "VALETKEY_PUBLIC_URL": self.public, "VALETKEY_DATA_DIR": str(data),
-                                  "VALETKEY_KEYRING_FILE": str(folder / f"{name}0" / "keyring"), "VALETKEY_LOG": "error", **({"VALETKEY_DATABASE_URL": database} if database else {})})
+                                  "VALETKEY_KEYRING_FILE": str(folder / f"{name}0" / "keyring"), "VALETKEY_LOG": "error", "VALETKEY_PRIVATE_HOSTS": "127.0.0.1", **({"VALETKEY_DATABASE_URL": database} if database else {})})
         made = subprocess.run([BINARY, "admin", "create", "ada", "--password-stdin", "--api-key"], input="long enough\n", text=True, env=self.settings[0], check=True, capture_output=True)
         self.key = made.stdout.strip()
-        self.processes = [subprocess.Popen([BINARY, "serve"], env=settings, stdout=subprocess.DEVNULL) for settings in self.settings]
+        self.processes = [subprocess.Popen([BINARY, "serve"], env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for settings in self.settings]
+        running.extend(self.processes)
         for port in self.ports:
             while True:
                 try:
