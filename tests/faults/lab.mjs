@@ -48,8 +48,10 @@ export function call(port, method, path, { host, headers = {}, body, timeout = 3
 }
 
 /** A browser without script: cookies for each origin, redirects, forms. Every name leads to this machine. */
-class Browser {
+export class Browser {
   cookies = new Map();
+  /** With nodes: each request to the portal goes to the next one. */
+  constructor(nodes = null, front = 0) { this.nodes = nodes; this.front = String(front); this.turn = 0; }
   async go(url, method = "GET", body) {
     for (let hops = 0; hops < 15; hops++) {
       const at = new URL(url);
@@ -57,7 +59,8 @@ class Browser {
       const headers = { accept: "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "sec-fetch-site": "same-origin" };
       if (jar.size) headers.cookie = [...jar].map(([name, value]) => `${name}=${value}`).join("; ");
       if (body !== undefined) headers["content-type"] = "application/x-www-form-urlencoded";
-      const answer = await call(at.port, method, at.pathname + at.search, { host: at.host, headers, body });
+      const port = this.nodes && at.port === this.front ? this.nodes[this.turn++ % this.nodes.length].port : at.port;
+      const answer = await call(port, method, at.pathname + at.search, { host: at.host, headers, body });
       for (const line of answer.headers["set-cookie"] ?? []) {
         const [pair] = line.split(";");
         jar.set(pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1));
@@ -69,7 +72,7 @@ class Browser {
     throw new Error(`too many redirects at ${url}`);
   }
   async submit(page, action, values = {}) {
-    const form = page.body.split("<form ").slice(1).map((part) => part.split("</form>")[0]).find((part) => attribute(part, "action").includes(action));
+    const form = page.body.split("<form ").slice(1).map((part) => part.split("</form>")[0]).find((part) => attribute(part, "action").endsWith(action));
     if (!form) throw new Error(`no form ${action} in ${page.status} ${page.url}: ${page.body.slice(0, 2000)}`);
     const pairs = new URLSearchParams(values);
     for (const input of form.split("<input ").slice(1).filter((input) => input.startsWith('type="hidden"'))) {

@@ -7,7 +7,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { call, lab, root, sleep } from "./lab.mjs";
+import { Browser, PASSWORD, call, lab, root, sleep } from "./lab.mjs";
 
 const long = process.argv.includes("--long");
 const wanted = process.argv.slice(2).filter((word) => !word.startsWith("--"));
@@ -390,7 +390,53 @@ const scenarios = {
     await there.stop();
   },
 
-  // Beside the nine: two client secrets at a time, and a private key in place of one.
+  // Beside the nine: three nodes are one portal, whichever of them answers the next request.
+  async nodes() {
+    const here = await lab({ nodes: 3, postgresql, viewers: 1 });
+    const portal = `http://127.0.0.1:${here.front}`;
+    // Sign-in, consent, content: another node at each step, and at each redirect.
+    const made = await here.api("POST", "users", { username: "wanda", email: "wanda@example.org", password: PASSWORD, user_role: "viewer" });
+    assert.ok(made.status < 300, made.body);
+    const wanda = new Browser(here.nodes, here.front);
+    await wanda.submit(await wanda.go(`${portal}/login`), "/login", { username: "wanda", password: PASSWORD });
+    const opened = await wanda.submit(await wanda.go(`${portal}/content/${here.content}/`), "/consents/new");
+    assert.match(opened.body, /"token":"ey/, opened.body.slice(0, 500));
+    // A secret made at one node is shown at another, once.
+    const ada = new Browser(here.nodes, here.front);
+    await ada.submit(await ada.go(`${portal}/login`), "/login", { username: "ada", password: PASSWORD });
+    const shown = await ada.submit(await ada.go(`${portal}/account/keys`), "/account/keys", { name: "by one node" });
+    assert.match(shown.body, /vk_[A-Za-z0-9_-]{40}/);
+    for (let tries = 0; tries < 3; tries++) assert.equal((await ada.go(shown.url)).status, 410, "shown once");
+    // Wrong passwords are counted together.
+    const guess = async (number) => {
+      const browser = new Browser([here.nodes[number % 3]], here.front);
+      return browser.submit(await browser.go(`${portal}/login`), "/login", { username: "viewer0", password: `wrong-${number}` });
+    };
+    for (let number = 0; number < 10; number++) assert.notEqual((await guess(number)).status, 429);
+    for (let number = 10; number < 13; number++) assert.equal((await guess(number)).status, 429, "the eleventh, at any node");
+    // A revoke at one node counts at the others.
+    const consents = await wanda.go(`${portal}/consents`);
+    const [, link] = consents.body.match(/href="(\/consents\/[^"]+\/revoke)"/);
+    const holder = { token: JSON.parse(opened.body).token };
+    for (const node of here.nodes) assert.equal((await here.exchange(holder, node)).status, 200);
+    await wanda.submit(await wanda.go(portal + link), "/revoke");
+    await sleep(1000);
+    for (const node of here.nodes) assert.equal((await here.exchange(holder, node)).code, 220);
+    // One of them leads, and refreshes what is in use before it ends; nobody asked.
+    const now = Date.now();
+    assert.equal(here.seen.refreshes, 0);
+    here.sql(`UPDATE connections SET updated_at = ${now - 3_300_000}, access_expires_at = ${now + 290_000}, used_at = ${now} WHERE person = (SELECT guid FROM people WHERE username = 'viewer0')`);
+    here.sql(`UPDATE connections SET used_at = ${now - 7_200_000} WHERE person <> (SELECT guid FROM people WHERE username = 'viewer0')`);
+    for (let tries = 0; tries < 60 && here.seen.refreshes === 0; tries++) await sleep(500);
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [1, 0]);
+    assert.equal(here.sql("SELECT count(*) FROM leases WHERE name = 'jobs'")[0], "1");
+    // What all of them wrote is one chain.
+    assert.match(here.run(here.nodes[0], ["audit", "verify"]), /The record is whole/);
+    row("three nodes are one portal", "PostgreSQL, 3 nodes", 1, 1, here, 0, "sessions, secrets shown once, wrong passwords, revokes, refresh ahead, the record");
+    await here.stop();
+  },
+
+  // Two client secrets at a time, and a private key in place of one.
   async secrets() {
     const here = await lab({ viewers: 1 });
     const [viewer] = here.viewers;
