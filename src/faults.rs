@@ -15,6 +15,8 @@ pub fn mark(step: &str) {
     }
     if is_named("VALETKEY_STOP_AT") {
         let _ = kill_process(getpid(), Signal::STOP);
+        // Another thread may be the one that takes the signal; this one must not get any further meanwhile.
+        std::thread::sleep(Duration::from_millis(300));
     }
 }
 

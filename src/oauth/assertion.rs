@@ -102,4 +102,18 @@ mod tests {
         }
         assert!(problem("-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some_and(|text| text.contains("password")));
     }
+    #[test]
+    fn a_key_with_its_certificate_signs_as_entra_asks_even_if_its_line_breaks_are_gone() {
+        let pem = include_str!("../../tests/it/data/client.pem");
+        for text in [pem.to_owned(), pem.replace('\n', ""), pem.replace('\n', "\r\n")] {
+            assert_eq!(problem(&text), None);
+            let assertion = sign("a-client", "https://idp.example.org/token", &text.into()).unwrap();
+            let header = jsonwebtoken::decode_header(&assertion).unwrap();
+            assert_eq!(header.alg, Algorithm::PS256);
+            assert_eq!(header.x5t_s256.as_deref(), Some("oDknzJsrd5Pey9Jzwn9uZI-MwRUytReu3yooPRfsyco"));
+        }
+        let key_alone = pem.split("-----BEGIN CERTIFICATE").next().unwrap();
+        let header = jsonwebtoken::decode_header(sign("c", "https://x", &key_alone.into()).unwrap()).unwrap();
+        assert_eq!((header.alg, header.x5t_s256), (Algorithm::RS256, None));
+    }
 }

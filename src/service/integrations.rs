@@ -572,3 +572,19 @@ fn change_words(before: &Integration, after: &Integration, secret: bool) -> Stri
     }
     if words.is_empty() { "nothing".into() } else { words.join(", ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_a_secrets_end_come_on_five_days_and_at_the_end() {
+        let now = Timestamp(1_800_000_000_000);
+        let in_days = |days: i64| warning(Timestamp(now.0 + days * 86_400_000), now);
+        assert_eq!(
+            [61, 60, 59, 31, 30, 15, 14, 8, 7, 2, 1, 0].map(in_days),
+            [None, Some(60), Some(60), Some(60), Some(30), Some(30), Some(14), Some(14), Some(7), Some(7), Some(1), Some(0)]
+        );
+        assert_eq!(in_days(-5), Some(0));
+    }
+}
