@@ -4,20 +4,24 @@ use crate::{
     config::Settings,
     domain::{Timestamp, time::Clock, wall::ContentOrigin},
     jobs,
-    proxy::Upstreams,
+    proxy::{Proxy, Upstreams, processes::Processes, sockets::Sockets, websocket},
     service::{Parts, Service, keyring as keys},
     store::{self, Store},
+    tls::Certificate,
     vault::Vault,
     web::{problems, routes, sessions::Sessions, visitor},
 };
+use actix_http::HttpService;
+use actix_server::Server;
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, map_config};
 use actix_session::{
     SessionMiddleware,
     config::{BrowserSession, CookieContentSecurity},
 };
 use actix_web::{
-    App as Actix, HttpServer,
+    App as Actix,
     cookie::{Key, SameSite, time::Duration},
-    dev::ServerHandle,
+    dev::{AppConfig, ServerHandle},
     middleware::from_fn,
     web,
 };
@@ -25,6 +29,13 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
 };
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long a browser's connection may rest between two requests.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(60);
+/// A request's head is here within this time, or its sender is gone.
+const HEAD_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The clock on the wall.
 pub struct SystemClock;
@@ -93,9 +104,30 @@ impl App {
             ContentOrigin::Same => tracing::warn!("content runs on the portal's own origin: items can reach one another as the viewer"),
             ContentOrigin::Shared { .. } | ContentOrigin::Wildcard { .. } => {}
         }
-        let workers = service.settings.workers;
-        let server = HttpServer::new(move || {
-            let session = SessionMiddleware::builder(sessions.clone(), key.clone())
+        let certificate = match &service.settings.tls {
+            Some((certificate, key)) => Some(Certificate::open(certificate, key)?),
+            None => None,
+        };
+        let (processes, sockets) = (Arc::new(Processes::default()), Arc::new(Sockets::default()));
+        let builder = Server::build().workers(service.settings.workers).shutdown_timeout(30).disable_signals();
+        let stopping = builder.graceful_shutdown_signal();
+        let address = self.listener.local_addr().map_err(|error| error.to_string())?;
+        let worker = {
+            let (processes, sockets, data) = (Arc::clone(&processes), Arc::clone(&sockets), data.clone());
+            // Built once for each worker: what it holds is not shared between threads.
+            move || {
+                web::Data::new(Proxy {
+                    service: data.clone(),
+                    sessions: web::Data::new(sessions.clone()),
+                    upstreams: Upstreams::new(data.addresses.base()),
+                    processes: Arc::clone(&processes),
+                    sockets: Arc::clone(&sockets),
+                })
+            }
+        };
+        let pages = move |proxy: &web::Data<Proxy>| {
+            let (data, sessions) = (&proxy.service, &proxy.sessions);
+            let session = SessionMiddleware::builder(sessions.get_ref().clone(), key.clone())
                 .cookie_name(Sessions::cookie_name(secure).to_owned())
                 .cookie_secure(secure)
                 .cookie_http_only(true)
@@ -106,24 +138,61 @@ impl App {
                 .build();
             Actix::new()
                 .app_data(data.clone())
-                .app_data(web::Data::new(Upstreams::new(data.addresses.base())))
-                .app_data(web::Data::new(sessions.clone()))
+                .app_data(proxy.clone())
+                .app_data(sessions.clone())
                 .configure(|config| routes::hot(config, &data.settings.wall))
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
                 .service(web::scope("").configure(routes::pages).wrap(session).wrap(from_fn(visitor::windows_only)))
                 .wrap(from_fn(problems::finish))
-        })
-        .workers(workers)
-        .shutdown_timeout(30)
-        .disable_signals()
-        .listen(self.listener)
-        .map_err(|error| error.to_string())?
-        .run();
+        };
+        // As actix-web's own server does it, but for WebSockets: those get the bare connection, and hold nothing but it.
+        let stop = stopping.clone();
+        macro_rules! http {
+            () => {{
+                let (stop, proxy) = (stop.clone(), worker());
+                let app = pages(&proxy).into_factory().map_err(|error: actix_web::Error| error.error_response());
+                HttpService::build()
+                    .graceful_shutdown_signal(move || {
+                        let stop = stop.clone();
+                        async move { stop.notified().await }
+                    })
+                    .keep_alive(KEEP_ALIVE)
+                    .client_request_timeout(HEAD_WITHIN)
+                    .client_disconnect_timeout(GONE_WITHIN)
+                    .tcp_nodelay(true)
+                    .local_addr(address)
+                    .upgrade(move |(request, framed)| websocket::upgrade(request, framed, proxy.clone()))
+                    .finish(map_config(app, move |()| AppConfig::default()))
+            }};
+        }
+        let server = match &certificate {
+            None => builder.listen("portal", self.listener, move || http!().tcp()),
+            Some(certificate) => {
+                let config = certificate.config();
+                builder.listen("portal", self.listener, move || http!().rustls_0_23(config.clone()))
+            }
+        };
+        let server = server.map_err(|error| error.to_string())?.run();
+        let beside = [
+            tokio::spawn(Arc::clone(&processes).watch(Arc::clone(&service))),
+            tokio::spawn(Arc::clone(&sockets).watch(Arc::clone(&service))),
+            tokio::spawn(async move {
+                stopping.notified().await;
+                // Their apps connect again, to a node that stays.
+                sockets.close_all();
+            }),
+            match certificate {
+                Some(certificate) => tokio::spawn(certificate.follow()),
+                None => tokio::spawn(async {}),
+            },
+        ]
+        .map(AbortOnDropHandle::new);
         started(server.handle());
         let jobs = jobs::start(&service);
         let result = server.await.map_err(|error| error.to_string());
         jobs.abort();
+        drop(beside);
         service.tasks.close();
         // Above all a refresh: its answer may carry the only valid token.
         if tokio::time::timeout(std::time::Duration::from_secs(30), service.tasks.wait()).await.is_err() {

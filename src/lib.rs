@@ -13,5 +13,6 @@ pub mod proxy;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod vault;
 pub mod web;

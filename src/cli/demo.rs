@@ -34,6 +34,8 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         data_dir: data_dir.clone(),
         content_url: arguments.content_url,
         database: None,
+        upstream_sockets: Vec::new(),
+        trusted_proxies: Vec::new(),
         organisation,
     })
     .await;

@@ -29,6 +29,10 @@ pub struct Settings {
     pub database: Place,
     /// Hosts that may be private or speak plain http: `host`, `host:port`, `*.suffix`.
     pub private_hosts: Vec<String>,
+    /// Folders in which apps may listen on Unix sockets.
+    pub upstream_sockets: Vec<PathBuf>,
+    /// Certificate chain and key (PEM) for TLS at `listen`; without them an outer proxy does it.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Outer proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// The organisation's own sign-in, by OpenID Connect.
@@ -93,6 +97,9 @@ struct File {
     database_url: Option<SecretString>,
     connection_idle_days: Option<u64>,
     private_hosts: Option<Vec<String>>,
+    upstream_sockets: Option<Vec<PathBuf>>,
+    tls_certificate_file: Option<PathBuf>,
+    tls_key_file: Option<PathBuf>,
     trusted_proxies: Option<Vec<String>>,
     sign_in_issuer: Option<String>,
     sign_in_client_id: Option<String>,
@@ -152,6 +159,10 @@ impl Settings {
         given.database_url = variable("DATABASE_URL").map(SecretString::from);
         given.connection_idle_days = number("CONNECTION_IDLE_DAYS")?.or(given.connection_idle_days);
         given.private_hosts = variable("PRIVATE_HOSTS").map(list).or(given.private_hosts);
+        given.upstream_sockets =
+            variable("UPSTREAM_SOCKETS").map(|text| comma(text).into_iter().map(PathBuf::from).collect()).or(given.upstream_sockets);
+        given.tls_certificate_file = variable("TLS_CERTIFICATE_FILE").map(PathBuf::from).or(given.tls_certificate_file);
+        given.tls_key_file = variable("TLS_KEY_FILE").map(PathBuf::from).or(given.tls_key_file);
         given.trusted_proxies = variable("TRUSTED_PROXIES").map(list).or(given.trusted_proxies);
         given.sign_in_issuer = variable("SIGN_IN_ISSUER").or(given.sign_in_issuer);
         given.sign_in_client_id = variable("SIGN_IN_CLIENT_ID").or(given.sign_in_client_id);
@@ -267,6 +278,15 @@ impl File {
             .iter()
             .map(|text| text.parse().map_err(|_| Problem(format!("trusted_proxies: {text:?} is no IP address"))))
             .collect::<Result<_, _>>()?;
+        let upstream_sockets = self.upstream_sockets.unwrap_or_default();
+        if let Some(folder) = upstream_sockets.iter().find(|folder| !folder.is_absolute()) {
+            return Err(Problem(format!("upstream_sockets: {} must be the whole path of a folder", folder.display())));
+        }
+        let tls = match (self.tls_certificate_file, self.tls_key_file) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(Problem("tls_certificate_file and tls_key_file belong together: set both, or none".into())),
+        };
         let within = |name: &str, value: Option<u64>, default: u64, most: u64| match value.unwrap_or(default) {
             value if (1..=most).contains(&value) => Ok(value),
             value => Err(Problem(format!("{name} must lie between 1 and {most}, not {value}"))),
@@ -284,6 +304,8 @@ impl File {
                 days => Some(Duration::from_secs(86_400 * within("connection_idle_days", Some(days), 0, 3650)?)),
             },
             private_hosts: self.private_hosts.unwrap_or_default(),
+            upstream_sockets,
+            tls,
             trusted_proxies,
             sign_in,
             local_sign_in,

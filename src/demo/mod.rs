@@ -11,7 +11,7 @@ use crate::{
     config::{LogFormat, Settings, SignIn},
     domain::{
         audit::Origin,
-        content::AccessType,
+        content::{AccessType, Process},
         integration::Config,
         person::{Person, Role},
         time::Clock,
@@ -27,7 +27,7 @@ use provider::Provider;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -52,6 +52,9 @@ pub struct Options {
     pub content_url: Option<String>,
     /// Another database than one in the data directory.
     pub database: Option<Place>,
+    /// As the settings of the same names.
+    pub upstream_sockets: Vec<PathBuf>,
+    pub trusted_proxies: Vec<IpAddr>,
     /// Whether people can also sign in at the demo's identity provider.
     pub organisation: Option<Organisation>,
 }
@@ -125,7 +128,9 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         connection_idle: None,
         data_dir: options.data_dir,
         private_hosts: vec![host(&provider_url), host(&workspace_url), host(&sample_url), "127.0.0.1".into(), "localhost".into()],
-        trusted_proxies: Vec::new(),
+        upstream_sockets: options.upstream_sockets,
+        tls: None,
+        trusted_proxies: options.trusted_proxies,
         local_sign_in: !options.organisation.as_ref().is_some_and(|organisation| organisation.no_passwords),
         sign_in: options.organisation.map(|organisation| {
             let own = (format!("{provider_url}/{TENANT}/v2.0"), CLIENT_ID.to_owned());
@@ -246,8 +251,8 @@ async fn seed(
                     title: Some(Some(title.into())),
                     description: Some(description.into()),
                     access: Some(AccessType::LoggedIn),
-                    upstream: Some(Some(format!("{sample_url}/{name}"))),
-                    owner: None,
+                    processes: Some(vec![Process { url: format!("{sample_url}/{name}"), draining: false }]),
+                    ..ContentInput::default()
                 },
             )
             .await

@@ -1,6 +1,8 @@
 //! Content items: apps that viewers open through the portal.
 
 use super::{Id, Timestamp, group::Principal, person::Person};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Who may open a content item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,58 @@ impl AccessType {
     }
 }
 
+/// One process of an app: where it answers, and whether it takes new viewers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub url: String,
+    /// On its way out: who is there stays there, nobody else comes.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// How the portal carries an item. Limits are in seconds; `None` is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Proxying {
+    /// Until a process accepts the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_seconds: Option<u32>,
+    /// Until the first byte of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_seconds: Option<u32>,
+    /// How long an answer or a WebSocket may rest, both ways. By default sockets may rest for days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u32>,
+    /// The app gets the whole path, `/content/{guid}/…`, instead of what stands behind it.
+    pub keep_prefix: bool,
+    /// Pages of the app get our small bar, which offers to connect again.
+    pub reconnect_bar: bool,
+    /// The certificates (PEM) that an app's own must lead to, instead of the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}
+
+impl Proxying {
+    pub const MOST_SECONDS: u32 = 86_400;
+    pub const CONNECT: u32 = 5;
+    pub const FIRST_BYTE: u32 = 300;
+    pub const IDLE: u32 = 3600;
+
+    pub fn connect(&self) -> Duration {
+        Duration::from_secs(self.connect_seconds.unwrap_or(Self::CONNECT).into())
+    }
+    pub fn first_byte(&self) -> Duration {
+        Duration::from_secs(self.first_byte_seconds.unwrap_or(Self::FIRST_BYTE).into())
+    }
+    pub fn idle(&self) -> Duration {
+        Duration::from_secs(self.idle_seconds.unwrap_or(Self::IDLE).into())
+    }
+    /// For WebSockets: only if somebody said so. A tab may stay open for days.
+    pub fn socket_idle(&self) -> Option<Duration> {
+        self.idle_seconds.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
 /// An app that viewers open through the portal.
 #[derive(Clone, Debug)]
 pub struct Content {
@@ -38,8 +92,9 @@ pub struct Content {
     pub owner: Id<Person>,
     pub access: AccessType,
     pub app_mode: String,
-    /// Where the app runs; `None` until a publisher says so.
-    pub upstream: Option<String>,
+    /// Where the app runs; empty until a publisher says so. Several for an app of several processes.
+    pub processes: Vec<Process>,
+    pub proxying: Proxying,
     /// Its label in addresses of its own; kept for life.
     pub slug: String,
     pub created_at: Timestamp,
@@ -60,6 +115,10 @@ impl Content {
             "static" | "rmd-static" | "quarto-static" | "jupyter-static" => Some(false),
             _ => Some(true),
         }
+    }
+    /// The address of the first process.
+    pub fn upstream(&self) -> Option<&str> {
+        self.processes.first().map(|process| process.url.as_str())
     }
 }
 

@@ -1,7 +1,10 @@
 //! Which outside addresses this server may talk to. Checked when an address is saved and again at each connection, after
 //! name resolution. Private addresses and plain http work only for hosts that the operator lists.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+};
 use url::{Host, Url};
 
 /// What an address is for: providers carry secrets and need TLS, upstream apps may speak plain http.
@@ -28,6 +31,10 @@ pub enum Refused {
     LinkLocal,
     #[error("This is the portal's own address.")]
     Ourselves,
+    #[error(
+        "A socket is reached only in a folder that the operator lists with the setting upstream_sockets. Write unix:/folder/name.sock."
+    )]
+    Socket,
 }
 
 /// The operator's list, plus our own address.
@@ -35,6 +42,8 @@ pub enum Refused {
 pub struct Policy {
     listed: Vec<Listed>,
     own: Vec<Listed>,
+    /// Folders whose Unix sockets apps may listen on.
+    sockets: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +76,24 @@ impl Policy {
         Self {
             listed: listed.iter().map(|entry| Listed::parse(entry)).collect(),
             own: own.iter().map(|entry| Listed::parse(entry)).collect(),
+            sockets: Vec::new(),
         }
+    }
+
+    /// The same, with folders of Unix sockets that apps may listen on.
+    #[must_use]
+    pub fn with_sockets(self, folders: &[PathBuf]) -> Self {
+        Self { sockets: folders.to_vec(), ..self }
+    }
+
+    /// The socket of `unix:/folder/name.sock`, directly in a folder that the operator lists.
+    pub fn socket(&self, url: &Url) -> Result<PathBuf, Refused> {
+        let path = url.path();
+        let plain =
+            url.scheme() == "unix" && url.host().is_none() && !path.contains('%') && url.query().is_none() && url.fragment().is_none();
+        let path = Path::new(path);
+        let listed = path.parent().is_some_and(|folder| self.sockets.iter().any(|listed| listed == folder));
+        if plain && path.is_absolute() && path.file_name().is_some() && listed { Ok(path.to_owned()) } else { Err(Refused::Socket) }
     }
 
     /// Whether the operator's list names this host and port.
@@ -84,6 +110,9 @@ impl Policy {
 
     /// Checks scheme, shape and literal addresses.
     pub fn check(&self, url: &Url, purpose: Purpose) -> Result<(), Refused> {
+        if url.scheme() == "unix" && purpose == Purpose::Upstream {
+            return self.socket(url).map(drop);
+        }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Refused::NotAnAddress);
         }

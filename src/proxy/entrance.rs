@@ -23,15 +23,15 @@ use actix_web::{
 /// What is ours on content's origins, and never an app's.
 pub const RESERVED: &str = "/__valetkey__/";
 
-/// Below [`RESERVED`] on a host of content's.
-pub async fn serve(request: &HttpRequest, own: &str, service: &Service, sessions: &Sessions) -> Result<HttpResponse, WebError> {
+/// Below [`RESERVED`] on a host of content's: what belongs to the host. The rest belongs to the item that stands there.
+pub async fn serve(request: &HttpRequest, own: &str, service: &Service, sessions: &Sessions) -> Result<Option<HttpResponse>, WebError> {
     if let Some(name) = own.strip_prefix("static/") {
-        return Ok(assets::answer(name));
+        return Ok(Some(assets::answer(name)));
     }
     if own == "enter" && request.method() == Method::GET {
-        return enter(request, service, sessions).await;
+        return enter(request, service, sessions).await.map(Some);
     }
-    Err(Error::NotFound.into())
+    Ok(None)
 }
 
 /// On a host of content's, where no item stands.
@@ -61,7 +61,7 @@ fn cookie(name: String, value: String, service: &Service) -> Cookie<'static> {
 /// Asks the portal who this is. Tabs that open together share a nonce.
 pub fn ask_portal(request: &HttpRequest, service: &Service, sessions: &Sessions, item: Id<Content>, rest: &str) -> HttpResponse {
     let name = sessions.nonce_cookie(item);
-    let nonce = sessions.cookie(request, &name).filter(|nonce| nonce.len() == 43).map_or_else(random::token, str::to_owned);
+    let nonce = sessions.cookie(request.head(), &name).filter(|nonce| nonce.len() == 43).map_or_else(random::token, str::to_owned);
     let path = if request.method() == Method::GET { format!("/{rest}{}", query(request)) } else { "/".into() };
     let address = service.addresses.enter(item, &digest(&nonce), &path);
     let mut nonce = cookie(name, nonce, service);
@@ -75,7 +75,7 @@ pub fn ask_portal(request: &HttpRequest, service: &Service, sessions: &Sessions,
 /// Trades the portal's code for a cookie, and goes on to the page that was asked for.
 async fn enter(request: &HttpRequest, service: &Service, sessions: &Sessions) -> Result<HttpResponse, WebError> {
     let parameter = |name: &str| crate::web::api::parameter(request, name).unwrap_or_default();
-    let nonce = |item| sessions.cookie(request, &sessions.nonce_cookie(item)).map(str::to_owned);
+    let nonce = |item| sessions.cookie(request.head(), &sessions.nonce_cookie(item)).map(str::to_owned);
     let taken = service.take_over(&parameter("code"), nonce).await?;
     let place = match &taken {
         Some((item, _)) => match service.settings.wall.host(asked_host(request.head())) {

@@ -8,6 +8,7 @@ pub const SESSION_TOKEN: HeaderName = HeaderName::from_static("posit-connect-use
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub const FORWARDED: HeaderName = header::FORWARDED;
 pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// Connect's names for where the app stands and what was asked.
 pub const APP_BASE_URL: HeaderName = HeaderName::from_static("rstudio-connect-app-base-url");
@@ -48,14 +49,13 @@ const IDENTITY_PREFIXES: [&str; 7] =
 const SITE_WIDE: [&str; 6] =
     ["clear-site-data", "service-worker-allowed", "strict-transport-security", "cross-origin-opener-policy", "public-key-pins", "alt-svc"];
 
-/// Names that the `Connection` header lists.
-pub fn connection_names(headers: &HeaderMap) -> Vec<String> {
-    headers
-        .get_all("connection")
+/// Names that `Connection` headers list, but for the words that stand there in most requests.
+pub fn connection_names<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Vec<String> {
+    values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
         .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| !name.is_empty())
+        .filter(|name| !matches!(name.as_str(), "" | "close" | "keep-alive" | "upgrade"))
         .collect()
 }
 
@@ -75,8 +75,16 @@ pub fn response_passes(name: &str, listed: &[String]) -> bool {
     !HOP_BY_HOP.contains(&name)
         && !SITE_WIDE.contains(&name)
         && !name.starts_with("x-accel-")
-        && !matches!(name, "set-cookie" | "location" | "content-length" | "x-correlation-id")
+        && !matches!(name, "set-cookie" | "location" | "content-location" | "content-length" | "x-correlation-id")
         && !listed.iter().any(|other| other == name)
+}
+
+/// Whether a field behind an app's body may reach the browser: none that a head has to decide about.
+pub fn trailer_passes(name: &str) -> bool {
+    response_passes(name, &[])
+        && !matches!(name, "host" | "content-type" | "content-encoding" | "cache-control" | "authorization")
+        && !name.starts_with("access-control-")
+        && name != "content-security-policy"
 }
 
 /// The cookies of the portal itself; no app ever sees or sets them.
@@ -104,16 +112,27 @@ pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Adds what an app gets of a browser's request to `head`, where ours stands already.
-pub fn for_app(incoming: &HeaderMap, head: &mut HeaderMap) {
-    let listed = connection_names(incoming);
+/// Adds a line to a request's head. Names and values come out of checked types, so neither holds a line break.
+pub fn add(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}
+
+/// Adds what an app gets of a browser's request, but for `leave_out`, which the caller writes.
+pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: Option<&HeaderName>) {
+    let listed = connection_names(incoming.get_all(header::CONNECTION));
     for (name, value) in incoming {
-        if request_passes(name.as_str(), &listed) {
-            head.append(name.clone(), value.clone());
+        if request_passes(name.as_str(), &listed) && leave_out != Some(name) {
+            add(head, name, value.as_bytes());
         }
     }
-    if let Some(cookies) = cookies_for_app(incoming).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()) {
-        head.insert(header::COOKIE, cookies);
+    // RFC 9110 section 10.1.4: for the next hop, which is ours, too.
+    if incoming.get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        add(head, &header::TE, b"trailers");
+    }
+    if let Some(cookies) = cookies_for_app(incoming) {
+        add(head, &header::COOKIE, &cookies);
     }
 }
 

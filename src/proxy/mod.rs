@@ -1,49 +1,81 @@
 //! The reverse proxy in front of content: who may pass, which headers, streaming both ways, WebSockets as they are.
 
+mod bar;
+pub mod client;
 mod entrance;
 pub mod headers;
+pub mod processes;
+mod sessions_of_apps;
+pub mod sockets;
 mod upstream;
-mod websocket;
+pub mod websocket;
+mod wire;
 
 pub use upstream::Upstreams;
+pub use wire::keep_alive;
 
 use crate::{
     domain::{
         Id, access, addresses,
-        audit::Action,
-        content::{AccessType, Content},
-        person::Session as BrowserSession,
+        audit::{Action, Origin},
+        content::{AccessType, Content, Process},
+        person::{Person, Session as BrowserSession},
         return_path::ReturnPath,
         wall::{Host, Place},
     },
     service::{
         Error, Service,
-        admission::{Admission, Link},
+        admission::{Admission, Held, Link},
     },
     web::{
         body::impatient,
         pages::content::nothing_behind,
-        problems::{FromContent, WebError},
+        problems::{FromContent, WebError, correlation},
         sessions::Sessions,
-        visitor::{asked_host, is_navigation, origin, peer, see_other},
+        visitor::{asked_host, is_navigation, peer, see_other},
     },
 };
-use actix_http::body::{BodyStream, SizedStream};
+use actix_http::{
+    ConnectionType,
+    body::{BodySize, MessageBody},
+};
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
+    dev::RequestHead,
     http::{
-        Method, StatusCode, Uri,
-        header::{self, HeaderMap, HeaderName, HeaderValue},
+        Method, StatusCode, Version,
+        header::{self, HeaderName, HeaderValue},
     },
     web,
 };
+use bytes::Bytes;
+use client::{Answer, Body, Failed, Fields, Upload};
 use futures_util::StreamExt as _;
+use processes::{Processes, mark};
 use serde_json::json;
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use sockets::Sockets;
+use std::{
+    cell::Cell,
+    fmt::Write as _,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 use upstream::Target;
 
+/// What a worker needs to carry requests to content.
+pub struct Proxy {
+    pub service: web::Data<Service>,
+    pub sessions: web::Data<Sessions>,
+    pub upstreams: Upstreams,
+    pub processes: Arc<Processes>,
+    pub sockets: Arc<Sockets>,
+}
+
 /// Somebody who may pass, with what goes into the request.
-struct Pass {
+pub struct Pass {
     content: Passed,
     session: Option<Id<BrowserSession>>,
     token: Option<HeaderValue>,
@@ -62,27 +94,25 @@ impl Pass {
             Passed::Anyone(content) => content,
         }
     }
-}
-
-/// What to ask again while a socket stays open.
-#[derive(Clone, Copy)]
-struct Ticket {
-    content: Id<Content>,
-    session: Option<Id<BrowserSession>>,
-}
-
-impl Ticket {
-    /// Whether what let this viewer in is still true.
-    async fn holds(self, service: &Service) -> bool {
-        let Some(session) = self.session else { return true };
-        let Ok(Some(person)) = service.session_person(session).await else { return false };
-        // A connection that needs its viewer again leaves what is open open; a consent taken back does not.
-        service.admission(self.content, person.id).await.is_ok_and(|admission| {
-            access::may_open(admission.standing)
-                && (admission.content.access == AccessType::All || admission.links.iter().all(|link| link.consent.is_some()))
-        })
+    fn person(&self) -> Option<Id<Person>> {
+        match &self.content {
+            Passed::Viewer(admission) => Some(admission.person.id),
+            Passed::Anyone(_) => None,
+        }
     }
 }
+
+/// Why somebody may not pass.
+enum Refusal {
+    /// Nobody is signed in.
+    SignIn,
+    MayNot(Arc<Admission>),
+    /// The viewer has to be asked first; the word for programs.
+    NeedsViewer(&'static str),
+}
+
+/// A request that no app gets, whoever sends it: status, title, sentence.
+struct Stop(StatusCode, &'static str, &'static str);
 
 /// The item of a path below `/content/{guid}/`.
 fn item_of(path: &str) -> Option<Id<Content>> {
@@ -90,75 +120,68 @@ fn item_of(path: &str) -> Option<Id<Content>> {
 }
 
 /// The place that a request was sent to; `None` on a host of content's where no item stands.
-async fn place_of(request: &HttpRequest, service: &Service) -> Result<Option<Place>, Error> {
+async fn place_of(head: &RequestHead, service: &Service) -> Result<Option<Place>, Error> {
     let wall = &service.settings.wall;
-    let (item, slug) = match wall.host(asked_host(request.head())) {
+    let (item, slug) = match wall.host(asked_host(head)) {
         Host::Item(slug) => (service.by_slug(slug).await?, slug),
-        Host::Content | Host::Portal => (item_of(request.uri().path()), ""),
-        Host::Unknown => (None, ""),
+        Host::Content => (item_of(head.uri.path()), ""),
+        Host::Portal if wall.is_same_origin() => (item_of(head.uri.path()), ""),
+        Host::Portal | Host::Unknown => (None, ""),
     };
     Ok(item.and_then(|item| wall.place(item, slug)))
 }
 
-/// Everything on content's own hosts, or below `/content/{guid}/` where content shares the portal's origin.
-pub async fn serve(
-    request: HttpRequest,
-    payload: web::Payload,
-    service: web::Data<Service>,
-    sessions: web::Data<Sessions>,
-    upstreams: web::Data<Upstreams>,
-) -> Result<HttpResponse, WebError> {
-    if !service.settings.wall.is_same_origin()
-        && let Some(own) = request.uri().path().strip_prefix(entrance::RESERVED)
-    {
-        return entrance::serve(&request, own, &service, &sessions).await;
-    }
-    let Some(place) = place_of(&request, &service).await? else { return entrance::nowhere(&request, &service) };
-    let id = place.content;
-    if request.headers().get_all(header::VIA).any(|via| via == upstreams.via()) {
-        return Err(WebError::Page(
+/// The app's own path, of a request that an app may get.
+fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'a str, Stop> {
+    if head.headers().get_all(header::VIA).any(|via| via == proxy.upstreams.via()) {
+        return Err(Stop(
             StatusCode::LOOP_DETECTED,
-            "This content leads back to itself".into(),
-            "The address of its app is an address of this portal. Its publisher can enter the app's own address.".into(),
+            "This content leads back to itself",
+            "The address of its app is an address of this portal. Its publisher can enter the app's own address.",
         ));
     }
-    let Some(rest) = place.rest(request.uri().path()).filter(|rest| is_plain(rest)) else {
-        return Err(WebError::Page(
-            StatusCode::BAD_REQUEST,
-            "This address is not in plain form".into(),
-            "Leave out dot segments and backslashes.".into(),
-        ));
-    };
-    if !matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
-    ) {
-        return Err(WebError::Page(
+    let plain = place.rest(head.uri.path()).filter(|rest| is_plain(rest));
+    let rest =
+        plain.ok_or(Stop(StatusCode::BAD_REQUEST, "This address is not in plain form", "Leave out dot segments and backslashes."))?;
+    if !matches!(head.method, Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS) {
+        return Err(Stop(
             StatusCode::METHOD_NOT_ALLOWED,
-            "This method is not allowed".into(),
-            "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.".into(),
+            "This method is not allowed",
+            "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.",
         ));
     }
-    let pass = match admit(&request, &service, &sessions, &place, rest).await? {
-        Ok(pass) => pass,
-        Err(answer) => return Ok(answer),
-    };
-    let Some(address) = pass.content().upstream.as_deref() else {
-        let mine = matches!(&pass.content, Passed::Viewer(admission) if admission.person.id == admission.content.owner);
-        return Err(nothing_behind(mine));
-    };
-    let Ok(target) = upstreams.target(address, &service.policy).await else {
-        return Err(not_reached(&service, &pass).await);
-    };
-    let uri = target.uri(rest, request.uri().query()).ok_or(Error::Internal)?;
-    let mut head = HeaderMap::with_capacity(32);
-    add_ours(&mut head, &request, &service, &pass, &place);
-    head.insert(header::VIA, upstreams.via().clone());
-    if request.headers().contains_key(header::UPGRADE) {
-        let ticket = Ticket { content: id, session: pass.session };
-        return websocket::tunnel(&request, payload, &service, &upstreams, &target, &uri, &head, ticket, &place).await;
+    Ok(rest)
+}
+
+/// Everything on content's own hosts, or below `/content/{guid}/` where content shares the portal's origin.
+pub async fn serve(request: HttpRequest, payload: web::Payload, proxy: web::Data<Proxy>) -> Result<HttpResponse, WebError> {
+    let (service, sessions, head) = (&proxy.service, &proxy.sessions, request.head());
+    if !service.settings.wall.is_same_origin()
+        && let Some(own) = head.uri.path().strip_prefix(entrance::RESERVED)
+        && let Some(answer) = entrance::serve(&request, own, service, sessions).await?
+    {
+        return Ok(answer);
     }
-    forward(&request, payload, &service, &upstreams, &target, uri, head, &pass, &place).await
+    let Some(place) = place_of(head, service).await? else { return entrance::nowhere(&request, service) };
+    let rest = prepare(head, &proxy, &place).map_err(|Stop(status, title, line)| WebError::Page(status, title.into(), line.into()))?;
+    let own = rest.strip_prefix(&entrance::RESERVED[1..]);
+    if own == Some("bar.js") {
+        return Ok(bar::script());
+    }
+    let admitted = admit(head, &proxy, &place).await?;
+    if own == Some("standing") {
+        return Ok(bar::standing(&request, service, &place, admitted.as_ref().err()));
+    }
+    let pass = match admitted {
+        Ok(pass) => pass,
+        Err(refusal) => return explain(&request, &proxy, &place, rest, refusal).await,
+    };
+    match own {
+        None => forward(&request, payload, &proxy, &pass, &place, rest).await,
+        Some("connected") => Ok(bar::connected(&place)),
+        // Ours for good: no app is asked for it.
+        Some(_) => Err(Error::NotFound.into()),
+    }
 }
 
 /// No dot segments, backslashes or control bytes, however they are written.
@@ -175,166 +198,379 @@ pub fn is_plain(path: &str) -> bool {
         && !lower.contains("%252e")
 }
 
-async fn admit(
-    request: &HttpRequest,
-    service: &web::Data<Service>,
-    sessions: &Sessions,
-    place: &Place,
-    rest: &str,
-) -> Result<Result<Pass, HttpResponse>, WebError> {
-    let id = place.content;
+/// Whether the sender of a request may pass now.
+async fn admit(head: &RequestHead, proxy: &Proxy, place: &Place) -> Result<Result<Pass, Refusal>, Error> {
+    let (service, sessions, id) = (&proxy.service, &proxy.sessions, place.content);
     let same_origin = service.settings.wall.is_same_origin();
-    // Back to the portal's own address of this page: it leads here from wherever the viewer ends up.
-    let back = || {
-        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-        let asked = ReturnPath::parse(&format!("{}{rest}{query}", addresses::app(id)));
-        asked.filter(|_| request.method() == Method::GET).or_else(|| ReturnPath::parse(&addresses::app(id)))
-    };
-    let found = if same_origin { sessions.whose(request).await? } else { sessions.whose_of_content(request, id).await? };
+    let found = if same_origin { sessions.whose(head).await? } else { sessions.whose_of_content(head, id).await? };
     let Some((session, person)) = found else {
-        if let Some(content) = service.public_content(id).await? {
-            return Ok(Ok(Pass { content: Passed::Anyone(Box::new(content)), session: None, token: None }));
-        }
-        if !same_origin && is_navigation(request) {
-            return Ok(Err(entrance::ask_portal(request, service, sessions, id, rest)));
-        }
-        return Err(WebError::SignIn(back()));
+        return Ok(match service.public_content(id).await? {
+            Some(content) => Ok(Pass { content: Passed::Anyone(Box::new(content)), session: None, token: None }),
+            None => Err(Refusal::SignIn),
+        });
     };
     let admission = service.admission(id, person.id).await?;
     if !access::may_open(admission.standing) {
-        if !same_origin {
-            let title = admission.content.display_title().to_owned();
-            let from = origin(request, service);
-            service.note_refusal(Action::AccessRefused, Some(&admission.person), &from, "may not open this content", title).await;
-        }
-        return Err(WebError::Page(
-            StatusCode::FORBIDDEN,
-            "You may not open this content".into(),
-            "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
-        ));
+        return Ok(Err(Refusal::MayNot(admission)));
     }
     if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer) {
-        if is_navigation(request) {
-            let page = addresses::consent(id, &back().ok_or(Error::Internal)?);
-            return Ok(Err(see_other(&service.addresses.absolute(&page))));
-        }
-        let reason = if admission.links.iter().any(|link| link.consent.is_none()) { "not_consented" } else { "needs_reauthorization" };
-        let text = "The viewer has to be asked first. Open login_url in the browser's window.";
-        return Ok(Err(HttpResponse::Unauthorized().json(json!({
-            "code": 220, "error": text, "error_code": 220, "error_message": text,
-            "payload": {"reason": reason, "login_url": service.login_url(id)},
-        }))));
+        let is_asked = admission.links.iter().any(|link| link.consent.is_none());
+        return Ok(Err(Refusal::NeedsViewer(if is_asked { "not_consented" } else { "needs_reauthorization" })));
     }
+    admission.see(service.now());
     let token = upstream::session_token(service, person.id, id, session).ok_or(Error::Internal)?;
     Ok(Ok(Pass { content: Passed::Viewer(admission), session: Some(session), token: Some(token) }))
 }
 
-/// What we add, and nobody else: exactly one session token, and where the request came from.
-fn add_ours(head: &mut HeaderMap, request: &HttpRequest, service: &Service, pass: &Pass, place: &Place) {
-    let mut add = |name: HeaderName, value: web::Bytes| {
-        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-            head.insert(name, value);
+/// Where a refused browser goes on, and what a program hears.
+async fn explain(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &str, refusal: Refusal) -> Result<HttpResponse, WebError> {
+    let (service, id) = (&proxy.service, place.content);
+    let same_origin = service.settings.wall.is_same_origin();
+    // Back to the portal's own address of this page: it leads here from wherever the viewer ends up.
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let asked = ReturnPath::parse(&format!("{}{rest}{query}", addresses::app(id)));
+    let back = asked.filter(|_| request.method() == Method::GET).or_else(|| ReturnPath::parse(&addresses::app(id)));
+    match refusal {
+        Refusal::SignIn if !same_origin && is_navigation(request) => Ok(entrance::ask_portal(request, service, &proxy.sessions, id, rest)),
+        Refusal::SignIn => Err(WebError::SignIn(back)),
+        Refusal::MayNot(admission) => {
+            if !same_origin {
+                let title = admission.content.display_title().to_owned();
+                let address = peer(request.head(), service).map(|ip| ip.to_string()).unwrap_or_default();
+                let from = Origin { address, correlation: correlation(request) };
+                service.note_refusal(Action::AccessRefused, Some(&admission.person), &from, "may not open this content", title).await;
+            }
+            Err(WebError::Page(
+                StatusCode::FORBIDDEN,
+                "You may not open this content".into(),
+                "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
+            ))
         }
+        Refusal::NeedsViewer(_) if is_navigation(request) => {
+            let page = addresses::consent(id, &back.ok_or(Error::Internal)?);
+            Ok(see_other(&service.addresses.absolute(&page)))
+        }
+        Refusal::NeedsViewer(reason) => {
+            let text = "The viewer has to be asked first. Open login_url in the browser's window.";
+            Ok(HttpResponse::Unauthorized().json(json!({
+                "code": 220, "error": text, "error_code": 220, "error_message": text,
+                "payload": {"reason": reason, "login_url": service.login_url(id)},
+            })))
+        }
+    }
+}
+
+/// The next process to try for a viewer, with where to connect; those that cannot be connected to for sure are passed over.
+async fn next_process<'a>(
+    head: &RequestHead,
+    proxy: &Proxy,
+    pass: &'a Pass,
+    tried: &mut Vec<&'a str>,
+) -> Option<(&'a Process, Rc<Target>)> {
+    let (service, item) = (&proxy.service, pass.content());
+    let several = item.processes.len() > 1;
+    let cookie = if several { proxy.sessions.cookie(head, &process_cookie(service, item.id)) } else { None };
+    let viewer = match (several, pass.person()) {
+        (false, _) => String::new(),
+        (true, Some(person)) => person.to_string(),
+        (true, None) => peer(head, service).map(|ip| ip.to_string()).unwrap_or_default(),
     };
-    if let Some(peer) = peer(request, service) {
-        add(headers::FORWARDED_FOR, peer.to_string().into());
+    for process in proxy.processes.order(item, &viewer, cookie) {
+        if tried.contains(&process.url.as_str()) {
+            continue;
+        }
+        tried.push(&process.url);
+        match proxy.upstreams.target(&process.url, item.proxying.ca.as_ref(), &service.policy).await {
+            Ok(target) => return Some((process, target)),
+            Err(reason) => tracing::warn!(content = %item.id, %reason, "a process has no address that may be used"),
+        }
+    }
+    None
+}
+
+/// The cookie that says which process a browser is at.
+fn process_cookie(service: &Service, item: Id<Content>) -> String {
+    format!("{}valetkey-process-{item}", if service.settings.is_https() { "__Host-" } else { "" })
+}
+
+/// `GET /path?query HTTP/1.1`, and nothing more; the path as the browser sent it, still encoded.
+fn request_line(out: &mut Vec<u8>, method: &Method, target: &Target, pass: &Pass, place: &Place, rest: &str, query: Option<&str>) {
+    let base = if pass.content().proxying.keep_prefix { place.base.as_str() } else { "/" };
+    for part in [method.as_str(), " ", &target.prefix, base, rest] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+/// What we add, and nobody else: exactly one session token, and where the request came from.
+fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, pass: &Pass, place: &Place) {
+    let service = &proxy.service;
+    let mut add = |name: &HeaderName, value: &[u8]| headers::add(out, name, value);
+    // The viewer's Host: apps compare it with Origin.
+    let host = asked_host(head);
+    let proto = if service.settings.is_https() { "https" } else { "http" };
+    add(&header::HOST, host.as_bytes());
+    add(&headers::FORWARDED_HOST, host.as_bytes());
+    add(&headers::FORWARDED_PROTO, proto.as_bytes());
+    if let Some(peer) = peer(head, service) {
+        let mut chain = String::new();
+        // What an outer proxy that the operator trusts says of the way here stays.
+        let through = head.peer_addr.map(|address| address.ip()).filter(|ip| service.settings.trusted_proxies.contains(ip));
+        let before = through.and(head.headers().get(headers::FORWARDED_FOR)).and_then(|value| value.to_str().ok());
+        let _ = match (before, through) {
+            (Some(before), Some(through)) => write!(chain, "{before}, {through}"),
+            _ => write!(chain, "{peer}"),
+        };
+        add(&headers::FORWARDED_FOR, chain.as_bytes());
+        chain.clear();
+        // RFC 7239: IPv6 stands in brackets and quotes.
+        let _ = if peer.is_ipv6() { write!(chain, "for=\"[{peer}]\"") } else { write!(chain, "for={peer}") };
+        let _ = write!(chain, ";host=\"{host}\";proto={proto}");
+        add(&headers::FORWARDED, chain.as_bytes());
     }
     // The path asked for begins with the item's place: one text, and two parts of it.
-    let path = request.uri().path_and_query().map_or(place.base.as_str(), |path| path.as_str());
+    let path = head.uri.path_and_query().map_or(place.base.as_str(), |path| path.as_str());
     let (start, end) = (place.origin.len(), place.origin.len() + place.base.len() - 1);
     let mut asked = String::with_capacity(start + path.len());
     asked.push_str(&place.origin);
     asked.push_str(path);
-    let asked = web::Bytes::from(asked);
+    let asked = asked.as_bytes();
     if end > start {
-        add(headers::FORWARDED_PREFIX, asked.slice(start..end));
+        add(&headers::FORWARDED_PREFIX, asked.get(start..end).unwrap_or_default());
     }
-    add(headers::APP_BASE_URL, asked.slice(..end));
-    add(headers::REQUEST_URL, asked);
-    head.insert(headers::FORWARDED_PROTO, HeaderValue::from_static(if service.settings.is_https() { "https" } else { "http" }));
-    // The viewer's Host: apps compare it with Origin.
-    if let Some(host) = request.headers().get(header::HOST) {
-        head.insert(headers::FORWARDED_HOST, host.clone());
-        head.insert(header::HOST, host.clone());
-    }
+    add(&headers::APP_BASE_URL, asked.get(..end).unwrap_or_default());
+    add(&headers::REQUEST_URL, asked);
+    add(&header::VIA, proxy.upstreams.via().as_bytes());
     if let Some(token) = &pass.token {
-        head.insert(headers::SESSION_TOKEN, token.clone());
+        add(&headers::SESSION_TOKEN, token.as_bytes());
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call, from the handler above")]
 async fn forward(
     request: &HttpRequest,
     payload: web::Payload,
-    service: &web::Data<Service>,
-    upstreams: &Upstreams,
-    target: &Target,
-    uri: Uri,
-    ours: HeaderMap,
+    proxy: &web::Data<Proxy>,
     pass: &Pass,
     place: &Place,
+    rest: &str,
 ) -> Result<HttpResponse, WebError> {
-    let mut outgoing = upstreams.client().request(request.method().clone(), uri).address(target.socket).no_decompress();
-    let incoming = request.headers();
-    *outgoing.headers_mut() = ours;
-    headers::for_app(incoming, outgoing.headers_mut());
+    let (service, item, head) = (&proxy.service, pass.content(), request.head());
+    if item.processes.is_empty() {
+        let mine = matches!(&pass.content, Passed::Viewer(admission) if admission.person.id == admission.content.owner);
+        return Err(nothing_behind(mine));
+    }
+    let incoming = head.headers();
+    // A page that gets our bar must come as text.
+    let with_bar = item.proxying.reconnect_bar && *request.method() == Method::GET && is_navigation(request);
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let chunked = incoming.contains_key(header::TRANSFER_ENCODING);
+    let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || is_open_h2(head, &payload);
     let stalled = Rc::new(Cell::new(false));
-    let sent = match (length, chunked) {
-        (Some(length), _) => outgoing.send_body(SizedStream::new(length, impatient(payload, Rc::clone(&stalled)))).await,
-        (None, true) => outgoing.send_body(BodyStream::new(impatient(payload, Rc::clone(&stalled)))).await,
-        (None, false) => outgoing.send().await,
-    };
-    let answer = match sent {
-        Ok(answer) => answer,
-        Err(_) if stalled.get() => return Err(WebError::Slow),
-        Err(error) => {
-            tracing::warn!(content = %pass.content().id, reason = %error, "app not reached");
-            return Err(match error {
-                awc::error::SendRequestError::Timeout => app_problem(service, pass, StatusCode::GATEWAY_TIMEOUT, "does not answer").await,
-                _ => not_reached(service, pass).await,
-            });
+    let mut body = has_body.then(|| payload);
+    let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS);
+    let mut tried = Vec::new();
+    let (answer, target, process) = loop {
+        let Some((process, target)) = next_process(head, proxy, pass, &mut tried).await else {
+            return Err(not_reached(service, pass).await);
+        };
+        let mut out = Vec::with_capacity(2048);
+        request_line(&mut out, &head.method, &target, pass, place, rest, head.uri.query());
+        add_ours(&mut out, head, proxy, pass, place);
+        headers::for_app(incoming, &mut out, with_bar.then_some(&header::ACCEPT_ENCODING));
+        if let Some(length) = length {
+            headers::add(&mut out, &header::CONTENT_LENGTH, length.to_string().as_bytes());
+        } else if has_body {
+            headers::add(&mut out, &header::TRANSFER_ENCODING, b"chunked");
+        }
+        out.extend_from_slice(b"\r\n");
+        // The body is touched only after the connection stands, so a process that is not there costs nothing of it.
+        let connected = client::connect(&target, &item.proxying, idempotent && !has_body).await;
+        let connected = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                tracing::warn!(content = %item.id, reason = %error, "app not reached");
+                proxy.processes.note(&process.url, false, service.now());
+                continue;
+            }
+        };
+        let upload = body.take().map(|payload| Upload::new(impatient(payload, Rc::clone(&stalled)).boxed_local(), length.is_none()));
+        match client::send(connected, &target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
+            Ok(answer) => break (answer, target, process),
+            Err(Failed::Upload) if stalled.get() => return Err(WebError::Slow),
+            Err(error) => {
+                tracing::warn!(content = %item.id, reason = %error, "an app did not answer");
+                return Err(match error {
+                    Failed::Slow => app_problem(service, pass, StatusCode::GATEWAY_TIMEOUT, "does not answer").await,
+                    Failed::Nonsense(_) | Failed::Broke(_) => app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await,
+                    Failed::Connect(_) | Failed::Upload => not_reached(service, pass).await,
+                });
+            }
         }
     };
-    let mut response = HttpResponse::build(answer.status());
-    copy_answer(&mut response, answer.headers(), target, place);
-    let length: Option<u64> = answer.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let bodiless = request.method() == Method::HEAD || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let is_events = answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    let held = pass.token.as_ref().filter(|_| is_events).and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
-    let stream = answer.map(move |chunk| {
-        // For as long as the stream is open.
-        let _ = &held;
-        chunk.map_err(|error| std::io::Error::other(error.to_string()))
-    });
-    let mut response = match length {
-        Some(length) if bodiless => {
-            response.body(SizedStream::new(length, futures_util::stream::empty::<Result<web::Bytes, std::io::Error>>()))
+    let mut response = answered(request, proxy, pass, place, &target, answer, with_bar)?;
+    if item.processes.len() > 1 {
+        let name = process_cookie(service, item.id);
+        let mark = mark(&process.url);
+        if proxy.sessions.cookie(head, &name) != Some(&mark) {
+            let secure = if service.settings.is_https() { "; Secure" } else { "" };
+            let cookie = format!("{name}={mark}; Path=/; HttpOnly; SameSite=Lax{secure}");
+            response.headers_mut().append(header::SET_COOKIE, HeaderValue::try_from(cookie).map_err(|_| Error::Internal)?);
         }
-        None if bodiless => response.finish(),
-        Some(length) => response.body(SizedStream::new(length, stream)),
-        None => response.body(BodyStream::new(stream)),
+    }
+    Ok(response)
+}
+
+/// Whether a request of HTTP/2 has a body although no header says so.
+fn is_open_h2(head: &RequestHead, _: &web::Payload) -> bool {
+    head.version == Version::HTTP_2 && matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// An app's answer as the browser gets it.
+fn answered(
+    request: &HttpRequest,
+    proxy: &web::Data<Proxy>,
+    pass: &Pass,
+    place: &Place,
+    target: &Target,
+    answer: Answer,
+    with_bar: bool,
+) -> Result<HttpResponse, WebError> {
+    let Answer { head, mut body } = answer;
+    let mut response = HttpResponse::build(head.status);
+    each_answer_field(&head.fields, target, place, |name, value| append(&mut response, name, value));
+    let kind = head.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_events = kind.starts_with(b"text/event-stream");
+    let bar =
+        (with_bar && head.status == StatusCode::OK && kind.starts_with(b"text/html") && head.get(&header::CONTENT_ENCODING).is_none())
+            .then(|| bar::tag(place));
+    let bodiless = request.method() == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let said: Option<u64> = head.get(&header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut response = match (bodiless, said) {
+        // The length that a body would have.
+        (true, Some(length)) => response.body(Bodiless(length)),
+        (true, None) => response.finish(),
+        _ => match body.whole() {
+            Some(bytes) if bar.is_none() => response.body(bytes),
+            whole => {
+                let held = pass.token.as_ref().filter(|_| is_events).and_then(|token| token.to_str().ok());
+                let held = held.map(|token| proxy.service.hold_token(token));
+                let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
+                // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
+                let takes_trailers = request.version() == Version::HTTP_11
+                    && request.headers().get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+                let trailers = takes_trailers && body.is_chunked() && bar.is_none() && head.get(&header::TRAILER).is_some();
+                if trailers {
+                    let names = head.get(&header::TRAILER).cloned().unwrap_or(HeaderValue::from_static(""));
+                    response.insert_header((header::TRAILER, names));
+                    response.insert_header((header::TRANSFER_ENCODING, "chunked"));
+                }
+                let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
+                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, _held: held };
+                let mut response = response.body(body);
+                response.head_mut().no_chunking(trailers);
+                response
+            }
+        },
     };
+    if request.headers().contains_key(header::UPGRADE) {
+        // Nothing else than a WebSocket is upgraded to, and actix would say that it was.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
     response.extensions_mut().insert(FromContent);
     Ok(response)
 }
 
-fn copy_answer(response: &mut HttpResponseBuilder, from: &HeaderMap, target: &Target, place: &Place) {
-    let listed = headers::connection_names(from);
-    for (name, value) in from {
+fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderValue) {
+    response.append_header((name.clone(), value.clone()));
+}
+
+/// No body, with the length that it would have.
+struct Bodiless(u64);
+
+impl MessageBody for Bodiless {
+    type Error = io::Error;
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.0)
+    }
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        Poll::Ready(None)
+    }
+}
+
+/// An app's body on its way to the browser.
+struct Passing {
+    /// What came with the head.
+    first: Option<Bytes>,
+    body: Body,
+    /// What we put behind it.
+    last: Option<Bytes>,
+    length: Option<u64>,
+    /// The chunks are written here, since fields follow them.
+    trailers: bool,
+    over: bool,
+    /// For as long as the stream is open.
+    _held: Option<Held>,
+}
+
+impl MessageBody for Passing {
+    type Error = io::Error;
+    fn size(&self) -> BodySize {
+        self.length.map_or(BodySize::Stream, BodySize::Sized)
+    }
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        match ready!(self.body.poll_data(context)) {
+            Some(Ok(bytes)) if self.trailers => {
+                let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+                chunk.extend_from_slice(&bytes);
+                chunk.extend_from_slice(b"\r\n");
+                Poll::Ready(Some(Ok(chunk.into())))
+            }
+            Some(other) => Poll::Ready(Some(other)),
+            None => {
+                self.over = true;
+                if self.trailers {
+                    let mut end = b"0\r\n".to_vec();
+                    for (name, value) in &self.body.trailers {
+                        if headers::trailer_passes(name.as_str()) {
+                            headers::add(&mut end, name, value.as_bytes());
+                        }
+                    }
+                    end.extend_from_slice(b"\r\n");
+                    return Poll::Ready(Some(Ok(end.into())));
+                }
+                Poll::Ready(self.last.take().map(Ok))
+            }
+        }
+    }
+}
+
+/// The fields of an app's answer that the browser gets, as it gets them.
+fn each_answer_field(fields: &Fields, target: &Target, place: &Place, mut give: impl FnMut(&HeaderName, &HeaderValue)) {
+    let listed = headers::connection_names(fields.iter().filter(|(name, _)| *name == header::CONNECTION).map(|(_, value)| value));
+    for (name, value) in fields {
         if headers::response_passes(name.as_str(), &listed) {
-            response.append_header((name.clone(), value.clone()));
+            give(name, value);
+        } else if *name == header::SET_COOKIE {
+            let cookie = value.to_str().ok().and_then(|text| headers::cookie_from_app(text, &place.base));
+            if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
+                give(name, &cookie);
+            }
+        } else if *name == header::LOCATION || *name == header::CONTENT_LOCATION {
+            let Ok(location) = value.to_str() else { continue };
+            let location = headers::location_from_app(location, &target.origin, &target.prefix, &place.base, &place.origin);
+            if let Ok(location) = HeaderValue::try_from(location) {
+                give(name, &location);
+            }
         }
-    }
-    for cookie in from.get_all(header::SET_COOKIE) {
-        if let Some(cookie) = cookie.to_str().ok().and_then(|text| headers::cookie_from_app(text, &place.base)) {
-            response.append_header((header::SET_COOKIE, cookie));
-        }
-    }
-    if let Some(location) = from.get(header::LOCATION).and_then(|value| value.to_str().ok()) {
-        let location = headers::location_from_app(location, &target.origin, &target.prefix, &place.base, &place.origin);
-        response.insert_header((header::LOCATION, location));
     }
 }
 

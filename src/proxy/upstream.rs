@@ -1,5 +1,7 @@
-//! Connections to apps, one pool per worker; addresses checked at each connection; session tokens kept for some minutes.
+//! Where apps run: addresses taken apart, checked at each connection, with a pool for each worker; session tokens kept for some
+//! minutes.
 
+use super::client::Pool;
 use crate::{
     domain::{
         Id, Timestamp,
@@ -10,59 +12,55 @@ use crate::{
     service::Service,
     vault::api_key::digest,
 };
-use actix_web::http::{Uri, header::HeaderValue, uri};
+use actix_web::http::header::HeaderValue;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use std::{
     cell::RefCell,
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 use url::{Host, Url};
 
-const CONNECT: Duration = Duration::from_secs(5);
-/// Until the first byte of an answer: apps compute.
-const FIRST_BYTE: Duration = Duration::from_secs(300);
 /// How long a name's address, and the policy's word on it, may be used.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
 const MOST_TARGETS: usize = 10_000;
 
+/// What to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// All that the policy allows of a name's addresses.
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
+}
+
 /// Where an app runs: its address taken apart, resolved and found allowed.
 pub struct Target {
-    pub url: Url,
     /// Scheme, host and port.
     pub origin: String,
     /// The path that stands before every path of the app, without a slash at its end.
     pub prefix: String,
-    pub socket: SocketAddr,
-    scheme: uri::Scheme,
-    authority: uri::Authority,
+    pub endpoint: Endpoint,
+    /// The name that the app's certificate must be for, and whom it must lead to.
+    pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    pub pool: Rc<Pool>,
+    /// As configured, to notice a change.
+    ca: Option<String>,
     at: Instant,
-}
-
-impl Target {
-    /// The address of a path of the app; `rest` and `query` as the browser sent them, still encoded.
-    pub fn uri(&self, rest: &str, query: Option<&str>) -> Option<Uri> {
-        let mut path = String::with_capacity(self.prefix.len() + rest.len() + query.map_or(0, str::len) + 2);
-        path.push_str(&self.prefix);
-        path.push('/');
-        path.push_str(rest);
-        if let Some(query) = query {
-            path.push('?');
-            path.push_str(query);
-        }
-        let path = uri::PathAndQuery::from_maybe_shared(path).ok()?;
-        Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(path).build().ok()
-    }
 }
 
 /// What a worker needs to reach apps.
 pub struct Upstreams {
-    client: awc::Client,
     targets: RefCell<HashMap<String, Rc<Target>>>,
+    /// The mark of this portal in `Via`.
     via: HeaderValue,
-    pub(super) tls: Arc<rustls::ClientConfig>,
+    tls: Arc<ClientConfig>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,17 +71,18 @@ pub enum NotReached {
     Name,
 }
 
+fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
+    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
 impl Upstreams {
     /// `portal`: our public address, by which we know requests that came through us already.
     pub fn new(portal: &str) -> Self {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let tls = Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
-        let connector = awc::Connector::new().limit(0).timeout(CONNECT).conn_keep_alive(Duration::from_secs(30));
-        let client = awc::Client::builder().connector(connector).timeout(FIRST_BYTE).no_default_headers().disable_redirects().finish();
         // RFC 9110 section 7.6.3: a pseudonym, the same for every node of one portal.
         let via =
             HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8])).unwrap_or(HeaderValue::from_static("1.1 valetkey"));
-        Self { client, targets: RefCell::default(), via, tls }
+        let public = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        Self { targets: RefCell::default(), via, tls: trusting(public) }
     }
 
     /// Our mark on requests to apps. One that comes back has gone in a circle.
@@ -91,28 +90,33 @@ impl Upstreams {
         &self.via
     }
 
-    pub fn client(&self) -> &awc::Client {
-        &self.client
-    }
-
-    /// Where to connect for an app's address, after the policy looked at it.
-    pub async fn target(&self, address: &str, policy: &Policy) -> Result<Rc<Target>, NotReached> {
-        if let Some(target) = self.targets.borrow().get(address)
+    /// Where to connect for an app's address, after the policy looked at it. `ca`: instead of the public certificates.
+    pub async fn target(&self, address: &str, ca: Option<&String>, policy: &Policy) -> Result<Rc<Target>, NotReached> {
+        let known = self.targets.borrow().get(address).filter(|target| target.ca.as_ref() == ca).map(Rc::clone);
+        if let Some(target) = &known
             && target.at.elapsed() < TRUSTED_FOR
         {
             return Ok(Rc::clone(target));
         }
         let url = Url::parse(address).map_err(|_| Refused::NotAnAddress)?;
-        let socket = resolve(&url, policy).await?;
-        let authority = url.authority().parse().map_err(|_| Refused::NotAnAddress)?;
-        let scheme = url.scheme().parse().map_err(|_| Refused::NotAnAddress)?;
+        let endpoint = resolve(&url, policy).await?;
+        let tls = match (&known, url.scheme()) {
+            (Some(known), _) => known.tls.clone(),
+            (None, "https") => {
+                let name = url.host_str().and_then(|host| ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok());
+                Some((name.ok_or(Refused::NotAnAddress)?, self.trust(ca)))
+            }
+            _ => None,
+        };
+        let is_socket = matches!(endpoint, Endpoint::Unix(_));
         let target = Rc::new(Target {
+            // What rests goes on being used while it leads to the same place.
+            pool: known.filter(|known| known.endpoint == endpoint).map_or_else(Rc::default, |known| Rc::clone(&known.pool)),
             origin: url.origin().ascii_serialization(),
-            prefix: url.path().trim_end_matches('/').to_owned(),
-            socket,
-            scheme,
-            authority,
-            url,
+            prefix: if is_socket { String::new() } else { url.path().trim_end_matches('/').to_owned() },
+            endpoint,
+            tls,
+            ca: ca.cloned(),
             at: Instant::now(),
         });
         let mut targets = self.targets.borrow_mut();
@@ -122,25 +126,37 @@ impl Upstreams {
         targets.insert(address.to_owned(), Rc::clone(&target));
         Ok(target)
     }
+
+    fn trust(&self, ca: Option<&String>) -> Arc<ClientConfig> {
+        let Some(text) = ca else { return Arc::clone(&self.tls) };
+        let mut roots = RootCertStore::empty();
+        // Checked when it was saved; what cannot be read leads to an empty store, which trusts nobody.
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok));
+        trusting(roots)
+    }
 }
 
-/// The address to connect to, after the policy looked at it.
-async fn resolve(url: &Url, policy: &Policy) -> Result<SocketAddr, NotReached> {
+/// What to connect to, after the policy looked at it.
+pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, NotReached> {
     policy.check(url, Purpose::Upstream)?;
+    if url.scheme() == "unix" {
+        return Ok(Endpoint::Unix(policy.socket(url)?));
+    }
     let port = url.port_or_known_default().ok_or(Refused::NotAnAddress)?;
     let name = match url.host().ok_or(Refused::NotAnAddress)? {
-        Host::Ipv4(ip) => return Ok(SocketAddr::new(IpAddr::V4(ip), port)),
-        Host::Ipv6(ip) => return Ok(SocketAddr::new(IpAddr::V6(ip), port)),
+        Host::Ipv4(ip) => return Ok(Endpoint::Tcp(vec![SocketAddr::new(IpAddr::V4(ip), port)])),
+        Host::Ipv6(ip) => return Ok(Endpoint::Tcp(vec![SocketAddr::new(IpAddr::V6(ip), port)])),
         Host::Domain(name) => name,
     };
     let mut refused = None;
+    let mut allowed = Vec::new();
     for address in tokio::net::lookup_host((name, port)).await.map_err(|_| NotReached::Name)? {
         match policy.check_ip(name, port, address.ip()) {
-            Ok(()) => return Ok(address),
+            Ok(()) => allowed.push(address),
             Err(why) => refused = Some(why),
         }
     }
-    Err(refused.map_or(NotReached::Name, NotReached::Refused))
+    if allowed.is_empty() { Err(refused.map_or(NotReached::Name, NotReached::Refused)) } else { Ok(Endpoint::Tcp(allowed)) }
 }
 
 /// Session tokens by portal session and content, with the time of their making.

@@ -1,174 +1,502 @@
 //! WebSockets (RFC 6455): the handshake is checked and rewritten, then bytes pass as they are, whatever frames they hold.
+//!
+//! The portal looks at no message. It knows where frames end, so that it can say with a close frame of its own why it closes.
 
 use super::{
-    Ticket, copy_answer, headers,
-    upstream::{Target, Upstreams},
+    Pass, Proxy, Refusal, Stop, admit,
+    client::{self, Connection},
+    headers, next_process, place_of, prepare,
+    sessions_of_apps::{Resumes, Sniffer},
+    sockets::{Close, Registered, Ticket},
 };
-use crate::{
-    domain::wall::Place,
-    service::{Error, Service},
-    web::problems::{FromContent, WebError},
-};
+use crate::domain::wall::Place;
+use actix_codec::Framed;
+use actix_http::{Request, h1};
 use actix_web::{
-    HttpRequest, HttpResponse,
+    dev::RequestHead,
     http::{
-        StatusCode, Uri,
-        header::{self, HeaderMap, HeaderName, HeaderValue},
+        Method, StatusCode,
+        header::{self, HeaderName, HeaderValue},
     },
     web,
 };
-use futures_util::{StreamExt as _, future::Either, stream};
-use std::{sync::Arc, time::Duration};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::BytesMut;
+use serde_json::json;
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::watch,
-    time::timeout,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    time::{Instant, sleep, timeout},
 };
 
-const CONNECT: Duration = Duration::from_secs(5);
-const HANDSHAKE: Duration = Duration::from_secs(30);
-const LARGEST_HEAD: usize = 64 * 1024;
-/// How often an open socket is asked whether it may stay.
-const RECHECK: Duration = Duration::from_secs(1);
+/// How long a peer may take to read the last of it.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// After one side has ended, the other may finish its sentence.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
+const SCRATCH: usize = 64 * 1024;
 
-trait Wire: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+thread_local! {
+    /// What is read goes through here: thousands of quiet sockets hold no buffers.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
 
-#[expect(clippy::too_many_arguments, reason = "one call, from the handler")]
-pub(super) async fn tunnel(
-    request: &HttpRequest,
-    payload: web::Payload,
-    service: &web::Data<Service>,
-    upstreams: &Upstreams,
-    target: &Target,
-    uri: &Uri,
-    ours: &HeaderMap,
-    ticket: Ticket,
-    place: &Place,
-) -> Result<HttpResponse, WebError> {
-    let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err(WebError::Page(
-            StatusCode::BAD_REQUEST,
-            "Only WebSockets can be upgraded to".into(),
-            "Nothing else is offered here.".into(),
-        ));
+/// Takes a connection over whose request asks for a WebSocket, or for a tunnel (`CONNECT`), which is never given.
+pub async fn upgrade<T>(request: Request, framed: Framed<T, h1::Codec>, proxy: web::Data<Proxy>) -> Result<(), Infallible>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let parts = framed.into_parts();
+    let mut io = parts.io;
+    // Everything that outlives the handshake is boxed small: this future is there for each open socket.
+    let handshake = Box::pin(handshake(request, &proxy));
+    match handshake.await {
+        Ok(open) => {
+            let Open { accepted, connection, registered, in_use, held, sniffer, idle } = *open;
+            let _kept = (in_use, held);
+            if io.write_all(&accepted).await.is_ok() {
+                let Connection { wire, buffer, .. } = connection;
+                carry(io, parts.read_buf, wire, buffer, registered, sniffer, idle).await;
+            }
+        }
+        Err(NotOpened::Http(answer)) => drop(timeout(FAREWELL, end_with(&mut io, &answer)).await),
+        Err(NotOpened::Closed(accepted, close)) => {
+            let answer = [accepted, close.frame()].concat();
+            drop(timeout(FAREWELL, end_with(&mut io, &answer)).await);
+        }
     }
+    Ok(())
+}
+
+async fn end_with(io: &mut (impl AsyncRead + AsyncWrite + Unpin), last: &[u8]) -> io::Result<()> {
+    io.write_all(last).await?;
+    io.flush().await?;
+    io.shutdown().await?;
+    // Closing with unread bytes would take back what was just sent.
+    let mut rest = [0; 1024];
+    while tokio::io::AsyncReadExt::read(io, &mut rest).await? > 0 {}
+    Ok(())
+}
+
+struct Open {
+    /// The head of the answer to the browser.
+    accepted: Vec<u8>,
+    connection: Connection,
+    registered: Registered,
+    in_use: super::processes::InUse,
+    held: Option<crate::service::admission::Held>,
+    sniffer: Option<Sniffer>,
+    idle: Option<Duration>,
+}
+
+enum NotOpened {
+    /// A whole answer over HTTP.
+    Http(Vec<u8>),
+    /// The head that opens it, and why it closes at once: scripts see a close code and no status.
+    Closed(Vec<u8>, Close),
+}
+
+fn problem(status: StatusCode, sentence: &str) -> NotOpened {
+    let body = json!({"code": i64::from(status.as_u16()), "error": sentence, "payload": null}).to_string();
+    let reason = status.canonical_reason().unwrap_or("");
+    let head = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n\
+         content-security-policy: default-src 'none'; frame-ancestors 'none'\r\nreferrer-policy: same-origin\r\ncross-origin-opener-policy: same-origin\r\nconnection: close\r\n\r\n{body}",
+        status.as_u16(),
+        body.len(),
+    );
+    NotOpened::Http(head.into_bytes())
+}
+
+fn text<'a>(head: &'a RequestHead, name: &HeaderName) -> &'a str {
+    head.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+/// Opens a WebSocket on our side only, to say with a code why it is closed.
+fn closed(head: &RequestHead, close: Close) -> NotOpened {
+    let key = text(head, &header::SEC_WEBSOCKET_KEY);
+    if key.is_empty() {
+        return problem(StatusCode::BAD_REQUEST, "This is no handshake of a WebSocket: Sec-WebSocket-Key is missing.");
+    }
+    // RFC 6455 section 4.2.2: SHA-1 is no secret here, but part of the protocol.
+    let hash =
+        ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let mut accepted = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n".to_vec();
+    headers::add(&mut accepted, &header::SEC_WEBSOCKET_ACCEPT, STANDARD.encode(hash).as_bytes());
+    // Browsers give up without one of the protocols that they offered.
+    if let Some(protocol) = protocols(head).first() {
+        headers::add(&mut accepted, &header::SEC_WEBSOCKET_PROTOCOL, protocol.as_bytes());
+    }
+    accepted.extend_from_slice(b"\r\n");
+    NotOpened::Closed(accepted, close)
+}
+
+/// What the browser offers, in its order.
+fn protocols(head: &RequestHead) -> Vec<&str> {
+    let lines = head.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty()).collect()
+}
+
+async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Open>, NotOpened> {
+    let head = request.head();
+    let service = &proxy.service;
+    let busy = |_| problem(StatusCode::SERVICE_UNAVAILABLE, "The portal is busy. Try again in a moment.");
+    if head.method != Method::GET || !text(head, &header::UPGRADE).eq_ignore_ascii_case("websocket") {
+        return Err(problem(StatusCode::METHOD_NOT_ALLOWED, "Only WebSockets can be upgraded to."));
+    }
+    let place = place_of(head, service).await.map_err(busy)?;
+    let place = place.ok_or_else(|| problem(StatusCode::NOT_FOUND, "There is no content at this address."))?;
     // Cross-site WebSocket hijacking: apps accept any Origin, so it is compared here. A missing one is refused, too.
-    if text(header::ORIGIN) != place.origin {
-        return Err(WebError::Page(
+    if text(head, &header::ORIGIN) != place.origin {
+        return Err(problem(
             StatusCode::FORBIDDEN,
-            "Another site may not open this".into(),
-            "A WebSocket opens only from the pages of its own app.".into(),
+            "Another site may not open this: a WebSocket opens only from the pages of its own app.",
         ));
     }
-    let bad = |what: &str| WebError::Page(StatusCode::BAD_GATEWAY, "The app does not answer".into(), format!("Its WebSocket {what}."));
-    let tcp =
-        timeout(CONNECT, TcpStream::connect(target.socket)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be reached"))?;
-    // Small frames must not wait for more.
-    drop(tcp.set_nodelay(true));
-    let mut wire: Box<dyn Wire> = if target.url.scheme() == "https" {
-        let name =
-            target.url.host_str().and_then(|host| rustls::pki_types::ServerName::try_from(host.to_owned()).ok()).ok_or(Error::Internal)?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&upstreams.tls));
-        let tls = timeout(CONNECT, connector.connect(name, tcp)).await.ok().and_then(Result::ok).ok_or_else(|| bad("cannot be trusted"))?;
-        Box::new(tls)
-    } else {
-        Box::new(tcp)
+    let rest = prepare(head, proxy, &place).map_err(|stop| {
+        let Stop(status, title, _) = stop;
+        problem(status, title)
+    })?;
+    let pass = match admit(head, proxy, &place).await.map_err(busy)? {
+        Ok(pass) => pass,
+        Err(Refusal::SignIn) => return Err(closed(head, Close::SignedOut)),
+        Err(Refusal::MayNot(_)) => return Err(closed(head, Close::AccessEnded)),
+        Err(Refusal::NeedsViewer(_)) => return Err(closed(head, Close::NeedsViewer)),
     };
-    let mut head = ours.clone();
-    headers::for_app(request.headers(), &mut head);
-    let head = handshake(uri, &head);
-    let answered = timeout(HANDSHAKE, async {
-        wire.write_all(&head).await.ok()?;
-        read_head(&mut wire).await
-    });
-    let (status, answer, early) = answered.await.ok().flatten().ok_or_else(|| bad("broke off"))?;
-    if status != StatusCode::SWITCHING_PROTOCOLS {
-        tracing::warn!(content = %ticket.content, status = status.as_u16(), "an app refused a WebSocket");
-        let mut response =
-            HttpResponse::new(if status.is_server_error() || status.is_client_error() { status } else { StatusCode::BAD_GATEWAY });
-        response.extensions_mut().insert(FromContent);
-        return Ok(response);
-    }
-    let mut response = HttpResponse::build(StatusCode::SWITCHING_PROTOCOLS);
-    copy_answer(&mut response, &answer, target, place);
-    let (end, ended) = watch::channel(false);
-    let (from_app, mut to_app) = tokio::io::split(wire);
-    let service = Arc::clone(service);
-    let held = ours.get(headers::SESSION_TOKEN).and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
-    actix_web::rt::spawn(async move {
-        let _held = held;
-        let mut payload = payload;
-        let mut recheck = tokio::time::interval(RECHECK);
-        let mut closed = end.subscribe();
-        loop {
-            tokio::select! {
-                chunk = payload.next() => match chunk {
-                    Some(Ok(bytes)) => if to_app.write_all(&bytes).await.is_err() { break },
-                    _ => break,
-                },
-                _ = recheck.tick() => if end.receiver_count() < 2 || !ticket.holds(&service).await { break },
-                _ = closed.changed() => break,
-            }
-        }
-        // Ends the other direction, too; whoever is gone does not hear it.
-        let _ = end.send(true);
-        drop(to_app.shutdown().await);
-    });
-    let body = stream::unfold((from_app, ended, Some(early)), |(mut reader, mut ended, early)| async move {
-        if let Some(bytes) = early.filter(|bytes| !bytes.is_empty()) {
-            return Some((Ok::<_, std::io::Error>(web::Bytes::from(bytes)), (reader, ended, None)));
-        }
-        let mut buffer = web::BytesMut::with_capacity(16 * 1024);
-        let read = {
-            let reading = std::pin::pin!(reader.read_buf(&mut buffer));
-            let stopping = std::pin::pin!(ended.changed());
-            match futures_util::future::select(reading, stopping).await {
-                Either::Left((read, _)) => read.unwrap_or(0),
-                Either::Right(_) => 0,
-            }
+    let ticket = Ticket { content: place.content, session: pass.session };
+    open(head, proxy, &place, rest, &pass, ticket).await
+}
+
+async fn open(
+    head: &RequestHead,
+    proxy: &web::Data<Proxy>,
+    place: &Place,
+    rest: &str,
+    pass: &Pass,
+    ticket: Ticket,
+) -> Result<Box<Open>, NotOpened> {
+    let (service, item) = (&proxy.service, pass.content());
+    // A session of the app's own that is taken up again must be this viewer's (Streamlit).
+    let offered = protocols(head);
+    let resumes = Resumes::of(&offered);
+    let allowed = match &resumes {
+        Some(resumes) => resumes.belongs_to(service, item.id, pass.person()).await,
+        None => false,
+    };
+    let offered = if resumes.is_some() && !allowed { offered.into_iter().take(2).collect() } else { offered };
+    let mut tried = Vec::new();
+    let (answer, target, in_use) = loop {
+        let Some((process, target)) = next_process(head, proxy, pass, &mut tried).await else {
+            return Err(closed(head, Close::AppGone));
         };
-        (read > 0).then(|| (Ok(buffer.freeze()), (reader, ended, None)))
-    });
-    let mut response = response.upgrade("websocket").streaming(body);
-    response.extensions_mut().insert(FromContent);
-    Ok(response)
+        let mut out = Vec::with_capacity(2048);
+        super::request_line(&mut out, &head.method, &target, pass, place, rest, head.uri.query());
+        out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+        super::add_ours(&mut out, head, proxy, pass, place);
+        headers::for_app(&head.headers, &mut out, Some(&header::SEC_WEBSOCKET_PROTOCOL));
+        if !offered.is_empty() {
+            headers::add(&mut out, &header::SEC_WEBSOCKET_PROTOCOL, offered.join(", ").as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        let Ok(connected) = client::connect(&target, &item.proxying, false).await else {
+            proxy.processes.note(&process.url, false, service.now());
+            continue;
+        };
+        match client::send(connected, &target, &item.proxying, &out, None, false).await {
+            Ok(answer) => break (answer, target, proxy.processes.open(&process.url)),
+            Err(error) => {
+                tracing::warn!(content = %item.id, reason = %error, "an app broke a WebSocket's handshake off");
+                return Err(closed(head, Close::AppGone));
+            }
+        }
+    };
+    let (answer, body) = (answer.head, answer.body);
+    if answer.status != StatusCode::SWITCHING_PROTOCOLS {
+        tracing::warn!(content = %item.id, status = answer.status.as_u16(), "an app refused a WebSocket");
+        let status =
+            if answer.status.is_client_error() || answer.status.is_server_error() { answer.status } else { StatusCode::BAD_GATEWAY };
+        return Err(problem(status, "The app refused this WebSocket."));
+    }
+    let mut accepted = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n".to_vec();
+    super::each_answer_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
+    accepted.extend_from_slice(b"\r\n");
+    let chosen = answer.get(&header::SEC_WEBSOCKET_PROTOCOL).map(HeaderValue::as_bytes);
+    let sniffer = (chosen == Some(b"streamlit")).then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
+    let held = pass.token.as_ref().and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
+    let connection = body.into_connection().ok_or_else(|| closed(head, Close::AppGone))?;
+    Ok(Box::new(Open {
+        accepted,
+        connection,
+        registered: proxy.sockets.register(ticket),
+        in_use,
+        held,
+        sniffer,
+        idle: item.proxying.socket_idle(),
+    }))
 }
 
-fn handshake(uri: &Uri, head: &HeaderMap) -> Vec<u8> {
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = format!("GET {path} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n").into_bytes();
-    for (name, value) in head {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            request.extend_from_slice(part);
+/// Where frames end in a stream of them (RFC 6455 section 5.2).
+#[derive(Default)]
+struct Frames {
+    /// The head of the frame that is coming in, as far as it is there.
+    head: [u8; 14],
+    known: usize,
+    /// What is still to come of its payload.
+    left: u64,
+    closes: bool,
+}
+
+impl Frames {
+    fn is_between(&self) -> bool {
+        self.known == 0 && self.left == 0
+    }
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(first) = bytes.first() {
+            if self.left > 0 {
+                let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                self.left -= skipped as u64;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
+            }
+            if let Some(place) = self.head.get_mut(self.known) {
+                *place = *first;
+            }
+            self.known += 1;
+            bytes = bytes.get(1..).unwrap_or_default();
+            let [opcode, length, ..] = self.head;
+            let extended = match length & 0x7f {
+                126 => 2,
+                127 => 8,
+                _ => 0,
+            };
+            let masked = if length & 0x80 == 0 { 0 } else { 4 };
+            if self.known == 2 + extended + masked {
+                let number = self.head.iter().skip(2).take(extended).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+                self.left = if extended == 0 { u64::from(length & 0x7f) } else { number };
+                self.closes |= opcode & 0x0f == 8;
+                self.known = 0;
+            }
         }
     }
-    request.extend_from_slice(b"\r\n");
-    request
 }
 
-/// Reads the head of the app's answer, and what came right behind it.
-async fn read_head(wire: &mut (impl AsyncRead + Unpin)) -> Option<(StatusCode, HeaderMap, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    loop {
-        let mut chunk = [0; 4096];
-        let read = wire.read(&mut chunk).await.ok()?;
-        if read == 0 || bytes.len() + read > LARGEST_HEAD {
-            return None;
-        }
-        bytes.extend_from_slice(chunk.get(..read)?);
-        let mut fields = [httparse::EMPTY_HEADER; 96];
-        let mut answer = httparse::Response::new(&mut fields);
-        if let httparse::Status::Complete(length) = answer.parse(&bytes).ok()? {
-            let status = StatusCode::from_u16(answer.code?).ok()?;
-            let mut headers = HeaderMap::new();
-            for field in answer.headers.iter() {
-                headers.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+/// One direction: what was read and could not be written yet.
+#[derive(Default)]
+struct Flow {
+    pending: BytesMut,
+    ended: bool,
+    told: bool,
+    /// Written, and not yet pushed out (TLS).
+    unflushed: bool,
+}
+
+impl Flow {
+    fn start(early: BytesMut) -> Self {
+        Self { pending: early, ..Self::default() }
+    }
+
+    /// Moves what there is from one side to the other. `Ready` when nothing more can come; `Err` when the other side is gone.
+    fn poll<R, W>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        moved: &mut bool,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            while !self.pending.is_empty() {
+                match Pin::new(&mut *to).poll_write(context, &self.pending)? {
+                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(written) => {
+                        drop(self.pending.split_to(written));
+                        self.unflushed = true;
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
             }
-            let early = bytes.split_off(length);
-            return Some((status, headers, early));
+            if self.pending.capacity() > 0 {
+                self.pending = BytesMut::new();
+            }
+            if self.ended {
+                if !self.told {
+                    match Pin::new(&mut *to).poll_shutdown(context) {
+                        Poll::Ready(_) => self.told = true,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let read = BUFFER.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                match Pin::new(&mut *from).poll_read(context, &mut buffer)? {
+                    Poll::Pending => Ok::<_, io::Error>(None),
+                    Poll::Ready(()) => {
+                        let bytes = buffer.filled();
+                        seen(bytes);
+                        // Most of the time the other side takes all of it at once.
+                        let written = match (bytes.is_empty(), Pin::new(&mut *to).poll_write(context, bytes)) {
+                            (true, _) => 0,
+                            (_, Poll::Ready(written)) => written?,
+                            (_, Poll::Pending) => 0,
+                        };
+                        self.pending.extend_from_slice(bytes.get(written..).unwrap_or_default());
+                        Ok(Some(bytes.len()))
+                    }
+                }
+            });
+            match read {
+                Ok(None) => {
+                    if self.unflushed && Pin::new(&mut *to).poll_flush(context)?.is_ready() {
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+                Ok(Some(0)) | Err(_) => self.ended = true,
+                Ok(Some(_)) => {
+                    self.unflushed = true;
+                    *moved = true;
+                }
+            }
+        }
+    }
+}
+
+/// Carries bytes both ways until one side ends, or until the portal wants it closed.
+async fn carry<B, A>(
+    mut browser: B,
+    from_browser: BytesMut,
+    mut app: A,
+    from_app: BytesMut,
+    mut registered: Registered,
+    mut sniffer: Option<Sniffer>,
+    idle: Option<Duration>,
+) where
+    B: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut frames = Frames::default();
+    frames.feed(&from_app);
+    if let Some(sniffer) = &mut sniffer {
+        sniffer.feed(&from_app);
+    }
+    let (mut down, mut up) = (Flow::start(from_app), Flow::start(from_browser));
+    let mut closing: Option<Close> = None;
+    let wanted = registered.closed();
+    let mut wanted = std::pin::pin!(wanted);
+    // There only while it is needed: most sockets rest for days.
+    let mut limit = idle.map(|idle| Box::pin(sleep(idle)));
+    let mut halved = false;
+    poll_fn(|context| {
+        if closing.is_none()
+            && let Poll::Ready(close) = wanted.as_mut().poll(context)
+        {
+            closing = Some(close);
+            halved = false;
+            limit = Some(Box::pin(sleep(FAREWELL)));
+        }
+        let mut moved = false;
+        // Once it is to be closed, only the frame that is under way goes on.
+        let to_browser = if closing.is_some() && frames.is_between() && down.pending.is_empty() {
+            return Poll::Ready(());
+        } else {
+            down.poll(context, &mut app, &mut browser, &mut moved, |bytes| {
+                frames.feed(bytes);
+                if let Some(sniffing) = &mut sniffer
+                    && !sniffing.feed(bytes)
+                {
+                    sniffer = None;
+                }
+            })
+        };
+        let to_app = if closing.is_some() { Poll::Pending } else { up.poll(context, &mut browser, &mut app, &mut moved, |_| {}) };
+        match (&to_browser, &to_app) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            _ => {}
+        }
+        if closing.is_some() && frames.is_between() && down.pending.is_empty() {
+            return Poll::Ready(());
+        }
+        if (down.ended || up.ended) && !halved {
+            halved = true;
+            limit = Some(Box::pin(sleep(HALF_CLOSED)));
+        }
+        if let Some(timer) = &mut limit {
+            if moved
+                && !halved
+                && closing.is_none()
+                && let Some(idle) = idle
+            {
+                timer.as_mut().reset(Instant::now() + idle);
+            }
+            if timer.as_mut().poll(context).is_ready() {
+                if !halved {
+                    closing = closing.or(Some(Close::Idle));
+                }
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    // A frame of ours fits only between two of the app's, and not behind its own farewell.
+    let fits = frames.is_between() && down.pending.is_empty() && !frames.closes && !down.ended;
+    if let Some(close) = closing.filter(|_| fits) {
+        drop(timeout(FAREWELL, end_with(&mut browser, &close.frame())).await);
+    } else {
+        drop(timeout(FAREWELL, browser.shutdown()).await);
+    }
+    drop(timeout(FAREWELL, app.shutdown()).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_of_frames_are_found_however_they_are_cut() {
+        let mut stream = Vec::new();
+        for (length, masked, opcode) in
+            [(0_u64, false, 1), (125, true, 2), (126, false, 2), (70_000, true, 0), (65_536, false, 9), (5, false, 8)]
+        {
+            let mask = if masked { 0x80 } else { 0 };
+            stream.push(0x80 | opcode);
+            match length {
+                0..=125 => stream.push(mask | u8::try_from(length).unwrap()),
+                126..=0xffff => {
+                    stream.push(mask | 126);
+                    stream.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+                }
+                _ => {
+                    stream.push(mask | 127);
+                    stream.extend_from_slice(&length.to_be_bytes());
+                }
+            }
+            stream.extend(std::iter::repeat_n(0xff, if masked { 4 } else { 0 } + usize::try_from(length).unwrap()));
+        }
+        for at_once in [1, 2, 3, 10, 1000, 1 << 20] {
+            let mut frames = Frames::default();
+            for piece in stream.chunks(at_once) {
+                frames.feed(piece);
+            }
+            assert!(frames.is_between() && frames.closes, "{at_once}");
+            frames.feed(&[0x81]);
+            assert!(!frames.is_between());
+            frames.feed(&[3, b'a', b'b']);
+            assert!(!frames.is_between());
+            frames.feed(b"c");
+            assert!(frames.is_between());
         }
     }
 }

@@ -25,7 +25,10 @@ use quick_cache::sync::Cache as Map;
 use secrecy::SecretString;
 use std::{
     collections::HashSet,
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,25 @@ pub struct Admission {
     pub person: Person,
     pub standing: Standing,
     pub links: Vec<Link>,
+    /// When the person was here last, and when that was written down last; in milliseconds since 1970, 0 for never.
+    seen: AtomicI64,
+    noted: AtomicI64,
+}
+
+impl Admission {
+    /// Notes that the person is at the item now: with a request, or with an open socket.
+    pub fn see(&self, now: Timestamp) {
+        self.seen.store(now.0, Ordering::Relaxed);
+    }
+    /// When the person was seen here, if that is news; it counts as written down then.
+    pub(super) fn take_news(&self, unless_within: Duration) -> Option<Timestamp> {
+        let (seen, noted) = (Timestamp(self.seen.load(Ordering::Relaxed)), Timestamp(self.noted.load(Ordering::Relaxed)));
+        if seen.0 == 0 || seen.since(noted) < unless_within {
+            return None;
+        }
+        self.noted.store(seen.0, Ordering::Relaxed);
+        Some(seen)
+    }
 }
 
 /// Something open that a session token was made for.
@@ -207,7 +229,11 @@ impl Service {
                 Ok::<_, Error>(link)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let admission = Arc::new(Admission { content, person, standing, links });
+        // What is known of the person's presence goes on.
+        let before = self.admissions.admissions.get(&(item, person.id));
+        let (seen, noted) =
+            before.map_or((0, 0), |kept| (kept.value.seen.load(Ordering::Relaxed), kept.value.noted.load(Ordering::Relaxed)));
+        let admission = Arc::new(Admission { content, person, standing, links, seen: seen.into(), noted: noted.into() });
         self.admissions.admissions.insert((item, admission.person.id), Kept::new(Arc::clone(&admission), epoch, now));
         Ok(admission)
     }

@@ -6,7 +6,7 @@ use crate::{
         Id, access,
         access::Standing,
         audit::Action,
-        content::{AccessType, Content, ContentRole, Permission},
+        content::{AccessType, Content, ContentRole, Permission, Process, Proxying},
         egress::Purpose,
         group::Principal,
         integration::{Association, Integration},
@@ -27,9 +27,64 @@ pub struct ContentInput {
     pub title: Option<Option<String>>,
     pub description: Option<String>,
     pub access: Option<AccessType>,
-    /// `Some(None)` removes the address.
-    pub upstream: Option<Option<String>>,
+    /// An empty list removes the address.
+    pub processes: Option<Vec<Process>>,
+    pub proxying: ProxyingInput,
     pub owner: Option<Id<Person>>,
+}
+
+const MOST_PROCESSES: usize = 32;
+
+fn addresses_of(item: &Content) -> Vec<&str> {
+    item.processes.iter().map(|process| process.url.as_str()).collect()
+}
+
+fn check_proxying(typed: &Proxying) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (key, seconds) in
+        [("connection_timeout", typed.connect_seconds), ("init_timeout", typed.first_byte_seconds), ("read_timeout", typed.idle_seconds)]
+    {
+        if seconds.is_some_and(|seconds| !(1..=Proxying::MOST_SECONDS).contains(&seconds)) {
+            problems.push(Problem::new(key, "Enter a number of seconds from 1 to 86,400, or leave it empty."));
+        }
+    }
+    if let Some(text) = &typed.ca {
+        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+        let found = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let mut roots = rustls::RootCertStore::empty();
+        let good = found.is_ok_and(|found| !found.is_empty() && found.into_iter().all(|found| roots.add(found).is_ok()));
+        if !good || text.len() > 64 * 1024 {
+            problems.push(Problem::new("upstream_ca", "Paste certificates in PEM form: they begin with -----BEGIN CERTIFICATE-----."));
+        }
+    }
+    problems
+}
+
+/// What is typed about how an item is carried. `None` leaves a value as it is, `Some(None)` brings its default back.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyingInput {
+    pub connect_seconds: Option<Option<u32>>,
+    pub first_byte_seconds: Option<Option<u32>>,
+    pub idle_seconds: Option<Option<u32>>,
+    pub keep_prefix: Option<bool>,
+    pub reconnect_bar: Option<bool>,
+    pub ca: Option<Option<String>>,
+}
+
+impl ProxyingInput {
+    fn apply(&self, before: &Proxying) -> Proxying {
+        Proxying {
+            connect_seconds: self.connect_seconds.unwrap_or(before.connect_seconds),
+            first_byte_seconds: self.first_byte_seconds.unwrap_or(before.first_byte_seconds),
+            idle_seconds: self.idle_seconds.unwrap_or(before.idle_seconds),
+            keep_prefix: self.keep_prefix.unwrap_or(before.keep_prefix),
+            reconnect_bar: self.reconnect_bar.unwrap_or(before.reconnect_bar),
+            ca: match &self.ca {
+                None => before.ca.clone(),
+                Some(text) => text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
+            },
+        }
+    }
 }
 
 /// A content item with what the asking person is to it.
@@ -104,7 +159,8 @@ impl Service {
             owner: actor.person.id,
             access: AccessType::Acl,
             app_mode: "unknown".into(),
-            upstream: None,
+            processes: Vec::new(),
+            proxying: Proxying::default(),
             slug: String::new(),
             created_at: now,
             updated_at: now,
@@ -145,7 +201,8 @@ impl Service {
                     title: checked.title,
                     description: checked.description,
                     access: checked.access,
-                    upstream: checked.upstream,
+                    processes: checked.processes,
+                    proxying: checked.proxying,
                     ..before.clone()
                 };
                 if let Some(owner) = input.owner.filter(|owner| *owner != before.owner) {
@@ -168,7 +225,9 @@ impl Service {
                     ("title", before.title != after.title),
                     ("description", before.description != after.description),
                     ("access", before.access != after.access),
-                    ("address", before.upstream != after.upstream),
+                    ("address", addresses_of(&before) != addresses_of(&after)),
+                    ("draining", addresses_of(&before) == addresses_of(&after) && before.processes != after.processes),
+                    ("proxy settings", before.proxying != after.proxying),
                     ("owner", before.owner != after.owner),
                 ] {
                     if changed {
@@ -236,18 +295,43 @@ impl Service {
         if let Some(access) = input.access {
             item.access = access;
         }
-        if let Some(upstream) = &input.upstream {
-            match upstream.as_deref().map(str::trim).filter(|address| !address.is_empty()) {
-                None => item.upstream = None,
-                Some(address) if address.len() > 1000 => problems.push(Problem::new("upstream_url", "Use at most 1,000 characters.")),
-                Some(address) => match self.policy.parse(address, Purpose::Upstream) {
-                    Ok(url) if url.query().is_some() => problems.push(Problem::new("upstream_url", "Leave out everything from the ? on.")),
-                    Ok(url) => item.upstream = Some(url.as_str().to_owned()),
-                    Err(refused) => problems.push(Problem::new("upstream_url", refused.to_string())),
-                },
+        if let Some(processes) = &input.processes {
+            match self.check_processes(processes) {
+                Ok(checked) => item.processes = checked,
+                Err(problem) => problems.push(problem),
             }
         }
+        let proxying = input.proxying.apply(&item.proxying);
+        problems.extend(check_proxying(&proxying));
+        item.proxying = proxying;
         problems
+    }
+
+    /// Addresses as typed, checked and in plain form.
+    pub fn check_processes(&self, typed: &[Process]) -> Result<Vec<Process>, Problem> {
+        let problem = |sentence: String| Problem::new("upstream_url", sentence);
+        if typed.len() > MOST_PROCESSES {
+            return Err(problem(format!("Use at most {MOST_PROCESSES} addresses.")));
+        }
+        let mut checked: Vec<Process> = Vec::new();
+        for process in typed {
+            let address = process.url.trim();
+            if address.len() > 1000 {
+                return Err(problem("Use at most 1,000 characters for an address.".into()));
+            }
+            let url = self
+                .policy
+                .parse(address, Purpose::Upstream)
+                .map_err(|refused| problem(if typed.len() > 1 { format!("{address}: {refused}") } else { refused.to_string() }))?;
+            if url.query().is_some() {
+                return Err(problem("Leave out everything from the ? on.".into()));
+            }
+            if checked.iter().any(|other| other.url == url.as_str()) {
+                return Err(problem(format!("{address} stands there twice.")));
+            }
+            checked.push(Process { url: url.into(), draining: process.draining });
+        }
+        Ok(checked)
     }
 
     pub async fn permissions(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<Permission>, Error> {

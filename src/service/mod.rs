@@ -155,7 +155,7 @@ impl Service {
         let Parts { settings, store, vault, root, clock } = parts;
         let mut own = settings.wall.own_hosts();
         own.push(settings.listen.to_string());
-        let policy = Arc::new(Policy::new(&settings.private_hosts, &own));
+        let policy = Arc::new(Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets));
         let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
         let session_tokens = SessionTokens::new(&root, settings.base().to_owned(), settings.session_token_lifetime);
         Ok(Self {

@@ -8,11 +8,12 @@ use super::{
 };
 use crate::domain::{
     Id, Timestamp,
-    content::{AccessType, Content, ContentRole, Permission},
+    content::{AccessType, Content, ContentRole, Permission, Process, Proxying},
     group::Principal,
     person::Person,
 };
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = content)]
@@ -29,10 +30,30 @@ pub(super) struct Row {
     slug: String,
     created_at: i64,
     updated_at: i64,
+    proxying: String,
+}
+
+/// What the column `proxying` holds. The first process stands in `upstream`, too, where earlier versions look.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Carried {
+    processes: Vec<Process>,
+    #[serde(flatten)]
+    proxying: Proxying,
+}
+
+fn carried(item: &Content) -> Result<String, Error> {
+    let carried = Carried { processes: item.processes.clone(), proxying: item.proxying.clone() };
+    serde_json::to_string(&carried).map_err(|_| damaged("proxying"))
 }
 
 impl Row {
     pub(super) fn content(self) -> Result<Content, Error> {
+        let Carried { mut processes, proxying } = serde_json::from_str(&self.proxying).map_err(|_| damaged("proxying"))?;
+        // An earlier version wrote another address.
+        if processes.first().map(|process| &process.url) != self.upstream.as_ref() {
+            processes = self.upstream.into_iter().map(|url| Process { url, draining: false }).collect();
+        }
         Ok(Content {
             number: self.number,
             id: id(&self.guid)?,
@@ -42,7 +63,8 @@ impl Row {
             title: self.title,
             description: self.description,
             app_mode: self.app_mode,
-            upstream: self.upstream,
+            processes,
+            proxying,
             slug: self.slug,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
@@ -61,7 +83,8 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
             content::owner.eq(item.owner.to_string()),
             content::access.eq(item.access.as_str()),
             content::app_mode.eq(&item.app_mode),
-            content::upstream.eq(&item.upstream),
+            content::upstream.eq(item.upstream()),
+            content::proxying.eq(carried(item)?),
             content::slug.eq(&item.slug),
             content::created_at.eq(item.created_at.0),
             content::updated_at.eq(item.updated_at.0),
@@ -78,7 +101,8 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
             content::description.eq(&item.description),
             content::owner.eq(item.owner.to_string()),
             content::access.eq(item.access.as_str()),
-            content::upstream.eq(&item.upstream),
+            content::upstream.eq(item.upstream()),
+            content::proxying.eq(carried(item)?),
             content::updated_at.eq(item.updated_at.0),
         ))
         .execute(db.0)?;

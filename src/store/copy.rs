@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Every table that is worth keeping, each behind those that it refers to. Leases, nodes and the epoch belong to processes.
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 27] = [
     "meta",
     "people",
     "setup_links",
@@ -43,6 +43,8 @@ const TABLES: [&str; 25] = [
     "revocations",
     "shown_once",
     "exchange_hours",
+    "presences",
+    "leaks",
     "audit",
     "audit_head",
 ];

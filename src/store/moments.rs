@@ -1,11 +1,12 @@
-//! What lives for minutes: wrong passwords, session tokens held beyond their hour, secrets shown once, and the nodes that serve.
+//! What lives for minutes: wrong passwords, session tokens held beyond their hour, secrets shown once, sessions of apps, and the
+//! nodes that serve.
 
 use super::{
-    Db, Error,
-    schema::{held_tokens, nodes, shown_once, sign_in_tries},
+    Db, Error, id,
+    schema::{app_sessions, held_tokens, nodes, shown_once, sign_in_tries},
 };
 use crate::{
-    domain::{Id, Timestamp, person::Person},
+    domain::{Id, Timestamp, content::Content, person::Person},
     vault::Sealed,
 };
 use diesel::prelude::*;
@@ -75,6 +76,35 @@ pub fn take_shown(db: &mut Db<'_>, name_hash: &str, person: Id<Person>, now: Tim
     Ok(found.map(Sealed))
 }
 
+/// Whose session of an app's own this is: `None` if nobody was seen to get it, `Some(None)` if somebody who is not signed in was.
+pub fn app_session(db: &mut Db<'_>, id_hash: &str, item: Id<Content>) -> Result<Option<Option<Id<Person>>>, Error> {
+    let row = app_sessions::table.find(id_hash).filter(app_sessions::content.eq(item.to_string()));
+    let person: Option<String> = row.select(app_sessions::person).first(db.0).optional()?;
+    person.map(|person| if person.is_empty() { Ok(None) } else { id(&person).map(Some) }).transpose()
+}
+
+/// Remembers whose session of an app's own this is. The first one counts: whoever repeats somebody else's id gains nothing.
+pub fn keep_app_session(
+    db: &mut Db<'_>,
+    id_hash: &str,
+    item: Id<Content>,
+    person: Option<Id<Person>>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let known: i64 = app_sessions::table.find(id_hash).count().get_result(db.0)?;
+    if known == 0 {
+        diesel::insert_into(app_sessions::table)
+            .values((
+                app_sessions::id_hash.eq(id_hash),
+                app_sessions::content.eq(item.to_string()),
+                app_sessions::person.eq(person.map(|person| person.to_string()).unwrap_or_default()),
+                app_sessions::seen_at.eq(now.0),
+            ))
+            .execute(db.0)?;
+    }
+    Ok(())
+}
+
 /// A process that serves.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -123,5 +153,8 @@ pub fn purge(db: &mut Db<'_>, now: Timestamp, tries_before: Timestamp, nodes_bef
     diesel::delete(held_tokens::table.filter(held_tokens::until.le(now.0))).execute(db.0)?;
     diesel::delete(shown_once::table.filter(shown_once::expires_at.le(now.0))).execute(db.0)?;
     diesel::delete(nodes::table.filter(nodes::seen_at.lt(nodes_before.0))).execute(db.0)?;
+    // Apps forget theirs within minutes; a tab that was asleep for a week begins anew.
+    let week = now.minus(std::time::Duration::from_secs(7 * 86_400));
+    diesel::delete(app_sessions::table.filter(app_sessions::seen_at.lt(week.0))).execute(db.0)?;
     Ok(())
 }

@@ -86,6 +86,35 @@ diesel::table! {
         slug -> Text,
         created_at -> BigInt,
         updated_at -> BigInt,
+        proxying -> Text,
+    }
+}
+
+diesel::table! {
+    presences (content, person) {
+        content -> Text,
+        person -> Text,
+        seen_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    leaks (content, person) {
+        content -> Text,
+        person -> Text,
+        kind -> Text,
+        first_at -> BigInt,
+        last_at -> BigInt,
+        times -> BigInt,
+    }
+}
+
+diesel::table! {
+    app_sessions (id_hash) {
+        id_hash -> Text,
+        content -> Text,
+        person -> Text,
+        seen_at -> BigInt,
     }
 }
 

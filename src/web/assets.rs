@@ -14,6 +14,8 @@ const CSS: &str = concat!(
     include_str!("../../static/css/pages.css"),
 );
 const JS: &str = include_str!("../../static/portal.js");
+/// See `proxy/bar.rs`.
+pub const BAR: &str = include_str!("../../static/bar.js");
 const ICON: &str = include_str!("../../static/key.svg");
 
 /// The addresses of the assets.

@@ -12,8 +12,8 @@ use crate::{
 };
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
 use actix_web::{
-    HttpRequest,
     cookie::{Cookie, CookieJar, Key, time::Duration},
+    dev::RequestHead,
     http::header::{self, HeaderMap},
 };
 use quick_cache::sync::Cache;
@@ -57,9 +57,9 @@ impl Sessions {
     }
 
     /// Whose live session a request belongs to. The hot path's way in: no map is copied, and nothing can be written.
-    pub async fn whose(&self, request: &HttpRequest) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
+    pub async fn whose(&self, head: &RequestHead) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
         let name = Self::cookie_name(self.service.settings.is_https());
-        let Some(raw) = raw_cookie(request.headers(), name) else { return Ok(None) };
+        let Some(raw) = raw_cookie(head.headers(), name) else { return Ok(None) };
         let (epoch, now) = (self.service.store.epoch(), self.service.now());
         let session = match self.known.get(raw).and_then(|kept| kept.fresh(epoch, now)) {
             Some(session) => session,
@@ -85,17 +85,17 @@ impl Sessions {
         self.name_for("enter-", item)
     }
     /// A cookie of a request, as sent.
-    pub fn cookie<'a>(&self, request: &'a HttpRequest, name: &str) -> Option<&'a str> {
-        raw_cookie(request.headers(), name)
+    pub fn cookie<'a>(&self, head: &'a RequestHead, name: &str) -> Option<&'a str> {
+        raw_cookie(head.headers(), name)
     }
 
     /// Whose live portal session a request to content's origin belongs to.
     pub async fn whose_of_content(
         &self,
-        request: &HttpRequest,
+        head: &RequestHead,
         item: Id<Content>,
     ) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
-        let Some(key) = raw_cookie(request.headers(), &self.content_cookie(item)) else { return Ok(None) };
+        let Some(key) = raw_cookie(head.headers(), &self.content_cookie(item)) else { return Ok(None) };
         let (epoch, now) = (self.service.store.epoch(), self.service.now());
         let bearer = match self.bearers.get(key).and_then(|kept| kept.fresh(epoch, now)) {
             Some(bearer) => bearer,

@@ -94,19 +94,19 @@ pub async fn windows_only(
 }
 
 /// Who is at the other end of the wire; the last hop of `X-Forwarded-For` only if the peer is a listed proxy.
-pub fn peer(request: &HttpRequest, service: &Service) -> Option<IpAddr> {
-    let peer = request.peer_addr().map(|address| address.ip());
+pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
+    let peer = head.peer_addr.map(|address| address.ip());
     let trusted = &service.settings.trusted_proxies;
     if peer.is_none_or(|ip| !trusted.contains(&ip)) {
         return peer;
     }
-    let forwarded = request.headers().get("x-forwarded-for").and_then(|header| header.to_str().ok()).unwrap_or("");
+    let forwarded = head.headers().get("x-forwarded-for").and_then(|header| header.to_str().ok()).unwrap_or("");
     forwarded.rsplit(',').map(str::trim).filter_map(|text| text.parse().ok()).find(|ip| !trusted.contains(ip)).or(peer)
 }
 
 /// Where a request came from, for the record.
 pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
-    Origin { address: peer(request, service).map(|ip| ip.to_string()).unwrap_or_default(), correlation: correlation(request) }
+    Origin { address: peer(request.head(), service).map(|ip| ip.to_string()).unwrap_or_default(), correlation: correlation(request) }
 }
 
 /// The path asked for, if it can be gone back to. Answers of providers cannot: they hold a code, and belong to one session.
@@ -191,7 +191,7 @@ impl Visitor {
 /// The person behind a request to the portal, for the record.
 pub async fn whoever(request: &HttpRequest) -> Option<Person> {
     let sessions = request.app_data::<web::Data<Sessions>>()?;
-    sessions.whose(request).await.ok().flatten().map(|(_, person)| (*person).clone())
+    sessions.whose(request.head()).await.ok().flatten().map(|(_, person)| (*person).clone())
 }
 
 /// The actor of a session, if it is live.

@@ -139,6 +139,8 @@ impl World {
             content_url: content_url.map(str::to_owned),
             database,
             organisation,
+            upstream_sockets: vec![std::env::temp_dir()],
+            trusted_proxies: Vec::new(),
         };
         let place = options.database.clone();
         let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>).await.expect("the demo starts");

@@ -23,7 +23,7 @@ async fn whoever_may_not_pass_hears_why_in_the_right_form() {
     assert_eq!((script.status, script.json()["code"].as_i64()), (401, Some(220)));
     assert!(script.json()["payload"]["login_url"].as_str().is_some_and(|url| url.contains("/consents/new")));
     let socket = vera.send("GET", &place, &[("upgrade", "websocket"), ("connection", "upgrade")], None).await;
-    assert_eq!(socket.status, 401);
+    assert_eq!(socket.status, 403, "a WebSocket without an Origin");
     world.api(&world.key("bo"), "PATCH", &format!("v1/content/{}", world.content(0)), r#"{"access_type":"acl"}"#).await;
     let closed = vera.get(&app).await;
     assert_eq!(closed.status, 403);

@@ -6,17 +6,18 @@ use crate::{
         Id, access,
         access::Standing,
         addresses,
-        content::{AccessType, Content, ContentRole, Permission},
+        content::{AccessType, Content, ContentRole, Permission, Process},
         group::Principal,
         integration::{Association, Integration},
     },
     service::{
         Error, Service,
-        contents::{ContentInput, Seen},
+        contents::{ContentInput, ProxyingInput, Seen},
     },
 };
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, web};
 use futures_util::future::LocalBoxFuture;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 fn content(service: &Service, seen: &Seen, include: &str) -> Value {
@@ -45,12 +46,21 @@ fn content(service: &Service, seen: &Seen, include: &str) -> Value {
             Standing::None => "none",
         },
         "id": item.number.to_string(),
-        "upstream_url": item.upstream.as_deref().filter(|_| seen.may_edit),
+        "upstream_url": item.upstream().filter(|_| seen.may_edit),
+        // Connect's names for our limits: to connect, to the first byte, and between two bytes.
+        "connection_timeout": item.proxying.connect_seconds,
+        "init_timeout": item.proxying.first_byte_seconds,
+        "read_timeout": item.proxying.idle_seconds,
     });
+    if seen.may_edit {
+        value["proxy"] = json!({
+            "processes": item.processes,
+            "keep_path_prefix": item.proxying.keep_prefix,
+            "reconnect_bar": item.proxying.reconnect_bar,
+            "upstream_ca": item.proxying.ca,
+        });
+    }
     for absent in [
-        "connection_timeout",
-        "read_timeout",
-        "init_timeout",
         "idle_timeout",
         "max_processes",
         "min_processes",
@@ -110,6 +120,22 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     Ok(ok(&Value::Array(seen.iter().map(|item| content(&api.service, item, &include)).collect())))
 }
 
+/// Our own key `proxy`. A key that is absent leaves a value as it is.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ProxyBody {
+    processes: Option<Vec<Process>>,
+    keep_path_prefix: Option<bool>,
+    reconnect_bar: Option<bool>,
+    #[serde(deserialize_with = "there")]
+    upstream_ca: Option<Option<String>>,
+}
+
+/// `null` that is there is something else than nothing.
+fn there<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
 fn input(body: &Body) -> Result<ContentInput, ApiError> {
     let access = match body.text("access_type", 2)? {
         None => None,
@@ -119,12 +145,43 @@ fn input(body: &Body) -> Result<ContentInput, ApiError> {
     let clearable = |key: &str| -> Result<Option<Option<String>>, ApiError> {
         Ok(if body.0.contains_key(key) { Some(body.text(key, 2)?) } else { None })
     };
+    let seconds = |key: &str| -> Result<Option<Option<u32>>, ApiError> {
+        match body.0.get(key) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(Some(None)),
+            Some(value) => {
+                let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+                number
+                    .map(|number| Some(Some(number)))
+                    .ok_or_else(|| ApiError::bad(2, format!("{key}: must be a number of seconds, or null.")))
+            }
+        }
+    };
+    let proxy: ProxyBody = match body.0.get("proxy") {
+        None | Some(Value::Null) => ProxyBody::default(),
+        Some(value) => serde_json::from_value(value.clone()).map_err(|error| ApiError::bad(2, format!("proxy: {error}.")))?,
+    };
     Ok(ContentInput {
         name: body.text("name", 2)?,
         title: clearable("title")?,
         description: body.text("description", 2)?,
         access,
-        upstream: clearable("upstream_url")?,
+        processes: match (proxy.processes, clearable("upstream_url")?) {
+            (Some(processes), _) => Some(processes),
+            (None, Some(address)) => {
+                let address = address.filter(|address| !address.trim().is_empty());
+                Some(address.into_iter().map(|url| Process { url, draining: false }).collect())
+            }
+            (None, None) => None,
+        },
+        proxying: ProxyingInput {
+            connect_seconds: seconds("connection_timeout")?,
+            first_byte_seconds: seconds("init_timeout")?,
+            idle_seconds: seconds("read_timeout")?,
+            keep_prefix: proxy.keep_path_prefix,
+            reconnect_bar: proxy.reconnect_bar,
+            ca: proxy.upstream_ca,
+        },
         owner: body.text("owner_guid", 3)?.map(|text| guid(&text, 3)).transpose()?,
     })
 }

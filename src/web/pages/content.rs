@@ -3,20 +3,21 @@
 use super::{ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of};
 use crate::{
     domain::{
-        Id, access, addresses,
-        content::{AccessType, Content, ContentRole},
+        Id, Timestamp, access, addresses,
+        content::{AccessType, Content, ContentRole, Process, Proxying},
         group::Principal,
         integration::Integration,
         person::Role,
     },
     providers::{self, Problem},
-    service::contents::{ContentInput, Seen},
+    proxy::{Proxy, processes::is_up},
+    service::contents::{ContentInput, ProxyingInput, Seen},
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, Kind, Typed, refill},
         problems::WebError,
         shown_once::{self, Shown},
-        view::{Chrome, Moment, count},
+        view::{Chrome, Moment, Status, count},
         visitor::{Me, Posted, see_other},
     },
 };
@@ -63,7 +64,7 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
             changed: Moment::new(item.content.updated_at, now),
             may_open: access::may_open(item.standing),
             may_edit: item.may_edit,
-            has_upstream: item.content.upstream.is_some(),
+            has_upstream: item.content.upstream().is_some(),
         });
     }
     page(&ListPage { chrome: me.visitor.chrome("content", "Content"), rows, may_add: access::may_create_content(me.actor.role) })
@@ -73,8 +74,8 @@ fn fields() -> Vec<Field> {
     vec![
         Field::text("title", "Title").hint("What people see in the list and on the consent page."),
         Field::new(Kind::Textarea, "description", "Description").hint("One or two sentences."),
-        Field::text("upstream_url", "Address of the running app")
-            .hint("Where this server reaches the app, such as http://10.0.0.5:8501. Private addresses must be allowed by the operator.")
+        Field::new(Kind::Textarea, "upstream_url", "Address of the running app")
+            .hint("Where this server reaches the app, such as http://10.0.0.5:8501. Private addresses must be allowed by the operator. For an app of several processes, one address a line.")
             .mono(),
         Field::new(Kind::Radio, "access_type", "Who may open it").value("acl").options(vec![
             Choice::new("logged_in", "Everyone who is signed in", ""),
@@ -83,7 +84,80 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-fn input(typed: &Typed) -> Result<ContentInput, Vec<Problem>> {
+/// How the portal carries the app; all of it may be left alone.
+fn carrying_fields() -> Vec<Field> {
+    let seconds = |name: &str, label: &str, hint: String| Field::text(name, label).hint(hint);
+    vec![
+        Field::new(Kind::Select, "keep_prefix", "What the app gets of the path")
+            .hint("Where items share a host, an app stands below /content/… there. Most apps want to see only what comes behind it.")
+            .options(vec![Choice::new("", "Only what stands behind its place", ""), Choice::new("yes", "The whole path, with its place", "")]),
+        Field::new(Kind::Select, "reconnect_bar", "Reconnect bar")
+            .hint("When an open page of the app needs its viewer, a small bar of the portal's offers to connect again. It is added to the app's pages.")
+            .options(vec![Choice::new("", "Off", ""), Choice::new("yes", "On", "")]),
+        seconds(
+            "connection_timeout",
+            "Seconds to connect",
+            format!("How long a process may take to accept a connection. Empty: {}.", Proxying::CONNECT),
+        ),
+        seconds(
+            "init_timeout",
+            "Seconds to the first byte",
+            format!("How long the app may compute before it answers. Empty: {}.", Proxying::FIRST_BYTE),
+        ),
+        seconds(
+            "read_timeout",
+            "Seconds without a byte",
+            format!("How long an answer or a WebSocket may rest. Empty: {} for answers, and no limit for WebSockets.", Proxying::IDLE),
+        ),
+        Field::new(Kind::Textarea, "upstream_ca", "Certificates to trust for https")
+            .hint("For an app whose certificate comes from an authority of your own: the authority's certificates, in PEM form. Empty: the public authorities.")
+            .mono(),
+    ]
+}
+
+fn addresses_text(processes: &[Process]) -> String {
+    processes.iter().map(|process| process.url.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+fn number(seconds: Option<u32>) -> String {
+    seconds.map(|seconds| seconds.to_string()).unwrap_or_default()
+}
+
+fn tick(on: bool) -> String {
+    if on { "yes".into() } else { String::new() }
+}
+
+/// The addresses typed, one a line. What was draining goes on draining.
+fn processes(typed: &Typed, before: &[Process]) -> Vec<Process> {
+    let lines = typed.text("upstream_url").lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|url| Process { url: url.to_owned(), draining: before.iter().any(|process| process.url == url && process.draining) })
+        .collect()
+}
+
+fn proxying(typed: &Typed, problems: &mut Vec<Problem>) -> ProxyingInput {
+    let mut seconds = |key: &str| -> Option<Option<u32>> {
+        typed.get(key)?;
+        let Some(text) = typed.filled(key) else { return Some(None) };
+        match text.parse() {
+            Ok(number) => Some(Some(number)),
+            Err(_) => {
+                problems.push(Problem::new(key, "Enter a number of seconds from 1 to 86,400, or leave it empty."));
+                None
+            }
+        }
+    };
+    ProxyingInput {
+        connect_seconds: seconds("connection_timeout"),
+        first_byte_seconds: seconds("init_timeout"),
+        idle_seconds: seconds("read_timeout"),
+        keep_prefix: typed.get("keep_prefix").map(|value| value == "yes"),
+        reconnect_bar: typed.get("reconnect_bar").map(|value| value == "yes"),
+        ca: typed.get("upstream_ca").map(|_| typed.filled("upstream_ca").map(str::to_owned)),
+    }
+}
+
+fn input(typed: &Typed, before: &[Process]) -> Result<ContentInput, Vec<Problem>> {
     let mut problems = Vec::new();
     let title = typed.text("title").to_owned();
     if title.is_empty() {
@@ -105,7 +179,8 @@ fn input(typed: &Typed) -> Result<ContentInput, Vec<Problem>> {
         title: Some(Some(title)),
         description: Some(typed.text("description").to_owned()),
         access,
-        upstream: Some(Some(typed.text("upstream_url").to_owned())),
+        processes: Some(processes(typed, before)),
+        proxying: proxying(typed, &mut problems),
         owner: None,
     };
     if problems.is_empty() { Ok(input) } else { Err(problems) }
@@ -136,7 +211,7 @@ pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
 }
 
 pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
-    let created = match input(&typed) {
+    let created = match input(&typed, &[]) {
         Ok(input) => me.service().create_content(&me.actor, input).await,
         Err(problems) => {
             // Name every problem at once: let the service look at the rest, too.
@@ -153,10 +228,8 @@ pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebEr
 }
 
 fn with_address_problem(me: &Me, typed: &Typed, mut problems: Vec<Problem>) -> Vec<Problem> {
-    if let Some(address) = typed.filled("upstream_url")
-        && let Err(refused) = me.service().policy.parse(address, crate::domain::egress::Purpose::Upstream)
-    {
-        problems.push(Problem::new("upstream_url", refused.to_string()));
+    if let Err(problem) = me.service().check_processes(&processes(typed, &[])) {
+        problems.push(problem);
     }
     problems
 }
@@ -215,6 +288,39 @@ struct SettingsPage {
     listed: Vec<Listed>,
     permit_fields: Vec<Field>,
     fields: Vec<Field>,
+    carrying_fields: Vec<Field>,
+    /// Opened, since something in there is wrong.
+    carrying_open: bool,
+    processes: Vec<ProcessRow>,
+    several_processes: bool,
+}
+
+/// A process as this node sees it.
+struct ProcessRow {
+    position: usize,
+    url: String,
+    state: Status,
+    since: Option<Moment>,
+    draining: bool,
+    open: usize,
+}
+
+async fn process_rows(proxy: &Proxy, item: &Content, now: Timestamp) -> Vec<ProcessRow> {
+    let service = &proxy.service;
+    let rows = item.processes.iter().enumerate().map(|(position, process)| async move {
+        let known = proxy.processes.health(&process.url);
+        // Only several processes are looked after all the time; a single one is asked now.
+        let is_up = if known.since.is_some() && item.processes.len() > 1 { !known.is_down } else { is_up(&process.url, service).await };
+        ProcessRow {
+            position,
+            url: process.url.clone(),
+            state: if is_up { Status::positive("up") } else { Status::negative("does not answer") },
+            since: known.since.filter(|_| known.is_down != is_up).map(|at| Moment::new(at, now)),
+            draining: process.draining,
+            open: known.open,
+        }
+    });
+    futures_util::future::join_all(rows).await
 }
 
 /// The lines an app needs in its environment.
@@ -224,7 +330,7 @@ pub fn environment(base: &str, content: Id<Content>) -> String {
     )
 }
 
-async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let item = &seen.content;
     let choices = if access::may_see_integrations(me.actor.role) { service.integrations(&me.actor).await? } else { Vec::new() };
@@ -232,14 +338,21 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
     let keys = service.content_keys(item.id).await?;
     let consenting = service.consenting_people(&me.actor, item.id).await?;
     let listed = service.listed(&me.actor, item.id).await?;
-    let mut fields = fields();
+    let (mut fields, mut carrying_fields) = (fields(), carrying_fields());
     let stored = Typed(vec![
         ("title".into(), item.title.clone().unwrap_or_else(|| item.name.clone())),
         ("description".into(), item.description.clone()),
-        ("upstream_url".into(), item.upstream.clone().unwrap_or_default()),
+        ("upstream_url".into(), addresses_text(&item.processes)),
+        ("connection_timeout".into(), number(item.proxying.connect_seconds)),
+        ("init_timeout".into(), number(item.proxying.first_byte_seconds)),
+        ("read_timeout".into(), number(item.proxying.idle_seconds)),
+        ("keep_prefix".into(), tick(item.proxying.keep_prefix)),
+        ("reconnect_bar".into(), tick(item.proxying.reconnect_bar)),
+        ("upstream_ca".into(), item.proxying.ca.clone().unwrap_or_default()),
         ("access_type".into(), item.access.as_str().into()),
     ]);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
+    refill(&mut carrying_fields, Some(typed.unwrap_or(&stored)), &errors);
     let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).chain([Principal::Person(item.owner)]).collect();
     let mut permit_fields = vec![
         principal_field(me, "Person or group", &known).await?,
@@ -262,7 +375,7 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
         title: item.display_title().to_owned(),
         owner: seen.owner.display_name(),
         description: item.description.clone(),
-        may_open: access::may_open(seen.standing) && item.upstream.is_some(),
+        may_open: access::may_open(seen.standing) && item.upstream().is_some(),
         open: addresses::app(item.id),
         choices: choices
             .iter()
@@ -311,50 +424,79 @@ async fn draw_settings(me: &Me, seen: Seen, typed: Option<&Typed>, errors: Vec<P
             .collect(),
         permit_fields,
         fields,
+        carrying_open: carrying_fields.iter().any(|field| field.error.is_some()),
+        carrying_fields,
+        processes: process_rows(proxy, item, now).await,
+        several_processes: item.processes.len() > 1,
         base,
         errors,
     };
     page_with(form_status(&view.errors), &view)
 }
 
-pub async fn settings_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn settings_page(me: Me, proxy: web::Data<Proxy>, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let seen = me.service().editable_content(&me.actor, id(&path)?).await?;
-    draw_settings(&me, seen, None, Vec::new()).await
+    draw_settings(&me, &proxy, seen, None, Vec::new()).await
 }
 
 pub async fn save_settings(
     me: Me,
+    proxy: web::Data<Proxy>,
     request: HttpRequest,
     path: web::Path<String>,
     Posted(mut typed): Posted,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let seen = me.service().editable_content(&me.actor, guid).await?;
-    if typed.text("upstream_url") != seen.content.upstream.as_deref().unwrap_or("") {
+    if processes(&typed, &seen.content.processes) != seen.content.processes {
         // Viewers' tokens go to whatever answers there.
         Confirmed(typed) = Confirmed::check(&me, &request, typed).await?;
     }
-    let input = match input(&typed) {
+    let input = match input(&typed, &seen.content.processes) {
         Ok(input) => input,
         Err(problems) => {
             let problems = with_address_problem(&me, &typed, problems);
-            return draw_settings(&me, seen, Some(&typed), problems).await;
+            return draw_settings(&me, &proxy, seen, Some(&typed), problems).await;
         }
     };
     match me.service().update_content(&me.actor, guid, input).await {
         Ok(seen) => Ok(me.done(&addresses::content_settings(guid), format!("Saved {}.", seen.content.display_title()))),
-        Err(error) => draw_settings(&me, seen, Some(&typed), problems_of(error)?).await,
+        Err(error) => draw_settings(&me, &proxy, seen, Some(&typed), problems_of(error)?).await,
     }
 }
 
-pub async fn save_integration(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+/// Takes a process out for new viewers, or back in.
+pub async fn drain(me: Me, path: web::Path<(String, usize)>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let guid = id(&path.0)?;
+    let mut processes = me.service().editable_content(&me.actor, guid).await?.content.processes;
+    // The list may have changed since the page was drawn.
+    let named = processes.get_mut(path.1).filter(|process| process.url == typed.text("url"));
+    let process = named.ok_or(crate::service::Error::NotFound)?;
+    process.draining = typed.text("drain") == "yes";
+    let message = if process.draining {
+        format!("Draining {}. Whoever is there stays; nobody new comes.", process.url)
+    } else {
+        format!("{} takes new viewers again.", process.url)
+    };
+    me.service().update_content(&me.actor, guid, ContentInput { processes: Some(processes), ..ContentInput::default() }).await?;
+    Ok(me.done(&addresses::content_settings(guid), message))
+}
+
+pub async fn save_integration(
+    me: Me,
+    proxy: web::Data<Proxy>,
+    path: web::Path<String>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let seen = me.service().editable_content(&me.actor, guid).await?;
     let wanted = match typed.text("integration") {
         "" => Vec::new(),
         text => match text.parse() {
             Ok(integration) => vec![integration],
-            Err(_) => return draw_settings(&me, seen, None, vec![Problem::new("integration", "Choose one of the integrations.")]).await,
+            Err(_) => {
+                return draw_settings(&me, &proxy, seen, None, vec![Problem::new("integration", "Choose one of the integrations.")]).await;
+            }
         },
     };
     let none = wanted.is_empty();
@@ -369,22 +511,22 @@ pub async fn save_integration(me: Me, path: web::Path<String>, Posted(typed): Po
         }
         Err(error) => {
             let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("integration", problem.message)).collect();
-            draw_settings(&me, seen, None, problems).await
+            draw_settings(&me, &proxy, seen, None, problems).await
         }
     }
 }
 
-pub async fn permit(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn permit(me: Me, proxy: web::Data<Proxy>, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let seen = me.service().editable_content(&me.actor, guid).await?;
     let (Some(principal), Some(role)) = (principal(typed.text("person")), ContentRole::parse(typed.text("role"))) else {
-        return draw_settings(&me, seen, None, vec![Problem::new("person", "Choose a person or a group.")]).await;
+        return draw_settings(&me, &proxy, seen, None, vec![Problem::new("person", "Choose a person or a group.")]).await;
     };
     match me.service().permit(&me.actor, guid, principal, role).await {
         Ok(_) => Ok(me.done(&addresses::content_settings(guid), "Added to the list.")),
         Err(error) => {
             let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("person", problem.message)).collect();
-            draw_settings(&me, seen, None, problems).await
+            draw_settings(&me, &proxy, seen, None, problems).await
         }
     }
 }

@@ -1,0 +1,191 @@
+//! Several processes of one app: which of them are up, and which one a viewer gets, for as long as it is up.
+
+use super::upstream::{Endpoint, resolve};
+use crate::{
+    domain::{Timestamp, content::Content, content::Process},
+    service::{Error, Service},
+    store,
+    vault::api_key::digest,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use url::Url;
+
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_FOR: Duration = Duration::from_secs(2);
+
+/// How one process does, seen from this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    pub is_down: bool,
+    /// Since when it is up or down; `None` until it was looked at.
+    pub since: Option<Timestamp>,
+    /// WebSockets open to it.
+    pub open: usize,
+}
+
+/// The health of all processes, by address.
+#[derive(Default)]
+pub struct Processes(Mutex<HashMap<String, Health>>);
+
+/// A process that somebody uses; counted until dropped.
+pub struct InUse {
+    processes: Arc<Processes>,
+    url: String,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Some(health) = self.processes.lock().get_mut(&self.url) {
+            health.open = health.open.saturating_sub(1);
+        }
+    }
+}
+
+/// A process in a cookie: says nothing about its address to whoever reads it.
+pub fn mark(url: &str) -> String {
+    digest(url)[..16].to_owned()
+}
+
+impl Processes {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Health>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn health(&self, url: &str) -> Health {
+        self.lock().get(url).copied().unwrap_or_default()
+    }
+
+    pub fn open(self: &Arc<Self>, url: &str) -> InUse {
+        self.lock().entry(url.to_owned()).or_default().open += 1;
+        InUse { processes: Arc::clone(self), url: url.to_owned() }
+    }
+
+    /// Writes down whether a process accepted a connection.
+    pub fn note(&self, url: &str, is_up: bool, now: Timestamp) {
+        let mut known = self.lock();
+        let health = known.entry(url.to_owned()).or_default();
+        if health.since.is_none() || health.is_down == is_up {
+            if health.is_down == is_up {
+                tracing::warn!(process = url, up = is_up, "a process of an app changed");
+            }
+            health.is_down = !is_up;
+            health.since = Some(now);
+        }
+    }
+
+    /// The processes to try for a viewer, the best first. Whoever was at one stays there while it is up, even if it is draining;
+    /// others get one by a hash of themselves, the same on every node, so that no node has to tell another.
+    pub fn order<'a>(&self, item: &'a Content, viewer: &str, cookie: Option<&str>) -> Vec<&'a Process> {
+        if let [only] = item.processes.as_slice() {
+            return vec![only];
+        }
+        let known = self.lock();
+        let is_down = |process: &Process| known.get(&process.url).is_some_and(|health| health.is_down);
+        let mut order: Vec<&Process> = item.processes.iter().collect();
+        order.sort_by_cached_key(|process| {
+            let is_own = cookie.is_some_and(|cookie| cookie == mark(&process.url));
+            (is_down(process), !is_own, process.draining, digest(&format!("{viewer} {}", process.url)))
+        });
+        order
+    }
+
+    /// Looks for ever whether the processes of items that have several accept connections.
+    pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
+        let (mut epoch, mut urls) = (0, Vec::new());
+        loop {
+            tokio::time::sleep(CHECK_EVERY).await;
+            let now = service.store.epoch();
+            if now != epoch || now == 0 {
+                let listed = service.store.read(|db| Ok::<_, Error>(store::content::list(db)?)).await;
+                let Ok(items) = listed else { continue };
+                let several = items.into_iter().filter(|item| item.processes.len() > 1);
+                urls = several.flat_map(|item| item.processes).map(|process| process.url).collect();
+                epoch = now;
+                // What nobody names any more is forgotten, with the sockets still open to it counted down elsewhere.
+                self.lock().retain(|url, health| health.open > 0 || urls.contains(url));
+            }
+            let service = &service;
+            let checks = urls.iter().map(|url| async move { (url, is_up(url, service).await) });
+            for (url, is_up) in futures_util::future::join_all(checks).await {
+                self.note(url, is_up, service.now());
+            }
+        }
+    }
+}
+
+/// Whether a process accepts a connection now.
+pub async fn is_up(address: &str, service: &Service) -> bool {
+    let check = async {
+        let endpoint = resolve(&Url::parse(address).ok()?, &service.policy).await.ok()?;
+        match endpoint {
+            Endpoint::Tcp(sockets) => TcpStream::connect(sockets.as_slice()).await.map(drop).ok(),
+            Endpoint::Unix(path) => UnixStream::connect(path).await.map(drop).ok(),
+        }
+    };
+    timeout(CHECK_FOR, check).await.ok().flatten().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Id, content::AccessType, content::Proxying};
+
+    fn item(urls: &[(&str, bool)]) -> Content {
+        Content {
+            number: 1,
+            id: Id::random(),
+            name: "x".into(),
+            title: None,
+            description: String::new(),
+            owner: Id::random(),
+            access: AccessType::Acl,
+            app_mode: "unknown".into(),
+            processes: urls.iter().map(|(url, draining)| Process { url: (*url).into(), draining: *draining }).collect(),
+            proxying: Proxying::default(),
+            slug: "x".into(),
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn viewers_stay_and_spread_and_leave_what_is_down() {
+        let processes = Processes::default();
+        let app = item(&[("http://a", false), ("http://b", false), ("http://c", false)]);
+        let first = |viewer: &str, cookie: Option<&str>| processes.order(&app, viewer, cookie)[0].url.clone();
+        let mut counts = HashMap::new();
+        for viewer in 0..300 {
+            let viewer = viewer.to_string();
+            assert_eq!(first(&viewer, None), first(&viewer, None));
+            *counts.entry(first(&viewer, None)).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 3 && counts.values().all(|count| *count > 60), "{counts:?}");
+        for url in ["http://a", "http://b", "http://c"] {
+            assert_eq!(first("v", Some(&mark(url))), url);
+        }
+        processes.note("http://a", false, Timestamp(1));
+        assert_ne!(first("v", Some(&mark("http://a"))), "http://a");
+        assert_eq!(processes.order(&app, "v", None).last().unwrap().url, "http://a", "the last resort");
+        processes.note("http://a", true, Timestamp(2));
+        assert_eq!(first("v", Some(&mark("http://a"))), "http://a");
+    }
+    #[test]
+    fn a_draining_process_keeps_whom_it_has_and_gets_nobody_new() {
+        let processes = Processes::default();
+        let app = item(&[("http://a", true), ("http://b", false)]);
+        for viewer in 0..50 {
+            assert_eq!(processes.order(&app, &viewer.to_string(), None)[0].url, "http://b");
+        }
+        assert_eq!(processes.order(&app, "v", Some(&mark("http://a")))[0].url, "http://a");
+        processes.note("http://b", false, Timestamp(1));
+        assert_eq!(processes.order(&app, "v", None)[0].url, "http://a", "better than none");
+    }
+}

@@ -1,0 +1,88 @@
+//! A connection to an app: TCP, TLS over it, or a Unix socket.
+
+use super::upstream::{Endpoint, Target};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::client::TlsStream;
+
+pub enum Wire {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+impl Wire {
+    /// Opens a connection; the caller limits the time.
+    pub async fn open(target: &Target) -> io::Result<Self> {
+        let sockets = match &target.endpoint {
+            Endpoint::Unix(path) => return UnixStream::connect(path).await.map(Wire::Unix),
+            Endpoint::Tcp(sockets) => sockets,
+        };
+        let tcp = TcpStream::connect(sockets.as_slice()).await?;
+        // Small frames must not wait for more; a peer that is gone without a word is noticed within minutes.
+        tcp.set_nodelay(true)?;
+        keep_alive(&tcp);
+        match &target.tls {
+            None => Ok(Wire::Tcp(tcp)),
+            Some((name, config)) => {
+                let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+                connector.connect(name.clone(), tcp).await.map(|tls| Wire::Tls(Box::new(tls)))
+            }
+        }
+    }
+
+    /// Whether a connection that nothing is expected from was closed, or says something all the same.
+    pub fn is_over(&self) -> bool {
+        let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
+        let ready = match self {
+            Wire::Tcp(tcp) => tcp.poll_read_ready(&mut context),
+            Wire::Tls(tls) => tls.get_ref().0.poll_read_ready(&mut context),
+            Wire::Unix(unix) => unix.poll_read_ready(&mut context),
+        };
+        ready.is_ready()
+    }
+}
+
+/// Asks the kernel to look after a quiet connection.
+pub fn keep_alive(tcp: &TcpStream) {
+    let often =
+        socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(60)).with_interval(std::time::Duration::from_secs(20));
+    // Without it, only the idle limit ends a dead connection.
+    drop(socket2::SockRef::from(tcp).set_tcp_keepalive(&often));
+}
+
+macro_rules! each {
+    ($wire:expr, $inner:ident => $what:expr) => {
+        match $wire.get_mut() {
+            Wire::Tcp($inner) => $what,
+            Wire::Tls($inner) => $what,
+            Wire::Unix($inner) => $what,
+        }
+    };
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, inner => Pin::new(inner).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, inner => Pin::new(inner).poll_write(context, bytes))
+    }
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, inner => Pin::new(inner).poll_flush(context))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, inner => Pin::new(inner).poll_shutdown(context))
+    }
+}

@@ -1,0 +1,81 @@
+//! TLS at the front (rustls): the certificate comes from files and follows them. Whatever renews them needs to tell nobody.
+
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The certificate and key of two files.
+#[derive(Debug)]
+pub struct Certificate {
+    files: [PathBuf; 2],
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
+    let explain = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).map_err(|error| explain(certificate, &error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| explain(key, &error))?;
+    let provider: CryptoProvider = ring::default_provider();
+    // Refuses a key that is not the certificate's.
+    CertifiedKey::from_der(chain, private, &provider).map_err(|error| explain(certificate, &error))
+}
+
+impl Certificate {
+    /// Reads both files once; the message says which one is not good.
+    pub fn open(certificate: &Path, key: &Path) -> Result<Arc<Self>, String> {
+        let current = RwLock::new(Arc::new(load(certificate, key)?));
+        Ok(Arc::new(Self { files: [certificate.to_owned(), key.to_owned()], current }))
+    }
+
+    pub fn config(self: &Arc<Self>) -> ServerConfig {
+        ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>)
+    }
+
+    fn changed_at(&self) -> [Option<SystemTime>; 2] {
+        self.files.each_ref().map(|file| std::fs::metadata(file).and_then(|found| found.modified()).ok())
+    }
+
+    /// Follows the files for ever. While they do not belong together, as in the middle of a renewal, the old ones stay.
+    pub async fn follow(self: Arc<Self>) {
+        let mut known = self.changed_at();
+        let mut told = false;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = self.changed_at();
+            if now == known {
+                continue;
+            }
+            let [certificate, key] = &self.files;
+            match load(certificate, key) {
+                Ok(loaded) => {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+                    tracing::info!(file = %certificate.display(), "certificate loaded anew");
+                    (known, told) = (now, false);
+                }
+                // Tried again at the next look; said once.
+                Err(reason) if !told => {
+                    tracing::error!(reason, "the new certificate is not used");
+                    told = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

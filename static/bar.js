@@ -1,0 +1,68 @@
+// The bar of the portal in a page of an app (src/proxy/bar.rs). Asks now and then whether the app may still act for its viewer.
+(() => {
+  const own = new URL(".", document.currentScript.src);
+  const channel = "BroadcastChannel" in window ? new BroadcastChannel(`valetkey ${own.pathname}`) : null;
+  if (location.pathname === `${own.pathname}connected`) {
+    channel?.postMessage("connected");
+    window.close();
+    return;
+  }
+  if (window.top !== window.self) return;
+  let bar = null, timer = 0, fast = 0;
+
+  function show(standing, login) {
+    const text = standing === "signed_out" ? "You are signed out. This app cannot act for you." : "This app needs you: its connection has ended.";
+    if (bar) { bar.text.textContent = text; bar.login = login; return; }
+    const host = document.createElement("div");
+    const root = host.attachShadow({ mode: "closed" });
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(`
+      :host { all: initial; position: fixed; inset-block-end: 0; inset-inline: 0; z-index: 2147483647; color-scheme: light dark; }
+      [role] { display: flex; flex-wrap: wrap; gap: 12px; align-items: center; justify-content: center; padding: 12px 16px; font: 16px/1.5 system-ui, sans-serif;
+        color: light-dark(#1b2029, #eceef2); background: light-dark(#fdf3e0, #3a2c12); border-block-start: 1px solid light-dark(#7d5a13, #e2b25c); }
+      button { min-block-size: 40px; padding-inline: 16px; font: inherit; font-weight: 600; border: 0; border-radius: 6px; cursor: pointer;
+        color: light-dark(#fff, #14181f); background: light-dark(#2c52b5, #8fb8ff); }
+      button:focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
+      @media (forced-colors: active) { button { border: 1px solid; } }`);
+    root.adoptedStyleSheets = [sheet];
+    const box = document.createElement("div");
+    box.setAttribute("role", "status");
+    const words = document.createElement("span");
+    words.textContent = text;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Reconnect";
+    button.addEventListener("click", () => {
+      // A window of its own keeps what is open in the app.
+      window.open(bar.login, "valetkey-reconnect", "popup,width=560,height=720");
+      fast = 150;
+      ask();
+    });
+    box.append(words, button);
+    root.append(box);
+    (document.body ?? document.documentElement).append(host);
+    bar = { host, text: words, login };
+  }
+
+  function hide() {
+    bar?.host.remove();
+    bar = null;
+    fast = 0;
+  }
+
+  async function ask() {
+    clearTimeout(timer);
+    try {
+      const answer = await fetch(new URL("standing", own), { cache: "no-store", credentials: "same-origin" });
+      const { standing, login_url: login } = await answer.json();
+      if (login) show(standing, login); else hide();
+    } catch {
+      // The portal is away for a moment: nothing is known, and nothing changes.
+    }
+    timer = setTimeout(ask, fast-- > 0 ? 1000 : document.hidden ? 60000 : 15000);
+  }
+
+  channel?.addEventListener("message", ask);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
+  timer = setTimeout(ask, 2000);
+})();
