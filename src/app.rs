@@ -27,7 +27,7 @@ use actix_web::{
 };
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -35,6 +35,8 @@ use tokio_util::task::AbortOnDropHandle;
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(60);
 /// A request's head is here within this time, or its sender is gone.
 const HEAD_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// Requests and refreshes together have so long to finish.
+const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The clock on the wall.
@@ -109,7 +111,7 @@ impl App {
             None => None,
         };
         let (processes, sockets) = (Arc::new(Processes::default()), Arc::new(Sockets::default()));
-        let builder = Server::build().workers(service.settings.workers).shutdown_timeout(30).disable_signals();
+        let builder = Server::build().workers(service.settings.workers).shutdown_timeout(STOP_WITHIN.as_secs()).disable_signals();
         let stopping = builder.graceful_shutdown_signal();
         let address = self.listener.local_addr().map_err(|error| error.to_string())?;
         let worker = {
@@ -174,11 +176,14 @@ impl App {
             }
         };
         let server = server.map_err(|error| error.to_string())?.run();
+        let stopped_at = Arc::new(OnceLock::new());
+        let stopping_since = Arc::clone(&stopped_at);
         let beside = [
             tokio::spawn(Arc::clone(&processes).watch(Arc::clone(&service))),
             tokio::spawn(Arc::clone(&sockets).watch(Arc::clone(&service))),
             tokio::spawn(async move {
                 stopping.notified().await;
+                let _ = stopping_since.set(std::time::Instant::now());
                 // Their apps connect again, to a node that stays.
                 sockets.close_all();
             }),
@@ -195,7 +200,8 @@ impl App {
         drop(beside);
         service.tasks.close();
         // Above all a refresh: its answer may carry the only valid token.
-        if tokio::time::timeout(std::time::Duration::from_secs(30), service.tasks.wait()).await.is_err() {
+        let left = STOP_WITHIN.saturating_sub(stopped_at.get().map_or_else(Default::default, std::time::Instant::elapsed));
+        if tokio::time::timeout(left, service.tasks.wait()).await.is_err() {
             tracing::warn!("stopped while a provider had not answered yet");
         }
         service.flush_uses().await;

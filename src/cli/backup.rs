@@ -4,7 +4,7 @@ use super::{Common, progress};
 use crate::{
     app::{self, SystemClock},
     domain::time::Clock as _,
-    service::keyring::Progress,
+    service::{keyring::Progress, node},
     store::{
         self, Place, Store,
         copy::{self, Summary},
@@ -64,19 +64,16 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
         return Err(format!("there is no file {}", arguments.file.display()));
     }
     fits(&copied, &keyring).await?;
+    let now = SystemClock.now();
+    let mut aside = None;
     if !store::is_new(&place).map_err(|error| error.to_string())? {
+        if node::is_served(&settings.data_dir)? {
+            return Err(
+                "a server runs on this data directory: stop it first, or what it writes meanwhile is lost. Nothing was changed.".into()
+            );
+        }
         match (&place, arguments.replace) {
-            (Place::Sqlite(file), true) => {
-                let stamp = SystemClock.now().unix_seconds();
-                for end in ["", "-wal", "-shm"] {
-                    let from = PathBuf::from(format!("{}{end}", file.display()));
-                    let to = PathBuf::from(format!("{}.before-{stamp}{end}", file.display()));
-                    if from.exists() {
-                        std::fs::rename(&from, &to).map_err(|error| format!("cannot move {}: {error}", from.display()))?;
-                    }
-                }
-                println!("The database that was there is now {}.before-{stamp}.", file.display());
-            }
+            (Place::Sqlite(file), true) => aside = Some(format!("{}.before-{}", file.display(), now.unix_seconds())),
             (Place::Sqlite(file), false) => {
                 return Err(format!(
                     "{} is there already. Stop the server and add --replace to put it aside. Nothing was changed.",
@@ -87,9 +84,12 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
             (Place::Postgresql(_), _) => {}
         }
     }
-    let (file, now) = (arguments.file, SystemClock.now());
+    let file = arguments.file;
     let whole = blocking(move || copy::restore(&file, &place, now)).await?;
     println!("{}", table(&whole));
+    if let Some(aside) = aside {
+        println!("The database that was there is now {aside}.");
+    }
     println!("Restored. Whoever's tokens were renewed after the backup is asked to sign in once more.");
     Ok(())
 }

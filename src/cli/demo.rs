@@ -33,10 +33,8 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         listen: arguments.listen,
         data_dir: data_dir.clone(),
         content_url: arguments.content_url,
-        database: None,
-        upstream_sockets: Vec::new(),
-        trusted_proxies: Vec::new(),
         organisation,
+        ..demo::Options::default()
     })
     .await;
     let result = match running {

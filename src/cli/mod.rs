@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod backup;
 mod demo;
+mod dev;
 mod keys;
 mod serve;
 
@@ -25,6 +26,8 @@ enum Command {
     Serve(Common),
     /// Runs the portal with an identity provider, a workspace and an app to try it with. Keeps nothing.
     Demo(demo::Demo),
+    /// Runs the portal in front of an app on this machine, with the demo's identity provider: what works here works in production.
+    Dev(dev::Arguments),
     /// Manages accounts from the machine itself.
     #[command(subcommand)]
     Admin(admin::Admin),
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Serve(common) => serve::run(common.settings()?).await,
             Command::Demo(demo) => demo::run(demo).await,
+            Command::Dev(arguments) => dev::run(arguments).await,
             Command::Admin(admin) => admin::run(admin).await,
             Command::Audit(audit) => audit::run(audit).await,
             Command::Keys(keys) => keys::run(keys).await,

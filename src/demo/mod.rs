@@ -18,7 +18,12 @@ use crate::{
         wall::Wall,
     },
     providers::azure,
-    service::{Actor, Service, contents::ContentInput, integrations::IntegrationInput, people::PersonInput},
+    service::{
+        Actor, Service,
+        contents::{ContentInput, ProxyingInput},
+        integrations::IntegrationInput,
+        people::PersonInput,
+    },
     store::Place,
     vault::{keyring::Source, random},
 };
@@ -45,6 +50,7 @@ const PEOPLE: [(&str, &str, &str, Role); 4] = [
     ("viktor", "Viktor", "Sand", Role::Viewer),
 ];
 
+#[derive(Debug)]
 pub struct Options {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
@@ -57,6 +63,30 @@ pub struct Options {
     pub trusted_proxies: Vec<IpAddr>,
     /// Whether people can also sign in at the demo's identity provider.
     pub organisation: Option<Organisation>,
+    /// An app of the caller's instead of the sample.
+    pub dev: Option<Dev>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 8080),
+            data_dir: PathBuf::from("valetkey-demo"),
+            content_url: None,
+            database: None,
+            upstream_sockets: Vec::new(),
+            trusted_proxies: Vec::new(),
+            organisation: None,
+            dev: None,
+        }
+    }
+}
+
+/// An app that somebody is writing.
+#[derive(Clone, Debug)]
+pub struct Dev {
+    pub upstream: String,
+    pub keep_prefix: bool,
 }
 
 /// The demo's identity provider as the organisation's sign-in.
@@ -88,6 +118,8 @@ pub struct Demo {
     accounts: Vec<Account>,
     contents: Vec<(String, String, Option<String>)>,
     integration: (String, String),
+    /// The environment of the caller's own app.
+    environment: Option<Vec<(String, String)>>,
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, String> {
@@ -158,13 +190,13 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
     };
     let service = app::open(settings, Arc::clone(&clock)).await?;
     let sample = sample::Sample::new(&portal_url, &workspace_url)?;
-    let seeded = seed(&service, &provider_url, &workspace_url, &sample_url, &client_secret, &sample).await?;
+    let seeded = seed(&service, &provider_url, &workspace_url, &sample_url, &client_secret, &sample, options.dev.as_ref()).await?;
     let others = vec![
         provider::serve(Arc::clone(&provider), provider_socket)?,
         workspace::serve(Arc::clone(&provider), workspace_socket)?,
         sample::serve(sample, sample_socket)?,
     ];
-    let (accounts, contents, integration) = seeded;
+    let (accounts, contents, integration, environment) = seeded;
     Ok(Demo {
         app: App::new(Arc::clone(&service), portal),
         service,
@@ -175,10 +207,11 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         accounts,
         contents,
         integration,
+        environment,
     })
 }
 
-type Seeded = (Vec<Account>, Vec<(String, String, Option<String>)>, (String, String));
+type Seeded = (Vec<Account>, Vec<(String, String, Option<String>)>, (String, String), Option<Vec<(String, String)>>);
 
 /// Fills an empty portal; what a former run left in a kept folder stays as it is, with new keys.
 async fn seed(
@@ -188,6 +221,7 @@ async fn seed(
     sample_url: &str,
     client_secret: &str,
     sample: &sample::Sample,
+    dev: Option<&Dev>,
 ) -> Result<Seeded, String> {
     let fail = |error: crate::service::Error| format!("cannot fill the demo: {error}");
     let mut actors: Vec<Actor> = Vec::new();
@@ -236,13 +270,14 @@ async fn seed(
         .await
         .map_err(fail)?;
     let mut contents = Vec::new();
-    for (position, (name, title, description)) in [
+    let mut environment = None;
+    let samples = [
         ("sales-dashboard", "Sales dashboard", "Who am I at Databricks, and which rows are mine?"),
         ("churn-explorer", "Churn explorer", "The same app, waiting for its publisher to pick an integration."),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    ];
+    let own = [("app", "My app", "The app that you are writing.")];
+    for (position, (name, title, description)) in (if dev.is_some() { &own[..] } else { &samples }).iter().copied().enumerate() {
+        let upstream = dev.map_or_else(|| format!("{sample_url}/{name}"), |dev| dev.upstream.clone());
         let seen = service
             .create_content(
                 publisher,
@@ -251,7 +286,8 @@ async fn seed(
                     title: Some(Some(title.into())),
                     description: Some(description.into()),
                     access: Some(AccessType::LoggedIn),
-                    processes: Some(vec![Process { url: format!("{sample_url}/{name}"), draining: false }]),
+                    processes: Some(vec![Process { url: upstream, draining: false }]),
+                    proxying: ProxyingInput { keep_prefix: dev.map(|dev| dev.keep_prefix), ..ProxyingInput::default() },
                     ..ContentInput::default()
                 },
             )
@@ -261,11 +297,23 @@ async fn seed(
             service.set_associations(publisher, seen.content.id, vec![integration.id]).await.map_err(fail)?;
         }
         let (_, key) = service.create_content_key(publisher, seen.content.id).await.map_err(fail)?;
+        if dev.is_some() {
+            let (base, guid) = (service.addresses.base().to_owned(), seen.content.id.to_string());
+            let pairs = [
+                ("CONNECT_SERVER", base),
+                ("CONNECT_API_KEY", key.expose_secret().to_owned()),
+                ("CONNECT_CONTENT_GUID", guid),
+                ("POSIT_PRODUCT", "CONNECT".to_owned()),
+                ("RSTUDIO_PRODUCT", "CONNECT".to_owned()),
+                ("DATABRICKS_HOST", workspace_url.to_owned()),
+            ];
+            environment = Some(pairs.map(|(name, value)| (name.to_owned(), value)).to_vec());
+        }
         sample.add(name, key);
         let place = service.place_of(&seen.content).map(|place| place.address(""));
         contents.push((seen.content.id.to_string(), title.to_owned(), place));
     }
-    Ok((accounts, contents, (integration.id.to_string(), integration.display_name().to_owned())))
+    Ok((accounts, contents, (integration.id.to_string(), integration.display_name().to_owned()), environment))
 }
 
 impl Demo {
@@ -285,6 +333,29 @@ impl Demo {
             "integrations": [{"guid": self.integration.0, "name": self.integration.1}],
             "registration": {"tenant_id": TENANT, "client_id": CLIENT_ID, "client_secret": self.provider.client_secret(), "authority_host": self.provider_url},
         })
+    }
+
+    /// What an app of the caller's own needs in its environment.
+    pub fn dev_environment(&self) -> Option<Vec<(String, String)>> {
+        self.environment.clone()
+    }
+
+    /// What a developer needs to know; `environment`: the app runs already and has to be told how to exchange tokens.
+    pub fn dev_introduction(&self, upstream: &str, environment: bool) -> String {
+        let base = self.service.addresses.base();
+        let guid = self.contents.first().map_or("", |(guid, ..)| guid.as_str());
+        let mut text = format!(
+            "Your app at {upstream} is behind the portal: open {base}/content/{guid}/ (Ctrl-C ends it and forgets everything)\n\
+             Sign in as vera or viktor (viewers), password {PASSWORD}, at the identity provider, too. bo publishes, ada administrates.\n"
+        );
+        if environment {
+            text.push_str("Start the app with these lines in its environment:\n");
+            for (name, value) in self.environment.iter().flatten() {
+                text.push_str(&format!("   {name}={value}\n"));
+            }
+        }
+        text.push_str("The session token is in each request and WebSocket handshake, as in production: Posit-Connect-User-Session-Token.");
+        text
     }
 
     /// Six lines for a person.

@@ -43,10 +43,12 @@ pub enum Action {
     ProviderTold,
     ProviderNotTold,
     SecretEnding,
+    LeakSuspected,
+    LeakMended,
 }
 
 impl Action {
-    pub const ALL: [Action; 38] = [
+    pub const ALL: [Action; 40] = [
         Action::SignIn,
         Action::SignInRefused,
         Action::SignOut,
@@ -85,6 +87,8 @@ impl Action {
         Action::ProviderTold,
         Action::ProviderNotTold,
         Action::SecretEnding,
+        Action::LeakSuspected,
+        Action::LeakMended,
     ];
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -126,6 +130,8 @@ impl Action {
             Action::ProviderTold => "provider_told",
             Action::ProviderNotTold => "provider_not_told",
             Action::SecretEnding => "client_secret_ending",
+            Action::LeakSuspected => "shared_token_suspected",
+            Action::LeakMended => "shared_token_mended",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {

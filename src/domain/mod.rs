@@ -11,6 +11,7 @@ pub mod egress;
 pub mod group;
 pub mod ids;
 pub mod integration;
+pub mod leak;
 pub mod person;
 pub mod return_path;
 pub mod revocation;

@@ -9,11 +9,18 @@ use crate::{
         limiter,
         node::ALIVE_EVERY,
     },
-    store::{self, audit, connections, handovers, identities, leases, moments, revocations, sessions},
+    store::{self, audit, connections, handovers, identities, leaks, leases, moments, revocations, sessions},
 };
 use futures_util::StreamExt as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Counts of exchanges are kept this long. The record itself is kept for good.
 const USES_KEPT: Duration = Duration::from_secs(400 * 86_400);
@@ -21,6 +28,8 @@ const USES_KEPT: Duration = Duration::from_secs(400 * 86_400);
 const ENDS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Every sixtieth round: ten minutes.
 const PURGE: u32 = 60;
+/// Who was where is of no use after that.
+const PRESENCE_KEPT: Duration = Duration::from_secs(2 * 86_400);
 const LEADERS_WORK: &str = "jobs";
 /// The leader asks again every round; three missed ones, and another node leads.
 const LEADS_FOR: Duration = Duration::from_secs(35);
@@ -33,11 +42,16 @@ const MOST_AHEAD: i64 = 500;
 pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
     let service = Arc::clone(service);
     tokio::spawn(async move {
-        let watched = Arc::clone(&service);
-        let _watching = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
-        let mut rounds: u32 = 0;
+        let (watched, led, leads) = (Arc::clone(&service), Arc::clone(&service), Arc::new(AtomicBool::new(false)));
+        let _watching = AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
+        let told = Arc::clone(&leads);
+        let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
         loop {
             tokio::time::sleep(ALIVE_EVERY).await;
+            // First who was there, then what was used: a use without its viewer is a sign of something.
+            if service.share_presence().await.is_err() {
+                tracing::warn!("could not write down who is where; the next round tries again");
+            }
             service.flush_uses().await;
             // Before the other nodes hear which keys are held here.
             if let Err(reason) = service.follow_keyring(true).await {
@@ -46,21 +60,32 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
             if service.share_held().await.is_err() || service.say_alive().await.is_err() {
                 tracing::warn!("could not tell the other nodes what is open here");
             }
-            if !service.leads(LEADERS_WORK, LEADS_FOR).await {
-                continue;
-            }
-            ahead(&service).await;
-            service.tell_providers().await;
-            rounds = rounds.wrapping_add(1);
-            if rounds.is_multiple_of(PURGE) {
-                purge(&service).await;
-                lapse(&service).await;
-            }
-            if rounds % PURGE == 1 && service.warn_of_secrets().await.is_err() {
-                tracing::warn!("could not look for client secrets that end soon; the next round tries again");
-            }
+            leads.store(service.leads(LEADERS_WORK, LEADS_FOR).await, Ordering::Relaxed);
         }
     })
+}
+
+/// The work of the one that leads. In a task of its own: a provider that hangs must not keep a node from saying that it lives.
+async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
+    let mut rounds: u32 = 0;
+    loop {
+        tokio::time::sleep(ALIVE_EVERY).await;
+        if !leads.load(Ordering::Relaxed) {
+            continue;
+        }
+        let (looked, ..) = tokio::join!(service.look_for_leaks(), ahead(service), service.tell_providers());
+        if looked.is_err() {
+            tracing::warn!("could not look for shared tokens; the next round tries again");
+        }
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(PURGE) {
+            purge(service).await;
+            lapse(service).await;
+        }
+        if rounds % PURGE == 1 && service.warn_of_secrets().await.is_err() {
+            tracing::warn!("could not look for client secrets that end soon; the next round tries again");
+        }
+    }
 }
 
 /// Learns what other processes write, several times a second.
@@ -122,6 +147,7 @@ async fn purge(service: &Service) {
             leases::purge(db, now.minus(Duration::from_secs(86_400)))?;
             moments::purge(db, now, now.minus(limiter::WINDOW), before)?;
             revocations::purge(db, now.minus(ENDS_KEPT))?;
+            leaks::purge(db, now.minus(PRESENCE_KEPT))?;
             Ok::<_, Error>(())
         })
         .await;

@@ -146,7 +146,12 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
         Some(50105) => {
             return administrator("Microsoft lets only assigned people use this application. Assign them in Microsoft Entra ID.");
         }
-        Some(90055 | 50196) => return wait("Microsoft asks to be called less often."),
+        Some(90055) => return wait("Microsoft asks to be called less often."),
+        // A loop of requests: it ends only if nobody asks for minutes.
+        Some(50196) => {
+            let retry_after = Some(Duration::from_secs(300));
+            return (Class::Wait { retry_after }, "Microsoft was called too often and asks for a pause of some minutes.");
+        }
         Some(90006 | 90033 | 50033 | 90024) => return wait("Microsoft is not answering right now."),
         _ => {}
     }
@@ -182,7 +187,10 @@ impl Failure {
         match error {
             RequestTokenError::ServerResponse(body) => {
                 let code = body.error_codes.first().copied().or_else(|| aadsts(&body.error_description));
-                let word = if code.is_none() && refusals.contains(&body.error.as_str()) { "invalid_grant" } else { &body.error };
+                // The same word also stands for requests that are badly made: only one that names the token is about the token.
+                let about = body.error_description.to_ascii_lowercase().replace('_', " ");
+                let refused = code.is_none() && refusals.contains(&body.error.as_str()) && about.contains("refresh token");
+                let word = if refused { "invalid_grant" } else { &body.error };
                 let (class, sentence) = classify(word, code, &body.suberror);
                 Failure { class, word: known_word(&body.error), aadsts: code, sentence: sentence.into(), may_have_acted: false }
             }
@@ -218,6 +226,13 @@ mod tests {
         };
         assert_eq!(refused(&["invalid_request"]).class, Class::Person(Cause::Expired));
         assert_eq!(refused(&[]).class, Class::Administrator);
+        // The request is what is wrong here: nobody's connection ends for it.
+        for text in ["", "Missing client credentials", "unsupported authentication method"] {
+            let body: ProviderError =
+                serde_json::from_value(serde_json::json!({"error": "invalid_request", "error_description": text})).unwrap();
+            let failure = Failure::from_answer(RequestTokenError::ServerResponse(body), &["invalid_request"]);
+            assert_eq!(failure.class, Class::Administrator, "{text}");
+        }
     }
     #[test]
     fn microsofts_number_is_found_in_its_text() {

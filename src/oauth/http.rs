@@ -57,6 +57,20 @@ impl From<HttpError> for Failure {
     }
 }
 
+/// How long to wait (RFC 9110 section 10.2.3): seconds, or a date, which is compared with the answer's own.
+fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).map(str::trim);
+    let asked = text(http::header::RETRY_AFTER)?;
+    let wait = match asked.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let (until, now) = (httpdate::parse_http_date(asked).ok()?, httpdate::parse_http_date(text(http::header::DATE)?).ok()?);
+            until.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(Duration::from_secs(3600)))
+}
+
 /// The HTTP client for identity providers.
 #[derive(Clone)]
 pub struct ProviderHttp {
@@ -110,11 +124,7 @@ impl ProviderHttp {
         let mut response = sent.map_err(|error| classify(&error))?;
         let status = response.status();
         if status == 429 || status.is_server_error() {
-            let retry_after = response
-                .headers()
-                .get(http::header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-                .map(|seconds: u64| Duration::from_secs(seconds.min(3600)));
+            let retry_after = retry_after(response.headers());
             // These two say that nothing was done; behind any other the request may have had its effect.
             let may_have_acted = !matches!(status.as_u16(), 429 | 503);
             return Err(HttpError::Unavailable { retry_after, may_have_acted });
@@ -246,5 +256,27 @@ impl reqwest::dns::Resolve for GuardedResolver {
                 _ => Ok(Box::new(allowed.into_iter()) as reqwest::dns::Addrs),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_says_in_seconds_or_by_a_date_when_to_come_back() {
+        let wait = |asked: &str, date: Option<&str>| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::RETRY_AFTER, asked.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(http::header::DATE, date.parse().unwrap());
+            }
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait("7", None), Some(7));
+        assert_eq!(wait("999999", None), Some(3600));
+        assert_eq!(wait("Wed, 25 Nov 2026 10:00:30 GMT", Some("Wed, 25 Nov 2026 10:00:00 GMT")), Some(30));
+        assert_eq!(wait("Wed, 25 Nov 2026 09:00:00 GMT", Some("Wed, 25 Nov 2026 10:00:00 GMT")), Some(0));
+        assert_eq!(wait("soon", None), None);
     }
 }

@@ -367,9 +367,9 @@ async fn forward(
     // A page that gets our bar must come as text.
     let with_bar = item.proxying.reconnect_bar && *request.method() == Method::GET && is_navigation(request);
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || is_open_h2(head, &payload);
+    let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || is_open_h2(head);
     let stalled = Rc::new(Cell::new(false));
-    let mut body = has_body.then(|| payload);
+    let mut body = has_body.then_some(payload);
     let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS);
     let mut tried = Vec::new();
     let (answer, target, process) = loop {
@@ -424,7 +424,7 @@ async fn forward(
 }
 
 /// Whether a request of HTTP/2 has a body although no header says so.
-fn is_open_h2(head: &RequestHead, _: &web::Payload) -> bool {
+fn is_open_h2(head: &RequestHead) -> bool {
     head.version == Version::HTTP_2 && matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
 }
 

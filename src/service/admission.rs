@@ -238,6 +238,12 @@ impl Service {
         Ok(admission)
     }
 
+    /// Who was seen where since it was last asked.
+    pub(super) fn presence_news(&self, unless_within: Duration) -> Vec<(Id<Content>, Id<Person>, Timestamp)> {
+        let known = self.admissions.admissions.iter();
+        known.filter_map(|((item, person), kept)| Some((item, person, kept.value.take_news(unless_within)?))).collect()
+    }
+
     /// The person of a live browser session; `None` once it ended or its person is locked.
     pub async fn session_person(&self, session: Id<Session>) -> Result<Option<Arc<Person>>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());

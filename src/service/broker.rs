@@ -8,7 +8,7 @@
 use super::{
     Error, Service,
     admission::{token_place, token_row},
-    revocations::{Ended, Why},
+    revocations::{Ended, Known, Why},
 };
 use crate::{
     domain::{
@@ -54,6 +54,8 @@ const SEND_WITHIN: Duration = Duration::from_secs(20);
 /// How long an answer is waited for, counted while this process runs: it may carry the only valid token. The lease is held
 /// meanwhile.
 const ANSWER_WITHIN: Duration = Duration::from_secs(110);
+/// How long an integration that an administrator must repair is left alone; other nodes notice the repair after that.
+const BROKEN_FOR: Duration = Duration::from_secs(15);
 /// Tries to commit before the tokens are also written to the spool.
 const TRIES_BEFORE_SPOOL: u32 = 3;
 
@@ -89,9 +91,13 @@ pub struct Broker {
 /// A circuit breaker: open until `until`, then half open while one request tries.
 #[derive(Clone)]
 struct Rest {
+    /// By the wall clock, and counted only while that has not been put back.
+    from: Timestamp,
     until: Timestamp,
     failures: u32,
     sentence: String,
+    /// Who can end it: an administrator, or nobody.
+    broken: bool,
     probing: bool,
 }
 
@@ -266,7 +272,11 @@ impl Service {
         }
         if let Some(rest) = self.rest_of(loaded.integration.id) {
             let retry_after = rest.until.since(self.now()).max(Duration::from_secs(1));
-            return Ok(Begin::Done(bearable.ok_or(NoToken::Unavailable { retry_after, sentence: rest.sentence })));
+            return Ok(Begin::Done(bearable.ok_or(if rest.broken {
+                NoToken::Broken { sentence: rest.sentence }
+            } else {
+                NoToken::Unavailable { retry_after, sentence: rest.sentence }
+            })));
         }
         let refresh_token = match self.open_token(&loaded.connection, "refresh_token", refresh_token) {
             Ok(token) => token,
@@ -366,14 +376,15 @@ impl Service {
                 Err(NoToken::NeedsLogin(cause))
             }
             Class::Administrator => {
-                self.wake(integration.id);
+                // Asking again at each exchange mends nothing; saving the integration ends the pause.
+                self.rest(integration.id, Some(BROKEN_FOR), &failure.sentence, true);
                 self.settle(ours, true).await;
                 let health = SecretHealth::Rejected { at: asked_at, cause: failure.sentence.clone() };
                 self.note_health(integration, health, false).await;
                 stored.ok_or(NoToken::Broken { sentence: failure.sentence })
             }
             Class::Wait { retry_after } => {
-                let rest = self.rest(integration.id, retry_after, &failure.sentence);
+                let rest = self.rest(integration.id, retry_after, &failure.sentence, false);
                 self.settle(ours, !failure.may_have_acted).await;
                 stored.ok_or(NoToken::Unavailable { retry_after: rest, sentence: failure.sentence })
             }
@@ -438,7 +449,10 @@ impl Service {
             return Ok(Fresh { token: Arc::new(token), expires_at });
         }
         // Ended or replaced while the provider was answering: nobody here may have what it brought.
-        let current = self.load(connection.id).await.ok().flatten();
+        let Ok(current) = self.load(connection.id).await else {
+            // Nothing is known: a connection that may well be there must not lose its tokens at the provider.
+            return Err(unavailable("The portal's database is busy."));
+        };
         let usable = current.as_ref().and_then(|loaded| self.stored(loaded, is_usable).ok().flatten());
         if current.is_none()
             && let Some(orphan) = refresh_token
@@ -493,6 +507,17 @@ impl Service {
         let Some(spool) = self.node.spool() else { return Ok(()) };
         for (name, text) in spool.entries().map_err(|error| format!("cannot read the spool: {error}"))? {
             if let Ok(kept) = serde_json::from_str::<Kept>(&text) {
+                let loaded = self.load(kept.connection).await.map_err(|error| format!("cannot look at what the spool is for: {error}"))?;
+                let Some(loaded) = loaded else {
+                    spool.remove(&name).map_err(|error| format!("cannot clear the spool: {error}"))?;
+                    continue;
+                };
+                // Its key may have been retired while this node was down.
+                if self.open_token(&loaded.connection, "access_token", &Sealed(kept.access.clone())).is_err() {
+                    self.end(&loaded, Cause::RotationLost, "the spool's key is gone", None).await;
+                    spool.remove(&name).map_err(|error| format!("cannot clear the spool: {error}"))?;
+                    continue;
+                }
                 let stored = self.store_kept(&kept, None).await.map_err(|error| format!("cannot store what the spool holds: {error}"))?;
                 tracing::warn!(connection = name, stored, "tokens from the spool");
             }
@@ -546,7 +571,7 @@ impl Service {
     /// A token that arrived for a connection that had ended meanwhile is ended at the provider, too.
     async fn revoke_orphan(self: &Arc<Self>, connection: &Connection, integration: &Integration, secrets: &Secrets, token: &SecretString) {
         let why = Why::of_portal(self.now(), "a token that arrived after the end");
-        let Ok(ended) = Ended::new(self, connection, integration, secrets, Some(token), &why) else { return };
+        let Ok(ended) = Ended::new(self, connection, integration, secrets, &Known::Token(token.clone()), &why) else { return };
         let written = self.store.note(move |db| ended.record(db)).await;
         match written {
             Ok(()) => self.tell_providers_soon(),
@@ -558,24 +583,27 @@ impl Service {
     fn rest_of(&self, integration: Id<Integration>) -> Option<Rest> {
         let mut resting = self.broker.resting.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = resting.get_mut(&integration)?;
-        if rest.until > self.now() || rest.probing {
+        let now = self.now();
+        if (rest.until > now && now >= rest.from) || rest.probing {
             return Some(rest.clone());
         }
         rest.probing = true;
         None
     }
 
-    fn wake(&self, integration: Id<Integration>) {
+    /// Ends a pause: at the next need the provider is asked again.
+    pub(super) fn wake(&self, integration: Id<Integration>) {
         self.broker.resting.lock().unwrap_or_else(PoisonError::into_inner).remove(&integration);
     }
 
     /// Leaves a failing provider alone: as long as it asks, else one second, then two, up to thirty.
-    fn rest(&self, integration: Id<Integration>, asked: Option<Duration>, sentence: &str) -> Duration {
+    fn rest(&self, integration: Id<Integration>, asked: Option<Duration>, sentence: &str, broken: bool) -> Duration {
         let mut resting = self.broker.resting.lock().unwrap_or_else(PoisonError::into_inner);
         let failures = resting.get(&integration).map_or(0, |rest| rest.failures) + 1;
         let pause = asked.unwrap_or_else(|| Duration::from_secs(1 << (failures - 1).min(5)).min(Duration::from_secs(30)));
-        let until = self.now().plus(pause);
-        resting.insert(integration, Rest { until, failures, sentence: sentence.to_owned(), probing: false });
+        let from = self.now();
+        let until = from.plus(pause);
+        resting.insert(integration, Rest { from, until, failures, sentence: sentence.to_owned(), broken, probing: false });
         pause.max(Duration::from_secs(1))
     }
 }

@@ -253,6 +253,10 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
+                let why = Why::of(&actor, now, "the content was deleted");
+                for consent in connections::consents_of_content(db, id)? {
+                    Service::end_consent(db, &consent, &found, &why)?;
+                }
                 if !content::delete(db, id)? {
                     return Err(Error::NotFound);
                 }
@@ -436,7 +440,14 @@ impl Service {
                     return Ok(());
                 }
                 integrations::set_associations(db, id, &wanted, now)?;
-                let ended = connections::delete_consents_of_content_except(db, id, &wanted)?;
+                let why = Why::of(&actor, now, "the content uses another integration now");
+                let mut ended = 0;
+                for consent in connections::consents_of_content(db, id)? {
+                    if !wanted.contains(&consent.integration) {
+                        Service::end_consent(db, &consent, &item, &why)?;
+                        ended += 1;
+                    }
+                }
                 let detail = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 let detail = if ended > 0 { format!("{detail}; {ended} consent(s) ended") } else { detail };
                 record(db, &event(&actor, now, Action::AssociationsChanged, item.display_title(), detail))

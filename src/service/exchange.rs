@@ -55,7 +55,9 @@ impl std::fmt::Debug for Request<'_> {
 /// A token for content, with its remaining life.
 #[derive(Debug)]
 pub struct Exchanged {
-    pub access_token: Arc<SecretString>,
+    pub token: Arc<SecretString>,
+    /// What it is (RFC 8693 section 3): the viewer's access token, or a new session token.
+    pub issued: &'static str,
     pub expires_in: Duration,
 }
 
@@ -160,8 +162,9 @@ impl Service {
             Some(words::CONTENT_SESSION_TOKEN) => return Err(Refusal::ContentToken),
             _ => return Err(Refusal::SubjectTokenType),
         }
-        if let Some(wanted) = request.requested_token_type.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN)
-        {
+        let wanted = request.requested_token_type.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN);
+        let renews = wanted == Some(words::USER_SESSION_TOKEN);
+        if let Some(wanted) = wanted.filter(|_| !renews) {
             let known = words::FOREIGN_TYPES.into_iter().find(|known| *known == wanted).unwrap_or("an unknown type");
             return Err(Refusal::RequestedTokenType(known.to_owned()));
         }
@@ -189,6 +192,12 @@ impl Service {
         if !access::may_open(admission.standing) {
             return Err(Refusal::ViewerMayNot);
         }
+        if renews {
+            // Nothing is reached with it that the token at hand does not reach: consent and connection are asked at its use.
+            let token = self.session_token(viewer.id, claims.content, claims.sid).ok_or(Error::Internal)?;
+            let expires_in = self.settings.session_token_lifetime;
+            return Ok(Exchanged { token: Arc::new(token.into()), issued: words::USER_SESSION_TOKEN, expires_in });
+        }
         let link = choose(&admission.links, request.audience.as_deref().filter(|audience| !audience.is_empty()))?;
         let Some(consent) = link.consent else {
             return Err(self.unconnected(admission.content.id, &link.integration, link.connection.is_some()));
@@ -204,14 +213,32 @@ impl Service {
             (State::Active, Some(token), Some(expires_at)) if is_usable(connection.updated_at, expires_at, now) => {
                 Ok(Fresh { token: Arc::clone(token), expires_at })
             }
-            (State::Active, _, _) => self.refresh(connection.id).await,
+            (State::Active, _, _) => {
+                let fresh = self.refresh(connection.id).await;
+                // That took a while: what was true before it is asked again.
+                let viewer =
+                    self.session_person(claims.sid).await?.filter(|person| person.id == claims.sub).ok_or(Refusal::SessionEnded)?;
+                let again = match self.admission(claims.content, viewer.id).await {
+                    Err(Error::NotFound) => return Err(Refusal::NotYourContent),
+                    other => other?,
+                };
+                if !access::may_open(again.standing) {
+                    return Err(Refusal::ViewerMayNot);
+                }
+                let still = again.links.iter().find(|again| again.integration.id == link.integration.id);
+                let still = still.ok_or(Refusal::WrongAudience)?;
+                if still.consent != Some(consent) {
+                    return Err(self.unconnected(admission.content.id, &link.integration, still.connection.is_some()));
+                }
+                fresh
+            }
             (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),
             (State::Unconfirmed, _, _) => Err(NoToken::Gone),
         };
         match fresh {
             Ok(fresh) => {
                 self.count(consent, &admission, link, now);
-                Ok(Exchanged { expires_in: fresh.expires_at.since(self.now()), access_token: fresh.token })
+                Ok(Exchanged { expires_in: fresh.expires_at.since(self.now()), token: fresh.token, issued: words::ACCESS_TOKEN })
             }
             Err(NoToken::NeedsLogin(cause)) => Err(Refusal::NeedsLogin {
                 cause,

@@ -1,6 +1,11 @@
 //! Integrations: what an administrator configures.
 
-use super::{Actor, Error, Service, event, groups::principal_name, invalid, record, revocations::Why};
+use super::{
+    Actor, Error, Service, event,
+    groups::principal_name,
+    invalid, record,
+    revocations::{Whose, Why},
+};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -297,6 +302,7 @@ impl Service {
         let detail = change_words(&before, &after, input.client_secret.is_some());
         let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
         let why = Why::of(&actor, now, "the integration leads elsewhere now");
+        let many = if repointed { self.end_many(Whose::Integration(id), &why).await? } else { 0 };
         let after = self
             .store
             .write(move |db| {
@@ -307,7 +313,7 @@ impl Service {
                     ));
                 }
                 // What people allowed was the old place: they are asked anew. First, since the old provider is told with the old secret.
-                let ended = if repointed { service.end_connections_of_integration(db, id, &why)? } else { 0 };
+                let ended = many + if repointed { service.end_connections_of_integration(db, id, &why)? } else { 0 };
                 if let Some(new) = sealed {
                     let kept = integrations::secrets(db, id)?;
                     // What may still be the right one: the last that worked. Nothing of an old place is kept.
@@ -332,6 +338,7 @@ impl Service {
                 Ok(after)
             })
             .await?;
+        self.wake(id);
         self.tell_providers_soon();
         Ok(Updated::Saved(Box::new(after)))
     }
@@ -347,6 +354,8 @@ impl Service {
         must_manage(actor)?;
         let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
         let why = Why::of(&actor, now, "the integration was deleted");
+        let connected = self.store.read(move |db| impact(db, id)).await?.people.len();
+        self.end_many(Whose::Integration(id), &why).await?;
         let deleted = self
             .store
             .write(move |db| {
@@ -354,7 +363,7 @@ impl Service {
                 let impact = impact(db, id)?;
                 service.end_connections_of_integration(db, id, &why)?;
                 integrations::delete(db, id)?;
-                let detail = format!("{} content item(s), {} connected", impact.contents.len(), impact.people.len());
+                let detail = format!("{} content item(s), {connected} connected", impact.contents.len());
                 record(db, &event(&actor, now, Action::IntegrationDeleted, integration.display_name(), detail))?;
                 Ok::<_, Error>(integration)
             })

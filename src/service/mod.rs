@@ -14,6 +14,7 @@ mod hashing;
 pub mod integrations;
 pub mod keyring;
 pub mod keys;
+pub mod leaks;
 pub mod limiter;
 pub mod node;
 pub mod people;

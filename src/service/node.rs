@@ -27,6 +27,16 @@ pub const ALIVE_EVERY: Duration = Duration::from_secs(10);
 const GONE_AFTER: Duration = Duration::from_secs(35);
 const MOST_SEEN: usize = 10_000;
 
+/// Whether a server works on this data directory now: it holds the lock of the directory's node.
+pub fn is_served(folder: &Path) -> Result<bool, String> {
+    let path = folder.join("node");
+    if !path.exists() {
+        return Ok(false);
+    }
+    let file = File::open(&path).map_err(|error| format!("cannot use {}: {error}", path.display()))?;
+    Ok(file.try_lock().is_err())
+}
+
 /// This process.
 pub(super) struct Node {
     /// Random, for each start.

@@ -39,6 +39,8 @@ const MOST_TRIES: i64 = 40;
 /// Another node leaves a claimed row alone for so long.
 const CLAIMED_FOR: Duration = Duration::from_secs(180);
 const AT_ONCE: i64 = 20;
+/// Connections that end in one transaction.
+const AT_ONCE_ENDED: usize = 100;
 
 fn request_place(row: &str) -> Place<'_> {
     Place { table: "revocations", column: "request", row }
@@ -97,6 +99,15 @@ impl Why {
     }
 }
 
+/// The token of a connection that ends.
+pub(super) enum Known {
+    Token(SecretString),
+    /// There was none.
+    None,
+    /// It does not open.
+    Unreadable,
+}
+
 /// A connection that ends, ready to be written down.
 pub(super) struct Ended {
     revocation: Revocation,
@@ -104,20 +115,23 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// What the provider will be told: to forget `token`.
+    /// What the provider will be told: to forget the token.
     pub fn new(
         service: &Service,
         connection: &Connection,
         integration: &Integration,
         secrets: &Secrets,
-        token: Option<&SecretString>,
+        token: &Known,
         why: &Why,
     ) -> Result<Self, Error> {
         let id = Id::random();
-        let request = match (service.registration(integration, secrets), token) {
-            (Ok(registration), Some(token)) => registration.revocation(token),
+        let registration = service.registration(integration, secrets);
+        let request = match (&registration, token) {
+            (Ok(registration), Known::Token(token)) => registration.revocation(token),
             _ => None,
         };
+        // There was something to end, and nobody can say what.
+        let lost = matches!(token, Known::Unreadable) || (matches!(token, Known::Token(_)) && registration.is_err());
         let row = id.to_string();
         let sealed = request.map(|request| service.vault.seal(request_place(&row), &request.to_text())).transpose()?;
         let offered = providers::endpoints(integration).is_some_and(|endpoints| endpoints.revoke.is_some());
@@ -132,6 +146,7 @@ impl Ended {
             correlation: why.correlation.clone(),
             word: match (&sealed, offered) {
                 (Some(_), _) => Word::Waiting,
+                (None, true) if lost => Word::GivenUp,
                 (None, true) => Word::Told,
                 (None, false) => Word::NotOffered,
             },
@@ -153,15 +168,15 @@ impl Ended {
 }
 
 impl Service {
-    fn opened(&self, connection: &Connection, tokens: &Tokens) -> Option<SecretString> {
+    fn opened(&self, connection: &Connection, tokens: &Tokens) -> Known {
         let row = token_row(connection.id, connection.person, connection.integration);
         let (column, sealed) = match (&tokens.refresh, &tokens.access) {
             (Some(sealed), _) => ("refresh_token", sealed),
             (None, Some(sealed)) => ("access_token", sealed),
-            (None, None) => return None,
+            (None, None) => return Known::None,
         };
         // What does not open cannot be revoked; it is deleted all the same.
-        self.vault.open(token_place(column, &row), sealed).ok()
+        self.vault.open(token_place(column, &row), sealed).map_or(Known::Unreadable, Known::Token)
     }
 
     /// The tombstone, inside the transaction of what causes it: tokens and consents are gone, the provider's row is written.
@@ -172,12 +187,38 @@ impl Service {
         let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
         let consents = connections::delete_consents_of_connection(db, connection.person, integration.id)?;
         connections::delete(db, connection.id)?;
-        Ended::new(self, connection, &integration, &secrets, token.as_ref(), why)?.record(db)?;
+        Ended::new(self, connection, &integration, &secrets, &token, why)?.record(db)?;
         let own = why.actor == Some(connection.person);
         let whose = if own { String::new() } else { format!("of {owner}; ") };
         let reason = if why.reason.is_empty() { String::new() } else { format!("; {}", why.reason) };
         let detail = format!("{whose}{consents} consent(s) ended{reason}");
         record(db, &why.event(Action::Disconnected, integration.display_name(), detail))
+    }
+
+    /// Ends many connections, before the transaction of what causes it, so that the only writer is not held for long: first a
+    /// mark on all of them at once, by which no exchange succeeds any more on any node, then their ends, some at a time. What a
+    /// crash leaves over is marked all the same, and ends when the act is repeated.
+    pub(super) async fn end_many(self: &Arc<Self>, of: Whose, why: &Why) -> Result<usize, Error> {
+        let now = why.now;
+        let all = self.store.read(move |db| Ok::<_, Error>(of.connections(db)?)).await?;
+        if all.len() <= AT_ONCE_ENDED {
+            return Ok(0);
+        }
+        self.store.write(move |db| Ok::<_, Error>(of.mark(db, now)?)).await?;
+        for some in all.chunks(AT_ONCE_ENDED) {
+            let (some, service, why) = (some.iter().map(|connection| connection.id).collect::<Vec<_>>(), Arc::clone(self), why.clone());
+            self.store
+                .write(move |db| {
+                    for id in some {
+                        if let Some((connection, tokens)) = connections::find(db, id)? {
+                            service.end_connection(db, &connection, &tokens, &why)?;
+                        }
+                    }
+                    Ok::<_, Error>(())
+                })
+                .await?;
+        }
+        Ok(all.len())
     }
 
     /// Ends all connections through an integration; how many.
@@ -213,7 +254,7 @@ impl Service {
                 let secrets = integrations::secrets(db, integration.id)?;
                 let token = service.opened(&connection, &tokens);
                 connections::set_state(db, id, State::NeedsLogin(cause), why.now)?;
-                Ended::new(&service, &connection, &integration, &secrets, token.as_ref(), &why)?.record(db)?;
+                Ended::new(&service, &connection, &integration, &secrets, &token, &why)?.record(db)?;
                 let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
                 let detail = format!("{}: of {owner}", cause.as_str());
                 record(db, &why.event(Action::ConnectionNeedsLogin, integration.display_name(), detail))
@@ -221,6 +262,13 @@ impl Service {
             .await?;
         self.tell_providers_soon();
         Ok(())
+    }
+
+    /// Ends one consent, with its line in the record.
+    pub(super) fn end_consent(db: &mut Db<'_>, consent: &Consent, item: &Content, why: &Why) -> Result<(), Error> {
+        connections::delete_consent(db, consent.id)?;
+        let owner = people::find(db, consent.person)?.map(|person| person.username).unwrap_or_default();
+        record(db, &why.event(Action::ConsentRevoked, item.display_title(), format!("of {owner}; {}", why.reason)))
     }
 
     /// Ends consents of people who may not open the content any more; call it where access was taken away.
@@ -232,22 +280,30 @@ impl Service {
             if access::may_open(standing) {
                 continue;
             }
-            connections::delete_consent(db, consent.id)?;
-            record(db, &why.event(Action::ConsentRevoked, item.display_title(), format!("of {}; {}", person.username, why.reason)))?;
+            Service::end_consent(db, &consent, &item, why)?;
             ended += 1;
         }
         Ok(ended)
     }
 
-    /// An administrator ends every connection of a person, or through an integration.
-    pub async fn disconnect_all(self: &Arc<Self>, actor: &Actor, of: Whose) -> Result<usize, Error> {
+    /// An administrator ends one connection, every one of a person, or every one through an integration. `reason`: for the
+    /// record, as typed.
+    pub async fn disconnect_all(self: &Arc<Self>, actor: &Actor, of: Whose, reason: &str) -> Result<usize, Error> {
         if actor.role != Role::Administrator {
             return Err(Error::Forbidden("Only administrators end the connections of others."));
         }
-        let (service, why) = (Arc::clone(self), Why::of(actor, self.now(), "by an administrator"));
+        let reason: String = reason.trim().chars().filter(|letter| !letter.is_control()).take(200).collect();
+        let reason = if reason.is_empty() { "by an administrator".to_owned() } else { format!("by an administrator: {reason}") };
+        let (service, why) = (Arc::clone(self), Why::of(actor, self.now(), reason));
+        let many = self.end_many(of, &why).await?;
         let ended = self
             .store
             .write(move |db| match of {
+                Whose::One(id) => {
+                    let (connection, tokens) = connections::find(db, id)?.ok_or(Error::NotFound)?;
+                    service.end_connection(db, &connection, &tokens, &why)?;
+                    Ok(1)
+                }
                 Whose::Person(id) => {
                     people::find(db, id)?.ok_or(Error::NotFound)?;
                     service.end_connections_of_person(db, id, &why)
@@ -259,7 +315,25 @@ impl Service {
             })
             .await?;
         self.tell_providers_soon();
-        Ok(ended)
+        Ok(many + ended)
+    }
+
+    /// A person's connections, for administrators.
+    pub async fn connections_of(&self, actor: &Actor, id: Id<Person>) -> Result<Vec<(Connection, Integration)>, Error> {
+        if actor.role != Role::Administrator {
+            return Err(Error::Forbidden("Only administrators see the connections of others."));
+        }
+        self.store
+            .read(move |db| {
+                let mut rows = Vec::new();
+                for connection in connections::of_person(db, id)? {
+                    if let Some(integration) = integrations::find(db, connection.integration)? {
+                        rows.push((connection, integration));
+                    }
+                }
+                Ok(rows)
+            })
+            .await
     }
 
     /// Takes back every viewer's consent for a content item. Their connections stay.
@@ -273,9 +347,7 @@ impl Service {
                 let item = content::find(db, id)?.ok_or(Error::NotFound)?;
                 let all = connections::consents_of_content(db, id)?;
                 for consent in &all {
-                    connections::delete_consent(db, consent.id)?;
-                    let owner = people::find(db, consent.person)?.map(|person| person.username).unwrap_or_default();
-                    record(db, &why.event(Action::ConsentRevoked, item.display_title(), format!("of {owner}; {}", why.reason)))?;
+                    Service::end_consent(db, consent, &item, &why)?;
                 }
                 Ok(all.len())
             })
@@ -296,11 +368,17 @@ impl Service {
 
     /// Tells providers what ended and is due. Safe on several nodes at once: each row is one caller's.
     pub async fn tell_providers(self: &Arc<Self>) {
-        let now = self.now();
-        let due = self.store.note(move |db| Ok::<_, Error>(revocations::claim_due(db, now, now.plus(CLAIMED_FOR), AT_ONCE)?)).await;
-        let Ok(due) = due else { return };
-        let telling = due.into_iter().map(|(revocation, request)| self.tell(revocation, request));
-        futures_util::future::join_all(telling).await;
+        loop {
+            let now = self.now();
+            let due = self.store.note(move |db| Ok::<_, Error>(revocations::claim_due(db, now, now.plus(CLAIMED_FOR), AT_ONCE)?)).await;
+            let Ok(due) = due else { return };
+            let last = due.len() < usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
+            let telling = due.into_iter().map(|(revocation, request)| self.tell(revocation, request));
+            futures_util::future::join_all(telling).await;
+            if last {
+                return;
+            }
+        }
     }
 
     async fn tell(&self, mut revocation: Revocation, request: Option<Sealed>) {
@@ -370,6 +448,24 @@ fn open_request(vault: &Vault, revocation: &Revocation, sealed: &Sealed) -> Opti
 /// Whose connections an administrator ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Whose {
+    One(Id<Connection>),
     Person(Id<Person>),
     Integration(Id<Integration>),
+}
+
+impl Whose {
+    fn connections(self, db: &mut Db<'_>) -> Result<Vec<Connection>, crate::store::Error> {
+        match self {
+            Whose::One(id) => Ok(connections::find(db, id)?.map(|(connection, _)| connection).into_iter().collect()),
+            Whose::Person(id) => connections::of_person(db, id),
+            Whose::Integration(id) => connections::of_integration(db, id),
+        }
+    }
+    fn mark(self, db: &mut Db<'_>, now: Timestamp) -> Result<(), crate::store::Error> {
+        match self {
+            // Nobody has so many.
+            Whose::One(_) | Whose::Person(_) => Ok(()),
+            Whose::Integration(id) => connections::mark_ended(db, id, State::NeedsLogin(Cause::RevokedByAdministrator), now),
+        }
+    }
 }

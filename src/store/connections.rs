@@ -183,10 +183,19 @@ pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Ends every connection through an integration, with the consents on them.
-pub fn delete_of_integration(db: &mut Db<'_>, integration: Id<Integration>) -> Result<usize, Error> {
-    diesel::delete(consents::table.filter(consents::integration.eq(integration.to_string()))).execute(db.0)?;
-    Ok(diesel::delete(connections::table.filter(connections::integration.eq(integration.to_string()))).execute(db.0)?)
+/// Marks every connection through an integration in one statement; their tokens stay until each is ended.
+pub fn mark_ended(db: &mut Db<'_>, integration: Id<Integration>, state: State, now: Timestamp) -> Result<(), Error> {
+    let (word, cause) = state.words();
+    diesel::update(connections::table.filter(connections::integration.eq(integration.to_string())))
+        .set((
+            connections::state.eq(word),
+            connections::cause.eq(cause),
+            connections::state_at.eq(now.0),
+            connections::updated_at.eq(now.0),
+            connections::generation.eq(connections::generation + 1),
+        ))
+        .execute(db.0)?;
+    Ok(())
 }
 
 pub fn find(db: &mut Db<'_>, connection: Id<Connection>) -> Result<Option<(Connection, Tokens)>, Error> {
@@ -303,13 +312,6 @@ pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Err
 
 pub fn delete_consents_of_connection(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>) -> Result<usize, Error> {
     let rows = consents::table.filter(consents::person.eq(person.to_string())).filter(consents::integration.eq(integration.to_string()));
-    Ok(diesel::delete(rows).execute(db.0)?)
-}
-
-/// Ends the consents of an item with integrations that it no longer uses.
-pub fn delete_consents_of_content_except(db: &mut Db<'_>, content: Id<Content>, keep: &[Id<Integration>]) -> Result<usize, Error> {
-    let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
-    let rows = consents::table.filter(consents::content.eq(content.to_string())).filter(consents::integration.ne_all(keep));
     Ok(diesel::delete(rows).execute(db.0)?)
 }
 

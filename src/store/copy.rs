@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::{
     io::{Error as IoError, ErrorKind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Every table that is worth keeping, each behind those that it refers to. Leases, nodes and the epoch belong to processes.
@@ -307,6 +307,8 @@ pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
 
 /// Puts a backup into a place that is new, and brings its tables up to date. Refreshes since the backup are not known: whoever
 /// is refused is told that a token got lost.
+///
+/// A file that is there is put aside at the very end, once the new one is whole: what fails before leaves it as it was.
 pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result<Vec<Summary>, Error> {
     let whole = check(file)?;
     match to {
@@ -320,7 +322,14 @@ pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result
             prepare(&place)?;
             settle(&place, now)?;
             std::fs::File::open(&beside).and_then(|copied| copied.sync_all()).map_err(explain)?;
-            std::fs::rename(&beside, target).map_err(explain)?;
+            let aside = put_aside(target, now).map_err(explain)?;
+            if let Err(error) = std::fs::rename(&beside, target) {
+                for (from, to) in &aside {
+                    // Back to where it was; the error says what happened.
+                    drop(std::fs::rename(to, from));
+                }
+                return Err(explain(error));
+            }
             if let Some(folder) = target.parent().and_then(|folder| std::fs::File::open(folder).ok()) {
                 folder.sync_all().map_err(explain)?;
             }
@@ -340,6 +349,20 @@ pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result
         }
     }
     Ok(whole)
+}
+
+/// Moves a database with its companions to other names; from where to where.
+fn put_aside(target: &Path, now: crate::domain::Timestamp) -> Result<Vec<(PathBuf, PathBuf)>, IoError> {
+    let mut moved = Vec::new();
+    for end in ["", "-wal", "-shm"] {
+        let from = PathBuf::from(format!("{}{end}", target.display()));
+        let to = PathBuf::from(format!("{}.before-{}{end}", target.display(), now.unix_seconds()));
+        if from.exists() {
+            std::fs::rename(&from, &to)?;
+            moved.push((from, to));
+        }
+    }
+    Ok(moved)
 }
 
 /// What a database from elsewhere must not bring along, and what it cannot know.

@@ -12,6 +12,7 @@ pub mod groups;
 pub mod handovers;
 pub mod identities;
 pub mod integrations;
+pub mod leaks;
 pub mod leases;
 pub mod moments;
 pub mod people;

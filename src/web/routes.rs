@@ -56,6 +56,7 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/content/new", post().to(content::create))
         .route("/content-settings/{guid}", get().to(content::settings_page))
         .route("/content-settings/{guid}", post().to(content::save_settings))
+        .route("/content-settings/{guid}/mended", post().to(content::mended))
         .route("/content-settings/{guid}/processes/{position}/drain", post().to(content::drain))
         .route("/content-settings/{guid}/integration", post().to(content::save_integration))
         .route("/content-settings/{guid}/key", post().to(content::make_key))

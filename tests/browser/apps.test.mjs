@@ -1,4 +1,4 @@
-// The README's four apps as real content: the page, its WebSocket, the header, the exchange with posit-sdk, two viewers each.
+// The README's apps as real content, Streamlit in both generations of its server: the page, its WebSocket, the header, the exchange with posit-sdk, two viewers each.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -11,8 +11,11 @@ const PASSWORD = "valetkey-demo";
 const file = (name) => join(root, `tests/apps/${name}_app.py`);
 const commands = {
   streamlit: (port) => ["-m", "streamlit", "run", file("streamlit"), "--server.port", port, "--server.address", "127.0.0.1", "--server.headless", "true", "--browser.gatherUsageStats", "false"],
+  "streamlit-1.56": (port) => commands.streamlit(port),
   shiny: (port) => ["-m", "shiny", "run", "--port", port, file("shiny")],
   dash: () => [file("dash")],
+  flask: (port) => ["-m", "flask", "--app", file("flask"), "run", "--port", port],
+  gradio: () => [file("gradio")],
   fastapi: (port) => ["-m", "uvicorn", "--port", port, "--app-dir", join(root, "tests/apps"), "fastapi_app:app"],
 };
 let here, chromium;
@@ -30,7 +33,9 @@ before(async () => {
     const content = await (await api("content", "POST", { name, title: `${name} app`, access_type: "logged_in", upstream_url: `http://127.0.0.1:${port}` })).json();
     contents[name] = content;
     await api(`content/${content.guid}/oauth/integrations/associations`, "PUT", [{ oauth_integration_guid: here.integrations[0].guid }]);
-    const environment = { CONNECT_SERVER: here.portal, CONNECT_API_KEY: bo.api_key, CONNECT_CONTENT_GUID: content.guid, POSIT_PRODUCT: "CONNECT", RSTUDIO_PRODUCT: "CONNECT", DATABRICKS_HOST: here.workspace, PORT: port };
+    const environment = { CONNECT_SERVER: here.portal, CONNECT_API_KEY: bo.api_key, CONNECT_CONTENT_GUID: content.guid, POSIT_PRODUCT: "CONNECT", RSTUDIO_PRODUCT: "CONNECT", DATABRICKS_HOST: here.workspace, PORT: port, GRADIO_ANALYTICS_ENABLED: "False" };
+    // Beside the newest one, which stands where the others do.
+    if (name === "streamlit-1.56") environment.PYTHONPATH = join(root, "target/streamlit-1.56");
     running.push(spawn(process.env.PYTHON ?? "python3", command(port), { stdio: "ignore", env: { ...process.env, ...environment } }));
     for (let tries = 0; tries < 240; tries++) {
       if (await fetch(`http://127.0.0.1:${port}/`).then(() => true, () => false)) return;

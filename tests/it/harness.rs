@@ -126,21 +126,29 @@ impl World {
         Self::start_on(None, None, None).await
     }
 
+    /// With outer proxies that are believed.
+    pub async fn start_trusting(proxies: &[&str]) -> Self {
+        let proxies = proxies.iter().map(|text| text.parse().expect("an address")).collect();
+        Self::start_by(demo::Options { database: database(), trusted_proxies: proxies, ..demo::Options::default() }).await
+    }
+
     async fn start_as(content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
         Self::start_on(database(), content_url, organisation).await
     }
 
     async fn start_on(database: Option<Place>, content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
+        let content_url = content_url.map(str::to_owned);
+        Self::start_by(demo::Options { content_url, database, organisation, ..demo::Options::default() }).await
+    }
+
+    async fn start_by(options: demo::Options) -> Self {
         let (http, clock) = (client(), Arc::new(TestClock::default()));
         let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
         let options = demo::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             data_dir: data_dir.clone(),
-            content_url: content_url.map(str::to_owned),
-            database,
-            organisation,
             upstream_sockets: vec![std::env::temp_dir()],
-            trusted_proxies: Vec::new(),
+            ..options
         };
         let place = options.database.clone();
         let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>).await.expect("the demo starts");
@@ -585,6 +593,21 @@ impl Served {
         served
     }
 
+    /// Serving over TLS with these files, content on the portal's own origin.
+    pub async fn start_tls(certificate: &str, key: &str) -> Self {
+        let mut served = Self::prepare(&[("VALETKEY_TLS_CERTIFICATE_FILE", certificate), ("VALETKEY_TLS_KEY_FILE", key)]);
+        let port = served.address.port();
+        served.settings.push(("VALETKEY_PUBLIC_URL".to_owned(), format!("https://localhost:{port}")));
+        served.launch();
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect(served.address).await.is_ok() {
+                return served;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it does not listen: {}", served.log());
+    }
+
     /// A folder and settings; nothing runs yet.
     pub fn prepare(settings: &[(&str, &str)]) -> Self {
         // A port that was free a moment ago.
@@ -604,6 +627,17 @@ impl Served {
 
     /// Starts the program and waits until it answers.
     pub async fn restart(&mut self) {
+        self.launch();
+        for _ in 0..200 {
+            if client().get(format!("http://{}/__ping__", self.address)).send().await.is_ok_and(|answer| answer.status() == 200) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it does not answer: {}", self.log());
+    }
+
+    fn launch(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.data_dir.join("log")).expect("a log");
         let child = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
             .arg("serve")
@@ -613,13 +647,6 @@ impl Served {
             .spawn()
             .expect("the program starts");
         self.child = Some(child);
-        for _ in 0..200 {
-            if client().get(format!("http://{}/__ping__", self.address)).send().await.is_ok_and(|answer| answer.status() == 200) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("it does not answer: {}", self.log());
     }
 
     /// Serves at a portal's address; nobody else may be there any more.

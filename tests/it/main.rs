@@ -3,6 +3,7 @@
 mod api;
 mod audit;
 mod callback;
+mod conformance;
 mod exchange;
 mod forms;
 mod harness;

@@ -65,9 +65,10 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .insert_header((header::PRAGMA, "no-cache"))
             .json(Credentials {
-                access_token: fresh.access_token.expose_secret(),
-                issued_token_type: words::ACCESS_TOKEN,
-                token_type: "Bearer",
+                access_token: fresh.token.expose_secret(),
+                issued_token_type: fresh.issued,
+                // RFC 8693 section 2.2.1: what is no access token is for no Authorization header.
+                token_type: if fresh.issued == words::ACCESS_TOKEN { "Bearer" } else { "N_A" },
                 expires_in: fresh.expires_in.as_secs(),
             })),
         Err(refusal) => {
@@ -116,7 +117,11 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
         ),
         Refusal::RequestedTokenType(wanted) => plain(
             242,
-            &format!("requested_token_type: must be {}, not {wanted}.", words::ACCESS_TOKEN),
+            &format!(
+                "requested_token_type: must be {}, or {} for a new session token; not {wanted}.",
+                words::ACCESS_TOKEN,
+                words::USER_SESSION_TOKEN
+            ),
             "invalid_request",
             "invalid_request",
         ),

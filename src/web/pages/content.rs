@@ -293,6 +293,15 @@ struct SettingsPage {
     carrying_open: bool,
     processes: Vec<ProcessRow>,
     several_processes: bool,
+    leaks: Vec<LeakRow>,
+}
+
+/// A viewer whose token was used without them.
+struct LeakRow {
+    person: String,
+    words: &'static str,
+    last: Moment,
+    times: String,
 }
 
 /// A process as this node sees it.
@@ -428,6 +437,17 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
         carrying_fields,
         processes: process_rows(proxy, item, now).await,
         several_processes: item.processes.len() > 1,
+        leaks: service
+            .leaks(&me.actor, item.id)
+            .await?
+            .into_iter()
+            .map(|(leak, person)| LeakRow {
+                person: person.display_name(),
+                words: leak.kind.words(),
+                last: Moment::new(leak.last_at, now),
+                times: count(leak.times, "time", "times"),
+            })
+            .collect(),
         base,
         errors,
     };
@@ -463,6 +483,13 @@ pub async fn save_settings(
         Ok(seen) => Ok(me.done(&addresses::content_settings(guid), format!("Saved {}.", seen.content.display_title()))),
         Err(error) => draw_settings(&me, &proxy, seen, Some(&typed), problems_of(error)?).await,
     }
+}
+
+/// The publisher says that the app shares nothing any more.
+pub async fn mended(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
+    let guid = id(&path)?;
+    me.service().forget_leaks(&me.actor, guid).await?;
+    Ok(me.done(&addresses::content_settings(guid), "Warning put away. It comes back if a token is used without its viewer again."))
 }
 
 /// Takes a process out for new viewers, or back in.

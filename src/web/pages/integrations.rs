@@ -721,16 +721,21 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResp
         groups: vec![Group::new("Who", &[who], people), ending_words()],
         link: None,
         action: format!("{base}/disconnect"),
-        fields: Vec::new(),
+        fields: vec![reason_field()],
         submit: "Disconnect everybody".into(),
         cancel: base,
     })
 }
 
-pub async fn disconnect(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+/// Why an administrator ends what is somebody else's.
+pub(super) fn reason_field() -> Field {
+    Field::text("reason", "Why").hint("Optional. It stands in the record.")
+}
+
+pub async fn disconnect(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
-    let ended = me.service().disconnect_all(&me.actor, Whose::Integration(integration.id)).await?;
+    let ended = me.service().disconnect_all(&me.actor, Whose::Integration(integration.id), typed.text("reason")).await?;
     let message = format!("Disconnected {}.", count(i64::try_from(ended).unwrap_or(0), "person", "people"));
     Ok(me.done(&addresses::integration(integration.id), message))
 }

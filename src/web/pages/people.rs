@@ -8,6 +8,8 @@ use super::{
 use crate::{
     domain::{
         access, addresses,
+        connection::{Connection, State},
+        integration::Integration,
         person::{Person, Role},
     },
     providers::Problem,
@@ -24,6 +26,7 @@ use crate::{
 use actix_web::{HttpResponse, web};
 use askama::Template;
 use secrecy::ExposeSecret as _;
+use serde::Deserialize;
 
 struct Row {
     href: String,
@@ -170,8 +173,37 @@ struct PersonPage {
     password_fields: Vec<Field>,
     sessions: Vec<SessionRow>,
     groups: Vec<Link>,
+    connections: Vec<ConnectionRow>,
     own: bool,
     locked: bool,
+}
+
+/// A connection of the person's, as far as it concerns an administrator.
+struct ConnectionRow {
+    name: String,
+    account: String,
+    state: Status,
+    since: Moment,
+    disconnect: String,
+}
+
+async fn connection_rows(me: &Me, person: &Person) -> Result<Vec<ConnectionRow>, WebError> {
+    let now = me.service().now();
+    let all = me.service().connections_of(&me.actor, person.id).await?;
+    Ok(all
+        .into_iter()
+        .map(|(connection, integration)| ConnectionRow {
+            name: integration.display_name().to_owned(),
+            account: connection.account.label.clone().unwrap_or_default(),
+            state: match connection.state {
+                State::Active => Status::positive("Connected"),
+                State::NeedsLogin(_) => Status::warning("Needs them again"),
+                State::Unconfirmed => Status::warning("Account not confirmed"),
+            },
+            since: Moment::new(connection.connected_at, now),
+            disconnect: format!("{}/disconnect?connection={}", addresses::person(person.id), connection.id),
+        })
+        .collect())
 }
 
 async fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
@@ -204,6 +236,7 @@ async fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Probl
                     Link::new(addresses::group(group.id), label)
                 })
                 .collect(),
+            connections: connection_rows(me, person).await?,
             own: person.id == me.actor.person.id,
             locked: person.locked,
             errors,
@@ -245,26 +278,51 @@ pub async fn set_password(me: Me, path: web::Path<String>, Confirmed(typed): Con
     }
 }
 
-pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+#[derive(Deserialize)]
+pub struct Only {
+    /// One connection instead of all.
+    connection: Option<String>,
+}
+
+/// The connection named, if it is this person's.
+async fn only(me: &Me, person: &Person, named: Option<&str>) -> Result<Option<(Connection, Integration)>, WebError> {
+    let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok(None) };
+    let wanted = id(named)?;
+    let all = me.service().connections_of(&me.actor, person.id).await?;
+    let found = all.into_iter().find(|(connection, _)| connection.id == wanted);
+    found.map(Some).ok_or_else(|| Error::NotFound.into())
+}
+
+pub async fn disconnect_page(me: Me, path: web::Path<String>, query: web::Query<Only>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
+    let only = only(&me, &person, query.connection.as_deref()).await?;
     let base = addresses::person(person.id);
+    let from = only.as_ref().map_or("every service", |(_, integration)| integration.display_name());
+    let mut fields = vec![super::integrations::reason_field()];
+    if let Some((connection, _)) = &only {
+        fields.push(Field::new(Kind::Hidden, "connection", "").value(connection.id.to_string()));
+    }
     page(&ConfirmPage {
-        chrome: me.visitor.chrome("people", &format!("Disconnect {} from every service?", person.display_name())),
+        chrome: me.visitor.chrome("people", &format!("Disconnect {} from {from}?", person.display_name())),
         errors: Vec::new(),
         groups: vec![super::integrations::ending_words()],
         link: None,
         action: format!("{base}/disconnect"),
-        fields: Vec::new(),
+        fields,
         submit: format!("Disconnect {}", person.display_name()),
         cancel: base,
     })
 }
 
-pub async fn disconnect(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn disconnect(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
-    let ended = me.service().disconnect_all(&me.actor, Whose::Person(person.id)).await?;
+    let whose = match only(&me, &person, typed.get("connection")).await? {
+        Some((connection, _)) => Whose::One(connection.id),
+        None => Whose::Person(person.id),
+    };
+    let ended = me.service().disconnect_all(&me.actor, whose, typed.text("reason")).await?;
     let message = format!("Ended {} of {}.", count(i64::try_from(ended).unwrap_or(0), "connection", "connections"), person.display_name());
     Ok(me.done(&addresses::person(person.id), message))
 }

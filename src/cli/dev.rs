@@ -1,0 +1,101 @@
+//! `valetkey dev`: the portal in front of an app on a laptop, with everything that production has.
+
+use crate::{
+    config::LogFormat,
+    demo::{self, Dev},
+};
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpStream, process::Child, time::sleep};
+
+/// Where frameworks look for the port that they are to listen on.
+const PORTS: [&str; 6] = ["PORT", "STREAMLIT_SERVER_PORT", "SHINY_PORT", "UVICORN_PORT", "GRADIO_SERVER_PORT", "FLASK_RUN_PORT"];
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Where the app runs already, such as http://127.0.0.1:8501.
+    #[arg(long, required_unless_present = "command", conflicts_with = "command")]
+    upstream: Option<String>,
+    /// Where the portal listens; port 0 takes any free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The app wants to see /content/{guid}/ before its own paths.
+    #[arg(long)]
+    keep_path_prefix: bool,
+    /// Prints one JSON line instead of the lines for people.
+    #[arg(long)]
+    json: bool,
+    /// The command that starts the app, behind `--`. A free port stands in PORT and in the variables of the common frameworks;
+    /// {port} and {guid} in the command are replaced.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), String> {
+    let filter = std::env::var("VALETKEY_LOG").unwrap_or_else(|_| "warn".into());
+    crate::telemetry::start(&filter, LogFormat::Text);
+    let data_dir = std::env::temp_dir().join(format!("valetkey-dev-{}", uuid::Uuid::new_v4()));
+    let result = develop(&arguments, data_dir.clone()).await;
+    // A folder of ours, made for this run; what is left of it is only clutter.
+    drop(std::fs::remove_dir_all(data_dir));
+    result
+}
+
+async fn develop(arguments: &Arguments, data_dir: std::path::PathBuf) -> Result<(), String> {
+    let (upstream, port) = match &arguments.upstream {
+        Some(upstream) => (upstream.clone(), None),
+        None => {
+            // Free now; the app takes it within a moment.
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(|error| error.to_string())?;
+            (format!("http://127.0.0.1:{}", free.port()), Some(free.port()))
+        }
+    };
+    let options = demo::Options {
+        listen: arguments.listen,
+        data_dir,
+        dev: Some(Dev { upstream: upstream.clone(), keep_prefix: arguments.keep_path_prefix }),
+        ..demo::Options::default()
+    };
+    let running = demo::start(options).await?;
+    let environment = running.dev_environment().ok_or("the app has no place")?;
+    let _app = match port {
+        Some(port) => Some(start(arguments, port, &environment).await?),
+        None => None,
+    };
+    if arguments.json {
+        println!("{}", running.summary());
+    } else {
+        println!("{}", running.dev_introduction(&upstream, port.is_none()));
+    }
+    running.serve(super::stop_on_signal).await
+}
+
+/// Starts the app and waits until it answers. It ends when the portal does.
+async fn start(arguments: &Arguments, port: u16, environment: &[(String, String)]) -> Result<Arc<Child>, String> {
+    let guid = environment.iter().find(|(name, _)| name == "CONNECT_CONTENT_GUID").map_or("", |(_, guid)| guid.as_str());
+    let words: Vec<String> =
+        arguments.command.iter().map(|word| word.replace("{port}", &port.to_string()).replace("{guid}", guid)).collect();
+    let [program, rest @ ..] = words.as_slice() else { return Err("no command".into()) };
+    let mut command = Command::new(program);
+    command.args(rest).stdin(Stdio::null()).envs(environment.iter().cloned()).envs(PORTS.map(|name| (name, port.to_string())));
+    // What an app says belongs to its developer, beside what we say.
+    command.env("STREAMLIT_SERVER_HEADLESS", "true").env("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false");
+    let mut child =
+        tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
+    let started = std::time::Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            return Err(format!("{program} ended ({status}) before it listened on port {port}"));
+        }
+        if started.elapsed() > STARTS_WITHIN {
+            return Err(format!("{program} does not listen on port {port}: put {{port}} into its command where it takes one"));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(Arc::new(child))
+}

@@ -1,0 +1,915 @@
+//! The proxy on the wire: HTTP/1.1 with raw sockets on both sides, since every library would hide what is looked at.
+
+use crate::harness::{Browser, World};
+use serde_json::json;
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A content item with an app of the test's own, a viewer who may open it, and what the viewer's browser sends.
+struct Stage {
+    world: World,
+    vera: Browser,
+    guid: String,
+    place: String,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let world = World::start().await;
+        let (vera, _) = world.connected("vera").await;
+        let guid = world.content(0);
+        let place = world.app(&guid);
+        Self { world, vera, guid, place }
+    }
+
+    /// Changes the item, as its publisher.
+    async fn set(&self, body: serde_json::Value) {
+        let answer = self.world.api(&self.world.key("bo"), "PATCH", &format!("v1/content/{}", self.guid), &body.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    async fn behind(&self, address: &str) {
+        self.set(json!({"upstream_url": address})).await;
+    }
+
+    /// The head of a request up to its last field; the caller ends it.
+    fn head(&self, method: &str, path: &str, fields: &str) -> String {
+        self.head_of(&self.vera, method, path, fields)
+    }
+
+    fn head_of(&self, browser: &Browser, method: &str, path: &str, fields: &str) -> String {
+        let (host, base) = self.place.trim_start_matches("http://").split_once('/').expect("a path");
+        let cookies = browser.cookies_of(&self.place).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ");
+        format!("{method} /{base}{path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nCookie: {cookies}\r\n{fields}")
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.world.portal.trim_start_matches("http://")).await.expect("a connection")
+    }
+
+    /// Sends a whole request and reads the answer until the other side closes.
+    async fn ask(&self, method: &str, path: &str, fields: &str, body: &str) -> String {
+        let mut socket = self.connect().await;
+        let request = format!("{}Connection: close\r\n\r\n{body}", self.head(method, path, fields));
+        socket.write_all(request.as_bytes()).await.expect("a request");
+        let mut answer = Vec::new();
+        let _ = timeout(SOON, socket.read_to_end(&mut answer)).await.expect("an end");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+/// Reads until `end` has come, or the other side closed.
+async fn until(socket: &mut (impl AsyncRead + Unpin), end: &str) -> String {
+    let mut got = Vec::new();
+    let mut byte = [0; 1];
+    let reading = async {
+        while !got.ends_with(end.as_bytes()) && socket.read(&mut byte).await.is_ok_and(|read| read == 1) {
+            got.push(byte[0]);
+        }
+    };
+    let _ = timeout(SOON, reading).await;
+    String::from_utf8_lossy(&got).into_owned()
+}
+
+/// An app whose every connection is played by the test.
+async fn app<F, Fut>(play: F) -> String
+where
+    F: Fn(TcpStream, usize) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        let mut number = 0;
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(play(socket, number));
+            number += 1;
+        }
+    });
+    address
+}
+
+/// An app that answers every request on a connection with the same bytes, and keeps what it got.
+async fn says(answer: &'static [u8]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let keep = Arc::clone(&heads);
+    let address = app(move |mut socket, _| {
+        let keep = Arc::clone(&keep);
+        async move {
+            loop {
+                let head = until(&mut socket, "\r\n\r\n").await;
+                if head.is_empty() {
+                    return;
+                }
+                keep.lock().expect("heads").push(head);
+                let _ = socket.write_all(answer).await;
+            }
+        }
+    })
+    .await;
+    (address, heads)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_stream_both_ways_at_once_without_being_collected() {
+    let stage = Stage::new().await;
+    let echo = app(|mut socket, _| async move {
+        let head = until(&mut socket, "\r\n\r\n").await;
+        assert!(head.to_ascii_lowercase().contains("transfer-encoding: chunked"), "{head}");
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        // Chunk by chunk, back as they come.
+        loop {
+            let size = until(&mut socket, "\r\n").await;
+            let Ok(size) = usize::from_str_radix(size.trim(), 16) else { return };
+            let mut data = vec![0; size + 2];
+            if socket.read_exact(&mut data).await.is_err() {
+                return;
+            }
+            let _ = socket.write_all(format!("{size:x}\r\n").as_bytes()).await;
+            let _ = socket.write_all(&data).await;
+            if size == 0 {
+                return;
+            }
+        }
+    })
+    .await;
+    stage.behind(&echo).await;
+    let mut socket = stage.connect().await;
+    socket.write_all(format!("{}Transfer-Encoding: chunked\r\n\r\n", stage.head("POST", "", "")).as_bytes()).await.expect("a head");
+    let head = until(&mut socket, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "the answer begins before the request has ended: {head}");
+    for event in ["data: one\n\n", "data: two\n\n", "data: three\n\n"] {
+        socket.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await.expect("a chunk");
+        let back = until(&mut socket, event).await;
+        assert!(back.ends_with(event), "each event is passed on before the next one is there: {back}");
+    }
+    socket.write_all(b"0\r\n\r\n").await.expect("the end");
+    assert!(until(&mut socket, "0\r\n\r\n").await.ends_with("0\r\n\r\n"));
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_pass_whole_with_their_length() {
+    let stage = Stage::new().await;
+    let count = app(|mut socket, _| async move {
+        let head = until(&mut socket, "\r\n\r\n").await.to_ascii_lowercase();
+        let length: usize = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap_or(0);
+        assert!(!head.contains("expect"), "{head}");
+        let (mut left, mut sum, mut buffer) = (length, 0_u64, vec![0; 1 << 16]);
+        while left > 0 {
+            let read = socket.read(&mut buffer).await.unwrap_or(0);
+            if read == 0 {
+                break;
+            }
+            left -= read;
+            sum += buffer[..read].iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        }
+        let said = format!("{} {sum}", length - left);
+        let _ = socket.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()).as_bytes()).await;
+    })
+    .await;
+    stage.behind(&count).await;
+    let piece: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    let pieces = 64;
+    let mut socket = stage.connect().await;
+    let head = format!("{}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", stage.head("PUT", "up", ""), piece.len() * pieces);
+    socket.write_all(head.as_bytes()).await.expect("a head");
+    assert!(until(&mut socket, "\r\n\r\n").await.starts_with("HTTP/1.1 100"), "whoever waits to be asked is asked");
+    for _ in 0..pieces {
+        socket.write_all(&piece).await.expect("a piece");
+    }
+    let sum = piece.iter().map(|byte| u64::from(*byte)).sum::<u64>() * pieces as u64;
+    let said = format!("{} {sum}", piece.len() * pieces);
+    let answer = until(&mut socket, &said).await;
+    assert!(answer.ends_with(&said), "{answer}");
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_answers_stay_here_and_trailers_go_to_whoever_takes_them() {
+    let stage = Stage::new().await;
+    let (app, heads) = says(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+          5\r\nhello\r\n0\r\nX-Sum: abc\r\nSet-Cookie: valetkey=stolen\r\nContent-Length: 7\r\nConnection: x\r\n\r\n",
+    )
+    .await;
+    stage.behind(&app).await;
+    let plain = stage.ask("GET", "", "", "").await;
+    assert!(plain.starts_with("HTTP/1.1 200") && plain.ends_with("0\r\n\r\n") && !plain.contains("X-Sum: abc"), "{plain}");
+    let full = stage.ask("GET", "", "TE: trailers\r\n", "").await;
+    assert!(full.starts_with("HTTP/1.1 200") && full.contains("5\r\nhello\r\n0\r\nx-sum: abc\r\n\r\n"), "{full}");
+    assert!(full.contains("trailer: X-Sum") && full.matches("transfer-encoding").count() == 1, "{full}");
+    assert!(!full.contains("stolen") && !full.to_ascii_lowercase().contains("content-length"), "{full}");
+    let heads = heads.lock().expect("heads").clone();
+    assert!(!heads[0].contains("te:") && heads[1].contains("te: trailers\r\n"), "{heads:?}");
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_end_is_not_sure_is_never_taken_for_whole() {
+    let stage = Stage::new().await;
+    // Odd from the head on: a page of ours instead.
+    for odd in [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!"[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        b"rubbish\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+    ] {
+        let (app, _) = says(odd).await;
+        stage.behind(&app).await;
+        let answer = stage.ask("GET", "", "", "").await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{}: {answer}", String::from_utf8_lossy(odd));
+        assert!(!answer.contains("hello"), "{answer}");
+    }
+    // Broken in the middle: the browser sees a broken answer, too.
+    for broken in [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"[..],
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: a",
+    ] {
+        let cut = app(move |mut socket, _| async move {
+            until(&mut socket, "\r\n\r\n").await;
+            let _ = socket.write_all(broken).await;
+        })
+        .await;
+        stage.behind(&cut).await;
+        let answer = stage.ask("GET", "", "", "").await;
+        let whole = answer.ends_with("0\r\n\r\n") || answer.contains("content-length: 5\r\n");
+        assert!(!whole, "{}: {answer}", String::from_utf8_lossy(broken));
+    }
+    // Without a length the end of the connection is the end (RFC 9112 section 6.3).
+    let closes = app(|mut socket, _| async move {
+        until(&mut socket, "\r\n\r\n").await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await;
+    })
+    .await;
+    stage.behind(&closes).await;
+    let answer = stage.ask("GET", "", "", "").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("hello") && answer.ends_with("0\r\n\r\n"), "{answer}");
+    // Heads without end are not collected for ever.
+    let endless = app(|mut socket, _| async move {
+        until(&mut socket, "\r\n\r\n").await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n").await;
+        while socket.write_all(format!("X-{}: y\r\n", "z".repeat(1000)).as_bytes()).await.is_ok() {}
+    })
+    .await;
+    stage.behind(&endless).await;
+    assert!(stage.ask("GET", "", "", "").await.starts_with("HTTP/1.1 502"));
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_used_again_and_no_request_that_changes_something_is_sent_twice() {
+    let stage = Stage::new().await;
+    let seen: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
+    let keep = Arc::clone(&seen);
+    let app = app(move |mut socket, number| {
+        let keep = Arc::clone(&keep);
+        async move {
+            for turn in 0.. {
+                let head = until(&mut socket, "\r\n\r\n").await;
+                if head.is_empty() {
+                    return;
+                }
+                keep.lock().expect("a list").push((number, head.split(' ').take(2).collect::<Vec<_>>().join(" ")));
+                // Says nothing to this one, as an app that falls over.
+                if head.contains("/fall") || (head.contains("/once") && turn > 0) {
+                    return;
+                }
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    stage.behind(&app).await;
+    // One connection of the browser's, so that one worker carries all of it.
+    let mut browser = stage.connect().await;
+    let mut ask = async |method: &str, path: &str, body: &str| {
+        let length = if method == "POST" { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
+        let request = format!("{}\r\n{body}", stage.head(method, path, &length));
+        browser.write_all(request.as_bytes()).await.expect("a request");
+        let head = until(&mut browser, "\r\n\r\n").await;
+        let length: usize =
+            head.to_ascii_lowercase().split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        browser.read_exact(&mut body).await.expect("a body");
+        head.split(' ').nth(1).unwrap_or("").to_owned()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("GET", "a", "").await, "200");
+    }
+    assert!(seen.lock().expect("a list").iter().all(|(number, _)| *number == 0), "one connection: {seen:?}");
+    // The app closes the used connection in the moment of the request: reading again does no harm.
+    assert_eq!(ask("GET", "once", "").await, "200");
+    let sent = |what: &str| seen.lock().expect("a list").iter().filter(|(_, line)| line.contains(what)).count();
+    assert_eq!(sent("/once"), 2, "{seen:?}");
+    assert_eq!(ask("GET", "fall", "").await, "502");
+    assert!(sent("/fall") <= 2, "once more at most: {seen:?}");
+    // Changing something twice would.
+    for _ in 0..3 {
+        let before = sent("POST");
+        assert_eq!(ask("POST", "fall", "x=1").await, "502");
+        assert_eq!(sent("POST"), before + 1, "{seen:?}");
+    }
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_closed_clients_early_answers_and_long_ones() {
+    let stage = Stage::new().await;
+    let slow = app(|mut socket, _| async move {
+        let head = until(&mut socket, "\r\n\r\n").await;
+        if head.contains("/early") {
+            // Has seen enough of the upload, and reads no more.
+            let _ = socket.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig").await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").await;
+        }
+    })
+    .await;
+    stage.behind(&slow).await;
+    // A client that has said all that it has to say.
+    let mut socket = stage.connect().await;
+    socket.write_all(format!("{}\r\n", stage.head("GET", "", "")).as_bytes()).await.expect("a request");
+    socket.shutdown().await.expect("half closed");
+    let answer = until(&mut socket, "late").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("late"), "{answer}");
+    let mut socket = stage.connect().await;
+    let head = format!("{}Content-Length: 100000000\r\n\r\n", stage.head("POST", "early", ""));
+    socket.write_all(head.as_bytes()).await.expect("a head");
+    socket.write_all(&[b'x'; 1000]).await.expect("some of it");
+    let answer = until(&mut socket, "big").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_an_item_are_kept_and_said_in_words() {
+    let stage = Stage::new().await;
+    let silent = app(|mut socket, _| async move {
+        let head = until(&mut socket, "\r\n\r\n").await;
+        if head.contains("/half") {
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    })
+    .await;
+    stage.set(json!({"upstream_url": silent, "init_timeout": 1, "read_timeout": 1})).await;
+    let started = Instant::now();
+    let answer = stage.ask("GET", "", "", "").await;
+    assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("Bo Lind"), "{answer}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let answer = stage.ask("GET", "half", "", "").await;
+    assert!(answer.ends_with("hello") && answer.contains("content-length: 10"), "broken off, not ended: {answer}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    let wrong = stage
+        .world
+        .api(&stage.world.key("bo"), "PATCH", &format!("v1/content/{}", stage.guid), &json!({"read_timeout": 0}).to_string())
+        .await;
+    assert!(wrong.status == 400 && wrong.body.contains("1 to 86,400"), "{}", wrong.body);
+    stage.set(json!({"init_timeout": null, "read_timeout": null})).await;
+    let seen = stage.world.api(&stage.world.key("bo"), "GET", &format!("v1/content/{}", stage.guid), "").await.json();
+    assert!(seen["init_timeout"].is_null() && seen["read_timeout"].is_null(), "{seen}");
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_hears_where_it_stands_and_its_own_addresses_become_ours() {
+    let stage = Stage::new().await;
+    let (app, heads) = says(
+        b"HTTP/1.1 201 Created\r\nLocation: /new?x\r\nContent-Location: /base/new\r\nSet-Cookie: a=1; Path=/\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    stage.behind(&format!("{app}/base")).await;
+    let answer = stage.ask("GET", "deep/er?q=%20", "", "").await;
+    let base = format!("/content/{}/", stage.guid);
+    assert!(answer.contains(&format!("location: {base}new?x\r\n")), "{answer}");
+    assert!(answer.contains(&format!("content-location: {base}new\r\n")), "{answer}");
+    assert!(answer.contains(&format!("set-cookie: a=1; Path={base}\r\n")), "{answer}");
+    let origin = stage.place.split("/content/").next().expect("an origin");
+    let host = origin.trim_start_matches("http://");
+    let head = heads.lock().expect("heads").pop().expect("a request");
+    assert!(head.starts_with("GET /base/deep/er?q=%20 HTTP/1.1\r\n"), "{head}");
+    for line in [
+        format!("host: {host}"),
+        format!("x-forwarded-host: {host}"),
+        "x-forwarded-proto: http".into(),
+        "x-forwarded-for: 127.0.0.1".into(),
+        format!("forwarded: for=127.0.0.1;host=\"{host}\";proto=http"),
+        format!("x-forwarded-prefix: {}", base.trim_end_matches('/')),
+        format!("rstudio-connect-app-base-url: {origin}{}", base.trim_end_matches('/')),
+        format!("x-rsc-request: {}deep/er?q=%20", stage.place),
+    ] {
+        assert!(head.lines().any(|found| found == line), "{line} is missing: {head}");
+    }
+    assert!(!head.to_ascii_lowercase().contains("connection:"), "{head}");
+    // Kept instead of stripped.
+    stage.set(json!({"upstream_url": app, "proxy": {"keep_path_prefix": true}})).await;
+    stage.ask("GET", "deep", "", "").await;
+    let head = heads.lock().expect("heads").pop().expect("a request");
+    assert!(head.starts_with(&format!("GET {base}deep HTTP/1.1\r\n")), "{head}");
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_trusted_outer_proxy_says_of_the_way_stays() {
+    let stage = Stage::trusting().await;
+    let (app, heads) = says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    stage.behind(&app).await;
+    stage.ask("GET", "", "X-Forwarded-For: 203.0.113.7, 198.51.100.2\r\nX-Forwarded-Proto: gopher\r\n", "").await;
+    let head = heads.lock().expect("heads").pop().expect("a request");
+    assert!(head.contains("x-forwarded-for: 203.0.113.7, 198.51.100.2, 127.0.0.1\r\n"), "{head}");
+    assert!(head.contains("forwarded: for=198.51.100.2;"), "the nearest that is not trusted: {head}");
+    assert!(!head.contains("gopher"), "{head}");
+    stage.world.stop().await;
+}
+
+impl Stage {
+    async fn trusting() -> Self {
+        let world = World::start_trusting(&["127.0.0.1"]).await;
+        let (vera, _) = world.connected("vera").await;
+        let guid = world.content(0);
+        let place = world.app(&guid);
+        Self { world, vera, guid, place }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_on_unix_sockets_and_behind_tls_of_their_own() {
+    let stage = Stage::new().await;
+    let path = std::env::temp_dir().join(format!("valetkey-{}.sock", &stage.guid[..8]));
+    let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while !until(&mut socket, "\r\n\r\n").await.is_empty() {
+                    let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nunix").await;
+                }
+            });
+        }
+    });
+    stage.behind(&format!("unix:{}", path.display())).await;
+    for _ in 0..2 {
+        assert!(stage.ask("GET", "", "", "").await.ends_with("unix"));
+    }
+    drop(std::fs::remove_file(&path));
+    for elsewhere in ["unix:/run/x.sock", "unix:/etc/../run/x.sock", "unix:x.sock", "unix:/tmp/deeper/x.sock"] {
+        let answer = stage
+            .world
+            .api(&stage.world.key("bo"), "PATCH", &format!("v1/content/{}", stage.guid), &json!({"upstream_url": elsewhere}).to_string())
+            .await;
+        assert!(answer.status == 400 && answer.body.contains("upstream_sockets"), "{elsewhere}: {}", answer.body);
+    }
+    // TLS: an authority of the publisher's own is trusted where they say so, and nowhere else.
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let (pem, key) = (made.cert.pem(), made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], rustls::pki_types::PrivatePkcs8KeyDer::from(key).into())
+        .expect("a configuration");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("https://localhost:{}", listener.local_addr().expect("an address").port());
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut socket) = acceptor.accept(socket).await else { return };
+                while !until(&mut socket, "\r\n\r\n").await.is_empty() {
+                    let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntls!").await;
+                    let _ = socket.flush().await;
+                }
+            });
+        }
+    });
+    stage.behind(&address).await;
+    assert!(stage.ask("GET", "", "", "").await.starts_with("HTTP/1.1 502"), "nobody vouches for it");
+    stage.set(json!({"proxy": {"upstream_ca": pem}})).await;
+    for _ in 0..2 {
+        assert!(stage.ask("GET", "", "", "").await.ends_with("tls!"));
+    }
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate").cert.pem();
+    stage.set(json!({"proxy": {"upstream_ca": other}})).await;
+    assert!(stage.ask("GET", "", "", "").await.starts_with("HTTP/1.1 502"), "another authority");
+    let wrong = json!({"proxy": {"upstream_ca": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}}).to_string();
+    let answer = stage.world.api(&stage.world.key("bo"), "PATCH", &format!("v1/content/{}", stage.guid), &wrong).await;
+    assert!(answer.status == 400 && answer.body.contains("PEM"), "{}", answer.body);
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_keep_their_viewers_and_stand_in_for_one_another() {
+    let stage = Stage::new().await;
+    let named = |name: &'static str| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}/", listener.local_addr().expect("an address"));
+        let task = tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    while !until(&mut socket, "\r\n\r\n").await.is_empty() {
+                        let _ = socket
+                            .write_all(
+                                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{name}", name.len()).as_bytes(),
+                            )
+                            .await;
+                    }
+                });
+            }
+        });
+        (address, task)
+    };
+    let ((one, one_task), (two, two_task)) = (named("one").await, named("two").await);
+    let set = |draining: &'static str| {
+        let processes: Vec<_> = [&one, &two].into_iter().map(|url| json!({"url": url, "draining": *url == draining})).collect();
+        json!({"proxy": {"processes": processes}})
+    };
+    stage.set(set("")).await;
+    let who = async |browser: &Browser| browser.get(&stage.place).await.body;
+    let (mine, cookie) = (who(&stage.vera).await, format!("valetkey-process-{}", stage.guid));
+    assert!(stage.vera.cookies_of(&stage.place).contains_key(&cookie), "said in a cookie, so that other nodes know it, too");
+    for _ in 0..5 {
+        assert_eq!(who(&stage.vera).await, mine, "a viewer stays");
+    }
+    // The one that is taken out keeps whom it has, and gets nobody new.
+    let (mine_url, other_url, other) = if mine == "one" { (one.clone(), two.clone(), "two") } else { (two.clone(), one.clone(), "one") };
+    let draining = json!({"proxy": {"processes": [{"url": mine_url, "draining": true}, {"url": other_url}]}});
+    stage.set(draining).await;
+    assert_eq!(who(&stage.vera).await, mine);
+    let viktor = stage.world.signed_in("viktor").await;
+    viktor.open(&format!("/content/{}/", stage.guid), "viktor").await;
+    assert_eq!(who(&viktor).await, other);
+    // One is gone: the other one takes over, at once.
+    if mine == "one" { &one_task } else { &two_task }.abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(who(&stage.vera).await, other);
+    let page = stage.world.signed_in("bo").await.get(&format!("/content-settings/{}", stage.guid)).await;
+    assert!(page.body.contains("does not answer") && page.body.contains("draining"), "{}", page.body);
+    two_task.abort();
+    one_task.abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(stage.vera.get(&stage.place).await.status, 502);
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reconnect_bar_stands_where_it_was_switched_on_and_knows_when_the_viewer_is_needed() {
+    let stage = Stage::new().await;
+    let (app, heads) = says(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 14\r\n\r\n<h1>Hello</h1>").await;
+    stage.behind(&app).await;
+    let navigate = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("accept", "text/html"), ("accept-encoding", "gzip")];
+    let own = format!("{}__valetkey__/", stage.place);
+    let page = stage.vera.send("GET", &stage.place, &navigate, None).await;
+    assert_eq!(page.body, "<h1>Hello</h1>");
+    stage.set(json!({"proxy": {"reconnect_bar": true}})).await;
+    let page = stage.vera.send("GET", &stage.place, &navigate, None).await;
+    let script = format!("<script src=\"/content/{}/__valetkey__/bar.js\" defer></script>", stage.guid);
+    assert!(page.body.starts_with("<h1>Hello</h1>") && page.body.contains(&script), "{}", page.body);
+    assert!(!heads.lock().expect("heads").last().expect("a request").contains("accept-encoding"));
+    let fetched = stage.vera.send("GET", &stage.place, &[("sec-fetch-mode", "cors"), ("accept", "text/html")], None).await;
+    assert_eq!(fetched.body, "<h1>Hello</h1>", "what a script fetches is left alone");
+    assert!(stage.vera.send("GET", &format!("{own}bar.js"), &[], None).await.header("content-type").starts_with("text/javascript"));
+    let standing = async || stage.vera.send("GET", &format!("{own}standing"), &[("sec-fetch-site", "same-origin")], None).await.json();
+    assert_eq!(standing().await["standing"], "good");
+    assert_eq!(stage.vera.send("GET", &format!("{own}standing"), &[("sec-fetch-site", "same-site")], None).await.status, 403);
+    // The provider ends the connection: the bar leads to our page, from there back to a page of ours on content's origin.
+    stage.world.provider.end_everything();
+    stage.world.pass(Duration::from_secs(3600));
+    let token = stage.world.token(&stage.vera, &stage.guid).await;
+    stage.world.pass(Duration::from_secs(60));
+    assert_eq!(stage.world.exchange(&stage.world.key("bo"), &token).await.json()["code"], 219);
+    let needs = standing().await;
+    assert_eq!(needs["standing"], "needs_viewer");
+    let end = stage.vera.open(needs["login_url"].as_str().expect("an address"), "Connected").await;
+    assert!(end.url.ends_with("/__valetkey__/connected") && end.body.contains("close this window"), "{} {}", end.url, end.body);
+    assert_eq!(standing().await["standing"], "good");
+    assert_eq!(stage.world.exchange(&stage.world.key("bo"), &token).await.status, 200, "the same token works again");
+    // No app is ever asked for what is ours.
+    let before = heads.lock().expect("heads").len();
+    assert_eq!(stage.vera.send("GET", &format!("{own}anything"), &[], None).await.status, 404);
+    assert_eq!(heads.lock().expect("heads").len(), before);
+    let stranger = Browser::new(&stage.world.portal);
+    let out = stranger.send("GET", &format!("{own}standing"), &[], None).await.json();
+    assert!(out["standing"] == "signed_out" && out["login_url"].as_str().is_some_and(|url| url.contains("/login?next=")), "{out}");
+    stage.world.stop().await;
+}
+
+/// A frame as a browser sends it: masked.
+fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | u8::try_from(length).expect("short")),
+        length @ 126..=0xffff => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&u16::try_from(length).expect("short").to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0, 0, 0, 0]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Opens a WebSocket; the head of the answer, and the socket.
+async fn socket(stage: &Stage, browser: &Browser, fields: &str) -> (String, TcpStream) {
+    let origin = stage.place.split("/content/").next().expect("an origin");
+    let fields = format!(
+        "Origin: {origin}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}"
+    );
+    let mut socket = stage.connect().await;
+    socket.write_all(format!("{}\r\n", stage.head_of(browser, "GET", "ws", &fields)).as_bytes()).await.expect("a request");
+    let head = until(&mut socket, "\r\n\r\n").await;
+    (head, socket)
+}
+
+/// An app that accepts WebSockets with the protocol offered first, says `greeting`, and sends back what it gets, byte by byte.
+async fn socket_app(greeting: &'static [u8]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let keep = Arc::clone(&heads);
+    let address = app(move |mut socket, _| {
+        let keep = Arc::clone(&keep);
+        async move {
+            let head = until(&mut socket, "\r\n\r\n").await;
+            let protocol = head.split("sec-websocket-protocol: ").nth(1).and_then(|rest| rest.split([',', '\r']).next()).map(str::to_owned);
+            keep.lock().expect("heads").push(head);
+            let chosen = protocol.map(|protocol| format!("Sec-WebSocket-Protocol: {protocol}\r\n")).unwrap_or_default();
+            let answer = format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{chosen}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+            let _ = socket.write_all(answer.as_bytes()).await;
+            let _ = socket.write_all(greeting).await;
+            let (mut read, mut write) = socket.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        }
+    })
+    .await;
+    (address, heads)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn websockets_pass_as_they_are() {
+    let stage = Stage::new().await;
+    let (app, heads) = socket_app(b"").await;
+    stage.behind(&app).await;
+    let (head, mut open) = socket(
+        &stage,
+        &stage.vera,
+        "Sec-WebSocket-Protocol: b, a\r\nSec-WebSocket-Protocol: c\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
+    )
+    .await;
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("sec-websocket-protocol: b\r\n"), "{head}");
+    let got = heads.lock().expect("heads")[0].clone();
+    assert!(got.contains("sec-websocket-protocol: b, a, c\r\n"), "all of them, in order: {got}");
+    assert!(
+        got.contains("sec-websocket-extensions: permessage-deflate\r\n") && got.contains("posit-connect-user-session-token: ey"),
+        "{got}"
+    );
+    // Text, binary, ping, a fragment, reserved bits, half a frame: the app's to judge, not ours.
+    let odd = [
+        masked(1, b"text"),
+        masked(2, &[0; 300]),
+        masked(9, b"ping"),
+        vec![0x01, 0x83, 0, 0, 0, 0, 1, 2, 3],
+        vec![0xf3, 0x80, 0, 0, 0, 0],
+        masked(8, &[0x0f, 0xa0]),
+    ]
+    .concat();
+    open.write_all(&odd).await.expect("frames");
+    let mut back = vec![0; odd.len()];
+    timeout(SOON, open.read_exact(&mut back)).await.expect("in time").expect("everything");
+    assert_eq!(back, odd);
+    // A message of 20 MB streams through, and pressure goes back: nothing is read ahead of a browser that does not read.
+    let (_, mut open) = socket(&stage, &stage.vera, "").await;
+    let message = masked(2, &vec![7; 20_000_000]);
+    let (mut read, mut write) = open.split();
+    let sending = async { write.write_all(&message).await.expect("a message") };
+    let reading = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut back = vec![0; message.len()];
+        read.read_exact(&mut back).await.expect("all of it");
+        assert!(back == message);
+    };
+    timeout(Duration::from_secs(30), async { tokio::join!(sending, reading) }).await.expect("in time");
+    stage.world.stop().await;
+}
+
+/// The codes of the close frames that come, to the end.
+async fn close_code(open: &mut TcpStream, within: Duration) -> Option<u16> {
+    let mut got = Vec::new();
+    let reading = async {
+        let mut piece = [0; 1024];
+        while let Ok(read @ 1..) = open.read(&mut piece).await {
+            got.extend_from_slice(&piece[..read]);
+        }
+    };
+    let _ = timeout(within, reading).await;
+    let at = got.iter().position(|byte| *byte == 0x88)?;
+    Some(u16::from_be_bytes([*got.get(at + 2)?, *got.get(at + 3)?]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_says_why_it_is_closed() {
+    let stage = Stage::new().await;
+    let (app, _) = socket_app(b"\x81\x02hi").await;
+    stage.set(json!({"upstream_url": app, "read_timeout": 1})).await;
+    let (_, mut open) = socket(&stage, &stage.vera, "").await;
+    assert_eq!(close_code(&mut open, Duration::from_secs(5)).await, Some(4408), "nothing was said");
+    stage.set(json!({"read_timeout": null})).await;
+    // In the middle of a frame there is no room for a word: it is cut, and the browser sees that.
+    let (app, _) = socket_app(b"\x81\x7e\x10\x00half").await;
+    stage.behind(&app).await;
+    let (_, mut cut) = socket(&stage, &stage.vera, "").await;
+    until(&mut cut, "half").await;
+    stage.set(json!({"access_type": "acl"})).await;
+    assert_eq!(close_code(&mut cut, Duration::from_secs(5)).await, None);
+    stage.set(json!({"access_type": "logged_in", "upstream_url": "http://127.0.0.1:1"})).await;
+    stage.vera.open(&format!("/content/{}/", stage.guid), "502").await;
+    let (head, mut gone) = socket(&stage, &stage.vera, "Sec-WebSocket-Protocol: x, y\r\n").await;
+    assert!(head.contains("sec-websocket-protocol: x\r\n"), "{head}");
+    assert_eq!(close_code(&mut gone, SOON).await, Some(1014), "the app is not there");
+    // A node that stops sends its sockets elsewhere.
+    let (app, _) = socket_app(b"").await;
+    stage.behind(&app).await;
+    let (head, mut open) = socket(&stage, &stage.vera, "").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    stage.world.begin_stop();
+    assert_eq!(close_code(&mut open, SOON).await, Some(1012));
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_the_apps_own_goes_on_only_for_the_viewer_who_had_it() {
+    let stage = Stage::new().await;
+    let id = "198667fd-393d-4905-873c-3a9abc1f37a6";
+    let (app, heads) = socket_app(b"\x82\x28\x0a\x24198667fd-393d-4905-873c-3a9abc1f37a6__").await;
+    let viktor = stage.world.signed_in("viktor").await;
+    viktor.open(&format!("/content/{}/", stage.guid), "viktor").await;
+    stage.behind(&app).await;
+    let offered = |word: &str| format!("Sec-WebSocket-Protocol: streamlit, xsrf, {word}\r\n");
+    let last = || heads.lock().expect("heads").last().cloned().expect("a handshake");
+    // Nobody has it yet: nobody may name it.
+    socket(&stage, &viktor, &offered(id)).await;
+    assert!(last().contains("sec-websocket-protocol: streamlit, xsrf\r\n"), "{}", last());
+    // That greeting was Viktor's, since the app says the same to everyone here: the first one counts. Vera is refused.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    socket(&stage, &stage.vera, &offered(id)).await;
+    assert!(last().contains("sec-websocket-protocol: streamlit, xsrf\r\n"), "{}", last());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    socket(&stage, &viktor, &offered(id)).await;
+    assert!(last().contains(&format!("sec-websocket-protocol: streamlit, xsrf, {id}\r\n")), "{}", last());
+    // Another protocol's third word is its own business.
+    socket(&stage, &stage.vera, &format!("Sec-WebSocket-Protocol: other, xsrf, {id}\r\n")).await;
+    assert!(last().contains(id), "{}", last());
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_renews_its_session_token_while_the_session_lives() {
+    let stage = Stage::new().await;
+    let token = stage.world.token(&stage.vera, &stage.guid).await;
+    let bo = stage.world.key("bo");
+    let renew = async |token: &str| {
+        stage
+            .world
+            .exchange_form(
+                &bo,
+                &[
+                    ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                    ("subject_token_type", "urn:posit:connect:user-session-token"),
+                    ("subject_token", token),
+                    ("requested_token_type", "urn:posit:connect:user-session-token"),
+                ],
+            )
+            .await
+    };
+    stage.world.pass(Duration::from_secs(3000));
+    let renewed = renew(&token).await;
+    assert_eq!(renewed.status, 200, "{}", renewed.body);
+    let renewed = renewed.json();
+    assert_eq!(renewed["issued_token_type"], "urn:posit:connect:user-session-token");
+    assert_eq!((renewed["token_type"].as_str(), renewed["expires_in"].as_u64()), (Some("N_A"), Some(3600)));
+    let newer = renewed["access_token"].as_str().expect("a token").to_owned();
+    assert_ne!(newer, token);
+    stage.world.pass(Duration::from_secs(1000));
+    assert_eq!(stage.world.exchange(&bo, &token).await.json()["code"], 215, "the old one has ended");
+    assert_eq!(stage.world.exchange(&bo, &newer).await.status, 200);
+    assert_eq!(renew(&token).await.json()["code"], 215, "an ended one brings no new one");
+    assert_eq!(renew_with(&stage, &stage.world.key("viktor"), &newer).await, 403, "nobody else's key");
+    let page = stage.vera.get("/content").await;
+    stage.vera.submit(&page, "/logout", &[]).await;
+    assert_eq!(renew(&newer).await.json()["code"], 215, "signed out");
+    stage.world.stop().await;
+}
+
+async fn renew_with(stage: &Stage, key: &str, token: &str) -> u16 {
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token_type", "urn:posit:connect:user-session-token"),
+        ("subject_token", token),
+        ("requested_token_type", "urn:posit:connect:user-session-token"),
+    ];
+    stage.world.exchange_form(key, &form).await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_used_without_its_viewer_raises_the_alarm() {
+    let stage = Stage::new().await;
+    let (app, _) = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let token = stage.world.token(&stage.vera, &stage.guid).await;
+    let viktor = stage.world.signed_in("viktor").await;
+    viktor.open(&format!("/content/{}/", stage.guid), "viktor").await;
+    stage.behind(&app).await;
+    let (bo, settings) = (stage.world.signed_in("bo").await, format!("/content-settings/{}", stage.guid));
+    // Both are there, and their presence is written down.
+    let here = async || {
+        for _ in 0..2 {
+            viktor.get(&stage.place).await;
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+    };
+    here().await;
+    assert!(!bo.get(&settings).await.body.contains("may show one viewer"));
+    // Vera is gone for five minutes; Viktor goes on, and the app still trades Vera's token.
+    stage.world.pass(Duration::from_secs(300));
+    viktor.get(&stage.place).await;
+    let mut page = String::new();
+    for _ in 0..8 {
+        viktor.get(&stage.place).await;
+        assert_eq!(stage.world.exchange(&stage.world.key("bo"), &token).await.status, 200);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        page = bo.get(&settings).await.body;
+        if page.contains("may show one viewer") {
+            break;
+        }
+    }
+    assert!(page.contains("Vera Holm’s token, while only others were there") && page.contains("cache_resource"), "{page}");
+    let record = stage.world.api(&stage.world.key("ada"), "GET", "v1/audit_logs?limit=100", "").await.body;
+    assert!(record.contains("shared_token_suspected"), "{record}");
+    bo.submit(&bo.get(&settings).await, "/mended", &[]).await;
+    assert!(!bo.get(&settings).await.body.contains("may show one viewer"));
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_front_speaks_tls_and_http_2_and_follows_its_certificate() {
+    let certificate = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    };
+    let folder = std::env::temp_dir().join(format!("valetkey-tls-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (chain, private) = (folder.join("chain.pem"), folder.join("key.pem"));
+    let put = |(pem, key): &(String, String)| {
+        std::fs::write(&private, key).expect("a key");
+        std::fs::write(&chain, pem).expect("a chain");
+    };
+    let (first, second) = (certificate("localhost"), certificate("localhost"));
+    put(&first);
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let served = crate::harness::Served::start_tls(&text(&chain), &text(&private)).await;
+    let client = |pem: &str, http2: bool| {
+        let mut builder =
+            reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(pem.as_bytes()).expect("a certificate")]);
+        if !http2 {
+            builder = builder.http1_only();
+        }
+        builder.build().expect("a client")
+    };
+    let url = format!("https://localhost:{}/__ping__", served.address.port());
+    let answer = client(&first.0, true).get(&url).send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+    let answer = client(&first.0, false).get(&url).send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_11));
+    assert!(client(&second.0, true).get(&url).send().await.is_err());
+    // Half of a renewal: the old pair stays.
+    std::fs::write(&chain, &second.0).expect("a chain");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(client(&first.0, true).get(&url).send().await.is_ok());
+    put(&second);
+    for tries in 0.. {
+        if client(&second.0, true).get(&url).send().await.is_ok() {
+            break;
+        }
+        assert!(tries < 40, "the new certificate is not used");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(client(&first.0, true).get(&url).send().await.is_err());
+    drop(std::fs::remove_dir_all(folder));
+}
