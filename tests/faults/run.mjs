@@ -247,8 +247,16 @@ const scenarios = {
         assert.equal(after.status, 200, `${name}: ${after.body}`);
       }
     }
+    // What is still good is served while the provider is away, and nothing is refreshed behind its back.
+    const left = Date.now() + 90_000;
+    here.sql(`UPDATE connections SET access_expires_at = ${left}, updated_at = ${left - 3_600_000}`);
+    here.sql("UPDATE epoch SET number = number + 1");
+    await sleep(350);
+    here.token = async (_, { response }) => response.writeHead(503).end();
+    for (let round = 0; round < 3; round++) all(await Promise.all(here.viewers.map((viewer) => here.exchange(viewer))), ok, "with 90 seconds left");
+    here.token = async (pass) => pass();
     assert.deepEqual([here.seen.refreshes, here.seen.replays], [3 * ways.length, 0]);
-    row("5 provider down and back", "SQLite, 1 node", ways.length, 3 * ways.length, here, 0, ways.map(([name]) => name).join(", "));
+    row("5 provider down and back", "SQLite, 1 node", ways.length, 3 * ways.length, here, 0, `${ways.map(([name]) => name).join(", ")}; tokens with 90 s left served meanwhile`);
     await here.stop();
   },
 
@@ -388,6 +396,37 @@ const scenarios = {
     assert.deepEqual([there.seen.refreshes, there.seen.replays], [1, 0]);
     row("9 stopped while the answer came", "PostgreSQL, 2 nodes", 1, 1, there, 0, `for ${100 / hurry} s`);
     await there.stop();
+
+    // The same for longer than even a single-use token's lease of 180 s: another node tries what the provider has used up, the
+    // provider ends the grant, and the viewer hears that a key got lost. Nobody else loses anything, and nothing loops.
+    const lostLab = await lab({ nodes: 2, postgresql, viewers: 2, env });
+    const [gone, other] = lostLab.nodes;
+    await lostLab.expire();
+    let caught;
+    const held = new Promise((done) => (caught = done));
+    lostLab.token = async (pass, { response, replay }) => {
+      if (gone.stopped) return pass();
+      gone.stopped = true;
+      const answer = await replay();
+      caught();
+      await sleep(500);
+      response.writeHead(answer.status, answer.headers).end(answer.body);
+    };
+    const unanswered = lostLab.exchange(lostLab.viewers[0], gone, { timeout: 900_000 });
+    await held;
+    gone.child.kill("SIGSTOP");
+    assert.ok(ok(await lostLab.exchange(lostLab.viewers[1], other)), "the other viewer goes on");
+    const end = Date.now() + 260_000 / hurry;
+    let told;
+    while (Date.now() < end) { told = await lostLab.exchange(lostLab.viewers[0], other); if (told.status === 400) break; assert.equal(told.status, 503, told.body); await sleep(500); }
+    assert.ok(lost(told), `labelled: ${told.body}`);
+    gone.child.kill("SIGCONT");
+    await unanswered;
+    assert.ok(lost(await lostLab.exchange(lostLab.viewers[0], other)), "and stays so");
+    assert.ok(ok(await lostLab.exchange(lostLab.viewers[1], gone)));
+    assert.deepEqual([lostLab.seen.refreshes, lostLab.seen.replays], [2, 1]);
+    row("9 stopped past every lease", "PostgreSQL, 2 nodes", 1, 2, lostLab, 1, "the answer stayed in the stopped process, and is labelled so");
+    await lostLab.stop();
   },
 
   // Beside the nine: three nodes are one portal, whichever of them answers the next request.
