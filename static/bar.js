@@ -11,10 +11,10 @@
   let bar = null, timer = 0, fast = 0;
 
   function show(standing, login) {
-    const text = standing === "signed_out" ? "You are signed out. This app cannot act for you." : "This app needs you: its connection has ended.";
+    const text = standing === "signed_out" ? "You are signed out. This app cannot act for you." : "This app needs you before it can go on.";
     if (bar) { bar.text.textContent = text; bar.login = login; return; }
     const host = document.createElement("div");
-    const root = host.attachShadow({ mode: "closed" });
+    const root = host.attachShadow({ mode: "open" });
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(`
       :host { all: initial; position: fixed; inset-block-end: 0; inset-inline: 0; z-index: 2147483647; color-scheme: light dark; }
@@ -40,7 +40,8 @@
     });
     box.append(words, button);
     root.append(box);
-    (document.body ?? document.documentElement).append(host);
+    // Beside the body: dialogs of the app make everything in it inert, and the app may have one open because it needs the viewer.
+    document.documentElement.append(host);
     bar = { host, text: words, login };
   }
 

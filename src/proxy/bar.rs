@@ -15,6 +15,10 @@ use actix_web::{
 use bytes::Bytes;
 use serde_json::json;
 
+/// Fields of a request for a page that gets the bar which the app does not hear of: it has to come anew, and as text.
+pub const UNWANTED: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
+pub const VALIDATORS: [HeaderName; 2] = [header::ETAG, header::LAST_MODIFIED];
+
 fn own(place: &Place, name: &str) -> String {
     format!("{}{}{name}", place.base, &RESERVED[1..])
 }

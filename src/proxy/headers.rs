@@ -119,11 +119,11 @@ pub fn add(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     }
 }
 
-/// Adds what an app gets of a browser's request, but for `leave_out`, which the caller writes.
-pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: Option<&HeaderName>) {
+/// Adds what an app gets of a browser's request, but for the names in `leave_out`.
+pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName]) {
     let listed = connection_names(incoming.get_all(header::CONNECTION));
     for (name, value) in incoming {
-        if request_passes(name.as_str(), &listed) && leave_out != Some(name) {
+        if request_passes(name.as_str(), &listed) && !leave_out.contains(name) {
             add(head, name, value.as_bytes());
         }
     }

@@ -364,7 +364,7 @@ async fn forward(
         return Err(nothing_behind(mine));
     }
     let incoming = head.headers();
-    // A page that gets our bar must come as text.
+    // A page that gets our bar must come as text, and whole.
     let with_bar = item.proxying.reconnect_bar && *request.method() == Method::GET && is_navigation(request);
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || is_open_h2(head);
@@ -379,7 +379,7 @@ async fn forward(
         let mut out = Vec::with_capacity(2048);
         request_line(&mut out, &head.method, &target, pass, place, rest, head.uri.query());
         add_ours(&mut out, head, proxy, pass, place);
-        headers::for_app(incoming, &mut out, with_bar.then_some(&header::ACCEPT_ENCODING));
+        headers::for_app(incoming, &mut out, if with_bar { &bar::UNWANTED } else { &[] });
         if let Some(length) = length {
             headers::add(&mut out, &header::CONTENT_LENGTH, length.to_string().as_bytes());
         } else if has_body {
@@ -440,12 +440,17 @@ fn answered(
 ) -> Result<HttpResponse, WebError> {
     let Answer { head, mut body } = answer;
     let mut response = HttpResponse::build(head.status);
-    each_answer_field(&head.fields, target, place, |name, value| append(&mut response, name, value));
     let kind = head.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let is_events = kind.starts_with(b"text/event-stream");
     let bar =
         (with_bar && head.status == StatusCode::OK && kind.starts_with(b"text/html") && head.get(&header::CONTENT_ENCODING).is_none())
             .then(|| bar::tag(place));
+    each_answer_field(&head.fields, target, place, |name, value| {
+        // What the app says of the page as it made it is not true of the page with our bar.
+        if bar.is_none() || !bar::VALIDATORS.contains(name) {
+            append(&mut response, name, value);
+        }
+    });
     let bodiless = request.method() == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let said: Option<u64> = head.get(&header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let mut response = match (bodiless, said) {

@@ -200,7 +200,7 @@ async fn open(
         super::request_line(&mut out, &head.method, &target, pass, place, rest, head.uri.query());
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
         super::add_ours(&mut out, head, proxy, pass, place);
-        headers::for_app(&head.headers, &mut out, Some(&header::SEC_WEBSOCKET_PROTOCOL));
+        headers::for_app(&head.headers, &mut out, &[header::SEC_WEBSOCKET_PROTOCOL]);
         if !offered.is_empty() {
             headers::add(&mut out, &header::SEC_WEBSOCKET_PROTOCOL, offered.join(", ").as_bytes());
         }

@@ -1,6 +1,6 @@
 // Starts the demo and a headless Chromium; collects axe-core's findings and screenshots of every page looked at.
 import { spawn } from "node:child_process";
-import { mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
@@ -12,6 +12,10 @@ export const root = join(here, "../..");
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 export const pictures = join(root, "target/pictures");
 mkdirSync(pictures, { recursive: true });
+
+/** The Python that has the apps' packages. */
+const venv = join(root, "tests/.venv/bin/python");
+export const python = process.env.PYTHON || (existsSync(venv) ? venv : "python3");
 
 export const binary = process.env.VALETKEY_BIN ?? join(root, "target/debug/valetkey");
 

@@ -83,7 +83,7 @@ pub fn request_head(bytes: &[u8]) {
     }
     let mut written = Vec::new();
     headers::add(&mut written, &headers::SESSION_TOKEN, b"ours");
-    headers::for_app(&incoming, &mut written, None);
+    headers::for_app(&incoming, &mut written, &[]);
     // As an app reads it: line by line.
     let mut head = HeaderMap::new();
     let lines = written.strip_suffix(b"\r\n").expect("whole lines");
