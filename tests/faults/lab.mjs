@@ -84,7 +84,7 @@ export class Browser {
 const attribute = (text, name) => (text.split(`${name}="`)[1] ?? "").split('"')[0].replaceAll("&#38;", "&").replaceAll("&amp;", "&").replaceAll("&#39;", "'").replaceAll("&#34;", '"');
 
 /** Starts everything. `postgresql` is a server's address, or nothing for SQLite. */
-export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDir, privateKey = false } = {}) {
+export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDir, privateKey = false, accessTokenSeconds = 3600 } = {}) {
   const folder = dataDir ?? mkdtempSync(join(tmpdir(), "valetkey-lab-"));
   const seen = { refreshes: 0, replays: 0, refused: 0, revocations: 0, uses: new Map() };
   const self = { seen, folder, viewers: [], nodes: [], token: async (pass) => pass(), front: await free() };
@@ -94,6 +94,7 @@ export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDi
   const server = http.createServer((request, response) => handler(request, response)).listen(0, "127.0.0.1");
   await new Promise((done) => server.once("listening", done));
   const issuer = `http://127.0.0.1:${server.address().port}`;
+  self.issuer = issuer;
   const guid = randomUUID();
   const options = {
     clients: [{ client_id: "lab", client_secret: SECRET, grant_types: ["authorization_code", "refresh_token"], redirect_uris: [`http://127.0.0.1:${self.front}/__oauth__/integrations/${guid}/callback`] }],
@@ -101,7 +102,7 @@ export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDi
     pkce: { required: () => true },
     rotateRefreshToken: true,
     issueRefreshToken: async () => true,
-    ttl: { AccessToken: 3600, RefreshToken: 86400, Grant: 86400, Session: 86400, Interaction: 600, IdToken: 600 },
+    ttl: { AccessToken: accessTokenSeconds, RefreshToken: 86400, Grant: 86400, Session: 86400, Interaction: 600, IdToken: 600 },
     findAccount: async (_, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   };
