@@ -18,6 +18,7 @@ use std::{
     collections::VecDeque,
     future::{Future as _, poll_fn},
     io,
+    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -209,9 +210,14 @@ enum Chunk {
 impl Head {
     /// Takes a head from the buffer; `None` while it is not whole.
     fn parse(buffer: &mut BytesMut, to_head: bool) -> Result<Option<Self>, Failed> {
-        let mut found = [httparse::EMPTY_HEADER; MOST_FIELDS];
-        let mut answer = httparse::Response::new(&mut found);
-        let length = match answer.parse(buffer) {
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        // Not cleared first: that would cost more than reading a head.
+        let mut found = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut answer = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut answer, buffer, &mut found);
+        let length = match parsed {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if buffer.len() < LARGEST_HEAD => return Ok(None),
             Ok(httparse::Status::Partial) => return Err(Failed::Nonsense("the head is too large")),

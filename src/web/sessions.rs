@@ -134,22 +134,17 @@ impl Sessions {
         let text = serde_json::to_string(state).map_err(|_| Error::Internal)?;
         let now = self.service.now();
         let expires_at = new.map(|ttl| now.plus(std::time::Duration::from_secs(u64::try_from(ttl.whole_seconds()).unwrap_or(0))));
-        self.service
-            .store
-            .write(move |db| {
-                let row = store::sessions::Row {
-                    key_hash: &hash,
-                    guid: guid.as_deref(),
-                    person: person.as_deref(),
-                    state: &text,
-                    address: &address,
-                };
-                match expires_at {
-                    Some(end) => store::sessions::insert(db, &row, now, end).map(|()| true).map_err(Error::from),
-                    None => Ok(store::sessions::update(db, &row)?),
-                }
-            })
-            .await
+        let put = move |db: &mut store::Db<'_>| {
+            let row =
+                store::sessions::Row { key_hash: &hash, guid: guid.as_deref(), person: person.as_deref(), state: &text, address: &address };
+            match expires_at {
+                Some(end) => store::sessions::insert(db, &row, now, end).map(|()| true).map_err(Error::from),
+                None => Ok(store::sessions::update(db, &row)?),
+            }
+        };
+        // Nothing that is remembered can depend on a session that nobody has yet: whoever looks at the sign-in page makes no
+        // cache forget.
+        if expires_at.is_some() { self.service.store.note(put).await } else { self.service.store.write(put).await }
     }
 }
 

@@ -870,7 +870,7 @@ async fn a_token_that_is_used_without_its_viewer_raises_the_alarm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_front_speaks_tls_and_http_2_and_follows_its_certificate() {
     let certificate = |name: &str| {
-        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned(), "127.0.0.1".to_owned()]).expect("a certificate");
         (made.cert.pem(), made.signing_key.serialize_pem())
     };
     let folder = std::env::temp_dir().join(format!("valetkey-tls-{}", uuid::Uuid::new_v4()));
@@ -898,6 +898,31 @@ async fn the_front_speaks_tls_and_http_2_and_follows_its_certificate() {
     let answer = client(&first.0, false).get(&url).send().await.expect("an answer");
     assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_11));
     assert!(client(&second.0, true).get(&url).send().await.is_err());
+    // Content over HTTP/2: bodies both ways, cookies in several lines, and an app that hears ordinary HTTP/1.1.
+    let (app, heads) =
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: x-private\r\nX-Private: 1\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+            .await;
+    let key = format!("Key {}", served.administrator("ada"));
+    let api = format!("https://localhost:{}/__api__/v1/content", served.address.port());
+    let body = json!({"name": "open", "access_type": "all", "upstream_url": app}).to_string();
+    let made = client(&first.0, true).post(&api).header("authorization", key).body(body).send().await.expect("an answer");
+    let made: serde_json::Value = serde_json::from_str(&made.text().await.expect("a body")).expect("JSON");
+    let place = format!("https://127.0.0.1:{}/content/{}/", served.address.port(), made["guid"].as_str().expect("a guid"));
+    let h2 = client(&first.0, true);
+    let answer = h2.get(&place).header("cookie", "a=1").header("cookie", "valetkey=x; b=2").send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+    assert!(answer.headers().get("connection").is_none() && answer.headers().get("x-private").is_none());
+    assert_eq!(answer.text().await.expect("a body"), "hello");
+    let head = heads.lock().expect("heads").pop().expect("a request");
+    assert!(
+        head.contains(&format!("host: 127.0.0.1:{}\r\n", served.address.port())) && head.contains("x-forwarded-proto: https\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("cookie: a=1; b=2\r\n") && !head.contains(":authority"), "{head}");
+    let answer = h2.post(&place).body("x=1").send().await.expect("an answer");
+    assert_eq!(answer.text().await.expect("a body"), "hello");
+    let head = heads.lock().expect("heads").iter().rev().find(|head| head.starts_with("POST")).cloned().expect("a request");
+    assert!(head.contains("content-length: 3\r\n"), "{head}");
     // Half of a renewal: the old pair stays.
     std::fs::write(&chain, &second.0).expect("a chain");
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -595,7 +595,11 @@ impl Served {
 
     /// Serving over TLS with these files, content on the portal's own origin.
     pub async fn start_tls(certificate: &str, key: &str) -> Self {
-        let mut served = Self::prepare(&[("VALETKEY_TLS_CERTIFICATE_FILE", certificate), ("VALETKEY_TLS_KEY_FILE", key)]);
+        let mut served = Self::prepare(&[
+            ("VALETKEY_TLS_CERTIFICATE_FILE", certificate),
+            ("VALETKEY_TLS_KEY_FILE", key),
+            ("VALETKEY_PRIVATE_HOSTS", "127.0.0.1"),
+        ]);
         let port = served.address.port();
         served.settings.push(("VALETKEY_PUBLIC_URL".to_owned(), format!("https://localhost:{port}")));
         served.launch();
