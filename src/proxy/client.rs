@@ -132,6 +132,8 @@ pub struct Upload {
     chunked: bool,
     pending: VecDeque<Bytes>,
     ended: bool,
+    /// How many bytes the app has taken.
+    taken: u64,
 }
 
 enum UploadFailed {
@@ -143,7 +145,7 @@ enum UploadFailed {
 
 impl Upload {
     pub fn new(body: LocalBoxStream<'static, Result<Bytes, PayloadError>>, chunked: bool) -> Self {
-        Self { body, chunked, pending: VecDeque::new(), ended: false }
+        Self { body, chunked, pending: VecDeque::new(), ended: false, taken: 0 }
     }
 
     fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<Result<(), UploadFailed>> {
@@ -155,6 +157,7 @@ impl Upload {
                 }
                 let written = ready!(Pin::new(&mut *wire).poll_write(context, front)).map_err(|_| UploadFailed::App)?;
                 front.advance(written);
+                self.taken += written as u64;
             }
             if self.ended {
                 return Pin::new(&mut *wire).poll_flush(context).map_err(|_| UploadFailed::App);
@@ -356,6 +359,7 @@ async fn await_head(
 ) -> Result<Head, Failed> {
     let mut sent = 0;
     let mut flushed = false;
+    let mut taken = 0;
     loop {
         let waiting = poll_fn(|context| {
             while let Some(rest) = head.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -378,9 +382,11 @@ async fn await_head(
         });
         match timeout(limits.first_byte(), waiting).await {
             Ok(found) => return found,
-            // Uploads have a clock of their own.
-            Err(_) if upload.as_ref().is_some_and(|upload| !upload.ended) => {}
-            Err(_) => return Err(Failed::Slow),
+            // An upload takes as long as it takes, while the app goes on reading it; a sender that rests has a clock of its own.
+            Err(_) => match upload {
+                Some(upload) if !upload.ended && upload.taken > taken => taken = upload.taken,
+                _ => return Err(Failed::Slow),
+            },
         }
     }
 }

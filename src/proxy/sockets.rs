@@ -4,6 +4,7 @@ use crate::{
     domain::{Id, access, content::AccessType, content::Content, person::Session},
     service::{Error, Service},
 };
+use futures_util::StreamExt as _;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 /// How often it is asked whether sockets may stay. With it, an end counts within two seconds on every node.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+const AT_ONCE: usize = 32;
 /// A database that does not answer proves nothing; but nobody stays for longer without an answer.
 const DOUBT: Duration = Duration::from_secs(4);
 
@@ -173,21 +175,23 @@ impl Sockets {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let tickets: Vec<Ticket> = self.lock().keys().copied().collect();
-            for ticket in tickets {
-                let verdict = ticket.verdict(&service).await;
-                let mut groups = self.lock();
-                let Some(group) = groups.get_mut(&ticket) else { continue };
-                let close = match verdict {
-                    Ok(close) => {
-                        group.doubt = None;
-                        close
-                    }
-                    Err(_) => (group.doubt.get_or_insert_with(Instant::now).elapsed() > DOUBT).then_some(Close::Unknown),
-                };
-                if close.is_some() {
-                    group.close.send_replace(close);
-                }
+            futures_util::stream::iter(tickets).for_each_concurrent(AT_ONCE, |ticket| self.ask(ticket, &service)).await;
+        }
+    }
+
+    async fn ask(&self, ticket: Ticket, service: &Service) {
+        let verdict = ticket.verdict(service).await;
+        let mut groups = self.lock();
+        let Some(group) = groups.get_mut(&ticket) else { return };
+        let close = match verdict {
+            Ok(close) => {
+                group.doubt = None;
+                close
             }
+            Err(_) => (group.doubt.get_or_insert_with(Instant::now).elapsed() > DOUBT).then_some(Close::Unknown),
+        };
+        if close.is_some() {
+            group.close.send_replace(close);
         }
     }
 }

@@ -74,10 +74,12 @@ struct Row {
 /// Adds to what is known of one viewer's token; `true` if nothing was known.
 pub fn add(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>, kind: Kind, at: Timestamp) -> Result<bool, Error> {
     let (item, person) = (item.to_string(), person.to_string());
-    let changed = diesel::update(leaks::table.find((&item, &person)))
+    let known: i64 = leaks::table.find((&item, &person)).count().get_result(db.0)?;
+    // The same use may be looked at more than once.
+    diesel::update(leaks::table.find((&item, &person)).filter(leaks::last_at.lt(at.0)))
         .set((leaks::last_at.eq(at.0), leaks::times.eq(leaks::times + 1)))
         .execute(db.0)?;
-    if changed == 0 {
+    if known == 0 {
         diesel::insert_into(leaks::table)
             .values((
                 leaks::content.eq(&item),
@@ -89,7 +91,7 @@ pub fn add(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>, kind: Kind, a
             ))
             .execute(db.0)?;
     }
-    Ok(changed == 0)
+    Ok(known == 0)
 }
 
 pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error> {

@@ -52,14 +52,16 @@ fn content(service: &Service, seen: &Seen, include: &str) -> Value {
         "init_timeout": item.proxying.first_byte_seconds,
         "read_timeout": item.proxying.idle_seconds,
     });
-    if seen.may_edit {
-        value["proxy"] = json!({
+    let proxy = || {
+        json!({
             "processes": item.processes,
             "keep_path_prefix": item.proxying.keep_prefix,
             "reconnect_bar": item.proxying.reconnect_bar,
             "upstream_ca": item.proxying.ca,
-        });
-    }
+        })
+    };
+    // There in any case: clients make tables of these, with the same columns for each item.
+    value["proxy"] = if seen.may_edit { proxy() } else { Value::Null };
     for absent in [
         "idle_timeout",
         "max_processes",
