@@ -238,6 +238,13 @@ impl Service {
         Ok(admission)
     }
 
+    /// Loads it anew the next time: it holds a token that was replaced. What is known of the person's presence stays.
+    pub(super) fn outdated(&self, item: Id<Content>, person: Id<Person>) {
+        if let Some(kept) = self.admissions.admissions.get(&(item, person)) {
+            self.admissions.admissions.insert((item, person), Kept { epoch: 0, ..kept });
+        }
+    }
+
     /// Who was seen where since it was last asked.
     pub(super) fn presence_news(&self, unless_within: Duration) -> Vec<(Id<Content>, Id<Person>, Timestamp)> {
         let known = self.admissions.admissions.iter();

@@ -465,8 +465,10 @@ impl Service {
     /// Compares and swaps on the generation; `false` if another one came first.
     async fn store_kept(&self, kept: &Kept, owner: Option<&str>) -> Result<bool, Error> {
         let (kept, owner) = (kept.clone(), owner.map(str::to_owned));
+        // No decision depends on which token it is: whoever finds the old one ended asks here again. So the hourly refreshes of
+        // ten thousand people make no cache of any node forget.
         self.store
-            .write(move |db| {
+            .note(move |db| {
                 let (access, refresh) = (Sealed(kept.access), kept.refresh.map(Sealed));
                 let new = Refreshed {
                     access: &access,

@@ -230,6 +230,7 @@ impl Service {
                 if still.consent != Some(consent) {
                     return Err(self.unconnected(admission.content.id, &link.integration, still.connection.is_some()));
                 }
+                self.outdated(claims.content, viewer.id);
                 fresh
             }
             (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),

@@ -449,7 +449,7 @@ impl Service {
             let (id, updated_at) = (integration.id, integration.updated_at);
             let written = self
                 .store
-                .write(move |db| {
+                .note(move |db| {
                     let noted = integrations::set_health(db, id, updated_at, &health)?;
                     if noted && drop_previous {
                         integrations::drop_previous_secret(db, id)?;
