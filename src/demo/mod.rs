@@ -306,6 +306,7 @@ async fn seed(
                 ("POSIT_PRODUCT", "CONNECT".to_owned()),
                 ("RSTUDIO_PRODUCT", "CONNECT".to_owned()),
                 ("DATABRICKS_HOST", workspace_url.to_owned()),
+                ("DATABRICKS_WAREHOUSE_ID", "demo".to_owned()),
             ];
             environment = Some(pairs.map(|(name, value)| (name.to_owned(), value)).to_vec());
         }

@@ -92,7 +92,7 @@ impl Connection {
 
 /// Connections that rest, the last one used first. One pool for each endpoint and worker.
 #[derive(Default)]
-pub struct Pool(std::cell::RefCell<Vec<Connection>>);
+pub struct Pool(std::cell::RefCell<VecDeque<Connection>>);
 
 impl Pool {
     const MOST: usize = 128;
@@ -103,16 +103,17 @@ impl Pool {
     fn take(&self, repeatable: bool) -> Option<Connection> {
         let longest = if repeatable { Self::LONGEST_REST } else { Self::SHORT_REST };
         let mut resting = self.0.borrow_mut();
-        while let Some(connection) = resting.pop() {
+        while let Some(connection) = resting.pop_back() {
             if connection.rested_since.elapsed() < longest && !connection.wire.is_over() {
                 return Some(connection);
             }
-            if connection.rested_since.elapsed() >= Self::LONGEST_REST {
-                // All below rested longer.
-                resting.clear();
-            }
         }
         None
+    }
+
+    /// Closes what rested for too long, or was closed by its app.
+    pub fn sweep(&self) {
+        self.0.borrow_mut().retain(|connection| connection.rested_since.elapsed() < Self::LONGEST_REST && !connection.wire.is_over());
     }
 
     fn put(&self, mut connection: Connection) {
@@ -121,7 +122,7 @@ impl Pool {
             connection.rested_since = Instant::now();
             // What is left of a large buffer is not worth keeping.
             connection.buffer = BytesMut::new();
-            resting.push(connection);
+            resting.push_back(connection);
         }
     }
 }
@@ -359,7 +360,7 @@ async fn await_head(
 ) -> Result<Head, Failed> {
     let mut sent = 0;
     let mut flushed = false;
-    let mut taken = 0;
+    let (mut taken, mut uploading) = (0, upload.is_some());
     loop {
         let waiting = poll_fn(|context| {
             while let Some(rest) = head.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -385,6 +386,8 @@ async fn await_head(
             // An upload takes as long as it takes, while the app goes on reading it; a sender that rests has a clock of its own.
             Err(_) => match upload {
                 Some(upload) if !upload.ended && upload.taken > taken => taken = upload.taken,
+                // It ended meanwhile: now the app may think.
+                None if uploading => uploading = false,
                 _ => return Err(Failed::Slow),
             },
         }
@@ -412,6 +415,11 @@ impl Body {
             Framing::Length(length) => Some(length),
             Framing::Chunked(_) | Framing::UntilClose => None,
         }
+    }
+
+    /// Lowers the time for which it may rest.
+    pub fn rests_at_most(&mut self, limit: Duration) {
+        self.idle = self.idle.min(limit);
     }
 
     pub fn is_chunked(&self) -> bool {

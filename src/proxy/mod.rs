@@ -65,6 +65,9 @@ use std::{
 };
 use upstream::Target;
 
+/// A quiet stream over HTTP/2 ends after this time: nobody may be reading it any more. Event streams say something more often.
+const RESTS_OVER_H2: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// What a worker needs to carry requests to content.
 pub struct Proxy {
     pub service: web::Data<Service>,
@@ -133,7 +136,8 @@ async fn place_of(head: &RequestHead, service: &Service) -> Result<Option<Place>
 
 /// The app's own path, of a request that an app may get.
 fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'a str, Stop> {
-    if head.headers().get_all(header::VIA).any(|via| via == proxy.upstreams.via()) {
+    let ours = proxy.upstreams.via().as_bytes();
+    if head.headers().get_all(header::VIA).any(|via| via.as_bytes().split(|byte| *byte == b',').any(|hop| hop.trim_ascii() == ours)) {
         return Err(Stop(
             StatusCode::LOOP_DETECTED,
             "This content leads back to itself",
@@ -398,6 +402,10 @@ async fn forward(
         };
         let upload = body.take().map(|payload| Upload::new(impatient(payload, Rc::clone(&stalled)).boxed_local(), length.is_none()));
         match client::send(connected, &target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
+            // Nobody asked to change protocols.
+            Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
+            }
             Ok(answer) => break (answer, target, process),
             Err(Failed::Upload) if stalled.get() => return Err(WebError::Slow),
             Err(error) => {
@@ -439,6 +447,10 @@ fn answered(
     with_bar: bool,
 ) -> Result<HttpResponse, WebError> {
     let Answer { head, mut body } = answer;
+    if request.version() == Version::HTTP_2 {
+        // actix notices that a stream of HTTP/2 was given up only when it writes to it.
+        body.rests_at_most(RESTS_OVER_H2);
+    }
     let mut response = HttpResponse::build(head.status);
     let kind = head.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let is_events = kind.starts_with(b"text/event-stream");
@@ -454,9 +466,9 @@ fn answered(
     let bodiless = request.method() == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let said: Option<u64> = head.get(&header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let mut response = match (bodiless, said) {
-        // The length that a body would have.
-        (true, Some(length)) => response.body(Bodiless(length)),
-        (true, None) => response.finish(),
+        // The length that a body would have; actix says it for nothing else than HEAD.
+        (true, Some(length)) if request.method() == Method::HEAD => response.body(Bodiless(length)),
+        (true, _) => response.finish(),
         _ => match body.whole() {
             Some(bytes) if bar.is_none() => response.body(bytes),
             whole => {

@@ -20,8 +20,9 @@ pub struct Resumes<'a>(&'a str);
 
 impl<'a> Resumes<'a> {
     pub fn of(offered: &[&'a str]) -> Option<Self> {
+        // By its place alone: Streamlit does not look at the first word.
         match offered {
-            ["streamlit", _, id, ..] => Some(Self(id)),
+            [_, _, id, ..] if ids(id.as_bytes()).next().is_some() => Some(Self(id)),
             _ => None,
         }
     }
@@ -90,8 +91,11 @@ mod tests {
         assert_eq!(ids(b"198667fd-393d-4905-873c-3a9abc1f37a").count(), 0);
     }
     #[test]
-    fn only_streamlits_third_word_goes_on_with_a_session() {
-        assert!(Resumes::of(&["streamlit", "x", "198667fd"]).is_some());
+    fn an_id_in_the_third_place_goes_on_with_a_session() {
+        let id = "198667fd-393d-4905-873c-3a9abc1f37a6";
+        assert!(Resumes::of(&["streamlit", "x", id]).is_some());
+        assert!(Resumes::of(&["anything", "x", id]).is_some(), "the server looks at the place, not at the name");
+        assert!(Resumes::of(&["anything", "x", &format!("x{id}")]).is_some());
         assert!(Resumes::of(&["streamlit", "x"]).is_none());
         assert!(Resumes::of(&["mqtt", "x", "y"]).is_none());
     }

@@ -7,7 +7,10 @@ use crate::{
 use futures_util::StreamExt as _;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
@@ -106,7 +109,11 @@ struct Group {
 
 /// All open sockets of a process.
 #[derive(Default)]
-pub struct Sockets(Mutex<HashMap<Ticket, Group>>);
+pub struct Sockets {
+    groups: Mutex<HashMap<Ticket, Group>>,
+    /// Set and read under the lock: whatever opens while the process stops is closed, too.
+    stopping: AtomicBool,
+}
 
 /// One open socket; leaves the list when dropped.
 pub struct Registered {
@@ -144,12 +151,13 @@ impl Drop for Registered {
 
 impl Sockets {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Ticket, Group>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn register(self: &Arc<Self>, ticket: Ticket) -> Registered {
         let mut groups = self.lock();
-        let fresh = || Group { close: watch::Sender::new(None), open: 0, doubt: None };
+        let close = self.stopping.load(Ordering::Relaxed).then_some(Close::Restart);
+        let fresh = || Group { close: watch::Sender::new(close), open: 0, doubt: None };
         let group = groups.entry(ticket).or_insert_with(fresh);
         if group.close.borrow().is_some() {
             *group = fresh();
@@ -165,7 +173,9 @@ impl Sockets {
 
     /// Closes all of them: this process stops.
     pub fn close_all(&self) {
-        for group in self.lock().values() {
+        let groups = self.lock();
+        self.stopping.store(true, Ordering::Relaxed);
+        for group in groups.values() {
             group.close.send_replace(Some(Close::Restart));
         }
     }
@@ -213,6 +223,8 @@ mod tests {
         assert_eq!(sockets.count(), 2, "the late leaving of the old ones does not count against the new one");
         drop((again, third));
         assert_eq!(sockets.count(), 0);
+        sockets.close_all();
+        assert_eq!(sockets.register(one).closed().await, Close::Restart, "the process stops");
     }
     #[test]
     fn close_frames_fit_into_a_control_frame() {

@@ -30,6 +30,8 @@ use url::{Host, Url};
 
 /// How long a name's address, and the policy's word on it, may be used.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
+const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const MOST_TARGETS: usize = 10_000;
 
 /// What to connect to.
@@ -57,7 +59,7 @@ pub struct Target {
 
 /// What a worker needs to reach apps.
 pub struct Upstreams {
-    targets: RefCell<HashMap<String, Rc<Target>>>,
+    targets: Rc<RefCell<HashMap<String, Rc<Target>>>>,
     /// The mark of this portal in `Via`.
     via: HeaderValue,
     tls: Arc<ClientConfig>,
@@ -76,13 +78,23 @@ fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
 }
 
 impl Upstreams {
-    /// `portal`: our public address, by which we know requests that came through us already.
+    /// To be called in a worker. `portal`: our public address, by which we know requests that came through us already.
     pub fn new(portal: &str) -> Self {
         // RFC 9110 section 7.6.3: a pseudonym, the same for every node of one portal.
         let via =
             HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8])).unwrap_or(HeaderValue::from_static("1.1 valetkey"));
+        let targets: Rc<RefCell<HashMap<String, Rc<Target>>>> = Rc::default();
+        let swept = Rc::downgrade(&targets);
+        // Ends with the worker.
+        actix_web::rt::spawn(async move {
+            while let Some(targets) = swept.upgrade() {
+                targets.borrow().values().for_each(|target| target.pool.sweep());
+                drop(targets);
+                tokio::time::sleep(SWEEP_EVERY).await;
+            }
+        });
         let public = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        Self { targets: RefCell::default(), via, tls: trusting(public) }
+        Self { targets, via, tls: trusting(public) }
     }
 
     /// Our mark on requests to apps. One that comes back has gone in a circle.
@@ -150,7 +162,8 @@ pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, NotReached>
     };
     let mut refused = None;
     let mut allowed = Vec::new();
-    for address in tokio::net::lookup_host((name, port)).await.map_err(|_| NotReached::Name)? {
+    let found = tokio::time::timeout(LOOKED_UP_WITHIN, tokio::net::lookup_host((name, port))).await.map_err(|_| NotReached::Name)?;
+    for address in found.map_err(|_| NotReached::Name)? {
         match policy.check_ip(name, port, address.ip()) {
             Ok(()) => allowed.push(address),
             Err(why) => refused = Some(why),

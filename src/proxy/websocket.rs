@@ -16,7 +16,7 @@ use actix_web::{
     dev::RequestHead,
     http::{
         Method, StatusCode,
-        header::{self, HeaderName, HeaderValue},
+        header::{self, HeaderName},
     },
     web,
 };
@@ -61,7 +61,7 @@ where
         Ok(open) => {
             let Open { accepted, connection, registered, in_use, held, sniffer, idle } = *open;
             let _kept = (in_use, held);
-            if io.write_all(&accepted).await.is_ok() {
+            if matches!(timeout(FAREWELL, io.write_all(&accepted)).await, Ok(Ok(()))) {
                 let Connection { wire, buffer, .. } = connection;
                 carry(io, parts.read_buf, wire, buffer, registered, sniffer, idle).await;
             }
@@ -164,6 +164,9 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
         let Stop(status, title, _) = stop;
         problem(status, title)
     })?;
+    if rest.starts_with(&super::entrance::RESERVED[1..]) {
+        return Err(problem(StatusCode::NOT_FOUND, "This address is the portal's own."));
+    }
     let pass = match admit(head, proxy, &place).await.map_err(busy)? {
         Ok(pass) => pass,
         Err(Refusal::SignIn) => return Err(closed(head, Close::SignedOut)),
@@ -227,8 +230,8 @@ async fn open(
     let mut accepted = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n".to_vec();
     super::each_answer_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
     accepted.extend_from_slice(b"\r\n");
-    let chosen = answer.get(&header::SEC_WEBSOCKET_PROTOCOL).map(HeaderValue::as_bytes);
-    let sniffer = (chosen == Some(b"streamlit")).then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
+    // Whoever offers two words may name a session in the third place when it connects again.
+    let sniffer = (offered.len() > 1).then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
     let held = pass.token.as_ref().and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
     let connection = body.into_connection().ok_or_else(|| closed(head, Close::AppGone))?;
     Ok(Box::new(Open {

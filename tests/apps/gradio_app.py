@@ -8,7 +8,8 @@ from posit.connect.external.databricks import ConnectStrategy
 def hello(request: gr.Request):
     viewer = ConnectStrategy(client=Client(), user_session_token=request.headers["Posit-Connect-User-Session-Token"])
     databricks = WorkspaceClient(config=Config(host=os.environ["DATABRICKS_HOST"], credentials_strategy=viewer))
-    return f"# Hello {databricks.current_user.me().user_name}"
+    rows = databricks.statement_execution.execute_statement("SELECT * FROM sales", os.environ["DATABRICKS_WAREHOUSE_ID"]).result.data_array
+    return f"# Hello {databricks.current_user.me().user_name}\n{rows}"
 
 with gr.Blocks() as app:
     text = gr.Markdown()

@@ -33,7 +33,7 @@ before(async () => {
     const content = await (await api("content", "POST", { name, title: `${name} app`, access_type: "logged_in", upstream_url: `http://127.0.0.1:${port}` })).json();
     contents[name] = content;
     await api(`content/${content.guid}/oauth/integrations/associations`, "PUT", [{ oauth_integration_guid: here.integrations[0].guid }]);
-    const environment = { CONNECT_SERVER: here.portal, CONNECT_API_KEY: bo.api_key, CONNECT_CONTENT_GUID: content.guid, POSIT_PRODUCT: "CONNECT", RSTUDIO_PRODUCT: "CONNECT", DATABRICKS_HOST: here.workspace, PORT: port, GRADIO_ANALYTICS_ENABLED: "False" };
+    const environment = { CONNECT_SERVER: here.portal, CONNECT_API_KEY: bo.api_key, CONNECT_CONTENT_GUID: content.guid, POSIT_PRODUCT: "CONNECT", RSTUDIO_PRODUCT: "CONNECT", DATABRICKS_HOST: here.workspace, DATABRICKS_WAREHOUSE_ID: "demo", PORT: port, GRADIO_ANALYTICS_ENABLED: "False" };
     // Beside the newest one, which stands where the others do.
     if (name === "streamlit-1.56") Object.assign(environment, { PYTHONPATH: join(root, "target/streamlit-1.56"), STREAMLIT_GLOBAL_DEVELOPMENT_MODE: "false" });
     running.push(spawn(python, command(port), { stdio: ["ignore", "ignore", process.env.VALETKEY_APPS_LOG ? "inherit" : "ignore"], env: { ...process.env, ...environment } }));
@@ -65,6 +65,10 @@ for (const name of Object.keys(commands)) {
         await page.click("#accept");
       }
       await page.waitForSelector(`h1:has-text("Hello ${viewer}@example.org")`, { timeout: 60000 });
+      // Their own rows, and nobody else's.
+      const [own, others] = viewer === "vera" ? ["1204", "880"] : ["880", "1204"];
+      await page.waitForSelector(`text=${own}`);
+      assert.ok(!(await page.textContent("body")).includes(others), `${viewer} sees ${others}`);
     }
   });
 }
