@@ -130,7 +130,9 @@ impl Pool {
 /// A request's body on its way.
 pub struct Upload {
     body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
-    chunked: bool,
+    /// What is still to come of the length that the head names; without one the body is chunked. HTTP/2 lets a body end before it
+    /// is as long as it says: sent on like that, it would take the next request on the connection for its rest.
+    left: Option<u64>,
     pending: VecDeque<Bytes>,
     ended: bool,
     /// How many bytes the app has taken.
@@ -145,8 +147,8 @@ enum UploadFailed {
 }
 
 impl Upload {
-    pub fn new(body: LocalBoxStream<'static, Result<Bytes, PayloadError>>, chunked: bool) -> Self {
-        Self { body, chunked, pending: VecDeque::new(), ended: false, taken: 0 }
+    pub fn new(body: LocalBoxStream<'static, Result<Bytes, PayloadError>>, length: Option<u64>) -> Self {
+        Self { body, left: length, pending: VecDeque::new(), ended: false, taken: 0 }
     }
 
     fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<Result<(), UploadFailed>> {
@@ -165,17 +167,25 @@ impl Upload {
             }
             match self.body.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
-                Poll::Ready(Some(Ok(bytes))) if self.chunked => {
-                    self.pending.extend([format!("{:x}\r\n", bytes.len()).into(), bytes, Bytes::from_static(b"\r\n")]);
-                }
-                Poll::Ready(Some(Ok(bytes))) => self.pending.push_back(bytes),
+                Poll::Ready(Some(Ok(bytes))) => match &mut self.left {
+                    None => self.pending.extend([format!("{:x}\r\n", bytes.len()).into(), bytes, Bytes::from_static(b"\r\n")]),
+                    Some(left) => match left.checked_sub(bytes.len() as u64) {
+                        Some(rest) => {
+                            *left = rest;
+                            self.pending.push_back(bytes);
+                        }
+                        None => return Poll::Ready(Err(UploadFailed::Sender)),
+                    },
+                },
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadFailed::Sender)),
-                Poll::Ready(None) => {
-                    self.ended = true;
-                    if self.chunked {
+                Poll::Ready(None) => match self.left {
+                    Some(1..) => return Poll::Ready(Err(UploadFailed::Sender)),
+                    Some(0) => self.ended = true,
+                    None => {
+                        self.ended = true;
                         self.pending.push_back(Bytes::from_static(b"0\r\n\r\n"));
                     }
-                }
+                },
                 Poll::Pending => {
                     // What was taken so far is to arrive, over TLS, too.
                     let _ = Pin::new(&mut *wire).poll_flush(context);
@@ -621,6 +631,25 @@ mod tests {
         assert!(head("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n", false).unwrap().0.persistent);
         assert_eq!(head("HTTP/1.1 200 OK\r\nContent-Le", false).map(|_| ()), Err("partial".into()));
         assert_eq!(head("HTTP/1.1 200 OK\r\nX-Empty:\r\nContent-Length: 0\r\n\r\nrest", false).unwrap().1, "rest");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_as_long_as_it_says_is_never_taken_for_whole() {
+        for (length, pieces, good) in [
+            (Some(5), vec!["hello"], true),
+            (Some(5), vec![], false),
+            (Some(5), vec!["hell"], false),
+            (Some(5), vec!["hello", "!"], false),
+            (None, vec!["x"], true),
+        ] {
+            let (near, _far) = tokio::net::UnixStream::pair().unwrap();
+            let mut wire = Wire::Unix(near);
+            let pieces: Vec<Result<Bytes, PayloadError>> =
+                pieces.into_iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
+            let mut upload = Upload::new(futures_util::stream::iter(pieces).boxed_local(), length);
+            let sent = poll_fn(|context| upload.poll(&mut wire, context)).await;
+            assert_eq!(sent.is_ok(), good, "{length:?}");
+        }
     }
 
     #[test]

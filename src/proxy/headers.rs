@@ -46,8 +46,16 @@ const IDENTITY_PREFIXES: [&str; 7] =
     ["posit-connect-", "rstudio-connect-", "x-rsc-", "x-forwarded-", "x-auth-", "x-ms-client-principal", "x-accel-"];
 
 /// Answers of apps that would reach beyond their place.
-const SITE_WIDE: [&str; 6] =
-    ["clear-site-data", "service-worker-allowed", "strict-transport-security", "cross-origin-opener-policy", "public-key-pins", "alt-svc"];
+const SITE_WIDE: [&str; 8] = [
+    "clear-site-data",
+    "service-worker-allowed",
+    "strict-transport-security",
+    "cross-origin-opener-policy",
+    "public-key-pins",
+    "alt-svc",
+    "nel",
+    "report-to",
+];
 
 /// Names that `Connection` headers list, but for the words that stand there in most requests.
 pub fn connection_names<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Vec<String> {
@@ -165,12 +173,15 @@ pub fn cookie_from_app(cookie: &str, base: &str) -> Option<String> {
 /// Where an app's redirect leads, seen from the browser: its own addresses become ours. `upstream` is the app's origin,
 /// `prefix` the path that stands before its paths there.
 pub fn location_from_app(location: &str, upstream: &str, prefix: &str, base: &str, public: &str) -> String {
-    let path = if let Some(rest) = location.strip_prefix(upstream).or_else(|| location.strip_prefix(public)) {
-        if rest.is_empty() { "/" } else { rest }
-    } else {
-        location
+    // An origin ends where a path, a query or a fragment begins, and not in the middle of a name or a port.
+    let behind = |origin: &str| location.strip_prefix(origin).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    let path = match behind(upstream).or_else(|| behind(public)) {
+        Some("") => "/",
+        Some(rest) if !rest.starts_with('/') => return format!("{base}{rest}"),
+        Some(rest) => rest,
+        None => location,
     };
-    if !path.starts_with('/') || path.starts_with("//") || path.starts_with(base) || format!("{path}/") == base {
+    if !path.starts_with('/') || path.starts_with("//") || (base != "/" && path.starts_with(base)) || format!("{path}/") == base {
         return path.to_owned();
     }
     let path = path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path);
@@ -239,5 +250,9 @@ mod tests {
         assert_eq!(to("/content/g/x"), "/content/g/x");
         assert_eq!(to("x/y"), "x/y");
         assert_eq!(to("https://elsewhere.example/"), "https://elsewhere.example/");
+        assert_eq!(to("https://portal.evil.example/x"), "https://portal.evil.example/x");
+        assert_eq!(to("http://127.0.0.1:85011/x"), "http://127.0.0.1:85011/x");
+        assert_eq!(to("http://127.0.0.1:8501?x"), "/content/g/?x");
+        assert_eq!(location_from_app("/base/x", "http://h", "/base", "/", "https://own"), "/x");
     }
 }

@@ -400,7 +400,7 @@ async fn forward(
                 continue;
             }
         };
-        let upload = body.take().map(|payload| Upload::new(impatient(payload, Rc::clone(&stalled)).boxed_local(), length.is_none()));
+        let upload = body.take().map(|payload| Upload::new(impatient(payload, Rc::clone(&stalled)).boxed_local(), length));
         match client::send(connected, &target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
             // Nobody asked to change protocols.
             Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {

@@ -55,6 +55,10 @@ where
 {
     let parts = framed.into_parts();
     let mut io = parts.io;
+    // Answers to requests that came before on this connection.
+    if !parts.write_buf.is_empty() && !matches!(timeout(FAREWELL, io.write_all(&parts.write_buf)).await, Ok(Ok(()))) {
+        return Ok(());
+    }
     // Everything that outlives the handshake is boxed small: this future is there for each open socket.
     let handshake = Box::pin(handshake(request, &proxy));
     match handshake.await {

@@ -338,7 +338,7 @@ async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str
     // On content's hosts nothing is known of the portal's session, and links lead back to the portal.
     let portal = service.filter(|service| matches!(service.settings.wall.host(asked_host(request.head())), Host::Content | Host::Item(_)));
     let portal = portal.as_ref().map(|service| service.addresses.base().to_owned());
-    let answer = if api || !is_navigation(&request) && request.method() != Method::POST {
+    let answer = if api || !is_navigation(&request) && (request.method() != Method::POST || portal.is_some()) {
         let mut payload = json!({"reference": reference});
         if let Some(back) = &told.sign_in {
             let path = addresses::login(back.as_ref());
