@@ -18,6 +18,7 @@ use tokio::sync::watch;
 /// How often it is asked whether sockets may stay. With it, an end counts within two seconds on every node.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 32;
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// A database that does not answer proves nothing; but nobody stays for longer without an answer.
 const DOUBT: Duration = Duration::from_secs(4);
 
@@ -105,6 +106,9 @@ struct Group {
     close: watch::Sender<Option<Close>>,
     open: usize,
     doubt: Option<Instant>,
+    /// Set whenever the viewer says something: a tab in use keeps its session from idling out, like requests do.
+    used: Arc<AtomicBool>,
+    touched: Option<Instant>,
 }
 
 /// All open sockets of a process.
@@ -120,9 +124,15 @@ pub struct Registered {
     sockets: Arc<Sockets>,
     ticket: Ticket,
     closing: watch::Receiver<Option<Close>>,
+    used: Arc<AtomicBool>,
 }
 
 impl Registered {
+    /// To be set when the viewer says something.
+    pub fn used(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.used)
+    }
+
     /// Waits until the portal wants it closed.
     pub async fn closed(&mut self) -> Close {
         match self.closing.wait_for(Option::is_some).await.map(|close| *close) {
@@ -157,13 +167,13 @@ impl Sockets {
     pub fn register(self: &Arc<Self>, ticket: Ticket) -> Registered {
         let mut groups = self.lock();
         let close = self.stopping.load(Ordering::Relaxed).then_some(Close::Restart);
-        let fresh = || Group { close: watch::Sender::new(close), open: 0, doubt: None };
+        let fresh = || Group { close: watch::Sender::new(close), open: 0, doubt: None, used: Arc::default(), touched: None };
         let group = groups.entry(ticket).or_insert_with(fresh);
         if group.close.borrow().is_some() {
             *group = fresh();
         }
         group.open += 1;
-        Registered { sockets: Arc::clone(self), ticket, closing: group.close.subscribe() }
+        Registered { sockets: Arc::clone(self), ticket, closing: group.close.subscribe(), used: Arc::clone(&group.used) }
     }
 
     /// How many are open.
@@ -196,6 +206,14 @@ impl Sockets {
         let close = match verdict {
             Ok(close) => {
                 group.doubt = None;
+                if close.is_none()
+                    && group.touched.is_none_or(|at| at.elapsed() > TOUCH_EVERY)
+                    && group.used.swap(false, Ordering::Relaxed)
+                    && let Some(session) = ticket.session
+                {
+                    group.touched = Some(Instant::now());
+                    service.touch_session(session);
+                }
                 close
             }
             Err(_) => (group.doubt.get_or_insert_with(Instant::now).elapsed() > DOUBT).then_some(Close::Unknown),

@@ -29,6 +29,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
+    sync::atomic::Ordering,
     task::{Context, Poll},
     time::Duration,
 };
@@ -258,6 +259,8 @@ struct Frames {
     /// What is still to come of its payload.
     left: u64,
     closes: bool,
+    /// A frame of a message came, not only a ping or its echo, which browsers send by themselves.
+    speaks: bool,
 }
 
 impl Frames {
@@ -288,6 +291,7 @@ impl Frames {
                 let number = self.head.iter().skip(2).take(extended).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
                 self.left = if extended == 0 { u64::from(length & 0x7f) } else { number };
                 self.closes |= opcode & 0x0f == 8;
+                self.speaks |= opcode & 0x0f < 8;
                 self.known = 0;
             }
         }
@@ -398,6 +402,8 @@ async fn carry<B, A>(
     if let Some(sniffer) = &mut sniffer {
         sniffer.feed(&from_app);
     }
+    let (used, mut said) = (registered.used(), Frames::default());
+    said.feed(&from_browser);
     let (mut down, mut up) = (Flow::start(from_app), Flow::start(from_browser));
     let mut closing: Option<Close> = None;
     let wanted = registered.closed();
@@ -427,7 +433,16 @@ async fn carry<B, A>(
                 }
             })
         };
-        let to_app = if closing.is_some() { Poll::Pending } else { up.poll(context, &mut browser, &mut app, &mut moved, |_| {}) };
+        let to_app = if closing.is_some() {
+            Poll::Pending
+        } else {
+            up.poll(context, &mut browser, &mut app, &mut moved, |bytes| {
+                said.feed(bytes);
+                if std::mem::take(&mut said.speaks) {
+                    used.store(true, Ordering::Relaxed);
+                }
+            })
+        };
         match (&to_browser, &to_app) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             _ => {}
