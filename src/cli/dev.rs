@@ -6,11 +6,14 @@ use crate::{
 };
 use std::{
     net::{SocketAddr, TcpListener},
-    process::{Command, Stdio},
-    sync::Arc,
+    process::Stdio,
     time::Duration,
 };
-use tokio::{net::TcpStream, process::Child, time::sleep};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+    time::sleep,
+};
 
 /// Where frameworks look for the port that they are to listen on.
 const PORTS: [&str; 6] = ["PORT", "STREAMLIT_SERVER_PORT", "SHINY_PORT", "UVICORN_PORT", "GRADIO_SERVER_PORT", "FLASK_RUN_PORT"];
@@ -76,17 +79,15 @@ async fn develop(arguments: &Arguments, data_dir: std::path::PathBuf) -> Result<
 }
 
 /// Starts the app and waits until it answers. It ends when the portal does.
-async fn start(arguments: &Arguments, port: u16, environment: &[(String, String)]) -> Result<Arc<Child>, String> {
+async fn start(arguments: &Arguments, port: u16, environment: &[(String, String)]) -> Result<Child, String> {
     let guid = environment.iter().find(|(name, _)| name == "CONNECT_CONTENT_GUID").map_or("", |(_, guid)| guid.as_str());
     let words: Vec<String> =
         arguments.command.iter().map(|word| word.replace("{port}", &port.to_string()).replace("{guid}", guid)).collect();
     let [program, rest @ ..] = words.as_slice() else { return Err("no command".into()) };
     let mut command = Command::new(program);
     command.args(rest).stdin(Stdio::null()).envs(environment.iter().cloned()).envs(PORTS.map(|name| (name, port.to_string())));
-    // What an app says belongs to its developer, beside what we say.
     command.env("STREAMLIT_SERVER_HEADLESS", "true").env("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false");
-    let mut child =
-        tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
+    let mut child = command.kill_on_drop(true).spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
     let started = std::time::Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
@@ -97,5 +98,5 @@ async fn start(arguments: &Arguments, port: u16, environment: &[(String, String)
         }
         sleep(Duration::from_millis(100)).await;
     }
-    Ok(Arc::new(child))
+    Ok(child)
 }

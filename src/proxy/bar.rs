@@ -37,7 +37,7 @@ pub fn script() -> HttpResponse {
 
 /// Whether the app may go on acting for its viewer; if not, where the viewer mends it. Always 200: a refusal is an answer here.
 pub fn standing(request: &HttpRequest, service: &Service, place: &Place, refusal: Option<&Refusal>) -> HttpResponse {
-    // A page of another item on a shared host learns nothing.
+    // Pages of other origins learn nothing; items that share a host share an origin.
     let site = request.headers().get("sec-fetch-site").and_then(|value| value.to_str().ok());
     if site.is_some_and(|site| site != "same-origin" && site != "none") {
         return HttpResponse::Forbidden().finish();

@@ -454,7 +454,7 @@ impl Body {
 
     fn finish_if_sent(&mut self) {
         if self.upload.is_none()
-            && let Some(connection) = self.connection.take_if(|_| true)
+            && let Some(connection) = self.connection.take()
             && self.persistent
             && connection.buffer.is_empty()
         {

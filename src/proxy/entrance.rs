@@ -53,7 +53,8 @@ fn query(request: &HttpRequest) -> String {
     request.uri().query().map(|query| format!("?{query}")).unwrap_or_default()
 }
 
-fn cookie(name: String, value: String, service: &Service) -> Cookie<'static> {
+/// A cookie of ours on a host of content's.
+pub fn cookie(name: String, value: String, service: &Service) -> Cookie<'static> {
     let secure = service.settings.is_https();
     Cookie::build(name, value).path("/").http_only(true).secure(secure).same_site(SameSite::Lax).finish()
 }

@@ -8,7 +8,6 @@ pub const SESSION_TOKEN: HeaderName = HeaderName::from_static("posit-connect-use
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub const FORWARDED: HeaderName = header::FORWARDED;
 pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// Connect's names for where the app stands and what was asked.
 pub const APP_BASE_URL: HeaderName = HeaderName::from_static("rstudio-connect-app-base-url");

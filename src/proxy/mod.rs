@@ -273,7 +273,7 @@ async fn next_process<'a>(
 ) -> Option<(&'a Process, Rc<Target>)> {
     let (service, item) = (&proxy.service, pass.content());
     let several = item.processes.len() > 1;
-    let cookie = if several { proxy.sessions.cookie(head, &process_cookie(service, item.id)) } else { None };
+    let cookie = if several { proxy.sessions.cookie(head, &proxy.sessions.process_cookie(item.id)) } else { None };
     let viewer = match (several, pass.person()) {
         (false, _) => String::new(),
         (true, Some(person)) => person.to_string(),
@@ -290,11 +290,6 @@ async fn next_process<'a>(
         }
     }
     None
-}
-
-/// The cookie that says which process a browser is at.
-fn process_cookie(service: &Service, item: Id<Content>) -> String {
-    format!("{}valetkey-process-{item}", if service.settings.is_https() { "__Host-" } else { "" })
 }
 
 /// `GET /path?query HTTP/1.1`, and nothing more; the path as the browser sent it, still encoded.
@@ -334,7 +329,7 @@ fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, pass: &Pass, p
         // RFC 7239: IPv6 stands in brackets and quotes.
         let _ = if peer.is_ipv6() { write!(chain, "for=\"[{peer}]\"") } else { write!(chain, "for={peer}") };
         let _ = write!(chain, ";host=\"{host}\";proto={proto}");
-        add(&headers::FORWARDED, chain.as_bytes());
+        add(&header::FORWARDED, chain.as_bytes());
     }
     // The path asked for begins with the item's place: one text, and two parts of it.
     let path = head.uri.path_and_query().map_or(place.base.as_str(), |path| path.as_str());
@@ -420,12 +415,10 @@ async fn forward(
     };
     let mut response = answered(request, proxy, pass, place, &target, answer, with_bar)?;
     if item.processes.len() > 1 {
-        let name = process_cookie(service, item.id);
-        let mark = mark(&process.url);
+        let (name, mark) = (proxy.sessions.process_cookie(item.id), mark(&process.url));
         if proxy.sessions.cookie(head, &name) != Some(&mark) {
-            let secure = if service.settings.is_https() { "; Secure" } else { "" };
-            let cookie = format!("{name}={mark}; Path=/; HttpOnly; SameSite=Lax{secure}");
-            response.headers_mut().append(header::SET_COOKIE, HeaderValue::try_from(cookie).map_err(|_| Error::Internal)?);
+            // A cookie of letters and digits always fits into a header.
+            drop(response.add_cookie(&entrance::cookie(name, mark, service)));
         }
     }
     Ok(response)

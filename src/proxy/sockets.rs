@@ -177,7 +177,8 @@ impl Sockets {
     }
 
     /// How many are open.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    fn count(&self) -> usize {
         self.lock().values().map(|group| group.open).sum()
     }
 

@@ -42,6 +42,8 @@ use tokio::{
 const FAREWELL: Duration = Duration::from_secs(2);
 /// After one side has ended, the other may finish its sentence.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
+/// How every answer begins that opens a WebSocket.
+const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n";
 const SCRATCH: usize = 64 * 1024;
 
 thread_local! {
@@ -133,7 +135,7 @@ fn closed(head: &RequestHead, close: Close) -> NotOpened {
     // RFC 6455 section 4.2.2: SHA-1 is no secret here, but part of the protocol.
     let hash =
         ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
-    let mut accepted = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n".to_vec();
+    let mut accepted = ACCEPTED.to_vec();
     headers::add(&mut accepted, &header::SEC_WEBSOCKET_ACCEPT, STANDARD.encode(hash).as_bytes());
     // Browsers give up without one of the protocols that they offered.
     if let Some(protocol) = protocols(head).first() {
@@ -232,7 +234,7 @@ async fn open(
             if answer.status.is_client_error() || answer.status.is_server_error() { answer.status } else { StatusCode::BAD_GATEWAY };
         return Err(problem(status, "The app refused this WebSocket."));
     }
-    let mut accepted = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n".to_vec();
+    let mut accepted = ACCEPTED.to_vec();
     super::each_answer_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
     accepted.extend_from_slice(b"\r\n");
     // Whoever offers two words may name a session in the third place when it connects again.
@@ -420,7 +422,7 @@ async fn carry<B, A>(
             limit = Some(Box::pin(sleep(FAREWELL)));
         }
         let mut moved = false;
-        // Once it is to be closed, only the frame that is under way goes on.
+        // Once it is to be closed, the app's bytes go on until they end between two frames, or its time is over.
         let to_browser = if closing.is_some() && frames.is_between() && down.pending.is_empty() {
             return Poll::Ready(());
         } else {

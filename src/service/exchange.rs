@@ -23,7 +23,7 @@ use crate::{
         audit::{Hour, add_exchanges},
         connections, content,
     },
-    vault::session_token::Invalid,
+    vault::session_token::{Claims, Invalid},
 };
 use secrecy::SecretString;
 use std::{
@@ -171,11 +171,7 @@ impl Service {
         let now = self.now();
         let token = request.subject_token.as_deref().unwrap_or("");
         let claims = self.session_claims(token).await?;
-        let viewer = self.session_person(claims.sid).await?.filter(|person| person.id == claims.sub).ok_or(Refusal::SessionEnded)?;
-        let admission = match self.admission(claims.content, viewer.id).await {
-            Err(Error::NotFound) => return Err(Refusal::NotYourContent),
-            other => other?,
-        };
+        let admission = self.viewers_admission(&claims).await?;
         let may_act = |own: &Admission| access::may_exchange(&caller.person, caller.role, own.standing, caller.content, &own.content);
         let standing = if caller.person.id == admission.person.id {
             admission.standing
@@ -194,7 +190,7 @@ impl Service {
         }
         if renews {
             // Nothing is reached with it that the token at hand does not reach: consent and connection are asked at its use.
-            let token = self.session_token(viewer.id, claims.content, claims.sid).ok_or(Error::Internal)?;
+            let token = self.session_token(claims.sub, claims.content, claims.sid).ok_or(Error::Internal)?;
             let expires_in = self.settings.session_token_lifetime;
             return Ok(Exchanged { token: Arc::new(token.into()), issued: words::USER_SESSION_TOKEN, expires_in });
         }
@@ -216,12 +212,7 @@ impl Service {
             (State::Active, _, _) => {
                 let fresh = self.refresh(connection.id).await;
                 // That took a while: what was true before it is asked again.
-                let viewer =
-                    self.session_person(claims.sid).await?.filter(|person| person.id == claims.sub).ok_or(Refusal::SessionEnded)?;
-                let again = match self.admission(claims.content, viewer.id).await {
-                    Err(Error::NotFound) => return Err(Refusal::NotYourContent),
-                    other => other?,
-                };
+                let again = self.viewers_admission(&claims).await?;
                 if !access::may_open(again.standing) {
                     return Err(Refusal::ViewerMayNot);
                 }
@@ -230,7 +221,7 @@ impl Service {
                 if still.consent != Some(consent) {
                     return Err(self.unconnected(admission.content.id, &link.integration, still.connection.is_some()));
                 }
-                self.outdated(claims.content, viewer.id);
+                self.outdated(claims.content, claims.sub);
                 fresh
             }
             (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),
@@ -249,6 +240,15 @@ impl Service {
             Err(NoToken::Gone) => Err(self.unconnected(admission.content.id, &link.integration, false)),
             Err(NoToken::Broken { sentence }) => Err(Refusal::Broken { sentence }),
             Err(NoToken::Unavailable { retry_after, sentence }) => Err(Refusal::Unavailable { retry_after, sentence }),
+        }
+    }
+
+    /// How the viewer of a session token stands with its content now, if their session lives.
+    async fn viewers_admission(&self, claims: &Claims) -> Result<Arc<Admission>, Refusal> {
+        let viewer = self.session_person(claims.sid).await?.filter(|person| person.id == claims.sub).ok_or(Refusal::SessionEnded)?;
+        match self.admission(claims.content, viewer.id).await {
+            Err(Error::NotFound) => Err(Refusal::NotYourContent),
+            other => Ok(other?),
         }
     }
 

@@ -354,8 +354,7 @@ impl Service {
         must_manage(actor)?;
         let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
         let why = Why::of(&actor, now, "the integration was deleted");
-        let connected = self.store.read(move |db| impact(db, id)).await?.people.len();
-        self.end_many(Whose::Integration(id), &why).await?;
+        let many = self.end_many(Whose::Integration(id), &why).await?;
         let deleted = self
             .store
             .write(move |db| {
@@ -363,7 +362,7 @@ impl Service {
                 let impact = impact(db, id)?;
                 service.end_connections_of_integration(db, id, &why)?;
                 integrations::delete(db, id)?;
-                let detail = format!("{} content item(s), {connected} connected", impact.contents.len());
+                let detail = format!("{} content item(s), {} connected", impact.contents.len(), many + impact.people.len());
                 record(db, &event(&actor, now, Action::IntegrationDeleted, integration.display_name(), detail))?;
                 Ok::<_, Error>(integration)
             })

@@ -84,6 +84,10 @@ impl Sessions {
     pub fn nonce_cookie(&self, item: Id<Content>) -> String {
         self.name_for("enter-", item)
     }
+    /// The cookie that says which process of an item a browser is at.
+    pub fn process_cookie(&self, item: Id<Content>) -> String {
+        self.name_for("process-", item)
+    }
     /// A cookie of a request, as sent.
     pub fn cookie<'a>(&self, head: &'a RequestHead, name: &str) -> Option<&'a str> {
         raw_cookie(head.headers(), name)
