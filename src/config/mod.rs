@@ -6,6 +6,7 @@ use crate::{
     vault::keyring::Source,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::{
@@ -34,7 +35,7 @@ pub struct Settings {
     /// Certificate chain and key (PEM) for TLS at `listen`; without them an outer proxy does it.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Outer proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<IpNet>,
     /// The organisation's own sign-in, by OpenID Connect.
     pub sign_in: Option<SignIn>,
     /// With it a program may make the first administrator and get a key (`v1/bootstrap`): base64 of at least 32 bytes.
@@ -276,7 +277,10 @@ impl File {
             .trusted_proxies
             .unwrap_or_default()
             .iter()
-            .map(|text| text.parse().map_err(|_| Problem(format!("trusted_proxies: {text:?} is no IP address"))))
+            .map(|text| {
+                let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical())));
+                network.map_err(|_| Problem(format!("trusted_proxies: {text:?} is neither an IP address nor a network such as 10.0.0.0/8")))
+            })
             .collect::<Result<_, _>>()?;
         let upstream_sockets = self.upstream_sockets.unwrap_or_default();
         if let Some(folder) = upstream_sockets.iter().find(|folder| !folder.is_absolute()) {
@@ -353,6 +357,10 @@ impl Settings {
     /// Whether browsers reach us over TLS: then cookies are `__Host-` and Secure.
     pub fn is_https(&self) -> bool {
         self.public_url.scheme() == "https"
+    }
+    /// Whether what a peer on the wire says of the way before it is believed.
+    pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 }
 

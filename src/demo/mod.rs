@@ -32,7 +32,7 @@ use provider::Provider;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -60,7 +60,7 @@ pub struct Options {
     pub database: Option<Place>,
     /// As the settings of the same names.
     pub upstream_sockets: Vec<PathBuf>,
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether people can also sign in at the demo's identity provider.
     pub organisation: Option<Organisation>,
     /// An app of the caller's instead of the sample.

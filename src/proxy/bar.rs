@@ -2,11 +2,11 @@
 //! connect again in a window of its own, and goes away by itself. Everything of it stands on content's own origin, below the
 //! reserved path, so the app's page may load it like a file of its own.
 
-use super::{Refusal, entrance::RESERVED};
+use super::{Proxy, Refusal, admit, entrance::RESERVED, explain};
 use crate::{
     domain::{addresses, return_path::ReturnPath, wall::Place},
-    service::Service,
-    web::assets,
+    service::{Error, Service},
+    web::{assets, problems::WebError},
 };
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -28,7 +28,24 @@ pub fn tag(place: &Place) -> Bytes {
     format!("\n<script src=\"{}\" defer></script>\n", own(place, "bar.js")).into()
 }
 
-pub fn script() -> HttpResponse {
+/// What is ours below an item's place (`rest` of its path, `own` of ours), where the bar is switched on; no app is ever asked for it.
+pub async fn serve(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &str, own: &str) -> Result<HttpResponse, WebError> {
+    if !proxy.service.has_bar(place.content).await? {
+        return Err(Error::NotFound.into());
+    }
+    match own {
+        "bar.js" => Ok(script()),
+        // An open tab asks this for ever: it keeps no session from idling out.
+        "standing" => Ok(standing(request, &proxy.service, place, admit(request.head(), proxy, place).await?.as_ref().err())),
+        "connected" => match admit(request.head(), proxy, place).await? {
+            Ok(_) => Ok(connected(place)),
+            Err(refusal) => explain(request, proxy, place, rest, refusal).await,
+        },
+        _ => Err(Error::NotFound.into()),
+    }
+}
+
+fn script() -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/javascript; charset=utf-8"))
         .insert_header((header::CACHE_CONTROL, "public, max-age=3600"))
@@ -36,7 +53,7 @@ pub fn script() -> HttpResponse {
 }
 
 /// Whether the app may go on acting for its viewer; if not, where the viewer mends it. Always 200: a refusal is an answer here.
-pub fn standing(request: &HttpRequest, service: &Service, place: &Place, refusal: Option<&Refusal>) -> HttpResponse {
+fn standing(request: &HttpRequest, service: &Service, place: &Place, refusal: Option<&Refusal>) -> HttpResponse {
     // Pages of other origins learn nothing; items that share a host share an origin.
     let site = request.headers().get("sec-fetch-site").and_then(|value| value.to_str().ok());
     if site.is_some_and(|site| site != "same-origin" && site != "none") {
@@ -56,7 +73,7 @@ pub fn standing(request: &HttpRequest, service: &Service, place: &Place, refusal
 }
 
 /// Where the window of the bar ends: tells the bar, and closes itself.
-pub fn connected(place: &Place) -> HttpResponse {
+fn connected(place: &Place) -> HttpResponse {
     let html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Connected</title><meta name=\"viewport\" content=\"width=device-width\">\
          <meta name=\"color-scheme\" content=\"light dark\"><h1>Connected</h1><p>The app goes on by itself. You can close this window.</p>\

@@ -143,9 +143,19 @@ pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName
     }
 }
 
+/// A path of an app's, as browsers see it: `prefix` is what stands before its paths where it runs, `base` where the item stands.
+/// An app that knows its place names it itself.
+fn placed(path: &str, prefix: &str, base: &str) -> String {
+    let below =
+        |path: &'_ str, place: &str| path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    let knows = |path: &str| base != "/" && below(path, base.trim_end_matches('/'));
+    let rest = if !knows(path) && below(path, prefix) { &path[prefix.len()..] } else { path };
+    if knows(rest) { rest.to_owned() } else { format!("{base}{}", rest.trim_start_matches('/')) }
+}
+
 /// An app's cookie, bound to its own place: no Domain, a Path below the item; `None` if it may not be set at all.
 /// `__Host-` speaks for a whole host, so only an app that has one sets it.
-pub fn cookie_from_app(cookie: &str, base: &str) -> Option<String> {
+pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String> {
     let mut parts = cookie.split(';');
     let pair = parts.next()?.trim();
     let name = pair.split('=').next()?.trim();
@@ -159,8 +169,7 @@ pub fn cookie_from_app(cookie: &str, base: &str) -> Option<String> {
         let (key, value) = part.split_once('=').map_or((part, ""), |(key, value)| (key.trim(), value.trim()));
         match key.to_ascii_lowercase().as_str() {
             "domain" => {}
-            "path" if value.starts_with(base) => path = value.to_owned(),
-            "path" if value.starts_with('/') => path = format!("{base}{}", &value[1..]),
+            "path" if value.starts_with('/') => path = placed(value, prefix, base),
             "path" => {}
             _ => kept.push(part.to_owned()),
         }
@@ -180,11 +189,8 @@ pub fn location_from_app(location: &str, upstream: &str, prefix: &str, base: &st
         Some(rest) => rest,
         None => location,
     };
-    if !path.starts_with('/') || path.starts_with("//") || (base != "/" && path.starts_with(base)) || format!("{path}/") == base {
-        return path.to_owned();
-    }
-    let path = path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path);
-    format!("{base}{}", &path[1..])
+    // Elsewhere, or relative to the page.
+    if !path.starts_with('/') || path.starts_with("//") { path.to_owned() } else { placed(path, prefix, base) }
 }
 
 #[cfg(test)]
@@ -229,6 +235,14 @@ mod tests {
     #[test]
     fn an_apps_cookie_stays_in_its_place() {
         let base = "/content/g/";
+        let cookie_from_app = |cookie: &str, base: &str| super::cookie_from_app(cookie, "/base", base);
+        assert_eq!(cookie_from_app("a=1; Path=/base/x", base).as_deref(), Some("a=1; Path=/content/g/x"));
+        assert_eq!(cookie_from_app("a=1; Path=/base", base).as_deref(), Some("a=1; Path=/content/g/"));
+        assert_eq!(cookie_from_app("a=1; Path=/basement", base).as_deref(), Some("a=1; Path=/content/g/basement"));
+        assert_eq!(cookie_from_app("a=1; Path=/content/g", base).as_deref(), Some("a=1; Path=/content/g"));
+        assert_eq!(cookie_from_app("a=1; Path=/content/gg", base).as_deref(), Some("a=1; Path=/content/g/content/gg"));
+        assert_eq!(cookie_from_app("a=1; Path=/base/content/g/x", base).as_deref(), Some("a=1; Path=/content/g/x"), "kept prefix");
+        assert_eq!(cookie_from_app("a=1; Path=/base/x", "/").as_deref(), Some("a=1; Path=/x"));
         assert_eq!(cookie_from_app("a=1; Path=/; Domain=example.org; HttpOnly", base).as_deref(), Some("a=1; HttpOnly; Path=/content/g/"));
         assert_eq!(cookie_from_app("a=1; path=/content/g/x", base).as_deref(), Some("a=1; Path=/content/g/x"));
         assert_eq!(cookie_from_app("a=1; Path=/sub", base).as_deref(), Some("a=1; Path=/content/g/sub"));
@@ -247,6 +261,9 @@ mod tests {
         assert_eq!(to("http://127.0.0.1:8501/base/x"), "/content/g/x");
         assert_eq!(to("https://portal/x"), "/content/g/x");
         assert_eq!(to("/content/g/x"), "/content/g/x");
+        assert_eq!(to("/content/g?x"), "/content/g?x");
+        assert_eq!(to("/base?x"), "/content/g/?x");
+        assert_eq!(to("/base//elsewhere.example/"), "/content/g/elsewhere.example/");
         assert_eq!(to("x/y"), "x/y");
         assert_eq!(to("https://elsewhere.example/"), "https://elsewhere.example/");
         assert_eq!(to("https://portal.evil.example/x"), "https://portal.evil.example/x");

@@ -30,9 +30,9 @@ use crate::{
     web::{
         body::impatient,
         pages::content::nothing_behind,
-        problems::{FromContent, WebError, correlation},
+        problems::{FromContent, WebError},
         sessions::Sessions,
-        visitor::{asked_host, is_navigation, peer, see_other},
+        visitor::{asked_host, is_navigation, origin, peer, see_other},
     },
 };
 use actix_http::{
@@ -41,6 +41,7 @@ use actix_http::{
 };
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
+    cookie::Cookie,
     dev::RequestHead,
     http::{
         Method, StatusCode, Version,
@@ -58,6 +59,7 @@ use std::{
     cell::Cell,
     fmt::Write as _,
     io,
+    net::IpAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -168,23 +170,15 @@ pub async fn serve(request: HttpRequest, payload: web::Payload, proxy: web::Data
     }
     let Some(place) = place_of(head, service).await? else { return entrance::nowhere(&request, service) };
     let rest = prepare(head, &proxy, &place).map_err(|Stop(status, title, line)| WebError::Page(status, title.into(), line.into()))?;
-    let own = rest.strip_prefix(&entrance::RESERVED[1..]);
-    if own == Some("bar.js") {
-        return Ok(bar::script());
+    if let Some(own) = rest.strip_prefix(&entrance::RESERVED[1..]) {
+        return bar::serve(&request, &proxy, &place, rest, own).await;
     }
-    let admitted = admit(head, &proxy, &place).await?;
-    if own == Some("standing") {
-        return Ok(bar::standing(&request, service, &place, admitted.as_ref().err()));
-    }
-    let pass = match admitted {
-        Ok(pass) => pass,
-        Err(refusal) => return explain(&request, &proxy, &place, rest, refusal).await,
-    };
-    match own {
-        None => forward(&request, payload, &proxy, &pass, &place, rest).await,
-        Some("connected") => Ok(bar::connected(&place)),
-        // Ours for good: no app is asked for it.
-        Some(_) => Err(Error::NotFound.into()),
+    match admit(head, &proxy, &place).await? {
+        Ok(pass) => {
+            proxy.sessions.touch(pass.session);
+            forward(&request, payload, &proxy, &pass, &place, rest).await
+        }
+        Err(refusal) => explain(&request, &proxy, &place, rest, refusal).await,
     }
 }
 
@@ -239,10 +233,7 @@ async fn explain(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &str
         Refusal::SignIn => Err(WebError::SignIn(back)),
         Refusal::MayNot(admission) => {
             if !same_origin {
-                let title = admission.content.display_title().to_owned();
-                let address = peer(request.head(), service).map(|ip| ip.to_string()).unwrap_or_default();
-                let from = Origin { address, correlation: correlation(request) };
-                service.note_refusal(Action::AccessRefused, Some(&admission.person), &from, "may not open this content", title).await;
+                note_closed(service, &admission, &origin(request, service)).await;
             }
             Err(WebError::Page(
                 StatusCode::FORBIDDEN,
@@ -262,6 +253,12 @@ async fn explain(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &str
             })))
         }
     }
+}
+
+/// Writes down that somebody asked for content that they may not open.
+async fn note_closed(service: &Service, admission: &Admission, from: &Origin) {
+    let title = admission.content.display_title().to_owned();
+    service.note_refusal(Action::AccessRefused, Some(&admission.person), from, "may not open this content", title).await;
 }
 
 /// The next process to try for a viewer, with where to connect; those that cannot be connected to for sure are passed over.
@@ -315,22 +312,7 @@ fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, pass: &Pass, p
     add(&header::HOST, host.as_bytes());
     add(&headers::FORWARDED_HOST, host.as_bytes());
     add(&headers::FORWARDED_PROTO, proto.as_bytes());
-    if let Some(peer) = peer(head, service) {
-        let mut chain = String::new();
-        // What an outer proxy that the operator trusts says of the way here stays.
-        let through = head.peer_addr.map(|address| address.ip()).filter(|ip| service.settings.trusted_proxies.contains(ip));
-        let before = through.and(head.headers().get(headers::FORWARDED_FOR)).and_then(|value| value.to_str().ok());
-        let _ = match (before, through) {
-            (Some(before), Some(through)) => write!(chain, "{before}, {through}"),
-            _ => write!(chain, "{peer}"),
-        };
-        add(&headers::FORWARDED_FOR, chain.as_bytes());
-        chain.clear();
-        // RFC 7239: IPv6 stands in brackets and quotes.
-        let _ = if peer.is_ipv6() { write!(chain, "for=\"[{peer}]\"") } else { write!(chain, "for={peer}") };
-        let _ = write!(chain, ";host=\"{host}\";proto={proto}");
-        add(&header::FORWARDED, chain.as_bytes());
-    }
+    add_way(&mut add, head, service, host, proto);
     // The path asked for begins with the item's place: one text, and two parts of it.
     let path = head.uri.path_and_query().map_or(place.base.as_str(), |path| path.as_str());
     let (start, end) = (place.origin.len(), place.origin.len() + place.base.len() - 1);
@@ -347,6 +329,28 @@ fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, pass: &Pass, p
     if let Some(token) = &pass.token {
         add(&headers::SESSION_TOKEN, token.as_bytes());
     }
+}
+
+/// The way a request came, in both spellings. What an outer proxy that the operator trusts says of it stays, and nobody else's
+/// word; the host and the scheme that the browser sees are known from the settings, and no proxy knows them better.
+fn add_way(add: &mut impl FnMut(&HeaderName, &[u8]), head: &RequestHead, service: &Service, host: &str, proto: &str) {
+    let Some(on_the_wire) = head.peer_addr.map(|address| address.ip().to_canonical()) else { return };
+    let mut chain = String::new();
+    if service.settings.is_trusted_proxy(on_the_wire) {
+        for before in head.headers().get_all(headers::FORWARDED_FOR).filter_map(|value| value.to_str().ok()) {
+            let _ = write!(chain, "{before}, ");
+        }
+    }
+    let _ = write!(chain, "{on_the_wire}");
+    add(&headers::FORWARDED_FOR, chain.as_bytes());
+    chain.clear();
+    // RFC 7239: IPv6 stands in brackets and quotes.
+    let _ = match peer(head, service).unwrap_or(on_the_wire) {
+        IpAddr::V4(ip) => write!(chain, "for={ip}"),
+        IpAddr::V6(ip) => write!(chain, "for=\"[{ip}]\""),
+    };
+    let _ = write!(chain, ";host=\"{host}\";proto={proto}");
+    add(&header::FORWARDED, chain.as_bytes());
 }
 
 async fn forward(
@@ -414,14 +418,20 @@ async fn forward(
         }
     };
     let mut response = answered(request, proxy, pass, place, &target, answer, with_bar)?;
-    if item.processes.len() > 1 {
-        let (name, mark) = (proxy.sessions.process_cookie(item.id), mark(&process.url));
-        if proxy.sessions.cookie(head, &name) != Some(&mark) {
-            // A cookie of letters and digits always fits into a header.
-            drop(response.add_cookie(&entrance::cookie(name, mark, service)));
-        }
+    if let Some(cookie) = stays_at(head, proxy, item, process) {
+        // A cookie of letters and digits always fits into a header.
+        drop(response.add_cookie(&cookie));
     }
     Ok(response)
+}
+
+/// The cookie that keeps a browser at its process, if it does not have it yet.
+fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content, process: &Process) -> Option<Cookie<'static>> {
+    if item.processes.len() < 2 {
+        return None;
+    }
+    let (name, mark) = (proxy.sessions.process_cookie(item.id), mark(&process.url));
+    (proxy.sessions.cookie(head, &name) != Some(&mark)).then(|| entrance::cookie(name, mark, &proxy.service))
 }
 
 /// Whether a request of HTTP/2 has a body although no header says so.
@@ -570,7 +580,7 @@ fn each_answer_field(fields: &Fields, target: &Target, place: &Place, mut give: 
         if headers::response_passes(name.as_str(), &listed) {
             give(name, value);
         } else if *name == header::SET_COOKIE {
-            let cookie = value.to_str().ok().and_then(|text| headers::cookie_from_app(text, &place.base));
+            let cookie = value.to_str().ok().and_then(|text| headers::cookie_from_app(text, &target.prefix, &place.base));
             if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
                 give(name, &cookie);
             }

@@ -9,7 +9,14 @@ use super::{
     sessions_of_apps::{Resumes, Sniffer},
     sockets::{Close, Registered, Ticket},
 };
-use crate::domain::wall::Place;
+use crate::{
+    domain::{
+        audit::{Action, Origin},
+        wall::Place,
+    },
+    service::Service,
+    web::{problems::Correlation, visitor::peer},
+};
 use actix_codec::Framed;
 use actix_http::{Request, h1};
 use actix_web::{
@@ -151,6 +158,12 @@ fn protocols(head: &RequestHead) -> Vec<&str> {
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty()).collect()
 }
 
+/// Where a handshake comes from, for the record: no middleware has seen it.
+fn origin_of(head: &RequestHead, service: &Service) -> Origin {
+    let address = peer(head, service).map(|ip| ip.to_string()).unwrap_or_default();
+    Origin { address, correlation: Correlation::of(&head.headers).text().to_owned() }
+}
+
 async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Open>, NotOpened> {
     let head = request.head();
     let service = &proxy.service;
@@ -162,6 +175,8 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
     let place = place.ok_or_else(|| problem(StatusCode::NOT_FOUND, "There is no content at this address."))?;
     // Cross-site WebSocket hijacking: apps accept any Origin, so it is compared here. A missing one is refused, too.
     if text(head, &header::ORIGIN) != place.origin {
+        let (from, place) = (origin_of(head, service), place.address(""));
+        service.note_refusal(Action::AccessRefused, None, &from, "WebSocket from elsewhere", place).await;
         return Err(problem(
             StatusCode::FORBIDDEN,
             "Another site may not open this: a WebSocket opens only from the pages of its own app.",
@@ -177,9 +192,13 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
     let pass = match admit(head, proxy, &place).await.map_err(busy)? {
         Ok(pass) => pass,
         Err(Refusal::SignIn) => return Err(closed(head, Close::SignedOut)),
-        Err(Refusal::MayNot(_)) => return Err(closed(head, Close::AccessEnded)),
+        Err(Refusal::MayNot(admission)) => {
+            super::note_closed(service, &admission, &origin_of(head, service)).await;
+            return Err(closed(head, Close::AccessEnded));
+        }
         Err(Refusal::NeedsViewer(_)) => return Err(closed(head, Close::NeedsViewer)),
     };
+    proxy.sessions.touch(pass.session);
     let ticket = Ticket { content: place.content, session: pass.session };
     open(head, proxy, &place, rest, &pass, ticket).await
 }
@@ -201,8 +220,13 @@ async fn open(
         None => false,
     };
     let offered = if resumes.is_some() && !allowed { offered.into_iter().take(2).collect() } else { offered };
+    // In a compressed stream no id is seen, and nobody could take their session up again.
+    let left_out: &[HeaderName] = match offered.as_slice() {
+        ["streamlit", ..] => &[header::SEC_WEBSOCKET_PROTOCOL, header::SEC_WEBSOCKET_EXTENSIONS],
+        _ => &[header::SEC_WEBSOCKET_PROTOCOL],
+    };
     let mut tried = Vec::new();
-    let (answer, target, in_use) = loop {
+    let (answer, target, process) = loop {
         let Some((process, target)) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(closed(head, Close::AppGone));
         };
@@ -210,7 +234,7 @@ async fn open(
         super::request_line(&mut out, &head.method, &target, pass, place, rest, head.uri.query());
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
         super::add_ours(&mut out, head, proxy, pass, place);
-        headers::for_app(&head.headers, &mut out, &[header::SEC_WEBSOCKET_PROTOCOL]);
+        headers::for_app(&head.headers, &mut out, left_out);
         if !offered.is_empty() {
             headers::add(&mut out, &header::SEC_WEBSOCKET_PROTOCOL, offered.join(", ").as_bytes());
         }
@@ -220,7 +244,7 @@ async fn open(
             continue;
         };
         match client::send(connected, &target, &item.proxying, &out, None, false).await {
-            Ok(answer) => break (answer, target, proxy.processes.open(&process.url)),
+            Ok(answer) => break (answer, target, process),
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "an app broke a WebSocket's handshake off");
                 return Err(closed(head, Close::AppGone));
@@ -236,6 +260,9 @@ async fn open(
     }
     let mut accepted = ACCEPTED.to_vec();
     super::each_answer_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
+    if let Some(cookie) = super::stays_at(head, proxy, item, process) {
+        headers::add(&mut accepted, &header::SET_COOKIE, cookie.to_string().as_bytes());
+    }
     accepted.extend_from_slice(b"\r\n");
     // Whoever offers two words may name a session in the third place when it connects again.
     let sniffer = (offered.len() > 1).then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
@@ -245,7 +272,7 @@ async fn open(
         accepted,
         connection,
         registered: proxy.sockets.register(ticket),
-        in_use,
+        in_use: proxy.processes.open(&process.url),
         held,
         sniffer,
         idle: item.proxying.socket_idle(),

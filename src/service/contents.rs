@@ -129,6 +129,11 @@ impl Service {
         Ok(found.filter(|item| item.access == AccessType::All))
     }
 
+    /// Whether open pages of an item have our bar.
+    pub async fn has_bar(&self, id: Id<Content>) -> Result<bool, Error> {
+        self.store.read(move |db| Ok(content::find(db, id)?.is_some_and(|item| item.proxying.reconnect_bar))).await
+    }
+
     /// The name of an item's owner, for pages that everybody who may open the item sees.
     pub async fn owner_name(&self, owner: Id<Person>) -> Option<String> {
         let found = self.store.read(move |db| Ok::<_, Error>(people::find(db, owner)?)).await.ok()?;

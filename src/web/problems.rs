@@ -16,7 +16,7 @@ use actix_web::{
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{self, HeaderName, HeaderValue},
+        header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
 };
@@ -169,12 +169,12 @@ impl ResponseError for WebError {
 }
 
 /// Ties a request to its log lines, its record and its error page.
-struct Correlation(HeaderValue);
+pub struct Correlation(HeaderValue);
 
 impl Correlation {
     /// What an outer proxy gave, or a new one. It has to be unlike others, not hard to guess.
-    fn of(request: &ServiceRequest) -> Self {
-        let given = request.headers().get("x-correlation-id");
+    pub fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get("x-correlation-id");
         let good = |id: &[u8]| (8..=64).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
         if let Some(given) = given.filter(|value| good(value.as_bytes())) {
             return Self(given.clone());
@@ -186,7 +186,7 @@ impl Correlation {
         LAST.set(next);
         Self(HeaderValue::try_from(format!("{next:016x}")).unwrap_or(HeaderValue::from_static("")))
     }
-    fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         self.0.to_str().unwrap_or("")
     }
 }
@@ -210,7 +210,7 @@ pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
 
 /// Outermost: correlation id, refused methods, error pages, security headers.
 pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
-    let correlation = Correlation::of(&request);
+    let correlation = Correlation::of(request.headers());
     let value = correlation.0.clone();
     request.extensions_mut().insert(correlation);
     let id = value.to_str().unwrap_or("");

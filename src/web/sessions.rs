@@ -28,6 +28,9 @@ pub const CSRF: &str = "csrf";
 pub const FLASH: &str = "flash";
 pub const ADDRESS: &str = "address";
 
+/// How often it is written down that a session is in use.
+const NOTED_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
 #[derive(Clone)]
 pub struct Sessions {
     service: Arc<Service>,
@@ -106,10 +109,6 @@ impl Sessions {
             None => {
                 let Some(bearer) = self.service.content_session(key).await? else { return Ok(None) };
                 self.bearers.insert(key.to_owned(), Kept::new(bearer, epoch, now));
-                if self.touched.get(&bearer.session).is_none_or(|at| now.since(at).as_secs() > 60) {
-                    self.touched.insert(bearer.session, now);
-                    self.service.touch_session(bearer.session);
-                }
                 bearer
             }
         };
@@ -117,6 +116,26 @@ impl Sessions {
             return Ok(None);
         }
         Ok(self.service.content_person(bearer).await?.map(|person| (bearer.session, person)))
+    }
+
+    /// Notes now and then that a session is in use.
+    pub fn touch(&self, session: Option<Id<BrowserSession>>) {
+        let Some(session) = session else { return };
+        let now = self.service.now();
+        if self.touched.get(&session).is_none_or(|at| now.since(at) > NOTED_EVERY) {
+            self.touched.insert(session, now);
+            self.service.touch_session(session);
+        }
+    }
+
+    /// A session's state with the time at which it was last used; `None` once it is over.
+    async fn read_state(&self, hash: String) -> Result<Option<(State, Timestamp)>, LoadError> {
+        let (now, idle_since) = (self.service.now(), self.service.idle_since());
+        let loaded = self.service.store.read(move |db| Ok::<_, Error>(store::sessions::load(db, &hash)?)).await;
+        let loaded = loaded.map_err(|error| LoadError::Other(reason(&error).into()))?;
+        let Some(row) = loaded.filter(|row| row.expires_at > now && row.seen_at > idle_since) else { return Ok(None) };
+        let state = serde_json::from_str(&row.state).map_err(|error| LoadError::Deserialization(error.into()))?;
+        Ok(Some((state, row.seen_at)))
     }
 
     /// The same steps as actix-session's: signature, then the store.
@@ -127,8 +146,8 @@ impl Sessions {
         let Some(key) = jar.signed(&self.signing).get(name).and_then(|cookie| SessionKey::try_from(cookie.value().to_owned()).ok()) else {
             return Ok(None);
         };
-        let state = self.load(&key).await.map_err(|_| Error::Internal)?;
-        Ok(state.and_then(|state| serde_json::from_str::<String>(state.get(SESSION_ID)?).ok()?.parse().ok()))
+        let state = self.read_state(digest(key.as_ref())).await.map_err(|_| Error::Internal)?;
+        Ok(state.and_then(|(state, _)| serde_json::from_str::<String>(state.get(SESSION_ID)?).ok()?.parse().ok()))
     }
 
     async fn write(&self, key: &str, state: &State, new: Option<&Duration>) -> Result<bool, Error> {
@@ -165,19 +184,12 @@ fn reason(error: &Error) -> std::io::Error {
 impl SessionStore for Sessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
         let hash = digest(key.as_ref());
-        let service = &self.service;
-        let now = service.now();
-        let wanted = hash.clone();
-        let loaded = service
-            .store
-            .read(move |db| Ok::<_, Error>(store::sessions::load(db, &wanted)?))
-            .await
-            .map_err(|error| LoadError::Other(reason(&error).into()))?;
-        let Some(row) = loaded.filter(|row| row.expires_at > now && row.seen_at > service.idle_since()) else { return Ok(None) };
-        if now.since(row.seen_at).as_secs() > 60 {
-            service.note_later("when a session was last seen", move |db| store::sessions::touch(db, &hash, now));
+        let Some((state, seen_at)) = self.read_state(hash.clone()).await? else { return Ok(None) };
+        let now = self.service.now();
+        if now.since(seen_at) > NOTED_EVERY {
+            self.service.note_later("when a session was last seen", move |db| store::sessions::touch(db, &hash, now));
         }
-        serde_json::from_str(&row.state).map(Some).map_err(|error| LoadError::Deserialization(error.into()))
+        Ok(Some(state))
     }
 
     async fn save(&self, state: State, ttl: &Duration) -> Result<SessionKey, SaveError> {

@@ -25,12 +25,18 @@ use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError as _,
     body::{BoxBody, MessageBody},
     dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode, header},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderValue},
+    },
     middleware::Next,
     web,
 };
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
@@ -93,15 +99,33 @@ pub async fn windows_only(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// Who is at the other end of the wire; the last hop of `X-Forwarded-For` only if the peer is a listed proxy.
+/// Who is at the other end: the peer on the wire, or, where that is a listed proxy, the nearest hop of `X-Forwarded-For` that is
+/// none. What is no address ends the way there: what stands before it is nobody's word.
 pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
-    let peer = head.peer_addr.map(|address| address.ip());
-    let trusted = &service.settings.trusted_proxies;
-    if peer.is_none_or(|ip| !trusted.contains(&ip)) {
-        return peer;
+    let mut at = head.peer_addr?.ip().to_canonical();
+    let settings = &service.settings;
+    if !settings.is_trusted_proxy(at) {
+        return Some(at);
     }
-    let forwarded = head.headers().get("x-forwarded-for").and_then(|header| header.to_str().ok()).unwrap_or("");
-    forwarded.rsplit(',').map(str::trim).filter_map(|text| text.parse().ok()).find(|ip| !trusted.contains(ip)).or(peer)
+    // Some proxies add a line instead of a word: all lines are one list (RFC 9110 section 5.3).
+    let lines: Vec<&HeaderValue> = head.headers().get_all("x-forwarded-for").collect();
+    let hops = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
+        let Some(ip) = address_of(hop) else { break };
+        at = ip;
+        if !settings.is_trusted_proxy(at) {
+            break;
+        }
+    }
+    Some(at)
+}
+
+/// `192.0.2.1`, `2001:db8::1`, either of them with a port, IPv6 in brackets then.
+fn address_of(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
+    let ip = text.parse().ok().or_else(bare).or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
+    Some(ip.to_canonical())
 }
 
 /// Where a request came from, for the record.
@@ -290,5 +314,27 @@ impl FromRequest for Posted {
     type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         Box::pin(Self::of(request.clone(), payload.take()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_are_read_with_and_without_a_port() {
+        for (hop, ip) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1:443", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+        ] {
+            assert_eq!(address_of(hop.as_bytes()), ip.parse().ok(), "{hop}");
+        }
+        for wrong in ["", "unknown", "_hidden", "192.0.2", "192.0.2.1:x", "[192.0.2.1", "192.0.2.1 192.0.2.2"] {
+            assert_eq!(address_of(wrong.as_bytes()), None, "{wrong}");
+        }
     }
 }

@@ -475,7 +475,7 @@ async fn limits_of_an_item_are_kept_and_said_in_words() {
 async fn an_app_hears_where_it_stands_and_its_own_addresses_become_ours() {
     let stage = Stage::new().await;
     let (app, heads) = says(
-        b"HTTP/1.1 201 Created\r\nLocation: /new?x\r\nContent-Location: /base/new\r\nSet-Cookie: a=1; Path=/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 201 Created\r\nLocation: /new?x\r\nContent-Location: /base/new\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=1; Path=/base/x\r\nContent-Length: 0\r\n\r\n",
     )
     .await;
     stage.behind(&format!("{app}/base")).await;
@@ -484,6 +484,7 @@ async fn an_app_hears_where_it_stands_and_its_own_addresses_become_ours() {
     assert!(answer.contains(&format!("location: {base}new?x\r\n")), "{answer}");
     assert!(answer.contains(&format!("content-location: {base}new\r\n")), "{answer}");
     assert!(answer.contains(&format!("set-cookie: a=1; Path={base}\r\n")), "{answer}");
+    assert!(answer.contains(&format!("set-cookie: b=1; Path={base}x\r\n")), "{answer}");
     let origin = stage.place.split("/content/").next().expect("an origin");
     let host = origin.trim_start_matches("http://");
     let head = heads.lock().expect("heads").pop().expect("a request");
@@ -519,12 +520,21 @@ async fn what_a_trusted_outer_proxy_says_of_the_way_stays() {
     assert!(head.contains("x-forwarded-for: 203.0.113.7, 198.51.100.2, 127.0.0.1\r\n"), "{head}");
     assert!(head.contains("forwarded: for=198.51.100.2;"), "the nearest that is not trusted: {head}");
     assert!(!head.contains("gopher"), "{head}");
+    // HAProxy adds a line of its own: what stands in an earlier one is its client's word.
+    stage.ask("GET", "", "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-For: [2001:db8::1]:4711\r\n", "").await;
+    let head = heads.lock().expect("heads").pop().expect("a request");
+    assert!(head.contains("x-forwarded-for: 203.0.113.7, [2001:db8::1]:4711, 127.0.0.1\r\n"), "{head}");
+    assert!(head.contains("forwarded: for=\"[2001:db8::1]\";"), "{head}");
+    // Behind what is no address, nobody is believed.
+    stage.ask("GET", "", "X-Forwarded-For: 203.0.113.7, unknown\r\nForwarded: for=203.0.113.7\r\n", "").await;
+    let head = heads.lock().expect("heads").pop().expect("a request");
+    assert!(head.contains("forwarded: for=127.0.0.1;") && head.matches("orwarded: ").count() == 1, "{head}");
     stage.world.stop().await;
 }
 
 impl Stage {
     async fn trusting() -> Self {
-        let world = World::start_trusting(&["127.0.0.1"]).await;
+        let world = World::start_trusting(&["127.0.0.0/8"]).await;
         let (vera, _) = world.connected("vera").await;
         let guid = world.content(0);
         let place = world.app(&guid);
@@ -628,6 +638,12 @@ async fn several_processes_keep_their_viewers_and_stand_in_for_one_another() {
     for _ in 0..5 {
         assert_eq!(who(&stage.vera).await, mine, "a viewer stays");
     }
+    // Somebody whose first request is a WebSocket stays where it went, too.
+    let (app, _) = socket_app(b"").await;
+    stage.set(json!({"proxy": {"processes": [{"url": app}, {"url": format!("{app}/x")}]}})).await;
+    let (head, _) = socket(&stage, &stage.vera, "").await;
+    assert!(head.contains(&format!("set-cookie: {cookie}=")), "{head}");
+    stage.set(set("")).await;
     // The one that is taken out keeps whom it has, and gets nobody new.
     let (mine_url, other_url, other) = if mine == "one" { (one.clone(), two.clone(), "two") } else { (two.clone(), one.clone(), "one") };
     let draining = json!({"proxy": {"processes": [{"url": mine_url, "draining": true}, {"url": other_url}]}});
@@ -658,6 +674,9 @@ async fn the_reconnect_bar_stands_where_it_was_switched_on_and_knows_when_the_vi
     let own = format!("{}__valetkey__/", stage.place);
     let page = stage.vera.send("GET", &stage.place, &navigate, None).await;
     assert_eq!(page.body, "<h1>Hello</h1>");
+    for name in ["bar.js", "standing", "connected"] {
+        assert_eq!(stage.vera.send("GET", &format!("{own}{name}"), &[], None).await.status, 404, "{name}");
+    }
     stage.set(json!({"proxy": {"reconnect_bar": true}})).await;
     let page = stage.vera.send("GET", &stage.place, &navigate, None).await;
     let script = format!("<script src=\"/content/{}/__valetkey__/bar.js\" defer></script>", stage.guid);
@@ -685,6 +704,12 @@ async fn the_reconnect_bar_stands_where_it_was_switched_on_and_knows_when_the_vi
     let before = heads.lock().expect("heads").len();
     assert_eq!(stage.vera.send("GET", &format!("{own}anything"), &[], None).await.status, 404);
     assert_eq!(heads.lock().expect("heads").len(), before);
+    // A forgotten tab asks for ever, and keeps nobody signed in.
+    for _ in 0..9 {
+        stage.world.pass(Duration::from_secs(3600));
+        standing().await;
+    }
+    assert_eq!(standing().await["standing"], "signed_out");
     let stranger = Browser::new(&stage.world.portal);
     let out = stranger.send("GET", &format!("{own}standing"), &[], None).await.json();
     assert!(out["standing"] == "signed_out" && out["login_url"].as_str().is_some_and(|url| url.contains("/login?next=")), "{out}");
@@ -820,6 +845,13 @@ async fn a_websocket_says_why_it_is_closed() {
     until(&mut cut, "half").await;
     stage.set(json!({"access_type": "acl"})).await;
     assert_eq!(close_code(&mut cut, Duration::from_secs(5)).await, None);
+    // Who may not open it hears why, and the record holds it; another site's page, too.
+    let (_, mut refused) = socket(&stage, &stage.vera, "").await;
+    assert_eq!(close_code(&mut refused, SOON).await, Some(4403));
+    let foreign = "Origin: https://elsewhere.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n";
+    assert!(stage.ask("GET", "ws", foreign, "").await.starts_with("HTTP/1.1 403"));
+    let record = stage.world.api(&stage.world.key("ada"), "GET", "v1/audit_logs?limit=100", "").await.body;
+    assert!(record.contains("may not open this content") && record.contains("WebSocket from elsewhere"), "{record}");
     stage.set(json!({"access_type": "logged_in", "upstream_url": "http://127.0.0.1:1"})).await;
     stage.vera.open(&format!("/content/{}/", stage.guid), "502").await;
     let (head, mut gone) = socket(&stage, &stage.vera, "Sec-WebSocket-Protocol: x, y\r\n").await;
@@ -843,11 +875,13 @@ async fn a_session_of_the_apps_own_goes_on_only_for_the_viewer_who_had_it() {
     let viktor = stage.world.signed_in("viktor").await;
     viktor.open(&format!("/content/{}/", stage.guid), "viktor").await;
     stage.behind(&app).await;
-    let offered = |word: &str| format!("Sec-WebSocket-Protocol: streamlit, xsrf, {word}\r\n");
+    let offered =
+        |word: &str| format!("Sec-WebSocket-Protocol: streamlit, xsrf, {word}\r\nSec-WebSocket-Extensions: permessage-deflate\r\n");
     let last = || heads.lock().expect("heads").last().cloned().expect("a handshake");
     // Nobody has it yet: nobody may name it.
     socket(&stage, &viktor, &offered(id)).await;
     assert!(last().contains("sec-websocket-protocol: streamlit, xsrf\r\n"), "{}", last());
+    assert!(!last().contains("deflate"), "no id would be seen in a compressed stream: {}", last());
     // That greeting was Viktor's, since the app says the same to everyone here: the first one counts. Vera is refused.
     tokio::time::sleep(Duration::from_millis(500)).await;
     socket(&stage, &stage.vera, &offered(id)).await;
