@@ -3,17 +3,19 @@
 use crate::{
     config::Settings,
     domain::{Timestamp, time::Clock, wall::ContentOrigin},
+    front::{Browser, HEAD_WITHIN, KEEP_ALIVE, Protocol, http2, tls::Certificate},
     jobs,
     proxy::{Proxy, Upstreams, processes::Processes, sockets::Sockets, websocket},
     service::{Parts, Service, keyring as keys},
     store::{self, Store},
-    tls::Certificate,
     vault::Vault,
     web::{problems, routes, sessions::Sessions, visitor},
 };
 use actix_http::HttpService;
 use actix_server::Server;
-use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, map_config};
+use actix_service::{
+    IntoServiceFactory as _, Service as _, ServiceFactory as _, ServiceFactoryExt as _, fn_factory, fn_service, map_config,
+};
 use actix_session::{
     SessionMiddleware,
     config::{BrowserSession, CookieContentSecurity},
@@ -22,19 +24,18 @@ use actix_web::{
     App as Actix,
     cookie::{Key, SameSite, time::Duration},
     dev::{AppConfig, ServerHandle},
+    http::header::HeaderValue,
     middleware::from_fn,
     web,
 };
 use std::{
     net::{SocketAddr, TcpListener},
+    rc::Rc,
     sync::{Arc, OnceLock},
 };
+use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long a browser's connection may rest between two requests.
-const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(60);
-/// A request's head is here within this time, or its sender is gone.
-const HEAD_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 /// Requests and refreshes together have so long to finish.
 const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
@@ -48,6 +49,13 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
+}
+
+/// The time, as answers say it (RFC 9110 section 6.6.1).
+fn date() -> HeaderValue {
+    let since = std::time::Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap_or_default());
+    let text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + since);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
 /// A server that is bound and not yet serving.
@@ -148,33 +156,55 @@ impl App {
                 .service(web::scope("").configure(routes::pages).wrap(session).wrap(from_fn(visitor::windows_only)))
                 .wrap(from_fn(problems::finish))
         };
-        // As actix-web's own server does it, but for WebSockets: those get the bare connection, and hold nothing but it.
-        let stop = stopping.clone();
-        macro_rules! http {
-            () => {{
-                let (stop, proxy) = (stop.clone(), worker());
-                let app = pages(&proxy).into_factory().map_err(|error: actix_web::Error| error.error_response());
-                HttpService::build()
-                    .graceful_shutdown_signal(move || {
-                        let stop = stop.clone();
-                        async move { stop.notified().await }
-                    })
-                    .keep_alive(KEEP_ALIVE)
-                    .client_request_timeout(HEAD_WITHIN)
-                    .client_disconnect_timeout(GONE_WITHIN)
-                    .tcp_nodelay(true)
-                    .local_addr(address)
-                    .upgrade(move |(request, framed)| websocket::upgrade(request, framed, proxy.clone()))
-                    .finish(map_config(app, move |()| AppConfig::default()))
-            }};
-        }
-        let server = match &certificate {
-            None => builder.listen("portal", self.listener, move || http!().tcp()),
-            Some(certificate) => {
-                let config = certificate.config();
-                builder.listen("portal", self.listener, move || http!().rustls_0_23(config.clone()))
-            }
-        };
+        // As actix-web's own server does it, but for WebSockets, which get the bare connection and hold nothing but it, and for HTTP/2.
+        let (stop, tls) = (stopping.clone(), certificate.as_ref().map(Certificate::acceptor));
+        let server = builder.listen("portal", self.listener, move || {
+            let (stop, tls, proxy) = (stop.clone(), tls.clone(), worker());
+            let app = || {
+                map_config(pages(&proxy).into_factory().map_err(|error: actix_web::Error| error.error_response()), |()| {
+                    AppConfig::default()
+                })
+            };
+            let upgraded = proxy.clone();
+            let stopped = stop.clone();
+            let http1 = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let stop = stopped.clone();
+                    async move { stop.notified().await }
+                })
+                .keep_alive(KEEP_ALIVE)
+                .client_request_timeout(HEAD_WITHIN)
+                .client_disconnect_timeout(GONE_WITHIN)
+                .local_addr(address)
+                .upgrade(move |(request, framed)| websocket::upgrade(request, framed, upgraded.clone()))
+                .h1(app());
+            let http2 = tls.is_some().then(app);
+            fn_factory(move || {
+                let (http1, http2) = (http1.new_service(()), http2.as_ref().map(|app| app.new_service(())));
+                let (stop, tls) = (stop.clone(), tls.clone());
+                async move {
+                    let http1 = Rc::new(http1.await?);
+                    let http2 = match http2 {
+                        Some(app) => Some(Rc::new(app.await?)),
+                        None => None,
+                    };
+                    Ok::<_, ()>(fn_service(move |tcp: TcpStream| {
+                        let (http1, http2, tls, stop) = (Rc::clone(&http1), http2.clone(), tls.clone(), stop.clone());
+                        async move {
+                            match (Browser::greet(tcp, tls.as_ref()).await, http2) {
+                                (Some((browser, Protocol::Http2, peer)), Some(app)) => {
+                                    // Apart: connections of HTTP/1.1 need not be as large.
+                                    Box::pin(http2::serve(browser, peer, app, stop.notified(), date)).await;
+                                }
+                                (Some((browser, _, peer)), _) => drop(http1.call((browser, peer)).await),
+                                (None, _) => {}
+                            }
+                            Ok::<_, ()>(())
+                        }
+                    }))
+                }
+            })
+        });
         let server = server.map_err(|error| error.to_string())?.run();
         let stopped_at = Arc::new(OnceLock::new());
         let stopping_since = Arc::clone(&stopped_at);

@@ -427,11 +427,6 @@ impl Body {
         }
     }
 
-    /// Lowers the time for which it may rest.
-    pub fn rests_at_most(&mut self, limit: Duration) {
-        self.idle = self.idle.min(limit);
-    }
-
     pub fn is_chunked(&self) -> bool {
         matches!(self.framing, Framing::Chunked(_))
     }

@@ -1,5 +1,6 @@
 //! The reverse proxy in front of content: who may pass, which headers, streaming both ways, WebSockets as they are.
 
+mod answer;
 mod bar;
 pub mod client;
 mod entrance;
@@ -25,22 +26,18 @@ use crate::{
     },
     service::{
         Error, Service,
-        admission::{Admission, Held, Link},
+        admission::{Admission, Link},
     },
     web::{
         body::impatient,
         pages::content::nothing_behind,
-        problems::{FromContent, WebError},
+        problems::WebError,
         sessions::Sessions,
         visitor::{asked_host, is_navigation, origin, peer, see_other},
     },
 };
-use actix_http::{
-    ConnectionType,
-    body::{BodySize, MessageBody},
-};
 use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder,
+    HttpRequest, HttpResponse,
     cookie::Cookie,
     dev::RequestHead,
     http::{
@@ -49,26 +46,13 @@ use actix_web::{
     },
     web,
 };
-use bytes::Bytes;
-use client::{Answer, Body, Failed, Fields, Upload};
+use client::{Failed, Upload};
 use futures_util::StreamExt as _;
 use processes::{Processes, mark};
 use serde_json::json;
 use sockets::Sockets;
-use std::{
-    cell::Cell,
-    fmt::Write as _,
-    io,
-    net::IpAddr,
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::{cell::Cell, fmt::Write as _, net::IpAddr, rc::Rc, sync::Arc};
 use upstream::Target;
-
-/// A quiet stream over HTTP/2 ends after this time: nobody may be reading it any more. Event streams say something more often.
-const RESTS_OVER_H2: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// What a worker needs to carry requests to content.
 pub struct Proxy {
@@ -417,7 +401,7 @@ async fn forward(
             }
         }
     };
-    let mut response = answered(request, proxy, pass, place, &target, answer, with_bar)?;
+    let mut response = answer::passed_on(request, proxy, pass, place, &target, answer, with_bar);
     if let Some(cookie) = stays_at(head, proxy, item, process) {
         // A cookie of letters and digits always fits into a header.
         drop(response.add_cookie(&cookie));
@@ -437,161 +421,6 @@ fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content, process: &Process
 /// Whether a request of HTTP/2 has a body although no header says so.
 fn is_open_h2(head: &RequestHead) -> bool {
     head.version == Version::HTTP_2 && matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
-}
-
-/// An app's answer as the browser gets it.
-fn answered(
-    request: &HttpRequest,
-    proxy: &web::Data<Proxy>,
-    pass: &Pass,
-    place: &Place,
-    target: &Target,
-    answer: Answer,
-    with_bar: bool,
-) -> Result<HttpResponse, WebError> {
-    let Answer { head, mut body } = answer;
-    if request.version() == Version::HTTP_2 {
-        // actix notices that a stream of HTTP/2 was given up only when it writes to it.
-        body.rests_at_most(RESTS_OVER_H2);
-    }
-    let mut response = HttpResponse::build(head.status);
-    let kind = head.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let is_events = kind.starts_with(b"text/event-stream");
-    let bar =
-        (with_bar && head.status == StatusCode::OK && kind.starts_with(b"text/html") && head.get(&header::CONTENT_ENCODING).is_none())
-            .then(|| bar::tag(place));
-    each_answer_field(&head.fields, target, place, |name, value| {
-        // What the app says of the page as it made it is not true of the page with our bar.
-        if bar.is_none() || !bar::VALIDATORS.contains(name) {
-            append(&mut response, name, value);
-        }
-    });
-    let bodiless = request.method() == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let said: Option<u64> = head.get(&header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut response = match (bodiless, said) {
-        // The length that a body would have; actix says it for nothing else than HEAD.
-        (true, Some(length)) if request.method() == Method::HEAD => response.body(Bodiless(length)),
-        (true, _) => response.finish(),
-        _ => match body.whole() {
-            Some(bytes) if bar.is_none() => response.body(bytes),
-            whole => {
-                let held = pass.token.as_ref().filter(|_| is_events).and_then(|token| token.to_str().ok());
-                let held = held.map(|token| proxy.service.hold_token(token));
-                let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
-                // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
-                let takes_trailers = request.version() == Version::HTTP_11
-                    && request.headers().get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-                let trailers = takes_trailers && body.is_chunked() && bar.is_none() && head.get(&header::TRAILER).is_some();
-                if trailers {
-                    let names = head.get(&header::TRAILER).cloned().unwrap_or(HeaderValue::from_static(""));
-                    response.insert_header((header::TRAILER, names));
-                    response.insert_header((header::TRANSFER_ENCODING, "chunked"));
-                }
-                let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
-                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, _held: held };
-                let mut response = response.body(body);
-                response.head_mut().no_chunking(trailers);
-                response
-            }
-        },
-    };
-    if request.headers().contains_key(header::UPGRADE) {
-        // Nothing else than a WebSocket is upgraded to, and actix would say that it was.
-        response.head_mut().set_connection_type(ConnectionType::Close);
-    }
-    response.extensions_mut().insert(FromContent);
-    Ok(response)
-}
-
-fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderValue) {
-    response.append_header((name.clone(), value.clone()));
-}
-
-/// No body, with the length that it would have.
-struct Bodiless(u64);
-
-impl MessageBody for Bodiless {
-    type Error = io::Error;
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.0)
-    }
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        Poll::Ready(None)
-    }
-}
-
-/// An app's body on its way to the browser.
-struct Passing {
-    /// What came with the head.
-    first: Option<Bytes>,
-    body: Body,
-    /// What we put behind it.
-    last: Option<Bytes>,
-    length: Option<u64>,
-    /// The chunks are written here, since fields follow them.
-    trailers: bool,
-    over: bool,
-    /// For as long as the stream is open.
-    _held: Option<Held>,
-}
-
-impl MessageBody for Passing {
-    type Error = io::Error;
-    fn size(&self) -> BodySize {
-        self.length.map_or(BodySize::Stream, BodySize::Sized)
-    }
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
-        match ready!(self.body.poll_data(context)) {
-            Some(Ok(bytes)) if self.trailers => {
-                let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-                chunk.extend_from_slice(&bytes);
-                chunk.extend_from_slice(b"\r\n");
-                Poll::Ready(Some(Ok(chunk.into())))
-            }
-            Some(other) => Poll::Ready(Some(other)),
-            None => {
-                self.over = true;
-                if self.trailers {
-                    let mut end = b"0\r\n".to_vec();
-                    for (name, value) in &self.body.trailers {
-                        if headers::trailer_passes(name.as_str()) {
-                            headers::add(&mut end, name, value.as_bytes());
-                        }
-                    }
-                    end.extend_from_slice(b"\r\n");
-                    return Poll::Ready(Some(Ok(end.into())));
-                }
-                Poll::Ready(self.last.take().map(Ok))
-            }
-        }
-    }
-}
-
-/// The fields of an app's answer that the browser gets, as it gets them.
-fn each_answer_field(fields: &Fields, target: &Target, place: &Place, mut give: impl FnMut(&HeaderName, &HeaderValue)) {
-    let listed = headers::connection_names(fields.iter().filter(|(name, _)| *name == header::CONNECTION).map(|(_, value)| value));
-    for (name, value) in fields {
-        if headers::response_passes(name.as_str(), &listed) {
-            give(name, value);
-        } else if *name == header::SET_COOKIE {
-            let cookie = value.to_str().ok().and_then(|text| headers::cookie_from_app(text, &target.prefix, &place.base));
-            if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
-                give(name, &cookie);
-            }
-        } else if *name == header::LOCATION || *name == header::CONTENT_LOCATION {
-            let Ok(location) = value.to_str() else { continue };
-            let location = headers::location_from_app(location, &target.origin, &target.prefix, &place.base, &place.origin);
-            if let Ok(location) = HeaderValue::try_from(location) {
-                give(name, &location);
-            }
-        }
-    }
 }
 
 async fn not_reached(service: &Service, pass: &Pass) -> WebError {

@@ -259,7 +259,7 @@ async fn open(
         return Err(problem(status, "The app refused this WebSocket."));
     }
     let mut accepted = ACCEPTED.to_vec();
-    super::each_answer_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
+    super::answer::each_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
     if let Some(cookie) = super::stays_at(head, proxy, item, process) {
         headers::add(&mut accepted, &header::SET_COOKIE, cookie.to_string().as_bytes());
     }

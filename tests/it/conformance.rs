@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(10);
 
 /// A content item with an app of the test's own, a viewer who may open it, and what the viewer's browser sends.
 struct Stage {
@@ -68,7 +68,7 @@ impl Stage {
 }
 
 /// Reads until `end` has come, or the other side closed.
-async fn until(socket: &mut (impl AsyncRead + Unpin), end: &str) -> String {
+pub async fn until(socket: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut got = Vec::new();
     let mut byte = [0; 1];
     let reading = async {
@@ -81,7 +81,7 @@ async fn until(socket: &mut (impl AsyncRead + Unpin), end: &str) -> String {
 }
 
 /// An app whose every connection is played by the test.
-async fn app<F, Fut>(play: F) -> String
+pub async fn app<F, Fut>(play: F) -> String
 where
     F: Fn(TcpStream, usize) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -99,7 +99,7 @@ where
 }
 
 /// An app that answers every request on a connection with the same bytes, and keeps what it got.
-async fn says(answer: &'static [u8]) -> (String, Arc<Mutex<Vec<String>>>) {
+pub async fn says(answer: &'static [u8]) -> (String, Arc<Mutex<Vec<String>>>) {
     let heads: Arc<Mutex<Vec<String>>> = Arc::default();
     let keep = Arc::clone(&heads);
     let address = app(move |mut socket, _| {
@@ -399,6 +399,52 @@ async fn half_closed_clients_early_answers_and_long_ones() {
     socket.write_all(&[b'x'; 1000]).await.expect("some of it");
     let answer = until(&mut socket, "big").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_does_not_work_for_a_browser_that_is_gone() {
+    let stage = Stage::new().await;
+    let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let app = app(move |mut socket, _| {
+        let ended = ended.clone();
+        async move {
+            let head = until(&mut socket, "\r\n\r\n").await;
+            if head.contains("/stream") {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await;
+            }
+            while socket.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+            let _ = ended.send(());
+        }
+    })
+    .await;
+    stage.behind(&app).await;
+    for path in ["thinks", "stream"] {
+        let mut socket = stage.connect().await;
+        socket.write_all(format!("{}\r\n", stage.head("GET", path, "")).as_bytes()).await.expect("a request");
+        if path == "stream" {
+            assert!(until(&mut socket, "data: 1\n\n").await.ends_with("data: 1\n\n"));
+        } else {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        drop(socket);
+        timeout(Duration::from_secs(15), ends.recv()).await.unwrap_or_else(|_| panic!("{path}: the app still works")).expect("an end");
+    }
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_http_1_0_get_no_chunks() {
+    let stage = Stage::new().await;
+    let (app, _) = says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    stage.behind(&app).await;
+    let mut socket = stage.connect().await;
+    let head = stage.head("GET", "", "Connection: keep-alive\r\n").replace("HTTP/1.1", "HTTP/1.0");
+    socket.write_all(format!("{head}\r\n").as_bytes()).await.expect("a request");
+    let mut answer = String::new();
+    timeout(SOON, socket.read_to_string(&mut answer)).await.expect("it ends with its connection").expect("text");
+    assert!(!answer.to_ascii_lowercase().contains("transfer-encoding") && answer.ends_with("\r\n\r\nhello"), "{answer}");
+    assert!(!answer.to_ascii_lowercase().contains("keep-alive"), "{answer}");
     stage.world.stop().await;
 }
 

@@ -7,6 +7,7 @@ mod conformance;
 mod exchange;
 mod forms;
 mod harness;
+mod http2;
 mod organisation;
 mod policy;
 mod promises;

@@ -12,7 +12,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
+use tokio_rustls::TlsAcceptor;
 
+/// The name of HTTP/2 in a handshake (ALPN).
+pub const HTTP_2: &[u8] = b"h2";
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The certificate and key of two files.
@@ -44,8 +47,11 @@ impl Certificate {
         Ok(Arc::new(Self { files: [certificate.to_owned(), key.to_owned()], current }))
     }
 
-    pub fn config(self: &Arc<Self>) -> ServerConfig {
-        ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>)
+    /// What greets browsers: HTTP/2 for those that offer it.
+    pub fn acceptor(self: &Arc<Self>) -> TlsAcceptor {
+        let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = [HTTP_2, b"http/1.1"].map(<[u8]>::to_vec).into();
+        Arc::new(config).into()
     }
 
     fn changed_at(&self) -> [Option<SystemTime>; 2] {

@@ -1,0 +1,222 @@
+//! HTTP/2 (RFC 9113) over the `h2` crate, for actix's services. actix's own dispatcher neither ends its connections when the
+//! server stops, nor notices that a browser gave a stream up, nor sends fields behind a body.
+
+use super::{Browser, HEAD_WITHIN, KEEP_ALIVE};
+use actix_http::{
+    Payload, Request, Response,
+    body::{BodySize, BoxBody, MessageBody},
+    error::PayloadError,
+};
+use actix_service::Service;
+use actix_web::http::{
+    Method, Uri, Version,
+    header::{self, HeaderName, HeaderValue},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use h2::{
+    Ping, Reason, RecvStream,
+    server::{Builder, SendResponse},
+};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    task::ready,
+};
+use tokio::time::{Instant, interval_at, timeout};
+
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const MOST_STREAMS: u32 = 256;
+/// As over HTTP/1.1, together with the request line.
+const LARGEST_HEAD: u32 = 128 * 1024;
+const PIECE: usize = 16 * 1024;
+
+/// Fields behind the body of an answer, known once the body has ended. Stands among the answer's extensions.
+#[derive(Clone, Default)]
+pub struct Trailers(pub Rc<RefCell<Vec<(HeaderName, HeaderValue)>>>);
+
+/// Serves one connection to its end. After `stop` it takes no new stream, and ends with the last one that is open.
+pub async fn serve<S>(io: Browser, peer: Option<SocketAddr>, service: Rc<S>, stop: impl Future<Output = ()>, date: fn() -> HeaderValue)
+where
+    S: Service<Request> + 'static,
+    S::Response: Into<Response<BoxBody>>,
+    S::Error: Into<Response<BoxBody>>,
+{
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(LARGEST_HEAD);
+    let Ok(Ok(mut connection)) = timeout(HEAD_WITHIN, builder.handshake::<_, Bytes>(io)).await else { return };
+    let Some(mut pings) = connection.ping_pong() else { return };
+    let mut look = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+    let mut stop = pin!(stop);
+    let (mut ending, mut asked, mut used) = (false, false, false);
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    used = true;
+                    let service = Rc::clone(&service);
+                    actix_web::rt::spawn(answer(request, respond, peer, service, date));
+                }
+                Some(Err(_)) | None => return,
+            },
+            () = &mut stop, if !ending => {
+                ending = true;
+                connection.graceful_shutdown();
+            }
+            pong = poll_fn(|context| pings.poll_pong(context)), if asked => match pong {
+                Ok(_) => asked = false,
+                Err(_) => return,
+            },
+            _ = look.tick() => {
+                // Gone without a word.
+                if asked {
+                    return;
+                }
+                if !std::mem::take(&mut used) && !connection.has_streams() && !ending {
+                    ending = true;
+                    connection.graceful_shutdown();
+                }
+                if pings.send_ping(Ping::opaque()).is_err() {
+                    return;
+                }
+                asked = true;
+            }
+        }
+    }
+}
+
+/// A request as actix knows it; `None` if its address is none.
+fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Request> {
+    let (parts, mut body) = request.into_parts();
+    let payload = if body.is_end_stream() {
+        Payload::None
+    } else {
+        let pieces = stream::poll_fn(move |context| {
+            std::task::Poll::Ready(match ready!(body.poll_data(context)) {
+                Some(Ok(bytes)) => {
+                    let released = body.flow_control().release_capacity(bytes.len());
+                    Some(released.map(|()| bytes).map_err(broken))
+                }
+                Some(Err(error)) => Some(Err(broken(error))),
+                None => None,
+            })
+        });
+        Payload::Stream { payload: Box::pin(pieces) as actix_http::BoxedPayloadStream }
+    };
+    let mut taken = Request::with_payload(payload);
+    let head = taken.head_mut();
+    head.version = Version::HTTP_2;
+    head.peer_addr = peer;
+    head.method = Method::from_bytes(parts.method.as_str().as_bytes()).ok()?;
+    head.uri = Uri::try_from(parts.uri.to_string()).ok()?;
+    for (name, value) in &parts.headers {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+        head.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+    }
+    Some(taken)
+}
+
+fn broken(error: h2::Error) -> PayloadError {
+    PayloadError::Io(io::Error::other(error))
+}
+
+async fn answer<S>(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    peer: Option<SocketAddr>,
+    service: Rc<S>,
+    date: fn() -> HeaderValue,
+) where
+    S: Service<Request>,
+    S::Response: Into<Response<BoxBody>>,
+    S::Error: Into<Response<BoxBody>>,
+{
+    let to_head = request.method() == http::Method::HEAD;
+    let Some(request) = taken_in(request, peer) else { return respond.send_reset(Reason::PROTOCOL_ERROR) };
+    let answer = tokio::select! {
+        biased;
+        answer = service.call(request) => answer.map_or_else(Into::into, Into::into),
+        // The browser gave it up, or is gone: what is under way at the app ends with this task.
+        _ = poll_fn(|context| respond.poll_reset(context)) => return,
+    };
+    let trailers = answer.extensions().get::<Trailers>().cloned();
+    let (answer, body) = answer.into_parts();
+    let mut body = pin!(body);
+    let size = body.size();
+    let ended = to_head || size.is_eof();
+    let Some(head) = head_of(&answer, size, date) else { return respond.send_reset(Reason::INTERNAL_ERROR) };
+    let Ok(mut stream) = respond.send_response(head, ended) else { return };
+    if ended {
+        return;
+    }
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = poll_fn(|context| body.as_mut().poll_next(context)) => piece,
+            _ = poll_fn(|context| stream.poll_reset(context)) => return,
+        };
+        let mut bytes = match piece {
+            Some(Ok(bytes)) => bytes,
+            // Cut, so that nobody takes it for whole.
+            Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
+            None => break,
+        };
+        while !bytes.is_empty() {
+            stream.reserve_capacity(bytes.len().min(PIECE));
+            let room = match stream.capacity() {
+                0 => match poll_fn(|context| stream.poll_capacity(context)).await {
+                    Some(Ok(room)) => room,
+                    Some(Err(_)) | None => return,
+                },
+                room => room,
+            };
+            if stream.send_data(bytes.split_to(room.min(bytes.len())), false).is_err() {
+                return;
+            }
+        }
+    }
+    let fields = trailers.map(|trailers| trailers.0.take()).unwrap_or_default();
+    let fields: http::HeaderMap = fields.iter().filter_map(|(name, value)| taken_out(name, value)).collect();
+    // The other side may have gone meanwhile.
+    drop(if fields.is_empty() { stream.send_data(Bytes::new(), true) } else { stream.send_trailers(fields) });
+}
+
+fn taken_out(name: &HeaderName, value: &HeaderValue) -> Option<(http::HeaderName, http::HeaderValue)> {
+    let name = http::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+    Some((name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?))
+}
+
+/// The head of an answer, without what belongs to one connection of HTTP/1.1 (RFC 9113 section 8.2.2).
+fn head_of(answer: &Response<()>, size: BodySize, date: fn() -> HeaderValue) -> Option<http::Response<()>> {
+    let mut head = http::Response::new(());
+    *head.status_mut() = http::StatusCode::from_u16(answer.status().as_u16()).ok()?;
+    let fields = head.headers_mut();
+    let bodiless = matches!(answer.status().as_u16(), 204 | 304);
+    for (name, value) in answer.headers() {
+        let of_http1 = matches!(*name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::CONTENT_LENGTH)
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection");
+        if !of_http1 {
+            let (name, value) = taken_out(name, value)?;
+            fields.append(name, value);
+        }
+    }
+    if let BodySize::Sized(length) = size
+        && !bodiless
+    {
+        fields.insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    if !fields.contains_key(http::header::DATE) {
+        let (name, value) = taken_out(&header::DATE, &date())?;
+        fields.insert(name, value);
+    }
+    Some(head)
+}

@@ -1,0 +1,199 @@
+//! An app's answer on its way to the browser: which of its fields pass, and its body, piece by piece.
+
+use super::{
+    Pass, Proxy, bar,
+    client::{Answer, Body, Fields},
+    headers,
+    upstream::Target,
+};
+use crate::{domain::wall::Place, front::http2::Trailers, service::admission::Held, web::problems::FromContent};
+use actix_http::{
+    ConnectionType,
+    body::{BodySize, MessageBody},
+};
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{
+        Method, StatusCode, Version,
+        header::{self, HeaderName, HeaderValue},
+    },
+    web,
+};
+use bytes::Bytes;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// An app's answer as the browser gets it.
+pub fn passed_on(
+    request: &HttpRequest,
+    proxy: &web::Data<Proxy>,
+    pass: &Pass,
+    place: &Place,
+    target: &Target,
+    answer: Answer,
+    with_bar: bool,
+) -> HttpResponse {
+    let Answer { head, mut body } = answer;
+    let mut response = HttpResponse::build(head.status);
+    let kind = head.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_events = kind.starts_with(b"text/event-stream");
+    let bar =
+        (with_bar && head.status == StatusCode::OK && kind.starts_with(b"text/html") && head.get(&header::CONTENT_ENCODING).is_none())
+            .then(|| bar::tag(place));
+    each_field(&head.fields, target, place, |name, value| {
+        // What the app says of the page as it made it is not true of the page with our bar.
+        if bar.is_none() || !bar::VALIDATORS.contains(name) {
+            append(&mut response, name, value);
+        }
+    });
+    let bodiless = request.method() == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let said: Option<u64> = head.get(&header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut response = match (bodiless, said) {
+        // The length that a body would have; actix says it for nothing else than HEAD.
+        (true, Some(length)) if request.method() == Method::HEAD => response.body(Bodiless(length)),
+        (true, _) => response.finish(),
+        _ => match body.whole() {
+            Some(bytes) if bar.is_none() => response.body(bytes),
+            whole => {
+                let held = pass.token.as_ref().filter(|_| is_events).and_then(|token| token.to_str().ok());
+                let held = held.map(|token| proxy.service.hold_token(token));
+                let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
+                // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
+                let takes_trailers = request.headers().get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+                let named = head.get(&header::TRAILER).filter(|_| takes_trailers && body.is_chunked() && bar.is_none());
+                let trailers = match (named, request.version()) {
+                    (Some(names), Version::HTTP_11) => {
+                        response.insert_header((header::TRAILER, names.clone()));
+                        response.insert_header((header::TRANSFER_ENCODING, "chunked"));
+                        Behind::Chunks
+                    }
+                    (Some(_), Version::HTTP_2) => {
+                        let trailers = Trailers::default();
+                        response.extensions_mut().insert(trailers.clone());
+                        Behind::Apart(trailers)
+                    }
+                    _ => Behind::Nothing,
+                };
+                let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
+                // HTTP/1.0 knows no chunks: there a body of unknown length ends with its connection.
+                let is_raw = matches!(trailers, Behind::Chunks) || (length.is_none() && request.version() == Version::HTTP_10);
+                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, _held: held };
+                let mut response = response.body(body);
+                response.head_mut().no_chunking(is_raw);
+                if length.is_none() && request.version() == Version::HTTP_10 {
+                    response.head_mut().set_connection_type(ConnectionType::Close);
+                }
+                response
+            }
+        },
+    };
+    if request.headers().contains_key(header::UPGRADE) {
+        // Nothing else than a WebSocket is upgraded to, and actix would say that it was.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response.extensions_mut().insert(FromContent);
+    response
+}
+
+fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderValue) {
+    response.append_header((name.clone(), value.clone()));
+}
+
+/// No body, with the length that it would have.
+struct Bodiless(u64);
+
+impl MessageBody for Bodiless {
+    type Error = io::Error;
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.0)
+    }
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        Poll::Ready(None)
+    }
+}
+
+/// What comes of the fields behind a body.
+enum Behind {
+    Nothing,
+    /// HTTP/1.1: the chunks are written here, since fields follow them.
+    Chunks,
+    /// HTTP/2 sends them in a frame of their own.
+    Apart(Trailers),
+}
+
+/// An app's body on its way to the browser.
+struct Passing {
+    /// What came with the head.
+    first: Option<Bytes>,
+    body: Body,
+    /// What we put behind it.
+    last: Option<Bytes>,
+    length: Option<u64>,
+    trailers: Behind,
+    over: bool,
+    /// For as long as the stream is open.
+    _held: Option<Held>,
+}
+
+impl MessageBody for Passing {
+    type Error = io::Error;
+    fn size(&self) -> BodySize {
+        self.length.map_or(BodySize::Stream, BodySize::Sized)
+    }
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        match ready!(self.body.poll_data(context)) {
+            Some(Ok(bytes)) if matches!(self.trailers, Behind::Chunks) => {
+                let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+                chunk.extend_from_slice(&bytes);
+                chunk.extend_from_slice(b"\r\n");
+                Poll::Ready(Some(Ok(chunk.into())))
+            }
+            Some(other) => Poll::Ready(Some(other)),
+            None => {
+                self.over = true;
+                let fields = self.body.trailers.iter().filter(|(name, _)| headers::trailer_passes(name.as_str()));
+                match &self.trailers {
+                    Behind::Nothing => {}
+                    Behind::Chunks => {
+                        let mut end = b"0\r\n".to_vec();
+                        fields.for_each(|(name, value)| headers::add(&mut end, name, value.as_bytes()));
+                        end.extend_from_slice(b"\r\n");
+                        return Poll::Ready(Some(Ok(end.into())));
+                    }
+                    Behind::Apart(trailers) => trailers.0.borrow_mut().extend(fields.cloned()),
+                }
+                Poll::Ready(self.last.take().map(Ok))
+            }
+        }
+    }
+}
+
+/// The fields of an app's answer that the browser gets, as it gets them.
+pub fn each_field(fields: &Fields, target: &Target, place: &Place, mut give: impl FnMut(&HeaderName, &HeaderValue)) {
+    let listed = headers::connection_names(fields.iter().filter(|(name, _)| *name == header::CONNECTION).map(|(_, value)| value));
+    for (name, value) in fields {
+        if headers::response_passes(name.as_str(), &listed) {
+            give(name, value);
+        } else if *name == header::SET_COOKIE {
+            let cookie = value.to_str().ok().and_then(|text| headers::cookie_from_app(text, &target.prefix, &place.base));
+            if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
+                give(name, &cookie);
+            }
+        } else if *name == header::LOCATION || *name == header::CONTENT_LOCATION {
+            let Ok(location) = value.to_str() else { continue };
+            let location = headers::location_from_app(location, &target.origin, &target.prefix, &place.base, &place.origin);
+            if let Ok(location) = HeaderValue::try_from(location) {
+                give(name, &location);
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! HTTP/2 at the front, with a client that shows its frames' effects: what a browser's streams mean to apps.
+
+use crate::{
+    conformance::{SOON, app, says, until},
+    harness::Served,
+};
+use bytes::Bytes;
+use h2::{
+    Reason,
+    client::{ResponseFuture, SendRequest},
+};
+use http::Request;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use serde_json::json;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+/// A portal with TLS, and one item that is open to anyone.
+struct Front {
+    served: Served,
+    certificate: String,
+    place: String,
+    folder: std::path::PathBuf,
+}
+
+impl Front {
+    async fn before(app: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("a certificate");
+        let folder = std::env::temp_dir().join(format!("valetkey-h2-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+        std::fs::write(&chain, made.cert.pem()).expect("a chain");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("a key");
+        let served = Served::start_tls(&chain.to_string_lossy(), &key.to_string_lossy()).await;
+        let certificate = made.cert.pem();
+        let client = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(certificate.as_bytes()).expect("a certificate")])
+            .build()
+            .expect("a client");
+        let api = format!("https://localhost:{}/__api__/v1/content", served.address.port());
+        let body = json!({"name": "open", "access_type": "all", "upstream_url": app}).to_string();
+        let key = format!("Key {}", served.administrator("ada"));
+        let made = client.post(&api).header("authorization", key).body(body).send().await.expect("an answer");
+        let made: serde_json::Value = serde_json::from_str(&made.text().await.expect("a body")).expect("JSON");
+        let place = format!("https://127.0.0.1:{}/content/{}/", served.address.port(), made["guid"].as_str().expect("a guid"));
+        Self { served, certificate, place, folder }
+    }
+
+    /// A connection; the task ends with it.
+    async fn connect(&self) -> (SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>) {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("a certificate")).expect("a root");
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(self.served.address).await.expect("a connection");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("a handshake");
+        let (send, connection) = h2::client::handshake(tls).await.expect("HTTP/2");
+        (send, tokio::spawn(connection))
+    }
+
+    async fn get(&self, send: &SendRequest<Bytes>, path: &str, fields: &[(&'static str, &'static str)]) -> ResponseFuture {
+        let mut request = Request::get(format!("{}{path}", self.place));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut send = send.clone().ready().await.expect("room for a stream");
+        send.send_request(request.body(()).expect("a request"), true).expect("it is sent").0
+    }
+
+    fn end(self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_given_up_ends_at_its_app_and_a_broken_one_is_cut() {
+    let open = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&open);
+    let app = app(move |mut socket, _| {
+        let open = Arc::clone(&counted);
+        async move {
+            let head = until(&mut socket, "\r\n\r\n").await;
+            open.fetch_add(1, Ordering::SeqCst);
+            let _ = match head.split(' ').nth(1).unwrap_or("") {
+                "/broken" => socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await,
+                "/quiet" => socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await,
+                _ => Ok(()),
+            };
+            if !head.starts_with("GET /broken") {
+                // Until the portal hangs up.
+                while socket.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+            }
+            open.fetch_sub(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let front = Front::before(&app).await;
+    let (send, connection) = front.connect().await;
+    let gone = async |what: &str| {
+        let since = Instant::now();
+        while open.load(Ordering::SeqCst) > 0 {
+            assert!(since.elapsed() < Duration::from_secs(3), "{what}: the app still works for nobody");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let begun = async |count: usize| {
+        while open.load(Ordering::SeqCst) < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Given up before the app said anything.
+    let thinking = front.get(&send, "slow", &[]).await;
+    timeout(SOON, begun(1)).await.expect("the app has it");
+    drop(thinking);
+    gone("no answer yet").await;
+    // Given up in the middle of a stream that says nothing.
+    let answer = timeout(SOON, front.get(&send, "quiet", &[]).await).await.expect("in time").expect("an answer");
+    let mut body = answer.into_body();
+    assert_eq!(timeout(SOON, body.data()).await.expect("in time").expect("a piece").expect("good"), "data: 1\n\n");
+    drop(body);
+    gone("a quiet stream").await;
+    // Cut, and never a short success; the other streams of the connection go on.
+    let mut body = timeout(SOON, front.get(&send, "broken", &[]).await).await.expect("in time").expect("an answer").into_body();
+    assert_eq!(timeout(SOON, body.data()).await.expect("in time").expect("a piece").expect("good"), "half");
+    let end = timeout(SOON, body.data()).await.expect("in time").expect("an end").expect_err("cut");
+    assert_eq!(end.reason(), Some(Reason::INTERNAL_ERROR));
+    // The whole connection is gone.
+    let _quiet = timeout(SOON, front.get(&send, "quiet", &[]).await).await.expect("in time").expect("an answer");
+    connection.abort();
+    gone("a connection that broke").await;
+    front.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_behind_a_body_come_behind_it_and_bodies_go_up_in_pieces() {
+    let (app, heads) = says(
+        b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: abc\r\nSet-Cookie: valetkey=x\r\n\r\n",
+    )
+    .await;
+    let front = Front::before(&app).await;
+    let (send, _connection) = front.connect().await;
+    for (fields, wanted) in [(&[("te", "trailers")][..], Some("abc")), (&[], None)] {
+        let answer = timeout(SOON, front.get(&send, "", fields).await).await.expect("in time").expect("an answer");
+        assert!(answer.headers().get("transfer-encoding").is_none() && answer.headers().get("date").is_some(), "{answer:?}");
+        let mut body = answer.into_body();
+        let mut got = Vec::new();
+        while let Some(piece) = timeout(SOON, body.data()).await.expect("in time") {
+            got.extend_from_slice(&piece.expect("good"));
+        }
+        assert_eq!(got, b"hello");
+        let trailers = body.trailers().await.expect("good");
+        assert_eq!(trailers.as_ref().and_then(|fields| fields.get("x-sum")).map(|value| value.as_bytes()), wanted.map(str::as_bytes));
+        assert!(trailers.is_none_or(|fields| fields.get("set-cookie").is_none()));
+    }
+    // A body without a length, and a head without a body.
+    let post = Request::post(format!("{}up", front.place)).body(()).expect("a request");
+    let (answer, mut upload) = send.clone().ready().await.expect("room").send_request(post, false).expect("it is sent");
+    upload.send_data(Bytes::from_static(b"x=1"), true).expect("a piece");
+    assert_eq!(timeout(SOON, answer).await.expect("in time").expect("an answer").status(), 200);
+    assert!(heads.lock().expect("heads").iter().any(|head| head.starts_with("POST /up") && head.contains("transfer-encoding: chunked")));
+    let head = Request::head(front.place.clone()).body(()).expect("a request");
+    let answer = send.clone().ready().await.expect("room").send_request(head, true).expect("it is sent").0;
+    let answer = timeout(SOON, answer).await.expect("in time").expect("an answer");
+    assert!(answer.status() == 200 && answer.into_body().is_end_stream());
+    front.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_lets_streams_finish_and_waits_for_no_idle_browser() {
+    let slow = app(|mut socket, _| async move {
+        until(&mut socket, "\r\n\r\n").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").await;
+        while socket.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+    })
+    .await;
+    let mut front = Front::before(&slow).await;
+    let (idle, _idle_connection) = front.connect().await;
+    let (busy, _busy_connection) = front.connect().await;
+    let ping = Request::get(format!("https://localhost:{}/__ping__", front.served.address.port())).body(()).expect("a request");
+    let pong = idle.clone().ready().await.expect("room").send_request(ping, true).expect("it is sent").0;
+    assert_eq!(timeout(SOON, pong).await.expect("in time").expect("an answer").status(), 200);
+    let answer = front.get(&busy, "", &[]).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let since = Instant::now();
+    let stopping = tokio::task::spawn_blocking(move || (front.served.terminate(), front));
+    let answer = timeout(SOON, answer).await.expect("in time").expect("it finishes");
+    let mut body = answer.into_body();
+    assert_eq!(timeout(SOON, body.data()).await.expect("in time").expect("a piece").expect("good"), "late");
+    let (code, front) = timeout(Duration::from_secs(20), stopping).await.expect("it ends soon").expect("an end");
+    assert_eq!(code, Some(0));
+    assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
+    front.end();
+}
