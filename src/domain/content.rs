@@ -2,6 +2,7 @@
 
 use super::{Id, Timestamp, group::Principal, person::Person};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 
 /// Who may open a content item.
@@ -35,6 +36,54 @@ pub struct Process {
     /// On its way out: who is there stays there, nobody else comes.
     #[serde(default)]
     pub draining: bool,
+}
+
+/// Which process of an item, where it may be seen: in cookies and session tokens, without its address. The default stands for the
+/// only one that an item has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Mark(u64);
+
+impl Mark {
+    pub const ONLY: Self = Self(0);
+
+    pub fn of(process: &Process) -> Self {
+        let hash = Sha256::digest(&process.url);
+        Self(hash.first_chunk().map_or(1, |first| u64::from_be_bytes(*first)).max(1))
+    }
+    pub fn is_only(&self) -> bool {
+        *self == Self::ONLY
+    }
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_only() { Ok(()) } else { write!(f, "{:016x}", self.0) }
+    }
+}
+
+impl From<Mark> for String {
+    fn from(mark: Mark) -> Self {
+        mark.to_string()
+    }
+}
+
+impl TryFrom<String> for Mark {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Mark {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.len() {
+            0 => Ok(Self::ONLY),
+            16 => u64::from_str_radix(text, 16).map(Self).map_err(|_| "not the mark of a process"),
+            _ => Err("not the mark of a process"),
+        }
+    }
 }
 
 /// How the portal carries an item. Limits are in seconds; `None` is the default.
@@ -102,6 +151,10 @@ pub struct Content {
 }
 
 impl Content {
+    /// The mark of one of its processes.
+    pub fn mark(&self, process: &Process) -> Mark {
+        if self.processes.len() < 2 { Mark::ONLY } else { Mark::of(process) }
+    }
     pub fn display_title(&self) -> &str {
         match &self.title {
             Some(title) if !title.trim().is_empty() => title,

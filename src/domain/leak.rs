@@ -1,6 +1,10 @@
 //! A viewer's token in use while its viewer is elsewhere: the sign of a connection that an app shares between its viewers.
 
-use super::{Id, Timestamp, content::Content, person::Person};
+use super::{
+    Id, Timestamp,
+    content::{Content, Mark},
+    person::Person,
+};
 use std::time::Duration;
 
 /// What was seen.
@@ -48,36 +52,67 @@ const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_secs(180);
 const THERE: Duration = Duration::from_secs(90);
 
-/// Judges one use of a viewer's token. `present`: who was at the item, and when last. Somebody of whom nothing is known is not
-/// suspected.
-pub fn judge(viewer: Id<Person>, used_at: Timestamp, present: &[(Id<Person>, Timestamp)]) -> Option<Kind> {
-    let (_, seen_at) = present.iter().find(|(person, _)| *person == viewer)?;
+/// Who was at an item, at which of its processes, and when last.
+#[derive(Clone, Copy, Debug)]
+pub struct Stay {
+    pub person: Id<Person>,
+    pub process: Mark,
+    pub seen_at: Timestamp,
+}
+
+/// Judges one use of a viewer's token by a process. Somebody of whom nothing is known is not suspected.
+pub fn judge(viewer: Id<Person>, process: Mark, used_at: Timestamp, stays: &[Stay]) -> Option<Kind> {
+    // Where an item got or lost its other processes, people of the time before are at none of them, or at any.
+    let here = || stays.iter().filter(|stay| stay.process == process || stay.process.is_only() || process.is_only());
+    let seen_at = here().filter(|stay| stay.person == viewer).map(|stay| stay.seen_at).max()?;
     // `since` is zero for what lies ahead.
-    let away = used_at.since(*seen_at);
+    let away = used_at.since(seen_at);
     if away >= LONG {
         return Some(Kind::LongAfter);
     }
-    let others = present.iter().any(|(person, at)| *person != viewer && used_at.since(*at) < THERE);
+    let others = here().any(|stay| stay.person != viewer && used_at.since(stay.seen_at) < THERE);
     (away >= SHORT && others).then_some(Kind::WhileOthers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::content::Process;
 
     #[test]
     fn a_token_is_suspicious_only_without_its_viewer() {
         let (vera, viktor) = (Id::random(), Id::random());
         let at = |seconds: i64| Timestamp(seconds * 1000);
-        let alone = |seen: i64| judge(vera, at(10_000), &[(vera, at(seen))]);
+        let stay = |person, seen: i64| Stay { person, process: Mark::ONLY, seen_at: at(seen) };
+        let alone = |seen: i64| judge(vera, Mark::ONLY, at(10_000), &[stay(vera, seen)]);
         assert_eq!(alone(10_000), None);
         assert_eq!(alone(9_500), None, "what a viewer began may end without them");
         assert_eq!(alone(9_400), Some(Kind::LongAfter));
         assert_eq!(alone(10_050), None, "seen after the use");
-        let both = |seen: i64, other: i64| judge(vera, at(10_000), &[(viktor, at(other)), (vera, at(seen))]);
+        let both = |seen: i64, other: i64| judge(vera, Mark::ONLY, at(10_000), &[stay(viktor, other), stay(vera, seen)]);
         assert_eq!(both(9_800, 9_990), Some(Kind::WhileOthers));
         assert_eq!(both(9_900, 9_990), None);
         assert_eq!(both(9_800, 9_700), None, "nobody else was there");
-        assert_eq!(judge(vera, at(10_000), &[(viktor, at(9_990))]), None, "nothing is known of the viewer");
+        assert_eq!(judge(vera, Mark::ONLY, at(10_000), &[stay(viktor, 9_990)]), None, "nothing is known of the viewer");
+    }
+    #[test]
+    fn a_viewer_at_one_process_is_no_excuse_for_another() {
+        let (vera, viktor) = (Id::random(), Id::random());
+        let [one, two] = ["http://a", "http://b"].map(|url| Mark::of(&Process { url: url.into(), draining: false }));
+        let at = |seconds: i64| Timestamp(seconds * 1000);
+        let stay = |person, process, seen: i64| Stay { person, process, seen_at: at(seen) };
+        let moved = [stay(vera, one, 9_000), stay(vera, two, 9_999), stay(viktor, one, 9_999)];
+        assert_eq!(judge(vera, one, at(10_000), &moved), Some(Kind::LongAfter));
+        assert_eq!(judge(vera, two, at(10_000), &moved), None);
+        assert_eq!(judge(viktor, one, at(10_000), &moved), None);
+        let apart = [stay(vera, one, 9_800), stay(viktor, two, 9_999)];
+        assert_eq!(judge(vera, one, at(10_000), &apart), None, "the others are elsewhere");
+        assert_eq!(judge(vera, one, at(10_000), &[stay(vera, one, 9_800), stay(viktor, one, 9_999)]), Some(Kind::WhileOthers));
+        assert_eq!(
+            judge(vera, one, at(10_000), &[stay(vera, one, 9_000), stay(vera, Mark::ONLY, 9_999)]),
+            None,
+            "the item had one process"
+        );
+        assert_eq!(judge(vera, Mark::ONLY, at(10_000), &[stay(vera, one, 9_999)]), None);
     }
 }

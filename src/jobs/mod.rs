@@ -6,6 +6,7 @@ use crate::{
     service::{
         Error, Service,
         broker::{EARLIEST, is_due_ahead},
+        leaks::Doubts,
         limiter,
         node::ALIVE_EVERY,
     },
@@ -48,10 +49,6 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
         let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
         loop {
             tokio::time::sleep(ALIVE_EVERY).await;
-            // First who was there, then what was used: a use without its viewer is a sign of something.
-            if service.share_presence().await.is_err() {
-                tracing::warn!("could not write down who is where; the next round tries again");
-            }
             service.flush_uses().await;
             // Before the other nodes hear which keys are held here.
             if let Err(reason) = service.follow_keyring(true).await {
@@ -68,12 +65,13 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
 /// The work of the one that leads. In a task of its own: a provider that hangs must not keep a node from saying that it lives.
 async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
     let mut rounds: u32 = 0;
+    let mut doubts = Doubts::new();
     loop {
         tokio::time::sleep(ALIVE_EVERY).await;
         if !leads.load(Ordering::Relaxed) {
             continue;
         }
-        let (looked, ..) = tokio::join!(service.look_for_leaks(), ahead(service), service.tell_providers());
+        let (looked, ..) = tokio::join!(service.look_for_leaks(&mut doubts), ahead(service), service.tell_providers());
         if looked.is_err() {
             tracing::warn!("could not look for shared tokens; the next round tries again");
         }

@@ -1,9 +1,10 @@
 //! An app's answer on its way to the browser: which of its fields pass, and its body, piece by piece.
 
 use super::{
-    Pass, Proxy, bar,
+    Next, Pass, Proxy, bar,
     client::{Answer, Body, Fields},
     headers,
+    sockets::{Close, Ticket},
     upstream::Target,
 };
 use crate::{domain::wall::Place, front::http2::Trailers, service::admission::Held, web::problems::FromContent};
@@ -32,7 +33,7 @@ pub fn passed_on(
     proxy: &web::Data<Proxy>,
     pass: &Pass,
     place: &Place,
-    target: &Target,
+    next: &Next<'_>,
     answer: Answer,
     with_bar: bool,
 ) -> HttpResponse {
@@ -43,7 +44,7 @@ pub fn passed_on(
     let bar =
         (with_bar && head.status == StatusCode::OK && kind.starts_with(b"text/html") && head.get(&header::CONTENT_ENCODING).is_none())
             .then(|| bar::tag(place));
-    each_field(&head.fields, target, place, |name, value| {
+    each_field(&head.fields, &next.target, place, |name, value| {
         // What the app says of the page as it made it is not true of the page with our bar.
         if bar.is_none() || !bar::VALIDATORS.contains(name) {
             append(&mut response, name, value);
@@ -58,8 +59,7 @@ pub fn passed_on(
         _ => match body.whole() {
             Some(bytes) if bar.is_none() => response.body(bytes),
             whole => {
-                let held = pass.token.as_ref().filter(|_| is_events).and_then(|token| token.to_str().ok());
-                let held = held.map(|token| proxy.service.hold_token(token));
+                let open = is_events.then(|| Open::new(proxy, pass, next));
                 let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
                 // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
                 let takes_trailers = request.headers().get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -80,7 +80,7 @@ pub fn passed_on(
                 let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
                 // HTTP/1.0 knows no chunks: there a body of unknown length ends with its connection.
                 let is_raw = matches!(trailers, Behind::Chunks) || (length.is_none() && request.version() == Version::HTTP_10);
-                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, _held: held };
+                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, open };
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
                 if length.is_none() && request.version() == Version::HTTP_10 {
@@ -134,8 +134,22 @@ struct Passing {
     length: Option<u64>,
     trailers: Behind,
     over: bool,
-    /// For as long as the stream is open.
+    open: Option<Open>,
+}
+
+/// An event stream, which is open like a WebSocket: for as long as it is, its session token can be exchanged, its viewer is there,
+/// and whatever would close a WebSocket of the viewer's cuts it. Browsers ask for it again, and hear why not.
+struct Open {
+    closed: Pin<Box<dyn Future<Output = Close>>>,
     _held: Option<Held>,
+}
+
+impl Open {
+    fn new(proxy: &web::Data<Proxy>, pass: &Pass, next: &Next<'_>) -> Self {
+        let token = next.token.as_ref().and_then(|token| token.to_str().ok());
+        let mut registered = proxy.sockets.register(Ticket::new(pass, next.process));
+        Self { closed: Box::pin(async move { registered.closed().await }), _held: token.map(|token| proxy.service.hold_token(token)) }
+    }
 }
 
 impl MessageBody for Passing {
@@ -146,6 +160,12 @@ impl MessageBody for Passing {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if self.over {
             return Poll::Ready(None);
+        }
+        if let Some(open) = &mut self.open
+            && open.closed.as_mut().poll(context).is_ready()
+        {
+            self.over = true;
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));

@@ -19,7 +19,7 @@ use crate::{
     domain::{
         Id, access, addresses,
         audit::{Action, Origin},
-        content::{AccessType, Content, Process},
+        content::{AccessType, Content, Mark, Process},
         person::{Person, Session as BrowserSession},
         return_path::ReturnPath,
         wall::{Host, Place},
@@ -48,7 +48,7 @@ use actix_web::{
 };
 use client::{Failed, Upload};
 use futures_util::StreamExt as _;
-use processes::{Processes, mark};
+use processes::Processes;
 use serde_json::json;
 use sockets::Sockets;
 use std::{cell::Cell, fmt::Write as _, net::IpAddr, rc::Rc, sync::Arc};
@@ -63,11 +63,11 @@ pub struct Proxy {
     pub sockets: Arc<Sockets>,
 }
 
-/// Somebody who may pass, with what goes into the request.
+/// Somebody who may pass, and where their browser says it belongs.
 pub struct Pass {
     content: Passed,
     session: Option<Id<BrowserSession>>,
-    token: Option<HeaderValue>,
+    stays_at: Option<Mark>,
 }
 
 /// The content item, for a viewer whose standing was looked up, or for anyone.
@@ -187,7 +187,9 @@ async fn admit(head: &RequestHead, proxy: &Proxy, place: &Place) -> Result<Resul
     let found = if same_origin { sessions.whose(head).await? } else { sessions.whose_of_content(head, id).await? };
     let Some((session, person)) = found else {
         return Ok(match service.public_content(id).await? {
-            Some(content) => Ok(Pass { content: Passed::Anyone(Box::new(content)), session: None, token: None }),
+            Some(content) => {
+                Ok(Pass { stays_at: stays_at(head, proxy, &content), content: Passed::Anyone(Box::new(content)), session: None })
+            }
             None => Err(Refusal::SignIn),
         });
     };
@@ -199,9 +201,23 @@ async fn admit(head: &RequestHead, proxy: &Proxy, place: &Place) -> Result<Resul
         let is_asked = admission.links.iter().any(|link| link.consent.is_none());
         return Ok(Err(Refusal::NeedsViewer(if is_asked { "not_consented" } else { "needs_reauthorization" })));
     }
-    admission.see(service.now());
-    let token = upstream::session_token(service, person.id, id, session).ok_or(Error::Internal)?;
-    Ok(Ok(Pass { content: Passed::Viewer(admission), session: Some(session), token: Some(token) }))
+    let stays_at = stays_at(head, proxy, &admission.content);
+    match stays_at {
+        Some(process) => service.see_at(id, process, person.id),
+        // At one of several, and the next step finds out at which.
+        None if admission.content.processes.len() > 1 => {}
+        None => admission.see(service.now()),
+    }
+    Ok(Ok(Pass { content: Passed::Viewer(admission), session: Some(session), stays_at }))
+}
+
+/// Which of several processes a browser was at before.
+fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<Mark> {
+    if item.processes.len() < 2 {
+        return None;
+    }
+    let said: Mark = proxy.sessions.cookie(head, &proxy.sessions.process_cookie(item.id))?.parse().ok()?;
+    item.processes.iter().any(|process| Mark::of(process) == said).then_some(said)
 }
 
 /// Where a refused browser goes on, and what a program hears.
@@ -245,28 +261,40 @@ async fn note_closed(service: &Service, admission: &Admission, from: &Origin) {
     service.note_refusal(Action::AccessRefused, Some(&admission.person), from, "may not open this content", title).await;
 }
 
-/// The next process to try for a viewer, with where to connect; those that cannot be connected to for sure are passed over.
-async fn next_process<'a>(
-    head: &RequestHead,
-    proxy: &Proxy,
-    pass: &'a Pass,
-    tried: &mut Vec<&'a str>,
-) -> Option<(&'a Process, Rc<Target>)> {
+/// A process to try, where to connect, and the session token that it gets; without a viewer there is none.
+struct Next<'a> {
+    process: &'a Process,
+    target: Rc<Target>,
+    token: Option<HeaderValue>,
+}
+
+/// The next process to try for a viewer; those that cannot be connected to for sure are passed over.
+async fn next_process<'a>(head: &RequestHead, proxy: &Proxy, pass: &'a Pass, tried: &mut Vec<&'a str>) -> Option<Next<'a>> {
     let (service, item) = (&proxy.service, pass.content());
-    let several = item.processes.len() > 1;
-    let cookie = if several { proxy.sessions.cookie(head, &proxy.sessions.process_cookie(item.id)) } else { None };
-    let viewer = match (several, pass.person()) {
+    let viewer = match (item.processes.len() > 1, pass.person()) {
         (false, _) => String::new(),
         (true, Some(person)) => person.to_string(),
         (true, None) => peer(head, service).map(|ip| ip.to_string()).unwrap_or_default(),
     };
-    for process in proxy.processes.order(item, &viewer, cookie) {
+    for process in proxy.processes.order(item, &viewer, pass.stays_at) {
         if tried.contains(&process.url.as_str()) {
             continue;
         }
         tried.push(&process.url);
         match proxy.upstreams.target(&process.url, item.proxying.ca.as_ref(), &service.policy).await {
-            Ok(target) => return Some((process, target)),
+            Ok(target) => {
+                let mark = item.mark(process);
+                let token = match (pass.person(), pass.session) {
+                    (Some(person), Some(session)) => {
+                        if !mark.is_only() {
+                            service.see_at(item.id, mark, person);
+                        }
+                        Some(upstream::session_token(service, person, item.id, session, mark)?)
+                    }
+                    _ => None,
+                };
+                return Some(Next { process, target, token });
+            }
             Err(reason) => tracing::warn!(content = %item.id, %reason, "a process has no address that may be used"),
         }
     }
@@ -287,7 +315,7 @@ fn request_line(out: &mut Vec<u8>, method: &Method, target: &Target, pass: &Pass
 }
 
 /// What we add, and nobody else: exactly one session token, and where the request came from.
-fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, pass: &Pass, place: &Place) {
+fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, place: &Place, token: Option<&HeaderValue>) {
     let service = &proxy.service;
     let mut add = |name: &HeaderName, value: &[u8]| headers::add(out, name, value);
     // The viewer's Host: apps compare it with Origin.
@@ -310,7 +338,7 @@ fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, pass: &Pass, p
     add(&headers::APP_BASE_URL, asked.get(..end).unwrap_or_default());
     add(&headers::REQUEST_URL, asked);
     add(&header::VIA, proxy.upstreams.via().as_bytes());
-    if let Some(token) = &pass.token {
+    if let Some(token) = token {
         add(&headers::SESSION_TOKEN, token.as_bytes());
     }
 }
@@ -359,13 +387,14 @@ async fn forward(
     let mut body = has_body.then_some(payload);
     let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS);
     let mut tried = Vec::new();
-    let (answer, target, process) = loop {
-        let Some((process, target)) = next_process(head, proxy, pass, &mut tried).await else {
+    let (answer, next) = loop {
+        let Some(next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(not_reached(service, pass).await);
         };
         let mut out = Vec::with_capacity(2048);
-        request_line(&mut out, &head.method, &target, pass, place, rest, head.uri.query());
-        add_ours(&mut out, head, proxy, pass, place);
+        let Next { process, target, token } = &next;
+        request_line(&mut out, &head.method, target, pass, place, rest, head.uri.query());
+        add_ours(&mut out, head, proxy, place, token.as_ref());
         headers::for_app(incoming, &mut out, if with_bar { &bar::UNWANTED } else { &[] });
         if let Some(length) = length {
             headers::add(&mut out, &header::CONTENT_LENGTH, length.to_string().as_bytes());
@@ -374,7 +403,7 @@ async fn forward(
         }
         out.extend_from_slice(b"\r\n");
         // The body is touched only after the connection stands, so a process that is not there costs nothing of it.
-        let connected = client::connect(&target, &item.proxying, idempotent && !has_body).await;
+        let connected = client::connect(target, &item.proxying, idempotent && !has_body).await;
         let connected = match connected {
             Ok(connected) => connected,
             Err(error) => {
@@ -384,12 +413,12 @@ async fn forward(
             }
         };
         let upload = body.take().map(|payload| Upload::new(impatient(payload, Rc::clone(&stalled)).boxed_local(), length));
-        match client::send(connected, &target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
+        match client::send(connected, target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
             // Nobody asked to change protocols.
             Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
             }
-            Ok(answer) => break (answer, target, process),
+            Ok(answer) => break (answer, next),
             Err(Failed::Upload) if stalled.get() => return Err(WebError::Slow),
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "an app did not answer");
@@ -401,8 +430,8 @@ async fn forward(
             }
         }
     };
-    let mut response = answer::passed_on(request, proxy, pass, place, &target, answer, with_bar);
-    if let Some(cookie) = stays_at(head, proxy, item, process) {
+    let mut response = answer::passed_on(request, proxy, pass, place, &next, answer, with_bar);
+    if let Some(cookie) = keep_at(proxy, pass, next.process) {
         // A cookie of letters and digits always fits into a header.
         drop(response.add_cookie(&cookie));
     }
@@ -410,12 +439,13 @@ async fn forward(
 }
 
 /// The cookie that keeps a browser at its process, if it does not have it yet.
-fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content, process: &Process) -> Option<Cookie<'static>> {
-    if item.processes.len() < 2 {
+fn keep_at(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie<'static>> {
+    let item = pass.content();
+    let mark = item.mark(process);
+    if mark.is_only() || pass.stays_at == Some(mark) {
         return None;
     }
-    let (name, mark) = (proxy.sessions.process_cookie(item.id), mark(&process.url));
-    (proxy.sessions.cookie(head, &name) != Some(&mark)).then(|| entrance::cookie(name, mark, &proxy.service))
+    Some(entrance::cookie(proxy.sessions.process_cookie(item.id), mark.to_string(), &proxy.service))
 }
 
 /// Whether a request of HTTP/2 has a body although no header says so.

@@ -2,7 +2,10 @@
 
 use super::upstream::{Endpoint, resolve};
 use crate::{
-    domain::{Timestamp, content::Content, content::Process},
+    domain::{
+        Timestamp,
+        content::{Content, Mark, Process},
+    },
     service::{Error, Service},
     store,
     vault::api_key::digest,
@@ -49,11 +52,6 @@ impl Drop for InUse {
     }
 }
 
-/// A process in a cookie: says nothing about its address to whoever reads it.
-pub fn mark(url: &str) -> String {
-    digest(url)[..16].to_owned()
-}
-
 impl Processes {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Health>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,7 +81,7 @@ impl Processes {
 
     /// The processes to try for a viewer, the best first. Whoever was at one stays there while it is up, even if it is draining;
     /// others get one by a hash of themselves, the same on every node, so that no node has to tell another.
-    pub fn order<'a>(&self, item: &'a Content, viewer: &str, cookie: Option<&str>) -> Vec<&'a Process> {
+    pub fn order<'a>(&self, item: &'a Content, viewer: &str, stays_at: Option<Mark>) -> Vec<&'a Process> {
         if let [only] = item.processes.as_slice() {
             return vec![only];
         }
@@ -91,7 +89,7 @@ impl Processes {
         let is_down = |process: &Process| known.get(&process.url).is_some_and(|health| health.is_down);
         let mut order: Vec<&Process> = item.processes.iter().collect();
         order.sort_by_cached_key(|process| {
-            let is_own = cookie.is_some_and(|cookie| cookie == mark(&process.url));
+            let is_own = stays_at == Some(Mark::of(process));
             (is_down(process), !is_own, process.draining, digest(&format!("{viewer} {}", process.url)))
         });
         order
@@ -160,7 +158,8 @@ mod tests {
     fn viewers_stay_and_spread_and_leave_what_is_down() {
         let processes = Processes::default();
         let app = item(&[("http://a", false), ("http://b", false), ("http://c", false)]);
-        let first = |viewer: &str, cookie: Option<&str>| processes.order(&app, viewer, cookie)[0].url.clone();
+        let mark = |url: &str| Mark::of(&Process { url: url.into(), draining: false });
+        let first = |viewer: &str, stays_at: Option<Mark>| processes.order(&app, viewer, stays_at)[0].url.clone();
         let mut counts = HashMap::new();
         for viewer in 0..300 {
             let viewer = viewer.to_string();
@@ -169,13 +168,13 @@ mod tests {
         }
         assert!(counts.len() == 3 && counts.values().all(|count| *count > 60), "{counts:?}");
         for url in ["http://a", "http://b", "http://c"] {
-            assert_eq!(first("v", Some(&mark(url))), url);
+            assert_eq!(first("v", Some(mark(url))), url);
         }
         processes.note("http://a", false, Timestamp(1));
-        assert_ne!(first("v", Some(&mark("http://a"))), "http://a");
+        assert_ne!(first("v", Some(mark("http://a"))), "http://a");
         assert_eq!(processes.order(&app, "v", None).last().unwrap().url, "http://a", "the last resort");
         processes.note("http://a", true, Timestamp(2));
-        assert_eq!(first("v", Some(&mark("http://a"))), "http://a");
+        assert_eq!(first("v", Some(mark("http://a"))), "http://a");
     }
     #[test]
     fn a_draining_process_keeps_whom_it_has_and_gets_nobody_new() {
@@ -184,7 +183,8 @@ mod tests {
         for viewer in 0..50 {
             assert_eq!(processes.order(&app, &viewer.to_string(), None)[0].url, "http://b");
         }
-        assert_eq!(processes.order(&app, "v", Some(&mark("http://a")))[0].url, "http://a");
+        let first = Some(Mark::of(&app.processes[0]));
+        assert_eq!(processes.order(&app, "v", first)[0].url, "http://a");
         processes.note("http://b", false, Timestamp(1));
         assert_eq!(processes.order(&app, "v", None)[0].url, "http://a", "better than none");
     }

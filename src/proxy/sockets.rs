@@ -1,7 +1,12 @@
-//! The WebSockets that are open, by whose they are: closed with a code of ours as soon as what let them in is over.
+//! The WebSockets and event streams that are open, by whose they are: closed with a code of ours as soon as what let them in is over.
 
+use super::Pass;
 use crate::{
-    domain::{Id, access, content::AccessType, content::Content, person::Session},
+    domain::{
+        Id, access,
+        content::{AccessType, Content, Mark, Process},
+        person::Session,
+    },
     service::{Error, Service},
 };
 use futures_util::StreamExt as _;
@@ -79,11 +84,17 @@ impl Close {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     pub content: Id<Content>,
+    pub process: Mark,
     /// `None` for content that is open to anyone.
     pub session: Option<Id<Session>>,
 }
 
 impl Ticket {
+    pub fn new(pass: &Pass, process: &Process) -> Self {
+        let item = pass.content();
+        Self { content: item.id, process: item.mark(process), session: pass.session }
+    }
+
     /// Why this viewer may not stay; `None` while what let them in is still true.
     async fn verdict(self, service: &Service) -> Result<Option<Close>, Error> {
         let Some(session) = self.session else {
@@ -94,7 +105,11 @@ impl Ticket {
             Err(Error::NotFound) => return Ok(Some(Close::ContentGone)),
             other => other?,
         };
-        admission.see(service.now());
+        if self.process.is_only() {
+            admission.see(service.now());
+        } else {
+            service.see_at(self.content, self.process, person.id);
+        }
         // A connection that needs its viewer again leaves what is open open; a consent taken back does not.
         let consented = admission.content.access == AccessType::All || admission.links.iter().all(|link| link.consent.is_some());
         Ok((!access::may_open(admission.standing) || !consented).then_some(Close::AccessEnded))
@@ -232,7 +247,10 @@ mod tests {
     #[tokio::test]
     async fn a_viewers_sockets_close_together_and_others_stay() {
         let sockets = Arc::new(Sockets::default());
-        let (one, other) = (Ticket { content: Id::random(), session: Some(Id::random()) }, Ticket { content: Id::random(), session: None });
+        let (one, other) = (
+            Ticket { content: Id::random(), process: Mark::ONLY, session: Some(Id::random()) },
+            Ticket { content: Id::random(), process: Mark::ONLY, session: None },
+        );
         let (mut first, second, third) = (sockets.register(one), sockets.register(one), sockets.register(other));
         assert_eq!(sockets.count(), 3);
         sockets.lock()[&one].close.send_replace(Some(Close::AccessEnded));

@@ -5,7 +5,7 @@ use super::client::Pool;
 use crate::{
     domain::{
         Id, Timestamp,
-        content::Content,
+        content::{Content, Mark},
         egress::{Policy, Purpose, Refused},
         person::{Person, Session},
     },
@@ -172,20 +172,26 @@ pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, NotReached>
     if allowed.is_empty() { Err(refused.map_or(NotReached::Name, NotReached::Refused)) } else { Ok(Endpoint::Tcp(allowed)) }
 }
 
-/// Session tokens by portal session and content, with the time of their making.
-type Minted = HashMap<(Id<Session>, Id<Content>), (HeaderValue, Timestamp)>;
+/// Session tokens by portal session, content and process, with the time of their making.
+type Minted = HashMap<(Id<Session>, Id<Content>, Mark), (HeaderValue, Timestamp)>;
 
 thread_local! {
     static TOKENS: RefCell<Minted> = RefCell::default();
 }
 
 /// A session token; minted anew after a twelfth of its life, so that each request carries one with most of it left.
-pub fn session_token(service: &Service, person: Id<Person>, content: Id<Content>, session: Id<Session>) -> Option<HeaderValue> {
+pub fn session_token(
+    service: &Service,
+    person: Id<Person>,
+    content: Id<Content>,
+    session: Id<Session>,
+    process: Mark,
+) -> Option<HeaderValue> {
     let fresh_for = service.settings.session_token_lifetime / 12;
     let now = service.now();
     let fresh = |at: &Timestamp| now >= *at && now.since(*at) < fresh_for;
     TOKENS.with_borrow_mut(|tokens| {
-        if let Some((token, at)) = tokens.get(&(session, content))
+        if let Some((token, at)) = tokens.get(&(session, content, process))
             && fresh(at)
         {
             return Some(token.clone());
@@ -193,8 +199,8 @@ pub fn session_token(service: &Service, person: Id<Person>, content: Id<Content>
         if tokens.len() > 10_000 {
             tokens.retain(|_, (_, at)| fresh(at));
         }
-        let token = HeaderValue::try_from(service.session_token(person, content, session)?).ok()?;
-        tokens.insert((session, content), (token.clone(), now));
+        let token = HeaderValue::try_from(service.session_token(person, content, session, process)?).ok()?;
+        tokens.insert((session, content, process), (token.clone(), now));
         Some(token)
     })
 }

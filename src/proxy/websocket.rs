@@ -3,7 +3,7 @@
 //! The portal looks at no message. It knows where frames end, so that it can say with a close frame of its own why it closes.
 
 use super::{
-    Pass, Proxy, Refusal, Stop, admit,
+    Next, Pass, Proxy, Refusal, Stop, admit,
     client::{self, Connection},
     headers, next_process, place_of, prepare,
     sessions_of_apps::{Resumes, Sniffer},
@@ -199,18 +199,10 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
         Err(Refusal::NeedsViewer(_)) => return Err(closed(head, Close::NeedsViewer)),
     };
     proxy.sessions.touch(pass.session);
-    let ticket = Ticket { content: place.content, session: pass.session };
-    open(head, proxy, &place, rest, &pass, ticket).await
+    open(head, proxy, &place, rest, &pass).await
 }
 
-async fn open(
-    head: &RequestHead,
-    proxy: &web::Data<Proxy>,
-    place: &Place,
-    rest: &str,
-    pass: &Pass,
-    ticket: Ticket,
-) -> Result<Box<Open>, NotOpened> {
+async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest: &str, pass: &Pass) -> Result<Box<Open>, NotOpened> {
     let (service, item) = (&proxy.service, pass.content());
     // A session of the app's own that is taken up again must be this viewer's (Streamlit).
     let offered = protocols(head);
@@ -226,25 +218,26 @@ async fn open(
         _ => &[header::SEC_WEBSOCKET_PROTOCOL],
     };
     let mut tried = Vec::new();
-    let (answer, target, process) = loop {
-        let Some((process, target)) = next_process(head, proxy, pass, &mut tried).await else {
+    let (answer, Next { process, target, token }) = loop {
+        let Some(next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(closed(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
-        super::request_line(&mut out, &head.method, &target, pass, place, rest, head.uri.query());
+        let Next { process, target, token } = &next;
+        super::request_line(&mut out, &head.method, target, pass, place, rest, head.uri.query());
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
-        super::add_ours(&mut out, head, proxy, pass, place);
+        super::add_ours(&mut out, head, proxy, place, token.as_ref());
         headers::for_app(&head.headers, &mut out, left_out);
         if !offered.is_empty() {
             headers::add(&mut out, &header::SEC_WEBSOCKET_PROTOCOL, offered.join(", ").as_bytes());
         }
         out.extend_from_slice(b"\r\n");
-        let Ok(connected) = client::connect(&target, &item.proxying, false).await else {
+        let Ok(connected) = client::connect(target, &item.proxying, false).await else {
             proxy.processes.note(&process.url, false, service.now());
             continue;
         };
-        match client::send(connected, &target, &item.proxying, &out, None, false).await {
-            Ok(answer) => break (answer, target, process),
+        match client::send(connected, target, &item.proxying, &out, None, false).await {
+            Ok(answer) => break (answer, next),
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "an app broke a WebSocket's handshake off");
                 return Err(closed(head, Close::AppGone));
@@ -260,18 +253,18 @@ async fn open(
     }
     let mut accepted = ACCEPTED.to_vec();
     super::answer::each_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
-    if let Some(cookie) = super::stays_at(head, proxy, item, process) {
+    if let Some(cookie) = super::keep_at(proxy, pass, process) {
         headers::add(&mut accepted, &header::SET_COOKIE, cookie.to_string().as_bytes());
     }
     accepted.extend_from_slice(b"\r\n");
     // Whoever offers two words may name a session in the third place when it connects again.
     let sniffer = (offered.len() > 1).then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
-    let held = pass.token.as_ref().and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
+    let held = token.as_ref().and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
     let connection = body.into_connection().ok_or_else(|| closed(head, Close::AppGone))?;
     Ok(Box::new(Open {
         accepted,
         connection,
-        registered: proxy.sockets.register(ticket),
+        registered: proxy.sockets.register(Ticket::new(pass, process)),
         in_use: proxy.processes.open(&process.url),
         held,
         sniffer,

@@ -10,8 +10,9 @@ use crate::{
         access::Standing,
         connection::{Connection, State, Verdict},
         consent::Consent,
-        content::Content,
+        content::{Content, Mark},
         integration::Integration,
+        leak::Stay,
         person::{Person, Session},
     },
     store::{connections, content, moments, people, sessions},
@@ -24,9 +25,9 @@ use crate::{
 use quick_cache::sync::Cache as Map;
 use secrecy::SecretString;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
-        Arc, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -37,6 +38,8 @@ const TRUSTED_FOR: Duration = Duration::from_secs(10);
 /// Other nodes believe that a token is held for so long; said again every ten seconds.
 const HELD_FOR: Duration = Duration::from_secs(40);
 const LARGEST: usize = 20_000;
+/// How long this node remembers who was at which process.
+const STAYS_KEPT: Duration = Duration::from_secs(3600);
 
 /// One integration of an item, as one person stands with it.
 pub struct Link {
@@ -121,6 +124,9 @@ impl<T: Clone> Kept<T> {
 }
 
 type AdmissionKey = (Id<Content>, Id<Person>);
+
+/// Who was at which of an item's several processes: when last, and when that was written down.
+pub(super) type Stays = Mutex<HashMap<(Id<Content>, Mark, Id<Person>), (Timestamp, Timestamp)>>;
 
 /// What was decided lately. Bounded.
 pub(super) struct Cache {
@@ -245,10 +251,41 @@ impl Service {
         }
     }
 
-    /// Who was seen where since it was last asked.
-    pub(super) fn presence_news(&self, unless_within: Duration) -> Vec<(Id<Content>, Id<Person>, Timestamp)> {
+    /// Notes that somebody is at one of an item's several processes now.
+    pub fn see_at(&self, item: Id<Content>, process: Mark, person: Id<Person>) {
+        let mut seen = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry((item, process, person)).or_insert((Timestamp(0), Timestamp(0))).0 = self.now();
+    }
+
+    /// Who was seen where since it was last asked; it counts as written down.
+    pub(super) fn presence_news(&self, unless_within: Duration) -> Vec<(Id<Content>, Stay)> {
         let known = self.admissions.admissions.iter();
-        known.filter_map(|((item, person), kept)| Some((item, person, kept.value.take_news(unless_within)?))).collect()
+        let stay = |person, process, seen_at| Stay { person, process, seen_at };
+        let mut news: Vec<_> = known
+            .filter_map(|((item, person), kept)| Some((item, stay(person, Mark::ONLY, kept.value.take_news(unless_within)?))))
+            .collect();
+        let mut stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        stays.retain(|(item, process, person), (seen, noted)| {
+            if seen.since(*noted) >= unless_within {
+                *noted = *seen;
+                news.push((*item, stay(*person, *process, *seen)));
+            }
+            now.since(*seen) < STAYS_KEPT
+        });
+        news
+    }
+
+    /// It could not be written down: it is news again.
+    pub(super) fn presence_lost(&self, news: &[(Id<Content>, Stay)]) {
+        let mut stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
+        for (item, Stay { person, process, seen_at }) in news {
+            if !process.is_only() {
+                stays.entry((*item, *process, *person)).or_insert((*seen_at, *seen_at)).1 = Timestamp(0);
+            } else if let Some(kept) = self.admissions.admissions.get(&(*item, *person)) {
+                kept.value.noted.store(0, Ordering::Relaxed);
+            }
+        }
     }
 
     /// The person of a live browser session; `None` once it ended or its person is locked.
@@ -314,7 +351,7 @@ impl Service {
     }
 
     /// The session token that the proxy puts into requests to content.
-    pub fn session_token(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>) -> Option<String> {
-        self.session_tokens.mint(person, content, session, self.now())
+    pub fn session_token(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>, process: Mark) -> Option<String> {
+        self.session_tokens.mint(person, content, session, process, self.now())
     }
 }

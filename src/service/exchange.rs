@@ -5,6 +5,7 @@ use super::{
     admission::{Admission, Link},
     broker::{Fresh, NoToken, is_usable},
     keys::Caller,
+    leaks,
 };
 use crate::{
     domain::{
@@ -12,14 +13,16 @@ use crate::{
         audit::{Action, Origin},
         connection::{Cause, State},
         consent::Consent,
-        content::Content,
+        content::{Content, Mark},
         integration::Integration,
+        leak::Stay,
         person::Person,
         return_path::ReturnPath,
     },
     oauth::token_exchange as words,
     providers,
     store::{
+        self,
         audit::{Hour, add_exchanges},
         connections, content,
     },
@@ -138,6 +141,7 @@ pub(super) struct Counters(Mutex<HashMap<Counted, Uses>>);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Counted {
     consent: Id<Consent>,
+    process: Mark,
     /// Hours since 1970.
     hour: i64,
 }
@@ -190,7 +194,7 @@ impl Service {
         }
         if renews {
             // Nothing is reached with it that the token at hand does not reach: consent and connection are asked at its use.
-            let token = self.session_token(claims.sub, claims.content, claims.sid).ok_or(Error::Internal)?;
+            let token = self.session_token(claims.sub, claims.content, claims.sid, claims.process).ok_or(Error::Internal)?;
             let expires_in = self.settings.session_token_lifetime;
             return Ok(Exchanged { token: Arc::new(token.into()), issued: words::USER_SESSION_TOKEN, expires_in });
         }
@@ -229,7 +233,7 @@ impl Service {
         };
         match fresh {
             Ok(fresh) => {
-                self.count(consent, &admission, link, now);
+                self.count(consent, claims.process, &admission, link, now);
                 Ok(Exchanged { expires_in: fresh.expires_at.since(self.now()), token: fresh.token, issued: words::ACCESS_TOKEN })
             }
             Err(NoToken::NeedsLogin(cause)) => Err(Refusal::NeedsLogin {
@@ -280,8 +284,8 @@ impl Service {
         if connected { Refusal::NotConsented { login_url, service } } else { Refusal::NotConnected { login_url, service } }
     }
 
-    fn count(&self, consent: Id<Consent>, admission: &Admission, link: &Link, now: Timestamp) {
-        let counted = Counted { consent, hour: now.0.div_euclid(HOUR) };
+    fn count(&self, consent: Id<Consent>, process: Mark, admission: &Admission, link: &Link, now: Timestamp) {
+        let counted = Counted { consent, process, hour: now.0.div_euclid(HOUR) };
         let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
         let uses = counters.entry(counted).or_insert(Uses {
             times: 0,
@@ -294,17 +298,25 @@ impl Service {
         uses.last = now;
     }
 
-    /// Writes counted uses down: now and then, and before a page shows them. No row and no sync per exchange.
+    /// Writes counted uses down, and who was where, at once: a use without its viewer is a sign of something. Now and then, and
+    /// before a page shows them. No row and no sync per exchange.
     pub async fn flush_uses(&self) {
         let counted = std::mem::take(&mut *self.usage.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if counted.is_empty() {
+        // Whoever is seen after this was not seen before those uses, and is told of the next time.
+        let news = self.presence_news(leaks::NOTED_EVERY);
+        if counted.is_empty() && news.is_empty() {
             return;
         }
-        let rows = counted.clone();
+        let (rows, seen) = (counted.clone(), news.clone());
         let written = self
             .store
             .note(move |db| {
+                for (item, stay) in seen {
+                    store::leaks::note(db, item, stay, None)?;
+                }
                 for (counted, uses) in rows {
+                    let unseen = Stay { person: uses.person, process: counted.process, seen_at: Timestamp(0) };
+                    store::leaks::note(db, uses.content, unseen, Some(uses.last))?;
                     connections::add_uses(db, counted.consent, uses.times, uses.last)?;
                     connections::touch(db, uses.person, uses.integration, uses.last)?;
                     let hour = Hour {
@@ -321,6 +333,7 @@ impl Service {
             })
             .await;
         if written.is_err() {
+            self.presence_lost(&news);
             let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
             for (key, lost) in counted {
                 let uses = counters.entry(key).or_insert(Uses { times: 0, ..lost });

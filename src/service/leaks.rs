@@ -5,86 +5,92 @@
 use super::{Actor, Error, Service, record};
 use crate::{
     domain::{
-        Id,
+        Id, Timestamp,
         audit::{Action, Event, Outcome},
         content::Content,
-        leak::{Leak, judge},
+        leak::{Kind, Leak, judge},
         person::Person,
     },
-    store::{content, leaks, people},
+    store::{Db, content, leaks, people},
 };
 use std::time::Duration;
 
 /// How often presence is written down while somebody stays.
-const NOTED_EVERY: Duration = Duration::from_secs(60);
+pub(super) const NOTED_EVERY: Duration = Duration::from_secs(60);
 /// Uses since then are looked at. Counts are written every ten seconds by each node; a look more does no harm.
 const LOOKED_BACK: Duration = Duration::from_secs(30);
+/// What looks like a leak is said only if it still does after this time: then every node has written down whom it saw before.
+const THOUGHT_OVER: Duration = Duration::from_secs(25);
+
+/// Uses that look like leaks, and since when they are known.
+pub type Doubts = Vec<(leaks::Use, Timestamp)>;
+
+fn suspected(db: &mut Db<'_>, uses: Vec<leaks::Use>) -> Result<Vec<(leaks::Use, Kind)>, Error> {
+    let mut found = Vec::new();
+    for used in uses {
+        let stays = leaks::stays(db, used.content)?;
+        found.extend(judge(used.person, used.process, used.at, &stays).map(|kind| (used, kind)));
+    }
+    Ok(found)
+}
 
 impl Service {
-    /// Writes down who is where, for all nodes.
-    pub async fn share_presence(&self) -> Result<(), Error> {
-        let news = self.presence_news(NOTED_EVERY);
-        if news.is_empty() {
-            return Ok(());
-        }
-        self.store
-            .note(move |db| {
-                for (item, person, at) in news {
-                    leaks::note_presence(db, item, person, at)?;
-                }
-                Ok::<_, Error>(())
-            })
-            .await
-    }
-
-    /// Looks for tokens that were used lately without their viewers.
-    pub async fn look_for_leaks(&self) -> Result<(), Error> {
-        let since = self.now().minus(LOOKED_BACK);
-        let found = self
+    /// Looks for tokens that were used lately without their viewers, and says which of `doubts` were.
+    pub async fn look_for_leaks(&self, doubts: &mut Doubts) -> Result<(), Error> {
+        let now = self.now();
+        let due: Vec<leaks::Use> = doubts.iter().filter(|(_, since)| now.since(*since) >= THOUGHT_OVER).map(|(used, _)| *used).collect();
+        let (since, asked) = (now.minus(LOOKED_BACK), due.clone());
+        let (fresh, still) = self
             .store
             .read(move |db| {
-                let mut found = Vec::new();
-                for leaks::Use { content: item, person, at } in leaks::used_since(db, since)? {
-                    if let Some(kind) = judge(person, at, &leaks::presences(db, item)?) {
-                        found.push((item, person, at, kind));
-                    }
-                }
-                Ok::<_, Error>(found)
+                let fresh = leaks::used_since(db, since)?;
+                Ok::<_, Error>((suspected(db, fresh)?, suspected(db, asked)?))
             })
             .await?;
-        for (item, person, at, kind) in found {
-            self.store
-                .note(move |db| {
-                    if !leaks::add(db, item, person, kind, at)? {
-                        return Ok(());
-                    }
-                    let (Some(item), Some(person)) = (content::find(db, item)?, people::find(db, person)?) else { return Ok(()) };
-                    tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
-                    let detail = format!(
-                        "token of {} used {}; the app may share a connection between its viewers (a module global, a shared cache)",
-                        person.username,
-                        kind.words()
-                    );
-                    record(
-                        db,
-                        &Event {
-                            number: 0,
-                            at,
-                            action: Action::LeakSuspected,
-                            actor: None,
-                            actor_name: "portal".into(),
-                            subject: item.display_title().to_owned(),
-                            detail,
-                            address: String::new(),
-                            correlation: String::new(),
-                            outcome: Outcome::of(Action::LeakSuspected),
-                            hash: String::new(),
-                        },
-                    )
-                })
-                .await?;
+        doubts.retain(|(used, _)| !due.contains(used));
+        for (used, _) in fresh {
+            let same = |known: &leaks::Use| (known.content, known.process, known.person) == (used.content, used.process, used.person);
+            if !doubts.iter().any(|(known, _)| same(known)) {
+                doubts.push((used, now));
+            }
+        }
+        for (used, kind) in still {
+            self.say_leak(used, kind).await?;
         }
         Ok(())
+    }
+
+    async fn say_leak(&self, leaks::Use { content: item, person, at, .. }: leaks::Use, kind: Kind) -> Result<(), Error> {
+        self.store
+            .note(move |db| {
+                if !leaks::add(db, item, person, kind, at)? {
+                    return Ok(());
+                }
+                let (Some(item), Some(person)) = (content::find(db, item)?, people::find(db, person)?) else { return Ok(()) };
+                tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
+                let detail = format!(
+                    "token of {} used {}; the app may share a connection between its viewers (a module global, a shared cache)",
+                    person.username,
+                    kind.words()
+                );
+                record(
+                    db,
+                    &Event {
+                        number: 0,
+                        at,
+                        action: Action::LeakSuspected,
+                        actor: None,
+                        actor_name: "portal".into(),
+                        subject: item.display_title().to_owned(),
+                        detail,
+                        address: String::new(),
+                        correlation: String::new(),
+                        outcome: Outcome::of(Action::LeakSuspected),
+                        hash: String::new(),
+                    },
+                )
+            })
+            .await
     }
 
     /// What the alarm saw of an item, for those who may edit it: with the viewers' names.

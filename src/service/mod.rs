@@ -130,6 +130,7 @@ pub struct Service {
     hashing: hashing::Hashing,
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
+    stays: admission::Stays,
     /// Session tokens of open sockets and streams, with how many hold each.
     held: Mutex<HashMap<String, usize>>,
     /// Hashes of those that the other nodes were told of.
@@ -173,6 +174,7 @@ impl Service {
             hashing: hashing::Hashing::new().map_err(|error| format!("cannot start threads: {error}"))?,
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),
+            stays: admission::Stays::default(),
             held: Mutex::default(),
             shared: Mutex::default(),
             usage: exchange::Counters::default(),

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Every table that is worth keeping, each behind those that it refers to. Leases, nodes and the epoch belong to processes.
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 28] = [
     "meta",
     "people",
     "setup_links",
@@ -44,6 +44,7 @@ const TABLES: [&str; 27] = [
     "shown_once",
     "exchange_hours",
     "presences",
+    "stays",
     "leaks",
     "audit",
     "audit_head",

@@ -2,61 +2,81 @@
 
 use super::{
     Db, Error, damaged, id,
-    schema::{consents, leaks, presences},
+    schema::{leaks, stays},
 };
 use crate::domain::{
     Id, Timestamp,
-    content::Content,
-    leak::{Kind, Leak},
+    content::{Content, Mark},
+    leak::{Kind, Leak, Stay},
     person::Person,
 };
 use diesel::prelude::*;
 
-/// Writes down that somebody was there; an older time than the one that is known changes nothing.
-pub fn note_presence(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
-    let (item, person) = (item.to_string(), person.to_string());
-    let known: Option<i64> = presences::table.find((&item, &person)).select(presences::seen_at).first(db.0).optional()?;
+/// Writes down when somebody was seen at a process, or their token used by it. Older times than those that are known change nothing.
+pub fn note(db: &mut Db<'_>, item: Id<Content>, stay: Stay, used_at: Option<Timestamp>) -> Result<(), Error> {
+    let (item, process, person) = (item.to_string(), stay.process.to_string(), stay.person.to_string());
+    let row = stays::table.find((&item, &process, &person));
+    let known: Option<(i64, i64)> = row.select((stays::seen_at, stays::used_at)).first(db.0).optional()?;
+    let (seen_at, used_at) = (stay.seen_at.0, used_at.map_or(0, |at| at.0));
     match known {
         None => {
-            diesel::insert_into(presences::table)
-                .values((presences::content.eq(&item), presences::person.eq(&person), presences::seen_at.eq(at.0)))
+            diesel::insert_into(stays::table)
+                .values((
+                    stays::content.eq(&item),
+                    stays::process.eq(&process),
+                    stays::person.eq(&person),
+                    stays::seen_at.eq(seen_at),
+                    stays::used_at.eq(used_at),
+                ))
                 .execute(db.0)?;
         }
-        Some(known) if known < at.0 => {
-            diesel::update(presences::table.find((&item, &person))).set(presences::seen_at.eq(at.0)).execute(db.0)?;
+        Some((seen, used)) if seen < seen_at || used < used_at => {
+            diesel::update(row).set((stays::seen_at.eq(seen.max(seen_at)), stays::used_at.eq(used.max(used_at)))).execute(db.0)?;
         }
         Some(_) => {}
     }
     Ok(())
 }
 
-/// The last use of a viewer's token by an item.
+/// The last use of a viewer's token by a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
     pub content: Id<Content>,
+    pub process: Mark,
     pub person: Id<Person>,
     pub at: Timestamp,
 }
 
+fn mark(text: &str) -> Result<Mark, Error> {
+    text.parse().map_err(|_| damaged("mark of a process"))
+}
+
 /// What was used since a moment.
 pub fn used_since(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Use>, Error> {
-    let rows: Vec<(String, String, Option<i64>)> = consents::table
-        .filter(consents::last_used_at.gt(since.0))
-        .select((consents::content, consents::person, consents::last_used_at))
+    let rows: Vec<(String, String, String, i64)> = stays::table
+        .filter(stays::used_at.gt(since.0))
+        .select((stays::content, stays::process, stays::person, stays::used_at))
         .load(db.0)?;
     rows.into_iter()
-        .map(|(item, person, at)| Ok(Use { content: id(&item)?, person: id(&person)?, at: Timestamp(at.unwrap_or(0)) }))
+        .map(|(item, process, person, at)| {
+            Ok(Use { content: id(&item)?, process: mark(&process)?, person: id(&person)?, at: Timestamp(at) })
+        })
         .collect()
 }
 
-/// Who was at an item, and when last.
-pub fn presences(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<(Id<Person>, Timestamp)>, Error> {
-    let rows: Vec<(String, i64)> =
-        presences::table.filter(presences::content.eq(item.to_string())).select((presences::person, presences::seen_at)).load(db.0)?;
-    rows.into_iter().map(|(person, at)| Ok((id(&person)?, Timestamp(at)))).collect()
+/// Who was at an item, and when last. Somebody of whom only uses are known is not among them.
+pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
+    let rows: Vec<(String, String, i64)> = stays::table
+        .filter(stays::content.eq(item.to_string()).and(stays::seen_at.gt(0)))
+        .select((stays::person, stays::process, stays::seen_at))
+        .load(db.0)?;
+    rows.into_iter()
+        .map(|(person, process, at)| Ok(Stay { person: id(&person)?, process: mark(&process)?, seen_at: Timestamp(at) }))
+        .collect()
 }
 
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    diesel::delete(presences::table.filter(presences::seen_at.lt(before.0))).execute(db.0)?;
+    diesel::delete(stays::table.filter(stays::seen_at.lt(before.0).and(stays::used_at.lt(before.0)))).execute(db.0)?;
     Ok(())
 }
 

@@ -91,10 +91,12 @@ diesel::table! {
 }
 
 diesel::table! {
-    presences (content, person) {
+    stays (content, process, person) {
         content -> Text,
+        process -> Text,
         person -> Text,
         seen_at -> BigInt,
+        used_at -> BigInt,
     }
 }
 

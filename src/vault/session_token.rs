@@ -5,7 +5,7 @@
 use super::Root;
 use crate::domain::{
     Id, Timestamp,
-    content::Content,
+    content::{Content, Mark},
     person::{Person, Session},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -26,6 +26,9 @@ pub struct Claims {
     pub content: Id<Content>,
     /// The portal session that it ends with.
     pub sid: Id<Session>,
+    /// The process of the content that it was given to, where there are several.
+    #[serde(default, skip_serializing_if = "Mark::is_only")]
+    pub process: Mark,
     pub iat: i64,
     pub exp: i64,
 }
@@ -60,12 +63,13 @@ impl SessionTokens {
     }
 
     /// A new token. It lives for the configured lifetime and dies earlier with its session.
-    pub fn mint(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>, now: Timestamp) -> Option<String> {
+    pub fn mint(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>, process: Mark, now: Timestamp) -> Option<String> {
         let claims = Claims {
             iss: self.issuer.clone(),
             sub: person,
             content,
             sid: session,
+            process,
             iat: now.unix_seconds(),
             exp: now.plus(self.lifetime).unix_seconds(),
         };
@@ -112,6 +116,7 @@ impl SessionTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::content::Process;
 
     fn root() -> Root {
         Root::parse(&Root::generate()).unwrap()
@@ -125,9 +130,12 @@ mod tests {
         let ring = root();
         let ours = tokens(&ring, "https://portal");
         let (person, content, session, now) = (Id::random(), Id::random(), Id::random(), Timestamp(1_000_000_000));
-        let token = ours.mint(person, content, session, now).unwrap();
+        let token = ours.mint(person, content, session, Mark::ONLY, now).unwrap();
         let claims = ours.verify(&token, now).unwrap();
-        assert_eq!((claims.sub, claims.content, claims.sid), (person, content, session));
+        assert_eq!((claims.sub, claims.content, claims.sid, claims.process), (person, content, session, Mark::ONLY));
+        let process = Mark::of(&Process { url: "http://a".into(), draining: false });
+        let other = ours.mint(person, content, session, process, now).unwrap();
+        assert!(other.len() > token.len() && ours.verify(&other, now).unwrap().process == process);
         assert_eq!(ours.verify(&token, now.plus(Duration::from_secs(3600))), Err(Invalid::Expired));
         assert_eq!(tokens(&ring, "https://other").verify(&token, now), Err(Invalid::WrongIssuer));
         assert_eq!(tokens(&root(), "https://portal").verify(&token, now), Err(Invalid::Forged));
@@ -136,7 +144,7 @@ mod tests {
     fn forged_tokens_are_refused() {
         let ours = tokens(&root(), "https://portal");
         let now = Timestamp(1_000_000_000);
-        let token = ours.mint(Id::random(), Id::random(), Id::random(), now).unwrap();
+        let token = ours.mint(Id::random(), Id::random(), Id::random(), Mark::ONLY, now).unwrap();
         let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";
         let swapped = {
             let mut parts: Vec<&str> = token.split('.').collect();

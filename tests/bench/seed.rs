@@ -13,6 +13,7 @@ use valetkey::{
         Id, Timestamp,
         connection::{Account, Connection, State},
         consent::Consent,
+        content::Mark,
         person::{Person, Role},
         time::Clock as _,
     },
@@ -36,7 +37,7 @@ async fn main() {
         let rows: Vec<_> = (start..(start + AT_ONCE).min(count)).map(|number| row(&service, number, integration, now)).collect();
         let sessions: Vec<_> = rows.iter().take(tokens.saturating_sub(start)).map(|(person, ..)| (person.id, Id::random())).collect();
         for (person, session) in &sessions {
-            println!("{}", service.session_token(*person, content, *session).expect("a token"));
+            println!("{}", service.session_token(*person, content, *session, Mark::ONLY).expect("a token"));
         }
         service
             .store

@@ -690,6 +690,20 @@ async fn several_processes_keep_their_viewers_and_stand_in_for_one_another() {
     let (head, _) = socket(&stage, &stage.vera, "").await;
     assert!(head.contains(&format!("set-cookie: {cookie}=")), "{head}");
     stage.set(set("")).await;
+    // What a token is used for counts at the process that got it, and so does its viewer's presence.
+    let (app, heads) = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    stage.set(json!({"proxy": {"processes": [{"url": app}, {"url": format!("{app}/x")}]}})).await;
+    who(&stage.vera).await;
+    let head = heads.lock().expect("heads").last().cloned().expect("a request");
+    let token = head.split("posit-connect-user-session-token: ").nth(1).and_then(|rest| rest.split('\r').next()).expect("a token");
+    assert_eq!(stage.world.exchange(&stage.world.key("bo"), token).await.status, 200);
+    let bo = stage.world.signed_in("bo").await;
+    bo.get(&format!("/content-settings/{}", stage.guid)).await;
+    let mark = stage.vera.cookies_of(&stage.place)[&cookie].clone();
+    let found = stage.world.sql("SELECT process AS value FROM stays WHERE used_at > 0 AND seen_at > 0 AND process <> ''");
+    assert!(mark.len() == 16 && found == [mark], "{found:?}");
+    stage.set(set("")).await;
+    let mine = who(&stage.vera).await;
     // The one that is taken out keeps whom it has, and gets nobody new.
     let (mine_url, other_url, other) = if mine == "one" { (one.clone(), two.clone(), "two") } else { (two.clone(), one.clone(), "one") };
     let draining = json!({"proxy": {"processes": [{"url": mine_url, "draining": true}, {"url": other_url}]}});
@@ -862,6 +876,41 @@ async fn websockets_pass_as_they_are() {
     stage.world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_stream_ends_with_what_let_its_viewer_in() {
+    let begin = async |stage: &Stage| {
+        let app = app(|mut socket, _| async move {
+            until(&mut socket, "\r\n\r\n").await;
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await;
+            while socket.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+        })
+        .await;
+        stage.behind(&app).await;
+        let mut socket = stage.connect().await;
+        socket.write_all(format!("{}\r\n", stage.head("GET", "events", "")).as_bytes()).await.expect("a request");
+        let head = until(&mut socket, "data: 1\n\n").await;
+        assert!(head.ends_with("data: 1\n\n"), "{head}");
+        socket
+    };
+    let ended = async |mut socket: TcpStream| {
+        let mut rest = Vec::new();
+        let _ = timeout(Duration::from_secs(3), socket.read_to_end(&mut rest)).await.expect("it ends");
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "cut, and not ended as if it were whole");
+    };
+    let (stage, other) = (Stage::new().await, Stage::new().await);
+    let open = begin(&stage).await;
+    stage.set(json!({"access_type": "acl"})).await;
+    ended(open).await;
+    stage.world.stop().await;
+    // A node that stops does not wait for it: its page asks again, and another node answers.
+    let open = begin(&other).await;
+    let since = Instant::now();
+    other.world.begin_stop();
+    ended(open).await;
+    other.world.stop().await;
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
 /// The codes of the close frames that come, to the end.
 async fn close_code(open: &mut TcpStream, within: Duration) -> Option<u16> {
     let mut got = Vec::new();
@@ -1022,7 +1071,8 @@ async fn a_token_that_is_used_without_its_viewer_raises_the_alarm() {
     stage.world.pass(Duration::from_secs(300));
     viktor.get(&stage.place).await;
     let mut page = String::new();
-    for _ in 0..8 {
+    for _ in 0..10 {
+        stage.world.pass(Duration::from_secs(10));
         viktor.get(&stage.place).await;
         assert_eq!(stage.world.exchange(&stage.world.key("bo"), &token).await.status, 200);
         tokio::time::sleep(Duration::from_secs(5)).await;
