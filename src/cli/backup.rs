@@ -73,7 +73,7 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
             );
         }
         match (&place, arguments.replace) {
-            (Place::Sqlite(file), true) => aside = Some(format!("{}.before-{}", file.display(), now.unix_seconds())),
+            (Place::Sqlite(file), true) => aside = Some(copy::aside(file, now)),
             (Place::Sqlite(file), false) => {
                 return Err(format!(
                     "{} is there already. Stop the server and add --replace to put it aside. Nothing was changed.",

@@ -202,3 +202,22 @@ pub struct Event {
     /// Of the line before and of this one; empty until it is written.
     pub hash: String,
 }
+
+impl Event {
+    /// What the portal did by itself, from nowhere; whoever else did it is put in by the caller.
+    pub fn by_portal(at: Timestamp, action: Action, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            number: 0,
+            at,
+            action,
+            actor: None,
+            actor_name: "portal".into(),
+            subject: subject.into(),
+            detail: detail.into(),
+            address: String::new(),
+            correlation: String::new(),
+            outcome: Outcome::of(action),
+            hash: String::new(),
+        }
+    }
+}

@@ -166,8 +166,8 @@ async fn answer<S>(
         };
         let mut bytes = match piece {
             Some(Ok(bytes)) => bytes,
-            // Cut, so that nobody takes it for whole.
-            Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
+            // Cut, so that nobody takes it for whole: a stream that is dropped is reset, behind what it has sent so far.
+            Some(Err(_)) => return,
             None => break,
         };
         while !bytes.is_empty() {

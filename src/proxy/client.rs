@@ -395,7 +395,7 @@ async fn await_head(
             Ok(found) => return found,
             // An upload takes as long as it takes, while the app goes on reading it; a sender that rests has a clock of its own.
             Err(_) => match upload {
-                Some(upload) if !upload.ended && upload.taken > taken => taken = upload.taken,
+                Some(upload) if !upload.ended && (upload.taken > taken || upload.pending.is_empty()) => taken = upload.taken,
                 // It ended meanwhile: now the app may think.
                 None if uploading => uploading = false,
                 _ => return Err(Failed::Slow),

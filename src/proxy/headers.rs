@@ -97,7 +97,7 @@ pub fn trailer_passes(name: &str) -> bool {
 /// The cookies of the portal itself; no app ever sees or sets them.
 pub fn is_ours(name: impl AsRef<[u8]>) -> bool {
     let name = name.as_ref();
-    name == b"theme" || name.strip_prefix(b"__Host-").unwrap_or(name).starts_with(b"valetkey")
+    name.strip_prefix(b"__Host-").unwrap_or(name).starts_with(b"valetkey")
 }
 
 /// The cookies that an app gets: all of the browser's but ours. Split on `;` only, no quote is interpreted.
@@ -226,7 +226,8 @@ mod tests {
     #[test]
     fn our_cookies_never_reach_an_app() {
         let mut headers = HeaderMap::new();
-        for line in ["a=1; valetkey=secret; b=\"x; __Host-valetkey=secret\"", "valetkey=again;theme=dark", "_streamlit_xsrf=2|a|b"] {
+        for line in ["a=1; valetkey=secret; b=\"x; __Host-valetkey=secret\"", "valetkey=again;valetkey-theme=dark", "_streamlit_xsrf=2|a|b"]
+        {
             headers.append(HeaderName::from_static("cookie"), HeaderValue::from_static(line));
         }
         let kept = String::from_utf8(cookies_for_app(&headers).unwrap()).unwrap();

@@ -166,7 +166,7 @@ pub async fn serve(request: HttpRequest, payload: web::Payload, proxy: web::Data
     }
 }
 
-/// No dot segments, backslashes or control bytes, however they are written.
+/// No dot segments, backslashes or NUL, however they are written.
 pub fn is_plain(path: &str) -> bool {
     let no_dots = |path: &str| !path.split('/').any(|part| part == "." || part == "..");
     if !path.bytes().any(|byte| byte == b'%' || byte == b'\\') {

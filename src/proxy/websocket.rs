@@ -52,6 +52,8 @@ const HALF_CLOSED: Duration = Duration::from_secs(10);
 /// How every answer begins that opens a WebSocket.
 const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n";
 const SCRATCH: usize = 64 * 1024;
+/// Pieces that one direction may move before the other has its turn: together they stay below what tokio lets a task do at once.
+const AT_ONCE: usize = 16;
 
 thread_local! {
     /// What is read goes through here: thousands of quiet sockets hold no buffers.
@@ -348,7 +350,7 @@ impl Flow {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        loop {
+        for _ in 0..AT_ONCE {
             while !self.pending.is_empty() {
                 match Pin::new(&mut *to).poll_write(context, &self.pending)? {
                     Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -403,6 +405,9 @@ impl Flow {
                 }
             }
         }
+        // The other direction, and what closes the socket, have their turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -438,7 +443,6 @@ async fn carry<B, A>(
             && let Poll::Ready(close) = wanted.as_mut().poll(context)
         {
             closing = Some(close);
-            halved = false;
             limit = Some(Box::pin(sleep(FAREWELL)));
         }
         let mut moved = false;
@@ -472,26 +476,28 @@ async fn carry<B, A>(
         if closing.is_some() && frames.is_between() && down.pending.is_empty() {
             return Poll::Ready(());
         }
-        if (down.ended || up.ended) && !halved {
+        if (down.ended || up.ended) && !halved && closing.is_none() {
             halved = true;
             limit = Some(Box::pin(sleep(HALF_CLOSED)));
         }
-        if let Some(timer) = &mut limit {
-            if moved
-                && !halved
-                && closing.is_none()
-                && let Some(idle) = idle
-            {
-                timer.as_mut().reset(Instant::now() + idle);
-            }
-            if timer.as_mut().poll(context).is_ready() {
+        if let Some(timer) = &mut limit
+            && moved
+            && !halved
+            && closing.is_none()
+            && let Some(idle) = idle
+        {
+            timer.as_mut().reset(Instant::now() + idle);
+        }
+        // A new or moved timer has to be asked once, so that it wakes this task.
+        match limit.as_mut().map(|timer| timer.as_mut().poll(context)) {
+            Some(Poll::Ready(())) => {
                 if !halved {
                     closing = closing.or(Some(Close::Idle));
                 }
-                return Poll::Ready(());
+                Poll::Ready(())
             }
+            _ => Poll::Pending,
         }
-        Poll::Pending
     })
     .await;
     // A frame of ours fits only between two of the app's, and not behind its own farewell.

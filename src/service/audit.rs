@@ -4,7 +4,7 @@ use super::{Actor, Error, Service, event, record};
 use crate::{
     domain::{
         Id, Timestamp, access,
-        audit::{Action, Event, Origin, Outcome},
+        audit::{Action, Event, Origin},
         content::Content,
         integration::Integration,
         person::Person,
@@ -108,18 +108,13 @@ impl Service {
         let now = self.now();
         let caller = who.map_or_else(|| origin.address.clone(), |person| person.id.to_string());
         let Some(more) = self.refusals.due(&caller, why, now) else { return };
+        let detail = if more == 0 { why.to_owned() } else { format!("{why}; {more} more before") };
         let line = Event {
-            number: 0,
-            at: now,
-            action,
             actor: who.map(|person| person.id),
             actor_name: who.map(|person| person.username.clone()).unwrap_or_default(),
-            subject,
-            detail: if more == 0 { why.to_owned() } else { format!("{why}; {more} more before") },
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
-            outcome: Outcome::of(action),
-            hash: String::new(),
+            ..Event::by_portal(now, action, subject, detail)
         };
         if self.store.note(move |db| record(db, &line)).await.is_err() {
             tracing::warn!(why, "a refusal could not be written down");

@@ -547,22 +547,9 @@ impl Service {
                 leases::settle_attempt(db, id)?;
                 connections::set_state(db, id, State::NeedsLogin(cause), now)?;
                 let name = people::find(db, person)?.map(|person| person.username).unwrap_or_default();
-                super::record(
-                    db,
-                    &Event {
-                        number: 0,
-                        at: now,
-                        action: if cause == Cause::AccountChanged { Action::AccountChanged } else { Action::ConnectionNeedsLogin },
-                        actor: Some(person),
-                        actor_name: name,
-                        subject,
-                        detail,
-                        address: String::new(),
-                        correlation: String::new(),
-                        outcome: Outcome::Failed,
-                        hash: String::new(),
-                    },
-                )
+                let action = if cause == Cause::AccountChanged { Action::AccountChanged } else { Action::ConnectionNeedsLogin };
+                let line = Event::by_portal(now, action, subject, detail);
+                super::record(db, &Event { actor: Some(person), actor_name: name, outcome: Outcome::Failed, ..line })
             })
             .await;
         if ended.is_err() {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     domain::{
         Id, Timestamp, access,
-        audit::{Action, Event, Outcome},
+        audit::{Action, Event},
         content::Content,
         group::Principal,
         integration::{Association, Availability, Config, IdentityCheck, Integration, Listing, SecretHealth, Usage},
@@ -394,23 +394,12 @@ impl Service {
         let all = self.store.read(|db| Ok::<_, Error>(integrations::list(db)?)).await?;
         for integration in all {
             let Some(days) = integration.secret_expires_at.and_then(|end| warning(end, now)) else { continue };
-            let line = Event {
-                number: 0,
-                at: now,
-                action: Action::SecretEnding,
-                actor: None,
-                actor_name: "portal".into(),
-                subject: integration.display_name().to_owned(),
-                detail: match days {
-                    0 => "the client secret has ended: nobody can connect or stay connected".to_owned(),
-                    1 => "the client secret ends within a day".to_owned(),
-                    days => format!("the client secret ends within {days} days"),
-                },
-                address: String::new(),
-                correlation: String::new(),
-                outcome: Outcome::Done,
-                hash: String::new(),
+            let detail = match days {
+                0 => "the client secret has ended: nobody can connect or stay connected".to_owned(),
+                1 => "the client secret ends within a day".to_owned(),
+                days => format!("the client secret ends within {days} days"),
             };
+            let line = Event::by_portal(now, Action::SecretEnding, integration.display_name(), detail);
             let id = integration.id;
             let warned = self
                 .store

@@ -6,7 +6,7 @@ use super::{Actor, Error, Service, record};
 use crate::{
     domain::{
         Id, Timestamp,
-        audit::{Action, Event, Outcome},
+        audit::{Action, Event},
         content::Content,
         leak::{Kind, Leak, judge},
         person::Person,
@@ -73,22 +73,7 @@ impl Service {
                     person.username,
                     kind.words()
                 );
-                record(
-                    db,
-                    &Event {
-                        number: 0,
-                        at,
-                        action: Action::LeakSuspected,
-                        actor: None,
-                        actor_name: "portal".into(),
-                        subject: item.display_title().to_owned(),
-                        detail,
-                        address: String::new(),
-                        correlation: String::new(),
-                        outcome: Outcome::of(Action::LeakSuspected),
-                        hash: String::new(),
-                    },
-                )
+                record(db, &Event::by_portal(at, Action::LeakSuspected, item.display_title(), detail))
             })
             .await
     }

@@ -27,7 +27,7 @@ use crate::{
     domain::{
         Id, Timestamp,
         addresses::Addresses,
-        audit::{Action, Event, Origin, Outcome},
+        audit::{Action, Event, Origin},
         egress::Policy,
         person::{Person, Role, Session},
         time::Clock,
@@ -209,17 +209,11 @@ impl Service {
 /// An event by an actor, ready for [`store::audit::insert`].
 fn event(actor: &Actor, now: Timestamp, action: Action, subject: impl Into<String>, detail: impl Into<String>) -> Event {
     Event {
-        number: 0,
-        at: now,
-        action,
         actor: Some(actor.person.id),
         actor_name: actor.person.username.clone(),
-        subject: subject.into(),
-        detail: detail.into(),
         address: actor.origin.address.clone(),
         correlation: actor.origin.correlation.clone(),
-        outcome: Outcome::of(action),
-        hash: String::new(),
+        ..Event::by_portal(now, action, subject, detail)
     }
 }
 

@@ -60,17 +60,11 @@ impl Service {
         }
         let action = if accepted.is_some() { Action::SignIn } else { Action::SignInRefused };
         let mut line = Event {
-            number: 0,
-            at: now,
-            action,
-            outcome: Outcome::of(action),
-            hash: String::new(),
             actor: accepted.as_ref().map(|person| person.id),
             actor_name: accepted.as_ref().map_or_else(String::new, |person| person.username.clone()),
-            subject: if accepted.is_some() { String::new() } else { name },
-            detail: String::new(),
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
+            ..Event::by_portal(now, action, if accepted.is_some() { String::new() } else { name }, "")
         };
         line.subject.retain(|letter| !is_invisible(letter));
         let id = accepted.as_ref().map(|person| person.id);
@@ -431,19 +425,7 @@ impl Service {
 }
 
 fn by_command_line(now: Timestamp, action: Action, subject: String, detail: String) -> Event {
-    Event {
-        number: 0,
-        at: now,
-        action,
-        actor: None,
-        actor_name: "command line".into(),
-        subject,
-        detail,
-        address: String::new(),
-        correlation: String::new(),
-        outcome: Outcome::Done,
-        hash: String::new(),
-    }
+    Event { actor_name: "command line".into(), outcome: Outcome::Done, ..Event::by_portal(now, action, subject, detail) }
 }
 
 fn must_be_own_or_managed(actor: &Actor, person: Id<Person>) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     domain::{
         Id, Timestamp, access,
-        audit::{Action, Event, Outcome},
+        audit::{Action, Event},
         connection::{Cause, Connection, State},
         consent::Consent,
         content::Content,
@@ -84,17 +84,11 @@ impl Why {
 
     fn event(&self, action: Action, subject: &str, detail: String) -> Event {
         Event {
-            number: 0,
-            at: self.now,
-            action,
             actor: self.actor,
             actor_name: self.actor_name.clone(),
-            subject: subject.to_owned(),
-            detail,
             address: self.address.clone(),
             correlation: self.correlation.clone(),
-            outcome: Outcome::of(action),
-            hash: String::new(),
+            ..Event::by_portal(self.now, action, subject, detail)
         }
     }
 }
@@ -407,22 +401,11 @@ impl Service {
             }
         };
         let action = if revocation.word == Word::Told { Action::ProviderTold } else { Action::ProviderNotTold };
+        let more = if word.is_empty() { String::new() } else { format!("; {word}; try {}", revocation.tries) };
+        let detail = format!("connection of {}{more}", revocation.person_name);
         let event = Event {
-            number: 0,
-            at: now,
-            action,
-            actor: None,
-            actor_name: "portal".into(),
-            subject: revocation.integration_name.clone(),
-            detail: format!(
-                "connection of {}{}",
-                revocation.person_name,
-                if word.is_empty() { String::new() } else { format!("; {word}; try {}", revocation.tries) }
-            ),
-            address: String::new(),
             correlation: revocation.correlation.clone(),
-            outcome: Outcome::of(action),
-            hash: String::new(),
+            ..Event::by_portal(now, action, revocation.integration_name.clone(), detail)
         };
         // The first failure and the outcome stand in the record; the tries between would only fill it.
         let worth_it = revocation.word != Word::Waiting || revocation.tries == 1;

@@ -5,7 +5,7 @@ use crate::{
     config::SignIn,
     domain::{
         Id,
-        audit::{Action, Event, Origin, Outcome},
+        audit::{Action, Event, Origin},
         group::Group,
         person::{Person, Role, Session, is_invisible},
     },
@@ -146,17 +146,11 @@ impl Service {
 
     fn line(&self, action: Action, person: Option<&Person>, subject: &str, origin: &Origin) -> Event {
         Event {
-            number: 0,
-            at: self.now(),
-            action,
             actor: person.map(|person| person.id),
             actor_name: person.map(|person| person.username.clone()).unwrap_or_default(),
-            subject: subject.to_owned(),
-            detail: String::new(),
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
-            outcome: Outcome::of(action),
-            hash: String::new(),
+            ..Event::by_portal(self.now(), action, subject, "")
         }
     }
 

@@ -352,12 +352,17 @@ pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result
     Ok(whole)
 }
 
+/// Where a database goes that another one replaces.
+pub fn aside(target: &Path, now: crate::domain::Timestamp) -> String {
+    format!("{}.before-{}", target.display(), now.unix_seconds())
+}
+
 /// Moves a database with its companions to other names; from where to where.
 fn put_aside(target: &Path, now: crate::domain::Timestamp) -> Result<Vec<(PathBuf, PathBuf)>, IoError> {
     let mut moved = Vec::new();
     for end in ["", "-wal", "-shm"] {
         let from = PathBuf::from(format!("{}{end}", target.display()));
-        let to = PathBuf::from(format!("{}.before-{}{end}", target.display(), now.unix_seconds()));
+        let to = PathBuf::from(format!("{}{end}", aside(target, now)));
         if from.exists() {
             std::fs::rename(&from, &to)?;
             moved.push((from, to));

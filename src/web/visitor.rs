@@ -40,6 +40,8 @@ use std::{
 use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
+/// The cookie of the colours that somebody chose. The name begins like those of all cookies of ours: no app gets or sets it.
+pub const THEME: &str = "valetkey-theme";
 const LARGEST_FORM: usize = 64 * 1024;
 
 /// Whether a person's browser is going somewhere (and can be shown a page), rather than a script asking.
@@ -153,7 +155,7 @@ impl Visitor {
         let session = request.get_session();
         let origin = origin(&request, &service);
         let actor = signed_in(&session, &service, &origin).await?;
-        let theme = request.cookie("theme").map(|cookie| cookie.value().to_owned()).filter(|theme| theme == "light" || theme == "dark");
+        let theme = request.cookie(THEME).map(|cookie| cookie.value().to_owned()).filter(|theme| theme == "light" || theme == "dark");
         Ok(Self { session, actor, service, origin, theme: theme.unwrap_or_default() })
     }
 

@@ -110,7 +110,7 @@ pub fn request_head(bytes: &[u8]) {
     let cookies = head.get("cookie").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default();
     for cookie in cookies.split(';') {
         let name = cookie.split('=').next().unwrap_or("").trim();
-        assert!(!name.starts_with("valetkey") && !name.starts_with("__Host-valetkey") && name != "theme", "{cookie}");
+        assert!(!name.starts_with("valetkey") && !name.starts_with("__Host-valetkey"), "{cookie}");
     }
     let path = request.path.and_then(|path| path.split('?').next());
     if let Some(path) = path.filter(|path| is_plain(path)) {

@@ -480,6 +480,18 @@ async fn answers_without_a_body_keep_the_connection() {
     stage.world.stop().await;
 }
 
+/// An app that answers once it has got a body of this length.
+async fn reads_whole(length: usize) -> String {
+    app(move |mut socket, _| async move {
+        until(&mut socket, "\r\n\r\n").await;
+        let mut body = vec![0; length];
+        if socket.read_exact(&mut body).await.is_ok() {
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_an_item_are_kept_and_said_in_words() {
     let stage = Stage::new().await;
@@ -503,6 +515,14 @@ async fn limits_of_an_item_are_kept_and_said_in_words() {
     let stuffing = async { while socket.write_all(&piece).await.is_ok() {} };
     let _ = timeout(Duration::from_millis(500), stuffing).await;
     assert!(until(&mut socket, "\r\n\r\n").await.starts_with("HTTP/1.1 504"));
+    // A client that takes its time is no fault of the app's.
+    stage.behind(&reads_whole(7).await).await;
+    let mut socket = stage.connect().await;
+    socket.write_all(format!("{}Content-Length: 7\r\n\r\nhal", stage.head("POST", "", "")).as_bytes()).await.expect("a head");
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    socket.write_all(b"f it").await.expect("the rest");
+    assert!(until(&mut socket, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    stage.behind(&silent).await;
     let answer = stage.ask("GET", "half", "", "").await;
     assert!(answer.ends_with("hello") && answer.contains("content-length: 10"), "broken off, not ended: {answer}");
     assert!(started.elapsed() < Duration::from_secs(20));
@@ -959,6 +979,30 @@ async fn a_websocket_says_why_it_is_closed() {
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     stage.world.begin_stop();
     assert_eq!(close_code(&mut open, SOON).await, Some(1012));
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_never_ends_its_frame_cannot_keep_the_portal_from_closing() {
+    let stage = Stage::new().await;
+    let endless = app(|mut socket, _| async move {
+        until(&mut socket, "\r\n\r\n").await;
+        let accepted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let _ = socket.write_all(accepted.as_bytes()).await;
+        let _ = socket.write_all(&[0x82, 0x7f, 0, 0, 0xff, 0, 0, 0, 0, 0]).await;
+        while socket.write_all(&[7; 65536]).await.is_ok() {}
+    })
+    .await;
+    stage.behind(&endless).await;
+    let (head, mut flood) = socket(&stage, &stage.vera, "").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let flood = tokio::spawn(async move {
+        let mut piece = vec![0; 65536];
+        while flood.read(&mut piece).await.is_ok_and(|read| read > 0) {}
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stage.set(json!({"access_type": "acl"})).await;
+    timeout(Duration::from_secs(6), flood).await.expect("it is closed").expect("no panic");
     stage.world.stop().await;
 }
 

@@ -595,6 +595,7 @@ impl Served {
 
     /// Serving over TLS with these files, content on the portal's own origin.
     pub async fn start_tls(certificate: &str, key: &str) -> Self {
+        drop(rustls::crypto::ring::default_provider().install_default());
         let mut served = Self::prepare(&[
             ("VALETKEY_TLS_CERTIFICATE_FILE", certificate),
             ("VALETKEY_TLS_KEY_FILE", key),

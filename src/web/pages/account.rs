@@ -14,7 +14,7 @@ use crate::{
         problems::WebError,
         shown_once::{self, Shown},
         view::{Chrome, Moment},
-        visitor::{Me, Posted, see_other},
+        visitor::{Me, Posted, THEME, see_other},
     },
 };
 use actix_web::{
@@ -135,7 +135,7 @@ pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
 /// Remembers the colours in a cookie: a preference, no authority.
 pub async fn theme(_me: Me, Posted(typed): Posted) -> HttpResponse {
     let theme = if typed.text("theme") == "dark" { "dark" } else { "light" };
-    let cookie = Cookie::build("theme", theme).path("/").http_only(true).same_site(SameSite::Lax).max_age(Duration::days(365)).finish();
+    let cookie = Cookie::build(THEME, theme).path("/").http_only(true).same_site(SameSite::Lax).max_age(Duration::days(365)).finish();
     let mut response = see_other("/content");
     // A cookie of fixed words always fits into a header.
     drop(response.add_cookie(&cookie));

@@ -75,7 +75,7 @@ async fn p19_content_gets_nothing_of_the_portals_and_sets_nothing_there() {
         let app = serve_raw(move |request| {
             *keep.lock().expect("a request") = request;
             let headers = "Set-Cookie: valetkey=stolen; Path=/\r\nSet-Cookie: __Host-valetkey=stolen; Path=/; Secure\r\nSet-Cookie: VALETKEY=stolen\r\n\
-                           Set-Cookie: theme=stolen\r\nSet-Cookie: app=1; Path=/; Domain=localhost\r\nClear-Site-Data: \"cookies\"\r\n\
+                           Set-Cookie: valetkey-theme=stolen\r\nSet-Cookie: app=1; Path=/; Domain=localhost\r\nClear-Site-Data: \"cookies\"\r\n\
                            Service-Worker-Allowed: /\r\nStrict-Transport-Security: max-age=1\r\nX-Accel-Redirect: /secret\r\n\
                            Cross-Origin-Opener-Policy: same-origin\r\nAlt-Svc: h3=\":1\"\r\n";
             http_answer(200, headers, "ok")
@@ -88,7 +88,10 @@ async fn p19_content_gets_nothing_of_the_portals_and_sets_nothing_there() {
         let key = format!("Key {}", world.key("vera"));
         let secret = vera.cookies_of(&world.portal)["valetkey"].clone();
         // All of the browser's cookies, in one line and in several, with quotes that other parsers take for one value.
-        let all = format!("{}; valetkey={secret}; a=\"b; __Host-valetkey={secret}; c=d\"; theme=dark", cookies(&vera, &place));
+        let all = format!(
+            "{}; valetkey={secret}; a=\"b; __Host-valetkey={secret}; c=d\"; valetkey-theme=dark; theme=own",
+            cookies(&vera, &place)
+        );
         let headers =
             [("cookie", all.as_str()), ("authorization", key.as_str()), ("x-rsc-authorization", key.as_str()), ("x-rsc-xsrf", "secret")];
         let answer = vera.send("GET", &place, &headers, None).await;

@@ -71,7 +71,7 @@ async fn p02_one_cookie_carries_authority_and_only_this_host_over_tls_gets_it() 
     let value = parts[0].split_once('=').expect("a value").1.to_owned();
     assert!(value.len() >= 43, "{value}");
     // No other cookie carries authority: without this one nobody is there.
-    let header = format!("__Host-valetkey-x={value}; valetkey={value}; theme=dark");
+    let header = format!("__Host-valetkey-x={value}; valetkey={value}; valetkey-theme=dark");
     let answer = browser.send("GET", "/account", &[host, ("cookie", &header), ("accept", "text/html")], None).await;
     assert_eq!(answer.status, 303);
 }
