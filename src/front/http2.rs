@@ -2,6 +2,7 @@
 //! server stops, nor notices that a browser gave a stream up, nor sends fields behind a body.
 
 use super::{Browser, HEAD_WITHIN, KEEP_ALIVE};
+use crate::proxy::Trailers;
 use actix_http::{
     Payload, Request, Response,
     body::{BodySize, BoxBody, MessageBody},
@@ -19,7 +20,6 @@ use h2::{
     server::{Builder, SendResponse},
 };
 use std::{
-    cell::RefCell,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -35,10 +35,6 @@ const MOST_STREAMS: u32 = 256;
 /// As over HTTP/1.1, together with the request line.
 const LARGEST_HEAD: u32 = 128 * 1024;
 const PIECE: usize = 16 * 1024;
-
-/// Fields behind the body of an answer, known once the body has ended. Stands among the answer's extensions.
-#[derive(Clone, Default)]
-pub struct Trailers(pub Rc<RefCell<Vec<(HeaderName, HeaderValue)>>>);
 
 /// Serves one connection to its end. After `stop` it takes no new stream, and ends with the last one that is open.
 pub async fn serve<S>(io: Browser, peer: Option<SocketAddr>, service: Rc<S>, stop: impl Future<Output = ()>, date: fn() -> HeaderValue)

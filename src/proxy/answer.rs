@@ -7,7 +7,7 @@ use super::{
     sockets::{Close, Ticket},
     upstream::Target,
 };
-use crate::{domain::wall::Place, front::http2::Trailers, service::admission::Held, web::problems::FromContent};
+use crate::{domain::wall::Place, service::admission::Held, web::problems::FromContent};
 use actix_http::{
     ConnectionType,
     body::{BodySize, MessageBody},
@@ -22,8 +22,10 @@ use actix_web::{
 };
 use bytes::Bytes;
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -101,6 +103,10 @@ pub fn passed_on(
 fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderValue) {
     response.append_header((name.clone(), value.clone()));
 }
+
+/// Fields behind the body of an answer, known once the body has ended. Stands among the answer's extensions, for HTTP/2.
+#[derive(Clone, Default)]
+pub struct Trailers(pub Rc<RefCell<Fields>>);
 
 /// No body, with the length that it would have.
 struct Bodiless(u64);

@@ -12,6 +12,7 @@ mod upstream;
 pub mod websocket;
 mod wire;
 
+pub use answer::Trailers;
 pub use upstream::Upstreams;
 pub use wire::keep_alive;
 
