@@ -278,8 +278,11 @@ impl File {
             .unwrap_or_default()
             .iter()
             .map(|text| {
+                // Peers are compared as IPv4 where they are.
                 let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical())));
-                network.map_err(|_| Problem(format!("trusted_proxies: {text:?} is neither an IP address nor a network such as 10.0.0.0/8")))
+                let network = network.ok().filter(|network| !matches!(network, IpNet::V6(six) if six.addr().to_ipv4_mapped().is_some()));
+                network
+                    .ok_or_else(|| Problem(format!("trusted_proxies: {text:?} is neither an IP address nor a network such as 10.0.5.0/28")))
             })
             .collect::<Result<_, _>>()?;
         let upstream_sockets = self.upstream_sockets.unwrap_or_default();
@@ -408,6 +411,7 @@ mod tests {
             ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_groups = ['a']", "sign_in_groups"),
             ("bootstrap_secret_file = '/dev/null'", "bootstrap_secret"),
             ("trusted_proxies = ['x']", "trusted_proxies"),
+            ("trusted_proxies = ['::ffff:10.0.0.0/104']", "trusted_proxies"),
             ("keyring_file = 'a'\nkeyring_command = 'b'", "keyring_command"),
         ] {
             let problem = load(text, &[]).unwrap_err().to_string();

@@ -38,8 +38,8 @@ pub struct Process {
     pub draining: bool,
 }
 
-/// Which process of an item, where it may be seen: in cookies and session tokens, without its address. The default stands for the
-/// only one that an item has.
+/// Which process of an item, in cookies and session tokens: a short hash of its address, which tells it to nobody who does not
+/// guess it. The default stands for the only one that an item has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Mark(u64);

@@ -51,6 +51,8 @@ const LONG: Duration = Duration::from_secs(600);
 /// With others there, and nobody's own request behind it, a shorter time is enough. Presence is known to a minute.
 const SHORT: Duration = Duration::from_secs(180);
 const THERE: Duration = Duration::from_secs(90);
+/// A use is looked at within this time, and who is there goes on being seen.
+const AFTER: Duration = Duration::from_secs(15);
 
 /// Who was at an item, at which of its processes, and when last.
 #[derive(Clone, Copy, Debug)]
@@ -60,18 +62,30 @@ pub struct Stay {
     pub seen_at: Timestamp,
 }
 
-/// Judges one use of a viewer's token by a process. Somebody of whom nothing is known is not suspected.
+/// Judges one use of a viewer's token by a process, soon after it. Somebody of whom nothing is known is not suspected.
 pub fn judge(viewer: Id<Person>, process: Mark, used_at: Timestamp, stays: &[Stay]) -> Option<Kind> {
     // Where an item got or lost its other processes, people of the time before are at none of them, or at any.
     let here = || stays.iter().filter(|stay| stay.process == process || stay.process.is_only() || process.is_only());
-    let seen_at = here().filter(|stay| stay.person == viewer).map(|stay| stay.seen_at).max()?;
-    // `since` is zero for what lies ahead.
-    let away = used_at.since(seen_at);
-    if away >= LONG {
-        return Some(Kind::LongAfter);
+    let away = away(viewer, process, used_at, stays)?;
+    // Not those who came after it.
+    let others = here().any(|stay| stay.person != viewer && used_at.since(stay.seen_at) < THERE && stay.seen_at.since(used_at) < AFTER);
+    // With others nowhere near, and its viewer at another process, that one uses the token: they keep their sessions together.
+    let elsewhere = stays.iter().any(|stay| stay.person == viewer && used_at.since(stay.seen_at) < THERE);
+    match (others, elsewhere) {
+        (false, true) => None,
+        _ if away >= LONG => Some(Kind::LongAfter),
+        (true, _) if away >= SHORT => Some(Kind::WhileOthers),
+        _ => None,
     }
-    let others = here().any(|stay| stay.person != viewer && used_at.since(stay.seen_at) < THERE);
-    (away >= SHORT && others).then_some(Kind::WhileOthers)
+}
+
+/// How long a viewer was away from a process when it used their token, if so long that it is odd; `None` as well for somebody of
+/// whom nothing is known.
+pub fn away(viewer: Id<Person>, process: Mark, used_at: Timestamp, stays: &[Stay]) -> Option<Duration> {
+    let here = stays.iter().filter(|stay| stay.process == process || stay.process.is_only() || process.is_only());
+    let seen_at = here.filter(|stay| stay.person == viewer).map(|stay| stay.seen_at).max()?;
+    // `since` is zero for what lies ahead.
+    Some(used_at.since(seen_at)).filter(|away| *away >= SHORT)
 }
 
 #[cfg(test)]
@@ -93,6 +107,8 @@ mod tests {
         assert_eq!(both(9_800, 9_990), Some(Kind::WhileOthers));
         assert_eq!(both(9_900, 9_990), None);
         assert_eq!(both(9_800, 9_700), None, "nobody else was there");
+        assert_eq!(both(9_800, 10_010), Some(Kind::WhileOthers), "seen again since");
+        assert_eq!(both(9_800, 10_060), None, "the other one came later");
         assert_eq!(judge(vera, Mark::ONLY, at(10_000), &[stay(viktor, 9_990)]), None, "nothing is known of the viewer");
     }
     #[test]
@@ -105,6 +121,8 @@ mod tests {
         assert_eq!(judge(vera, one, at(10_000), &moved), Some(Kind::LongAfter));
         assert_eq!(judge(vera, two, at(10_000), &moved), None);
         assert_eq!(judge(viktor, one, at(10_000), &moved), None);
+        let alone = [stay(vera, one, 9_000), stay(vera, two, 9_999)];
+        assert_eq!(judge(vera, one, at(10_000), &alone), None, "nobody is at the other process: they share their sessions");
         let apart = [stay(vera, one, 9_800), stay(viktor, two, 9_999)];
         assert_eq!(judge(vera, one, at(10_000), &apart), None, "the others are elsewhere");
         assert_eq!(judge(vera, one, at(10_000), &[stay(vera, one, 9_800), stay(viktor, one, 9_999)]), Some(Kind::WhileOthers));

@@ -6,7 +6,7 @@ use crate::{
     service::{
         Error, Service,
         broker::{EARLIEST, is_due_ahead},
-        leaks::Doubts,
+        leaks::Alarm,
         limiter,
         node::ALIVE_EVERY,
     },
@@ -49,6 +49,9 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
         let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
         loop {
             tokio::time::sleep(ALIVE_EVERY).await;
+            if service.share_presence().await.is_err() {
+                tracing::warn!("could not write down who is where; the next round tries again");
+            }
             service.flush_uses().await;
             // Before the other nodes hear which keys are held here.
             if let Err(reason) = service.follow_keyring(true).await {
@@ -65,13 +68,13 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
 /// The work of the one that leads. In a task of its own: a provider that hangs must not keep a node from saying that it lives.
 async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
     let mut rounds: u32 = 0;
-    let mut doubts = Doubts::new();
+    let mut alarm = Alarm::default();
     loop {
         tokio::time::sleep(ALIVE_EVERY).await;
         if !leads.load(Ordering::Relaxed) {
             continue;
         }
-        let (looked, ..) = tokio::join!(service.look_for_leaks(&mut doubts), ahead(service), service.tell_providers());
+        let (looked, ..) = tokio::join!(service.look_for_leaks(&mut alarm), ahead(service), service.tell_providers());
         if looked.is_err() {
             tracing::warn!("could not look for shared tokens; the next round tries again");
         }

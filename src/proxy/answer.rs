@@ -7,7 +7,11 @@ use super::{
     sockets::{Close, Ticket},
     upstream::Target,
 };
-use crate::{domain::wall::Place, service::admission::Held, web::problems::FromContent};
+use crate::{
+    domain::wall::Place,
+    service::{admission::Held, presence::Here},
+    web::problems::FromContent,
+};
 use actix_http::{
     ConnectionType,
     body::{BodySize, MessageBody},
@@ -35,7 +39,7 @@ pub fn passed_on(
     proxy: &web::Data<Proxy>,
     pass: &Pass,
     place: &Place,
-    next: &Next<'_>,
+    next: Next<'_>,
     answer: Answer,
     with_bar: bool,
 ) -> HttpResponse {
@@ -61,7 +65,7 @@ pub fn passed_on(
         _ => match body.whole() {
             Some(bytes) if bar.is_none() => response.body(bytes),
             whole => {
-                let open = is_events.then(|| Open::new(proxy, pass, next));
+                let open = is_events.then(|| Open::new(proxy, pass, next.token.as_ref()));
                 let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
                 // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
                 let takes_trailers = request.headers().get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -82,7 +86,7 @@ pub fn passed_on(
                 let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
                 // HTTP/1.0 knows no chunks: there a body of unknown length ends with its connection.
                 let is_raw = matches!(trailers, Behind::Chunks) || (length.is_none() && request.version() == Version::HTTP_10);
-                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, open };
+                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, open, _here: next.here };
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
                 if length.is_none() && request.version() == Version::HTTP_10 {
@@ -141,19 +145,21 @@ struct Passing {
     trailers: Behind,
     over: bool,
     open: Option<Open>,
+    /// The viewer is there as long as this goes on.
+    _here: Option<Here>,
 }
 
-/// An event stream, which is open like a WebSocket: for as long as it is, its session token can be exchanged, its viewer is there,
-/// and whatever would close a WebSocket of the viewer's cuts it. Browsers ask for it again, and hear why not.
+/// An event stream, which is open like a WebSocket: for as long as it is, its session token can be exchanged, and whatever
+/// would close a WebSocket of the viewer's cuts it. Browsers ask for it again, and hear why not.
 struct Open {
     closed: Pin<Box<dyn Future<Output = Close>>>,
     _held: Option<Held>,
 }
 
 impl Open {
-    fn new(proxy: &web::Data<Proxy>, pass: &Pass, next: &Next<'_>) -> Self {
-        let token = next.token.as_ref().and_then(|token| token.to_str().ok());
-        let mut registered = proxy.sockets.register(Ticket::new(pass, next.process));
+    fn new(proxy: &web::Data<Proxy>, pass: &Pass, token: Option<&HeaderValue>) -> Self {
+        let token = token.and_then(|token| token.to_str().ok());
+        let mut registered = proxy.sockets.register(Ticket::new(pass));
         Self { closed: Box::pin(async move { registered.closed().await }), _held: token.map(|token| proxy.service.hold_token(token)) }
     }
 }

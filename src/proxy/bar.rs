@@ -36,7 +36,16 @@ pub async fn serve(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &s
     match own {
         "bar.js" => Ok(script()),
         // An open tab asks this for ever: it keeps no session from idling out.
-        "standing" => Ok(standing(request, &proxy.service, place, admit(request.head(), proxy, place).await?.as_ref().err())),
+        "standing" => {
+            let admitted = admit(request.head(), proxy, place).await?;
+            if let Ok(pass) = &admitted
+                && let Some(admission) = pass.viewer()
+            {
+                // Their page is open, wherever their browser was last.
+                proxy.service.see(admission, pass.stays_at.unwrap_or_default());
+            }
+            Ok(standing(request, &proxy.service, place, admitted.as_ref().err()))
+        }
         "connected" => match admit(request.head(), proxy, place).await? {
             Ok(_) => Ok(connected(place)),
             Err(refusal) => explain(request, proxy, place, rest, refusal).await,

@@ -28,6 +28,7 @@ use crate::{
     service::{
         Error, Service,
         admission::{Admission, Link},
+        presence::Here,
     },
     web::{
         body::impatient,
@@ -52,7 +53,7 @@ use futures_util::StreamExt as _;
 use processes::Processes;
 use serde_json::json;
 use sockets::Sockets;
-use std::{cell::Cell, fmt::Write as _, net::IpAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, io::Write as _, net::IpAddr, rc::Rc, sync::Arc};
 use upstream::Target;
 
 /// What a worker needs to carry requests to content.
@@ -84,11 +85,18 @@ impl Pass {
             Passed::Anyone(content) => content,
         }
     }
-    fn person(&self) -> Option<Id<Person>> {
+    fn viewer(&self) -> Option<&Admission> {
         match &self.content {
-            Passed::Viewer(admission) => Some(admission.person.id),
+            Passed::Viewer(admission) => Some(admission),
             Passed::Anyone(_) => None,
         }
+    }
+    fn person(&self) -> Option<Id<Person>> {
+        self.viewer().map(|admission| admission.person.id)
+    }
+    /// The viewer is at a process for as long as what is returned is kept.
+    fn arrive(&self, service: &Service, process: &Process) -> Option<Here> {
+        self.viewer().map(|admission| service.arrive(admission, admission.content.mark(process)))
     }
 }
 
@@ -203,12 +211,6 @@ async fn admit(head: &RequestHead, proxy: &Proxy, place: &Place) -> Result<Resul
         return Ok(Err(Refusal::NeedsViewer(if is_asked { "not_consented" } else { "needs_reauthorization" })));
     }
     let stays_at = stays_at(head, proxy, &admission.content);
-    match stays_at {
-        Some(process) => service.see_at(id, process, person.id),
-        // At one of several, and the next step finds out at which.
-        None if admission.content.processes.len() > 1 => {}
-        None => admission.see(service.now()),
-    }
     Ok(Ok(Pass { content: Passed::Viewer(admission), session: Some(session), stays_at }))
 }
 
@@ -267,6 +269,8 @@ struct Next<'a> {
     process: &'a Process,
     target: Rc<Target>,
     token: Option<HeaderValue>,
+    /// The viewer is there; not before the connection stands.
+    here: Option<Here>,
 }
 
 /// The next process to try for a viewer; those that cannot be connected to for sure are passed over.
@@ -286,15 +290,10 @@ async fn next_process<'a>(head: &RequestHead, proxy: &Proxy, pass: &'a Pass, tri
             Ok(target) => {
                 let mark = item.mark(process);
                 let token = match (pass.person(), pass.session) {
-                    (Some(person), Some(session)) => {
-                        if !mark.is_only() {
-                            service.see_at(item.id, mark, person);
-                        }
-                        Some(upstream::session_token(service, person, item.id, session, mark)?)
-                    }
+                    (Some(person), Some(session)) => Some(upstream::session_token(service, person, item.id, session, mark)?),
                     _ => None,
                 };
-                return Some(Next { process, target, token });
+                return Some(Next { process, target, token, here: None });
             }
             Err(reason) => tracing::warn!(content = %item.id, %reason, "a process has no address that may be used"),
         }
@@ -348,14 +347,15 @@ fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, place: &Place,
 /// word; the host and the scheme that the browser sees are known from the settings, and no proxy knows them better.
 fn add_way(add: &mut impl FnMut(&HeaderName, &[u8]), head: &RequestHead, service: &Service, host: &str, proto: &str) {
     let Some(on_the_wire) = head.peer_addr.map(|address| address.ip().to_canonical()) else { return };
-    let mut chain = String::new();
+    let mut chain = Vec::new();
     if service.settings.is_trusted_proxy(on_the_wire) {
-        for before in head.headers().get_all(headers::FORWARDED_FOR).filter_map(|value| value.to_str().ok()) {
-            let _ = write!(chain, "{before}, ");
+        for before in head.headers().get_all(headers::FORWARDED_FOR) {
+            chain.extend_from_slice(before.as_bytes());
+            chain.extend_from_slice(b", ");
         }
     }
     let _ = write!(chain, "{on_the_wire}");
-    add(&headers::FORWARDED_FOR, chain.as_bytes());
+    add(&headers::FORWARDED_FOR, &chain);
     chain.clear();
     // RFC 7239: IPv6 stands in brackets and quotes.
     let _ = match peer(head, service).unwrap_or(on_the_wire) {
@@ -363,7 +363,7 @@ fn add_way(add: &mut impl FnMut(&HeaderName, &[u8]), head: &RequestHead, service
         IpAddr::V6(ip) => write!(chain, "for=\"[{ip}]\""),
     };
     let _ = write!(chain, ";host=\"{host}\";proto={proto}");
-    add(&header::FORWARDED, chain.as_bytes());
+    add(&header::FORWARDED, &chain);
 }
 
 async fn forward(
@@ -389,13 +389,12 @@ async fn forward(
     let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS);
     let mut tried = Vec::new();
     let (answer, next) = loop {
-        let Some(next) = next_process(head, proxy, pass, &mut tried).await else {
+        let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(not_reached(service, pass).await);
         };
         let mut out = Vec::with_capacity(2048);
-        let Next { process, target, token } = &next;
-        request_line(&mut out, &head.method, target, pass, place, rest, head.uri.query());
-        add_ours(&mut out, head, proxy, place, token.as_ref());
+        request_line(&mut out, &head.method, &next.target, pass, place, rest, head.uri.query());
+        add_ours(&mut out, head, proxy, place, next.token.as_ref());
         headers::for_app(incoming, &mut out, if with_bar { &bar::UNWANTED } else { &[] });
         if let Some(length) = length {
             headers::add(&mut out, &header::CONTENT_LENGTH, length.to_string().as_bytes());
@@ -404,17 +403,18 @@ async fn forward(
         }
         out.extend_from_slice(b"\r\n");
         // The body is touched only after the connection stands, so a process that is not there costs nothing of it.
-        let connected = client::connect(target, &item.proxying, idempotent && !has_body).await;
+        let connected = client::connect(&next.target, &item.proxying, idempotent && !has_body).await;
         let connected = match connected {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "app not reached");
-                proxy.processes.note(&process.url, false, service.now());
+                proxy.processes.note(&next.process.url, false, service.now());
                 continue;
             }
         };
+        next.here = pass.arrive(service, next.process);
         let upload = body.take().map(|payload| Upload::new(impatient(payload, Rc::clone(&stalled)).boxed_local(), length));
-        match client::send(connected, target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
+        match client::send(connected, &next.target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
             // Nobody asked to change protocols.
             Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
@@ -431,8 +431,9 @@ async fn forward(
             }
         }
     };
-    let mut response = answer::passed_on(request, proxy, pass, place, &next, answer, with_bar);
-    if let Some(cookie) = keep_at(proxy, pass, next.process) {
+    let process = next.process;
+    let mut response = answer::passed_on(request, proxy, pass, place, next, answer, with_bar);
+    if let Some(cookie) = keep_at(proxy, pass, process) {
         // A cookie of letters and digits always fits into a header.
         drop(response.add_cookie(&cookie));
     }

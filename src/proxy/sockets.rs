@@ -4,7 +4,7 @@ use super::Pass;
 use crate::{
     domain::{
         Id, access,
-        content::{AccessType, Content, Mark, Process},
+        content::{AccessType, Content},
         person::Session,
     },
     service::{Error, Service},
@@ -84,15 +84,13 @@ impl Close {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     pub content: Id<Content>,
-    pub process: Mark,
     /// `None` for content that is open to anyone.
     pub session: Option<Id<Session>>,
 }
 
 impl Ticket {
-    pub fn new(pass: &Pass, process: &Process) -> Self {
-        let item = pass.content();
-        Self { content: item.id, process: item.mark(process), session: pass.session }
+    pub fn new(pass: &Pass) -> Self {
+        Self { content: pass.content().id, session: pass.session }
     }
 
     /// Why this viewer may not stay; `None` while what let them in is still true.
@@ -105,11 +103,6 @@ impl Ticket {
             Err(Error::NotFound) => return Ok(Some(Close::ContentGone)),
             other => other?,
         };
-        if self.process.is_only() {
-            admission.see(service.now());
-        } else {
-            service.see_at(self.content, self.process, person.id);
-        }
         // A connection that needs its viewer again leaves what is open open; a consent taken back does not.
         let consented = admission.content.access == AccessType::All || admission.links.iter().all(|link| link.consent.is_some());
         Ok((!access::may_open(admission.standing) || !consented).then_some(Close::AccessEnded))
@@ -247,10 +240,7 @@ mod tests {
     #[tokio::test]
     async fn a_viewers_sockets_close_together_and_others_stay() {
         let sockets = Arc::new(Sockets::default());
-        let (one, other) = (
-            Ticket { content: Id::random(), process: Mark::ONLY, session: Some(Id::random()) },
-            Ticket { content: Id::random(), process: Mark::ONLY, session: None },
-        );
+        let (one, other) = (Ticket { content: Id::random(), session: Some(Id::random()) }, Ticket { content: Id::random(), session: None });
         let (mut first, second, third) = (sockets.register(one), sockets.register(one), sockets.register(other));
         assert_eq!(sockets.count(), 3);
         sockets.lock()[&one].close.send_replace(Some(Close::AccessEnded));

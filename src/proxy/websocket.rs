@@ -75,8 +75,8 @@ where
     let handshake = Box::pin(handshake(request, &proxy));
     match handshake.await {
         Ok(open) => {
-            let Open { accepted, connection, registered, in_use, held, sniffer, idle } = *open;
-            let _kept = (in_use, held);
+            let Open { accepted, connection, registered, in_use, held, here, sniffer, idle } = *open;
+            let _kept = (in_use, held, here);
             if matches!(timeout(FAREWELL, io.write_all(&accepted)).await, Ok(Ok(()))) {
                 let Connection { wire, buffer, .. } = connection;
                 carry(io, parts.read_buf, wire, buffer, registered, sniffer, idle).await;
@@ -108,6 +108,7 @@ struct Open {
     registered: Registered,
     in_use: super::processes::InUse,
     held: Option<crate::service::admission::Held>,
+    here: Option<crate::service::presence::Here>,
     sniffer: Option<Sniffer>,
     idle: Option<Duration>,
 }
@@ -220,12 +221,12 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
         _ => &[header::SEC_WEBSOCKET_PROTOCOL],
     };
     let mut tried = Vec::new();
-    let (answer, Next { process, target, token }) = loop {
+    let (answer, Next { process, target, token, .. }) = loop {
         let Some(next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(closed(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
-        let Next { process, target, token } = &next;
+        let Next { process, target, token, .. } = &next;
         super::request_line(&mut out, &head.method, target, pass, place, rest, head.uri.query());
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
         super::add_ours(&mut out, head, proxy, place, token.as_ref());
@@ -266,7 +267,8 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
     Ok(Box::new(Open {
         accepted,
         connection,
-        registered: proxy.sockets.register(Ticket::new(pass, process)),
+        here: pass.arrive(service, process),
+        registered: proxy.sockets.register(Ticket::new(pass)),
         in_use: proxy.processes.open(&process.url),
         held,
         sniffer,

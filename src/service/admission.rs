@@ -3,7 +3,7 @@
 //! Costly parts are remembered, but never trusted blindly: an entry counts only while the store's epoch is the one it was
 //! loaded at. A refusal is never served from memory: another node may have let the person in a moment ago.
 
-use super::{Error, Service, contents::attached, exchange::Refusal, keys::Caller};
+use super::{Error, Service, contents::attached, exchange::Refusal, keys::Caller, presence::Presence};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -12,7 +12,6 @@ use crate::{
         consent::Consent,
         content::{Content, Mark},
         integration::Integration,
-        leak::Stay,
         person::{Person, Session},
     },
     store::{connections, content, moments, people, sessions},
@@ -25,11 +24,8 @@ use crate::{
 use quick_cache::sync::Cache as Map;
 use secrecy::SecretString;
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    collections::HashSet,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -38,8 +34,6 @@ const TRUSTED_FOR: Duration = Duration::from_secs(10);
 /// Other nodes believe that a token is held for so long; said again every ten seconds.
 const HELD_FOR: Duration = Duration::from_secs(40);
 const LARGEST: usize = 20_000;
-/// How long this node remembers who was at which process.
-const STAYS_KEPT: Duration = Duration::from_secs(3600);
 
 /// One integration of an item, as one person stands with it.
 pub struct Link {
@@ -65,25 +59,8 @@ pub struct Admission {
     pub person: Person,
     pub standing: Standing,
     pub links: Vec<Link>,
-    /// When the person was here last, and when that was written down last; in milliseconds since 1970, 0 for never.
-    seen: AtomicI64,
-    noted: AtomicI64,
-}
-
-impl Admission {
-    /// Notes that the person is at the item now: with a request, or with an open socket.
-    pub fn see(&self, now: Timestamp) {
-        self.seen.store(now.0, Ordering::Relaxed);
-    }
-    /// When the person was seen here, if that is news; it counts as written down then.
-    pub(super) fn take_news(&self, unless_within: Duration) -> Option<Timestamp> {
-        let (seen, noted) = (Timestamp(self.seen.load(Ordering::Relaxed)), Timestamp(self.noted.load(Ordering::Relaxed)));
-        if seen.0 == 0 || seen.since(noted) < unless_within {
-            return None;
-        }
-        self.noted.store(seen.0, Ordering::Relaxed);
-        Some(seen)
-    }
+    /// The person's presence, where the item has one process.
+    pub(super) presence: Arc<Presence>,
 }
 
 /// Something open that a session token was made for.
@@ -124,9 +101,6 @@ impl<T: Clone> Kept<T> {
 }
 
 type AdmissionKey = (Id<Content>, Id<Person>);
-
-/// Who was at which of an item's several processes: when last, and when that was written down.
-pub(super) type Stays = Mutex<HashMap<(Id<Content>, Mark, Id<Person>), (Timestamp, Timestamp)>>;
 
 /// What was decided lately. Bounded.
 pub(super) struct Cache {
@@ -235,56 +209,16 @@ impl Service {
                 Ok::<_, Error>(link)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        // What is known of the person's presence goes on.
-        let before = self.admissions.admissions.get(&(item, person.id));
-        let (seen, noted) =
-            before.map_or((0, 0), |kept| (kept.value.seen.load(Ordering::Relaxed), kept.value.noted.load(Ordering::Relaxed)));
-        let admission = Arc::new(Admission { content, person, standing, links, seen: seen.into(), noted: noted.into() });
+        let presence = self.presences.of(item, Mark::ONLY, person.id);
+        let admission = Arc::new(Admission { content, person, standing, links, presence });
         self.admissions.admissions.insert((item, admission.person.id), Kept::new(Arc::clone(&admission), epoch, now));
         Ok(admission)
     }
 
-    /// Loads it anew the next time: it holds a token that was replaced. What is known of the person's presence stays.
+    /// Loads it anew the next time: it holds a token that was replaced.
     pub(super) fn outdated(&self, item: Id<Content>, person: Id<Person>) {
         if let Some(kept) = self.admissions.admissions.get(&(item, person)) {
             self.admissions.admissions.insert((item, person), Kept { epoch: 0, ..kept });
-        }
-    }
-
-    /// Notes that somebody is at one of an item's several processes now.
-    pub fn see_at(&self, item: Id<Content>, process: Mark, person: Id<Person>) {
-        let mut seen = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.entry((item, process, person)).or_insert((Timestamp(0), Timestamp(0))).0 = self.now();
-    }
-
-    /// Who was seen where since it was last asked; it counts as written down.
-    pub(super) fn presence_news(&self, unless_within: Duration) -> Vec<(Id<Content>, Stay)> {
-        let known = self.admissions.admissions.iter();
-        let stay = |person, process, seen_at| Stay { person, process, seen_at };
-        let mut news: Vec<_> = known
-            .filter_map(|((item, person), kept)| Some((item, stay(person, Mark::ONLY, kept.value.take_news(unless_within)?))))
-            .collect();
-        let mut stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.now();
-        stays.retain(|(item, process, person), (seen, noted)| {
-            if seen.since(*noted) >= unless_within {
-                *noted = *seen;
-                news.push((*item, stay(*person, *process, *seen)));
-            }
-            now.since(*seen) < STAYS_KEPT
-        });
-        news
-    }
-
-    /// It could not be written down: it is news again.
-    pub(super) fn presence_lost(&self, news: &[(Id<Content>, Stay)]) {
-        let mut stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
-        for (item, Stay { person, process, seen_at }) in news {
-            if !process.is_only() {
-                stays.entry((*item, *process, *person)).or_insert((*seen_at, *seen_at)).1 = Timestamp(0);
-            } else if let Some(kept) = self.admissions.admissions.get(&(*item, *person)) {
-                kept.value.noted.store(0, Ordering::Relaxed);
-            }
         }
     }
 

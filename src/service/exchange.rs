@@ -5,7 +5,6 @@ use super::{
     admission::{Admission, Link},
     broker::{Fresh, NoToken, is_usable},
     keys::Caller,
-    leaks,
 };
 use crate::{
     domain::{
@@ -15,16 +14,14 @@ use crate::{
         consent::Consent,
         content::{Content, Mark},
         integration::Integration,
-        leak::Stay,
         person::Person,
         return_path::ReturnPath,
     },
     oauth::token_exchange as words,
     providers,
     store::{
-        self,
         audit::{Hour, add_exchanges},
-        connections, content,
+        connections, content, leaks,
     },
     vault::session_token::{Claims, Invalid},
 };
@@ -298,25 +295,20 @@ impl Service {
         uses.last = now;
     }
 
-    /// Writes counted uses down, and who was where, at once: a use without its viewer is a sign of something. Now and then, and
-    /// before a page shows them. No row and no sync per exchange.
+    /// Writes counted uses down: now and then, and before a page shows them. No row and no sync per exchange.
     pub async fn flush_uses(&self) {
         let counted = std::mem::take(&mut *self.usage.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // Whoever is seen after this was not seen before those uses, and is told of the next time.
-        let news = self.presence_news(leaks::NOTED_EVERY);
-        if counted.is_empty() && news.is_empty() {
+        if counted.is_empty() {
             return;
         }
-        let (rows, seen) = (counted.clone(), news.clone());
+        let mut rows: Vec<(Counted, Uses)> = counted.iter().map(|(key, uses)| (*key, *uses)).collect();
+        // One consent may be used by several processes: the last use is written last.
+        rows.sort_by_key(|(_, uses)| uses.last);
         let written = self
             .store
             .note(move |db| {
-                for (item, stay) in seen {
-                    store::leaks::note(db, item, stay, None)?;
-                }
                 for (counted, uses) in rows {
-                    let unseen = Stay { person: uses.person, process: counted.process, seen_at: Timestamp(0) };
-                    store::leaks::note(db, uses.content, unseen, Some(uses.last))?;
+                    leaks::note_used(db, uses.content, counted.process, uses.person, uses.last)?;
                     connections::add_uses(db, counted.consent, uses.times, uses.last)?;
                     connections::touch(db, uses.person, uses.integration, uses.last)?;
                     let hour = Hour {
@@ -333,7 +325,6 @@ impl Service {
             })
             .await;
         if written.is_err() {
-            self.presence_lost(&news);
             let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
             for (key, lost) in counted {
                 let uses = counters.entry(key).or_insert(Uses { times: 0, ..lost });

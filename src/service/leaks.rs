@@ -8,72 +8,91 @@ use crate::{
         Id, Timestamp,
         audit::{Action, Event},
         content::Content,
-        leak::{Kind, Leak, judge},
+        leak::{Kind, Leak, Stay, away, judge},
         person::Person,
     },
     store::{Db, content, leaks, people},
 };
-use std::time::Duration;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
 
-/// How often presence is written down while somebody stays.
-pub(super) const NOTED_EVERY: Duration = Duration::from_secs(60);
-/// Uses since then are looked at. Counts are written every ten seconds by each node; a look more does no harm.
+/// Uses are written down every ten seconds by each node; so far back is looked at first, and more if the last look took longer.
 const LOOKED_BACK: Duration = Duration::from_secs(30);
-/// What looks like a leak is said only if it still does after this time: then every node has written down whom it saw before.
+/// What looks like a leak is said only if its viewer still was not there after this time: then every node has written down whom
+/// it saw before.
 const THOUGHT_OVER: Duration = Duration::from_secs(25);
 
-/// Uses that look like leaks, and since when they are known.
-pub type Doubts = Vec<(leaks::Use, Timestamp)>;
+/// What the leader knows from one look to the next.
+#[derive(Default)]
+pub struct Alarm {
+    looked_at: Option<Timestamp>,
+    /// Uses that look like leaks, and since when they are known.
+    doubts: Vec<(leaks::Use, Kind, Timestamp)>,
+}
 
-fn suspected(db: &mut Db<'_>, uses: Vec<leaks::Use>) -> Result<Vec<(leaks::Use, Kind)>, Error> {
+/// Asks something of each use and of who was at its item.
+fn each<T>(db: &mut Db<'_>, uses: Vec<leaks::Use>, ask: impl Fn(&leaks::Use, &[Stay]) -> Option<T>) -> Result<Vec<(leaks::Use, T)>, Error> {
+    let mut known: HashMap<Id<Content>, Vec<Stay>> = HashMap::new();
     let mut found = Vec::new();
     for used in uses {
-        let stays = leaks::stays(db, used.content)?;
-        found.extend(judge(used.person, used.process, used.at, &stays).map(|kind| (used, kind)));
+        let stays = match known.entry(used.content) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(leaks::stays(db, used.content)?),
+        };
+        found.extend(ask(&used, stays).map(|answer| (used, answer)));
     }
     Ok(found)
 }
 
 impl Service {
-    /// Looks for tokens that were used lately without their viewers, and says which of `doubts` were.
-    pub async fn look_for_leaks(&self, doubts: &mut Doubts) -> Result<(), Error> {
+    /// Looks for tokens that were used lately without their viewers, and says what still looks so later.
+    pub async fn look_for_leaks(&self, alarm: &mut Alarm) -> Result<(), Error> {
         let now = self.now();
-        let due: Vec<leaks::Use> = doubts.iter().filter(|(_, since)| now.since(*since) >= THOUGHT_OVER).map(|(used, _)| *used).collect();
-        let (since, asked) = (now.minus(LOOKED_BACK), due.clone());
+        let since = alarm.looked_at.unwrap_or(now).minus(LOOKED_BACK);
+        let is_due = |since: Timestamp| now.since(since) >= THOUGHT_OVER;
+        let due: Vec<(leaks::Use, Kind)> =
+            alarm.doubts.iter().filter(|(_, _, since)| is_due(*since)).map(|(used, kind, _)| (*used, *kind)).collect();
+        let asked = due.iter().map(|(used, _)| *used).collect();
         let (fresh, still) = self
             .store
             .read(move |db| {
-                let fresh = leaks::used_since(db, since)?;
-                Ok::<_, Error>((suspected(db, fresh)?, suspected(db, asked)?))
+                let fresh = leaks::used_between(db, since, now)?;
+                let fresh = each(db, fresh, |used, stays| judge(used.person, used.process, used.at, stays))?;
+                Ok::<_, Error>((fresh, each(db, asked, |used, stays| away(used.person, used.process, used.at, stays))?))
             })
             .await?;
-        doubts.retain(|(used, _)| !due.contains(used));
-        for (used, _) in fresh {
+        alarm.looked_at = Some(now);
+        alarm.doubts.retain(|(_, _, since)| !is_due(*since));
+        for (used, kind) in fresh {
             let same = |known: &leaks::Use| (known.content, known.process, known.person) == (used.content, used.process, used.person);
-            if !doubts.iter().any(|(known, _)| same(known)) {
-                doubts.push((used, now));
+            if !alarm.doubts.iter().any(|(known, ..)| same(known)) {
+                alarm.doubts.push((used, kind, now));
             }
         }
-        for (used, kind) in still {
-            self.say_leak(used, kind).await?;
+        for (used, kind) in due {
+            if still.iter().any(|(away, _)| *away == used) {
+                self.say_leak(used, kind).await?;
+            }
         }
         Ok(())
     }
 
-    async fn say_leak(&self, leaks::Use { content: item, person, at, .. }: leaks::Use, kind: Kind) -> Result<(), Error> {
+    async fn say_leak(&self, used: leaks::Use, kind: Kind) -> Result<(), Error> {
         self.store
             .note(move |db| {
-                if !leaks::add(db, item, person, kind, at)? {
+                if !leaks::add(db, used, kind)? {
                     return Ok(());
                 }
-                let (Some(item), Some(person)) = (content::find(db, item)?, people::find(db, person)?) else { return Ok(()) };
+                let (Some(item), Some(person)) = (content::find(db, used.content)?, people::find(db, used.person)?) else { return Ok(()) };
                 tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
                 let detail = format!(
                     "token of {} used {}; the app may share a connection between its viewers (a module global, a shared cache)",
                     person.username,
                     kind.words()
                 );
-                record(db, &Event::by_portal(at, Action::LeakSuspected, item.display_title(), detail))
+                record(db, &Event::by_portal(used.at, Action::LeakSuspected, item.display_title(), detail))
             })
             .await
     }

@@ -18,6 +18,7 @@ pub mod leaks;
 pub mod limiter;
 pub mod node;
 pub mod people;
+pub mod presence;
 pub mod revocations;
 pub mod shown;
 pub mod sign_in;
@@ -130,7 +131,7 @@ pub struct Service {
     hashing: hashing::Hashing,
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
-    stays: admission::Stays,
+    presences: presence::Presences,
     /// Session tokens of open sockets and streams, with how many hold each.
     held: Mutex<HashMap<String, usize>>,
     /// Hashes of those that the other nodes were told of.
@@ -174,7 +175,7 @@ impl Service {
             hashing: hashing::Hashing::new().map_err(|error| format!("cannot start threads: {error}"))?,
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),
-            stays: admission::Stays::default(),
+            presences: presence::Presences::default(),
             held: Mutex::default(),
             shared: Mutex::default(),
             usage: exchange::Counters::default(),

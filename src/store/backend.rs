@@ -23,6 +23,8 @@ const WRITING: &str = "SELECT pg_advisory_xact_lock(7310001)";
 #[cfg(feature = "postgres")]
 const MIGRATING: &str = "SELECT pg_advisory_lock(7310002)";
 
+const MIGRATION_TRIES: u32 = 20;
+
 /// The newest step of `migrations/` that took something away from the version before. See `migrations/README.md`.
 const CONTRACT: i64 = 0;
 
@@ -121,7 +123,15 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
         Either::Sqlite(connection) => {
             // On one connection before the pool exists: the switch to WAL is not covered by the busy timeout.
             connection.batch_execute("PRAGMA journal_mode = WAL;").map_err(|error| explain(&error))?;
-            connection.run_pending_migrations(SQLITE).map(drop)
+            // A command may start beside the server, at the same steps: what the other one has done is not pending the next time.
+            let mut tries = 0;
+            loop {
+                match connection.run_pending_migrations(SQLITE) {
+                    Err(_) if tries < MIGRATION_TRIES => tries += 1,
+                    other => break other.map(drop),
+                }
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
         }
         #[cfg(feature = "postgres")]
         Either::Postgresql(connection) => {
@@ -258,5 +268,24 @@ impl ManageConnection for Manager {
 
     fn has_broken(&self, _: &mut Either) -> bool {
         std::thread::panicking()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_start_together_migrate_once() {
+        let folder = std::env::temp_dir().join(format!("valetkey-migrate-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let place = Place::Sqlite(folder.join("valetkey.db"));
+        std::thread::scope(|scope| {
+            let starting: Vec<_> = (0..4).map(|_| scope.spawn(|| prepare(&place))).collect();
+            for started in starting {
+                started.join().unwrap().unwrap();
+            }
+        });
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Db, Error, damaged, id,
-    schema::{leaks, stays},
+    schema::{leaks, presences, stays},
 };
 use crate::domain::{
     Id, Timestamp,
@@ -12,28 +12,43 @@ use crate::domain::{
 };
 use diesel::prelude::*;
 
-/// Writes down when somebody was seen at a process, or their token used by it. Older times than those that are known change nothing.
-pub fn note(db: &mut Db<'_>, item: Id<Content>, stay: Stay, used_at: Option<Timestamp>) -> Result<(), Error> {
-    let (item, process, person) = (item.to_string(), stay.process.to_string(), stay.person.to_string());
+/// Writes down when somebody was seen at a process. The table of the version before has it, too: its nodes look there.
+pub fn note_seen(db: &mut Db<'_>, item: Id<Content>, stay: Stay) -> Result<(), Error> {
+    let (item, process, person, at) = (item.to_string(), stay.process.to_string(), stay.person.to_string(), stay.seen_at.0);
     let row = stays::table.find((&item, &process, &person));
-    let known: Option<(i64, i64)> = row.select((stays::seen_at, stays::used_at)).first(db.0).optional()?;
-    let (seen_at, used_at) = (stay.seen_at.0, used_at.map_or(0, |at| at.0));
-    match known {
-        None => {
-            diesel::insert_into(stays::table)
-                .values((
-                    stays::content.eq(&item),
-                    stays::process.eq(&process),
-                    stays::person.eq(&person),
-                    stays::seen_at.eq(seen_at),
-                    stays::used_at.eq(used_at),
-                ))
-                .execute(db.0)?;
-        }
-        Some((seen, used)) if seen < seen_at || used < used_at => {
-            diesel::update(row).set((stays::seen_at.eq(seen.max(seen_at)), stays::used_at.eq(used.max(used_at)))).execute(db.0)?;
-        }
-        Some(_) => {}
+    if diesel::update(row).set(stays::seen_at.eq(at)).execute(db.0)? == 0 {
+        diesel::insert_into(stays::table)
+            .values((
+                stays::content.eq(&item),
+                stays::process.eq(&process),
+                stays::person.eq(&person),
+                stays::seen_at.eq(at),
+                stays::used_at.eq(0),
+            ))
+            .execute(db.0)?;
+    }
+    if diesel::update(presences::table.find((&item, &person))).set(presences::seen_at.eq(at)).execute(db.0)? == 0 {
+        diesel::insert_into(presences::table)
+            .values((presences::content.eq(&item), presences::person.eq(&person), presences::seen_at.eq(at)))
+            .execute(db.0)?;
+    }
+    Ok(())
+}
+
+/// Writes down when somebody's token was used by a process.
+pub fn note_used(db: &mut Db<'_>, item: Id<Content>, process: Mark, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
+    let (item, process, person) = (item.to_string(), process.to_string(), person.to_string());
+    let row = stays::table.find((&item, &process, &person));
+    if diesel::update(row).set(stays::used_at.eq(at.0)).execute(db.0)? == 0 {
+        diesel::insert_into(stays::table)
+            .values((
+                stays::content.eq(&item),
+                stays::process.eq(&process),
+                stays::person.eq(&person),
+                stays::seen_at.eq(0),
+                stays::used_at.eq(at.0),
+            ))
+            .execute(db.0)?;
     }
     Ok(())
 }
@@ -51,10 +66,10 @@ fn mark(text: &str) -> Result<Mark, Error> {
     text.parse().map_err(|_| damaged("mark of a process"))
 }
 
-/// What was used since a moment.
-pub fn used_since(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Use>, Error> {
+/// What was used between two moments.
+pub fn used_between(db: &mut Db<'_>, since: Timestamp, until: Timestamp) -> Result<Vec<Use>, Error> {
     let rows: Vec<(String, String, String, i64)> = stays::table
-        .filter(stays::used_at.gt(since.0))
+        .filter(stays::used_at.gt(since.0).and(stays::used_at.le(until.0)))
         .select((stays::content, stays::process, stays::person, stays::used_at))
         .load(db.0)?;
     rows.into_iter()
@@ -64,19 +79,36 @@ pub fn used_since(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Use>, Error> 
         .collect()
 }
 
-/// Who was at an item, and when last. Somebody of whom only uses are known is not among them.
+/// Who was at an item, and when last.
 pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
     let rows: Vec<(String, String, i64)> = stays::table
         .filter(stays::content.eq(item.to_string()).and(stays::seen_at.gt(0)))
         .select((stays::person, stays::process, stays::seen_at))
         .load(db.0)?;
-    rows.into_iter()
+    let mut found = rows
+        .into_iter()
         .map(|(person, process, at)| Ok(Stay { person: id(&person)?, process: mark(&process)?, seen_at: Timestamp(at) }))
-        .collect()
+        .collect::<Result<Vec<_>, Error>>()?;
+    // Whom only a node of the version before has seen lately.
+    let before: Vec<(String, i64)> =
+        presences::table.filter(presences::content.eq(item.to_string())).select((presences::person, presences::seen_at)).load(db.0)?;
+    let mut last = std::collections::HashMap::new();
+    for stay in &found {
+        let known = last.entry(stay.person).or_insert(stay.seen_at);
+        *known = (*known).max(stay.seen_at);
+    }
+    for (person, at) in before {
+        let (person, seen_at) = (id(&person)?, Timestamp(at));
+        if last.get(&person).is_none_or(|last| seen_at > *last) {
+            found.push(Stay { person, process: Mark::ONLY, seen_at });
+        }
+    }
+    Ok(found)
 }
 
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     diesel::delete(stays::table.filter(stays::seen_at.lt(before.0).and(stays::used_at.lt(before.0)))).execute(db.0)?;
+    diesel::delete(presences::table.filter(presences::seen_at.lt(before.0))).execute(db.0)?;
     Ok(())
 }
 
@@ -91,9 +123,13 @@ struct Row {
     times: i64,
 }
 
-/// Adds to what is known of one viewer's token; `true` if nothing was known.
-pub fn add(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>, kind: Kind, at: Timestamp) -> Result<bool, Error> {
-    let (item, person) = (item.to_string(), person.to_string());
+/// Adds to what is known of one viewer's token; `true` if nothing was known. A use that was forgotten meanwhile adds nothing.
+pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
+    let (item, process, person, at) = (used.content.to_string(), used.process.to_string(), used.person.to_string(), used.at);
+    let row = stays::table.find((&item, &process, &person)).select(stays::used_at);
+    if row.first::<i64>(db.0).optional()?.is_none_or(|last| last < at.0) {
+        return Ok(false);
+    }
     let known: i64 = leaks::table.find((&item, &person)).count().get_result(db.0)?;
     // The same use may be looked at more than once.
     diesel::update(leaks::table.find((&item, &person)).filter(leaks::last_at.lt(at.0)))
@@ -130,7 +166,8 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
         .collect()
 }
 
-/// Forgets what was seen of an item; how many viewers it was about.
+/// Forgets what was seen of an item, and the uses up to now; how many viewers it was about.
 pub fn forget(db: &mut Db<'_>, item: Id<Content>) -> Result<usize, Error> {
+    diesel::update(stays::table.filter(stays::content.eq(item.to_string()))).set(stays::used_at.eq(0)).execute(db.0)?;
     Ok(diesel::delete(leaks::table.filter(leaks::content.eq(item.to_string()))).execute(db.0)?)
 }

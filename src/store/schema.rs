@@ -91,6 +91,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    presences (content, person) {
+        content -> Text,
+        person -> Text,
+        seen_at -> BigInt,
+    }
+}
+
+diesel::table! {
     stays (content, process, person) {
         content -> Text,
         process -> Text,

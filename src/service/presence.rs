@@ -1,0 +1,150 @@
+//! Who is at which content, at which of its processes: while a request, a stream or a socket of theirs is open, and when last.
+
+use super::{Error, Service, admission::Admission};
+use crate::{
+    domain::{
+        Id, Timestamp,
+        content::{Content, Mark},
+        leak::Stay,
+        person::Person,
+    },
+    store::leaks,
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// How often presence is written down while somebody stays.
+const NOTED_EVERY: Duration = Duration::from_secs(60);
+/// How long this node remembers who was there.
+const KEPT: Duration = Duration::from_secs(3600);
+/// So many are written down at once: others want to write, too.
+const AT_ONCE: usize = 200;
+
+/// One viewer at one process. Times are in milliseconds since 1970, 0 for never.
+#[derive(Default)]
+pub struct Presence {
+    seen: AtomicI64,
+    noted: AtomicI64,
+    /// Requests, streams and sockets.
+    open: AtomicUsize,
+}
+
+impl Presence {
+    fn see(&self, now: Timestamp) {
+        self.seen.store(now.0, Ordering::Relaxed);
+    }
+}
+
+/// Somebody who is there, until this is dropped.
+pub struct Here(Arc<Presence>);
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Key = (Id<Content>, Mark, Id<Person>);
+
+#[derive(Default)]
+pub(super) struct Presences(Mutex<HashMap<Key, Arc<Presence>>>);
+
+impl Presences {
+    pub(super) fn of(&self, item: Id<Content>, process: Mark, person: Id<Person>) -> Arc<Presence> {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((item, process, person)).or_default())
+    }
+
+    /// Who was seen where since this was last asked; it counts as written down.
+    fn news(&self, now: Timestamp) -> Vec<(Id<Content>, Stay)> {
+        let mut news = Vec::new();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(item, process, person), presence| {
+            if presence.open.load(Ordering::Relaxed) > 0 {
+                presence.see(now);
+            }
+            let (seen, noted) = (presence.seen.load(Ordering::Relaxed), presence.noted.load(Ordering::Relaxed));
+            if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= NOTED_EVERY {
+                presence.noted.store(seen, Ordering::Relaxed);
+                news.push((*item, Stay { person: *person, process: *process, seen_at: Timestamp(seen) }));
+            }
+            now.since(Timestamp(seen)) < KEPT || Arc::strong_count(presence) > 1
+        });
+        news
+    }
+
+    /// It could not be written down: it is news again.
+    fn lost(&self, news: &[(Id<Content>, Stay)]) {
+        for (item, stay) in news {
+            self.of(*item, stay.process, stay.person).noted.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Service {
+    fn presence(&self, admission: &Admission, process: Mark) -> Arc<Presence> {
+        if process.is_only() {
+            Arc::clone(&admission.presence)
+        } else {
+            self.presences.of(admission.content.id, process, admission.person.id)
+        }
+    }
+
+    /// Somebody comes to a process, and stays until what is returned is dropped.
+    pub fn arrive(&self, admission: &Admission, process: Mark) -> Here {
+        let presence = self.presence(admission, process);
+        presence.see(self.now());
+        presence.open.fetch_add(1, Ordering::Relaxed);
+        Here(presence)
+    }
+
+    /// Somebody was there a moment ago.
+    pub fn see(&self, admission: &Admission, process: Mark) {
+        self.presence(admission, process).see(self.now());
+    }
+
+    /// Writes down who is where, for all nodes.
+    pub async fn share_presence(&self) -> Result<(), Error> {
+        let news = self.presences.news(self.now());
+        for (number, part) in news.chunks(AT_ONCE).enumerate() {
+            let seen = part.to_vec();
+            let written =
+                self.store.note(move |db| seen.into_iter().try_for_each(|(item, stay)| Ok(leaks::note_seen(db, item, stay)?))).await;
+            if let Err(error) = written {
+                self.presences.lost(news.get(number * AT_ONCE..).unwrap_or_default());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_something_open_is_there_and_news_is_told_once_a_minute() {
+        let presences = Presences::default();
+        let (item, person, at) = (Id::random(), Id::random(), |seconds: i64| Timestamp(seconds * 1000));
+        let presence = presences.of(item, Mark::ONLY, person);
+        assert!(presences.news(at(5000)).is_empty(), "never seen");
+        presence.see(at(10_000));
+        let news = presences.news(at(10_001));
+        assert!(news.len() == 1 && news[0].1.seen_at == at(10_000), "{news:?}");
+        presence.see(at(10_030));
+        assert!(presences.news(at(10_031)).is_empty(), "not a minute later");
+        presences.lost(&news);
+        assert_eq!(presences.news(at(10_032)).len(), 1);
+        presence.open.fetch_add(1, Ordering::Relaxed);
+        let here = Here(Arc::clone(&presence));
+        assert_eq!(presences.news(at(10_200))[0].1.seen_at, at(10_200), "a long request");
+        drop((here, presence));
+        assert!(presences.news(at(20_000)).is_empty());
+        assert!(presences.0.lock().unwrap().is_empty(), "forgotten");
+    }
+}
