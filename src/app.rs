@@ -3,7 +3,7 @@
 use crate::{
     config::Settings,
     domain::{Timestamp, time::Clock, wall::ContentOrigin},
-    front::{Browser, HEAD_WITHIN, KEEP_ALIVE, Protocol, http2, tls::Certificate},
+    front::{Browser, Greeter, HEAD_WITHIN, KEEP_ALIVE, Protocol, http2, tls::Certificate},
     jobs,
     proxy::{Proxy, Upstreams, processes::Processes, sockets::Sockets, websocket},
     service::{Parts, Service, keyring as keys},
@@ -159,7 +159,7 @@ impl App {
         // As actix-web's own server does it, but for WebSockets, which get the bare connection and hold nothing but it, and for HTTP/2.
         let (stop, tls) = (stopping.clone(), certificate.as_ref().map(Certificate::acceptor));
         let server = builder.listen("portal", self.listener, move || {
-            let (stop, tls, proxy) = (stop.clone(), tls.clone(), worker());
+            let (stop, tls, proxy) = (stop.clone(), tls.clone().map(|tls| Rc::new(Greeter::new(tls))), worker());
             let app = || {
                 map_config(pages(&proxy).into_factory().map_err(|error: actix_web::Error| error.error_response()), |()| {
                     AppConfig::default()
@@ -191,7 +191,7 @@ impl App {
                     Ok::<_, ()>(fn_service(move |tcp: TcpStream| {
                         let (http1, http2, tls, stop) = (Rc::clone(&http1), http2.clone(), tls.clone(), stop.clone());
                         async move {
-                            match (Browser::greet(tcp, tls.as_ref()).await, http2) {
+                            match (Browser::greet(tcp, tls.as_deref()).await, http2) {
                                 (Some((browser, Protocol::Http2, peer)), Some(app)) => {
                                     // Apart: connections of HTTP/1.1 need not be as large.
                                     Box::pin(http2::serve(browser, peer, app, stop.notified(), date)).await;
@@ -208,7 +208,7 @@ impl App {
         let server = server.map_err(|error| error.to_string())?.run();
         let stopped_at = Arc::new(OnceLock::new());
         let stopping_since = Arc::clone(&stopped_at);
-        let beside = [
+        let mut beside = vec![
             tokio::spawn(Arc::clone(&processes).watch(Arc::clone(&service))),
             tokio::spawn(Arc::clone(&sockets).watch(Arc::clone(&service))),
             tokio::spawn(async move {
@@ -217,12 +217,9 @@ impl App {
                 // Their apps connect again, to a node that stays.
                 sockets.close_all();
             }),
-            match certificate {
-                Some(certificate) => tokio::spawn(certificate.follow()),
-                None => tokio::spawn(async {}),
-            },
-        ]
-        .map(AbortOnDropHandle::new);
+        ];
+        beside.extend(certificate.map(|certificate| tokio::spawn(certificate.follow())));
+        let beside: Vec<_> = beside.into_iter().map(AbortOnDropHandle::new).collect();
         started(server.handle());
         let jobs = jobs::start(&service);
         let result = server.await.map_err(|error| error.to_string());

@@ -5,7 +5,14 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging; a second call changes nothing.
 pub fn start(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let asked = filter;
+    let mut filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("info"));
+    // It calls every answer an error that ends early, also those that we cut on purpose; `proxy/answer.rs` says what happened.
+    if !asked.contains("actix_http")
+        && let Ok(quiet) = "actix_http::h1::dispatcher=off".parse()
+    {
+        filter = filter.add_directive(quiet);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

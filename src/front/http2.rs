@@ -1,7 +1,7 @@
 //! HTTP/2 (RFC 9113) over the `h2` crate, for actix's services. actix's own dispatcher neither ends its connections when the
 //! server stops, nor notices that a browser gave a stream up, nor sends fields behind a body.
 
-use super::{Browser, HEAD_WITHIN, KEEP_ALIVE};
+use super::{Browser, HEAD_WITHIN, KEEP_ALIVE, UNREAD};
 use crate::proxy::Trailers;
 use actix_http::{
     Payload, Request, Response,
@@ -20,24 +20,33 @@ use h2::{
     server::{Builder, SendResponse},
 };
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
     pin::pin,
     rc::Rc,
     task::ready,
+    time::Duration,
 };
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-const MOST_STREAMS: u32 = 256;
-/// As over HTTP/1.1, together with the request line.
+const MOST_STREAMS: u32 = 128;
+/// What waits for a browser to read it, for each stream.
+const SEND_BUFFER: usize = 64 * 1024;
 const LARGEST_HEAD: u32 = 128 * 1024;
 const PIECE: usize = 16 * 1024;
+/// The first request is here within this time.
+const FIRST: Duration = Duration::from_secs(10);
+/// A connection that is to end does so within this time after its last stream.
+const END: Duration = Duration::from_secs(5);
+/// Streams given up before their answer between two looks: each costs us more than whoever opens it.
+const MOST_GIVEN_UP: u32 = 1000;
 
 /// Serves one connection to its end. After `stop` it takes no new stream, and ends with the last one that is open.
-pub async fn serve<S>(io: Browser, peer: Option<SocketAddr>, service: Rc<S>, stop: impl Future<Output = ()>, date: fn() -> HeaderValue)
+pub async fn serve<S>(mut io: Browser, peer: Option<SocketAddr>, service: Rc<S>, stop: impl Future<Output = ()>, date: fn() -> HeaderValue)
 where
     S: Service<Request> + 'static,
     S::Response: Into<Response<BoxBody>>,
@@ -48,49 +57,66 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MOST_STREAMS)
+        .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(LARGEST_HEAD);
+    let moved = io.count();
     let Ok(Ok(mut connection)) = timeout(HEAD_WITHIN, builder.handshake::<_, Bytes>(io)).await else { return };
     let Some(mut pings) = connection.ping_pong() else { return };
-    let mut look = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
-    let mut stop = pin!(stop);
-    let (mut ending, mut asked, mut used) = (false, false, false);
+    let given_up = Rc::new(Cell::new(0));
+    let (mut look, mut stop) = (pin!(sleep(FIRST)), pin!(stop));
+    let (mut ending, mut used, mut asked) = (false, false, None);
     loop {
+        let mut end = false;
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     used = true;
-                    let service = Rc::clone(&service);
-                    actix_web::rt::spawn(answer(request, respond, peer, service, date));
+                    let (service, counted) = (Rc::clone(&service), Rc::clone(&given_up));
+                    actix_web::rt::spawn(async move {
+                        if answer(request, respond, peer, service, date).await == Outcome::GivenUp {
+                            counted.set(counted.get() + 1);
+                        }
+                    });
+                    if given_up.get() > MOST_GIVEN_UP {
+                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    }
                 }
                 Some(Err(_)) | None => return,
             },
-            () = &mut stop, if !ending => {
-                ending = true;
-                connection.graceful_shutdown();
-            }
-            pong = poll_fn(|context| pings.poll_pong(context)), if asked => match pong {
-                Ok(_) => asked = false,
+            () = &mut stop, if !ending => end = true,
+            pong = poll_fn(|context| pings.poll_pong(context)), if asked.is_some() => match pong {
+                Ok(_) => asked = None,
                 Err(_) => return,
             },
-            _ = look.tick() => {
-                // Gone without a word.
-                if asked {
+            () = &mut look => {
+                // Gone without a word, or does not hear that this ends.
+                if asked == Some(moved.get()) || (ending && !connection.has_streams()) {
                     return;
                 }
-                if !std::mem::take(&mut used) && !connection.has_streams() && !ending {
-                    ending = true;
-                    connection.graceful_shutdown();
+                given_up.set(0);
+                end = !std::mem::take(&mut used) && !connection.has_streams() && !ending;
+                look.as_mut().reset(Instant::now() + KEEP_ALIVE);
+                if asked.is_some() || pings.send_ping(Ping::opaque()).is_ok() {
+                    asked = Some(moved.get());
                 }
-                if pings.send_ping(Ping::opaque()).is_err() {
-                    return;
-                }
-                asked = true;
             }
+        }
+        if end {
+            ending = true;
+            connection.graceful_shutdown();
+            look.as_mut().reset(Instant::now() + END);
         }
     }
 }
 
-/// A request as actix knows it; `None` if its address is none.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Answered,
+    /// Before there was an answer.
+    GivenUp,
+}
+
+/// A request as actix knows it; `None` if its address, its method or one of its fields is none there.
 fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Request> {
     let (parts, mut body) = request.into_parts();
     let payload = if body.is_end_stream() {
@@ -131,52 +157,60 @@ async fn answer<S>(
     peer: Option<SocketAddr>,
     service: Rc<S>,
     date: fn() -> HeaderValue,
-) where
+) -> Outcome
+where
     S: Service<Request>,
     S::Response: Into<Response<BoxBody>>,
     S::Error: Into<Response<BoxBody>>,
 {
     let to_head = request.method() == http::Method::HEAD;
-    let Some(request) = taken_in(request, peer) else { return respond.send_reset(Reason::PROTOCOL_ERROR) };
+    let Some(request) = taken_in(request, peer) else {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return Outcome::GivenUp;
+    };
     let answer = tokio::select! {
         biased;
         answer = service.call(request) => answer.map_or_else(Into::into, Into::into),
         // The browser gave it up, or is gone: what is under way at the app ends with this task.
-        _ = poll_fn(|context| respond.poll_reset(context)) => return,
+        _ = poll_fn(|context| respond.poll_reset(context)) => return Outcome::GivenUp,
     };
     let trailers = answer.extensions().get::<Trailers>().cloned();
     let (answer, body) = answer.into_parts();
     let mut body = pin!(body);
     let size = body.size();
     let ended = to_head || size.is_eof();
-    let Some(head) = head_of(&answer, size, date) else { return respond.send_reset(Reason::INTERNAL_ERROR) };
-    let Ok(mut stream) = respond.send_response(head, ended) else { return };
+    let Some(head) = head_of(&answer, size, date) else {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        return Outcome::Answered;
+    };
+    let Ok(mut stream) = respond.send_response(head, ended) else { return Outcome::Answered };
     if ended {
-        return;
+        return Outcome::Answered;
     }
     loop {
         let piece = tokio::select! {
             biased;
             piece = poll_fn(|context| body.as_mut().poll_next(context)) => piece,
-            _ = poll_fn(|context| stream.poll_reset(context)) => return,
+            _ = poll_fn(|context| stream.poll_reset(context)) => return Outcome::Answered,
         };
         let mut bytes = match piece {
             Some(Ok(bytes)) => bytes,
             // Cut, so that nobody takes it for whole: a stream that is dropped is reset, behind what it has sent so far.
-            Some(Err(_)) => return,
+            Some(Err(_)) => return Outcome::Answered,
             None => break,
         };
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len().min(PIECE));
             let room = match stream.capacity() {
-                0 => match poll_fn(|context| stream.poll_capacity(context)).await {
-                    Some(Ok(room)) => room,
-                    Some(Err(_)) | None => return,
+                // The other streams of a connection go on while nobody reads this one: it has a time of its own.
+                0 => match timeout(UNREAD, poll_fn(|context| stream.poll_capacity(context))).await {
+                    Ok(Some(Ok(room))) => room,
+                    _ => return Outcome::Answered,
                 },
                 room => room,
             };
             if stream.send_data(bytes.split_to(room.min(bytes.len())), false).is_err() {
-                return;
+                return Outcome::Answered;
             }
         }
     }
@@ -184,6 +218,7 @@ async fn answer<S>(
     let fields: http::HeaderMap = fields.iter().filter_map(|(name, value)| taken_out(name, value)).collect();
     // The other side may have gone meanwhile.
     drop(if fields.is_empty() { stream.send_data(Bytes::new(), true) } else { stream.send_trailers(fields) });
+    Outcome::Answered
 }
 
 fn taken_out(name: &HeaderName, value: &HeaderValue) -> Option<(http::HeaderName, http::HeaderValue)> {

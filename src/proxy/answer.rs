@@ -8,7 +8,7 @@ use super::{
     upstream::Target,
 };
 use crate::{
-    domain::wall::Place,
+    domain::{Id, content::Content, wall::Place},
     service::{admission::Held, presence::Here},
     web::problems::FromContent,
 };
@@ -46,7 +46,7 @@ pub fn passed_on(
     let Answer { head, mut body } = answer;
     let mut response = HttpResponse::build(head.status);
     let kind = head.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let is_events = kind.starts_with(b"text/event-stream");
+    let is_events = headers::is_event_stream(kind);
     let bar =
         (with_bar && head.status == StatusCode::OK && kind.starts_with(b"text/html") && head.get(&header::CONTENT_ENCODING).is_none())
             .then(|| bar::tag(place));
@@ -60,7 +60,9 @@ pub fn passed_on(
     let said: Option<u64> = head.get(&header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let mut response = match (bodiless, said) {
         // The length that a body would have; actix says it for nothing else than HEAD.
-        (true, Some(length)) if request.method() == Method::HEAD => response.body(Bodiless(length)),
+        (true, Some(length)) if request.method() == Method::HEAD => {
+            response.body(Bodiless(length + bar.as_ref().map_or(0, |bar| bar.len() as u64)))
+        }
         (true, _) => response.finish(),
         _ => match body.whole() {
             Some(bytes) if bar.is_none() => response.body(bytes),
@@ -68,7 +70,7 @@ pub fn passed_on(
                 let open = is_events.then(|| Open::new(proxy, pass, next.token.as_ref()));
                 let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
                 // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
-                let takes_trailers = request.headers().get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+                let takes_trailers = headers::takes_trailers(request.headers());
                 let named = head.get(&header::TRAILER).filter(|_| takes_trailers && body.is_chunked() && bar.is_none());
                 let trailers = match (named, request.version()) {
                     (Some(names), Version::HTTP_11) => {
@@ -86,7 +88,17 @@ pub fn passed_on(
                 let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
                 // HTTP/1.0 knows no chunks: there a body of unknown length ends with its connection.
                 let is_raw = matches!(trailers, Behind::Chunks) || (length.is_none() && request.version() == Version::HTTP_10);
-                let body = Passing { first: whole, body, last: bar, length, trailers, over: false, open, _here: next.here };
+                let body = Passing {
+                    first: whole,
+                    body,
+                    last: bar,
+                    length,
+                    trailers,
+                    content: place.content,
+                    over: false,
+                    open,
+                    _here: next.here,
+                };
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
                 if length.is_none() && request.version() == Version::HTTP_10 {
@@ -143,6 +155,7 @@ struct Passing {
     last: Option<Bytes>,
     length: Option<u64>,
     trailers: Behind,
+    content: Id<Content>,
     over: bool,
     open: Option<Open>,
     /// The viewer is there as long as this goes on.
@@ -177,6 +190,7 @@ impl MessageBody for Passing {
             && open.closed.as_mut().poll(context).is_ready()
         {
             self.over = true;
+            tracing::debug!(content = %self.content, "an event stream was cut: what let its viewer in is over, or the portal stops");
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
         if let Some(first) = self.first.take() {
@@ -189,7 +203,11 @@ impl MessageBody for Passing {
                 chunk.extend_from_slice(b"\r\n");
                 Poll::Ready(Some(Ok(chunk.into())))
             }
-            Some(other) => Poll::Ready(Some(other)),
+            Some(Ok(bytes)) => Poll::Ready(Some(Ok(bytes))),
+            Some(Err(error)) => {
+                tracing::warn!(content = %self.content, reason = %error, "an app broke its answer off");
+                Poll::Ready(Some(Err(error)))
+            }
             None => {
                 self.over = true;
                 let fields = self.body.trailers.iter().filter(|(name, _)| headers::trailer_passes(name.as_str()));

@@ -126,6 +126,17 @@ pub fn add(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     }
 }
 
+/// Whether a client takes fields behind a body (RFC 9110 section 10.1.4).
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    let mut words = headers.get_all(header::TE).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Whether a content type is that of an event stream; capitals and parameters make no difference.
+pub fn is_event_stream(kind: &[u8]) -> bool {
+    kind.split(|byte| *byte == b';').next().is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+}
+
 /// Adds what an app gets of a browser's request, but for the names in `leave_out`.
 pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName]) {
     let listed = connection_names(incoming.get_all(header::CONNECTION));
@@ -135,7 +146,7 @@ pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName
         }
     }
     // RFC 9110 section 10.1.4: for the next hop, which is ours, too.
-    if incoming.get_all(header::TE).any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+    if takes_trailers(incoming) {
         add(head, &header::TE, b"trailers");
     }
     if let Some(cookies) = cookies_for_app(incoming) {
@@ -253,6 +264,17 @@ mod tests {
         assert_eq!(cookie_from_app("__host-a=x; Path=/", base), None);
         assert_eq!(cookie_from_app("__Host-a=x; Secure; Path=/", "/").as_deref(), Some("__Host-a=x; Secure; Path=/"));
         assert_eq!(cookie_from_app("__Host-valetkey-enter=x; Path=/", "/"), None);
+    }
+    #[test]
+    fn words_of_headers_are_compared_as_the_rfc_says() {
+        let te = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(header::TE, HeaderValue::from_static(text));
+            takes_trailers(&headers)
+        };
+        assert!(te("trailers") && te("deflate;q=0.5, Trailers") && !te("trailersx") && !te("deflate"));
+        assert!(is_event_stream(b"Text/Event-Stream; charset=utf-8") && is_event_stream(b"text/event-stream"));
+        assert!(!is_event_stream(b"text/event-streamx") && !is_event_stream(b""));
     }
     #[test]
     fn redirects_of_an_app_stay_with_it() {

@@ -381,7 +381,8 @@ async fn forward(
     }
     let incoming = head.headers();
     // A page that gets our bar must come as text, and whole.
-    let with_bar = item.proxying.reconnect_bar && *request.method() == Method::GET && is_navigation(request);
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let with_bar = item.proxying.reconnect_bar && is_read && is_navigation(request);
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || is_open_h2(head);
     let stalled = Rc::new(Cell::new(false));

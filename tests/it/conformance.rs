@@ -413,12 +413,21 @@ async fn an_app_does_not_work_for_a_browser_that_is_gone() {
             if head.contains("/stream") {
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await;
             }
+            if head.contains("/flood") {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n").await;
+                while socket.write_all(&[b'x'; 65536]).await.is_ok() {}
+            }
             while socket.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
             let _ = ended.send(());
         }
     })
     .await;
     stage.behind(&app).await;
+    // One that has said its last word, and does not read either.
+    let mut silent = stage.connect().await;
+    silent.write_all(format!("{}\r\n", stage.head("GET", "flood", "")).as_bytes()).await.expect("a request");
+    silent.shutdown().await.expect("half closed");
+    timeout(Duration::from_secs(15), ends.recv()).await.expect("it still works for nobody").expect("an end");
     for path in ["thinks", "stream"] {
         let mut socket = stage.connect().await;
         socket.write_all(format!("{}\r\n", stage.head("GET", path, "")).as_bytes()).await.expect("a request");

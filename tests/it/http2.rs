@@ -7,7 +7,7 @@ use crate::{
 use bytes::Bytes;
 use h2::{
     Reason,
-    client::{ResponseFuture, SendRequest},
+    client::{Connection, ResponseFuture, SendRequest},
 };
 use http::Request;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
@@ -24,7 +24,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// A portal with TLS, and one item that is open to anyone.
 struct Front {
@@ -59,6 +59,12 @@ impl Front {
 
     /// A connection; the task ends with it.
     async fn connect(&self) -> (SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>) {
+        let (send, connection) = self.open().await;
+        (send, tokio::spawn(connection))
+    }
+
+    /// A connection that does nothing by itself.
+    async fn open(&self) -> (SendRequest<Bytes>, Connection<TlsStream<TcpStream>, Bytes>) {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("a certificate")).expect("a root");
         let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -66,8 +72,7 @@ impl Front {
         let tcp = TcpStream::connect(self.served.address).await.expect("a connection");
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("a handshake");
-        let (send, connection) = h2::client::handshake(tls).await.expect("HTTP/2");
-        (send, tokio::spawn(connection))
+        h2::client::handshake(tls).await.expect("HTTP/2")
     }
 
     async fn get(&self, send: &SendRequest<Bytes>, path: &str, fields: &[(&'static str, &'static str)]) -> ResponseFuture {
@@ -207,5 +212,24 @@ async fn a_stop_lets_streams_finish_and_waits_for_no_idle_browser() {
     let (code, front) = timeout(Duration::from_secs(20), stopping).await.expect("it ends soon").expect("an end");
     assert_eq!(code, Some(0));
     assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
+    front.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_browser_that_sleeps() {
+    let (app, _) = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let mut front = Front::before(&app).await;
+    // It says hello, asks for something, and then does nothing any more; its socket stays open.
+    let (send, mut connection) = front.open().await;
+    let answer = front.get(&send, "", &[]).await;
+    let answer = async {
+        tokio::select! { answer = answer => answer, _ = &mut connection => unreachable!("it stays") }
+    };
+    assert_eq!(timeout(SOON, answer).await.expect("in time").expect("an answer").status(), 200);
+    let since = Instant::now();
+    let (code, front) = tokio::task::spawn_blocking(move || (front.served.terminate(), front)).await.expect("an end");
+    assert_eq!(code, Some(0));
+    assert!(since.elapsed() < Duration::from_secs(12), "{:?}", since.elapsed());
+    drop(connection);
     front.end();
 }
