@@ -8,12 +8,15 @@
     return;
   }
   if (window.top !== window.self) return;
-  let bar = null, timer = 0, fast = 0;
+  let bar = null, timer = 0, fast = 0, room = "";
 
   function show(standing, login) {
-    const text = standing === "signed_out" ? "You are signed out. This app cannot act for you." : "This app needs you before it can go on.";
-    if (bar) { bar.text.textContent = text; bar.login = login; return; }
+    const text = { signed_out: "You are signed out. This app cannot act for you.", may_not: "You may not open this app any more. Ask its publisher." }[standing]
+      ?? "This app needs you before it can go on.";
+    if (bar) { if (bar.text.textContent !== text) bar.text.textContent = text; bar.login = login; bar.button.hidden = !login; return; }
     const host = document.createElement("div");
+    // Whatever language the app's page is in.
+    host.lang = "en";
     const root = host.attachShadow({ mode: "open" });
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(`
@@ -22,19 +25,28 @@
         color: light-dark(#1b2029, #eceef2); background: light-dark(#fdf3e0, #3a2c12); border-block-start: 1px solid light-dark(#7d5a13, #e2b25c); }
       button { min-block-size: 40px; padding-inline: 16px; font: inherit; font-weight: 600; border: 0; border-radius: 6px; cursor: pointer;
         color: light-dark(#fff, #14181f); background: light-dark(#2c52b5, #8fb8ff); }
-      button:focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
+      :focus-visible { outline: 2px solid light-dark(#1b2029, #eceef2); outline-offset: 2px; }
+      a { color: inherit; }
       @media (forced-colors: active) { button { border: 1px solid; } }`);
     root.adoptedStyleSheets = [sheet];
     const box = document.createElement("div");
     box.setAttribute("role", "status");
     const words = document.createElement("span");
-    words.textContent = text;
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Reconnect";
+    button.hidden = !login;
     button.addEventListener("click", () => {
       // A window of its own keeps what is open in the app.
-      window.open(bar.login, "valetkey-reconnect", "popup,width=560,height=720");
+      const opened = window.open(bar.login, "valetkey-reconnect", "popup,width=560,height=720");
+      if (!opened && !bar.link) {
+        // Pop-ups are blocked here: a link that the viewer follows is none.
+        bar.link = document.createElement("a");
+        bar.link.target = "_blank";
+        bar.link.textContent = "Your browser blocked the window: open it here";
+        box.append(bar.link);
+      }
+      if (bar.link) bar.link.href = bar.login;
       fast = 150;
       ask();
     });
@@ -42,11 +54,20 @@
     root.append(box);
     // Beside the body: dialogs of the app make everything in it inert, and the app may have one open because it needs the viewer.
     document.documentElement.append(host);
-    bar = { host, text: words, login };
+    bar = { host, text: words, login, button, before: document.activeElement };
+    room = document.documentElement.style.scrollPaddingBlockEnd;
+    document.documentElement.style.scrollPaddingBlockEnd = "96px";
+    // Screen readers say what changes in a status that is there already.
+    setTimeout(() => { if (bar) words.textContent = text; }, 100);
   }
 
   function hide() {
-    bar?.host.remove();
+    if (bar) {
+      const held = bar.host.contains(document.activeElement) || document.activeElement === bar.host;
+      bar.host.remove();
+      document.documentElement.style.scrollPaddingBlockEnd = room;
+      if (held) bar.before?.focus?.();
+    }
     bar = null;
     fast = 0;
   }
@@ -56,7 +77,7 @@
     try {
       const answer = await fetch(new URL("standing", own), { cache: "no-store", credentials: "same-origin" });
       const { standing, login_url: login } = await answer.json();
-      if (login) show(standing, login); else hide();
+      if (standing === "good") hide(); else show(standing, login);
     } catch {
       // The portal is away for a moment: nothing is known, and nothing changes.
     }

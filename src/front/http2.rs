@@ -2,9 +2,9 @@
 //! server stops, nor notices that a browser gave a stream up, nor sends fields behind a body.
 
 use super::{Browser, HEAD_WITHIN, KEEP_ALIVE, UNREAD};
-use crate::proxy::Trailers;
+use crate::proxy::{HasBody, Trailers};
 use actix_http::{
-    Payload, Request, Response,
+    HttpMessage as _, Payload, Request, Response,
     body::{BodySize, BoxBody, MessageBody},
     error::PayloadError,
 };
@@ -134,7 +134,11 @@ fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Opt
         });
         Payload::Stream { payload: Box::pin(pieces) as actix_http::BoxedPayloadStream }
     };
+    let has_body = matches!(payload, Payload::Stream { .. });
     let mut taken = Request::with_payload(payload);
+    if has_body {
+        taken.extensions_mut().insert(HasBody);
+    }
     let head = taken.head_mut();
     head.version = Version::HTTP_2;
     head.peer_addr = peer;
@@ -164,6 +168,12 @@ where
     S::Error: Into<Response<BoxBody>>,
 {
     let to_head = request.method() == http::Method::HEAD;
+    // At once, as actix does over HTTP/1.1 (RFC 9110 section 10.1.1).
+    if request.headers().get(http::header::EXPECT).is_some_and(|asked| asked.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        let mut go_on = http::Response::new(());
+        *go_on.status_mut() = http::StatusCode::CONTINUE;
+        drop(respond.send_informational(go_on));
+    }
     let Some(request) = taken_in(request, peer) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return Outcome::GivenUp;

@@ -70,21 +70,22 @@ pub fn passed_on(
                 let open = is_events.then(|| Open::new(proxy, pass, next.token.as_ref()));
                 let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
                 // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
-                let takes_trailers = headers::takes_trailers(request.headers());
-                let named = head.get(&header::TRAILER).filter(|_| takes_trailers && body.is_chunked() && bar.is_none());
-                let trailers = match (named, request.version()) {
-                    (Some(names), Version::HTTP_11) => {
-                        response.insert_header((header::TRAILER, names.clone()));
+                let goes_on = headers::takes_trailers(request.headers()) && body.is_chunked() && bar.is_none();
+                let trailers = match request.version() {
+                    Version::HTTP_11 if goes_on => {
                         response.insert_header((header::TRANSFER_ENCODING, "chunked"));
                         Behind::Chunks
                     }
-                    (Some(_), Version::HTTP_2) => {
+                    Version::HTTP_2 if goes_on => {
                         let trailers = Trailers::default();
                         response.extensions_mut().insert(trailers.clone());
                         Behind::Apart(trailers)
                     }
                     _ => Behind::Nothing,
                 };
+                if let Some(names) = head.get(&header::TRAILER).filter(|_| goes_on) {
+                    response.insert_header((header::TRAILER, names.clone()));
+                }
                 let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
                 // HTTP/1.0 knows no chunks: there a body of unknown length ends with its connection.
                 let is_raw = matches!(trailers, Behind::Chunks) || (length.is_none() && request.version() == Version::HTTP_10);
@@ -234,14 +235,14 @@ pub fn each_field(fields: &Fields, target: &Target, place: &Place, mut give: imp
         if headers::response_passes(name.as_str(), &listed) {
             give(name, value);
         } else if *name == header::SET_COOKIE {
-            let cookie = value.to_str().ok().and_then(|text| headers::cookie_from_app(text, &target.prefix, &place.base));
-            if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
+            let cookie = headers::cookie_from_app(&headers::as_text(value), &target.prefix, &place.base);
+            if let Some(cookie) = cookie.and_then(|cookie| headers::from_text(&cookie)) {
                 give(name, &cookie);
             }
         } else if *name == header::LOCATION || *name == header::CONTENT_LOCATION {
-            let Ok(location) = value.to_str() else { continue };
-            let location = headers::location_from_app(location, &target.origin, &target.prefix, &place.base, &place.origin);
-            if let Ok(location) = HeaderValue::try_from(location) {
+            let location = headers::as_text(value);
+            let location = headers::location_from_app(&location, &target.origin, &target.prefix, &place.base, &place.origin);
+            if let Some(location) = headers::from_text(&location) {
                 give(name, &location);
             }
         }

@@ -126,6 +126,15 @@ pub fn add(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     }
 }
 
+/// A value as text, byte for byte a letter (RFC 9110 section 5.5: bytes above ASCII mean nothing to us), and back.
+pub fn as_text(value: &HeaderValue) -> String {
+    value.as_bytes().iter().copied().map(char::from).collect()
+}
+pub fn from_text(text: &str) -> Option<HeaderValue> {
+    let bytes: Result<Vec<u8>, _> = text.chars().map(|letter| u8::try_from(u32::from(letter))).collect();
+    HeaderValue::from_bytes(&bytes.ok()?).ok()
+}
+
 /// Whether a client takes fields behind a body (RFC 9110 section 10.1.4).
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
     let mut words = headers.get_all(header::TE).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -264,6 +273,13 @@ mod tests {
         assert_eq!(cookie_from_app("__host-a=x; Path=/", base), None);
         assert_eq!(cookie_from_app("__Host-a=x; Secure; Path=/", "/").as_deref(), Some("__Host-a=x; Secure; Path=/"));
         assert_eq!(cookie_from_app("__Host-valetkey-enter=x; Path=/", "/"), None);
+    }
+    #[test]
+    fn bytes_above_ascii_pass_as_they_are() {
+        for bytes in [&b"plain"[..], b"caf\xe9", "caf\u{e9}".as_bytes(), &[0x80, 0xff]] {
+            let value = HeaderValue::from_bytes(bytes).unwrap();
+            assert_eq!(from_text(&as_text(&value)).unwrap().as_bytes(), bytes);
+        }
     }
     #[test]
     fn words_of_headers_are_compared_as_the_rfc_says() {

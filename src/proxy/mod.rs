@@ -35,15 +35,15 @@ use crate::{
         pages::content::nothing_behind,
         problems::WebError,
         sessions::Sessions,
-        visitor::{asked_host, is_navigation, origin, peer, see_other},
+        visitor::{asked_host, hops, is_navigation, origin, peer, see_other},
     },
 };
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage as _, HttpRequest, HttpResponse,
     cookie::Cookie,
     dev::RequestHead,
     http::{
-        Method, StatusCode, Version,
+        Method, StatusCode,
         header::{self, HeaderName, HeaderValue},
     },
     web,
@@ -108,6 +108,9 @@ enum Refusal {
     /// The viewer has to be asked first; the word for programs.
     NeedsViewer(&'static str),
 }
+
+/// Stands among the extensions of a request of HTTP/2 that has a body, although no header need say so.
+pub struct HasBody;
 
 /// A request that no app gets, whoever sends it: status, title, sentence.
 struct Stop(StatusCode, &'static str, &'static str);
@@ -353,6 +356,13 @@ fn add_way(add: &mut impl FnMut(&HeaderName, &[u8]), head: &RequestHead, service
             chain.extend_from_slice(before.as_bytes());
             chain.extend_from_slice(b", ");
         }
+        if chain.is_empty() {
+            // It speaks RFC 7239 only.
+            let mut before: Vec<IpAddr> = hops(head).into_iter().map_while(|hop| hop).collect();
+            while let Some(ip) = before.pop() {
+                let _ = write!(chain, "{ip}, ");
+            }
+        }
     }
     let _ = write!(chain, "{on_the_wire}");
     add(&headers::FORWARDED_FOR, &chain);
@@ -384,7 +394,7 @@ async fn forward(
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let with_bar = item.proxying.reconnect_bar && is_read && is_navigation(request);
     let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || is_open_h2(head);
+    let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || request.extensions().contains::<HasBody>();
     let stalled = Rc::new(Cell::new(false));
     let mut body = has_body.then_some(payload);
     let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS);
@@ -449,11 +459,6 @@ fn keep_at(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie<'stat
         return None;
     }
     Some(entrance::cookie(proxy.sessions.process_cookie(item.id), mark.to_string(), &proxy.service))
-}
-
-/// Whether a request of HTTP/2 has a body although no header says so.
-fn is_open_h2(head: &RequestHead) -> bool {
-    head.version == Version::HTTP_2 && matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 async fn not_reached(service: &Service, pass: &Pass) -> WebError {

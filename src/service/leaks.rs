@@ -87,8 +87,11 @@ impl Service {
                 }
                 let (Some(item), Some(person)) = (content::find(db, used.content)?, people::find(db, used.person)?) else { return Ok(()) };
                 tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
+                let process = item.processes.iter().find(|process| item.mark(process) == used.process);
+                let at = process.filter(|_| !used.process.is_only()).map(|process| format!(" by {}", process.url)).unwrap_or_default();
                 let detail = format!(
-                    "token of {} used {}; the app may share a connection between its viewers (a module global, a shared cache)",
+                    "token of {} used{at} {}; the app may share a connection between its viewers (a module global, @st.cache_resource): \
+                     its publisher makes the client inside the request or session",
                     person.username,
                     kind.words()
                 );

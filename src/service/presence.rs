@@ -107,6 +107,11 @@ impl Service {
         self.presence(admission, process).see(self.now());
     }
 
+    /// Who was at an item lately, and when last.
+    pub async fn stays(&self, item: Id<Content>) -> Result<Vec<Stay>, Error> {
+        self.store.read(move |db| Ok(leaks::stays(db, item)?)).await
+    }
+
     /// Writes down who is where, for all nodes.
     pub async fn share_presence(&self) -> Result<(), Error> {
         let news = self.presences.news(self.now());

@@ -133,7 +133,7 @@ pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
     let known: i64 = leaks::table.find((&item, &person)).count().get_result(db.0)?;
     // The same use may be looked at more than once.
     diesel::update(leaks::table.find((&item, &person)).filter(leaks::last_at.lt(at.0)))
-        .set((leaks::last_at.eq(at.0), leaks::times.eq(leaks::times + 1)))
+        .set((leaks::last_at.eq(at.0), leaks::kind.eq(kind.as_str()), leaks::times.eq(leaks::times + 1)))
         .execute(db.0)?;
     if known == 0 {
         diesel::insert_into(leaks::table)

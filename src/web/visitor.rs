@@ -109,17 +109,35 @@ pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
     if !settings.is_trusted_proxy(at) {
         return Some(at);
     }
-    // Some proxies add a line instead of a word: all lines are one list (RFC 9110 section 5.3).
-    let lines: Vec<&HeaderValue> = head.headers().get_all("x-forwarded-for").collect();
-    let hops = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-    for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
-        let Some(ip) = address_of(hop) else { break };
+    for hop in hops(head) {
+        let Some(ip) = hop else { break };
         at = ip;
         if !settings.is_trusted_proxy(at) {
             break;
         }
     }
     Some(at)
+}
+
+/// What proxies say of the way before them, the nearest first: `X-Forwarded-For`, or `Forwarded` (RFC 7239) where there is none.
+/// `None` stands for what is no address.
+pub fn hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
+    // Some proxies add a line instead of a word: all lines are one list (RFC 9110 section 5.3).
+    let parts = |name: &str| -> Vec<&[u8]> {
+        let lines = head.headers().get_all(name).map(HeaderValue::as_bytes);
+        let parts = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        parts.filter(|part| !part.is_empty()).collect()
+    };
+    let words = parts("x-forwarded-for");
+    if !words.is_empty() {
+        return words.into_iter().rev().map(address_of).collect();
+    }
+    let said_for = |element: &[u8]| {
+        let mut pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let value = pairs.find(|pair| pair.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"for=")))?.get(4..)?;
+        address_of(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    };
+    parts("forwarded").into_iter().rev().map(said_for).collect()
 }
 
 /// `192.0.2.1`, `2001:db8::1`, either of them with a port, IPv6 in brackets then.

@@ -5,6 +5,7 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { binary, browser, look, python, root, signIn } from "./harness.mjs";
@@ -37,13 +38,18 @@ st.title(f"{name}, question {st.session_state.asked}")
 st.button("Ask again")
 `);
 
-before(async () => {
-  child = spawn(binary, ["dev", "--json", "--listen", "127.0.0.1:0", "--", python, "-m", "streamlit", "run", app, "--server.address", "127.0.0.1"], { stdio: ["ignore", "pipe", "ignore"] });
+async function dev(...rest) {
+  const child = spawn(binary, ["dev", "--json", "--listen", "127.0.0.1:0", ...rest], { stdio: ["ignore", "pipe", "ignore"] });
   // The app's own words come on the same stream.
-  here = await new Promise((done, failed) => {
+  const here = await new Promise((done, failed) => {
     createInterface({ input: child.stdout }).on("line", (line) => line.startsWith('{"') && done(JSON.parse(line)));
     child.once("exit", (code) => failed(new Error(`dev ended with ${code}`)));
   });
+  return { child, here };
+}
+
+before(async () => {
+  ({ child, here } = await dev("--", python, "-m", "streamlit", "run", app, "--server.address", "127.0.0.1"));
   chromium = await browser();
   for (const name of ["vera", "viktor", "bo"]) {
     pages[name] = await (await chromium.newContext()).newPage();
@@ -143,18 +149,24 @@ test("a Streamlit session goes on after a broken socket, for its own viewer only
   await vera.waitForFunction(() => document.querySelector("h1")?.textContent?.startsWith("vera@example.org"), undefined, { timeout: 60000 });
   await vera.click("text=Ask again");
   await vera.waitForFunction(() => Number(document.querySelector("h1")?.textContent?.match(/question (\d+)/)?.[1]) >= 3, undefined, { timeout: 60000 });
-  // Viktor's browser names Vera's session: he gets one of his own.
+  // Viktor's browser names Vera's session: he gets one of his own. His consent went with his access, too.
+  await viktor.goto(here.content[0].url);
+  await agree(viktor);
+  await viktor.waitForSelector(`h1:has-text("viktor@example.org")`);
   const stolen = named.at(-1)[2];
   const seen = await viktor.evaluate(async (id) => {
     const socket = new WebSocket(`${location.href.replace("http", "ws")}_stcore/stream`, ["streamlit", "x", id]);
     socket.binaryType = "arraybuffer";
     return new Promise((done) => {
       let text = "";
+      // "Run the script" (BackMsg.rerun_script, empty), as Streamlit's own page says it.
+      socket.onopen = () => socket.send(new Uint8Array([0x5a, 0x00]));
       socket.onmessage = ({ data }) => { text += new TextDecoder("latin1").decode(data); };
       setTimeout(() => { socket.close(); done(text); }, 3000);
       socket.onclose = ({ code }) => done(`closed ${code} ${text}`);
     });
   }, stolen);
+  assert.ok(seen.includes("viktor@example.org"), `a session of his own: ${seen.slice(0, 200)}`);
   assert.ok(!seen.includes("vera@example.org") && !seen.includes(stolen), seen.slice(0, 500));
 });
 
@@ -184,4 +196,26 @@ test("the publisher sees processes, limits and the warning, in words", async () 
   await look(page, "content-settings-processes");
   await page.emulateMedia({ colorScheme: "dark" });
   await look(page, "content-settings-processes-dark");
+});
+
+test("valetkey dev stands in front of an app that runs already", async () => {
+  const server = createServer((request, answer) => {
+    const token = request.headers["posit-connect-user-session-token"];
+    answer.setHeader("content-type", "text/html");
+    answer.end(`<h1>${token ? "It has a token" : "It has none"}</h1>`);
+  });
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  const other = await dev("--upstream", `http://127.0.0.1:${server.address().port}`);
+  try {
+    const page = await (await chromium.newContext()).newPage();
+    await signIn(page, other.here.portal, "vera", PASSWORD);
+    await page.goto(other.here.content[0].url);
+    await agree(page);
+    await page.waitForSelector("h1:has-text('It has a token')");
+  } finally {
+    const ended = new Promise((done) => other.child.once("exit", done));
+    other.child.kill("SIGTERM");
+    await ended;
+    server.close();
+  }
 });

@@ -612,6 +612,12 @@ async fn what_a_trusted_outer_proxy_says_of_the_way_stays() {
     stage.ask("GET", "", "X-Forwarded-For: 203.0.113.7, unknown\r\nForwarded: for=203.0.113.7\r\n", "").await;
     let head = heads.lock().expect("heads").pop().expect("a request");
     assert!(head.contains("forwarded: for=127.0.0.1;") && head.matches("orwarded: ").count() == 1, "{head}");
+    // One that speaks RFC 7239 only.
+    let way = "Forwarded: for=203.0.113.7;proto=https, For=\"[2001:db8::1]:4711\";by=x\r\n";
+    stage.ask("GET", "", way, "").await;
+    let head = heads.lock().expect("heads").pop().expect("a request");
+    assert!(head.contains("x-forwarded-for: 203.0.113.7, 2001:db8::1, 127.0.0.1\r\n"), "{head}");
+    assert!(head.contains("forwarded: for=\"[2001:db8::1]\";"), "{head}");
     stage.world.stop().await;
 }
 
@@ -898,13 +904,24 @@ async fn websockets_pass_as_they_are() {
     let mut back = vec![0; odd.len()];
     timeout(SOON, open.read_exact(&mut back)).await.expect("in time").expect("everything");
     assert_eq!(back, odd);
-    // A message of 20 MB streams through, and pressure goes back: nothing is read ahead of a browser that does not read.
+    // A message of 60 MB streams through, and pressure goes back: nothing is read ahead of a browser that does not read.
     let (_, mut open) = socket(&stage, &stage.vera, "").await;
-    let message = masked(2, &vec![7; 20_000_000]);
+    let message = masked(2, &vec![7; 60_000_000]);
     let (mut read, mut write) = open.split();
-    let sending = async { write.write_all(&message).await.expect("a message") };
+    let sent = std::sync::atomic::AtomicUsize::new(0);
+    let sending = async {
+        for piece in message.chunks(100_000) {
+            write.write_all(piece).await.expect("a message");
+            sent.fetch_add(piece.len(), std::sync::atomic::Ordering::Relaxed);
+        }
+    };
     let reading = async {
+        // Nobody reads: the sender gets stuck, with no more under way than the kernel's buffers hold.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stuck = sent.load(std::sync::atomic::Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(sent.load(std::sync::atomic::Ordering::Relaxed), stuck);
+        assert!(stuck < 40_000_000, "{stuck} of {}", message.len());
         let mut back = vec![0; message.len()];
         read.read_exact(&mut back).await.expect("all of it");
         assert!(back == message);

@@ -65,14 +65,18 @@ impl Front {
 
     /// A connection that does nothing by itself.
     async fn open(&self) -> (SendRequest<Bytes>, Connection<TlsStream<TcpStream>, Bytes>) {
+        h2::client::handshake(self.tls(b"h2").await).await.expect("HTTP/2")
+    }
+
+    /// Bytes over TLS, with this protocol agreed on.
+    async fn tls(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("a certificate")).expect("a root");
         let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         let tcp = TcpStream::connect(self.served.address).await.expect("a connection");
         let name = ServerName::try_from("localhost").expect("a name");
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("a handshake");
-        h2::client::handshake(tls).await.expect("HTTP/2")
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("a handshake")
     }
 
     async fn get(&self, send: &SendRequest<Bytes>, path: &str, fields: &[(&'static str, &'static str)]) -> ResponseFuture {
@@ -231,5 +235,173 @@ async fn a_stop_does_not_wait_for_a_browser_that_sleeps() {
     assert_eq!(code, Some(0));
     assert!(since.elapsed() < Duration::from_secs(12), "{:?}", since.elapsed());
     drop(connection);
+    front.end();
+}
+
+/// A frame: type, flags, stream, payload (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// What the portal says to raw frames after a good beginning: the frames' types, with the error codes of GOAWAY and RST_STREAM.
+async fn says_to(front: &Front, frames: &[u8]) -> Vec<(u8, Option<u32>)> {
+    let mut tls = front.tls(b"h2").await;
+    let beginning = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[]), frames].concat();
+    let mut heard = Vec::new();
+    // Whoever is cut off early cannot send all of it.
+    let _ = timeout(SOON, tls.write_all(&beginning)).await;
+    let _ = tls.flush().await;
+    let reading = async {
+        let mut head = [0; 9];
+        while tls.read_exact(&mut head).await.is_ok() {
+            let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+            if tls.read_exact(&mut payload).await.is_err() {
+                break;
+            }
+            let code = match head[3] {
+                3 => payload.first_chunk().map(|code| u32::from_be_bytes(*code)),
+                7 => payload.get(4..8).and_then(|code| code.first_chunk()).map(|code| u32::from_be_bytes(*code)),
+                _ => None,
+            };
+            heard.push((head[3], code));
+            // An error, or the end of an answer.
+            if code.is_some_and(|code| code != 0) || (head[3] < 2 && head[4] & 1 == 1) {
+                break;
+            }
+        }
+    };
+    let _ = timeout(Duration::from_secs(3), reading).await;
+    heard
+}
+
+/// The cases of h2spec that matter most to whoever stands in front: it is in none of the registries.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_break_the_rules_end_their_connection_and_no_other() {
+    let (app, heads) = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let front = Front::before(&app).await;
+    let authority = format!("127.0.0.1:{}", front.served.address.port());
+    let path = front.place.split_once(&authority).expect("a path").1.to_owned();
+    // Literal fields without indexing (RFC 7541 section 6.2.2).
+    let field = |name: &str, value: &str| {
+        let length = |text: &str| {
+            let long = text.len();
+            if long < 127 { vec![u8::try_from(long).expect("short")] } else { vec![127, u8::try_from(long - 127).expect("short")] }
+        };
+        [vec![0], length(name), name.as_bytes().to_vec(), length(value), value.as_bytes().to_vec()].concat()
+    };
+    let pseudo = [field(":method", "GET"), field(":scheme", "https"), field(":authority", &authority), field(":path", &path)].concat();
+    let get = |stream: u32, more: &[u8]| frame(1, 5, stream, &[&pseudo, more].concat());
+    // Good ones, first and last.
+    let answered = |heard: &[(u8, Option<u32>)]| heard.iter().any(|(kind, _)| *kind == 1) && !heard.iter().any(|(_, code)| code.is_some());
+    let heard = says_to(&front, &get(1, &[])).await;
+    assert!(answered(&heard), "{heard:?}");
+    let heard = says_to(
+        &front,
+        &[frame(6, 0, 0, b"12345678"), frame(0xee, 0, 0, b"unknown"), frame(2, 0, 1, &[0, 0, 0, 0, 1]), get(1, &[])].concat(),
+    )
+    .await;
+    assert!(answered(&heard) && heard.iter().any(|(kind, _)| *kind == 6), "ping, unknown and priority: {heard:?}");
+    for (what, frames) in [
+        ("data on stream 0", frame(0, 0, 0, b"x")),
+        ("data on an idle stream", frame(0, 0, 1, b"x")),
+        ("a head on an even stream", get(2, &[])),
+        ("a head on stream 0", get(0, &[])),
+        ("settings on a stream", frame(4, 0, 1, &[])),
+        ("settings of a wrong length", frame(4, 0, 0, &[0; 5])),
+        ("an answer to settings with a payload", frame(4, 1, 0, &[0; 6])),
+        ("a window of more than may be", frame(4, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff])),
+        ("a ping of a wrong length", frame(6, 0, 0, &[0; 7])),
+        ("a ping on a stream", frame(6, 0, 1, &[0; 8])),
+        ("no more window", frame(8, 0, 0, &[0; 4])),
+        ("a frame that is too large", frame(0, 0, 1, &[0; 16_385])),
+        ("a promise by a client", frame(5, 4, 1, &[0, 0, 0, 2])),
+        ("a continuation of nothing", frame(9, 4, 1, &[])),
+        ("something between the parts of a head", [frame(1, 1, 1, &pseudo), frame(6, 0, 0, &[0; 8])].concat()),
+        ("a head that cannot be unpacked", frame(1, 5, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff])),
+        ("a stream that depends on itself", [frame(2, 0, 1, &[0, 0, 0, 1, 1]), get(1, &[])].concat()),
+        ("a capital in a name", get(1, &field("X-Big", "1"))),
+        ("a field of a connection", get(1, &field("connection", "close"))),
+        ("a pseudo field behind others", get(1, &[field("x", "1"), field(":path", "/")].concat())),
+        ("two paths", get(1, &field(":path", "/other"))),
+        ("no path", frame(1, 5, 1, &[field(":method", "GET"), field(":scheme", "https")].concat())),
+        ("te that is not trailers", get(1, &field("te", "gzip"))),
+        (
+            "a body longer than it says",
+            [
+                frame(
+                    1,
+                    4,
+                    1,
+                    &[field(":method", "POST"), pseudo[field(":method", "GET").len()..].to_vec(), field("content-length", "1")].concat(),
+                ),
+                frame(0, 1, 1, b"xx"),
+            ]
+            .concat(),
+        ),
+    ] {
+        let before = heads.lock().expect("heads").len();
+        let heard = says_to(&front, &frames).await;
+        // With a code of its stream's or its connection's, or cut off.
+        let refused = heard.iter().any(|(kind, code)| matches!(kind, 3 | 7) && *code != Some(0));
+        assert!(refused || !heard.iter().any(|(kind, _)| *kind == 1), "{what}: {heard:?}");
+        let asked = heads.lock().expect("heads")[before..].iter().filter(|head| head.starts_with("GET")).count();
+        assert_eq!(asked, 0, "{what}: no app hears of it");
+    }
+    // A head without an end.
+    let endless = [frame(1, 1, 1, &pseudo), frame(9, 0, 1, &field("x", &"y".repeat(200))).repeat(2000)].concat();
+    let heard = says_to(&front, &endless).await;
+    assert!(!answered(&heard), "{heard:?}");
+    // Streams opened and given up without a pause.
+    let storm: Vec<u8> =
+        (0..4000_u32).flat_map(|number| [get(2 * number + 1, &[]), frame(3, 0, 2 * number + 1, &[0, 0, 0, 8])].concat()).collect();
+    let heard = says_to(&front, &storm).await;
+    assert!(heard.iter().any(|(kind, code)| *kind == 7 && *code == Some(11)) || heard.is_empty(), "enhance your calm: {heard:?}");
+    let heard = says_to(&front, &get(1, &[])).await;
+    assert!(answered(&heard), "and the next browser is served: {heard:?}");
+    front.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn websockets_pass_over_tls() {
+    let app = app(|mut socket, _| async move {
+        until(&mut socket, "\r\n\r\n").await;
+        let accepted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
+        let _ = socket.write_all(accepted.as_bytes()).await;
+        let (mut read, mut write) = socket.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await;
+    let front = Front::before(&app).await;
+    let mut tls = front.tls(b"http/1.1").await;
+    let (origin, path) = front.place.split_once("/content").expect("a path");
+    let request = format!(
+        "GET /content{path}ws HTTP/1.1\r\nHost: {}\r\nOrigin: {origin}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n",
+        origin.trim_start_matches("https://")
+    );
+    tls.write_all(request.as_bytes()).await.expect("a request");
+    tls.flush().await.expect("sent");
+    let head = until(&mut tls, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    // Small ones, which wait for nothing, and one that fills every buffer on the way.
+    for size in [1, 5, 64, 70_000, 3_000_000] {
+        let sent = vec![b'x'; size];
+        let mut back = vec![0; size];
+        let (mut read, mut write) = tokio::io::split(&mut tls);
+        let (wrote, read) = timeout(SOON, async {
+            tokio::join!(
+                async {
+                    write.write_all(&sent).await?;
+                    write.flush().await
+                },
+                read.read_exact(&mut back)
+            )
+        })
+        .await
+        .unwrap_or_else(|_| panic!("{size} bytes do not come back"));
+        wrote.expect("sent");
+        read.expect("everything");
+        assert!(back == sent, "{size}");
+    }
     front.end();
 }

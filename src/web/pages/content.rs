@@ -7,6 +7,7 @@ use crate::{
         content::{AccessType, Content, ContentRole, Process, Proxying},
         group::Principal,
         integration::Integration,
+        leak::Stay,
         person::Role,
     },
     providers::{self, Problem},
@@ -300,6 +301,7 @@ struct SettingsPage {
 struct LeakRow {
     person: String,
     words: &'static str,
+    first: Moment,
     last: Moment,
     times: String,
 }
@@ -311,21 +313,29 @@ struct ProcessRow {
     state: Status,
     since: Option<Moment>,
     draining: bool,
+    /// Viewers of the last minutes; what is open to anyone has none that are known.
+    people: String,
     open: usize,
 }
 
-async fn process_rows(proxy: &Proxy, item: &Content, now: Timestamp) -> Vec<ProcessRow> {
+/// Presence is written down every minute.
+const LATELY: std::time::Duration = std::time::Duration::from_secs(120);
+
+async fn process_rows(proxy: &Proxy, item: &Content, stays: &[Stay], now: Timestamp) -> Vec<ProcessRow> {
     let service = &proxy.service;
     let rows = item.processes.iter().enumerate().map(|(position, process)| async move {
         let known = proxy.processes.health(&process.url);
         // Only several processes are looked after all the time; a single one is asked now.
         let is_up = if known.since.is_some() && item.processes.len() > 1 { !known.is_down } else { is_up(&process.url, service).await };
+        let mark = item.mark(process);
+        let people = stays.iter().filter(|stay| stay.process == mark && now.since(stay.seen_at) < LATELY).count();
         ProcessRow {
             position,
             url: process.url.clone(),
-            state: if is_up { Status::positive("up") } else { Status::negative("does not answer") },
+            state: if is_up { Status::positive("accepts connections") } else { Status::negative("does not answer") },
             since: known.since.filter(|_| known.is_down != is_up).map(|at| Moment::new(at, now)),
             draining: process.draining,
+            people: if item.access == AccessType::All { "not known".into() } else { people.to_string() },
             open: known.open,
         }
     });
@@ -435,7 +445,7 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
         fields,
         carrying_open: carrying_fields.iter().any(|field| field.error.is_some()),
         carrying_fields,
-        processes: process_rows(proxy, item, now).await,
+        processes: process_rows(proxy, item, &service.stays(item.id).await?, now).await,
         several_processes: item.processes.len() > 1,
         leaks: service
             .leaks(&me.actor, item.id)
@@ -444,6 +454,7 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
             .map(|(leak, person)| LeakRow {
                 person: person.display_name(),
                 words: leak.kind.words(),
+                first: Moment::new(leak.first_at, now),
                 last: Moment::new(leak.last_at, now),
                 times: count(leak.times, "time", "times"),
             })
