@@ -99,6 +99,7 @@ test("an ended connection is mended in a window of its own, and the open app goe
   // A consent taken back closes the socket; Streamlit says so, and the bar what to do.
   const button = page.locator("button:has-text('Reconnect')");
   await button.waitFor({ timeout: 30000 });
+  await page.waitForSelector("[role=status]:has-text('This app needs you before it can go on.')");
   await page.screenshot({ path: join(root, "target/pictures/reconnect-bar.png") });
   const [popup] = await Promise.all([page.waitForEvent("popup"), button.click()]);
   await popup.waitForLoadState();

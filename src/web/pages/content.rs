@@ -292,6 +292,7 @@ struct SettingsPage {
     carrying_fields: Vec<Field>,
     /// Opened, since something in there is wrong.
     carrying_open: bool,
+    unplaced: Option<String>,
     processes: Vec<ProcessRow>,
     several_processes: bool,
     leaks: Vec<LeakRow>,
@@ -320,6 +321,12 @@ struct ProcessRow {
 
 /// Presence is written down every minute.
 const LATELY: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// People who came before an item had several processes, and are still there.
+fn unplaced(item: &Content, stays: &[Stay], now: Timestamp) -> Option<String> {
+    let there = stays.iter().filter(|stay| stay.process.is_only() && now.since(stay.seen_at) < LATELY).count();
+    (item.processes.len() > 1 && there > 0).then(|| count(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
+}
 
 async fn process_rows(proxy: &Proxy, item: &Content, stays: &[Stay], now: Timestamp) -> Vec<ProcessRow> {
     let service = &proxy.service;
@@ -352,6 +359,7 @@ pub fn environment(base: &str, content: Id<Content>) -> String {
 async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let item = &seen.content;
+    let stays = service.stays(item.id).await?;
     let choices = if access::may_see_integrations(me.actor.role) { service.integrations(&me.actor).await? } else { Vec::new() };
     let attached = service.associations(&me.actor, item.id).await?;
     let keys = service.content_keys(item.id).await?;
@@ -445,7 +453,8 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
         fields,
         carrying_open: carrying_fields.iter().any(|field| field.error.is_some()),
         carrying_fields,
-        processes: process_rows(proxy, item, &service.stays(item.id).await?, now).await,
+        unplaced: unplaced(item, &stays, now),
+        processes: process_rows(proxy, item, &stays, now).await,
         several_processes: item.processes.len() > 1,
         leaks: service
             .leaks(&me.actor, item.id)
