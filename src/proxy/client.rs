@@ -77,7 +77,7 @@ impl Connection {
     fn poll_head(&mut self, context: &mut Context<'_>, to_head: bool) -> Poll<Result<Head, Failed>> {
         loop {
             if let Some(head) = Head::parse(&mut self.buffer, to_head)? {
-                // Interim answers are for this hop (RFC 9110 section 15.2); only the change of protocols is an end.
+                // Interim answers should pass (RFC 9110 section 15.2), but actix cannot send them; only the change of protocols is an end.
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     continue;
                 }
