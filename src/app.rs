@@ -231,6 +231,9 @@ impl App {
         if tokio::time::timeout(left, service.tasks.wait()).await.is_err() {
             tracing::warn!("stopped while a provider had not answered yet");
         }
+        if service.share_presence().await.is_err() {
+            tracing::warn!("could not write down who was where at the end");
+        }
         service.flush_uses().await;
         service.say_goodbye().await;
         result

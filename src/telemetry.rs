@@ -8,7 +8,9 @@ pub fn start(filter: &str, format: LogFormat) {
     let asked = filter;
     let mut filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("info"));
     // It calls every answer an error that ends early, also those that we cut on purpose; `proxy/answer.rs` says what happened.
+    // Whoever asks for everything gets that, too.
     if !asked.contains("actix_http")
+        && !asked.contains("trace")
         && let Ok(quiet) = "actix_http::h1::dispatcher=off".parse()
     {
         filter = filter.add_directive(quiet);

@@ -13,7 +13,13 @@
   function show(standing, login) {
     const text = { signed_out: "You are signed out. This app cannot act for you.", may_not: "You may not open this app any more. Ask its publisher." }[standing]
       ?? "This app needs you before it can go on.";
-    if (bar) { if (bar.text.textContent !== text) bar.text.textContent = text; bar.login = login; bar.button.hidden = !login; return; }
+    if (bar) {
+      if (bar.said !== text) bar.text.textContent = bar.said = text;
+      bar.login = login;
+      bar.button.hidden = !login;
+      if (bar.link) { bar.link.hidden = !login; bar.link.href = login ?? ""; }
+      return;
+    }
     const host = document.createElement("div");
     // Whatever language the app's page is in.
     host.lang = "en";
@@ -54,11 +60,11 @@
     root.append(box);
     // Beside the body: dialogs of the app make everything in it inert, and the app may have one open because it needs the viewer.
     document.documentElement.append(host);
-    bar = { host, text: words, login, button, before: document.activeElement };
+    bar = { host, text: words, said: text, login, button, before: document.activeElement };
     room = document.documentElement.style.scrollPaddingBlockEnd;
     document.documentElement.style.scrollPaddingBlockEnd = "96px";
     // Screen readers say what changes in a status that is there already.
-    setTimeout(() => { if (bar) words.textContent = text; }, 100);
+    setTimeout(() => { if (bar) words.textContent = bar.said; }, 100);
   }
 
   function hide() {
@@ -76,8 +82,12 @@
     clearTimeout(timer);
     try {
       const answer = await fetch(new URL("standing", own), { cache: "no-store", credentials: "same-origin" });
-      const { standing, login_url: login } = await answer.json();
-      if (standing === "good") hide(); else show(standing, login);
+      // Switched off, or the app is gone: there is nothing to offer. Other errors say nothing of the viewer.
+      if (answer.status === 404) hide();
+      if (answer.ok) {
+        const { standing, login_url: login } = await answer.json();
+        if (standing === "good") hide(); else if (standing) show(standing, login);
+      }
     } catch {
       // The portal is away for a moment: nothing is known, and nothing changes.
     }

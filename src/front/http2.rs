@@ -59,7 +59,7 @@ where
         .max_concurrent_streams(MOST_STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(LARGEST_HEAD);
-    let moved = io.count();
+    let heard = io.count();
     let Ok(Ok(mut connection)) = timeout(HEAD_WITHIN, builder.handshake::<_, Bytes>(io)).await else { return };
     let Some(mut pings) = connection.ping_pong() else { return };
     let given_up = Rc::new(Cell::new(0));
@@ -90,14 +90,14 @@ where
             },
             () = &mut look => {
                 // Gone without a word, or does not hear that this ends.
-                if asked == Some(moved.get()) || (ending && !connection.has_streams()) {
+                if asked == Some(heard.get()) || (ending && !connection.has_streams()) {
                     return;
                 }
                 given_up.set(0);
                 end = !std::mem::take(&mut used) && !connection.has_streams() && !ending;
                 look.as_mut().reset(Instant::now() + KEEP_ALIVE);
                 if asked.is_some() || pings.send_ping(Ping::opaque()).is_ok() {
-                    asked = Some(moved.get());
+                    asked = Some(heard.get());
                 }
             }
         }

@@ -44,6 +44,8 @@ impl Greeter {
         Self { acceptor, at_once: Semaphore::new(HANDSHAKES) }
     }
     async fn greet(&self, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
+        // Whoever says nothing takes no turn.
+        tcp.readable().await.ok()?;
         let _turn = self.at_once.acquire().await.ok()?;
         self.acceptor.accept(tcp).await.ok().map(Box::new)
     }
@@ -63,8 +65,8 @@ pub struct Browser {
     half: bool,
     /// There while the other side has to do something soon, or is gone: to read, and for the last time.
     patience: Option<Pin<Box<Sleep>>>,
-    /// How many pieces went either way, for whoever wants to know.
-    moved: Option<Rc<Cell<u64>>>,
+    /// How many pieces came, for whoever wants to know whether the other side lives.
+    heard: Option<Rc<Cell<u64>>>,
 }
 
 impl Browser {
@@ -81,23 +83,12 @@ impl Browser {
                 (Either::Right(stream), if is_http2 { Protocol::Http2 } else { Protocol::Http1 })
             }
         };
-        Some((Self { wire, half: false, patience: None, moved: None }, protocol, peer))
+        Some((Self { wire, half: false, patience: None, heard: None }, protocol, peer))
     }
 
-    /// Counts from now on what goes either way.
+    /// Counts from now on what comes.
     fn count(&mut self) -> Rc<Cell<u64>> {
-        Rc::clone(self.moved.get_or_insert_default())
-    }
-
-    fn has_moved(&mut self) {
-        if let Some(moved) = &self.moved {
-            moved.set(moved.get() + 1);
-        }
-        if self.half
-            && let Some(patience) = &mut self.patience
-        {
-            patience.as_mut().reset(Instant::now() + LAST_WORD);
-        }
+        Rc::clone(self.heard.get_or_insert_default())
     }
 
     /// Whether the time of whoever has to do something is over.
@@ -118,8 +109,8 @@ impl Browser {
         came
     }
     fn written(&mut self, context: &mut Context<'_>, came: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(_)) = came {
-            self.has_moved();
+        if let (Poll::Ready(Ok(_)), true, Some(patience)) = (&came, self.half, &mut self.patience) {
+            patience.as_mut().reset(Instant::now() + LAST_WORD);
         }
         self.limited(context, came)
     }
@@ -130,8 +121,8 @@ impl AsyncRead for Browser {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.wire).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            if let Some(moved) = &self.moved {
-                moved.set(moved.get() + 1);
+            if let Some(heard) = &self.heard {
+                heard.set(heard.get() + 1);
             }
         } else if buffer.remaining() > 0 && !self.half {
             self.half = true;

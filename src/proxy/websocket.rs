@@ -221,25 +221,25 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
         _ => &[header::SEC_WEBSOCKET_PROTOCOL],
     };
     let mut tried = Vec::new();
-    let (answer, Next { process, target, token, .. }) = loop {
-        let Some(next) = next_process(head, proxy, pass, &mut tried).await else {
+    let (answer, Next { process, target, token, here }) = loop {
+        let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(closed(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
-        let Next { process, target, token, .. } = &next;
-        super::request_line(&mut out, &head.method, target, pass, place, rest, head.uri.query());
+        super::request_line(&mut out, &head.method, &next.target, pass, place, rest, head.uri.query());
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
-        super::add_ours(&mut out, head, proxy, place, token.as_ref());
+        super::add_ours(&mut out, head, proxy, place, next.token.as_ref());
         headers::for_app(&head.headers, &mut out, left_out);
         if !offered.is_empty() {
             headers::add(&mut out, &header::SEC_WEBSOCKET_PROTOCOL, offered.join(", ").as_bytes());
         }
         out.extend_from_slice(b"\r\n");
-        let Ok(connected) = client::connect(target, &item.proxying, false).await else {
-            proxy.processes.note(&process.url, false, service.now());
+        let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
+            proxy.processes.note(&next.process.url, false, service.now());
             continue;
         };
-        match client::send(connected, target, &item.proxying, &out, None, false).await {
+        next.here = pass.arrive(service, next.process);
+        match client::send(connected, &next.target, &item.proxying, &out, None, false).await {
             Ok(answer) => break (answer, next),
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "an app broke a WebSocket's handshake off");
@@ -267,7 +267,7 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
     Ok(Box::new(Open {
         accepted,
         connection,
-        here: pass.arrive(service, process),
+        here,
         registered: proxy.sockets.register(Ticket::new(pass)),
         in_use: proxy.processes.open(&process.url),
         held,

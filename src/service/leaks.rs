@@ -71,12 +71,17 @@ impl Service {
                 alarm.doubts.push((used, kind, now));
             }
         }
+        let mut said = Ok(());
         for (used, kind) in due {
-            if still.iter().any(|(away, _)| *away == used) {
-                self.say_leak(used, kind).await?;
+            if still.iter().any(|(away, _)| *away == used)
+                && let Err(error) = self.say_leak(used, kind).await
+            {
+                // Said at the next look.
+                alarm.doubts.push((used, kind, now.minus(THOUGHT_OVER)));
+                said = Err(error);
             }
         }
-        Ok(())
+        said
     }
 
     async fn say_leak(&self, used: leaks::Use, kind: Kind) -> Result<(), Error> {
@@ -122,7 +127,7 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                if leaks::forget(db, id)? > 0 {
+                if leaks::forget(db, id, now)? > 0 {
                     record(db, &super::event(&actor, now, Action::LeakMended, item.display_title(), ""))?;
                 }
                 Ok(())

@@ -60,8 +60,8 @@ impl Presences {
         Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((item, process, person)).or_default())
     }
 
-    /// Who was seen where since this was last asked; it counts as written down.
-    fn news(&self, now: Timestamp) -> Vec<(Id<Content>, Stay)> {
+    /// Who was seen where, and is not written down yet.
+    fn news(&self, now: Timestamp) -> Vec<(Id<Content>, Stay, Arc<Presence>)> {
         let mut news = Vec::new();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(item, process, person), presence| {
             if presence.open.load(Ordering::Relaxed) > 0 {
@@ -69,19 +69,12 @@ impl Presences {
             }
             let (seen, noted) = (presence.seen.load(Ordering::Relaxed), presence.noted.load(Ordering::Relaxed));
             if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= NOTED_EVERY {
-                presence.noted.store(seen, Ordering::Relaxed);
-                news.push((*item, Stay { person: *person, process: *process, seen_at: Timestamp(seen) }));
+                let stay = Stay { person: *person, process: *process, seen_at: Timestamp(seen) };
+                news.push((*item, stay, Arc::clone(presence)));
             }
             now.since(Timestamp(seen)) < KEPT || Arc::strong_count(presence) > 1
         });
         news
-    }
-
-    /// It could not be written down: it is news again.
-    fn lost(&self, news: &[(Id<Content>, Stay)]) {
-        for (item, stay) in news {
-            self.of(*item, stay.process, stay.person).noted.store(0, Ordering::Relaxed);
-        }
     }
 }
 
@@ -114,14 +107,13 @@ impl Service {
 
     /// Writes down who is where, for all nodes.
     pub async fn share_presence(&self) -> Result<(), Error> {
-        let news = self.presences.news(self.now());
-        for (number, part) in news.chunks(AT_ONCE).enumerate() {
-            let seen = part.to_vec();
-            let written =
-                self.store.note(move |db| seen.into_iter().try_for_each(|(item, stay)| Ok(leaks::note_seen(db, item, stay)?))).await;
-            if let Err(error) = written {
-                self.presences.lost(news.get(number * AT_ONCE..).unwrap_or_default());
-                return Err(error);
+        for part in self.presences.news(self.now()).chunks(AT_ONCE) {
+            let seen: Vec<_> = part.iter().map(|(item, stay, _)| (*item, *stay)).collect();
+            self.store
+                .note(move |db| seen.into_iter().try_for_each(|(item, stay)| Ok::<_, Error>(leaks::note_seen(db, item, stay)?)))
+                .await?;
+            for (_, stay, presence) in part {
+                presence.noted.store(stay.seen_at.0, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -137,17 +129,19 @@ mod tests {
         let presences = Presences::default();
         let (item, person, at) = (Id::random(), Id::random(), |seconds: i64| Timestamp(seconds * 1000));
         let presence = presences.of(item, Mark::ONLY, person);
+        let written = |news: Vec<(Id<Content>, Stay, Arc<Presence>)>| {
+            news.iter().for_each(|(_, stay, presence)| presence.noted.store(stay.seen_at.0, Ordering::Relaxed));
+            news.iter().map(|(_, stay, _)| stay.seen_at).collect::<Vec<_>>()
+        };
         assert!(presences.news(at(5000)).is_empty(), "never seen");
         presence.see(at(10_000));
-        let news = presences.news(at(10_001));
-        assert!(news.len() == 1 && news[0].1.seen_at == at(10_000), "{news:?}");
+        assert_eq!(presences.news(at(10_001)).len(), 1, "not written down");
+        assert_eq!(written(presences.news(at(10_002))), [at(10_000)]);
         presence.see(at(10_030));
         assert!(presences.news(at(10_031)).is_empty(), "not a minute later");
-        presences.lost(&news);
-        assert_eq!(presences.news(at(10_032)).len(), 1);
         presence.open.fetch_add(1, Ordering::Relaxed);
         let here = Here(Arc::clone(&presence));
-        assert_eq!(presences.news(at(10_200))[0].1.seen_at, at(10_200), "a long request");
+        assert_eq!(written(presences.news(at(10_200))), [at(10_200)], "a long request");
         drop((here, presence));
         assert!(presences.news(at(20_000)).is_empty());
         assert!(presences.0.lock().unwrap().is_empty(), "forgotten");

@@ -121,12 +121,12 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| explain(&error))?;
     let migrated = match &mut connection {
         Either::Sqlite(connection) => {
-            // On one connection before the pool exists: the switch to WAL is not covered by the busy timeout.
-            connection.batch_execute("PRAGMA journal_mode = WAL;").map_err(|error| explain(&error))?;
             // A command may start beside the server, at the same steps: what the other one has done is not pending the next time.
+            // On one connection before the pool exists: the switch to WAL is not covered by the busy timeout.
             let mut tries = 0;
             loop {
-                match connection.run_pending_migrations(SQLITE) {
+                let switched = connection.batch_execute("PRAGMA journal_mode = WAL;").map_err(Into::into);
+                match switched.and_then(|()| connection.run_pending_migrations(SQLITE)) {
                     Err(_) if tries < MIGRATION_TRIES => tries += 1,
                     other => break other.map(drop),
                 }

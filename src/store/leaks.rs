@@ -35,20 +35,27 @@ pub fn note_seen(db: &mut Db<'_>, item: Id<Content>, stay: Stay) -> Result<(), E
     Ok(())
 }
 
-/// Writes down when somebody's token was used by a process.
+/// Writes down when somebody's token was used by a process. Uses that are older than the one that is known, or than the moment
+/// at which they were forgotten, change nothing.
 pub fn note_used(db: &mut Db<'_>, item: Id<Content>, process: Mark, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
     let (item, process, person) = (item.to_string(), process.to_string(), person.to_string());
     let row = stays::table.find((&item, &process, &person));
-    if diesel::update(row).set(stays::used_at.eq(at.0)).execute(db.0)? == 0 {
-        diesel::insert_into(stays::table)
-            .values((
-                stays::content.eq(&item),
-                stays::process.eq(&process),
-                stays::person.eq(&person),
-                stays::seen_at.eq(0),
-                stays::used_at.eq(at.0),
-            ))
-            .execute(db.0)?;
+    match row.select(stays::used_at).first::<i64>(db.0).optional()? {
+        Some(known) if at.0 > known.abs() => {
+            diesel::update(row).set(stays::used_at.eq(at.0)).execute(db.0)?;
+        }
+        Some(_) => {}
+        None => {
+            diesel::insert_into(stays::table)
+                .values((
+                    stays::content.eq(&item),
+                    stays::process.eq(&process),
+                    stays::person.eq(&person),
+                    stays::seen_at.eq(0),
+                    stays::used_at.eq(at.0),
+                ))
+                .execute(db.0)?;
+        }
     }
     Ok(())
 }
@@ -166,8 +173,8 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
         .collect()
 }
 
-/// Forgets what was seen of an item, and the uses up to now; how many viewers it was about.
-pub fn forget(db: &mut Db<'_>, item: Id<Content>) -> Result<usize, Error> {
-    diesel::update(stays::table.filter(stays::content.eq(item.to_string()))).set(stays::used_at.eq(0)).execute(db.0)?;
+/// Forgets what was seen of an item, and the uses up to now: a negative time says since when. How many viewers it was about.
+pub fn forget(db: &mut Db<'_>, item: Id<Content>, now: Timestamp) -> Result<usize, Error> {
+    diesel::update(stays::table.filter(stays::content.eq(item.to_string()))).set(stays::used_at.eq(-now.0)).execute(db.0)?;
     Ok(diesel::delete(leaks::table.filter(leaks::content.eq(item.to_string()))).execute(db.0)?)
 }

@@ -4,7 +4,7 @@ use super::{ConfirmPage, FormPage, Group, form_status, id, page, page_with, prin
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
-        content::{AccessType, Content, ContentRole, Process, Proxying},
+        content::{AccessType, Content, ContentRole, Mark, Process, Proxying},
         group::Principal,
         integration::Integration,
         leak::Stay,
@@ -24,6 +24,7 @@ use crate::{
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use askama::Template;
+use std::collections::HashSet;
 
 struct Row {
     title: String,
@@ -322,9 +323,15 @@ struct ProcessRow {
 /// Presence is written down every minute.
 const LATELY: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// People who came before an item had several processes, and are still there.
+fn people_of(stays: &[Stay], now: Timestamp, is_meant: impl Fn(&Stay) -> bool) -> usize {
+    let meant = stays.iter().filter(|stay| now.since(stay.seen_at) < LATELY && is_meant(stay));
+    meant.map(|stay| stay.person).collect::<HashSet<_>>().len()
+}
+
+/// People who came before the list of processes changed, and are still there.
 fn unplaced(item: &Content, stays: &[Stay], now: Timestamp) -> Option<String> {
-    let there = stays.iter().filter(|stay| stay.process.is_only() && now.since(stay.seen_at) < LATELY).count();
+    let is_nowhere = |stay: &Stay| !item.processes.iter().any(|process| Mark::of(process) == stay.process);
+    let there = people_of(stays, now, is_nowhere);
     (item.processes.len() > 1 && there > 0).then(|| count(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
 }
 
@@ -334,8 +341,8 @@ async fn process_rows(proxy: &Proxy, item: &Content, stays: &[Stay], now: Timest
         let known = proxy.processes.health(&process.url);
         // Only several processes are looked after all the time; a single one is asked now.
         let is_up = if known.since.is_some() && item.processes.len() > 1 { !known.is_down } else { is_up(&process.url, service).await };
-        let mark = item.mark(process);
-        let people = stays.iter().filter(|stay| stay.process == mark && now.since(stay.seen_at) < LATELY).count();
+        let is_here = |stay: &Stay| item.processes.len() == 1 || stay.process == Mark::of(process);
+        let people = people_of(stays, now, is_here);
         ProcessRow {
             position,
             url: process.url.clone(),
