@@ -62,19 +62,23 @@ pub struct Stay {
     pub seen_at: Timestamp,
 }
 
+/// Who was at a process. Where an item got or lost its other processes, people of the time before are at none of them, or at any.
+fn here(process: Mark, stays: &[Stay]) -> impl Iterator<Item = &Stay> {
+    stays.iter().filter(move |stay| stay.process == process || stay.process.is_only() || process.is_only())
+}
+
 /// Judges one use of a viewer's token by a process, soon after it. Somebody of whom nothing is known is not suspected.
 pub fn judge(viewer: Id<Person>, process: Mark, used_at: Timestamp, stays: &[Stay]) -> Option<Kind> {
-    // Where an item got or lost its other processes, people of the time before are at none of them, or at any.
-    let here = || stays.iter().filter(|stay| stay.process == process || stay.process.is_only() || process.is_only());
     let away = away(viewer, process, used_at, stays)?;
     // Not those who came after it.
-    let others = here().any(|stay| stay.person != viewer && used_at.since(stay.seen_at) < THERE && stay.seen_at.since(used_at) < AFTER);
+    let others = here(process, stays)
+        .any(|stay| stay.person != viewer && used_at.since(stay.seen_at) < THERE && stay.seen_at.since(used_at) < AFTER);
     // With others nowhere near, and its viewer at another process, that one uses the token: they keep their sessions together.
     let elsewhere = stays.iter().any(|stay| stay.person == viewer && used_at.since(stay.seen_at) < THERE);
     match (others, elsewhere) {
         (false, true) => None,
         _ if away >= LONG => Some(Kind::LongAfter),
-        (true, _) if away >= SHORT => Some(Kind::WhileOthers),
+        (true, _) => Some(Kind::WhileOthers),
         _ => None,
     }
 }
@@ -82,8 +86,7 @@ pub fn judge(viewer: Id<Person>, process: Mark, used_at: Timestamp, stays: &[Sta
 /// How long a viewer was away from a process when it used their token, if so long that it is odd; `None` as well for somebody of
 /// whom nothing is known.
 pub fn away(viewer: Id<Person>, process: Mark, used_at: Timestamp, stays: &[Stay]) -> Option<Duration> {
-    let here = stays.iter().filter(|stay| stay.process == process || stay.process.is_only() || process.is_only());
-    let seen_at = here.filter(|stay| stay.person == viewer).map(|stay| stay.seen_at).max()?;
+    let seen_at = here(process, stays).filter(|stay| stay.person == viewer).map(|stay| stay.seen_at).max()?;
     // `since` is zero for what lies ahead.
     Some(used_at.since(seen_at)).filter(|away| *away >= SHORT)
 }

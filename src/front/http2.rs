@@ -69,12 +69,14 @@ where
         let mut end = false;
         tokio::select! {
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => {
+                Some(Ok((request, mut respond))) => {
                     used = true;
                     let (service, counted) = (Rc::clone(&service), Rc::clone(&given_up));
                     actix_web::rt::spawn(async move {
-                        if answer(request, respond, peer, service, date).await == Outcome::GivenUp {
-                            counted.set(counted.get() + 1);
+                        let to_head = request.method() == http::Method::HEAD;
+                        match answer(request, &mut respond, peer, service).await {
+                            Some(answer) => send(answer, respond, to_head, date).await,
+                            None => counted.set(counted.get() + 1),
                         }
                     });
                     if given_up.get() > MOST_GIVEN_UP {
@@ -107,13 +109,6 @@ where
             look.as_mut().reset(Instant::now() + END);
         }
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Outcome {
-    Answered,
-    /// Before there was an answer.
-    GivenUp,
 }
 
 /// A request as actix knows it; `None` if its address, its method or one of its fields is none there.
@@ -155,19 +150,18 @@ fn broken(error: h2::Error) -> PayloadError {
     PayloadError::Io(io::Error::other(error))
 }
 
+/// What the portal says to a request; `None` if nobody wants to know.
 async fn answer<S>(
     request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: &mut SendResponse<Bytes>,
     peer: Option<SocketAddr>,
     service: Rc<S>,
-    date: fn() -> HeaderValue,
-) -> Outcome
+) -> Option<Response<BoxBody>>
 where
     S: Service<Request>,
     S::Response: Into<Response<BoxBody>>,
     S::Error: Into<Response<BoxBody>>,
 {
-    let to_head = request.method() == http::Method::HEAD;
     // At once, as actix does over HTTP/1.1 (RFC 9110 section 10.1.1).
     if request.headers().get(http::header::EXPECT).is_some_and(|asked| asked.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         let mut go_on = http::Response::new(());
@@ -176,37 +170,38 @@ where
     }
     let Some(request) = taken_in(request, peer) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
-        return Outcome::GivenUp;
+        return None;
     };
-    let answer = tokio::select! {
+    tokio::select! {
         biased;
-        answer = service.call(request) => answer.map_or_else(Into::into, Into::into),
+        answer = service.call(request) => Some(answer.map_or_else(Into::into, Into::into)),
         // The browser gave it up, or is gone: what is under way at the app ends with this task.
-        _ = poll_fn(|context| respond.poll_reset(context)) => return Outcome::GivenUp,
-    };
+        _ = poll_fn(|context| respond.poll_reset(context)) => None,
+    }
+}
+
+/// Sends an answer, for as long as somebody takes it.
+async fn send(answer: Response<BoxBody>, mut respond: SendResponse<Bytes>, to_head: bool, date: fn() -> HeaderValue) {
     let trailers = answer.extensions().get::<Trailers>().cloned();
     let (answer, body) = answer.into_parts();
     let mut body = pin!(body);
     let size = body.size();
     let ended = to_head || size.is_eof();
-    let Some(head) = head_of(&answer, size, date) else {
-        respond.send_reset(Reason::INTERNAL_ERROR);
-        return Outcome::Answered;
-    };
-    let Ok(mut stream) = respond.send_response(head, ended) else { return Outcome::Answered };
+    let Some(head) = head_of(&answer, size, date) else { return respond.send_reset(Reason::INTERNAL_ERROR) };
+    let Ok(mut stream) = respond.send_response(head, ended) else { return };
     if ended {
-        return Outcome::Answered;
+        return;
     }
     loop {
         let piece = tokio::select! {
             biased;
             piece = poll_fn(|context| body.as_mut().poll_next(context)) => piece,
-            _ = poll_fn(|context| stream.poll_reset(context)) => return Outcome::Answered,
+            _ = poll_fn(|context| stream.poll_reset(context)) => return,
         };
         let mut bytes = match piece {
             Some(Ok(bytes)) => bytes,
             // Cut, so that nobody takes it for whole: a stream that is dropped is reset, behind what it has sent so far.
-            Some(Err(_)) => return Outcome::Answered,
+            Some(Err(_)) => return,
             None => break,
         };
         while !bytes.is_empty() {
@@ -215,12 +210,12 @@ where
                 // The other streams of a connection go on while nobody reads this one: it has a time of its own.
                 0 => match timeout(UNREAD, poll_fn(|context| stream.poll_capacity(context))).await {
                     Ok(Some(Ok(room))) => room,
-                    _ => return Outcome::Answered,
+                    _ => return,
                 },
                 room => room,
             };
             if stream.send_data(bytes.split_to(room.min(bytes.len())), false).is_err() {
-                return Outcome::Answered;
+                return;
             }
         }
     }
@@ -228,7 +223,6 @@ where
     let fields: http::HeaderMap = fields.iter().filter_map(|(name, value)| taken_out(name, value)).collect();
     // The other side may have gone meanwhile.
     drop(if fields.is_empty() { stream.send_data(Bytes::new(), true) } else { stream.send_trailers(fields) });
-    Outcome::Answered
 }
 
 fn taken_out(name: &HeaderName, value: &HeaderValue) -> Option<(http::HeaderName, http::HeaderValue)> {

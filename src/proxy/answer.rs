@@ -67,7 +67,7 @@ pub fn passed_on(
         _ => match body.whole() {
             Some(bytes) if bar.is_none() => response.body(bytes),
             whole => {
-                let open = is_events.then(|| Open::new(proxy, pass, next.token.as_ref()));
+                let open = is_events.then(|| Open::new(proxy, pass, &next));
                 let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
                 // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
                 let goes_on = headers::takes_trailers(request.headers()) && body.is_chunked() && bar.is_none();
@@ -88,7 +88,8 @@ pub fn passed_on(
                 }
                 let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
                 // HTTP/1.0 knows no chunks: there a body of unknown length ends with its connection.
-                let is_raw = matches!(trailers, Behind::Chunks) || (length.is_none() && request.version() == Version::HTTP_10);
+                let until_close = length.is_none() && request.version() == Version::HTTP_10;
+                let is_raw = matches!(trailers, Behind::Chunks) || until_close;
                 let body = Passing {
                     first: whole,
                     body,
@@ -102,7 +103,7 @@ pub fn passed_on(
                 };
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
-                if length.is_none() && request.version() == Version::HTTP_10 {
+                if until_close {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 response
@@ -171,10 +172,9 @@ struct Open {
 }
 
 impl Open {
-    fn new(proxy: &web::Data<Proxy>, pass: &Pass, token: Option<&HeaderValue>) -> Self {
-        let token = token.and_then(|token| token.to_str().ok());
+    fn new(proxy: &web::Data<Proxy>, pass: &Pass, next: &Next<'_>) -> Self {
         let mut registered = proxy.sockets.register(Ticket::new(pass));
-        Self { closed: Box::pin(async move { registered.closed().await }), _held: token.map(|token| proxy.service.hold_token(token)) }
+        Self { closed: Box::pin(async move { registered.closed().await }), _held: next.hold(&proxy.service) }
     }
 }
 

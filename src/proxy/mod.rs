@@ -27,7 +27,7 @@ use crate::{
     },
     service::{
         Error, Service,
-        admission::{Admission, Link},
+        admission::{Admission, Held, Link},
         presence::Here,
     },
     web::{
@@ -276,6 +276,13 @@ struct Next<'a> {
     here: Option<Here>,
 }
 
+impl Next<'_> {
+    /// Keeps the session token exchangeable for as long as what it came with is open.
+    fn hold(&self, service: &Arc<Service>) -> Option<Held> {
+        self.token.as_ref()?.to_str().ok().map(|token| service.hold_token(token))
+    }
+}
+
 /// The next process to try for a viewer; those that cannot be connected to for sure are passed over.
 async fn next_process<'a>(head: &RequestHead, proxy: &Proxy, pass: &'a Pass, tried: &mut Vec<&'a str>) -> Option<Next<'a>> {
     let (service, item) = (&proxy.service, pass.content());
@@ -358,8 +365,8 @@ fn add_way(add: &mut impl FnMut(&HeaderName, &[u8]), head: &RequestHead, service
         }
         if chain.is_empty() {
             // It speaks RFC 7239 only.
-            let mut before: Vec<IpAddr> = hops(head).into_iter().map_while(|hop| hop).collect();
-            while let Some(ip) = before.pop() {
+            let before: Vec<IpAddr> = hops(head).into_iter().map_while(|hop| hop).collect();
+            for ip in before.iter().rev() {
                 let _ = write!(chain, "{ip}, ");
             }
         }

@@ -3,7 +3,7 @@
 //! The portal looks at no message. It knows where frames end, so that it can say with a close frame of its own why it closes.
 
 use super::{
-    Next, Pass, Proxy, Refusal, Stop, admit,
+    Pass, Proxy, Refusal, Stop, admit,
     client::{self, Connection},
     headers, next_process, place_of, prepare,
     sessions_of_apps::{Resumes, Sniffer},
@@ -221,7 +221,7 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
         _ => &[header::SEC_WEBSOCKET_PROTOCOL],
     };
     let mut tried = Vec::new();
-    let (answer, Next { process, target, token, here }) = loop {
+    let (answer, next) = loop {
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(closed(head, Close::AppGone));
         };
@@ -255,22 +255,21 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
         return Err(problem(status, "The app refused this WebSocket."));
     }
     let mut accepted = ACCEPTED.to_vec();
-    super::answer::each_field(&answer.fields, &target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
-    if let Some(cookie) = super::keep_at(proxy, pass, process) {
+    super::answer::each_field(&answer.fields, &next.target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
+    if let Some(cookie) = super::keep_at(proxy, pass, next.process) {
         headers::add(&mut accepted, &header::SET_COOKIE, cookie.to_string().as_bytes());
     }
     accepted.extend_from_slice(b"\r\n");
     // Whoever offers two words may name a session in the third place when it connects again.
     let sniffer = (offered.len() > 1).then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
-    let held = token.as_ref().and_then(|token| token.to_str().ok()).map(|token| service.hold_token(token));
     let connection = body.into_connection().ok_or_else(|| closed(head, Close::AppGone))?;
     Ok(Box::new(Open {
         accepted,
         connection,
-        here,
+        held: next.hold(service),
+        here: next.here,
         registered: proxy.sockets.register(Ticket::new(pass)),
-        in_use: proxy.processes.open(&process.url),
-        held,
+        in_use: proxy.processes.open(&next.process.url),
         sniffer,
         idle: item.proxying.socket_idle(),
     }))

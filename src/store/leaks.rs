@@ -17,15 +17,7 @@ pub fn note_seen(db: &mut Db<'_>, item: Id<Content>, stay: Stay) -> Result<(), E
     let (item, process, person, at) = (item.to_string(), stay.process.to_string(), stay.person.to_string(), stay.seen_at.0);
     let row = stays::table.find((&item, &process, &person));
     if diesel::update(row).set(stays::seen_at.eq(at)).execute(db.0)? == 0 {
-        diesel::insert_into(stays::table)
-            .values((
-                stays::content.eq(&item),
-                stays::process.eq(&process),
-                stays::person.eq(&person),
-                stays::seen_at.eq(at),
-                stays::used_at.eq(0),
-            ))
-            .execute(db.0)?;
+        insert(db, [&item, &process, &person], at, 0)?;
     }
     if diesel::update(presences::table.find((&item, &person))).set(presences::seen_at.eq(at)).execute(db.0)? == 0 {
         diesel::insert_into(presences::table)
@@ -45,18 +37,21 @@ pub fn note_used(db: &mut Db<'_>, item: Id<Content>, process: Mark, person: Id<P
             diesel::update(row).set(stays::used_at.eq(at.0)).execute(db.0)?;
         }
         Some(_) => {}
-        None => {
-            diesel::insert_into(stays::table)
-                .values((
-                    stays::content.eq(&item),
-                    stays::process.eq(&process),
-                    stays::person.eq(&person),
-                    stays::seen_at.eq(0),
-                    stays::used_at.eq(at.0),
-                ))
-                .execute(db.0)?;
-        }
+        None => insert(db, [&item, &process, &person], 0, at.0)?,
     }
+    Ok(())
+}
+
+fn insert(db: &mut Db<'_>, [item, process, person]: [&str; 3], seen_at: i64, used_at: i64) -> Result<(), Error> {
+    diesel::insert_into(stays::table)
+        .values((
+            stays::content.eq(item),
+            stays::process.eq(process),
+            stays::person.eq(person),
+            stays::seen_at.eq(seen_at),
+            stays::used_at.eq(used_at),
+        ))
+        .execute(db.0)?;
     Ok(())
 }
 
