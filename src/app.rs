@@ -14,7 +14,8 @@ use crate::{
 use actix_http::HttpService;
 use actix_server::Server;
 use actix_service::{
-    IntoServiceFactory as _, Service as _, ServiceFactory as _, ServiceFactoryExt as _, fn_factory, fn_service, map_config,
+    IntoServiceFactory as _, Service as _, ServiceFactory as _, ServiceFactoryExt as _, fn_factory,
+    fn_service, map_config,
 };
 use actix_session::{
     SessionMiddleware,
@@ -44,16 +45,22 @@ const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the clock"
+    )]
     fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
 /// The time, as answers say it (RFC 9110 section 6.6.1).
 fn date() -> HeaderValue {
-    let since = std::time::Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap_or_default());
+    let since =
+        std::time::Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap_or_default());
     let text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + since);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
@@ -69,19 +76,30 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
     make_private_folder(&settings.data_dir)?;
     // A database without its keyring is never given a new one: what it holds could not be opened.
     let fresh = store::is_new(&settings.database).map_err(|error| error.to_string())?;
-    let vault = Vault::open_ring(settings.keyring.clone(), fresh).map_err(|error| error.to_string())?;
+    let vault =
+        Vault::open_ring(settings.keyring.clone(), fresh).map_err(|error| error.to_string())?;
     let store = Store::open(&settings.database).map_err(|error| error.to_string())?;
     let root = keys::check(&store, &vault).await?;
-    Service::new(Parts { settings, store, vault, root, clock }).map(Arc::new)
+    Service::new(Parts {
+        settings,
+        store,
+        vault,
+        root,
+        clock,
+    })
+    .map(Arc::new)
 }
 
-/// Makes the folder if need be, for its owner only; one that is there stays as the operator made it.
+/// Makes the folder if need be, for its owner only; one that is there stays as the operator made
+/// it.
 pub fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| format!("cannot create {}: {error}", path.display()))
+    builder
+        .create(path)
+        .map_err(|error| format!("cannot create {}: {error}", path.display()))
 }
 
 impl App {
@@ -91,27 +109,36 @@ impl App {
 
     /// Binds to the configured address.
     pub fn bind(settings: &Settings) -> Result<TcpListener, String> {
-        TcpListener::bind(settings.listen).map_err(|error| format!("cannot listen on {}: {error}", settings.listen))
+        TcpListener::bind(settings.listen)
+            .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))
     }
 
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
     }
 
-    /// Serves until the handle stops it; then lets requests and refreshes finish, for thirty seconds at most.
+    /// Serves until the handle stops it; then lets requests and refreshes finish, for thirty
+    /// seconds at most.
     pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
         let service = self.service;
         service.claim_node()?;
         service.drain_spool().await?;
-        service.say_alive().await.map_err(|error| error.to_string())?;
+        service
+            .say_alive()
+            .await
+            .map_err(|error| error.to_string())?;
         let data = web::Data::from(Arc::clone(&service));
         let key = cookie_key(&service);
         let sessions = Sessions::new(Arc::clone(&service), key.clone());
         let secure = service.settings.is_https();
-        let lifetime = Duration::seconds(i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX));
+        let lifetime = Duration::seconds(
+            i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX),
+        );
         match service.settings.wall.content {
             ContentOrigin::Unset => tracing::warn!("content is not served: content_url is not set"),
-            ContentOrigin::Same => tracing::warn!("content runs on the portal's own origin: items can reach one another as the viewer"),
+            ContentOrigin::Same => tracing::warn!(
+                "content runs on the portal's own origin: items can reach one another as the viewer"
+            ),
             ContentOrigin::Shared { .. } | ContentOrigin::Wildcard { .. } => {}
         }
         let certificate = match &service.settings.tls {
@@ -119,11 +146,18 @@ impl App {
             None => None,
         };
         let (processes, sockets) = (Arc::new(Processes::default()), Arc::new(Sockets::default()));
-        let builder = Server::build().workers(service.settings.workers).shutdown_timeout(STOP_WITHIN.as_secs()).disable_signals();
+        let builder = Server::build()
+            .workers(service.settings.workers)
+            .shutdown_timeout(STOP_WITHIN.as_secs())
+            .disable_signals();
         let stopping = builder.graceful_shutdown_signal();
-        let address = self.listener.local_addr().map_err(|error| error.to_string())?;
+        let address = self
+            .listener
+            .local_addr()
+            .map_err(|error| error.to_string())?;
         let worker = {
-            let (processes, sockets, data) = (Arc::clone(&processes), Arc::clone(&sockets), data.clone());
+            let (processes, sockets, data) =
+                (Arc::clone(&processes), Arc::clone(&sockets), data.clone());
             // Built once for each worker: what it holds is not shared between threads.
             move || {
                 web::Data::new(Proxy {
@@ -153,17 +187,33 @@ impl App {
                 .configure(|config| routes::hot(config, &data.settings.wall))
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
-                .service(web::scope("").configure(routes::pages).wrap(session).wrap(from_fn(visitor::windows_only)))
+                .service(
+                    web::scope("")
+                        .configure(routes::pages)
+                        .wrap(session)
+                        .wrap(from_fn(visitor::windows_only)),
+                )
                 .wrap(from_fn(problems::finish))
         };
-        // As actix-web's own server does it, but for WebSockets, which get the bare connection and hold nothing but it, and for HTTP/2.
-        let (stop, tls) = (stopping.clone(), certificate.as_ref().map(Certificate::acceptor));
+        // As actix-web's own server does it, but for WebSockets, which get the bare connection and
+        // hold nothing but it, and for HTTP/2.
+        let (stop, tls) = (
+            stopping.clone(),
+            certificate.as_ref().map(Certificate::acceptor),
+        );
         let server = builder.listen("portal", self.listener, move || {
-            let (stop, tls, proxy) = (stop.clone(), tls.clone().map(|tls| Rc::new(Greeter::new(tls))), worker());
+            let (stop, tls, proxy) = (
+                stop.clone(),
+                tls.clone().map(|tls| Rc::new(Greeter::new(tls))),
+                worker(),
+            );
             let app = || {
-                map_config(pages(&proxy).into_factory().map_err(|error: actix_web::Error| error.error_response()), |()| {
-                    AppConfig::default()
-                })
+                map_config(
+                    pages(&proxy)
+                        .into_factory()
+                        .map_err(|error: actix_web::Error| error.error_response()),
+                    |()| AppConfig::default(),
+                )
             };
             let upgraded = proxy.clone();
             let stopped = stop.clone();
@@ -176,11 +226,16 @@ impl App {
                 .client_request_timeout(HEAD_WITHIN)
                 .client_disconnect_timeout(GONE_WITHIN)
                 .local_addr(address)
-                .upgrade(move |(request, framed)| websocket::upgrade(request, framed, upgraded.clone()))
+                .upgrade(move |(request, framed)| {
+                    websocket::upgrade(request, framed, upgraded.clone())
+                })
                 .h1(app());
             let http2 = tls.is_some().then(app);
             fn_factory(move || {
-                let (http1, http2) = (http1.new_service(()), http2.as_ref().map(|app| app.new_service(())));
+                let (http1, http2) = (
+                    http1.new_service(()),
+                    http2.as_ref().map(|app| app.new_service(())),
+                );
                 let (stop, tls) = (stop.clone(), tls.clone());
                 async move {
                     let http1 = Rc::new(http1.await?);
@@ -189,14 +244,24 @@ impl App {
                         None => None,
                     };
                     Ok::<_, ()>(fn_service(move |tcp: TcpStream| {
-                        let (http1, http2, tls, stop) = (Rc::clone(&http1), http2.clone(), tls.clone(), stop.clone());
+                        let (http1, http2, tls, stop) =
+                            (Rc::clone(&http1), http2.clone(), tls.clone(), stop.clone());
                         async move {
                             match (Browser::greet(tcp, tls.as_deref()).await, http2) {
                                 (Some((browser, Protocol::Http2, peer)), Some(app)) => {
                                     // Apart: connections of HTTP/1.1 need not be as large.
-                                    Box::pin(http2::serve(browser, peer, app, stop.notified(), date)).await;
+                                    Box::pin(http2::serve(
+                                        browser,
+                                        peer,
+                                        app,
+                                        stop.notified(),
+                                        date,
+                                    ))
+                                    .await;
                                 }
-                                (Some((browser, _, peer)), _) => drop(http1.call((browser, peer)).await),
+                                (Some((browser, _, peer)), _) => {
+                                    drop(http1.call((browser, peer)).await)
+                                }
                                 (None, _) => {}
                             }
                             Ok::<_, ()>(())
@@ -227,8 +292,15 @@ impl App {
         drop(beside);
         service.tasks.close();
         // Above all a refresh: its answer may carry the only valid token.
-        let left = STOP_WITHIN.saturating_sub(stopped_at.get().map_or_else(Default::default, std::time::Instant::elapsed));
-        if tokio::time::timeout(left, service.tasks.wait()).await.is_err() {
+        let left = STOP_WITHIN.saturating_sub(
+            stopped_at
+                .get()
+                .map_or_else(Default::default, std::time::Instant::elapsed),
+        );
+        if tokio::time::timeout(left, service.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("stopped while a provider had not answered yet");
         }
         if service.share_presence().await.is_err() {
@@ -241,6 +313,7 @@ impl App {
 }
 
 fn cookie_key(service: &Service) -> Key {
-    let halves = ["cookie-signing-1", "cookie-signing-2"].map(|purpose| service.root.derive(purpose));
+    let halves =
+        ["cookie-signing-1", "cookie-signing-2"].map(|purpose| service.root.derive(purpose));
     Key::from(&[halves[0].as_slice(), halves[1].as_slice()].concat())
 }

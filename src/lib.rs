@@ -1,4 +1,5 @@
-//! Valetkey: hosted data apps act at outside services as the person looking at them. `src/README.md` is the map.
+//! Valetkey: hosted data apps act at outside services as the person looking at them.
+//! `src/README.md` is the map.
 
 pub mod app;
 pub mod cli;

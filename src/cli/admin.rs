@@ -29,8 +29,9 @@ pub enum Admin {
         #[command(flatten)]
         common: Common,
     },
-    /// Prints a one-time link by which a person sets a password and is signed in: for a forgotten password, and for when the
-    /// organisation's sign-in fails. Works while the server runs, and while passwords are switched off.
+    /// Prints a one-time link by which a person sets a password and is signed in: for a forgotten
+    /// password, and for when the organisation's sign-in fails. Works while the server runs, and
+    /// while passwords are switched off.
     Link {
         /// User name.
         name: String,
@@ -41,19 +42,42 @@ pub enum Admin {
 
 pub async fn run(command: Admin) -> Result<(), String> {
     let (name, api_key, email, common) = match command {
-        Admin::Create { name, password_stdin: _, api_key, email, common } => (name, api_key, email, common),
+        Admin::Create {
+            name,
+            password_stdin: _,
+            api_key,
+            email,
+            common,
+        } => (name, api_key, email, common),
         Admin::Link { name, common } => return link(&name, &common).await,
     };
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
-    let password = read_secret_line().map_err(|error| format!("cannot read the password: {error}"))?;
-    let input =
-        PersonInput { username: Some(name), email, role: Some(Role::Administrator), password: Some(password), ..PersonInput::default() };
+    let password =
+        read_secret_line().map_err(|error| format!("cannot read the password: {error}"))?;
+    let input = PersonInput {
+        username: Some(name),
+        email,
+        role: Some(Role::Administrator),
+        password: Some(password),
+        ..PersonInput::default()
+    };
     let person = service.insert_person(input, None).await.map_err(explain)?;
     eprintln!("Created administrator {}.", person.username);
     if api_key {
-        let origin = Origin { address: "command line".into(), correlation: String::new() };
-        let actor = Actor { role: person.role, person, session: None, origin };
-        let (_, secret) = service.create_key(&actor, "made on the command line", None, None).await.map_err(explain)?;
+        let origin = Origin {
+            address: "command line".into(),
+            correlation: String::new(),
+        };
+        let actor = Actor {
+            role: person.role,
+            person,
+            session: None,
+            origin,
+        };
+        let (_, secret) = service
+            .create_key(&actor, "made on the command line", None, None)
+            .await
+            .map_err(explain)?;
         println!("{}", secret.expose_secret());
     }
     Ok(())
@@ -61,20 +85,30 @@ pub async fn run(command: Admin) -> Result<(), String> {
 
 async fn link(name: &str, common: &Common) -> Result<(), String> {
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
-    let token = service.invite_from_command_line(name).await.map_err(|error| match error {
-        Error::NotFound => format!("nobody has the user name {name}"),
-        other => explain(other),
-    })?;
+    let token = service
+        .invite_from_command_line(name)
+        .await
+        .map_err(|error| match error {
+            Error::NotFound => format!("nobody has the user name {name}"),
+            other => explain(other),
+        })?;
     eprintln!("Works once, for a day:");
-    println!("{}", service.addresses.absolute(&format!("/setup/{}", token.expose_secret())));
+    println!(
+        "{}",
+        service
+            .addresses
+            .absolute(&format!("/setup/{}", token.expose_secret()))
+    );
     Ok(())
 }
 
 fn explain(error: Error) -> String {
     match error {
-        Error::Invalid(problems) => {
-            problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>().join("\n")
-        }
+        Error::Invalid(problems) => problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.key, problem.message))
+            .collect::<Vec<_>>()
+            .join("\n"),
         other => other.to_string(),
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 #[derive(Subcommand)]
 pub enum Audit {
-    /// Computes the record's chain of hashes anew, and says whether a line was changed, taken out or cut off.
+    /// Computes the record's chain of hashes anew, and says whether a line was changed, taken out
+    /// or cut off.
     Verify {
         #[command(flatten)]
         common: Common,
@@ -20,7 +21,11 @@ pub enum Audit {
 pub async fn run(command: Audit) -> Result<(), String> {
     let Audit::Verify { common } = command;
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
-    match service.verify_record().await.map_err(|error| error.to_string())? {
+    match service
+        .verify_record()
+        .await
+        .map_err(|error| error.to_string())?
+    {
         Verdict::Whole { chained, unchained } => {
             println!("The record is whole: {chained} line(s) in the chain.");
             if unchained > 0 {
@@ -28,8 +33,8 @@ pub async fn run(command: Audit) -> Result<(), String> {
             }
             Ok(())
         }
-        Verdict::Broken { number } => {
-            Err(format!("the record was changed: line {number} is not what was written, or is missing. Lines before it are as they were."))
-        }
+        Verdict::Broken { number } => Err(format!(
+            "the record was changed: line {number} is not what was written, or is missing. Lines before it are as they were."
+        )),
     }
 }

@@ -36,7 +36,11 @@ pub async fn backup(arguments: Backup) -> Result<(), String> {
     })
     .await?;
     let rows: u64 = whole.iter().map(|table| table.rows).sum();
-    println!("Wrote and checked {}: {rows} rows in {:.1} s.", file.display(), started.elapsed().as_secs_f64());
+    println!(
+        "Wrote and checked {}: {rows} rows in {:.1} s.",
+        file.display(),
+        started.elapsed().as_secs_f64()
+    );
     println!("It opens only with the keyring. Keep a copy of that in another place.");
     Ok(())
 }
@@ -45,7 +49,8 @@ pub async fn backup(arguments: Backup) -> Result<(), String> {
 pub struct Restore {
     /// A file that `valetkey backup` made.
     file: PathBuf,
-    /// Puts an SQLite database that is there aside, under another name, instead of refusing. Stop the server first.
+    /// Puts an SQLite database that is there aside, under another name, instead of refusing. Stop
+    /// the server first.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -58,7 +63,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     let place = settings.database.clone();
     app::make_private_folder(&settings.data_dir)?;
     // First of all: a backup that this keyring does not open is of no use here.
-    let keyring = Vault::open_ring(settings.keyring.clone(), false).map_err(|error| error.to_string())?;
+    let keyring =
+        Vault::open_ring(settings.keyring.clone(), false).map_err(|error| error.to_string())?;
     let copied = Place::Sqlite(arguments.file.clone());
     if store::is_new(&copied).map_err(|error| error.to_string())? {
         return Err(format!("there is no file {}", arguments.file.display()));
@@ -80,7 +86,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
                     file.display()
                 ));
             }
-            // Tables without people are as good as none; anything else is refused where it is looked at.
+            // Tables without people are as good as none; anything else is refused where it is
+            // looked at.
             (Place::Postgresql(_), _) => {}
         }
     }
@@ -90,20 +97,27 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     if let Some(aside) = aside {
         println!("The database that was there is now {aside}.");
     }
-    println!("Restored. Whoever's tokens were renewed after the backup is asked to sign in once more.");
+    println!(
+        "Restored. Whoever's tokens were renewed after the backup is asked to sign in once more."
+    );
     Ok(())
 }
 
 /// Refuses a backup of another keyring's.
 async fn fits(backup: &Place, keyring: &Vault) -> Result<(), String> {
-    let Place::Sqlite(file) = backup else { return Ok(()) };
+    let Place::Sqlite(file) = backup else {
+        return Ok(());
+    };
     let beside = file.with_extension("checking");
     drop(std::fs::remove_file(&beside));
     let copied = Place::Sqlite(beside.clone());
     // Opening brings tables up to date; the backup itself stays as it is.
-    std::fs::copy(file, &beside).map_err(|error| format!("cannot write {}: {error}", beside.display()))?;
+    std::fs::copy(file, &beside)
+        .map_err(|error| format!("cannot write {}: {error}", beside.display()))?;
     let result = match Store::open(&copied) {
-        Ok(store) => crate::service::keyring::check(&store, keyring).await.map(drop),
+        Ok(store) => crate::service::keyring::check(&store, keyring)
+            .await
+            .map(drop),
         Err(error) => Err(error.to_string()),
     };
     for end in ["checking", "checking-wal", "checking-shm"] {
@@ -114,15 +128,17 @@ async fn fits(backup: &Place, keyring: &Vault) -> Result<(), String> {
 
 #[derive(clap::Args)]
 pub struct MigrateDatabase {
-    /// A file that holds the address of an empty PostgreSQL database: postgres://user:password@host/database. Without it the
-    /// address is read from standard input, so that no password stands in a list of processes.
+    /// A file that holds the address of an empty PostgreSQL database:
+    /// postgres://user:password@host/database. Without it the address is read from standard input,
+    /// so that no password stands in a list of processes.
     #[arg(long)]
     to_file: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
 
-/// Moves an SQLite installation to PostgreSQL. Stop the server first; the SQLite file stays as it is.
+/// Moves an SQLite installation to PostgreSQL. Stop the server first; the SQLite file stays as it
+/// is.
 pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> {
     let settings = arguments.common.settings()?;
     let Place::Sqlite(file) = settings.database.clone() else {
@@ -132,7 +148,8 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
         return Err(format!("there is no database {}", file.display()));
     }
     let text = match &arguments.to_file {
-        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?,
         None => std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?,
     };
     let address = text.trim().to_owned();
@@ -145,7 +162,10 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
     if !nodes.is_empty() {
         return Err("a server runs on this database: stop it first, or what it writes meanwhile is lost. Nothing was changed.".into());
     }
-    let (from, to) = (Place::Sqlite(file), Place::Postgresql(SecretString::from(address)));
+    let (from, to) = (
+        Place::Sqlite(file),
+        Place::Postgresql(SecretString::from(address)),
+    );
     let started = Instant::now();
     let copied = blocking(move || {
         let mut snapshot = copy::Snapshot::open(&from)?;
@@ -157,15 +177,26 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
     })
     .await?;
     println!("{}", table(&copied));
-    println!("Moved in {:.1} s; every table was compared. Set database_url and start the servers.", started.elapsed().as_secs_f64());
+    println!(
+        "Moved in {:.1} s; every table was compared. Set database_url and start the servers.",
+        started.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
 fn table(summaries: &[Summary]) -> String {
-    let lines = summaries.iter().filter(|summary| summary.rows > 0).map(|summary| format!("{:>10}  {}", summary.rows, summary.table));
+    let lines = summaries
+        .iter()
+        .filter(|summary| summary.rows > 0)
+        .map(|summary| format!("{:>10}  {}", summary.rows, summary.table));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, store::Error> + Send + 'static) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
 }

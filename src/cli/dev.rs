@@ -16,7 +16,14 @@ use tokio::{
 };
 
 /// Where frameworks look for the port that they are to listen on.
-const PORTS: [&str; 6] = ["PORT", "STREAMLIT_SERVER_PORT", "SHINY_PORT", "UVICORN_PORT", "GRADIO_SERVER_PORT", "FLASK_RUN_PORT"];
+const PORTS: [&str; 6] = [
+    "PORT",
+    "STREAMLIT_SERVER_PORT",
+    "SHINY_PORT",
+    "UVICORN_PORT",
+    "GRADIO_SERVER_PORT",
+    "FLASK_RUN_PORT",
+];
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
 #[derive(clap::Args)]
@@ -33,8 +40,8 @@ pub struct Arguments {
     /// Prints one JSON line instead of the lines for people.
     #[arg(long)]
     json: bool,
-    /// The command that starts the app, behind `--`. A free port stands in PORT and in the variables of the common frameworks;
-    /// {port} and {guid} in the command are replaced.
+    /// The command that starts the app, behind `--`. A free port stands in PORT and in the
+    /// variables of the common frameworks; {port} and {guid} in the command are replaced.
     #[arg(last = true)]
     command: Vec<String>,
 }
@@ -54,14 +61,22 @@ async fn develop(arguments: &Arguments, data_dir: std::path::PathBuf) -> Result<
         Some(upstream) => (upstream.clone(), None),
         None => {
             // Free now; the app takes it within a moment.
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(|error| error.to_string())?;
-            (format!("http://127.0.0.1:{}", free.port()), Some(free.port()))
+            let free = TcpListener::bind("127.0.0.1:0")
+                .and_then(|listener| listener.local_addr())
+                .map_err(|error| error.to_string())?;
+            (
+                format!("http://127.0.0.1:{}", free.port()),
+                Some(free.port()),
+            )
         }
     };
     let options = demo::Options {
         listen: arguments.listen,
         data_dir,
-        dev: Some(Dev { upstream: upstream.clone(), keep_prefix: arguments.keep_path_prefix }),
+        dev: Some(Dev {
+            upstream: upstream.clone(),
+            keep_prefix: arguments.keep_path_prefix,
+        }),
         ..demo::Options::default()
     };
     let running = demo::start(options).await?;
@@ -79,22 +94,50 @@ async fn develop(arguments: &Arguments, data_dir: std::path::PathBuf) -> Result<
 }
 
 /// Starts the app and waits until it answers. It ends when the portal does.
-async fn start(arguments: &Arguments, port: u16, environment: &[(String, String)]) -> Result<Child, String> {
-    let guid = environment.iter().find(|(name, _)| name == "CONNECT_CONTENT_GUID").map_or("", |(_, guid)| guid.as_str());
-    let words: Vec<String> =
-        arguments.command.iter().map(|word| word.replace("{port}", &port.to_string()).replace("{guid}", guid)).collect();
-    let [program, rest @ ..] = words.as_slice() else { return Err("no command".into()) };
+async fn start(
+    arguments: &Arguments,
+    port: u16,
+    environment: &[(String, String)],
+) -> Result<Child, String> {
+    let guid = environment
+        .iter()
+        .find(|(name, _)| name == "CONNECT_CONTENT_GUID")
+        .map_or("", |(_, guid)| guid.as_str());
+    let words: Vec<String> = arguments
+        .command
+        .iter()
+        .map(|word| {
+            word.replace("{port}", &port.to_string())
+                .replace("{guid}", guid)
+        })
+        .collect();
+    let [program, rest @ ..] = words.as_slice() else {
+        return Err("no command".into());
+    };
     let mut command = Command::new(program);
-    command.args(rest).stdin(Stdio::null()).envs(environment.iter().cloned()).envs(PORTS.map(|name| (name, port.to_string())));
-    command.env("STREAMLIT_SERVER_HEADLESS", "true").env("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false");
-    let mut child = command.kill_on_drop(true).spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
+    command
+        .args(rest)
+        .stdin(Stdio::null())
+        .envs(environment.iter().cloned())
+        .envs(PORTS.map(|name| (name, port.to_string())));
+    command
+        .env("STREAMLIT_SERVER_HEADLESS", "true")
+        .env("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false");
+    let mut child = command
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("cannot start {program}: {error}"))?;
     let started = std::time::Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            return Err(format!("{program} ended ({status}) before it listened on port {port}"));
+            return Err(format!(
+                "{program} ended ({status}) before it listened on port {port}"
+            ));
         }
         if started.elapsed() > STARTS_WITHIN {
-            return Err(format!("{program} does not listen on port {port}: put {{port}} into its command where it takes one"));
+            return Err(format!(
+                "{program} does not listen on port {port}: put {{port}} into its command where it takes one"
+            ));
         }
         sleep(Duration::from_millis(100)).await;
     }

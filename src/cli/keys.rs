@@ -16,13 +16,14 @@ pub enum Keys {
         #[command(flatten)]
         common: Common,
     },
-    /// Adds a new key to the ring. It opens values from now on, and seals once `keys rotate` was run.
+    /// Adds a new key to the ring. It opens values from now on, and seals once `keys rotate` was
+    /// run.
     Add {
         #[command(flatten)]
         common: Common,
     },
-    /// Seals with the newest key from now on, and seals anew what older keys sealed. Servers go on running. May be stopped and
-    /// run again.
+    /// Seals with the newest key from now on, and seals anew what older keys sealed. Servers go on
+    /// running. May be stopped and run again.
     Rotate {
         /// Another key than the newest.
         #[arg(long)]
@@ -54,25 +55,36 @@ pub async fn run(command: Keys) -> Result<(), String> {
     match command {
         Keys::List { .. } => {
             for key in service.keys_of_ring().await.map_err(explain)? {
-                println!("{}  {} value(s){}", key.id, key.values, if key.seals { "  seals new values" } else { "" });
+                println!(
+                    "{}  {} value(s){}",
+                    key.id,
+                    key.values,
+                    if key.seals { "  seals new values" } else { "" }
+                );
             }
         }
         Keys::Add { .. } => {
-            let added = Keyring::add(&service.settings.keyring).map_err(|error| error.to_string())?;
+            let added =
+                Keyring::add(&service.settings.keyring).map_err(|error| error.to_string())?;
             if added.written {
                 println!(
                     "Added the key {} to the keyring. Back the keyring up, put it on every node, then run: valetkey keys rotate",
                     added.id
                 );
             } else {
-                eprintln!("Add this line at the end of the keyring on every node, then run: valetkey keys rotate");
+                eprintln!(
+                    "Add this line at the end of the keyring on every node, then run: valetkey keys rotate"
+                );
                 println!("{}", added.line.expose_secret());
             }
         }
         Keys::Rotate { to, .. } => {
             let started = Instant::now();
             let bar = progress("sealing anew");
-            let done = service.rotate_keys(to, |step| bar.step(step)).await.map_err(explain)?;
+            let done = service
+                .rotate_keys(to, |step| bar.step(step))
+                .await
+                .map_err(explain)?;
             bar.end();
             println!(
                 "Sealed {done} value(s) anew in {:.1} s. The key {} seals now.",
@@ -82,20 +94,31 @@ pub async fn run(command: Keys) -> Result<(), String> {
         }
         Keys::Retire { id, .. } => {
             if service.retire_key(&id).await.map_err(explain)? {
-                println!("Took the key {id} out of the keyring. Backups made before need it: keep a copy with them.");
+                println!(
+                    "Took the key {id} out of the keyring. Backups made before need it: keep a copy with them."
+                );
             } else {
-                println!("Nothing needs the key {id} any more. Take its line out of the keyring on every node.");
+                println!(
+                    "Nothing needs the key {id} any more. Take its line out of the keyring on every node."
+                );
             }
         }
         Keys::Verify { .. } => {
             let bar = progress("opening");
-            let verified = service.verify_keys(|step| bar.step(step)).await.map_err(explain)?;
+            let verified = service
+                .verify_keys(|step| bar.step(step))
+                .await
+                .map_err(explain)?;
             bar.end();
             for line in &verified.damaged {
                 println!("{line}");
             }
             if !verified.damaged.is_empty() {
-                return Err(format!("{} value(s) do not open; {} do", verified.damaged.len(), verified.opened));
+                return Err(format!(
+                    "{} value(s) do not open; {} do",
+                    verified.damaged.len(),
+                    verified.opened
+                ));
             }
             println!("All {} sealed value(s) open.", verified.opened);
         }

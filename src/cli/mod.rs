@@ -24,9 +24,11 @@ struct Arguments {
 enum Command {
     /// Runs the portal.
     Serve(Common),
-    /// Runs the portal with an identity provider, a workspace and an app to try it with. Keeps nothing.
+    /// Runs the portal with an identity provider, a workspace and an app to try it with. Keeps
+    /// nothing.
     Demo(demo::Demo),
-    /// Runs the portal in front of an app on this machine, with the demo's identity provider: what works here works in production.
+    /// Runs the portal in front of an app on this machine, with the demo's identity provider: what
+    /// works here works in production.
     Dev(dev::Arguments),
     /// Manages accounts from the machine itself.
     #[command(subcommand)]
@@ -54,7 +56,8 @@ struct Common {
 
 impl Common {
     fn settings(&self) -> Result<Settings, String> {
-        let settings = Settings::load(self.config.as_deref(), &|name| std::env::var(name).ok()).map_err(|problem| problem.to_string())?;
+        let settings = Settings::load(self.config.as_deref(), &|name| std::env::var(name).ok())
+            .map_err(|problem| problem.to_string())?;
         crate::telemetry::start(&settings.log, settings.log_format);
         Ok(settings)
     }
@@ -64,7 +67,11 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The only TLS provider in this program; a second call would find it there.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
@@ -99,7 +106,11 @@ fn progress(what: &'static str) -> Bar {
     let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
     bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
     bar.set_message(what);
-    Bar { bar, what, told: std::cell::Cell::new(0) }
+    Bar {
+        bar,
+        what,
+        told: std::cell::Cell::new(0),
+    }
 }
 
 impl Bar {
@@ -129,7 +140,11 @@ fn fail(why: &str) -> ExitCode {
 async fn stop_signal() {
     #[cfg(unix)]
     {
-        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+        let Ok(mut terminate) =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        else {
+            return;
+        };
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}

@@ -10,13 +10,26 @@ use std::sync::Arc;
 pub async fn run(settings: Settings) -> Result<(), String> {
     let listener = App::bind(&settings)?;
     let service = app::open(settings, Arc::new(SystemClock)).await?;
-    if let Some(token) = service.setup_link().await.map_err(|error| error.to_string())? {
+    if let Some(token) = service
+        .setup_link()
+        .await
+        .map_err(|error| error.to_string())?
+    {
         // On the console only: it makes an administrator.
-        println!("Nobody has an account yet. Open this link within a day to become the first administrator:");
-        println!("{}", service.addresses.absolute(&format!("/setup/{}", token.expose_secret())));
+        println!(
+            "Nobody has an account yet. Open this link within a day to become the first administrator:"
+        );
+        println!(
+            "{}",
+            service
+                .addresses
+                .absolute(&format!("/setup/{}", token.expose_secret()))
+        );
     }
     tracing::info!(address = %service.settings.listen, public = service.addresses.base(), "serving");
-    App::new(service, listener).serve(super::stop_on_signal).await?;
+    App::new(service, listener)
+        .serve(super::stop_on_signal)
+        .await?;
     tracing::info!("stopped");
     Ok(())
 }

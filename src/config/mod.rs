@@ -1,4 +1,5 @@
-//! Settings: a TOML file, then the environment (`VALETKEY_…`), read once at start. README's table lists each of them.
+//! Settings: a TOML file, then the environment (`VALETKEY_…`), read once at start. README's table
+//! lists each of them.
 
 use crate::{
     domain::{person::Role, wall::Wall},
@@ -38,11 +39,13 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// The organisation's own sign-in, by OpenID Connect.
     pub sign_in: Option<SignIn>,
-    /// With it a program may make the first administrator and get a key (`v1/bootstrap`): base64 of at least 32 bytes.
+    /// With it a program may make the first administrator and get a key (`v1/bootstrap`): base64 of
+    /// at least 32 bytes.
     pub bootstrap_secret: Option<SecretString>,
     /// Whether people sign in with passwords kept here.
     pub local_sign_in: bool,
-    /// Connections that nothing used for so long end; `None` keeps them as long as their provider does.
+    /// Connections that nothing used for so long end; `None` keeps them as long as their provider
+    /// does.
     pub connection_idle: Option<Duration>,
     pub session_idle: Duration,
     pub session_lifetime: Duration,
@@ -81,7 +84,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the file and the environment may hold. Names are the same in both: `VALETKEY_LISTEN`, `listen = "…"`.
+/// What the file and the environment may hold. Names are the same in both: `VALETKEY_LISTEN`,
+/// `listen = "…"`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -131,68 +135,122 @@ struct File {
 pub struct Problem(String);
 
 impl Settings {
-    /// Reads `file` if given, then lets the environment win. `environment` looks a variable up; tests pass their own.
-    pub fn load(file: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problem> {
+    /// Reads `file` if given, then lets the environment win. `environment` looks a variable up;
+    /// tests pass their own.
+    pub fn load(
+        file: Option<&Path>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problem> {
         let mut given = match file {
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
-                toml::from_str(&text).map_err(|error| Problem(format!("{}: {error}", path.display())))?
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
+                toml::from_str(&text)
+                    .map_err(|error| Problem(format!("{}: {error}", path.display())))?
             }
             None => File::default(),
         };
-        let variable = |name: &str| environment(&format!("VALETKEY_{name}")).filter(|value| !value.trim().is_empty());
-        let list = |text: String| text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let variable = |name: &str| {
+            environment(&format!("VALETKEY_{name}")).filter(|value| !value.trim().is_empty())
+        };
+        let list = |text: String| {
+            text.split([',', ' '])
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         // Names of groups may hold blanks.
-        let comma = |text: String| text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect::<Vec<_>>();
+        let comma = |text: String| {
+            text.split(',')
+                .map(|part| part.trim().to_owned())
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+        };
         let number = |name: &str| -> Result<Option<u64>, Problem> {
             variable(name)
-                .map(|text| text.trim().parse().map_err(|_| Problem(format!("VALETKEY_{name} must be a whole number, not {text:?}"))))
+                .map(|text| {
+                    text.trim().parse().map_err(|_| {
+                        Problem(format!(
+                            "VALETKEY_{name} must be a whole number, not {text:?}"
+                        ))
+                    })
+                })
                 .transpose()
         };
         given.listen = variable("LISTEN").or(given.listen);
         given.public_url = variable("PUBLIC_URL").or(given.public_url);
         given.content_url = variable("CONTENT_URL").or(given.content_url);
         given.data_dir = variable("DATA_DIR").map(PathBuf::from).or(given.data_dir);
-        given.keyring_file = variable("KEYRING_FILE").map(PathBuf::from).or(given.keyring_file);
+        given.keyring_file = variable("KEYRING_FILE")
+            .map(PathBuf::from)
+            .or(given.keyring_file);
         given.keyring_command = variable("KEYRING_COMMAND").or(given.keyring_command);
         given.keyring = variable("KEYRING").map(SecretString::from);
-        given.database_url_file = variable("DATABASE_URL_FILE").map(PathBuf::from).or(given.database_url_file);
+        given.database_url_file = variable("DATABASE_URL_FILE")
+            .map(PathBuf::from)
+            .or(given.database_url_file);
         given.database_url = variable("DATABASE_URL").map(SecretString::from);
         given.connection_idle_days = number("CONNECTION_IDLE_DAYS")?.or(given.connection_idle_days);
         given.private_hosts = variable("PRIVATE_HOSTS").map(list).or(given.private_hosts);
-        given.upstream_sockets =
-            variable("UPSTREAM_SOCKETS").map(|text| comma(text).into_iter().map(PathBuf::from).collect()).or(given.upstream_sockets);
-        given.tls_certificate_file = variable("TLS_CERTIFICATE_FILE").map(PathBuf::from).or(given.tls_certificate_file);
-        given.tls_key_file = variable("TLS_KEY_FILE").map(PathBuf::from).or(given.tls_key_file);
-        given.trusted_proxies = variable("TRUSTED_PROXIES").map(list).or(given.trusted_proxies);
+        given.upstream_sockets = variable("UPSTREAM_SOCKETS")
+            .map(|text| comma(text).into_iter().map(PathBuf::from).collect())
+            .or(given.upstream_sockets);
+        given.tls_certificate_file = variable("TLS_CERTIFICATE_FILE")
+            .map(PathBuf::from)
+            .or(given.tls_certificate_file);
+        given.tls_key_file = variable("TLS_KEY_FILE")
+            .map(PathBuf::from)
+            .or(given.tls_key_file);
+        given.trusted_proxies = variable("TRUSTED_PROXIES")
+            .map(list)
+            .or(given.trusted_proxies);
         given.sign_in_issuer = variable("SIGN_IN_ISSUER").or(given.sign_in_issuer);
         given.sign_in_client_id = variable("SIGN_IN_CLIENT_ID").or(given.sign_in_client_id);
-        given.sign_in_client_secret_file = variable("SIGN_IN_CLIENT_SECRET_FILE").map(PathBuf::from).or(given.sign_in_client_secret_file);
+        given.sign_in_client_secret_file = variable("SIGN_IN_CLIENT_SECRET_FILE")
+            .map(PathBuf::from)
+            .or(given.sign_in_client_secret_file);
         given.sign_in_client_secret = variable("SIGN_IN_CLIENT_SECRET").map(SecretString::from);
         given.sign_in_name = variable("SIGN_IN_NAME").or(given.sign_in_name);
         given.sign_in_scopes = variable("SIGN_IN_SCOPES").or(given.sign_in_scopes);
         given.sign_in_role_claim = variable("SIGN_IN_ROLE_CLAIM").or(given.sign_in_role_claim);
         given.sign_in_roles = variable("SIGN_IN_ROLES").map(comma).or(given.sign_in_roles);
-        given.sign_in_default_role = variable("SIGN_IN_DEFAULT_ROLE").or(given.sign_in_default_role);
+        given.sign_in_default_role =
+            variable("SIGN_IN_DEFAULT_ROLE").or(given.sign_in_default_role);
         given.sign_in_group_claim = variable("SIGN_IN_GROUP_CLAIM").or(given.sign_in_group_claim);
-        given.sign_in_groups = variable("SIGN_IN_GROUPS").map(comma).or(given.sign_in_groups);
+        given.sign_in_groups = variable("SIGN_IN_GROUPS")
+            .map(comma)
+            .or(given.sign_in_groups);
         given.local_sign_in = match variable("LOCAL_SIGN_IN").as_deref() {
             None => given.local_sign_in,
             Some("true") => Some(true),
             Some("false") => Some(false),
-            Some(other) => return Err(Problem(format!("VALETKEY_LOCAL_SIGN_IN must be true or false, not {other:?}"))),
+            Some(other) => {
+                return Err(Problem(format!(
+                    "VALETKEY_LOCAL_SIGN_IN must be true or false, not {other:?}"
+                )));
+            }
         };
-        given.bootstrap_secret_file = variable("BOOTSTRAP_SECRET_FILE").map(PathBuf::from).or(given.bootstrap_secret_file);
+        given.bootstrap_secret_file = variable("BOOTSTRAP_SECRET_FILE")
+            .map(PathBuf::from)
+            .or(given.bootstrap_secret_file);
         given.bootstrap_secret = variable("BOOTSTRAP_SECRET").map(SecretString::from);
         given.session_idle_minutes = number("SESSION_IDLE_MINUTES")?.or(given.session_idle_minutes);
-        given.session_lifetime_hours = number("SESSION_LIFETIME_HOURS")?.or(given.session_lifetime_hours);
-        given.session_token_minutes = number("SESSION_TOKEN_MINUTES")?.or(given.session_token_minutes);
-        given.workers = number("WORKERS")?.and_then(|count| usize::try_from(count).ok()).or(given.workers);
+        given.session_lifetime_hours =
+            number("SESSION_LIFETIME_HOURS")?.or(given.session_lifetime_hours);
+        given.session_token_minutes =
+            number("SESSION_TOKEN_MINUTES")?.or(given.session_token_minutes);
+        given.workers = number("WORKERS")?
+            .and_then(|count| usize::try_from(count).ok())
+            .or(given.workers);
         given.log = variable("LOG").or(given.log);
         given.log_format = match variable("LOG_FORMAT").as_deref() {
             Some("json") => Some(LogFormat::Json),
             Some("text") => Some(LogFormat::Text),
-            Some(other) => return Err(Problem(format!("VALETKEY_LOG_FORMAT must be text or json, not {other:?}"))),
+            Some(other) => {
+                return Err(Problem(format!(
+                    "VALETKEY_LOG_FORMAT must be text or json, not {other:?}"
+                )));
+            }
             None => given.log_format,
         };
         given.check()
@@ -201,39 +259,80 @@ impl Settings {
 
 impl File {
     fn sign_in(&self) -> Result<Option<SignIn>, Problem> {
-        let Some(issuer) = &self.sign_in_issuer else { return Ok(None) };
-        let url = Url::parse(issuer).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
-        let url = url.ok_or_else(|| Problem(format!("sign_in_issuer must be the issuer's address, not {issuer:?}")))?;
-        let client_id = self.sign_in_client_id.clone().ok_or_else(|| Problem("sign_in_client_id is missing".into()))?;
-        let client_secret = secret(&self.sign_in_client_secret, self.sign_in_client_secret_file.as_deref())?;
-        let pairs = |name: &str, entries: &Option<Vec<String>>| -> Result<Vec<(String, String)>, Problem> {
-            let entries = entries.iter().flatten();
-            entries
-                .map(|entry| match entry.split_once('=') {
-                    Some((value, meaning)) if !value.trim().is_empty() && !meaning.trim().is_empty() => {
-                        Ok((value.trim().to_owned(), meaning.trim().to_owned()))
-                    }
-                    _ => Err(Problem(format!("{name}: write value=meaning, not {entry:?}"))),
-                })
-                .collect()
+        let Some(issuer) = &self.sign_in_issuer else {
+            return Ok(None);
         };
+        let url = Url::parse(issuer)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
+        let url = url.ok_or_else(|| {
+            Problem(format!(
+                "sign_in_issuer must be the issuer's address, not {issuer:?}"
+            ))
+        })?;
+        let client_id = self
+            .sign_in_client_id
+            .clone()
+            .ok_or_else(|| Problem("sign_in_client_id is missing".into()))?;
+        let client_secret = secret(
+            &self.sign_in_client_secret,
+            self.sign_in_client_secret_file.as_deref(),
+        )?;
+        let pairs =
+            |name: &str, entries: &Option<Vec<String>>| -> Result<Vec<(String, String)>, Problem> {
+                let entries = entries.iter().flatten();
+                entries
+                    .map(|entry| match entry.split_once('=') {
+                        Some((value, meaning))
+                            if !value.trim().is_empty() && !meaning.trim().is_empty() =>
+                        {
+                            Ok((value.trim().to_owned(), meaning.trim().to_owned()))
+                        }
+                        _ => Err(Problem(format!(
+                            "{name}: write value=meaning, not {entry:?}"
+                        ))),
+                    })
+                    .collect()
+            };
         let role = |name: &str, word: &str| {
-            Role::parse(word).ok_or_else(|| Problem(format!("{name}: {word:?} is no role; roles are viewer, publisher, administrator")))
+            Role::parse(word).ok_or_else(|| {
+                Problem(format!(
+                    "{name}: {word:?} is no role; roles are viewer, publisher, administrator"
+                ))
+            })
         };
         let roles = pairs("sign_in_roles", &self.sign_in_roles)?;
-        let roles = roles.into_iter().map(|(value, word)| Ok((value, role("sign_in_roles", &word)?))).collect::<Result<_, Problem>>()?;
+        let roles = roles
+            .into_iter()
+            .map(|(value, word)| Ok((value, role("sign_in_roles", &word)?)))
+            .collect::<Result<_, Problem>>()?;
         Ok(Some(SignIn {
             client_id,
             client_secret,
-            name: self.sign_in_name.clone().unwrap_or_else(|| url.host_str().unwrap_or("your organisation").to_owned()),
-            scopes: self.sign_in_scopes.as_deref().unwrap_or("openid profile email").split_whitespace().map(str::to_owned).collect(),
-            role_claim: self.sign_in_role_claim.clone().unwrap_or_else(|| "roles".into()),
+            name: self
+                .sign_in_name
+                .clone()
+                .unwrap_or_else(|| url.host_str().unwrap_or("your organisation").to_owned()),
+            scopes: self
+                .sign_in_scopes
+                .as_deref()
+                .unwrap_or("openid profile email")
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect(),
+            role_claim: self
+                .sign_in_role_claim
+                .clone()
+                .unwrap_or_else(|| "roles".into()),
             roles,
             default_role: match self.sign_in_default_role.as_deref().unwrap_or("viewer") {
                 "none" => None,
                 word => Some(role("sign_in_default_role", word)?),
             },
-            group_claim: self.sign_in_group_claim.clone().unwrap_or_else(|| "groups".into()),
+            group_claim: self
+                .sign_in_group_claim
+                .clone()
+                .unwrap_or_else(|| "groups".into()),
             groups: pairs("sign_in_groups", &self.sign_in_groups)?,
             issuer: issuer.clone(),
         }))
@@ -241,31 +340,57 @@ impl File {
 
     fn check(self) -> Result<Settings, Problem> {
         let sign_in = self.sign_in()?;
-        let bootstrap_secret = secret(&self.bootstrap_secret, self.bootstrap_secret_file.as_deref())?;
-        let too_short = |text: &SecretString| STANDARD.decode(text.expose_secret()).map_or(0, |bytes| bytes.len()) < 32;
+        let bootstrap_secret = secret(
+            &self.bootstrap_secret,
+            self.bootstrap_secret_file.as_deref(),
+        )?;
+        let too_short = |text: &SecretString| {
+            STANDARD
+                .decode(text.expose_secret())
+                .map_or(0, |bytes| bytes.len())
+                < 32
+        };
         if bootstrap_secret.as_ref().is_some_and(too_short) {
-            return Err(Problem("bootstrap_secret must be base64 of at least 32 random bytes".into()));
+            return Err(Problem(
+                "bootstrap_secret must be base64 of at least 32 random bytes".into(),
+            ));
         }
         let local_sign_in = self.local_sign_in.unwrap_or(true);
         if sign_in.is_none() && !local_sign_in {
-            return Err(Problem("local_sign_in = false leaves nobody a way in: set sign_in_issuer, too".into()));
+            return Err(Problem(
+                "local_sign_in = false leaves nobody a way in: set sign_in_issuer, too".into(),
+            ));
         }
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:8080".into());
-        let listen: SocketAddr =
-            listen.parse().map_err(|_| Problem(format!("listen must be an address and a port such as 127.0.0.1:8080, not {listen:?}")))?;
-        let public_url = self.public_url.unwrap_or_else(|| format!("http://{listen}"));
+        let listen: SocketAddr = listen.parse().map_err(|_| {
+            Problem(format!(
+                "listen must be an address and a port such as 127.0.0.1:8080, not {listen:?}"
+            ))
+        })?;
+        let public_url = self
+            .public_url
+            .unwrap_or_else(|| format!("http://{listen}"));
         let public_url = check_public_url(&public_url)?;
-        let wall = Wall::new(&public_url, self.content_url.as_deref()).map_err(|problem| Problem(problem.to_string()))?;
+        let wall = Wall::new(&public_url, self.content_url.as_deref())
+            .map_err(|problem| Problem(problem.to_string()))?;
         let data_dir = self.data_dir.unwrap_or_else(|| "valetkey-data".into());
         let keyring = match (self.keyring, self.keyring_command, self.keyring_file) {
             (Some(lines), _, _) => Source::Text(lines),
             (None, Some(command), None) => Source::Command(command),
             (None, None, file) => Source::File(file.unwrap_or_else(|| data_dir.join("keyring"))),
-            (None, Some(_), Some(_)) => return Err(Problem("keyring_command and keyring_file are both set: keep one".into())),
+            (None, Some(_), Some(_)) => {
+                return Err(Problem(
+                    "keyring_command and keyring_file are both set: keep one".into(),
+                ));
+            }
         };
         let database = match secret(&self.database_url, self.database_url_file.as_deref())? {
             None => Place::Sqlite(data_dir.join("valetkey.db")),
-            Some(url) if ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme)) => {
+            Some(url)
+                if ["postgres://", "postgresql://"]
+                    .iter()
+                    .any(|scheme| url.expose_secret().starts_with(scheme)) =>
+            {
                 Place::Postgresql(url)
             }
             // Not repeated: it may hold a password.
@@ -287,16 +412,28 @@ impl File {
             .collect::<Result<_, _>>()?;
         let upstream_sockets = self.upstream_sockets.unwrap_or_default();
         if let Some(folder) = upstream_sockets.iter().find(|folder| !folder.is_absolute()) {
-            return Err(Problem(format!("upstream_sockets: {} must be the whole path of a folder", folder.display())));
+            return Err(Problem(format!(
+                "upstream_sockets: {} must be the whole path of a folder",
+                folder.display()
+            )));
         }
         let tls = match (self.tls_certificate_file, self.tls_key_file) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(Problem("tls_certificate_file and tls_key_file belong together: set both, or none".into())),
+            _ => {
+                return Err(Problem(
+                    "tls_certificate_file and tls_key_file belong together: set both, or none"
+                        .into(),
+                ));
+            }
         };
-        let within = |name: &str, value: Option<u64>, default: u64, most: u64| match value.unwrap_or(default) {
+        let within = |name: &str, value: Option<u64>, default: u64, most: u64| match value
+            .unwrap_or(default)
+        {
             value if (1..=most).contains(&value) => Ok(value),
-            value => Err(Problem(format!("{name} must lie between 1 and {most}, not {value}"))),
+            value => Err(Problem(format!(
+                "{name} must lie between 1 and {most}, not {value}"
+            ))),
         };
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Settings {
@@ -308,7 +445,9 @@ impl File {
             database,
             connection_idle: match self.connection_idle_days.unwrap_or(0) {
                 0 => None,
-                days => Some(Duration::from_secs(86_400 * within("connection_idle_days", Some(days), 0, 3650)?)),
+                days => Some(Duration::from_secs(
+                    86_400 * within("connection_idle_days", Some(days), 0, 3650)?,
+                )),
             },
             private_hosts: self.private_hosts.unwrap_or_default(),
             upstream_sockets,
@@ -317,11 +456,37 @@ impl File {
             sign_in,
             local_sign_in,
             bootstrap_secret,
-            session_idle: Duration::from_secs(60 * within("session_idle_minutes", self.session_idle_minutes, 480, 43_200)?),
-            session_lifetime: Duration::from_secs(3600 * within("session_lifetime_hours", self.session_lifetime_hours, 168, 8760)?),
-            session_token_lifetime: Duration::from_secs(60 * within("session_token_minutes", self.session_token_minutes, 60, 1440)?),
-            workers: usize::try_from(within("workers", self.workers.and_then(|count| count.try_into().ok()), cores as u64, 256)?)
-                .unwrap_or(cores),
+            session_idle: Duration::from_secs(
+                60 * within(
+                    "session_idle_minutes",
+                    self.session_idle_minutes,
+                    480,
+                    43_200,
+                )?,
+            ),
+            session_lifetime: Duration::from_secs(
+                3600 * within(
+                    "session_lifetime_hours",
+                    self.session_lifetime_hours,
+                    168,
+                    8760,
+                )?,
+            ),
+            session_token_lifetime: Duration::from_secs(
+                60 * within(
+                    "session_token_minutes",
+                    self.session_token_minutes,
+                    60,
+                    1440,
+                )?,
+            ),
+            workers: usize::try_from(within(
+                "workers",
+                self.workers.and_then(|count| count.try_into().ok()),
+                cores as u64,
+                256,
+            )?)
+            .unwrap_or(cores),
             log: self.log.unwrap_or_else(|| "info".into()),
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -329,11 +494,15 @@ impl File {
 }
 
 /// A secret from the environment, or else from its file.
-fn secret(given: &Option<SecretString>, file: Option<&Path>) -> Result<Option<SecretString>, Problem> {
+fn secret(
+    given: &Option<SecretString>,
+    file: Option<&Path>,
+) -> Result<Option<SecretString>, Problem> {
     match (given, file) {
         (Some(secret), _) => Ok(Some(secret.clone())),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
             Ok(Some(SecretString::from(text.trim())))
         }
         (None, None) => Ok(None),
@@ -341,13 +510,24 @@ fn secret(given: &Option<SecretString>, file: Option<&Path>) -> Result<Option<Se
 }
 
 fn check_public_url(text: &str) -> Result<Url, Problem> {
-    let url =
-        Url::parse(text).map_err(|_| Problem(format!("public_url must be an address such as https://portal.example.org, not {text:?}")))?;
+    let url = Url::parse(text).map_err(|_| {
+        Problem(format!(
+            "public_url must be an address such as https://portal.example.org, not {text:?}"
+        ))
+    })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(Problem(format!("public_url must start with https:// and name a host, not {text:?}")));
+        return Err(Problem(format!(
+            "public_url must start with https:// and name a host, not {text:?}"
+        )));
     }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
-        return Err(Problem(format!("public_url is only scheme, host and port, not {text:?}")));
+    if url.path() != "/"
+        || url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+    {
+        return Err(Problem(format!(
+            "public_url is only scheme, host and port, not {text:?}"
+        )));
     }
     Ok(url)
 }
@@ -363,7 +543,9 @@ impl Settings {
     }
     /// Whether what a peer on the wire says of the way before it is believed.
     pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+        self.trusted_proxies
+            .iter()
+            .any(|network| network.contains(&peer))
     }
 }
 
@@ -383,15 +565,23 @@ mod tests {
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Problem> {
         let dir = std::env::temp_dir().join(format!("valetkey-config-{}", uuid::Uuid::new_v4()));
         std::fs::write(&dir, text).unwrap();
-        let result =
-            Settings::load(Some(&dir), &|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()));
+        let result = Settings::load(Some(&dir), &|name| {
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        });
         std::fs::remove_file(&dir).unwrap();
         result
     }
 
     #[test]
     fn the_environment_wins_over_the_file() {
-        let settings = load("listen = '127.0.0.1:1'\nsession_idle_minutes = 5", &[("VALETKEY_LISTEN", "127.0.0.1:2")]).unwrap();
+        let settings = load(
+            "listen = '127.0.0.1:1'\nsession_idle_minutes = 5",
+            &[("VALETKEY_LISTEN", "127.0.0.1:2")],
+        )
+        .unwrap();
         assert_eq!(settings.listen.port(), 2);
         assert_eq!(settings.session_idle, Duration::from_secs(300));
         assert_eq!(settings.base(), "http://127.0.0.1:2");
@@ -407,18 +597,40 @@ mod tests {
             ("workers = 0", "workers"),
             ("local_sign_in = false", "local_sign_in"),
             ("sign_in_issuer = 'https://x.example'", "sign_in_client_id"),
-            ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_roles = ['a=king']", "king"),
-            ("sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_groups = ['a']", "sign_in_groups"),
+            (
+                "sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_roles = ['a=king']",
+                "king",
+            ),
+            (
+                "sign_in_issuer = 'https://x.example'\nsign_in_client_id = 'c'\nsign_in_groups = ['a']",
+                "sign_in_groups",
+            ),
             ("bootstrap_secret_file = '/dev/null'", "bootstrap_secret"),
             ("trusted_proxies = ['x']", "trusted_proxies"),
-            ("trusted_proxies = ['::ffff:10.0.0.0/104']", "trusted_proxies"),
-            ("keyring_file = 'a'\nkeyring_command = 'b'", "keyring_command"),
+            (
+                "trusted_proxies = ['::ffff:10.0.0.0/104']",
+                "trusted_proxies",
+            ),
+            (
+                "keyring_file = 'a'\nkeyring_command = 'b'",
+                "keyring_command",
+            ),
         ] {
             let problem = load(text, &[]).unwrap_err().to_string();
             assert!(problem.contains(word), "{problem}");
         }
-        let problem = load("", &[("VALETKEY_DATABASE_URL", "mysql://root:hunter2@x/y")]).unwrap_err().to_string();
-        assert!(problem.contains("database_url") && !problem.contains("hunter2"), "{problem}");
-        assert!(load("", &[("VALETKEY_WORKERS", "many")]).unwrap_err().to_string().contains("VALETKEY_WORKERS"));
+        let problem = load("", &[("VALETKEY_DATABASE_URL", "mysql://root:hunter2@x/y")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            problem.contains("database_url") && !problem.contains("hunter2"),
+            "{problem}"
+        );
+        assert!(
+            load("", &[("VALETKEY_WORKERS", "many")])
+                .unwrap_err()
+                .to_string()
+                .contains("VALETKEY_WORKERS")
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Everything to play the three people through on one machine: an Entra-shaped identity provider, a Databricks-shaped
-//! workspace and a sample app beside the portal, in one process. The portal in it is the real one.
+//! Everything to play the three people through on one machine: an Entra-shaped identity provider, a
+//! Databricks-shaped workspace and a sample app beside the portal, in one process. The portal in it
+//! is the real one.
 
 pub mod openid;
 pub mod provider;
@@ -127,7 +128,10 @@ fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 fn url_of(listener: &TcpListener) -> Result<String, String> {
-    Ok(format!("http://{}", listener.local_addr().map_err(|error| error.to_string())?))
+    Ok(format!(
+        "http://{}",
+        listener.local_addr().map_err(|error| error.to_string())?
+    ))
 }
 
 /// Starts provider, workspace and sample app, opens the portal and fills it.
@@ -141,38 +145,69 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
     let listen = portal.local_addr().map_err(|error| error.to_string())?;
     let any = SocketAddr::new(listen.ip(), 0);
     let (provider_socket, workspace_socket, sample_socket) = (bind(any)?, bind(any)?, bind(any)?);
-    let (provider_url, workspace_url, sample_url) = (url_of(&provider_socket)?, url_of(&workspace_socket)?, url_of(&sample_socket)?);
+    let (provider_url, workspace_url, sample_url) = (
+        url_of(&provider_socket)?,
+        url_of(&workspace_socket)?,
+        url_of(&sample_socket)?,
+    );
     let portal_url = format!("http://{listen}");
     let client_secret = format!("demo~{}", random::token());
-    let provider = Arc::new(Provider::new(&provider_url, &portal_url, &client_secret, Arc::clone(&clock))?);
+    let provider = Arc::new(Provider::new(
+        &provider_url,
+        &portal_url,
+        &client_secret,
+        Arc::clone(&clock),
+    )?);
     for (username, first, last, _) in PEOPLE {
-        provider.add_person(&format!("{username}@example.org"), &format!("{first} {last}"), PASSWORD);
+        provider.add_person(
+            &format!("{username}@example.org"),
+            &format!("{first} {last}"),
+            PASSWORD,
+        );
     }
     let host = |url: &str| url.trim_start_matches("http://").to_owned();
     let public_url = url::Url::parse(&portal_url).map_err(|error| error.to_string())?;
-    let content_url = options.content_url.map(|url| url.replace("{port}", &listen.port().to_string()));
+    let content_url = options
+        .content_url
+        .map(|url| url.replace("{port}", &listen.port().to_string()));
     let settings = Settings {
         listen,
         wall: Wall::new(&public_url, content_url.as_deref()).map_err(|error| error.to_string())?,
         public_url,
         keyring: Source::File(options.data_dir.join("keyring")),
-        database: options.database.unwrap_or_else(|| Place::Sqlite(options.data_dir.join("valetkey.db"))),
+        database: options
+            .database
+            .unwrap_or_else(|| Place::Sqlite(options.data_dir.join("valetkey.db"))),
         connection_idle: None,
         data_dir: options.data_dir,
-        private_hosts: vec![host(&provider_url), host(&workspace_url), host(&sample_url), "127.0.0.1".into(), "localhost".into()],
+        private_hosts: vec![
+            host(&provider_url),
+            host(&workspace_url),
+            host(&sample_url),
+            "127.0.0.1".into(),
+            "localhost".into(),
+        ],
         upstream_sockets: options.upstream_sockets,
         tls: None,
         trusted_proxies: options.trusted_proxies,
-        local_sign_in: !options.organisation.as_ref().is_some_and(|organisation| organisation.no_passwords),
+        local_sign_in: !options
+            .organisation
+            .as_ref()
+            .is_some_and(|organisation| organisation.no_passwords),
         sign_in: options.organisation.map(|organisation| {
-            let own = (format!("{provider_url}/{TENANT}/v2.0"), CLIENT_ID.to_owned());
+            let own = (
+                format!("{provider_url}/{TENANT}/v2.0"),
+                CLIENT_ID.to_owned(),
+            );
             let (issuer, client_id) = organisation.issuer.unwrap_or(own);
             SignIn {
                 issuer,
                 client_id,
                 client_secret: Some(client_secret.clone().into()),
                 name: "Example Organisation".into(),
-                scopes: ["openid", "profile", "email", "offline_access"].map(str::to_owned).to_vec(),
+                scopes: ["openid", "profile", "email", "offline_access"]
+                    .map(str::to_owned)
+                    .to_vec(),
                 role_claim: "roles".into(),
                 roles: organisation.roles,
                 default_role: organisation.default_role,
@@ -190,7 +225,16 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
     };
     let service = app::open(settings, Arc::clone(&clock)).await?;
     let sample = sample::Sample::new(&portal_url, &workspace_url)?;
-    let seeded = seed(&service, &provider_url, &workspace_url, &sample_url, &client_secret, &sample, options.dev.as_ref()).await?;
+    let seeded = seed(
+        &service,
+        &provider_url,
+        &workspace_url,
+        &sample_url,
+        &client_secret,
+        &sample,
+        options.dev.as_ref(),
+    )
+    .await?;
     let others = vec![
         provider::serve(Arc::clone(&provider), provider_socket)?,
         workspace::serve(Arc::clone(&provider), workspace_socket)?,
@@ -211,7 +255,12 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
     })
 }
 
-type Seeded = (Vec<Account>, Vec<(String, String, Option<String>)>, (String, String), Option<Vec<(String, String)>>);
+type Seeded = (
+    Vec<Account>,
+    Vec<(String, String, Option<String>)>,
+    (String, String),
+    Option<Vec<(String, String)>>,
+);
 
 /// Fills an empty portal; what a former run left in a kept folder stays as it is, with new keys.
 async fn seed(
@@ -235,16 +284,40 @@ async fn seed(
             role: Some(role),
             password: Some(PASSWORD.into()),
         };
-        let person: Person = service.insert_person(input, None).await.map_err(|error| match error {
-            crate::service::Error::Conflict(_) => "the data folder was filled by an earlier demo; choose another one".to_owned(),
-            other => fail(other),
-        })?;
-        let actor = Actor { role, person, session: None, origin: Origin { address: "demo".into(), correlation: String::new() } };
-        let (_, api_key) = service.create_key(&actor, "demo", None, None).await.map_err(fail)?;
-        accounts.push(Account { username, role, api_key });
+        let person: Person =
+            service
+                .insert_person(input, None)
+                .await
+                .map_err(|error| match error {
+                    crate::service::Error::Conflict(_) => {
+                        "the data folder was filled by an earlier demo; choose another one"
+                            .to_owned()
+                    }
+                    other => fail(other),
+                })?;
+        let actor = Actor {
+            role,
+            person,
+            session: None,
+            origin: Origin {
+                address: "demo".into(),
+                correlation: String::new(),
+            },
+        };
+        let (_, api_key) = service
+            .create_key(&actor, "demo", None, None)
+            .await
+            .map_err(fail)?;
+        accounts.push(Account {
+            username,
+            role,
+            api_key,
+        });
         actors.push(actor);
     }
-    let [administrator, publisher, ..] = actors.as_slice() else { return Err("nobody in the demo".into()) };
+    let [administrator, publisher, ..] = actors.as_slice() else {
+        return Err("nobody in the demo".into());
+    };
     let mut config = Config::new();
     for (key, value) in [
         ("tenant_id", TENANT),
@@ -272,12 +345,27 @@ async fn seed(
     let mut contents = Vec::new();
     let mut environment = None;
     let samples = [
-        ("sales-dashboard", "Sales dashboard", "Who am I at Databricks, and which rows are mine?"),
-        ("churn-explorer", "Churn explorer", "The same app, waiting for its publisher to pick an integration."),
+        (
+            "sales-dashboard",
+            "Sales dashboard",
+            "Who am I at Databricks, and which rows are mine?",
+        ),
+        (
+            "churn-explorer",
+            "Churn explorer",
+            "The same app, waiting for its publisher to pick an integration.",
+        ),
     ];
     let own = [("app", "My app", "The app that you are writing.")];
-    for (position, (name, title, description)) in (if dev.is_some() { &own[..] } else { &samples }).iter().copied().enumerate() {
-        let upstream = dev.map_or_else(|| format!("{sample_url}/{name}"), |dev| dev.upstream.clone());
+    for (position, (name, title, description)) in (if dev.is_some() { &own[..] } else { &samples })
+        .iter()
+        .copied()
+        .enumerate()
+    {
+        let upstream = dev.map_or_else(
+            || format!("{sample_url}/{name}"),
+            |dev| dev.upstream.clone(),
+        );
         let seen = service
             .create_content(
                 publisher,
@@ -286,19 +374,34 @@ async fn seed(
                     title: Some(Some(title.into())),
                     description: Some(description.into()),
                     access: Some(AccessType::LoggedIn),
-                    processes: Some(vec![Process { url: upstream, draining: false }]),
-                    proxying: ProxyingInput { keep_prefix: dev.map(|dev| dev.keep_prefix), ..ProxyingInput::default() },
+                    processes: Some(vec![Process {
+                        url: upstream,
+                        draining: false,
+                    }]),
+                    proxying: ProxyingInput {
+                        keep_prefix: dev.map(|dev| dev.keep_prefix),
+                        ..ProxyingInput::default()
+                    },
                     ..ContentInput::default()
                 },
             )
             .await
             .map_err(fail)?;
         if position == 0 {
-            service.set_associations(publisher, seen.content.id, vec![integration.id]).await.map_err(fail)?;
+            service
+                .set_associations(publisher, seen.content.id, vec![integration.id])
+                .await
+                .map_err(fail)?;
         }
-        let (_, key) = service.create_content_key(publisher, seen.content.id).await.map_err(fail)?;
+        let (_, key) = service
+            .create_content_key(publisher, seen.content.id)
+            .await
+            .map_err(fail)?;
         if dev.is_some() {
-            let (base, guid) = (service.addresses.base().to_owned(), seen.content.id.to_string());
+            let (base, guid) = (
+                service.addresses.base().to_owned(),
+                seen.content.id.to_string(),
+            );
             let pairs = [
                 ("CONNECT_SERVER", base),
                 ("CONNECT_API_KEY", key.expose_secret().to_owned()),
@@ -311,10 +414,20 @@ async fn seed(
             environment = Some(pairs.map(|(name, value)| (name.to_owned(), value)).to_vec());
         }
         sample.add(name, key);
-        let place = service.place_of(&seen.content).map(|place| place.address(""));
+        let place = service
+            .place_of(&seen.content)
+            .map(|place| place.address(""));
         contents.push((seen.content.id.to_string(), title.to_owned(), place));
     }
-    Ok((accounts, contents, (integration.id.to_string(), integration.display_name().to_owned()), environment))
+    Ok((
+        accounts,
+        contents,
+        (
+            integration.id.to_string(),
+            integration.display_name().to_owned(),
+        ),
+        environment,
+    ))
 }
 
 impl Demo {
@@ -341,7 +454,8 @@ impl Demo {
         self.environment.clone()
     }
 
-    /// What a developer needs to know; `environment`: the app runs already and has to be told how to exchange tokens.
+    /// What a developer needs to know; `environment`: the app runs already and has to be told how
+    /// to exchange tokens.
     pub fn dev_introduction(&self, upstream: &str, environment: bool) -> String {
         let base = self.service.addresses.base();
         let guid = self.contents.first().map_or("", |(guid, ..)| guid.as_str());

@@ -1,4 +1,5 @@
-//! The demo provider as an OpenID provider: discovery, keys and ID tokens in Entra's shape (`tid`, `oid`,
+//! The demo provider as an OpenID provider: discovery, keys and ID tokens in Entra's shape (`tid`,
+//! `oid`,
 //! `preferred_username`, app roles and groups), and the ways in which a token can be wrong.
 
 use super::{CLIENT_ID, TENANT, provider::Provider};
@@ -78,7 +79,11 @@ pub fn id_token(
     key_id: &str,
     client_secret: &str,
 ) -> Option<String> {
-    let now = if let Wrong::Clock(seconds) = wrong { now + seconds } else { now };
+    let now = if let Wrong::Clock(seconds) = wrong {
+        now + seconds
+    } else {
+        now
+    };
     let claims = json!({
         "iss": if wrong == Wrong::Issuer { "https://login.example.org/v2.0".to_owned() } else { issuer(own) },
         "aud": if wrong == Wrong::Audience { "another-application" } else { CLIENT_ID },
@@ -100,14 +105,33 @@ pub fn id_token(
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     match wrong {
         Wrong::Missing => None,
-        Wrong::AlgNone => Some(format!("{}.{}.", part(&json!({"alg": "none", "typ": "JWT"})), part(&claims))),
+        Wrong::AlgNone => Some(format!(
+            "{}.{}.",
+            part(&json!({"alg": "none", "typ": "JWT"})),
+            part(&claims)
+        )),
         Wrong::Symmetric => {
-            let header = Header { kid: Some(key_id.to_owned()), ..Header::new(Algorithm::HS256) };
-            jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(client_secret.as_bytes())).ok()
+            let header = Header {
+                kid: Some(key_id.to_owned()),
+                ..Header::new(Algorithm::HS256)
+            };
+            jsonwebtoken::encode(
+                &header,
+                &claims,
+                &EncodingKey::from_secret(client_secret.as_bytes()),
+            )
+            .ok()
         }
         _ => {
-            let id = if wrong == Wrong::Key { random::label() } else { key_id.to_owned() };
-            let header = Header { kid: Some(id), ..Header::new(Algorithm::ES256) };
+            let id = if wrong == Wrong::Key {
+                random::label()
+            } else {
+                key_id.to_owned()
+            };
+            let header = Header {
+                kid: Some(id),
+                ..Header::new(Algorithm::ES256)
+            };
             jsonwebtoken::encode(&header, &claims, key).ok()
         }
     }

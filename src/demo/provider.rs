@@ -1,7 +1,9 @@
-//! An identity provider in the shape of Microsoft Entra ID (version 2 endpoints): authorization code with PKCE, sign-in
-//! and consent pages, JWT access tokens, rotating refresh tokens, and Entra's error bodies with AADSTS codes.
+//! An identity provider in the shape of Microsoft Entra ID (version 2 endpoints): authorization
+//! code with PKCE, sign-in and consent pages, JWT access tokens, rotating refresh tokens, and
+//! Entra's error bodies with AADSTS codes.
 //!
-//! For the demo and the tests only: it keeps everything in memory, and [`Faults`] makes it misbehave.
+//! For the demo and the tests only: it keeps everything in memory, and [`Faults`] makes it
+//! misbehave.
 
 use super::openid::{self, About, Wrong};
 use crate::{
@@ -133,7 +135,8 @@ pub struct Provider {
     state: Mutex<State>,
 }
 
-/// What signs, and every public key that was ever published, by name: the last one is the current one.
+/// What signs, and every public key that was ever published, by name: the last one is the current
+/// one.
 struct Keys {
     signing: EncodingKey,
     published: Vec<(String, Vec<u8>)>,
@@ -142,9 +145,15 @@ struct Keys {
 impl Keys {
     fn pair() -> Result<(EncodingKey, (String, Vec<u8>)), String> {
         let random = SystemRandom::new();
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key")?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).map_err(|_| "no key")?;
-        Ok((EncodingKey::from_ec_der(pkcs8.as_ref()), (random::label(), pair.public_key().as_ref().to_vec())))
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+            .map_err(|_| "no key")?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random)
+                .map_err(|_| "no key")?;
+        Ok((
+            EncodingKey::from_ec_der(pkcs8.as_ref()),
+            (random::label(), pair.public_key().as_ref().to_vec()),
+        ))
     }
 }
 
@@ -176,13 +185,21 @@ struct Page {
 }
 
 impl Provider {
-    pub fn new(own: &str, portal: &str, client_secret: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    pub fn new(
+        own: &str,
+        portal: &str,
+        client_secret: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, String> {
         let (signing, public) = Keys::pair()?;
         Ok(Self {
             own: own.to_owned(),
             portal: portal.to_owned(),
             client_secret: client_secret.to_owned(),
-            keys: Mutex::new(Keys { signing, published: vec![public] }),
+            keys: Mutex::new(Keys {
+                signing,
+                published: vec![public],
+            }),
             clock,
             state: Mutex::default(),
         })
@@ -254,14 +271,17 @@ impl Provider {
         u64::try_from(self.clock.now().unix_seconds()).unwrap_or(0)
     }
 
-    /// Whom an access token of ours for Databricks belongs to, while it is valid: user principal name and name.
+    /// Whom an access token of ours for Databricks belongs to, while it is valid: user principal
+    /// name and name.
     pub fn person_of(&self, token: &str) -> Option<(String, String)> {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&[DATABRICKS_RESOURCE]);
         validation.validate_exp = false;
         let keys = self.public_keys();
-        let decode =
-            |(_, point): &(String, Vec<u8>)| jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_ec_der(point), &validation).ok();
+        let decode = |(_, point): &(String, Vec<u8>)| {
+            jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_ec_der(point), &validation)
+                .ok()
+        };
         let claims = keys.iter().find_map(decode)?.claims;
         (claims.exp > self.seconds()).then_some((claims.upn, claims.name))
     }
@@ -286,7 +306,11 @@ impl Provider {
             exp: now + lifetime,
             uti: random::token(),
         };
-        let Ok(access_token) = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.keys().signing) else {
+        let Ok(access_token) = jsonwebtoken::encode(
+            &Header::new(Algorithm::ES256),
+            &claims,
+            &self.keys().signing,
+        ) else {
             return entra_error("server_error", 90033, "no key");
         };
         let mut body = json!({
@@ -295,24 +319,53 @@ impl Provider {
         });
         if scope.split(' ').any(|word| word == "offline_access") && !state.faults.no_refresh_token {
             let token = format!("demo-refresh.{}", random::token());
-            state.refresh.insert(digest(&token), Grant { upn: upn.into(), scope: scope.into(), family: family.into(), used: false });
+            state.refresh.insert(
+                digest(&token),
+                Grant {
+                    upn: upn.into(),
+                    scope: scope.into(),
+                    family: family.into(),
+                    used: false,
+                },
+            );
             body["refresh_token"] = token.into();
         }
         if scope.split(' ').any(|word| word == "openid") {
             let keys = self.keys();
-            let key_id = keys.published.last().map(|(id, _)| id.clone()).unwrap_or_default();
+            let key_id = keys
+                .published
+                .last()
+                .map(|(id, _)| id.clone())
+                .unwrap_or_default();
             let Some(person) = state.people.iter().find(|person| person.upn == upn) else {
                 return entra_error("invalid_grant", 50034, "no such user");
             };
-            let about = About { upn, name: &person.name, oid: &person.oid, roles: &person.roles, groups: &person.groups, nonce };
+            let about = About {
+                upn,
+                name: &person.name,
+                oid: &person.oid,
+                roles: &person.roles,
+                groups: &person.groups,
+                nonce,
+            };
             let now = i64::try_from(now).unwrap_or(0);
-            let token = openid::id_token(&self.own, now, &about, state.faults.id_token, &keys.signing, &key_id, &self.client_secret);
+            let token = openid::id_token(
+                &self.own,
+                now,
+                &about,
+                state.faults.id_token,
+                &keys.signing,
+                &key_id,
+                &self.client_secret,
+            );
             body["id_token"] = json!(token);
             if token.is_none() {
                 body.as_object_mut().map(|body| body.remove("id_token"));
             }
         }
-        HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
+        HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(body)
     }
 }
 
@@ -327,7 +380,9 @@ fn entra_error(error: &str, code: u64, text: &str) -> HttpResponse {
 
 fn draw(page: &Page) -> HttpResponse {
     match page.render() {
-        Ok(html) => HttpResponse::Ok().content_type("text/html; charset=utf-8").body(html),
+        Ok(html) => HttpResponse::Ok()
+            .content_type("text/html; charset=utf-8")
+            .body(html),
         Err(_) => HttpResponse::InternalServerError().finish(),
     }
 }
@@ -345,13 +400,26 @@ fn own_page(code: u64, text: &str) -> HttpResponse {
 }
 
 fn back(asked: &Asked, pairs: &[(&str, &str)]) -> HttpResponse {
-    let Ok(mut url) = Url::parse(&asked.redirect_uri) else { return own_page(50011, "The redirect URI is not an address.") };
-    url.query_pairs_mut().extend_pairs(pairs).append_pair("state", &asked.state);
-    HttpResponse::Found().insert_header((header::LOCATION, url.as_str())).finish()
+    let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
+        return own_page(50011, "The redirect URI is not an address.");
+    };
+    url.query_pairs_mut()
+        .extend_pairs(pairs)
+        .append_pair("state", &asked.state);
+    HttpResponse::Found()
+        .insert_header((header::LOCATION, url.as_str()))
+        .finish()
 }
 
-async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: web::Data<Provider>) -> HttpResponse {
-    let query: HashMap<String, String> = url::form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
+async fn authorize(
+    request: HttpRequest,
+    tenant: web::Path<String>,
+    provider: web::Data<Provider>,
+) -> HttpResponse {
+    let query: HashMap<String, String> =
+        url::form_urlencoded::parse(request.query_string().as_bytes())
+            .into_owned()
+            .collect();
     let text = |key: &str| query.get(key).map(String::as_str).unwrap_or("");
     if *tenant != super::TENANT {
         return own_page(90002, "Tenant not found.");
@@ -362,11 +430,15 @@ async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: we
     let registered = Url::parse(text("redirect_uri")).is_ok_and(|url| {
         let path = url.path();
         url.origin().ascii_serialization() == provider.portal
-            && (path.starts_with("/__oauth__/integrations/") || path == "/login/organisation/callback")
+            && (path.starts_with("/__oauth__/integrations/")
+                || path == "/login/organisation/callback")
             && path.ends_with("callback")
     });
     if !registered {
-        return own_page(50011, "The redirect URI in the request does not match the ones registered.");
+        return own_page(
+            50011,
+            "The redirect URI in the request does not match the ones registered.",
+        );
     }
     let challenge = query.get("code_challenge").cloned();
     let asked = Asked {
@@ -379,22 +451,63 @@ async fn authorize(request: HttpRequest, tenant: web::Path<String>, provider: we
         expires: provider.seconds() + 600,
         challenge,
     };
-    if text("response_type") != "code" || (asked.challenge.is_some() && text("code_challenge_method") != "S256") {
-        return back(&asked, &[("error", "invalid_request"), ("error_description", "AADSTS900144: The request is malformed.")]);
+    if text("response_type") != "code"
+        || (asked.challenge.is_some() && text("code_challenge_method") != "S256")
+    {
+        return back(
+            &asked,
+            &[
+                ("error", "invalid_request"),
+                (
+                    "error_description",
+                    "AADSTS900144: The request is malformed.",
+                ),
+            ],
+        );
     }
-    if !asked.scope.split(' ').any(|scope| scope.starts_with(DATABRICKS_RESOURCE) || scope == "openid") {
-        return back(&asked, &[("error", "invalid_scope"), ("error_description", "AADSTS70011: The scope is not valid.")]);
+    if !asked
+        .scope
+        .split(' ')
+        .any(|scope| scope.starts_with(DATABRICKS_RESOURCE) || scope == "openid")
+    {
+        return back(
+            &asked,
+            &[
+                ("error", "invalid_scope"),
+                ("error_description", "AADSTS70011: The scope is not valid."),
+            ],
+        );
     }
-    let signed_in = request.cookie("ESTSDEMO").and_then(|cookie| provider.lock().sessions.get(cookie.value()).cloned());
+    let signed_in = request
+        .cookie("ESTSDEMO")
+        .and_then(|cookie| provider.lock().sessions.get(cookie.value()).cloned());
     let known = signed_in.filter(|upn| {
-        !matches!(text("prompt"), "select_account" | "login") && (asked.hint.is_empty() || asked.hint.eq_ignore_ascii_case(upn))
+        !matches!(text("prompt"), "select_account" | "login")
+            && (asked.hint.is_empty() || asked.hint.eq_ignore_ascii_case(upn))
     });
     let id = random::token();
-    let hint = if text("prompt") == "select_account" { String::new() } else { asked.hint.clone() };
-    provider.lock().asked.insert(id.clone(), Asked { person: known.clone(), ..asked });
+    let hint = if text("prompt") == "select_account" {
+        String::new()
+    } else {
+        asked.hint.clone()
+    };
+    provider.lock().asked.insert(
+        id.clone(),
+        Asked {
+            person: known.clone(),
+            ..asked
+        },
+    );
     match known {
         Some(_) => after_sign_in(&provider, &id),
-        None => draw(&Page { title: "Sign in".into(), lines: Vec::new(), wrong: None, request: id, sign_in: Some(hint), consent: false }),
+        None => draw(&Page {
+            title: "Sign in".into(),
+            lines: Vec::new(),
+            wrong: None,
+            request: id,
+            sign_in: Some(hint),
+            consent: false,
+        }),
     }
 }
 
@@ -413,10 +526,14 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
             .people
             .iter()
             .find(|person| {
-                (person.upn.eq_ignore_ascii_case(name) || person.upn.split('@').next() == Some(name)) && person.password == form.password
+                (person.upn.eq_ignore_ascii_case(name)
+                    || person.upn.split('@').next() == Some(name))
+                    && person.password == form.password
             })
             .map(|person| person.upn.clone());
-        let Some(asked) = state.asked.get_mut(&form.request) else { return own_page(54005, "This request was used before.") };
+        let Some(asked) = state.asked.get_mut(&form.request) else {
+            return own_page(54005, "This request was used before.");
+        };
         if let Some(upn) = &upn {
             asked.person = Some(upn.clone());
         }
@@ -427,7 +544,11 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
             let id = random::token();
             provider.lock().sessions.insert(id.clone(), upn);
             let mut response = after_sign_in(&provider, &form.request);
-            let cookie = Cookie::build("ESTSDEMO", id).path("/").http_only(true).same_site(SameSite::Lax).finish();
+            let cookie = Cookie::build("ESTSDEMO", id)
+                .path("/")
+                .http_only(true)
+                .same_site(SameSite::Lax)
+                .finish();
             drop(response.add_cookie(&cookie));
             response
         }
@@ -444,15 +565,26 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
 
 fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
     let asked = provider.lock().asked.get(id).cloned();
-    let Some(Asked { person: Some(upn), .. }) = asked else { return own_page(54005, "This request was used before.") };
-    let signs_in_only = provider.lock().asked.get(id).is_some_and(|asked| !asked.scope.contains(DATABRICKS_RESOURCE));
+    let Some(Asked {
+        person: Some(upn), ..
+    }) = asked
+    else {
+        return own_page(54005, "This request was used before.");
+    };
+    let signs_in_only = provider
+        .lock()
+        .asked
+        .get(id)
+        .is_some_and(|asked| !asked.scope.contains(DATABRICKS_RESOURCE));
     // Like Entra: nobody is asked twice.
     if signs_in_only || provider.lock().consented.contains(&upn) {
         return grant(provider, id);
     }
     draw(&Page {
         title: "Permissions requested".into(),
-        lines: vec![format!("{upn}: Valetkey demo would like to access Azure Databricks as you, and keep that access.")],
+        lines: vec![format!(
+            "{upn}: Valetkey demo would like to access Azure Databricks as you, and keep that access."
+        )],
         wrong: None,
         request: id.to_owned(),
         sign_in: None,
@@ -462,7 +594,9 @@ fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
 
 fn grant(provider: &Provider, id: &str) -> HttpResponse {
     let mut state = provider.lock();
-    let Some(asked) = state.asked.remove(id) else { return own_page(54005, "This request was used before.") };
+    let Some(asked) = state.asked.remove(id) else {
+        return own_page(54005, "This request was used before.");
+    };
     let code = random::token();
     state.codes.insert(code.clone(), asked.clone());
     back(&asked, &[("code", &code)])
@@ -476,20 +610,30 @@ struct Consent {
 
 async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> HttpResponse {
     if form.choice != "accept" {
-        let Some(asked) = provider.lock().asked.remove(&form.request) else { return own_page(54005, "This request was used before.") };
+        let Some(asked) = provider.lock().asked.remove(&form.request) else {
+            return own_page(54005, "This request was used before.");
+        };
         return back(
             &asked,
             &[
                 ("error", "access_denied"),
                 ("error_subcode", "cancel"),
-                ("error_description", "AADSTS65004: User declined to consent to access the app."),
+                (
+                    "error_description",
+                    "AADSTS65004: User declined to consent to access the app.",
+                ),
             ],
         );
     }
     {
         let mut state = provider.lock();
-        let person = state.asked.get(&form.request).and_then(|asked| asked.person.clone());
-        let Some(person) = person else { return own_page(54005, "This request was used before.") };
+        let person = state
+            .asked
+            .get(&form.request)
+            .and_then(|asked| asked.person.clone());
+        let Some(person) = person else {
+            return own_page(54005, "This request was used before.");
+        };
         state.consented.push(person);
     }
     grant(&provider, &form.request)
@@ -498,12 +642,21 @@ async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> Htt
 /// Client id and secret of an `Authorization: Basic` header (RFC 6749 section 2.3.1).
 fn basic_pair(header: &str) -> Option<(String, String)> {
     let text = String::from_utf8(STANDARD.decode(header.strip_prefix("Basic ")?).ok()?).ok()?;
-    let decode = |part: &str| url::form_urlencoded::parse(part.as_bytes()).next().map(|(text, _)| text.into_owned());
+    let decode = |part: &str| {
+        url::form_urlencoded::parse(part.as_bytes())
+            .next()
+            .map(|(text, _)| text.into_owned())
+    };
     let (id, secret) = text.split_once(':')?;
     Some((decode(id)?, decode(secret)?))
 }
 
-async fn token(request: HttpRequest, tenant: web::Path<String>, provider: web::Data<Provider>, body: web::Bytes) -> HttpResponse {
+async fn token(
+    request: HttpRequest,
+    tenant: web::Path<String>,
+    provider: web::Data<Provider>,
+    body: web::Bytes,
+) -> HttpResponse {
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     let text = |key: &str| form.get(key).map(String::as_str).unwrap_or("");
     let faults = {
@@ -517,47 +670,89 @@ async fn token(request: HttpRequest, tenant: web::Path<String>, provider: web::D
         tokio::time::sleep(faults.delay).await;
     }
     if let Some(status) = faults.status {
-        return HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap_or_default())
-            .content_type("text/html")
-            .body("<h1>Service unavailable</h1>");
+        return HttpResponse::build(
+            actix_web::http::StatusCode::from_u16(status).unwrap_or_default(),
+        )
+        .content_type("text/html")
+        .body("<h1>Service unavailable</h1>");
     }
     if let Some((error, code)) = &faults.error {
         return entra_error(error, *code, "as the test wants it.");
     }
     if let Some(body) = faults.body {
-        return HttpResponse::Ok().content_type("application/json").body(body);
+        return HttpResponse::Ok()
+            .content_type("application/json")
+            .body(body);
     }
     if *tenant != super::TENANT {
         return entra_error("invalid_request", 90002, "Tenant not found.");
     }
-    let basic = request.headers().get(header::AUTHORIZATION).and_then(|value| basic_pair(value.to_str().ok()?));
-    let (client, secret) = basic.unwrap_or_else(|| (text("client_id").to_owned(), text("client_secret").to_owned()));
+    let basic = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| basic_pair(value.to_str().ok()?));
+    let (client, secret) = basic.unwrap_or_else(|| {
+        (
+            text("client_id").to_owned(),
+            text("client_secret").to_owned(),
+        )
+    });
     if client != super::CLIENT_ID {
         return entra_error("unauthorized_client", 700_016, "Application not found.");
     }
     if secret != provider.client_secret {
-        return entra_error("invalid_client", 7_000_215, "Invalid client secret provided.");
+        return entra_error(
+            "invalid_client",
+            7_000_215,
+            "Invalid client secret provided.",
+        );
     }
     match text("grant_type") {
         "authorization_code" => {
             let asked = provider.lock().codes.remove(text("code"));
-            let Some(asked) = asked else { return entra_error("invalid_grant", 54005, "The code was already redeemed.") };
-            let proof = URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, text("code_verifier").as_bytes()));
+            let Some(asked) = asked else {
+                return entra_error("invalid_grant", 54005, "The code was already redeemed.");
+            };
+            let proof = URL_SAFE_NO_PAD.encode(ring::digest::digest(
+                &ring::digest::SHA256,
+                text("code_verifier").as_bytes(),
+            ));
             if asked.expires < provider.seconds() || asked.redirect_uri != text("redirect_uri") {
-                return entra_error("invalid_grant", 70008, "The code has expired or belongs to another redirect URI.");
+                return entra_error(
+                    "invalid_grant",
+                    70008,
+                    "The code has expired or belongs to another redirect URI.",
+                );
             }
-            if asked.challenge.as_deref().is_some_and(|challenge| challenge != proof) {
-                return entra_error("invalid_grant", 501_481, "The code verifier does not match.");
+            if asked
+                .challenge
+                .as_deref()
+                .is_some_and(|challenge| challenge != proof)
+            {
+                return entra_error(
+                    "invalid_grant",
+                    501_481,
+                    "The code verifier does not match.",
+                );
             }
             provider.lock().counts.redeemed += 1;
-            provider.tokens(asked.person.as_deref().unwrap_or(""), &asked.scope, &random::token(), &asked.nonce)
+            provider.tokens(
+                asked.person.as_deref().unwrap_or(""),
+                &asked.scope,
+                &random::token(),
+                &asked.nonce,
+            )
         }
         "refresh_token" => {
             let (upn, scope, family) = {
                 let mut guard = provider.lock();
                 let state = &mut *guard;
                 let Some(grant) = state.refresh.get_mut(&digest(text("refresh_token"))) else {
-                    return entra_error("invalid_grant", 700_082, "The refresh token has expired due to inactivity.");
+                    return entra_error(
+                        "invalid_grant",
+                        700_082,
+                        "The refresh token has expired due to inactivity.",
+                    );
                 };
                 if state.dead_families.contains(&grant.family) {
                     return entra_error("invalid_grant", 50173, "The grant was revoked.");
@@ -565,16 +760,34 @@ async fn token(request: HttpRequest, tenant: web::Path<String>, provider: web::D
                 if grant.used && state.faults.single_use {
                     state.counts.replays += 1;
                     state.dead_families.push(grant.family.clone());
-                    return entra_error("invalid_grant", 50173, "The refresh token was used before.");
+                    return entra_error(
+                        "invalid_grant",
+                        50173,
+                        "The refresh token was used before.",
+                    );
                 }
                 grant.used = true;
-                // A refresh token is bound to no resource: the request may name another one (as Entra has it).
-                let scope = if text("scope").is_empty() { grant.scope.clone() } else { text("scope").to_owned() };
+                // A refresh token is bound to no resource: the request may name another one (as
+                // Entra has it).
+                let scope = if text("scope").is_empty() {
+                    grant.scope.clone()
+                } else {
+                    text("scope").to_owned()
+                };
                 (grant.upn.clone(), scope, grant.family.clone())
             };
-            provider.tokens(faults.refresh_as.as_deref().unwrap_or(&upn), &scope, &family, "")
+            provider.tokens(
+                faults.refresh_as.as_deref().unwrap_or(&upn),
+                &scope,
+                &family,
+                "",
+            )
         }
-        _ => entra_error("unsupported_grant_type", 70003, "The grant type is not supported."),
+        _ => entra_error(
+            "unsupported_grant_type",
+            70003,
+            "The grant type is not supported.",
+        ),
     }
 }
 
@@ -583,7 +796,10 @@ pub fn serve(provider: Arc<Provider>, socket: TcpListener) -> Result<ServerHandl
     let server = HttpServer::new(move || {
         App::new()
             .app_data(data.clone())
-            .route("/{tenant}/v2.0/.well-known/openid-configuration", web::get().to(openid::discovery))
+            .route(
+                "/{tenant}/v2.0/.well-known/openid-configuration",
+                web::get().to(openid::discovery),
+            )
             .route("/{tenant}/discovery/v2.0/keys", web::get().to(openid::keys))
             .route("/{tenant}/oauth2/v2.0/authorize", web::get().to(authorize))
             .route("/{tenant}/oauth2/v2.0/signin", web::post().to(sign_in))

@@ -1,5 +1,6 @@
-//! A sample app: "who am I at Databricks", and those rows. Does what any app behind the portal does: trades the session
-//! token in its request header for the viewer's access token, and queries as the viewer.
+//! A sample app: "who am I at Databricks", and those rows. Does what any app behind the portal
+//! does: trades the session token in its request header for the viewer's access token, and queries
+//! as the viewer.
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use askama::Template;
@@ -32,63 +33,151 @@ struct Page {
 
 impl Sample {
     pub fn new(portal: &str, workspace: &str) -> Result<Self, String> {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().map_err(|error| error.to_string())?;
-        Ok(Self { portal: portal.into(), workspace: workspace.into(), keys: Arc::default(), http })
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(15))
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            portal: portal.into(),
+            workspace: workspace.into(),
+            keys: Arc::default(),
+            http,
+        })
     }
 
     /// Plays another content item, below its name, with its content key.
     pub fn add(&self, name: &str, key: SecretString) {
-        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), key);
+        self.keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), key);
     }
 
-    async fn look(&self, request: &HttpRequest) -> Result<(String, Vec<Vec<String>>), (String, Option<String>)> {
-        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    async fn look(
+        &self,
+        request: &HttpRequest,
+    ) -> Result<(String, Vec<Vec<String>>), (String, Option<String>)> {
+        let header = |name: &str| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or("")
+        };
         let name = request.match_info().query("name");
-        let key = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let key = key.ok_or_else(|| ("This app does not know which content it is.".to_owned(), None))?;
+        let key = self
+            .keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned();
+        let key = key.ok_or_else(|| {
+            (
+                "This app does not know which content it is.".to_owned(),
+                None,
+            )
+        })?;
         let token = header("posit-connect-user-session-token");
         let wrong = |what: &str| (what.to_owned(), None);
         let form = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+            .append_pair(
+                "grant_type",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            )
             .append_pair("subject_token_type", "urn:posit:connect:user-session-token")
             .append_pair("subject_token", token)
             .finish();
         let answer = self
             .http
-            .post(format!("{}/__api__/v1/oauth/integrations/credentials", self.portal))
+            .post(format!(
+                "{}/__api__/v1/oauth/integrations/credentials",
+                self.portal
+            ))
             .header("authorization", format!("Key {}", key.expose_secret()))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form)
             .send()
             .await
             .map_err(|_| wrong("The portal does not answer."))?;
-        let exchanged: Value = answer.json().await.map_err(|_| wrong("The portal sent no JSON."))?;
+        let exchanged: Value = answer
+            .json()
+            .await
+            .map_err(|_| wrong("The portal sent no JSON."))?;
         let Some(access_token) = exchanged["access_token"].as_str() else {
-            let login = exchanged["payload"]["login_url"].as_str().map(str::to_owned);
-            return Err((exchanged["error"].as_str().unwrap_or("No token.").to_owned(), login));
+            let login = exchanged["payload"]["login_url"]
+                .as_str()
+                .map(str::to_owned);
+            return Err((
+                exchanged["error"]
+                    .as_str()
+                    .unwrap_or("No token.")
+                    .to_owned(),
+                login,
+            ));
         };
-        let ask = async |request: reqwest::RequestBuilder| -> Result<Value, (String, Option<String>)> {
-            let answer = request.bearer_auth(access_token).send().await.map_err(|_| wrong("The workspace does not answer."))?;
-            answer.json().await.map_err(|_| wrong("The workspace sent no JSON."))
-        };
-        let me = ask(self.http.get(format!("{}/api/2.0/preview/scim/v2/Me", self.workspace))).await?;
+        let ask =
+            async |request: reqwest::RequestBuilder| -> Result<Value, (String, Option<String>)> {
+                let answer = request
+                    .bearer_auth(access_token)
+                    .send()
+                    .await
+                    .map_err(|_| wrong("The workspace does not answer."))?;
+                answer
+                    .json()
+                    .await
+                    .map_err(|_| wrong("The workspace sent no JSON."))
+            };
+        let me = ask(self
+            .http
+            .get(format!("{}/api/2.0/preview/scim/v2/Me", self.workspace)))
+        .await?;
         let statement = json!({"statement": "SELECT region, amount, quarter FROM sales", "warehouse_id": "demo"});
-        let rows = ask(self.http.post(format!("{}/api/2.0/sql/statements", self.workspace)).json(&statement)).await?;
+        let rows = ask(self
+            .http
+            .post(format!("{}/api/2.0/sql/statements", self.workspace))
+            .json(&statement))
+        .await?;
         let cells = |row: &Value| {
-            row.as_array().map(|cells| cells.iter().map(|cell| cell.as_str().unwrap_or("").to_owned()).collect()).unwrap_or_default()
+            row.as_array()
+                .map(|cells| {
+                    cells
+                        .iter()
+                        .map(|cell| cell.as_str().unwrap_or("").to_owned())
+                        .collect()
+                })
+                .unwrap_or_default()
         };
-        let rows = rows["result"]["data_array"].as_array().map(|rows| rows.iter().map(cells).collect()).unwrap_or_default();
-        Ok((me["userName"].as_str().unwrap_or("somebody").to_owned(), rows))
+        let rows = rows["result"]["data_array"]
+            .as_array()
+            .map(|rows| rows.iter().map(cells).collect())
+            .unwrap_or_default();
+        Ok((
+            me["userName"].as_str().unwrap_or("somebody").to_owned(),
+            rows,
+        ))
     }
 }
 
 async fn index(request: HttpRequest, sample: web::Data<Sample>) -> HttpResponse {
     let page = match sample.look(&request).await {
-        Ok((who, rows)) => Page { who: Some(who), rows, problem: None, login: None },
-        Err((problem, login)) => Page { who: None, rows: Vec::new(), problem: Some(problem), login },
+        Ok((who, rows)) => Page {
+            who: Some(who),
+            rows,
+            problem: None,
+            login: None,
+        },
+        Err((problem, login)) => Page {
+            who: None,
+            rows: Vec::new(),
+            problem: Some(problem),
+            login,
+        },
     };
     match page.render() {
-        Ok(html) => HttpResponse::Ok().content_type("text/html; charset=utf-8").body(html),
+        Ok(html) => HttpResponse::Ok()
+            .content_type("text/html; charset=utf-8")
+            .body(html),
         Err(_) => HttpResponse::InternalServerError().finish(),
     }
 }
@@ -113,7 +202,10 @@ async fn echo(request: HttpRequest) -> HttpResponse {
 pub fn serve(sample: Sample, socket: TcpListener) -> Result<ServerHandle, String> {
     let data = web::Data::new(sample);
     let server = HttpServer::new(move || {
-        App::new().app_data(data.clone()).route("/{name}/", web::get().to(index)).route("/{name}/echo", web::to(echo))
+        App::new()
+            .app_data(data.clone())
+            .route("/{name}/", web::get().to(index))
+            .route("/{name}/echo", web::to(echo))
     })
     .workers(1)
     .disable_signals()

@@ -1,4 +1,5 @@
-//! A Databricks-shaped workspace: who am I, and SQL statements that answer each person with their own rows.
+//! A Databricks-shaped workspace: who am I, and SQL statements that answer each person with their
+//! own rows.
 
 use super::provider::Provider;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
@@ -9,7 +10,11 @@ use std::{net::TcpListener, sync::Arc};
 pub fn rows(upn: &str) -> Vec<[&'static str; 3]> {
     match upn {
         "vera@example.org" => vec![["North", "1204", "Q3"], ["North", "1377", "Q4"]],
-        "viktor@example.org" => vec![["South", "880", "Q3"], ["South", "912", "Q4"], ["South", "41", "returns"]],
+        "viktor@example.org" => vec![
+            ["South", "880", "Q3"],
+            ["South", "912", "Q4"],
+            ["South", "41", "returns"],
+        ],
         "bo@example.org" => vec![["North", "1204", "Q3"], ["South", "880", "Q3"]],
         _ => Vec::new(),
     }
@@ -37,7 +42,9 @@ async fn me(request: HttpRequest, provider: web::Data<Provider>) -> HttpResponse
 }
 
 async fn statements(request: HttpRequest, provider: web::Data<Provider>) -> HttpResponse {
-    let Some((upn, _)) = person(&request, &provider) else { return refused() };
+    let Some((upn, _)) = person(&request, &provider) else {
+        return refused();
+    };
     let rows = rows(&upn);
     let column = |name: &str, position: usize| json!({"name": name, "type_text": "STRING", "type_name": "STRING", "position": position});
     HttpResponse::Ok().json(json!({

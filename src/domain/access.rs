@@ -26,7 +26,9 @@ pub fn standing(content: &Content, person: &Person, listed: Option<ContentRole>)
         return Standing::Owner;
     }
     match (listed, content.access) {
-        (Some(ContentRole::Collaborator), _) if person.role >= Role::Publisher => Standing::Collaborator,
+        (Some(ContentRole::Collaborator), _) if person.role >= Role::Publisher => {
+            Standing::Collaborator
+        }
         (Some(_), _) => Standing::Viewer,
         (None, AccessType::All | AccessType::LoggedIn) => Standing::Viewer,
         (None, AccessType::Acl) => Standing::None,
@@ -45,7 +47,9 @@ pub fn may_see_content(person: &Person, standing: Standing) -> bool {
 
 /// May this person change the item, its list and its integrations?
 pub fn may_edit_content(person: &Person, standing: Standing) -> bool {
-    !person.locked && (person.role == Role::Administrator || (person.role >= Role::Publisher && standing >= Standing::Collaborator))
+    !person.locked
+        && (person.role == Role::Administrator
+            || (person.role >= Role::Publisher && standing >= Standing::Collaborator))
 }
 
 pub fn may_create_content(role: Role) -> bool {
@@ -57,7 +61,8 @@ pub fn may_see_integrations(role: Role) -> bool {
     role >= Role::Publisher
 }
 
-/// May this person choose an integration for content, and so see it? `listed`: they or a group of theirs are on its list.
+/// May this person choose an integration for content, and so see it? `listed`: they or a group of
+/// theirs are on its list.
 pub fn may_choose_integration(role: Role, availability: Availability, listed: bool) -> bool {
     may_manage_integrations(role)
         || (may_see_integrations(role)
@@ -82,15 +87,24 @@ pub fn may_see_groups(role: Role) -> bool {
 }
 
 pub fn may_change_group(person: &Person, group: &Group) -> bool {
-    !person.locked && (person.role == Role::Administrator || (person.role >= Role::Publisher && group.owner == Some(person.id)))
+    !person.locked
+        && (person.role == Role::Administrator
+            || (person.role >= Role::Publisher && group.owner == Some(person.id)))
 }
 
 pub fn may_read_audit(role: Role) -> bool {
     role == Role::Administrator
 }
 
-/// May a key of `caller` exchange session tokens of this content? Only those who run the content may.
-pub fn may_exchange(caller: &Person, caller_role: Role, standing: Standing, key_content: Option<Id<Content>>, content: &Content) -> bool {
+/// May a key of `caller` exchange session tokens of this content? Only those who run the content
+/// may.
+pub fn may_exchange(
+    caller: &Person,
+    caller_role: Role,
+    standing: Standing,
+    key_content: Option<Id<Content>>,
+    content: &Content,
+) -> bool {
     !caller.locked
         && caller_role >= Role::Publisher
         && caller.role >= Role::Publisher
@@ -140,8 +154,15 @@ mod tests {
         let (owner, administrator) = (person(Role::Publisher), person(Role::Administrator));
         let item = content(&owner, AccessType::Acl);
         assert!(!may_open(standing(&item, &administrator, None)));
-        assert!(may_edit_content(&administrator, standing(&item, &administrator, None)));
-        assert!(may_open(standing(&item, &administrator, Some(ContentRole::Viewer))));
+        assert!(may_edit_content(
+            &administrator,
+            standing(&item, &administrator, None)
+        ));
+        assert!(may_open(standing(
+            &item,
+            &administrator,
+            Some(ContentRole::Viewer)
+        )));
         assert!(may_open(standing(&item, &owner, None)));
     }
     #[test]
@@ -149,31 +170,81 @@ mod tests {
         let mut owner = person(Role::Administrator);
         owner.locked = true;
         let item = content(&owner, AccessType::LoggedIn);
-        assert_eq!(standing(&item, &owner, Some(ContentRole::Collaborator)), Standing::None);
+        assert_eq!(
+            standing(&item, &owner, Some(ContentRole::Collaborator)),
+            Standing::None
+        );
         assert!(!may_edit_content(&owner, Standing::Owner));
     }
     #[test]
     fn only_those_who_run_content_exchange_for_it() {
         let (owner, other) = (person(Role::Publisher), person(Role::Administrator));
         let item = content(&owner, AccessType::LoggedIn);
-        assert!(may_exchange(&owner, Role::Publisher, standing(&item, &owner, None), Some(item.id), &item));
-        assert!(!may_exchange(&owner, Role::Publisher, standing(&item, &owner, None), Some(Id::random()), &item));
-        assert!(!may_exchange(&owner, Role::Viewer, standing(&item, &owner, None), None, &item));
-        assert!(!may_exchange(&other, Role::Administrator, standing(&item, &other, None), None, &item));
+        assert!(may_exchange(
+            &owner,
+            Role::Publisher,
+            standing(&item, &owner, None),
+            Some(item.id),
+            &item
+        ));
+        assert!(!may_exchange(
+            &owner,
+            Role::Publisher,
+            standing(&item, &owner, None),
+            Some(Id::random()),
+            &item
+        ));
+        assert!(!may_exchange(
+            &owner,
+            Role::Viewer,
+            standing(&item, &owner, None),
+            None,
+            &item
+        ));
+        assert!(!may_exchange(
+            &other,
+            Role::Administrator,
+            standing(&item, &other, None),
+            None,
+            &item
+        ));
     }
     #[test]
     fn an_empty_list_is_closed() {
-        assert!(!may_choose_integration(Role::Publisher, Availability::Listed, false));
-        assert!(may_choose_integration(Role::Publisher, Availability::Listed, true));
-        assert!(!may_choose_integration(Role::Viewer, Availability::Everyone, true));
-        assert!(!may_choose_integration(Role::Publisher, Availability::Nobody, true));
-        assert!(may_choose_integration(Role::Administrator, Availability::Nobody, false));
+        assert!(!may_choose_integration(
+            Role::Publisher,
+            Availability::Listed,
+            false
+        ));
+        assert!(may_choose_integration(
+            Role::Publisher,
+            Availability::Listed,
+            true
+        ));
+        assert!(!may_choose_integration(
+            Role::Viewer,
+            Availability::Everyone,
+            true
+        ));
+        assert!(!may_choose_integration(
+            Role::Publisher,
+            Availability::Nobody,
+            true
+        ));
+        assert!(may_choose_integration(
+            Role::Administrator,
+            Availability::Nobody,
+            false
+        ));
     }
     #[test]
     fn a_listed_collaborator_without_the_role_only_views() {
         let owner = person(Role::Publisher);
         let viewer = person(Role::Viewer);
         let item = content(&owner, AccessType::Acl);
-        assert_eq!(standing(&item, &viewer, Some(ContentRole::Collaborator)), Standing::Viewer);
+        assert_eq!(
+            standing(&item, &viewer, Some(ContentRole::Collaborator)),
+            Standing::Viewer
+        );
     }
 }

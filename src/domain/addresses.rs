@@ -1,8 +1,8 @@
 //! Every address that is written into a page, an answer or a redirect, built in one place.
 
 use super::{
-    Id, connection::Connection, consent::Consent, content::Content, group::Group, integration::Integration, person::Person,
-    return_path::ReturnPath,
+    Id, connection::Connection, consent::Consent, content::Content, group::Group,
+    integration::Integration, person::Person, return_path::ReturnPath,
 };
 use url::form_urlencoded::byte_serialize;
 
@@ -19,7 +19,9 @@ pub struct Addresses {
 
 impl Addresses {
     pub fn new(base: &str) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned() }
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+        }
     }
     pub fn base(&self) -> &str {
         &self.base
@@ -30,13 +32,17 @@ impl Addresses {
     }
     /// Where content's origin asks who a browser belongs to; `path` is the app's own.
     pub fn enter(&self, content: Id<Content>, nonce_hash: &str, path: &str) -> String {
-        self.absolute(&format!("/enter/{content}?nonce={nonce_hash}&path={}", query(path)))
+        self.absolute(&format!(
+            "/enter/{content}?nonce={nonce_hash}&path={}",
+            query(path)
+        ))
     }
     /// The callback that all integrations with fixed hosts share.
     pub fn shared_callback(&self) -> String {
         self.absolute("/__oauth__/integrations/callback")
     }
-    /// The callback of one integration whose addresses somebody typed (mix-up defence, RFC 9700 section 4.4).
+    /// The callback of one integration whose addresses somebody typed (mix-up defence, RFC 9700
+    /// section 4.4).
     pub fn own_callback(&self, integration: Id<Integration>) -> String {
         self.absolute(&format!("/__oauth__/integrations/{integration}/callback"))
     }
@@ -71,7 +77,10 @@ pub fn disconnect(connection: Id<Connection>) -> String {
 }
 /// Our consent page for a content item.
 pub fn consent(content: Id<Content>, back: &ReturnPath) -> String {
-    format!("/consents/new?content={content}&return={}", query(back.as_str()))
+    format!(
+        "/consents/new?content={content}&return={}",
+        query(back.as_str())
+    )
 }
 /// Our page for connecting again, for no content in particular.
 pub fn reconnect(integration: Id<Integration>) -> String {

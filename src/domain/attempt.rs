@@ -1,4 +1,5 @@
-//! Attempts: authorizations in flight (RFC 6749 section 4.1, RFC 7636). Used once, dead in ten minutes.
+//! Attempts: authorizations in flight (RFC 6749 section 4.1, RFC 7636). Used once, dead in ten
+//! minutes.
 
 use super::{
     Id, Timestamp,
@@ -48,8 +49,16 @@ pub enum Mismatch {
 }
 
 impl Attempt {
-    /// Whether an answer that arrived in `session` of `person` at `callback` may finish this attempt.
-    pub fn accept(&self, person: Id<Person>, session: Id<Session>, callback: &str, era: i64, now: Timestamp) -> Result<(), Mismatch> {
+    /// Whether an answer that arrived in `session` of `person` at `callback` may finish this
+    /// attempt.
+    pub fn accept(
+        &self,
+        person: Id<Person>,
+        session: Id<Session>,
+        callback: &str,
+        era: i64,
+        now: Timestamp,
+    ) -> Result<(), Mismatch> {
         if self.person != person || self.session != session {
             return Err(Mismatch::Foreign);
         }
@@ -89,13 +98,37 @@ mod tests {
         };
         let (person, session) = (attempt.person, attempt.session);
         let early = Timestamp(999);
-        assert_eq!(attempt.accept(person, session, "https://portal/cb", 1, early), Ok(()));
-        assert_eq!(attempt.accept(Id::random(), session, "https://portal/cb", 1, early), Err(Mismatch::Foreign));
-        assert_eq!(attempt.accept(person, Id::random(), "https://portal/cb", 1, early), Err(Mismatch::Foreign));
-        assert_eq!(attempt.accept(person, session, "https://portal/other", 1, early), Err(Mismatch::WrongCallback));
-        assert_eq!(attempt.accept(person, session, "https://portal/cb", 2, early), Err(Mismatch::Superseded));
-        assert_eq!(attempt.accept(person, session, "https://portal/cb", 1, Timestamp(1000)), Err(Mismatch::Expired));
-        let used = Attempt { used_at: Some(Timestamp(5)), ..attempt };
-        assert_eq!(used.accept(person, session, "https://portal/cb", 1, early), Err(Mismatch::Used));
+        assert_eq!(
+            attempt.accept(person, session, "https://portal/cb", 1, early),
+            Ok(())
+        );
+        assert_eq!(
+            attempt.accept(Id::random(), session, "https://portal/cb", 1, early),
+            Err(Mismatch::Foreign)
+        );
+        assert_eq!(
+            attempt.accept(person, Id::random(), "https://portal/cb", 1, early),
+            Err(Mismatch::Foreign)
+        );
+        assert_eq!(
+            attempt.accept(person, session, "https://portal/other", 1, early),
+            Err(Mismatch::WrongCallback)
+        );
+        assert_eq!(
+            attempt.accept(person, session, "https://portal/cb", 2, early),
+            Err(Mismatch::Superseded)
+        );
+        assert_eq!(
+            attempt.accept(person, session, "https://portal/cb", 1, Timestamp(1000)),
+            Err(Mismatch::Expired)
+        );
+        let used = Attempt {
+            used_at: Some(Timestamp(5)),
+            ..attempt
+        };
+        assert_eq!(
+            used.accept(person, session, "https://portal/cb", 1, early),
+            Err(Mismatch::Used)
+        );
     }
 }

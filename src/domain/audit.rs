@@ -157,7 +157,9 @@ impl Outcome {
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
-        [Outcome::Done, Outcome::Refused, Outcome::Failed].into_iter().find(|outcome| outcome.as_str() == text)
+        [Outcome::Done, Outcome::Refused, Outcome::Failed]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == text)
     }
     /// What an action's own name says about its end.
     pub const fn of(action: Action) -> Self {
@@ -169,7 +171,9 @@ impl Outcome {
             | Action::ExchangeRefused
             | Action::AccountChanged
             | Action::AccessRefused => Outcome::Refused,
-            Action::ConnectionFailed | Action::ConnectionNeedsLogin | Action::ProviderNotTold => Outcome::Failed,
+            Action::ConnectionFailed | Action::ConnectionNeedsLogin | Action::ProviderNotTold => {
+                Outcome::Failed
+            }
             _ => Outcome::Done,
         }
     }
@@ -205,7 +209,12 @@ pub struct Event {
 
 impl Event {
     /// What the portal did by itself, from nowhere; whoever else did it is put in by the caller.
-    pub fn by_portal(at: Timestamp, action: Action, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn by_portal(
+        at: Timestamp,
+        action: Action,
+        subject: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             number: 0,
             at,

@@ -1,4 +1,5 @@
-//! Connections: one viewer's tokens at one integration. The tokens themselves live sealed in the store.
+//! Connections: one viewer's tokens at one integration. The tokens themselves live sealed in the
+//! store.
 
 use super::{
     Id, Timestamp,
@@ -54,7 +55,8 @@ impl Cause {
 pub enum State {
     /// Tokens are held and usable.
     Active,
-    /// Tokens are held, but the account at the provider is not the one expected; nothing uses them until the viewer decides.
+    /// Tokens are held, but the account at the provider is not the one expected; nothing uses them
+    /// until the viewer decides.
     Unconfirmed,
     /// No usable tokens; the viewer must sign in at the provider again.
     NeedsLogin(Cause),
@@ -73,7 +75,9 @@ impl State {
         match (state, cause) {
             ("active", _) => Some(State::Active),
             ("unconfirmed", _) => Some(State::Unconfirmed),
-            ("needs_login", cause) => Some(State::NeedsLogin(cause.and_then(Cause::parse).unwrap_or(Cause::Expired))),
+            ("needs_login", cause) => Some(State::NeedsLogin(
+                cause.and_then(Cause::parse).unwrap_or(Cause::Expired),
+            )),
             _ => None,
         }
     }
@@ -100,18 +104,25 @@ pub enum Verdict {
 }
 
 impl Account {
-    /// Whether this account visibly belongs to somebody else than `person`. Only names shaped like an address can be compared.
+    /// Whether this account visibly belongs to somebody else than `person`. Only names shaped like
+    /// an address can be compared.
     pub fn differs_from(&self, person: &Person) -> bool {
-        let Some(label) = self.label.as_deref().filter(|label| label.contains('@')) else { return false };
+        let Some(label) = self.label.as_deref().filter(|label| label.contains('@')) else {
+            return false;
+        };
         let known = [person.email.as_str(), person.username.as_str()];
         let comparable = known.iter().any(|name| name.contains('@'));
         comparable && !known.iter().any(|name| name.eq_ignore_ascii_case(label))
     }
 
-    /// Whether this account visibly is this person's: the name at the provider is their address or user name here.
+    /// Whether this account visibly is this person's: the name at the provider is their address or
+    /// user name here.
     pub fn is_of(&self, person: &Person) -> bool {
         let label = self.label.as_deref().filter(|label| !label.is_empty());
-        label.is_some_and(|label| label.eq_ignore_ascii_case(&person.email) || label.eq_ignore_ascii_case(&person.username))
+        label.is_some_and(|label| {
+            label.eq_ignore_ascii_case(&person.email)
+                || label.eq_ignore_ascii_case(&person.username)
+        })
     }
 
     /// What a check says about these tokens in this person's hands.
@@ -124,11 +135,18 @@ impl Account {
         }
     }
 
-    /// Whether two accounts are certainly different ones: another subject, object id or tenant. Names may change.
+    /// Whether two accounts are certainly different ones: another subject, object id or tenant.
+    /// Names may change.
     pub fn is_another_than(&self, known: &Account) -> bool {
         let differ = |left: &Option<String>, right: &Option<String>| matches!((left, right), (Some(left), Some(right)) if left != right);
-        let kind = |subject: &Option<String>| subject.as_deref().and_then(|text| text.split_once(':')).map(|(kind, _)| kind.to_owned());
-        let comparable = kind(&self.subject).is_some() && kind(&self.subject) == kind(&known.subject);
+        let kind = |subject: &Option<String>| {
+            subject
+                .as_deref()
+                .and_then(|text| text.split_once(':'))
+                .map(|(kind, _)| kind.to_owned())
+        };
+        let comparable =
+            kind(&self.subject).is_some() && kind(&self.subject) == kind(&known.subject);
         differ(&self.tenant, &known.tenant) || (comparable && differ(&self.subject, &known.subject))
     }
 }
@@ -181,7 +199,10 @@ mod tests {
 
     #[test]
     fn another_account_is_noticed_whatever_its_case() {
-        let account = |label: &str| Account { label: Some(label.into()), ..Account::default() };
+        let account = |label: &str| Account {
+            label: Some(label.into()),
+            ..Account::default()
+        };
         let ann = person("ann", "ann@example.org");
         assert!(!account("Ann@Example.org").differs_from(&ann));
         assert!(account("bo@example.org").differs_from(&ann));
@@ -191,15 +212,35 @@ mod tests {
     }
     #[test]
     fn a_required_account_must_be_named_and_be_the_persons() {
-        let account = |label: &str| Account { label: Some(label.into()), ..Account::default() };
+        let account = |label: &str| Account {
+            label: Some(label.into()),
+            ..Account::default()
+        };
         let ann = person("ann", "ann@example.org");
-        assert_eq!(account("ANN@example.org").verdict(&ann, IdentityCheck::Require), Verdict::Fits);
-        for other in [account("bo@example.org"), account("opaque"), account(""), Account::default()] {
+        assert_eq!(
+            account("ANN@example.org").verdict(&ann, IdentityCheck::Require),
+            Verdict::Fits
+        );
+        for other in [
+            account("bo@example.org"),
+            account("opaque"),
+            account(""),
+            Account::default(),
+        ] {
             assert_eq!(other.verdict(&ann, IdentityCheck::Require), Verdict::Refuse);
         }
-        assert_eq!(Account::default().verdict(&person("", ""), IdentityCheck::Require), Verdict::Refuse);
-        assert_eq!(account("bo@example.org").verdict(&ann, IdentityCheck::Warn), Verdict::Ask);
-        assert_eq!(account("bo@example.org").verdict(&ann, IdentityCheck::Off), Verdict::Fits);
+        assert_eq!(
+            Account::default().verdict(&person("", ""), IdentityCheck::Require),
+            Verdict::Refuse
+        );
+        assert_eq!(
+            account("bo@example.org").verdict(&ann, IdentityCheck::Warn),
+            Verdict::Ask
+        );
+        assert_eq!(
+            account("bo@example.org").verdict(&ann, IdentityCheck::Off),
+            Verdict::Fits
+        );
     }
     #[test]
     fn only_subjects_of_one_kind_are_compared() {
@@ -216,7 +257,10 @@ mod tests {
     }
     #[test]
     fn states_survive_the_table() {
-        for state in [State::Active, State::Unconfirmed].into_iter().chain(Cause::ALL.map(State::NeedsLogin)) {
+        for state in [State::Active, State::Unconfirmed]
+            .into_iter()
+            .chain(Cause::ALL.map(State::NeedsLogin))
+        {
             let (word, cause) = state.words();
             assert_eq!(State::parse(word, cause), Some(state));
         }

@@ -25,7 +25,9 @@ impl AccessType {
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::All, Self::LoggedIn, Self::Acl].into_iter().find(|access| access.as_str() == text)
+        [Self::All, Self::LoggedIn, Self::Acl]
+            .into_iter()
+            .find(|access| access.as_str() == text)
     }
 }
 
@@ -38,8 +40,8 @@ pub struct Process {
     pub draining: bool,
 }
 
-/// Which process of an item, in cookies and session tokens: a short hash of its address, which tells it to nobody who does not
-/// guess it. The default stands for the only one that an item has.
+/// Which process of an item, in cookies and session tokens: a short hash of its address, which
+/// tells it to nobody who does not guess it. The default stands for the only one that an item has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Mark(u64);
@@ -49,7 +51,11 @@ impl Mark {
 
     pub fn of(process: &Process) -> Self {
         let hash = Sha256::digest(&process.url);
-        Self(hash.first_chunk().map_or(1, |first| u64::from_be_bytes(*first)).max(1))
+        Self(
+            hash.first_chunk()
+                .map_or(1, |first| u64::from_be_bytes(*first))
+                .max(1),
+        )
     }
     pub fn is_only(&self) -> bool {
         *self == Self::ONLY
@@ -58,7 +64,11 @@ impl Mark {
 
 impl std::fmt::Display for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.is_only() { Ok(()) } else { write!(f, "{:016x}", self.0) }
+        if self.is_only() {
+            Ok(())
+        } else {
+            write!(f, "{:016x}", self.0)
+        }
     }
 }
 
@@ -80,7 +90,9 @@ impl std::str::FromStr for Mark {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.len() {
             0 => Ok(Self::ONLY),
-            16 => u64::from_str_radix(text, 16).map(Self).map_err(|_| "not the mark of a process"),
+            16 => u64::from_str_radix(text, 16)
+                .map(Self)
+                .map_err(|_| "not the mark of a process"),
             _ => Err("not the mark of a process"),
         }
     }
@@ -125,7 +137,8 @@ impl Proxying {
     }
     /// For WebSockets: only if somebody said so. A tab may stay open for days.
     pub fn socket_idle(&self) -> Option<Duration> {
-        self.idle_seconds.map(|seconds| Duration::from_secs(seconds.into()))
+        self.idle_seconds
+            .map(|seconds| Duration::from_secs(seconds.into()))
     }
 }
 
@@ -141,7 +154,8 @@ pub struct Content {
     pub owner: Id<Person>,
     pub access: AccessType,
     pub app_mode: String,
-    /// Where the app runs; empty until a publisher says so. Several for an app of several processes.
+    /// Where the app runs; empty until a publisher says so. Several for an app of several
+    /// processes.
     pub processes: Vec<Process>,
     pub proxying: Proxying,
     /// Its label in addresses of its own; kept for life.
@@ -153,7 +167,11 @@ pub struct Content {
 impl Content {
     /// The mark of one of its processes.
     pub fn mark(&self, process: &Process) -> Mark {
-        if self.processes.len() < 2 { Mark::ONLY } else { Mark::of(process) }
+        if self.processes.len() < 2 {
+            Mark::ONLY
+        } else {
+            Mark::of(process)
+        }
     }
     pub fn display_title(&self) -> &str {
         match &self.title {
@@ -191,7 +209,9 @@ impl ContentRole {
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Viewer, Self::Collaborator].into_iter().find(|role| role.as_str() == text)
+        [Self::Viewer, Self::Collaborator]
+            .into_iter()
+            .find(|role| role.as_str() == text)
     }
 }
 

@@ -1,5 +1,6 @@
-//! Which outside addresses this server may talk to. Checked when an address is saved and again at each connection, after
-//! name resolution. Private addresses and plain http work only for hosts that the operator lists.
+//! Which outside addresses this server may talk to. Checked when an address is saved and again at
+//! each connection, after name resolution. Private addresses and plain http work only for hosts
+//! that the operator lists.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,7 +8,8 @@ use std::{
 };
 use url::{Host, Url};
 
-/// What an address is for: providers carry secrets and need TLS, upstream apps may speak plain http.
+/// What an address is for: providers carry secrets and need TLS, upstream apps may speak plain
+/// http.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Provider,
@@ -19,15 +21,21 @@ pub enum Purpose {
 pub enum Refused {
     #[error("This is not a web address. It starts with https:// and names a host.")]
     NotAnAddress,
-    #[error("The address must start with https://. Plain http works only for hosts that the setting private_hosts lists.")]
+    #[error(
+        "The address must start with https://. Plain http works only for hosts that the setting private_hosts lists."
+    )]
     NotHttps,
     #[error("Leave user name and password out of the address.")]
     Credentials,
     #[error("Leave out everything from the # sign on.")]
     Fragment,
-    #[error("This address lies in a private network. The operator can allow it with the setting private_hosts.")]
+    #[error(
+        "This address lies in a private network. The operator can allow it with the setting private_hosts."
+    )]
     Private,
-    #[error("This address is never allowed: it is link-local, where cloud machines keep their credentials.")]
+    #[error(
+        "This address is never allowed: it is link-local, where cloud machines keep their credentials."
+    )]
     LinkLocal,
     #[error("This is the portal's own address.")]
     Ourselves,
@@ -55,9 +63,18 @@ struct Listed {
 impl Listed {
     fn parse(entry: &str) -> Self {
         let entry = entry.trim().to_ascii_lowercase();
-        match entry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
-            Some((host, port)) if !host.contains(':') || host.starts_with('[') => Self { host: host.to_owned(), port: Some(port) },
-            _ => Self { host: entry, port: None },
+        match entry
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+        {
+            Some((host, port)) if !host.contains(':') || host.starts_with('[') => Self {
+                host: host.to_owned(),
+                port: Some(port),
+            },
+            _ => Self {
+                host: entry,
+                port: None,
+            },
         }
     }
     fn names(&self, host: &str, port: u16) -> bool {
@@ -71,7 +88,8 @@ impl Listed {
 }
 
 impl Policy {
-    /// Both hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own`: the portal's and content's, always refused.
+    /// Both hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own`: the portal's and content's,
+    /// always refused.
     pub fn new(listed: &[String], own: &[String]) -> Self {
         Self {
             listed: listed.iter().map(|entry| Listed::parse(entry)).collect(),
@@ -83,17 +101,29 @@ impl Policy {
     /// The same, with folders of Unix sockets that apps may listen on.
     #[must_use]
     pub fn with_sockets(self, folders: &[PathBuf]) -> Self {
-        Self { sockets: folders.to_vec(), ..self }
+        Self {
+            sockets: folders.to_vec(),
+            ..self
+        }
     }
 
     /// The socket of `unix:/folder/name.sock`, directly in a folder that the operator lists.
     pub fn socket(&self, url: &Url) -> Result<PathBuf, Refused> {
         let path = url.path();
-        let plain =
-            url.scheme() == "unix" && url.host().is_none() && !path.contains('%') && url.query().is_none() && url.fragment().is_none();
+        let plain = url.scheme() == "unix"
+            && url.host().is_none()
+            && !path.contains('%')
+            && url.query().is_none()
+            && url.fragment().is_none();
         let path = Path::new(path);
-        let listed = path.parent().is_some_and(|folder| self.sockets.iter().any(|listed| listed == folder));
-        if plain && path.is_absolute() && path.file_name().is_some() && listed { Ok(path.to_owned()) } else { Err(Refused::Socket) }
+        let listed = path
+            .parent()
+            .is_some_and(|folder| self.sockets.iter().any(|listed| listed == folder));
+        if plain && path.is_absolute() && path.file_name().is_some() && listed {
+            Ok(path.to_owned())
+        } else {
+            Err(Refused::Socket)
+        }
     }
 
     /// Whether the operator's list names this host and port.
@@ -116,7 +146,9 @@ impl Policy {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Refused::NotAnAddress);
         }
-        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else { return Err(Refused::NotAnAddress) };
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            return Err(Refused::NotAnAddress);
+        };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Refused::Credentials);
         }
@@ -144,9 +176,13 @@ impl Policy {
         }
     }
 
-    /// Like [`Policy::check_ip`] where the port is not known: a host listed with any port may be private.
+    /// Like [`Policy::check_ip`] where the port is not known: a host listed with any port may be
+    /// private.
     pub fn check_ip_of_host(&self, host: &str, ip: IpAddr) -> Result<(), Refused> {
-        let listed = self.listed.iter().find(|entry| entry.port.is_some_and(|port| self.lists(host, port)));
+        let listed = self
+            .listed
+            .iter()
+            .find(|entry| entry.port.is_some_and(|port| self.lists(host, port)));
         self.check_ip(host, listed.and_then(|entry| entry.port).unwrap_or(0), ip)
     }
 
@@ -159,14 +195,21 @@ impl Policy {
         if is_link_local(ip) {
             return Err(Refused::LinkLocal);
         }
-        if is_public(ip) || self.lists(host, port) { Ok(()) } else { Err(Refused::Private) }
+        if is_public(ip) || self.lists(host, port) {
+            Ok(())
+        } else {
+            Err(Refused::Private)
+        }
     }
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80 || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        IpAddr::V6(v6) => {
+            v6.segments()[0] & 0xffc0 == 0xfe80
+                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+        }
     }
 }
 
@@ -206,7 +249,13 @@ mod tests {
     use super::*;
 
     fn policy(listed: &[&str]) -> Policy {
-        Policy::new(&listed.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>(), &["portal.example:443".into()])
+        Policy::new(
+            &listed
+                .iter()
+                .map(|entry| (*entry).to_owned())
+                .collect::<Vec<_>>(),
+            &["portal.example:443".into()],
+        )
     }
 
     #[test]
@@ -220,33 +269,93 @@ mod tests {
             "https://2130706433/",
             "https://[::ffff:10.0.0.1]/",
         ] {
-            assert_eq!(policy(&[]).parse(text, Purpose::Provider).unwrap_err(), Refused::Private, "{text}");
+            assert_eq!(
+                policy(&[]).parse(text, Purpose::Provider).unwrap_err(),
+                Refused::Private,
+                "{text}"
+            );
         }
-        assert!(policy(&["127.0.0.1:9"]).parse("http://127.0.0.1:9/x", Purpose::Provider).is_ok());
-        assert_eq!(policy(&["127.0.0.1:9"]).parse("http://127.0.0.1:8/x", Purpose::Provider).unwrap_err(), Refused::NotHttps);
-        assert!(policy(&["*.corp.example"]).parse("http://a.corp.example", Purpose::Provider).is_ok());
-        assert!(policy(&["[::1]:9"]).parse("http://[::1]:9/x", Purpose::Upstream).is_ok());
+        assert!(
+            policy(&["127.0.0.1:9"])
+                .parse("http://127.0.0.1:9/x", Purpose::Provider)
+                .is_ok()
+        );
+        assert_eq!(
+            policy(&["127.0.0.1:9"])
+                .parse("http://127.0.0.1:8/x", Purpose::Provider)
+                .unwrap_err(),
+            Refused::NotHttps
+        );
+        assert!(
+            policy(&["*.corp.example"])
+                .parse("http://a.corp.example", Purpose::Provider)
+                .is_ok()
+        );
+        assert!(
+            policy(&["[::1]:9"])
+                .parse("http://[::1]:9/x", Purpose::Upstream)
+                .is_ok()
+        );
     }
     #[test]
     fn metadata_addresses_are_refused_even_when_listed() {
         for host in ["169.254.169.254", "[fe80::1]"] {
-            assert_eq!(policy(&[host]).parse(&format!("http://{host}/"), Purpose::Upstream).unwrap_err(), Refused::LinkLocal);
+            assert_eq!(
+                policy(&[host])
+                    .parse(&format!("http://{host}/"), Purpose::Upstream)
+                    .unwrap_err(),
+                Refused::LinkLocal
+            );
         }
     }
     #[test]
     fn shapes_that_hide_something_are_refused() {
         let open = policy(&[]);
-        assert_eq!(open.parse("https://user:pw@example.org", Purpose::Upstream).unwrap_err(), Refused::Credentials);
-        assert_eq!(open.parse("ftp://example.org", Purpose::Upstream).unwrap_err(), Refused::NotAnAddress);
-        assert_eq!(open.parse("https://portal.example/x", Purpose::Upstream).unwrap_err(), Refused::Ourselves);
-        assert_eq!(open.parse("https://example.org/#x", Purpose::Upstream).unwrap_err(), Refused::Fragment);
-        assert_eq!(open.parse("http://example.org/", Purpose::Provider).unwrap_err(), Refused::NotHttps);
+        assert_eq!(
+            open.parse("https://user:pw@example.org", Purpose::Upstream)
+                .unwrap_err(),
+            Refused::Credentials
+        );
+        assert_eq!(
+            open.parse("ftp://example.org", Purpose::Upstream)
+                .unwrap_err(),
+            Refused::NotAnAddress
+        );
+        assert_eq!(
+            open.parse("https://portal.example/x", Purpose::Upstream)
+                .unwrap_err(),
+            Refused::Ourselves
+        );
+        assert_eq!(
+            open.parse("https://example.org/#x", Purpose::Upstream)
+                .unwrap_err(),
+            Refused::Fragment
+        );
+        assert_eq!(
+            open.parse("http://example.org/", Purpose::Provider)
+                .unwrap_err(),
+            Refused::NotHttps
+        );
         assert!(open.parse("http://example.org/", Purpose::Upstream).is_ok());
     }
     #[test]
     fn what_a_name_resolves_to_counts() {
-        assert_eq!(policy(&[]).check_ip("rebind.example", 443, "10.0.0.1".parse().unwrap()), Err(Refused::Private));
-        assert_eq!(policy(&["rebind.example"]).check_ip("rebind.example", 443, "169.254.1.1".parse().unwrap()), Err(Refused::LinkLocal));
-        assert!(policy(&[]).check_ip("example.org", 443, "93.184.216.34".parse().unwrap()).is_ok());
+        assert_eq!(
+            policy(&[]).check_ip("rebind.example", 443, "10.0.0.1".parse().unwrap()),
+            Err(Refused::Private)
+        );
+        assert_eq!(
+            policy(&["rebind.example"]).check_ip(
+                "rebind.example",
+                443,
+                "169.254.1.1".parse().unwrap()
+            ),
+            Err(Refused::LinkLocal)
+        );
+        assert!(
+            policy(&[])
+                .check_ip("example.org", 443, "93.184.216.34".parse().unwrap())
+                .is_ok()
+        );
     }
 }

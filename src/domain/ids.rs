@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, hash::Hash, marker::PhantomData, str::FromStr};
 use uuid::Uuid;
 
-/// The GUID of a `T`, as it travels in addresses and in the API. A name, never a secret (promise: UUIDs do not count).
+/// The GUID of a `T`, as it travels in addresses and in the API. A name, never a secret (promise:
+/// UUIDs do not count).
 pub struct Id<T>(Uuid, PhantomData<fn() -> T>);
 
 impl<T> Id<T> {

@@ -94,7 +94,8 @@ pub struct Integration {
     /// When the identity provider will stop accepting the secret, as the administrator told us.
     pub secret_expires_at: Option<Timestamp>,
     pub secret_health: SecretHealth,
-    /// Grows with each change of where tokens come from; connections made under another value are dead.
+    /// Grows with each change of where tokens come from; connections made under another value are
+    /// dead.
     pub era: i64,
     pub availability: Availability,
     pub identity_check: IdentityCheck,

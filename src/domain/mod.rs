@@ -1,4 +1,5 @@
-//! What things are. No I/O, no async, no database, no HTTP: everything here is a value or a pure function.
+//! What things are. No I/O, no async, no database, no HTTP: everything here is a value or a pure
+//! function.
 
 pub mod access;
 pub mod addresses;

@@ -53,15 +53,24 @@ impl Person {
     /// The name that pages show: first and last name, or the user name.
     pub fn display_name(&self) -> String {
         let name = format!("{} {}", self.first_name, self.last_name);
-        if name.trim().is_empty() { self.username.clone() } else { name.trim().to_owned() }
+        if name.trim().is_empty() {
+            self.username.clone()
+        } else {
+            name.trim().to_owned()
+        }
     }
     /// How the identity provider is likely to know this person.
     pub fn login_hint(&self) -> &str {
-        if self.email.is_empty() { &self.username } else { &self.email }
+        if self.email.is_empty() {
+            &self.username
+        } else {
+            &self.email
+        }
     }
 }
 
-/// A browser session, as its person and an administrator may see it. The marker type of session ids.
+/// A browser session, as its person and an administrator may see it. The marker type of session
+/// ids.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub id: Id<Session>,
@@ -86,8 +95,8 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Letters that names must not hold: control characters, and those that turn the direction of writing or cannot be seen, by
-/// which one name passes for another.
+/// Letters that names must not hold: control characters, and those that turn the direction of
+/// writing or cannot be seen, by which one name passes for another.
 pub fn is_invisible(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')

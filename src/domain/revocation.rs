@@ -29,7 +29,8 @@ impl Word {
     }
 }
 
-/// The end of one connection. Its tokens are deleted here; the provider's own copy is another matter.
+/// The end of one connection. Its tokens are deleted here; the provider's own copy is another
+/// matter.
 #[derive(Clone, Debug)]
 pub struct Revocation {
     pub id: Id<Revocation>,

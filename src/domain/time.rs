@@ -18,26 +18,37 @@ impl Timestamp {
     }
     /// This moment plus a duration; saturates instead of wrapping.
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
     pub fn minus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
     /// How long from `earlier` to this moment; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
     fn date_time(self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
     /// RFC 3339, UTC, whole seconds: `2026-01-31T08:00:00Z`.
     pub fn rfc3339(self) -> String {
-        let whole = self.date_time().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let whole = self
+            .date_time()
+            .replace_nanosecond(0)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         whole.format(&Rfc3339).unwrap_or_default()
     }
     /// For people, unambiguous: `3 February 2026, 08:00 UTC`.
     pub fn absolute(self) -> String {
-        let format = format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
+        let format =
+            format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
         self.date_time().format(format).unwrap_or_default()
     }
     /// `3 February 2026`.
@@ -47,12 +58,16 @@ impl Timestamp {
     }
     /// `2026-02-03`, the form of `<input type=date>`.
     pub fn iso_date(self) -> String {
-        self.date_time().format(format_description!("[year]-[month]-[day]")).unwrap_or_default()
+        self.date_time()
+            .format(format_description!("[year]-[month]-[day]"))
+            .unwrap_or_default()
     }
     /// The start of the given day in UTC; `None` unless the text is a real date as `YYYY-MM-DD`.
     pub fn from_iso_date(text: &str) -> Option<Self> {
         let date = time::Date::parse(text, format_description!("[year]-[month]-[day]")).ok()?;
-        Some(Self::from_unix_seconds(date.midnight().assume_utc().unix_timestamp()))
+        Some(Self::from_unix_seconds(
+            date.midnight().assume_utc().unix_timestamp(),
+        ))
     }
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
@@ -60,19 +75,45 @@ impl Timestamp {
     }
     /// How a person would say it, seen from `now`: `3 days ago`, `in 12 minutes`, else the date.
     pub fn relative(self, now: Self) -> String {
-        let (distance, future) = if self > now { (self.since(now), true) } else { (now.since(self), false) };
+        let (distance, future) = if self > now {
+            (self.since(now), true)
+        } else {
+            (now.since(self), false)
+        };
         let seconds = distance.as_secs();
         let phrase = match seconds {
-            0..=44 => return if future { "in a moment".into() } else { "just now".into() },
+            0..=44 => {
+                return if future {
+                    "in a moment".into()
+                } else {
+                    "just now".into()
+                };
+            }
             45..=89 => "a minute".to_owned(),
             90..=3569 => format!("{} minutes", (seconds + 30) / 60),
             3570..=5399 => "an hour".to_owned(),
             5400..=84_599 => format!("{} hours", (seconds + 1800) / 3600),
-            84_600..=129_599 => return if future { "tomorrow".into() } else { "yesterday".into() },
+            84_600..=129_599 => {
+                return if future {
+                    "tomorrow".into()
+                } else {
+                    "yesterday".into()
+                };
+            }
             129_600..=2_591_999 => format!("{} days", (seconds + 43_200) / 86_400),
-            _ => return if future { format!("on {}", self.date()) } else { self.date() },
+            _ => {
+                return if future {
+                    format!("on {}", self.date())
+                } else {
+                    self.date()
+                };
+            }
         };
-        if future { format!("in {phrase}") } else { format!("{phrase} ago") }
+        if future {
+            format!("in {phrase}")
+        } else {
+            format!("{phrase} ago")
+        }
     }
 }
 
@@ -87,20 +128,40 @@ mod tests {
 
     #[test]
     fn api_times_are_whole_seconds_in_utc() {
-        assert_eq!(Timestamp(1_769_846_400_987).rfc3339(), "2026-01-31T08:00:00Z");
-        assert_eq!(Timestamp::parse_rfc3339("2026-01-31T08:00:00.5Z"), Some(Timestamp(1_769_846_400_000)));
+        assert_eq!(
+            Timestamp(1_769_846_400_987).rfc3339(),
+            "2026-01-31T08:00:00Z"
+        );
+        assert_eq!(
+            Timestamp::parse_rfc3339("2026-01-31T08:00:00.5Z"),
+            Some(Timestamp(1_769_846_400_000))
+        );
     }
     #[test]
     fn phrases_read_as_people_speak() {
         let now = Timestamp(1_769_846_400_000);
-        assert_eq!(now.minus(Duration::from_secs(300)).relative(now), "5 minutes ago");
-        assert_eq!(now.minus(Duration::from_secs(3 * 86_400)).relative(now), "3 days ago");
-        assert_eq!(now.plus(Duration::from_secs(12 * 86_400)).relative(now), "in 12 days");
+        assert_eq!(
+            now.minus(Duration::from_secs(300)).relative(now),
+            "5 minutes ago"
+        );
+        assert_eq!(
+            now.minus(Duration::from_secs(3 * 86_400)).relative(now),
+            "3 days ago"
+        );
+        assert_eq!(
+            now.plus(Duration::from_secs(12 * 86_400)).relative(now),
+            "in 12 days"
+        );
         assert_eq!(now.relative(now), "just now");
     }
     #[test]
     fn impossible_dates_are_no_dates() {
         assert!(Timestamp::from_iso_date("2026-02-30").is_none());
-        assert_eq!(Timestamp::from_iso_date("2026-02-28").map(Timestamp::iso_date).as_deref(), Some("2026-02-28"));
+        assert_eq!(
+            Timestamp::from_iso_date("2026-02-28")
+                .map(Timestamp::iso_date)
+                .as_deref(),
+            Some("2026-02-28")
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! The wall between the portal's origin and content's: which host is which, and where a content item stands.
+//! The wall between the portal's origin and content's: which host is which, and where a content
+//! item stands.
 //!
-//! Content is other people's code. On an origin of its own its scripts reach neither the portal's pages nor, with an origin
-//! for each item, one another (promise 9). It shares the portal's origin only if the operator said so in words.
+//! Content is other people's code. On an origin of its own its scripts reach neither the portal's
+//! pages nor, with an origin for each item, one another (promise 9). It shares the portal's origin
+//! only if the operator said so in words.
 
 use super::{Id, addresses, content::Content};
 use url::Url;
@@ -63,11 +65,17 @@ pub struct Wall {
 /// Why a setting is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    #[error("content_url must be an address such as https://*.apps.example.org or https://content.example.org, or the word same-origin")]
+    #[error(
+        "content_url must be an address such as https://*.apps.example.org or https://content.example.org, or the word same-origin"
+    )]
     NotAnAddress,
-    #[error("content_url must have the scheme of public_url: the one's cookies would be lost or exposed on the other")]
+    #[error(
+        "content_url must have the scheme of public_url: the one's cookies would be lost or exposed on the other"
+    )]
     Scheme,
-    #[error("content_url must name another host than public_url (another port does not separate cookies), or be the word same-origin")]
+    #[error(
+        "content_url must name another host than public_url (another port does not separate cookies), or be the word same-origin"
+    )]
     SameHost,
 }
 
@@ -76,7 +84,9 @@ fn origin_of(url: &Url) -> String {
 }
 
 fn authority_of(origin: &str) -> &str {
-    origin.split_once("://").map_or(origin, |(_, authority)| authority)
+    origin
+        .split_once("://")
+        .map_or(origin, |(_, authority)| authority)
 }
 
 impl Wall {
@@ -91,13 +101,21 @@ impl Wall {
                 None => ContentOrigin::Unset,
             },
         };
-        Ok(Self { authority: authority_of(&portal).to_owned(), portal, content })
+        Ok(Self {
+            authority: authority_of(&portal).to_owned(),
+            portal,
+            content,
+        })
     }
 
     /// What a request's host (`Host` or `:authority`, as sent) stands for.
     pub fn host<'a>(&self, host: &'a str) -> Host<'a> {
         let plain = |host: &'a str| {
-            let default = if self.portal.starts_with("https:") { ":443" } else { ":80" };
+            let default = if self.portal.starts_with("https:") {
+                ":443"
+            } else {
+                ":80"
+            };
             host.strip_suffix(default).unwrap_or(host)
         };
         let host = plain(host);
@@ -105,7 +123,9 @@ impl Wall {
             return Host::Portal;
         }
         match &self.content {
-            ContentOrigin::Shared { origin } if host.eq_ignore_ascii_case(authority_of(origin)) => Host::Content,
+            ContentOrigin::Shared { origin } if host.eq_ignore_ascii_case(authority_of(origin)) => {
+                Host::Content
+            }
             ContentOrigin::Wildcard { suffix, .. } => match split_label(host, suffix) {
                 Some(slug) => Host::Item(slug),
                 None => Host::Unknown,
@@ -120,9 +140,15 @@ impl Wall {
             ContentOrigin::Unset => return None,
             ContentOrigin::Same => (self.portal.clone(), addresses::app(content)),
             ContentOrigin::Shared { origin } => (origin.clone(), addresses::app(content)),
-            ContentOrigin::Wildcard { scheme, suffix } => (format!("{scheme}://{slug}{suffix}"), "/".to_owned()),
+            ContentOrigin::Wildcard { scheme, suffix } => {
+                (format!("{scheme}://{slug}{suffix}"), "/".to_owned())
+            }
         };
-        Some(Place { content, origin, base })
+        Some(Place {
+            content,
+            origin,
+            base,
+        })
     }
 
     pub fn is_same_origin(&self) -> bool {
@@ -143,7 +169,9 @@ impl Wall {
         let mut own = vec![with_port(&self.portal)];
         match &self.content {
             ContentOrigin::Shared { origin } => own.push(with_port(origin)),
-            ContentOrigin::Wildcard { scheme, suffix } => own.push(with_port(&format!("{scheme}://*{suffix}"))),
+            ContentOrigin::Wildcard { scheme, suffix } => {
+                own.push(with_port(&format!("{scheme}://*{suffix}")))
+            }
             ContentOrigin::Same | ContentOrigin::Unset => {}
         }
         own
@@ -152,24 +180,45 @@ impl Wall {
 
 fn with_port(origin: &str) -> String {
     let authority = authority_of(origin);
-    let port = if origin.starts_with("https:") { 443 } else { 80 };
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
-    if has_port { authority.to_owned() } else { format!("{authority}:{port}") }
+    let port = if origin.starts_with("https:") {
+        443
+    } else {
+        80
+    };
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| {
+        !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    if has_port {
+        authority.to_owned()
+    } else {
+        format!("{authority}:{port}")
+    }
 }
 
 /// The one label before `suffix`.
 fn split_label<'a>(host: &'a str, suffix: &str) -> Option<&'a str> {
     let (label, rest) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
-    let legal = !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let legal = !label.is_empty()
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     (legal && rest.eq_ignore_ascii_case(suffix)).then_some(label)
 }
 
 fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
     let wildcard = text.contains("://*.");
-    let url = Url::parse(&text.replacen("://*.", "://wildcard.", 1)).map_err(|_| Problem::NotAnAddress)?;
-    let bare =
-        url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
-    if !matches!(url.scheme(), "http" | "https") || !bare || url.host_str().is_none() || text.matches('*').count() > usize::from(wildcard) {
+    let url = Url::parse(&text.replacen("://*.", "://wildcard.", 1))
+        .map_err(|_| Problem::NotAnAddress)?;
+    let bare = url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https")
+        || !bare
+        || url.host_str().is_none()
+        || text.matches('*').count() > usize::from(wildcard)
+    {
         return Err(Problem::NotAnAddress);
     }
     if url.scheme() != public_url.scheme() {
@@ -177,12 +226,17 @@ fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
     }
     let origin = origin_of(&url);
     if wildcard {
-        let suffix = authority_of(&origin).trim_start_matches("wildcard").to_owned();
+        let suffix = authority_of(&origin)
+            .trim_start_matches("wildcard")
+            .to_owned();
         // The portal must not be one of the items' hosts.
         if split_label(authority_of(&origin_of(public_url)), &suffix).is_some() {
             return Err(Problem::SameHost);
         }
-        return Ok(ContentOrigin::Wildcard { scheme: url.scheme().to_owned(), suffix });
+        return Ok(ContentOrigin::Wildcard {
+            scheme: url.scheme().to_owned(),
+            suffix,
+        });
     }
     if url.host_str() == public_url.host_str() {
         return Err(Problem::SameHost);
@@ -201,7 +255,8 @@ fn other_loopback(public_url: &Url) -> Option<String> {
     Some(origin_of(&url))
 }
 
-/// A name for an item's own host: what can stand in a DNS label of its name, and something unlike all others.
+/// A name for an item's own host: what can stand in a DNS label of its name, and something unlike
+/// all others.
 pub fn slug(name: &str, unlike: &str) -> String {
     let mut label = String::new();
     for letter in name.to_ascii_lowercase().chars() {
@@ -213,7 +268,11 @@ pub fn slug(name: &str, unlike: &str) -> String {
     }
     label.truncate(40);
     let label = label.trim_matches('-');
-    if label.is_empty() { format!("app-{unlike}") } else { format!("{label}-{unlike}") }
+    if label.is_empty() {
+        format!("app-{unlike}")
+    } else {
+        format!("{label}-{unlike}")
+    }
 }
 
 #[cfg(test)]
@@ -226,26 +285,63 @@ mod tests {
 
     #[test]
     fn hosts_are_told_apart() {
-        let shared = wall("https://portal.example.org", Some("https://content.example.org")).unwrap();
+        let shared = wall(
+            "https://portal.example.org",
+            Some("https://content.example.org"),
+        )
+        .unwrap();
         assert_eq!(shared.host("portal.example.org"), Host::Portal);
         assert_eq!(shared.host("Portal.Example.org:443"), Host::Portal);
         assert_eq!(shared.host("content.example.org"), Host::Content);
-        for other in ["", "example.org", "portal.example.org:8443", "portal.example.org.evil.example", "x.content.example.org"] {
+        for other in [
+            "",
+            "example.org",
+            "portal.example.org:8443",
+            "portal.example.org.evil.example",
+            "x.content.example.org",
+        ] {
             assert_eq!(shared.host(other), Host::Unknown, "{other}");
         }
-        let each = wall("https://portal.example.org", Some("https://*.apps.example.org:8443")).unwrap();
-        assert_eq!(each.host("sales-1.apps.example.org:8443"), Host::Item("sales-1"));
-        for other in ["sales-1.apps.example.org", ".apps.example.org:8443", "a.b.apps.example.org:8443", "SALES.apps.example.org:8443"] {
+        let each = wall(
+            "https://portal.example.org",
+            Some("https://*.apps.example.org:8443"),
+        )
+        .unwrap();
+        assert_eq!(
+            each.host("sales-1.apps.example.org:8443"),
+            Host::Item("sales-1")
+        );
+        for other in [
+            "sales-1.apps.example.org",
+            ".apps.example.org:8443",
+            "a.b.apps.example.org:8443",
+            "SALES.apps.example.org:8443",
+        ] {
             assert_eq!(each.host(other), Host::Unknown, "{other}");
         }
         let place = each.place(Id::random(), "sales-1").unwrap();
-        assert_eq!(place.address("x?y"), "https://sales-1.apps.example.org:8443/x?y");
+        assert_eq!(
+            place.address("x?y"),
+            "https://sales-1.apps.example.org:8443/x?y"
+        );
     }
     #[test]
     fn without_a_word_content_never_runs_on_the_portals_origin() {
-        assert_eq!(wall("https://portal.example.org", None).unwrap().content, ContentOrigin::Unset);
-        assert_eq!(wall("http://127.0.0.1:8080", None).unwrap().content, ContentOrigin::Shared { origin: "http://localhost:8080".into() });
-        assert!(wall("https://portal.example.org", Some("same-origin")).unwrap().is_same_origin());
+        assert_eq!(
+            wall("https://portal.example.org", None).unwrap().content,
+            ContentOrigin::Unset
+        );
+        assert_eq!(
+            wall("http://127.0.0.1:8080", None).unwrap().content,
+            ContentOrigin::Shared {
+                origin: "http://localhost:8080".into()
+            }
+        );
+        assert!(
+            wall("https://portal.example.org", Some("same-origin"))
+                .unwrap()
+                .is_same_origin()
+        );
         for (setting, problem) in [
             ("https://portal.example.org", Problem::SameHost),
             ("https://portal.example.org:8443", Problem::SameHost),
@@ -256,12 +352,19 @@ mod tests {
             ("https://apps.*.example.org", Problem::NotAnAddress),
             ("same origin", Problem::NotAnAddress),
         ] {
-            assert_eq!(wall("https://portal.example.org", Some(setting)).unwrap_err(), problem, "{setting}");
+            assert_eq!(
+                wall("https://portal.example.org", Some(setting)).unwrap_err(),
+                problem,
+                "{setting}"
+            );
         }
     }
     #[test]
     fn slugs_are_dns_labels() {
-        assert_eq!(slug("Sales dashboard (EU)", "k3v9"), "sales-dashboard-eu-k3v9");
+        assert_eq!(
+            slug("Sales dashboard (EU)", "k3v9"),
+            "sales-dashboard-eu-k3v9"
+        );
         assert_eq!(slug("売上", "k3v9"), "app-k3v9");
         assert!(slug(&"x".repeat(300), "k3v9").len() < 63);
     }

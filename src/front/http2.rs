@@ -1,5 +1,6 @@
-//! HTTP/2 (RFC 9113) over the `h2` crate, for actix's services. actix's own dispatcher neither ends its connections when the
-//! server stops, nor notices that a browser gave a stream up, nor sends fields behind a body.
+//! HTTP/2 (RFC 9113) over the `h2` crate, for actix's services. actix's own dispatcher neither ends
+//! its connections when the server stops, nor notices that a browser gave a stream up, nor sends
+//! fields behind a body.
 
 use super::{Browser, HEAD_WITHIN, KEEP_ALIVE, UNREAD};
 use crate::proxy::{HasBody, Trailers};
@@ -42,12 +43,19 @@ const PIECE: usize = 16 * 1024;
 const FIRST: Duration = Duration::from_secs(10);
 /// A connection that is to end does so within this time after its last stream.
 const END: Duration = Duration::from_secs(5);
-/// Streams given up before their answer between two looks: each costs us more than whoever opens it.
+/// Streams given up before their answer between two looks: each costs us more than whoever opens
+/// it.
 const MOST_GIVEN_UP: u32 = 1000;
 
-/// Serves one connection to its end. After `stop` it takes no new stream, and ends with the last one that is open.
-pub async fn serve<S>(mut io: Browser, peer: Option<SocketAddr>, service: Rc<S>, stop: impl Future<Output = ()>, date: fn() -> HeaderValue)
-where
+/// Serves one connection to its end. After `stop` it takes no new stream, and ends with the last
+/// one that is open.
+pub async fn serve<S>(
+    mut io: Browser,
+    peer: Option<SocketAddr>,
+    service: Rc<S>,
+    stop: impl Future<Output = ()>,
+    date: fn() -> HeaderValue,
+) where
     S: Service<Request> + 'static,
     S::Response: Into<Response<BoxBody>>,
     S::Error: Into<Response<BoxBody>>,
@@ -60,8 +68,13 @@ where
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(LARGEST_HEAD);
     let heard = io.count();
-    let Ok(Ok(mut connection)) = timeout(HEAD_WITHIN, builder.handshake::<_, Bytes>(io)).await else { return };
-    let Some(mut pings) = connection.ping_pong() else { return };
+    let Ok(Ok(mut connection)) = timeout(HEAD_WITHIN, builder.handshake::<_, Bytes>(io)).await
+    else {
+        return;
+    };
+    let Some(mut pings) = connection.ping_pong() else {
+        return;
+    };
     let given_up = Rc::new(Cell::new(0));
     let (mut look, mut stop) = (pin!(sleep(FIRST)), pin!(stop));
     let (mut ending, mut used, mut asked) = (false, false, None);
@@ -111,7 +124,8 @@ where
     }
 }
 
-/// A request as actix knows it; `None` if its address, its method or one of its fields is none there.
+/// A request as actix knows it; `None` if its address, its method or one of its fields is none
+/// there.
 fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Request> {
     let (parts, mut body) = request.into_parts();
     let payload = if body.is_end_stream() {
@@ -127,7 +141,9 @@ fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Opt
                 None => None,
             })
         });
-        Payload::Stream { payload: Box::pin(pieces) as actix_http::BoxedPayloadStream }
+        Payload::Stream {
+            payload: Box::pin(pieces) as actix_http::BoxedPayloadStream,
+        }
     };
     let has_body = matches!(payload, Payload::Stream { .. });
     let mut taken = Request::with_payload(payload);
@@ -141,7 +157,8 @@ fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Opt
     head.uri = Uri::try_from(parts.uri.to_string()).ok()?;
     for (name, value) in &parts.headers {
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
-        head.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+        head.headers
+            .append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
     }
     Some(taken)
 }
@@ -163,7 +180,11 @@ where
     S::Error: Into<Response<BoxBody>>,
 {
     // At once, as actix does over HTTP/1.1 (RFC 9110 section 10.1.1).
-    if request.headers().get(http::header::EXPECT).is_some_and(|asked| asked.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    if request
+        .headers()
+        .get(http::header::EXPECT)
+        .is_some_and(|asked| asked.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
         let mut go_on = http::Response::new(());
         *go_on.status_mut() = http::StatusCode::CONTINUE;
         drop(respond.send_informational(go_on));
@@ -181,14 +202,23 @@ where
 }
 
 /// Sends an answer, for as long as somebody takes it.
-async fn send(answer: Response<BoxBody>, mut respond: SendResponse<Bytes>, to_head: bool, date: fn() -> HeaderValue) {
+async fn send(
+    answer: Response<BoxBody>,
+    mut respond: SendResponse<Bytes>,
+    to_head: bool,
+    date: fn() -> HeaderValue,
+) {
     let trailers = answer.extensions().get::<Trailers>().cloned();
     let (answer, body) = answer.into_parts();
     let mut body = pin!(body);
     let size = body.size();
     let ended = to_head || size.is_eof();
-    let Some(head) = head_of(&answer, size, date) else { return respond.send_reset(Reason::INTERNAL_ERROR) };
-    let Ok(mut stream) = respond.send_response(head, ended) else { return };
+    let Some(head) = head_of(&answer, size, date) else {
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    };
+    let Ok(mut stream) = respond.send_response(head, ended) else {
+        return;
+    };
     if ended {
         return;
     }
@@ -200,45 +230,74 @@ async fn send(answer: Response<BoxBody>, mut respond: SendResponse<Bytes>, to_he
         };
         let mut bytes = match piece {
             Some(Ok(bytes)) => bytes,
-            // Cut, so that nobody takes it for whole: a stream that is dropped is reset, behind what it has sent so far.
+            // Cut, so that nobody takes it for whole: a stream that is dropped is reset, behind
+            // what it has sent so far.
             Some(Err(_)) => return,
             None => break,
         };
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len().min(PIECE));
             let room = match stream.capacity() {
-                // The other streams of a connection go on while nobody reads this one: it has a time of its own.
-                0 => match timeout(UNREAD, poll_fn(|context| stream.poll_capacity(context))).await {
-                    Ok(Some(Ok(room))) => room,
-                    _ => return,
-                },
+                // The other streams of a connection go on while nobody reads this one: it has a
+                // time of its own.
+                0 => {
+                    match timeout(UNREAD, poll_fn(|context| stream.poll_capacity(context))).await {
+                        Ok(Some(Ok(room))) => room,
+                        _ => return,
+                    }
+                }
                 room => room,
             };
-            if stream.send_data(bytes.split_to(room.min(bytes.len())), false).is_err() {
+            if stream
+                .send_data(bytes.split_to(room.min(bytes.len())), false)
+                .is_err()
+            {
                 return;
             }
         }
     }
-    let fields = trailers.map(|trailers| trailers.0.take()).unwrap_or_default();
-    let fields: http::HeaderMap = fields.iter().filter_map(|(name, value)| taken_out(name, value)).collect();
+    let fields = trailers
+        .map(|trailers| trailers.0.take())
+        .unwrap_or_default();
+    let fields: http::HeaderMap = fields
+        .iter()
+        .filter_map(|(name, value)| taken_out(name, value))
+        .collect();
     // The other side may have gone meanwhile.
-    drop(if fields.is_empty() { stream.send_data(Bytes::new(), true) } else { stream.send_trailers(fields) });
+    drop(if fields.is_empty() {
+        stream.send_data(Bytes::new(), true)
+    } else {
+        stream.send_trailers(fields)
+    });
 }
 
-fn taken_out(name: &HeaderName, value: &HeaderValue) -> Option<(http::HeaderName, http::HeaderValue)> {
+fn taken_out(
+    name: &HeaderName,
+    value: &HeaderValue,
+) -> Option<(http::HeaderName, http::HeaderValue)> {
     let name = http::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
     Some((name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?))
 }
 
-/// The head of an answer, without what belongs to one connection of HTTP/1.1 (RFC 9113 section 8.2.2).
-fn head_of(answer: &Response<()>, size: BodySize, date: fn() -> HeaderValue) -> Option<http::Response<()>> {
+/// The head of an answer, without what belongs to one connection of HTTP/1.1 (RFC 9113 section
+/// 8.2.2).
+fn head_of(
+    answer: &Response<()>,
+    size: BodySize,
+    date: fn() -> HeaderValue,
+) -> Option<http::Response<()>> {
     let mut head = http::Response::new(());
     *head.status_mut() = http::StatusCode::from_u16(answer.status().as_u16()).ok()?;
     let fields = head.headers_mut();
     let bodiless = matches!(answer.status().as_u16(), 204 | 304);
     for (name, value) in answer.headers() {
-        let of_http1 = matches!(*name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::CONTENT_LENGTH)
-            || matches!(name.as_str(), "keep-alive" | "proxy-connection");
+        let of_http1 = matches!(
+            *name,
+            header::CONNECTION
+                | header::TRANSFER_ENCODING
+                | header::UPGRADE
+                | header::CONTENT_LENGTH
+        ) || matches!(name.as_str(), "keep-alive" | "proxy-connection");
         if !of_http1 {
             let (name, value) = taken_out(name, value)?;
             fields.append(name, value);

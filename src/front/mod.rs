@@ -25,8 +25,9 @@ use tokio_util::either::Either;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// A connection's first request, or a handshake, is here within this time, or its sender is gone.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Whoever has said that they will say no more gets an answer that comes within this time, and goes on while it does. Most of
-/// them have closed their tab: an answer that nobody reads would keep its app at work, and its token in use, for hours.
+/// Whoever has said that they will say no more gets an answer that comes within this time, and goes
+/// on while it does. Most of them have closed their tab: an answer that nobody reads would keep its
+/// app at work, and its token in use, for hours.
 const LAST_WORD: Duration = Duration::from_secs(10);
 /// Whoever reads nothing of what is there for them for so long is gone, too.
 pub const UNREAD: Duration = Duration::from_secs(120);
@@ -41,7 +42,10 @@ pub struct Greeter {
 
 impl Greeter {
     pub fn new(acceptor: TlsAcceptor) -> Self {
-        Self { acceptor, at_once: Semaphore::new(HANDSHAKES) }
+        Self {
+            acceptor,
+            at_once: Semaphore::new(HANDSHAKES),
+        }
     }
     async fn greet(&self, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
         // Whoever says nothing takes no turn.
@@ -63,27 +67,50 @@ pub struct Browser {
     wire: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     /// The other side has ended its part.
     half: bool,
-    /// There while the other side has to do something soon, or is gone: to read, and for the last time.
+    /// There while the other side has to do something soon, or is gone: to read, and for the last
+    /// time.
     patience: Option<Pin<Box<Sleep>>>,
     /// How many pieces came, for whoever wants to know whether the other side lives.
     heard: Option<Rc<Cell<u64>>>,
 }
 
 impl Browser {
-    /// A connection that was accepted, after its handshake. `None` if that did not succeed: there is nobody to tell.
-    pub async fn greet(tcp: TcpStream, tls: Option<&Greeter>) -> Option<(Self, Protocol, Option<SocketAddr>)> {
+    /// A connection that was accepted, after its handshake. `None` if that did not succeed: there
+    /// is nobody to tell.
+    pub async fn greet(
+        tcp: TcpStream,
+        tls: Option<&Greeter>,
+    ) -> Option<(Self, Protocol, Option<SocketAddr>)> {
         let peer = tcp.peer_addr().ok();
         // Small frames must not wait for more.
         drop(tcp.set_nodelay(true));
         let (wire, protocol) = match tls {
             None => (Either::Left(tcp), Protocol::Http1),
             Some(tls) => {
-                let stream = timeout(HEAD_WITHIN, Box::pin(tls.greet(tcp))).await.ok()??;
+                let stream = timeout(HEAD_WITHIN, Box::pin(tls.greet(tcp)))
+                    .await
+                    .ok()??;
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
-                (Either::Right(stream), if is_http2 { Protocol::Http2 } else { Protocol::Http1 })
+                (
+                    Either::Right(stream),
+                    if is_http2 {
+                        Protocol::Http2
+                    } else {
+                        Protocol::Http1
+                    },
+                )
             }
         };
-        Some((Self { wire, half: false, patience: None, heard: None }, protocol, peer))
+        Some((
+            Self {
+                wire,
+                half: false,
+                patience: None,
+                heard: None,
+            },
+            protocol,
+            peer,
+        ))
     }
 
     /// Counts from now on what comes.
@@ -93,11 +120,17 @@ impl Browser {
 
     /// Whether the time of whoever has to do something is over.
     fn is_gone(&mut self, context: &mut Context<'_>) -> bool {
-        self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(context).is_ready())
+        self.patience
+            .as_mut()
+            .is_some_and(|patience| patience.as_mut().poll(context).is_ready())
     }
 
     /// What a write or a flush came to, which waits only as long as there is patience.
-    fn limited<T>(&mut self, context: &mut Context<'_>, came: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn limited<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        came: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if matches!(came, Poll::Ready(Ok(_))) && !self.half {
             self.patience = None;
         } else if came.is_pending() {
@@ -108,7 +141,11 @@ impl Browser {
         }
         came
     }
-    fn written(&mut self, context: &mut Context<'_>, came: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(
+        &mut self,
+        context: &mut Context<'_>,
+        came: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if let (Poll::Ready(Ok(_)), true, Some(patience)) = (&came, self.half, &mut self.patience) {
             patience.as_mut().reset(Instant::now() + LAST_WORD);
         }
@@ -117,7 +154,11 @@ impl Browser {
 }
 
 impl AsyncRead for Browser {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.wire).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
@@ -133,11 +174,19 @@ impl AsyncRead for Browser {
 }
 
 impl AsyncWrite for Browser {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.wire).poll_write(context, bytes);
         self.written(context, written)
     }
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.wire).poll_write_vectored(context, pieces);
         self.written(context, written)
     }

@@ -1,4 +1,5 @@
-//! TLS at the front (rustls): the certificate comes from files and follows them. Whatever renews them needs to tell nobody.
+//! TLS at the front (rustls): the certificate comes from files and follows them. Whatever renews
+//! them needs to tell nobody.
 
 use rustls::{
     ServerConfig,
@@ -27,13 +28,18 @@ pub struct Certificate {
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(
+            &self.current.read().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
-    let explain = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).map_err(|error| explain(certificate, &error))?;
+    let explain =
+        |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| explain(certificate, &error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| explain(key, &error))?;
     let provider: CryptoProvider = ring::default_provider();
     // Refuses a key that is not the certificate's.
@@ -44,21 +50,31 @@ impl Certificate {
     /// Reads both files once; the message says which one is not good.
     pub fn open(certificate: &Path, key: &Path) -> Result<Arc<Self>, String> {
         let current = RwLock::new(Arc::new(load(certificate, key)?));
-        Ok(Arc::new(Self { files: [certificate.to_owned(), key.to_owned()], current }))
+        Ok(Arc::new(Self {
+            files: [certificate.to_owned(), key.to_owned()],
+            current,
+        }))
     }
 
     /// What greets browsers: HTTP/2 for those that offer it.
     pub fn acceptor(self: &Arc<Self>) -> TlsAcceptor {
-        let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = [HTTP_2, b"http/1.1"].map(<[u8]>::to_vec).into();
         Arc::new(config).into()
     }
 
     fn changed_at(&self) -> [Option<SystemTime>; 2] {
-        self.files.each_ref().map(|file| std::fs::metadata(file).and_then(|found| found.modified()).ok())
+        self.files.each_ref().map(|file| {
+            std::fs::metadata(file)
+                .and_then(|found| found.modified())
+                .ok()
+        })
     }
 
-    /// Follows the files for ever. While they do not belong together, as in the middle of a renewal, the old ones stay.
+    /// Follows the files for ever. While they do not belong together, as in the middle of a
+    /// renewal, the old ones stay.
     pub async fn follow(self: Arc<Self>) {
         let mut known = self.changed_at();
         let mut told = false;
@@ -71,7 +87,8 @@ impl Certificate {
             let [certificate, key] = &self.files;
             match load(certificate, key) {
                 Ok(loaded) => {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
+                        Arc::new(loaded);
                     tracing::info!(file = %certificate.display(), "certificate loaded anew");
                     (known, told) = (now, false);
                 }

@@ -1,5 +1,6 @@
-//! Work without a request. Each node watches what the others write, writes its own counts down and says that it is there; one
-//! of them, the leader, refreshes ahead, tells providers, warns, and forgets what is over.
+//! Work without a request. Each node watches what the others write, writes its own counts down and
+//! says that it is there; one of them, the leader, refreshes ahead, tells providers, warns, and
+//! forgets what is over.
 
 use crate::{
     domain::connection::Cause,
@@ -10,7 +11,10 @@ use crate::{
         limiter,
         node::ALIVE_EVERY,
     },
-    store::{self, audit, connections, handovers, identities, leaks, leases, moments, revocations, sessions},
+    store::{
+        self, audit, connections, handovers, identities, leaks, leases, moments, revocations,
+        sessions,
+    },
 };
 use futures_util::StreamExt as _;
 use std::{
@@ -43,7 +47,11 @@ const MOST_AHEAD: i64 = 500;
 pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
     let service = Arc::clone(service);
     tokio::spawn(async move {
-        let (watched, led, leads) = (Arc::clone(&service), Arc::clone(&service), Arc::new(AtomicBool::new(false)));
+        let (watched, led, leads) = (
+            Arc::clone(&service),
+            Arc::clone(&service),
+            Arc::new(AtomicBool::new(false)),
+        );
         let _watching = AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
         let told = Arc::clone(&leads);
         let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
@@ -60,12 +68,16 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
             if service.share_held().await.is_err() || service.say_alive().await.is_err() {
                 tracing::warn!("could not tell the other nodes what is open here");
             }
-            leads.store(service.leads(LEADERS_WORK, LEADS_FOR).await, Ordering::Relaxed);
+            leads.store(
+                service.leads(LEADERS_WORK, LEADS_FOR).await,
+                Ordering::Relaxed,
+            );
         }
     })
 }
 
-/// The work of the one that leads. In a task of its own: a provider that hangs must not keep a node from saying that it lives.
+/// The work of the one that leads. In a task of its own: a provider that hangs must not keep a node
+/// from saying that it lives.
 async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
     let mut rounds: u32 = 0;
     let mut alarm = Alarm::default();
@@ -74,7 +86,11 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
         if !leads.load(Ordering::Relaxed) {
             continue;
         }
-        let (looked, ..) = tokio::join!(service.look_for_leaks(&mut alarm), ahead(service), service.tell_providers());
+        let (looked, ..) = tokio::join!(
+            service.look_for_leaks(&mut alarm),
+            ahead(service),
+            service.tell_providers()
+        );
         if looked.is_err() {
             tracing::warn!("could not look for shared tokens; the next round tries again");
         }
@@ -84,7 +100,9 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
             lapse(service).await;
         }
         if rounds % PURGE == 1 && service.warn_of_secrets().await.is_err() {
-            tracing::warn!("could not look for client secrets that end soon; the next round tries again");
+            tracing::warn!(
+                "could not look for client secrets that end soon; the next round tries again"
+            );
         }
     }
 }
@@ -110,9 +128,15 @@ async fn watch(service: &Service) {
 async fn ahead(service: &Arc<Service>) {
     let now = service.now();
     let (from, to, used_since) = (now.minus(EARLIEST), now.plus(EARLIEST), now.minus(IN_USE));
-    let ending = service.store.read(move |db| Ok::<_, Error>(connections::ending(db, from, to, used_since, MOST_AHEAD)?)).await;
+    let ending = service
+        .store
+        .read(move |db| Ok::<_, Error>(connections::ending(db, from, to, used_since, MOST_AHEAD)?))
+        .await;
     let Ok(ending) = ending else { return };
-    let due = ending.into_iter().filter(|connection| is_due_ahead(connection, now)).map(|connection| connection.id);
+    let due = ending
+        .into_iter()
+        .filter(|connection| is_due_ahead(connection, now))
+        .map(|connection| connection.id);
     futures_util::stream::iter(due)
         .for_each_concurrent(AHEAD_AT_ONCE, |connection| async move {
             // What fails now is asked for again by the next round, or by whoever needs it.
@@ -123,11 +147,20 @@ async fn ahead(service: &Arc<Service>) {
 
 /// Lets connections go that nothing used for longer than the operator allows.
 async fn lapse(service: &Arc<Service>) {
-    let Some(idle) = service.settings.connection_idle else { return };
+    let Some(idle) = service.settings.connection_idle else {
+        return;
+    };
     let since = service.now().minus(idle);
-    let unused = service.store.read(move |db| Ok::<_, Error>(connections::unused(db, since, MOST_AHEAD)?)).await;
+    let unused = service
+        .store
+        .read(move |db| Ok::<_, Error>(connections::unused(db, since, MOST_AHEAD)?))
+        .await;
     for connection in unused.unwrap_or_default() {
-        if service.let_lapse(connection.id, Cause::Unused).await.is_err() {
+        if service
+            .let_lapse(connection.id, Cause::Unused)
+            .await
+            .is_err()
+        {
             tracing::warn!(connection = %connection.id, "could not let an unused connection go; the next round tries again");
         }
     }

@@ -1,5 +1,5 @@
-//! Token answers (RFC 6749 section 5.1), read with patience: a refresh token that arrived must not be lost to a badly
-//! typed neighbour.
+//! Token answers (RFC 6749 section 5.1), read with patience: a refresh token that arrived must not
+//! be lost to a badly typed neighbour.
 
 use crate::domain::{connection::Account, person::is_invisible};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -31,7 +31,8 @@ pub struct TokenAnswer {
     id_token: Option<AccessToken>,
 }
 
-/// RFC 6749 appendix A.12: visible letters of ASCII and blanks. Anything else could not be sent in a header.
+/// RFC 6749 appendix A.12: visible letters of ASCII and blanks. Anything else could not be sent in
+/// a header.
 fn access_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessToken, D::Error> {
     let text = String::deserialize(deserializer)?;
     match !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
@@ -44,18 +45,27 @@ fn bearer() -> BasicTokenType {
 }
 fn token_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasicTokenType, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) if !text.eq_ignore_ascii_case("bearer") => BasicTokenType::Extension(text),
+        Value::String(text) if !text.eq_ignore_ascii_case("bearer") => {
+            BasicTokenType::Extension(text)
+        }
         _ => BasicTokenType::Bearer,
     })
 }
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
-        Value::Number(number) => number.as_u64().or_else(|| number.as_f64().filter(|value| *value >= 0.0).map(|value| value as u64)),
+        Value::Number(number) => number.as_u64().or_else(|| {
+            number
+                .as_f64()
+                .filter(|value| *value >= 0.0)
+                .map(|value| value as u64)
+        }),
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     })
 }
-fn refresh_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RefreshToken>, D::Error> {
+fn refresh_token<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<RefreshToken>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) if !text.is_empty() => Some(RefreshToken::new(text)),
         _ => None,
@@ -71,7 +81,9 @@ fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Scope
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(
             text.split([' ', ','])
-                .filter(|scope| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic()))
+                .filter(|scope| {
+                    !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic())
+                })
                 .map(|scope| Scope::new(scope.to_owned()))
                 .collect(),
         ),
@@ -106,30 +118,56 @@ impl TokenAnswer {
         SecretString::from(self.access_token.secret().clone())
     }
     pub fn refresh(&self) -> Option<SecretString> {
-        self.refresh_token.as_ref().map(|token| SecretString::from(token.secret().clone()))
+        self.refresh_token
+            .as_ref()
+            .map(|token| SecretString::from(token.secret().clone()))
     }
     /// How long the access token lives, from the moment of the request.
     pub fn lifetime(&self) -> Duration {
-        self.expires_in.map_or(UNKNOWN_LIFETIME, Duration::from_secs).min(LONGEST_LIFETIME)
+        self.expires_in
+            .map_or(UNKNOWN_LIFETIME, Duration::from_secs)
+            .min(LONGEST_LIFETIME)
     }
     /// The scopes as issued, if the provider names them.
     pub fn issued_scopes(&self) -> Option<String> {
         let scopes = self.scope.as_ref()?;
-        Some(scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "))
+        Some(
+            scopes
+                .iter()
+                .map(|scope| scope.as_str())
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
     }
-    /// Whom the tokens belong to. Read from the ID token or a JWT access token for display and comparison: both came
-    /// straight from the token endpoint over TLS (OpenID Connect Core section 3.1.3.7), so no signature is checked.
+    /// Whom the tokens belong to. Read from the ID token or a JWT access token for display and
+    /// comparison: both came straight from the token endpoint over TLS (OpenID Connect Core section
+    /// 3.1.3.7), so no signature is checked.
     pub fn account(&self) -> Account {
-        let said = self.id_token.as_ref().and_then(|token| unverified_claims(token.secret())).map(|claims| ("id", claims));
-        let said = said.or_else(|| unverified_claims(self.access_token.secret()).map(|claims| ("access", claims)));
+        let said = self
+            .id_token
+            .as_ref()
+            .and_then(|token| unverified_claims(token.secret()))
+            .map(|claims| ("id", claims));
+        let said = said.or_else(|| {
+            unverified_claims(self.access_token.secret()).map(|claims| ("access", claims))
+        });
         let (kind, claims) = said.unwrap_or_default();
         let text = |keys: &[&str]| {
-            let found = keys.iter().find_map(|key| claims.get(*key).and_then(Value::as_str));
-            found.map(|text| text.chars().filter(|letter| !is_invisible(*letter)).take(200).collect::<String>())
+            let found = keys
+                .iter()
+                .find_map(|key| claims.get(*key).and_then(Value::as_str));
+            found.map(|text| {
+                text.chars()
+                    .filter(|letter| !is_invisible(*letter))
+                    .take(200)
+                    .collect::<String>()
+            })
         };
         Account {
             label: text(&["upn", "unique_name", "preferred_username", "email", "sub"]),
-            subject: text(&["oid"]).map(|oid| format!("oid:{oid}")).or_else(|| text(&["sub"]).map(|sub| format!("{kind}:{sub}"))),
+            subject: text(&["oid"])
+                .map(|oid| format!("oid:{oid}"))
+                .or_else(|| text(&["sub"]).map(|sub| format!("{kind}:{sub}"))),
             tenant: text(&["tid"]),
         }
     }
@@ -160,13 +198,22 @@ mod tests {
             ("1000000000000000000", 28 * 3600),
             ("{}", 300),
         ] {
-            let answer = parse(&format!(r#"{{"access_token":"a","token_type":"bearer","refresh_token":"r","expires_in":{expires}}}"#));
+            let answer = parse(&format!(
+                r#"{{"access_token":"a","token_type":"bearer","refresh_token":"r","expires_in":{expires}}}"#
+            ));
             assert_eq!(answer.lifetime().as_secs(), seconds, "{expires}");
             assert!(answer.refresh().is_some());
         }
-        assert!(parse(r#"{"access_token":"a","token_type":"Bearer","scope":5,"refresh_token":null}"#).refresh().is_none());
+        assert!(
+            parse(r#"{"access_token":"a","token_type":"Bearer","scope":5,"refresh_token":null}"#)
+                .refresh()
+                .is_none()
+        );
         for unusable in ["", "a\\r\\nX: 1", "\u{e4}"] {
-            assert!(serde_json::from_str::<TokenAnswer>(&format!(r#"{{"access_token":"{unusable}"}}"#)).is_err());
+            assert!(
+                serde_json::from_str::<TokenAnswer>(&format!(r#"{{"access_token":"{unusable}"}}"#))
+                    .is_err()
+            );
         }
         assert!(serde_json::from_str::<TokenAnswer>(r#"{"token_type":"Bearer"}"#).is_err());
         assert!(!parse(r#"{"access_token":"a","token_type":"mac"}"#).is_bearer());
@@ -174,14 +221,24 @@ mod tests {
     #[test]
     fn the_account_is_read_from_a_token_that_is_a_jwt() {
         let body = URL_SAFE_NO_PAD.encode(r#"{"upn":"ann@example.org","oid":"o","tid":"t"}"#);
-        let account = parse(&format!(r#"{{"access_token":"x.{body}.y","token_type":"Bearer"}}"#)).account();
+        let account = parse(&format!(
+            r#"{{"access_token":"x.{body}.y","token_type":"Bearer"}}"#
+        ))
+        .account();
         assert_eq!(account.label.as_deref(), Some("ann@example.org"));
-        assert_eq!(parse(r#"{"access_token":"opaque","token_type":"Bearer"}"#).account(), Account::default());
+        assert_eq!(
+            parse(r#"{"access_token":"opaque","token_type":"Bearer"}"#).account(),
+            Account::default()
+        );
     }
     #[test]
     fn debug_prints_no_token() {
-        let printed =
-            format!("{:?}", parse(r#"{"access_token":"sekrit1","refresh_token":"sekrit2","id_token":"sekrit3","token_type":"Bearer"}"#));
+        let printed = format!(
+            "{:?}",
+            parse(
+                r#"{"access_token":"sekrit1","refresh_token":"sekrit2","id_token":"sekrit3","token_type":"Bearer"}"#
+            )
+        );
         assert!(!printed.contains("sekrit"), "{printed}");
     }
 }

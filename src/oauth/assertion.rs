@@ -1,5 +1,5 @@
-//! Proving a client with a private key instead of a secret (`private_key_jwt`: RFC 7523, OpenID Connect Core section 9), in
-//! the form that Microsoft Entra ID asks for certificates.
+//! Proving a client with a private key instead of a secret (`private_key_jwt`: RFC 7523, OpenID
+//! Connect Core section 9), in the form that Microsoft Entra ID asks for certificates.
 
 use base64::{
     Engine as _,
@@ -26,13 +26,19 @@ struct Claims<'a> {
     exp: u64,
 }
 
-/// An assertion for one request to `audience`. `pem` holds the private key (RSA), and its certificate where the provider knows
-/// the client by one.
+/// An assertion for one request to `audience`. `pem` holds the private key (RSA), and its
+/// certificate where the provider knows the client by one.
 pub fn sign(client_id: &str, audience: &str, pem: &SecretString) -> Result<String, &'static str> {
-    let key = EncodingKey::from_rsa_pem(private_key(pem.expose_secret()).ok_or(NO_KEY)?.as_bytes()).map_err(|_| NO_KEY)?;
+    let key = EncodingKey::from_rsa_pem(private_key(pem.expose_secret()).ok_or(NO_KEY)?.as_bytes())
+        .map_err(|_| NO_KEY)?;
     let certificate = certificate(pem.expose_secret());
-    // Entra wants PSS with the certificate's thumbprint; a key alone is checked by what its provider was given.
-    let mut header = Header::new(if certificate.is_some() { Algorithm::PS256 } else { Algorithm::RS256 });
+    // Entra wants PSS with the certificate's thumbprint; a key alone is checked by what its
+    // provider was given.
+    let mut header = Header::new(if certificate.is_some() {
+        Algorithm::PS256
+    } else {
+        Algorithm::RS256
+    });
     header.x5t_s256 = certificate.map(|der| URL_SAFE_NO_PAD.encode(Sha256::digest(der)));
     let now = jsonwebtoken::get_current_timestamp();
     let claims = Claims {
@@ -52,21 +58,29 @@ const NO_KEY: &str = "there is no RSA private key in it";
 /// What is wrong with a pasted key, if anything.
 pub fn problem(pem: &str) -> Option<&'static str> {
     if pem.contains("ENCRYPTED") {
-        return Some("This key is protected by a password. Enter it without one: openssl rsa -in key.pem -out plain.pem.");
+        return Some(
+            "This key is protected by a password. Enter it without one: openssl rsa -in key.pem -out plain.pem.",
+        );
     }
     let Some(key) = private_key(pem) else {
-        return Some("Enter the private key as text that begins with -----BEGIN PRIVATE KEY-----, and the certificate below it.");
+        return Some(
+            "Enter the private key as text that begins with -----BEGIN PRIVATE KEY-----, and the certificate below it.",
+        );
     };
-    EncodingKey::from_rsa_pem(key.as_bytes()).is_err().then_some("This is not an RSA private key. Enter the whole text of its file.")
+    EncodingKey::from_rsa_pem(key.as_bytes())
+        .is_err()
+        .then_some("This is not an RSA private key. Enter the whole text of its file.")
 }
 
-/// The first PEM block whose label ends like this: its label, and its body without line breaks. A text that lost all of them in
-/// a one-line field is read, too.
+/// The first PEM block whose label ends like this: its label, and its body without line breaks. A
+/// text that lost all of them in a one-line field is read, too.
 fn block(pem: &str, ending: &str) -> Option<(String, String)> {
     pem.split("-----BEGIN ").skip(1).find_map(|part| {
         let (label, rest) = part.split_once("-----")?;
         let (body, _) = rest.split_once("-----END ")?;
-        label.ends_with(ending).then(|| (label.to_owned(), body.split_whitespace().collect()))
+        label
+            .ends_with(ending)
+            .then(|| (label.to_owned(), body.split_whitespace().collect()))
     })
 }
 
@@ -100,20 +114,33 @@ mod tests {
         ] {
             assert!(problem(wrong).is_some(), "{wrong}");
         }
-        assert!(problem("-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some_and(|text| text.contains("password")));
+        assert!(
+            problem("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+                .is_some_and(|text| text.contains("password"))
+        );
     }
     #[test]
     fn a_key_with_its_certificate_signs_as_entra_asks_even_if_its_line_breaks_are_gone() {
         let pem = include_str!("../../tests/it/data/client.pem");
-        for text in [pem.to_owned(), pem.replace('\n', ""), pem.replace('\n', "\r\n")] {
+        for text in [
+            pem.to_owned(),
+            pem.replace('\n', ""),
+            pem.replace('\n', "\r\n"),
+        ] {
             assert_eq!(problem(&text), None);
-            let assertion = sign("a-client", "https://idp.example.org/token", &text.into()).unwrap();
+            let assertion =
+                sign("a-client", "https://idp.example.org/token", &text.into()).unwrap();
             let header = jsonwebtoken::decode_header(&assertion).unwrap();
             assert_eq!(header.alg, Algorithm::PS256);
-            assert_eq!(header.x5t_s256.as_deref(), Some("oDknzJsrd5Pey9Jzwn9uZI-MwRUytReu3yooPRfsyco"));
+            assert_eq!(
+                header.x5t_s256.as_deref(),
+                Some("oDknzJsrd5Pey9Jzwn9uZI-MwRUytReu3yooPRfsyco")
+            );
         }
         let key_alone = pem.split("-----BEGIN CERTIFICATE").next().unwrap();
-        let header = jsonwebtoken::decode_header(sign("c", "https://x", &key_alone.into()).unwrap()).unwrap();
+        let header =
+            jsonwebtoken::decode_header(sign("c", "https://x", &key_alone.into()).unwrap())
+                .unwrap();
         assert_eq!((header.alg, header.x5t_s256), (Algorithm::RS256, None));
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
-/// An error body of a token endpoint (RFC 6749 section 5.2), with what Microsoft adds. Free text is read for its AADSTS
-/// code and then dropped: it may hold names and fragments of requests.
+/// An error body of a token endpoint (RFC 6749 section 5.2), with what Microsoft adds. Free text is
+/// read for its AADSTS code and then dropped: it may hold names and fragments of requests.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProviderError {
     #[serde(default, deserialize_with = "text")]
@@ -21,10 +21,16 @@ pub struct ProviderError {
 }
 
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Value::deserialize(deserializer)?.as_str().unwrap_or("").to_owned())
+    Ok(Value::deserialize(deserializer)?
+        .as_str()
+        .unwrap_or("")
+        .to_owned())
 }
 fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
-    Ok(Value::deserialize(deserializer)?.as_array().map(|list| list.iter().filter_map(Value::as_u64).collect()).unwrap_or_default())
+    Ok(Value::deserialize(deserializer)?
+        .as_array()
+        .map(|list| list.iter().filter_map(Value::as_u64).collect())
+        .unwrap_or_default())
 }
 
 impl std::fmt::Display for ProviderError {
@@ -61,7 +67,13 @@ pub struct Failure {
 
 impl Failure {
     pub fn administrator(word: &'static str, sentence: &str) -> Self {
-        Self { class: Class::Administrator, word, aadsts: None, sentence: sentence.into(), may_have_acted: false }
+        Self {
+            class: Class::Administrator,
+            word,
+            aadsts: None,
+            sentence: sentence.into(),
+            may_have_acted: false,
+        }
     }
     pub fn wait(sentence: &str) -> Self {
         Self {
@@ -95,13 +107,20 @@ const WORDS: [&str; 16] = [
 ];
 
 pub fn known_word(word: &str) -> &'static str {
-    WORDS.into_iter().find(|known| *known == word).unwrap_or("other")
+    WORDS
+        .into_iter()
+        .find(|known| *known == word)
+        .unwrap_or("other")
 }
 
 /// The first AADSTS number in a text of Microsoft's.
 pub fn aadsts(text: &str) -> Option<u64> {
     let rest = &text[text.find("AADSTS")? + 6..];
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).take(9).collect();
+    let digits: String = rest
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .take(9)
+        .collect();
     digits.parse().ok()
 }
 
@@ -113,59 +132,120 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
     match code {
         Some(65001) => return person(Cause::Policy, "Microsoft asks for your permission again."),
         Some(50072 | 50074 | 50076 | 50078 | 50079) => {
-            return person(Cause::Policy, "Your organisation asks for another proof of who you are.");
+            return person(
+                Cause::Policy,
+                "Your organisation asks for another proof of who you are.",
+            );
         }
-        Some(53000..=53003 | 530_032 | 50131) => return person(Cause::Policy, "Your organisation's policy blocked this sign-in."),
-        Some(700_082 | 70008) => return person(Cause::Expired, "The connection was not used for a long time, and Microsoft ended it."),
-        Some(70043) => return person(Cause::Policy, "Your organisation asks you to sign in again from time to time."),
-        Some(70000 | 50089 | 50173 | 54005 | 501_481) => return person(Cause::Expired, "Microsoft ended this connection."),
+        Some(53000..=53003 | 530_032 | 50131) => {
+            return person(
+                Cause::Policy,
+                "Your organisation's policy blocked this sign-in.",
+            );
+        }
+        Some(700_082 | 70008) => {
+            return person(
+                Cause::Expired,
+                "The connection was not used for a long time, and Microsoft ended it.",
+            );
+        }
+        Some(70043) => {
+            return person(
+                Cause::Policy,
+                "Your organisation asks you to sign in again from time to time.",
+            );
+        }
+        Some(70000 | 50089 | 50173 | 54005 | 501_481) => {
+            return person(Cause::Expired, "Microsoft ended this connection.");
+        }
         Some(50055 | 50057 | 50144) => {
-            return person(Cause::Expired, "Microsoft says that this account is disabled or its password has expired.");
+            return person(
+                Cause::Expired,
+                "Microsoft says that this account is disabled or its password has expired.",
+            );
         }
         Some(700_084) => {
-            return administrator("Microsoft knows the application as a single-page app. Register the redirect address under Web.");
+            return administrator(
+                "Microsoft knows the application as a single-page app. Register the redirect address under Web.",
+            );
         }
         Some(7_000_215 | 70002) => {
-            return administrator("Microsoft does not accept the client secret. Enter the Value of a current secret, not its Secret ID.");
+            return administrator(
+                "Microsoft does not accept the client secret. Enter the Value of a current secret, not its Secret ID.",
+            );
         }
         Some(7_000_222) => {
-            return administrator("The client secret has expired. Make a new one in Microsoft Entra ID and enter its Value.");
+            return administrator(
+                "The client secret has expired. Make a new one in Microsoft Entra ID and enter its Value.",
+            );
         }
-        Some(7_000_218) => return administrator("Microsoft expects a client secret, and none was sent."),
+        Some(7_000_218) => {
+            return administrator("Microsoft expects a client secret, and none was sent.");
+        }
         Some(700_025) => {
-            return administrator("The application is registered as public. Allow it a client secret, or set the client type to Public.");
+            return administrator(
+                "The application is registered as public. Allow it a client secret, or set the client type to Public.",
+            );
         }
         Some(700_016 | 7_000_112) => {
-            return administrator("Microsoft does not know this application in this directory. Compare application ID and directory ID.");
+            return administrator(
+                "Microsoft does not know this application in this directory. Compare application ID and directory ID.",
+            );
         }
-        Some(90002 | 90038) => return administrator("Microsoft does not know this directory. Compare the directory ID, and the cloud."),
-        Some(70011 | 28002 | 700_022) => return administrator("Microsoft does not accept the scopes of this integration."),
+        Some(90002 | 90038) => {
+            return administrator(
+                "Microsoft does not know this directory. Compare the directory ID, and the cloud.",
+            );
+        }
+        Some(70011 | 28002 | 700_022) => {
+            return administrator("Microsoft does not accept the scopes of this integration.");
+        }
         Some(500_011 | 650_052 | 650_056 | 650_057) => {
-            return administrator("The application lacks a permission. Add AzureDatabricks / user_impersonation in Microsoft Entra ID.");
+            return administrator(
+                "The application lacks a permission. Add AzureDatabricks / user_impersonation in Microsoft Entra ID.",
+            );
         }
         Some(50105) => {
-            return administrator("Microsoft lets only assigned people use this application. Assign them in Microsoft Entra ID.");
+            return administrator(
+                "Microsoft lets only assigned people use this application. Assign them in Microsoft Entra ID.",
+            );
         }
         Some(90055) => return wait("Microsoft asks to be called less often."),
         // A loop of requests: it ends only if nobody asks for minutes.
         Some(50196) => {
             let retry_after = Some(Duration::from_secs(300));
-            return (Class::Wait { retry_after }, "Microsoft was called too often and asks for a pause of some minutes.");
+            return (
+                Class::Wait { retry_after },
+                "Microsoft was called too often and asks for a pause of some minutes.",
+            );
         }
-        Some(90006 | 90033 | 50033 | 90024) => return wait("Microsoft is not answering right now."),
+        Some(90006 | 90033 | 50033 | 90024) => {
+            return wait("Microsoft is not answering right now.");
+        }
         _ => {}
     }
     match word {
-        "invalid_grant" if suberror == "consent_required" => person(Cause::Policy, "The identity provider asks for your permission again."),
-        "invalid_grant" => person(Cause::Expired, "The identity provider ended this connection."),
-        "invalid_request" => administrator("The identity provider does not understand the requests of this integration."),
-        "interaction_required" | "login_required" | "consent_required" => {
-            person(Cause::Policy, "The identity provider asks you to sign in again.")
-        }
-        "invalid_client" => administrator("The identity provider does not accept the client ID or the client secret."),
-        "unauthorized_client" | "unsupported_grant_type" => {
-            administrator("The identity provider does not allow this application to sign people in this way.")
-        }
+        "invalid_grant" if suberror == "consent_required" => person(
+            Cause::Policy,
+            "The identity provider asks for your permission again.",
+        ),
+        "invalid_grant" => person(
+            Cause::Expired,
+            "The identity provider ended this connection.",
+        ),
+        "invalid_request" => administrator(
+            "The identity provider does not understand the requests of this integration.",
+        ),
+        "interaction_required" | "login_required" | "consent_required" => person(
+            Cause::Policy,
+            "The identity provider asks you to sign in again.",
+        ),
+        "invalid_client" => administrator(
+            "The identity provider does not accept the client ID or the client secret.",
+        ),
+        "unauthorized_client" | "unsupported_grant_type" => administrator(
+            "The identity provider does not allow this application to sign people in this way.",
+        ),
         "invalid_scope" | "invalid_target" | "invalid_resource" => {
             administrator("The identity provider does not accept the scopes of this integration.")
         }
@@ -181,18 +261,41 @@ impl ProviderError {
 }
 
 impl Failure {
-    /// What an answer of the token endpoint means. `refusals`: words by which this provider refuses a refresh token, beside
-    /// the standard's.
-    pub fn from_answer(error: RequestTokenError<super::http::HttpError, ProviderError>, refusals: &[&str]) -> Self {
+    /// What an answer of the token endpoint means. `refusals`: words by which this provider refuses
+    /// a refresh token, beside the standard's.
+    pub fn from_answer(
+        error: RequestTokenError<super::http::HttpError, ProviderError>,
+        refusals: &[&str],
+    ) -> Self {
         match error {
             RequestTokenError::ServerResponse(body) => {
-                let code = body.error_codes.first().copied().or_else(|| aadsts(&body.error_description));
-                // The same word also stands for requests that are badly made: only one that names the token is about the token.
-                let about = body.error_description.to_ascii_lowercase().replace('_', " ");
-                let refused = code.is_none() && refusals.contains(&body.error.as_str()) && about.contains("refresh token");
-                let word = if refused { "invalid_grant" } else { &body.error };
+                let code = body
+                    .error_codes
+                    .first()
+                    .copied()
+                    .or_else(|| aadsts(&body.error_description));
+                // The same word also stands for requests that are badly made: only one that names
+                // the token is about the token.
+                let about = body
+                    .error_description
+                    .to_ascii_lowercase()
+                    .replace('_', " ");
+                let refused = code.is_none()
+                    && refusals.contains(&body.error.as_str())
+                    && about.contains("refresh token");
+                let word = if refused {
+                    "invalid_grant"
+                } else {
+                    &body.error
+                };
                 let (class, sentence) = classify(word, code, &body.suberror);
-                Failure { class, word: known_word(&body.error), aadsts: code, sentence: sentence.into(), may_have_acted: false }
+                Failure {
+                    class,
+                    word: known_word(&body.error),
+                    aadsts: code,
+                    sentence: sentence.into(),
+                    may_have_acted: false,
+                }
             }
             RequestTokenError::Request(error) => error.into(),
             RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
@@ -208,41 +311,81 @@ mod tests {
 
     #[test]
     fn refusals_are_sorted_by_who_can_mend_them() {
-        assert_eq!(classify("invalid_grant", Some(700_082), "").0, Class::Person(Cause::Expired));
-        assert_eq!(classify("invalid_grant", Some(50076), "").0, Class::Person(Cause::Policy));
-        assert_eq!(classify("invalid_client", Some(7_000_215), "").0, Class::Administrator);
-        assert_eq!(classify("invalid_request", Some(90002), "").0, Class::Administrator);
-        assert_eq!(classify("invalid_request", None, "").0, Class::Administrator);
-        assert!(matches!(classify("server_error", None, "").0, Class::Wait { .. }));
+        assert_eq!(
+            classify("invalid_grant", Some(700_082), "").0,
+            Class::Person(Cause::Expired)
+        );
+        assert_eq!(
+            classify("invalid_grant", Some(50076), "").0,
+            Class::Person(Cause::Policy)
+        );
+        assert_eq!(
+            classify("invalid_client", Some(7_000_215), "").0,
+            Class::Administrator
+        );
+        assert_eq!(
+            classify("invalid_request", Some(90002), "").0,
+            Class::Administrator
+        );
+        assert_eq!(
+            classify("invalid_request", None, "").0,
+            Class::Administrator
+        );
+        assert!(matches!(
+            classify("server_error", None, "").0,
+            Class::Wait { .. }
+        ));
         assert!(matches!(classify("", None, "").0, Class::Wait { .. }));
-        assert!(matches!(classify("something_new", None, "").0, Class::Wait { .. }));
+        assert!(matches!(
+            classify("something_new", None, "").0,
+            Class::Wait { .. }
+        ));
     }
     #[test]
     fn some_providers_refuse_a_refresh_token_in_words_of_their_own() {
         let refused = |refusals: &[&str]| {
-            let body: ProviderError =
-                serde_json::from_str(r#"{"error":"invalid_request","error_description":"Refresh token is invalid"}"#).unwrap();
+            let body: ProviderError = serde_json::from_str(
+                r#"{"error":"invalid_request","error_description":"Refresh token is invalid"}"#,
+            )
+            .unwrap();
             Failure::from_answer(RequestTokenError::ServerResponse(body), refusals)
         };
-        assert_eq!(refused(&["invalid_request"]).class, Class::Person(Cause::Expired));
+        assert_eq!(
+            refused(&["invalid_request"]).class,
+            Class::Person(Cause::Expired)
+        );
         assert_eq!(refused(&[]).class, Class::Administrator);
         // The request is what is wrong here: nobody's connection ends for it.
-        for text in ["", "Missing client credentials", "unsupported authentication method"] {
-            let body: ProviderError =
-                serde_json::from_value(serde_json::json!({"error": "invalid_request", "error_description": text})).unwrap();
-            let failure = Failure::from_answer(RequestTokenError::ServerResponse(body), &["invalid_request"]);
+        for text in [
+            "",
+            "Missing client credentials",
+            "unsupported authentication method",
+        ] {
+            let body: ProviderError = serde_json::from_value(
+                serde_json::json!({"error": "invalid_request", "error_description": text}),
+            )
+            .unwrap();
+            let failure = Failure::from_answer(
+                RequestTokenError::ServerResponse(body),
+                &["invalid_request"],
+            );
             assert_eq!(failure.class, Class::Administrator, "{text}");
         }
     }
     #[test]
     fn microsofts_number_is_found_in_its_text() {
-        assert_eq!(aadsts("AADSTS7000222: The provided client secret keys are expired."), Some(7_000_222));
+        assert_eq!(
+            aadsts("AADSTS7000222: The provided client secret keys are expired."),
+            Some(7_000_222)
+        );
         assert_eq!(aadsts("nothing here"), None);
         assert_eq!(aadsts("AADSTS"), None);
     }
     #[test]
     fn odd_error_bodies_are_read() {
-        let odd: ProviderError = serde_json::from_str(r#"{"error":5,"error_codes":"x","error_description":null}"#).unwrap();
+        let odd: ProviderError =
+            serde_json::from_str(r#"{"error":5,"error_codes":"x","error_description":null}"#)
+                .unwrap();
         assert_eq!(odd.error, "");
     }
 }

@@ -1,4 +1,5 @@
-//! The only HTTP client that ever carries a client secret or a refresh token: no redirects, bounded answers, checked addresses.
+//! The only HTTP client that ever carries a client secret or a refresh token: no redirects, bounded
+//! answers, checked addresses.
 
 use super::errors::{Class, Failure};
 use crate::domain::egress::{Policy, Purpose};
@@ -31,7 +32,10 @@ pub enum HttpError {
     #[error("the answer is too large")]
     TooLarge,
     #[error("throttled or failing")]
-    Unavailable { retry_after: Option<Duration>, may_have_acted: bool },
+    Unavailable {
+        retry_after: Option<Duration>,
+        may_have_acted: bool,
+    },
     #[error("too late to be sent")]
     TooLate,
 }
@@ -48,23 +52,48 @@ impl From<HttpError> for Failure {
             HttpError::Connect => ("The identity provider cannot be reached.", false),
             HttpError::Timeout => ("The identity provider did not answer in time.", true),
             HttpError::Broken => ("The connection to the identity provider broke off.", true),
-            HttpError::TooLarge => ("The identity provider sent something that is no answer.", true),
-            HttpError::Unavailable { may_have_acted, .. } => ("The identity provider is not answering right now.", *may_have_acted),
+            HttpError::TooLarge => (
+                "The identity provider sent something that is no answer.",
+                true,
+            ),
+            HttpError::Unavailable { may_have_acted, .. } => (
+                "The identity provider is not answering right now.",
+                *may_have_acted,
+            ),
             HttpError::TooLate => ("The request could not be sent in time.", false),
         };
-        let retry_after = if let HttpError::Unavailable { retry_after, .. } = error { retry_after } else { None };
-        Failure { class: Class::Wait { retry_after }, ..Failure { may_have_acted, ..Failure::wait(sentence) } }
+        let retry_after = if let HttpError::Unavailable { retry_after, .. } = error {
+            retry_after
+        } else {
+            None
+        };
+        Failure {
+            class: Class::Wait { retry_after },
+            ..Failure {
+                may_have_acted,
+                ..Failure::wait(sentence)
+            }
+        }
     }
 }
 
-/// How long to wait (RFC 9110 section 10.2.3): seconds, or a date, which is compared with the answer's own.
+/// How long to wait (RFC 9110 section 10.2.3): seconds, or a date, which is compared with the
+/// answer's own.
 fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).map(str::trim);
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &http::HeaderValue| value.to_str().ok())
+            .map(str::trim)
+    };
     let asked = text(http::header::RETRY_AFTER)?;
     let wait = match asked.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
-            let (until, now) = (httpdate::parse_http_date(asked).ok()?, httpdate::parse_http_date(text(http::header::DATE)?).ok()?);
+            let (until, now) = (
+                httpdate::parse_http_date(asked).ok()?,
+                httpdate::parse_http_date(text(http::header::DATE)?).ok()?,
+            );
             until.duration_since(now).unwrap_or_default()
         }
     };
@@ -80,10 +109,14 @@ pub struct ProviderHttp {
 
 impl ProviderHttp {
     pub fn new(policy: Arc<Policy>) -> Result<Self, reqwest::Error> {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
+        let roots = rustls::RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
@@ -91,33 +124,55 @@ impl ProviderHttp {
             .no_proxy()
             .referer(false)
             .user_agent("valetkey")
-            .dns_resolver(Arc::new(GuardedResolver { policy: Arc::clone(&policy) }));
+            .dns_resolver(Arc::new(GuardedResolver {
+                policy: Arc::clone(&policy),
+            }));
         if let Ok(tls) = tls {
             builder = builder.tls_backend_preconfigured(tls);
         }
-        Ok(Self { client: builder.build()?, policy })
+        Ok(Self {
+            client: builder.build()?,
+            policy,
+        })
     }
 
-    /// Sends one request. Answers of 429 and 5xx are failures to wait for, whatever their body says.
-    pub async fn send(&self, request: oauth2::HttpRequest) -> Result<oauth2::HttpResponse, HttpError> {
+    /// Sends one request. Answers of 429 and 5xx are failures to wait for, whatever their body
+    /// says.
+    pub async fn send(
+        &self,
+        request: oauth2::HttpRequest,
+    ) -> Result<oauth2::HttpResponse, HttpError> {
         self.send_by(request, None).await
     }
 
-    /// The client for a request whose outcome must not be lost: its body leaves before `limit` or never, by this machine's
-    /// steady clock, and its answer is waited for until the caller drops it.
+    /// The client for a request whose outcome must not be lost: its body leaves before `limit` or
+    /// never, by this machine's steady clock, and its answer is waited for until the caller drops
+    /// it.
     pub fn patient(&self, limit: Instant) -> Patient<'_> {
         Patient { http: self, limit }
     }
 
-    async fn send_by(&self, request: oauth2::HttpRequest, limit: Option<Instant>) -> Result<oauth2::HttpResponse, HttpError> {
+    async fn send_by(
+        &self,
+        request: oauth2::HttpRequest,
+        limit: Option<Instant>,
+    ) -> Result<oauth2::HttpResponse, HttpError> {
         let (head, body) = request.into_parts();
         let url = Url::parse(&head.uri.to_string()).map_err(|_| HttpError::Refused)?;
-        self.policy.check(&url, Purpose::Provider).map_err(|_| HttpError::Refused)?;
+        self.policy
+            .check(&url, Purpose::Provider)
+            .map_err(|_| HttpError::Refused)?;
         let mut headers = head.headers;
-        headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
+        headers.insert(
+            http::header::ACCEPT,
+            http::HeaderValue::from_static("application/json"),
+        );
         let request = self.client.request(head.method, url).headers(headers);
         let request = match limit {
-            Some(limit) => request.timeout(NEVER).body(reqwest::Body::wrap(InTime { bytes: Some(body.into()), limit })),
+            Some(limit) => request.timeout(NEVER).body(reqwest::Body::wrap(InTime {
+                bytes: Some(body.into()),
+                limit,
+            })),
             None => request.body(body),
         };
         let sent = request.send().await;
@@ -125,9 +180,13 @@ impl ProviderHttp {
         let status = response.status();
         if status == 429 || status.is_server_error() {
             let retry_after = retry_after(response.headers());
-            // These two say that nothing was done; behind any other the request may have had its effect.
+            // These two say that nothing was done; behind any other the request may have had its
+            // effect.
             let may_have_acted = !matches!(status.as_u16(), 429 | 503);
-            return Err(HttpError::Unavailable { retry_after, may_have_acted });
+            return Err(HttpError::Unavailable {
+                retry_after,
+                may_have_acted,
+            });
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
@@ -138,7 +197,11 @@ impl ProviderHttp {
         }
         let mut answer = oauth2::HttpResponse::new(normalise(status, bytes));
         // The library takes any success but 200 for an error.
-        *answer.status_mut() = if status.is_success() { http::StatusCode::OK } else { status };
+        *answer.status_mut() = if status.is_success() {
+            http::StatusCode::OK
+        } else {
+            status
+        };
         Ok(answer)
     }
 }
@@ -165,8 +228,9 @@ impl<'c> oauth2::AsyncHttpClient<'c> for Patient<'_> {
     }
 }
 
-/// A body that is asked for its bytes only once they can be written, and refuses when that is too late: somebody else may have
-/// used the refresh token meanwhile. It cannot be repeated, so the client never sends it twice.
+/// A body that is asked for its bytes only once they can be written, and refuses when that is too
+/// late: somebody else may have used the refresh token meanwhile. It cannot be repeated, so the
+/// client never sends it twice.
 struct InTime {
     bytes: Option<bytes::Bytes>,
     limit: Instant,
@@ -179,11 +243,18 @@ struct Late;
 impl http_body::Body for InTime {
     type Data = bytes::Bytes;
     type Error = Late;
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Late>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Late>>> {
         if Instant::now() > self.limit {
             return Poll::Ready(Some(Err(Late)));
         }
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
+        Poll::Ready(
+            self.bytes
+                .take()
+                .map(|bytes| Ok(http_body::Frame::data(bytes))),
+        )
     }
     fn is_end_stream(&self) -> bool {
         self.bytes.is_none()
@@ -193,9 +264,11 @@ impl http_body::Body for InTime {
     }
 }
 
-/// Some servers refuse with an empty body or a page (RFC 6749 section 5.2 asks for JSON): the status then speaks alone.
+/// Some servers refuse with an empty body or a page (RFC 6749 section 5.2 asks for JSON): the
+/// status then speaks alone.
 fn normalise(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
-    let is_object = || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
+    let is_object =
+        || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
     if status.is_success() || status.is_redirection() || is_object() {
         return body;
     }
@@ -228,7 +301,8 @@ fn classify(error: &reqwest::Error) -> HttpError {
     }
 }
 
-/// Resolves names and drops addresses that the policy refuses: what is checked is what is connected to.
+/// Resolves names and drops addresses that the policy refuses: what is checked is what is connected
+/// to.
 struct GuardedResolver {
     policy: Arc<Policy>,
 }
@@ -238,18 +312,22 @@ impl reqwest::dns::Resolve for GuardedResolver {
         let policy = Arc::clone(&self.policy);
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            // The port is not known here: a host listed with any port passes, and `check` compared the port before.
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            // The port is not known here: a host listed with any port passes, and `check` compared
+            // the port before.
             let mut refused = None;
             let allowed: Vec<SocketAddr> = found
                 .into_iter()
-                .filter(|address| match policy.check_ip_of_host(&host, address.ip()) {
-                    Ok(()) => true,
-                    Err(why) => {
-                        refused = Some(why);
-                        false
-                    }
-                })
+                .filter(
+                    |address| match policy.check_ip_of_host(&host, address.ip()) {
+                        Ok(()) => true,
+                        Err(why) => {
+                            refused = Some(why);
+                            false
+                        }
+                    },
+                )
                 .collect();
             match (allowed.is_empty(), refused) {
                 (true, Some(why)) => Err(Box::new(why) as Box<dyn std::error::Error + Send + Sync>),
@@ -275,8 +353,20 @@ mod tests {
         };
         assert_eq!(wait("7", None), Some(7));
         assert_eq!(wait("999999", None), Some(3600));
-        assert_eq!(wait("Wed, 25 Nov 2026 10:00:30 GMT", Some("Wed, 25 Nov 2026 10:00:00 GMT")), Some(30));
-        assert_eq!(wait("Wed, 25 Nov 2026 09:00:00 GMT", Some("Wed, 25 Nov 2026 10:00:00 GMT")), Some(0));
+        assert_eq!(
+            wait(
+                "Wed, 25 Nov 2026 10:00:30 GMT",
+                Some("Wed, 25 Nov 2026 10:00:00 GMT")
+            ),
+            Some(30)
+        );
+        assert_eq!(
+            wait(
+                "Wed, 25 Nov 2026 09:00:00 GMT",
+                Some("Wed, 25 Nov 2026 10:00:00 GMT")
+            ),
+            Some(0)
+        );
         assert_eq!(wait("soon", None), None);
     }
 }

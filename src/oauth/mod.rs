@@ -1,5 +1,6 @@
-//! The OAuth protocol on the wire, as a client: authorize addresses, token requests, revocation, and what answers mean.
-//! Never sees a person, a page or a database. RFC 6749, 7636, 7009; RFC 8693 for the exchange we serve.
+//! The OAuth protocol on the wire, as a client: authorize addresses, token requests, revocation,
+//! and what answers mean. Never sees a person, a page or a database. RFC 6749, 7636, 7009; RFC 8693
+//! for the exchange we serve.
 
 pub mod answer;
 pub mod assertion;
@@ -13,8 +14,8 @@ use answer::TokenAnswer;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use errors::{Failure, ProviderError};
 use oauth2::{
-    AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet, EndpointSet, PkceCodeChallenge,
-    PkceCodeVerifier, RedirectUrl, RefreshToken, Scope, TokenUrl,
+    AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
+    EndpointSet, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, Scope, TokenUrl,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,8 @@ type Client = oauth2::Client<
 pub struct Registration {
     pub endpoints: Endpoints,
     pub client_id: String,
-    /// The secret (or private key) to prove ourselves with, and behind it the one before, which may still be the right one.
+    /// The secret (or private key) to prove ourselves with, and behind it the one before, which may
+    /// still be the right one.
     pub secrets: Vec<SecretString>,
     pub authentication: ClientAuthentication,
     pub scopes: Vec<String>,
@@ -69,27 +71,48 @@ pub struct AuthorizationRequest<'a> {
 impl Registration {
     /// The client with one of its secrets; `None` where none is needed.
     fn client(&self, secret: Option<&SecretString>) -> Result<Client, Failure> {
-        let broken = |_| Failure::administrator("configuration", "The addresses of this integration are damaged. Save them again.");
+        let broken = |_| {
+            Failure::administrator(
+                "configuration",
+                "The addresses of this integration are damaged. Save them again.",
+            )
+        };
         let mut client = oauth2::Client::new(ClientId::new(self.client_id.clone()))
             .set_auth_uri(AuthUrl::new(self.endpoints.authorize.to_string()).map_err(broken)?)
             .set_token_uri(TokenUrl::new(self.endpoints.token.to_string()).map_err(broken)?)
             .set_auth_type(match self.authentication {
                 ClientAuthentication::Basic => AuthType::BasicAuth,
-                ClientAuthentication::Body | ClientAuthentication::PrivateKey | ClientAuthentication::None => AuthType::RequestBody,
+                ClientAuthentication::Body
+                | ClientAuthentication::PrivateKey
+                | ClientAuthentication::None => AuthType::RequestBody,
             });
-        if let (ClientAuthentication::Basic | ClientAuthentication::Body, Some(secret)) = (self.authentication, secret) {
+        if let (ClientAuthentication::Basic | ClientAuthentication::Body, Some(secret)) =
+            (self.authentication, secret)
+        {
             client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
         }
         Ok(client)
     }
 
     /// What proves the client beside its id, for a request to this address.
-    fn proof(&self, audience: &Url, secret: Option<&SecretString>) -> Result<Vec<(&'static str, String)>, Failure> {
+    fn proof(
+        &self,
+        audience: &Url,
+        secret: Option<&SecretString>,
+    ) -> Result<Vec<(&'static str, String)>, Failure> {
         match (self.authentication, secret) {
             (ClientAuthentication::PrivateKey, Some(key)) => {
-                let assertion = assertion::sign(&self.client_id, audience.as_str(), key)
-                    .map_err(|why| Failure::administrator("invalid_client", &format!("The private key cannot be used: {why}.")))?;
-                Ok(vec![("client_assertion_type", assertion::TYPE.to_owned()), ("client_assertion", assertion)])
+                let assertion =
+                    assertion::sign(&self.client_id, audience.as_str(), key).map_err(|why| {
+                        Failure::administrator(
+                            "invalid_client",
+                            &format!("The private key cannot be used: {why}."),
+                        )
+                    })?;
+                Ok(vec![
+                    ("client_assertion_type", assertion::TYPE.to_owned()),
+                    ("client_assertion", assertion),
+                ])
             }
             _ => Ok(Vec::new()),
         }
@@ -101,34 +124,53 @@ impl Registration {
             return Ok(vec![None]);
         }
         if self.secrets.is_empty() {
-            return Err(Failure::administrator("invalid_client", "This integration has no client secret. Enter one."));
+            return Err(Failure::administrator(
+                "invalid_client",
+                "This integration has no client secret. Enter one.",
+            ));
         }
         Ok(self.secrets.iter().map(Some).collect())
     }
 
-    /// Makes a request with each secret, until one is not refused as such: a refusal of the client leaves code and token as
-    /// they were.
-    async fn with_each_secret<'s, F>(&'s self, request: impl Fn(Option<&'s SecretString>) -> F) -> Result<Granted, Failure>
+    /// Makes a request with each secret, until one is not refused as such: a refusal of the client
+    /// leaves code and token as they were.
+    async fn with_each_secret<'s, F>(
+        &'s self,
+        request: impl Fn(Option<&'s SecretString>) -> F,
+    ) -> Result<Granted, Failure>
     where
         F: Future<Output = Result<TokenAnswer, Failure>>,
     {
         let mut first = None;
         for (position, secret) in self.candidates()?.into_iter().enumerate() {
             match request(secret).await {
-                Ok(answer) => return Ok(Granted { answer, by_previous_secret: position > 0 }),
-                Err(failure) if failure.word == "invalid_client" => drop(first.get_or_insert(failure)),
+                Ok(answer) => {
+                    return Ok(Granted {
+                        answer,
+                        by_previous_secret: position > 0,
+                    });
+                }
+                Err(failure) if failure.word == "invalid_client" => {
+                    drop(first.get_or_insert(failure))
+                }
                 // What the older secret is told about anything else is no news.
                 Err(failure) => return Err(failure),
             }
         }
-        Err(first.unwrap_or_else(|| Failure::wait("The identity provider is not answering as it should.")))
+        Err(first.unwrap_or_else(|| {
+            Failure::wait("The identity provider is not answering as it should.")
+        }))
     }
 
     /// The address to send the viewer's browser to (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
     pub fn authorize_url(&self, request: &AuthorizationRequest<'_>) -> Result<Url, Failure> {
         let client = self.client(None)?;
-        let redirect = RedirectUrl::new(request.redirect_uri.to_owned())
-            .map_err(|_| Failure::administrator("configuration", "The public address of this portal is damaged."))?;
+        let redirect = RedirectUrl::new(request.redirect_uri.to_owned()).map_err(|_| {
+            Failure::administrator(
+                "configuration",
+                "The public address of this portal is damaged.",
+            )
+        })?;
         let state = request.state.to_owned();
         let mut builder = client
             .authorize_url(move || CsrfToken::new(state))
@@ -136,9 +178,13 @@ impl Registration {
             .add_scopes(self.scopes.iter().cloned().map(Scope::new));
         if let Some(verifier) = request.verifier {
             let verifier = PkceCodeVerifier::new(verifier.expose_secret().to_owned());
-            builder = builder.set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
+            builder =
+                builder.set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
         }
-        for (key, value) in [("login_hint", request.login_hint), ("prompt", request.prompt)] {
+        for (key, value) in [
+            ("login_hint", request.login_hint),
+            ("prompt", request.prompt),
+        ] {
             if let Some(value) = value {
                 builder = builder.add_extra_param(key, value.to_owned());
             }
@@ -155,53 +201,85 @@ impl Registration {
         redirect_uri: &str,
         verifier: Option<SecretString>,
     ) -> Result<Granted, Failure> {
-        let redirect = RedirectUrl::new(redirect_uri.to_owned())
-            .map_err(|_| Failure::administrator("configuration", "The public address of this portal is damaged."))?;
+        let redirect = RedirectUrl::new(redirect_uri.to_owned()).map_err(|_| {
+            Failure::administrator(
+                "configuration",
+                "The public address of this portal is damaged.",
+            )
+        })?;
         let (code, redirect, verifier) = (&code, &redirect, &verifier);
         self.with_each_secret(|secret| async move {
             let client = self.client(secret)?;
-            let mut request =
-                client.exchange_code(AuthorizationCode::new(code.clone())).set_redirect_uri(std::borrow::Cow::Borrowed(redirect));
+            let mut request = client
+                .exchange_code(AuthorizationCode::new(code.clone()))
+                .set_redirect_uri(std::borrow::Cow::Borrowed(redirect));
             if let Some(verifier) = verifier {
-                request = request.set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()));
+                request = request
+                    .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()));
             }
             for (name, value) in self.proof(&self.endpoints.token, secret)? {
                 request = request.add_extra_param(name, value);
             }
-            request.request_async(http).await.map_err(|error| Failure::from_answer(error, &[]))
+            request
+                .request_async(http)
+                .await
+                .map_err(|error| Failure::from_answer(error, &[]))
         })
         .await
     }
 
-    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the granted scopes and nothing more. The request
-    /// leaves before `limit` or never; the answer is waited for as long as the caller does.
-    pub async fn refresh(&self, http: &http::ProviderHttp, token: SecretString, limit: Instant) -> Result<Granted, Failure> {
-        let (token, http) = (&RefreshToken::new(token.expose_secret().to_owned()), &http.patient(limit));
+    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the granted scopes and
+    /// nothing more. The request leaves before `limit` or never; the answer is waited for as long
+    /// as the caller does.
+    pub async fn refresh(
+        &self,
+        http: &http::ProviderHttp,
+        token: SecretString,
+        limit: Instant,
+    ) -> Result<Granted, Failure> {
+        let (token, http) = (
+            &RefreshToken::new(token.expose_secret().to_owned()),
+            &http.patient(limit),
+        );
         self.with_each_secret(|secret| async move {
             let client = self.client(secret)?;
-            let scopes = self.scopes.iter().filter(|_| self.names_scopes_at_refresh).cloned().map(Scope::new);
+            let scopes = self
+                .scopes
+                .iter()
+                .filter(|_| self.names_scopes_at_refresh)
+                .cloned()
+                .map(Scope::new);
             let mut request = client.exchange_refresh_token(token).add_scopes(scopes);
             for (name, value) in self.proof(&self.endpoints.token, secret)? {
                 request = request.add_extra_param(name, value);
             }
-            request.request_async(http).await.map_err(|error| Failure::from_answer(error, self.refusals))
+            request
+                .request_async(http)
+                .await
+                .map_err(|error| Failure::from_answer(error, self.refusals))
         })
         .await
     }
 
-    /// What the provider is to be told when these tokens end (RFC 7009); `None` where it cannot be told.
+    /// What the provider is to be told when these tokens end (RFC 7009); `None` where it cannot be
+    /// told.
     pub fn revocation(&self, token: &SecretString) -> Option<RevocationRequest> {
         Some(RevocationRequest {
             address: self.endpoints.revoke.clone()?,
             client_id: self.client_id.clone(),
             authentication: self.authentication,
-            secrets: self.secrets.iter().map(|secret| secret.expose_secret().to_owned()).collect(),
+            secrets: self
+                .secrets
+                .iter()
+                .map(|secret| secret.expose_secret().to_owned())
+                .collect(),
             token: token.expose_secret().to_owned(),
         })
     }
 }
 
-/// A revocation (RFC 7009) that can be kept, sealed, until the provider can be told: by then the integration may be gone.
+/// A revocation (RFC 7009) that can be kept, sealed, until the provider can be told: by then the
+/// integration may be gone.
 #[derive(Serialize, Deserialize)]
 pub struct RevocationRequest {
     address: Url,
@@ -220,12 +298,20 @@ impl RevocationRequest {
         serde_json::from_str(text.expose_secret()).ok()
     }
 
-    /// Ends the token. By hand, since the library refuses plain http even for hosts that the operator listed.
+    /// Ends the token. By hand, since the library refuses plain http even for hosts that the
+    /// operator listed.
     pub async fn send(&self, http: &http::ProviderHttp) -> Result<(), Failure> {
         let mut refused = Failure::wait("The identity provider refused to revoke.");
-        let secrets: Vec<&str> = if self.secrets.is_empty() { vec![""] } else { self.secrets.iter().map(String::as_str).collect() };
+        let secrets: Vec<&str> = if self.secrets.is_empty() {
+            vec![""]
+        } else {
+            self.secrets.iter().map(String::as_str).collect()
+        };
         for secret in secrets {
-            let answer = http.send(self.request(secret)?).await.map_err(Failure::from)?;
+            let answer = http
+                .send(self.request(secret)?)
+                .await
+                .map_err(Failure::from)?;
             if answer.status().is_success() {
                 return Ok(());
             }
@@ -237,27 +323,43 @@ impl RevocationRequest {
 
     fn request(&self, secret: &str) -> Result<oauth2::HttpRequest, Failure> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", &self.token).append_pair("token_type_hint", "refresh_token");
-        let mut request = ::http::Request::post(self.address.as_str()).header("content-type", "application/x-www-form-urlencoded");
+        form.append_pair("token", &self.token)
+            .append_pair("token_type_hint", "refresh_token");
+        let mut request = ::http::Request::post(self.address.as_str())
+            .header("content-type", "application/x-www-form-urlencoded");
         match self.authentication {
             ClientAuthentication::Basic => {
-                let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+                let encode = |text: &str| {
+                    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
+                };
                 let pair = format!("{}:{}", encode(&self.client_id), encode(secret));
-                request = request.header("authorization", format!("Basic {}", STANDARD.encode(pair)));
+                request =
+                    request.header("authorization", format!("Basic {}", STANDARD.encode(pair)));
             }
             ClientAuthentication::Body => {
-                form.append_pair("client_id", &self.client_id).append_pair("client_secret", secret);
+                form.append_pair("client_id", &self.client_id)
+                    .append_pair("client_secret", secret);
             }
             ClientAuthentication::PrivateKey => {
-                let assertion = assertion::sign(&self.client_id, self.address.as_str(), &secret.to_owned().into())
-                    .map_err(|_| Failure::administrator("invalid_client", "The private key cannot be used."))?;
+                let assertion = assertion::sign(
+                    &self.client_id,
+                    self.address.as_str(),
+                    &secret.to_owned().into(),
+                )
+                .map_err(|_| {
+                    Failure::administrator("invalid_client", "The private key cannot be used.")
+                })?;
                 form.append_pair("client_id", &self.client_id);
-                form.append_pair("client_assertion_type", assertion::TYPE).append_pair("client_assertion", &assertion);
+                form.append_pair("client_assertion_type", assertion::TYPE)
+                    .append_pair("client_assertion", &assertion);
             }
             ClientAuthentication::None => drop(form.append_pair("client_id", &self.client_id)),
         }
-        request
-            .body(form.finish().into_bytes())
-            .map_err(|_| Failure::administrator("configuration", "The revocation address of this integration is damaged."))
+        request.body(form.finish().into_bytes()).map_err(|_| {
+            Failure::administrator(
+                "configuration",
+                "The revocation address of this integration is damaged.",
+            )
+        })
     }
 }

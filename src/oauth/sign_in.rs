@@ -1,16 +1,22 @@
-//! Signing in with the organisation's own provider: OpenID Connect Core, authorization code with PKCE, nonce and state.
+//! Signing in with the organisation's own provider: OpenID Connect Core, authorization code with
+//! PKCE, nonce and state.
 //!
-//! The library checks issuer, audience, signature, expiry and nonce of ID tokens. Addresses and keys come from discovery and
-//! are kept for an hour; a token signed with a key that is not known brings them anew, once a minute at most.
+//! The library checks issuer, audience, signature, expiry and nonce of ID tokens. Addresses and
+//! keys come from discovery and are kept for an hour; a token signed with a key that is not known
+//! brings them anew, once a minute at most.
 
 use super::http::ProviderHttp;
 use crate::domain::Timestamp;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::DateTime;
 use openidconnect::{
-    AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, IssuerUrl, Nonce, OAuth2TokenResponse as _,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, SignatureVerificationError, TokenResponse as _,
-    core::{CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreIdToken, CoreJwsSigningAlgorithm, CoreProviderMetadata},
+    AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, IssuerUrl,
+    Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
+    SignatureVerificationError, TokenResponse as _,
+    core::{
+        CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreIdToken, CoreJwsSigningAlgorithm,
+        CoreProviderMetadata,
+    },
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -49,7 +55,8 @@ pub struct Proofs {
     pub verifier: SecretString,
 }
 
-/// Whom the provider says this is. Matched by issuer and subject; the rest is for names, roles and groups.
+/// Whom the provider says this is. Matched by issuer and subject; the rest is for names, roles and
+/// groups.
 pub struct Identity {
     pub issuer: String,
     pub subject: String,
@@ -98,19 +105,28 @@ impl Known {
         now: Timestamp,
         keep_for: Duration,
     ) -> Result<Arc<CoreProviderMetadata>, Failure> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((metadata, at)) = known.filter(|(_, at)| now >= *at && now.since(*at) < keep_for) {
+        let known = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some((metadata, at)) =
+            known.filter(|(_, at)| now >= *at && now.since(*at) < keep_for)
+        {
             let _ = at;
             return Ok(metadata);
         }
-        let issuer = IssuerUrl::new(issuer.to_owned()).map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let issuer = IssuerUrl::new(issuer.to_owned())
+            .map_err(|error| Failure::Unavailable(error.to_string()))?;
         let found = CoreProviderMetadata::discover_async(issuer, http).await;
-        let metadata = Arc::new(found.map_err(|error| Failure::Unavailable(format!("discovery: {error}")))?);
+        let metadata =
+            Arc::new(found.map_err(|error| Failure::Unavailable(format!("discovery: {error}")))?);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&metadata), now));
         Ok(metadata)
     }
 
-    /// Where to send the browser. `again`: the provider is to ask for the password whatever it remembers.
+    /// Where to send the browser. `again`: the provider is to ask for the password whatever it
+    /// remembers.
     pub async fn authorize_url(
         &self,
         client: &Client<'_>,
@@ -122,18 +138,37 @@ impl Known {
     ) -> Result<Url, Failure> {
         let metadata = self.metadata(client.issuer, http, now, KEPT_FOR).await?;
         let redirect = redirect_of(client)?;
-        let oidc = CoreClient::from_provider_metadata((*metadata).clone(), ClientId::new(client.client_id.to_owned()), None)
-            .set_redirect_uri(redirect);
+        let oidc = CoreClient::from_provider_metadata(
+            (*metadata).clone(),
+            ClientId::new(client.client_id.to_owned()),
+            None,
+        )
+        .set_redirect_uri(redirect);
         let verifier = PkceCodeVerifier::new(proofs.verifier.expose_secret().to_owned());
-        let (state, nonce) = (proofs.state.clone(), proofs.nonce.expose_secret().to_owned());
+        let (state, nonce) = (
+            proofs.state.clone(),
+            proofs.nonce.expose_secret().to_owned(),
+        );
         let mut builder = oidc
-            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, move || CsrfToken::new(state), move || Nonce::new(nonce))
+            .authorize_url(
+                CoreAuthenticationFlow::AuthorizationCode,
+                move || CsrfToken::new(state),
+                move || Nonce::new(nonce),
+            )
             .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
             // A form_post answer would arrive without our SameSite=Lax cookie.
             .add_extra_param("response_mode", "query")
-            .add_scopes(scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new));
+            .add_scopes(
+                scopes
+                    .iter()
+                    .filter(|scope| *scope != "openid")
+                    .cloned()
+                    .map(Scope::new),
+            );
         if again {
-            builder = builder.add_prompt(CoreAuthPrompt::Login).set_max_age(Duration::ZERO);
+            builder = builder
+                .add_prompt(CoreAuthPrompt::Login)
+                .set_max_age(Duration::ZERO);
         }
         Ok(builder.url().0)
     }
@@ -148,12 +183,22 @@ impl Known {
         now: Timestamp,
     ) -> Result<Identity, Failure> {
         let metadata = self.metadata(client.issuer, http, now, KEPT_FOR).await?;
-        let secret = client.client_secret.map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
-        let oidc = CoreClient::from_provider_metadata((*metadata).clone(), ClientId::new(client.client_id.to_owned()), secret.clone())
-            .set_redirect_uri(redirect_of(client)?);
-        let request = oidc.exchange_code(AuthorizationCode::new(code)).map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let secret = client
+            .client_secret
+            .map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
+        let oidc = CoreClient::from_provider_metadata(
+            (*metadata).clone(),
+            ClientId::new(client.client_id.to_owned()),
+            secret.clone(),
+        )
+        .set_redirect_uri(redirect_of(client)?);
+        let request = oidc
+            .exchange_code(AuthorizationCode::new(code))
+            .map_err(|error| Failure::Unavailable(error.to_string()))?;
         let answer = request
-            .set_pkce_verifier(PkceCodeVerifier::new(proofs.verifier.expose_secret().to_owned()))
+            .set_pkce_verifier(PkceCodeVerifier::new(
+                proofs.verifier.expose_secret().to_owned(),
+            ))
             .request_async(http)
             .await
             // The library's text may repeat what the provider sent; only its kind is kept.
@@ -161,10 +206,14 @@ impl Known {
                 openidconnect::RequestTokenError::ServerResponse(answer) => {
                     Failure::Refused(format!("token request: {}", answer.error().as_ref()))
                 }
-                openidconnect::RequestTokenError::Request(error) => Failure::Unavailable(format!("token request: {error}")),
+                openidconnect::RequestTokenError::Request(error) => {
+                    Failure::Unavailable(format!("token request: {error}"))
+                }
                 _ => Failure::Unavailable("token request: no tokens in the answer".into()),
             })?;
-        let token = answer.id_token().ok_or_else(|| Failure::Refused("no ID token in the answer".into()))?;
+        let token = answer
+            .id_token()
+            .ok_or_else(|| Failure::Refused("no ID token in the answer".into()))?;
         let nonce = Nonce::new(proofs.nonce.expose_secret().to_owned());
         let mut checked = check(token, &metadata, client, secret.clone(), &nonce, now);
         if let Err(ClaimsVerificationError::SignatureVerification(
@@ -172,7 +221,9 @@ impl Known {
         )) = &checked
         {
             // The provider may have rotated its keys.
-            let renewed = self.metadata(client.issuer, http, now, RENEWED_AFTER).await?;
+            let renewed = self
+                .metadata(client.issuer, http, now, RENEWED_AFTER)
+                .await?;
             checked = check(token, &renewed, client, secret, &nonce, now);
         }
         let subject = checked.map_err(|error| Failure::Refused(format!("ID token: {error}")))?;
@@ -180,13 +231,16 @@ impl Known {
             issuer: client.issuer.to_owned(),
             subject,
             claims: claims_of(&token.to_string()).unwrap_or_default(),
-            refresh_token: answer.refresh_token().map(|token| SecretString::from(token.secret().clone())),
+            refresh_token: answer
+                .refresh_token()
+                .map(|token| SecretString::from(token.secret().clone())),
         })
     }
 }
 
 fn redirect_of(client: &Client<'_>) -> Result<RedirectUrl, Failure> {
-    RedirectUrl::new(client.redirect_uri.to_owned()).map_err(|error| Failure::Unavailable(error.to_string()))
+    RedirectUrl::new(client.redirect_uri.to_owned())
+        .map_err(|error| Failure::Unavailable(error.to_string()))
 }
 
 /// The subject of an ID token that is genuine, ours, in time and an answer to this sign-in.
@@ -198,7 +252,11 @@ fn check(
     nonce: &Nonce,
     now: Timestamp,
 ) -> Result<String, ClaimsVerificationError> {
-    let oidc = CoreClient::from_provider_metadata(metadata.clone(), ClientId::new(client.client_id.to_owned()), secret);
+    let oidc = CoreClient::from_provider_metadata(
+        metadata.clone(),
+        ClientId::new(client.client_id.to_owned()),
+        secret,
+    );
     let early = now.minus(SKEW).0;
     let verifier = oidc
         .id_token_verifier()
@@ -206,12 +264,19 @@ fn check(
         .set_time_fn(move || DateTime::from_timestamp_millis(early).unwrap_or_default())
         .set_issue_time_verifier_fn(move |issued| {
             let latest = DateTime::from_timestamp_millis(now.plus(SKEW).0).unwrap_or_default();
-            if issued > latest { Err("issued in the future".into()) } else { Ok(()) }
+            if issued > latest {
+                Err("issued in the future".into())
+            } else {
+                Ok(())
+            }
         });
     let subject = token.claims(&verifier, nonce)?.subject().to_string();
-    // OpenID Connect Core section 2: at most 255 letters of ASCII. Without one, everybody would be the same person.
+    // OpenID Connect Core section 2: at most 255 letters of ASCII. Without one, everybody would be
+    // the same person.
     if subject.is_empty() || subject.len() > 255 || !subject.is_ascii() {
-        return Err(ClaimsVerificationError::InvalidSubject("empty, too long or not ASCII".into()));
+        return Err(ClaimsVerificationError::InvalidSubject(
+            "empty, too long or not ASCII".into(),
+        ));
     }
     Ok(subject)
 }

@@ -1,6 +1,8 @@
 //! Microsoft Entra ID, version 2 endpoints; Azure Databricks above all.
 
-use super::{Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template, looks_like_uuid};
+use super::{
+    Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template, looks_like_uuid,
+};
 use crate::domain::integration::Integration;
 use url::Url;
 
@@ -13,7 +15,10 @@ pub const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com";
 pub const CLOUDS: [(&str, &str); 3] = [
     (PUBLIC_CLOUD, "Azure (public cloud)"),
     ("https://login.microsoftonline.us", "Azure US Government"),
-    ("https://login.partner.microsoftonline.cn", "Azure China (21Vianet)"),
+    (
+        "https://login.partner.microsoftonline.cn",
+        "Azure China (21Vianet)",
+    ),
 ];
 
 pub static TEMPLATE: Template = Template {
@@ -98,7 +103,11 @@ pub static TEMPLATE: Template = Template {
             name: "auth_mode",
             label: "Client type",
             hint: "Confidential clients prove themselves with a secret, or with a private key and its certificate.",
-            values: &[("Confidential", "Confidential"), ("Certificate", "Confidential, with a certificate"), ("Public", "Public")],
+            values: &[
+                ("Confidential", "Confidential"),
+                ("Certificate", "Confidential, with a certificate"),
+                ("Public", "Public"),
+            ],
             default: "Confidential",
             is_bool: false,
             moves_tokens: false,
@@ -120,11 +129,17 @@ pub static TEMPLATE: Template = Template {
 
 /// Whether a scope gives access to Azure Databricks.
 pub fn is_databricks_scope(scope: &str) -> bool {
-    scope.strip_prefix(DATABRICKS_RESOURCE).is_some_and(|rest| rest.starts_with('/'))
+    scope
+        .strip_prefix(DATABRICKS_RESOURCE)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn authority(config: &Config) -> &str {
-    config.get("authority_host").and_then(|value| value.as_str()).filter(|host| !host.is_empty()).unwrap_or(PUBLIC_CLOUD)
+    config
+        .get("authority_host")
+        .and_then(|value| value.as_str())
+        .filter(|host| !host.is_empty())
+        .unwrap_or(PUBLIC_CLOUD)
 }
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
@@ -143,22 +158,37 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
 /// The issuer of this integration's directory, if the directory is named by its id.
 pub fn issuer(integration: &Integration) -> Option<String> {
     let tenant = integration.setting("tenant_id");
-    let authority = endpoints(&integration.config)?.authorize.origin().ascii_serialization();
+    let authority = endpoints(&integration.config)?
+        .authorize
+        .origin()
+        .ascii_serialization();
     looks_like_uuid(tenant).then(|| format!("{authority}/{tenant}/v2.0"))
 }
 
 fn names(config: &Config) -> Names {
-    let scopes = config.get("scopes").and_then(|value| value.as_str()).unwrap_or("");
+    let scopes = config
+        .get("scopes")
+        .and_then(|value| value.as_str())
+        .unwrap_or("");
     let databricks = scopes.split_whitespace().any(is_databricks_scope);
     Names {
-        service: if databricks { "Azure Databricks".into() } else { "Microsoft Azure".into() },
+        service: if databricks {
+            "Azure Databricks".into()
+        } else {
+            "Microsoft Azure".into()
+        },
         provider: "Microsoft".into(),
         monogram: if databricks { "DB" } else { "AZ" },
     }
 }
 
 fn check(config: &Config, problems: &mut Vec<Problem>) {
-    let text = |key: &str| config.get(key).and_then(|value| value.as_str()).unwrap_or("");
+    let text = |key: &str| {
+        config
+            .get(key)
+            .and_then(|value| value.as_str())
+            .unwrap_or("")
+    };
     let (tenant, client) = (text("tenant_id"), text("client_id"));
     if !tenant.is_empty() && tenant.eq_ignore_ascii_case(client) {
         problems.push(Problem::new(
@@ -167,10 +197,19 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
         ));
     }
     if tenant == DATABRICKS_RESOURCE || client == DATABRICKS_RESOURCE {
-        let key = if client == DATABRICKS_RESOURCE { "client_id" } else { "tenant_id" };
+        let key = if client == DATABRICKS_RESOURCE {
+            "client_id"
+        } else {
+            "tenant_id"
+        };
         problems.push(Problem::new(key, "This is the ID of Azure Databricks itself. Enter the one of the application you registered."));
     }
-    if text("scopes").split_whitespace().filter(|scope| scope.ends_with("/.default")).count() > 1 {
+    if text("scopes")
+        .split_whitespace()
+        .filter(|scope| scope.ends_with("/.default"))
+        .count()
+        > 1
+    {
         problems.push(Problem::new(
             "scopes",
             "Microsoft accepts only one scope that ends in /.default. Make one integration for each service.",

@@ -32,7 +32,12 @@ pub static TEMPLATE: Template = Template {
             hint: "Where people sign in and agree. In the provider's documentation: authorization endpoint.",
             ..ADDRESS
         },
-        Field { name: "token_uri", label: "Token address", hint: "Where this server gets tokens: token endpoint.", ..ADDRESS },
+        Field {
+            name: "token_uri",
+            label: "Token address",
+            hint: "Where this server gets tokens: token endpoint.",
+            ..ADDRESS
+        },
         Field {
             name: "revocation_uri",
             label: "Revocation address",
@@ -40,7 +45,14 @@ pub static TEMPLATE: Template = Template {
             required: false,
             ..ADDRESS
         },
-        Field { name: "client_id", label: "Client ID", hint: "As the provider shows it.", shape: Shape::Text, pattern: "", ..ADDRESS },
+        Field {
+            name: "client_id",
+            label: "Client ID",
+            hint: "As the provider shows it.",
+            shape: Shape::Text,
+            pattern: "",
+            ..ADDRESS
+        },
         Field {
             name: "client_secret",
             label: "Client secret",
@@ -87,7 +99,10 @@ pub static TEMPLATE: Template = Template {
             name: "auth_mode",
             label: "Client type",
             hint: "Confidential clients prove themselves with a secret.",
-            values: &[("Confidential", "Confidential (with a client secret)"), ("Public", "Public (without a secret)")],
+            values: &[
+                ("Confidential", "Confidential (with a client secret)"),
+                ("Public", "Public (without a secret)"),
+            ],
             default: "Confidential",
             is_bool: false,
             moves_tokens: false,
@@ -108,7 +123,10 @@ pub static TEMPLATE: Template = Template {
             values: &[
                 ("client_secret_post", "In the body (client_secret_post)"),
                 ("client_secret_basic", "In a header (client_secret_basic)"),
-                ("private_key_jwt", "Not sent: it is a private key that signs (private_key_jwt)"),
+                (
+                    "private_key_jwt",
+                    "Not sent: it is a private key that signs (private_key_jwt)",
+                ),
             ],
             default: "client_secret_post",
             is_bool: false,
@@ -129,8 +147,14 @@ pub static TEMPLATE: Template = Template {
             hint: "If in doubt, not known: then each is taken to work once.",
             values: &[
                 ("", "Not known"),
-                ("single_use", "A new one at each use, and the old one is dead"),
-                ("keeps_old", "A new one at each use, and the old one keeps working"),
+                (
+                    "single_use",
+                    "A new one at each use, and the old one is dead",
+                ),
+                (
+                    "keeps_old",
+                    "A new one at each use, and the old one keeps working",
+                ),
                 ("never", "Always the same one"),
             ],
             default: "",
@@ -144,7 +168,12 @@ pub static TEMPLATE: Template = Template {
 };
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
-    let address = |key: &str| config.get(key).and_then(|value| value.as_str()).and_then(|text| Url::parse(text).ok());
+    let address = |key: &str| {
+        config
+            .get(key)
+            .and_then(|value| value.as_str())
+            .and_then(|text| Url::parse(text).ok())
+    };
     Some(Endpoints {
         authorize: address("authorization_uri")?,
         token: address("token_uri")?,
@@ -154,20 +183,45 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
 }
 
 fn names(config: &Config) -> Names {
-    let host = endpoints(config).and_then(|found| found.authorize.host_str().map(str::to_owned)).unwrap_or_else(|| "the provider".into());
-    Names { service: host.clone(), provider: host, monogram: "O2" }
+    let host = endpoints(config)
+        .and_then(|found| found.authorize.host_str().map(str::to_owned))
+        .unwrap_or_else(|| "the provider".into());
+    Names {
+        service: host.clone(),
+        provider: host,
+        monogram: "O2",
+    }
 }
 
 fn check(config: &Config, problems: &mut Vec<Problem>) {
-    let text = |key: &str| config.get(key).and_then(|value| value.as_str()).unwrap_or("");
+    let text = |key: &str| {
+        config
+            .get(key)
+            .and_then(|value| value.as_str())
+            .unwrap_or("")
+    };
     if !text("authorization_uri").is_empty() && text("authorization_uri") == text("token_uri") {
-        problems.push(Problem::new("token_uri", "This is the authorization address. The token address is another one."));
+        problems.push(Problem::new(
+            "token_uri",
+            "This is the authorization address. The token address is another one.",
+        ));
     }
-    for reserved in ["client_id", "state", "redirect_uri", "response_type", "code_challenge", "scope"] {
-        if Url::parse(text("authorization_uri")).is_ok_and(|url| url.query_pairs().any(|(key, _)| key == reserved)) {
+    for reserved in [
+        "client_id",
+        "state",
+        "redirect_uri",
+        "response_type",
+        "code_challenge",
+        "scope",
+    ] {
+        if Url::parse(text("authorization_uri"))
+            .is_ok_and(|url| url.query_pairs().any(|(key, _)| key == reserved))
+        {
             problems.push(Problem::new(
                 "authorization_uri",
-                format!("Leave “{reserved}” out of the address: this server adds it to each request."),
+                format!(
+                    "Leave “{reserved}” out of the address: this server adds it to each request."
+                ),
             ));
         }
     }
@@ -188,7 +242,9 @@ mod tests {
         let given = config(
             json!({"client_id": "c", "authorization_uri": "https://example.com/a", "token_uri": "https://example.com/t", "scopes": "a  b c", "use_pkce": "TRUE"}),
         );
-        let full = custom::TEMPLATE.complete(&given, &Policy::default()).unwrap();
+        let full = custom::TEMPLATE
+            .complete(&given, &Policy::default())
+            .unwrap();
         assert_eq!(
             serde_json::Value::Object(full),
             json!({"auth_mode": "Confidential", "auth_type": "Viewer", "authorization_uri": "https://example.com/a", "client_id": "c",
@@ -197,19 +253,47 @@ mod tests {
     }
     #[test]
     fn all_problems_are_named_at_once() {
-        let given = config(json!({"client_id": 5, "authorization_uri": "http://10.0.0.1/", "use_pkce": "maybe", "colour": "red"}));
-        let problems = custom::TEMPLATE.complete(&given, &Policy::default()).unwrap_err();
-        let mut keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        let given = config(
+            json!({"client_id": 5, "authorization_uri": "http://10.0.0.1/", "use_pkce": "maybe", "colour": "red"}),
+        );
+        let problems = custom::TEMPLATE
+            .complete(&given, &Policy::default())
+            .unwrap_err();
+        let mut keys: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.key.as_str())
+            .collect();
         keys.sort_unstable();
-        assert_eq!(keys, ["authorization_uri", "client_id", "colour", "token_uri", "use_pkce"]);
+        assert_eq!(
+            keys,
+            [
+                "authorization_uri",
+                "client_id",
+                "colour",
+                "token_uri",
+                "use_pkce"
+            ]
+        );
     }
     #[test]
     fn the_common_mistakes_at_microsoft_have_sentences() {
         let id = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
-        let problems = azure::TEMPLATE.complete(&config(json!({"tenant_id": id, "client_id": id})), &Policy::default()).unwrap_err();
-        assert!(problems[0].message.contains("application ID you entered below"));
         let problems = azure::TEMPLATE
-            .complete(&config(json!({"tenant_id": "https://portal.azure.com", "client_id": id})), &Policy::default())
+            .complete(
+                &config(json!({"tenant_id": id, "client_id": id})),
+                &Policy::default(),
+            )
+            .unwrap_err();
+        assert!(
+            problems[0]
+                .message
+                .contains("application ID you entered below")
+        );
+        let problems = azure::TEMPLATE
+            .complete(
+                &config(json!({"tenant_id": "https://portal.azure.com", "client_id": id})),
+                &Policy::default(),
+            )
             .unwrap_err();
         assert!(problems[0].message.starts_with("This is an address."));
         assert!(azure::secret_problem(id).is_some());
@@ -217,8 +301,14 @@ mod tests {
     }
     #[test]
     fn only_fixed_hosts_share_the_callback() {
-        let integration = |authority: &str| config(json!({"tenant_id": "t.example", "client_id": "c", "authority_host": authority}));
-        let fixed = |authority: &str| (azure::TEMPLATE.endpoints)(&integration(authority)).unwrap().fixed_hosts;
+        let integration = |authority: &str| {
+            config(json!({"tenant_id": "t.example", "client_id": "c", "authority_host": authority}))
+        };
+        let fixed = |authority: &str| {
+            (azure::TEMPLATE.endpoints)(&integration(authority))
+                .unwrap()
+                .fixed_hosts
+        };
         assert!(fixed(""));
         assert!(fixed("https://login.microsoftonline.us"));
         assert!(!fixed("https://login.example.org"));

@@ -1,4 +1,5 @@
-//! What we know of each outside service: templates as data and pure functions, one file each. No network, no database.
+//! What we know of each outside service: templates as data and pure functions, one file each. No
+//! network, no database.
 
 pub mod azure;
 pub mod custom;
@@ -19,7 +20,8 @@ pub struct Field {
     pub hint: &'static str,
     pub required: bool,
     pub secret: bool,
-    /// A change means that tokens come from elsewhere: connections end and the secret is asked for again.
+    /// A change means that tokens come from elsewhere: connections end and the secret is asked for
+    /// again.
     pub moves_tokens: bool,
     pub default: &'static str,
     /// A regular expression for clients that check before they send.
@@ -77,10 +79,12 @@ pub struct Template {
     pub rotation: Rotation,
     /// Words by which the provider refuses a refresh token, beside `invalid_grant`.
     pub refusals: &'static [&'static str],
-    /// Whether refresh requests name the scopes. Without them the granted ones stay (RFC 6749 section 6); servers that
-    /// granted less than was asked refuse the whole list. Microsoft wants it.
+    /// Whether refresh requests name the scopes. Without them the granted ones stay (RFC 6749
+    /// section 6); servers that granted less than was asked refuse the whole list. Microsoft wants
+    /// it.
     pub names_scopes_at_refresh: bool,
-    /// Days until the provider asks for the person again if the connection is not used, where that is known.
+    /// Days until the provider asks for the person again if the connection is not used, where that
+    /// is known.
     pub lapses_after_days: Option<u64>,
     endpoints: fn(&Config) -> Option<Endpoints>,
     names: fn(&Config) -> Names,
@@ -105,7 +109,8 @@ pub struct Endpoints {
     pub token: Url,
     /// RFC 7009, where the provider has it.
     pub revoke: Option<Url>,
-    /// The hosts come from this program, not from a form: such integrations may share one callback address.
+    /// The hosts come from this program, not from a form: such integrations may share one callback
+    /// address.
     pub fixed_hosts: bool,
 }
 
@@ -118,7 +123,10 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(key: &str, message: impl Into<String>) -> Self {
-        Self { key: key.to_owned(), message: message.into() }
+        Self {
+            key: key.to_owned(),
+            message: message.into(),
+        }
     }
 }
 
@@ -143,10 +151,12 @@ impl Template {
     }
     /// Whether a change of this setting means that tokens come from elsewhere.
     pub fn moves_tokens(&self, name: &str) -> bool {
-        self.field(name).is_some_and(|field| field.moves_tokens) || self.choice(name).is_some_and(|choice| choice.moves_tokens)
+        self.field(name).is_some_and(|field| field.moves_tokens)
+            || self.choice(name).is_some_and(|choice| choice.moves_tokens)
     }
 
-    /// Checks a whole configuration (without the secret) and fills in defaults. All problems at once.
+    /// Checks a whole configuration (without the secret) and fills in defaults. All problems at
+    /// once.
     pub fn complete(&self, given: &Config, policy: &Policy) -> Result<Config, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut config = Config::new();
@@ -169,26 +179,46 @@ impl Template {
                     Err(message) => problems.push(Problem::new(key, message)),
                 }
             } else {
-                problems.push(Problem::new(key, format!("The template “{}” has no setting “{}”.", self.key, shorten(key))));
+                problems.push(Problem::new(
+                    key,
+                    format!(
+                        "The template “{}” has no setting “{}”.",
+                        self.key,
+                        shorten(key)
+                    ),
+                ));
             }
         }
         for field in self.fields.iter().filter(|field| !field.secret) {
-            if !config.contains_key(field.name) && !problems.iter().any(|problem| problem.key == field.name) {
+            if !config.contains_key(field.name)
+                && !problems.iter().any(|problem| problem.key == field.name)
+            {
                 if !field.default.is_empty() {
                     config.insert(field.name.to_owned(), field.default.into());
                 } else if field.required {
-                    problems.push(Problem::new(field.name, format!("Enter the {}.", lower_first(field.label))));
+                    problems.push(Problem::new(
+                        field.name,
+                        format!("Enter the {}.", lower_first(field.label)),
+                    ));
                 }
             }
         }
         for choice in self.choices {
             if !config.contains_key(choice.name) && !choice.default.is_empty() {
-                let value = if choice.is_bool { Value::Bool(choice.default == "true") } else { choice.default.into() };
+                let value = if choice.is_bool {
+                    Value::Bool(choice.default == "true")
+                } else {
+                    choice.default.into()
+                };
                 config.insert(choice.name.to_owned(), value);
             }
         }
         (self.check)(&config, &mut problems);
-        if problems.is_empty() { Ok(config) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(problems)
+        }
     }
 }
 
@@ -196,7 +226,11 @@ impl Template {
 pub fn names(integration: &Integration) -> Names {
     match template(&integration.template) {
         Some(template) => (template.names)(&integration.config),
-        None => Names { service: integration.display_name().to_owned(), provider: "the identity provider".into(), monogram: "?" },
+        None => Names {
+            service: integration.display_name().to_owned(),
+            provider: "the identity provider".into(),
+            monogram: "?",
+        },
     }
 }
 
@@ -205,8 +239,8 @@ pub fn endpoints(integration: &Integration) -> Option<Endpoints> {
     (template(&integration.template)?.endpoints)(&integration.config)
 }
 
-/// Whether an answer may come from who it says it comes from (RFC 9207). A typed-in issuer must be named; Microsoft does not
-/// name itself today, and is compared if it does.
+/// Whether an answer may come from who it says it comes from (RFC 9207). A typed-in issuer must be
+/// named; Microsoft does not name itself today, and is compared if it does.
 pub fn may_answer(integration: &Integration, named: Option<&str>) -> bool {
     match (integration.setting("issuer"), named) {
         ("", Some(named)) => azure::issuer(integration).is_none_or(|issuer| issuer == named),
@@ -221,7 +255,8 @@ pub fn rotation(integration: &Integration) -> Rotation {
         "keeps_old" => Rotation::KeepsOld,
         "never" => Rotation::Never,
         "single_use" => Rotation::SingleUse,
-        _ => template(&integration.template).map_or(Rotation::SingleUse, |template| template.rotation),
+        _ => template(&integration.template)
+            .map_or(Rotation::SingleUse, |template| template.rotation),
     }
 }
 
@@ -243,7 +278,10 @@ pub enum ClientAuthentication {
 }
 
 pub fn client_authentication(integration: &Integration) -> ClientAuthentication {
-    match (integration.setting("auth_mode"), integration.setting("token_endpoint_auth_method")) {
+    match (
+        integration.setting("auth_mode"),
+        integration.setting("token_endpoint_auth_method"),
+    ) {
         ("Public", _) => ClientAuthentication::None,
         ("Certificate", _) | (_, "private_key_jwt") => ClientAuthentication::PrivateKey,
         (_, "client_secret_basic") => ClientAuthentication::Basic,
@@ -251,14 +289,22 @@ pub fn client_authentication(integration: &Integration) -> ClientAuthentication 
     }
 }
 
-/// Whether authorization requests carry a PKCE challenge (RFC 7636): always, unless an administrator switched it off.
+/// Whether authorization requests carry a PKCE challenge (RFC 7636): always, unless an
+/// administrator switched it off.
 pub fn uses_pkce(integration: &Integration) -> bool {
-    integration.config.get("use_pkce").and_then(Value::as_bool).unwrap_or(true)
+    integration
+        .config
+        .get("use_pkce")
+        .and_then(Value::as_bool)
+        .unwrap_or(true)
 }
 
 /// Whether the scopes ask for a refresh token.
 pub fn asks_for_refresh_token(integration: &Integration) -> bool {
-    integration.scopes().iter().any(|scope| matches!(*scope, "offline_access" | "refresh_token"))
+    integration
+        .scopes()
+        .iter()
+        .any(|scope| matches!(*scope, "offline_access" | "refresh_token"))
 }
 
 /// What the scopes allow, in words a viewer understands.
@@ -272,9 +318,14 @@ pub fn capabilities(integration: &Integration) -> Vec<String> {
             "profile" => "See your name".to_owned(),
             "email" => "See your e-mail address".to_owned(),
             scope if azure::is_databricks_scope(scope) => {
-                "Run queries with your permissions: it sees what you may see, and no more".to_owned()
+                "Run queries with your permissions: it sees what you may see, and no more"
+                    .to_owned()
             }
-            scope => format!("Use “{}” in {} with your permissions", shorten(scope), names.service),
+            scope => format!(
+                "Use “{}” in {} with your permissions",
+                shorten(scope),
+                names.service
+            ),
         };
         if !words.contains(&sentence) {
             words.push(sentence);
@@ -287,16 +338,24 @@ pub fn capabilities(integration: &Integration) -> Vec<String> {
 }
 
 fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<String>, String> {
-    let Some(text) = value.as_str() else { return Err(format!("{} must be a text.", field.label)) };
+    let Some(text) = value.as_str() else {
+        return Err(format!("{} must be a text.", field.label));
+    };
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);
     }
     if text.chars().count() > 2000 {
-        return Err(format!("{} is too long: at most 2,000 characters.", field.label));
+        return Err(format!(
+            "{} is too long: at most 2,000 characters.",
+            field.label
+        ));
     }
     if text.chars().any(char::is_control) {
-        return Err(format!("{} holds a line break or another invisible character. Paste it again.", field.label));
+        return Err(format!(
+            "{} holds a line break or another invisible character. Paste it again.",
+            field.label
+        ));
     }
     match field.shape {
         Shape::Text => Ok(Some(text.to_owned())),
@@ -309,7 +368,9 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
                 && !text.contains("..")
                 && !text.starts_with(['.', '-'])
                 && !text.ends_with('.')
-                && text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-'));
+                && text
+                    .chars()
+                    .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-'));
             match looks_like_uuid(text) || domain {
                 true => Ok(Some(text.to_ascii_lowercase())),
                 false => Err(uuid_message(field, text)),
@@ -318,7 +379,11 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
         Shape::Scopes => {
             let scopes: Vec<&str> = text.split_whitespace().collect();
             // RFC 6749 section 3.3: printable, without quote and backslash.
-            if scopes.iter().any(|scope| !scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))) {
+            if scopes.iter().any(|scope| {
+                !scope
+                    .bytes()
+                    .all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+            }) {
                 return Err("Scopes are separated by blanks and hold no quotes, commas as separators or letters outside ASCII.".into());
             }
             Ok(Some(scopes.join(" ")))
@@ -328,7 +393,9 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
             _ => Err(format!("{} must be a whole number from 1.", field.label)),
         },
         Shape::Address => {
-            let url = policy.parse(text, Purpose::Provider).map_err(|refused| format!("{}: {refused}", field.label))?;
+            let url = policy
+                .parse(text, Purpose::Provider)
+                .map_err(|refused| format!("{}: {refused}", field.label))?;
             Ok(Some(url.as_str().to_owned()))
         }
     }
@@ -353,7 +420,11 @@ fn check_choice(choice: &Choice, value: &Value) -> Result<Value, String> {
         Some((known, _)) => Ok(Value::String((*known).to_owned())),
         None => {
             let known: Vec<&str> = choice.values.iter().map(|(known, _)| *known).collect();
-            Err(format!("{} must be one of: {}.", choice.label, known.join(", ")))
+            Err(format!(
+                "{} must be one of: {}.",
+                choice.label,
+                known.join(", ")
+            ))
         }
     }
 }
@@ -366,16 +437,24 @@ pub fn looks_like_uuid(text: &str) -> bool {
 fn uuid_message(field: &Field, text: &str) -> String {
     let what = lower_first(field.label);
     if text.contains("://") {
-        return format!("This is an address. Enter the {what} alone. It looks like 1b2c3d4e-0000-4000-8000-1a2b3c4d5e6f.");
+        return format!(
+            "This is an address. Enter the {what} alone. It looks like 1b2c3d4e-0000-4000-8000-1a2b3c4d5e6f."
+        );
     }
     format!("Enter the {what}. It looks like 1b2c3d4e-0000-4000-8000-1a2b3c4d5e6f.")
 }
 
 fn lower_first(label: &str) -> String {
     let mut letters = label.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
 }
 
 fn shorten(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(80).collect()
+    text.chars()
+        .filter(|letter| !letter.is_control())
+        .take(80)
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! An app's answer on its way to the browser: which of its fields pass, and its body, piece by piece.
+//! An app's answer on its way to the browser: which of its fields pass, and its body, piece by
+//! piece.
 
 use super::{
     Next, Pass, Proxy, bar,
@@ -45,32 +46,48 @@ pub fn passed_on(
 ) -> HttpResponse {
     let Answer { head, mut body } = answer;
     let mut response = HttpResponse::build(head.status);
-    let kind = head.get(&header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let kind = head
+        .get(&header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
     let is_events = headers::is_event_stream(kind);
-    let bar =
-        (with_bar && head.status == StatusCode::OK && kind.starts_with(b"text/html") && head.get(&header::CONTENT_ENCODING).is_none())
-            .then(|| bar::tag(place));
+    let bar = (with_bar
+        && head.status == StatusCode::OK
+        && kind.starts_with(b"text/html")
+        && head.get(&header::CONTENT_ENCODING).is_none())
+    .then(|| bar::tag(place));
     each_field(&head.fields, &next.target, place, |name, value| {
         // What the app says of the page as it made it is not true of the page with our bar.
         if bar.is_none() || !bar::VALIDATORS.contains(name) {
             append(&mut response, name, value);
         }
     });
-    let bodiless = request.method() == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let said: Option<u64> = head.get(&header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bodiless = request.method() == Method::HEAD
+        || matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let said: Option<u64> = head
+        .get(&header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     let mut response = match (bodiless, said) {
         // The length that a body would have; actix says it for nothing else than HEAD.
-        (true, Some(length)) if request.method() == Method::HEAD => {
-            response.body(Bodiless(length + bar.as_ref().map_or(0, |bar| bar.len() as u64)))
-        }
+        (true, Some(length)) if request.method() == Method::HEAD => response.body(Bodiless(
+            length + bar.as_ref().map_or(0, |bar| bar.len() as u64),
+        )),
         (true, _) => response.finish(),
         _ => match body.whole() {
             Some(bytes) if bar.is_none() => response.body(bytes),
             whole => {
                 let open = is_events.then(|| Open::new(proxy, pass, &next));
-                let length = body.length().map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
-                // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it takes them.
-                let goes_on = headers::takes_trailers(request.headers()) && body.is_chunked() && bar.is_none();
+                let length = body
+                    .length()
+                    .map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
+                // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it
+                // takes them.
+                let goes_on = headers::takes_trailers(request.headers())
+                    && body.is_chunked()
+                    && bar.is_none();
                 let trailers = match request.version() {
                     Version::HTTP_11 if goes_on => {
                         response.insert_header((header::TRANSFER_ENCODING, "chunked"));
@@ -86,8 +103,10 @@ pub fn passed_on(
                 if let Some(names) = head.get(&header::TRAILER).filter(|_| goes_on) {
                     response.insert_header((header::TRAILER, names.clone()));
                 }
-                let length = length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
-                // HTTP/1.0 knows no chunks: there a body of unknown length ends with its connection.
+                let length =
+                    length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
+                // HTTP/1.0 knows no chunks: there a body of unknown length ends with its
+                // connection.
                 let until_close = length.is_none() && request.version() == Version::HTTP_10;
                 let is_raw = matches!(trailers, Behind::Chunks) || until_close;
                 let body = Passing {
@@ -104,7 +123,9 @@ pub fn passed_on(
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
                 if until_close {
-                    response.head_mut().set_connection_type(ConnectionType::Close);
+                    response
+                        .head_mut()
+                        .set_connection_type(ConnectionType::Close);
                 }
                 response
             }
@@ -112,7 +133,9 @@ pub fn passed_on(
     };
     if request.headers().contains_key(header::UPGRADE) {
         // Nothing else than a WebSocket is upgraded to, and actix would say that it was.
-        response.head_mut().set_connection_type(ConnectionType::Close);
+        response
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
     }
     response.extensions_mut().insert(FromContent);
     response
@@ -122,7 +145,8 @@ fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderV
     response.append_header((name.clone(), value.clone()));
 }
 
-/// Fields behind the body of an answer, known once the body has ended. Stands among the answer's extensions, for HTTP/2.
+/// Fields behind the body of an answer, known once the body has ended. Stands among the answer's
+/// extensions, for HTTP/2.
 #[derive(Clone, Default)]
 pub struct Trailers(pub Rc<RefCell<Fields>>);
 
@@ -164,8 +188,9 @@ struct Passing {
     _here: Option<Here>,
 }
 
-/// An event stream, which is open like a WebSocket: for as long as it is, its session token can be exchanged, and whatever
-/// would close a WebSocket of the viewer's cuts it. Browsers ask for it again, and hear why not.
+/// An event stream, which is open like a WebSocket: for as long as it is, its session token can be
+/// exchanged, and whatever would close a WebSocket of the viewer's cuts it. Browsers ask for it
+/// again, and hear why not.
 struct Open {
     closed: Pin<Box<dyn Future<Output = Close>>>,
     _held: Option<Held>,
@@ -174,7 +199,10 @@ struct Open {
 impl Open {
     fn new(proxy: &web::Data<Proxy>, pass: &Pass, next: &Next<'_>) -> Self {
         let mut registered = proxy.sockets.register(Ticket::new(pass));
-        Self { closed: Box::pin(async move { registered.closed().await }), _held: next.hold(&proxy.service) }
+        Self {
+            closed: Box::pin(async move { registered.closed().await }),
+            _held: next.hold(&proxy.service),
+        }
     }
 }
 
@@ -183,7 +211,10 @@ impl MessageBody for Passing {
     fn size(&self) -> BodySize {
         self.length.map_or(BodySize::Stream, BodySize::Sized)
     }
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Bytes>>> {
         if self.over {
             return Poll::Ready(None);
         }
@@ -211,12 +242,18 @@ impl MessageBody for Passing {
             }
             None => {
                 self.over = true;
-                let fields = self.body.trailers.iter().filter(|(name, _)| headers::trailer_passes(name.as_str()));
+                let fields = self
+                    .body
+                    .trailers
+                    .iter()
+                    .filter(|(name, _)| headers::trailer_passes(name.as_str()));
                 match &self.trailers {
                     Behind::Nothing => {}
                     Behind::Chunks => {
                         let mut end = b"0\r\n".to_vec();
-                        fields.for_each(|(name, value)| headers::add(&mut end, name, value.as_bytes()));
+                        fields.for_each(|(name, value)| {
+                            headers::add(&mut end, name, value.as_bytes())
+                        });
                         end.extend_from_slice(b"\r\n");
                         return Poll::Ready(Some(Ok(end.into())));
                     }
@@ -229,19 +266,36 @@ impl MessageBody for Passing {
 }
 
 /// The fields of an app's answer that the browser gets, as it gets them.
-pub fn each_field(fields: &Fields, target: &Target, place: &Place, mut give: impl FnMut(&HeaderName, &HeaderValue)) {
-    let listed = headers::connection_names(fields.iter().filter(|(name, _)| *name == header::CONNECTION).map(|(_, value)| value));
+pub fn each_field(
+    fields: &Fields,
+    target: &Target,
+    place: &Place,
+    mut give: impl FnMut(&HeaderName, &HeaderValue),
+) {
+    let listed = headers::connection_names(
+        fields
+            .iter()
+            .filter(|(name, _)| *name == header::CONNECTION)
+            .map(|(_, value)| value),
+    );
     for (name, value) in fields {
         if headers::response_passes(name.as_str(), &listed) {
             give(name, value);
         } else if *name == header::SET_COOKIE {
-            let cookie = headers::cookie_from_app(&headers::as_text(value), &target.prefix, &place.base);
+            let cookie =
+                headers::cookie_from_app(&headers::as_text(value), &target.prefix, &place.base);
             if let Some(cookie) = cookie.and_then(|cookie| headers::from_text(&cookie)) {
                 give(name, &cookie);
             }
         } else if *name == header::LOCATION || *name == header::CONTENT_LOCATION {
             let location = headers::as_text(value);
-            let location = headers::location_from_app(&location, &target.origin, &target.prefix, &place.base, &place.origin);
+            let location = headers::location_from_app(
+                &location,
+                &target.origin,
+                &target.prefix,
+                &place.base,
+                &place.origin,
+            );
             if let Some(location) = headers::from_text(&location) {
                 give(name, &location);
             }

@@ -1,6 +1,7 @@
-//! The small bar that an open page of an app gets, where its publisher switched it on: when the app needs its viewer, it offers to
-//! connect again in a window of its own, and goes away by itself. Everything of it stands on content's own origin, below the
-//! reserved path, so the app's page may load it like a file of its own.
+//! The small bar that an open page of an app gets, where its publisher switched it on: when the app
+//! needs its viewer, it offers to connect again in a window of its own, and goes away by itself.
+//! Everything of it stands on content's own origin, below the reserved path, so the app's page may
+//! load it like a file of its own.
 
 use super::{Proxy, Refusal, admit, entrance::RESERVED, explain};
 use crate::{
@@ -15,21 +16,38 @@ use actix_web::{
 use bytes::Bytes;
 use serde_json::json;
 
-/// Fields of a request for a page that gets the bar which the app does not hear of: it has to come anew, and as text.
-pub const UNWANTED: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
+/// Fields of a request for a page that gets the bar which the app does not hear of: it has to come
+/// anew, and as text.
+pub const UNWANTED: [HeaderName; 3] = [
+    header::ACCEPT_ENCODING,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+];
 pub const VALIDATORS: [HeaderName; 2] = [header::ETAG, header::LAST_MODIFIED];
 
 fn own(place: &Place, name: &str) -> String {
     format!("{}{}{name}", place.base, &RESERVED[1..])
 }
 
-/// What stands behind a page of the app. Behind its end: every parser of HTML takes it for the last thing in the body.
+/// What stands behind a page of the app. Behind its end: every parser of HTML takes it for the last
+/// thing in the body.
 pub fn tag(place: &Place) -> Bytes {
-    format!("\n<script src=\"{}\" defer></script>\n", own(place, "bar.js")).into()
+    format!(
+        "\n<script src=\"{}\" defer></script>\n",
+        own(place, "bar.js")
+    )
+    .into()
 }
 
-/// What is ours below an item's place (`rest` of its path, `own` of ours), where the bar is switched on; no app is ever asked for it.
-pub async fn serve(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &str, own: &str) -> Result<HttpResponse, WebError> {
+/// What is ours below an item's place (`rest` of its path, `own` of ours), where the bar is
+/// switched on; no app is ever asked for it.
+pub async fn serve(
+    request: &HttpRequest,
+    proxy: &Proxy,
+    place: &Place,
+    rest: &str,
+    own: &str,
+) -> Result<HttpResponse, WebError> {
     if !proxy.service.has_bar(place.content).await? {
         return Err(Error::NotFound.into());
     }
@@ -42,9 +60,16 @@ pub async fn serve(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &s
                 && let Some(admission) = pass.viewer()
             {
                 // Their page is open, wherever their browser was last.
-                proxy.service.see(admission, pass.stays_at.unwrap_or_default());
+                proxy
+                    .service
+                    .see(admission, pass.stays_at.unwrap_or_default());
             }
-            Ok(standing(request, &proxy.service, place, admitted.as_ref().err()))
+            Ok(standing(
+                request,
+                &proxy.service,
+                place,
+                admitted.as_ref().err(),
+            ))
         }
         "connected" => match admit(request.head(), proxy, place).await? {
             Ok(_) => Ok(connected(place)),
@@ -61,19 +86,34 @@ fn script() -> HttpResponse {
         .body(assets::BAR)
 }
 
-/// Whether the app may go on acting for its viewer; if not, where the viewer mends it. Always 200: a refusal is an answer here.
-fn standing(request: &HttpRequest, service: &Service, place: &Place, refusal: Option<&Refusal>) -> HttpResponse {
+/// Whether the app may go on acting for its viewer; if not, where the viewer mends it. Always 200:
+/// a refusal is an answer here.
+fn standing(
+    request: &HttpRequest,
+    service: &Service,
+    place: &Place,
+    refusal: Option<&Refusal>,
+) -> HttpResponse {
     // Pages of other origins learn nothing; items that share a host share an origin.
-    let site = request.headers().get("sec-fetch-site").and_then(|value| value.to_str().ok());
+    let site = request
+        .headers()
+        .get("sec-fetch-site")
+        .and_then(|value| value.to_str().ok());
     if site.is_some_and(|site| site != "same-origin" && site != "none") {
         return HttpResponse::Forbidden().finish();
     }
     let id = place.content;
-    let back = ReturnPath::parse(&format!("{}{}connected", addresses::app(id), &RESERVED[1..]));
+    let back = ReturnPath::parse(&format!(
+        "{}{}connected",
+        addresses::app(id),
+        &RESERVED[1..]
+    ));
     let (word, page) = match (refusal, &back) {
         (None, _) => ("good", None),
         (Some(Refusal::SignIn), _) => ("signed_out", Some(addresses::login(back.as_ref()))),
-        (Some(Refusal::NeedsViewer(_)), Some(back)) => ("needs_viewer", Some(addresses::consent(id, back))),
+        (Some(Refusal::NeedsViewer(_)), Some(back)) => {
+            ("needs_viewer", Some(addresses::consent(id, back)))
+        }
         (Some(Refusal::NeedsViewer(_) | Refusal::MayNot(_)), _) => ("may_not", None),
     };
     HttpResponse::Ok()

@@ -1,7 +1,9 @@
-//! HTTP/1.1 to apps (RFC 9112): one request, one answer, bodies streamed both ways at once, connections used again.
+//! HTTP/1.1 to apps (RFC 9112): one request, one answer, bodies streamed both ways at once,
+//! connections used again.
 //!
-//! Everything runs in the worker's own task: no channel, no second task. What an app says is read strictly: an answer whose end
-//! cannot be told for sure is refused, and one that ends early ends with an error, never as a short success.
+//! Everything runs in the worker's own task: no channel, no second task. What an app says is read
+//! strictly: an answer whose end cannot be told for sure is refused, and one that ends early ends
+//! with an error, never as a short success.
 
 use super::{upstream::Target, wire::Wire};
 use crate::domain::content::Proxying;
@@ -64,8 +66,15 @@ pub struct Connection {
 impl Connection {
     async fn open(target: &Target, limits: &Proxying) -> Result<Self, Failed> {
         let slow = || Failed::Connect(io::ErrorKind::TimedOut.into());
-        let wire = timeout(limits.connect(), Wire::open(target)).await.map_err(|_| slow())?.map_err(Failed::Connect)?;
-        Ok(Self { wire, buffer: BytesMut::new(), rested_since: Instant::now() })
+        let wire = timeout(limits.connect(), Wire::open(target))
+            .await
+            .map_err(|_| slow())?
+            .map_err(Failed::Connect)?;
+        Ok(Self {
+            wire,
+            buffer: BytesMut::new(),
+            rested_since: Instant::now(),
+        })
     }
 
     /// Reads more; `Ok(0)` at the end.
@@ -74,11 +83,17 @@ impl Connection {
         tokio_util::io::poll_read_buf(Pin::new(&mut self.wire), context, &mut self.buffer)
     }
 
-    fn poll_head(&mut self, context: &mut Context<'_>, to_head: bool) -> Poll<Result<Head, Failed>> {
+    fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+        to_head: bool,
+    ) -> Poll<Result<Head, Failed>> {
         loop {
             if let Some(head) = Head::parse(&mut self.buffer, to_head)? {
-                // Interim answers should pass (RFC 9110 section 15.2), but actix cannot send them; only the change of protocols is an end.
-                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                // Interim answers should pass (RFC 9110 section 15.2), but actix cannot send them;
+                // only the change of protocols is an end.
+                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
+                {
                     continue;
                 }
                 return Poll::Ready(Ok(head));
@@ -101,7 +116,11 @@ impl Pool {
     const SHORT_REST: Duration = Duration::from_secs(1);
 
     fn take(&self, repeatable: bool) -> Option<Connection> {
-        let longest = if repeatable { Self::LONGEST_REST } else { Self::SHORT_REST };
+        let longest = if repeatable {
+            Self::LONGEST_REST
+        } else {
+            Self::SHORT_REST
+        };
         let mut resting = self.0.borrow_mut();
         while let Some(connection) = resting.pop_back() {
             if connection.rested_since.elapsed() < longest && !connection.wire.is_over() {
@@ -113,7 +132,9 @@ impl Pool {
 
     /// Closes what rested for too long, or was closed by its app.
     pub fn sweep(&self) {
-        self.0.borrow_mut().retain(|connection| connection.rested_since.elapsed() < Self::LONGEST_REST && !connection.wire.is_over());
+        self.0.borrow_mut().retain(|connection| {
+            connection.rested_since.elapsed() < Self::LONGEST_REST && !connection.wire.is_over()
+        });
     }
 
     fn put(&self, mut connection: Connection) {
@@ -130,8 +151,9 @@ impl Pool {
 /// A request's body on its way.
 pub struct Upload {
     body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
-    /// What is still to come of the length that the head names; without one the body is chunked. HTTP/2 lets a body end before it
-    /// is as long as it says: sent on like that, it would take the next request on the connection for its rest.
+    /// What is still to come of the length that the head names; without one the body is chunked.
+    /// HTTP/2 lets a body end before it is as long as it says: sent on like that, it would take the
+    /// next request on the connection for its rest.
     left: Option<u64>,
     pending: VecDeque<Bytes>,
     ended: bool,
@@ -147,28 +169,48 @@ enum UploadFailed {
 }
 
 impl Upload {
-    pub fn new(body: LocalBoxStream<'static, Result<Bytes, PayloadError>>, length: Option<u64>) -> Self {
-        Self { body, left: length, pending: VecDeque::new(), ended: false, taken: 0 }
+    pub fn new(
+        body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
+        length: Option<u64>,
+    ) -> Self {
+        Self {
+            body,
+            left: length,
+            pending: VecDeque::new(),
+            ended: false,
+            taken: 0,
+        }
     }
 
-    fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<Result<(), UploadFailed>> {
+    fn poll(
+        &mut self,
+        wire: &mut Wire,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadFailed>> {
         loop {
             while let Some(front) = self.pending.front_mut() {
                 if front.is_empty() {
                     self.pending.pop_front();
                     continue;
                 }
-                let written = ready!(Pin::new(&mut *wire).poll_write(context, front)).map_err(|_| UploadFailed::App)?;
+                let written = ready!(Pin::new(&mut *wire).poll_write(context, front))
+                    .map_err(|_| UploadFailed::App)?;
                 front.advance(written);
                 self.taken += written as u64;
             }
             if self.ended {
-                return Pin::new(&mut *wire).poll_flush(context).map_err(|_| UploadFailed::App);
+                return Pin::new(&mut *wire)
+                    .poll_flush(context)
+                    .map_err(|_| UploadFailed::App);
             }
             match self.body.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
                 Poll::Ready(Some(Ok(bytes))) => match &mut self.left {
-                    None => self.pending.extend([format!("{:x}\r\n", bytes.len()).into(), bytes, Bytes::from_static(b"\r\n")]),
+                    None => self.pending.extend([
+                        format!("{:x}\r\n", bytes.len()).into(),
+                        bytes,
+                        Bytes::from_static(b"\r\n"),
+                    ]),
                     Some(left) => match left.checked_sub(bytes.len() as u64) {
                         Some(rest) => {
                             *left = rest;
@@ -230,20 +272,29 @@ impl Head {
         // Not cleared first: that would cost more than reading a head.
         let mut found = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut answer = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut answer, buffer, &mut found);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut answer,
+            buffer,
+            &mut found,
+        );
         let length = match parsed {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if buffer.len() < LARGEST_HEAD => return Ok(None),
             Ok(httparse::Status::Partial) => return Err(Failed::Nonsense("the head is too large")),
             Err(_) => return Err(Failed::Nonsense("the head cannot be read")),
         };
-        let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Failed::Nonsense("no status"))?;
+        let status = answer
+            .code
+            .and_then(|code| StatusCode::from_u16(code).ok())
+            .ok_or(Failed::Nonsense("no status"))?;
         let newest = answer.version == Some(1);
-        // Names are made here, values share the buffer's memory: their places in it are kept until it is frozen.
+        // Names are made here, values share the buffer's memory: their places in it are kept until
+        // it is frozen.
         let start = buffer.as_ptr() as usize;
         let mut places = Vec::with_capacity(answer.headers.len());
         for field in answer.headers.iter() {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Failed::Nonsense("the name of a field"))?;
+            let name = HeaderName::from_bytes(field.name.as_bytes())
+                .map_err(|_| Failed::Nonsense("the name of a field"))?;
             let at = field.value.as_ptr() as usize - start;
             places.push((name, at..at + field.value.len()));
         }
@@ -251,31 +302,64 @@ impl Head {
         let mut fields = Vec::with_capacity(places.len());
         for (name, place) in places {
             // An empty value may point anywhere.
-            let value = if place.is_empty() { Bytes::new() } else { bytes.slice(place) };
-            fields.push((name, HeaderValue::from_maybe_shared(value).map_err(|_| Failed::Nonsense("the value of a field"))?));
+            let value = if place.is_empty() {
+                Bytes::new()
+            } else {
+                bytes.slice(place)
+            };
+            fields.push((
+                name,
+                HeaderValue::from_maybe_shared(value)
+                    .map_err(|_| Failed::Nonsense("the value of a field"))?,
+            ));
         }
         let framing = framing(status, &fields, to_head)?;
         let says = |word: &str| {
-            let lines = fields.iter().filter(|(name, _)| *name == header::CONNECTION).filter_map(|(_, value)| value.to_str().ok());
-            lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
+            let lines = fields
+                .iter()
+                .filter(|(name, _)| *name == header::CONNECTION)
+                .filter_map(|(_, value)| value.to_str().ok());
+            lines
+                .flat_map(|line| line.split(','))
+                .any(|part| part.trim().eq_ignore_ascii_case(word))
         };
-        let persistent = framing != Framing::UntilClose && if newest { !says("close") } else { says("keep-alive") };
-        Ok(Some(Self { status, fields, framing, persistent }))
+        let persistent = framing != Framing::UntilClose
+            && if newest {
+                !says("close")
+            } else {
+                says("keep-alive")
+            };
+        Ok(Some(Self {
+            status,
+            fields,
+            framing,
+            persistent,
+        }))
     }
 
     pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.fields.iter().find(|(found, _)| found == name).map(|(_, value)| value)
+        self.fields
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value)
     }
 }
 
 fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing, Failed> {
-    let all = |wanted: HeaderName| fields.iter().filter(move |(name, _)| *name == wanted).map(|(_, value)| value.as_bytes());
+    let all = |wanted: HeaderName| {
+        fields
+            .iter()
+            .filter(move |(name, _)| *name == wanted)
+            .map(|(_, value)| value.as_bytes())
+    };
     let mut length = None;
     for line in all(header::CONTENT_LENGTH) {
         // Lists of the same number count as one (RFC 9110 section 8.6).
         for part in line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let digits = !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-            let number = digits.then(|| std::str::from_utf8(part).ok()?.parse::<u64>().ok()).flatten();
+            let number = digits
+                .then(|| std::str::from_utf8(part).ok()?.parse::<u64>().ok())
+                .flatten();
             let number = number.ok_or(Failed::Nonsense("content-length"))?;
             if length.is_some_and(|before| before != number) {
                 return Err(Failed::Nonsense("two lengths"));
@@ -290,7 +374,11 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
         // Another coding would have to be undone: nobody sends one.
         _ => return Err(Failed::Nonsense("transfer-encoding")),
     };
-    if to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+    if to_head
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+    {
         return Ok(Framing::Empty);
     }
     match (chunked, length) {
@@ -308,11 +396,22 @@ pub struct Answer {
     pub body: Body,
 }
 
-/// A connection for one request. `repeatable`: the request has no body, and sending it twice does no harm.
-pub async fn connect(target: &Target, limits: &Proxying, repeatable: bool) -> Result<Ready, Failed> {
+/// A connection for one request. `repeatable`: the request has no body, and sending it twice does
+/// no harm.
+pub async fn connect(
+    target: &Target,
+    limits: &Proxying,
+    repeatable: bool,
+) -> Result<Ready, Failed> {
     match target.pool.take(repeatable) {
-        Some(connection) => Ok(Ready { connection, again: repeatable }),
-        None => Ok(Ready { connection: Connection::open(target, limits).await?, again: false }),
+        Some(connection) => Ok(Ready {
+            connection,
+            again: repeatable,
+        }),
+        None => Ok(Ready {
+            connection: Connection::open(target, limits).await?,
+            again: false,
+        }),
     }
 }
 
@@ -332,7 +431,10 @@ pub async fn send(
     mut upload: Option<Upload>,
     to_head: bool,
 ) -> Result<Answer, Failed> {
-    let Ready { mut connection, mut again } = ready;
+    let Ready {
+        mut connection,
+        mut again,
+    } = ready;
     loop {
         let found = match await_head(&mut connection, limits, head, &mut upload, to_head).await {
             // Nothing was heard from it, not even half a head.
@@ -374,18 +476,24 @@ async fn await_head(
     loop {
         let waiting = poll_fn(|context| {
             while let Some(rest) = head.get(sent..).filter(|rest| !rest.is_empty()) {
-                sent += ready!(Pin::new(&mut connection.wire).poll_write(context, rest)).map_err(Failed::Broke)?;
+                sent += ready!(Pin::new(&mut connection.wire).poll_write(context, rest))
+                    .map_err(Failed::Broke)?;
             }
             if !flushed {
-                ready!(Pin::new(&mut connection.wire).poll_flush(context)).map_err(Failed::Broke)?;
+                ready!(Pin::new(&mut connection.wire).poll_flush(context))
+                    .map_err(Failed::Broke)?;
                 flushed = true;
             }
             if let Some(under_way) = upload {
                 match under_way.poll(&mut connection.wire, context) {
                     Poll::Ready(Ok(())) => *upload = None,
-                    Poll::Ready(Err(UploadFailed::Sender)) => return Poll::Ready(Err(Failed::Upload)),
+                    Poll::Ready(Err(UploadFailed::Sender)) => {
+                        return Poll::Ready(Err(Failed::Upload));
+                    }
                     // Its answer may say why.
-                    Poll::Ready(Err(UploadFailed::App)) => under_way.body = futures_util::stream::pending().boxed_local(),
+                    Poll::Ready(Err(UploadFailed::App)) => {
+                        under_way.body = futures_util::stream::pending().boxed_local()
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -393,9 +501,14 @@ async fn await_head(
         });
         match timeout(limits.first_byte(), waiting).await {
             Ok(found) => return found,
-            // An upload takes as long as it takes, while the app goes on reading it; a sender that rests has a clock of its own.
+            // An upload takes as long as it takes, while the app goes on reading it; a sender that
+            // rests has a clock of its own.
             Err(_) => match upload {
-                Some(upload) if !upload.ended && (upload.taken > taken || upload.pending.is_empty()) => taken = upload.taken,
+                Some(upload)
+                    if !upload.ended && (upload.taken > taken || upload.pending.is_empty()) =>
+                {
+                    taken = upload.taken
+                }
                 // It ended meanwhile: now the app may think.
                 None if uploading => uploading = false,
                 _ => return Err(Failed::Slow),
@@ -434,8 +547,12 @@ impl Body {
     /// All of it, if it came together with the head.
     pub fn whole(&mut self) -> Option<Bytes> {
         let connection = self.connection.as_mut()?;
-        let Framing::Length(length) = self.framing else { return None };
-        let length = usize::try_from(length).ok().filter(|length| connection.buffer.len() >= *length && self.upload.is_none())?;
+        let Framing::Length(length) = self.framing else {
+            return None;
+        };
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| connection.buffer.len() >= *length && self.upload.is_none())?;
         let bytes = connection.buffer.split_to(length).freeze();
         self.framing = Framing::Empty;
         self.finish_if_sent();
@@ -459,9 +576,16 @@ impl Body {
 
     /// The next piece; `None` at the end, and an error where an app broke off before it.
     pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        let broken = |why: &str| Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::InvalidData, why.to_owned()))));
+        let broken = |why: &str| {
+            Poll::Ready(Some(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                why.to_owned(),
+            ))))
+        };
         loop {
-            let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+            let Some(connection) = &mut self.connection else {
+                return Poll::Ready(None);
+            };
             if let Some(upload) = &mut self.upload {
                 match upload.poll(&mut connection.wire, context) {
                     Poll::Ready(Ok(())) => self.upload = None,
@@ -482,7 +606,9 @@ impl Body {
                     return Poll::Ready(None);
                 }
                 Framing::Length(left) if !buffer.is_empty() => {
-                    let most = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                    let most = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(buffer.len());
                     let bytes = buffer.split_to(most).freeze();
                     *left -= bytes.len() as u64;
                     if *left == 0 {
@@ -490,7 +616,9 @@ impl Body {
                     }
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Framing::UntilClose if !buffer.is_empty() => return Poll::Ready(Some(Ok(buffer.split().freeze()))),
+                Framing::UntilClose if !buffer.is_empty() => {
+                    return Poll::Ready(Some(Ok(buffer.split().freeze())));
+                }
                 Framing::Chunked(chunk) => match next_chunk(chunk, buffer, &mut self.trailers) {
                     Ok(Step::Data(bytes)) => return Poll::Ready(Some(Ok(bytes))),
                     Ok(Step::Over) => {
@@ -503,8 +631,12 @@ impl Body {
                 Framing::Length(_) | Framing::UntilClose => {}
             }
             match connection.poll_fill(context) {
-                Poll::Ready(Ok(0)) if self.framing == Framing::UntilClose => self.framing = Framing::Empty,
-                Poll::Ready(Ok(0)) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Poll::Ready(Ok(0)) if self.framing == Framing::UntilClose => {
+                    self.framing = Framing::Empty
+                }
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+                }
                 Poll::Ready(Ok(_)) => self.timer = None,
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Poll::Pending => {
@@ -524,26 +656,51 @@ enum Step {
     Over,
 }
 
-/// One step through a chunked body (RFC 9112 section 7.1). Bare line feeds and lines that are no numbers are refused.
-fn next_chunk(chunk: &mut Chunk, buffer: &mut BytesMut, trailers: &mut Fields) -> Result<Step, &'static str> {
+/// One step through a chunked body (RFC 9112 section 7.1). Bare line feeds and lines that are no
+/// numbers are refused.
+fn next_chunk(
+    chunk: &mut Chunk,
+    buffer: &mut BytesMut,
+    trailers: &mut Fields,
+) -> Result<Step, &'static str> {
     loop {
         match chunk {
             Chunk::Line => {
                 let Some(end) = buffer.iter().position(|byte| *byte == b'\n') else {
-                    return if buffer.len() > LONGEST_CHUNK_LINE { Err("a chunk's line is too long") } else { Ok(Step::More) };
+                    return if buffer.len() > LONGEST_CHUNK_LINE {
+                        Err("a chunk's line is too long")
+                    } else {
+                        Ok(Step::More)
+                    };
                 };
                 let line = buffer.split_to(end + 1);
-                let line = line.strip_suffix(b"\r\n").ok_or("a chunk's line ends with a bare line feed")?;
-                let size = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-                let size = std::str::from_utf8(size).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
-                let size = size.and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or("a chunk's length")?;
-                *chunk = if size == 0 { Chunk::Trailers } else { Chunk::Data(size) };
+                let line = line
+                    .strip_suffix(b"\r\n")
+                    .ok_or("a chunk's line ends with a bare line feed")?;
+                let size = line
+                    .split(|byte| *byte == b';')
+                    .next()
+                    .unwrap_or_default()
+                    .trim_ascii();
+                let size = std::str::from_utf8(size)
+                    .ok()
+                    .filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                let size = size
+                    .and_then(|text| u64::from_str_radix(text, 16).ok())
+                    .ok_or("a chunk's length")?;
+                *chunk = if size == 0 {
+                    Chunk::Trailers
+                } else {
+                    Chunk::Data(size)
+                };
             }
             Chunk::Data(left) => {
                 if buffer.is_empty() {
                     return Ok(Step::More);
                 }
-                let most = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                let most = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len());
                 let bytes = buffer.split_to(most).freeze();
                 *left -= bytes.len() as u64;
                 if *left == 0 {
@@ -565,12 +722,18 @@ fn next_chunk(chunk: &mut Chunk, buffer: &mut BytesMut, trailers: &mut Fields) -
                 let length = match httparse::parse_headers(buffer, &mut found) {
                     Ok(httparse::Status::Complete((length, fields))) => {
                         for field in fields {
-                            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "a trailer")?;
-                            trailers.push((name, HeaderValue::from_bytes(field.value).map_err(|_| "a trailer")?));
+                            let name = HeaderName::from_bytes(field.name.as_bytes())
+                                .map_err(|_| "a trailer")?;
+                            trailers.push((
+                                name,
+                                HeaderValue::from_bytes(field.value).map_err(|_| "a trailer")?,
+                            ));
                         }
                         length
                     }
-                    Ok(httparse::Status::Partial) if buffer.len() < LARGEST_TRAILERS => return Ok(Step::More),
+                    Ok(httparse::Status::Partial) if buffer.len() < LARGEST_TRAILERS => {
+                        return Ok(Step::More);
+                    }
                     _ => return Err("the trailers"),
                 };
                 drop(buffer.split_to(length));
@@ -595,12 +758,23 @@ mod tests {
 
     #[test]
     fn where_a_body_ends_is_told_for_sure_or_refused() {
-        let end =
-            |fields: &str| head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\nrest"), false).map(|(head, _)| (head.framing, head.persistent));
+        let end = |fields: &str| {
+            head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\nrest"), false)
+                .map(|(head, _)| (head.framing, head.persistent))
+        };
         assert_eq!(end("Content-Length: 5\r\n"), Ok((Framing::Length(5), true)));
-        assert_eq!(end("Content-Length: 5\r\nContent-Length: 5\r\n"), Ok((Framing::Length(5), true)));
-        assert_eq!(end("Content-Length: 5, 5\r\nConnection: close\r\n"), Ok((Framing::Length(5), false)));
-        assert_eq!(end("Transfer-Encoding: Chunked\r\n"), Ok((Framing::Chunked(Chunk::Line), true)));
+        assert_eq!(
+            end("Content-Length: 5\r\nContent-Length: 5\r\n"),
+            Ok((Framing::Length(5), true))
+        );
+        assert_eq!(
+            end("Content-Length: 5, 5\r\nConnection: close\r\n"),
+            Ok((Framing::Length(5), false))
+        );
+        assert_eq!(
+            end("Transfer-Encoding: Chunked\r\n"),
+            Ok((Framing::Chunked(Chunk::Line), true))
+        );
         assert_eq!(end(""), Ok((Framing::UntilClose, false)));
         for wrong in [
             "Content-Length: 5\r\nContent-Length: 6\r\n",
@@ -618,14 +792,53 @@ mod tests {
         ] {
             assert!(end(wrong).is_err(), "{wrong:?}: {:?}", end(wrong));
         }
-        assert_eq!(head("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true).unwrap().0.framing, Framing::Empty);
+        assert_eq!(
+            head("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true)
+                .unwrap()
+                .0
+                .framing,
+            Framing::Empty
+        );
         for bodiless in ["204 No Content", "304 Not Modified"] {
-            assert_eq!(head(&format!("HTTP/1.1 {bodiless}\r\nContent-Length: 5\r\n\r\n"), false).unwrap().0.framing, Framing::Empty);
+            assert_eq!(
+                head(
+                    &format!("HTTP/1.1 {bodiless}\r\nContent-Length: 5\r\n\r\n"),
+                    false
+                )
+                .unwrap()
+                .0
+                .framing,
+                Framing::Empty
+            );
         }
-        assert!(!head("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false).unwrap().0.persistent);
-        assert!(head("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n", false).unwrap().0.persistent);
-        assert_eq!(head("HTTP/1.1 200 OK\r\nContent-Le", false).map(|_| ()), Err("partial".into()));
-        assert_eq!(head("HTTP/1.1 200 OK\r\nX-Empty:\r\nContent-Length: 0\r\n\r\nrest", false).unwrap().1, "rest");
+        assert!(
+            !head("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false)
+                .unwrap()
+                .0
+                .persistent
+        );
+        assert!(
+            head(
+                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n",
+                false
+            )
+            .unwrap()
+            .0
+            .persistent
+        );
+        assert_eq!(
+            head("HTTP/1.1 200 OK\r\nContent-Le", false).map(|_| ()),
+            Err("partial".into())
+        );
+        assert_eq!(
+            head(
+                "HTTP/1.1 200 OK\r\nX-Empty:\r\nContent-Length: 0\r\n\r\nrest",
+                false
+            )
+            .unwrap()
+            .1,
+            "rest"
+        );
     }
 
     #[tokio::test]
@@ -639,8 +852,10 @@ mod tests {
         ] {
             let (near, _far) = tokio::net::UnixStream::pair().unwrap();
             let mut wire = Wire::Unix(near);
-            let pieces: Vec<Result<Bytes, PayloadError>> =
-                pieces.into_iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
+            let pieces: Vec<Result<Bytes, PayloadError>> = pieces
+                .into_iter()
+                .map(|piece| Ok(Bytes::from_static(piece.as_bytes())))
+                .collect();
             let mut upload = Upload::new(futures_util::stream::iter(pieces).boxed_local(), length);
             let sent = poll_fn(|context| upload.poll(&mut wire, context)).await;
             assert_eq!(sent.is_ok(), good, "{length:?}");
@@ -650,7 +865,8 @@ mod tests {
     #[test]
     fn chunks_are_read_strictly_however_they_arrive() {
         let read = |text: &str, at_once: usize| -> Result<(String, Fields), String> {
-            let (mut chunk, mut buffer, mut trailers, mut body) = (Chunk::Line, BytesMut::new(), Fields::new(), Vec::new());
+            let (mut chunk, mut buffer, mut trailers, mut body) =
+                (Chunk::Line, BytesMut::new(), Fields::new(), Vec::new());
             let mut pieces = text.as_bytes().chunks(at_once);
             loop {
                 match next_chunk(&mut chunk, &mut buffer, &mut trailers)? {
@@ -663,7 +879,11 @@ mod tests {
         let good = "5\r\nhello\r\n6;name=\"v\"\r\n world\r\n0\r\nX-Sum: abc\r\nX-More: d\r\n\r\n";
         for at_once in [1, 2, 3, 7, 1000] {
             let (body, trailers) = read(good, at_once).unwrap();
-            assert_eq!((body.as_str(), trailers.len()), ("hello world", 2), "{at_once}");
+            assert_eq!(
+                (body.as_str(), trailers.len()),
+                ("hello world", 2),
+                "{at_once}"
+            );
         }
         for wrong in [
             "5\nhello\r\n0\r\n\r\n",

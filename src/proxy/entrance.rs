@@ -1,7 +1,9 @@
-//! The gate in the wall: how a browser that is signed in at the portal comes to content's own origin.
+//! The gate in the wall: how a browser that is signed in at the portal comes to content's own
+//! origin.
 //!
-//! Content's origin leaves a nonce in the browser and asks the portal; the portal, which knows who this is, answers with a code
-//! that works once and only where the nonce is; content's origin trades it for a cookie of its own. No app ever sees any of it.
+//! Content's origin leaves a nonce in the browser and asks the portal; the portal, which knows who
+//! this is, answers with a code that works once and only where the nonce is; content's origin
+//! trades it for a cookie of its own. No app ever sees any of it.
 
 use crate::{
     domain::{Id, content::Content, return_path::ReturnPath, wall::Host},
@@ -23,8 +25,14 @@ use actix_web::{
 /// What is ours on content's origins, and never an app's.
 pub const RESERVED: &str = "/__valetkey__/";
 
-/// Below [`RESERVED`] on a host of content's: what belongs to the host. The rest belongs to the item that stands there.
-pub async fn serve(request: &HttpRequest, own: &str, service: &Service, sessions: &Sessions) -> Result<Option<HttpResponse>, WebError> {
+/// Below [`RESERVED`] on a host of content's: what belongs to the host. The rest belongs to the
+/// item that stands there.
+pub async fn serve(
+    request: &HttpRequest,
+    own: &str,
+    service: &Service,
+    sessions: &Sessions,
+) -> Result<Option<HttpResponse>, WebError> {
     if let Some(name) = own.strip_prefix("static/") {
         return Ok(Some(assets::answer(name)));
     }
@@ -41,8 +49,15 @@ pub fn nowhere(request: &HttpRequest, service: &Service) -> Result<HttpResponse,
         return Ok(see_other(&service.addresses.absolute("/content")));
     }
     // `/content/{guid}` → `/content/{guid}/`: apps build the addresses of their sockets from the path of the page.
-    let item: Option<Id<Content>> = path.strip_prefix("/content/").and_then(|guid| guid.parse().ok());
-    let place = item.filter(|_| !matches!(service.settings.wall.host(asked_host(request.head())), Host::Item(_) | Host::Unknown));
+    let item: Option<Id<Content>> = path
+        .strip_prefix("/content/")
+        .and_then(|guid| guid.parse().ok());
+    let place = item.filter(|_| {
+        !matches!(
+            service.settings.wall.host(asked_host(request.head())),
+            Host::Item(_) | Host::Unknown
+        )
+    });
     match place.and_then(|item| service.settings.wall.place(item, "")) {
         Some(place) => Ok(see_other(&place.address(&query(request)))),
         None => Err(Error::NotFound.into()),
@@ -50,20 +65,42 @@ pub fn nowhere(request: &HttpRequest, service: &Service) -> Result<HttpResponse,
 }
 
 fn query(request: &HttpRequest) -> String {
-    request.uri().query().map(|query| format!("?{query}")).unwrap_or_default()
+    request
+        .uri()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default()
 }
 
 /// A cookie of ours on a host of content's.
 pub fn cookie(name: String, value: String, service: &Service) -> Cookie<'static> {
     let secure = service.settings.is_https();
-    Cookie::build(name, value).path("/").http_only(true).secure(secure).same_site(SameSite::Lax).finish()
+    Cookie::build(name, value)
+        .path("/")
+        .http_only(true)
+        .secure(secure)
+        .same_site(SameSite::Lax)
+        .finish()
 }
 
 /// Asks the portal who this is. Tabs that open together share a nonce.
-pub fn ask_portal(request: &HttpRequest, service: &Service, sessions: &Sessions, item: Id<Content>, rest: &str) -> HttpResponse {
+pub fn ask_portal(
+    request: &HttpRequest,
+    service: &Service,
+    sessions: &Sessions,
+    item: Id<Content>,
+    rest: &str,
+) -> HttpResponse {
     let name = sessions.nonce_cookie(item);
-    let nonce = sessions.cookie(request.head(), &name).filter(|nonce| nonce.len() == 43).map_or_else(random::token, str::to_owned);
-    let path = if request.method() == Method::GET { format!("/{rest}{}", query(request)) } else { "/".into() };
+    let nonce = sessions
+        .cookie(request.head(), &name)
+        .filter(|nonce| nonce.len() == 43)
+        .map_or_else(random::token, str::to_owned);
+    let path = if request.method() == Method::GET {
+        format!("/{rest}{}", query(request))
+    } else {
+        "/".into()
+    };
     let address = service.addresses.enter(item, &digest(&nonce), &path);
     let mut nonce = cookie(name, nonce, service);
     nonce.set_max_age(Duration::minutes(2));
@@ -74,13 +111,23 @@ pub fn ask_portal(request: &HttpRequest, service: &Service, sessions: &Sessions,
 }
 
 /// Trades the portal's code for a cookie, and goes on to the page that was asked for.
-async fn enter(request: &HttpRequest, service: &Service, sessions: &Sessions) -> Result<HttpResponse, WebError> {
+async fn enter(
+    request: &HttpRequest,
+    service: &Service,
+    sessions: &Sessions,
+) -> Result<HttpResponse, WebError> {
     let parameter = |name: &str| crate::web::api::parameter(request, name).unwrap_or_default();
-    let nonce = |item| sessions.cookie(request.head(), &sessions.nonce_cookie(item)).map(str::to_owned);
+    let nonce = |item| {
+        sessions
+            .cookie(request.head(), &sessions.nonce_cookie(item))
+            .map(str::to_owned)
+    };
     let taken = service.take_over(&parameter("code"), nonce).await?;
     let place = match &taken {
         Some((item, _)) => match service.settings.wall.host(asked_host(request.head())) {
-            Host::Item(slug) if service.by_slug(slug).await? == Some(*item) => service.settings.wall.place(*item, slug),
+            Host::Item(slug) if service.by_slug(slug).await? == Some(*item) => {
+                service.settings.wall.place(*item, slug)
+            }
             Host::Content => service.settings.wall.place(*item, ""),
             _ => None,
         },
@@ -94,7 +141,9 @@ async fn enter(request: &HttpRequest, service: &Service, sessions: &Sessions) ->
         ));
     };
     let path = ReturnPath::parse(&parameter("path"));
-    let rest = path.as_ref().map_or("", |path| path.as_str().trim_start_matches('/'));
+    let rest = path
+        .as_ref()
+        .map_or("", |path| path.as_str().trim_start_matches('/'));
     let mut response = see_other(&place.address(rest));
     drop(response.add_cookie(&cookie(sessions.content_cookie(item), key, service)));
     Ok(response)

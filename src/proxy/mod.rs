@@ -1,4 +1,5 @@
-//! The reverse proxy in front of content: who may pass, which headers, streaming both ways, WebSockets as they are.
+//! The reverse proxy in front of content: who may pass, which headers, streaming both ways,
+//! WebSockets as they are.
 
 mod answer;
 mod bar;
@@ -96,7 +97,8 @@ impl Pass {
     }
     /// The viewer is at a process for as long as what is returned is kept.
     fn arrive(&self, service: &Service, process: &Process) -> Option<Here> {
-        self.viewer().map(|admission| service.arrive(admission, admission.content.mark(process)))
+        self.viewer()
+            .map(|admission| service.arrive(admission, admission.content.mark(process)))
     }
 }
 
@@ -109,7 +111,8 @@ enum Refusal {
     NeedsViewer(&'static str),
 }
 
-/// Stands among the extensions of a request of HTTP/2 that has a body, although no header need say so.
+/// Stands among the extensions of a request of HTTP/2 that has a body, although no header need say
+/// so.
 pub struct HasBody;
 
 /// A request that no app gets, whoever sends it: status, title, sentence.
@@ -117,7 +120,11 @@ struct Stop(StatusCode, &'static str, &'static str);
 
 /// The item of a path below `/content/{guid}/`.
 fn item_of(path: &str) -> Option<Id<Content>> {
-    path.strip_prefix("/content/")?.split_once('/')?.0.parse().ok()
+    path.strip_prefix("/content/")?
+        .split_once('/')?
+        .0
+        .parse()
+        .ok()
 }
 
 /// The place that a request was sent to; `None` on a host of content's where no item stands.
@@ -135,7 +142,11 @@ async fn place_of(head: &RequestHead, service: &Service) -> Result<Option<Place>
 /// The app's own path, of a request that an app may get.
 fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'a str, Stop> {
     let ours = proxy.upstreams.via().as_bytes();
-    if head.headers().get_all(header::VIA).any(|via| via.as_bytes().split(|byte| *byte == b',').any(|hop| hop.trim_ascii() == ours)) {
+    if head.headers().get_all(header::VIA).any(|via| {
+        via.as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|hop| hop.trim_ascii() == ours)
+    }) {
         return Err(Stop(
             StatusCode::LOOP_DETECTED,
             "This content leads back to itself",
@@ -143,9 +154,21 @@ fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'
         ));
     }
     let plain = place.rest(head.uri.path()).filter(|rest| is_plain(rest));
-    let rest =
-        plain.ok_or(Stop(StatusCode::BAD_REQUEST, "This address is not in plain form", "Leave out dot segments and backslashes."))?;
-    if !matches!(head.method, Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS) {
+    let rest = plain.ok_or(Stop(
+        StatusCode::BAD_REQUEST,
+        "This address is not in plain form",
+        "Leave out dot segments and backslashes.",
+    ))?;
+    if !matches!(
+        head.method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS
+    ) {
         return Err(Stop(
             StatusCode::METHOD_NOT_ALLOWED,
             "This method is not allowed",
@@ -155,8 +178,13 @@ fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'
     Ok(rest)
 }
 
-/// Everything on content's own hosts, or below `/content/{guid}/` where content shares the portal's origin.
-pub async fn serve(request: HttpRequest, payload: web::Payload, proxy: web::Data<Proxy>) -> Result<HttpResponse, WebError> {
+/// Everything on content's own hosts, or below `/content/{guid}/` where content shares the portal's
+/// origin.
+pub async fn serve(
+    request: HttpRequest,
+    payload: web::Payload,
+    proxy: web::Data<Proxy>,
+) -> Result<HttpResponse, WebError> {
     let (service, sessions, head) = (&proxy.service, &proxy.sessions, request.head());
     if !service.settings.wall.is_same_origin()
         && let Some(own) = head.uri.path().strip_prefix(entrance::RESERVED)
@@ -164,8 +192,11 @@ pub async fn serve(request: HttpRequest, payload: web::Payload, proxy: web::Data
     {
         return Ok(answer);
     }
-    let Some(place) = place_of(head, service).await? else { return entrance::nowhere(&request, service) };
-    let rest = prepare(head, &proxy, &place).map_err(|Stop(status, title, line)| WebError::Page(status, title.into(), line.into()))?;
+    let Some(place) = place_of(head, service).await? else {
+        return entrance::nowhere(&request, service);
+    };
+    let rest = prepare(head, &proxy, &place)
+        .map_err(|Stop(status, title, line)| WebError::Page(status, title.into(), line.into()))?;
     if let Some(own) = rest.strip_prefix(&entrance::RESERVED[1..]) {
         return bar::serve(&request, &proxy, &place, rest, own).await;
     }
@@ -193,15 +224,25 @@ pub fn is_plain(path: &str) -> bool {
 }
 
 /// Whether the sender of a request may pass now.
-async fn admit(head: &RequestHead, proxy: &Proxy, place: &Place) -> Result<Result<Pass, Refusal>, Error> {
+async fn admit(
+    head: &RequestHead,
+    proxy: &Proxy,
+    place: &Place,
+) -> Result<Result<Pass, Refusal>, Error> {
     let (service, sessions, id) = (&proxy.service, &proxy.sessions, place.content);
     let same_origin = service.settings.wall.is_same_origin();
-    let found = if same_origin { sessions.whose(head).await? } else { sessions.whose_of_content(head, id).await? };
+    let found = if same_origin {
+        sessions.whose(head).await?
+    } else {
+        sessions.whose_of_content(head, id).await?
+    };
     let Some((session, person)) = found else {
         return Ok(match service.public_content(id).await? {
-            Some(content) => {
-                Ok(Pass { stays_at: stays_at(head, proxy, &content), content: Passed::Anyone(Box::new(content)), session: None })
-            }
+            Some(content) => Ok(Pass {
+                stays_at: stays_at(head, proxy, &content),
+                content: Passed::Anyone(Box::new(content)),
+                session: None,
+            }),
             None => Err(Refusal::SignIn),
         });
     };
@@ -209,12 +250,21 @@ async fn admit(head: &RequestHead, proxy: &Proxy, place: &Place) -> Result<Resul
     if !access::may_open(admission.standing) {
         return Ok(Err(Refusal::MayNot(admission)));
     }
-    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer) {
+    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer)
+    {
         let is_asked = admission.links.iter().any(|link| link.consent.is_none());
-        return Ok(Err(Refusal::NeedsViewer(if is_asked { "not_consented" } else { "needs_reauthorization" })));
+        return Ok(Err(Refusal::NeedsViewer(if is_asked {
+            "not_consented"
+        } else {
+            "needs_reauthorization"
+        })));
     }
     let stays_at = stays_at(head, proxy, &admission.content);
-    Ok(Ok(Pass { content: Passed::Viewer(admission), session: Some(session), stays_at }))
+    Ok(Ok(Pass {
+        content: Passed::Viewer(admission),
+        session: Some(session),
+        stays_at,
+    }))
 }
 
 /// Which of several processes a browser was at before.
@@ -222,20 +272,46 @@ fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<Mark> {
     if item.processes.len() < 2 {
         return None;
     }
-    let said: Mark = proxy.sessions.cookie(head, &proxy.sessions.process_cookie(item.id))?.parse().ok()?;
-    item.processes.iter().any(|process| Mark::of(process) == said).then_some(said)
+    let said: Mark = proxy
+        .sessions
+        .cookie(head, &proxy.sessions.process_cookie(item.id))?
+        .parse()
+        .ok()?;
+    item.processes
+        .iter()
+        .any(|process| Mark::of(process) == said)
+        .then_some(said)
 }
 
 /// Where a refused browser goes on, and what a program hears.
-async fn explain(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &str, refusal: Refusal) -> Result<HttpResponse, WebError> {
+async fn explain(
+    request: &HttpRequest,
+    proxy: &Proxy,
+    place: &Place,
+    rest: &str,
+    refusal: Refusal,
+) -> Result<HttpResponse, WebError> {
     let (service, id) = (&proxy.service, place.content);
     let same_origin = service.settings.wall.is_same_origin();
-    // Back to the portal's own address of this page: it leads here from wherever the viewer ends up.
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    // Back to the portal's own address of this page: it leads here from wherever the viewer ends
+    // up.
+    let query = request
+        .uri()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     let asked = ReturnPath::parse(&format!("{}{rest}{query}", addresses::app(id)));
-    let back = asked.filter(|_| request.method() == Method::GET).or_else(|| ReturnPath::parse(&addresses::app(id)));
+    let back = asked
+        .filter(|_| request.method() == Method::GET)
+        .or_else(|| ReturnPath::parse(&addresses::app(id)));
     match refusal {
-        Refusal::SignIn if !same_origin && is_navigation(request) => Ok(entrance::ask_portal(request, service, &proxy.sessions, id, rest)),
+        Refusal::SignIn if !same_origin && is_navigation(request) => Ok(entrance::ask_portal(
+            request,
+            service,
+            &proxy.sessions,
+            id,
+            rest,
+        )),
         Refusal::SignIn => Err(WebError::SignIn(back)),
         Refusal::MayNot(admission) => {
             if !same_origin {
@@ -264,10 +340,19 @@ async fn explain(request: &HttpRequest, proxy: &Proxy, place: &Place, rest: &str
 /// Writes down that somebody asked for content that they may not open.
 async fn note_closed(service: &Service, admission: &Admission, from: &Origin) {
     let title = admission.content.display_title().to_owned();
-    service.note_refusal(Action::AccessRefused, Some(&admission.person), from, "may not open this content", title).await;
+    service
+        .note_refusal(
+            Action::AccessRefused,
+            Some(&admission.person),
+            from,
+            "may not open this content",
+            title,
+        )
+        .await;
 }
 
-/// A process to try, where to connect, and the session token that it gets; without a viewer there is none.
+/// A process to try, where to connect, and the session token that it gets; without a viewer there
+/// is none.
 struct Next<'a> {
     process: &'a Process,
     target: Rc<Target>,
@@ -279,41 +364,78 @@ struct Next<'a> {
 impl Next<'_> {
     /// Keeps the session token exchangeable for as long as what it came with is open.
     fn hold(&self, service: &Arc<Service>) -> Option<Held> {
-        self.token.as_ref()?.to_str().ok().map(|token| service.hold_token(token))
+        self.token
+            .as_ref()?
+            .to_str()
+            .ok()
+            .map(|token| service.hold_token(token))
     }
 }
 
-/// The next process to try for a viewer; those that cannot be connected to for sure are passed over.
-async fn next_process<'a>(head: &RequestHead, proxy: &Proxy, pass: &'a Pass, tried: &mut Vec<&'a str>) -> Option<Next<'a>> {
+/// The next process to try for a viewer; those that cannot be connected to for sure are passed
+/// over.
+async fn next_process<'a>(
+    head: &RequestHead,
+    proxy: &Proxy,
+    pass: &'a Pass,
+    tried: &mut Vec<&'a str>,
+) -> Option<Next<'a>> {
     let (service, item) = (&proxy.service, pass.content());
     let viewer = match (item.processes.len() > 1, pass.person()) {
         (false, _) => String::new(),
         (true, Some(person)) => person.to_string(),
-        (true, None) => peer(head, service).map(|ip| ip.to_string()).unwrap_or_default(),
+        (true, None) => peer(head, service)
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
     };
     for process in proxy.processes.order(item, &viewer, pass.stays_at) {
         if tried.contains(&process.url.as_str()) {
             continue;
         }
         tried.push(&process.url);
-        match proxy.upstreams.target(&process.url, item.proxying.ca.as_ref(), &service.policy).await {
+        match proxy
+            .upstreams
+            .target(&process.url, item.proxying.ca.as_ref(), &service.policy)
+            .await
+        {
             Ok(target) => {
                 let mark = item.mark(process);
                 let token = match (pass.person(), pass.session) {
-                    (Some(person), Some(session)) => Some(upstream::session_token(service, person, item.id, session, mark)?),
+                    (Some(person), Some(session)) => Some(upstream::session_token(
+                        service, person, item.id, session, mark,
+                    )?),
                     _ => None,
                 };
-                return Some(Next { process, target, token, here: None });
+                return Some(Next {
+                    process,
+                    target,
+                    token,
+                    here: None,
+                });
             }
-            Err(reason) => tracing::warn!(content = %item.id, %reason, "a process has no address that may be used"),
+            Err(reason) => {
+                tracing::warn!(content = %item.id, %reason, "a process has no address that may be used")
+            }
         }
     }
     None
 }
 
 /// `GET /path?query HTTP/1.1`, and nothing more; the path as the browser sent it, still encoded.
-fn request_line(out: &mut Vec<u8>, method: &Method, target: &Target, pass: &Pass, place: &Place, rest: &str, query: Option<&str>) {
-    let base = if pass.content().proxying.keep_prefix { place.base.as_str() } else { "/" };
+fn request_line(
+    out: &mut Vec<u8>,
+    method: &Method,
+    target: &Target,
+    pass: &Pass,
+    place: &Place,
+    rest: &str,
+    query: Option<&str>,
+) {
+    let base = if pass.content().proxying.keep_prefix {
+        place.base.as_str()
+    } else {
+        "/"
+    };
     for part in [method.as_str(), " ", &target.prefix, base, rest] {
         out.extend_from_slice(part.as_bytes());
     }
@@ -325,25 +447,44 @@ fn request_line(out: &mut Vec<u8>, method: &Method, target: &Target, pass: &Pass
 }
 
 /// What we add, and nobody else: exactly one session token, and where the request came from.
-fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, place: &Place, token: Option<&HeaderValue>) {
+fn add_ours(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    proxy: &Proxy,
+    place: &Place,
+    token: Option<&HeaderValue>,
+) {
     let service = &proxy.service;
     let mut add = |name: &HeaderName, value: &[u8]| headers::add(out, name, value);
     // The viewer's Host: apps compare it with Origin.
     let host = asked_host(head);
-    let proto = if service.settings.is_https() { "https" } else { "http" };
+    let proto = if service.settings.is_https() {
+        "https"
+    } else {
+        "http"
+    };
     add(&header::HOST, host.as_bytes());
     add(&headers::FORWARDED_HOST, host.as_bytes());
     add(&headers::FORWARDED_PROTO, proto.as_bytes());
     add_way(&mut add, head, service, host, proto);
     // The path asked for begins with the item's place: one text, and two parts of it.
-    let path = head.uri.path_and_query().map_or(place.base.as_str(), |path| path.as_str());
-    let (start, end) = (place.origin.len(), place.origin.len() + place.base.len() - 1);
+    let path = head
+        .uri
+        .path_and_query()
+        .map_or(place.base.as_str(), |path| path.as_str());
+    let (start, end) = (
+        place.origin.len(),
+        place.origin.len() + place.base.len() - 1,
+    );
     let mut asked = String::with_capacity(start + path.len());
     asked.push_str(&place.origin);
     asked.push_str(path);
     let asked = asked.as_bytes();
     if end > start {
-        add(&headers::FORWARDED_PREFIX, asked.get(start..end).unwrap_or_default());
+        add(
+            &headers::FORWARDED_PREFIX,
+            asked.get(start..end).unwrap_or_default(),
+        );
     }
     add(&headers::APP_BASE_URL, asked.get(..end).unwrap_or_default());
     add(&headers::REQUEST_URL, asked);
@@ -353,10 +494,19 @@ fn add_ours(out: &mut Vec<u8>, head: &RequestHead, proxy: &Proxy, place: &Place,
     }
 }
 
-/// The way a request came, in both spellings. What an outer proxy that the operator trusts says of it stays, and nobody else's
-/// word; the host and the scheme that the browser sees are known from the settings, and no proxy knows them better.
-fn add_way(add: &mut impl FnMut(&HeaderName, &[u8]), head: &RequestHead, service: &Service, host: &str, proto: &str) {
-    let Some(on_the_wire) = head.peer_addr.map(|address| address.ip().to_canonical()) else { return };
+/// The way a request came, in both spellings. What an outer proxy that the operator trusts says of
+/// it stays, and nobody else's word; the host and the scheme that the browser sees are known from
+/// the settings, and no proxy knows them better.
+fn add_way(
+    add: &mut impl FnMut(&HeaderName, &[u8]),
+    head: &RequestHead,
+    service: &Service,
+    host: &str,
+    proto: &str,
+) {
+    let Some(on_the_wire) = head.peer_addr.map(|address| address.ip().to_canonical()) else {
+        return;
+    };
     let mut chain = Vec::new();
     if service.settings.is_trusted_proxy(on_the_wire) {
         for before in head.headers().get_all(headers::FORWARDED_FOR) {
@@ -400,39 +550,80 @@ async fn forward(
     // A page that gets our bar must come as text, and whole.
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let with_bar = item.proxying.reconnect_bar && is_read && is_navigation(request);
-    let length: Option<u64> = incoming.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING) || request.extensions().contains::<HasBody>();
+    let length: Option<u64> = incoming
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let has_body = length.is_some()
+        || incoming.contains_key(header::TRANSFER_ENCODING)
+        || request.extensions().contains::<HasBody>();
     let stalled = Rc::new(Cell::new(false));
     let mut body = has_body.then_some(payload);
-    let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS);
+    let idempotent = matches!(
+        head.method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS
+    );
     let mut tried = Vec::new();
     let (answer, next) = loop {
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(not_reached(service, pass).await);
         };
         let mut out = Vec::with_capacity(2048);
-        request_line(&mut out, &head.method, &next.target, pass, place, rest, head.uri.query());
+        request_line(
+            &mut out,
+            &head.method,
+            &next.target,
+            pass,
+            place,
+            rest,
+            head.uri.query(),
+        );
         add_ours(&mut out, head, proxy, place, next.token.as_ref());
-        headers::for_app(incoming, &mut out, if with_bar { &bar::UNWANTED } else { &[] });
+        headers::for_app(
+            incoming,
+            &mut out,
+            if with_bar { &bar::UNWANTED } else { &[] },
+        );
         if let Some(length) = length {
-            headers::add(&mut out, &header::CONTENT_LENGTH, length.to_string().as_bytes());
+            headers::add(
+                &mut out,
+                &header::CONTENT_LENGTH,
+                length.to_string().as_bytes(),
+            );
         } else if has_body {
             headers::add(&mut out, &header::TRANSFER_ENCODING, b"chunked");
         }
         out.extend_from_slice(b"\r\n");
-        // The body is touched only after the connection stands, so a process that is not there costs nothing of it.
-        let connected = client::connect(&next.target, &item.proxying, idempotent && !has_body).await;
+        // The body is touched only after the connection stands, so a process that is not there
+        // costs nothing of it.
+        let connected =
+            client::connect(&next.target, &item.proxying, idempotent && !has_body).await;
         let connected = match connected {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "app not reached");
-                proxy.processes.note(&next.process.url, false, service.now());
+                proxy
+                    .processes
+                    .note(&next.process.url, false, service.now());
                 continue;
             }
         };
         next.here = pass.arrive(service, next.process);
-        let upload = body.take().map(|payload| Upload::new(impatient(payload, Rc::clone(&stalled)).boxed_local(), length));
-        match client::send(connected, &next.target, &item.proxying, &out, upload, head.method == Method::HEAD).await {
+        let upload = body.take().map(|payload| {
+            Upload::new(
+                impatient(payload, Rc::clone(&stalled)).boxed_local(),
+                length,
+            )
+        });
+        match client::send(
+            connected,
+            &next.target,
+            &item.proxying,
+            &out,
+            upload,
+            head.method == Method::HEAD,
+        )
+        .await
+        {
             // Nobody asked to change protocols.
             Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
@@ -442,8 +633,18 @@ async fn forward(
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "an app did not answer");
                 return Err(match error {
-                    Failed::Slow => app_problem(service, pass, StatusCode::GATEWAY_TIMEOUT, "does not answer").await,
-                    Failed::Nonsense(_) | Failed::Broke(_) => app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await,
+                    Failed::Slow => {
+                        app_problem(
+                            service,
+                            pass,
+                            StatusCode::GATEWAY_TIMEOUT,
+                            "does not answer",
+                        )
+                        .await
+                    }
+                    Failed::Nonsense(_) | Failed::Broke(_) => {
+                        app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await
+                    }
                     Failed::Connect(_) | Failed::Upload => not_reached(service, pass).await,
                 });
             }
@@ -465,7 +666,11 @@ fn keep_at(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie<'stat
     if mark.is_only() || pass.stays_at == Some(mark) {
         return None;
     }
-    Some(entrance::cookie(proxy.sessions.process_cookie(item.id), mark.to_string(), &proxy.service))
+    Some(entrance::cookie(
+        proxy.sessions.process_cookie(item.id),
+        mark.to_string(),
+        &proxy.service,
+    ))
 }
 
 async fn not_reached(service: &Service, pass: &Pass) -> WebError {
@@ -474,10 +679,15 @@ async fn not_reached(service: &Service, pass: &Pass) -> WebError {
 
 /// Says whose app it is, and who can mend it.
 async fn app_problem(service: &Service, pass: &Pass, status: StatusCode, what: &str) -> WebError {
-    let owner = service.owner_name(pass.content().owner).await.unwrap_or_else(|| "its publisher".into());
+    let owner = service
+        .owner_name(pass.content().owner)
+        .await
+        .unwrap_or_else(|| "its publisher".into());
     WebError::Page(
         status,
         format!("“{}” {what}", pass.content().display_title()),
-        format!("The portal works, but the app behind this address cannot be reached. {owner} publishes it and can start it again."),
+        format!(
+            "The portal works, but the app behind this address cannot be reached. {owner} publishes it and can start it again."
+        ),
     )
 }

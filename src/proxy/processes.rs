@@ -1,4 +1,5 @@
-//! Several processes of one app: which of them are up, and which one a viewer gets, for as long as it is up.
+//! Several processes of one app: which of them are up, and which one a viewer gets, for as long as
+//! it is up.
 
 use super::upstream::{Endpoint, resolve};
 use crate::{
@@ -63,7 +64,10 @@ impl Processes {
 
     pub fn open(self: &Arc<Self>, url: &str) -> InUse {
         self.lock().entry(url.to_owned()).or_default().open += 1;
-        InUse { processes: Arc::clone(self), url: url.to_owned() }
+        InUse {
+            processes: Arc::clone(self),
+            url: url.to_owned(),
+        }
     }
 
     /// Writes down whether a process accepted a connection.
@@ -79,18 +83,30 @@ impl Processes {
         }
     }
 
-    /// The processes to try for a viewer, the best first. Whoever was at one stays there while it is up, even if it is draining;
-    /// others get one by a hash of themselves, the same on every node, so that no node has to tell another.
-    pub fn order<'a>(&self, item: &'a Content, viewer: &str, stays_at: Option<Mark>) -> Vec<&'a Process> {
+    /// The processes to try for a viewer, the best first. Whoever was at one stays there while it
+    /// is up, even if it is draining; others get one by a hash of themselves, the same on every
+    /// node, so that no node has to tell another.
+    pub fn order<'a>(
+        &self,
+        item: &'a Content,
+        viewer: &str,
+        stays_at: Option<Mark>,
+    ) -> Vec<&'a Process> {
         if let [only] = item.processes.as_slice() {
             return vec![only];
         }
         let known = self.lock();
-        let is_down = |process: &Process| known.get(&process.url).is_some_and(|health| health.is_down);
+        let is_down =
+            |process: &Process| known.get(&process.url).is_some_and(|health| health.is_down);
         let mut order: Vec<&Process> = item.processes.iter().collect();
         order.sort_by_cached_key(|process| {
             let is_own = stays_at == Some(Mark::of(process));
-            (is_down(process), !is_own, process.draining, digest(&format!("{viewer} {}", process.url)))
+            (
+                is_down(process),
+                !is_own,
+                process.draining,
+                digest(&format!("{viewer} {}", process.url)),
+            )
         });
         order
     }
@@ -102,16 +118,26 @@ impl Processes {
             tokio::time::sleep(CHECK_EVERY).await;
             let now = service.store.epoch();
             if now != epoch || now == 0 {
-                let listed = service.store.read(|db| Ok::<_, Error>(store::content::list(db)?)).await;
+                let listed = service
+                    .store
+                    .read(|db| Ok::<_, Error>(store::content::list(db)?))
+                    .await;
                 let Ok(items) = listed else { continue };
                 let several = items.into_iter().filter(|item| item.processes.len() > 1);
-                urls = several.flat_map(|item| item.processes).map(|process| process.url).collect();
+                urls = several
+                    .flat_map(|item| item.processes)
+                    .map(|process| process.url)
+                    .collect();
                 epoch = now;
-                // What nobody names any more is forgotten, with the sockets still open to it counted down elsewhere.
-                self.lock().retain(|url, health| health.open > 0 || urls.contains(url));
+                // What nobody names any more is forgotten, with the sockets still open to it
+                // counted down elsewhere.
+                self.lock()
+                    .retain(|url, health| health.open > 0 || urls.contains(url));
             }
             let service = &service;
-            let checks = urls.iter().map(|url| async move { (url, is_up(url, service).await) });
+            let checks = urls
+                .iter()
+                .map(|url| async move { (url, is_up(url, service).await) });
             for (url, is_up) in futures_util::future::join_all(checks).await {
                 self.note(url, is_up, service.now());
             }
@@ -122,7 +148,9 @@ impl Processes {
 /// Whether a process accepts a connection now.
 pub async fn is_up(address: &str, service: &Service) -> bool {
     let check = async {
-        let endpoint = resolve(&Url::parse(address).ok()?, &service.policy).await.ok()?;
+        let endpoint = resolve(&Url::parse(address).ok()?, &service.policy)
+            .await
+            .ok()?;
         match endpoint {
             Endpoint::Tcp(sockets) => TcpStream::connect(sockets.as_slice()).await.map(drop).ok(),
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(drop).ok(),
@@ -146,7 +174,13 @@ mod tests {
             owner: Id::random(),
             access: AccessType::Acl,
             app_mode: "unknown".into(),
-            processes: urls.iter().map(|(url, draining)| Process { url: (*url).into(), draining: *draining }).collect(),
+            processes: urls
+                .iter()
+                .map(|(url, draining)| Process {
+                    url: (*url).into(),
+                    draining: *draining,
+                })
+                .collect(),
             proxying: Proxying::default(),
             slug: "x".into(),
             created_at: Timestamp(0),
@@ -157,22 +191,40 @@ mod tests {
     #[test]
     fn viewers_stay_and_spread_and_leave_what_is_down() {
         let processes = Processes::default();
-        let app = item(&[("http://a", false), ("http://b", false), ("http://c", false)]);
-        let mark = |url: &str| Mark::of(&Process { url: url.into(), draining: false });
-        let first = |viewer: &str, stays_at: Option<Mark>| processes.order(&app, viewer, stays_at)[0].url.clone();
+        let app = item(&[
+            ("http://a", false),
+            ("http://b", false),
+            ("http://c", false),
+        ]);
+        let mark = |url: &str| {
+            Mark::of(&Process {
+                url: url.into(),
+                draining: false,
+            })
+        };
+        let first = |viewer: &str, stays_at: Option<Mark>| {
+            processes.order(&app, viewer, stays_at)[0].url.clone()
+        };
         let mut counts = HashMap::new();
         for viewer in 0..300 {
             let viewer = viewer.to_string();
             assert_eq!(first(&viewer, None), first(&viewer, None));
             *counts.entry(first(&viewer, None)).or_insert(0) += 1;
         }
-        assert!(counts.len() == 3 && counts.values().all(|count| *count > 60), "{counts:?}");
+        assert!(
+            counts.len() == 3 && counts.values().all(|count| *count > 60),
+            "{counts:?}"
+        );
         for url in ["http://a", "http://b", "http://c"] {
             assert_eq!(first("v", Some(mark(url))), url);
         }
         processes.note("http://a", false, Timestamp(1));
         assert_ne!(first("v", Some(mark("http://a"))), "http://a");
-        assert_eq!(processes.order(&app, "v", None).last().unwrap().url, "http://a", "the last resort");
+        assert_eq!(
+            processes.order(&app, "v", None).last().unwrap().url,
+            "http://a",
+            "the last resort"
+        );
         processes.note("http://a", true, Timestamp(2));
         assert_eq!(first("v", Some(mark("http://a"))), "http://a");
     }
@@ -181,11 +233,18 @@ mod tests {
         let processes = Processes::default();
         let app = item(&[("http://a", true), ("http://b", false)]);
         for viewer in 0..50 {
-            assert_eq!(processes.order(&app, &viewer.to_string(), None)[0].url, "http://b");
+            assert_eq!(
+                processes.order(&app, &viewer.to_string(), None)[0].url,
+                "http://b"
+            );
         }
         let first = Some(Mark::of(&app.processes[0]));
         assert_eq!(processes.order(&app, "v", first)[0].url, "http://a");
         processes.note("http://b", false, Timestamp(1));
-        assert_eq!(processes.order(&app, "v", None)[0].url, "http://a", "better than none");
+        assert_eq!(
+            processes.order(&app, "v", None)[0].url,
+            "http://a",
+            "better than none"
+        );
     }
 }

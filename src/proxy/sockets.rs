@@ -1,4 +1,5 @@
-//! The WebSockets and event streams that are open, by whose they are: closed with a code of ours as soon as what let them in is over.
+//! The WebSockets and event streams that are open, by whose they are: closed with a code of ours as
+//! soon as what let them in is over.
 
 use super::Pass;
 use crate::{
@@ -20,14 +21,16 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How often it is asked whether sockets may stay. With it, an end counts within two seconds on every node.
+/// How often it is asked whether sockets may stay. With it, an end counts within two seconds on
+/// every node.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 32;
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// A database that does not answer proves nothing; but nobody stays for longer without an answer.
 const DOUBT: Duration = Duration::from_secs(4);
 
-/// Why a WebSocket is closed by the portal: the code and the word that its page's script sees (RFC 6455 section 7.4.2).
+/// Why a WebSocket is closed by the portal: the code and the word that its page's script sees (RFC
+/// 6455 section 7.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
     /// Nobody is signed in here any more.
@@ -76,7 +79,12 @@ impl Close {
     pub fn frame(self) -> Vec<u8> {
         let reason = self.reason().as_bytes();
         let length = u8::try_from(reason.len() + 2).unwrap_or(2);
-        [&[0x88, length], self.code().to_be_bytes().as_slice(), reason].concat()
+        [
+            &[0x88, length],
+            self.code().to_be_bytes().as_slice(),
+            reason,
+        ]
+        .concat()
     }
 }
 
@@ -90,21 +98,32 @@ pub struct Ticket {
 
 impl Ticket {
     pub fn new(pass: &Pass) -> Self {
-        Self { content: pass.content().id, session: pass.session }
+        Self {
+            content: pass.content().id,
+            session: pass.session,
+        }
     }
 
     /// Why this viewer may not stay; `None` while what let them in is still true.
     async fn verdict(self, service: &Service) -> Result<Option<Close>, Error> {
         let Some(session) = self.session else {
-            return Ok(service.public_content(self.content).await?.is_none().then_some(Close::AccessEnded));
+            return Ok(service
+                .public_content(self.content)
+                .await?
+                .is_none()
+                .then_some(Close::AccessEnded));
         };
-        let Some(person) = service.session_person(session).await? else { return Ok(Some(Close::SignedOut)) };
+        let Some(person) = service.session_person(session).await? else {
+            return Ok(Some(Close::SignedOut));
+        };
         let admission = match service.admission(self.content, person.id).await {
             Err(Error::NotFound) => return Ok(Some(Close::ContentGone)),
             other => other?,
         };
-        // A connection that needs its viewer again leaves what is open open; a consent taken back does not.
-        let consented = admission.content.access == AccessType::All || admission.links.iter().all(|link| link.consent.is_some());
+        // A connection that needs its viewer again leaves what is open open; a consent taken back
+        // does not.
+        let consented = admission.content.access == AccessType::All
+            || admission.links.iter().all(|link| link.consent.is_some());
         Ok((!access::may_open(admission.standing) || !consented).then_some(Close::AccessEnded))
     }
 }
@@ -114,7 +133,8 @@ struct Group {
     close: watch::Sender<Option<Close>>,
     open: usize,
     doubt: Option<Instant>,
-    /// Set whenever the viewer says something: a tab in use keeps its session from idling out, like requests do.
+    /// Set whenever the viewer says something: a tab in use keeps its session from idling out, like
+    /// requests do.
     used: Arc<AtomicBool>,
     touched: Option<Instant>,
 }
@@ -143,7 +163,12 @@ impl Registered {
 
     /// Waits until the portal wants it closed.
     pub async fn closed(&mut self) -> Close {
-        match self.closing.wait_for(Option::is_some).await.map(|close| *close) {
+        match self
+            .closing
+            .wait_for(Option::is_some)
+            .await
+            .map(|close| *close)
+        {
             Ok(Some(close)) => close,
             // The list is gone, and the process with it.
             Ok(None) | Err(_) => Close::Restart,
@@ -174,14 +199,28 @@ impl Sockets {
 
     pub fn register(self: &Arc<Self>, ticket: Ticket) -> Registered {
         let mut groups = self.lock();
-        let close = self.stopping.load(Ordering::Relaxed).then_some(Close::Restart);
-        let fresh = || Group { close: watch::Sender::new(close), open: 0, doubt: None, used: Arc::default(), touched: None };
+        let close = self
+            .stopping
+            .load(Ordering::Relaxed)
+            .then_some(Close::Restart);
+        let fresh = || Group {
+            close: watch::Sender::new(close),
+            open: 0,
+            doubt: None,
+            used: Arc::default(),
+            touched: None,
+        };
         let group = groups.entry(ticket).or_insert_with(fresh);
         if group.close.borrow().is_some() {
             *group = fresh();
         }
         group.open += 1;
-        Registered { sockets: Arc::clone(self), ticket, closing: group.close.subscribe(), used: Arc::clone(&group.used) }
+        Registered {
+            sockets: Arc::clone(self),
+            ticket,
+            closing: group.close.subscribe(),
+            used: Arc::clone(&group.used),
+        }
     }
 
     /// How many are open.
@@ -199,19 +238,24 @@ impl Sockets {
         }
     }
 
-    /// Asks for ever, group by group, who may stay. However many sockets a viewer has open, they are asked for once.
+    /// Asks for ever, group by group, who may stay. However many sockets a viewer has open, they
+    /// are asked for once.
     pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let tickets: Vec<Ticket> = self.lock().keys().copied().collect();
-            futures_util::stream::iter(tickets).for_each_concurrent(AT_ONCE, |ticket| self.ask(ticket, &service)).await;
+            futures_util::stream::iter(tickets)
+                .for_each_concurrent(AT_ONCE, |ticket| self.ask(ticket, &service))
+                .await;
         }
     }
 
     async fn ask(&self, ticket: Ticket, service: &Service) {
         let verdict = ticket.verdict(service).await;
         let mut groups = self.lock();
-        let Some(group) = groups.get_mut(&ticket) else { return };
+        let Some(group) = groups.get_mut(&ticket) else {
+            return;
+        };
         let close = match verdict {
             Ok(close) => {
                 group.doubt = None;
@@ -225,7 +269,8 @@ impl Sockets {
                 }
                 close
             }
-            Err(_) => (group.doubt.get_or_insert_with(Instant::now).elapsed() > DOUBT).then_some(Close::Unknown),
+            Err(_) => (group.doubt.get_or_insert_with(Instant::now).elapsed() > DOUBT)
+                .then_some(Close::Unknown),
         };
         if close.is_some() {
             group.close.send_replace(close);
@@ -240,18 +285,41 @@ mod tests {
     #[tokio::test]
     async fn a_viewers_sockets_close_together_and_others_stay() {
         let sockets = Arc::new(Sockets::default());
-        let (one, other) = (Ticket { content: Id::random(), session: Some(Id::random()) }, Ticket { content: Id::random(), session: None });
-        let (mut first, second, third) = (sockets.register(one), sockets.register(one), sockets.register(other));
+        let (one, other) = (
+            Ticket {
+                content: Id::random(),
+                session: Some(Id::random()),
+            },
+            Ticket {
+                content: Id::random(),
+                session: None,
+            },
+        );
+        let (mut first, second, third) = (
+            sockets.register(one),
+            sockets.register(one),
+            sockets.register(other),
+        );
         assert_eq!(sockets.count(), 3);
-        sockets.lock()[&one].close.send_replace(Some(Close::AccessEnded));
+        sockets.lock()[&one]
+            .close
+            .send_replace(Some(Close::AccessEnded));
         assert_eq!(first.closed().await, Close::AccessEnded);
         let again = sockets.register(one);
         drop((first, second));
-        assert_eq!(sockets.count(), 2, "the late leaving of the old ones does not count against the new one");
+        assert_eq!(
+            sockets.count(),
+            2,
+            "the late leaving of the old ones does not count against the new one"
+        );
         drop((again, third));
         assert_eq!(sockets.count(), 0);
         sockets.close_all();
-        assert_eq!(sockets.register(one).closed().await, Close::Restart, "the process stops");
+        assert_eq!(
+            sockets.register(one).closed().await,
+            Close::Restart,
+            "the process stops"
+        );
     }
     #[test]
     fn close_frames_fit_into_a_control_frame() {
@@ -266,7 +334,10 @@ mod tests {
             Close::Idle,
         ] {
             let frame = close.frame();
-            assert!(frame.len() <= 127 && usize::from(frame[1]) == frame.len() - 2, "{close:?}");
+            assert!(
+                frame.len() <= 127 && usize::from(frame[1]) == frame.len() - 2,
+                "{close:?}"
+            );
         }
     }
 }

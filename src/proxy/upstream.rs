@@ -1,5 +1,5 @@
-//! Where apps run: addresses taken apart, checked at each connection, with a pool for each worker; session tokens kept for some
-//! minutes.
+//! Where apps run: addresses taken apart, checked at each connection, with a pool for each worker;
+//! session tokens kept for some minutes.
 
 use super::client::Pool;
 use crate::{
@@ -74,27 +74,41 @@ pub enum NotReached {
 }
 
 fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
-    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    Arc::new(
+        ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }
 
 impl Upstreams {
-    /// To be called in a worker. `portal`: our public address, by which we know requests that came through us already.
+    /// To be called in a worker. `portal`: our public address, by which we know requests that came
+    /// through us already.
     pub fn new(portal: &str) -> Self {
         // RFC 9110 section 7.6.3: a pseudonym, the same for every node of one portal.
-        let via =
-            HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8])).unwrap_or(HeaderValue::from_static("1.1 valetkey"));
+        let via = HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8]))
+            .unwrap_or(HeaderValue::from_static("1.1 valetkey"));
         let targets: Rc<RefCell<HashMap<String, Rc<Target>>>> = Rc::default();
         let swept = Rc::downgrade(&targets);
         // Ends with the worker.
         actix_web::rt::spawn(async move {
             while let Some(targets) = swept.upgrade() {
-                targets.borrow().values().for_each(|target| target.pool.sweep());
+                targets
+                    .borrow()
+                    .values()
+                    .for_each(|target| target.pool.sweep());
                 drop(targets);
                 tokio::time::sleep(SWEEP_EVERY).await;
             }
         });
-        let public = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        Self { targets, via, tls: trusting(public) }
+        let public = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        Self {
+            targets,
+            via,
+            tls: trusting(public),
+        }
     }
 
     /// Our mark on requests to apps. One that comes back has gone in a circle.
@@ -102,9 +116,20 @@ impl Upstreams {
         &self.via
     }
 
-    /// Where to connect for an app's address, after the policy looked at it. `ca`: instead of the public certificates.
-    pub async fn target(&self, address: &str, ca: Option<&String>, policy: &Policy) -> Result<Rc<Target>, NotReached> {
-        let known = self.targets.borrow().get(address).filter(|target| target.ca.as_ref() == ca).map(Rc::clone);
+    /// Where to connect for an app's address, after the policy looked at it. `ca`: instead of the
+    /// public certificates.
+    pub async fn target(
+        &self,
+        address: &str,
+        ca: Option<&String>,
+        policy: &Policy,
+    ) -> Result<Rc<Target>, NotReached> {
+        let known = self
+            .targets
+            .borrow()
+            .get(address)
+            .filter(|target| target.ca.as_ref() == ca)
+            .map(Rc::clone);
         if let Some(target) = &known
             && target.at.elapsed() < TRUSTED_FOR
         {
@@ -115,7 +140,9 @@ impl Upstreams {
         let tls = match (&known, url.scheme()) {
             (Some(known), _) => known.tls.clone(),
             (None, "https") => {
-                let name = url.host_str().and_then(|host| ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok());
+                let name = url.host_str().and_then(|host| {
+                    ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()
+                });
                 Some((name.ok_or(Refused::NotAnAddress)?, self.trust(ca)))
             }
             _ => None,
@@ -123,9 +150,15 @@ impl Upstreams {
         let is_socket = matches!(endpoint, Endpoint::Unix(_));
         let target = Rc::new(Target {
             // What rests goes on being used while it leads to the same place.
-            pool: known.filter(|known| known.endpoint == endpoint).map_or_else(Rc::default, |known| Rc::clone(&known.pool)),
+            pool: known
+                .filter(|known| known.endpoint == endpoint)
+                .map_or_else(Rc::default, |known| Rc::clone(&known.pool)),
             origin: url.origin().ascii_serialization(),
-            prefix: if is_socket { String::new() } else { url.path().trim_end_matches('/').to_owned() },
+            prefix: if is_socket {
+                String::new()
+            } else {
+                url.path().trim_end_matches('/').to_owned()
+            },
             endpoint,
             tls,
             ca: ca.cloned(),
@@ -140,10 +173,15 @@ impl Upstreams {
     }
 
     fn trust(&self, ca: Option<&String>) -> Arc<ClientConfig> {
-        let Some(text) = ca else { return Arc::clone(&self.tls) };
+        let Some(text) = ca else {
+            return Arc::clone(&self.tls);
+        };
         let mut roots = RootCertStore::empty();
-        // Checked when it was saved; what cannot be read leads to an empty store, which trusts nobody.
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok));
+        // Checked when it was saved; what cannot be read leads to an empty store, which trusts
+        // nobody.
+        roots.add_parsable_certificates(
+            CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok),
+        );
         trusting(roots)
     }
 }
@@ -162,14 +200,20 @@ pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, NotReached>
     };
     let mut refused = None;
     let mut allowed = Vec::new();
-    let found = tokio::time::timeout(LOOKED_UP_WITHIN, tokio::net::lookup_host((name, port))).await.map_err(|_| NotReached::Name)?;
+    let found = tokio::time::timeout(LOOKED_UP_WITHIN, tokio::net::lookup_host((name, port)))
+        .await
+        .map_err(|_| NotReached::Name)?;
     for address in found.map_err(|_| NotReached::Name)? {
         match policy.check_ip(name, port, address.ip()) {
             Ok(()) => allowed.push(address),
             Err(why) => refused = Some(why),
         }
     }
-    if allowed.is_empty() { Err(refused.map_or(NotReached::Name, NotReached::Refused)) } else { Ok(Endpoint::Tcp(allowed)) }
+    if allowed.is_empty() {
+        Err(refused.map_or(NotReached::Name, NotReached::Refused))
+    } else {
+        Ok(Endpoint::Tcp(allowed))
+    }
 }
 
 /// Session tokens by portal session, content and process, with the time of their making.
@@ -179,7 +223,8 @@ thread_local! {
     static TOKENS: RefCell<Minted> = RefCell::default();
 }
 
-/// A session token; minted anew after a twelfth of its life, so that each request carries one with most of it left.
+/// A session token; minted anew after a twelfth of its life, so that each request carries one with
+/// most of it left.
 pub fn session_token(
     service: &Service,
     person: Id<Person>,
@@ -199,7 +244,9 @@ pub fn session_token(
         if tokens.len() > 10_000 {
             tokens.retain(|_, (_, at)| fresh(at));
         }
-        let token = HeaderValue::try_from(service.session_token(person, content, session, process)?).ok()?;
+        let token =
+            HeaderValue::try_from(service.session_token(person, content, session, process)?)
+                .ok()?;
         tokens.insert((session, content, process), (token.clone(), now));
         Some(token)
     })

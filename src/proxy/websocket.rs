@@ -1,6 +1,8 @@
-//! WebSockets (RFC 6455): the handshake is checked and rewritten, then bytes pass as they are, whatever frames they hold.
+//! WebSockets (RFC 6455): the handshake is checked and rewritten, then bytes pass as they are,
+//! whatever frames they hold.
 //!
-//! The portal looks at no message. It knows where frames end, so that it can say with a close frame of its own why it closes.
+//! The portal looks at no message. It knows where frames end, so that it can say with a close frame
+//! of its own why it closes.
 
 use super::{
     Pass, Proxy, Refusal, Stop, admit,
@@ -50,9 +52,11 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// After one side has ended, the other may finish its sentence.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
 /// How every answer begins that opens a WebSocket.
-const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n";
+const ACCEPTED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n";
 const SCRATCH: usize = 64 * 1024;
-/// Pieces that one direction may move before the other has its turn: together they stay below what tokio lets a task do at once.
+/// Pieces that one direction may move before the other has its turn: together they stay below what
+/// tokio lets a task do at once.
 const AT_ONCE: usize = 16;
 
 thread_local! {
@@ -60,22 +64,42 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// Takes a connection over whose request asks for a WebSocket, or for a tunnel (`CONNECT`), which is never given.
-pub async fn upgrade<T>(request: Request, framed: Framed<T, h1::Codec>, proxy: web::Data<Proxy>) -> Result<(), Infallible>
+/// Takes a connection over whose request asks for a WebSocket, or for a tunnel (`CONNECT`), which
+/// is never given.
+pub async fn upgrade<T>(
+    request: Request,
+    framed: Framed<T, h1::Codec>,
+    proxy: web::Data<Proxy>,
+) -> Result<(), Infallible>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let parts = framed.into_parts();
     let mut io = parts.io;
     // Answers to requests that came before on this connection.
-    if !parts.write_buf.is_empty() && !matches!(timeout(FAREWELL, io.write_all(&parts.write_buf)).await, Ok(Ok(()))) {
+    if !parts.write_buf.is_empty()
+        && !matches!(
+            timeout(FAREWELL, io.write_all(&parts.write_buf)).await,
+            Ok(Ok(()))
+        )
+    {
         return Ok(());
     }
-    // Everything that outlives the handshake is boxed small: this future is there for each open socket.
+    // Everything that outlives the handshake is boxed small: this future is there for each open
+    // socket.
     let handshake = Box::pin(handshake(request, &proxy));
     match handshake.await {
         Ok(open) => {
-            let Open { accepted, connection, registered, in_use, held, here, sniffer, idle } = *open;
+            let Open {
+                accepted,
+                connection,
+                registered,
+                in_use,
+                held,
+                here,
+                sniffer,
+                idle,
+            } = *open;
             let _kept = (in_use, held, here);
             if matches!(timeout(FAREWELL, io.write_all(&accepted)).await, Ok(Ok(()))) {
                 let Connection { wire, buffer, .. } = connection;
@@ -121,7 +145,8 @@ enum NotOpened {
 }
 
 fn problem(status: StatusCode, sentence: &str) -> NotOpened {
-    let body = json!({"code": i64::from(status.as_u16()), "error": sentence, "payload": null}).to_string();
+    let body =
+        json!({"code": i64::from(status.as_u16()), "error": sentence, "payload": null}).to_string();
     let reason = status.canonical_reason().unwrap_or("");
     let head = format!(
         "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n\
@@ -133,23 +158,39 @@ fn problem(status: StatusCode, sentence: &str) -> NotOpened {
 }
 
 fn text<'a>(head: &'a RequestHead, name: &HeaderName) -> &'a str {
-    head.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    head.headers()
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("")
 }
 
 /// Opens a WebSocket on our side only, to say with a code why it is closed.
 fn closed(head: &RequestHead, close: Close) -> NotOpened {
     let key = text(head, &header::SEC_WEBSOCKET_KEY);
     if key.is_empty() {
-        return problem(StatusCode::BAD_REQUEST, "This is no handshake of a WebSocket: Sec-WebSocket-Key is missing.");
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "This is no handshake of a WebSocket: Sec-WebSocket-Key is missing.",
+        );
     }
     // RFC 6455 section 4.2.2: SHA-1 is no secret here, but part of the protocol.
-    let hash =
-        ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let hash = ring::digest::digest(
+        &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
+        format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
+    );
     let mut accepted = ACCEPTED.to_vec();
-    headers::add(&mut accepted, &header::SEC_WEBSOCKET_ACCEPT, STANDARD.encode(hash).as_bytes());
+    headers::add(
+        &mut accepted,
+        &header::SEC_WEBSOCKET_ACCEPT,
+        STANDARD.encode(hash).as_bytes(),
+    );
     // Browsers give up without one of the protocols that they offered.
     if let Some(protocol) = protocols(head).first() {
-        headers::add(&mut accepted, &header::SEC_WEBSOCKET_PROTOCOL, protocol.as_bytes());
+        headers::add(
+            &mut accepted,
+            &header::SEC_WEBSOCKET_PROTOCOL,
+            protocol.as_bytes(),
+        );
     }
     accepted.extend_from_slice(b"\r\n");
     NotOpened::Closed(accepted, close)
@@ -157,29 +198,64 @@ fn closed(head: &RequestHead, close: Close) -> NotOpened {
 
 /// What the browser offers, in its order.
 fn protocols(head: &RequestHead) -> Vec<&str> {
-    let lines = head.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty()).collect()
+    let lines = head
+        .headers()
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|protocol| !protocol.is_empty())
+        .collect()
 }
 
 /// Where a handshake comes from, for the record: no middleware has seen it.
 fn origin_of(head: &RequestHead, service: &Service) -> Origin {
-    let address = peer(head, service).map(|ip| ip.to_string()).unwrap_or_default();
-    Origin { address, correlation: Correlation::of(&head.headers).text().to_owned() }
+    let address = peer(head, service)
+        .map(|ip| ip.to_string())
+        .unwrap_or_default();
+    Origin {
+        address,
+        correlation: Correlation::of(&head.headers).text().to_owned(),
+    }
 }
 
 async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Open>, NotOpened> {
     let head = request.head();
     let service = &proxy.service;
-    let busy = |_| problem(StatusCode::SERVICE_UNAVAILABLE, "The portal is busy. Try again in a moment.");
-    if head.method != Method::GET || !text(head, &header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err(problem(StatusCode::METHOD_NOT_ALLOWED, "Only WebSockets can be upgraded to."));
+    let busy = |_| {
+        problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The portal is busy. Try again in a moment.",
+        )
+    };
+    if head.method != Method::GET || !text(head, &header::UPGRADE).eq_ignore_ascii_case("websocket")
+    {
+        return Err(problem(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "Only WebSockets can be upgraded to.",
+        ));
     }
     let place = place_of(head, service).await.map_err(busy)?;
-    let place = place.ok_or_else(|| problem(StatusCode::NOT_FOUND, "There is no content at this address."))?;
-    // Cross-site WebSocket hijacking: apps accept any Origin, so it is compared here. A missing one is refused, too.
+    let place = place.ok_or_else(|| {
+        problem(
+            StatusCode::NOT_FOUND,
+            "There is no content at this address.",
+        )
+    })?;
+    // Cross-site WebSocket hijacking: apps accept any Origin, so it is compared here. A missing one
+    // is refused, too.
     if text(head, &header::ORIGIN) != place.origin {
         let (from, place) = (origin_of(head, service), place.address(""));
-        service.note_refusal(Action::AccessRefused, None, &from, "WebSocket from elsewhere", place).await;
+        service
+            .note_refusal(
+                Action::AccessRefused,
+                None,
+                &from,
+                "WebSocket from elsewhere",
+                place,
+            )
+            .await;
         return Err(problem(
             StatusCode::FORBIDDEN,
             "Another site may not open this: a WebSocket opens only from the pages of its own app.",
@@ -190,7 +266,10 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
         problem(status, title)
     })?;
     if rest.starts_with(&super::entrance::RESERVED[1..]) {
-        return Err(problem(StatusCode::NOT_FOUND, "This address is the portal's own."));
+        return Err(problem(
+            StatusCode::NOT_FOUND,
+            "This address is the portal's own.",
+        ));
     }
     let pass = match admit(head, proxy, &place).await.map_err(busy)? {
         Ok(pass) => pass,
@@ -205,7 +284,13 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
     open(head, proxy, &place, rest, &pass).await
 }
 
-async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest: &str, pass: &Pass) -> Result<Box<Open>, NotOpened> {
+async fn open(
+    head: &RequestHead,
+    proxy: &web::Data<Proxy>,
+    place: &Place,
+    rest: &str,
+    pass: &Pass,
+) -> Result<Box<Open>, NotOpened> {
     let (service, item) = (&proxy.service, pass.content());
     // A session of the app's own that is taken up again must be this viewer's (Streamlit).
     let offered = protocols(head);
@@ -214,10 +299,17 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
         Some(resumes) => resumes.belongs_to(service, item.id, pass.person()).await,
         None => false,
     };
-    let offered = if resumes.is_some() && !allowed { offered.into_iter().take(2).collect() } else { offered };
+    let offered = if resumes.is_some() && !allowed {
+        offered.into_iter().take(2).collect()
+    } else {
+        offered
+    };
     // In a compressed stream no id is seen, and nobody could take their session up again.
     let left_out: &[HeaderName] = match offered.as_slice() {
-        ["streamlit", ..] => &[header::SEC_WEBSOCKET_PROTOCOL, header::SEC_WEBSOCKET_EXTENSIONS],
+        ["streamlit", ..] => &[
+            header::SEC_WEBSOCKET_PROTOCOL,
+            header::SEC_WEBSOCKET_EXTENSIONS,
+        ],
         _ => &[header::SEC_WEBSOCKET_PROTOCOL],
     };
     let mut tried = Vec::new();
@@ -226,16 +318,30 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
             return Err(closed(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
-        super::request_line(&mut out, &head.method, &next.target, pass, place, rest, head.uri.query());
+        super::request_line(
+            &mut out,
+            &head.method,
+            &next.target,
+            pass,
+            place,
+            rest,
+            head.uri.query(),
+        );
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
         super::add_ours(&mut out, head, proxy, place, next.token.as_ref());
         headers::for_app(&head.headers, &mut out, left_out);
         if !offered.is_empty() {
-            headers::add(&mut out, &header::SEC_WEBSOCKET_PROTOCOL, offered.join(", ").as_bytes());
+            headers::add(
+                &mut out,
+                &header::SEC_WEBSOCKET_PROTOCOL,
+                offered.join(", ").as_bytes(),
+            );
         }
         out.extend_from_slice(b"\r\n");
         let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
-            proxy.processes.note(&next.process.url, false, service.now());
+            proxy
+                .processes
+                .note(&next.process.url, false, service.now());
             continue;
         };
         next.here = pass.arrive(service, next.process);
@@ -250,19 +356,31 @@ async fn open(head: &RequestHead, proxy: &web::Data<Proxy>, place: &Place, rest:
     let (answer, body) = (answer.head, answer.body);
     if answer.status != StatusCode::SWITCHING_PROTOCOLS {
         tracing::warn!(content = %item.id, status = answer.status.as_u16(), "an app refused a WebSocket");
-        let status =
-            if answer.status.is_client_error() || answer.status.is_server_error() { answer.status } else { StatusCode::BAD_GATEWAY };
+        let status = if answer.status.is_client_error() || answer.status.is_server_error() {
+            answer.status
+        } else {
+            StatusCode::BAD_GATEWAY
+        };
         return Err(problem(status, "The app refused this WebSocket."));
     }
     let mut accepted = ACCEPTED.to_vec();
-    super::answer::each_field(&answer.fields, &next.target, place, |name, value| headers::add(&mut accepted, name, value.as_bytes()));
+    super::answer::each_field(&answer.fields, &next.target, place, |name, value| {
+        headers::add(&mut accepted, name, value.as_bytes())
+    });
     if let Some(cookie) = super::keep_at(proxy, pass, next.process) {
-        headers::add(&mut accepted, &header::SET_COOKIE, cookie.to_string().as_bytes());
+        headers::add(
+            &mut accepted,
+            &header::SET_COOKIE,
+            cookie.to_string().as_bytes(),
+        );
     }
     accepted.extend_from_slice(b"\r\n");
     // Whoever offers two words may name a session in the third place when it connects again.
-    let sniffer = (offered.len() > 1).then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
-    let connection = body.into_connection().ok_or_else(|| closed(head, Close::AppGone))?;
+    let sniffer = (offered.len() > 1)
+        .then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
+    let connection = body
+        .into_connection()
+        .ok_or_else(|| closed(head, Close::AppGone))?;
     Ok(Box::new(Open {
         accepted,
         connection,
@@ -295,7 +413,9 @@ impl Frames {
     fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(first) = bytes.first() {
             if self.left > 0 {
-                let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                let skipped = usize::try_from(self.left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 self.left -= skipped as u64;
                 bytes = bytes.get(skipped..).unwrap_or_default();
                 continue;
@@ -313,8 +433,17 @@ impl Frames {
             };
             let masked = if length & 0x80 == 0 { 0 } else { 4 };
             if self.known == 2 + extended + masked {
-                let number = self.head.iter().skip(2).take(extended).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
-                self.left = if extended == 0 { u64::from(length & 0x7f) } else { number };
+                let number = self
+                    .head
+                    .iter()
+                    .skip(2)
+                    .take(extended)
+                    .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+                self.left = if extended == 0 {
+                    u64::from(length & 0x7f)
+                } else {
+                    number
+                };
                 self.closes |= opcode & 0x0f == 8;
                 self.speaks |= opcode & 0x0f < 8;
                 self.known = 0;
@@ -335,10 +464,14 @@ struct Flow {
 
 impl Flow {
     fn start(early: BytesMut) -> Self {
-        Self { pending: early, ..Self::default() }
+        Self {
+            pending: early,
+            ..Self::default()
+        }
     }
 
-    /// Moves what there is from one side to the other. `Ready` when nothing more can come; `Err` when the other side is gone.
+    /// Moves what there is from one side to the other. `Ready` when nothing more can come; `Err`
+    /// when the other side is gone.
     fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
@@ -382,12 +515,16 @@ impl Flow {
                         let bytes = buffer.filled();
                         seen(bytes);
                         // Most of the time the other side takes all of it at once.
-                        let written = match (bytes.is_empty(), Pin::new(&mut *to).poll_write(context, bytes)) {
+                        let written = match (
+                            bytes.is_empty(),
+                            Pin::new(&mut *to).poll_write(context, bytes),
+                        ) {
                             (true, _) => 0,
                             (_, Poll::Ready(written)) => written?,
                             (_, Poll::Pending) => 0,
                         };
-                        self.pending.extend_from_slice(bytes.get(written..).unwrap_or_default());
+                        self.pending
+                            .extend_from_slice(bytes.get(written..).unwrap_or_default());
                         Ok(Some(bytes.len()))
                     }
                 }
@@ -447,7 +584,8 @@ async fn carry<B, A>(
             limit = Some(Box::pin(sleep(FAREWELL)));
         }
         let mut moved = false;
-        // Once it is to be closed, the app's bytes go on until they end between two frames, or its time is over.
+        // Once it is to be closed, the app's bytes go on until they end between two frames, or its
+        // time is over.
         let to_browser = if closing.is_some() && frames.is_between() && down.pending.is_empty() {
             return Poll::Ready(());
         } else {
@@ -471,7 +609,9 @@ async fn carry<B, A>(
             })
         };
         match (&to_browser, &to_app) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            (Poll::Ready(Err(_)), _)
+            | (_, Poll::Ready(Err(_)))
+            | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             _ => {}
         }
         if closing.is_some() && frames.is_between() && down.pending.is_empty() {
@@ -518,9 +658,14 @@ mod tests {
     #[test]
     fn the_ends_of_frames_are_found_however_they_are_cut() {
         let mut stream = Vec::new();
-        for (length, masked, opcode) in
-            [(0_u64, false, 1), (125, true, 2), (126, false, 2), (70_000, true, 0), (65_536, false, 9), (5, false, 8)]
-        {
+        for (length, masked, opcode) in [
+            (0_u64, false, 1),
+            (125, true, 2),
+            (126, false, 2),
+            (70_000, true, 0),
+            (65_536, false, 9),
+            (5, false, 8),
+        ] {
             let mask = if masked { 0x80 } else { 0 };
             stream.push(0x80 | opcode);
             match length {
@@ -534,7 +679,10 @@ mod tests {
                     stream.extend_from_slice(&length.to_be_bytes());
                 }
             }
-            stream.extend(std::iter::repeat_n(0xff, if masked { 4 } else { 0 } + usize::try_from(length).unwrap()));
+            stream.extend(std::iter::repeat_n(
+                0xff,
+                if masked { 4 } else { 0 } + usize::try_from(length).unwrap(),
+            ));
         }
         for at_once in [1, 2, 3, 10, 1000, 1 << 20] {
             let mut frames = Frames::default();

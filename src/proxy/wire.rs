@@ -27,19 +27,24 @@ impl Wire {
             Endpoint::Tcp(sockets) => sockets,
         };
         let tcp = TcpStream::connect(sockets.as_slice()).await?;
-        // Small frames must not wait for more; a peer that is gone without a word is noticed within minutes.
+        // Small frames must not wait for more; a peer that is gone without a word is noticed within
+        // minutes.
         tcp.set_nodelay(true)?;
         keep_alive(&tcp);
         match &target.tls {
             None => Ok(Wire::Tcp(tcp)),
             Some((name, config)) => {
                 let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-                connector.connect(name.clone(), tcp).await.map(|tls| Wire::Tls(Box::new(tls)))
+                connector
+                    .connect(name.clone(), tcp)
+                    .await
+                    .map(|tls| Wire::Tls(Box::new(tls)))
             }
         }
     }
 
-    /// Whether a connection that nothing is expected from was closed, or says something all the same.
+    /// Whether a connection that nothing is expected from was closed, or says something all the
+    /// same.
     pub fn is_over(&self) -> bool {
         let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
         let ready = match self {
@@ -53,8 +58,9 @@ impl Wire {
 
 /// Asks the kernel to look after a quiet connection.
 pub fn keep_alive(tcp: &TcpStream) {
-    let often =
-        socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(60)).with_interval(std::time::Duration::from_secs(20));
+    let often = socket2::TcpKeepalive::new()
+        .with_time(std::time::Duration::from_secs(60))
+        .with_interval(std::time::Duration::from_secs(20));
     // Without it, only the idle limit ends a dead connection.
     drop(socket2::SockRef::from(tcp).set_tcp_keepalive(&often));
 }
@@ -70,13 +76,21 @@ macro_rules! each {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         each!(self, inner => Pin::new(inner).poll_read(context, buffer))
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         each!(self, inner => Pin::new(inner).poll_write(context, bytes))
     }
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,9 +1,13 @@
-//! May this person use this content item now, and with which tokens? Asked on every proxied request and every exchange.
+//! May this person use this content item now, and with which tokens? Asked on every proxied request
+//! and every exchange.
 //!
-//! Costly parts are remembered, but never trusted blindly: an entry counts only while the store's epoch is the one it was
-//! loaded at. A refusal is never served from memory: another node may have let the person in a moment ago.
+//! Costly parts are remembered, but never trusted blindly: an entry counts only while the store's
+//! epoch is the one it was loaded at. A refusal is never served from memory: another node may have
+//! let the person in a moment ago.
 
-use super::{Error, Service, contents::attached, exchange::Refusal, keys::Caller, presence::Presence};
+use super::{
+    Error, Service, contents::attached, exchange::Refusal, keys::Caller, presence::Presence,
+};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -40,16 +44,23 @@ pub struct Link {
     pub integration: Integration,
     pub consent: Option<Id<Consent>>,
     pub connection: Option<Connection>,
-    /// The integration wants the person's own account, and the connection's is another one or has no name.
+    /// The integration wants the person's own account, and the connection's is another one or has
+    /// no name.
     pub is_foreign: bool,
-    /// The stored access token, opened; there only while the connection is active and the consent is given.
+    /// The stored access token, opened; there only while the connection is active and the consent
+    /// is given.
     pub access_token: Option<Arc<SecretString>>,
 }
 
 impl Link {
     /// Whether the viewer has to be asked before the app can use this integration.
     pub fn needs_viewer(&self) -> bool {
-        self.consent.is_none() || self.is_foreign || self.connection.as_ref().is_none_or(|connection| connection.state != State::Active)
+        self.consent.is_none()
+            || self.is_foreign
+            || self
+                .connection
+                .as_ref()
+                .is_none_or(|connection| connection.state != State::Active)
     }
 }
 
@@ -71,7 +82,11 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut held = self.service.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self
+            .service
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = held.get_mut(&self.token) {
             *open -= 1;
             if *open == 0 {
@@ -93,9 +108,11 @@ impl<T: Clone> Kept<T> {
     pub fn new(value: T, epoch: u64, at: Timestamp) -> Self {
         Self { value, epoch, at }
     }
-    /// The value, while nothing was written since, by any process. At epoch 0 nothing counts: see [`crate::store::Store::epoch`].
+    /// The value, while nothing was written since, by any process. At epoch 0 nothing counts: see
+    /// [`crate::store::Store::epoch`].
     pub fn fresh(&self, epoch: u64, now: Timestamp) -> Option<T> {
-        let counts = epoch != 0 && self.epoch == epoch && now >= self.at && now.since(self.at) < TRUSTED_FOR;
+        let counts =
+            epoch != 0 && self.epoch == epoch && now >= self.at && now.since(self.at) < TRUSTED_FOR;
         counts.then(|| self.value.clone())
     }
 }
@@ -112,7 +129,12 @@ pub(super) struct Cache {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { admissions: Map::new(LARGEST), sessions: Map::new(LARGEST), callers: Map::new(LARGEST), slugs: Map::new(LARGEST) }
+        Self {
+            admissions: Map::new(LARGEST),
+            sessions: Map::new(LARGEST),
+            callers: Map::new(LARGEST),
+            slugs: Map::new(LARGEST),
+        }
     }
 }
 
@@ -132,11 +154,19 @@ impl Cache {
 }
 
 pub(super) fn token_place<'a>(column: &'a str, row: &'a str) -> Place<'a> {
-    Place { table: "connections", column, row }
+    Place {
+        table: "connections",
+        column,
+        row,
+    }
 }
 
 /// The identity of a connection's row, with its owners, for sealing.
-pub(super) fn token_row(connection: Id<Connection>, person: Id<Person>, integration: Id<Integration>) -> String {
+pub(super) fn token_row(
+    connection: Id<Connection>,
+    person: Id<Person>,
+    integration: Id<Integration>,
+) -> String {
     format!("{connection}/{person}/{integration}")
 }
 
@@ -152,16 +182,29 @@ impl Service {
     ) -> Result<connections::Tokens, Error> {
         let row = token_row(connection, person, integration);
         let access = self.vault.seal(token_place("access_token", &row), access)?;
-        let refresh = refresh.map(|token| self.vault.seal(token_place("refresh_token", &row), token)).transpose()?;
-        Ok(connections::Tokens { access: Some(access), refresh })
+        let refresh = refresh
+            .map(|token| self.vault.seal(token_place("refresh_token", &row), token))
+            .transpose()?;
+        Ok(connections::Tokens {
+            access: Some(access),
+            refresh,
+        })
     }
 
     /// How one person stands with one item now. `NotFound` if either is gone.
-    pub async fn admission(&self, item: Id<Content>, person: Id<Person>) -> Result<Arc<Admission>, Error> {
-        self.admission_for(item, person, |found| access::may_open(found.standing) && !found.links.iter().any(Link::needs_viewer)).await
+    pub async fn admission(
+        &self,
+        item: Id<Content>,
+        person: Id<Person>,
+    ) -> Result<Arc<Admission>, Error> {
+        self.admission_for(item, person, |found| {
+            access::may_open(found.standing) && !found.links.iter().any(Link::needs_viewer)
+        })
+        .await
     }
 
-    /// The same, where something less is enough: what is remembered counts only if it says yes to that.
+    /// The same, where something less is enough: what is remembered counts only if it says yes to
+    /// that.
     pub(super) async fn admission_for(
         &self,
         item: Id<Content>,
@@ -169,7 +212,12 @@ impl Service {
         says_yes: impl Fn(&Admission) -> bool,
     ) -> Result<Arc<Admission>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());
-        if let Some(found) = self.admissions.admissions.get(&(item, person)).and_then(|kept| kept.fresh(epoch, now)) {
+        if let Some(found) = self
+            .admissions
+            .admissions
+            .get(&(item, person))
+            .and_then(|kept| kept.fresh(epoch, now))
+        {
             // "Yes" may be a quarter of a second old, "no" may not.
             if says_yes(&found) {
                 return Ok(found);
@@ -180,7 +228,8 @@ impl Service {
             .read(move |db| {
                 let content = content::find(db, item)?.ok_or(Error::NotFound)?;
                 let person = people::find(db, person)?.ok_or(Error::NotFound)?;
-                let standing = access::standing(&content, &person, content::role_of(db, item, person.id)?);
+                let standing =
+                    access::standing(&content, &person, content::role_of(db, item, person.id)?);
                 let mut links = Vec::new();
                 for (_, integration) in attached(db, item)? {
                     let consent = connections::consent_for(db, person.id, item, integration.id)?;
@@ -195,14 +244,28 @@ impl Service {
             .into_iter()
             .map(|(integration, consent, connection)| {
                 let consent = consent.map(|consent| consent.id);
-                let mut link = Link { integration, consent, connection: None, is_foreign: false, access_token: None };
+                let mut link = Link {
+                    integration,
+                    consent,
+                    connection: None,
+                    is_foreign: false,
+                    access_token: None,
+                };
                 if let Some((connection, tokens)) = connection {
-                    let verdict = connection.account.verdict(&person, link.integration.identity_check);
+                    let verdict = connection
+                        .account
+                        .verdict(&person, link.integration.identity_check);
                     link.is_foreign = verdict == Verdict::Refuse;
-                    let usable = link.consent.is_some() && connection.state == State::Active && !link.is_foreign;
+                    let usable = link.consent.is_some()
+                        && connection.state == State::Active
+                        && !link.is_foreign;
                     if let Some(sealed) = tokens.access.filter(|_| usable) {
-                        let row = token_row(connection.id, connection.person, connection.integration);
-                        link.access_token = Some(Arc::new(self.vault.open(token_place("access_token", &row), &sealed)?));
+                        let row =
+                            token_row(connection.id, connection.person, connection.integration);
+                        link.access_token = Some(Arc::new(
+                            self.vault
+                                .open(token_place("access_token", &row), &sealed)?,
+                        ));
                     }
                     link.connection = Some(connection);
                 }
@@ -210,47 +273,91 @@ impl Service {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let presence = self.presences.of(item, Mark::ONLY, person.id);
-        let admission = Arc::new(Admission { content, person, standing, links, presence });
-        self.admissions.admissions.insert((item, admission.person.id), Kept::new(Arc::clone(&admission), epoch, now));
+        let admission = Arc::new(Admission {
+            content,
+            person,
+            standing,
+            links,
+            presence,
+        });
+        self.admissions.admissions.insert(
+            (item, admission.person.id),
+            Kept::new(Arc::clone(&admission), epoch, now),
+        );
         Ok(admission)
     }
 
     /// Loads it anew the next time: it holds a token that was replaced.
     pub(super) fn outdated(&self, item: Id<Content>, person: Id<Person>) {
         if let Some(kept) = self.admissions.admissions.get(&(item, person)) {
-            self.admissions.admissions.insert((item, person), Kept { epoch: 0, ..kept });
+            self.admissions
+                .admissions
+                .insert((item, person), Kept { epoch: 0, ..kept });
         }
     }
 
     /// The person of a live browser session; `None` once it ended or its person is locked.
     pub async fn session_person(&self, session: Id<Session>) -> Result<Option<Arc<Person>>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());
-        if let Some(person) = self.admissions.sessions.get(&session).and_then(|kept| kept.fresh(epoch, now)) {
+        if let Some(person) = self
+            .admissions
+            .sessions
+            .get(&session)
+            .and_then(|kept| kept.fresh(epoch, now))
+        {
             return Ok(Some(person));
         }
         let idle_since = self.idle_since();
-        let found = self.store.read(move |db| Ok::<_, Error>(sessions::live(db, session, now, idle_since)?)).await?;
-        let Some(person) = found.filter(|person| !person.locked) else { return Ok(None) };
+        let found = self
+            .store
+            .read(move |db| Ok::<_, Error>(sessions::live(db, session, now, idle_since)?))
+            .await?;
+        let Some(person) = found.filter(|person| !person.locked) else {
+            return Ok(None);
+        };
         let person = Arc::new(person);
-        self.admissions.sessions.insert(session, Kept::new(Arc::clone(&person), epoch, now));
+        self.admissions
+            .sessions
+            .insert(session, Kept::new(Arc::clone(&person), epoch, now));
         Ok(Some(person))
     }
 
-    /// Keeps a session token exchangeable beyond its hour, for as long as the socket or stream it was made for is open. Its
-    /// session, access and consent are asked at each exchange all the same.
+    /// Keeps a session token exchangeable beyond its hour, for as long as the socket or stream it
+    /// was made for is open. Its session, access and consent are asked at each exchange all the
+    /// same.
     pub fn hold_token(self: &Arc<Self>, token: &str) -> Held {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(token.to_owned()).or_default() += 1;
-        Held { service: Arc::clone(self), token: token.to_owned() }
+        *self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(token.to_owned())
+            .or_default() += 1;
+        Held {
+            service: Arc::clone(self),
+            token: token.to_owned(),
+        }
     }
 
     /// The claims of a token that is in time, or held: here, or on another node.
     pub(super) async fn session_claims(&self, token: &str) -> Result<Arc<Claims>, Refusal> {
         match self.session_tokens.verify(token, self.now()) {
             Err(Invalid::Expired) => {
-                let claims = self.session_tokens.read(token).map_err(Refusal::SubjectToken)?;
-                if !self.held.lock().unwrap_or_else(PoisonError::into_inner).contains_key(token) {
+                let claims = self
+                    .session_tokens
+                    .read(token)
+                    .map_err(Refusal::SubjectToken)?;
+                if !self
+                    .held
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .contains_key(token)
+                {
                     let (hash, now) = (digest(token), self.now());
-                    if !self.store.read(move |db| Ok::<_, Error>(moments::is_held(db, &hash, now)?)).await? {
+                    if !self
+                        .store
+                        .read(move |db| Ok::<_, Error>(moments::is_held(db, &hash, now)?))
+                        .await?
+                    {
                         return Err(Refusal::SubjectToken(Invalid::Expired));
                     }
                 }
@@ -260,14 +367,26 @@ impl Service {
         }
     }
 
-    /// Tells the other nodes which tokens are held here beyond their hour, and which are not any more.
+    /// Tells the other nodes which tokens are held here beyond their hour, and which are not any
+    /// more.
     pub async fn share_held(&self) -> Result<(), Error> {
         let now = self.now();
-        let held: Vec<String> = self.held.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let held: Vec<String> = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect();
         let soon = now.plus(HELD_FOR);
-        let late = held.into_iter().filter(|token| self.session_tokens.verify(token, soon) == Err(Invalid::Expired));
+        let late = held
+            .into_iter()
+            .filter(|token| self.session_tokens.verify(token, soon) == Err(Invalid::Expired));
         let shared: HashSet<String> = late.map(|token| digest(&token)).collect();
-        let before = std::mem::replace(&mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner), shared.clone());
+        let before = std::mem::replace(
+            &mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner),
+            shared.clone(),
+        );
         if shared.is_empty() && before.is_empty() {
             return Ok(());
         }
@@ -285,7 +404,14 @@ impl Service {
     }
 
     /// The session token that the proxy puts into requests to content.
-    pub fn session_token(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>, process: Mark) -> Option<String> {
-        self.session_tokens.mint(person, content, session, process, self.now())
+    pub fn session_token(
+        &self,
+        person: Id<Person>,
+        content: Id<Content>,
+        session: Id<Session>,
+        process: Mark,
+    ) -> Option<String> {
+        self.session_tokens
+            .mint(person, content, session, process, self.now())
     }
 }

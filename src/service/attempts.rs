@@ -1,4 +1,5 @@
-//! Connecting: from the viewer's click on our consent page to tokens in the vault (RFC 6749 section 4.1, RFC 9700).
+//! Connecting: from the viewer's click on our consent page to tokens in the vault (RFC 6749 section
+//! 4.1, RFC 9700).
 
 use super::{
     Actor, Error, Service,
@@ -29,7 +30,8 @@ use secrecy::SecretString;
 use std::{sync::Arc, time::Instant};
 use url::Url;
 
-/// What our consent page asks: one integration, for one content item or for none (connecting again).
+/// What our consent page asks: one integration, for one content item or for none (connecting
+/// again).
 pub struct Question {
     pub content: Option<Asking>,
     pub integration: Integration,
@@ -90,9 +92,7 @@ pub enum Ending {
         now: Option<String>,
     },
     /// This answer came before, and the app can be opened.
-    AlreadyDone {
-        back: ReturnPath,
-    },
+    AlreadyDone { back: ReturnPath },
     Mismatch {
         why: Mismatch,
         back: Option<ReturnPath>,
@@ -115,30 +115,50 @@ pub enum Ending {
 }
 
 fn verifier_place(row: &str) -> Place<'_> {
-    Place { table: "attempts", column: "verifier", row }
+    Place {
+        table: "attempts",
+        column: "verifier",
+        row,
+    }
 }
 
 impl Service {
     /// What the viewer has to be asked before this item can work; `None` if nothing.
-    pub async fn question_for_content(&self, actor: &Actor, item: Id<Content>) -> Result<Option<Question>, Error> {
+    pub async fn question_for_content(
+        &self,
+        actor: &Actor,
+        item: Id<Content>,
+    ) -> Result<Option<Question>, Error> {
         let admission = self.admission(item, actor.person.id).await?;
         if !access::may_open(admission.standing) {
             return Err(Error::NotFound);
         }
-        let Some(position) = admission.links.iter().position(Link::needs_viewer) else { return Ok(None) };
+        let Some(position) = admission.links.iter().position(Link::needs_viewer) else {
+            return Ok(None);
+        };
         let owner = admission.content.owner;
-        let owner = self.store.read(move |db| people::find(db, owner)?.ok_or(Error::Internal)).await?;
+        let owner = self
+            .store
+            .read(move |db| people::find(db, owner)?.ok_or(Error::Internal))
+            .await?;
         Ok(Some(question(&admission, position, owner.display_name())))
     }
 
     /// What connecting again to an integration means, for no content in particular.
-    pub async fn question_for_integration(&self, actor: &Actor, id: Id<Integration>) -> Result<Question, Error> {
+    pub async fn question_for_integration(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Question, Error> {
         let person = actor.person.id;
         let (integration, connection) = self
             .store
             .read(move |db| {
                 let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
-                Ok::<_, Error>((integration, connections::of(db, person, id)?.map(|(connection, _)| connection)))
+                Ok::<_, Error>((
+                    integration,
+                    connections::of(db, person, id)?.map(|(connection, _)| connection),
+                ))
             })
             .await?;
         Ok(Question {
@@ -151,16 +171,24 @@ impl Service {
         })
     }
 
-    /// Whether the viewer may start a sign-in at this integration: one that an item they may open uses, or their own old one.
+    /// Whether the viewer may start a sign-in at this integration: one that an item they may open
+    /// uses, or their own old one.
     pub async fn may_connect(&self, actor: &Actor, id: Id<Integration>) -> Result<bool, Error> {
         if access::may_see_integrations(actor.role) {
             return Ok(true);
         }
-        let visible: Vec<Id<Content>> = self.contents(actor).await?.into_iter().map(|seen| seen.content.id).collect();
+        let visible: Vec<Id<Content>> = self
+            .contents(actor)
+            .await?
+            .into_iter()
+            .map(|seen| seen.content.id)
+            .collect();
         let person = actor.person.id;
         self.store
             .read(move |db| {
-                let attached = integrations::associations_of_integration(db, id)?.iter().any(|entry| visible.contains(&entry.content));
+                let attached = integrations::associations_of_integration(db, id)?
+                    .iter()
+                    .any(|entry| visible.contains(&entry.content));
                 Ok(attached || connections::of(db, person, id)?.is_some())
             })
             .await
@@ -179,7 +207,10 @@ impl Service {
         let (found, secrets) = self
             .store
             .read(move |db| {
-                Ok::<_, Error>((integrations::find(db, integration)?.ok_or(Error::NotFound)?, integrations::secrets(db, integration)?))
+                Ok::<_, Error>((
+                    integrations::find(db, integration)?.ok_or(Error::NotFound)?,
+                    integrations::secrets(db, integration)?,
+                ))
             })
             .await?;
         let (state, verifier) = (random::token(), SecretString::from(random::token()));
@@ -209,32 +240,65 @@ impl Service {
             Err(failure) => return Ok(Err(failure)),
         };
         let row = attempt.id.to_string();
-        let sealed = if pkce { Some(self.vault.seal(verifier_place(&row), &verifier)?) } else { None };
+        let sealed = if pkce {
+            Some(self.vault.seal(verifier_place(&row), &verifier)?)
+        } else {
+            None
+        };
         let hash = digest(&state);
-        self.store.note(move |db| Ok::<_, Error>(connections::insert_attempt(db, &attempt, &hash, sealed.as_ref())?)).await?;
+        self.store
+            .note(move |db| {
+                Ok::<_, Error>(connections::insert_attempt(
+                    db,
+                    &attempt,
+                    &hash,
+                    sealed.as_ref(),
+                )?)
+            })
+            .await?;
         Ok(Ok(address))
     }
 
-    /// Whether this browser's sign-in at the organisation is at the very application of an integration: then its token
-    /// brings this connection, too, without a second way to the provider.
-    pub async fn sign_in_suffices(&self, actor: &Actor, integration: &Integration) -> Result<bool, Error> {
+    /// Whether this browser's sign-in at the organisation is at the very application of an
+    /// integration: then its token brings this connection, too, without a second way to the
+    /// provider.
+    pub async fn sign_in_suffices(
+        &self,
+        actor: &Actor,
+        integration: &Integration,
+    ) -> Result<bool, Error> {
         Ok(self.sign_in_token(actor, integration).await?.is_some())
     }
 
-    async fn sign_in_token(&self, actor: &Actor, integration: &Integration) -> Result<Option<SecretString>, Error> {
-        let (Some(sign_in), Some(session), Some(endpoints)) = (&self.settings.sign_in, actor.session, providers::endpoints(integration))
-        else {
+    async fn sign_in_token(
+        &self,
+        actor: &Actor,
+        integration: &Integration,
+    ) -> Result<Option<SecretString>, Error> {
+        let (Some(sign_in), Some(session), Some(endpoints)) = (
+            &self.settings.sign_in,
+            actor.session,
+            providers::endpoints(integration),
+        ) else {
             return Ok(None);
         };
         // Entra's refresh tokens are bound to person and application, not to a resource.
-        let tokens_at = sign_in.issuer.strip_suffix("/v2.0").map(|tenant| format!("{tenant}/oauth2/v2.0/token"));
+        let tokens_at = sign_in
+            .issuer
+            .strip_suffix("/v2.0")
+            .map(|tenant| format!("{tenant}/oauth2/v2.0/token"));
         let same = integration.template == "azure"
             && tokens_at.as_deref() == Some(endpoints.token.as_str())
             && sign_in.client_id == integration.setting("client_id");
-        if same { self.sign_in_grant(session).await } else { Ok(None) }
+        if same {
+            self.sign_in_grant(session).await
+        } else {
+            Ok(None)
+        }
     }
 
-    /// Connects with the token of the sign-in, if it is for the same application; `None` if the viewer has to go there.
+    /// Connects with the token of the sign-in, if it is for the same application; `None` if the
+    /// viewer has to go there.
     pub async fn connect_by_sign_in(
         self: &Arc<Self>,
         actor: &Actor,
@@ -244,10 +308,20 @@ impl Service {
     ) -> Result<Option<Ending>, Error> {
         let (found, secrets) = self
             .store
-            .read(move |db| Ok::<_, Error>((integrations::find(db, id)?.ok_or(Error::NotFound)?, integrations::secrets(db, id)?)))
+            .read(move |db| {
+                Ok::<_, Error>((
+                    integrations::find(db, id)?.ok_or(Error::NotFound)?,
+                    integrations::secrets(db, id)?,
+                ))
+            })
             .await?;
-        let Some(token) = self.sign_in_token(actor, &found).await? else { return Ok(None) };
-        let registration = Registration { names_scopes_at_refresh: true, ..self.registration(&found, &secrets)? };
+        let Some(token) = self.sign_in_token(actor, &found).await? else {
+            return Ok(None);
+        };
+        let registration = Registration {
+            names_scopes_at_refresh: true,
+            ..self.registration(&found, &secrets)?
+        };
         let attempt = Attempt {
             id: Id::random(),
             person: actor.person.id,
@@ -263,8 +337,14 @@ impl Service {
         let (service, actor) = (Arc::clone(self), actor.clone());
         let task = self.tasks.spawn_on(
             async move {
-                match registration.refresh(&service.http, token, Instant::now() + LIFETIME).await {
-                    Ok(granted) if granted.answer.is_bearer() => service.connected(&actor, &attempt, found, &granted).await.map(Some),
+                match registration
+                    .refresh(&service.http, token, Instant::now() + LIFETIME)
+                    .await
+                {
+                    Ok(granted) if granted.answer.is_bearer() => service
+                        .connected(&actor, &attempt, found, &granted)
+                        .await
+                        .map(Some),
                     Ok(_) => Ok(None),
                     Err(failure) => {
                         tracing::info!(
@@ -281,16 +361,28 @@ impl Service {
         task.await.map_err(|_| Error::Internal)?
     }
 
-    /// Takes the provider's answer. The state is checked first and used up before anything else is looked at.
-    pub async fn finish(self: &Arc<Self>, actor: &Actor, callback: &str, answer: Answer) -> Result<Ending, Error> {
+    /// Takes the provider's answer. The state is checked first and used up before anything else is
+    /// looked at.
+    pub async fn finish(
+        self: &Arc<Self>,
+        actor: &Actor,
+        callback: &str,
+        answer: Answer,
+    ) -> Result<Ending, Error> {
         let now = self.now();
-        let state = answer.state.clone().filter(|state| !state.is_empty() && state.len() <= 200);
+        let state = answer
+            .state
+            .clone()
+            .filter(|state| !state.is_empty() && state.len() <= 200);
         let hash = state.map(|state| digest(&state)).unwrap_or_default();
         let found = self
             .store
             .read(move |db| {
-                let Some((attempt, verifier)) = connections::attempt(db, &hash)? else { return Ok(None) };
-                let integration = integrations::find(db, attempt.integration)?.ok_or(Error::NotFound)?;
+                let Some((attempt, verifier)) = connections::attempt(db, &hash)? else {
+                    return Ok(None);
+                };
+                let integration =
+                    integrations::find(db, attempt.integration)?.ok_or(Error::NotFound)?;
                 let secrets = integrations::secrets(db, integration.id)?;
                 Ok::<_, Error>(Some((attempt, verifier, integration, secrets)))
             })
@@ -308,30 +400,47 @@ impl Service {
                     None => true,
                 };
                 if done {
-                    return Ok(Ending::AlreadyDone { back: attempt.return_path });
+                    return Ok(Ending::AlreadyDone {
+                        back: attempt.return_path,
+                    });
                 }
             }
             return self.mismatch(actor, why, back).await;
         }
         let id = attempt.id;
-        if !self.store.note(move |db| Ok::<_, Error>(connections::use_attempt(db, id, now)?)).await? {
-            return self.mismatch(actor, Mismatch::Used, Some(attempt.return_path)).await;
+        if !self
+            .store
+            .note(move |db| Ok::<_, Error>(connections::use_attempt(db, id, now)?))
+            .await?
+        {
+            return self
+                .mismatch(actor, Mismatch::Used, Some(attempt.return_path))
+                .await;
         }
         // Mix-up (RFC 9207): compared as a plain text.
         if !providers::may_answer(&integration, answer.issuer.as_deref()) {
-            return self.mismatch(actor, Mismatch::OtherIssuer, Some(attempt.return_path)).await;
+            return self
+                .mismatch(actor, Mismatch::OtherIssuer, Some(attempt.return_path))
+                .await;
         }
         let back = attempt.return_path.clone();
         if let Some(word) = &answer.error {
             let description = answer.error_description.as_deref().unwrap_or("");
-            return self.declined(actor, word, aadsts(description), integration, back).await;
+            return self
+                .declined(actor, word, aadsts(description), integration, back)
+                .await;
         }
-        let Some(code) = answer.code.filter(|code| !code.is_empty() && code.len() <= 8192) else {
+        let Some(code) = answer
+            .code
+            .filter(|code| !code.is_empty() && code.len() <= 8192)
+        else {
             let failure = Failure::wait("The identity provider sent an answer without a code.");
             return self.failed(actor, failure, integration, back).await;
         };
         let row = attempt.id.to_string();
-        let verifier = verifier.map(|sealed| self.vault.open(verifier_place(&row), &sealed)).transpose()?;
+        let verifier = verifier
+            .map(|sealed| self.vault.open(verifier_place(&row), &sealed))
+            .transpose()?;
         let registration = self.registration(&integration, &secrets)?;
         let (http, redirect_uri) = (self.http.clone(), attempt.redirect_uri.clone());
         // In a task of its own: a browser that gives up must not lose tokens on their way.
@@ -358,40 +467,95 @@ impl Service {
         ending
     }
 
-    async fn connected(&self, actor: &Actor, attempt: &Attempt, integration: Integration, granted: &Granted) -> Result<Ending, Error> {
+    async fn connected(
+        &self,
+        actor: &Actor,
+        attempt: &Attempt,
+        integration: Integration,
+        granted: &Granted,
+    ) -> Result<Ending, Error> {
         let answer = &granted.answer;
         let now = self.now();
-        let (person, item, back) = (actor.person.id, attempt.content, attempt.return_path.clone());
+        let (person, item, back) = (
+            actor.person.id,
+            attempt.content,
+            attempt.return_path.clone(),
+        );
         let account = answer.account();
         let verdict = account.verdict(&actor.person, integration.identity_check);
         if verdict == Verdict::Refuse {
-            let detail = format!("another account: {}", account.label.as_deref().unwrap_or("without a name"));
-            let line = event(actor, now, Action::ConnectionFailed, integration.display_name(), detail);
+            let detail = format!(
+                "another account: {}",
+                account.label.as_deref().unwrap_or("without a name")
+            );
+            let line = event(
+                actor,
+                now,
+                Action::ConnectionFailed,
+                integration.display_name(),
+                detail,
+            );
             self.store.note(move |db| record(db, &line)).await?;
-            return Ok(Ending::NotYourAccount { account: account.label, integration, content: item, back });
+            return Ok(Ending::NotYourAccount {
+                account: account.label,
+                integration,
+                content: item,
+                back,
+            });
         }
         let other = verdict == Verdict::Ask;
-        let scopes = answer.issued_scopes().unwrap_or_else(|| integration.setting("scopes").to_owned());
+        let scopes = answer
+            .issued_scopes()
+            .unwrap_or_else(|| integration.setting("scopes").to_owned());
         let existing = {
             let id = integration.id;
-            self.store.read(move |db| Ok::<_, Error>(connections::of(db, person, id)?)).await?
+            self.store
+                .read(move |db| Ok::<_, Error>(connections::of(db, person, id)?))
+                .await?
         };
-        // Whoever was connected stays connected, or ends it first: tokens of two accounts never follow each other unseen.
+        // Whoever was connected stays connected, or ends it first: tokens of two accounts never
+        // follow each other unseen.
         if let Some((known, _)) = existing.as_ref().filter(|(known, _)| {
-            let was_theirs =
-                known.state != State::Unconfirmed && known.account.verdict(&actor.person, integration.identity_check) != Verdict::Refuse;
+            let was_theirs = known.state != State::Unconfirmed
+                && known
+                    .account
+                    .verdict(&actor.person, integration.identity_check)
+                    != Verdict::Refuse;
             was_theirs && account.is_another_than(&known.account)
         }) {
             let (connection, before) = (known.id, known.account.label.clone());
-            let words = |label: &Option<String>| label.clone().unwrap_or_else(|| "an account without a name".into());
+            let words = |label: &Option<String>| {
+                label
+                    .clone()
+                    .unwrap_or_else(|| "an account without a name".into())
+            };
             let detail = format!("{} instead of {}", words(&account.label), words(&before));
-            let line = event(actor, now, Action::AccountChanged, integration.display_name(), detail);
+            let line = event(
+                actor,
+                now,
+                Action::AccountChanged,
+                integration.display_name(),
+                detail,
+            );
             self.store.note(move |db| record(db, &line)).await?;
-            return Ok(Ending::AccountChanged { integration, connection, before, now: account.label });
+            return Ok(Ending::AccountChanged {
+                integration,
+                connection,
+                before,
+                now: account.label,
+            });
         }
-        let (id, created_at, generation) =
-            existing.map_or((Id::random(), now, 0), |(connection, _)| (connection.id, connection.created_at, connection.generation));
-        let tokens = self.seal_tokens(id, person, integration.id, &answer.access(), answer.refresh().as_ref())?;
+        let (id, created_at, generation) = existing
+            .map_or((Id::random(), now, 0), |(connection, _)| {
+                (connection.id, connection.created_at, connection.generation)
+            });
+        let tokens = self.seal_tokens(
+            id,
+            person,
+            integration.id,
+            &answer.access(),
+            answer.refresh().as_ref(),
+        )?;
         let refreshable = tokens.refresh.is_some();
         let expires_at = now.plus(answer.lifetime());
         let connection = Connection {
@@ -399,12 +563,20 @@ impl Service {
             id,
             person,
             integration: integration.id,
-            state: if other { State::Unconfirmed } else { State::Active },
+            state: if other {
+                State::Unconfirmed
+            } else {
+                State::Active
+            },
             account,
             scopes: scopes.clone(),
             has_refresh_token: refreshable,
             access_expires_at: Some(expires_at),
-            lapses_at: if refreshable { lapses_at(&integration, now, now) } else { Some(expires_at) },
+            lapses_at: if refreshable {
+                lapses_at(&integration, now, now)
+            } else {
+                Some(expires_at)
+            },
             generation: generation + 1,
             connected_at: now,
             created_at,
@@ -412,18 +584,37 @@ impl Service {
             state_at: now,
             used_at: Some(now),
         };
-        let (writer, name, era) = (actor.clone(), integration.display_name().to_owned(), attempt.era);
+        let (writer, name, era) = (
+            actor.clone(),
+            integration.display_name().to_owned(),
+            attempt.era,
+        );
         self.store
             .write(move |db| {
-                // The administrator may have repointed the integration while the provider was answering.
-                let current = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                // The administrator may have repointed the integration while the provider was
+                // answering.
+                let current =
+                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 if current.era != era {
                     return Err(Error::NotFound);
                 }
                 connections::put(db, &connection, &tokens)?;
                 if !other {
-                    let account = connection.account.label.clone().unwrap_or_else(|| "an account without a name".into());
-                    record(db, &event(&writer, now, Action::Connected, name, format!("as {account}")))?;
+                    let account = connection
+                        .account
+                        .label
+                        .clone()
+                        .unwrap_or_else(|| "an account without a name".into());
+                    record(
+                        db,
+                        &event(
+                            &writer,
+                            now,
+                            Action::Connected,
+                            name,
+                            format!("as {account}"),
+                        ),
+                    )?;
                     if let Some(item) = item {
                         match grant(db, &writer, item, connection.integration, now) {
                             // The item went away meanwhile; the connection stands all the same.
@@ -435,12 +626,22 @@ impl Service {
                 Ok(())
             })
             .await?;
-        self.note_worked(&integration, granted.by_previous_secret, now).await;
+        self.note_worked(&integration, granted.by_previous_secret, now)
+            .await;
         if other {
-            return Ok(Ending::OtherAccount { connection: id, content: item, back });
+            return Ok(Ending::OtherAccount {
+                connection: id,
+                content: item,
+                back,
+            });
         }
         let missing_scopes = missing(&integration, &scopes);
-        Ok(Ending::Connected { back, integration, refreshable, missing_scopes })
+        Ok(Ending::Connected {
+            back,
+            integration,
+            refreshable,
+            missing_scopes,
+        })
     }
 
     async fn declined(
@@ -458,33 +659,77 @@ impl Service {
                 self.now(),
                 Action::ConsentRefused,
                 integration.display_name(),
-                if approval { "needs approval" } else { "declined" },
+                if approval {
+                    "needs approval"
+                } else {
+                    "declined"
+                },
             );
             self.store.note(move |db| record(db, &line)).await?;
-            return Ok(if approval { Ending::NeedsApproval { back, integration } } else { Ending::Declined { back, integration } });
+            return Ok(if approval {
+                Ending::NeedsApproval { back, integration }
+            } else {
+                Ending::Declined { back, integration }
+            });
         }
         let (class, sentence) = classify(word, code, "");
-        let failure = Failure { class, word: known_word(word), aadsts: code, sentence: sentence.into(), may_have_acted: false };
+        let failure = Failure {
+            class,
+            word: known_word(word),
+            aadsts: code,
+            sentence: sentence.into(),
+            may_have_acted: false,
+        };
         self.failed(actor, failure, integration, back).await
     }
 
-    async fn failed(&self, actor: &Actor, failure: Failure, integration: Integration, back: ReturnPath) -> Result<Ending, Error> {
+    async fn failed(
+        &self,
+        actor: &Actor,
+        failure: Failure,
+        integration: Integration,
+        back: ReturnPath,
+    ) -> Result<Ending, Error> {
         tracing::warn!(integration = %integration.id, word = failure.word, aadsts = failure.aadsts, "connecting failed");
         if failure.class == Class::Administrator {
-            let health = SecretHealth::Rejected { at: self.now(), cause: failure.sentence.clone() };
+            let health = SecretHealth::Rejected {
+                at: self.now(),
+                cause: failure.sentence.clone(),
+            };
             self.note_health(&integration, health, false).await;
         }
         let detail = match failure.aadsts {
             Some(code) => format!("{} AADSTS{code}", failure.word),
             None => failure.word.to_owned(),
         };
-        let line = event(actor, self.now(), Action::ConnectionFailed, integration.display_name(), detail);
+        let line = event(
+            actor,
+            self.now(),
+            Action::ConnectionFailed,
+            integration.display_name(),
+            detail,
+        );
         self.store.note(move |db| record(db, &line)).await?;
-        Ok(Ending::Failed { failure, back, integration })
+        Ok(Ending::Failed {
+            failure,
+            back,
+            integration,
+        })
     }
 
-    async fn mismatch(&self, actor: &Actor, why: Mismatch, back: Option<ReturnPath>) -> Result<Ending, Error> {
-        let line = event(actor, self.now(), Action::CallbackRefused, "", format!("{why:?}").to_lowercase());
+    async fn mismatch(
+        &self,
+        actor: &Actor,
+        why: Mismatch,
+        back: Option<ReturnPath>,
+    ) -> Result<Ending, Error> {
+        let line = event(
+            actor,
+            self.now(),
+            Action::CallbackRefused,
+            "",
+            format!("{why:?}").to_lowercase(),
+        );
         self.store.note(move |db| record(db, &line)).await?;
         Ok(Ending::Mismatch { why, back })
     }
@@ -493,29 +738,46 @@ impl Service {
 fn question(admission: &Admission, position: usize, owner: String) -> Question {
     let link = &admission.links[position];
     let connection = link.connection.as_ref();
-    let connected = !link.is_foreign && connection.is_some_and(|connection| connection.state == State::Active);
+    let connected =
+        !link.is_foreign && connection.is_some_and(|connection| connection.state == State::Active);
     Question {
-        content: Some(Asking { content: admission.content.clone(), owner }),
+        content: Some(Asking {
+            content: admission.content.clone(),
+            owner,
+        }),
         integration: link.integration.clone(),
         connected,
-        account: connection.filter(|_| connected).and_then(|connection: &Connection| {
-            let Account { label, .. } = &connection.account;
-            label.clone()
-        }),
+        account: connection
+            .filter(|_| connected)
+            .and_then(|connection: &Connection| {
+                let Account { label, .. } = &connection.account;
+                label.clone()
+            }),
         state: connection.map(|connection| connection.state),
         step: (position + 1, admission.links.len()),
     }
 }
 
-/// Scopes that were asked for and not issued. `.default` and the OpenID words come back under other names.
+/// Scopes that were asked for and not issued. `.default` and the OpenID words come back under other
+/// names.
 fn missing(integration: &Integration, issued: &str) -> Vec<String> {
     let issued: Vec<&str> = issued.split_whitespace().collect();
-    let usual = ["openid", "profile", "email", "offline_access", "refresh_token"];
+    let usual = [
+        "openid",
+        "profile",
+        "email",
+        "offline_access",
+        "refresh_token",
+    ];
     integration
         .scopes()
         .into_iter()
         .filter(|scope| !usual.contains(scope) && !scope.ends_with("/.default"))
-        .filter(|scope| !issued.iter().any(|given| given.eq_ignore_ascii_case(scope) || given.ends_with(&format!("/{scope}"))))
+        .filter(|scope| {
+            !issued.iter().any(|given| {
+                given.eq_ignore_ascii_case(scope) || given.ends_with(&format!("/{scope}"))
+            })
+        })
         .map(str::to_owned)
         .collect()
 }

@@ -24,7 +24,8 @@ use std::{
 pub const PAGE: i64 = 50;
 /// So many lines are read at once for an export.
 const BATCH: i64 = 1000;
-/// The same refusal of the same caller is written down once in this time: nobody fills the record by asking in vain.
+/// The same refusal of the same caller is written down once in this time: nobody fills the record
+/// by asking in vain.
 const REFUSALS_EVERY: Duration = Duration::from_secs(60);
 const MOST_REFUSALS: usize = 10_000;
 
@@ -74,9 +75,16 @@ impl Service {
     }
 
     /// Events that pass the filter, as many as asked for.
-    pub async fn audit_page(&self, actor: &Actor, filter: Filter, most: i64) -> Result<Vec<Event>, Error> {
+    pub async fn audit_page(
+        &self,
+        actor: &Actor,
+        filter: Filter,
+        most: i64,
+    ) -> Result<Vec<Event>, Error> {
         must_read(actor)?;
-        self.store.read(move |db| Ok(audit::list(db, &filter, most)?)).await
+        self.store
+            .read(move |db| Ok(audit::list(db, &filter, most)?))
+            .await
     }
 
     /// Writes down that somebody takes a copy of the record away.
@@ -87,8 +95,22 @@ impl Service {
     }
 
     /// The next lines of an export, oldest first; none at its end.
-    pub async fn export(&self, actor: &Actor, filter: &Filter, after: i64) -> Result<Vec<Event>, Error> {
-        self.audit_page(actor, Filter { after: Some(after), oldest_first: true, ..filter.clone() }, BATCH).await
+    pub async fn export(
+        &self,
+        actor: &Actor,
+        filter: &Filter,
+        after: i64,
+    ) -> Result<Vec<Event>, Error> {
+        self.audit_page(
+            actor,
+            Filter {
+                after: Some(after),
+                oldest_first: true,
+                ..filter.clone()
+            },
+            BATCH,
+        )
+        .await
     }
 
     /// Computes the chain of the record anew.
@@ -96,22 +118,45 @@ impl Service {
         self.store.read(|db| Ok(audit::verify(db)?)).await
     }
 
-    /// Who used whose access, in which content, when and how often; one more than a page if there are more.
+    /// Who used whose access, in which content, when and how often; one more than a page if there
+    /// are more.
     pub async fn uses(&self, actor: &Actor, wanted: Wanted) -> Result<Vec<Use>, Error> {
         must_read(actor)?;
         self.flush_uses().await;
-        self.store.read(move |db| audit::exchanges(db, &wanted, PAGE + 1)?.into_iter().map(|hour| named(db, hour)).collect()).await
+        self.store
+            .read(move |db| {
+                audit::exchanges(db, &wanted, PAGE + 1)?
+                    .into_iter()
+                    .map(|hour| named(db, hour))
+                    .collect()
+            })
+            .await
     }
 
     /// Writes a refusal down, once a minute for each caller and reason.
-    pub async fn note_refusal(&self, action: Action, who: Option<&Person>, origin: &Origin, why: &'static str, subject: String) {
+    pub async fn note_refusal(
+        &self,
+        action: Action,
+        who: Option<&Person>,
+        origin: &Origin,
+        why: &'static str,
+        subject: String,
+    ) {
         let now = self.now();
         let caller = who.map_or_else(|| origin.address.clone(), |person| person.id.to_string());
-        let Some(more) = self.refusals.due(&caller, why, now) else { return };
-        let detail = if more == 0 { why.to_owned() } else { format!("{why}; {more} more before") };
+        let Some(more) = self.refusals.due(&caller, why, now) else {
+            return;
+        };
+        let detail = if more == 0 {
+            why.to_owned()
+        } else {
+            format!("{why}; {more} more before")
+        };
         let line = Event {
             actor: who.map(|person| person.id),
-            actor_name: who.map(|person| person.username.clone()).unwrap_or_default(),
+            actor_name: who
+                .map(|person| person.username.clone())
+                .unwrap_or_default(),
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
             ..Event::by_portal(now, action, subject, detail)
@@ -123,14 +168,41 @@ impl Service {
 }
 
 fn must_read(actor: &Actor) -> Result<(), Error> {
-    if access::may_read_audit(actor.role) { Ok(()) } else { Err(Error::Forbidden("Only administrators read the record.")) }
+    if access::may_read_audit(actor.role) {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("Only administrators read the record."))
+    }
 }
 
 fn named(db: &mut Db<'_>, hour: Hour) -> Result<Use, Error> {
-    let person = hour.person.parse().ok().map(|id: Id<Person>| people::find(db, id)).transpose()?.flatten();
-    let content = hour.content.parse().ok().map(|id: Id<Content>| content::find(db, id)).transpose()?.flatten();
-    let integration = hour.integration.parse().ok().map(|id: Id<Integration>| integrations::find(db, id)).transpose()?.flatten();
-    Ok(Use { hour, person, content, integration })
+    let person = hour
+        .person
+        .parse()
+        .ok()
+        .map(|id: Id<Person>| people::find(db, id))
+        .transpose()?
+        .flatten();
+    let content = hour
+        .content
+        .parse()
+        .ok()
+        .map(|id: Id<Content>| content::find(db, id))
+        .transpose()?
+        .flatten();
+    let integration = hour
+        .integration
+        .parse()
+        .ok()
+        .map(|id: Id<Integration>| integrations::find(db, id))
+        .transpose()?
+        .flatten();
+    Ok(Use {
+        hour,
+        person,
+        content,
+        integration,
+    })
 }
 
 #[cfg(test)]
@@ -147,7 +219,11 @@ mod tests {
         assert_eq!(refusals.due("b", "x", at(2)), Some(0));
         assert_eq!(refusals.due("a", "y", at(2)), Some(0));
         assert_eq!(refusals.due("a", "x", at(60)), Some(2));
-        assert_eq!(refusals.due("a", "x", at(30)), Some(0), "a clock that jumped back silences nobody");
+        assert_eq!(
+            refusals.due("a", "x", at(30)),
+            Some(0),
+            "a clock that jumped back silences nobody"
+        );
         for caller in 0..20_000 {
             refusals.due(&caller.to_string(), "x", at(61));
         }

@@ -1,4 +1,5 @@
-//! The first administrator, made by a program that shares a secret with the operator (`rsconnect bootstrap`).
+//! The first administrator, made by a program that shares a secret with the operator (`rsconnect
+//! bootstrap`).
 
 use super::{Actor, Error, Service, people::PersonInput};
 use crate::domain::{audit::Origin, person::Role};
@@ -36,28 +37,51 @@ impl Service {
         if !self.is_bootstrap_token(token) {
             return Err(Refused::Token);
         }
-        let input = PersonInput { username: Some(NAME.into()), role: Some(Role::Administrator), ..PersonInput::default() };
+        let input = PersonInput {
+            username: Some(NAME.into()),
+            role: Some(Role::Administrator),
+            ..PersonInput::default()
+        };
         let person = match self.insert_first(input).await {
             Ok(Some(person)) => person,
             Ok(None) => return Err(Refused::Taken),
             Err(error) => return Err(Refused::Service(error)),
         };
-        let actor = Actor { role: person.role, person, session: None, origin: origin.clone() };
-        let (_, secret) = self.create_key(&actor, "bootstrap", None, None).await.map_err(Refused::Service)?;
+        let actor = Actor {
+            role: person.role,
+            person,
+            session: None,
+            origin: origin.clone(),
+        };
+        let (_, secret) = self
+            .create_key(&actor, "bootstrap", None, None)
+            .await
+            .map_err(Refused::Service)?;
         Ok(secret)
     }
 
     fn is_bootstrap_token(&self, token: &str) -> bool {
-        let Some(secret) = &self.settings.bootstrap_secret else { return false };
-        let Ok(key) = STANDARD.decode(secret.expose_secret()) else { return false };
+        let Some(secret) = &self.settings.bootstrap_secret else {
+            return false;
+        };
+        let Ok(key) = STANDARD.decode(secret.expose_secret()) else {
+            return false;
+        };
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&["rsconnect"]);
         validation.set_issuer(&["rsconnect-python"]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         // By our own clock, below.
         validation.validate_exp = false;
-        let Ok(decoded) = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key), &validation) else { return false };
+        let Ok(decoded) =
+            jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key), &validation)
+        else {
+            return false;
+        };
         let (claims, now) = (decoded.claims, self.now().unix_seconds());
-        claims.scope == "bootstrap" && now < claims.exp + SKEW && claims.iat <= now + SKEW && claims.exp - claims.iat <= LONGEST
+        claims.scope == "bootstrap"
+            && now < claims.exp + SKEW
+            && claims.iat <= now + SKEW
+            && claims.exp - claims.iat <= LONGEST
     }
 }

@@ -39,22 +39,36 @@ impl Service {
         self.store.read(move |db| overview(db, person)).await
     }
 
-    pub async fn consent(&self, actor: &Actor, id: Id<Consent>) -> Result<(Granted, Integration), Error> {
+    pub async fn consent(
+        &self,
+        actor: &Actor,
+        id: Id<Consent>,
+    ) -> Result<(Granted, Integration), Error> {
         let person = actor.person.id;
         self.store
             .read(move |db| {
-                let consent = connections::consent(db, id)?.filter(|consent| consent.person == person).ok_or(Error::NotFound)?;
-                let integration = integrations::find(db, consent.integration)?.ok_or(Error::NotFound)?;
+                let consent = connections::consent(db, id)?
+                    .filter(|consent| consent.person == person)
+                    .ok_or(Error::NotFound)?;
+                let integration =
+                    integrations::find(db, consent.integration)?.ok_or(Error::NotFound)?;
                 Ok((granted(db, consent)?.ok_or(Error::NotFound)?, integration))
             })
             .await
     }
 
     /// Takes one content item's permission back. The connection stays.
-    pub async fn revoke_consent(&self, actor: &Actor, id: Id<Consent>) -> Result<(Granted, Integration), Error> {
+    pub async fn revoke_consent(
+        &self,
+        actor: &Actor,
+        id: Id<Consent>,
+    ) -> Result<(Granted, Integration), Error> {
         let found = self.consent(actor, id).await?;
         let (now, actor) = (self.now(), actor.clone());
-        let (title, name) = (found.0.content.display_title().to_owned(), found.1.display_name().to_owned());
+        let (title, name) = (
+            found.0.content.display_title().to_owned(),
+            found.1.display_name().to_owned(),
+        );
         self.store
             .write(move |db| {
                 if !connections::delete_consent(db, id)? {
@@ -69,12 +83,19 @@ impl Service {
     /// One's own connection with what uses it.
     pub async fn connection(&self, actor: &Actor, id: Id<Connection>) -> Result<Overview, Error> {
         let all = self.consents(actor).await?;
-        all.into_iter().find(|overview| overview.connection.id == id).ok_or(Error::NotFound)
+        all.into_iter()
+            .find(|overview| overview.connection.id == id)
+            .ok_or(Error::NotFound)
     }
 
-    /// Forgets a connection and every consent on it; its owner or an administrator may. The tombstone comes first: from
-    /// the commit on no exchange succeeds. Then the provider is told, where it can be.
-    pub async fn disconnect(self: &Arc<Self>, actor: &Actor, id: Id<Connection>) -> Result<Integration, Error> {
+    /// Forgets a connection and every consent on it; its owner or an administrator may. The
+    /// tombstone comes first: from the commit on no exchange succeeds. Then the provider is told,
+    /// where it can be.
+    pub async fn disconnect(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Connection>,
+    ) -> Result<Integration, Error> {
         let (actor, service) = (actor.clone(), Arc::clone(self));
         let why = Why::of(&actor, self.now(), "");
         let integration = self
@@ -84,7 +105,8 @@ impl Service {
                 if connection.person != actor.person.id && actor.role != Role::Administrator {
                     return Err(Error::NotFound);
                 }
-                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                let integration =
+                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 service.end_connection(db, &connection, &tokens, &why)?;
                 Ok(integration)
             })
@@ -96,10 +118,20 @@ impl Service {
     /// Connections for the API: one's own, or everybody's for administrators.
     pub async fn sessions(&self, actor: &Actor, all: bool) -> Result<Vec<Connection>, Error> {
         if all && actor.role != Role::Administrator {
-            return Err(Error::Forbidden("Only administrators list the sessions of others."));
+            return Err(Error::Forbidden(
+                "Only administrators list the sessions of others.",
+            ));
         }
         let person = actor.person.id;
-        self.store.read(move |db| Ok(if all { connections::all(db)? } else { connections::of_person(db, person)? })).await
+        self.store
+            .read(move |db| {
+                Ok(if all {
+                    connections::all(db)?
+                } else {
+                    connections::of_person(db, person)?
+                })
+            })
+            .await
     }
 
     pub async fn session(&self, actor: &Actor, id: Id<Connection>) -> Result<Connection, Error> {
@@ -107,21 +139,34 @@ impl Service {
         self.store
             .read(move |db| {
                 let found = connections::find(db, id)?.map(|(connection, _)| connection);
-                found.filter(|connection| administrator || connection.person == person).ok_or(Error::NotFound)
+                found
+                    .filter(|connection| administrator || connection.person == person)
+                    .ok_or(Error::NotFound)
             })
             .await
     }
 
-    /// The viewer allows a content item to use a connection that is there already: one click, no redirect.
+    /// The viewer allows a content item to use a connection that is there already: one click, no
+    /// redirect.
     /// `false` if there is no live connection to use.
-    pub async fn allow(&self, actor: &Actor, item: Id<Content>, integration: Id<Integration>) -> Result<bool, Error> {
+    pub async fn allow(
+        &self,
+        actor: &Actor,
+        item: Id<Content>,
+        integration: Id<Integration>,
+    ) -> Result<bool, Error> {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let check = integrations::find(db, integration)?.ok_or(Error::NotFound)?.identity_check;
-                let live = connections::of(db, actor.person.id, integration)?.is_some_and(|(connection, _)| {
-                    connection.state == State::Active && connection.account.verdict(&actor.person, check) != Verdict::Refuse
-                });
+                let check = integrations::find(db, integration)?
+                    .ok_or(Error::NotFound)?
+                    .identity_check;
+                let live = connections::of(db, actor.person.id, integration)?.is_some_and(
+                    |(connection, _)| {
+                        connection.state == State::Active
+                            && connection.account.verdict(&actor.person, check) != Verdict::Refuse
+                    },
+                );
                 if live {
                     grant(db, &actor, item, integration, now)?;
                 }
@@ -145,22 +190,40 @@ impl Service {
             .write(move |db| {
                 let found = connections::find(db, id)?;
                 let (connection, tokens) = found
-                    .filter(|(found, _)| found.person == actor.person.id && found.state == State::Unconfirmed)
+                    .filter(|(found, _)| {
+                        found.person == actor.person.id && found.state == State::Unconfirmed
+                    })
                     .ok_or(Error::NotFound)?;
                 if !keep {
                     service.end_connection(db, &connection, &tokens, &why)?;
                     return Ok(connection);
                 }
-                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
-                if connection.account.verdict(&actor.person, integration.identity_check) == Verdict::Refuse {
-                    return Err(Error::Forbidden("This integration takes only your own account. Choose the other one."));
+                let integration =
+                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                if connection
+                    .account
+                    .verdict(&actor.person, integration.identity_check)
+                    == Verdict::Refuse
+                {
+                    return Err(Error::Forbidden(
+                        "This integration takes only your own account. Choose the other one.",
+                    ));
                 }
                 connections::set_state(db, id, State::Active, now)?;
                 if let Some(item) = item {
                     grant(db, &actor, item, connection.integration, now)?;
                 }
                 let account = connection.account.label.clone().unwrap_or_default();
-                record(db, &event(&actor, now, Action::Connected, integration.display_name(), format!("as {account}, confirmed")))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::Connected,
+                        integration.display_name(),
+                        format!("as {account}, confirmed"),
+                    ),
+                )?;
                 Ok(connection)
             })
             .await?;
@@ -169,14 +232,20 @@ impl Service {
     }
 
     /// A connection that waits for its viewer's word about the account.
-    pub async fn unconfirmed(&self, actor: &Actor, id: Id<Connection>) -> Result<(Connection, Integration), Error> {
+    pub async fn unconfirmed(
+        &self,
+        actor: &Actor,
+        id: Id<Connection>,
+    ) -> Result<(Connection, Integration), Error> {
         let person = actor.person.id;
         self.store
             .read(move |db| {
                 let found = connections::find(db, id)?.map(|(connection, _)| connection);
-                let connection =
-                    found.filter(|found| found.person == person && found.state == State::Unconfirmed).ok_or(Error::NotFound)?;
-                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                let connection = found
+                    .filter(|found| found.person == person && found.state == State::Unconfirmed)
+                    .ok_or(Error::NotFound)?;
+                let integration =
+                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 Ok((connection, integration))
             })
             .await
@@ -184,26 +253,62 @@ impl Service {
 }
 
 /// Writes a consent down, if the person may open the item and it uses the integration now.
-pub(super) fn grant(db: &mut Db<'_>, actor: &Actor, item: Id<Content>, integration: Id<Integration>, now: Timestamp) -> Result<(), Error> {
+pub(super) fn grant(
+    db: &mut Db<'_>,
+    actor: &Actor,
+    item: Id<Content>,
+    integration: Id<Integration>,
+    now: Timestamp,
+) -> Result<(), Error> {
     let found = content::find(db, item)?.ok_or(Error::NotFound)?;
-    let standing = access::standing(&found, &actor.person, content::role_of(db, item, actor.person.id)?);
-    let attached = integrations::associations_of_content(db, item)?.iter().any(|entry| entry.integration == integration);
+    let standing = access::standing(
+        &found,
+        &actor.person,
+        content::role_of(db, item, actor.person.id)?,
+    );
+    let attached = integrations::associations_of_content(db, item)?
+        .iter()
+        .any(|entry| entry.integration == integration);
     if !access::may_open(standing) || !attached {
         return Err(Error::NotFound);
     }
-    let consent =
-        Consent { id: Id::random(), person: actor.person.id, content: item, integration, created_at: now, last_used_at: None, uses: 0 };
+    let consent = Consent {
+        id: Id::random(),
+        person: actor.person.id,
+        content: item,
+        integration,
+        created_at: now,
+        last_used_at: None,
+        uses: 0,
+    };
     if connections::give_consent(db, &consent)? {
-        let name = integrations::find(db, integration)?.map(|found| found.display_name().to_owned()).unwrap_or_default();
-        record(db, &event(actor, now, Action::ConsentGiven, found.display_title(), name))?;
+        let name = integrations::find(db, integration)?
+            .map(|found| found.display_name().to_owned())
+            .unwrap_or_default();
+        record(
+            db,
+            &event(
+                actor,
+                now,
+                Action::ConsentGiven,
+                found.display_title(),
+                name,
+            ),
+        )?;
     }
     Ok(())
 }
 
 fn granted(db: &mut Db<'_>, consent: Consent) -> Result<Option<Granted>, Error> {
-    let Some(content) = content::find(db, consent.content)? else { return Ok(None) };
+    let Some(content) = content::find(db, consent.content)? else {
+        return Ok(None);
+    };
     let owner = people::find(db, content.owner)?.ok_or(Error::Internal)?;
-    Ok(Some(Granted { consent, content, owner }))
+    Ok(Some(Granted {
+        consent,
+        content,
+        owner,
+    }))
 }
 
 fn overview(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Overview>, Error> {
@@ -211,12 +316,21 @@ fn overview(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Overview>, Error>
     let mut rows = Vec::new();
     let held = connections::of_person(db, person)?;
     for connection in held {
-        let Some(integration) = integrations::find(db, connection.integration)? else { continue };
+        let Some(integration) = integrations::find(db, connection.integration)? else {
+            continue;
+        };
         let mut uses = Vec::new();
-        for consent in consents.iter().filter(|consent| consent.integration == integration.id) {
+        for consent in consents
+            .iter()
+            .filter(|consent| consent.integration == integration.id)
+        {
             uses.extend(granted(db, consent.clone())?);
         }
-        rows.push(Overview { connection, integration, consents: uses });
+        rows.push(Overview {
+            connection,
+            integration,
+            consents: uses,
+        });
     }
     Ok(rows)
 }

@@ -1,6 +1,9 @@
 //! Content items: what a publisher does.
 
-use super::{Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid, record, revocations::Why};
+use super::{
+    Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid,
+    record, revocations::Why,
+};
 use crate::{
     domain::{
         Id, access,
@@ -36,31 +39,45 @@ pub struct ContentInput {
 const MOST_PROCESSES: usize = 32;
 
 fn addresses_of(item: &Content) -> Vec<&str> {
-    item.processes.iter().map(|process| process.url.as_str()).collect()
+    item.processes
+        .iter()
+        .map(|process| process.url.as_str())
+        .collect()
 }
 
 fn check_proxying(typed: &Proxying) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (key, seconds) in
-        [("connection_timeout", typed.connect_seconds), ("init_timeout", typed.first_byte_seconds), ("read_timeout", typed.idle_seconds)]
-    {
+    for (key, seconds) in [
+        ("connection_timeout", typed.connect_seconds),
+        ("init_timeout", typed.first_byte_seconds),
+        ("read_timeout", typed.idle_seconds),
+    ] {
         if seconds.is_some_and(|seconds| !(1..=Proxying::MOST_SECONDS).contains(&seconds)) {
-            problems.push(Problem::new(key, "Enter a number of seconds from 1 to 86,400, or leave it empty."));
+            problems.push(Problem::new(
+                key,
+                "Enter a number of seconds from 1 to 86,400, or leave it empty.",
+            ));
         }
     }
     if let Some(text) = &typed.ca {
         use rustls::pki_types::{CertificateDer, pem::PemObject as _};
         let found = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
         let mut roots = rustls::RootCertStore::empty();
-        let good = found.is_ok_and(|found| !found.is_empty() && found.into_iter().all(|found| roots.add(found).is_ok()));
+        let good = found.is_ok_and(|found| {
+            !found.is_empty() && found.into_iter().all(|found| roots.add(found).is_ok())
+        });
         if !good || text.len() > 64 * 1024 {
-            problems.push(Problem::new("upstream_ca", "Paste certificates in PEM form: they begin with -----BEGIN CERTIFICATE-----."));
+            problems.push(Problem::new(
+                "upstream_ca",
+                "Paste certificates in PEM form: they begin with -----BEGIN CERTIFICATE-----.",
+            ));
         }
     }
     problems
 }
 
-/// What is typed about how an item is carried. `None` leaves a value as it is, `Some(None)` brings its default back.
+/// What is typed about how an item is carried. `None` leaves a value as it is, `Some(None)` brings
+/// its default back.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyingInput {
     pub connect_seconds: Option<Option<u32>>,
@@ -81,7 +98,11 @@ impl ProxyingInput {
             reconnect_bar: self.reconnect_bar.unwrap_or(before.reconnect_bar),
             ca: match &self.ca {
                 None => before.ca.clone(),
-                Some(text) => text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
+                Some(text) => text
+                    .as_deref()
+                    .map(str::trim)
+                    .filter(|text| !text.is_empty())
+                    .map(str::to_owned),
             },
         }
     }
@@ -103,13 +124,21 @@ impl Service {
         self.store
             .read(move |db| {
                 let roles: HashMap<_, _> = content::roles_of(db, person.id)?.into_iter().collect();
-                let owners: HashMap<_, _> = people::list(db)?.into_iter().map(|owner| (owner.id, owner)).collect();
+                let owners: HashMap<_, _> = people::list(db)?
+                    .into_iter()
+                    .map(|owner| (owner.id, owner))
+                    .collect();
                 let mut seen = Vec::new();
                 for item in content::list(db)? {
                     let standing = access::standing(&item, &person, roles.get(&item.id).copied());
                     if access::may_see_content(&person, standing) {
                         let owner = owners.get(&item.owner).cloned().ok_or(Error::Internal)?;
-                        seen.push(Seen { may_edit: access::may_edit_content(&person, standing), content: item, owner, standing });
+                        seen.push(Seen {
+                            may_edit: access::may_edit_content(&person, standing),
+                            content: item,
+                            owner,
+                            standing,
+                        });
                     }
                 }
                 Ok(seen)
@@ -125,18 +154,29 @@ impl Service {
 
     /// An item that is open to anyone, signed in or not.
     pub async fn public_content(&self, id: Id<Content>) -> Result<Option<Content>, Error> {
-        let found = self.store.read(move |db| Ok::<_, Error>(content::find(db, id)?)).await?;
+        let found = self
+            .store
+            .read(move |db| Ok::<_, Error>(content::find(db, id)?))
+            .await?;
         Ok(found.filter(|item| item.access == AccessType::All))
     }
 
     /// Whether open pages of an item have our bar.
     pub async fn has_bar(&self, id: Id<Content>) -> Result<bool, Error> {
-        self.store.read(move |db| Ok(content::find(db, id)?.is_some_and(|item| item.proxying.reconnect_bar))).await
+        self.store
+            .read(move |db| {
+                Ok(content::find(db, id)?.is_some_and(|item| item.proxying.reconnect_bar))
+            })
+            .await
     }
 
     /// The name of an item's owner, for pages that everybody who may open the item sees.
     pub async fn owner_name(&self, owner: Id<Person>) -> Option<String> {
-        let found = self.store.read(move |db| Ok::<_, Error>(people::find(db, owner)?)).await.ok()?;
+        let found = self
+            .store
+            .read(move |db| Ok::<_, Error>(people::find(db, owner)?))
+            .await
+            .ok()?;
         found.map(|person| person.display_name())
     }
 
@@ -146,13 +186,17 @@ impl Service {
         if seen.may_edit {
             Ok(seen)
         } else {
-            Err(Error::Forbidden("Only the owner, collaborators and administrators change a content item."))
+            Err(Error::Forbidden(
+                "Only the owner, collaborators and administrators change a content item.",
+            ))
         }
     }
 
     pub async fn create_content(&self, actor: &Actor, input: ContentInput) -> Result<Seen, Error> {
         if !access::may_create_content(actor.role) {
-            return Err(Error::Forbidden("Only publishers and administrators add content."));
+            return Err(Error::Forbidden(
+                "Only publishers and administrators add content.",
+            ));
         }
         let now = self.now();
         let mut item = Content {
@@ -182,15 +226,31 @@ impl Service {
         self.store
             .write(move |db| {
                 item.number = content::insert(db, &item).map_err(duplicate)?;
-                record(db, &event(&actor, now, Action::ContentCreated, item.display_title(), item.id.to_string()))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::ContentCreated,
+                        item.display_title(),
+                        item.id.to_string(),
+                    ),
+                )?;
                 seen(db, &person, item.id)
             })
             .await
     }
 
-    pub async fn update_content(&self, actor: &Actor, id: Id<Content>, input: ContentInput) -> Result<Seen, Error> {
+    pub async fn update_content(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        input: ContentInput,
+    ) -> Result<Seen, Error> {
         self.editable_content(actor, id).await?;
-        let probe = Content { ..self.content(actor, id).await?.content };
+        let probe = Content {
+            ..self.content(actor, id).await?.content
+        };
         let mut checked = probe.clone();
         let problems = self.apply_content(&mut checked, &input);
         if !problems.is_empty() {
@@ -265,7 +325,16 @@ impl Service {
                 if !content::delete(db, id)? {
                     return Err(Error::NotFound);
                 }
-                record(db, &event(&actor, now, Action::ContentDeleted, found.display_title(), id.to_string()))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::ContentDeleted,
+                        found.display_title(),
+                        id.to_string(),
+                    ),
+                )?;
                 Ok(found)
             })
             .await
@@ -277,24 +346,40 @@ impl Service {
             let name = name.trim();
             let legal = !name.is_empty()
                 && name.len() <= 64
-                && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_'));
+                && name.chars().all(|letter| {
+                    letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_')
+                });
             if legal {
                 item.name = name.to_owned();
             } else {
-                problems.push(Problem::new("name", "Use 1 to 64 letters, digits, dots, hyphens and underscores."));
+                problems.push(Problem::new(
+                    "name",
+                    "Use 1 to 64 letters, digits, dots, hyphens and underscores.",
+                ));
             }
         }
         if let Some(title) = &input.title {
-            let title = title.as_deref().map(str::trim).filter(|title| !title.is_empty());
-            if title.is_some_and(|title| title.chars().count() > 200 || title.chars().any(char::is_control)) {
-                problems.push(Problem::new("title", "Use at most 200 characters, without line breaks."));
+            let title = title
+                .as_deref()
+                .map(str::trim)
+                .filter(|title| !title.is_empty());
+            if title.is_some_and(|title| {
+                title.chars().count() > 200 || title.chars().any(char::is_control)
+            }) {
+                problems.push(Problem::new(
+                    "title",
+                    "Use at most 200 characters, without line breaks.",
+                ));
             } else {
                 item.title = title.map(str::to_owned);
             }
         }
         if let Some(description) = &input.description {
             if description.contains('\0') {
-                problems.push(Problem::new("description", "Leave out invisible characters."));
+                problems.push(Problem::new(
+                    "description",
+                    "Leave out invisible characters.",
+                ));
             } else if description.chars().count() > 4000 {
                 problems.push(Problem::new("description", "Use at most 4,000 characters."));
             } else {
@@ -326,36 +411,62 @@ impl Service {
         for process in typed {
             let address = process.url.trim();
             if address.len() > 1000 {
-                return Err(problem("Use at most 1,000 characters for an address.".into()));
+                return Err(problem(
+                    "Use at most 1,000 characters for an address.".into(),
+                ));
             }
             let url = self
                 .policy
                 .parse(address, Purpose::Upstream)
-                .map_err(|refused| problem(if typed.len() > 1 { format!("{address}: {refused}") } else { refused.to_string() }))?;
+                .map_err(|refused| {
+                    problem(if typed.len() > 1 {
+                        format!("{address}: {refused}")
+                    } else {
+                        refused.to_string()
+                    })
+                })?;
             if url.query().is_some() {
                 return Err(problem("Leave out everything from the ? on.".into()));
             }
             if checked.iter().any(|other| other.url == url.as_str()) {
                 return Err(problem(format!("{address} stands there twice.")));
             }
-            checked.push(Process { url: url.into(), draining: process.draining });
+            checked.push(Process {
+                url: url.into(),
+                draining: process.draining,
+            });
         }
         Ok(checked)
     }
 
-    pub async fn permissions(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<Permission>, Error> {
+    pub async fn permissions(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<Vec<Permission>, Error> {
         self.editable_content(actor, id).await?;
-        self.store.read(move |db| Ok(content::permissions(db, id)?)).await
+        self.store
+            .read(move |db| Ok(content::permissions(db, id)?))
+            .await
     }
 
     /// The list of an item with the names of the people and groups on it.
-    pub async fn listed(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(Permission, String)>, Error> {
+    pub async fn listed(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<Vec<(Permission, String)>, Error> {
         self.editable_content(actor, id).await?;
         self.store
             .read(move |db| {
                 content::permissions(db, id)?
                     .into_iter()
-                    .map(|entry| Ok((entry.clone(), principal_name(db, entry.principal)?.unwrap_or_default())))
+                    .map(|entry| {
+                        Ok((
+                            entry.clone(),
+                            principal_name(db, entry.principal)?.unwrap_or_default(),
+                        ))
+                    })
                     .collect()
             })
             .await
@@ -371,17 +482,44 @@ impl Service {
     ) -> Result<(Permission, bool), Error> {
         let item = self.editable_content(actor, id).await?.content;
         if principal == Principal::Person(item.owner) {
-            return Err(invalid("principal_guid", "The owner needs no entry in the list."));
+            return Err(invalid(
+                "principal_guid",
+                "The owner needs no entry in the list.",
+            ));
         }
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
                 let who = principal_name(db, principal)?;
-                let who = who.ok_or_else(|| invalid("principal_guid", "There is no person or group with this GUID."))?;
+                let who = who.ok_or_else(|| {
+                    invalid(
+                        "principal_guid",
+                        "There is no person or group with this GUID.",
+                    )
+                })?;
                 let new = content::set_permission(db, id, principal, role)?;
-                let detail = format!("{who} may {}", if role == ContentRole::Viewer { "open" } else { "edit" });
-                record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), detail))?;
-                let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.principal == principal).ok_or(Error::Internal)?;
+                let detail = format!(
+                    "{who} may {}",
+                    if role == ContentRole::Viewer {
+                        "open"
+                    } else {
+                        "edit"
+                    }
+                );
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::AccessChanged,
+                        item.display_title(),
+                        detail,
+                    ),
+                )?;
+                let entry = content::permissions(db, id)?
+                    .into_iter()
+                    .find(|entry| entry.principal == principal)
+                    .ok_or(Error::Internal)?;
                 Ok((entry, new))
             })
             .await
@@ -392,25 +530,50 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let entry = content::permissions(db, id)?.into_iter().find(|entry| entry.number == number).ok_or(Error::NotFound)?;
+                let entry = content::permissions(db, id)?
+                    .into_iter()
+                    .find(|entry| entry.number == number)
+                    .ok_or(Error::NotFound)?;
                 content::delete_permission(db, id, number)?;
                 let who = principal_name(db, entry.principal)?.unwrap_or_default();
-                record(db, &event(&actor, now, Action::AccessChanged, item.display_title(), format!("{who} removed")))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::AccessChanged,
+                        item.display_title(),
+                        format!("{who} removed"),
+                    ),
+                )?;
                 let consents = connections::consents_of_content(db, id)?;
-                Service::end_lost_consents(db, consents, &Why::of(&actor, now, "access was taken away"))?;
+                Service::end_lost_consents(
+                    db,
+                    consents,
+                    &Why::of(&actor, now, "access was taken away"),
+                )?;
                 Ok(())
             })
             .await
     }
 
     /// An item's integrations, in the order they were attached.
-    pub async fn associations(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(Association, Integration)>, Error> {
+    pub async fn associations(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<Vec<(Association, Integration)>, Error> {
         self.content(actor, id).await?;
         self.store.read(move |db| attached(db, id)).await
     }
 
     /// Makes `wanted` the item's whole set of integrations. Consents with others end.
-    pub async fn set_associations(&self, actor: &Actor, id: Id<Content>, wanted: Vec<Id<Integration>>) -> Result<(), Error> {
+    pub async fn set_associations(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        wanted: Vec<Id<Integration>>,
+    ) -> Result<(), Error> {
         let item = self.editable_content(actor, id).await?.content;
         if !wanted.is_empty() {
             if item.access == AccessType::All {
@@ -420,25 +583,36 @@ impl Service {
                 ));
             }
             if item.is_interactive() == Some(false) {
-                return Err(invalid("app_mode", "This content is static: it cannot use an integration."));
+                return Err(invalid(
+                    "app_mode",
+                    "This content is static: it cannot use an integration.",
+                ));
             }
         }
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let before: Vec<_> = integrations::associations_of_content(db, id)?.into_iter().map(|entry| entry.integration).collect();
+                let before: Vec<_> = integrations::associations_of_content(db, id)?
+                    .into_iter()
+                    .map(|entry| entry.integration)
+                    .collect();
                 let mut names = Vec::new();
                 for integration in &wanted {
                     let mut found = integrations::find(db, *integration)?;
-                    // What is attached may stay; anything else must be offered to whoever attaches it.
+                    // What is attached may stay; anything else must be offered to whoever attaches
+                    // it.
                     if let Some(known) = &found
                         && !before.contains(integration)
                         && !may_choose(db, &actor, known)?
                     {
                         found = None;
                     }
-                    let found =
-                        found.ok_or_else(|| invalid("oauth_integration_guid", format!("There is no integration {integration}.")))?;
+                    let found = found.ok_or_else(|| {
+                        invalid(
+                            "oauth_integration_guid",
+                            format!("There is no integration {integration}."),
+                        )
+                    })?;
                     names.push(found.display_name().to_owned());
                 }
                 if before == wanted {
@@ -453,9 +627,26 @@ impl Service {
                         ended += 1;
                     }
                 }
-                let detail = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                let detail = if ended > 0 { format!("{detail}; {ended} consent(s) ended") } else { detail };
-                record(db, &event(&actor, now, Action::AssociationsChanged, item.display_title(), detail))
+                let detail = if names.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names.join(", ")
+                };
+                let detail = if ended > 0 {
+                    format!("{detail}; {ended} consent(s) ended")
+                } else {
+                    detail
+                };
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::AssociationsChanged,
+                        item.display_title(),
+                        detail,
+                    ),
+                )
             })
             .await
     }
@@ -472,9 +663,10 @@ impl Service {
             .read(move |db| {
                 let mut rows = Vec::new();
                 for consent in connections::consents_of_content(db, id)? {
-                    if let (Some(person), Some(integration)) =
-                        (people::find(db, consent.person)?, integrations::find(db, consent.integration)?)
-                    {
+                    if let (Some(person), Some(integration)) = (
+                        people::find(db, consent.person)?,
+                        integrations::find(db, consent.integration)?,
+                    ) {
                         rows.push((consent, person, integration));
                     }
                 }
@@ -491,11 +683,19 @@ fn seen(db: &mut Db<'_>, person: &Person, id: Id<Content>) -> Result<Seen, Error
         return Err(Error::NotFound);
     }
     let owner = people::find(db, item.owner)?.ok_or(Error::Internal)?;
-    Ok(Seen { may_edit: access::may_edit_content(person, standing), content: item, owner, standing })
+    Ok(Seen {
+        may_edit: access::may_edit_content(person, standing),
+        content: item,
+        owner,
+        standing,
+    })
 }
 
 /// An item's integrations, in the order they were attached.
-pub(super) fn attached(db: &mut Db<'_>, id: Id<Content>) -> Result<Vec<(Association, Integration)>, Error> {
+pub(super) fn attached(
+    db: &mut Db<'_>,
+    id: Id<Content>,
+) -> Result<Vec<(Association, Integration)>, Error> {
     let mut rows = Vec::new();
     for association in integrations::associations_of_content(db, id)? {
         if let Some(integration) = integrations::find(db, association.integration)? {
@@ -507,7 +707,9 @@ pub(super) fn attached(db: &mut Db<'_>, id: Id<Content>) -> Result<Vec<(Associat
 
 fn duplicate(error: crate::store::Error) -> Error {
     match error {
-        crate::store::Error::Taken => Error::Conflict("The owner has content with this name already. Choose another one.".into()),
+        crate::store::Error::Taken => Error::Conflict(
+            "The owner has content with this name already. Choose another one.".into(),
+        ),
         other => other.into(),
     }
 }

@@ -1,4 +1,5 @@
-//! The exchange (RFC 8693): content trades a session token for its viewer's access token. The hot path.
+//! The exchange (RFC 8693): content trades a session token for its viewer's access token. The hot
+//! path.
 
 use super::{
     Error, Service,
@@ -61,7 +62,8 @@ pub struct Exchanged {
     pub expires_in: Duration,
 }
 
-/// Why an exchange is refused. The numbers, words and reasons that clients see are in `web/api/exchange.rs`.
+/// Why an exchange is refused. The numbers, words and reasons that clients see are in
+/// `web/api/exchange.rs`.
 #[derive(Debug)]
 pub enum Refusal {
     GrantType,
@@ -153,8 +155,13 @@ struct Uses {
 }
 
 impl Service {
-    /// Checks everything on every call: the key, the content, the viewer's session and access, the consent, the connection.
-    pub async fn exchange(self: &Arc<Self>, caller: &Caller, request: &Request<'_>) -> Result<Exchanged, Refusal> {
+    /// Checks everything on every call: the key, the content, the viewer's session and access, the
+    /// consent, the connection.
+    pub async fn exchange(
+        self: &Arc<Self>,
+        caller: &Caller,
+        request: &Request<'_>,
+    ) -> Result<Exchanged, Refusal> {
         if request.grant_type.as_deref() != Some(words::GRANT_TYPE) {
             return Err(Refusal::GrantType);
         }
@@ -163,52 +170,104 @@ impl Service {
             Some(words::CONTENT_SESSION_TOKEN) => return Err(Refusal::ContentToken),
             _ => return Err(Refusal::SubjectTokenType),
         }
-        let wanted = request.requested_token_type.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN);
+        let wanted = request
+            .requested_token_type
+            .as_deref()
+            .filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN);
         let renews = wanted == Some(words::USER_SESSION_TOKEN);
         if let Some(wanted) = wanted.filter(|_| !renews) {
-            let known = words::FOREIGN_TYPES.into_iter().find(|known| *known == wanted).unwrap_or("an unknown type");
+            let known = words::FOREIGN_TYPES
+                .into_iter()
+                .find(|known| *known == wanted)
+                .unwrap_or("an unknown type");
             return Err(Refusal::RequestedTokenType(known.to_owned()));
         }
         let now = self.now();
         let token = request.subject_token.as_deref().unwrap_or("");
         let claims = self.session_claims(token).await?;
         let admission = self.viewers_admission(&claims).await?;
-        let may_act = |own: &Admission| access::may_exchange(&caller.person, caller.role, own.standing, caller.content, &own.content);
+        let may_act = |own: &Admission| {
+            access::may_exchange(
+                &caller.person,
+                caller.role,
+                own.standing,
+                caller.content,
+                &own.content,
+            )
+        };
         let standing = if caller.person.id == admission.person.id {
             admission.standing
         } else {
-            match self.admission_for(claims.content, caller.person.id, may_act).await {
+            match self
+                .admission_for(claims.content, caller.person.id, may_act)
+                .await
+            {
                 Ok(own) => own.standing,
                 Err(Error::NotFound) => return Err(Refusal::NotYourContent),
                 Err(error) => return Err(error.into()),
             }
         };
-        if !access::may_exchange(&caller.person, caller.role, standing, caller.content, &admission.content) {
+        if !access::may_exchange(
+            &caller.person,
+            caller.role,
+            standing,
+            caller.content,
+            &admission.content,
+        ) {
             return Err(Refusal::NotYourContent);
         }
         if !access::may_open(admission.standing) {
             return Err(Refusal::ViewerMayNot);
         }
         if renews {
-            // Nothing is reached with it that the token at hand does not reach: consent and connection are asked at its use.
-            let token = self.session_token(claims.sub, claims.content, claims.sid, claims.process).ok_or(Error::Internal)?;
+            // Nothing is reached with it that the token at hand does not reach: consent and
+            // connection are asked at its use.
+            let token = self
+                .session_token(claims.sub, claims.content, claims.sid, claims.process)
+                .ok_or(Error::Internal)?;
             let expires_in = self.settings.session_token_lifetime;
-            return Ok(Exchanged { token: Arc::new(token.into()), issued: words::USER_SESSION_TOKEN, expires_in });
+            return Ok(Exchanged {
+                token: Arc::new(token.into()),
+                issued: words::USER_SESSION_TOKEN,
+                expires_in,
+            });
         }
-        let link = choose(&admission.links, request.audience.as_deref().filter(|audience| !audience.is_empty()))?;
+        let link = choose(
+            &admission.links,
+            request
+                .audience
+                .as_deref()
+                .filter(|audience| !audience.is_empty()),
+        )?;
         let Some(consent) = link.consent else {
-            return Err(self.unconnected(admission.content.id, &link.integration, link.connection.is_some()));
+            return Err(self.unconnected(
+                admission.content.id,
+                &link.integration,
+                link.connection.is_some(),
+            ));
         };
         let Some(connection) = &link.connection else {
             return Err(self.unconnected(admission.content.id, &link.integration, false));
         };
         if link.is_foreign {
-            let (login_url, service) = (self.login_url(admission.content.id), providers::names(&link.integration).service);
+            let (login_url, service) = (
+                self.login_url(admission.content.id),
+                providers::names(&link.integration).service,
+            );
             return Err(Refusal::NotTheirAccount { login_url, service });
         }
-        let fresh = match (connection.state, &link.access_token, connection.access_expires_at) {
-            (State::Active, Some(token), Some(expires_at)) if is_usable(connection.updated_at, expires_at, now) => {
-                Ok(Fresh { token: Arc::clone(token), expires_at })
+        let fresh = match (
+            connection.state,
+            &link.access_token,
+            connection.access_expires_at,
+        ) {
+            (State::Active, Some(token), Some(expires_at))
+                if is_usable(connection.updated_at, expires_at, now) =>
+            {
+                Ok(Fresh {
+                    token: Arc::clone(token),
+                    expires_at,
+                })
             }
             (State::Active, _, _) => {
                 let fresh = self.refresh(connection.id).await;
@@ -217,10 +276,17 @@ impl Service {
                 if !access::may_open(again.standing) {
                     return Err(Refusal::ViewerMayNot);
                 }
-                let still = again.links.iter().find(|again| again.integration.id == link.integration.id);
+                let still = again
+                    .links
+                    .iter()
+                    .find(|again| again.integration.id == link.integration.id);
                 let still = still.ok_or(Refusal::WrongAudience)?;
                 if still.consent != Some(consent) {
-                    return Err(self.unconnected(admission.content.id, &link.integration, still.connection.is_some()));
+                    return Err(self.unconnected(
+                        admission.content.id,
+                        &link.integration,
+                        still.connection.is_some(),
+                    ));
                 }
                 self.outdated(claims.content, claims.sub);
                 fresh
@@ -231,22 +297,38 @@ impl Service {
         match fresh {
             Ok(fresh) => {
                 self.count(consent, claims.process, &admission, link, now);
-                Ok(Exchanged { expires_in: fresh.expires_at.since(self.now()), token: fresh.token, issued: words::ACCESS_TOKEN })
+                Ok(Exchanged {
+                    expires_in: fresh.expires_at.since(self.now()),
+                    token: fresh.token,
+                    issued: words::ACCESS_TOKEN,
+                })
             }
             Err(NoToken::NeedsLogin(cause)) => Err(Refusal::NeedsLogin {
                 cause,
                 login_url: self.login_url(admission.content.id),
                 service: providers::names(&link.integration).service,
             }),
-            Err(NoToken::Gone) => Err(self.unconnected(admission.content.id, &link.integration, false)),
+            Err(NoToken::Gone) => {
+                Err(self.unconnected(admission.content.id, &link.integration, false))
+            }
             Err(NoToken::Broken { sentence }) => Err(Refusal::Broken { sentence }),
-            Err(NoToken::Unavailable { retry_after, sentence }) => Err(Refusal::Unavailable { retry_after, sentence }),
+            Err(NoToken::Unavailable {
+                retry_after,
+                sentence,
+            }) => Err(Refusal::Unavailable {
+                retry_after,
+                sentence,
+            }),
         }
     }
 
     /// How the viewer of a session token stands with its content now, if their session lives.
     async fn viewers_admission(&self, claims: &Claims) -> Result<Arc<Admission>, Refusal> {
-        let viewer = self.session_person(claims.sid).await?.filter(|person| person.id == claims.sub).ok_or(Refusal::SessionEnded)?;
+        let viewer = self
+            .session_person(claims.sid)
+            .await?
+            .filter(|person| person.id == claims.sub)
+            .ok_or(Refusal::SessionEnded)?;
         match self.admission(claims.content, viewer.id).await {
             Err(Error::NotFound) => Err(Refusal::NotYourContent),
             other => Ok(other?),
@@ -254,18 +336,45 @@ impl Service {
     }
 
     /// Writes a refused exchange down.
-    pub async fn note_refused_exchange(&self, caller: &Caller, token: &str, refusal: &Refusal, origin: &Origin) {
-        let Some(why) = refusal.recorded() else { return };
-        // The token may have ended since; what it was for is still worth knowing, if it is one of ours.
-        let item = self.session_tokens.read(token).ok().map(|claims| claims.content);
+    pub async fn note_refused_exchange(
+        &self,
+        caller: &Caller,
+        token: &str,
+        refusal: &Refusal,
+        origin: &Origin,
+    ) {
+        let Some(why) = refusal.recorded() else {
+            return;
+        };
+        // The token may have ended since; what it was for is still worth knowing, if it is one of
+        // ours.
+        let item = self
+            .session_tokens
+            .read(token)
+            .ok()
+            .map(|claims| claims.content);
         let title = match item {
             Some(item) => {
-                let found = self.store.read(move |db| Ok::<_, Error>(content::find(db, item)?)).await;
-                found.ok().flatten().map(|item| item.display_title().to_owned()).unwrap_or_default()
+                let found = self
+                    .store
+                    .read(move |db| Ok::<_, Error>(content::find(db, item)?))
+                    .await;
+                found
+                    .ok()
+                    .flatten()
+                    .map(|item| item.display_title().to_owned())
+                    .unwrap_or_default()
             }
             None => String::new(),
         };
-        self.note_refusal(Action::ExchangeRefused, Some(&caller.person), origin, why, title).await;
+        self.note_refusal(
+            Action::ExchangeRefused,
+            Some(&caller.person),
+            origin,
+            why,
+            title,
+        )
+        .await;
     }
 
     /// Where the viewer mends a missing consent or connection.
@@ -276,13 +385,36 @@ impl Service {
         }
     }
 
-    fn unconnected(&self, content: Id<Content>, integration: &Integration, connected: bool) -> Refusal {
-        let (login_url, service) = (self.login_url(content), providers::names(integration).service);
-        if connected { Refusal::NotConsented { login_url, service } } else { Refusal::NotConnected { login_url, service } }
+    fn unconnected(
+        &self,
+        content: Id<Content>,
+        integration: &Integration,
+        connected: bool,
+    ) -> Refusal {
+        let (login_url, service) = (
+            self.login_url(content),
+            providers::names(integration).service,
+        );
+        if connected {
+            Refusal::NotConsented { login_url, service }
+        } else {
+            Refusal::NotConnected { login_url, service }
+        }
     }
 
-    fn count(&self, consent: Id<Consent>, process: Mark, admission: &Admission, link: &Link, now: Timestamp) {
-        let counted = Counted { consent, process, hour: now.0.div_euclid(HOUR) };
+    fn count(
+        &self,
+        consent: Id<Consent>,
+        process: Mark,
+        admission: &Admission,
+        link: &Link,
+        now: Timestamp,
+    ) {
+        let counted = Counted {
+            consent,
+            process,
+            hour: now.0.div_euclid(HOUR),
+        };
         let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
         let uses = counters.entry(counted).or_insert(Uses {
             times: 0,
@@ -295,13 +427,16 @@ impl Service {
         uses.last = now;
     }
 
-    /// Writes counted uses down: now and then, and before a page shows them. No row and no sync per exchange.
+    /// Writes counted uses down: now and then, and before a page shows them. No row and no sync per
+    /// exchange.
     pub async fn flush_uses(&self) {
-        let counted = std::mem::take(&mut *self.usage.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let counted =
+            std::mem::take(&mut *self.usage.0.lock().unwrap_or_else(PoisonError::into_inner));
         if counted.is_empty() {
             return;
         }
-        let mut rows: Vec<(Counted, Uses)> = counted.iter().map(|(key, uses)| (*key, *uses)).collect();
+        let mut rows: Vec<(Counted, Uses)> =
+            counted.iter().map(|(key, uses)| (*key, *uses)).collect();
         // One consent may be used by several processes: the last use is written last.
         rows.sort_by_key(|(_, uses)| uses.last);
         let written = self
@@ -340,7 +475,10 @@ fn choose<'a>(links: &'a [Link], audience: Option<&str>) -> Result<&'a Link, Ref
         ([], _) => Err(Refusal::NoAssociation),
         (_, Some(audience)) => {
             let wanted: Option<Id<Integration>> = audience.trim().to_ascii_lowercase().parse().ok();
-            links.iter().find(|link| Some(link.integration.id) == wanted).ok_or(Refusal::WrongAudience)
+            links
+                .iter()
+                .find(|link| Some(link.integration.id) == wanted)
+                .ok_or(Refusal::WrongAudience)
         }
         ([only], None) => Ok(only),
         (_, None) => Err(Refusal::AmbiguousAudience),

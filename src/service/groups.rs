@@ -12,7 +12,10 @@ use crate::{
 };
 
 /// The name of somebody on a list: user name, or the name of a group; `None` for nobody.
-pub(super) fn principal_name(db: &mut Db<'_>, principal: Principal) -> Result<Option<String>, Error> {
+pub(super) fn principal_name(
+    db: &mut Db<'_>,
+    principal: Principal,
+) -> Result<Option<String>, Error> {
     Ok(match principal {
         Principal::Person(person) => people::find(db, person)?.map(|person| person.display_name()),
         Principal::Group(group) => groups::find(db, group)?.map(|group| group.name),
@@ -25,14 +28,19 @@ fn check_name(name: &str) -> Result<String, Error> {
         return Err(invalid("name", "Enter a name."));
     }
     if name.chars().count() > 100 || name.chars().any(char::is_control) {
-        return Err(invalid("name", "Use at most 100 characters, without line breaks."));
+        return Err(invalid(
+            "name",
+            "Use at most 100 characters, without line breaks.",
+        ));
     }
     Ok(name.to_owned())
 }
 
 fn taken(error: crate::store::Error) -> Error {
     match error {
-        crate::store::Error::Taken => Error::Conflict("There is a group of this name already. Choose another one.".into()),
+        crate::store::Error::Taken => {
+            Error::Conflict("There is a group of this name already. Choose another one.".into())
+        }
         other => other.into(),
     }
 }
@@ -40,7 +48,9 @@ fn taken(error: crate::store::Error) -> Error {
 impl Service {
     pub async fn groups(&self, actor: &Actor) -> Result<Vec<Group>, Error> {
         if !access::may_see_groups(actor.role) {
-            return Err(Error::Forbidden("Only publishers and administrators see groups."));
+            return Err(Error::Forbidden(
+                "Only publishers and administrators see groups.",
+            ));
         }
         self.store.read(|db| Ok(groups::list(db)?)).await
     }
@@ -48,9 +58,18 @@ impl Service {
     /// A group with its members.
     pub async fn group(&self, actor: &Actor, id: Id<Group>) -> Result<(Group, Vec<Person>), Error> {
         if !access::may_see_groups(actor.role) {
-            return Err(Error::Forbidden("Only publishers and administrators see groups."));
+            return Err(Error::Forbidden(
+                "Only publishers and administrators see groups.",
+            ));
         }
-        self.store.read(move |db| Ok((groups::find(db, id)?.ok_or(Error::NotFound)?, groups::members(db, id)?))).await
+        self.store
+            .read(move |db| {
+                Ok((
+                    groups::find(db, id)?.ok_or(Error::NotFound)?,
+                    groups::members(db, id)?,
+                ))
+            })
+            .await
     }
 
     async fn changeable_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
@@ -58,40 +77,74 @@ impl Service {
         if access::may_change_group(&actor.capped(), &group) {
             Ok(group)
         } else {
-            Err(Error::Forbidden("Only the owner of a group and administrators change it."))
+            Err(Error::Forbidden(
+                "Only the owner of a group and administrators change it.",
+            ))
         }
     }
 
     pub async fn create_group(&self, actor: &Actor, name: &str) -> Result<Group, Error> {
         if !access::may_see_groups(actor.role) {
-            return Err(Error::Forbidden("Only publishers and administrators add groups."));
+            return Err(Error::Forbidden(
+                "Only publishers and administrators add groups.",
+            ));
         }
         let name = check_name(name)?;
-        let group = Group { number: 0, id: Id::random(), name, owner: Some(actor.person.id), created_at: self.now() };
+        let group = Group {
+            number: 0,
+            id: Id::random(),
+            name,
+            owner: Some(actor.person.id),
+            created_at: self.now(),
+        };
         let actor = actor.clone();
         self.store
             .write(move |db| {
                 groups::insert(db, &group).map_err(taken)?;
-                record(db, &event(&actor, group.created_at, Action::GroupChanged, group.name.clone(), "created"))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        group.created_at,
+                        Action::GroupChanged,
+                        group.name.clone(),
+                        "created",
+                    ),
+                )?;
                 Ok(group)
             })
             .await
     }
 
-    pub async fn rename_group(&self, actor: &Actor, id: Id<Group>, name: &str) -> Result<Group, Error> {
+    pub async fn rename_group(
+        &self,
+        actor: &Actor,
+        id: Id<Group>,
+        name: &str,
+    ) -> Result<Group, Error> {
         let before = self.changeable_group(actor, id).await?;
         let name = check_name(name)?;
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
                 groups::rename(db, id, &name).map_err(taken)?;
-                record(db, &event(&actor, now, Action::GroupChanged, name.clone(), format!("was {}", before.name)))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::GroupChanged,
+                        name.clone(),
+                        format!("was {}", before.name),
+                    ),
+                )?;
                 Ok(Group { name, ..before })
             })
             .await
     }
 
-    /// Deletes a group; its entries in lists go with it, so whoever was let in by it is not any more.
+    /// Deletes a group; its entries in lists go with it, so whoever was let in by it is not any
+    /// more.
     pub async fn delete_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
         let group = self.changeable_group(actor, id).await?;
         let (now, actor) = (self.now(), actor.clone());
@@ -101,7 +154,16 @@ impl Service {
                 if !groups::delete(db, id)? {
                     return Err(Error::NotFound);
                 }
-                record(db, &event(&actor, now, Action::GroupChanged, group.name.clone(), "deleted"))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::GroupChanged,
+                        group.name.clone(),
+                        "deleted",
+                    ),
+                )?;
                 let why = Why::of(&actor, now, "access went with a group");
                 for member in members {
                     let consents = connections::consents_of_person(db, member.id)?;
@@ -112,21 +174,41 @@ impl Service {
             .await
     }
 
-    pub async fn add_member(&self, actor: &Actor, id: Id<Group>, person: Id<Person>) -> Result<(), Error> {
+    pub async fn add_member(
+        &self,
+        actor: &Actor,
+        id: Id<Group>,
+        person: Id<Person>,
+    ) -> Result<(), Error> {
         let group = self.changeable_group(actor, id).await?;
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let who = people::find(db, person)?.ok_or_else(|| invalid("user_guid", "There is no person with this GUID."))?;
+                let who = people::find(db, person)?
+                    .ok_or_else(|| invalid("user_guid", "There is no person with this GUID."))?;
                 if groups::add_member(db, id, person, false)? {
-                    record(db, &event(&actor, now, Action::GroupChanged, group.name, format!("added {}", who.username)))?;
+                    record(
+                        db,
+                        &event(
+                            &actor,
+                            now,
+                            Action::GroupChanged,
+                            group.name,
+                            format!("added {}", who.username),
+                        ),
+                    )?;
                 }
                 Ok(())
             })
             .await
     }
 
-    pub async fn remove_member(&self, actor: &Actor, id: Id<Group>, person: Id<Person>) -> Result<(), Error> {
+    pub async fn remove_member(
+        &self,
+        actor: &Actor,
+        id: Id<Group>,
+        person: Id<Person>,
+    ) -> Result<(), Error> {
         let group = self.changeable_group(actor, id).await?;
         let (now, actor) = (self.now(), actor.clone());
         self.store
@@ -135,19 +217,40 @@ impl Service {
                 if !groups::remove_member(db, id, person)? {
                     return Err(Error::NotFound);
                 }
-                record(db, &event(&actor, now, Action::GroupChanged, group.name, format!("removed {}", who.username)))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::GroupChanged,
+                        group.name,
+                        format!("removed {}", who.username),
+                    ),
+                )?;
                 let consents = connections::consents_of_person(db, person)?;
-                Service::end_lost_consents(db, consents, &Why::of(&actor, now, "access went with a group"))?;
+                Service::end_lost_consents(
+                    db,
+                    consents,
+                    &Why::of(&actor, now, "access went with a group"),
+                )?;
                 Ok(())
             })
             .await
     }
 
     /// The groups of a person, for those who manage people.
-    pub async fn groups_of(&self, actor: &Actor, person: Id<Person>) -> Result<Vec<(Group, bool)>, Error> {
+    pub async fn groups_of(
+        &self,
+        actor: &Actor,
+        person: Id<Person>,
+    ) -> Result<Vec<(Group, bool)>, Error> {
         if !access::may_manage_people(actor.role) {
-            return Err(Error::Forbidden("Only administrators look at people's groups."));
+            return Err(Error::Forbidden(
+                "Only administrators look at people's groups.",
+            ));
         }
-        self.store.read(move |db| Ok(groups::of_person(db, person)?)).await
+        self.store
+            .read(move |db| Ok(groups::of_person(db, person)?))
+            .await
     }
 }

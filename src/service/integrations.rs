@@ -12,7 +12,10 @@ use crate::{
         audit::{Action, Event},
         content::Content,
         group::Principal,
-        integration::{Association, Availability, Config, IdentityCheck, Integration, Listing, SecretHealth, Usage},
+        integration::{
+            Association, Availability, Config, IdentityCheck, Integration, Listing, SecretHealth,
+            Usage,
+        },
         person::Person,
     },
     oauth::{Registration, assertion},
@@ -65,11 +68,19 @@ pub enum Updated {
 }
 
 pub(super) fn secret_place(row: &str) -> Place<'_> {
-    Place { table: "integrations", column: "client_secret", row }
+    Place {
+        table: "integrations",
+        column: "client_secret",
+        row,
+    }
 }
 
 pub(super) fn previous_secret_place(row: &str) -> Place<'_> {
-    Place { table: "integrations", column: "previous_client_secret", row }
+    Place {
+        table: "integrations",
+        column: "previous_client_secret",
+        row,
+    }
 }
 
 impl Service {
@@ -82,7 +93,11 @@ impl Service {
     }
 
     /// The OAuth client of an integration, with its secrets opened.
-    pub(super) fn registration(&self, integration: &Integration, secrets: &Secrets) -> Result<Registration, Error> {
+    pub(super) fn registration(
+        &self,
+        integration: &Integration,
+        secrets: &Secrets,
+    ) -> Result<Registration, Error> {
         let endpoints = providers::endpoints(integration).ok_or_else(|| {
             tracing::error!(integration = %integration.id, "the configuration of an integration is damaged");
             Error::Internal
@@ -101,52 +116,89 @@ impl Service {
             client_id: integration.setting("client_id").to_owned(),
             secrets: opened,
             authentication: providers::client_authentication(integration),
-            scopes: integration.scopes().into_iter().map(str::to_owned).collect(),
-            names_scopes_at_refresh: template.is_some_and(|template| template.names_scopes_at_refresh),
+            scopes: integration
+                .scopes()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            names_scopes_at_refresh: template
+                .is_some_and(|template| template.names_scopes_at_refresh),
             refusals: template.map_or(&[], |template| template.refusals),
         })
     }
 
     pub async fn integrations(&self, actor: &Actor) -> Result<Vec<Integration>, Error> {
         if !access::may_see_integrations(actor.role) {
-            return Err(Error::Forbidden("Only publishers and administrators see integrations."));
+            return Err(Error::Forbidden(
+                "Only publishers and administrators see integrations.",
+            ));
         }
         let actor = actor.clone();
         self.store
             .read(move |db| {
                 let listed = integrations::listed_for(db, actor.person.id)?;
                 let mut all = integrations::list(db)?;
-                all.retain(|found| access::may_choose_integration(actor.role, found.availability, listed.contains(&found.id)));
+                all.retain(|found| {
+                    access::may_choose_integration(
+                        actor.role,
+                        found.availability,
+                        listed.contains(&found.id),
+                    )
+                });
                 Ok(all)
             })
             .await
     }
 
-    pub async fn integration(&self, actor: &Actor, id: Id<Integration>) -> Result<Integration, Error> {
+    pub async fn integration(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Integration, Error> {
         if !access::may_see_integrations(actor.role) {
-            return Err(Error::Forbidden("Only publishers and administrators see integrations."));
+            return Err(Error::Forbidden(
+                "Only publishers and administrators see integrations.",
+            ));
         }
         let actor = actor.clone();
         self.store
             .read(move |db| {
                 let found = integrations::find(db, id)?.ok_or(Error::NotFound)?;
-                if may_choose(db, &actor, &found)? { Ok(found) } else { Err(Error::NotFound) }
+                if may_choose(db, &actor, &found)? {
+                    Ok(found)
+                } else {
+                    Err(Error::NotFound)
+                }
             })
             .await
     }
 
     /// Who may choose integrations: the entries of one list, or of all.
     pub async fn listings(&self, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
-        self.store.read(move |db| Ok(integrations::listings(db, of)?)).await
+        self.store
+            .read(move |db| Ok(integrations::listings(db, of)?))
+            .await
     }
 
     /// The list of an integration with names, for administrators.
-    pub async fn integration_list(&self, actor: &Actor, id: Id<Integration>) -> Result<Vec<(Listing, String)>, Error> {
+    pub async fn integration_list(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Vec<(Listing, String)>, Error> {
         must_manage(actor)?;
         self.store
             .read(move |db| {
                 let entries = integrations::listings(db, Some(id))?;
-                entries.into_iter().map(|entry| Ok((entry.clone(), principal_name(db, entry.principal)?.unwrap_or_default()))).collect()
+                entries
+                    .into_iter()
+                    .map(|entry| {
+                        Ok((
+                            entry.clone(),
+                            principal_name(db, entry.principal)?.unwrap_or_default(),
+                        ))
+                    })
+                    .collect()
             })
             .await
     }
@@ -155,33 +207,65 @@ impl Service {
         self.store.read(|db| Ok(integrations::usage(db)?)).await
     }
 
-    pub async fn integration_associations(&self, actor: &Actor, id: Id<Integration>) -> Result<(Integration, Vec<Association>), Error> {
+    pub async fn integration_associations(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<(Integration, Vec<Association>), Error> {
         must_manage(actor)?;
         self.store
             .read(move |db| {
                 let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
-                Ok((integration, integrations::associations_of_integration(db, id)?))
+                Ok((
+                    integration,
+                    integrations::associations_of_integration(db, id)?,
+                ))
             })
             .await
     }
 
-    pub async fn create_integration(&self, actor: &Actor, input: IntegrationInput) -> Result<Integration, Error> {
+    pub async fn create_integration(
+        &self,
+        actor: &Actor,
+        input: IntegrationInput,
+    ) -> Result<Integration, Error> {
         must_manage(actor)?;
         let key = input.template.as_deref().unwrap_or("");
         let Some(template) = providers::template(key) else {
-            let known: Vec<&str> = providers::TEMPLATES.iter().map(|template| template.key).collect();
-            return Err(invalid("template", format!("There is no template of this name. Known are: {}.", known.join(", "))));
+            let known: Vec<&str> = providers::TEMPLATES
+                .iter()
+                .map(|template| template.key)
+                .collect();
+            return Err(invalid(
+                "template",
+                format!(
+                    "There is no template of this name. Known are: {}.",
+                    known.join(", ")
+                ),
+            ));
         };
         let now = self.now();
         let mut problems = Vec::new();
         let name = check_text("name", input.name.as_deref(), 100, &mut problems);
-        let description = check_text("description", input.description.as_deref(), 500, &mut problems);
-        let config = template.complete(&input.config, &self.policy).unwrap_or_else(|found| {
-            problems.extend(found);
-            Config::new()
-        });
+        let description = check_text(
+            "description",
+            input.description.as_deref(),
+            500,
+            &mut problems,
+        );
+        let config = template
+            .complete(&input.config, &self.policy)
+            .unwrap_or_else(|found| {
+                problems.extend(found);
+                Config::new()
+            });
         let method = method_of(&config, &input.config);
-        problems.extend(check_secret(template, input.client_secret.as_ref(), method, false));
+        problems.extend(check_secret(
+            template,
+            input.client_secret.as_ref(),
+            method,
+            false,
+        ));
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
@@ -194,9 +278,16 @@ impl Service {
             auth_type: "Viewer".into(),
             config,
             secret_set_at: input.client_secret.as_ref().map(|_| now),
-            secret_set_by: input.client_secret.as_ref().map(|_| actor.person.display_name()),
+            secret_set_by: input
+                .client_secret
+                .as_ref()
+                .map(|_| actor.person.display_name()),
             secret_expires_at: input.secret_expires_at.flatten(),
-            secret_health: if input.client_secret.is_some() { SecretHealth::Untried } else { SecretHealth::NotNeeded },
+            secret_health: if input.client_secret.is_some() {
+                SecretHealth::Untried
+            } else {
+                SecretHealth::NotNeeded
+            },
             era: 1,
             availability: input.availability.unwrap_or_default(),
             identity_check: input.identity_check.unwrap_or_default(),
@@ -207,21 +298,38 @@ impl Service {
         let (actor, listed) = (actor.clone(), input.listed);
         self.store
             .write(move |db| {
-                integration.number = integrations::insert(db, &integration, sealed.as_ref()).map_err(|error| match error {
-                    crate::store::Error::Taken => Error::Conflict("This form was saved already. Open the list of integrations.".into()),
-                    other => other.into(),
-                })?;
-                let mut detail = format!("template {}, for {}", integration.template, integration.availability.as_str());
+                integration.number = integrations::insert(db, &integration, sealed.as_ref())
+                    .map_err(|error| match error {
+                        crate::store::Error::Taken => Error::Conflict(
+                            "This form was saved already. Open the list of integrations.".into(),
+                        ),
+                        other => other.into(),
+                    })?;
+                let mut detail = format!(
+                    "template {}, for {}",
+                    integration.template,
+                    integration.availability.as_str()
+                );
                 if let Some(listed) = listed {
                     detail.push_str(&set_list(db, integration.id, &listed)?);
                 }
-                record(db, &event(&actor, now, Action::IntegrationCreated, integration.display_name(), detail))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::IntegrationCreated,
+                        integration.display_name(),
+                        detail,
+                    ),
+                )?;
                 Ok(integration)
             })
             .await
     }
 
-    /// Changes an integration. Settings are merged one by one; a change of where tokens come from demands the secret again.
+    /// Changes an integration. Settings are merged one by one; a change of where tokens come from
+    /// demands the secret again.
     pub async fn update_integration(
         self: &Arc<Self>,
         actor: &Actor,
@@ -238,7 +346,12 @@ impl Service {
             after.name = check_text("name", input.name.as_deref(), 100, &mut problems);
         }
         if input.description.is_some() {
-            after.description = check_text("description", input.description.as_deref(), 500, &mut problems);
+            after.description = check_text(
+                "description",
+                input.description.as_deref(),
+                500,
+                &mut problems,
+            );
         }
         let mut merged = before.config.clone();
         for (key, value) in &input.config {
@@ -254,9 +367,17 @@ impl Service {
         let moved: Vec<&str> = after
             .config
             .iter()
-            .filter(|(key, value)| template.moves_tokens(key) && before.config.get(*key) != Some(value))
+            .filter(|(key, value)| {
+                template.moves_tokens(key) && before.config.get(*key) != Some(value)
+            })
             .map(|(key, _)| key.as_str())
-            .chain(before.config.keys().filter(|key| template.moves_tokens(key) && !after.config.contains_key(*key)).map(String::as_str))
+            .chain(
+                before
+                    .config
+                    .keys()
+                    .filter(|key| template.moves_tokens(key) && !after.config.contains_key(*key))
+                    .map(String::as_str),
+            )
             .collect();
         let method = providers::client_authentication(&after);
         let public = method == ClientAuthentication::None;
@@ -264,7 +385,12 @@ impl Service {
         let is_key = |method| method == ClientAuthentication::PrivateKey;
         let same_kind = is_key(method) == is_key(providers::client_authentication(&before));
         let has_secret = before.secret_set_at.is_some() && same_kind;
-        problems.extend(check_secret(template, input.client_secret.as_ref(), method, has_secret));
+        problems.extend(check_secret(
+            template,
+            input.client_secret.as_ref(),
+            method,
+            has_secret,
+        ));
         if !moved.is_empty() && input.client_secret.is_none() && !public && problems.is_empty() {
             problems.push(Problem::new(
                 "client_secret",
@@ -285,8 +411,14 @@ impl Service {
             after.secret_set_by = Some(actor.person.display_name());
             after.secret_health = SecretHealth::Untried;
             after.secret_expires_at = None;
-        } else if !matches!(before.secret_health, SecretHealth::Works { .. }) && before.config != after.config {
-            after.secret_health = if has_secret { SecretHealth::Untried } else { SecretHealth::NotNeeded };
+        } else if !matches!(before.secret_health, SecretHealth::Works { .. })
+            && before.config != after.config
+        {
+            after.secret_health = if has_secret {
+                SecretHealth::Untried
+            } else {
+                SecretHealth::NotNeeded
+            };
         }
         if let Some(date) = input.secret_expires_at {
             after.secret_expires_at = date;
@@ -302,7 +434,11 @@ impl Service {
         let detail = change_words(&before, &after, input.client_secret.is_some());
         let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
         let why = Why::of(&actor, now, "the integration leads elsewhere now");
-        let many = if repointed { self.end_many(Whose::Integration(id), &why).await? } else { 0 };
+        let many = if repointed {
+            self.end_many(Whose::Integration(id), &why).await?
+        } else {
+            0
+        };
         let after = self
             .store
             .write(move |db| {
@@ -312,11 +448,13 @@ impl Service {
                         "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
                     ));
                 }
-                // What people allowed was the old place: they are asked anew. First, since the old provider is told with the old secret.
+                // What people allowed was the old place: they are asked anew. First, since the old
+                // provider is told with the old secret.
                 let ended = many + if repointed { service.end_connections_of_integration(db, id, &why)? } else { 0 };
                 if let Some(new) = sealed {
                     let kept = integrations::secrets(db, id)?;
-                    // What may still be the right one: the last that worked. Nothing of an old place is kept.
+                    // What may still be the right one: the last that worked. Nothing of an old
+                    // place is kept.
                     let last = match (&current.secret_health, kept.previous) {
                         _ if repointed || !same_kind => None,
                         (SecretHealth::Works { .. }, _) | (_, None) => service.as_previous(id, kept.current.as_ref())?,
@@ -344,13 +482,22 @@ impl Service {
     }
 
     /// Which contents use an integration, and who is connected through it.
-    pub async fn integration_impact(&self, actor: &Actor, id: Id<Integration>) -> Result<Impact, Error> {
+    pub async fn integration_impact(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Impact, Error> {
         must_manage(actor)?;
         self.store.read(move |db| impact(db, id)).await
     }
 
-    /// Deletes an integration with its associations, connections and consents; its provider is told of each end.
-    pub async fn delete_integration(self: &Arc<Self>, actor: &Actor, id: Id<Integration>) -> Result<Integration, Error> {
+    /// Deletes an integration with its associations, connections and consents; its provider is told
+    /// of each end.
+    pub async fn delete_integration(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Integration, Error> {
         must_manage(actor)?;
         let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
         let why = Why::of(&actor, now, "the integration was deleted");
@@ -362,8 +509,21 @@ impl Service {
                 let impact = impact(db, id)?;
                 service.end_connections_of_integration(db, id, &why)?;
                 integrations::delete(db, id)?;
-                let detail = format!("{} content item(s), {} connected", impact.contents.len(), many + impact.people.len());
-                record(db, &event(&actor, now, Action::IntegrationDeleted, integration.display_name(), detail))?;
+                let detail = format!(
+                    "{} content item(s), {} connected",
+                    impact.contents.len(),
+                    many + impact.people.len()
+                );
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::IntegrationDeleted,
+                        integration.display_name(),
+                        detail,
+                    ),
+                )?;
                 Ok::<_, Error>(integration)
             })
             .await?;
@@ -372,34 +532,70 @@ impl Service {
     }
 
     /// The same secret, sealed for the place of the one before.
-    fn as_previous(&self, id: Id<Integration>, current: Option<&Sealed>) -> Result<Option<Sealed>, Error> {
+    fn as_previous(
+        &self,
+        id: Id<Integration>,
+        current: Option<&Sealed>,
+    ) -> Result<Option<Sealed>, Error> {
         let row = id.to_string();
-        let opened = current.map(|sealed| self.vault.open(secret_place(&row), sealed)).transpose()?;
-        Ok(opened.map(|secret| self.vault.seal(previous_secret_place(&row), &secret)).transpose()?)
+        let opened = current
+            .map(|sealed| self.vault.open(secret_place(&row), sealed))
+            .transpose()?;
+        Ok(opened
+            .map(|secret| self.vault.seal(previous_secret_place(&row), &secret))
+            .transpose()?)
     }
 
-    /// The provider accepted a secret: the current one, and the one before is gone; or only the one before.
-    pub(super) async fn note_worked(&self, integration: &Integration, by_previous_secret: bool, at: Timestamp) {
+    /// The provider accepted a secret: the current one, and the one before is gone; or only the one
+    /// before.
+    pub(super) async fn note_worked(
+        &self,
+        integration: &Integration,
+        by_previous_secret: bool,
+        at: Timestamp,
+    ) {
         if by_previous_secret {
-            let cause =
-                "The identity provider refuses the new client secret. The one before still works, and is used until the new one does.";
-            return self.note_health(integration, SecretHealth::Rejected { at, cause: cause.into() }, false).await;
+            let cause = "The identity provider refuses the new client secret. The one before still works, and is used until the new one does.";
+            return self
+                .note_health(
+                    integration,
+                    SecretHealth::Rejected {
+                        at,
+                        cause: cause.into(),
+                    },
+                    false,
+                )
+                .await;
         }
-        self.note_health(integration, SecretHealth::Works { at }, true).await;
+        self.note_health(integration, SecretHealth::Works { at }, true)
+            .await;
     }
 
     /// Warns of secrets that will end, once for each of these days before.
     pub async fn warn_of_secrets(&self) -> Result<(), Error> {
         let now = self.now();
-        let all = self.store.read(|db| Ok::<_, Error>(integrations::list(db)?)).await?;
+        let all = self
+            .store
+            .read(|db| Ok::<_, Error>(integrations::list(db)?))
+            .await?;
         for integration in all {
-            let Some(days) = integration.secret_expires_at.and_then(|end| warning(end, now)) else { continue };
+            let Some(days) = integration
+                .secret_expires_at
+                .and_then(|end| warning(end, now))
+            else {
+                continue;
+            };
             let detail = match days {
                 0 => "the client secret has ended: nobody can connect or stay connected".to_owned(),
                 1 => "the client secret ends within a day".to_owned(),
                 days => format!("the client secret ends within {days} days"),
             };
-            let line = Event::by_portal(now, Action::SecretEnding, integration.display_name(), detail);
+            let line = Event::by_portal(
+                now,
+                Action::SecretEnding,
+                integration.display_name(),
+                detail,
+            );
             let id = integration.id;
             let warned = self
                 .store
@@ -414,22 +610,42 @@ impl Service {
                 })
                 .await?;
             if warned {
-                tracing::warn!(integration = integration.display_name(), days, "a client secret ends soon");
+                tracing::warn!(
+                    integration = integration.display_name(),
+                    days,
+                    "a client secret ends soon"
+                );
             }
         }
         Ok(())
     }
 
-    fn seal_secret(&self, id: Id<Integration>, secret: Option<&SecretString>) -> Result<Option<Sealed>, Error> {
+    fn seal_secret(
+        &self,
+        id: Id<Integration>,
+        secret: Option<&SecretString>,
+    ) -> Result<Option<Sealed>, Error> {
         let row = id.to_string();
-        Ok(secret.map(|secret| self.vault.seal(secret_place(&row), secret)).transpose()?)
+        Ok(secret
+            .map(|secret| self.vault.seal(secret_place(&row), secret))
+            .transpose()?)
     }
 
     /// Writes down what using the secret showed. Quietly: nothing else changes.
-    pub(super) async fn note_health(&self, integration: &Integration, health: SecretHealth, drop_previous: bool) {
+    pub(super) async fn note_health(
+        &self,
+        integration: &Integration,
+        health: SecretHealth,
+        drop_previous: bool,
+    ) {
         let worth_it = match (&integration.secret_health, &health) {
-            (SecretHealth::Works { at }, SecretHealth::Works { at: now }) => now.since(*at).as_secs() > 60,
-            (SecretHealth::Rejected { cause: old, .. }, SecretHealth::Rejected { cause: new, .. }) => old != new,
+            (SecretHealth::Works { at }, SecretHealth::Works { at: now }) => {
+                now.since(*at).as_secs() > 60
+            }
+            (
+                SecretHealth::Rejected { cause: old, .. },
+                SecretHealth::Rejected { cause: new, .. },
+            ) => old != new,
             (SecretHealth::NotNeeded, SecretHealth::Works { .. }) => false,
             _ => true,
         };
@@ -453,14 +669,26 @@ impl Service {
 }
 
 fn must_manage(actor: &Actor) -> Result<(), Error> {
-    if access::may_manage_integrations(actor.role) { Ok(()) } else { Err(Error::Forbidden("Only administrators manage integrations.")) }
+    if access::may_manage_integrations(actor.role) {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("Only administrators manage integrations."))
+    }
 }
 
 /// Whether the actor may choose this integration, and so see it.
-pub(super) fn may_choose(db: &mut Db<'_>, actor: &Actor, integration: &Integration) -> Result<bool, Error> {
-    let listed =
-        integration.availability == Availability::Listed && integrations::listed_for(db, actor.person.id)?.contains(&integration.id);
-    Ok(access::may_choose_integration(actor.role, integration.availability, listed))
+pub(super) fn may_choose(
+    db: &mut Db<'_>,
+    actor: &Actor,
+    integration: &Integration,
+) -> Result<bool, Error> {
+    let listed = integration.availability == Availability::Listed
+        && integrations::listed_for(db, actor.person.id)?.contains(&integration.id);
+    Ok(access::may_choose_integration(
+        actor.role,
+        integration.availability,
+        listed,
+    ))
 }
 
 /// Makes these the whole list; in words for the record.
@@ -468,16 +696,27 @@ fn set_list(db: &mut Db<'_>, id: Id<Integration>, wanted: &[Principal]) -> Resul
     let mut names = Vec::new();
     for principal in wanted {
         let name = principal_name(db, *principal)?;
-        names.push(name.ok_or_else(|| invalid("permissions", "There is no person or group with one of these GUIDs."))?);
+        names.push(name.ok_or_else(|| {
+            invalid(
+                "permissions",
+                "There is no person or group with one of these GUIDs.",
+            )
+        })?);
     }
     integrations::set_list(db, id, wanted)?;
-    Ok(if names.is_empty() { "; nobody on the list".into() } else { format!("; on the list: {}", names.join(", ")) })
+    Ok(if names.is_empty() {
+        "; nobody on the list".into()
+    } else {
+        format!("; on the list: {}", names.join(", "))
+    })
 }
 
 fn impact(db: &mut Db<'_>, id: Id<Integration>) -> Result<Impact, Error> {
     let mut impact = Impact::default();
     for association in integrations::associations_of_integration(db, id)? {
-        impact.contents.extend(content::find(db, association.content)?);
+        impact
+            .contents
+            .extend(content::find(db, association.content)?);
     }
     for connection in connections::of_integration(db, id)? {
         impact.people.extend(people::find(db, connection.person)?);
@@ -485,19 +724,40 @@ fn impact(db: &mut Db<'_>, id: Id<Integration>) -> Result<Impact, Error> {
     Ok(impact)
 }
 
-fn check_text(key: &str, typed: Option<&str>, longest: usize, problems: &mut Vec<Problem>) -> Option<String> {
+fn check_text(
+    key: &str,
+    typed: Option<&str>,
+    longest: usize,
+    problems: &mut Vec<Problem>,
+) -> Option<String> {
     let text = typed?.trim();
     if text.chars().count() > longest {
-        problems.push(Problem::new(key, format!("Use at most {longest} characters.")));
-    } else if text.chars().any(|letter| letter.is_control() && letter != '\n' && letter != '\r') || (key == "name" && text.contains('\n')) {
-        problems.push(Problem::new(key, "Leave out line breaks and other invisible characters."));
+        problems.push(Problem::new(
+            key,
+            format!("Use at most {longest} characters."),
+        ));
+    } else if text
+        .chars()
+        .any(|letter| letter.is_control() && letter != '\n' && letter != '\r')
+        || (key == "name" && text.contains('\n'))
+    {
+        problems.push(Problem::new(
+            key,
+            "Leave out line breaks and other invisible characters.",
+        ));
     }
     Some(text.to_owned())
 }
 
 /// How the client will prove itself, also while other settings are wrong.
 fn method_of(complete: &Config, typed: &Config) -> ClientAuthentication {
-    let text = |key: &str| complete.get(key).or_else(|| typed.get(key)).and_then(Value::as_str).unwrap_or("");
+    let text = |key: &str| {
+        complete
+            .get(key)
+            .or_else(|| typed.get(key))
+            .and_then(Value::as_str)
+            .unwrap_or("")
+    };
     match (text("auth_mode"), text("token_endpoint_auth_method")) {
         ("Public", _) => ClientAuthentication::None,
         ("Certificate", _) | (_, "private_key_jwt") => ClientAuthentication::PrivateKey,
@@ -505,7 +765,12 @@ fn method_of(complete: &Config, typed: &Config) -> ClientAuthentication {
     }
 }
 
-fn check_secret(template: &Template, secret: Option<&SecretString>, method: ClientAuthentication, stored: bool) -> Option<Problem> {
+fn check_secret(
+    template: &Template,
+    secret: Option<&SecretString>,
+    method: ClientAuthentication,
+    stored: bool,
+) -> Option<Problem> {
     let is_key = method == ClientAuthentication::PrivateKey;
     let wrong = |message: &str| Some(Problem::new("client_secret", message));
     match (secret, method) {
@@ -513,7 +778,9 @@ fn check_secret(template: &Template, secret: Option<&SecretString>, method: Clie
         (None, _) if stored => None,
         (None, _) if is_key => wrong("Enter the private key, and its certificate below it."),
         (None, _) => wrong("Enter the client secret."),
-        (Some(_), ClientAuthentication::None) => wrong("A public client has no secret. Leave this empty, or choose Confidential."),
+        (Some(_), ClientAuthentication::None) => {
+            wrong("A public client has no secret. Leave this empty, or choose Confidential.")
+        }
         (Some(key), ClientAuthentication::PrivateKey) => {
             let text = key.expose_secret();
             if text.len() > 20_000 {
@@ -526,10 +793,17 @@ fn check_secret(template: &Template, secret: Option<&SecretString>, method: Clie
             if text.len() > 2000 {
                 return wrong("This is longer than any client secret: at most 2,000 characters.");
             }
-            if text.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
-                return wrong("The secret holds a blank or a line break in its middle. Copy it again.");
+            if text
+                .chars()
+                .any(|letter| letter.is_control() || letter.is_whitespace())
+            {
+                return wrong(
+                    "The secret holds a blank or a line break in its middle. Copy it again.",
+                );
             }
-            let known = (template.key == "azure").then(|| providers::azure::secret_problem(text)).flatten();
+            let known = (template.key == "azure")
+                .then(|| providers::azure::secret_problem(text))
+                .flatten();
             known.and_then(wrong)
         }
     }
@@ -553,7 +827,12 @@ fn change_words(before: &Integration, after: &Integration, secret: bool) -> Stri
     if before.description != after.description {
         words.push("description".into());
     }
-    for key in after.config.keys().chain(before.config.keys().filter(|key| !after.config.contains_key(*key))) {
+    for key in after.config.keys().chain(
+        before
+            .config
+            .keys()
+            .filter(|key| !after.config.contains_key(*key)),
+    ) {
         if before.config.get(key) != after.config.get(key) {
             words.push(key.clone());
         }
@@ -567,7 +846,11 @@ fn change_words(before: &Integration, after: &Integration, secret: bool) -> Stri
     if before.identity_check != after.identity_check {
         words.push(format!("identity check {}", after.identity_check.as_str()));
     }
-    if words.is_empty() { "nothing".into() } else { words.join(", ") }
+    if words.is_empty() {
+        "nothing".into()
+    } else {
+        words.join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -580,7 +863,20 @@ mod tests {
         let in_days = |days: i64| warning(Timestamp(now.0 + days * 86_400_000), now);
         assert_eq!(
             [61, 60, 59, 31, 30, 15, 14, 8, 7, 2, 1, 0].map(in_days),
-            [None, Some(60), Some(60), Some(60), Some(30), Some(30), Some(14), Some(14), Some(7), Some(7), Some(1), Some(0)]
+            [
+                None,
+                Some(60),
+                Some(60),
+                Some(60),
+                Some(30),
+                Some(30),
+                Some(14),
+                Some(14),
+                Some(7),
+                Some(7),
+                Some(1),
+                Some(0)
+            ]
         );
         assert_eq!(in_days(-5), Some(0));
     }

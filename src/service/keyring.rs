@@ -25,18 +25,33 @@ const AT_ONCE: i64 = 200;
 const FOLLOWED_WITHIN: Duration = Duration::from_millis(1500);
 
 fn place(row: &str) -> Place<'_> {
-    Place { table: "meta", column: "value", row }
+    Place {
+        table: "meta",
+        column: "value",
+        row,
+    }
 }
 
-/// Refuses a keyring that is not this database's; the secret that cookies and session tokens are signed with.
+/// Refuses a keyring that is not this database's; the secret that cookies and session tokens are
+/// signed with.
 pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     let text = |error: Error| error.to_string();
     let [sealing, kept, in_use] = store
-        .read(|db| Ok::<_, Error>([Store::meta(db, SEALING)?, Store::meta(db, KEY_CHECK)?, Store::meta(db, IN_USE)?]))
+        .read(|db| {
+            Ok::<_, Error>([
+                Store::meta(db, SEALING)?,
+                Store::meta(db, KEY_CHECK)?,
+                Store::meta(db, IN_USE)?,
+            ])
+        })
         .await
         .map_err(text)?;
     let ring = vault.keyring();
-    if let Some(missing) = in_use.iter().flat_map(|ids| ids.split(' ')).find(|id| ring.get(id).is_none()) {
+    if let Some(missing) = in_use
+        .iter()
+        .flat_map(|ids| ids.split(' '))
+        .find(|id| ring.get(id).is_none())
+    {
         return Err(format!(
             "the key {missing} is not in the keyring, and values in this database are sealed with it. Put the key back, or the keyring that belongs to this database. Nothing was changed."
         ));
@@ -44,13 +59,19 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     if let Some(id) = sealing
         && !vault.seal_with(&id)
     {
-        return Err(format!("the key {id} is not in the keyring, and this database is sealed with it. Nothing was changed."));
+        return Err(format!(
+            "the key {id} is not in the keyring, and this database is sealed with it. Nothing was changed."
+        ));
     }
     if let Some(kept) = kept {
         let opened = vault.open(place(KEY_CHECK), &Sealed(kept));
-        opened.map_err(|error| format!("the keyring does not fit this database: {error}. Nothing was changed."))?;
+        opened.map_err(|error| {
+            format!("the keyring does not fit this database: {error}. Nothing was changed.")
+        })?;
     } else {
-        let sealed = vault.seal(place(KEY_CHECK), &"valetkey".into()).map_err(|error| error.to_string())?;
+        let sealed = vault
+            .seal(place(KEY_CHECK), &"valetkey".into())
+            .map_err(|error| error.to_string())?;
         // Of nodes that start together one is first; the others' keyring has to fit.
         let first = store
             .note(move |db| {
@@ -64,15 +85,22 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
             .map_err(text)?;
         if let Some(first) = first {
             let opened = vault.open(place(KEY_CHECK), &Sealed(first));
-            opened.map_err(|error| format!("the keyring does not fit this database: {error}. Nothing was changed."))?;
+            opened.map_err(|error| {
+                format!("the keyring does not fit this database: {error}. Nothing was changed.")
+            })?;
         }
     }
     if in_use.is_none() {
         // A new database, or one from before this was written down.
         let ids = ring.ids().collect::<Vec<_>>().join(" ");
-        store.note(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?)).await.map_err(text)?;
+        store
+            .note(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?))
+            .await
+            .map_err(text)?;
     }
-    let new = vault.seal(place(ROOT), &Root::generate()).map_err(|error| error.to_string())?;
+    let new = vault
+        .seal(place(ROOT), &Root::generate())
+        .map_err(|error| error.to_string())?;
     let root = store
         .note(move |db| match Store::meta(db, ROOT)? {
             Some(root) => Ok::<_, Error>(Sealed(root)),
@@ -83,7 +111,9 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         })
         .await
         .map_err(text)?;
-    let root = vault.open(place(ROOT), &root).map_err(|error| format!("the keyring does not fit this database: {error}"))?;
+    let root = vault
+        .open(place(ROOT), &root)
+        .map_err(|error| format!("the keyring does not fit this database: {error}"))?;
     Root::parse(&root).ok_or_else(|| "the row “root” of the table meta is damaged".to_owned())
 }
 
@@ -137,19 +167,37 @@ impl Service {
     pub async fn keys_of_ring(&self) -> Result<Vec<Key>, Problem> {
         let (ring, sealing) = (self.vault.keyring(), self.vault.sealing());
         let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
-        let counted =
-            self.store.read(move |db| ids.into_iter().map(|id| Ok::<_, Error>((count_of(db, &id)?, id))).collect::<Result<Vec<_>, _>>());
-        Ok(counted.await?.into_iter().map(|(values, id)| Key { seals: id == sealing, id, values }).collect())
+        let counted = self.store.read(move |db| {
+            ids.into_iter()
+                .map(|id| Ok::<_, Error>((count_of(db, &id)?, id)))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        Ok(counted
+            .await?
+            .into_iter()
+            .map(|(values, id)| Key {
+                seals: id == sealing,
+                id,
+                values,
+            })
+            .collect())
     }
 
-    /// Seals with another key from now on, then seals anew what older keys sealed, while the servers run. May be stopped at
-    /// any time: the next one goes on. `progress` hears how many values there are to do, and then of each batch.
-    pub async fn rotate_keys(&self, to: Option<String>, mut progress: impl FnMut(Progress)) -> Result<u64, Problem> {
+    /// Seals with another key from now on, then seals anew what older keys sealed, while the
+    /// servers run. May be stopped at any time: the next one goes on. `progress` hears how many
+    /// values there are to do, and then of each batch.
+    pub async fn rotate_keys(
+        &self,
+        to: Option<String>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<u64, Problem> {
         let ring = self.vault.keyring();
         let newest = ring.ids().last().unwrap_or_default().to_owned();
         let to = to.unwrap_or(newest);
         if ring.get(&to).is_none() {
-            return told(format!("there is no key {to} in the keyring: add one with `valetkey keys add`"));
+            return told(format!(
+                "there is no key {to} in the keyring: add one with `valetkey keys add`"
+            ));
         }
         let nodes = self.nodes().await?;
         if let Some(node) = nodes.iter().find(|node| !node.keys.contains(&to)) {
@@ -162,7 +210,11 @@ impl Service {
         self.store
             .write(move |db| {
                 Store::set_meta(db, SEALING, &wanted)?;
-                let mut ids: Vec<String> = Store::meta(db, IN_USE)?.unwrap_or_default().split(' ').map(str::to_owned).collect();
+                let mut ids: Vec<String> = Store::meta(db, IN_USE)?
+                    .unwrap_or_default()
+                    .split(' ')
+                    .map(str::to_owned)
+                    .collect();
                 if !ids.contains(&in_use) {
                     ids.push(in_use);
                 }
@@ -179,7 +231,8 @@ impl Service {
             .read(move |db| {
                 let mut all = 0;
                 for column in &COLUMNS {
-                    all += sealed::count(db, column, None)? - sealed::count(db, column, Some(&wanted))?;
+                    all += sealed::count(db, column, None)?
+                        - sealed::count(db, column, Some(&wanted))?;
                 }
                 Ok::<_, Error>(all)
             })
@@ -190,13 +243,24 @@ impl Service {
             let mut after = String::new();
             loop {
                 let (wanted, from) = (to.clone(), after);
-                let found = self.store.read(move |db| Ok::<_, Error>(sealed::others(db, column, &wanted, &from, AT_ONCE)?)).await?;
+                let found = self
+                    .store
+                    .read(move |db| {
+                        Ok::<_, Error>(sealed::others(db, column, &wanted, &from, AT_ONCE)?)
+                    })
+                    .await?;
                 let Some(last) = found.last() else { break };
                 after = last.key.clone();
                 let mut anew = Vec::new();
                 for value in found {
-                    let place = Place { table: column.table, column: column.column, row: &value.row };
-                    let new = self.vault.seal(place, &self.vault.open(place, &value.sealed)?)?;
+                    let place = Place {
+                        table: column.table,
+                        column: column.column,
+                        row: &value.row,
+                    };
+                    let new = self
+                        .vault
+                        .seal(place, &self.vault.open(place, &value.sealed)?)?;
                     anew.push((value, new));
                 }
                 let changed = self
@@ -204,7 +268,13 @@ impl Service {
                     .note(move |db| {
                         let mut changed = 0;
                         for (value, new) in &anew {
-                            changed += u64::from(sealed::swap(db, column, &value.key, &value.sealed, new)?);
+                            changed += u64::from(sealed::swap(
+                                db,
+                                column,
+                                &value.key,
+                                &value.sealed,
+                                new,
+                            )?);
                         }
                         Ok::<_, Error>(changed)
                     })
@@ -216,7 +286,8 @@ impl Service {
         Ok(done)
     }
 
-    /// Takes a key out of the ring once nothing needs it. `false` where its line has to be removed by hand.
+    /// Takes a key out of the ring once nothing needs it. `false` where its line has to be removed
+    /// by hand.
     pub async fn retire_key(&self, id: &str) -> Result<bool, Problem> {
         if self.vault.keyring().get(id).is_none() {
             return told(format!("there is no key {id} in the keyring"));
@@ -240,16 +311,26 @@ impl Service {
             })
             .await?;
         if needed > 0 {
-            return told(format!("{needed} value(s) are sealed with the key {id}: run `valetkey keys rotate` first. Nothing was changed."));
+            return told(format!(
+                "{needed} value(s) are sealed with the key {id}: run `valetkey keys rotate` first. Nothing was changed."
+            ));
         }
         Ok(Keyring::remove(self.vault.source(), id)?)
     }
 
     /// Opens every sealed value.
-    pub async fn verify_keys(&self, mut progress: impl FnMut(Progress)) -> Result<Verified, Problem> {
+    pub async fn verify_keys(
+        &self,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Verified, Problem> {
         let all = self
             .store
-            .read(|db| COLUMNS.iter().map(|column| Ok::<_, Error>(sealed::count(db, column, None)?)).sum::<Result<i64, Error>>())
+            .read(|db| {
+                COLUMNS
+                    .iter()
+                    .map(|column| Ok::<_, Error>(sealed::count(db, column, None)?))
+                    .sum::<Result<i64, Error>>()
+            })
             .await?;
         progress(Progress::Total(u64::try_from(all).unwrap_or(0)));
         let mut verified = Verified::default();
@@ -257,15 +338,25 @@ impl Service {
             let mut after = String::new();
             loop {
                 let from = after;
-                let found = self.store.read(move |db| Ok::<_, Error>(sealed::others(db, column, "", &from, AT_ONCE)?)).await?;
+                let found = self
+                    .store
+                    .read(move |db| Ok::<_, Error>(sealed::others(db, column, "", &from, AT_ONCE)?))
+                    .await?;
                 let Some(last) = found.last() else { break };
                 after = last.key.clone();
                 progress(Progress::Done(found.len() as u64));
                 for value in found {
-                    let place = Place { table: column.table, column: column.column, row: &value.row };
+                    let place = Place {
+                        table: column.table,
+                        column: column.column,
+                        row: &value.row,
+                    };
                     match self.vault.open(place, &value.sealed) {
                         Ok(_) => verified.opened += 1,
-                        Err(error) => verified.damaged.push(format!("{}.{} of {}: {error}", column.table, column.column, value.key)),
+                        Err(error) => verified.damaged.push(format!(
+                            "{}.{} of {}: {error}",
+                            column.table, column.column, value.key
+                        )),
                     }
                 }
             }
@@ -273,21 +364,29 @@ impl Service {
         Ok(verified)
     }
 
-    /// Takes up keys that were added to the ring, and seals with the one that the database names. `Err` says what is missing.
-    /// Reads a ring in a file again in any case if `anew`.
+    /// Takes up keys that were added to the ring, and seals with the one that the database names.
+    /// `Err` says what is missing. Reads a ring in a file again in any case if `anew`.
     pub async fn follow_keyring(&self, anew: bool) -> Result<(), String> {
-        let named = self.store.read(|db| Ok::<_, Error>(Store::meta(db, SEALING)?)).await.map_err(|error| error.to_string())?;
+        let named = self
+            .store
+            .read(|db| Ok::<_, Error>(Store::meta(db, SEALING)?))
+            .await
+            .map_err(|error| error.to_string())?;
         let wanted = named.unwrap_or_else(|| self.vault.sealing());
         let from_file = anew && matches!(self.vault.source(), Source::File(_));
         if from_file || self.vault.keyring().get(&wanted).is_none() {
             let vault = Arc::clone(&self.vault);
-            let reloaded = tokio::task::spawn_blocking(move || vault.reload()).await.map_err(|error| error.to_string())?;
+            let reloaded = tokio::task::spawn_blocking(move || vault.reload())
+                .await
+                .map_err(|error| error.to_string())?;
             reloaded.map_err(|error| format!("cannot be read again: {error}"))?;
         }
         if self.vault.seal_with(&wanted) {
             Ok(())
         } else {
-            Err(format!("the key {wanted} seals new values, and it is not in this node's keyring: put it there"))
+            Err(format!(
+                "the key {wanted} seals new values, and it is not in this node's keyring: put it there"
+            ))
         }
     }
 }

@@ -29,15 +29,22 @@ pub struct Caller {
 impl Service {
     /// Who a presented key is; `None` for anything that is not a live key of an unlocked person.
     pub async fn caller(&self, presented: &str) -> Result<Option<Arc<Caller>>, Error> {
-        let Some(hash) = api_key::lookup(presented) else { return Ok(None) };
+        let Some(hash) = api_key::lookup(presented) else {
+            return Ok(None);
+        };
         let now = self.now();
         let caller = match self.admissions.caller(&hash, self.store.epoch(), now) {
             Some(caller) => caller,
             None => {
                 let epoch = self.store.epoch();
                 let wanted = hash.clone();
-                let found = self.store.read(move |db| Ok::<_, Error>(people::by_key(db, &wanted)?)).await?;
-                let Some((key, person)) = found else { return Ok(None) };
+                let found = self
+                    .store
+                    .read(move |db| Ok::<_, Error>(people::by_key(db, &wanted)?))
+                    .await?;
+                let Some((key, person)) = found else {
+                    return Ok(None);
+                };
                 let caller = Arc::new(Caller {
                     role: key.role.min(person.role),
                     person,
@@ -46,11 +53,17 @@ impl Service {
                     active_at: key.active_at,
                     expires_at: key.expires_at,
                 });
-                self.admissions.keep_caller(hash, Arc::clone(&caller), epoch, now);
+                self.admissions
+                    .keep_caller(hash, Arc::clone(&caller), epoch, now);
                 // Written at most once an hour: the last use is for people, not for decisions.
-                if caller.active_at.is_none_or(|at| now.since(at).as_secs() > 3600) {
+                if caller
+                    .active_at
+                    .is_none_or(|at| now.since(at).as_secs() > 3600)
+                {
                     let number = key.number;
-                    self.note_later("when a key was last used", move |db| people::touch_key(db, number, now));
+                    self.note_later("when a key was last used", move |db| {
+                        people::touch_key(db, number, now)
+                    });
                 }
                 caller
             }
@@ -60,7 +73,9 @@ impl Service {
     }
 
     pub async fn own_keys(&self, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
-        self.store.read(move |db| Ok(people::keys(db, person)?)).await
+        self.store
+            .read(move |db| Ok(people::keys(db, person)?))
+            .await
     }
 
     /// Makes a key for the actor. The secret is returned once and never again.
@@ -73,11 +88,17 @@ impl Service {
     ) -> Result<(ApiKey, SecretString), Error> {
         let name = name.trim();
         if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
-            return Err(invalid("name", "Give the key a name of up to 100 characters, so that you recognise it later."));
+            return Err(invalid(
+                "name",
+                "Give the key a name of up to 100 characters, so that you recognise it later.",
+            ));
         }
         let role = role.unwrap_or(actor.role);
         if role > actor.role {
-            return Err(invalid("user_role", "A key cannot do more than its person."));
+            return Err(invalid(
+                "user_role",
+                "A key cannot do more than its person.",
+            ));
         }
         let key = ApiKey {
             number: 0,
@@ -92,7 +113,12 @@ impl Service {
         self.store_key(actor, key, String::new()).await
     }
 
-    async fn store_key(&self, actor: &Actor, mut key: ApiKey, detail: String) -> Result<(ApiKey, SecretString), Error> {
+    async fn store_key(
+        &self,
+        actor: &Actor,
+        mut key: ApiKey,
+        detail: String,
+    ) -> Result<(ApiKey, SecretString), Error> {
         let secret = api_key::generate();
         let hash = api_key::hash(&secret);
         let actor = actor.clone();
@@ -100,7 +126,16 @@ impl Service {
             .store
             .write(move |db| {
                 key.number = people::insert_key(db, &key, &hash)?;
-                record(db, &event(&actor, key.created_at, Action::KeyCreated, key.name.clone(), detail))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        key.created_at,
+                        Action::KeyCreated,
+                        key.name.clone(),
+                        detail,
+                    ),
+                )?;
                 Ok::<_, Error>(key)
             })
             .await?;
@@ -111,28 +146,54 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let name = people::keys(db, actor.person.id)?.into_iter().find(|key| key.number == number).map(|key| key.name);
+                let name = people::keys(db, actor.person.id)?
+                    .into_iter()
+                    .find(|key| key.number == number)
+                    .map(|key| key.name);
                 if !people::delete_key(db, actor.person.id, number)? {
                     return Err(Error::NotFound);
                 }
-                record(db, &event(&actor, now, Action::KeyDeleted, name.unwrap_or_default(), ""))
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::KeyDeleted,
+                        name.unwrap_or_default(),
+                        "",
+                    ),
+                )
             })
             .await
     }
 
-    /// Makes the key that an app presents when it exchanges session tokens; an older one of the same item ends.
-    pub async fn create_content_key(&self, actor: &Actor, item: Id<Content>) -> Result<(Content, SecretString), Error> {
-        let found = self.store.read(move |db| content::find(db, item)?.ok_or(Error::NotFound)).await?;
+    /// Makes the key that an app presents when it exchanges session tokens; an older one of the
+    /// same item ends.
+    pub async fn create_content_key(
+        &self,
+        actor: &Actor,
+        item: Id<Content>,
+    ) -> Result<(Content, SecretString), Error> {
+        let found = self
+            .store
+            .read(move |db| content::find(db, item)?.ok_or(Error::NotFound))
+            .await?;
         // The key acts as the one who makes it, so that person must be able to run the item.
         let listed = {
             let person = actor.person.id;
-            self.store.read(move |db| Ok::<_, Error>(content::role_of(db, item, person)?)).await?
+            self.store
+                .read(move |db| Ok::<_, Error>(content::role_of(db, item, person)?))
+                .await?
         };
         let standing = access::standing(&found, &actor.person, listed);
         if !access::may_exchange(&actor.person, actor.role, standing, None, &found) {
-            return Err(Error::Forbidden("Only the owner and collaborators of a content item make its key."));
+            return Err(Error::Forbidden(
+                "Only the owner and collaborators of a content item make its key.",
+            ));
         }
-        self.store.write(move |db| Ok::<_, Error>(people::delete_content_keys(db, item)?)).await?;
+        self.store
+            .write(move |db| Ok::<_, Error>(people::delete_content_keys(db, item)?))
+            .await?;
         let key = ApiKey {
             number: 0,
             person: actor.person.id,
@@ -143,11 +204,15 @@ impl Service {
             active_at: None,
             expires_at: None,
         };
-        let (_, secret) = self.store_key(actor, key, format!("for content {item}")).await?;
+        let (_, secret) = self
+            .store_key(actor, key, format!("for content {item}"))
+            .await?;
         Ok((found, secret))
     }
 
     pub async fn content_keys(&self, item: Id<Content>) -> Result<Vec<ApiKey>, Error> {
-        self.store.read(move |db| Ok(people::content_keys(db, item)?)).await
+        self.store
+            .read(move |db| Ok(people::content_keys(db, item)?))
+            .await
     }
 }

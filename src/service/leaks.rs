@@ -1,6 +1,7 @@
-//! The leak alarm: which viewers' tokens an item trades while which viewers are there. A token that is used without its viewer
-//! comes from a connection that the app shares between viewers (a module global, a shared cache): then one person sees another
-//! one's rows, and nothing at the provider tells.
+//! The leak alarm: which viewers' tokens an item trades while which viewers are there. A token that
+//! is used without its viewer comes from a connection that the app shares between viewers (a module
+//! global, a shared cache): then one person sees another one's rows, and nothing at the provider
+//! tells.
 
 use super::{Actor, Error, Service, record};
 use crate::{
@@ -18,10 +19,11 @@ use std::{
     time::Duration,
 };
 
-/// Uses are written down every ten seconds by each node; so far back is looked at first, and more if the last look took longer.
+/// Uses are written down every ten seconds by each node; so far back is looked at first, and more
+/// if the last look took longer.
 const LOOKED_BACK: Duration = Duration::from_secs(30);
-/// What looks like a leak is said only if its viewer still was not there after this time: then every node has written down whom
-/// it saw before.
+/// What looks like a leak is said only if its viewer still was not there after this time: then
+/// every node has written down whom it saw before.
 const THOUGHT_OVER: Duration = Duration::from_secs(25);
 
 /// What the leader knows from one look to the next.
@@ -33,7 +35,11 @@ pub struct Alarm {
 }
 
 /// Asks something of each use and of who was at its item.
-fn each<T>(db: &mut Db<'_>, uses: Vec<leaks::Use>, ask: impl Fn(&leaks::Use, &[Stay]) -> Option<T>) -> Result<Vec<(leaks::Use, T)>, Error> {
+fn each<T>(
+    db: &mut Db<'_>,
+    uses: Vec<leaks::Use>,
+    ask: impl Fn(&leaks::Use, &[Stay]) -> Option<T>,
+) -> Result<Vec<(leaks::Use, T)>, Error> {
     let mut known: HashMap<Id<Content>, Vec<Stay>> = HashMap::new();
     let mut found = Vec::new();
     for used in uses {
@@ -47,26 +53,41 @@ fn each<T>(db: &mut Db<'_>, uses: Vec<leaks::Use>, ask: impl Fn(&leaks::Use, &[S
 }
 
 impl Service {
-    /// Looks for tokens that were used lately without their viewers, and says what still looks so later.
+    /// Looks for tokens that were used lately without their viewers, and says what still looks so
+    /// later.
     pub async fn look_for_leaks(&self, alarm: &mut Alarm) -> Result<(), Error> {
         let now = self.now();
         let since = alarm.looked_at.unwrap_or(now).minus(LOOKED_BACK);
         let is_due = |since: Timestamp| now.since(since) >= THOUGHT_OVER;
-        let due: Vec<(leaks::Use, Kind)> =
-            alarm.doubts.iter().filter(|(_, _, since)| is_due(*since)).map(|(used, kind, _)| (*used, *kind)).collect();
+        let due: Vec<(leaks::Use, Kind)> = alarm
+            .doubts
+            .iter()
+            .filter(|(_, _, since)| is_due(*since))
+            .map(|(used, kind, _)| (*used, *kind))
+            .collect();
         let asked = due.iter().map(|(used, _)| *used).collect();
         let (fresh, still) = self
             .store
             .read(move |db| {
                 let fresh = leaks::used_between(db, since, now)?;
-                let fresh = each(db, fresh, |used, stays| judge(used.person, used.process, used.at, stays))?;
-                Ok::<_, Error>((fresh, each(db, asked, |used, stays| away(used.person, used.process, used.at, stays))?))
+                let fresh = each(db, fresh, |used, stays| {
+                    judge(used.person, used.process, used.at, stays)
+                })?;
+                Ok::<_, Error>((
+                    fresh,
+                    each(db, asked, |used, stays| {
+                        away(used.person, used.process, used.at, stays)
+                    })?,
+                ))
             })
             .await?;
         alarm.looked_at = Some(now);
         alarm.doubts.retain(|(_, _, since)| !is_due(*since));
         for (used, kind) in fresh {
-            let same = |known: &leaks::Use| (known.content, known.process, known.person) == (used.content, used.process, used.person);
+            let same = |known: &leaks::Use| {
+                (known.content, known.process, known.person)
+                    == (used.content, used.process, used.person)
+            };
             if !alarm.doubts.iter().any(|(known, ..)| same(known)) {
                 alarm.doubts.push((used, kind, now));
             }
@@ -106,7 +127,11 @@ impl Service {
     }
 
     /// What the alarm saw of an item, for those who may edit it: with the viewers' names.
-    pub async fn leaks(&self, actor: &Actor, id: Id<Content>) -> Result<Vec<(Leak, Person)>, Error> {
+    pub async fn leaks(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<Vec<(Leak, Person)>, Error> {
         self.editable_content(actor, id).await?;
         self.store
             .read(move |db| {
@@ -128,7 +153,10 @@ impl Service {
         self.store
             .write(move |db| {
                 if leaks::forget(db, id, now)? > 0 {
-                    record(db, &super::event(&actor, now, Action::LeakMended, item.display_title(), ""))?;
+                    record(
+                        db,
+                        &super::event(&actor, now, Action::LeakMended, item.display_title(), ""),
+                    )?;
                 }
                 Ok(())
             })

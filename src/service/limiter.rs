@@ -1,7 +1,8 @@
-//! Guessing passwords is slowed down: ten tries for one name from one address within five minutes, then a pause.
+//! Guessing passwords is slowed down: ten tries for one name from one address within five minutes,
+//! then a pause.
 //!
-//! Counted by name **and** address, so that nobody can lock somebody else out; invented names count like real ones. Counted in
-//! the database: the next try may reach another node.
+//! Counted by name **and** address, so that nobody can lock somebody else out; invented names count
+//! like real ones. Counted in the database: the next try may reach another node.
 
 use super::{Error, Service};
 use crate::{domain::Timestamp, store::moments, vault::api_key::digest};
@@ -11,16 +12,28 @@ const MOST_TRIES: usize = 10;
 /// How long a try counts.
 pub const WINDOW: Duration = Duration::from_secs(300);
 
-/// What tries are counted by. A hash: names that were typed at the wrong place, passwords among them, are not kept.
+/// What tries are counted by. A hash: names that were typed at the wrong place, passwords among
+/// them, are not kept.
 fn who(name: &str, address: &str) -> String {
-    digest(&format!("{}:{}\n{address}", name.len(), name.to_lowercase()))
+    digest(&format!(
+        "{}:{}\n{address}",
+        name.len(),
+        name.to_lowercase()
+    ))
 }
 
 /// How long to wait after these tries.
 fn pause(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
-    let recent: Vec<_> = tries.iter().filter(|at| now >= **at && now.since(**at) < WINDOW).collect();
+    let recent: Vec<_> = tries
+        .iter()
+        .filter(|at| now >= **at && now.since(**at) < WINDOW)
+        .collect();
     let oldest = recent.first().filter(|_| recent.len() >= MOST_TRIES)?;
-    Some(WINDOW.saturating_sub(now.since(**oldest)).max(Duration::from_secs(1)))
+    Some(
+        WINDOW
+            .saturating_sub(now.since(**oldest))
+            .max(Duration::from_secs(1)),
+    )
 }
 
 impl Service {
@@ -41,7 +54,12 @@ impl Service {
     /// The password was right: what went before is forgotten.
     pub(super) async fn try_succeeded(&self, name: &str, address: &str) {
         let who = who(name, address);
-        if self.store.note(move |db| Ok::<_, Error>(moments::forget_tries(db, &who)?)).await.is_err() {
+        if self
+            .store
+            .note(move |db| Ok::<_, Error>(moments::forget_tries(db, &who)?))
+            .await
+            .is_err()
+        {
             tracing::debug!("could not forget wrong passwords");
         }
     }
@@ -56,7 +74,10 @@ mod tests {
         let now = Timestamp(1_000_000_000);
         let tries = [now; MOST_TRIES];
         assert_eq!(pause(&tries[1..], now), None);
-        assert_eq!(pause(&tries, now.plus(Duration::from_secs(60))), Some(Duration::from_secs(240)));
+        assert_eq!(
+            pause(&tries, now.plus(Duration::from_secs(60))),
+            Some(Duration::from_secs(240))
+        );
         assert_eq!(pause(&tries, now.plus(WINDOW)), None, "never for good");
         assert_eq!(who("Vera", "192.0.2.1"), who("vera", "192.0.2.1"));
         assert_ne!(who("vera", "192.0.2.1"), who("vera", "192.0.2.2"));

@@ -45,7 +45,8 @@ use std::{
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-/// What can go wrong that a caller can show. Everything else is `Internal`, logged where it happened.
+/// What can go wrong that a caller can show. Everything else is `Internal`, logged where it
+/// happened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("not found")]
@@ -110,7 +111,10 @@ pub struct Actor {
 impl Actor {
     /// The person as seen through the key's role: access rules must not grant more.
     pub fn capped(&self) -> Person {
-        Person { role: self.role.min(self.person.role), ..self.person.clone() }
+        Person {
+            role: self.role.min(self.person.role),
+            ..self.person.clone()
+        }
     }
 }
 
@@ -155,12 +159,24 @@ pub struct Parts {
 impl Service {
     /// Must be called inside the runtime that provider calls are to run on.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts { settings, store, vault, root, clock } = parts;
+        let Parts {
+            settings,
+            store,
+            vault,
+            root,
+            clock,
+        } = parts;
         let mut own = settings.wall.own_hosts();
         own.push(settings.listen.to_string());
-        let policy = Arc::new(Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets));
+        let policy = Arc::new(
+            Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets),
+        );
         let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
-        let session_tokens = SessionTokens::new(&root, settings.base().to_owned(), settings.session_token_lifetime);
+        let session_tokens = SessionTokens::new(
+            &root,
+            settings.base().to_owned(),
+            settings.session_token_lifetime,
+        );
         Ok(Self {
             addresses: Addresses::new(settings.base()),
             store,
@@ -172,7 +188,8 @@ impl Service {
             organisation: Known::default(),
             policy,
             clock,
-            hashing: hashing::Hashing::new().map_err(|error| format!("cannot start threads: {error}"))?,
+            hashing: hashing::Hashing::new()
+                .map_err(|error| format!("cannot start threads: {error}"))?,
             broker: broker::Broker::default(),
             admissions: admission::Cache::default(),
             presences: presence::Presences::default(),
@@ -191,7 +208,11 @@ impl Service {
     }
 
     /// Writes down what nobody waits for: a database that is busy holds no request up for it.
-    pub fn note_later(&self, what: &'static str, work: impl FnOnce(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static) {
+    pub fn note_later(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static,
+    ) {
         let store = self.store.clone();
         let noting = async move {
             if let Err(error) = store.note(work).await {
@@ -208,7 +229,13 @@ impl Service {
 }
 
 /// An event by an actor, ready for [`store::audit::insert`].
-fn event(actor: &Actor, now: Timestamp, action: Action, subject: impl Into<String>, detail: impl Into<String>) -> Event {
+fn event(
+    actor: &Actor,
+    now: Timestamp,
+    action: Action,
+    subject: impl Into<String>,
+    detail: impl Into<String>,
+) -> Event {
     Event {
         actor: Some(actor.person.id),
         actor_name: actor.person.username.clone(),

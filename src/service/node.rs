@@ -1,8 +1,9 @@
-//! This process among those that work on the same database: its name, and the leases by which one of them does what only one
-//! may do at a time.
+//! This process among those that work on the same database: its name, and the leases by which one
+//! of them does what only one may do at a time.
 //!
-//! A lease is abandoned when it was seen to stand still for its whole life by **this** process's steady clock: clocks of
-//! machines differ and jump. A lease of this very node's earlier life is known to be dead at once: the node's file is locked.
+//! A lease is abandoned when it was seen to stand still for its whole life by **this** process's
+//! steady clock: clocks of machines differ and jump. A lease of this very node's earlier life is
+//! known to be dead at once: the node's file is locked.
 
 use super::{Error, Service};
 use crate::{
@@ -33,7 +34,8 @@ pub fn is_served(folder: &Path) -> Result<bool, String> {
     if !path.exists() {
         return Ok(false);
     }
-    let file = File::open(&path).map_err(|error| format!("cannot use {}: {error}", path.display()))?;
+    let file =
+        File::open(&path).map_err(|error| format!("cannot use {}: {error}", path.display()))?;
     Ok(file.try_lock().is_err())
 }
 
@@ -55,7 +57,11 @@ struct Claimed {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { boot: Id::<Node>::random().to_string(), claimed: OnceLock::new(), seen: Mutex::default() }
+        Self {
+            boot: Id::<Node>::random().to_string(),
+            claimed: OnceLock::new(),
+            seen: Mutex::default(),
+        }
     }
 }
 
@@ -89,7 +95,9 @@ impl Node {
         lock.read_to_string(&mut id).map_err(explain)?;
         if id.trim().is_empty() {
             id = Id::<Node>::random().to_string();
-            lock.write_all(id.as_bytes()).and_then(|()| lock.sync_all()).map_err(explain)?;
+            lock.write_all(id.as_bytes())
+                .and_then(|()| lock.sync_all())
+                .map_err(explain)?;
         }
         let spool = match Spool::open(&folder.join("spool")) {
             Ok(spool) => Some(spool),
@@ -98,14 +106,20 @@ impl Node {
                 None
             }
         };
-        drop(self.claimed.set(Claimed { id: id.trim().to_owned(), _lock: lock, spool }));
+        drop(self.claimed.set(Claimed {
+            id: id.trim().to_owned(),
+            _lock: lock,
+            spool,
+        }));
         Ok(true)
     }
 
-    /// Whether nobody stands behind this lease any more. Look again and again: the first look only starts the clock.
+    /// Whether nobody stands behind this lease any more. Look again and again: the first look only
+    /// starts the clock.
     pub(super) fn is_abandoned(&self, lease: &Lease, life: Duration) -> bool {
         let (node, boot) = lease.node.split_once('/').unwrap_or(("", ""));
-        // This process asks only when it does not hold the lease itself; an earlier life of this node is over.
+        // This process asks only when it does not hold the lease itself; an earlier life of this
+        // node is over.
         let ours = self.claimed.get().is_some_and(|claimed| claimed.id == node);
         if ours || boot == self.boot {
             return true;
@@ -115,9 +129,14 @@ impl Node {
             seen.retain(|_, (_, _, since)| since.elapsed() < Duration::from_secs(600));
         }
         match seen.get(&lease.name) {
-            Some((owner, beat, since)) if *owner == lease.owner && *beat == lease.beat => since.elapsed() > life,
+            Some((owner, beat, since)) if *owner == lease.owner && *beat == lease.beat => {
+                since.elapsed() > life
+            }
             _ => {
-                seen.insert(lease.name.clone(), (lease.owner.clone(), lease.beat, Instant::now()));
+                seen.insert(
+                    lease.name.clone(),
+                    (lease.owner.clone(), lease.beat, Instant::now()),
+                );
                 false
             }
         }
@@ -128,7 +147,9 @@ impl Service {
     /// Makes this process the node of its data directory.
     pub fn claim_node(&self) -> Result<(), String> {
         if !self.node.claim(&self.settings.data_dir)? {
-            tracing::warn!("another process serves from the same data directory: after a crash its refreshes are taken up later");
+            tracing::warn!(
+                "another process serves from the same data directory: after a crash its refreshes are taken up later"
+            );
         }
         Ok(())
     }
@@ -141,13 +162,18 @@ impl Service {
             keys: self.vault.keyring().ids().map(str::to_owned).collect(),
             seen_at: self.now(),
         };
-        self.store.note(move |db| Ok::<_, Error>(moments::put_node(db, &node)?)).await
+        self.store
+            .note(move |db| Ok::<_, Error>(moments::put_node(db, &node)?))
+            .await
     }
 
     /// Says goodbye, so that nobody waits for this node.
     pub async fn say_goodbye(&self) {
         let name = self.node.name();
-        let gone = self.store.note(move |db| Ok::<_, Error>(moments::delete_node(db, &name)?)).await;
+        let gone = self
+            .store
+            .note(move |db| Ok::<_, Error>(moments::delete_node(db, &name)?))
+            .await;
         if gone.is_err() {
             tracing::debug!("could not say goodbye");
         }
@@ -156,15 +182,20 @@ impl Service {
     /// The nodes that serve now.
     pub async fn nodes(&self) -> Result<Vec<Seen>, Error> {
         let since = self.now().minus(GONE_AFTER);
-        self.store.read(move |db| Ok(moments::nodes(db, since)?)).await
+        self.store
+            .read(move |db| Ok(moments::nodes(db, since)?))
+            .await
     }
 
-    /// Whether this process leads in this work now: takes the lease if nobody has it, and keeps it by asking again within its
-    /// life.
+    /// Whether this process leads in this work now: takes the lease if nobody has it, and keeps it
+    /// by asking again within its life.
     pub async fn leads(&self, work: &'static str, life: Duration) -> bool {
         let (node, now) = (self.node.name(), self.now());
         let led = async {
-            let found = self.store.read(move |db| Ok::<_, Error>(leases::find(db, work)?)).await?;
+            let found = self
+                .store
+                .read(move |db| Ok::<_, Error>(leases::find(db, work)?))
+                .await?;
             let ours = found.as_ref().is_some_and(|lease| lease.node == node);
             if let Some(lease) = found.as_ref().filter(|_| !ours)
                 && !self.node.is_abandoned(lease, life)
@@ -174,7 +205,9 @@ impl Service {
             let lease = self.new_lease(work.to_owned(), node.clone(), 0, now.plus(life));
             self.store
                 .note(move |db| match (ours, found) {
-                    (true, Some(lease)) => Ok(leases::renew(db, work, &lease.owner, now.plus(life))?),
+                    (true, Some(lease)) => {
+                        Ok(leases::renew(db, work, &lease.owner, now.plus(life))?)
+                    }
                     (_, found) => Ok::<_, Error>(leases::take(db, &lease, found.as_ref())?),
                 })
                 .await
@@ -182,8 +215,22 @@ impl Service {
         led.await.unwrap_or(false)
     }
 
-    pub(super) fn new_lease(&self, name: String, node: String, generation: i64, until: Timestamp) -> Lease {
-        Lease { name, owner: Id::<Lease>::random().to_string(), node, generation, beat: 0, taken_at: self.now().0, until: until.0 }
+    pub(super) fn new_lease(
+        &self,
+        name: String,
+        node: String,
+        generation: i64,
+        until: Timestamp,
+    ) -> Lease {
+        Lease {
+            name,
+            owner: Id::<Lease>::random().to_string(),
+            node,
+            generation,
+            beat: 0,
+            taken_at: self.now().0,
+            until: until.0,
+        }
     }
 }
 
@@ -192,7 +239,15 @@ mod tests {
     use super::*;
 
     fn lease(node: &str, beat: i64) -> Lease {
-        Lease { name: "x".into(), owner: "o".into(), node: node.into(), generation: 1, beat, taken_at: 0, until: 0 }
+        Lease {
+            name: "x".into(),
+            owner: "o".into(),
+            node: node.into(),
+            generation: 1,
+            beat,
+            taken_at: 0,
+            until: 0,
+        }
     }
 
     #[test]
@@ -201,7 +256,10 @@ mod tests {
         let life = Duration::from_millis(30);
         assert!(!node.is_abandoned(&lease("a/b", 1), life));
         std::thread::sleep(Duration::from_millis(20));
-        assert!(!node.is_abandoned(&lease("a/b", 2), life), "it was renewed meanwhile");
+        assert!(
+            !node.is_abandoned(&lease("a/b", 2), life),
+            "it was renewed meanwhile"
+        );
         std::thread::sleep(Duration::from_millis(20));
         assert!(!node.is_abandoned(&lease("a/b", 2), life));
         std::thread::sleep(Duration::from_millis(20));

@@ -23,7 +23,8 @@ pub enum LinkHolder {
     Person(Box<Person>),
 }
 
-/// What is typed about a person. `None` leaves a value as it is, or takes the default for a new person.
+/// What is typed about a person. `None` leaves a value as it is, or takes the default for a new
+/// person.
 #[derive(Clone, Debug, Default)]
 pub struct PersonInput {
     pub username: Option<String>,
@@ -35,22 +36,37 @@ pub struct PersonInput {
 }
 
 impl Service {
-    /// Checks name and password. `Ok(None)`, after the same work, for a wrong password, an unknown name and a locked account;
+    /// Checks name and password. `Ok(None)`, after the same work, for a wrong password, an unknown
+    /// name and a locked account;
     /// `TooMany` before any work when somebody guesses.
-    pub async fn sign_in(&self, username: &str, password: SecretString, origin: &Origin) -> Result<Option<Person>, Error> {
+    pub async fn sign_in(
+        &self,
+        username: &str,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<Option<Person>, Error> {
         let now = self.now();
         let name: String = username.trim().chars().take(200).collect();
         self.begin_try(&name, &origin.address).await?;
         let wanted = name.clone();
-        let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?;
+        let found = self
+            .store
+            .read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?))
+            .await?;
         let (person, hash) = found.map_or((None, None), |(person, hash)| (Some(person), hash));
         let usable = password.expose_secret().len() <= password::LONGEST;
         let (fits, better) = self
             .hashing
             .run(move || {
-                let checked = if usable { password } else { SecretString::from("") };
+                let checked = if usable {
+                    password
+                } else {
+                    SecretString::from("")
+                };
                 let fits = password::verify(&checked, hash.as_deref());
-                let better = hash.filter(|hash| fits && password::is_outdated(hash)).and_then(|_| password::hash(&checked));
+                let better = hash
+                    .filter(|hash| fits && password::is_outdated(hash))
+                    .and_then(|_| password::hash(&checked));
                 (fits, better)
             })
             .await?;
@@ -58,13 +74,28 @@ impl Service {
         if accepted.is_some() {
             self.try_succeeded(&name, &origin.address).await;
         }
-        let action = if accepted.is_some() { Action::SignIn } else { Action::SignInRefused };
+        let action = if accepted.is_some() {
+            Action::SignIn
+        } else {
+            Action::SignInRefused
+        };
         let mut line = Event {
             actor: accepted.as_ref().map(|person| person.id),
-            actor_name: accepted.as_ref().map_or_else(String::new, |person| person.username.clone()),
+            actor_name: accepted
+                .as_ref()
+                .map_or_else(String::new, |person| person.username.clone()),
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
-            ..Event::by_portal(now, action, if accepted.is_some() { String::new() } else { name }, "")
+            ..Event::by_portal(
+                now,
+                action,
+                if accepted.is_some() {
+                    String::new()
+                } else {
+                    name
+                },
+                "",
+            )
         };
         line.subject.retain(|letter| !is_invisible(letter));
         let id = accepted.as_ref().map(|person| person.id);
@@ -90,7 +121,9 @@ impl Service {
     /// Everybody, for those who may choose people for content.
     pub async fn people(&self, actor: &Actor) -> Result<Vec<Person>, Error> {
         if actor.role < Role::Publisher {
-            return Err(Error::Forbidden("Only publishers and administrators see the list of people."));
+            return Err(Error::Forbidden(
+                "Only publishers and administrators see the list of people.",
+            ));
         }
         self.store.read(|db| Ok(people::list(db)?)).await
     }
@@ -100,7 +133,9 @@ impl Service {
         if actor.role < Role::Publisher && actor.person.id != person {
             return Err(Error::NotFound);
         }
-        self.store.read(move |db| people::find(db, person)?.ok_or(Error::NotFound)).await
+        self.store
+            .read(move |db| people::find(db, person)?.ok_or(Error::NotFound))
+            .await
     }
 
     pub async fn create_person(&self, actor: &Actor, input: PersonInput) -> Result<Person, Error> {
@@ -112,8 +147,14 @@ impl Service {
     }
 
     /// Adds a person without asking who wants it: for the command line and the set-up link.
-    pub async fn insert_person(&self, input: PersonInput, actor: Option<Actor>) -> Result<Person, Error> {
-        self.insert(input, actor, false).await?.ok_or(Error::Internal)
+    pub async fn insert_person(
+        &self,
+        input: PersonInput,
+        actor: Option<Actor>,
+    ) -> Result<Person, Error> {
+        self.insert(input, actor, false)
+            .await?
+            .ok_or(Error::Internal)
     }
 
     /// Adds the first person of all; `None` if somebody is there already.
@@ -121,7 +162,12 @@ impl Service {
         self.insert(input, None, true).await
     }
 
-    async fn insert(&self, input: PersonInput, actor: Option<Actor>, only_first: bool) -> Result<Option<Person>, Error> {
+    async fn insert(
+        &self,
+        input: PersonInput,
+        actor: Option<Actor>,
+        only_first: bool,
+    ) -> Result<Option<Person>, Error> {
         let now = self.now();
         let mut person = Person {
             id: Id::random(),
@@ -145,7 +191,12 @@ impl Service {
         }
         // Somebody without a password comes in by a one-time link or by the organisation's sign-in.
         let hash = match input.password {
-            Some(password) => Some(self.hashing.run(move || password::hash(&password)).await?.ok_or(Error::Internal)?),
+            Some(password) => Some(
+                self.hashing
+                    .run(move || password::hash(&password))
+                    .await?
+                    .ok_or(Error::Internal)?,
+            ),
             None => None,
         };
         let created = person.clone();
@@ -168,10 +219,19 @@ impl Service {
     }
 
     /// Changes a person: oneself (not the role), or as an administrator anyone.
-    pub async fn update_person(&self, actor: &Actor, id: Id<Person>, input: PersonInput) -> Result<Person, Error> {
+    pub async fn update_person(
+        &self,
+        actor: &Actor,
+        id: Id<Person>,
+        input: PersonInput,
+    ) -> Result<Person, Error> {
         let administrator = access::may_manage_people(actor.role);
-        if !administrator && (actor.person.id != id || input.role.is_some_and(|role| role != actor.person.role)) {
-            return Err(Error::Forbidden("Only administrators change other people and roles."));
+        if !administrator
+            && (actor.person.id != id || input.role.is_some_and(|role| role != actor.person.role))
+        {
+            return Err(Error::Forbidden(
+                "Only administrators change other people and roles.",
+            ));
         }
         let (now, actor) = (self.now(), actor.clone());
         self.store
@@ -195,14 +255,29 @@ impl Service {
                     let keep = actor.session.filter(|_| actor.person.id == person.id);
                     sessions::end_of_person(db, person.id, keep)?;
                 }
-                record(db, &event(&actor, now, Action::PersonChanged, person.username.clone(), detail))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::PersonChanged,
+                        person.username.clone(),
+                        detail,
+                    ),
+                )?;
                 Ok(person)
             })
             .await
     }
 
-    /// Locks or unlocks. Locking ends every session and every connection; keys and session tokens stop working with it.
-    pub async fn set_locked(self: &Arc<Self>, actor: &Actor, id: Id<Person>, locked: bool) -> Result<(), Error> {
+    /// Locks or unlocks. Locking ends every session and every connection; keys and session tokens
+    /// stop working with it.
+    pub async fn set_locked(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Person>,
+        locked: bool,
+    ) -> Result<(), Error> {
         if !access::may_manage_people(actor.role) {
             return Err(Error::Forbidden("Only administrators lock people."));
         }
@@ -220,7 +295,11 @@ impl Service {
                     service.end_connections_of_person(db, id, &why)?;
                 }
                 keep_one_administrator(db)?;
-                let action = if locked { Action::PersonLocked } else { Action::PersonUnlocked };
+                let action = if locked {
+                    Action::PersonLocked
+                } else {
+                    Action::PersonUnlocked
+                };
                 record(db, &event(&actor, now, action, person.username, ""))
             })
             .await?;
@@ -229,82 +308,158 @@ impl Service {
     }
 
     /// Changes one's own password; every other session of the person ends.
-    pub async fn change_password(&self, actor: &Actor, old: SecretString, new: SecretString) -> Result<(), Error> {
-        let problems: Vec<Problem> =
-            check_password(&new).into_iter().map(|problem| Problem::new("new_password", problem.message)).collect();
+    pub async fn change_password(
+        &self,
+        actor: &Actor,
+        old: SecretString,
+        new: SecretString,
+    ) -> Result<(), Error> {
+        let problems: Vec<Problem> = check_password(&new)
+            .into_iter()
+            .map(|problem| Problem::new("new_password", problem.message))
+            .collect();
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
         let username = actor.person.username.clone();
         self.begin_try(&username, &actor.origin.address).await?;
-        let found = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &username)?)).await?;
+        let found = self
+            .store
+            .read(move |db| Ok::<_, Error>(people::by_username(db, &username)?))
+            .await?;
         let stored = found.and_then(|(_, hash)| hash);
-        let hash = self.hashing.run(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new))).await?;
-        let Some(hash) = hash else { return Err(invalid("old_password", "This is not your current password.")) };
+        let hash = self
+            .hashing
+            .run(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new)))
+            .await?;
+        let Some(hash) = hash else {
+            return Err(invalid(
+                "old_password",
+                "This is not your current password.",
+            ));
+        };
         let hash = hash.ok_or(Error::Internal)?;
-        self.try_succeeded(&actor.person.username, &actor.origin.address).await;
+        self.try_succeeded(&actor.person.username, &actor.origin.address)
+            .await;
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
                 people::set_password(db, actor.person.id, &hash)?;
                 sessions::end_of_person(db, actor.person.id, actor.session)?;
-                record(db, &event(&actor, now, Action::PasswordChanged, actor.person.username.clone(), "by its owner"))
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::PasswordChanged,
+                        actor.person.username.clone(),
+                        "by its owner",
+                    ),
+                )
             })
             .await
     }
 
     /// Sets somebody's password as an administrator; their sessions end.
-    pub async fn reset_password(&self, actor: &Actor, id: Id<Person>, new: SecretString) -> Result<(), Error> {
+    pub async fn reset_password(
+        &self,
+        actor: &Actor,
+        id: Id<Person>,
+        new: SecretString,
+    ) -> Result<(), Error> {
         if !access::may_manage_people(actor.role) {
-            return Err(Error::Forbidden("Only administrators set passwords of others."));
+            return Err(Error::Forbidden(
+                "Only administrators set passwords of others.",
+            ));
         }
         let problems: Vec<Problem> = check_password(&new).into_iter().collect();
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let hash = self.hashing.run(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
+        let hash = self
+            .hashing
+            .run(move || password::hash(&new))
+            .await?
+            .ok_or(Error::Internal)?;
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
                 let person = people::find(db, id)?.ok_or(Error::NotFound)?;
                 people::set_password(db, id, &hash)?;
                 sessions::end_of_person(db, id, actor.session)?;
-                record(db, &event(&actor, now, Action::PasswordChanged, person.username, "by an administrator"))
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::PasswordChanged,
+                        person.username,
+                        "by an administrator",
+                    ),
+                )
             })
             .await
     }
 
-    /// Whether this is the actor's own password: asked before secrets, keys, roles and addresses change.
-    pub async fn confirm_password(&self, actor: &Actor, given: SecretString) -> Result<bool, Error> {
+    /// Whether this is the actor's own password: asked before secrets, keys, roles and addresses
+    /// change.
+    pub async fn confirm_password(
+        &self,
+        actor: &Actor,
+        given: SecretString,
+    ) -> Result<bool, Error> {
         let (username, now) = (actor.person.username.clone(), self.now());
         self.begin_try(&username, &actor.origin.address).await?;
         let fits = given.expose_secret().len() <= password::LONGEST && {
             let wanted = username.clone();
-            let stored = self.store.read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?)).await?.and_then(|(_, hash)| hash);
-            self.hashing.run(move || password::verify(&given, stored.as_deref())).await?
+            let stored = self
+                .store
+                .read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?))
+                .await?
+                .and_then(|(_, hash)| hash);
+            self.hashing
+                .run(move || password::verify(&given, stored.as_deref()))
+                .await?
         };
         if fits {
             self.try_succeeded(&username, &actor.origin.address).await;
         }
-        let action = if fits { Action::Confirmed } else { Action::ConfirmRefused };
+        let action = if fits {
+            Action::Confirmed
+        } else {
+            Action::ConfirmRefused
+        };
         let line = event(actor, now, action, username, "");
         self.store.note(move |db| record(db, &line)).await?;
         Ok(fits)
     }
 
     pub async fn has_password(&self, person: Id<Person>) -> Result<bool, Error> {
-        self.store.read(move |db| Ok(people::has_password(db, person)?)).await
+        self.store
+            .read(move |db| Ok(people::has_password(db, person)?))
+            .await
     }
 
     /// The browser sessions of a person: one's own, or for an administrator anyone's.
-    pub async fn sessions_of(&self, actor: &Actor, person: Id<Person>) -> Result<Vec<Session>, Error> {
+    pub async fn sessions_of(
+        &self,
+        actor: &Actor,
+        person: Id<Person>,
+    ) -> Result<Vec<Session>, Error> {
         must_be_own_or_managed(actor, person)?;
         let (now, idle_since) = (self.now(), self.idle_since());
-        self.store.read(move |db| Ok(sessions::of_person(db, person, now, idle_since)?)).await
+        self.store
+            .read(move |db| Ok(sessions::of_person(db, person, now, idle_since)?))
+            .await
     }
 
     /// Ends one session of a person, or all but the one that asks.
-    pub async fn end_sessions(&self, actor: &Actor, person: Id<Person>, only: Option<Id<Session>>) -> Result<usize, Error> {
+    pub async fn end_sessions(
+        &self,
+        actor: &Actor,
+        person: Id<Person>,
+        only: Option<Id<Session>>,
+    ) -> Result<usize, Error> {
         must_be_own_or_managed(actor, person)?;
         let (now, actor) = (self.now(), actor.clone());
         self.store
@@ -314,13 +469,23 @@ impl Service {
                     Some(session) => sessions::end(db, person, session)?,
                     None => sessions::end_of_person(db, person, actor.session)?,
                 };
-                record(db, &event(&actor, now, Action::SessionsEnded, who.username, format!("{ended} ended")))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::SessionsEnded,
+                        who.username,
+                        format!("{ended} ended"),
+                    ),
+                )?;
                 Ok(ended)
             })
             .await
     }
 
-    /// A one-time link for the first administrator, unless somebody has an account already. The token, not the address.
+    /// A one-time link for the first administrator, unless somebody has an account already. The
+    /// token, not the address.
     pub async fn setup_link(&self) -> Result<Option<SecretString>, Error> {
         let token = random::token();
         let (hash, expires_at) = (digest(&token), self.now().plus(SETUP_LINK_LIFETIME));
@@ -337,8 +502,13 @@ impl Service {
         Ok(fresh.then(|| SecretString::from(token)))
     }
 
-    /// A one-time link by which a person sets a password; an older one of theirs ends. The token, not the address.
-    pub async fn invite(&self, actor: &Actor, id: Id<Person>) -> Result<(Person, SecretString), Error> {
+    /// A one-time link by which a person sets a password; an older one of theirs ends. The token,
+    /// not the address.
+    pub async fn invite(
+        &self,
+        actor: &Actor,
+        id: Id<Person>,
+    ) -> Result<(Person, SecretString), Error> {
         if !access::may_manage_people(actor.role) {
             return Err(Error::Forbidden("Only administrators invite people."));
         }
@@ -349,14 +519,18 @@ impl Service {
             .write(move |db| {
                 let person = people::find(db, id)?.ok_or(Error::NotFound)?;
                 people::set_setup_link(db, Some(id), &hash, now.plus(INVITATION_LIFETIME))?;
-                record(db, &event(&actor, now, Action::InviteMade, person.username.clone(), ""))?;
+                record(
+                    db,
+                    &event(&actor, now, Action::InviteMade, person.username.clone(), ""),
+                )?;
                 Ok::<_, Error>(person)
             })
             .await?;
         Ok((person, SecretString::from(token)))
     }
 
-    /// The same for whoever may run this program with its settings: the way in when every other one fails.
+    /// The same for whoever may run this program with its settings: the way in when every other one
+    /// fails.
     pub async fn invite_from_command_line(&self, username: &str) -> Result<SecretString, Error> {
         let token = random::token();
         let (hash, now, username) = (digest(&token), self.now(), username.to_owned());
@@ -364,7 +538,10 @@ impl Service {
             .write(move |db| {
                 let (person, _) = people::by_username(db, &username)?.ok_or(Error::NotFound)?;
                 people::set_setup_link(db, Some(person.id), &hash, now.plus(SETUP_LINK_LIFETIME))?;
-                record(db, &by_command_line(now, Action::InviteMade, person.username, String::new()))
+                record(
+                    db,
+                    &by_command_line(now, Action::InviteMade, person.username, String::new()),
+                )
             })
             .await?;
         Ok(SecretString::from(token))
@@ -379,7 +556,9 @@ impl Service {
                 Some(None) => Ok(LinkHolder::FirstAdministrator),
                 Some(Some(person)) => {
                     let person = people::find(db, person)?.filter(|person| !person.locked);
-                    person.map(|person| LinkHolder::Person(Box::new(person))).ok_or(Error::NotFound)
+                    person
+                        .map(|person| LinkHolder::Person(Box::new(person)))
+                        .ok_or(Error::NotFound)
                 }
             })
             .await
@@ -387,30 +566,65 @@ impl Service {
 
     /// Makes the first administrator and uses the link up.
     pub async fn complete_setup(&self, token: &str, input: PersonInput) -> Result<Person, Error> {
-        if !matches!(self.link_holder(token).await?, LinkHolder::FirstAdministrator) {
+        if !matches!(
+            self.link_holder(token).await?,
+            LinkHolder::FirstAdministrator
+        ) {
             return Err(Error::NotFound);
         }
-        let person = self.insert_first(PersonInput { role: Some(Role::Administrator), ..input }).await?.ok_or(Error::NotFound)?;
+        let person = self
+            .insert_first(PersonInput {
+                role: Some(Role::Administrator),
+                ..input
+            })
+            .await?
+            .ok_or(Error::NotFound)?;
         self.take_link(token).await?;
         Ok(person)
     }
 
-    /// Sets the password of the person that a link is for, and uses the link up; their sessions end.
-    pub async fn accept_invitation(&self, token: &str, new: SecretString, origin: &Origin) -> Result<Person, Error> {
-        let LinkHolder::Person(person) = self.link_holder(token).await? else { return Err(Error::NotFound) };
+    /// Sets the password of the person that a link is for, and uses the link up; their sessions
+    /// end.
+    pub async fn accept_invitation(
+        &self,
+        token: &str,
+        new: SecretString,
+        origin: &Origin,
+    ) -> Result<Person, Error> {
+        let LinkHolder::Person(person) = self.link_holder(token).await? else {
+            return Err(Error::NotFound);
+        };
         if let Some(problem) = check_password(&new) {
             return Err(Error::Invalid(vec![problem]));
         }
-        let hash = self.hashing.run(move || password::hash(&new)).await?.ok_or(Error::Internal)?;
+        let hash = self
+            .hashing
+            .run(move || password::hash(&new))
+            .await?
+            .ok_or(Error::Internal)?;
         self.take_link(token).await?;
         let now = self.now();
-        let actor = Actor { role: person.role, person: *person, session: None, origin: origin.clone() };
+        let actor = Actor {
+            role: person.role,
+            person: *person,
+            session: None,
+            origin: origin.clone(),
+        };
         self.store
             .write(move |db| {
                 people::set_password(db, actor.person.id, &hash)?;
                 people::set_active(db, actor.person.id, now)?;
                 sessions::end_of_person(db, actor.person.id, None)?;
-                record(db, &event(&actor, now, Action::PasswordChanged, actor.person.username.clone(), "by a one-time link"))?;
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::PasswordChanged,
+                        actor.person.username.clone(),
+                        "by a one-time link",
+                    ),
+                )?;
                 Ok(actor.person)
             })
             .await
@@ -419,29 +633,45 @@ impl Service {
     /// Whoever uses the link up has it: of two at once, one.
     async fn take_link(&self, token: &str) -> Result<(), Error> {
         let (hash, now) = (digest(token), self.now());
-        let taken = self.store.write(move |db| Ok::<_, Error>(people::take_setup_link(db, &hash, now)?)).await?;
+        let taken = self
+            .store
+            .write(move |db| Ok::<_, Error>(people::take_setup_link(db, &hash, now)?))
+            .await?;
         if taken { Ok(()) } else { Err(Error::NotFound) }
     }
 }
 
 fn by_command_line(now: Timestamp, action: Action, subject: String, detail: String) -> Event {
-    Event { actor_name: "command line".into(), outcome: Outcome::Done, ..Event::by_portal(now, action, subject, detail) }
+    Event {
+        actor_name: "command line".into(),
+        outcome: Outcome::Done,
+        ..Event::by_portal(now, action, subject, detail)
+    }
 }
 
 fn must_be_own_or_managed(actor: &Actor, person: Id<Person>) -> Result<(), Error> {
-    if actor.person.id == person || access::may_manage_people(actor.role) { Ok(()) } else { Err(Error::NotFound) }
+    if actor.person.id == person || access::may_manage_people(actor.role) {
+        Ok(())
+    } else {
+        Err(Error::NotFound)
+    }
 }
 
 fn name_taken(error: crate::store::Error) -> Error {
     match error {
-        crate::store::Error::Taken => Error::Conflict("Somebody has this user name already. Choose another one.".into()),
+        crate::store::Error::Taken => {
+            Error::Conflict("Somebody has this user name already. Choose another one.".into())
+        }
         other => other.into(),
     }
 }
 
 fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
     if people::count_administrators(db)? == 0 {
-        return Err(invalid("role", "Somebody must remain administrator. Make another person administrator first."));
+        return Err(invalid(
+            "role",
+            "Somebody must remain administrator. Make another person administrator first.",
+        ));
     }
     Ok(())
 }
@@ -449,9 +679,13 @@ fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
 fn check_password(password: &SecretString) -> Option<Problem> {
     let letters = password.expose_secret().chars().count();
     if letters < password::SHORTEST {
-        return Some(Problem::new("password", format!("Use at least {} characters.", password::SHORTEST)));
+        return Some(Problem::new(
+            "password",
+            format!("Use at least {} characters.", password::SHORTEST),
+        ));
     }
-    (password.expose_secret().len() > password::LONGEST).then(|| Problem::new("password", "Use at most 1,024 bytes."))
+    (password.expose_secret().len() > password::LONGEST)
+        .then(|| Problem::new("password", "Use at most 1,024 bytes."))
 }
 
 /// Applies what was typed; all problems at once.
@@ -459,11 +693,16 @@ fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
     let mut problems = Vec::new();
     let clean = |text: &str| text.trim().to_owned();
     if let Some(username) = input.username.as_deref().map(clean) {
-        let legal = username.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+'));
+        let legal = username.chars().all(|letter| {
+            letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+')
+        });
         if username.is_empty() {
             problems.push(Problem::new("username", "Enter a user name."));
         } else if !legal || username.chars().count() > 64 {
-            problems.push(Problem::new("username", "Use up to 64 letters, digits and . - _ @ + in a user name."));
+            problems.push(Problem::new(
+                "username",
+                "Use up to 64 letters, digits and . - _ @ + in a user name.",
+            ));
         } else {
             person.username = username;
         }
@@ -472,19 +711,28 @@ fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
         let parts: Vec<&str> = email.split('@').collect();
         let legal = parts.len() == 2
             && parts.iter().all(|part| !part.is_empty())
-            && !email.chars().any(|letter| letter.is_whitespace() || letter.is_control());
+            && !email
+                .chars()
+                .any(|letter| letter.is_whitespace() || letter.is_control());
         if !email.is_empty() && (!legal || email.len() > 254) {
-            problems.push(Problem::new("email", "Enter an e-mail address such as ann@example.org, or leave it empty."));
+            problems.push(Problem::new(
+                "email",
+                "Enter an e-mail address such as ann@example.org, or leave it empty.",
+            ));
         } else {
             person.email = email;
         }
     }
-    for (key, typed, target) in
-        [("first_name", &input.first_name, &mut person.first_name), ("last_name", &input.last_name, &mut person.last_name)]
-    {
+    for (key, typed, target) in [
+        ("first_name", &input.first_name, &mut person.first_name),
+        ("last_name", &input.last_name, &mut person.last_name),
+    ] {
         if let Some(name) = typed.as_deref().map(clean) {
             if name.chars().count() > 100 || name.chars().any(is_invisible) {
-                problems.push(Problem::new(key, "Use at most 100 characters, without line breaks and invisible ones."));
+                problems.push(Problem::new(
+                    key,
+                    "Use at most 100 characters, without line breaks and invisible ones.",
+                ));
             } else {
                 *target = name;
             }

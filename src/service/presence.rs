@@ -1,4 +1,5 @@
-//! Who is at which content, at which of its processes: while a request, a stream or a socket of theirs is open, and when last.
+//! Who is at which content, at which of its processes: while a request, a stream or a socket of
+//! theirs is open, and when last.
 
 use super::{Error, Service, admission::Admission};
 use crate::{
@@ -57,23 +58,39 @@ pub(super) struct Presences(Mutex<HashMap<Key, Arc<Presence>>>);
 
 impl Presences {
     pub(super) fn of(&self, item: Id<Content>, process: Mark, person: Id<Person>) -> Arc<Presence> {
-        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((item, process, person)).or_default())
+        Arc::clone(
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry((item, process, person))
+                .or_default(),
+        )
     }
 
     /// Who was seen where, and is not written down yet.
     fn news(&self, now: Timestamp) -> Vec<(Id<Content>, Stay, Arc<Presence>)> {
         let mut news = Vec::new();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(item, process, person), presence| {
-            if presence.open.load(Ordering::Relaxed) > 0 {
-                presence.see(now);
-            }
-            let (seen, noted) = (presence.seen.load(Ordering::Relaxed), presence.noted.load(Ordering::Relaxed));
-            if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= NOTED_EVERY {
-                let stay = Stay { person: *person, process: *process, seen_at: Timestamp(seen) };
-                news.push((*item, stay, Arc::clone(presence)));
-            }
-            now.since(Timestamp(seen)) < KEPT || Arc::strong_count(presence) > 1
-        });
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(item, process, person), presence| {
+                if presence.open.load(Ordering::Relaxed) > 0 {
+                    presence.see(now);
+                }
+                let (seen, noted) = (
+                    presence.seen.load(Ordering::Relaxed),
+                    presence.noted.load(Ordering::Relaxed),
+                );
+                if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= NOTED_EVERY {
+                    let stay = Stay {
+                        person: *person,
+                        process: *process,
+                        seen_at: Timestamp(seen),
+                    };
+                    news.push((*item, stay, Arc::clone(presence)));
+                }
+                now.since(Timestamp(seen)) < KEPT || Arc::strong_count(presence) > 1
+            });
         news
     }
 }
@@ -83,7 +100,8 @@ impl Service {
         if process.is_only() {
             Arc::clone(&admission.presence)
         } else {
-            self.presences.of(admission.content.id, process, admission.person.id)
+            self.presences
+                .of(admission.content.id, process, admission.person.id)
         }
     }
 
@@ -110,7 +128,11 @@ impl Service {
         for part in self.presences.news(self.now()).chunks(AT_ONCE) {
             let seen: Vec<_> = part.iter().map(|(item, stay, _)| (*item, *stay)).collect();
             self.store
-                .note(move |db| seen.into_iter().try_for_each(|(item, stay)| Ok::<_, Error>(leaks::note_seen(db, item, stay)?)))
+                .note(move |db| {
+                    seen.into_iter().try_for_each(|(item, stay)| {
+                        Ok::<_, Error>(leaks::note_seen(db, item, stay)?)
+                    })
+                })
                 .await?;
             for (_, stay, presence) in part {
                 presence.noted.store(stay.seen_at.0, Ordering::Relaxed);
@@ -127,11 +149,17 @@ mod tests {
     #[test]
     fn whoever_has_something_open_is_there_and_news_is_told_once_a_minute() {
         let presences = Presences::default();
-        let (item, person, at) = (Id::random(), Id::random(), |seconds: i64| Timestamp(seconds * 1000));
+        let (item, person, at) = (Id::random(), Id::random(), |seconds: i64| {
+            Timestamp(seconds * 1000)
+        });
         let presence = presences.of(item, Mark::ONLY, person);
         let written = |news: Vec<(Id<Content>, Stay, Arc<Presence>)>| {
-            news.iter().for_each(|(_, stay, presence)| presence.noted.store(stay.seen_at.0, Ordering::Relaxed));
-            news.iter().map(|(_, stay, _)| stay.seen_at).collect::<Vec<_>>()
+            news.iter().for_each(|(_, stay, presence)| {
+                presence.noted.store(stay.seen_at.0, Ordering::Relaxed)
+            });
+            news.iter()
+                .map(|(_, stay, _)| stay.seen_at)
+                .collect::<Vec<_>>()
         };
         assert!(presences.news(at(5000)).is_empty(), "never seen");
         presence.see(at(10_000));
@@ -141,7 +169,11 @@ mod tests {
         assert!(presences.news(at(10_031)).is_empty(), "not a minute later");
         presence.open.fetch_add(1, Ordering::Relaxed);
         let here = Here(Arc::clone(&presence));
-        assert_eq!(written(presences.news(at(10_200))), [at(10_200)], "a long request");
+        assert_eq!(
+            written(presences.news(at(10_200))),
+            [at(10_200)],
+            "a long request"
+        );
         drop((here, presence));
         assert!(presences.news(at(20_000)).is_empty());
         assert!(presences.0.lock().unwrap().is_empty(), "forgotten");

@@ -1,5 +1,5 @@
-//! Ending connections: the tombstone first, then everything else. From the commit on no exchange succeeds, on any node; then
-//! the provider is told, as often as it takes.
+//! Ending connections: the tombstone first, then everything else. From the commit on no exchange
+//! succeeds, on any node; then the provider is told, as often as it takes.
 
 use super::{
     Actor, Error, Service,
@@ -43,7 +43,11 @@ const AT_ONCE: i64 = 20;
 const AT_ONCE_ENDED: usize = 100;
 
 fn request_place(row: &str) -> Place<'_> {
-    Place { table: "revocations", column: "request", row }
+    Place {
+        table: "revocations",
+        column: "request",
+        row,
+    }
 }
 
 /// Who ends connections, why, and when: the same for all that one act ends.
@@ -125,10 +129,14 @@ impl Ended {
             _ => None,
         };
         // There was something to end, and nobody can say what.
-        let lost = matches!(token, Known::Unreadable) || (matches!(token, Known::Token(_)) && registration.is_err());
+        let lost = matches!(token, Known::Unreadable)
+            || (matches!(token, Known::Token(_)) && registration.is_err());
         let row = id.to_string();
-        let sealed = request.map(|request| service.vault.seal(request_place(&row), &request.to_text())).transpose()?;
-        let offered = providers::endpoints(integration).is_some_and(|endpoints| endpoints.revoke.is_some());
+        let sealed = request
+            .map(|request| service.vault.seal(request_place(&row), &request.to_text()))
+            .transpose()?;
+        let offered =
+            providers::endpoints(integration).is_some_and(|endpoints| endpoints.revoke.is_some());
         let revocation = Revocation {
             id,
             person: connection.person,
@@ -149,7 +157,10 @@ impl Ended {
             ended_at: why.now,
             told_at: None,
         };
-        Ok(Self { revocation, request: sealed })
+        Ok(Self {
+            revocation,
+            request: sealed,
+        })
     }
 
     /// Writes it down; the row that tells the provider.
@@ -157,7 +168,11 @@ impl Ended {
         if let Some(person) = people::find(db, self.revocation.person)? {
             self.revocation.person_name = person.username;
         }
-        Ok(revocations::insert(db, &self.revocation, self.request.as_ref())?)
+        Ok(revocations::insert(
+            db,
+            &self.revocation,
+            self.request.as_ref(),
+        )?)
     }
 }
 
@@ -170,37 +185,72 @@ impl Service {
             (None, None) => return Known::None,
         };
         // What does not open cannot be revoked; it is deleted all the same.
-        self.vault.open(token_place(column, &row), sealed).map_or(Known::Unreadable, Known::Token)
+        self.vault
+            .open(token_place(column, &row), sealed)
+            .map_or(Known::Unreadable, Known::Token)
     }
 
-    /// The tombstone, inside the transaction of what causes it: tokens and consents are gone, the provider's row is written.
-    pub(super) fn end_connection(&self, db: &mut Db<'_>, connection: &Connection, tokens: &Tokens, why: &Why) -> Result<(), Error> {
+    /// The tombstone, inside the transaction of what causes it: tokens and consents are gone, the
+    /// provider's row is written.
+    pub(super) fn end_connection(
+        &self,
+        db: &mut Db<'_>,
+        connection: &Connection,
+        tokens: &Tokens,
+        why: &Why,
+    ) -> Result<(), Error> {
         let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
         let secrets = integrations::secrets(db, integration.id)?;
         let token = self.opened(connection, tokens);
-        let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
-        let consents = connections::delete_consents_of_connection(db, connection.person, integration.id)?;
+        let owner = people::find(db, connection.person)?
+            .map(|person| person.username)
+            .unwrap_or_default();
+        let consents =
+            connections::delete_consents_of_connection(db, connection.person, integration.id)?;
         connections::delete(db, connection.id)?;
         Ended::new(self, connection, &integration, &secrets, &token, why)?.record(db)?;
         let own = why.actor == Some(connection.person);
-        let whose = if own { String::new() } else { format!("of {owner}; ") };
-        let reason = if why.reason.is_empty() { String::new() } else { format!("; {}", why.reason) };
+        let whose = if own {
+            String::new()
+        } else {
+            format!("of {owner}; ")
+        };
+        let reason = if why.reason.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", why.reason)
+        };
         let detail = format!("{whose}{consents} consent(s) ended{reason}");
-        record(db, &why.event(Action::Disconnected, integration.display_name(), detail))
+        record(
+            db,
+            &why.event(Action::Disconnected, integration.display_name(), detail),
+        )
     }
 
-    /// Ends many connections, before the transaction of what causes it, so that the only writer is not held for long: first a
-    /// mark on all of them at once, by which no exchange succeeds any more on any node, then their ends, some at a time. What a
-    /// crash leaves over is marked all the same, and ends when the act is repeated.
+    /// Ends many connections, before the transaction of what causes it, so that the only writer is
+    /// not held for long: first a mark on all of them at once, by which no exchange succeeds any
+    /// more on any node, then their ends, some at a time. What a crash leaves over is marked all
+    /// the same, and ends when the act is repeated.
     pub(super) async fn end_many(self: &Arc<Self>, of: Whose, why: &Why) -> Result<usize, Error> {
         let now = why.now;
-        let all = self.store.read(move |db| Ok::<_, Error>(of.connections(db)?)).await?;
+        let all = self
+            .store
+            .read(move |db| Ok::<_, Error>(of.connections(db)?))
+            .await?;
         if all.len() <= AT_ONCE_ENDED {
             return Ok(0);
         }
-        self.store.write(move |db| Ok::<_, Error>(of.mark(db, now)?)).await?;
+        self.store
+            .write(move |db| Ok::<_, Error>(of.mark(db, now)?))
+            .await?;
         for some in all.chunks(AT_ONCE_ENDED) {
-            let (some, service, why) = (some.iter().map(|connection| connection.id).collect::<Vec<_>>(), Arc::clone(self), why.clone());
+            let (some, service, why) = (
+                some.iter()
+                    .map(|connection| connection.id)
+                    .collect::<Vec<_>>(),
+                Arc::clone(self),
+                why.clone(),
+            );
             self.store
                 .write(move |db| {
                     for id in some {
@@ -216,7 +266,12 @@ impl Service {
     }
 
     /// Ends all connections through an integration; how many.
-    pub(super) fn end_connections_of_integration(&self, db: &mut Db<'_>, id: Id<Integration>, why: &Why) -> Result<usize, Error> {
+    pub(super) fn end_connections_of_integration(
+        &self,
+        db: &mut Db<'_>,
+        id: Id<Integration>,
+        why: &Why,
+    ) -> Result<usize, Error> {
         let all = connections::of_integration(db, id)?;
         for connection in &all {
             if let Some((connection, tokens)) = connections::find(db, connection.id)? {
@@ -227,7 +282,12 @@ impl Service {
     }
 
     /// Ends all connections of a person; how many.
-    pub(super) fn end_connections_of_person(&self, db: &mut Db<'_>, id: Id<Person>, why: &Why) -> Result<usize, Error> {
+    pub(super) fn end_connections_of_person(
+        &self,
+        db: &mut Db<'_>,
+        id: Id<Person>,
+        why: &Why,
+    ) -> Result<usize, Error> {
         let all = connections::of_person(db, id)?;
         for connection in &all {
             if let Some((connection, tokens)) = connections::find(db, connection.id)? {
@@ -237,21 +297,38 @@ impl Service {
         Ok(all.len())
     }
 
-    /// Lets a connection go by a rule: its tokens are deleted, its provider is told, and its viewer is asked the next time.
-    /// Consents stay.
-    pub async fn let_lapse(self: &Arc<Self>, id: Id<Connection>, cause: Cause) -> Result<(), Error> {
+    /// Lets a connection go by a rule: its tokens are deleted, its provider is told, and its viewer
+    /// is asked the next time. Consents stay.
+    pub async fn let_lapse(
+        self: &Arc<Self>,
+        id: Id<Connection>,
+        cause: Cause,
+    ) -> Result<(), Error> {
         let (service, why) = (Arc::clone(self), Why::of_portal(self.now(), cause.as_str()));
         self.store
             .write(move |db| {
-                let Some((connection, tokens)) = connections::find(db, id)? else { return Ok(()) };
-                let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                let Some((connection, tokens)) = connections::find(db, id)? else {
+                    return Ok(());
+                };
+                let integration =
+                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 let secrets = integrations::secrets(db, integration.id)?;
                 let token = service.opened(&connection, &tokens);
                 connections::set_state(db, id, State::NeedsLogin(cause), why.now)?;
-                Ended::new(&service, &connection, &integration, &secrets, &token, &why)?.record(db)?;
-                let owner = people::find(db, connection.person)?.map(|person| person.username).unwrap_or_default();
+                Ended::new(&service, &connection, &integration, &secrets, &token, &why)?
+                    .record(db)?;
+                let owner = people::find(db, connection.person)?
+                    .map(|person| person.username)
+                    .unwrap_or_default();
                 let detail = format!("{}: of {owner}", cause.as_str());
-                record(db, &why.event(Action::ConnectionNeedsLogin, integration.display_name(), detail))
+                record(
+                    db,
+                    &why.event(
+                        Action::ConnectionNeedsLogin,
+                        integration.display_name(),
+                        detail,
+                    ),
+                )
             })
             .await?;
         self.tell_providers_soon();
@@ -259,18 +336,43 @@ impl Service {
     }
 
     /// Ends one consent, with its line in the record.
-    pub(super) fn end_consent(db: &mut Db<'_>, consent: &Consent, item: &Content, why: &Why) -> Result<(), Error> {
+    pub(super) fn end_consent(
+        db: &mut Db<'_>,
+        consent: &Consent,
+        item: &Content,
+        why: &Why,
+    ) -> Result<(), Error> {
         connections::delete_consent(db, consent.id)?;
-        let owner = people::find(db, consent.person)?.map(|person| person.username).unwrap_or_default();
-        record(db, &why.event(Action::ConsentRevoked, item.display_title(), format!("of {owner}; {}", why.reason)))
+        let owner = people::find(db, consent.person)?
+            .map(|person| person.username)
+            .unwrap_or_default();
+        record(
+            db,
+            &why.event(
+                Action::ConsentRevoked,
+                item.display_title(),
+                format!("of {owner}; {}", why.reason),
+            ),
+        )
     }
 
-    /// Ends consents of people who may not open the content any more; call it where access was taken away.
-    pub(super) fn end_lost_consents(db: &mut Db<'_>, consents: Vec<Consent>, why: &Why) -> Result<usize, Error> {
+    /// Ends consents of people who may not open the content any more; call it where access was
+    /// taken away.
+    pub(super) fn end_lost_consents(
+        db: &mut Db<'_>,
+        consents: Vec<Consent>,
+        why: &Why,
+    ) -> Result<usize, Error> {
         let mut ended = 0;
         for consent in consents {
-            let (Some(item), Some(person)) = (content::find(db, consent.content)?, people::find(db, consent.person)?) else { continue };
-            let standing = access::standing(&item, &person, content::role_of(db, item.id, person.id)?);
+            let (Some(item), Some(person)) = (
+                content::find(db, consent.content)?,
+                people::find(db, consent.person)?,
+            ) else {
+                continue;
+            };
+            let standing =
+                access::standing(&item, &person, content::role_of(db, item.id, person.id)?);
             if access::may_open(standing) {
                 continue;
             }
@@ -280,14 +382,30 @@ impl Service {
         Ok(ended)
     }
 
-    /// An administrator ends one connection, every one of a person, or every one through an integration. `reason`: for the
-    /// record, as typed.
-    pub async fn disconnect_all(self: &Arc<Self>, actor: &Actor, of: Whose, reason: &str) -> Result<usize, Error> {
+    /// An administrator ends one connection, every one of a person, or every one through an
+    /// integration. `reason`: for the record, as typed.
+    pub async fn disconnect_all(
+        self: &Arc<Self>,
+        actor: &Actor,
+        of: Whose,
+        reason: &str,
+    ) -> Result<usize, Error> {
         if actor.role != Role::Administrator {
-            return Err(Error::Forbidden("Only administrators end the connections of others."));
+            return Err(Error::Forbidden(
+                "Only administrators end the connections of others.",
+            ));
         }
-        let reason: String = reason.trim().chars().filter(|letter| !letter.is_control()).take(200).collect();
-        let reason = if reason.is_empty() { "by an administrator".to_owned() } else { format!("by an administrator: {reason}") };
+        let reason: String = reason
+            .trim()
+            .chars()
+            .filter(|letter| !letter.is_control())
+            .take(200)
+            .collect();
+        let reason = if reason.is_empty() {
+            "by an administrator".to_owned()
+        } else {
+            format!("by an administrator: {reason}")
+        };
         let (service, why) = (Arc::clone(self), Why::of(actor, self.now(), reason));
         let many = self.end_many(of, &why).await?;
         let ended = self
@@ -313,9 +431,15 @@ impl Service {
     }
 
     /// A person's connections, for administrators.
-    pub async fn connections_of(&self, actor: &Actor, id: Id<Person>) -> Result<Vec<(Connection, Integration)>, Error> {
+    pub async fn connections_of(
+        &self,
+        actor: &Actor,
+        id: Id<Person>,
+    ) -> Result<Vec<(Connection, Integration)>, Error> {
         if actor.role != Role::Administrator {
-            return Err(Error::Forbidden("Only administrators see the connections of others."));
+            return Err(Error::Forbidden(
+                "Only administrators see the connections of others.",
+            ));
         }
         self.store
             .read(move |db| {
@@ -331,9 +455,15 @@ impl Service {
     }
 
     /// Takes back every viewer's consent for a content item. Their connections stay.
-    pub async fn revoke_consents_of_content(&self, actor: &Actor, id: Id<Content>) -> Result<usize, Error> {
+    pub async fn revoke_consents_of_content(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<usize, Error> {
         if actor.role != Role::Administrator {
-            return Err(Error::Forbidden("Only administrators end the consents of others."));
+            return Err(Error::Forbidden(
+                "Only administrators end the consents of others.",
+            ));
         }
         let why = Why::of(actor, self.now(), "by an administrator");
         self.store
@@ -351,23 +481,39 @@ impl Service {
     /// What ended lately for the actor.
     pub async fn ended_lately(&self, actor: &Actor) -> Result<Vec<Revocation>, Error> {
         let person = actor.person.id;
-        self.store.read(move |db| Ok(revocations::of_person(db, person, 10)?)).await
+        self.store
+            .read(move |db| Ok(revocations::of_person(db, person, 10)?))
+            .await
     }
 
     /// Tells providers what ended, now, without making anybody wait.
     pub(super) fn tell_providers_soon(self: &Arc<Self>) {
         let service = Arc::clone(self);
-        self.tasks.spawn_on(async move { service.tell_providers().await }, &self.runtime);
+        self.tasks
+            .spawn_on(async move { service.tell_providers().await }, &self.runtime);
     }
 
-    /// Tells providers what ended and is due. Safe on several nodes at once: each row is one caller's.
+    /// Tells providers what ended and is due. Safe on several nodes at once: each row is one
+    /// caller's.
     pub async fn tell_providers(self: &Arc<Self>) {
         loop {
             let now = self.now();
-            let due = self.store.note(move |db| Ok::<_, Error>(revocations::claim_due(db, now, now.plus(CLAIMED_FOR), AT_ONCE)?)).await;
+            let due = self
+                .store
+                .note(move |db| {
+                    Ok::<_, Error>(revocations::claim_due(
+                        db,
+                        now,
+                        now.plus(CLAIMED_FOR),
+                        AT_ONCE,
+                    )?)
+                })
+                .await;
             let Ok(due) = due else { return };
             let last = due.len() < usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
-            let telling = due.into_iter().map(|(revocation, request)| self.tell(revocation, request));
+            let telling = due
+                .into_iter()
+                .map(|(revocation, request)| self.tell(revocation, request));
             futures_util::future::join_all(telling).await;
             if last {
                 return;
@@ -376,10 +522,14 @@ impl Service {
     }
 
     async fn tell(&self, mut revocation: Revocation, request: Option<Sealed>) {
-        let outcome = match request.and_then(|sealed| open_request(&self.vault, &revocation, &sealed)) {
-            Some(request) => request.send(&self.http).await.map_err(|failure| (failure.word, failure.class)),
-            None => Err(("unreadable", crate::oauth::errors::Class::Administrator)),
-        };
+        let outcome =
+            match request.and_then(|sealed| open_request(&self.vault, &revocation, &sealed)) {
+                Some(request) => request
+                    .send(&self.http)
+                    .await
+                    .map_err(|failure| (failure.word, failure.class)),
+                None => Err(("unreadable", crate::oauth::errors::Class::Administrator)),
+            };
         let now = self.now();
         revocation.tries += 1;
         let word = match outcome {
@@ -388,10 +538,16 @@ impl Service {
                 ""
             }
             Err((word, _)) => {
-                let pause = FIRST_PAUSE.saturating_mul(1 << revocation.tries.clamp(0, 20)).min(LONGEST_PAUSE);
+                let pause = FIRST_PAUSE
+                    .saturating_mul(1 << revocation.tries.clamp(0, 20))
+                    .min(LONGEST_PAUSE);
                 revocation.next_at = now.plus(pause);
                 let hopeless = word == "unreadable" || revocation.tries >= MOST_TRIES;
-                revocation.word = if hopeless { Word::GivenUp } else { Word::Waiting };
+                revocation.word = if hopeless {
+                    Word::GivenUp
+                } else {
+                    Word::Waiting
+                };
                 tracing::warn!(
                     word,
                     tries = revocation.tries,
@@ -400,14 +556,23 @@ impl Service {
                 word
             }
         };
-        let action = if revocation.word == Word::Told { Action::ProviderTold } else { Action::ProviderNotTold };
-        let more = if word.is_empty() { String::new() } else { format!("; {word}; try {}", revocation.tries) };
+        let action = if revocation.word == Word::Told {
+            Action::ProviderTold
+        } else {
+            Action::ProviderNotTold
+        };
+        let more = if word.is_empty() {
+            String::new()
+        } else {
+            format!("; {word}; try {}", revocation.tries)
+        };
         let detail = format!("connection of {}{more}", revocation.person_name);
         let event = Event {
             correlation: revocation.correlation.clone(),
             ..Event::by_portal(now, action, revocation.integration_name.clone(), detail)
         };
-        // The first failure and the outcome stand in the record; the tries between would only fill it.
+        // The first failure and the outcome stand in the record; the tries between would only fill
+        // it.
         let worth_it = revocation.word != Word::Waiting || revocation.tries == 1;
         let written = self
             .store
@@ -422,9 +587,16 @@ impl Service {
     }
 }
 
-fn open_request(vault: &Vault, revocation: &Revocation, sealed: &Sealed) -> Option<RevocationRequest> {
+fn open_request(
+    vault: &Vault,
+    revocation: &Revocation,
+    sealed: &Sealed,
+) -> Option<RevocationRequest> {
     let row = revocation.id.to_string();
-    let text = vault.open(request_place(&row), sealed).inspect_err(|error| tracing::error!(reason = %error, "sealed value")).ok()?;
+    let text = vault
+        .open(request_place(&row), sealed)
+        .inspect_err(|error| tracing::error!(reason = %error, "sealed value"))
+        .ok()?;
     RevocationRequest::from_text(&text)
 }
 
@@ -439,7 +611,10 @@ pub enum Whose {
 impl Whose {
     fn connections(self, db: &mut Db<'_>) -> Result<Vec<Connection>, crate::store::Error> {
         match self {
-            Whose::One(id) => Ok(connections::find(db, id)?.map(|(connection, _)| connection).into_iter().collect()),
+            Whose::One(id) => Ok(connections::find(db, id)?
+                .map(|(connection, _)| connection)
+                .into_iter()
+                .collect()),
             Whose::Person(id) => connections::of_person(db, id),
             Whose::Integration(id) => connections::of_integration(db, id),
         }
@@ -448,7 +623,12 @@ impl Whose {
         match self {
             // Nobody has so many.
             Whose::One(_) | Whose::Person(_) => Ok(()),
-            Whose::Integration(id) => connections::mark_ended(db, id, State::NeedsLogin(Cause::RevokedByAdministrator), now),
+            Whose::Integration(id) => connections::mark_ended(
+                db,
+                id,
+                State::NeedsLogin(Cause::RevokedByAdministrator),
+                now,
+            ),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Signing in with the organisation: who the provider's answer is here, with which role and in which groups.
+//! Signing in with the organisation: who the provider's answer is here, with which role and in
+//! which groups.
 
 use super::{Actor, Error, Service, record, revocations::Why};
 use crate::{
@@ -76,19 +77,34 @@ pub enum Ending {
 }
 
 fn place(state: &str) -> Place<'_> {
-    Place { table: "sessions", column: "sign_in", row: state }
+    Place {
+        table: "sessions",
+        column: "sign_in",
+        row: state,
+    }
 }
 
 impl Service {
     fn organisation(&self) -> Result<(&SignIn, String), Error> {
         let sign_in = self.settings.sign_in.as_ref().ok_or(Error::NotFound)?;
-        Ok((sign_in, self.addresses.absolute("/login/organisation/callback")))
+        Ok((
+            sign_in,
+            self.addresses.absolute("/login/organisation/callback"),
+        ))
     }
 
     /// Begins: what to keep in the session, and where to send the browser.
-    pub async fn begin_sign_in(&self, purpose: Purpose, next: &str) -> Result<Result<(Pending, Url), Ending>, Error> {
+    pub async fn begin_sign_in(
+        &self,
+        purpose: Purpose,
+        next: &str,
+    ) -> Result<Result<(Pending, Url), Ending>, Error> {
         let (sign_in, redirect_uri) = self.organisation()?;
-        let proofs = Proofs { state: random::token(), nonce: random::token().into(), verifier: random::token().into() };
+        let proofs = Proofs {
+            state: random::token(),
+            nonce: random::token().into(),
+            verifier: random::token().into(),
+        };
         let client = Client {
             issuer: &sign_in.issuer,
             client_id: &sign_in.client_id,
@@ -97,11 +113,28 @@ impl Service {
         };
         let now = self.now();
         let again = purpose == Purpose::Confirm;
-        match self.organisation.authorize_url(&client, &self.http, &proofs, &sign_in.scopes, again, now).await {
+        match self
+            .organisation
+            .authorize_url(&client, &self.http, &proofs, &sign_in.scopes, again, now)
+            .await
+        {
             Ok(address) => {
-                let both = format!("{} {}", proofs.nonce.expose_secret(), proofs.verifier.expose_secret());
+                let both = format!(
+                    "{} {}",
+                    proofs.nonce.expose_secret(),
+                    proofs.verifier.expose_secret()
+                );
                 let sealed = self.vault.seal(place(&proofs.state), &both.into())?.0;
-                Ok(Ok((Pending { state: proofs.state, sealed, purpose, next: next.to_owned(), until: now.plus(LIFETIME).0 }, address)))
+                Ok(Ok((
+                    Pending {
+                        state: proofs.state,
+                        sealed,
+                        purpose,
+                        next: next.to_owned(),
+                        until: now.plus(LIFETIME).0,
+                    },
+                    address,
+                )))
             }
             Err(failure) => Ok(Err(self.not_accepted(failure))),
         }
@@ -144,21 +177,36 @@ impl Service {
         Ok(ending)
     }
 
-    fn line(&self, action: Action, person: Option<&Person>, subject: &str, origin: &Origin) -> Event {
+    fn line(
+        &self,
+        action: Action,
+        person: Option<&Person>,
+        subject: &str,
+        origin: &Origin,
+    ) -> Event {
         Event {
             actor: person.map(|person| person.id),
-            actor_name: person.map(|person| person.username.clone()).unwrap_or_default(),
+            actor_name: person
+                .map(|person| person.username.clone())
+                .unwrap_or_default(),
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
             ..Event::by_portal(self.now(), action, subject, "")
         }
     }
 
-    async fn judge(&self, actor: Option<&Actor>, pending: Option<Pending>, answer: Answer, origin: &Origin) -> Result<Ending, Error> {
+    async fn judge(
+        &self,
+        actor: Option<&Actor>,
+        pending: Option<Pending>,
+        answer: Answer,
+        origin: &Origin,
+    ) -> Result<Ending, Error> {
         let (sign_in, redirect_uri) = self.organisation()?;
         let now = self.now();
-        let Some(pending) = pending.filter(|pending| pending.state == answer.state && !answer.state.is_empty() && now.0 < pending.until)
-        else {
+        let Some(pending) = pending.filter(|pending| {
+            pending.state == answer.state && !answer.state.is_empty() && now.0 < pending.until
+        }) else {
             return Ok(Ending::Mismatch);
         };
         // Mix-up (RFC 9207): compared as it is, where the provider says it.
@@ -169,17 +217,35 @@ impl Service {
             tracing::info!(error = %error.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_').take(60).collect::<String>(), "sign-in declined");
             return Ok(Ending::Declined);
         }
-        let Some(code) = answer.code.filter(|code| !code.is_empty() && code.len() <= 8192) else { return Ok(Ending::NotAccepted) };
-        let both = self.vault.open(place(&pending.state), &Sealed(pending.sealed))?;
-        let (nonce, verifier) = both.expose_secret().split_once(' ').ok_or(Error::Internal)?;
-        let proofs = Proofs { state: pending.state, nonce: nonce.into(), verifier: verifier.into() };
+        let Some(code) = answer
+            .code
+            .filter(|code| !code.is_empty() && code.len() <= 8192)
+        else {
+            return Ok(Ending::NotAccepted);
+        };
+        let both = self
+            .vault
+            .open(place(&pending.state), &Sealed(pending.sealed))?;
+        let (nonce, verifier) = both
+            .expose_secret()
+            .split_once(' ')
+            .ok_or(Error::Internal)?;
+        let proofs = Proofs {
+            state: pending.state,
+            nonce: nonce.into(),
+            verifier: verifier.into(),
+        };
         let client = Client {
             issuer: &sign_in.issuer,
             client_id: &sign_in.client_id,
             client_secret: sign_in.client_secret.as_ref(),
             redirect_uri: &redirect_uri,
         };
-        let identity = match self.organisation.redeem(&client, &self.http, code, proofs, now).await {
+        let identity = match self
+            .organisation
+            .redeem(&client, &self.http, code, proofs, now)
+            .await
+        {
             Ok(identity) => identity,
             Err(failure) => return Ok(self.not_accepted(failure)),
         };
@@ -190,52 +256,100 @@ impl Service {
         }
     }
 
-    async fn confirm_identity(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
-        let Some(actor) = actor.cloned() else { return Ok(Ending::Mismatch) };
+    async fn confirm_identity(
+        &self,
+        actor: Option<&Actor>,
+        identity: &Identity,
+    ) -> Result<Ending, Error> {
+        let Some(actor) = actor.cloned() else {
+            return Ok(Ending::Mismatch);
+        };
         let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
-        let known = self.store.read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?)).await?;
+        let known = self
+            .store
+            .read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?))
+            .await?;
         let now = self.now();
         // Where the provider says when it last asked, it must have been now.
-        let recent = identity.auth_time().is_none_or(|at| at >= now.unix_seconds() - 600);
+        let recent = identity
+            .auth_time()
+            .is_none_or(|at| at >= now.unix_seconds() - 600);
         if known != Some(actor.person.id) || !recent {
             return Ok(Ending::SomebodyElse);
         }
-        let line = super::event(&actor, now, Action::Confirmed, actor.person.username.clone(), "at the organisation");
+        let line = super::event(
+            &actor,
+            now,
+            Action::Confirmed,
+            actor.person.username.clone(),
+            "at the organisation",
+        );
         self.store.note(move |db| record(db, &line)).await?;
         Ok(Ending::Confirmed)
     }
 
     async fn linkable(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
-        let Some(me) = actor.map(|actor| actor.person.id) else { return Ok(Ending::Mismatch) };
+        let Some(me) = actor.map(|actor| actor.person.id) else {
+            return Ok(Ending::Mismatch);
+        };
         let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
-        let known = self.store.read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?)).await?;
+        let known = self
+            .store
+            .read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?))
+            .await?;
         if known.is_some_and(|known| known != me) {
             return Ok(Ending::SomebodyElse);
         }
-        let label = ["preferred_username", "email", "name"].into_iter().map(|claim| identity.text(claim)).find(|text| !text.is_empty());
-        Ok(Ending::Linkable(identity.subject.clone(), clean(label.unwrap_or(&identity.subject), 100)))
+        let label = ["preferred_username", "email", "name"]
+            .into_iter()
+            .map(|claim| identity.text(claim))
+            .find(|text| !text.is_empty());
+        Ok(Ending::Linkable(
+            identity.subject.clone(),
+            clean(label.unwrap_or(&identity.subject), 100),
+        ))
     }
 
-    /// Ties an identity at the organisation to the account of somebody signed in, who has just shown that it is theirs.
+    /// Ties an identity at the organisation to the account of somebody signed in, who has just
+    /// shown that it is theirs.
     pub async fn link_identity(&self, actor: &Actor, subject: String) -> Result<(), Error> {
         let issuer = self.organisation()?.0.issuer.clone();
         let (actor, now) = (actor.clone(), self.now());
         self.store
             .write(move |db| match identities::person(db, &issuer, &subject)? {
                 Some(known) if known == actor.person.id => Ok(()),
-                Some(_) => Err(Error::Conflict("Somebody else signs in with this account.".into())),
+                Some(_) => Err(Error::Conflict(
+                    "Somebody else signs in with this account.".into(),
+                )),
                 None => {
                     identities::insert(db, &issuer, &subject, actor.person.id, now)?;
                     let detail = "organisation's sign-in tied";
-                    record(db, &super::event(&actor, now, Action::PersonChanged, actor.person.username.clone(), detail))
+                    record(
+                        db,
+                        &super::event(
+                            &actor,
+                            now,
+                            Action::PersonChanged,
+                            actor.person.username.clone(),
+                            detail,
+                        ),
+                    )
                 }
             })
             .await
     }
 
     /// Finds or makes the person, and gives them the role and the groups that the claims say.
-    async fn admit(&self, sign_in: &SignIn, identity: Identity, origin: &Origin) -> Result<Ending, Error> {
-        let mapped = sign_in.roles.iter().filter(|(value, _)| identity.list(&sign_in.role_claim).contains(&value.as_str()));
+    async fn admit(
+        &self,
+        sign_in: &SignIn,
+        identity: Identity,
+        origin: &Origin,
+    ) -> Result<Ending, Error> {
+        let mapped = sign_in
+            .roles
+            .iter()
+            .filter(|(value, _)| identity.list(&sign_in.role_claim).contains(&value.as_str()));
         let claimed = mapped.map(|(_, role)| *role).max();
         let (role, sets_role) = match (claimed, sign_in.default_role) {
             (Some(role), _) => (role, true),
@@ -244,10 +358,17 @@ impl Service {
             (None, None) => return Ok(Ending::NoPlace),
         };
         let values = identity.list(&sign_in.group_claim);
-        let wanted: Vec<(String, bool)> =
-            sign_in.groups.iter().map(|(value, name)| (name.clone(), values.contains(&value.as_str()))).collect();
+        let wanted: Vec<(String, bool)> = sign_in
+            .groups
+            .iter()
+            .map(|(value, name)| (name.clone(), values.contains(&value.as_str())))
+            .collect();
         let fresh = self.new_person(&identity, role);
-        let (issuer, subject, now) = (identity.issuer.clone(), identity.subject.clone(), self.now());
+        let (issuer, subject, now) = (
+            identity.issuer.clone(),
+            identity.subject.clone(),
+            self.now(),
+        );
         let line = self.line(Action::SignIn, None, "organisation", origin);
         let person = self
             .store
@@ -276,20 +397,45 @@ impl Service {
                     let group = match groups::by_name(db, &name)? {
                         Some(group) => group,
                         None => {
-                            groups::insert(db, &Group { number: 0, id: Id::random(), name: name.clone(), owner: None, created_at: now })?;
+                            groups::insert(
+                                db,
+                                &Group {
+                                    number: 0,
+                                    id: Id::random(),
+                                    name: name.clone(),
+                                    owner: None,
+                                    created_at: now,
+                                },
+                            )?;
                             groups::by_name(db, &name)?.ok_or(Error::Internal)?
                         }
                     };
-                    match groups::of_person(db, person.id)?.into_iter().find(|(known, _)| known.id == group.id) {
+                    match groups::of_person(db, person.id)?
+                        .into_iter()
+                        .find(|(known, _)| known.id == group.id)
+                    {
                         None if member => drop(groups::add_member(db, group.id, person.id, true)?),
-                        Some((_, true)) if !member => drop(groups::remove_member(db, group.id, person.id)?),
+                        Some((_, true)) if !member => {
+                            drop(groups::remove_member(db, group.id, person.id)?)
+                        }
                         _ => {}
                     }
                 }
                 let consents = connections::consents_of_person(db, person.id)?;
-                Service::end_lost_consents(db, consents, &Why::of_portal(now, "access went with a group"))?;
+                Service::end_lost_consents(
+                    db,
+                    consents,
+                    &Why::of_portal(now, "access went with a group"),
+                )?;
                 people::set_active(db, person.id, now)?;
-                record(db, &Event { actor: Some(person.id), actor_name: person.username.clone(), ..line })?;
+                record(
+                    db,
+                    &Event {
+                        actor: Some(person.id),
+                        actor_name: person.username.clone(),
+                        ..line
+                    },
+                )?;
                 Ok::<_, Error>(Some(person))
             })
             .await?;
@@ -301,22 +447,51 @@ impl Service {
 
     /// Somebody who signs in for the first time.
     fn new_person(&self, identity: &Identity, role: Role) -> Person {
-        let clean =
-            |text: &str, most: usize| text.chars().filter(|letter| !letter.is_control()).take(most).collect::<String>().trim().to_owned();
-        let name = ["preferred_username", "upn", "email"].into_iter().map(|claim| identity.text(claim)).find(|text| !text.is_empty());
-        let legal = |letter: &char| letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+');
-        let username: String = name.unwrap_or(&identity.subject).chars().filter(legal).take(60).collect();
-        let email = [identity.text("email"), identity.text("preferred_username")].into_iter().find(|text| text.contains('@')).unwrap_or("");
-        let (mut first, mut last) = (clean(identity.text("given_name"), 100), clean(identity.text("family_name"), 100));
+        let clean = |text: &str, most: usize| {
+            text.chars()
+                .filter(|letter| !letter.is_control())
+                .take(most)
+                .collect::<String>()
+                .trim()
+                .to_owned()
+        };
+        let name = ["preferred_username", "upn", "email"]
+            .into_iter()
+            .map(|claim| identity.text(claim))
+            .find(|text| !text.is_empty());
+        let legal = |letter: &char| {
+            letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+')
+        };
+        let username: String = name
+            .unwrap_or(&identity.subject)
+            .chars()
+            .filter(legal)
+            .take(60)
+            .collect();
+        let email = [identity.text("email"), identity.text("preferred_username")]
+            .into_iter()
+            .find(|text| text.contains('@'))
+            .unwrap_or("");
+        let (mut first, mut last) = (
+            clean(identity.text("given_name"), 100),
+            clean(identity.text("family_name"), 100),
+        );
         if first.is_empty() && last.is_empty() {
             let whole = clean(identity.text("name"), 100);
-            (first, last) =
-                whole.rsplit_once(' ').map_or((whole.clone(), String::new()), |(first, last)| (first.to_owned(), last.to_owned()));
+            (first, last) = whole
+                .rsplit_once(' ')
+                .map_or((whole.clone(), String::new()), |(first, last)| {
+                    (first.to_owned(), last.to_owned())
+                });
         }
         let now = self.now();
         Person {
             id: Id::random(),
-            username: if username.is_empty() { format!("person-{}", random::label()) } else { username },
+            username: if username.is_empty() {
+                format!("person-{}", random::label())
+            } else {
+                username
+            },
             email: clean(email, 254),
             first_name: first,
             last_name: last,
@@ -331,30 +506,64 @@ impl Service {
     /// Whether a person can sign in at this provider.
     pub async fn signs_in_at(&self, person: Id<Person>, issuer: &str) -> Result<bool, Error> {
         let issuer = issuer.to_owned();
-        self.store.read(move |db| Ok(identities::is_known_at(db, &issuer, person)?)).await
+        self.store
+            .read(move |db| Ok(identities::is_known_at(db, &issuer, person)?))
+            .await
     }
 
-    /// Keeps the token of a sign-in for as long as its session lives: it spares the viewer a second way to the same provider.
-    pub async fn keep_sign_in_grant(&self, session: Id<Session>, token: &SecretString) -> Result<(), Error> {
+    /// Keeps the token of a sign-in for as long as its session lives: it spares the viewer a second
+    /// way to the same provider.
+    pub async fn keep_sign_in_grant(
+        &self,
+        session: Id<Session>,
+        token: &SecretString,
+    ) -> Result<(), Error> {
         let row = session.to_string();
-        let sealed = self.vault.seal(Place { table: "sign_in_grants", column: "refresh_token", row: &row }, token)?;
-        self.store.note(move |db| Ok(identities::put_grant(db, session, &sealed)?)).await
+        let sealed = self.vault.seal(
+            Place {
+                table: "sign_in_grants",
+                column: "refresh_token",
+                row: &row,
+            },
+            token,
+        )?;
+        self.store
+            .note(move |db| Ok(identities::put_grant(db, session, &sealed)?))
+            .await
     }
 
-    pub(super) async fn sign_in_grant(&self, session: Id<Session>) -> Result<Option<SecretString>, Error> {
-        let sealed = self.store.read(move |db| Ok::<_, Error>(identities::grant(db, session)?)).await?;
+    pub(super) async fn sign_in_grant(
+        &self,
+        session: Id<Session>,
+    ) -> Result<Option<SecretString>, Error> {
+        let sealed = self
+            .store
+            .read(move |db| Ok::<_, Error>(identities::grant(db, session)?))
+            .await?;
         let row = session.to_string();
-        let place = Place { table: "sign_in_grants", column: "refresh_token", row: &row };
-        Ok(sealed.map(|sealed| self.vault.open(place, &sealed)).transpose()?)
+        let place = Place {
+            table: "sign_in_grants",
+            column: "refresh_token",
+            row: &row,
+        };
+        Ok(sealed
+            .map(|sealed| self.vault.open(place, &sealed))
+            .transpose()?)
     }
 }
 
 /// What a provider wrote, fit for a page and a record.
 fn clean(text: &str, most: usize) -> String {
-    text.chars().filter(|letter| !is_invisible(*letter)).take(most).collect::<String>().trim().to_owned()
+    text.chars()
+        .filter(|letter| !is_invisible(*letter))
+        .take(most)
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
-/// A user name that is taken belongs to somebody else, whatever it says: names and addresses never match accounts.
+/// A user name that is taken belongs to somebody else, whatever it says: names and addresses never
+/// match accounts.
 fn unlike_others(db: &mut Db<'_>, mut person: Person) -> Result<Person, Error> {
     if people::by_username(db, &person.username)?.is_some() {
         person.username = format!("{}-{}", person.username, &random::label()[..4]);

@@ -27,11 +27,26 @@ extern "SQL" {
 pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
     // PostgreSQL keeps no NUL, and nobody sees one.
     let clean = |text: &str| text.replace('\0', "\u{fffd}");
-    let (actor_name, subject, detail) = (clean(&event.actor_name), clean(&event.subject), clean(&event.detail));
-    let event = &Event { actor_name, subject, detail, ..event.clone() };
+    let (actor_name, subject, detail) = (
+        clean(&event.actor_name),
+        clean(&event.subject),
+        clean(&event.detail),
+    );
+    let event = &Event {
+        actor_name,
+        subject,
+        detail,
+        ..event.clone()
+    };
     let (last, hash) = head(db)?.unwrap_or_default();
     let number = last + 1;
-    let hash = chain(&hash, &Event { number, ..event.clone() });
+    let hash = chain(
+        &hash,
+        &Event {
+            number,
+            ..event.clone()
+        },
+    );
     diesel::insert_into(audit::table)
         .values((
             audit::number.eq(number),
@@ -48,24 +63,35 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
         ))
         .execute(db.0)?;
     diesel::delete(audit_head::table).execute(db.0)?;
-    diesel::insert_into(audit_head::table).values((audit_head::number.eq(number), audit_head::hash.eq(&hash))).execute(db.0)?;
+    diesel::insert_into(audit_head::table)
+        .values((audit_head::number.eq(number), audit_head::hash.eq(&hash)))
+        .execute(db.0)?;
     Ok(())
 }
 
 /// Number and hash of the newest line. Before the first chained line: the newest number there is.
 fn head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
-    let head: Option<(i64, String)> = audit_head::table.select((audit_head::number, audit_head::hash)).first(db.0).optional()?;
+    let head: Option<(i64, String)> = audit_head::table
+        .select((audit_head::number, audit_head::hash))
+        .first(db.0)
+        .optional()?;
     if head.is_some() {
         return Ok(head);
     }
-    let newest: Option<i64> = audit::table.select(diesel::dsl::max(audit::number)).first(db.0)?;
+    let newest: Option<i64> = audit::table
+        .select(diesel::dsl::max(audit::number))
+        .first(db.0)?;
     Ok(newest.map(|number| (number, String::new())))
 }
 
-/// The hash of a line: of the hash before it and of every field, each with its length, so that none can grow into the next.
+/// The hash of a line: of the hash before it and of every field, each with its length, so that none
+/// can grow into the next.
 fn chain(before: &str, event: &Event) -> String {
     let mut text = String::new();
-    let actor = event.actor.map(|actor| actor.to_string()).unwrap_or_default();
+    let actor = event
+        .actor
+        .map(|actor| actor.to_string())
+        .unwrap_or_default();
     let (number, at) = (event.number.to_string(), event.at.0.to_string());
     for field in [
         before,
@@ -88,7 +114,8 @@ fn chain(before: &str, event: &Event) -> String {
 /// What a look at the whole chain found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every line is as it was written: how many of them, and how many older ones that were never chained.
+    /// Every line is as it was written: how many of them, and how many older ones that were never
+    /// chained.
     Whole { chained: i64, unchained: i64 },
     /// The first line that is not what it was, or that is missing.
     Broken { number: i64 },
@@ -98,8 +125,12 @@ pub enum Verdict {
 pub fn verify(db: &mut Db<'_>) -> Result<Verdict, Error> {
     let (mut chained, mut unchained, mut last, mut hash) = (0, 0, 0, String::new());
     loop {
-        let rows: Vec<Row> =
-            audit::table.filter(audit::number.gt(last)).order(audit::number).limit(1000).select(Row::as_select()).load(db.0)?;
+        let rows: Vec<Row> = audit::table
+            .filter(audit::number.gt(last))
+            .order(audit::number)
+            .limit(1000)
+            .select(Row::as_select())
+            .load(db.0)?;
         if rows.is_empty() {
             break;
         }
@@ -111,16 +142,22 @@ pub fn verify(db: &mut Db<'_>) -> Result<Verdict, Error> {
                 continue;
             }
             let gap = chained > 0 && number != last + 1;
-            let Ok(event) = row.event() else { return Ok(Verdict::Broken { number }) };
+            let Ok(event) = row.event() else {
+                return Ok(Verdict::Broken { number });
+            };
             hash = chain(&hash, &event);
             if gap || hash != kept {
-                return Ok(Verdict::Broken { number: if gap { last + 1 } else { number } });
+                return Ok(Verdict::Broken {
+                    number: if gap { last + 1 } else { number },
+                });
             }
             (chained, last) = (chained + 1, number);
         }
     }
     match head(db)? {
-        Some((number, kept)) if chained > 0 && (number != last || kept != hash) => Ok(Verdict::Broken { number: last + 1 }),
+        Some((number, kept)) if chained > 0 && (number != last || kept != hash) => {
+            Ok(Verdict::Broken { number: last + 1 })
+        }
         Some((number, kept)) if chained == 0 && !kept.is_empty() => Ok(Verdict::Broken { number }),
         _ => Ok(Verdict::Whole { chained, unchained }),
     }
@@ -178,7 +215,11 @@ pub struct Filter {
 /// Events that pass the filter, newest first unless it says otherwise.
 pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, Error> {
     let mut query = audit::table.limit(limit).into_boxed();
-    query = if filter.oldest_first { query.order(audit::number.asc()) } else { query.order(audit::number.desc()) };
+    query = if filter.oldest_first {
+        query.order(audit::number.asc())
+    } else {
+        query.order(audit::number.desc())
+    };
     if let Some(after) = filter.after {
         query = query.filter(audit::number.gt(after));
     }
@@ -194,8 +235,16 @@ pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, 
     if let Some(before) = filter.before {
         query = query.filter(audit::number.lt(before));
     }
-    if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty() && !text.contains('\0')) {
-        let text = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    if let Some(text) = filter
+        .text
+        .as_deref()
+        .filter(|text| !text.is_empty() && !text.contains('\0'))
+    {
+        let text = text
+            .to_lowercase()
+            .replace('\\', "\\\\")
+            .replace('%', "\\%")
+            .replace('_', "\\_");
         let pattern = format!("%{text}%");
         query = query.filter(
             lower(audit::actor_name)
@@ -222,9 +271,19 @@ pub struct Hour {
 
 /// Adds counted exchanges to their hour.
 pub fn add_exchanges(db: &mut Db<'_>, counted: &Hour) -> Result<(), Error> {
-    let row = || exchange_hours::table.find((counted.hour.0, &counted.person, &counted.content, &counted.integration));
+    let row = || {
+        exchange_hours::table.find((
+            counted.hour.0,
+            &counted.person,
+            &counted.content,
+            &counted.integration,
+        ))
+    };
     let changed = diesel::update(row())
-        .set((exchange_hours::exchanges.eq(exchange_hours::exchanges + counted.exchanges), exchange_hours::last_at.eq(counted.last_at.0)))
+        .set((
+            exchange_hours::exchanges.eq(exchange_hours::exchanges + counted.exchanges),
+            exchange_hours::last_at.eq(counted.last_at.0),
+        ))
         .execute(db.0)?;
     if changed == 0 {
         diesel::insert_into(exchange_hours::table)
@@ -252,7 +311,10 @@ pub struct Wanted {
 
 /// The hours in which exchanges happened, newest first.
 pub fn exchanges(db: &mut Db<'_>, wanted: &Wanted, limit: i64) -> Result<Vec<Hour>, Error> {
-    let mut query = exchange_hours::table.order(exchange_hours::last_at.desc()).limit(limit).into_boxed();
+    let mut query = exchange_hours::table
+        .order(exchange_hours::last_at.desc())
+        .limit(limit)
+        .into_boxed();
     if let Some(before) = wanted.before {
         query = query.filter(exchange_hours::last_at.lt(before.0));
     }
@@ -265,19 +327,22 @@ pub fn exchanges(db: &mut Db<'_>, wanted: &Wanted, limit: i64) -> Result<Vec<Hou
     let rows: Vec<(i64, String, String, String, i64, i64)> = query.load(db.0)?;
     Ok(rows
         .into_iter()
-        .map(|(hour, person, content, integration, exchanges, last_at)| Hour {
-            hour: Timestamp(hour),
-            person,
-            content,
-            integration,
-            exchanges,
-            last_at: Timestamp(last_at),
-        })
+        .map(
+            |(hour, person, content, integration, exchanges, last_at)| Hour {
+                hour: Timestamp(hour),
+                person,
+                content,
+                integration,
+                exchanges,
+                last_at: Timestamp(last_at),
+            },
+        )
         .collect())
 }
 
 /// Forgets counts of hours before this one.
 pub fn purge_exchanges(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    diesel::delete(exchange_hours::table.filter(exchange_hours::hour.lt(before.0))).execute(db.0)?;
+    diesel::delete(exchange_hours::table.filter(exchange_hours::hour.lt(before.0)))
+        .execute(db.0)?;
     Ok(())
 }

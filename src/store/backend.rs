@@ -1,7 +1,9 @@
-//! The two databases: SQLite by default, PostgreSQL by its address. Everything that differs between them is in this file.
+//! The two databases: SQLite by default, PostgreSQL by its address. Everything that differs between
+//! them is in this file.
 //!
-//! On both one writer works at a time, so that a transaction may look and then act: SQLite has one writer by nature
-//! (`BEGIN IMMEDIATE`), on PostgreSQL an advisory lock of the transaction makes it so for all nodes.
+//! On both one writer works at a time, so that a transaction may look and then act: SQLite has one
+//! writer by nature (`BEGIN IMMEDIATE`), on PostgreSQL an advisory lock of the transaction makes it
+//! so for all nodes.
 
 use super::Error;
 use diesel::{
@@ -25,7 +27,8 @@ const MIGRATING: &str = "SELECT pg_advisory_lock(7310002)";
 
 const MIGRATION_TRIES: u32 = 20;
 
-/// The newest step of `migrations/` that took something away from the version before. See `migrations/README.md`.
+/// The newest step of `migrations/` that took something away from the version before. See
+/// `migrations/README.md`.
 const CONTRACT: i64 = 0;
 
 /// Where the database is.
@@ -51,7 +54,8 @@ pub enum Either {
     Sqlite(SqliteConnection),
 }
 
-/// Makes the file, if it is not there, for its owner only; SQLite gives its companions the same rights.
+/// Makes the file, if it is not there, for its owner only; SQLite gives its companions the same
+/// rights.
 pub(super) fn make_private(file: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.create(true).append(true);
@@ -62,7 +66,9 @@ pub(super) fn make_private(file: &Path) -> std::io::Result<()> {
 
 /// Opens an SQLite file with what each connection needs.
 pub(super) fn connect_file(file: &Path) -> Result<SqliteConnection, ConnectionError> {
-    let address = file.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
+    let address = file
+        .to_str()
+        .ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
     let mut connection = SqliteConnection::establish(address)?;
     // Deleted secrets are overwritten, not only unlinked.
     connection
@@ -102,9 +108,13 @@ pub fn is_new(place: &Place) -> Result<bool, Error> {
     match place {
         Place::Sqlite(file) => Ok(!file.exists()),
         Place::Postgresql(_) => {
-            let mut connection = connect(place).map_err(|error| Error::Other(format!("cannot open the PostgreSQL database: {error}")))?;
+            let mut connection = connect(place).map_err(|error| {
+                Error::Other(format!("cannot open the PostgreSQL database: {error}"))
+            })?;
             // Fails while there is no such table.
-            Ok(diesel::sql_query("SELECT name FROM meta LIMIT 1").execute(&mut connection).is_err())
+            Ok(diesel::sql_query("SELECT name FROM meta LIMIT 1")
+                .execute(&mut connection)
+                .is_err())
         }
     }
 }
@@ -113,7 +123,9 @@ pub fn is_new(place: &Place) -> Result<bool, Error> {
 pub fn prepare(place: &Place) -> Result<(), Error> {
     let explain = |error: &dyn std::fmt::Display| match place {
         Place::Sqlite(file) => Error::Other(format!("cannot open {}: {error}", file.display())),
-        Place::Postgresql(_) => Error::Other(format!("cannot open the PostgreSQL database: {error}")),
+        Place::Postgresql(_) => {
+            Error::Other(format!("cannot open the PostgreSQL database: {error}"))
+        }
     };
     if let Place::Sqlite(file) = place {
         make_private(file).map_err(|error| explain(&error))?;
@@ -121,11 +133,14 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| explain(&error))?;
     let migrated = match &mut connection {
         Either::Sqlite(connection) => {
-            // A command may start beside the server, at the same steps: what the other one has done is not pending the next time.
-            // On one connection before the pool exists: the switch to WAL is not covered by the busy timeout.
+            // A command may start beside the server, at the same steps: what the other one has done
+            // is not pending the next time. On one connection before the pool exists: the switch to
+            // WAL is not covered by the busy timeout.
             let mut tries = 0;
             loop {
-                let switched = connection.batch_execute("PRAGMA journal_mode = WAL;").map_err(Into::into);
+                let switched = connection
+                    .batch_execute("PRAGMA journal_mode = WAL;")
+                    .map_err(Into::into);
                 match switched.and_then(|()| connection.run_pending_migrations(SQLITE)) {
                     Err(_) if tries < MIGRATION_TRIES => tries += 1,
                     other => break other.map(drop),
@@ -136,18 +151,27 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
         #[cfg(feature = "postgres")]
         Either::Postgresql(connection) => {
             // Of nodes that start together one migrates, and the others wait for it.
-            connection.batch_execute("SET lock_timeout = '120s'; SET statement_timeout = '0';").map_err(|error| explain(&error))?;
-            diesel::sql_query(MIGRATING).execute(connection).map_err(|error| explain(&error))?;
+            connection
+                .batch_execute("SET lock_timeout = '120s'; SET statement_timeout = '0';")
+                .map_err(|error| explain(&error))?;
+            diesel::sql_query(MIGRATING)
+                .execute(connection)
+                .map_err(|error| explain(&error))?;
             connection.run_pending_migrations(POSTGRESQL).map(drop)
         }
     };
     migrated.map_err(|error| Error::Other(format!("migration failed: {error}")))?;
     let contract: Option<String> = {
         use diesel::prelude::*;
-        let row = super::schema::meta::table.find("contract").select(super::schema::meta::value);
+        let row = super::schema::meta::table
+            .find("contract")
+            .select(super::schema::meta::value);
         row.first(&mut connection).optional()?
     };
-    if contract.and_then(|text| text.parse::<i64>().ok()).is_some_and(|contract| contract > CONTRACT) {
+    if contract
+        .and_then(|text| text.parse::<i64>().ok())
+        .is_some_and(|contract| contract > CONTRACT)
+    {
         return Err(Error::Other(
             "a newer version of this program changed the database in a way that this version cannot work with: start the newer one".into(),
         ));
@@ -157,7 +181,10 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
 
 impl Either {
     /// How the nth value stands in a statement that is written by hand.
-    #[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "SQLite does not count them"))]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(unused_variables, reason = "SQLite does not count them")
+    )]
     pub(super) fn placeholder(&self, number: usize) -> String {
         match self {
             Either::Sqlite(_) => "?".into(),
@@ -167,7 +194,10 @@ impl Either {
     }
 
     /// Runs `work` in a transaction that nobody else writes beside.
-    pub(super) fn exclusively<T, E: From<Error>>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    pub(super) fn exclusively<T, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.begin().map_err(Error::from)?;
         match work(self) {
             Ok(value) => match self.commit() {
@@ -188,16 +218,17 @@ impl Either {
         match self {
             Either::Sqlite(connection) => connection.batch_execute("BEGIN IMMEDIATE"),
             #[cfg(feature = "postgres")]
-            Either::Postgresql(connection) => {
-                connection.batch_execute(&format!("BEGIN; {WRITING}")).inspect_err(|_| drop(connection.batch_execute("ROLLBACK")))
-            }
+            Either::Postgresql(connection) => connection
+                .batch_execute(&format!("BEGIN; {WRITING}"))
+                .inspect_err(|_| drop(connection.batch_execute("ROLLBACK"))),
         }
     }
 
     fn commit(&mut self) -> Result<(), DieselError> {
         match self {
             Either::Sqlite(connection) => connection.batch_execute("COMMIT"),
-            // After a failed statement PostgreSQL turns COMMIT into a rollback without a word: ask first.
+            // After a failed statement PostgreSQL turns COMMIT into a rollback without a word: ask
+            // first.
             #[cfg(feature = "postgres")]
             Either::Postgresql(connection) => connection.batch_execute("SELECT 1; COMMIT"),
         }
@@ -214,19 +245,25 @@ impl From<DieselError> for Error {
         match error {
             DieselError::NotFound => Error::NotFound,
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => Error::Taken,
-            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand, info) => {
-                Error::Busy(info.message().to_owned())
-            }
+            DieselError::DatabaseError(
+                DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
+                info,
+            ) => Error::Busy(info.message().to_owned()),
             DieselError::DatabaseError(_, info) => {
                 let text = info.message().to_owned();
-                if PASSES.iter().any(|word| text.contains(word)) { Error::Busy(text) } else { Error::Other(text) }
+                if PASSES.iter().any(|word| text.contains(word)) {
+                    Error::Busy(text)
+                } else {
+                    Error::Other(text)
+                }
             }
             other => Error::Other(other.to_string()),
         }
     }
 }
 
-/// Words of database errors that pass: somebody else holds a lock, the disk is full, the server restarts.
+/// Words of database errors that pass: somebody else holds a lock, the disk is full, the server
+/// restarts.
 const PASSES: [&str; 16] = [
     "locked",
     "busy",
@@ -262,7 +299,9 @@ impl ManageConnection for Manager {
         match connection {
             Either::Sqlite(_) => Ok(()),
             #[cfg(feature = "postgres")]
-            Either::Postgresql(connection) => connection.batch_execute("SELECT 1").map_err(diesel::r2d2::Error::QueryError),
+            Either::Postgresql(connection) => connection
+                .batch_execute("SELECT 1")
+                .map_err(diesel::r2d2::Error::QueryError),
         }
     }
 
@@ -277,7 +316,8 @@ mod tests {
 
     #[test]
     fn processes_that_start_together_migrate_once() {
-        let folder = std::env::temp_dir().join(format!("valetkey-migrate-{}", uuid::Uuid::new_v4()));
+        let folder =
+            std::env::temp_dir().join(format!("valetkey-migrate-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let place = Place::Sqlite(folder.join("valetkey.db"));
         std::thread::scope(|scope| {

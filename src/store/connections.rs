@@ -58,8 +58,13 @@ impl Row {
             id: id(&self.guid)?,
             person: id(&self.person)?,
             integration: id(&self.integration)?,
-            state: State::parse(&self.state, self.cause.as_deref()).ok_or_else(|| damaged("state of a connection"))?,
-            account: Account { label: self.account_label, subject: self.account_subject, tenant: self.account_tenant },
+            state: State::parse(&self.state, self.cause.as_deref())
+                .ok_or_else(|| damaged("state of a connection"))?,
+            account: Account {
+                label: self.account_label,
+                subject: self.account_subject,
+                tenant: self.account_tenant,
+            },
             scopes: self.scopes,
             has_refresh_token: self.refresh_token.is_some(),
             access_expires_at: self.access_expires_at.map(Timestamp),
@@ -71,7 +76,13 @@ impl Row {
             state_at: Timestamp(self.state_at),
             used_at: self.used_at.map(Timestamp),
         };
-        Ok((connection, Tokens { access: self.access_token.map(Sealed), refresh: self.refresh_token.map(Sealed) }))
+        Ok((
+            connection,
+            Tokens {
+                access: self.access_token.map(Sealed),
+                refresh: self.refresh_token.map(Sealed),
+            },
+        ))
     }
 }
 
@@ -100,10 +111,16 @@ pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<
         connections::refresh_token.eq(tokens.refresh.as_ref().map(|sealed| sealed.0.as_str())),
         connections::lapses_at.eq(connection.lapses_at.map(|at| at.0)),
         connections::generation.eq(connection.generation),
-        (connections::connected_at.eq(connection.connected_at.0), connections::used_at.eq(connection.used_at.map(|at| at.0))),
+        (
+            connections::connected_at.eq(connection.connected_at.0),
+            connections::used_at.eq(connection.used_at.map(|at| at.0)),
+        ),
         connections::updated_at.eq(connection.updated_at.0),
     );
-    let changed = diesel::update(connections::table.filter(connections::guid.eq(connection.id.to_string()))).set(values).execute(db.0)?;
+    let changed =
+        diesel::update(connections::table.filter(connections::guid.eq(connection.id.to_string())))
+            .set(values)
+            .execute(db.0)?;
     if changed == 0 {
         diesel::insert_into(connections::table)
             .values((
@@ -128,7 +145,12 @@ pub struct Refreshed<'a> {
     pub now: Timestamp,
 }
 
-pub fn store_refreshed(db: &mut Db<'_>, connection: Id<Connection>, generation: i64, new: &Refreshed<'_>) -> Result<bool, Error> {
+pub fn store_refreshed(
+    db: &mut Db<'_>,
+    connection: Id<Connection>,
+    generation: i64,
+    new: &Refreshed<'_>,
+) -> Result<bool, Error> {
     let row = || {
         connections::table
             .filter(connections::guid.eq(connection.to_string()))
@@ -147,14 +169,23 @@ pub fn store_refreshed(db: &mut Db<'_>, connection: Id<Connection>, generation: 
         return Ok(false);
     }
     if let Some(sealed) = new.refresh {
-        diesel::update(row()).set(connections::refresh_token.eq(&sealed.0)).execute(db.0)?;
+        diesel::update(row())
+            .set(connections::refresh_token.eq(&sealed.0))
+            .execute(db.0)?;
     }
-    diesel::update(row()).set(connections::generation.eq(generation + 1)).execute(db.0)?;
+    diesel::update(row())
+        .set(connections::generation.eq(generation + 1))
+        .execute(db.0)?;
     Ok(true)
 }
 
 /// Moves to another state. Unless it stays usable, the tokens are gone with it.
-pub fn set_state(db: &mut Db<'_>, connection: Id<Connection>, state: State, now: Timestamp) -> Result<(), Error> {
+pub fn set_state(
+    db: &mut Db<'_>,
+    connection: Id<Connection>,
+    state: State,
+    now: Timestamp,
+) -> Result<(), Error> {
     let (word, cause) = state.words();
     let row = || connections::table.filter(connections::guid.eq(connection.to_string()));
     diesel::update(row())
@@ -179,12 +210,19 @@ pub fn set_state(db: &mut Db<'_>, connection: Id<Connection>, state: State, now:
 }
 
 pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
-    diesel::delete(connections::table.filter(connections::guid.eq(connection.to_string()))).execute(db.0)?;
+    diesel::delete(connections::table.filter(connections::guid.eq(connection.to_string())))
+        .execute(db.0)?;
     Ok(())
 }
 
-/// Marks every connection through an integration in one statement; their tokens stay until each is ended.
-pub fn mark_ended(db: &mut Db<'_>, integration: Id<Integration>, state: State, now: Timestamp) -> Result<(), Error> {
+/// Marks every connection through an integration in one statement; their tokens stay until each is
+/// ended.
+pub fn mark_ended(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    state: State,
+    now: Timestamp,
+) -> Result<(), Error> {
     let (word, cause) = state.words();
     diesel::update(connections::table.filter(connections::integration.eq(integration.to_string())))
         .set((
@@ -198,12 +236,23 @@ pub fn mark_ended(db: &mut Db<'_>, integration: Id<Integration>, state: State, n
     Ok(())
 }
 
-pub fn find(db: &mut Db<'_>, connection: Id<Connection>) -> Result<Option<(Connection, Tokens)>, Error> {
-    let row = connections::table.filter(connections::guid.eq(connection.to_string())).select(Row::as_select()).first(db.0).optional()?;
+pub fn find(
+    db: &mut Db<'_>,
+    connection: Id<Connection>,
+) -> Result<Option<(Connection, Tokens)>, Error> {
+    let row = connections::table
+        .filter(connections::guid.eq(connection.to_string()))
+        .select(Row::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(Row::split).transpose()
 }
 
-pub fn of(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>) -> Result<Option<(Connection, Tokens)>, Error> {
+pub fn of(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    integration: Id<Integration>,
+) -> Result<Option<(Connection, Tokens)>, Error> {
     let row = connections::table
         .filter(connections::person.eq(person.to_string()))
         .filter(connections::integration.eq(integration.to_string()))
@@ -214,21 +263,41 @@ pub fn of(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>) -> 
 }
 
 fn without_tokens(rows: Vec<Row>) -> Result<Vec<Connection>, Error> {
-    rows.into_iter().map(|row| row.split().map(|(connection, _)| connection)).collect()
+    rows.into_iter()
+        .map(|row| row.split().map(|(connection, _)| connection))
+        .collect()
 }
 
 pub fn of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Connection>, Error> {
     let query = connections::table.filter(connections::person.eq(person.to_string()));
-    without_tokens(query.order(connections::number).select(Row::as_select()).load(db.0)?)
+    without_tokens(
+        query
+            .order(connections::number)
+            .select(Row::as_select())
+            .load(db.0)?,
+    )
 }
 
-pub fn of_integration(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Vec<Connection>, Error> {
+pub fn of_integration(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+) -> Result<Vec<Connection>, Error> {
     let query = connections::table.filter(connections::integration.eq(integration.to_string()));
-    without_tokens(query.order(connections::number).select(Row::as_select()).load(db.0)?)
+    without_tokens(
+        query
+            .order(connections::number)
+            .select(Row::as_select())
+            .load(db.0)?,
+    )
 }
 
 pub fn all(db: &mut Db<'_>) -> Result<Vec<Connection>, Error> {
-    without_tokens(connections::table.order(connections::number).select(Row::as_select()).load(db.0)?)
+    without_tokens(
+        connections::table
+            .order(connections::number)
+            .select(Row::as_select())
+            .load(db.0)?,
+    )
 }
 
 #[derive(Queryable, Selectable)]
@@ -292,31 +361,62 @@ pub fn consent_for(
 }
 
 pub fn consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<Option<Consent>, Error> {
-    let row = consents::table.find(consent.to_string()).select(ConsentRow::as_select()).first(db.0).optional()?;
+    let row = consents::table
+        .find(consent.to_string())
+        .select(ConsentRow::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(ConsentRow::consent).transpose()
 }
 
 pub fn consents_of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Consent>, Error> {
-    let query = consents::table.filter(consents::person.eq(person.to_string())).order(consents::created_at);
-    query.select(ConsentRow::as_select()).load(db.0)?.into_iter().map(ConsentRow::consent).collect()
+    let query = consents::table
+        .filter(consents::person.eq(person.to_string()))
+        .order(consents::created_at);
+    query
+        .select(ConsentRow::as_select())
+        .load(db.0)?
+        .into_iter()
+        .map(ConsentRow::consent)
+        .collect()
 }
 
 pub fn consents_of_content(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<Consent>, Error> {
-    let query = consents::table.filter(consents::content.eq(content.to_string())).order(consents::created_at);
-    query.select(ConsentRow::as_select()).load(db.0)?.into_iter().map(ConsentRow::consent).collect()
+    let query = consents::table
+        .filter(consents::content.eq(content.to_string()))
+        .order(consents::created_at);
+    query
+        .select(ConsentRow::as_select())
+        .load(db.0)?
+        .into_iter()
+        .map(ConsentRow::consent)
+        .collect()
 }
 
 pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Error> {
     Ok(diesel::delete(consents::table.find(consent.to_string())).execute(db.0)? == 1)
 }
 
-pub fn delete_consents_of_connection(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>) -> Result<usize, Error> {
-    let rows = consents::table.filter(consents::person.eq(person.to_string())).filter(consents::integration.eq(integration.to_string()));
+pub fn delete_consents_of_connection(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    integration: Id<Integration>,
+) -> Result<usize, Error> {
+    let rows = consents::table
+        .filter(consents::person.eq(person.to_string()))
+        .filter(consents::integration.eq(integration.to_string()));
     Ok(diesel::delete(rows).execute(db.0)?)
 }
 
-/// Connections whose access token ends between these moments and that were used since, with their tokens' ends.
-pub fn ending(db: &mut Db<'_>, from: Timestamp, to: Timestamp, used_since: Timestamp, most: i64) -> Result<Vec<Connection>, Error> {
+/// Connections whose access token ends between these moments and that were used since, with their
+/// tokens' ends.
+pub fn ending(
+    db: &mut Db<'_>,
+    from: Timestamp,
+    to: Timestamp,
+    used_since: Timestamp,
+    most: i64,
+) -> Result<Vec<Connection>, Error> {
     let query = connections::table
         .filter(connections::state.eq("active"))
         .filter(connections::refresh_token.is_not_null())
@@ -330,24 +430,43 @@ pub fn ending(db: &mut Db<'_>, from: Timestamp, to: Timestamp, used_since: Times
 
 /// Connections with tokens that nothing used since then.
 pub fn unused(db: &mut Db<'_>, since: Timestamp, most: i64) -> Result<Vec<Connection>, Error> {
-    let never = connections::used_at.is_null().and(connections::connected_at.lt(since.0));
-    let query =
-        connections::table.filter(connections::state.eq("active")).filter(connections::used_at.lt(since.0).or(never.assume_not_null()));
+    let never = connections::used_at
+        .is_null()
+        .and(connections::connected_at.lt(since.0));
+    let query = connections::table
+        .filter(connections::state.eq("active"))
+        .filter(connections::used_at.lt(since.0).or(never.assume_not_null()));
     without_tokens(query.limit(most).select(Row::as_select()).load(db.0)?)
 }
 
 /// Notes that a connection was used.
-pub fn touch(db: &mut Db<'_>, person: Id<Person>, integration: Id<Integration>, at: Timestamp) -> Result<(), Error> {
-    let row =
-        connections::table.filter(connections::person.eq(person.to_string())).filter(connections::integration.eq(integration.to_string()));
-    diesel::update(row).set(connections::used_at.eq(at.0)).execute(db.0)?;
+pub fn touch(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    integration: Id<Integration>,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let row = connections::table
+        .filter(connections::person.eq(person.to_string()))
+        .filter(connections::integration.eq(integration.to_string()));
+    diesel::update(row)
+        .set(connections::used_at.eq(at.0))
+        .execute(db.0)?;
     Ok(())
 }
 
 /// Adds counted exchanges to a consent.
-pub fn add_uses(db: &mut Db<'_>, consent: Id<Consent>, uses: i64, last: Timestamp) -> Result<(), Error> {
+pub fn add_uses(
+    db: &mut Db<'_>,
+    consent: Id<Consent>,
+    uses: i64,
+    last: Timestamp,
+) -> Result<(), Error> {
     diesel::update(consents::table.find(consent.to_string()))
-        .set((consents::uses.eq(consents::uses + uses), consents::last_used_at.eq(last.0)))
+        .set((
+            consents::uses.eq(consents::uses + uses),
+            consents::last_used_at.eq(last.0),
+        ))
         .execute(db.0)?;
     Ok(())
 }
@@ -369,7 +488,12 @@ struct AttemptRow {
 }
 
 /// Writes an attempt down before the browser leaves.
-pub fn insert_attempt(db: &mut Db<'_>, attempt: &Attempt, state_hash: &str, verifier: Option<&Sealed>) -> Result<(), Error> {
+pub fn insert_attempt(
+    db: &mut Db<'_>,
+    attempt: &Attempt,
+    state_hash: &str,
+    verifier: Option<&Sealed>,
+) -> Result<(), Error> {
     diesel::insert_into(attempts::table)
         .values((
             attempts::guid.eq(attempt.id.to_string()),
@@ -388,8 +512,15 @@ pub fn insert_attempt(db: &mut Db<'_>, attempt: &Attempt, state_hash: &str, veri
     Ok(())
 }
 
-pub fn attempt(db: &mut Db<'_>, state_hash: &str) -> Result<Option<(Attempt, Option<Sealed>)>, Error> {
-    let row = attempts::table.filter(attempts::state_hash.eq(state_hash)).select(AttemptRow::as_select()).first(db.0).optional()?;
+pub fn attempt(
+    db: &mut Db<'_>,
+    state_hash: &str,
+) -> Result<Option<(Attempt, Option<Sealed>)>, Error> {
+    let row = attempts::table
+        .filter(attempts::state_hash.eq(state_hash))
+        .select(AttemptRow::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(|row: AttemptRow| {
         let attempt = Attempt {
             id: id(&row.guid)?,
@@ -398,7 +529,8 @@ pub fn attempt(db: &mut Db<'_>, state_hash: &str) -> Result<Option<(Attempt, Opt
             integration: id(&row.integration)?,
             era: row.era,
             content: row.content.as_deref().map(id).transpose()?,
-            return_path: ReturnPath::parse(&row.return_path).ok_or_else(|| damaged("return path"))?,
+            return_path: ReturnPath::parse(&row.return_path)
+                .ok_or_else(|| damaged("return path"))?,
             redirect_uri: row.redirect_uri,
             expires_at: Timestamp(row.expires_at),
             used_at: row.used_at.map(Timestamp),
@@ -410,8 +542,16 @@ pub fn attempt(db: &mut Db<'_>, state_hash: &str) -> Result<Option<(Attempt, Opt
 
 /// Uses an attempt up; `false` if somebody was faster.
 pub fn use_attempt(db: &mut Db<'_>, attempt: Id<Attempt>, now: Timestamp) -> Result<bool, Error> {
-    let row = attempts::table.find(attempt.to_string()).filter(attempts::used_at.is_null());
-    Ok(diesel::update(row).set((attempts::used_at.eq(now.0), attempts::verifier.eq(None::<String>))).execute(db.0)? == 1)
+    let row = attempts::table
+        .find(attempt.to_string())
+        .filter(attempts::used_at.is_null());
+    Ok(diesel::update(row)
+        .set((
+            attempts::used_at.eq(now.0),
+            attempts::verifier.eq(None::<String>),
+        ))
+        .execute(db.0)?
+        == 1)
 }
 
 pub fn purge_attempts(db: &mut Db<'_>, before: Timestamp) -> Result<usize, Error> {

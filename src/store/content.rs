@@ -33,7 +33,8 @@ pub(super) struct Row {
     proxying: String,
 }
 
-/// What the column `proxying` holds. The first process stands in `upstream`, too, where earlier versions look.
+/// What the column `proxying` holds. The first process stands in `upstream`, too, where earlier
+/// versions look.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Carried {
@@ -43,16 +44,29 @@ struct Carried {
 }
 
 fn carried(item: &Content) -> Result<String, Error> {
-    let carried = Carried { processes: item.processes.clone(), proxying: item.proxying.clone() };
+    let carried = Carried {
+        processes: item.processes.clone(),
+        proxying: item.proxying.clone(),
+    };
     serde_json::to_string(&carried).map_err(|_| damaged("proxying"))
 }
 
 impl Row {
     pub(super) fn content(self) -> Result<Content, Error> {
-        let Carried { mut processes, proxying } = serde_json::from_str(&self.proxying).map_err(|_| damaged("proxying"))?;
+        let Carried {
+            mut processes,
+            proxying,
+        } = serde_json::from_str(&self.proxying).map_err(|_| damaged("proxying"))?;
         // An earlier version wrote another address.
         if processes.first().map(|process| &process.url) != self.upstream.as_ref() {
-            processes = self.upstream.into_iter().map(|url| Process { url, draining: false }).collect();
+            processes = self
+                .upstream
+                .into_iter()
+                .map(|url| Process {
+                    url,
+                    draining: false,
+                })
+                .collect();
         }
         Ok(Content {
             number: self.number,
@@ -110,23 +124,37 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
 }
 
 pub fn find(db: &mut Db<'_>, item: Id<Content>) -> Result<Option<Content>, Error> {
-    let row = content::table.filter(content::guid.eq(item.to_string())).select(Row::as_select()).first(db.0).optional()?;
+    let row = content::table
+        .filter(content::guid.eq(item.to_string()))
+        .select(Row::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(Row::content).transpose()
 }
 
 /// The item whose own host begins with this label.
 pub fn by_slug(db: &mut Db<'_>, slug: &str) -> Result<Option<Id<Content>>, Error> {
-    let guid: Option<String> = content::table.filter(content::slug.eq(slug)).select(content::guid).first(db.0).optional()?;
+    let guid: Option<String> = content::table
+        .filter(content::slug.eq(slug))
+        .select(content::guid)
+        .first(db.0)
+        .optional()?;
     guid.as_deref().map(id).transpose()
 }
 
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Content>, Error> {
-    let rows = content::table.order(content::number).select(Row::as_select()).load(db.0)?;
+    let rows = content::table
+        .order(content::number)
+        .select(Row::as_select())
+        .load(db.0)?;
     rows.into_iter().map(Row::content).collect()
 }
 
 pub fn delete(db: &mut Db<'_>, item: Id<Content>) -> Result<bool, Error> {
-    Ok(diesel::delete(content::table.filter(content::guid.eq(item.to_string()))).execute(db.0)? == 1)
+    Ok(
+        diesel::delete(content::table.filter(content::guid.eq(item.to_string()))).execute(db.0)?
+            == 1,
+    )
 }
 
 #[derive(Queryable, Selectable)]
@@ -159,37 +187,71 @@ pub fn permissions(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Permission>
     rows.into_iter().map(ListRow::permission).collect()
 }
 
-/// The roles of one person on every item that lists them or a group of theirs; an item may come several times.
-pub fn roles_of(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<(Id<Content>, ContentRole)>, Error> {
+/// The roles of one person on every item that lists them or a group of theirs; an item may come
+/// several times.
+pub fn roles_of(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+) -> Result<Vec<(Id<Content>, ContentRole)>, Error> {
     let person = person.to_string();
-    let theirs = group_members::table.filter(group_members::person.eq(&person)).select(group_members::group_guid.nullable());
+    let theirs = group_members::table
+        .filter(group_members::person.eq(&person))
+        .select(group_members::group_guid.nullable());
     let rows: Vec<ListRow> = content_list::table
-        .filter(content_list::person.eq(&person).or(content_list::group_guid.eq_any(theirs)))
+        .filter(
+            content_list::person
+                .eq(&person)
+                .or(content_list::group_guid.eq_any(theirs)),
+        )
         .select(ListRow::as_select())
         .load(db.0)?;
-    rows.into_iter().map(|row| row.permission().map(|entry| (entry.content, entry.role))).collect()
+    rows.into_iter()
+        .map(|row| row.permission().map(|entry| (entry.content, entry.role)))
+        .collect()
 }
 
 /// The best role that an item's list gives a person, by name or by a group.
-pub fn role_of(db: &mut Db<'_>, item: Id<Content>, person: Id<Person>) -> Result<Option<ContentRole>, Error> {
+pub fn role_of(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+    person: Id<Person>,
+) -> Result<Option<ContentRole>, Error> {
     let person = person.to_string();
-    let theirs = group_members::table.filter(group_members::person.eq(&person)).select(group_members::group_guid.nullable());
+    let theirs = group_members::table
+        .filter(group_members::person.eq(&person))
+        .select(group_members::group_guid.nullable());
     let rows: Vec<ListRow> = content_list::table
         .filter(content_list::content.eq(item.to_string()))
-        .filter(content_list::person.eq(&person).or(content_list::group_guid.eq_any(theirs)))
+        .filter(
+            content_list::person
+                .eq(&person)
+                .or(content_list::group_guid.eq_any(theirs)),
+        )
         .select(ListRow::as_select())
         .load(db.0)?;
-    let roles = rows.into_iter().map(|row| row.permission().map(|entry| entry.role)).collect::<Result<Vec<_>, _>>()?;
+    let roles = rows
+        .into_iter()
+        .map(|row| row.permission().map(|entry| entry.role))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(roles.into_iter().max())
 }
 
 /// Lists somebody with a role; `true` if they were not listed before.
-pub fn set_permission(db: &mut Db<'_>, item: Id<Content>, principal: Principal, role: ContentRole) -> Result<bool, Error> {
+pub fn set_permission(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+    principal: Principal,
+    role: ContentRole,
+) -> Result<bool, Error> {
     let (person, group) = principal_columns(principal);
-    let listed = permissions(db, item)?.into_iter().find(|entry| entry.principal == principal);
+    let listed = permissions(db, item)?
+        .into_iter()
+        .find(|entry| entry.principal == principal);
     match &listed {
         Some(entry) => {
-            diesel::update(content_list::table.find(entry.number)).set(content_list::role.eq(role.as_str())).execute(db.0)?;
+            diesel::update(content_list::table.find(entry.number))
+                .set(content_list::role.eq(role.as_str()))
+                .execute(db.0)?;
         }
         None => {
             diesel::insert_into(content_list::table)
@@ -206,6 +268,11 @@ pub fn set_permission(db: &mut Db<'_>, item: Id<Content>, principal: Principal, 
 }
 
 pub fn delete_permission(db: &mut Db<'_>, item: Id<Content>, number: i64) -> Result<bool, Error> {
-    let gone = diesel::delete(content_list::table.find(number).filter(content_list::content.eq(item.to_string()))).execute(db.0)?;
+    let gone = diesel::delete(
+        content_list::table
+            .find(number)
+            .filter(content_list::content.eq(item.to_string())),
+    )
+    .execute(db.0)?;
     Ok(gone == 1)
 }

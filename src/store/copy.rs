@@ -1,5 +1,6 @@
-//! The whole database from one place to another: backups, restoring them, and moving from SQLite to PostgreSQL. Rows travel as
-//! JSON objects, which both databases make and take themselves, so that no table has to be spelled out twice.
+//! The whole database from one place to another: backups, restoring them, and moving from SQLite to
+//! PostgreSQL. Rows travel as JSON objects, which both databases make and take themselves, so that
+//! no table has to be spelled out twice.
 
 use super::{
     Error, Place,
@@ -18,7 +19,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Every table that is worth keeping, each behind those that it refers to. Leases, nodes and the epoch belong to processes.
+/// Every table that is worth keeping, each behind those that it refers to. Leases, nodes and the
+/// epoch belong to processes.
 const TABLES: [&str; 28] = [
     "meta",
     "people",
@@ -76,13 +78,24 @@ pub struct Summary {
 
 impl Summary {
     fn of(table: &'static str) -> Self {
-        Self { table, rows: 0, sum: [0; 16] }
+        Self {
+            table,
+            rows: 0,
+            sum: [0; 16],
+        }
     }
     fn add(&mut self, row: &Map<String, Value>) {
         // Truth is 0 and 1 in SQLite. The keys of a map are in order.
         let plain: Map<String, Value> = row
             .iter()
-            .map(|(name, value)| (name.clone(), value.as_bool().map_or_else(|| value.clone(), |truth| Value::from(u8::from(truth)))))
+            .map(|(name, value)| {
+                (
+                    name.clone(),
+                    value
+                        .as_bool()
+                        .map_or_else(|| value.clone(), |truth| Value::from(u8::from(truth))),
+                )
+            })
             .collect();
         let hash = Sha256::digest(Value::Object(plain).to_string().as_bytes());
         let mut carry = 0;
@@ -95,7 +108,8 @@ impl Summary {
     }
 }
 
-/// A database that nobody changes under the reader's eyes: one transaction from its opening to its end.
+/// A database that nobody changes under the reader's eyes: one transaction from its opening to its
+/// end.
 pub struct Snapshot(Either);
 
 impl Snapshot {
@@ -115,25 +129,41 @@ impl Snapshot {
     pub fn rows(&mut self) -> Result<u64, Error> {
         let mut all = 0;
         for table in TABLES {
-            let rows: Vec<Numbered> =
-                sql_query(format!("SELECT count(*) AS number, '' AS value FROM {}", quoted(table))).load(&mut self.0)?;
-            all += rows.first().and_then(|row| u64::try_from(row.number).ok()).unwrap_or(0);
+            let rows: Vec<Numbered> = sql_query(format!(
+                "SELECT count(*) AS number, '' AS value FROM {}",
+                quoted(table)
+            ))
+            .load(&mut self.0)?;
+            all += rows
+                .first()
+                .and_then(|row| u64::try_from(row.number).ok())
+                .unwrap_or(0);
         }
         Ok(all)
     }
 
     /// Hands over every row of a table, some at a time.
-    fn each(&mut self, table: &'static str, mut take: impl FnMut(Vec<Map<String, Value>>) -> Result<(), Error>) -> Result<Summary, Error> {
+    fn each(
+        &mut self,
+        table: &'static str,
+        mut take: impl FnMut(Vec<Map<String, Value>>) -> Result<(), Error>,
+    ) -> Result<Summary, Error> {
         let mut summary = Summary::of(table);
         let mut hand_over = |lines: Vec<String>, summary: &mut Summary| {
-            let rows = lines.iter().map(|line| parse(line)).collect::<Result<Vec<_>, _>>()?;
+            let rows = lines
+                .iter()
+                .map(|line| parse(line))
+                .collect::<Result<Vec<_>, _>>()?;
             rows.iter().for_each(|row| summary.add(row));
             take(rows)
         };
         match &mut self.0 {
             Either::Sqlite(file) => {
                 let columns = columns(file, table)?;
-                let pairs: Vec<String> = columns.iter().map(|column| format!("'{column}', {}", quoted(column))).collect();
+                let pairs: Vec<String> = columns
+                    .iter()
+                    .map(|column| format!("'{column}', {}", quoted(column)))
+                    .collect();
                 let object = format!("json_object({})", pairs.join(", "));
                 let mut after = -1;
                 loop {
@@ -144,18 +174,28 @@ impl Snapshot {
                     let rows: Vec<Numbered> = sql_query(query).load(file)?;
                     let Some(last) = rows.last() else { break };
                     after = last.number;
-                    hand_over(rows.into_iter().map(|row| row.value).collect(), &mut summary)?;
+                    hand_over(
+                        rows.into_iter().map(|row| row.value).collect(),
+                        &mut summary,
+                    )?;
                 }
             }
             #[cfg(feature = "postgres")]
             Either::Postgresql(server) => {
-                server.batch_execute(&format!("DECLARE rows CURSOR FOR SELECT row_to_json(t)::text AS value FROM {} t", quoted(table)))?;
+                server.batch_execute(&format!(
+                    "DECLARE rows CURSOR FOR SELECT row_to_json(t)::text AS value FROM {} t",
+                    quoted(table)
+                ))?;
                 loop {
-                    let rows: Vec<Column> = sql_query(format!("FETCH {AT_ONCE} FROM rows")).load(server)?;
+                    let rows: Vec<Column> =
+                        sql_query(format!("FETCH {AT_ONCE} FROM rows")).load(server)?;
                     if rows.is_empty() {
                         break;
                     }
-                    hand_over(rows.into_iter().map(|row| row.value).collect(), &mut summary)?;
+                    hand_over(
+                        rows.into_iter().map(|row| row.value).collect(),
+                        &mut summary,
+                    )?;
                 }
                 server.batch_execute("CLOSE rows")?;
             }
@@ -179,7 +219,8 @@ impl Snapshot {
 
 fn parse(line: &str) -> Result<Map<String, Value>, Error> {
     // PostgreSQL keeps no NUL.
-    serde_json::from_str(&line.replace("\\u0000", "\u{fffd}")).map_err(|error| Error::Other(format!("a row is no JSON: {error}")))
+    serde_json::from_str(&line.replace("\\u0000", "\u{fffd}"))
+        .map_err(|error| Error::Other(format!("a row is no JSON: {error}")))
 }
 
 fn quoted(name: &str) -> String {
@@ -187,21 +228,34 @@ fn quoted(name: &str) -> String {
 }
 
 fn columns(file: &mut diesel::SqliteConnection, table: &str) -> Result<Vec<String>, Error> {
-    let rows: Vec<Column> = sql_query(format!("SELECT name AS value FROM pragma_table_info('{table}')")).load(file)?;
+    let rows: Vec<Column> = sql_query(format!(
+        "SELECT name AS value FROM pragma_table_info('{table}')"
+    ))
+    .load(file)?;
     Ok(rows.into_iter().map(|row| row.value).collect())
 }
 
-/// Copies everything into a place that has no rows yet, in one transaction; then compares both. `Err` leaves the target empty.
-pub fn copy(from: &mut Snapshot, to: &Place, mut progress: impl FnMut(u64)) -> Result<Vec<Summary>, Error> {
+/// Copies everything into a place that has no rows yet, in one transaction; then compares both.
+/// `Err` leaves the target empty.
+pub fn copy(
+    from: &mut Snapshot,
+    to: &Place,
+    mut progress: impl FnMut(u64),
+) -> Result<Vec<Summary>, Error> {
     prepare(to)?;
     let mut target = connect(to).map_err(|error| Error::Other(error.to_string()))?;
     #[cfg(feature = "postgres")]
     if let Either::Postgresql(server) = &mut target {
-        server.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")?;
+        server.batch_execute(
+            "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0",
+        )?;
     }
-    let people: Vec<Numbered> = sql_query("SELECT count(*) AS number, '' AS value FROM people").load(&mut target)?;
+    let people: Vec<Numbered> =
+        sql_query("SELECT count(*) AS number, '' AS value FROM people").load(&mut target)?;
     if people.first().is_some_and(|row| row.number > 0) {
-        return Err(Error::Other("the database to copy into is not empty: nothing was changed".into()));
+        return Err(Error::Other(
+            "the database to copy into is not empty: nothing was changed".into(),
+        ));
     }
     let copied = target.exclusively(|target| {
         sql_query("DELETE FROM meta").execute(target)?;
@@ -217,10 +271,15 @@ pub fn copy(from: &mut Snapshot, to: &Place, mut progress: impl FnMut(u64)) -> R
     })?;
     let mut written = Snapshot::open(to)?;
     let found = written.summaries(|_| ())?;
-    match copied.iter().zip(&found).find(|(wanted, found)| wanted != found) {
-        Some((wanted, found)) => {
-            Err(Error::Other(format!("table {} differs after copying: {} rows, {} found", wanted.table, wanted.rows, found.rows)))
-        }
+    match copied
+        .iter()
+        .zip(&found)
+        .find(|(wanted, found)| wanted != found)
+    {
+        Some((wanted, found)) => Err(Error::Other(format!(
+            "table {} differs after copying: {} rows, {} found",
+            wanted.table, wanted.rows, found.rows
+        ))),
         None => Ok(copied),
     }
 }
@@ -231,13 +290,24 @@ fn insert(target: &mut Either, table: &str, rows: Vec<Map<String, Value>>) -> Re
         Either::Sqlite(file) => {
             let columns = columns(file, table)?;
             let names: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
-            let values: Vec<String> = columns.iter().map(|column| format!("json_extract(value, '$.{column}')")).collect();
-            let query = format!("INSERT INTO {} ({}) SELECT {} FROM json_each(?)", quoted(table), names.join(", "), values.join(", "));
+            let values: Vec<String> = columns
+                .iter()
+                .map(|column| format!("json_extract(value, '$.{column}')"))
+                .collect();
+            let query = format!(
+                "INSERT INTO {} ({}) SELECT {} FROM json_each(?)",
+                quoted(table),
+                names.join(", "),
+                values.join(", ")
+            );
             sql_query(query).bind::<Text, _>(text).execute(file)?;
         }
         #[cfg(feature = "postgres")]
         Either::Postgresql(server) => {
-            let query = format!("INSERT INTO {t} SELECT * FROM json_populate_recordset(NULL::{t}, $1::json)", t = quoted(table));
+            let query = format!(
+                "INSERT INTO {t} SELECT * FROM json_populate_recordset(NULL::{t}, $1::json)",
+                t = quoted(table)
+            );
             sql_query(query).bind::<Text, _>(text).execute(server)?;
         }
     }
@@ -266,9 +336,11 @@ fn after(target: &mut Either) -> Result<(), Error> {
     Ok(())
 }
 
-/// A copy of the whole database as one SQLite file: consistent, while the server runs. The file must not be there yet.
+/// A copy of the whole database as one SQLite file: consistent, while the server runs. The file
+/// must not be there yet.
 pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
-    let explain = |error: IoError| Error::Other(format!("cannot write {}: {error}", file.display()));
+    let explain =
+        |error: IoError| Error::Other(format!("cannot write {}: {error}", file.display()));
     if file.exists() {
         return Err(explain(IoError::from(ErrorKind::AlreadyExists)));
     }
@@ -278,43 +350,68 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
             // Made here, for its owner only; SQLite fills it.
             super::backend::make_private(file).map_err(explain)?;
             let mut source = connect_file(live).map_err(|error| Error::Other(error.to_string()))?;
-            let name = file.to_str().ok_or_else(|| explain(IoError::from(ErrorKind::InvalidInput)))?;
-            sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source)?;
+            let name = file
+                .to_str()
+                .ok_or_else(|| explain(IoError::from(ErrorKind::InvalidInput)))?;
+            sql_query("VACUUM INTO ?")
+                .bind::<Text, _>(name)
+                .execute(&mut source)?;
         }
         Place::Postgresql(_) => {
             copy(&mut Snapshot::open(from)?, &target, |_| ())?;
             // One file, without companions.
-            let mut written = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
+            let mut written =
+                connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
             written.batch_execute("PRAGMA journal_mode = DELETE")?;
         }
     }
-    std::fs::File::open(file).and_then(|written| written.sync_all()).map_err(explain)
+    std::fs::File::open(file)
+        .and_then(|written| written.sync_all())
+        .map_err(explain)
 }
 
 /// Whether a backup is whole: pages, references, and rows that can be read. What its tables hold.
 pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
     let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
-    let found: Vec<Column> = sql_query("SELECT integrity_check AS value FROM pragma_integrity_check").load(&mut connection)?;
+    let found: Vec<Column> =
+        sql_query("SELECT integrity_check AS value FROM pragma_integrity_check")
+            .load(&mut connection)?;
     if let Some(wrong) = found.iter().find(|row| row.value != "ok") {
-        return Err(Error::Other(format!("{} is damaged: {}", file.display(), wrong.value)));
+        return Err(Error::Other(format!(
+            "{} is damaged: {}",
+            file.display(),
+            wrong.value
+        )));
     }
-    let broken: Vec<Column> = sql_query("SELECT \"table\" AS value FROM pragma_foreign_key_check").load(&mut connection)?;
+    let broken: Vec<Column> = sql_query("SELECT \"table\" AS value FROM pragma_foreign_key_check")
+        .load(&mut connection)?;
     if let Some(table) = broken.first() {
-        return Err(Error::Other(format!("{} is damaged: rows of {} refer to nothing", file.display(), table.value)));
+        return Err(Error::Other(format!(
+            "{} is damaged: rows of {} refer to nothing",
+            file.display(),
+            table.value
+        )));
     }
     drop(connection);
     Snapshot::open(&Place::Sqlite(file.to_owned()))?.summaries(|_| ())
 }
 
-/// Puts a backup into a place that is new, and brings its tables up to date. Refreshes since the backup are not known: whoever
-/// is refused is told that a token got lost.
+/// Puts a backup into a place that is new, and brings its tables up to date. Refreshes since the
+/// backup are not known: whoever is refused is told that a token got lost.
 ///
-/// A file that is there is put aside at the very end, once the new one is whole: what fails before leaves it as it was.
-pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result<Vec<Summary>, Error> {
+/// A file that is there is put aside at the very end, once the new one is whole: what fails before
+/// leaves it as it was.
+pub fn restore(
+    file: &Path,
+    to: &Place,
+    now: crate::domain::Timestamp,
+) -> Result<Vec<Summary>, Error> {
     let whole = check(file)?;
     match to {
         Place::Sqlite(target) => {
-            let explain = |error: IoError| Error::Other(format!("cannot write {}: {error}", target.display()));
+            let explain = |error: IoError| {
+                Error::Other(format!("cannot write {}: {error}", target.display()))
+            };
             let beside = target.with_extension("restoring");
             drop(std::fs::remove_file(&beside));
             super::backend::make_private(&beside).map_err(explain)?;
@@ -322,7 +419,9 @@ pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result
             let place = Place::Sqlite(beside.clone());
             prepare(&place)?;
             settle(&place, now)?;
-            std::fs::File::open(&beside).and_then(|copied| copied.sync_all()).map_err(explain)?;
+            std::fs::File::open(&beside)
+                .and_then(|copied| copied.sync_all())
+                .map_err(explain)?;
             let aside = put_aside(target, now).map_err(explain)?;
             if let Err(error) = std::fs::rename(&beside, target) {
                 for (from, to) in &aside {
@@ -331,14 +430,19 @@ pub fn restore(file: &Path, to: &Place, now: crate::domain::Timestamp) -> Result
                 }
                 return Err(explain(error));
             }
-            if let Some(folder) = target.parent().and_then(|folder| std::fs::File::open(folder).ok()) {
+            if let Some(folder) = target
+                .parent()
+                .and_then(|folder| std::fs::File::open(folder).ok())
+            {
                 folder.sync_all().map_err(explain)?;
             }
         }
         Place::Postgresql(_) => {
             // An older backup gets today's tables in a copy of its own first.
             let beside = file.with_extension("restoring");
-            std::fs::copy(file, &beside).map_err(|error| Error::Other(format!("cannot write {}: {error}", beside.display())))?;
+            std::fs::copy(file, &beside).map_err(|error| {
+                Error::Other(format!("cannot write {}: {error}", beside.display()))
+            })?;
             let copied = prepare(&Place::Sqlite(beside.clone()))
                 .and_then(|()| Snapshot::open(&Place::Sqlite(beside.clone())))
                 .and_then(|mut snapshot| copy(&mut snapshot, to, |_| ()));
@@ -358,7 +462,10 @@ pub fn aside(target: &Path, now: crate::domain::Timestamp) -> String {
 }
 
 /// Moves a database with its companions to other names; from where to where.
-fn put_aside(target: &Path, now: crate::domain::Timestamp) -> Result<Vec<(PathBuf, PathBuf)>, IoError> {
+fn put_aside(
+    target: &Path,
+    now: crate::domain::Timestamp,
+) -> Result<Vec<(PathBuf, PathBuf)>, IoError> {
     let mut moved = Vec::new();
     for end in ["", "-wal", "-shm"] {
         let from = PathBuf::from(format!("{}{end}", target.display()));
@@ -393,7 +500,8 @@ fn settle(place: &Place, now: crate::domain::Timestamp) -> Result<(), Error> {
     if let Place::Sqlite(file) = place {
         // Everything into the one file, before it is moved.
         let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
-        connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")?;
+        connection
+            .batch_execute("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")?;
     }
     Ok(())
 }

@@ -66,18 +66,28 @@ pub fn insert(db: &mut Db<'_>, group: &Group) -> Result<(), Error> {
 
 pub fn rename(db: &mut Db<'_>, group: Id<Group>, name: &str) -> Result<(), Error> {
     diesel::update(groups::table.filter(groups::guid.eq(group.to_string())))
-        .set((groups::name.eq(name), groups::name_key.eq(name.to_lowercase())))
+        .set((
+            groups::name.eq(name),
+            groups::name_key.eq(name.to_lowercase()),
+        ))
         .execute(db.0)?;
     Ok(())
 }
 
 /// Deletes a group with its members and its entries in lists.
 pub fn delete(db: &mut Db<'_>, group: Id<Group>) -> Result<bool, Error> {
-    Ok(diesel::delete(groups::table.filter(groups::guid.eq(group.to_string()))).execute(db.0)? == 1)
+    Ok(
+        diesel::delete(groups::table.filter(groups::guid.eq(group.to_string()))).execute(db.0)?
+            == 1,
+    )
 }
 
 pub fn find(db: &mut Db<'_>, group: Id<Group>) -> Result<Option<Group>, Error> {
-    let row = groups::table.filter(groups::guid.eq(group.to_string())).select(Row::as_select()).first(db.0).optional()?;
+    let row = groups::table
+        .filter(groups::guid.eq(group.to_string()))
+        .select(Row::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(Row::group).transpose()
 }
 
@@ -92,7 +102,10 @@ pub fn by_name(db: &mut Db<'_>, name: &str) -> Result<Option<Group>, Error> {
 
 /// All groups, by name.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Group>, Error> {
-    let rows = groups::table.order(groups::name_key).select(Row::as_select()).load(db.0)?;
+    let rows = groups::table
+        .order(groups::name_key)
+        .select(Row::as_select())
+        .load(db.0)?;
     rows.into_iter().map(Row::group).collect()
 }
 
@@ -115,12 +128,22 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<(Group, bool
         .order(groups::name_key)
         .select((Row::as_select(), group_members::by_claim))
         .load(db.0)?;
-    rows.into_iter().map(|(row, by_claim)| Ok((row.group()?, by_claim))).collect()
+    rows.into_iter()
+        .map(|(row, by_claim)| Ok((row.group()?, by_claim)))
+        .collect()
 }
 
 /// Adds a member; `false` if they were one before.
-pub fn add_member(db: &mut Db<'_>, group: Id<Group>, person: Id<Person>, by_claim: bool) -> Result<bool, Error> {
-    if of_person(db, person)?.iter().any(|(known, _)| known.id == group) {
+pub fn add_member(
+    db: &mut Db<'_>,
+    group: Id<Group>,
+    person: Id<Person>,
+    by_claim: bool,
+) -> Result<bool, Error> {
+    if of_person(db, person)?
+        .iter()
+        .any(|(known, _)| known.id == group)
+    {
         return Ok(false);
     }
     diesel::insert_into(group_members::table)
@@ -134,5 +157,9 @@ pub fn add_member(db: &mut Db<'_>, group: Id<Group>, person: Id<Person>, by_clai
 }
 
 pub fn remove_member(db: &mut Db<'_>, group: Id<Group>, person: Id<Person>) -> Result<bool, Error> {
-    Ok(diesel::delete(group_members::table.find((group.to_string(), person.to_string()))).execute(db.0)? == 1)
+    Ok(
+        diesel::delete(group_members::table.find((group.to_string(), person.to_string())))
+            .execute(db.0)?
+            == 1,
+    )
 }

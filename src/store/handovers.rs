@@ -1,4 +1,5 @@
-//! From the portal's origin to content's: codes that work once, and the sessions they make. Only hashes are stored.
+//! From the portal's origin to content's: codes that work once, and the sessions they make. Only
+//! hashes are stored.
 
 use super::{
     Db, Error, id,
@@ -19,7 +20,13 @@ pub struct Bearer {
     pub content: Id<Content>,
 }
 
-pub fn insert(db: &mut Db<'_>, code_hash: &str, nonce_hash: &str, bearer: Bearer, expires_at: Timestamp) -> Result<(), Error> {
+pub fn insert(
+    db: &mut Db<'_>,
+    code_hash: &str,
+    nonce_hash: &str,
+    bearer: Bearer,
+    expires_at: Timestamp,
+) -> Result<(), Error> {
     diesel::insert_into(handovers::table)
         .values((
             handovers::code_hash.eq(code_hash),
@@ -34,18 +41,35 @@ pub fn insert(db: &mut Db<'_>, code_hash: &str, nonce_hash: &str, bearer: Bearer
 }
 
 fn bearer((session, person, content): (String, String, String)) -> Result<Bearer, Error> {
-    Ok(Bearer { session: id(&session)?, person: id(&person)?, content: id(&content)? })
+    Ok(Bearer {
+        session: id(&session)?,
+        person: id(&person)?,
+        content: id(&content)?,
+    })
 }
 
-/// Uses a code up, whatever comes of it; then whom it speaks for, with the hash of the nonce it is bound to.
-pub fn take(db: &mut Db<'_>, code_hash: &str, now: Timestamp) -> Result<Option<(Bearer, String)>, Error> {
+/// Uses a code up, whatever comes of it; then whom it speaks for, with the hash of the nonce it is
+/// bound to.
+pub fn take(
+    db: &mut Db<'_>,
+    code_hash: &str,
+    now: Timestamp,
+) -> Result<Option<(Bearer, String)>, Error> {
     type Row = (String, String, String, String, i64);
     let row: Option<Row> = handovers::table
         .find(code_hash)
-        .select((handovers::session, handovers::person, handovers::content, handovers::nonce_hash, handovers::expires_at))
+        .select((
+            handovers::session,
+            handovers::person,
+            handovers::content,
+            handovers::nonce_hash,
+            handovers::expires_at,
+        ))
         .first(db.0)
         .optional()?;
-    let Some((session, person, content, nonce_hash, expires_at)) = row else { return Ok(None) };
+    let Some((session, person, content, nonce_hash, expires_at)) = row else {
+        return Ok(None);
+    };
     let taken = diesel::delete(handovers::table.find(code_hash)).execute(db.0)?;
     if taken != 1 || expires_at <= now.0 {
         return Ok(None);
@@ -53,7 +77,12 @@ pub fn take(db: &mut Db<'_>, code_hash: &str, now: Timestamp) -> Result<Option<(
     Ok(Some((bearer((session, person, content))?, nonce_hash)))
 }
 
-pub fn insert_session(db: &mut Db<'_>, key_hash: &str, bearer: Bearer, now: Timestamp) -> Result<(), Error> {
+pub fn insert_session(
+    db: &mut Db<'_>,
+    key_hash: &str,
+    bearer: Bearer,
+    now: Timestamp,
+) -> Result<(), Error> {
     diesel::insert_into(content_sessions::table)
         .values((
             content_sessions::key_hash.eq(key_hash),
@@ -70,7 +99,11 @@ pub fn insert_session(db: &mut Db<'_>, key_hash: &str, bearer: Bearer, now: Time
 pub fn session(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Bearer>, Error> {
     let row = content_sessions::table
         .find(key_hash)
-        .select((content_sessions::session, content_sessions::person, content_sessions::content))
+        .select((
+            content_sessions::session,
+            content_sessions::person,
+            content_sessions::content,
+        ))
         .first(db.0)
         .optional()?;
     row.map(bearer).transpose()
@@ -79,7 +112,10 @@ pub fn session(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Bearer>, Error>
 /// Forgets codes that are over, and content sessions whose portal session is.
 pub fn purge(db: &mut Db<'_>, now: Timestamp) -> Result<(), Error> {
     diesel::delete(handovers::table.filter(handovers::expires_at.le(now.0))).execute(db.0)?;
-    let live = sessions::table.filter(sessions::guid.is_not_null()).select(sessions::guid.assume_not_null());
-    diesel::delete(content_sessions::table.filter(content_sessions::session.ne_all(live))).execute(db.0)?;
+    let live = sessions::table
+        .filter(sessions::guid.is_not_null())
+        .select(sessions::guid.assume_not_null());
+    diesel::delete(content_sessions::table.filter(content_sessions::session.ne_all(live)))
+        .execute(db.0)?;
     Ok(())
 }

@@ -13,7 +13,13 @@ use crate::{
 };
 use diesel::prelude::*;
 
-pub fn insert(db: &mut Db<'_>, issuer: &str, subject: &str, person: Id<Person>, now: Timestamp) -> Result<(), Error> {
+pub fn insert(
+    db: &mut Db<'_>,
+    issuer: &str,
+    subject: &str,
+    person: Id<Person>,
+    now: Timestamp,
+) -> Result<(), Error> {
     diesel::insert_into(identities::table)
         .values((
             identities::issuer.eq(issuer),
@@ -27,7 +33,11 @@ pub fn insert(db: &mut Db<'_>, issuer: &str, subject: &str, person: Id<Person>, 
 
 /// The person of an identity.
 pub fn person(db: &mut Db<'_>, issuer: &str, subject: &str) -> Result<Option<Id<Person>>, Error> {
-    let guid: Option<String> = identities::table.find((issuer, subject)).select(identities::person).first(db.0).optional()?;
+    let guid: Option<String> = identities::table
+        .find((issuer, subject))
+        .select(identities::person)
+        .first(db.0)
+        .optional()?;
     guid.as_deref().map(id).transpose()
 }
 
@@ -44,20 +54,29 @@ pub fn is_known_at(db: &mut Db<'_>, issuer: &str, person: Id<Person>) -> Result<
 pub fn put_grant(db: &mut Db<'_>, session: Id<Session>, token: &Sealed) -> Result<(), Error> {
     diesel::delete(sign_in_grants::table.find(session.to_string())).execute(db.0)?;
     diesel::insert_into(sign_in_grants::table)
-        .values((sign_in_grants::session.eq(session.to_string()), sign_in_grants::refresh_token.eq(&token.0)))
+        .values((
+            sign_in_grants::session.eq(session.to_string()),
+            sign_in_grants::refresh_token.eq(&token.0),
+        ))
         .execute(db.0)?;
     Ok(())
 }
 
 pub fn grant(db: &mut Db<'_>, session: Id<Session>) -> Result<Option<Sealed>, Error> {
-    let token: Option<String> =
-        sign_in_grants::table.find(session.to_string()).select(sign_in_grants::refresh_token).first(db.0).optional()?;
+    let token: Option<String> = sign_in_grants::table
+        .find(session.to_string())
+        .select(sign_in_grants::refresh_token)
+        .first(db.0)
+        .optional()?;
     Ok(token.map(Sealed))
 }
 
 /// Forgets what sign-ins left for sessions that are over.
 pub fn purge(db: &mut Db<'_>) -> Result<(), Error> {
-    let live = sessions::table.filter(sessions::guid.is_not_null()).select(sessions::guid.assume_not_null());
-    diesel::delete(sign_in_grants::table.filter(sign_in_grants::session.ne_all(live))).execute(db.0)?;
+    let live = sessions::table
+        .filter(sessions::guid.is_not_null())
+        .select(sessions::guid.assume_not_null());
+    diesel::delete(sign_in_grants::table.filter(sign_in_grants::session.ne_all(live)))
+        .execute(db.0)?;
     Ok(())
 }

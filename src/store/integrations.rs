@@ -11,7 +11,9 @@ use crate::{
         Id, Timestamp,
         content::Content,
         group::Principal,
-        integration::{Association, Availability, IdentityCheck, Integration, Listing, SecretHealth, Usage},
+        integration::{
+            Association, Availability, IdentityCheck, Integration, Listing, SecretHealth, Usage,
+        },
         person::Person,
     },
     vault::Sealed,
@@ -48,11 +50,15 @@ impl Row {
         Ok(Integration {
             number: self.number,
             id: id(&self.guid)?,
-            config: serde_json::from_str(&self.config).map_err(|_| damaged("configuration of an integration"))?,
+            config: serde_json::from_str(&self.config)
+                .map_err(|_| damaged("configuration of an integration"))?,
             secret_health: match self.secret_state.as_str() {
                 "not_needed" => SecretHealth::NotNeeded,
                 "works" => SecretHealth::Works { at },
-                "rejected" => SecretHealth::Rejected { at, cause: self.secret_cause.unwrap_or_default() },
+                "rejected" => SecretHealth::Rejected {
+                    at,
+                    cause: self.secret_cause.unwrap_or_default(),
+                },
                 _ => SecretHealth::Untried,
             },
             name: self.name,
@@ -63,8 +69,10 @@ impl Row {
             secret_set_by: self.secret_set_by,
             secret_expires_at: self.secret_expires_at.map(Timestamp),
             era: self.era,
-            availability: Availability::parse(&self.availability).ok_or_else(|| damaged("availability of an integration"))?,
-            identity_check: IdentityCheck::parse(&self.identity_check).ok_or_else(|| damaged("identity check"))?,
+            availability: Availability::parse(&self.availability)
+                .ok_or_else(|| damaged("availability of an integration"))?,
+            identity_check: IdentityCheck::parse(&self.identity_check)
+                .ok_or_else(|| damaged("identity check"))?,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
         })
@@ -81,7 +89,11 @@ fn health_words(health: &SecretHealth) -> (&'static str, Option<i64>, Option<&st
 }
 
 /// Adds an integration and returns its number; `integration.number` is ignored.
-pub fn insert(db: &mut Db<'_>, integration: &Integration, secret: Option<&Sealed>) -> Result<i64, Error> {
+pub fn insert(
+    db: &mut Db<'_>,
+    integration: &Integration,
+    secret: Option<&Sealed>,
+) -> Result<i64, Error> {
     let (state, state_at, cause) = health_words(&integration.secret_health);
     Ok(diesel::insert_into(integrations::table)
         .values((
@@ -95,7 +107,11 @@ pub fn insert(db: &mut Db<'_>, integration: &Integration, secret: Option<&Sealed
             integrations::secret_set_at.eq(integration.secret_set_at.map(|at| at.0)),
             integrations::secret_set_by.eq(&integration.secret_set_by),
             integrations::secret_expires_at.eq(integration.secret_expires_at.map(|at| at.0)),
-            (integrations::secret_state.eq(state), integrations::secret_state_at.eq(state_at), integrations::secret_cause.eq(cause)),
+            (
+                integrations::secret_state.eq(state),
+                integrations::secret_state_at.eq(state_at),
+                integrations::secret_cause.eq(cause),
+            ),
             integrations::era.eq(integration.era),
             integrations::availability.eq(integration.availability.as_str()),
             integrations::identity_check.eq(integration.identity_check.as_str()),
@@ -117,7 +133,11 @@ pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
             integrations::secret_set_at.eq(integration.secret_set_at.map(|at| at.0)),
             integrations::secret_set_by.eq(&integration.secret_set_by),
             integrations::secret_expires_at.eq(integration.secret_expires_at.map(|at| at.0)),
-            (integrations::secret_state.eq(state), integrations::secret_state_at.eq(state_at), integrations::secret_cause.eq(cause)),
+            (
+                integrations::secret_state.eq(state),
+                integrations::secret_state_at.eq(state_at),
+                integrations::secret_cause.eq(cause),
+            ),
             integrations::era.eq(integration.era),
             integrations::availability.eq(integration.availability.as_str()),
             integrations::identity_check.eq(integration.identity_check.as_str()),
@@ -128,22 +148,38 @@ pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
 }
 
 fn config_text(integration: &Integration) -> Result<String, Error> {
-    serde_json::to_string(&integration.config).map_err(|_| damaged("configuration of an integration"))
+    serde_json::to_string(&integration.config)
+        .map_err(|_| damaged("configuration of an integration"))
 }
 
 /// Records what using the secret showed; `false` if the integration changed meanwhile.
-pub fn set_health(db: &mut Db<'_>, integration: Id<Integration>, updated_at: Timestamp, health: &SecretHealth) -> Result<bool, Error> {
+pub fn set_health(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    updated_at: Timestamp,
+    health: &SecretHealth,
+) -> Result<bool, Error> {
     let (state, state_at, cause) = health_words(health);
     let noted = diesel::update(
-        integrations::table.filter(integrations::guid.eq(integration.to_string())).filter(integrations::updated_at.eq(updated_at.0)),
+        integrations::table
+            .filter(integrations::guid.eq(integration.to_string()))
+            .filter(integrations::updated_at.eq(updated_at.0)),
     )
-    .set((integrations::secret_state.eq(state), integrations::secret_state_at.eq(state_at), integrations::secret_cause.eq(cause)))
+    .set((
+        integrations::secret_state.eq(state),
+        integrations::secret_state_at.eq(state_at),
+        integrations::secret_cause.eq(cause),
+    ))
     .execute(db.0)?;
     Ok(noted == 1)
 }
 
 pub fn find(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<Integration>, Error> {
-    let row = integrations::table.filter(integrations::guid.eq(integration.to_string())).select(Row::as_select()).first(db.0).optional()?;
+    let row = integrations::table
+        .filter(integrations::guid.eq(integration.to_string()))
+        .select(Row::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(Row::integration).transpose()
 }
 
@@ -158,19 +194,31 @@ pub struct Secrets {
 pub fn secrets(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Secrets, Error> {
     let row: Option<(Option<String>, Option<String>)> = integrations::table
         .filter(integrations::guid.eq(integration.to_string()))
-        .select((integrations::client_secret, integrations::previous_client_secret))
+        .select((
+            integrations::client_secret,
+            integrations::previous_client_secret,
+        ))
         .first(db.0)
         .optional()?;
     let (current, previous) = row.unwrap_or_default();
-    Ok(Secrets { current: current.map(Sealed), previous: previous.map(Sealed) })
+    Ok(Secrets {
+        current: current.map(Sealed),
+        previous: previous.map(Sealed),
+    })
 }
 
 /// Replaces both secrets.
-pub fn set_secrets(db: &mut Db<'_>, integration: Id<Integration>, secrets: &Secrets) -> Result<(), Error> {
+pub fn set_secrets(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    secrets: &Secrets,
+) -> Result<(), Error> {
     diesel::update(integrations::table.filter(integrations::guid.eq(integration.to_string())))
         .set((
-            integrations::client_secret.eq(secrets.current.as_ref().map(|sealed| sealed.0.as_str())),
-            integrations::previous_client_secret.eq(secrets.previous.as_ref().map(|sealed| sealed.0.as_str())),
+            integrations::client_secret
+                .eq(secrets.current.as_ref().map(|sealed| sealed.0.as_str())),
+            integrations::previous_client_secret
+                .eq(secrets.previous.as_ref().map(|sealed| sealed.0.as_str())),
             integrations::secret_warned.eq(None::<i64>),
         ))
         .execute(db.0)?;
@@ -195,7 +243,11 @@ pub fn secret_warned(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Op
     Ok(row.flatten())
 }
 
-pub fn set_secret_warned(db: &mut Db<'_>, integration: Id<Integration>, days: Option<i64>) -> Result<(), Error> {
+pub fn set_secret_warned(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    days: Option<i64>,
+) -> Result<(), Error> {
     diesel::update(integrations::table.filter(integrations::guid.eq(integration.to_string())))
         .set(integrations::secret_warned.eq(days))
         .execute(db.0)?;
@@ -204,7 +256,10 @@ pub fn set_secret_warned(db: &mut Db<'_>, integration: Id<Integration>, days: Op
 
 /// All integrations, in the order they were made.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Integration>, Error> {
-    let rows = integrations::table.order(integrations::number).select(Row::as_select()).load(db.0)?;
+    let rows = integrations::table
+        .order(integrations::number)
+        .select(Row::as_select())
+        .load(db.0)?;
     rows.into_iter().map(Row::integration).collect()
 }
 
@@ -212,7 +267,9 @@ type ListRow = (i64, String, String, Option<String>, Option<String>);
 
 /// The lists of those who may choose, of one integration or of all, in the order they were made.
 pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
-    let mut query = integration_list::table.order(integration_list::number).into_boxed();
+    let mut query = integration_list::table
+        .order(integration_list::number)
+        .into_boxed();
     if let Some(integration) = of {
         query = query.filter(integration_list::integration.eq(integration.to_string()));
     }
@@ -220,18 +277,33 @@ pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<List
     rows.into_iter()
         .map(|(number, guid, integration, person, group)| {
             let principal = principal(person.as_deref(), group.as_deref())?;
-            Ok(Listing { number, id: id(&guid)?, integration: id(&integration)?, principal })
+            Ok(Listing {
+                number,
+                id: id(&guid)?,
+                integration: id(&integration)?,
+                principal,
+            })
         })
         .collect()
 }
 
 /// Makes `wanted` the whole list; entries that stay keep their identifier.
-pub fn set_list(db: &mut Db<'_>, integration: Id<Integration>, wanted: &[Principal]) -> Result<(), Error> {
+pub fn set_list(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    wanted: &[Principal],
+) -> Result<(), Error> {
     let present = listings(db, Some(integration))?;
-    for gone in present.iter().filter(|entry| !wanted.contains(&entry.principal)) {
+    for gone in present
+        .iter()
+        .filter(|entry| !wanted.contains(&entry.principal))
+    {
         diesel::delete(integration_list::table.find(gone.number)).execute(db.0)?;
     }
-    for new in wanted.iter().filter(|wanted| !present.iter().any(|entry| entry.principal == **wanted)) {
+    for new in wanted
+        .iter()
+        .filter(|wanted| !present.iter().any(|entry| entry.principal == **wanted))
+    {
         let (person, group) = principal_columns(*new);
         diesel::insert_into(integration_list::table)
             .values((
@@ -248,22 +320,34 @@ pub fn set_list(db: &mut Db<'_>, integration: Id<Integration>, wanted: &[Princip
 /// The integrations whose list names this person or a group of theirs.
 pub fn listed_for(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Id<Integration>>, Error> {
     let person = person.to_string();
-    let theirs = group_members::table.filter(group_members::person.eq(&person)).select(group_members::group_guid.nullable());
+    let theirs = group_members::table
+        .filter(group_members::person.eq(&person))
+        .select(group_members::group_guid.nullable());
     let rows: Vec<String> = integration_list::table
-        .filter(integration_list::person.eq(&person).or(integration_list::group_guid.eq_any(theirs)))
+        .filter(
+            integration_list::person
+                .eq(&person)
+                .or(integration_list::group_guid.eq_any(theirs)),
+        )
         .select(integration_list::integration)
         .load(db.0)?;
     rows.iter().map(|guid| id(guid)).collect()
 }
 
 pub fn delete(db: &mut Db<'_>, integration: Id<Integration>) -> Result<bool, Error> {
-    Ok(diesel::delete(integrations::table.filter(integrations::guid.eq(integration.to_string()))).execute(db.0)? == 1)
+    Ok(
+        diesel::delete(integrations::table.filter(integrations::guid.eq(integration.to_string())))
+            .execute(db.0)?
+            == 1,
+    )
 }
 
 /// How much each integration is used.
 pub fn usage(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, Usage>, Error> {
-    let contents: Vec<(String, i64)> =
-        associations::table.group_by(associations::integration).select((associations::integration, count_star())).load(db.0)?;
+    let contents: Vec<(String, i64)> = associations::table
+        .group_by(associations::integration)
+        .select((associations::integration, count_star()))
+        .load(db.0)?;
     let people: Vec<(String, i64)> = connections::table
         .filter(connections::state.eq("active"))
         .group_by(connections::integration)
@@ -282,31 +366,57 @@ pub fn usage(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, Usage>, Error> 
 type AssociationRow = (String, String, i64);
 
 fn association((content, integration, created_at): AssociationRow) -> Result<Association, Error> {
-    Ok(Association { content: id(&content)?, integration: id(&integration)?, created_at: Timestamp(created_at) })
+    Ok(Association {
+        content: id(&content)?,
+        integration: id(&integration)?,
+        created_at: Timestamp(created_at),
+    })
 }
 
-pub fn associations_of_content(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<Association>, Error> {
+pub fn associations_of_content(
+    db: &mut Db<'_>,
+    content: Id<Content>,
+) -> Result<Vec<Association>, Error> {
     let rows: Vec<AssociationRow> = associations::table
         .filter(associations::content.eq(content.to_string()))
         .order(associations::number)
-        .select((associations::content, associations::integration, associations::created_at))
+        .select((
+            associations::content,
+            associations::integration,
+            associations::created_at,
+        ))
         .load(db.0)?;
     rows.into_iter().map(association).collect()
 }
 
-pub fn associations_of_integration(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Vec<Association>, Error> {
+pub fn associations_of_integration(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+) -> Result<Vec<Association>, Error> {
     let rows: Vec<AssociationRow> = associations::table
         .filter(associations::integration.eq(integration.to_string()))
         .order(associations::number)
-        .select((associations::content, associations::integration, associations::created_at))
+        .select((
+            associations::content,
+            associations::integration,
+            associations::created_at,
+        ))
         .load(db.0)?;
     rows.into_iter().map(association).collect()
 }
 
 /// Makes `wanted` the whole set; associations that stay keep their time.
-pub fn set_associations(db: &mut Db<'_>, content: Id<Content>, wanted: &[Id<Integration>], now: Timestamp) -> Result<(), Error> {
+pub fn set_associations(
+    db: &mut Db<'_>,
+    content: Id<Content>,
+    wanted: &[Id<Integration>],
+    now: Timestamp,
+) -> Result<(), Error> {
     let present = associations_of_content(db, content)?;
-    for gone in present.iter().filter(|association| !wanted.contains(&association.integration)) {
+    for gone in present
+        .iter()
+        .filter(|association| !wanted.contains(&association.integration))
+    {
         diesel::delete(
             associations::table
                 .filter(associations::content.eq(content.to_string()))
@@ -314,7 +424,11 @@ pub fn set_associations(db: &mut Db<'_>, content: Id<Content>, wanted: &[Id<Inte
         )
         .execute(db.0)?;
     }
-    for new in wanted.iter().filter(|wanted| !present.iter().any(|association| association.integration == **wanted)) {
+    for new in wanted.iter().filter(|wanted| {
+        !present
+            .iter()
+            .any(|association| association.integration == **wanted)
+    }) {
         diesel::insert_into(associations::table)
             .values((
                 associations::content.eq(content.to_string()),

@@ -12,29 +12,55 @@ use crate::domain::{
 };
 use diesel::prelude::*;
 
-/// Writes down when somebody was seen at a process. The table of the version before has it, too: its nodes look there.
+/// Writes down when somebody was seen at a process. The table of the version before has it, too:
+/// its nodes look there.
 pub fn note_seen(db: &mut Db<'_>, item: Id<Content>, stay: Stay) -> Result<(), Error> {
-    let (item, process, person, at) = (item.to_string(), stay.process.to_string(), stay.person.to_string(), stay.seen_at.0);
+    let (item, process, person, at) = (
+        item.to_string(),
+        stay.process.to_string(),
+        stay.person.to_string(),
+        stay.seen_at.0,
+    );
     let row = stays::table.find((&item, &process, &person));
-    if diesel::update(row).set(stays::seen_at.eq(at)).execute(db.0)? == 0 {
+    if diesel::update(row)
+        .set(stays::seen_at.eq(at))
+        .execute(db.0)?
+        == 0
+    {
         insert(db, [&item, &process, &person], at, 0)?;
     }
-    if diesel::update(presences::table.find((&item, &person))).set(presences::seen_at.eq(at)).execute(db.0)? == 0 {
+    if diesel::update(presences::table.find((&item, &person)))
+        .set(presences::seen_at.eq(at))
+        .execute(db.0)?
+        == 0
+    {
         diesel::insert_into(presences::table)
-            .values((presences::content.eq(&item), presences::person.eq(&person), presences::seen_at.eq(at)))
+            .values((
+                presences::content.eq(&item),
+                presences::person.eq(&person),
+                presences::seen_at.eq(at),
+            ))
             .execute(db.0)?;
     }
     Ok(())
 }
 
-/// Writes down when somebody's token was used by a process. Uses that are older than the one that is known, or than the moment
-/// at which they were forgotten, change nothing.
-pub fn note_used(db: &mut Db<'_>, item: Id<Content>, process: Mark, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
+/// Writes down when somebody's token was used by a process. Uses that are older than the one that
+/// is known, or than the moment at which they were forgotten, change nothing.
+pub fn note_used(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+    process: Mark,
+    person: Id<Person>,
+    at: Timestamp,
+) -> Result<(), Error> {
     let (item, process, person) = (item.to_string(), process.to_string(), person.to_string());
     let row = stays::table.find((&item, &process, &person));
     match row.select(stays::used_at).first::<i64>(db.0).optional()? {
         Some(known) if at.0 > known.abs() => {
-            diesel::update(row).set(stays::used_at.eq(at.0)).execute(db.0)?;
+            diesel::update(row)
+                .set(stays::used_at.eq(at.0))
+                .execute(db.0)?;
         }
         Some(_) => {}
         None => insert(db, [&item, &process, &person], 0, at.0)?,
@@ -42,7 +68,12 @@ pub fn note_used(db: &mut Db<'_>, item: Id<Content>, process: Mark, person: Id<P
     Ok(())
 }
 
-fn insert(db: &mut Db<'_>, [item, process, person]: [&str; 3], seen_at: i64, used_at: i64) -> Result<(), Error> {
+fn insert(
+    db: &mut Db<'_>,
+    [item, process, person]: [&str; 3],
+    seen_at: i64,
+    used_at: i64,
+) -> Result<(), Error> {
     diesel::insert_into(stays::table)
         .values((
             stays::content.eq(item),
@@ -69,14 +100,28 @@ fn mark(text: &str) -> Result<Mark, Error> {
 }
 
 /// What was used between two moments.
-pub fn used_between(db: &mut Db<'_>, since: Timestamp, until: Timestamp) -> Result<Vec<Use>, Error> {
+pub fn used_between(
+    db: &mut Db<'_>,
+    since: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<Use>, Error> {
     let rows: Vec<(String, String, String, i64)> = stays::table
         .filter(stays::used_at.gt(since.0).and(stays::used_at.le(until.0)))
-        .select((stays::content, stays::process, stays::person, stays::used_at))
+        .select((
+            stays::content,
+            stays::process,
+            stays::person,
+            stays::used_at,
+        ))
         .load(db.0)?;
     rows.into_iter()
         .map(|(item, process, person, at)| {
-            Ok(Use { content: id(&item)?, process: mark(&process)?, person: id(&person)?, at: Timestamp(at) })
+            Ok(Use {
+                content: id(&item)?,
+                process: mark(&process)?,
+                person: id(&person)?,
+                at: Timestamp(at),
+            })
         })
         .collect()
 }
@@ -84,16 +129,28 @@ pub fn used_between(db: &mut Db<'_>, since: Timestamp, until: Timestamp) -> Resu
 /// Who was at an item, and when last.
 pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
     let rows: Vec<(String, String, i64)> = stays::table
-        .filter(stays::content.eq(item.to_string()).and(stays::seen_at.gt(0)))
+        .filter(
+            stays::content
+                .eq(item.to_string())
+                .and(stays::seen_at.gt(0)),
+        )
         .select((stays::person, stays::process, stays::seen_at))
         .load(db.0)?;
     let mut found = rows
         .into_iter()
-        .map(|(person, process, at)| Ok(Stay { person: id(&person)?, process: mark(&process)?, seen_at: Timestamp(at) }))
+        .map(|(person, process, at)| {
+            Ok(Stay {
+                person: id(&person)?,
+                process: mark(&process)?,
+                seen_at: Timestamp(at),
+            })
+        })
         .collect::<Result<Vec<_>, Error>>()?;
     // Whom only a node of the version before has seen lately.
-    let before: Vec<(String, i64)> =
-        presences::table.filter(presences::content.eq(item.to_string())).select((presences::person, presences::seen_at)).load(db.0)?;
+    let before: Vec<(String, i64)> = presences::table
+        .filter(presences::content.eq(item.to_string()))
+        .select((presences::person, presences::seen_at))
+        .load(db.0)?;
     let mut last = std::collections::HashMap::new();
     for stay in &found {
         let known = last.entry(stay.person).or_insert(stay.seen_at);
@@ -102,14 +159,21 @@ pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
     for (person, at) in before {
         let (person, seen_at) = (id(&person)?, Timestamp(at));
         if last.get(&person).is_none_or(|last| seen_at > *last) {
-            found.push(Stay { person, process: Mark::ONLY, seen_at });
+            found.push(Stay {
+                person,
+                process: Mark::ONLY,
+                seen_at,
+            });
         }
     }
     Ok(found)
 }
 
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    diesel::delete(stays::table.filter(stays::seen_at.lt(before.0).and(stays::used_at.lt(before.0)))).execute(db.0)?;
+    diesel::delete(
+        stays::table.filter(stays::seen_at.lt(before.0).and(stays::used_at.lt(before.0))),
+    )
+    .execute(db.0)?;
     diesel::delete(presences::table.filter(presences::seen_at.lt(before.0))).execute(db.0)?;
     Ok(())
 }
@@ -125,18 +189,41 @@ struct Row {
     times: i64,
 }
 
-/// Adds to what is known of one viewer's token; `true` if nothing was known. A use that was forgotten meanwhile adds nothing.
+/// Adds to what is known of one viewer's token; `true` if nothing was known. A use that was
+/// forgotten meanwhile adds nothing.
 pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
-    let (item, process, person, at) = (used.content.to_string(), used.process.to_string(), used.person.to_string(), used.at);
-    let row = stays::table.find((&item, &process, &person)).select(stays::used_at);
-    if row.first::<i64>(db.0).optional()?.is_none_or(|last| last < at.0) {
+    let (item, process, person, at) = (
+        used.content.to_string(),
+        used.process.to_string(),
+        used.person.to_string(),
+        used.at,
+    );
+    let row = stays::table
+        .find((&item, &process, &person))
+        .select(stays::used_at);
+    if row
+        .first::<i64>(db.0)
+        .optional()?
+        .is_none_or(|last| last < at.0)
+    {
         return Ok(false);
     }
-    let known: i64 = leaks::table.find((&item, &person)).count().get_result(db.0)?;
+    let known: i64 = leaks::table
+        .find((&item, &person))
+        .count()
+        .get_result(db.0)?;
     // The same use may be looked at more than once.
-    diesel::update(leaks::table.find((&item, &person)).filter(leaks::last_at.lt(at.0)))
-        .set((leaks::last_at.eq(at.0), leaks::kind.eq(kind.as_str()), leaks::times.eq(leaks::times + 1)))
-        .execute(db.0)?;
+    diesel::update(
+        leaks::table
+            .find((&item, &person))
+            .filter(leaks::last_at.lt(at.0)),
+    )
+    .set((
+        leaks::last_at.eq(at.0),
+        leaks::kind.eq(kind.as_str()),
+        leaks::times.eq(leaks::times + 1),
+    ))
+    .execute(db.0)?;
     if known == 0 {
         diesel::insert_into(leaks::table)
             .values((
@@ -153,7 +240,11 @@ pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
 }
 
 pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error> {
-    let rows = leaks::table.filter(leaks::content.eq(item.to_string())).order(leaks::first_at).select(Row::as_select()).load(db.0)?;
+    let rows = leaks::table
+        .filter(leaks::content.eq(item.to_string()))
+        .order(leaks::first_at)
+        .select(Row::as_select())
+        .load(db.0)?;
     rows.into_iter()
         .map(|row: Row| {
             Ok(Leak {
@@ -168,8 +259,11 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
         .collect()
 }
 
-/// Forgets what was seen of an item, and the uses up to now: a negative time says since when. How many viewers it was about.
+/// Forgets what was seen of an item, and the uses up to now: a negative time says since when. How
+/// many viewers it was about.
 pub fn forget(db: &mut Db<'_>, item: Id<Content>, now: Timestamp) -> Result<usize, Error> {
-    diesel::update(stays::table.filter(stays::content.eq(item.to_string()))).set(stays::used_at.eq(-now.0)).execute(db.0)?;
+    diesel::update(stays::table.filter(stays::content.eq(item.to_string())))
+        .set(stays::used_at.eq(-now.0))
+        .execute(db.0)?;
     Ok(diesel::delete(leaks::table.filter(leaks::content.eq(item.to_string()))).execute(db.0)?)
 }

@@ -1,4 +1,5 @@
-//! Who does something that only one process may do at a time, and refreshes that were begun and not settled.
+//! Who does something that only one process may do at a time, and refreshes that were begun and not
+//! settled.
 
 use super::{
     Db, Error,
@@ -31,10 +32,15 @@ pub fn of_connection(connection: Id<Connection>) -> String {
 }
 
 pub fn find(db: &mut Db<'_>, name: &str) -> Result<Option<Lease>, Error> {
-    Ok(leases::table.find(name).select(Lease::as_select()).first(db.0).optional()?)
+    Ok(leases::table
+        .find(name)
+        .select(Lease::as_select())
+        .first(db.0)
+        .optional()?)
 }
 
-/// Takes a lease that nobody holds, or that stands in the database exactly as `abandoned`. `false` if somebody was faster.
+/// Takes a lease that nobody holds, or that stands in the database exactly as `abandoned`. `false`
+/// if somebody was faster.
 pub fn take(db: &mut Db<'_>, lease: &Lease, abandoned: Option<&Lease>) -> Result<bool, Error> {
     if find(db, &lease.name)?.as_ref() != abandoned {
         return Ok(false);
@@ -57,7 +63,10 @@ pub fn take(db: &mut Db<'_>, lease: &Lease, abandoned: Option<&Lease>) -> Result
 /// Holds it for longer; `false` if it is somebody else's by now.
 pub fn renew(db: &mut Db<'_>, name: &str, owner: &str, until: Timestamp) -> Result<bool, Error> {
     let row = leases::table.find(name).filter(leases::owner.eq(owner));
-    Ok(diesel::update(row).set((leases::beat.eq(leases::beat + 1), leases::until.eq(until.0))).execute(db.0)? == 1)
+    Ok(diesel::update(row)
+        .set((leases::beat.eq(leases::beat + 1), leases::until.eq(until.0)))
+        .execute(db.0)?
+        == 1)
 }
 
 /// Lets it go, if it is still this owner's.
@@ -72,10 +81,20 @@ pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes that a refresh of these tokens is about to be sent. `true` if one was sent before whose outcome nobody knows.
-pub fn begin_attempt(db: &mut Db<'_>, connection: Id<Connection>, generation: i64, owner: &str, now: Timestamp) -> Result<bool, Error> {
+/// Notes that a refresh of these tokens is about to be sent. `true` if one was sent before whose
+/// outcome nobody knows.
+pub fn begin_attempt(
+    db: &mut Db<'_>,
+    connection: Id<Connection>,
+    generation: i64,
+    owner: &str,
+    now: Timestamp,
+) -> Result<bool, Error> {
     let row = || refresh_attempts::table.find(connection.to_string());
-    let before: Option<i64> = row().select(refresh_attempts::generation).first(db.0).optional()?;
+    let before: Option<i64> = row()
+        .select(refresh_attempts::generation)
+        .first(db.0)
+        .optional()?;
     diesel::delete(row()).execute(db.0)?;
     diesel::insert_into(refresh_attempts::table)
         .values((

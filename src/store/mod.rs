@@ -1,7 +1,8 @@
 //! Rows in and out. The only place that knows diesel; never sees a clear secret, decides nothing.
 //!
-//! One writer at a time, on SQLite as on PostgreSQL; an acknowledged write survives power loss (`synchronous=FULL`). Every
-//! write that can change a decision moves [`Store::epoch`], by which the caches of all processes know that they are old.
+//! One writer at a time, on SQLite as on PostgreSQL; an acknowledged write survives power loss
+//! (`synchronous=FULL`). Every write that can change a decision moves [`Store::epoch`], by which
+//! the caches of all processes know that they are old.
 
 pub mod audit;
 mod backend;
@@ -47,7 +48,8 @@ pub struct Db<'a>(&'a mut Either);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process holds the database, it cannot be reached, or the disk is full: worth trying again.
+    /// Another process holds the database, it cannot be reached, or the disk is full: worth trying
+    /// again.
     #[error("the database is busy: {0}")]
     Busy(String),
     #[error("a row with this value exists")]
@@ -88,7 +90,11 @@ impl Store {
     /// Opens the database and brings its tables up to date; an SQLite file is made if need be.
     pub fn open(place: &Place) -> Result<Self, Error> {
         backend::prepare(place)?;
-        let readers = if place.is_shared() { READERS_AFAR } else { READERS };
+        let readers = if place.is_shared() {
+            READERS_AFAR
+        } else {
+            READERS
+        };
         let inner = Inner {
             place: place.clone(),
             readers: pool(place, readers)?,
@@ -107,13 +113,18 @@ impl Store {
         &self.0.place
     }
 
-    /// Moves with every write that can change a decision, by whichever process. Read it before loading what is to be
-    /// remembered; what was loaded at another epoch, or at 0, does not count. Late by [`LOOK_EVERY`] for other processes'
-    /// writes, and 0 once it could be late by more than a second.
+    /// Moves with every write that can change a decision, by whichever process. Read it before
+    /// loading what is to be remembered; what was loaded at another epoch, or at 0, does not count.
+    /// Late by [`LOOK_EVERY`] for other processes' writes, and 0 once it could be late by more than
+    /// a second.
     pub fn epoch(&self) -> u64 {
         let inner = &self.0;
         let looked = Duration::from_millis(inner.looked.load(Ordering::Acquire));
-        if inner.started.elapsed().saturating_sub(looked) < TRUSTED_FOR { inner.epoch.load(Ordering::Acquire) } else { NEVER }
+        if inner.started.elapsed().saturating_sub(looked) < TRUSTED_FOR {
+            inner.epoch.load(Ordering::Acquire)
+        } else {
+            NEVER
+        }
     }
 
     /// Learns what other processes wrote. Called every [`LOOK_EVERY`] while the server runs.
@@ -125,16 +136,27 @@ impl Store {
     fn look_now(&self) -> Result<(), Error> {
         use diesel::prelude::*;
         let asked = self.0.started.elapsed();
-        let mut connection = self.0.readers.get().map_err(|error| Error::Busy(error.to_string()))?;
-        let found: i64 = schema::epoch::table.find(1).select(schema::epoch::number).first(&mut *connection)?;
+        let mut connection = self
+            .0
+            .readers
+            .get()
+            .map_err(|error| Error::Busy(error.to_string()))?;
+        let found: i64 = schema::epoch::table
+            .find(1)
+            .select(schema::epoch::number)
+            .first(&mut *connection)?;
         self.learn(found, asked);
         Ok(())
     }
 
     /// The epoch was this one at least, at that time.
     fn learn(&self, epoch: i64, at: Duration) {
-        self.0.epoch.fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
-        self.0.looked.fetch_max(u64::try_from(at.as_millis()).unwrap_or(0), Ordering::AcqRel);
+        self.0
+            .epoch
+            .fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
+        self.0
+            .looked
+            .fetch_max(u64::try_from(at.as_millis()).unwrap_or(0), Ordering::AcqRel);
     }
 
     /// Runs `work` on a reader's connection, on a blocking thread.
@@ -146,13 +168,17 @@ impl Store {
     {
         let inner = Arc::clone(&self.0);
         blocking(move || {
-            let mut connection = inner.readers.get().map_err(|error| Error::Busy(error.to_string()))?;
+            let mut connection = inner
+                .readers
+                .get()
+                .map_err(|error| Error::Busy(error.to_string()))?;
             work(&mut Db(&mut connection))
         })
         .await
     }
 
-    /// Runs `work` in one transaction, on a blocking thread; it commits when `work` succeeds. Makes caches forget.
+    /// Runs `work` in one transaction, on a blocking thread; it commits when `work` succeeds. Makes
+    /// caches forget.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -162,7 +188,8 @@ impl Store {
         self.transact(work, true).await
     }
 
-    /// Like [`Store::write`], for rows that no decision depends on: counters, times of last use, attempts.
+    /// Like [`Store::write`], for rows that no decision depends on: counters, times of last use,
+    /// attempts.
     pub async fn note<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -180,14 +207,25 @@ impl Store {
     {
         let store = self.clone();
         blocking(move || {
-            let mut writer = store.0.writer.get().map_err(|error| Error::Busy(error.to_string()))?;
+            let mut writer = store
+                .0
+                .writer
+                .get()
+                .map_err(|error| Error::Busy(error.to_string()))?;
             let (value, epoch) = writer.exclusively(|connection| {
                 let value = work(&mut Db(connection))?;
-                let epoch = if decides { Some(next_epoch(connection)?) } else { None };
+                let epoch = if decides {
+                    Some(next_epoch(connection)?)
+                } else {
+                    None
+                };
                 Ok::<_, E>((value, epoch))
             })?;
             if let Some(epoch) = epoch {
-                store.0.epoch.fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
+                store
+                    .0
+                    .epoch
+                    .fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
             }
             Ok(value)
         })
@@ -197,12 +235,18 @@ impl Store {
     /// Reads or sets a named value of the installation itself.
     pub fn meta(db: &mut Db<'_>, name: &str) -> Result<Option<String>, Error> {
         use diesel::prelude::*;
-        Ok(schema::meta::table.find(name).select(schema::meta::value).first(db.0).optional()?)
+        Ok(schema::meta::table
+            .find(name)
+            .select(schema::meta::value)
+            .first(db.0)
+            .optional()?)
     }
     pub fn set_meta(db: &mut Db<'_>, name: &str, value: &str) -> Result<(), Error> {
         use diesel::prelude::*;
         diesel::delete(schema::meta::table.find(name)).execute(db.0)?;
-        diesel::insert_into(schema::meta::table).values((schema::meta::name.eq(name), schema::meta::value.eq(value))).execute(db.0)?;
+        diesel::insert_into(schema::meta::table)
+            .values((schema::meta::name.eq(name), schema::meta::value.eq(value)))
+            .execute(db.0)?;
         Ok(())
     }
     /// Answers when the database does.
@@ -215,7 +259,9 @@ impl Store {
 fn next_epoch(connection: &mut Either) -> Result<i64, Error> {
     use diesel::prelude::*;
     let row = schema::epoch::table.find(1);
-    diesel::update(row).set(schema::epoch::number.eq(schema::epoch::number + 1)).execute(connection)?;
+    diesel::update(row)
+        .set(schema::epoch::number.eq(schema::epoch::number + 1))
+        .execute(connection)?;
     Ok(row.select(schema::epoch::number).first(connection)?)
 }
 
@@ -232,7 +278,12 @@ where
 
 /// An id column that does not hold an id: the row was written by something else.
 fn id<T>(text: &str) -> Result<crate::domain::Id<T>, Error> {
-    text.parse().map_err(|_| Error::Other(format!("damaged id in a row: {:?}", text.chars().take(40).collect::<String>())))
+    text.parse().map_err(|_| {
+        Error::Other(format!(
+            "damaged id in a row: {:?}",
+            text.chars().take(40).collect::<String>()
+        ))
+    })
 }
 fn damaged(what: &str) -> Error {
     Error::Other(format!("damaged row: {what}"))

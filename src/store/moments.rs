@@ -1,5 +1,5 @@
-//! What lives for minutes: wrong passwords, session tokens held beyond their hour, secrets shown once, sessions of apps, and the
-//! nodes that serve.
+//! What lives for minutes: wrong passwords, session tokens held beyond their hour, secrets shown
+//! once, sessions of apps, and the nodes that serve.
 
 use super::{
     Db, Error, id,
@@ -23,7 +23,9 @@ pub fn tries(db: &mut Db<'_>, who: &str, since: Timestamp) -> Result<Vec<Timesta
 }
 
 pub fn add_try(db: &mut Db<'_>, who: &str, now: Timestamp) -> Result<(), Error> {
-    diesel::insert_into(sign_in_tries::table).values((sign_in_tries::who.eq(who), sign_in_tries::at.eq(now.0))).execute(db.0)?;
+    diesel::insert_into(sign_in_tries::table)
+        .values((sign_in_tries::who.eq(who), sign_in_tries::at.eq(now.0)))
+        .execute(db.0)?;
     Ok(())
 }
 
@@ -36,7 +38,10 @@ pub fn forget_tries(db: &mut Db<'_>, who: &str) -> Result<(), Error> {
 pub fn hold(db: &mut Db<'_>, token_hash: &str, until: Timestamp) -> Result<(), Error> {
     diesel::delete(held_tokens::table.find(token_hash)).execute(db.0)?;
     diesel::insert_into(held_tokens::table)
-        .values((held_tokens::token_hash.eq(token_hash), held_tokens::until.eq(until.0)))
+        .values((
+            held_tokens::token_hash.eq(token_hash),
+            held_tokens::until.eq(until.0),
+        ))
         .execute(db.0)?;
     Ok(())
 }
@@ -47,11 +52,21 @@ pub fn let_go(db: &mut Db<'_>, token_hash: &str) -> Result<(), Error> {
 }
 
 pub fn is_held(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
-    let count: i64 = held_tokens::table.find(token_hash).filter(held_tokens::until.gt(now.0)).count().get_result(db.0)?;
+    let count: i64 = held_tokens::table
+        .find(token_hash)
+        .filter(held_tokens::until.gt(now.0))
+        .count()
+        .get_result(db.0)?;
     Ok(count > 0)
 }
 
-pub fn keep_shown(db: &mut Db<'_>, name_hash: &str, person: Id<Person>, shown: &Sealed, expires_at: Timestamp) -> Result<(), Error> {
+pub fn keep_shown(
+    db: &mut Db<'_>,
+    name_hash: &str,
+    person: Id<Person>,
+    shown: &Sealed,
+    expires_at: Timestamp,
+) -> Result<(), Error> {
     diesel::insert_into(shown_once::table)
         .values((
             shown_once::name_hash.eq(name_hash),
@@ -64,7 +79,12 @@ pub fn keep_shown(db: &mut Db<'_>, name_hash: &str, person: Id<Person>, shown: &
 }
 
 /// What is kept under this name for this person, once.
-pub fn take_shown(db: &mut Db<'_>, name_hash: &str, person: Id<Person>, now: Timestamp) -> Result<Option<Sealed>, Error> {
+pub fn take_shown(
+    db: &mut Db<'_>,
+    name_hash: &str,
+    person: Id<Person>,
+    now: Timestamp,
+) -> Result<Option<Sealed>, Error> {
     let row = || {
         shown_once::table
             .filter(shown_once::name_hash.eq(name_hash))
@@ -76,14 +96,30 @@ pub fn take_shown(db: &mut Db<'_>, name_hash: &str, person: Id<Person>, now: Tim
     Ok(found.map(Sealed))
 }
 
-/// Whose session of an app's own this is: `None` if nobody was seen to get it, `Some(None)` if somebody who is not signed in was.
-pub fn app_session(db: &mut Db<'_>, id_hash: &str, item: Id<Content>) -> Result<Option<Option<Id<Person>>>, Error> {
-    let row = app_sessions::table.find(id_hash).filter(app_sessions::content.eq(item.to_string()));
+/// Whose session of an app's own this is: `None` if nobody was seen to get it, `Some(None)` if
+/// somebody who is not signed in was.
+pub fn app_session(
+    db: &mut Db<'_>,
+    id_hash: &str,
+    item: Id<Content>,
+) -> Result<Option<Option<Id<Person>>>, Error> {
+    let row = app_sessions::table
+        .find(id_hash)
+        .filter(app_sessions::content.eq(item.to_string()));
     let person: Option<String> = row.select(app_sessions::person).first(db.0).optional()?;
-    person.map(|person| if person.is_empty() { Ok(None) } else { id(&person).map(Some) }).transpose()
+    person
+        .map(|person| {
+            if person.is_empty() {
+                Ok(None)
+            } else {
+                id(&person).map(Some)
+            }
+        })
+        .transpose()
 }
 
-/// Remembers whose session of an app's own this is. The first one counts: whoever repeats somebody else's id gains nothing.
+/// Remembers whose session of an app's own this is. The first one counts: whoever repeats somebody
+/// else's id gains nothing.
 pub fn keep_app_session(
     db: &mut Db<'_>,
     id_hash: &str,
@@ -97,7 +133,8 @@ pub fn keep_app_session(
             .values((
                 app_sessions::id_hash.eq(id_hash),
                 app_sessions::content.eq(item.to_string()),
-                app_sessions::person.eq(person.map(|person| person.to_string()).unwrap_or_default()),
+                app_sessions::person
+                    .eq(person.map(|person| person.to_string()).unwrap_or_default()),
                 app_sessions::seen_at.eq(now.0),
             ))
             .execute(db.0)?;
@@ -135,7 +172,10 @@ pub fn delete_node(db: &mut Db<'_>, node: &str) -> Result<(), Error> {
 
 /// The nodes seen since then.
 pub fn nodes(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Node>, Error> {
-    let rows: Vec<(String, String, String, i64)> = nodes::table.filter(nodes::seen_at.gt(since.0)).order(nodes::node).load(db.0)?;
+    let rows: Vec<(String, String, String, i64)> = nodes::table
+        .filter(nodes::seen_at.gt(since.0))
+        .order(nodes::node)
+        .load(db.0)?;
     Ok(rows
         .into_iter()
         .map(|(node, version, keys, seen_at)| Node {
@@ -148,8 +188,14 @@ pub fn nodes(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Node>, Error> {
 }
 
 /// Forgets what is over.
-pub fn purge(db: &mut Db<'_>, now: Timestamp, tries_before: Timestamp, nodes_before: Timestamp) -> Result<(), Error> {
-    diesel::delete(sign_in_tries::table.filter(sign_in_tries::at.lt(tries_before.0))).execute(db.0)?;
+pub fn purge(
+    db: &mut Db<'_>,
+    now: Timestamp,
+    tries_before: Timestamp,
+    nodes_before: Timestamp,
+) -> Result<(), Error> {
+    diesel::delete(sign_in_tries::table.filter(sign_in_tries::at.lt(tries_before.0)))
+        .execute(db.0)?;
     diesel::delete(held_tokens::table.filter(held_tokens::until.le(now.0))).execute(db.0)?;
     diesel::delete(shown_once::table.filter(shown_once::expires_at.le(now.0))).execute(db.0)?;
     diesel::delete(nodes::table.filter(nodes::seen_at.lt(nodes_before.0))).execute(db.0)?;

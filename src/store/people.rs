@@ -84,33 +84,49 @@ pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
 
 /// Locks or unlocks; leaves every other column alone (clients compare `updated_time`).
 pub fn set_locked(db: &mut Db<'_>, person: Id<Person>, locked: bool) -> Result<(), Error> {
-    diesel::update(people::table.filter(people::guid.eq(person.to_string()))).set(people::locked.eq(locked)).execute(db.0)?;
+    diesel::update(people::table.filter(people::guid.eq(person.to_string())))
+        .set(people::locked.eq(locked))
+        .execute(db.0)?;
     Ok(())
 }
 
 pub fn set_password(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(), Error> {
-    diesel::update(people::table.filter(people::guid.eq(person.to_string()))).set(people::password_hash.eq(hash)).execute(db.0)?;
+    diesel::update(people::table.filter(people::guid.eq(person.to_string())))
+        .set(people::password_hash.eq(hash))
+        .execute(db.0)?;
     Ok(())
 }
 
 pub fn has_password(db: &mut Db<'_>, person: Id<Person>) -> Result<bool, Error> {
-    let hash: Option<Option<String>> =
-        people::table.filter(people::guid.eq(person.to_string())).select(people::password_hash).first(db.0).optional()?;
+    let hash: Option<Option<String>> = people::table
+        .filter(people::guid.eq(person.to_string()))
+        .select(people::password_hash)
+        .first(db.0)
+        .optional()?;
     Ok(hash.flatten().is_some())
 }
 
 pub fn set_active(db: &mut Db<'_>, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
-    diesel::update(people::table.filter(people::guid.eq(person.to_string()))).set(people::active_at.eq(at.0)).execute(db.0)?;
+    diesel::update(people::table.filter(people::guid.eq(person.to_string())))
+        .set(people::active_at.eq(at.0))
+        .execute(db.0)?;
     Ok(())
 }
 
 pub fn find(db: &mut Db<'_>, person: Id<Person>) -> Result<Option<Person>, Error> {
-    let row = people::table.filter(people::guid.eq(person.to_string())).select(PersonRow::as_select()).first(db.0).optional()?;
+    let row = people::table
+        .filter(people::guid.eq(person.to_string()))
+        .select(PersonRow::as_select())
+        .first(db.0)
+        .optional()?;
     row.map(PersonRow::person).transpose()
 }
 
 /// A person and the password hash, by user name.
-pub fn by_username(db: &mut Db<'_>, username: &str) -> Result<Option<(Person, Option<String>)>, Error> {
+pub fn by_username(
+    db: &mut Db<'_>,
+    username: &str,
+) -> Result<Option<(Person, Option<String>)>, Error> {
     let row: Option<(PersonRow, Option<String>)> = people::table
         .filter(people::username_key.eq(username_key(username)))
         .select((PersonRow::as_select(), people::password_hash))
@@ -121,13 +137,19 @@ pub fn by_username(db: &mut Db<'_>, username: &str) -> Result<Option<(Person, Op
 
 /// Everybody, in the order of the API: first name, last name, user name.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
-    let rows =
-        people::table.order((people::first_name, people::last_name, people::username_key)).select(PersonRow::as_select()).load(db.0)?;
+    let rows = people::table
+        .order((people::first_name, people::last_name, people::username_key))
+        .select(PersonRow::as_select())
+        .load(db.0)?;
     rows.into_iter().map(PersonRow::person).collect()
 }
 
 pub fn count_administrators(db: &mut Db<'_>) -> Result<i64, Error> {
-    Ok(people::table.filter(people::role.eq(Role::Administrator.as_str())).filter(people::locked.eq(false)).count().get_result(db.0)?)
+    Ok(people::table
+        .filter(people::role.eq(Role::Administrator.as_str()))
+        .filter(people::locked.eq(false))
+        .count()
+        .get_result(db.0)?)
 }
 
 pub fn count(db: &mut Db<'_>) -> Result<i64, Error> {
@@ -135,28 +157,54 @@ pub fn count(db: &mut Db<'_>) -> Result<i64, Error> {
 }
 
 /// Replaces the one-time link of a person, or that of the first administrator.
-pub fn set_setup_link(db: &mut Db<'_>, person: Option<Id<Person>>, token_hash: &str, expires_at: Timestamp) -> Result<(), Error> {
+pub fn set_setup_link(
+    db: &mut Db<'_>,
+    person: Option<Id<Person>>,
+    token_hash: &str,
+    expires_at: Timestamp,
+) -> Result<(), Error> {
     let person = person.map(|person| person.to_string());
     match &person {
-        Some(person) => diesel::delete(setup_links::table.filter(setup_links::person.eq(person))).execute(db.0)?,
-        None => diesel::delete(setup_links::table.filter(setup_links::person.is_null())).execute(db.0)?,
+        Some(person) => diesel::delete(setup_links::table.filter(setup_links::person.eq(person)))
+            .execute(db.0)?,
+        None => diesel::delete(setup_links::table.filter(setup_links::person.is_null()))
+            .execute(db.0)?,
     };
     diesel::insert_into(setup_links::table)
-        .values((setup_links::token_hash.eq(token_hash), setup_links::expires_at.eq(expires_at.0), setup_links::person.eq(person)))
+        .values((
+            setup_links::token_hash.eq(token_hash),
+            setup_links::expires_at.eq(expires_at.0),
+            setup_links::person.eq(person),
+        ))
         .execute(db.0)?;
     Ok(())
 }
 
 /// Whom a live one-time link is for: `Some(None)` is the first administrator, whoever that will be.
-pub fn setup_link(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<Option<Option<Id<Person>>>, Error> {
-    let found: Option<Option<String>> =
-        setup_links::table.find(token_hash).filter(setup_links::expires_at.gt(now.0)).select(setup_links::person).first(db.0).optional()?;
-    found.map(|person| person.as_deref().map(id).transpose()).transpose()
+pub fn setup_link(
+    db: &mut Db<'_>,
+    token_hash: &str,
+    now: Timestamp,
+) -> Result<Option<Option<Id<Person>>>, Error> {
+    let found: Option<Option<String>> = setup_links::table
+        .find(token_hash)
+        .filter(setup_links::expires_at.gt(now.0))
+        .select(setup_links::person)
+        .first(db.0)
+        .optional()?;
+    found
+        .map(|person| person.as_deref().map(id).transpose())
+        .transpose()
 }
 
 /// Uses the link up; `false` if it was not there any more.
 pub fn take_setup_link(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
-    let taken = diesel::delete(setup_links::table.find(token_hash).filter(setup_links::expires_at.gt(now.0))).execute(db.0)?;
+    let taken = diesel::delete(
+        setup_links::table
+            .find(token_hash)
+            .filter(setup_links::expires_at.gt(now.0)),
+    )
+    .execute(db.0)?;
     Ok(taken == 1)
 }
 
@@ -205,14 +253,20 @@ pub fn insert_key(db: &mut Db<'_>, key: &ApiKey, key_hash: &str) -> Result<i64, 
 }
 
 pub fn keys(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
-    let rows =
-        api_keys::table.filter(api_keys::person.eq(person.to_string())).order(api_keys::number).select(KeyRow::as_select()).load(db.0)?;
+    let rows = api_keys::table
+        .filter(api_keys::person.eq(person.to_string()))
+        .order(api_keys::number)
+        .select(KeyRow::as_select())
+        .load(db.0)?;
     rows.into_iter().map(KeyRow::key).collect()
 }
 
 pub fn content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<ApiKey>, Error> {
-    let rows =
-        api_keys::table.filter(api_keys::content.eq(content.to_string())).order(api_keys::number).select(KeyRow::as_select()).load(db.0)?;
+    let rows = api_keys::table
+        .filter(api_keys::content.eq(content.to_string()))
+        .order(api_keys::number)
+        .select(KeyRow::as_select())
+        .load(db.0)?;
     rows.into_iter().map(KeyRow::key).collect()
 }
 
@@ -224,20 +278,31 @@ pub fn by_key(db: &mut Db<'_>, key_hash: &str) -> Result<Option<(ApiKey, Person)
         .select((KeyRow::as_select(), PersonRow::as_select()))
         .first::<(KeyRow, PersonRow)>(db.0)
         .optional()?;
-    row.map(|(key, person)| Ok((key.key()?, person.person()?))).transpose()
+    row.map(|(key, person)| Ok((key.key()?, person.person()?)))
+        .transpose()
 }
 
 pub fn touch_key(db: &mut Db<'_>, number: i64, at: Timestamp) -> Result<(), Error> {
-    diesel::update(api_keys::table.find(number)).set(api_keys::active_at.eq(at.0)).execute(db.0)?;
+    diesel::update(api_keys::table.find(number))
+        .set(api_keys::active_at.eq(at.0))
+        .execute(db.0)?;
     Ok(())
 }
 
 /// Deletes a key of this person; `false` if there is none.
 pub fn delete_key(db: &mut Db<'_>, person: Id<Person>, number: i64) -> Result<bool, Error> {
-    let gone = diesel::delete(api_keys::table.find(number).filter(api_keys::person.eq(person.to_string()))).execute(db.0)?;
+    let gone = diesel::delete(
+        api_keys::table
+            .find(number)
+            .filter(api_keys::person.eq(person.to_string())),
+    )
+    .execute(db.0)?;
     Ok(gone == 1)
 }
 
 pub fn delete_content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<usize, Error> {
-    Ok(diesel::delete(api_keys::table.filter(api_keys::content.eq(content.to_string()))).execute(db.0)?)
+    Ok(
+        diesel::delete(api_keys::table.filter(api_keys::content.eq(content.to_string())))
+            .execute(db.0)?,
+    )
 }

@@ -52,7 +52,11 @@ impl Row {
 }
 
 /// Writes down that a connection ended; `request` is what the provider is to be told.
-pub fn insert(db: &mut Db<'_>, revocation: &Revocation, request: Option<&Sealed>) -> Result<(), Error> {
+pub fn insert(
+    db: &mut Db<'_>,
+    revocation: &Revocation,
+    request: Option<&Sealed>,
+) -> Result<(), Error> {
     diesel::insert_into(revocations::table)
         .values((
             revocations::guid.eq(revocation.id.to_string()),
@@ -75,7 +79,12 @@ pub fn insert(db: &mut Db<'_>, revocation: &Revocation, request: Option<&Sealed>
 }
 
 /// Those that are due, the oldest first; until `busy_until` they are this caller's.
-pub fn claim_due(db: &mut Db<'_>, now: Timestamp, busy_until: Timestamp, most: i64) -> Result<Vec<(Revocation, Option<Sealed>)>, Error> {
+pub fn claim_due(
+    db: &mut Db<'_>,
+    now: Timestamp,
+    busy_until: Timestamp,
+    most: i64,
+) -> Result<Vec<(Revocation, Option<Sealed>)>, Error> {
     let rows: Vec<Row> = revocations::table
         .filter(revocations::state.eq(Word::Waiting.as_str()))
         .filter(revocations::next_at.le(now.0))
@@ -84,7 +93,9 @@ pub fn claim_due(db: &mut Db<'_>, now: Timestamp, busy_until: Timestamp, most: i
         .select(Row::as_select())
         .load(db.0)?;
     for row in &rows {
-        diesel::update(revocations::table.find(&row.guid)).set(revocations::next_at.eq(busy_until.0)).execute(db.0)?;
+        diesel::update(revocations::table.find(&row.guid))
+            .set(revocations::next_at.eq(busy_until.0))
+            .execute(db.0)?;
     }
     rows.into_iter().map(Row::split).collect()
 }
@@ -101,7 +112,9 @@ pub fn update(db: &mut Db<'_>, revocation: &Revocation) -> Result<(), Error> {
         ))
         .execute(db.0)?;
     if revocation.word != Word::Waiting {
-        diesel::update(row()).set(revocations::request.eq(None::<String>)).execute(db.0)?;
+        diesel::update(row())
+            .set(revocations::request.eq(None::<String>))
+            .execute(db.0)?;
     }
     Ok(())
 }
@@ -114,12 +127,16 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>, most: i64) -> Result<Vec<R
         .limit(most)
         .select(Row::as_select())
         .load(db.0)?;
-    rows.into_iter().map(|row| row.split().map(|(revocation, _)| revocation)).collect()
+    rows.into_iter()
+        .map(|row| row.split().map(|(revocation, _)| revocation))
+        .collect()
 }
 
 /// Forgets what ended before this moment and needs nothing more.
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    let over = revocations::table.filter(revocations::ended_at.lt(before.0)).filter(revocations::state.ne(Word::Waiting.as_str()));
+    let over = revocations::table
+        .filter(revocations::ended_at.lt(before.0))
+        .filter(revocations::state.ne(Word::Waiting.as_str()));
     diesel::delete(over).execute(db.0)?;
     Ok(())
 }

@@ -16,7 +16,12 @@ pub struct Row<'a> {
     pub address: &'a str,
 }
 
-pub fn insert(db: &mut Db<'_>, row: &Row<'_>, now: Timestamp, expires_at: Timestamp) -> Result<(), Error> {
+pub fn insert(
+    db: &mut Db<'_>,
+    row: &Row<'_>,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> Result<(), Error> {
     diesel::insert_into(sessions::table)
         .values((
             sessions::key_hash.eq(row.key_hash),
@@ -35,7 +40,11 @@ pub fn insert(db: &mut Db<'_>, row: &Row<'_>, now: Timestamp, expires_at: Timest
 /// Writes the state of a session that is still there; `false` otherwise.
 pub fn update(db: &mut Db<'_>, row: &Row<'_>) -> Result<bool, Error> {
     let changed = diesel::update(sessions::table.find(row.key_hash))
-        .set((sessions::guid.eq(row.guid), sessions::person.eq(row.person), sessions::state.eq(row.state)))
+        .set((
+            sessions::guid.eq(row.guid),
+            sessions::person.eq(row.person),
+            sessions::state.eq(row.state),
+        ))
         .execute(db.0)?;
     Ok(changed == 1)
 }
@@ -48,20 +57,33 @@ pub struct Loaded {
 }
 
 pub fn load(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Loaded>, Error> {
-    let row: Option<(String, i64, i64)> =
-        sessions::table.find(key_hash).select((sessions::state, sessions::seen_at, sessions::expires_at)).first(db.0).optional()?;
-    Ok(row.map(|(state, seen, expires)| Loaded { state, seen_at: Timestamp(seen), expires_at: Timestamp(expires) }))
+    let row: Option<(String, i64, i64)> = sessions::table
+        .find(key_hash)
+        .select((sessions::state, sessions::seen_at, sessions::expires_at))
+        .first(db.0)
+        .optional()?;
+    Ok(row.map(|(state, seen, expires)| Loaded {
+        state,
+        seen_at: Timestamp(seen),
+        expires_at: Timestamp(expires),
+    }))
 }
 
 pub fn touch(db: &mut Db<'_>, key_hash: &str, at: Timestamp) -> Result<(), Error> {
-    diesel::update(sessions::table.find(key_hash)).set(sessions::seen_at.eq(at.0)).execute(db.0)?;
+    diesel::update(sessions::table.find(key_hash))
+        .set(sessions::seen_at.eq(at.0))
+        .execute(db.0)?;
     Ok(())
 }
 
 /// Like [`touch`], by the id that session tokens carry; at most once a minute.
 pub fn touch_by_id(db: &mut Db<'_>, session: Id<Session>, at: Timestamp) -> Result<(), Error> {
-    let due = sessions::table.filter(sessions::guid.eq(session.to_string())).filter(sessions::seen_at.lt(at.0 - 60_000));
-    diesel::update(due).set(sessions::seen_at.eq(at.0)).execute(db.0)?;
+    let due = sessions::table
+        .filter(sessions::guid.eq(session.to_string()))
+        .filter(sessions::seen_at.lt(at.0 - 60_000));
+    diesel::update(due)
+        .set(sessions::seen_at.eq(at.0))
+        .execute(db.0)?;
     Ok(())
 }
 
@@ -71,7 +93,12 @@ pub fn delete(db: &mut Db<'_>, key_hash: &str) -> Result<(), Error> {
 }
 
 /// A live session with its person, by the id that session tokens carry.
-pub fn live(db: &mut Db<'_>, session: Id<Session>, now: Timestamp, idle_since: Timestamp) -> Result<Option<Person>, Error> {
+pub fn live(
+    db: &mut Db<'_>,
+    session: Id<Session>,
+    now: Timestamp,
+    idle_since: Timestamp,
+) -> Result<Option<Person>, Error> {
     let row = sessions::table
         .inner_join(people::table.on(people::guid.nullable().eq(sessions::person)))
         .filter(sessions::guid.eq(session.to_string()))
@@ -83,35 +110,69 @@ pub fn live(db: &mut Db<'_>, session: Id<Session>, now: Timestamp, idle_since: T
     row.map(super::people::PersonRow::person).transpose()
 }
 
-pub fn of_person(db: &mut Db<'_>, person: Id<Person>, now: Timestamp, idle_since: Timestamp) -> Result<Vec<Session>, Error> {
+pub fn of_person(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    now: Timestamp,
+    idle_since: Timestamp,
+) -> Result<Vec<Session>, Error> {
     let rows: Vec<(Option<String>, i64, i64, String)> = sessions::table
         .filter(sessions::person.eq(person.to_string()))
         .filter(sessions::expires_at.gt(now.0))
         .filter(sessions::seen_at.gt(idle_since.0))
         .order(sessions::seen_at.desc())
-        .select((sessions::guid, sessions::created_at, sessions::seen_at, sessions::address))
+        .select((
+            sessions::guid,
+            sessions::created_at,
+            sessions::seen_at,
+            sessions::address,
+        ))
         .load(db.0)?;
     rows.into_iter()
         .filter_map(|(guid, created, seen, address)| {
             let guid = guid?;
-            Some(id(&guid).map(|id| Session { id, person, created_at: Timestamp(created), seen_at: Timestamp(seen), address }))
+            Some(id(&guid).map(|id| Session {
+                id,
+                person,
+                created_at: Timestamp(created),
+                seen_at: Timestamp(seen),
+                address,
+            }))
         })
         .collect()
 }
 
 /// Ends one session of a person.
 pub fn end(db: &mut Db<'_>, person: Id<Person>, session: Id<Session>) -> Result<usize, Error> {
-    let row = sessions::table.filter(sessions::person.eq(person.to_string())).filter(sessions::guid.eq(session.to_string()));
+    let row = sessions::table
+        .filter(sessions::person.eq(person.to_string()))
+        .filter(sessions::guid.eq(session.to_string()));
     Ok(diesel::delete(row).execute(db.0)?)
 }
 
 /// Ends the sessions of a person, except one.
-pub fn end_of_person(db: &mut Db<'_>, person: Id<Person>, except: Option<Id<Session>>) -> Result<usize, Error> {
+pub fn end_of_person(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    except: Option<Id<Session>>,
+) -> Result<usize, Error> {
     let except = except.map(|id| id.to_string()).unwrap_or_default();
-    Ok(diesel::delete(sessions::table.filter(sessions::person.eq(person.to_string())).filter(sessions::guid.ne(except))).execute(db.0)?)
+    Ok(diesel::delete(
+        sessions::table
+            .filter(sessions::person.eq(person.to_string()))
+            .filter(sessions::guid.ne(except)),
+    )
+    .execute(db.0)?)
 }
 
 /// Forgets sessions that are over.
 pub fn purge(db: &mut Db<'_>, now: Timestamp, idle_since: Timestamp) -> Result<usize, Error> {
-    Ok(diesel::delete(sessions::table.filter(sessions::expires_at.le(now.0).or(sessions::seen_at.le(idle_since.0)))).execute(db.0)?)
+    Ok(diesel::delete(
+        sessions::table.filter(
+            sessions::expires_at
+                .le(now.0)
+                .or(sessions::seen_at.le(idle_since.0)),
+        ),
+    )
+    .execute(db.0)?)
 }

@@ -22,10 +22,14 @@ pub fn generate() -> SecretString {
     SecretString::from(format!("{PREFIX}{body}{}", checksum(&body)))
 }
 
-/// The hash to look a presented key up by; `None` when it cannot be one of ours, which spares a query.
+/// The hash to look a presented key up by; `None` when it cannot be one of ours, which spares a
+/// query.
 pub fn lookup(presented: &str) -> Option<String> {
     let body = presented.strip_prefix(PREFIX)?;
-    let at = body.len().checked_sub(6).filter(|at| body.is_char_boundary(*at))?;
+    let at = body
+        .len()
+        .checked_sub(6)
+        .filter(|at| body.is_char_boundary(*at))?;
     let (secret, sum) = body.split_at(at);
     (secret.len() == 43 && checksum(secret) == sum).then(|| digest(presented))
 }
@@ -46,8 +50,15 @@ mod tests {
     fn a_mistyped_key_is_known_without_a_query() {
         let key = generate();
         assert_eq!(lookup(key.expose_secret()), Some(hash(&key)));
-        for wrong in ["", "vk_", "vk_abc", "Key", &key.expose_secret()[..40], &format!("{}x", key.expose_secret()), "vk_äöü€äöü€"]
-        {
+        for wrong in [
+            "",
+            "vk_",
+            "vk_abc",
+            "Key",
+            &key.expose_secret()[..40],
+            &format!("{}x", key.expose_secret()),
+            "vk_äöü€äöü€",
+        ] {
             assert_eq!(lookup(wrong), None);
         }
     }

@@ -1,5 +1,6 @@
-//! The keys that seal everything else: lines of `<id> <key in base64>`, from a file, the environment or a command, never from
-//! the database. Every key opens; which one seals is written in the database, and is the first one until then.
+//! The keys that seal everything else: lines of `<id> <key in base64>`, from a file, the
+//! environment or a command, never from the database. Every key opens; which one seals is written
+//! in the database, and is the first one until then.
 
 use super::{Error, random};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -28,8 +29,14 @@ struct Key {
 
 impl Key {
     fn generate() -> Self {
-        let id = random::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { id, bytes: Zeroizing::new(random::bytes()) }
+        let id = random::bytes::<4>()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self {
+            id,
+            bytes: Zeroizing::new(random::bytes()),
+        }
     }
     fn line(&self) -> Zeroizing<String> {
         Zeroizing::new(format!("{} {}\n", self.id, STANDARD.encode(*self.bytes)))
@@ -59,13 +66,13 @@ impl Keyring {
         Self(vec![Key::generate()])
     }
 
-    /// Reads the ring; makes its file, readable by its owner only, when `may_create` and the file is not there.
+    /// Reads the ring; makes its file, readable by its owner only, when `may_create` and the file
+    /// is not there.
     pub fn load(source: &Source, may_create: bool) -> Result<Self, Error> {
         match source {
             Source::File(path) => Self::load_file(path, may_create),
-            Source::Text(text) => {
-                Self::parse(text.expose_secret()).map_err(|why| Error::Keyring(format!("the keyring in the environment: {why}")))
-            }
+            Source::Text(text) => Self::parse(text.expose_secret())
+                .map_err(|why| Error::Keyring(format!("the keyring in the environment: {why}"))),
             Source::Command(command) => {
                 let failed = |why: String| Error::Keyring(format!("the keyring command: {why}"));
                 let output = std::process::Command::new("sh")
@@ -74,7 +81,10 @@ impl Keyring {
                     .stderr(std::process::Stdio::inherit())
                     .output()
                     .map_err(|error| failed(error.to_string()))?;
-                let text = Zeroizing::new(String::from_utf8(output.stdout).map_err(|_| failed("prints no text".into()))?);
+                let text = Zeroizing::new(
+                    String::from_utf8(output.stdout)
+                        .map_err(|_| failed("prints no text".into()))?,
+                );
                 if !output.status.success() {
                     return Err(failed(format!("ended with {}", output.status)));
                 }
@@ -84,49 +94,78 @@ impl Keyring {
     }
 
     fn load_file(path: &Path, may_create: bool) -> Result<Self, Error> {
-        let explain = |what: &str, error: std::io::Error| Error::Keyring(format!("cannot {what} {}: {error}", path.display()));
+        let explain = |what: &str, error: std::io::Error| {
+            Error::Keyring(format!("cannot {what} {}: {error}", path.display()))
+        };
         match std::fs::read_to_string(path) {
             Ok(text) => {
                 check_mode(path)?;
-                Self::parse(&Zeroizing::new(text)).map_err(|why| Error::Keyring(format!("{}: {why}", path.display())))
+                Self::parse(&Zeroizing::new(text))
+                    .map_err(|why| Error::Keyring(format!("{}: {why}", path.display())))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_create => {
                 let ring = Self::generate();
                 write_private(path, &ring.lines()).map_err(|error| explain("write", error))?;
                 Ok(ring)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::Keyring(format!(
-                "{} is missing, but the database exists. Put the keyring back from its backup: without it nothing in the database opens. Nothing was changed.",
-                path.display()
-            ))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::Keyring(format!(
+                    "{} is missing, but the database exists. Put the keyring back from its backup: without it nothing in the database opens. Nothing was changed.",
+                    path.display()
+                )))
+            }
             Err(error) => Err(explain("read", error)),
         }
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut keys = Vec::new();
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
+        for (number, line) in text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'))
+        {
             let wrong = || format!("line {} is not \"<id> <32 bytes in base64>\"", number + 1);
             let (id, key) = line.trim().split_once(' ').ok_or_else(wrong)?;
-            let bytes: [u8; 32] = STANDARD.decode(key.trim()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)?;
+            let bytes: [u8; 32] = STANDARD
+                .decode(key.trim())
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or_else(wrong)?;
             // Ids stand in patterns of queries, too.
-            let legal = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            let legal = !id.is_empty()
+                && id
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
             if !legal || keys.iter().any(|known: &Key| known.id == id) {
-                return Err(format!("line {}: key ids are unique and made of letters, digits and hyphens", number + 1));
+                return Err(format!(
+                    "line {}: key ids are unique and made of letters, digits and hyphens",
+                    number + 1
+                ));
             }
-            keys.push(Key { id: id.to_owned(), bytes: Zeroizing::new(bytes) });
+            keys.push(Key {
+                id: id.to_owned(),
+                bytes: Zeroizing::new(bytes),
+            });
         }
-        if keys.is_empty() { Err("holds no key".into()) } else { Ok(Self(keys)) }
+        if keys.is_empty() {
+            Err("holds no key".into())
+        } else {
+            Ok(Self(keys))
+        }
     }
 
     fn lines(&self) -> Zeroizing<String> {
-        self.0.iter().fold(Zeroizing::new(String::new()), |mut text, key| {
-            text.push_str(&key.line());
-            text
-        })
+        self.0
+            .iter()
+            .fold(Zeroizing::new(String::new()), |mut text, key| {
+                text.push_str(&key.line());
+                text
+            })
     }
 
-    /// A new key at the end of the ring. In a file it is written; elsewhere the caller puts its line there.
+    /// A new key at the end of the ring. In a file it is written; elsewhere the caller puts its
+    /// line there.
     pub fn add(source: &Source) -> Result<Added, Error> {
         let mut ring = Self::load(source, false)?;
         let key = Key::generate();
@@ -148,14 +187,21 @@ impl Keyring {
 
     /// Writes the ring to its file: beside it first, so that it is never there in part.
     fn save(&self, source: &Source) -> Result<bool, Error> {
-        let Source::File(path) = source else { return Ok(false) };
-        let explain = |error: std::io::Error| Error::Keyring(format!("cannot write {}: {error}", path.display()));
+        let Source::File(path) = source else {
+            return Ok(false);
+        };
+        let explain = |error: std::io::Error| {
+            Error::Keyring(format!("cannot write {}: {error}", path.display()))
+        };
         let beside = path.with_extension("new");
         drop(std::fs::remove_file(&beside));
         write_private(&beside, &self.lines()).map_err(explain)?;
         std::fs::rename(&beside, path).map_err(explain)?;
         // The new name must survive power loss, too.
-        if let Some(folder) = path.parent().and_then(|folder| std::fs::File::open(folder).ok()) {
+        if let Some(folder) = path
+            .parent()
+            .and_then(|folder| std::fs::File::open(folder).ok())
+        {
             folder.sync_all().map_err(explain)?;
         }
         Ok(true)
@@ -167,7 +213,10 @@ impl Keyring {
     }
 
     pub fn get(&self, id: &str) -> Option<&[u8; 32]> {
-        self.0.iter().find(|key| key.id == id).map(|key| &*key.bytes)
+        self.0
+            .iter()
+            .find(|key| key.id == id)
+            .map(|key| &*key.bytes)
     }
 
     /// In the order of the ring.
@@ -189,7 +238,10 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(unix)]
 fn check_mode(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(path).map_err(|error| Error::Keyring(error.to_string()))?.permissions().mode();
+    let mode = std::fs::metadata(path)
+        .map_err(|error| Error::Keyring(error.to_string()))?
+        .permissions()
+        .mode();
     if mode & 0o077 != 0 {
         return Err(Error::Keyring(format!(
             "{} can be read by other users of this machine; run: chmod 600 {}",
@@ -239,7 +291,10 @@ mod tests {
         let ring = Keyring::load(&source, false).unwrap();
         assert_eq!(ring.ids().collect::<Vec<_>>(), [first.as_str(), &added.id]);
         assert!(Keyring::remove(&source, &first).unwrap());
-        assert!(Keyring::remove(&source, &added.id).is_err(), "the last one stays");
+        assert!(
+            Keyring::remove(&source, &added.id).is_err(),
+            "the last one stays"
+        );
         assert_eq!(Keyring::load(&source, false).unwrap().first(), added.id);
         std::fs::remove_file(path).unwrap();
     }

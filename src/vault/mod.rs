@@ -1,4 +1,5 @@
-//! Secrets at rest: the keyring, sealed values, password hashes, API keys and session tokens. Never sees a database or a page.
+//! Secrets at rest: the keyring, sealed values, password hashes, API keys and session tokens. Never
+//! sees a database or a page.
 
 pub mod api_key;
 pub mod keyring;
@@ -38,7 +39,8 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// Where a sealed value lives. Authenticated with it, so that a value moved to another row or column does not open.
+/// Where a sealed value lives. Authenticated with it, so that a value moved to another row or
+/// column does not open.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     pub table: &'a str,
@@ -59,8 +61,8 @@ pub enum Error {
     Keyring(String),
 }
 
-/// Seals and opens values with the keyring's keys (XChaCha20-Poly1305, random 192-bit nonces). The ring can be exchanged
-/// while the server runs.
+/// Seals and opens values with the keyring's keys (XChaCha20-Poly1305, random 192-bit nonces). The
+/// ring can be exchanged while the server runs.
 pub struct Vault {
     source: Source,
     ring: RwLock<Ring>,
@@ -72,8 +74,8 @@ struct Ring {
     sealing: String,
 }
 
-/// The secret from which the keys of cookies and session tokens are derived. It lies sealed in the database, so that sessions
-/// outlive the keys of the ring.
+/// The secret from which the keys of cookies and session tokens are derived. It lies sealed in the
+/// database, so that sessions outlive the keys of the ring.
 pub struct Root(Zeroizing<[u8; 32]>);
 
 impl Root {
@@ -82,11 +84,18 @@ impl Root {
     }
     pub fn parse(text: &SecretString) -> Option<Self> {
         let bytes = Zeroizing::new(B64.decode(text.expose_secret()).ok()?);
-        bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+        bytes
+            .as_slice()
+            .try_into()
+            .ok()
+            .map(|bytes| Self(Zeroizing::new(bytes)))
     }
     /// A key for one purpose (HMAC-SHA-256 over its name).
     pub fn derive(&self, purpose: &str) -> Zeroizing<Vec<u8>> {
-        let mac = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.0.as_slice()), purpose.as_bytes());
+        let mac = ring::hmac::sign(
+            &ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.0.as_slice()),
+            purpose.as_bytes(),
+        );
         Zeroizing::new(mac.as_ref().to_vec())
     }
 }
@@ -100,7 +109,13 @@ impl Vault {
 
     pub fn new(source: Source, keyring: Keyring) -> Self {
         let sealing = keyring.first().to_owned();
-        Self { source, ring: RwLock::new(Ring { keyring: Arc::new(keyring), sealing }) }
+        Self {
+            source,
+            ring: RwLock::new(Ring {
+                keyring: Arc::new(keyring),
+                sealing,
+            }),
+        }
     }
 
     pub fn source(&self) -> &Source {
@@ -108,12 +123,22 @@ impl Vault {
     }
 
     pub fn keyring(&self) -> Arc<Keyring> {
-        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner).keyring)
+        Arc::clone(
+            &self
+                .ring
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .keyring,
+        )
     }
 
     /// The id of the key that seals new values.
     pub fn sealing(&self) -> String {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).sealing.clone()
+        self.ring
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sealing
+            .clone()
     }
 
     /// Seals with this key from now on; `false` if it is not in the ring.
@@ -126,7 +151,8 @@ impl Vault {
         known
     }
 
-    /// Reads the ring again, for keys that were added or taken out. The key that seals stays, if it is still there.
+    /// Reads the ring again, for keys that were added or taken out. The key that seals stays, if it
+    /// is still there.
     pub fn reload(&self) -> Result<(), Error> {
         let keyring = Keyring::load(&self.source, false)?;
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
@@ -142,11 +168,19 @@ impl Vault {
             let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
             (ring.sealing.clone(), Arc::clone(&ring.keyring))
         };
-        let key = keyring.get(&id).ok_or_else(|| Error::MissingKey(id.clone()))?;
+        let key = keyring
+            .get(&id)
+            .ok_or_else(|| Error::MissingKey(id.clone()))?;
         let nonce = random::bytes::<24>();
         let cipher = XChaCha20Poly1305::new(key.into());
         let text = cipher
-            .encrypt(&XNonce::from(nonce), Payload { msg: secret.expose_secret().as_bytes(), aad: associated_data(place, &id).as_bytes() })
+            .encrypt(
+                &XNonce::from(nonce),
+                Payload {
+                    msg: secret.expose_secret().as_bytes(),
+                    aad: associated_data(place, &id).as_bytes(),
+                },
+            )
             .map_err(|_| Error::Refused)?;
         let mut bytes = nonce.to_vec();
         bytes.extend_from_slice(&text);
@@ -155,30 +189,49 @@ impl Vault {
 
     pub fn open(&self, place: Place<'_>, sealed: &Sealed) -> Result<SecretString, Error> {
         let mut parts = sealed.0.split('.');
-        let (Some("v1"), Some(id), Some(body), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some("v1"), Some(id), Some(body), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(Error::Format);
         };
         let keyring = self.keyring();
-        let key = keyring.get(id).ok_or_else(|| Error::MissingKey(id.to_owned()))?;
+        let key = keyring
+            .get(id)
+            .ok_or_else(|| Error::MissingKey(id.to_owned()))?;
         let bytes = B64.decode(body).map_err(|_| Error::Format)?;
         let (nonce, text) = bytes.split_first_chunk::<24>().ok_or(Error::Format)?;
         let clear = XChaCha20Poly1305::new(key.into())
-            .decrypt(&XNonce::from(*nonce), Payload { msg: text, aad: associated_data(place, id).as_bytes() })
+            .decrypt(
+                &XNonce::from(*nonce),
+                Payload {
+                    msg: text,
+                    aad: associated_data(place, id).as_bytes(),
+                },
+            )
             .map_err(|_| Error::Refused)?;
-        String::from_utf8(clear).map(SecretString::from).map_err(|_| Error::Format)
+        String::from_utf8(clear)
+            .map(SecretString::from)
+            .map_err(|_| Error::Format)
     }
 }
 
 /// Lengths in front, so that no two places share their bytes.
 fn associated_data(place: Place<'_>, key_id: &str) -> String {
-    [place.table, place.column, place.row, key_id].iter().map(|part| format!("{}:{part}|", part.len())).collect()
+    [place.table, place.column, place.row, key_id]
+        .iter()
+        .map(|part| format!("{}:{part}|", part.len()))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PLACE: Place<'static> = Place { table: "integrations", column: "client_secret", row: "a" };
+    const PLACE: Place<'static> = Place {
+        table: "integrations",
+        column: "client_secret",
+        row: "a",
+    };
 
     fn new_vault() -> Vault {
         Vault::new(Source::Text("".into()), Keyring::generate())
@@ -189,8 +242,21 @@ mod tests {
         let vault = new_vault();
         let sealed = vault.seal(PLACE, &"hunter2".into()).unwrap();
         assert!(!sealed.0.contains("hunter2"));
-        assert_eq!(vault.open(PLACE, &sealed).unwrap().expose_secret(), "hunter2");
-        for place in [Place { row: "b", ..PLACE }, Place { column: "x", ..PLACE }, Place { table: "y", ..PLACE }] {
+        assert_eq!(
+            vault.open(PLACE, &sealed).unwrap().expose_secret(),
+            "hunter2"
+        );
+        for place in [
+            Place { row: "b", ..PLACE },
+            Place {
+                column: "x",
+                ..PLACE
+            },
+            Place {
+                table: "y",
+                ..PLACE
+            },
+        ] {
             assert!(matches!(vault.open(place, &sealed), Err(Error::Refused)));
         }
     }
@@ -201,9 +267,17 @@ mod tests {
         let mut altered = sealed.0.clone();
         let last = if altered.ends_with('A') { 'B' } else { 'A' };
         altered.replace_range(40..41, &last.to_string());
-        assert!(vault.open(PLACE, &Sealed(altered)).is_err() || last.to_string() == sealed.0[40..41]);
-        assert!(matches!(new_vault().open(PLACE, &sealed), Err(Error::MissingKey(_))));
-        assert!(matches!(vault.open(PLACE, &Sealed("v0.x.y".into())), Err(Error::Format)));
+        assert!(
+            vault.open(PLACE, &Sealed(altered)).is_err() || last.to_string() == sealed.0[40..41]
+        );
+        assert!(matches!(
+            new_vault().open(PLACE, &sealed),
+            Err(Error::MissingKey(_))
+        ));
+        assert!(matches!(
+            vault.open(PLACE, &Sealed("v0.x.y".into())),
+            Err(Error::Format)
+        ));
     }
     #[test]
     fn debug_shows_no_ciphertext() {

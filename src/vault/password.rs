@@ -1,4 +1,5 @@
-//! Password hashes: Argon2id (RFC 9106). Slow on purpose: call from a blocking thread, never from an async one.
+//! Password hashes: Argon2id (RFC 9106). Slow on purpose: call from a blocking thread, never from
+//! an async one.
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -7,30 +8,45 @@ use argon2::{
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::LazyLock;
 
-/// RFC 9106's second recommended choice for memory (64 MiB) and passes (3); one lane, since this implementation gains nothing from more.
+/// RFC 9106's second recommended choice for memory (64 MiB) and passes (3); one lane, since this
+/// implementation gains nothing from more.
 const PARAMETERS: (u32, u32, u32) = (64 * 1024, 3, 1);
 /// Longer passwords are refused before any work is done.
 pub const LONGEST: usize = 1024;
 pub const SHORTEST: usize = 8;
 
 /// Checked for unknown names, so that they take the time of known ones.
-static DUMMY: LazyLock<String> = LazyLock::new(|| hash(&SecretString::from("nobody has this password")).unwrap_or_default());
+static DUMMY: LazyLock<String> =
+    LazyLock::new(|| hash(&SecretString::from("nobody has this password")).unwrap_or_default());
 
 fn hasher() -> Option<Argon2<'static>> {
     let (memory, passes, lanes) = PARAMETERS;
-    Some(Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(memory, passes, lanes, None).ok()?))
+    Some(Argon2::new(
+        Algorithm::Argon2id,
+        Version::V0x13,
+        Params::new(memory, passes, lanes, None).ok()?,
+    ))
 }
 
 /// The PHC string to store; `None` only if the library refuses its own parameters.
 pub fn hash(password: &SecretString) -> Option<String> {
-    hasher()?.hash_password(password.expose_secret().as_bytes()).ok().map(|hash| hash.to_string())
+    hasher()?
+        .hash_password(password.expose_secret().as_bytes())
+        .ok()
+        .map(|hash| hash.to_string())
 }
 
 /// Whether the password fits. Without a stored hash the same work is done for nothing.
 pub fn verify(password: &SecretString, stored: Option<&str>) -> bool {
     let hash = stored.unwrap_or(&DUMMY);
-    let Ok(parsed) = PasswordHash::new(hash) else { return false };
-    let fits = hasher().is_some_and(|hasher| hasher.verify_password(password.expose_secret().as_bytes(), &parsed).is_ok());
+    let Ok(parsed) = PasswordHash::new(hash) else {
+        return false;
+    };
+    let fits = hasher().is_some_and(|hasher| {
+        hasher
+            .verify_password(password.expose_secret().as_bytes(), &parsed)
+            .is_ok()
+    });
     fits && stored.is_some()
 }
 

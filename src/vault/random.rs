@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// `N` random bytes. A machine without a random source cannot keep any promise of ours, so that ends the process.
-#[expect(clippy::expect_used, reason = "there is no safe way to go on without randomness")]
+#[expect(
+    clippy::expect_used,
+    reason = "there is no safe way to go on without randomness"
+)]
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system gives no random bytes");
@@ -13,10 +16,14 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 /// Eight lower-case characters that make a name unlike others. No secret.
 pub fn label() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    bytes::<8>().iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+    bytes::<8>()
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(byte % 32)]))
+        .collect()
 }
 
-/// 256 random bits as 43 URL-safe characters: states, verifiers (RFC 7636 section 4.1), session keys.
+/// 256 random bits as 43 URL-safe characters: states, verifiers (RFC 7636 section 4.1), session
+/// keys.
 pub fn token() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<32>())
 }

@@ -1,6 +1,8 @@
-//! Session tokens: what the proxy puts into `Posit-Connect-User-Session-Token`. Signed here, opaque to everybody else.
+//! Session tokens: what the proxy puts into `Posit-Connect-User-Session-Token`. Signed here, opaque
+//! to everybody else.
 //!
-//! A JWT (RFC 7519) with a fixed algorithm and type, bound to one person, one content item and one portal session.
+//! A JWT (RFC 7519) with a fixed algorithm and type, bound to one person, one content item and one
+//! portal session.
 
 use super::Root;
 use crate::domain::{
@@ -49,7 +51,8 @@ pub struct SessionTokens {
     signing: EncodingKey,
     checking: DecodingKey,
     lifetime: Duration,
-    /// Tokens whose signature was checked: the same one comes again and again. Time is compared on each call.
+    /// Tokens whose signature was checked: the same one comes again and again. Time is compared on
+    /// each call.
     verified: Cache<String, Arc<Claims>>,
 }
 
@@ -58,12 +61,29 @@ impl SessionTokens {
         let key = root.derive(PURPOSE);
         let mut header = Header::new(Algorithm::HS256);
         header.typ = Some(TYPE.into());
-        let (signing, checking) = (EncodingKey::from_secret(&key), DecodingKey::from_secret(&key));
-        Self { issuer, header, signing, checking, lifetime, verified: Cache::new(10_000) }
+        let (signing, checking) = (
+            EncodingKey::from_secret(&key),
+            DecodingKey::from_secret(&key),
+        );
+        Self {
+            issuer,
+            header,
+            signing,
+            checking,
+            lifetime,
+            verified: Cache::new(10_000),
+        }
     }
 
     /// A new token. It lives for the configured lifetime and dies earlier with its session.
-    pub fn mint(&self, person: Id<Person>, content: Id<Content>, session: Id<Session>, process: Mark, now: Timestamp) -> Option<String> {
+    pub fn mint(
+        &self,
+        person: Id<Person>,
+        content: Id<Content>,
+        session: Id<Session>,
+        process: Mark,
+        now: Timestamp,
+    ) -> Option<String> {
         let claims = Claims {
             iss: self.issuer.clone(),
             sub: person,
@@ -106,10 +126,16 @@ impl SessionTokens {
         validation.validate_aud = false;
         let claims = match jsonwebtoken::decode::<Claims>(token, &self.checking, &validation) {
             Ok(data) => data.claims,
-            Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_)) => return Err(Invalid::WrongSubject),
+            Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_)) => {
+                return Err(Invalid::WrongSubject);
+            }
             Err(_) => return Err(Invalid::Forged),
         };
-        if claims.iss == self.issuer { Ok(claims) } else { Err(Invalid::WrongIssuer) }
+        if claims.iss == self.issuer {
+            Ok(claims)
+        } else {
+            Err(Invalid::WrongIssuer)
+        }
     }
 }
 
@@ -129,29 +155,60 @@ mod tests {
     fn a_token_speaks_for_whom_it_was_made_and_ends() {
         let ring = root();
         let ours = tokens(&ring, "https://portal");
-        let (person, content, session, now) = (Id::random(), Id::random(), Id::random(), Timestamp(1_000_000_000));
-        let token = ours.mint(person, content, session, Mark::ONLY, now).unwrap();
+        let (person, content, session, now) = (
+            Id::random(),
+            Id::random(),
+            Id::random(),
+            Timestamp(1_000_000_000),
+        );
+        let token = ours
+            .mint(person, content, session, Mark::ONLY, now)
+            .unwrap();
         let claims = ours.verify(&token, now).unwrap();
-        assert_eq!((claims.sub, claims.content, claims.sid, claims.process), (person, content, session, Mark::ONLY));
-        let process = Mark::of(&Process { url: "http://a".into(), draining: false });
+        assert_eq!(
+            (claims.sub, claims.content, claims.sid, claims.process),
+            (person, content, session, Mark::ONLY)
+        );
+        let process = Mark::of(&Process {
+            url: "http://a".into(),
+            draining: false,
+        });
         let other = ours.mint(person, content, session, process, now).unwrap();
         assert!(other.len() > token.len() && ours.verify(&other, now).unwrap().process == process);
-        assert_eq!(ours.verify(&token, now.plus(Duration::from_secs(3600))), Err(Invalid::Expired));
-        assert_eq!(tokens(&ring, "https://other").verify(&token, now), Err(Invalid::WrongIssuer));
-        assert_eq!(tokens(&root(), "https://portal").verify(&token, now), Err(Invalid::Forged));
+        assert_eq!(
+            ours.verify(&token, now.plus(Duration::from_secs(3600))),
+            Err(Invalid::Expired)
+        );
+        assert_eq!(
+            tokens(&ring, "https://other").verify(&token, now),
+            Err(Invalid::WrongIssuer)
+        );
+        assert_eq!(
+            tokens(&root(), "https://portal").verify(&token, now),
+            Err(Invalid::Forged)
+        );
     }
     #[test]
     fn forged_tokens_are_refused() {
         let ours = tokens(&root(), "https://portal");
         let now = Timestamp(1_000_000_000);
-        let token = ours.mint(Id::random(), Id::random(), Id::random(), Mark::ONLY, now).unwrap();
+        let token = ours
+            .mint(Id::random(), Id::random(), Id::random(), Mark::ONLY, now)
+            .unwrap();
         let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";
         let swapped = {
             let mut parts: Vec<&str> = token.split('.').collect();
             parts.swap(1, 2);
             parts.join(".")
         };
-        for wrong in ["", "x", none, &token[..token.len() - 2], &format!("{token}A"), &swapped] {
+        for wrong in [
+            "",
+            "x",
+            none,
+            &token[..token.len() - 2],
+            &format!("{token}A"),
+            &swapped,
+        ] {
             assert_eq!(ours.verify(wrong, now), Err(Invalid::Forged), "{wrong}");
         }
     }

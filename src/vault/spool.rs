@@ -1,5 +1,6 @@
-//! The last resort for tokens that the database would not take: a file with room kept free beforehand, so that a full disk
-//! does not matter. What is in it is sealed; the next start puts it into the database.
+//! The last resort for tokens that the database would not take: a file with room kept free
+//! beforehand, so that a full disk does not matter. What is in it is sealed; the next start puts it
+//! into the database.
 
 use std::{
     fs::File,
@@ -34,7 +35,10 @@ impl Spool {
             file.write_all(&vec![0; missing])?;
             file.sync_all()?;
         }
-        let mut inner = Inner { file, names: vec![None; SLOTS] };
+        let mut inner = Inner {
+            file,
+            names: vec![None; SLOTS],
+        };
         for position in 0..SLOTS {
             let name = inner.read(position)?.map(|(name, _)| name);
             if let Some(place) = inner.names.get_mut(position) {
@@ -44,11 +48,17 @@ impl Spool {
         Ok(Self(Mutex::new(inner)))
     }
 
-    /// Keeps a text through power loss; the name holds no line break. `false` if there is no room for it.
+    /// Keeps a text through power loss; the name holds no line break. `false` if there is no room
+    /// for it.
     pub fn put(&self, name: &str, text: &str) -> std::io::Result<bool> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = inner.names.iter().position(|known| known.as_deref() == Some(name));
-        let Some(position) = known.or_else(|| inner.names.iter().position(Option::is_none)) else { return Ok(false) };
+        let known = inner
+            .names
+            .iter()
+            .position(|known| known.as_deref() == Some(name));
+        let Some(position) = known.or_else(|| inner.names.iter().position(Option::is_none)) else {
+            return Ok(false);
+        };
         let entry = format!("{name}\n{text}\n");
         if entry.len() >= SLOT {
             return Ok(false);
@@ -65,7 +75,13 @@ impl Spool {
     /// Forgets what is kept under this name.
     pub fn remove(&self, name: &str) -> std::io::Result<()> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(position) = inner.names.iter().position(|known| known.as_deref() == Some(name)) else { return Ok(()) };
+        let Some(position) = inner
+            .names
+            .iter()
+            .position(|known| known.as_deref() == Some(name))
+        else {
+            return Ok(());
+        };
         inner.write(position, &vec![0; SLOT])?;
         if let Some(place) = inner.names.get_mut(position) {
             *place = None;
@@ -96,8 +112,11 @@ impl Inner {
         let mut bytes = vec![0; SLOT];
         self.file.seek(SeekFrom::Start((position * SLOT) as u64))?;
         self.file.read_exact(&mut bytes)?;
-        let text = std::str::from_utf8(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).unwrap_or("");
-        let whole = text.strip_suffix('\n').and_then(|text| text.split_once('\n'));
+        let text = std::str::from_utf8(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
+            .unwrap_or("");
+        let whole = text
+            .strip_suffix('\n')
+            .and_then(|text| text.split_once('\n'));
         Ok(whole.map(|(name, text)| (name.to_owned(), text.to_owned())))
     }
 }
@@ -114,16 +133,27 @@ mod tests {
             assert!(spool.put(&format!("n{number}"), "text").unwrap());
         }
         assert!(!spool.put("more", "text").unwrap());
-        assert!(spool.put("n1", "newer").unwrap(), "what is there is replaced");
+        assert!(
+            spool.put("n1", "newer").unwrap(),
+            "what is there is replaced"
+        );
         assert!(!spool.put("n2", &"x".repeat(SLOT)).unwrap());
         let before = std::fs::metadata(&path).unwrap().len();
         drop(spool);
         let spool = Spool::open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), before);
         assert_eq!(spool.entries().unwrap().len(), SLOTS);
-        assert!(spool.entries().unwrap().contains(&("n1".into(), "newer".into())));
+        assert!(
+            spool
+                .entries()
+                .unwrap()
+                .contains(&("n1".into(), "newer".into()))
+        );
         spool.remove("n1").unwrap();
-        assert_eq!(Spool::open(&path).unwrap().entries().unwrap().len(), SLOTS - 1);
+        assert_eq!(
+            Spool::open(&path).unwrap().entries().unwrap().len(),
+            SLOTS - 1
+        );
         std::fs::remove_file(path).unwrap();
     }
 }

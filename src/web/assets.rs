@@ -1,4 +1,5 @@
-//! One style sheet, one script, one icon: joined at build, named by their content, cached for a year.
+//! One style sheet, one script, one icon: joined at build, named by their content, cached for a
+//! year.
 
 use crate::vault::api_key::digest;
 use actix_web::{HttpResponse, http::header, web};
@@ -26,8 +27,13 @@ pub struct Assets {
 }
 
 static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
-    let name = |text: &str, ending: &str| format!("/__valetkey__/static/{}.{ending}", &digest(text)[..16]);
-    Assets { css: name(CSS, "css"), js: name(JS, "js"), icon: name(ICON, "svg") }
+    let name =
+        |text: &str, ending: &str| format!("/__valetkey__/static/{}.{ending}", &digest(text)[..16]);
+    Assets {
+        css: name(CSS, "css"),
+        js: name(JS, "js"),
+        icon: name(ICON, "svg"),
+    }
 });
 
 pub fn assets() -> &'static Assets {
@@ -48,5 +54,8 @@ pub fn answer(name: &str) -> HttpResponse {
         wanted if wanted == ASSETS.icon => ("image/svg+xml", ICON),
         _ => return HttpResponse::NotFound().finish(),
     };
-    HttpResponse::Ok().content_type(kind).insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable")).body(body)
+    HttpResponse::Ok()
+        .content_type(kind)
+        .insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"))
+        .body(body)
 }

@@ -1,4 +1,5 @@
-//! Request bodies that take their time. actix times heads only, so whoever reads a body reads it through here.
+//! Request bodies that take their time. actix times heads only, so whoever reads a body reads it
+//! through here.
 
 use actix_web::{error::PayloadError, web::Bytes};
 use futures_util::{Stream, StreamExt as _, stream};
@@ -11,20 +12,26 @@ pub const WHOLE: Duration = Duration::from_secs(30);
 pub const PAUSE: Duration = Duration::from_secs(30);
 
 /// The same body, ended with an error once it rests for too long; `stalled` then says why.
-pub fn impatient<S>(body: S, stalled: Rc<Cell<bool>>) -> impl Stream<Item = Result<Bytes, PayloadError>> + Unpin
+pub fn impatient<S>(
+    body: S,
+    stalled: Rc<Cell<bool>>,
+) -> impl Stream<Item = Result<Bytes, PayloadError>> + Unpin
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + Unpin,
 {
-    Box::pin(stream::unfold((body, stalled, false), |(mut body, stalled, over)| async move {
-        if over {
-            return None;
-        }
-        match timeout(PAUSE, body.next()).await {
-            Ok(chunk) => chunk.map(|chunk| (chunk, (body, stalled, false))),
-            Err(_) => {
-                stalled.set(true);
-                Some((Err(PayloadError::Incomplete(None)), (body, stalled, true)))
+    Box::pin(stream::unfold(
+        (body, stalled, false),
+        |(mut body, stalled, over)| async move {
+            if over {
+                return None;
             }
-        }
-    }))
+            match timeout(PAUSE, body.next()).await {
+                Ok(chunk) => chunk.map(|chunk| (chunk, (body, stalled, false))),
+                Err(_) => {
+                    stalled.set(true);
+                    Some((Err(PayloadError::Incomplete(None)), (body, stalled, true)))
+                }
+            }
+        },
+    ))
 }

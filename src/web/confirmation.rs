@@ -1,5 +1,6 @@
-//! Confirming that it is still the same person, before secrets, keys, roles and addresses change (ASVS 7.5.3): the password,
-//! or a new sign-in at the organisation, in the last quarter of an hour. A sign-in counts.
+//! Confirming that it is still the same person, before secrets, keys, roles and addresses change
+//! (ASVS 7.5.3): the password, or a new sign-in at the organisation, in the last quarter of an
+//! hour. A sign-in counts.
 
 use super::{
     forms::{Field, Kind, Typed, refill},
@@ -32,18 +33,31 @@ const SECRETS: [(&str, &str); 4] = [
 
 impl Visitor {
     fn confirmed_within(&self, window: Duration) -> bool {
-        let at = self.session.get::<String>(CONFIRMED_AT).ok().flatten().and_then(|text| text.parse().ok());
+        let at = self
+            .session
+            .get::<String>(CONFIRMED_AT)
+            .ok()
+            .flatten()
+            .and_then(|text| text.parse().ok());
         let now = self.service.now();
-        at.map(Timestamp).is_some_and(|at| now >= at && now.since(at) < window)
+        at.map(Timestamp)
+            .is_some_and(|at| now >= at && now.since(at) < window)
     }
 
-    /// For pages with a form that will need it: sends those whose confirmation is old to confirm first, and back.
+    /// For pages with a form that will need it: sends those whose confirmation is old to confirm
+    /// first, and back.
     pub fn confirm_first(&self, request: &HttpRequest) -> Result<(), WebError> {
         if self.confirmed_within(FOR_FORMS) {
             return Ok(());
         }
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        Err(WebError::Redirect(format!("/account/confirm?next={}", addresses::query(path))))
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        Err(WebError::Redirect(format!(
+            "/account/confirm?next={}",
+            addresses::query(path)
+        )))
     }
 }
 
@@ -51,10 +65,17 @@ impl Me {
     /// Checks the password that somebody confirms with.
     pub async fn confirm(&self, typed: &Typed) -> Result<Option<Problem>, WebError> {
         let wrong = |message: &str| Ok(Some(Problem::new("confirm_password", message)));
-        let Some(given) = typed.get("confirm_password").filter(|given| !given.is_empty()) else {
+        let Some(given) = typed
+            .get("confirm_password")
+            .filter(|given| !given.is_empty())
+        else {
             return wrong("Enter your password.");
         };
-        if !self.service().confirm_password(&self.actor, given.into()).await? {
+        if !self
+            .service()
+            .confirm_password(&self.actor, given.into())
+            .await?
+        {
             return wrong("This is not your password. Check it and try again.");
         }
         self.visitor.note_confirmed()?;
@@ -73,13 +94,18 @@ impl Me {
         let mut fields = Vec::new();
         for (name, value) in typed.map_or(&[][..], |typed| &typed.0) {
             match SECRETS.iter().find(|(secret, _)| secret == name) {
-                Some((_, label)) if !value.is_empty() => fields.push(Field::new(Kind::Secret, name, label)),
+                Some((_, label)) if !value.is_empty() => {
+                    fields.push(Field::new(Kind::Secret, name, label))
+                }
                 Some(_) => {}
                 None if name == "csrf" || name == "confirm_password" => {}
                 None => fields.push(Field::new(Kind::Hidden, name, "").value(value)),
             }
         }
-        let mut own = vec![Field::new(Kind::Secret, "confirm_password", "Your password").autocomplete("current-password")];
+        let mut own = vec![
+            Field::new(Kind::Secret, "confirm_password", "Your password")
+                .autocomplete("current-password"),
+        ];
         refill(&mut own, None, &errors);
         if has_password {
             fields.extend(own);
@@ -89,16 +115,24 @@ impl Me {
             errors,
             who: self.actor.person.display_name(),
             has_password,
-            organisation: self.service().settings.sign_in.as_ref().map(|sign_in| sign_in.name.clone()),
-            again: format!("/login/organisation?again=yes&next={}", addresses::query(next)),
+            organisation: self
+                .service()
+                .settings
+                .sign_in
+                .as_ref()
+                .map(|sign_in| sign_in.name.clone()),
+            again: format!(
+                "/login/organisation?again=yes&next={}",
+                addresses::query(next)
+            ),
             action: action.to_owned(),
             fields,
         })
     }
 }
 
-/// A posted form, like [`Posted`], from somebody who proved lately who they are. Others get a page that asks, carries what
-/// they typed, and goes on from there.
+/// A posted form, like [`Posted`], from somebody who proved lately who they are. Others get a page
+/// that asks, carries what they typed, and goes on from there.
 pub struct Confirmed(pub Typed);
 
 impl Confirmed {
@@ -120,13 +154,26 @@ impl Confirmed {
                 Some(problem) => errors.push(problem),
             }
         }
-        let from = request.headers().get(header::REFERER).and_then(|value| url::Url::parse(value.to_str().ok()?).ok());
-        let next =
-            from.and_then(|url| ReturnPath::parse(url.path())).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned());
+        let from = request
+            .headers()
+            .get(header::REFERER)
+            .and_then(|value| url::Url::parse(value.to_str().ok()?).ok());
+        let next = from
+            .and_then(|url| ReturnPath::parse(url.path()))
+            .map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned());
         let status = form_status(&errors);
-        let page = me.confirm_page(request.path(), &next, Some(&typed), errors).await?;
+        let page = me
+            .confirm_page(request.path(), &next, Some(&typed), errors)
+            .await?;
         let html = page.render().map_err(|_| Error::Internal)?;
-        Err(WebError::Drawn(if status.is_success() { actix_web::http::StatusCode::FORBIDDEN } else { status }, html))
+        Err(WebError::Drawn(
+            if status.is_success() {
+                actix_web::http::StatusCode::FORBIDDEN
+            } else {
+                status
+            },
+            html,
+        ))
     }
 }
 

@@ -1,4 +1,5 @@
-//! HTTP for people and programs. Turns a request into a service call and the result into a page or JSON; never names diesel.
+//! HTTP for people and programs. Turns a request into a service call and the result into a page or
+//! JSON; never names diesel.
 
 pub mod api;
 pub mod assets;

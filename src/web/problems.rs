@@ -84,18 +84,44 @@ pub struct FromContent;
 impl WebError {
     fn told(&self) -> (StatusCode, Told) {
         let told = |status, title: &str, line: &str, code| {
-            (status, Told { title: title.into(), lines: vec![line.into()], code, sign_in: None, retry_after: None })
+            (
+                status,
+                Told {
+                    title: title.into(),
+                    lines: vec![line.into()],
+                    code,
+                    sign_in: None,
+                    retry_after: None,
+                },
+            )
         };
         match self {
-            WebError::Service(service::Error::NotFound) => {
-                told(StatusCode::NOT_FOUND, "Nothing here", "This address leads nowhere, or to something that you may not see.", 4)
+            WebError::Service(service::Error::NotFound) => told(
+                StatusCode::NOT_FOUND,
+                "Nothing here",
+                "This address leads nowhere, or to something that you may not see.",
+                4,
+            ),
+            WebError::Service(service::Error::Forbidden(why)) => {
+                told(StatusCode::FORBIDDEN, "Not allowed", why, 22)
             }
-            WebError::Service(service::Error::Forbidden(why)) => told(StatusCode::FORBIDDEN, "Not allowed", why, 22),
             WebError::Service(service::Error::Invalid(problems)) => {
-                let (status, told) = told(StatusCode::UNPROCESSABLE_ENTITY, "That does not fit", "", 2);
-                (status, Told { lines: problems.iter().map(|problem| problem.message.clone()).collect(), ..told })
+                let (status, told) =
+                    told(StatusCode::UNPROCESSABLE_ENTITY, "That does not fit", "", 2);
+                (
+                    status,
+                    Told {
+                        lines: problems
+                            .iter()
+                            .map(|problem| problem.message.clone())
+                            .collect(),
+                        ..told
+                    },
+                )
             }
-            WebError::Service(service::Error::Conflict(why)) => told(StatusCode::CONFLICT, "That is taken", why, 26),
+            WebError::Service(service::Error::Conflict(why)) => {
+                told(StatusCode::CONFLICT, "That is taken", why, 26)
+            }
             WebError::Service(service::Error::Busy) => told(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The portal is busy",
@@ -109,7 +135,13 @@ impl WebError {
                     if minutes == 1 { "" } else { "s" }
                 );
                 let (status, told) = told(StatusCode::TOO_MANY_REQUESTS, "Wait a moment", &line, 2);
-                (status, Told { retry_after: Some(wait.as_secs()), ..told })
+                (
+                    status,
+                    Told {
+                        retry_after: Some(wait.as_secs()),
+                        ..told
+                    },
+                )
             }
             WebError::Service(service::Error::Internal) => told(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -118,9 +150,19 @@ impl WebError {
                 1,
             ),
             WebError::SignIn(back) => {
-                let (status, told) =
-                    told(StatusCode::UNAUTHORIZED, "Sign in first", "Your session has ended, or you have not signed in yet.", 24);
-                (status, Told { sign_in: Some(back.clone()), ..told })
+                let (status, told) = told(
+                    StatusCode::UNAUTHORIZED,
+                    "Sign in first",
+                    "Your session has ended, or you have not signed in yet.",
+                    24,
+                );
+                (
+                    status,
+                    Told {
+                        sign_in: Some(back.clone()),
+                        ..told
+                    },
+                )
             }
             WebError::Forgery => told(
                 StatusCode::FORBIDDEN,
@@ -144,7 +186,12 @@ impl WebError {
                 "What you sent did not arrive in time. Check the connection, then send it again.",
                 2,
             ),
-            WebError::TooLarge => told(StatusCode::PAYLOAD_TOO_LARGE, "Too much text", "A form here takes at most 64 KiB.", 2),
+            WebError::TooLarge => told(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Too much text",
+                "A form here takes at most 64 KiB.",
+                2,
+            ),
         }
     }
 }
@@ -155,9 +202,15 @@ impl ResponseError for WebError {
     }
     fn error_response(&self) -> HttpResponse {
         match self {
-            WebError::Redirect(path) => return HttpResponse::SeeOther().insert_header((header::LOCATION, path.as_str())).finish(),
+            WebError::Redirect(path) => {
+                return HttpResponse::SeeOther()
+                    .insert_header((header::LOCATION, path.as_str()))
+                    .finish();
+            }
             WebError::Drawn(status, html) => {
-                return HttpResponse::build(*status).content_type("text/html; charset=utf-8").body(html.clone());
+                return HttpResponse::build(*status)
+                    .content_type("text/html; charset=utf-8")
+                    .body(html.clone());
             }
             _ => {}
         }
@@ -175,7 +228,12 @@ impl Correlation {
     /// What an outer proxy gave, or a new one. It has to be unlike others, not hard to guess.
     pub fn of(headers: &HeaderMap) -> Self {
         let given = headers.get("x-correlation-id");
-        let good = |id: &[u8]| (8..=64).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+        let good = |id: &[u8]| {
+            (8..=64).contains(&id.len())
+                && id
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+        };
         if let Some(given) = given.filter(|value| good(value.as_bytes())) {
             return Self(given.clone());
         }
@@ -192,7 +250,11 @@ impl Correlation {
 }
 
 pub fn correlation(request: &HttpRequest) -> String {
-    request.extensions().get::<Correlation>().map(|found| found.text().to_owned()).unwrap_or_default()
+    request
+        .extensions()
+        .get::<Correlation>()
+        .map(|found| found.text().to_owned())
+        .unwrap_or_default()
 }
 
 /// As much as common proxies let through.
@@ -200,16 +262,25 @@ const LARGEST_COOKIES: usize = 32 * 1024;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Lets a page's form lead on to these origins, too: Chromium applies `form-action` to the redirects that follow a form.
+/// Lets a page's form lead on to these origins, too: Chromium applies `form-action` to the
+/// redirects that follow a form.
 pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
-    let policy = POLICY.replace("form-action 'self'", &format!("form-action 'self' {}", origins.join(" ")));
+    let policy = POLICY.replace(
+        "form-action 'self'",
+        &format!("form-action 'self' {}", origins.join(" ")),
+    );
     if let Ok(value) = HeaderValue::try_from(policy) {
-        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, value);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_SECURITY_POLICY, value);
     }
 }
 
 /// Outermost: correlation id, refused methods, error pages, security headers.
-pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
+pub async fn finish(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
     let correlation = Correlation::of(request.headers());
     let value = correlation.0.clone();
     request.extensions_mut().insert(correlation);
@@ -231,7 +302,11 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     let told = response.response().extensions().get::<Told>().cloned();
     note_refusal(&response, told.as_ref()).await;
     // What an app answers passes as it is, its own empty 404 too.
-    let from_content = response.response().extensions().get::<FromContent>().is_some();
+    let from_content = response
+        .response()
+        .extensions()
+        .get::<FromContent>()
+        .is_some();
     let bare = !from_content
         && response.status() == StatusCode::NOT_FOUND
         && response.response().error().is_none()
@@ -242,15 +317,18 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     } else if bare {
         let (_, told) = WebError::Service(service::Error::NotFound).told();
         response = explain(response, told, id).await;
-    } else if let Some(error) = response
-        .response()
-        .error()
-        .filter(|error| error.as_error::<super::api::ApiError>().is_none() && error.as_error::<WebError>().is_none())
-    {
+    } else if let Some(error) = response.response().error().filter(|error| {
+        error.as_error::<super::api::ApiError>().is_none() && error.as_error::<WebError>().is_none()
+    }) {
         // An error of the framework itself: its text stays in the log.
         tracing::debug!(reason = %error, "framework error");
         let status = response.status();
-        let (_, told) = WebError::Page(status, "That did not work".into(), "The request could not be read.".into()).told();
+        let (_, told) = WebError::Page(
+            status,
+            "That did not work".into(),
+            "The request could not be read.".into(),
+        )
+        .told();
         response = explain(response, told, id).await;
     }
     let path = response.request().path();
@@ -259,7 +337,10 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     }
     if response.status() == StatusCode::REQUEST_TIMEOUT && !from_content {
         // Nobody waits for the rest.
-        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        response
+            .response_mut()
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
     }
     let path = response.request().path();
     let long_lived = path.starts_with("/__valetkey__/static/");
@@ -274,8 +355,14 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
         set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
         set(header::REFERRER_POLICY, "same-origin");
         set(header::X_FRAME_OPTIONS, "DENY");
-        set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
-        set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+        set(
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        );
+        set(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        );
         if !long_lived {
             set(header::CACHE_CONTROL, "no-store");
         }
@@ -284,10 +371,17 @@ pub async fn finish(request: ServiceRequest, next: Next<impl MessageBody + 'stat
     Ok(response)
 }
 
-/// Writes down that somebody known asked for what they may not have, or a program came with a key that is none.
+/// Writes down that somebody known asked for what they may not have, or a program came with a key
+/// that is none.
 async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) {
-    let api = response.response().error().and_then(|error| error.as_error::<super::api::ApiError>());
-    let why = match (told.map(|told| (told.code, response.status())), api.map(|api| (api.code, api.status))) {
+    let api = response
+        .response()
+        .error()
+        .and_then(|error| error.as_error::<super::api::ApiError>());
+    let why = match (
+        told.map(|told| (told.code, response.status())),
+        api.map(|api| (api.code, api.status)),
+    ) {
         (Some((22, StatusCode::FORBIDDEN)), _) => "not allowed",
         (Some((92, StatusCode::FORBIDDEN)), _) => "form from elsewhere",
         (_, Some((22, _))) => "not allowed to this key",
@@ -295,28 +389,50 @@ async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) 
         _ => return,
     };
     let request = response.request();
-    let Some(service) = request.app_data::<actix_web::web::Data<service::Service>>() else { return };
+    let Some(service) = request.app_data::<actix_web::web::Data<service::Service>>() else {
+        return;
+    };
     // Exchanges and content on its own origin have lines of their own.
-    let exchange = request.path().ends_with("/integrations/credentials") && why != "API key unknown";
+    let exchange =
+        request.path().ends_with("/integrations/credentials") && why != "API key unknown";
     if exchange || service.settings.wall.host(asked_host(request.head())) != Host::Portal {
         return;
     }
     let person = match api {
-        Some(_) => super::api::key_of(request, service).await.ok().flatten().map(|caller| caller.person.clone()),
+        Some(_) => super::api::key_of(request, service)
+            .await
+            .ok()
+            .flatten()
+            .map(|caller| caller.person.clone()),
         None => super::visitor::whoever(request).await,
     };
     let path: String = quiet(request.path()).chars().take(200).collect();
-    service.note_refusal(Action::AccessRefused, person.as_ref(), &super::visitor::origin(request, service), why, path).await;
+    service
+        .note_refusal(
+            Action::AccessRefused,
+            person.as_ref(),
+            &super::visitor::origin(request, service),
+            why,
+            path,
+        )
+        .await;
 }
 
 /// How many bytes of cookies a request carries.
 fn cookies_of(request: &ServiceRequest) -> usize {
-    request.headers().get_all(header::COOKIE).map(HeaderValue::len).sum()
+    request
+        .headers()
+        .get_all(header::COOKIE)
+        .map(HeaderValue::len)
+        .sum()
 }
 
 fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {
     use actix_web::body::BodySize;
-    matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0))
+    matches!(
+        response.response().body().size(),
+        BodySize::None | BodySize::Sized(0)
+    )
 }
 
 /// Paths carry no secrets, except these.
@@ -330,32 +446,63 @@ fn quiet(path: &str) -> &str {
     }
 }
 
-async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str) -> ServiceResponse<BoxBody> {
+async fn explain(
+    response: ServiceResponse<BoxBody>,
+    told: Told,
+    reference: &str,
+) -> ServiceResponse<BoxBody> {
     let status = response.status();
     let (request, _) = response.into_parts();
     let api = request.path().starts_with("/__api__");
-    let service = request.app_data::<actix_web::web::Data<service::Service>>().cloned();
-    // On content's hosts nothing is known of the portal's session, and links lead back to the portal.
-    let portal = service.filter(|service| matches!(service.settings.wall.host(asked_host(request.head())), Host::Content | Host::Item(_)));
-    let portal = portal.as_ref().map(|service| service.addresses.base().to_owned());
-    let answer = if api || !is_navigation(&request) && (request.method() != Method::POST || portal.is_some()) {
+    let service = request
+        .app_data::<actix_web::web::Data<service::Service>>()
+        .cloned();
+    // On content's hosts nothing is known of the portal's session, and links lead back to the
+    // portal.
+    let portal = service.filter(|service| {
+        matches!(
+            service.settings.wall.host(asked_host(request.head())),
+            Host::Content | Host::Item(_)
+        )
+    });
+    let portal = portal
+        .as_ref()
+        .map(|service| service.addresses.base().to_owned());
+    let answer = if api
+        || !is_navigation(&request) && (request.method() != Method::POST || portal.is_some())
+    {
         let mut payload = json!({"reference": reference});
         if let Some(back) = &told.sign_in {
             let path = addresses::login(back.as_ref());
             let service = request.app_data::<actix_web::web::Data<service::Service>>();
-            payload["login_url"] = json!(service.map_or_else(|| path.clone(), |service| service.addresses.absolute(&path)));
+            payload["login_url"] = json!(
+                service.map_or_else(|| path.clone(), |service| service.addresses.absolute(&path))
+            );
         }
         let text = told.lines.join(" ");
         HttpResponse::build(status)
             .json(json!({"code": told.code, "error": text, "error_code": told.code, "error_message": text, "payload": payload}))
     } else if let Some(back) = &told.sign_in {
         HttpResponse::SeeOther()
-            .insert_header((header::LOCATION, format!("{}{}", portal.unwrap_or_default(), addresses::login(back.as_ref()))))
+            .insert_header((
+                header::LOCATION,
+                format!(
+                    "{}{}",
+                    portal.unwrap_or_default(),
+                    addresses::login(back.as_ref())
+                ),
+            ))
             .finish()
     } else {
-        let chrome = match (&portal, Visitor::from_request(&request, &mut Payload::None).await) {
+        let chrome = match (
+            &portal,
+            Visitor::from_request(&request, &mut Payload::None).await,
+        ) {
             (None, Ok(visitor)) => visitor.chrome("", &told.title),
-            _ => Chrome { home: portal.clone().unwrap_or_default(), ..Chrome::anonymous(&told.title) },
+            _ => Chrome {
+                home: portal.clone().unwrap_or_default(),
+                ..Chrome::anonymous(&told.title)
+            },
         };
         let home = format!("{}/content", chrome.home);
         let page = ProblemPage {
@@ -366,14 +513,20 @@ async fn explain(response: ServiceResponse<BoxBody>, told: Told, reference: &str
             reference: reference.to_owned(),
         };
         match page.render() {
-            Ok(html) => HttpResponse::build(status).content_type("text/html; charset=utf-8").body(html),
+            Ok(html) => HttpResponse::build(status)
+                .content_type("text/html; charset=utf-8")
+                .body(html),
             Err(_) => HttpResponse::new(status),
         }
     };
     let mut answer = answer;
-    let retry_after = told.retry_after.or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(2));
+    let retry_after = told
+        .retry_after
+        .or((status == StatusCode::SERVICE_UNAVAILABLE).then_some(2));
     if let Some(seconds) = retry_after {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     ServiceResponse::new(request, answer)
 }

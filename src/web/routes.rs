@@ -3,7 +3,10 @@
 use super::visitor::asked_host;
 use super::{
     api, assets,
-    pages::{account, audit, callback, consents, content, enter, groups, integrations, organisation, people, sign_in},
+    pages::{
+        account, audit, callback, consents, content, enter, groups, integrations, organisation,
+        people, sign_in,
+    },
 };
 use crate::{
     domain::wall::{Host, Wall},
@@ -14,23 +17,34 @@ use actix_web::{
     web::{self, ServiceConfig, delete, get, patch, post, put},
 };
 
-/// The two hot paths. actix tries one pattern after the other, and each costs: these come before all others.
-/// Content is told apart by its host; only where it shares the portal's origin it is told apart by its path.
+/// The two hot paths. actix tries one pattern after the other, and each costs: these come before
+/// all others. Content is told apart by its host; only where it shares the portal's origin it is
+/// told apart by its path.
 pub fn hot(config: &mut ServiceConfig, wall: &Wall) {
     let wall = wall.clone();
-    let is_content = move |context: &guard::GuardContext<'_>| match wall.host(asked_host(context.head())) {
-        Host::Content | Host::Item(_) => true,
-        Host::Portal => wall.is_same_origin() && is_below_content(context.head().uri.path()),
-        Host::Unknown => false,
-    };
+    let is_content =
+        move |context: &guard::GuardContext<'_>| match wall.host(asked_host(context.head())) {
+            Host::Content | Host::Item(_) => true,
+            Host::Portal => wall.is_same_origin() && is_below_content(context.head().uri.path()),
+            Host::Unknown => false,
+        };
     config
-        .service(web::scope("").guard(guard::fn_guard(is_content)).default_service(web::route().to(proxy::serve)))
-        .route("/__api__/v1/oauth/integrations/credentials", post().to(api::exchange::exchange));
+        .service(
+            web::scope("")
+                .guard(guard::fn_guard(is_content))
+                .default_service(web::route().to(proxy::serve)),
+        )
+        .route(
+            "/__api__/v1/oauth/integrations/credentials",
+            post().to(api::exchange::exchange),
+        );
 }
 
 /// `/content/{guid}` and below, but not our own `/content/new`.
 fn is_below_content(path: &str) -> bool {
-    path.strip_prefix("/content/").is_some_and(|rest| rest.len() >= 36 && rest.as_bytes().get(36).is_none_or(|byte| *byte == b'/'))
+    path.strip_prefix("/content/").is_some_and(|rest| {
+        rest.len() >= 36 && rest.as_bytes().get(36).is_none_or(|byte| *byte == b'/')
+    })
 }
 
 /// Pages and the OAuth flow: everything that has a browser session.
@@ -40,7 +54,10 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/login", get().to(sign_in::login_page))
         .route("/login", post().to(sign_in::login))
         .route("/login/organisation", get().to(organisation::start))
-        .route("/login/organisation/callback", get().to(organisation::callback))
+        .route(
+            "/login/organisation/callback",
+            get().to(organisation::callback),
+        )
         .route("/login/organisation/link", post().to(organisation::link))
         .route("/__login__", get().to(sign_in::login_page))
         .route("/logout", post().to(sign_in::logout))
@@ -55,31 +72,85 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/content/new", get().to(content::new_page))
         .route("/content/new", post().to(content::create))
         .route("/content-settings/{guid}", get().to(content::settings_page))
-        .route("/content-settings/{guid}", post().to(content::save_settings))
-        .route("/content-settings/{guid}/mended", post().to(content::mended))
-        .route("/content-settings/{guid}/processes/{position}/drain", post().to(content::drain))
-        .route("/content-settings/{guid}/integration", post().to(content::save_integration))
+        .route(
+            "/content-settings/{guid}",
+            post().to(content::save_settings),
+        )
+        .route(
+            "/content-settings/{guid}/mended",
+            post().to(content::mended),
+        )
+        .route(
+            "/content-settings/{guid}/processes/{position}/drain",
+            post().to(content::drain),
+        )
+        .route(
+            "/content-settings/{guid}/integration",
+            post().to(content::save_integration),
+        )
         .route("/content-settings/{guid}/key", post().to(content::make_key))
-        .route("/content-settings/{guid}/people", post().to(content::permit))
-        .route("/content-settings/{guid}/people/{number}/remove", post().to(content::unpermit))
-        .route("/content-settings/{guid}/consents/end", get().to(content::end_consents_page))
-        .route("/content-settings/{guid}/consents/end", post().to(content::end_consents))
-        .route("/content-settings/{guid}/delete", get().to(content::delete_page))
-        .route("/content-settings/{guid}/delete", post().to(content::delete))
+        .route(
+            "/content-settings/{guid}/people",
+            post().to(content::permit),
+        )
+        .route(
+            "/content-settings/{guid}/people/{number}/remove",
+            post().to(content::unpermit),
+        )
+        .route(
+            "/content-settings/{guid}/consents/end",
+            get().to(content::end_consents_page),
+        )
+        .route(
+            "/content-settings/{guid}/consents/end",
+            post().to(content::end_consents),
+        )
+        .route(
+            "/content-settings/{guid}/delete",
+            get().to(content::delete_page),
+        )
+        .route(
+            "/content-settings/{guid}/delete",
+            post().to(content::delete),
+        )
         // integrations
         .route("/integrations", get().to(integrations::list))
         .route("/integrations/new", get().to(integrations::new_page))
         .route("/integrations/new", post().to(integrations::create))
         .route("/integrations/{guid}", get().to(integrations::detail))
-        .route("/integrations/{guid}/edit", get().to(integrations::edit_page))
+        .route(
+            "/integrations/{guid}/edit",
+            get().to(integrations::edit_page),
+        )
         .route("/integrations/{guid}/edit", post().to(integrations::edit))
-        .route("/integrations/{guid}/availability", post().to(integrations::set_availability))
-        .route("/integrations/{guid}/people", post().to(integrations::list_principal))
-        .route("/integrations/{guid}/people/{number}/remove", post().to(integrations::unlist))
-        .route("/integrations/{guid}/disconnect", get().to(integrations::disconnect_page))
-        .route("/integrations/{guid}/disconnect", post().to(integrations::disconnect))
-        .route("/integrations/{guid}/delete", get().to(integrations::delete_page))
-        .route("/integrations/{guid}/delete", post().to(integrations::delete))
+        .route(
+            "/integrations/{guid}/availability",
+            post().to(integrations::set_availability),
+        )
+        .route(
+            "/integrations/{guid}/people",
+            post().to(integrations::list_principal),
+        )
+        .route(
+            "/integrations/{guid}/people/{number}/remove",
+            post().to(integrations::unlist),
+        )
+        .route(
+            "/integrations/{guid}/disconnect",
+            get().to(integrations::disconnect_page),
+        )
+        .route(
+            "/integrations/{guid}/disconnect",
+            post().to(integrations::disconnect),
+        )
+        .route(
+            "/integrations/{guid}/delete",
+            get().to(integrations::delete_page),
+        )
+        .route(
+            "/integrations/{guid}/delete",
+            post().to(integrations::delete),
+        )
         // consents
         .route("/consents", get().to(consents::list))
         .route("/consents/new", get().to(consents::consent_page))
@@ -88,12 +159,27 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/consents/account", post().to(consents::other_account))
         .route("/consents/{guid}/revoke", get().to(consents::revoke_page))
         .route("/consents/{guid}/revoke", post().to(consents::revoke))
-        .route("/connections/{guid}/disconnect", get().to(consents::disconnect_page))
-        .route("/connections/{guid}/disconnect", post().to(consents::disconnect))
+        .route(
+            "/connections/{guid}/disconnect",
+            get().to(consents::disconnect_page),
+        )
+        .route(
+            "/connections/{guid}/disconnect",
+            post().to(consents::disconnect),
+        )
         // OAuth
-        .route("/__oauth__/integrations/callback", get().to(callback::shared))
-        .route("/__oauth__/integrations/{guid}/callback", get().to(callback::own))
-        .route("/__oauth__/integrations/{guid}/login", get().to(consents::login))
+        .route(
+            "/__oauth__/integrations/callback",
+            get().to(callback::shared),
+        )
+        .route(
+            "/__oauth__/integrations/{guid}/callback",
+            get().to(callback::own),
+        )
+        .route(
+            "/__oauth__/integrations/{guid}/login",
+            get().to(consents::login),
+        )
         // people, record, account
         .route("/people", get().to(people::list))
         .route("/people/new", get().to(people::new_page))
@@ -103,15 +189,24 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/people/{guid}/password", post().to(people::set_password))
         .route("/people/{guid}/lock", post().to(people::lock))
         .route("/people/{guid}/invite", post().to(people::invite))
-        .route("/people/{guid}/disconnect", get().to(people::disconnect_page))
+        .route(
+            "/people/{guid}/disconnect",
+            get().to(people::disconnect_page),
+        )
         .route("/people/{guid}/disconnect", post().to(people::disconnect))
-        .route("/people/{guid}/sessions/end", post().to(people::end_sessions))
+        .route(
+            "/people/{guid}/sessions/end",
+            post().to(people::end_sessions),
+        )
         .route("/groups", get().to(groups::list))
         .route("/groups", post().to(groups::create))
         .route("/groups/{guid}", get().to(groups::detail))
         .route("/groups/{guid}", post().to(groups::rename))
         .route("/groups/{guid}/members", post().to(groups::add_member))
-        .route("/groups/{guid}/members/remove", post().to(groups::remove_member))
+        .route(
+            "/groups/{guid}/members/remove",
+            post().to(groups::remove_member),
+        )
         .route("/groups/{guid}/delete", post().to(groups::delete))
         .route("/audit", get().to(audit::list))
         .route("/audit/export", get().to(audit::export))
@@ -125,7 +220,10 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/account/switch", get().to(sign_in::switch))
         .route("/account/keys", get().to(account::keys))
         .route("/account/keys", post().to(account::create_key))
-        .route("/account/keys/{number}/delete", post().to(account::delete_key))
+        .route(
+            "/account/keys/{number}/delete",
+            post().to(account::delete_key),
+        )
         .route("/account/shown/{name}", get().to(account::shown))
         // After `/content/new`.
         .route("/content/{rest:.*}", web::route().to(enter::link))
@@ -146,43 +244,106 @@ pub fn programs(config: &mut ServiceConfig) {
         .route("/v1/users/{guid}/keys", get().to(api::users::keys))
         .route("/v1/users/{guid}/keys", post().to(api::users::create_key))
         .route("/v1/users/{guid}/keys/{id}", get().to(api::users::get_key))
-        .route("/v1/users/{guid}/keys/{id}", delete().to(api::users::delete_key))
+        .route(
+            "/v1/users/{guid}/keys/{id}",
+            delete().to(api::users::delete_key),
+        )
         .route("/v1/groups", get().to(api::groups::list))
         .route("/v1/groups", post().to(api::groups::create))
         .route("/v1/groups/{guid}", get().to(api::groups::get))
         .route("/v1/groups/{guid}", patch().to(api::groups::update))
         .route("/v1/groups/{guid}", delete().to(api::groups::delete))
         .route("/v1/groups/{guid}/members", get().to(api::groups::members))
-        .route("/v1/groups/{guid}/members", post().to(api::groups::add_member))
-        .route("/v1/groups/{guid}/members/{person}", delete().to(api::groups::remove_member))
+        .route(
+            "/v1/groups/{guid}/members",
+            post().to(api::groups::add_member),
+        )
+        .route(
+            "/v1/groups/{guid}/members/{person}",
+            delete().to(api::groups::remove_member),
+        )
         .route("/v1/content", get().to(api::content::list))
         .route("/v1/content", post().to(api::content::create))
         .route("/v1/content/{guid}", get().to(api::content::get))
         .route("/v1/content/{guid}", patch().to(api::content::update))
         .route("/v1/content/{guid}", delete().to(api::content::delete))
-        .route("/v1/content/{guid}/permissions", get().to(api::content::permissions))
-        .route("/v1/content/{guid}/permissions", post().to(api::content::add_permission))
-        .route("/v1/content/{guid}/permissions/{id}", get().to(api::content::get_permission))
-        .route("/v1/content/{guid}/permissions/{id}", put().to(api::content::set_permission))
-        .route("/v1/content/{guid}/permissions/{id}", delete().to(api::content::delete_permission))
-        .route("/v1/content/{guid}/oauth/integrations/associations", get().to(api::content::associations))
-        .route("/v1/content/{guid}/oauth/integrations/associations", put().to(api::content::set_associations))
+        .route(
+            "/v1/content/{guid}/permissions",
+            get().to(api::content::permissions),
+        )
+        .route(
+            "/v1/content/{guid}/permissions",
+            post().to(api::content::add_permission),
+        )
+        .route(
+            "/v1/content/{guid}/permissions/{id}",
+            get().to(api::content::get_permission),
+        )
+        .route(
+            "/v1/content/{guid}/permissions/{id}",
+            put().to(api::content::set_permission),
+        )
+        .route(
+            "/v1/content/{guid}/permissions/{id}",
+            delete().to(api::content::delete_permission),
+        )
+        .route(
+            "/v1/content/{guid}/oauth/integrations/associations",
+            get().to(api::content::associations),
+        )
+        .route(
+            "/v1/content/{guid}/oauth/integrations/associations",
+            put().to(api::content::set_associations),
+        )
         .route("/v1/oauth/integrations", get().to(api::integrations::list))
-        .route("/v1/oauth/integrations", post().to(api::integrations::create))
-        .route("/v1/oauth/integrations/{guid}", get().to(api::integrations::get))
-        .route("/v1/oauth/integrations/{guid}", patch().to(api::integrations::update))
-        .route("/v1/oauth/integrations/{guid}", delete().to(api::integrations::delete))
-        .route("/v1/oauth/integrations/{guid}/associations", get().to(api::integrations::associations))
-        .route("/v1/oauth/integrations/{guid}/verify", post().to(api::integrations::verify))
+        .route(
+            "/v1/oauth/integrations",
+            post().to(api::integrations::create),
+        )
+        .route(
+            "/v1/oauth/integrations/{guid}",
+            get().to(api::integrations::get),
+        )
+        .route(
+            "/v1/oauth/integrations/{guid}",
+            patch().to(api::integrations::update),
+        )
+        .route(
+            "/v1/oauth/integrations/{guid}",
+            delete().to(api::integrations::delete),
+        )
+        .route(
+            "/v1/oauth/integrations/{guid}/associations",
+            get().to(api::integrations::associations),
+        )
+        .route(
+            "/v1/oauth/integrations/{guid}/verify",
+            post().to(api::integrations::verify),
+        )
         .route("/v1/audit_logs", get().to(api::audit::list))
         .route("/v1/audit/actions", get().to(api::audit::actions))
         .route("/v1/bootstrap", post().to(api::server::bootstrap))
-        .route("/v1/experimental/bootstrap", post().to(api::server::bootstrap))
-        .route("/v1/oauth/templates", get().to(api::integrations::templates))
-        .route("/v1/oauth/templates/{key}", get().to(api::integrations::get_template))
+        .route(
+            "/v1/experimental/bootstrap",
+            post().to(api::server::bootstrap),
+        )
+        .route(
+            "/v1/oauth/templates",
+            get().to(api::integrations::templates),
+        )
+        .route(
+            "/v1/oauth/templates/{key}",
+            get().to(api::integrations::get_template),
+        )
         .route("/v1/oauth/sessions", get().to(api::integrations::sessions))
-        .route("/v1/oauth/sessions/{guid}", get().to(api::integrations::get_session))
-        .route("/v1/oauth/sessions/{guid}", delete().to(api::integrations::delete_session))
+        .route(
+            "/v1/oauth/sessions/{guid}",
+            get().to(api::integrations::get_session),
+        )
+        .route(
+            "/v1/oauth/sessions/{guid}",
+            delete().to(api::integrations::delete_session),
+        )
         .default_service(web::route().to(api::unknown));
 }
 

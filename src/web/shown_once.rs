@@ -1,5 +1,5 @@
-//! Secrets between the POST that makes them and the page that shows them: sealed, for one person, once, for five minutes. In
-//! the database, since another node may answer the next request.
+//! Secrets between the POST that makes them and the page that shows them: sealed, for one person,
+//! once, for five minutes. In the database, since another node may answer the next request.
 
 use crate::{
     domain::{Id, person::Person},
@@ -32,16 +32,54 @@ struct Written {
 
 /// Keeps a secret and returns the address that shows it.
 pub async fn keep(service: &Service, person: Id<Person>, shown: Shown) -> Result<String, Error> {
-    let Shown { title, intro, label, secret, environment, done } = shown;
-    let written = Written { title, intro, label, secret: secret.expose_secret().to_owned(), environment, done };
+    let Shown {
+        title,
+        intro,
+        label,
+        secret,
+        environment,
+        done,
+    } = shown;
+    let written = Written {
+        title,
+        intro,
+        label,
+        secret: secret.expose_secret().to_owned(),
+        environment,
+        done,
+    };
     let text = SecretString::from(serde_json::to_string(&written).map_err(|_| Error::Internal)?);
-    Ok(format!("/account/shown/{}", service.keep_shown(person, &text).await?))
+    Ok(format!(
+        "/account/shown/{}",
+        service.keep_shown(person, &text).await?
+    ))
 }
 
 /// The secret, if it is this person's and was not shown before.
-pub async fn take(service: &Service, person: Id<Person>, name: &str) -> Result<Option<Shown>, Error> {
-    let Some(text) = service.take_shown(person, name).await? else { return Ok(None) };
-    let written: Written = serde_json::from_str(text.expose_secret()).map_err(|_| Error::Internal)?;
-    let Written { title, intro, label, secret, environment, done } = written;
-    Ok(Some(Shown { title, intro, label, secret: secret.into(), environment, done }))
+pub async fn take(
+    service: &Service,
+    person: Id<Person>,
+    name: &str,
+) -> Result<Option<Shown>, Error> {
+    let Some(text) = service.take_shown(person, name).await? else {
+        return Ok(None);
+    };
+    let written: Written =
+        serde_json::from_str(text.expose_secret()).map_err(|_| Error::Internal)?;
+    let Written {
+        title,
+        intro,
+        label,
+        secret,
+        environment,
+        done,
+    } = written;
+    Ok(Some(Shown {
+        title,
+        intro,
+        label,
+        secret: secret.into(),
+        environment,
+        done,
+    }))
 }

@@ -51,7 +51,11 @@ pub struct Moment {
 
 impl Moment {
     pub fn new(at: Timestamp, now: Timestamp) -> Self {
-        Self { machine: at.rfc3339(), absolute: at.absolute(), phrase: at.relative(now) }
+        Self {
+            machine: at.rfc3339(),
+            absolute: at.absolute(),
+            phrase: at.relative(now),
+        }
     }
 }
 
@@ -64,16 +68,32 @@ pub struct Status {
 
 impl Status {
     pub fn positive(word: impl Into<String>) -> Self {
-        Self { word: word.into(), tone: "positive", icon: "check" }
+        Self {
+            word: word.into(),
+            tone: "positive",
+            icon: "check",
+        }
     }
     pub fn warning(word: impl Into<String>) -> Self {
-        Self { word: word.into(), tone: "warning", icon: "warning" }
+        Self {
+            word: word.into(),
+            tone: "warning",
+            icon: "warning",
+        }
     }
     pub fn negative(word: impl Into<String>) -> Self {
-        Self { word: word.into(), tone: "negative", icon: "cross" }
+        Self {
+            word: word.into(),
+            tone: "negative",
+            icon: "cross",
+        }
     }
     pub fn neutral(word: impl Into<String>) -> Self {
-        Self { word: word.into(), tone: "neutral", icon: "" }
+        Self {
+            word: word.into(),
+            tone: "neutral",
+            icon: "",
+        }
     }
 }
 
@@ -84,7 +104,10 @@ pub struct Link {
 
 impl Link {
     pub fn new(href: impl Into<String>, label: impl Into<String>) -> Self {
-        Self { href: href.into(), label: label.into() }
+        Self {
+            href: href.into(),
+            label: label.into(),
+        }
     }
 }
 
@@ -99,7 +122,14 @@ pub fn count(number: i64, one: &str, many: &str) -> String {
 
 /// Two letters for a tile.
 pub fn monogram(title: &str) -> String {
-    let letters: String =
-        title.split_whitespace().filter_map(|word| word.chars().find(|letter| letter.is_alphanumeric())).take(2).collect();
-    if letters.is_empty() { "•".into() } else { letters.to_uppercase() }
+    let letters: String = title
+        .split_whitespace()
+        .filter_map(|word| word.chars().find(|letter| letter.is_alphanumeric()))
+        .take(2)
+        .collect();
+    if letters.is_empty() {
+        "•".into()
+    } else {
+        letters.to_uppercase()
+    }
 }

@@ -40,43 +40,73 @@ use std::{
 use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
-/// The cookie of the colours that somebody chose. The name begins like those of all cookies of ours: no app gets or sets it.
+/// The cookie of the colours that somebody chose. The name begins like those of all cookies of
+/// ours: no app gets or sets it.
 pub const THEME: &str = "valetkey-theme";
 const LARGEST_FORM: usize = 64 * 1024;
 
-/// Whether a person's browser is going somewhere (and can be shown a page), rather than a script asking.
+/// Whether a person's browser is going somewhere (and can be shown a page), rather than a script
+/// asking.
 pub fn is_navigation(request: &HttpRequest) -> bool {
-    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    if request.method() != Method::GET && request.method() != Method::HEAD && request.method() != Method::POST {
+    let text = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    if request.method() != Method::GET
+        && request.method() != Method::HEAD
+        && request.method() != Method::POST
+    {
         return false;
     }
     if request.headers().contains_key(header::UPGRADE) {
         return false;
     }
     match text("sec-fetch-mode") {
-        Some(mode) => mode == "navigate" && text("sec-fetch-dest").is_none_or(|dest| dest == "document"),
-        None => text("accept").is_some_and(|accept| accept.contains("text/html")) && text("x-requested-with").is_none(),
+        Some(mode) => {
+            mode == "navigate" && text("sec-fetch-dest").is_none_or(|dest| dest == "document")
+        }
+        None => {
+            text("accept").is_some_and(|accept| accept.contains("text/html"))
+                && text("x-requested-with").is_none()
+        }
     }
 }
 
 /// The host that a request was sent to (`Host`, or `:authority`); nothing if it names two.
 pub fn asked_host(head: &RequestHead) -> &str {
-    let host = head.headers().get(header::HOST).map(|host| host.to_str().unwrap_or(""));
-    match (head.uri.authority().map(|authority| authority.as_str()), host) {
+    let host = head
+        .headers()
+        .get(header::HOST)
+        .map(|host| host.to_str().unwrap_or(""));
+    match (
+        head.uri.authority().map(|authority| authority.as_str()),
+        host,
+    ) {
         (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => "",
         (Some(authority), _) => authority,
         (None, host) => host.unwrap_or(""),
     }
 }
 
-/// Pages are for windows: scripts, frames and workers get none, so that content on the portal's own origin cannot read them.
-/// Browsers set these marks and scripts cannot forge them; clients that are no browsers send none.
+/// Pages are for windows: scripts, frames and workers get none, so that content on the portal's own
+/// origin cannot read them. Browsers set these marks and scripts cannot forge them; clients that
+/// are no browsers send none.
 pub async fn windows_only(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let mark = |name: &str| request.headers().get(name).map(|value| value.as_bytes().to_owned());
-    let service = request.app_data::<web::Data<Service>>().ok_or(Error::Internal).map_err(WebError::from)?;
+    let mark = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .map(|value| value.as_bytes().to_owned())
+    };
+    let service = request
+        .app_data::<web::Data<Service>>()
+        .ok_or(Error::Internal)
+        .map_err(WebError::from)?;
     if service.settings.wall.host(asked_host(request.head())) != Host::Portal {
         let why = WebError::Page(
             StatusCode::BAD_REQUEST,
@@ -101,8 +131,9 @@ pub async fn windows_only(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// Who is at the other end: the peer on the wire, or, where that is a listed proxy, the nearest hop of `X-Forwarded-For` that is
-/// none. What is no address ends the way there: what stands before it is nobody's word.
+/// Who is at the other end: the peer on the wire, or, where that is a listed proxy, the nearest hop
+/// of `X-Forwarded-For` that is none. What is no address ends the way there: what stands before it
+/// is nobody's word.
 pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
     let mut at = head.peer_addr?.ip().to_canonical();
     let settings = &service.settings;
@@ -119,13 +150,16 @@ pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
     Some(at)
 }
 
-/// What proxies say of the way before them, the nearest first: `X-Forwarded-For`, or `Forwarded` (RFC 7239) where there is none.
+/// What proxies say of the way before them, the nearest first: `X-Forwarded-For`, or `Forwarded`
+/// (RFC 7239) where there is none.
 /// `None` stands for what is no address.
 pub fn hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
     // Some proxies add a line instead of a word: all lines are one list (RFC 9110 section 5.3).
     let parts = |name: &str| -> Vec<&[u8]> {
         let lines = head.headers().get_all(name).map(HeaderValue::as_bytes);
-        let parts = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        let parts = lines
+            .flat_map(|line| line.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii);
         parts.filter(|part| !part.is_empty()).collect()
     };
     let words = parts("x-forwarded-for");
@@ -134,8 +168,18 @@ pub fn hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
     }
     let said_for = |element: &[u8]| {
         let mut pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let value = pairs.find(|pair| pair.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"for=")))?.get(4..)?;
-        address_of(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+        let value = pairs
+            .find(|pair| {
+                pair.get(..4)
+                    .is_some_and(|name| name.eq_ignore_ascii_case(b"for="))
+            })?
+            .get(4..)?;
+        address_of(
+            value
+                .strip_prefix(b"\"")
+                .and_then(|value| value.strip_suffix(b"\""))
+                .unwrap_or(value),
+        )
     };
     parts("forwarded").into_iter().rev().map(said_for).collect()
 }
@@ -143,19 +187,35 @@ pub fn hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
 /// `192.0.2.1`, `2001:db8::1`, either of them with a port, IPv6 in brackets then.
 fn address_of(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?;
-    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
-    let ip = text.parse().ok().or_else(bare).or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
+    let bare = || {
+        text.strip_prefix('[')?
+            .strip_suffix(']')?
+            .parse::<IpAddr>()
+            .ok()
+    };
+    let ip = text
+        .parse()
+        .ok()
+        .or_else(bare)
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
     Some(ip.to_canonical())
 }
 
 /// Where a request came from, for the record.
 pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
-    Origin { address: peer(request.head(), service).map(|ip| ip.to_string()).unwrap_or_default(), correlation: correlation(request) }
+    Origin {
+        address: peer(request.head(), service)
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
+        correlation: correlation(request),
+    }
 }
 
-/// The path asked for, if it can be gone back to. Answers of providers cannot: they hold a code, and belong to one session.
+/// The path asked for, if it can be gone back to. Answers of providers cannot: they hold a code,
+/// and belong to one session.
 pub fn asked_path(request: &HttpRequest) -> Option<ReturnPath> {
-    ReturnPath::parse(request.uri().path_and_query()?.as_str()).filter(|path| !path.as_str().starts_with("/__oauth__/"))
+    ReturnPath::parse(request.uri().path_and_query()?.as_str())
+        .filter(|path| !path.as_str().starts_with("/__oauth__/"))
 }
 
 /// Somebody's browser, signed in or not.
@@ -169,12 +229,24 @@ pub struct Visitor {
 
 impl Visitor {
     async fn of(request: HttpRequest) -> Result<Self, WebError> {
-        let service = request.app_data::<web::Data<Service>>().map(|data| data.clone().into_inner()).ok_or(Error::Internal)?;
+        let service = request
+            .app_data::<web::Data<Service>>()
+            .map(|data| data.clone().into_inner())
+            .ok_or(Error::Internal)?;
         let session = request.get_session();
         let origin = origin(&request, &service);
         let actor = signed_in(&session, &service, &origin).await?;
-        let theme = request.cookie(THEME).map(|cookie| cookie.value().to_owned()).filter(|theme| theme == "light" || theme == "dark");
-        Ok(Self { session, actor, service, origin, theme: theme.unwrap_or_default() })
+        let theme = request
+            .cookie(THEME)
+            .map(|cookie| cookie.value().to_owned())
+            .filter(|theme| theme == "light" || theme == "dark");
+        Ok(Self {
+            session,
+            actor,
+            service,
+            origin,
+            theme: theme.unwrap_or_default(),
+        })
     }
 
     /// This session's anti-forgery token; makes one if there is none yet.
@@ -183,7 +255,9 @@ impl Visitor {
             return Ok(token);
         }
         let token = random::token();
-        self.session.insert(CSRF, &token).map_err(|_| Error::Internal)?;
+        self.session
+            .insert(CSRF, &token)
+            .map_err(|_| Error::Internal)?;
         Ok(token)
     }
 
@@ -193,8 +267,10 @@ impl Visitor {
     }
 
     pub fn chrome(&self, area: &'static str, title: &str) -> Chrome {
-        let person =
-            self.actor.as_ref().map(|actor| Signed { name: actor.person.display_name(), administrator: actor.role == Role::Administrator });
+        let person = self.actor.as_ref().map(|actor| Signed {
+            name: actor.person.display_name(),
+            administrator: actor.role == Role::Administrator,
+        });
         let flash = self.session.get::<String>(FLASH).ok().flatten();
         if flash.is_some() {
             self.session.remove(FLASH);
@@ -203,7 +279,12 @@ impl Visitor {
             title: title.to_owned(),
             area,
             person,
-            csrf: self.session.get::<String>(CSRF).ok().flatten().unwrap_or_default(),
+            csrf: self
+                .session
+                .get::<String>(CSRF)
+                .ok()
+                .flatten()
+                .unwrap_or_default(),
             flash,
             theme: self.theme.clone(),
             home: String::new(),
@@ -216,7 +297,11 @@ impl Visitor {
     pub fn sign_in(&self, person: &Person) -> Result<Id<BrowserSession>, WebError> {
         self.session.clear();
         self.session.renew();
-        let put = |key: &str, value: String| self.session.insert(key, value).map_err(|_| WebError::from(Error::Internal));
+        let put = |key: &str, value: String| {
+            self.session
+                .insert(key, value)
+                .map_err(|_| WebError::from(Error::Internal))
+        };
         let id = Id::random();
         put(SESSION_ID, id.to_string())?;
         put(PERSON, person.id.to_string())?;
@@ -228,22 +313,42 @@ impl Visitor {
 
     /// Writes down that this session's person has just proved who they are.
     pub fn note_confirmed(&self) -> Result<(), WebError> {
-        self.session.insert(CONFIRMED_AT, self.service.now().0.to_string()).map_err(|_| Error::Internal.into())
+        self.session
+            .insert(CONFIRMED_AT, self.service.now().0.to_string())
+            .map_err(|_| Error::Internal.into())
     }
 }
 
 /// The person behind a request to the portal, for the record.
 pub async fn whoever(request: &HttpRequest) -> Option<Person> {
     let sessions = request.app_data::<web::Data<Sessions>>()?;
-    sessions.whose(request.head()).await.ok().flatten().map(|(_, person)| (*person).clone())
+    sessions
+        .whose(request.head())
+        .await
+        .ok()
+        .flatten()
+        .map(|(_, person)| (*person).clone())
 }
 
 /// The actor of a session, if it is live.
-pub async fn signed_in(session: &Session, service: &Service, origin: &Origin) -> Result<Option<Actor>, WebError> {
+pub async fn signed_in(
+    session: &Session,
+    service: &Service,
+    origin: &Origin,
+) -> Result<Option<Actor>, WebError> {
     let id = |name: &str| session.get::<String>(name).ok().flatten();
-    let Some(session_id) = id(SESSION_ID).and_then(|text| text.parse().ok()) else { return Ok(None) };
-    let Some(person) = service.session_person(session_id).await? else { return Ok(None) };
-    Ok(Some(Actor { role: person.role, person: (*person).clone(), session: Some(session_id), origin: origin.clone() }))
+    let Some(session_id) = id(SESSION_ID).and_then(|text| text.parse().ok()) else {
+        return Ok(None);
+    };
+    let Some(person) = service.session_person(session_id).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Actor {
+        role: person.role,
+        person: (*person).clone(),
+        session: Some(session_id),
+        origin: origin.clone(),
+    }))
 }
 
 impl FromRequest for Visitor {
@@ -262,7 +367,9 @@ pub struct Me {
 
 impl Me {
     async fn of(request: HttpRequest) -> Result<Self, WebError> {
-        let back = (request.method() == Method::GET).then(|| asked_path(&request)).flatten();
+        let back = (request.method() == Method::GET)
+            .then(|| asked_path(&request))
+            .flatten();
         let visitor = Visitor::of(request).await?;
         match visitor.actor.clone() {
             Some(actor) => Ok(Self { visitor, actor }),
@@ -288,7 +395,9 @@ impl FromRequest for Me {
 }
 
 pub fn see_other(path: &str) -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((header::LOCATION, path)).finish()
+    HttpResponse::SeeOther()
+        .insert_header((header::LOCATION, path))
+        .finish()
 }
 
 /// A posted form whose anti-forgery token and sender were checked.
@@ -296,19 +405,35 @@ pub struct Posted(pub Typed);
 
 impl Posted {
     async fn of(request: HttpRequest, mut payload: Payload) -> Result<Self, WebError> {
-        let service = request.app_data::<web::Data<Service>>().ok_or(Error::Internal)?;
-        let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let service = request
+            .app_data::<web::Data<Service>>()
+            .ok_or(Error::Internal)?;
+        let text = |name: &str| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
         let same_origin = match (text("sec-fetch-site"), text("origin")) {
             (Some(site), _) => site == "same-origin",
-            (None, Some(origin)) => origin == service.settings.public_url.origin().ascii_serialization(),
+            (None, Some(origin)) => {
+                origin == service.settings.public_url.origin().ascii_serialization()
+            }
             (None, None) => true,
         };
         if !same_origin {
             return Err(WebError::Forgery);
         }
-        let body = timeout(body::WHOLE, read(&mut payload)).await.map_err(|_| WebError::Slow)??;
+        let body = timeout(body::WHOLE, read(&mut payload))
+            .await
+            .map_err(|_| WebError::Slow)??;
         let typed = Typed::parse(&body);
-        let expected = request.get_session().get::<String>(CSRF).ok().flatten().unwrap_or_default();
+        let expected = request
+            .get_session()
+            .get::<String>(CSRF)
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         let given = typed.get("csrf").unwrap_or("");
         if expected.is_empty() || !bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
             return Err(WebError::Forgery);
@@ -320,7 +445,13 @@ impl Posted {
 async fn read(payload: &mut Payload) -> Result<Vec<u8>, WebError> {
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| WebError::Page(StatusCode::BAD_REQUEST, "The form broke off".into(), "Send it again.".into()))?;
+        let chunk = chunk.map_err(|_| {
+            WebError::Page(
+                StatusCode::BAD_REQUEST,
+                "The form broke off".into(),
+                "Send it again.".into(),
+            )
+        })?;
         if body.len() + chunk.len() > LARGEST_FORM {
             return Err(WebError::TooLarge);
         }
@@ -353,7 +484,15 @@ mod tests {
         ] {
             assert_eq!(address_of(hop.as_bytes()), ip.parse().ok(), "{hop}");
         }
-        for wrong in ["", "unknown", "_hidden", "192.0.2", "192.0.2.1:x", "[192.0.2.1", "192.0.2.1 192.0.2.2"] {
+        for wrong in [
+            "",
+            "unknown",
+            "_hidden",
+            "192.0.2",
+            "192.0.2.1:x",
+            "[192.0.2.1",
+            "192.0.2.1 192.0.2.2",
+        ] {
             assert_eq!(address_of(wrong.as_bytes()), None, "{wrong}");
         }
     }

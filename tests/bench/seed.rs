@@ -1,5 +1,6 @@
-//! Fills a portal's database with connections: people, each with a connection through one integration and a consent for one
-//! content item, sealed as the portal does it. For benchmarks and the fault harness; settings as for the server.
+//! Fills a portal's database with connections: people, each with a connection through one
+//! integration and a consent for one content item, sealed as the portal does it. For benchmarks and
+//! the fault harness; settings as for the server.
 //!
 //!   seed INTEGRATION CONTENT COUNT [TOKENS]
 //!
@@ -25,19 +26,39 @@ const AT_ONCE: usize = 1000;
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [integration, content, count, tokens @ ..] = arguments.as_slice() else { panic!("usage: seed INTEGRATION CONTENT COUNT [TOKENS]") };
-    let (integration, content) = (integration.parse().expect("a guid"), content.parse().expect("a guid"));
+    let [integration, content, count, tokens @ ..] = arguments.as_slice() else {
+        panic!("usage: seed INTEGRATION CONTENT COUNT [TOKENS]")
+    };
+    let (integration, content) = (
+        integration.parse().expect("a guid"),
+        content.parse().expect("a guid"),
+    );
     let count: usize = count.parse().expect("a number");
-    let tokens: usize = tokens.first().map_or(0, |text| text.parse().expect("a number"));
+    let tokens: usize = tokens
+        .first()
+        .map_or(0, |text| text.parse().expect("a number"));
     drop(rustls::crypto::ring::default_provider().install_default());
     let settings = Settings::load(None, &|name| std::env::var(name).ok()).expect("settings");
-    let service = app::open(settings, Arc::new(SystemClock)).await.expect("the database");
+    let service = app::open(settings, Arc::new(SystemClock))
+        .await
+        .expect("the database");
     let now = SystemClock.now();
     for start in (0..count).step_by(AT_ONCE) {
-        let rows: Vec<_> = (start..(start + AT_ONCE).min(count)).map(|number| row(&service, number, integration, now)).collect();
-        let sessions: Vec<_> = rows.iter().take(tokens.saturating_sub(start)).map(|(person, ..)| (person.id, Id::random())).collect();
+        let rows: Vec<_> = (start..(start + AT_ONCE).min(count))
+            .map(|number| row(&service, number, integration, now))
+            .collect();
+        let sessions: Vec<_> = rows
+            .iter()
+            .take(tokens.saturating_sub(start))
+            .map(|(person, ..)| (person.id, Id::random()))
+            .collect();
         for (person, session) in &sessions {
-            println!("{}", service.session_token(*person, content, *session, Mark::ONLY).expect("a token"));
+            println!(
+                "{}",
+                service
+                    .session_token(*person, content, *session, Mark::ONLY)
+                    .expect("a token")
+            );
         }
         service
             .store
@@ -45,14 +66,36 @@ async fn main() {
                 for (person, connection, tokens) in rows {
                     people::insert(db, &person, None)?;
                     connections::put(db, &connection, &tokens)?;
-                    let consent =
-                        Consent { id: Id::random(), person: person.id, content, integration, created_at: now, last_used_at: None, uses: 0 };
+                    let consent = Consent {
+                        id: Id::random(),
+                        person: person.id,
+                        content,
+                        integration,
+                        created_at: now,
+                        last_used_at: None,
+                        uses: 0,
+                    };
                     connections::give_consent(db, &consent)?;
                 }
                 for (person, session) in sessions {
-                    let (person, guid, hash) = (person.to_string(), session.to_string(), Id::<Person>::random().to_string());
-                    let row = sessions::Row { key_hash: &hash, guid: Some(&guid), person: Some(&person), state: "{}", address: "" };
-                    sessions::insert(db, &row, now, now.plus(std::time::Duration::from_secs(86_400)))?;
+                    let (person, guid, hash) = (
+                        person.to_string(),
+                        session.to_string(),
+                        Id::<Person>::random().to_string(),
+                    );
+                    let row = sessions::Row {
+                        key_hash: &hash,
+                        guid: Some(&guid),
+                        person: Some(&person),
+                        state: "{}",
+                        address: "",
+                    };
+                    sessions::insert(
+                        db,
+                        &row,
+                        now,
+                        now.plus(std::time::Duration::from_secs(86_400)),
+                    )?;
                 }
                 Ok::<_, valetkey::service::Error>(())
             })
@@ -68,7 +111,10 @@ fn row(
     integration: Id<valetkey::domain::integration::Integration>,
     now: Timestamp,
 ) -> (Person, Connection, connections::Tokens) {
-    let name = format!("seeded{number}-{}", &Id::<Person>::random().to_string()[..8]);
+    let name = format!(
+        "seeded{number}-{}",
+        &Id::<Person>::random().to_string()[..8]
+    );
     let person = Person {
         id: Id::random(),
         email: format!("{name}@example.org"),
@@ -95,7 +141,10 @@ fn row(
         person: person.id,
         integration,
         state: State::Active,
-        account: Account { label: Some(person.email.clone()), ..Account::default() },
+        account: Account {
+            label: Some(person.email.clone()),
+            ..Account::default()
+        },
         scopes: "openid offline_access".into(),
         has_refresh_token: true,
         access_expires_at: Some(now.plus(std::time::Duration::from_secs(86_400))),

@@ -1,5 +1,5 @@
-//! WebSockets for benchmarks: an app that sends back what it gets, and clients that open many through a proxy. After the
-//! handshake only bytes are counted, which is what proxies carry.
+//! WebSockets for benchmarks: an app that sends back what it gets, and clients that open many
+//! through a proxy. After the handshake only bytes are counted, which is what proxies carry.
 //!
 //!   sockets serve PORT
 //!   sockets echo HOST:PORT PATH COUNT SECONDS [FIELD…]   round trips of 64 bytes a second, and the 99th percentile in µs
@@ -36,16 +36,23 @@ async fn open(address: &str, path: &str, fields: &[String]) -> TcpStream {
     let request = format!(
         "GET {path} HTTP/1.1\r\n{fields}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
     );
-    socket.write_all(request.as_bytes()).await.expect("a request");
+    socket
+        .write_all(request.as_bytes())
+        .await
+        .expect("a request");
     let answer = head(&mut socket).await;
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
     socket
 }
 
 async fn serve(port: u16) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .await
+        .expect("a port");
     loop {
-        let Ok((mut socket, _)) = listener.accept().await else { continue };
+        let Ok((mut socket, _)) = listener.accept().await else {
+            continue;
+        };
         tokio::spawn(async move {
             drop(socket.set_nodelay(true));
             head(&mut socket).await;
@@ -90,7 +97,11 @@ async fn echo(address: &str, path: &str, count: usize, seconds: u64, fields: &[S
         took.extend(task.await.expect("a client"));
     }
     took.sort_unstable();
-    println!("{} {}", rounds.load(Ordering::Relaxed) / seconds, took[took.len() * 99 / 100].as_micros());
+    println!(
+        "{} {}",
+        rounds.load(Ordering::Relaxed) / seconds,
+        took[took.len() * 99 / 100].as_micros()
+    );
 }
 
 async fn rest(address: &str, path: &str, count: usize, fields: &[String]) {
@@ -110,9 +121,24 @@ async fn main() {
     match words.as_slice() {
         ["serve", port] => serve(port.parse().expect("a port")).await,
         ["echo", address, path, count, seconds, ..] => {
-            echo(address, path, count.parse().expect("a number"), seconds.parse().expect("a number"), &arguments[5..]).await;
+            echo(
+                address,
+                path,
+                count.parse().expect("a number"),
+                seconds.parse().expect("a number"),
+                &arguments[5..],
+            )
+            .await;
         }
-        ["rest", address, path, count, ..] => rest(address, path, count.parse().expect("a number"), &arguments[4..]).await,
+        ["rest", address, path, count, ..] => {
+            rest(
+                address,
+                path,
+                count.parse().expect("a number"),
+                &arguments[4..],
+            )
+            .await
+        }
         _ => panic!("see the head of tests/bench/sockets.rs"),
     }
 }

@@ -1,4 +1,5 @@
-//! What must hold for any bytes from outside. Tried by `tests/it/properties.rs` on each run, and by the fuzz targets for as long as one likes.
+//! What must hold for any bytes from outside. Tried by `tests/it/properties.rs` on each run, and by
+//! the fuzz targets for as long as one likes.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use std::{sync::LazyLock, time::Duration};
@@ -10,9 +11,12 @@ use valetkey::{
     web::{api::exchange, pages::callback},
 };
 
-/// The query of a callback: no parameter of a query that names one twice counts, and none is made up.
+/// The query of a callback: no parameter of a query that names one twice counts, and none is made
+/// up.
 pub fn callback_query(bytes: &[u8]) {
-    let Ok(query) = std::str::from_utf8(bytes) else { return };
+    let Ok(query) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let answer = callback::answer(query);
     let pairs: Vec<(String, String)> = url::form_urlencoded::parse(bytes).into_owned().collect();
     let mut found = 0;
@@ -25,14 +29,23 @@ pub fn callback_query(bytes: &[u8]) {
     ] {
         let Some(value) = value else { continue };
         found += 1;
-        let sent: Vec<&String> = pairs.iter().filter(|pair| pair.0 == name).map(|pair| &pair.1).collect();
+        let sent: Vec<&String> = pairs
+            .iter()
+            .filter(|pair| pair.0 == name)
+            .map(|pair| &pair.1)
+            .collect();
         assert_eq!(sent, [value], "{name}");
     }
-    let named = |pair: &&(String, String)| ["state", "code", "error", "error_description", "iss"].contains(&pair.0.as_str());
+    let named = |pair: &&(String, String)| {
+        ["state", "code", "error", "error_description", "iss"].contains(&pair.0.as_str())
+    };
     let sent = pairs.iter().filter(named).count();
     assert!(found == 0 || found == sent, "{found} of {sent}");
     // What the provider said is sorted into words and sentences of ours.
-    let (error, text) = (answer.error.unwrap_or_default(), answer.error_description.unwrap_or_default());
+    let (error, text) = (
+        answer.error.unwrap_or_default(),
+        answer.error_description.unwrap_or_default(),
+    );
     let code = errors::aadsts(&text);
     assert!(code.is_none_or(|code| text.contains("AADSTS") && code < 1_000_000_000));
     let word = errors::known_word(&error);
@@ -40,13 +53,20 @@ pub fn callback_query(bytes: &[u8]) {
     errors::classify(&error, code, &text);
 }
 
-/// The form of an exchange: a value that is taken stood there once, and no token that we did not sign speaks for anybody.
+/// The form of an exchange: a value that is taken stood there once, and no token that we did not
+/// sign speaks for anybody.
 pub fn exchange_form(bytes: &[u8]) {
-    static TOKENS: LazyLock<SessionTokens> =
-        LazyLock::new(|| SessionTokens::new(&Root::parse(&Root::generate()).unwrap(), "https://portal".into(), Duration::from_secs(3600)));
+    static TOKENS: LazyLock<SessionTokens> = LazyLock::new(|| {
+        SessionTokens::new(
+            &Root::parse(&Root::generate()).unwrap(),
+            "https://portal".into(),
+            Duration::from_secs(3600),
+        )
+    });
     match exchange::form(bytes) {
         Ok(form) => {
-            let pairs: Vec<(String, String)> = url::form_urlencoded::parse(bytes).into_owned().collect();
+            let pairs: Vec<(String, String)> =
+                url::form_urlencoded::parse(bytes).into_owned().collect();
             for (name, value) in [
                 ("grant_type", &form.grant_type),
                 ("subject_token_type", &form.subject_token_type),
@@ -54,10 +74,22 @@ pub fn exchange_form(bytes: &[u8]) {
                 ("requested_token_type", &form.requested_token_type),
                 ("audience", &form.audience),
             ] {
-                let sent: Vec<&str> = pairs.iter().filter(|pair| pair.0 == name).map(|pair| pair.1.as_str()).collect();
-                assert_eq!(sent, value.as_deref().into_iter().collect::<Vec<_>>(), "{name}");
+                let sent: Vec<&str> = pairs
+                    .iter()
+                    .filter(|pair| pair.0 == name)
+                    .map(|pair| pair.1.as_str())
+                    .collect();
+                assert_eq!(
+                    sent,
+                    value.as_deref().into_iter().collect::<Vec<_>>(),
+                    "{name}"
+                );
             }
-            assert!(TOKENS.verify(form.subject_token.as_deref().unwrap_or(""), Timestamp(0)).is_err());
+            assert!(
+                TOKENS
+                    .verify(form.subject_token.as_deref().unwrap_or(""), Timestamp(0))
+                    .is_err()
+            );
         }
         Err(error) => {
             assert!(error.status == 400 && matches!(error.code, 210 | 211));
@@ -67,8 +99,8 @@ pub fn exchange_form(bytes: &[u8]) {
     }
 }
 
-/// The head of a proxied request: nothing that says who somebody is, nothing of one connection, no cookie of ours; and a path
-/// that is let through names what it says.
+/// The head of a proxied request: nothing that says who somebody is, nothing of one connection, no
+/// cookie of ours; and a path that is let through names what it says.
 pub fn request_head(bytes: &[u8]) {
     let mut fields = [httparse::EMPTY_HEADER; 96];
     let mut request = httparse::Request::new(&mut fields);
@@ -77,7 +109,10 @@ pub fn request_head(bytes: &[u8]) {
     }
     let mut incoming = HeaderMap::new();
     for field in request.headers.iter() {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name.as_bytes()), HeaderValue::from_bytes(field.value)) {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(field.name.as_bytes()),
+            HeaderValue::from_bytes(field.value),
+        ) {
             incoming.append(name, value);
         }
     }
@@ -87,49 +122,99 @@ pub fn request_head(bytes: &[u8]) {
     // As an app reads it: line by line.
     let mut head = HeaderMap::new();
     let lines = written.strip_suffix(b"\r\n").expect("whole lines");
-    for line in lines.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)) {
+    for line in lines
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+    {
         let colon = line.iter().position(|byte| *byte == b':').expect("a colon");
         let (name, value) = (&line[..colon], &line[colon + 2..]);
-        head.append(HeaderName::from_bytes(name).expect("a name"), HeaderValue::from_bytes(value).expect("a value"));
+        head.append(
+            HeaderName::from_bytes(name).expect("a name"),
+            HeaderValue::from_bytes(value).expect("a value"),
+        );
     }
-    assert_eq!(head.get_all(headers::SESSION_TOKEN).collect::<Vec<_>>(), ["ours"]);
+    assert_eq!(
+        head.get_all(headers::SESSION_TOKEN).collect::<Vec<_>>(),
+        ["ours"]
+    );
     for (name, value) in &head {
         let plain = name.as_str().to_ascii_lowercase().replace('_', "-");
         let is_ours = name == headers::SESSION_TOKEN && value == "ours";
-        for word in
-            ["posit-connect-", "rstudio-connect-", "x-rsc-", "x-forwarded-", "forwarded", "authorization", "shiny-server-credentials"]
-        {
+        for word in [
+            "posit-connect-",
+            "rstudio-connect-",
+            "x-rsc-",
+            "x-forwarded-",
+            "forwarded",
+            "authorization",
+            "shiny-server-credentials",
+        ] {
             assert!(is_ours || !plain.starts_with(word), "{plain}");
         }
-        for word in ["connection", "transfer-encoding", "content-length", "upgrade", "trailer", "host", "keep-alive", "expect"] {
+        for word in [
+            "connection",
+            "transfer-encoding",
+            "content-length",
+            "upgrade",
+            "trailer",
+            "host",
+            "keep-alive",
+            "expect",
+        ] {
             assert_ne!(plain, word);
         }
         assert!(plain != "te" || value == "trailers");
-        assert!(!value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "{plain}");
+        assert!(
+            !value
+                .as_bytes()
+                .iter()
+                .any(|byte| matches!(byte, b'\r' | b'\n' | 0)),
+            "{plain}"
+        );
     }
-    let cookies = head.get("cookie").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default();
+    let cookies = head
+        .get("cookie")
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .unwrap_or_default();
     for cookie in cookies.split(';') {
         let name = cookie.split('=').next().unwrap_or("").trim();
-        assert!(!name.starts_with("valetkey") && !name.starts_with("__Host-valetkey"), "{cookie}");
+        assert!(
+            !name.starts_with("valetkey") && !name.starts_with("__Host-valetkey"),
+            "{cookie}"
+        );
     }
     let path = request.path.and_then(|path| path.split('?').next());
     if let Some(path) = path.filter(|path| is_plain(path)) {
         let plain = percent_decoded(path);
-        assert!(!plain.split(['/', '\\']).any(|part| part == "." || part == ".."), "{path}");
+        assert!(
+            !plain
+                .split(['/', '\\'])
+                .any(|part| part == "." || part == ".."),
+            "{path}"
+        );
         assert!(!plain.contains('\0'), "{path}");
     }
 }
 
-/// Where to go afterwards: on this origin, by the parser that browsers share, and below the same path.
+/// Where to go afterwards: on this origin, by the parser that browsers share, and below the same
+/// path.
 pub fn return_path(text: &str) {
-    let Some(path) = ReturnPath::parse(text) else { return };
+    let Some(path) = ReturnPath::parse(text) else {
+        return;
+    };
     let base = url::Url::parse("https://portal.example:8443/deep/er?x").unwrap();
     let joined = base.join(path.as_str()).unwrap();
     assert_eq!(joined.origin(), base.origin(), "{text:?}");
-    assert!(joined.username().is_empty() && joined.password().is_none(), "{text:?}");
+    assert!(
+        joined.username().is_empty() && joined.password().is_none(),
+        "{text:?}"
+    );
     assert!(!joined.path().starts_with("//"), "{text:?}");
     // A header of ours takes it as it is.
-    assert!(HeaderValue::from_str(path.as_str()).is_ok() || !text.is_ascii(), "{text:?}");
+    assert!(
+        HeaderValue::from_str(path.as_str()).is_ok() || !text.is_ascii(),
+        "{text:?}"
+    );
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -137,8 +222,11 @@ fn percent_decoded(text: &str) -> String {
     let mut plain = Vec::new();
     while let Some(byte) = bytes.next() {
         let mut rest = bytes.clone();
-        let digits = (byte == b'%').then(|| Some([rest.next()?, rest.next()?])).flatten();
-        let decoded = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok());
+        let digits = (byte == b'%')
+            .then(|| Some([rest.next()?, rest.next()?]))
+            .flatten();
+        let decoded = digits
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok());
         if decoded.is_some() {
             bytes = rest;
         }

@@ -7,11 +7,16 @@ async fn bad_requests_have_their_codes_and_name_the_field() {
     let world = World::start().await;
     let (ada, bo, vera) = (world.key("ada"), world.key("bo"), world.key("vera"));
     let azure = |extra: &str| {
-        format!(r#"{{"template":"azure","config":{{"tenant_id":"t.example.org","client_id":"c","client_secret":"s"{extra}}}}}"#)
+        format!(
+            r#"{{"template":"azure","config":{{"tenant_id":"t.example.org","client_id":"c","client_secret":"s"{extra}}}}}"#
+        )
     };
     let missing = "198667fd-393d-4905-873c-3a9abc1f37a6";
     let integrations = "v1/oauth/integrations";
-    let associations = format!("v1/content/{}/oauth/integrations/associations", world.content(1));
+    let associations = format!(
+        "v1/content/{}/oauth/integrations/associations",
+        world.content(1)
+    );
     let own = world.integration();
     let cases: Vec<(&str, &str, String, String, u16, i64, &str)> = vec![
         (&ada, "POST", integrations.into(), "{".into(), 400, 2, "JSON"),
@@ -57,9 +62,16 @@ async fn bad_requests_have_their_codes_and_name_the_field() {
     ];
     for (key, method, path, body, status, code, word) in cases {
         let answer = world.api(key, method, &path, &body).await;
-        assert_eq!((answer.status, answer.json()["code"].as_i64()), (status, Some(code)), "{method} {path} {body}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_i64()),
+            (status, Some(code)),
+            "{method} {path} {body}: {}",
+            answer.body
+        );
         assert!(
-            answer.json()["error"].as_str().is_some_and(|error| error.contains(word)),
+            answer.json()["error"]
+                .as_str()
+                .is_some_and(|error| error.contains(word)),
             "{method} {path}: {word} not in {}",
             answer.body
         );
@@ -74,29 +86,121 @@ async fn objects_are_the_same_wherever_they_are_read() {
     let (ada, bo) = (world.key("ada"), world.key("bo"));
     let made = world.api(&bo, "POST", "v1/content", "{}").await.json();
     let guid = made["guid"].as_str().expect("a guid");
-    assert_eq!(world.api(&bo, "GET", &format!("v1/content/{guid}"), "").await.json(), made);
-    assert!(world.api(&bo, "GET", "v1/content", "").await.json().as_array().is_some_and(|list| list.contains(&made)));
-    assert_eq!(world.api(&bo, "PATCH", &format!("v1/content/{guid}"), "{}").await.json(), made);
-    assert!(made.get("tags").is_none() && made.get("vanity_url").is_none() && made["bundle_id"].is_null());
     assert_eq!(
-        world.api(&bo, "GET", &format!("v1/content/{guid}?include=owner%2Ctags%2Cvanity_url"), "").await.json()["owner"]["username"],
+        world
+            .api(&bo, "GET", &format!("v1/content/{guid}"), "")
+            .await
+            .json(),
+        made
+    );
+    assert!(
+        world
+            .api(&bo, "GET", "v1/content", "")
+            .await
+            .json()
+            .as_array()
+            .is_some_and(|list| list.contains(&made))
+    );
+    assert_eq!(
+        world
+            .api(&bo, "PATCH", &format!("v1/content/{guid}"), "{}")
+            .await
+            .json(),
+        made
+    );
+    assert!(
+        made.get("tags").is_none()
+            && made.get("vanity_url").is_none()
+            && made["bundle_id"].is_null()
+    );
+    assert_eq!(
+        world
+            .api(
+                &bo,
+                "GET",
+                &format!("v1/content/{guid}?include=owner%2Ctags%2Cvanity_url"),
+                ""
+            )
+            .await
+            .json()["owner"]["username"],
         "bo"
     );
-    let user = world.api(&ada, "POST", "v1/users", r#"{"username":"cy","password":"long enough","first_name":"Cy"}"#).await.json();
+    let user = world
+        .api(
+            &ada,
+            "POST",
+            "v1/users",
+            r#"{"username":"cy","password":"long enough","first_name":"Cy"}"#,
+        )
+        .await
+        .json();
     let path = format!("v1/users/{}", user["guid"].as_str().expect("a guid"));
     for locked in ["true", "false"] {
-        assert_eq!(world.api(&ada, "POST", &format!("{path}/lock"), &format!(r#"{{"locked":{locked}}}"#)).await.status, 200);
+        assert_eq!(
+            world
+                .api(
+                    &ada,
+                    "POST",
+                    &format!("{path}/lock"),
+                    &format!(r#"{{"locked":{locked}}}"#)
+                )
+                .await
+                .status,
+            200
+        );
     }
-    assert_eq!(world.api(&ada, "GET", &path, "").await.json(), user, "locking touches nothing else");
-    let permission = format!(r#"{{"principal_guid":{},"principal_type":"user","role":"viewer"}}"#, user["guid"]);
+    assert_eq!(
+        world.api(&ada, "GET", &path, "").await.json(),
+        user,
+        "locking touches nothing else"
+    );
+    let permission = format!(
+        r#"{{"principal_guid":{},"principal_type":"user","role":"viewer"}}"#,
+        user["guid"]
+    );
     let entries = format!("v1/content/{guid}/permissions");
-    assert_eq!(world.api(&bo, "POST", &entries, &permission).await.status, 201);
-    assert_eq!(world.api(&bo, "POST", &entries, &permission.replace("viewer", "owner")).await.status, 200);
-    assert_eq!(world.api(&bo, "GET", &entries, "").await.json()[0]["role"], "owner");
-    let page = world.api(&ada, "GET", "v1/users?page_size=1&prefix=C", "").await.json();
-    assert_eq!((page["total"].as_i64(), page["results"][0]["username"].as_str()), (Some(1), Some("cy")));
+    assert_eq!(
+        world.api(&bo, "POST", &entries, &permission).await.status,
+        201
+    );
+    assert_eq!(
+        world
+            .api(
+                &bo,
+                "POST",
+                &entries,
+                &permission.replace("viewer", "owner")
+            )
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        world.api(&bo, "GET", &entries, "").await.json()[0]["role"],
+        "owner"
+    );
+    let page = world
+        .api(&ada, "GET", "v1/users?page_size=1&prefix=C", "")
+        .await
+        .json();
+    assert_eq!(
+        (
+            page["total"].as_i64(),
+            page["results"][0]["username"].as_str()
+        ),
+        (Some(1), Some("cy"))
+    );
     // A content key is for exchanges of its own item only.
-    assert_eq!(world.api(&bo, "GET", "server_settings", "").await.json()["version"], "2025.11.0");
-    assert_eq!(world.api(&bo, "DELETE", &format!("v1/content/{guid}"), "").await.status, 204);
+    assert_eq!(
+        world.api(&bo, "GET", "server_settings", "").await.json()["version"],
+        "2025.11.0"
+    );
+    assert_eq!(
+        world
+            .api(&bo, "DELETE", &format!("v1/content/{guid}"), "")
+            .await
+            .status,
+        204
+    );
     world.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Every form against bad input: 422, the same page, all errors at once, typed values kept, never the secret.
+//! Every form against bad input: 422, the same page, all errors at once, typed values kept, never
+//! the secret.
 
 use crate::harness::World;
 
@@ -13,14 +14,33 @@ async fn bad_input_comes_back_with_all_errors_and_without_secrets() {
         (
             "/integrations/new?template=azure",
             "/integrations/new",
-            vec![("name", ""), ("tenant_id", ""), ("client_id", ""), ("client_secret", "")],
-            vec!["Enter a name", "Enter the directory (tenant) ID", "Enter the application (client) ID", "Enter the client secret"],
+            vec![
+                ("name", ""),
+                ("tenant_id", ""),
+                ("client_id", ""),
+                ("client_secret", ""),
+            ],
+            vec![
+                "Enter a name",
+                "Enter the directory (tenant) ID",
+                "Enter the application (client) ID",
+                "Enter the client secret",
+            ],
         ),
         (
             "/integrations/new?template=azure",
             "/integrations/new",
-            vec![("name", "<i>n</i>"), ("tenant_id", " https://portal.azure.com/x "), ("client_id", id), ("client_secret", id)],
-            vec!["This is an address", "looks like the Secret ID", "&#60;i&#62;n&#60;/i&#62;"],
+            vec![
+                ("name", "<i>n</i>"),
+                ("tenant_id", " https://portal.azure.com/x "),
+                ("client_id", id),
+                ("client_secret", id),
+            ],
+            vec![
+                "This is an address",
+                "looks like the Secret ID",
+                "&#60;i&#62;n&#60;/i&#62;",
+            ],
         ),
         (
             "/integrations/new?template=azure",
@@ -33,7 +53,11 @@ async fn bad_input_comes_back_with_all_errors_and_without_secrets() {
                 ("secret_expires", "2026-02-31"),
                 ("authority_host", "http://10.0.0.1"),
             ],
-            vec!["application ID you entered below", "Enter a date", "start with https"],
+            vec![
+                "application ID you entered below",
+                "Enter a date",
+                "start with https",
+            ],
         ),
         (
             "/integrations/new?template=custom",
@@ -45,52 +69,101 @@ async fn bad_input_comes_back_with_all_errors_and_without_secrets() {
                 ("client_id", ""),
                 ("client_secret", "SEKRIT"),
             ],
-            vec!["not a web address", "Leave user name and password out", "Enter the client ID"],
+            vec![
+                "not a web address",
+                "Leave user name and password out",
+                "Enter the client ID",
+            ],
         ),
         (
             "/content/new",
             "/content/new",
-            vec![("title", ""), ("upstream_url", "http://169.254.169.254/"), ("access_type", "everyone")],
+            vec![
+                ("title", ""),
+                ("upstream_url", "http://169.254.169.254/"),
+                ("access_type", "everyone"),
+            ],
             vec!["Enter a title", "never allowed", "Choose who may open it"],
         ),
         (
             "/content/new",
             "/content/new",
-            vec![("title", &long), ("upstream_url", "file:///etc/passwd"), ("access_type", "acl")],
+            vec![
+                ("title", &long),
+                ("upstream_url", "file:///etc/passwd"),
+                ("access_type", "acl"),
+            ],
             vec!["at most 200 characters", "not a web address"],
         ),
         (
             "/people/new",
             "/people/new",
-            vec![("username", "a b"), ("email", "nobody"), ("first_name", &long), ("role", "viewer"), ("password", "SEKRIT")],
-            vec!["in a user name", "Enter an e-mail address", "at most 100 characters", "at least 8 characters"],
+            vec![
+                ("username", "a b"),
+                ("email", "nobody"),
+                ("first_name", &long),
+                ("role", "viewer"),
+                ("password", "SEKRIT"),
+            ],
+            vec![
+                "in a user name",
+                "Enter an e-mail address",
+                "at most 100 characters",
+                "at least 8 characters",
+            ],
         ),
         (
             "/people/new",
             "/people/new",
-            vec![("username", "ADA"), ("role", "viewer"), ("password", "SEKRIT-long-enough")],
+            vec![
+                ("username", "ADA"),
+                ("role", "viewer"),
+                ("password", "SEKRIT-long-enough"),
+            ],
             vec!["Somebody has this user name already"],
         ),
         (
             "/account",
             "/account/password",
-            vec![("old_password", "SEKRIT-wrong"), ("new_password", "SEKRIT-long-enough")],
+            vec![
+                ("old_password", "SEKRIT-wrong"),
+                ("new_password", "SEKRIT-long-enough"),
+            ],
             vec!["not your current password"],
         ),
-        ("/account/keys", "/account/keys", vec![("name", "  "), ("user_role", "administrator")], vec!["Give the key a name"]),
+        (
+            "/account/keys",
+            "/account/keys",
+            vec![("name", "  "), ("user_role", "administrator")],
+            vec!["Give the key a name"],
+        ),
     ];
     for (address, action, values, expected) in cases {
         let page = ada.get(address).await;
         let answer = ada.submit(&page, action, &values).await;
         assert_eq!(answer.status, 422, "{address}: {}", answer.body);
         for words in expected {
-            assert!(answer.body.contains(words), "{address}: “{words}” is missing in {}", answer.body);
+            assert!(
+                answer.body.contains(words),
+                "{address}: “{words}” is missing in {}",
+                answer.body
+            );
         }
-        assert!(!answer.body.contains("SEKRIT\"") && !answer.body.contains("SEKRIT-"), "{address} shows a secret");
+        assert!(
+            !answer.body.contains("SEKRIT\"") && !answer.body.contains("SEKRIT-"),
+            "{address} shows a secret"
+        );
         for (name, value) in values.iter().filter(|(name, value)| {
-            !value.is_empty() && value.len() < 60 && !name.contains("secret") && !name.contains("password") && !value.contains('<')
+            !value.is_empty()
+                && value.len() < 60
+                && !name.contains("secret")
+                && !name.contains("password")
+                && !value.contains('<')
         }) {
-            assert!(answer.body.contains(value.trim()) || *name == "access_type", "{address}: {name} was lost");
+            assert!(
+                answer.body.contains(value.trim()) || *name == "access_type",
+                "{address}: {name} was lost"
+            );
         }
     }
     world.stop().await;

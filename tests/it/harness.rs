@@ -1,4 +1,5 @@
-//! Starts a whole demo for one test, speaks HTTP to it as browsers and programs do, and checks itself at the end.
+//! Starts a whole demo for one test, speaks HTTP to it as browsers and programs do, and checks
+//! itself at the end.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -20,7 +21,9 @@ use valetkey::{
 
 /// A PostgreSQL server to make each test a database on, instead of SQLite files.
 fn server() -> Option<String> {
-    std::env::var("VALETKEY_TEST_POSTGRES").ok().filter(|address| !address.is_empty())
+    std::env::var("VALETKEY_TEST_POSTGRES")
+        .ok()
+        .filter(|address| !address.is_empty())
 }
 
 /// A new, empty database for one test; `None` for SQLite in the data directory.
@@ -28,18 +31,35 @@ pub fn database() -> Option<Place> {
     let server = server()?;
     let name = format!("test_{}", uuid::Uuid::new_v4().simple());
     sql(&server, &format!("CREATE DATABASE {name}"));
-    Some(Place::Postgresql(SecretString::from(format!("{}/{name}", server.rsplit_once('/').expect("a database").0))))
+    Some(Place::Postgresql(SecretString::from(format!(
+        "{}/{name}",
+        server.rsplit_once('/').expect("a database").0
+    ))))
 }
 
 fn drop_database(place: &Place) {
-    let (Some(server), Place::Postgresql(address)) = (server(), place) else { return };
-    let name = address.expose_secret().rsplit_once('/').expect("a database").1;
-    sql(&server, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+    let (Some(server), Place::Postgresql(address)) = (server(), place) else {
+        return;
+    };
+    let name = address
+        .expose_secret()
+        .rsplit_once('/')
+        .expect("a database")
+        .1;
+    sql(
+        &server,
+        &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+    );
 }
 
 fn variable(place: &Place) -> Option<(String, String)> {
-    let Place::Postgresql(address) = place else { return None };
-    Some(("VALETKEY_DATABASE_URL".into(), address.expose_secret().into()))
+    let Place::Postgresql(address) = place else {
+        return None;
+    };
+    Some((
+        "VALETKEY_DATABASE_URL".into(),
+        address.expose_secret().into(),
+    ))
 }
 
 #[derive(diesel::QueryableByName)]
@@ -51,24 +71,36 @@ struct Column {
 /// So that a running portal notices a change within a moment.
 const NOTICED: &str = "UPDATE epoch SET number = number + 1";
 
-/// Looks into a portal's database, or changes it behind its back. A query names its one column `value`.
+/// Looks into a portal's database, or changes it behind its back. A query names its one column
+/// `value`.
 fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<String> {
     use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
     if let Some(Place::Postgresql(address)) = database {
-        let lines = sql(address.expose_secret(), text).lines().map(str::to_owned).collect();
+        let lines = sql(address.expose_secret(), text)
+            .lines()
+            .map(str::to_owned)
+            .collect();
         if !text.starts_with("SELECT") {
             sql(address.expose_secret(), NOTICED);
             std::thread::sleep(Duration::from_millis(400));
         }
         return lines;
     }
-    let mut file = SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path")).expect("the database");
-    sql_query("PRAGMA busy_timeout = 5000").execute(&mut file).expect("a timeout");
+    let mut file =
+        SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path"))
+            .expect("the database");
+    sql_query("PRAGMA busy_timeout = 5000")
+        .execute(&mut file)
+        .expect("a timeout");
     if text.starts_with("SELECT") {
-        let rows: Vec<Column> = sql_query(text).load(&mut file).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let rows: Vec<Column> = sql_query(text)
+            .load(&mut file)
+            .unwrap_or_else(|error| panic!("{text}: {error}"));
         return rows.into_iter().map(|row| row.value).collect();
     }
-    sql_query(text).execute(&mut file).unwrap_or_else(|error| panic!("{text}: {error}"));
+    sql_query(text)
+        .execute(&mut file)
+        .unwrap_or_else(|error| panic!("{text}: {error}"));
     sql_query(NOTICED).execute(&mut file).expect("an epoch");
     std::thread::sleep(Duration::from_millis(400));
     Vec::new()
@@ -76,8 +108,15 @@ fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<
 
 /// Runs statements with PostgreSQL's own client; what it prints.
 fn sql(address: &str, text: &str) -> String {
-    let output = std::process::Command::new("psql").args([address, "-qAt", "-v", "ON_ERROR_STOP=1", "-c", text]).output().expect("psql");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = std::process::Command::new("psql")
+        .args([address, "-qAt", "-v", "ON_ERROR_STOP=1", "-c", text])
+        .output()
+        .expect("psql");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -128,17 +167,35 @@ impl World {
 
     /// With outer proxies that are believed.
     pub async fn start_trusting(proxies: &[&str]) -> Self {
-        let proxies = proxies.iter().map(|text| text.parse().expect("an address")).collect();
-        Self::start_by(demo::Options { database: database(), trusted_proxies: proxies, ..demo::Options::default() }).await
+        let proxies = proxies
+            .iter()
+            .map(|text| text.parse().expect("an address"))
+            .collect();
+        Self::start_by(demo::Options {
+            database: database(),
+            trusted_proxies: proxies,
+            ..demo::Options::default()
+        })
+        .await
     }
 
     async fn start_as(content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
         Self::start_on(database(), content_url, organisation).await
     }
 
-    async fn start_on(database: Option<Place>, content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
+    async fn start_on(
+        database: Option<Place>,
+        content_url: Option<&str>,
+        organisation: Option<demo::Organisation>,
+    ) -> Self {
         let content_url = content_url.map(str::to_owned);
-        Self::start_by(demo::Options { content_url, database, organisation, ..demo::Options::default() }).await
+        Self::start_by(demo::Options {
+            content_url,
+            database,
+            organisation,
+            ..demo::Options::default()
+        })
+        .await
     }
 
     async fn start_by(options: demo::Options) -> Self {
@@ -151,50 +208,99 @@ impl World {
             ..options
         };
         let place = options.database.clone();
-        let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>).await.expect("the demo starts");
-        let (portal, provider, summary) = (demo.service.addresses.base().to_owned(), Arc::clone(&demo.provider), demo.summary());
+        let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>)
+            .await
+            .expect("the demo starts");
+        let (portal, provider, summary) = (
+            demo.service.addresses.base().to_owned(),
+            Arc::clone(&demo.provider),
+            demo.summary(),
+        );
         let (send, receive) = tokio::sync::oneshot::channel();
         let serving = tokio::spawn(demo.serve(move |handle| drop(send.send(handle))));
         let handle = receive.await.expect("the portal serves");
-        Self { http, portal, provider, summary, data_dir, database: place, clock, handle, serving }
+        Self {
+            http,
+            portal,
+            provider,
+            summary,
+            data_dir,
+            database: place,
+            clock,
+            handle,
+            serving,
+        }
     }
 
     /// Moves the clock of portal and provider forward.
     pub fn pass(&self, time: Duration) {
-        self.clock.0.fetch_add(i64::try_from(time.as_millis()).expect("a short time"), Ordering::SeqCst);
+        self.clock.0.fetch_add(
+            i64::try_from(time.as_millis()).expect("a short time"),
+            Ordering::SeqCst,
+        );
     }
 
     pub fn key(&self, name: &str) -> String {
         let accounts = self.summary["accounts"].as_array().expect("accounts");
-        let account = accounts.iter().find(|account| account["username"] == name).expect("an account");
+        let account = accounts
+            .iter()
+            .find(|account| account["username"] == name)
+            .expect("an account");
         account["api_key"].as_str().expect("a key").to_owned()
     }
 
     pub fn content(&self, position: usize) -> String {
-        self.summary["content"][position]["guid"].as_str().expect("a guid").to_owned()
+        self.summary["content"][position]["guid"]
+            .as_str()
+            .expect("a guid")
+            .to_owned()
     }
 
     /// Where an item runs, with content on the other loopback name.
     pub fn app(&self, content: &str) -> String {
-        format!("{}/content/{content}/", self.portal.replace("127.0.0.1", "localhost"))
+        format!(
+            "{}/content/{content}/",
+            self.portal.replace("127.0.0.1", "localhost")
+        )
     }
 
     pub fn integration(&self) -> String {
-        self.summary["integrations"][0]["guid"].as_str().expect("a guid").to_owned()
+        self.summary["integrations"][0]["guid"]
+            .as_str()
+            .expect("a guid")
+            .to_owned()
     }
 
     pub async fn api(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
         let key = format!("Key {key}");
-        let headers: &[(&str, &str)] = if key.len() > 4 { &[("authorization", &key)] } else { &[] };
-        let program = Browser { base: self.portal.clone(), http: self.http.clone(), cookies: Mutex::default() };
-        program.send(method, &format!("/__api__/{path}"), headers, Some(body.to_owned())).await
+        let headers: &[(&str, &str)] = if key.len() > 4 {
+            &[("authorization", &key)]
+        } else {
+            &[]
+        };
+        let program = Browser {
+            base: self.portal.clone(),
+            http: self.http.clone(),
+            cookies: Mutex::default(),
+        };
+        program
+            .send(
+                method,
+                &format!("/__api__/{path}"),
+                headers,
+                Some(body.to_owned()),
+            )
+            .await
     }
 
     pub async fn exchange(&self, key: &str, token: &str) -> Answer {
         self.exchange_form(
             key,
             &[
-                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                (
+                    "grant_type",
+                    "urn:ietf:params:oauth:grant-type:token-exchange",
+                ),
                 ("subject_token_type", "urn:posit:connect:user-session-token"),
                 ("subject_token", token),
             ],
@@ -203,8 +309,11 @@ impl World {
     }
 
     pub async fn exchange_form(&self, key: &str, pairs: &[(&str, &str)]) -> Answer {
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        self.api(key, "POST", "v1/oauth/integrations/credentials", &body).await
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs)
+            .finish();
+        self.api(key, "POST", "v1/oauth/integrations/credentials", &body)
+            .await
     }
 
     /// A browser in which `name` has signed in.
@@ -217,19 +326,41 @@ impl World {
     /// A viewer who has consented to the first content item, with the token that its app saw.
     pub async fn connected(&self, name: &str) -> (Browser, String) {
         let browser = self.signed_in(name).await;
-        let page = browser.open(&format!("/content/{}/", self.content(0)), name).await;
-        assert!(page.body.contains(&format!("{name}@example.org")), "{}", page.body);
+        let page = browser
+            .open(&format!("/content/{}/", self.content(0)), name)
+            .await;
+        assert!(
+            page.body.contains(&format!("{name}@example.org")),
+            "{}",
+            page.body
+        );
         let token = self.token(&browser, &self.content(0)).await;
         (browser, token)
     }
 
     /// The session token that the proxy gives an app: seen by an app of the test's own.
     pub async fn token(&self, browser: &Browser, content: &str) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let upstream = format!("http://{}", listener.local_addr().expect("an address"));
-        let before = self.api(&self.key("ada"), "GET", &format!("v1/content/{content}"), "").await.json()["upstream_url"].clone();
+        let before = self
+            .api(
+                &self.key("ada"),
+                "GET",
+                &format!("v1/content/{content}"),
+                "",
+            )
+            .await
+            .json()["upstream_url"]
+            .clone();
         let patched = self
-            .api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": upstream}).to_string())
+            .api(
+                &self.key("ada"),
+                "PATCH",
+                &format!("v1/content/{content}"),
+                &serde_json::json!({"upstream_url": upstream}).to_string(),
+            )
             .await;
         assert_eq!(patched.status, 200, "{}", patched.body);
         let app = tokio::spawn(async move {
@@ -237,24 +368,46 @@ impl World {
             let (mut socket, _) = listener.accept().await.expect("a request");
             let mut head = vec![0; 65536];
             let read = socket.read(&mut head).await.expect("a head");
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await.expect("an answer");
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                .await
+                .expect("an answer");
             String::from_utf8_lossy(&head[..read]).into_owned()
         });
-        let page = browser.clone_cookies().get(&format!("/content/{content}/")).await;
+        let page = browser
+            .clone_cookies()
+            .get(&format!("/content/{content}/"))
+            .await;
         assert_eq!(page.status, 200, "{}", page.body);
         let head = app.await.expect("the app");
-        self.api(&self.key("ada"), "PATCH", &format!("v1/content/{content}"), &serde_json::json!({"upstream_url": before}).to_string())
-            .await;
-        let line =
-            head.lines().find(|line| line.to_ascii_lowercase().starts_with("posit-connect-user-session-token:")).expect("the header");
+        self.api(
+            &self.key("ada"),
+            "PATCH",
+            &format!("v1/content/{content}"),
+            &serde_json::json!({"upstream_url": before}).to_string(),
+        )
+        .await;
+        let line = head
+            .lines()
+            .find(|line| {
+                line.to_ascii_lowercase()
+                    .starts_with("posit-connect-user-session-token:")
+            })
+            .expect("the header");
         line.split_once(':').expect("a value").1.trim().to_owned()
     }
 
     /// The settings with which the program works on the same data.
     pub fn settings(&self) -> Vec<(String, String)> {
         let mut settings = vec![
-            ("VALETKEY_DATA_DIR".to_owned(), self.data_dir.to_string_lossy().into_owned()),
-            ("VALETKEY_KEYRING_FILE".to_owned(), self.data_dir.join("keyring").to_string_lossy().into_owned()),
+            (
+                "VALETKEY_DATA_DIR".to_owned(),
+                self.data_dir.to_string_lossy().into_owned(),
+            ),
+            (
+                "VALETKEY_KEYRING_FILE".to_owned(),
+                self.data_dir.join("keyring").to_string_lossy().into_owned(),
+            ),
             ("VALETKEY_PUBLIC_URL".to_owned(), self.portal.clone()),
         ];
         settings.extend(self.database.iter().filter_map(variable));
@@ -281,8 +434,18 @@ impl World {
         let settings = self.settings();
         self.handle.stop(true).await;
         self.serving.await.expect("no panic").expect("a clean end");
-        let address = self.portal.trim_start_matches("http://").parse().expect("an address");
-        Served { address, data_dir: self.data_dir, database: self.database, child: None, settings }
+        let address = self
+            .portal
+            .trim_start_matches("http://")
+            .parse()
+            .expect("an address");
+        Served {
+            address,
+            data_dir: self.data_dir,
+            database: self.database,
+            child: None,
+            settings,
+        }
     }
 
     /// Keeps everybody else from writing for a while; ends when it is over.
@@ -292,7 +455,10 @@ impl World {
         let locking = tokio::task::spawn_blocking(move || {
             use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
             if let Some(Place::Postgresql(address)) = &database {
-                let lock = format!("BEGIN; SELECT pg_advisory_xact_lock(7310001); SELECT pg_sleep({}); ROLLBACK", time.as_secs());
+                let lock = format!(
+                    "BEGIN; SELECT pg_advisory_xact_lock(7310001); SELECT pg_sleep({}); ROLLBACK",
+                    time.as_secs()
+                );
                 let address = address.expose_secret().to_owned();
                 let child = std::thread::spawn(move || sql(&address, &lock));
                 std::thread::sleep(Duration::from_secs(1));
@@ -300,8 +466,11 @@ impl World {
                 child.join().expect("psql");
                 return;
             }
-            let mut file = SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path")).expect("the database");
-            file.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").expect("a lock");
+            let mut file =
+                SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path"))
+                    .expect("the database");
+            file.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE")
+                .expect("a lock");
             let _ = send.send(());
             std::thread::sleep(time);
             file.batch_execute("ROLLBACK").expect("unlocked");
@@ -318,7 +487,11 @@ impl World {
     /// A one-time link for somebody, made on the command line.
     pub fn link_from_command_line(&self, name: &str) -> String {
         let output = self.command(&["admin", "link", name]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
@@ -342,20 +515,37 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.body))
+        serde_json::from_str(&self.body)
+            .unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.body))
     }
     /// The anti-forgery token that the page's forms carry.
     pub fn csrf(&self) -> String {
-        let token = self.body.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
-        token.unwrap_or_else(|| panic!("no form in {} {}", self.status, self.body)).to_owned()
+        let token = self
+            .body
+            .split("name=\"csrf\" value=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next());
+        token
+            .unwrap_or_else(|| panic!("no form in {} {}", self.status, self.body))
+            .to_owned()
     }
     /// The first link of the page whose address ends like this.
     pub fn link(&self, end: &str) -> String {
-        let links = self.body.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
-        links.map(str::to_owned).find(|link| link.ends_with(end)).unwrap_or_else(|| panic!("no link {end} in {}", self.body))
+        let links = self
+            .body
+            .split("href=\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next());
+        links
+            .map(str::to_owned)
+            .find(|link| link.ends_with(end))
+            .unwrap_or_else(|| panic!("no link {end} in {}", self.body))
     }
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
     }
 }
 
@@ -368,7 +558,11 @@ pub struct Browser {
 
 impl Browser {
     pub fn new(base: &str) -> Self {
-        Self { base: base.to_owned(), http: client(), cookies: Mutex::default() }
+        Self {
+            base: base.to_owned(),
+            http: client(),
+            cookies: Mutex::default(),
+        }
     }
 
     pub fn clone_cookies(&self) -> Self {
@@ -379,22 +573,44 @@ impl Browser {
 
     /// The same browser as if it had been to one origin only.
     pub fn only_cookies_of(&self, address: &str) -> Self {
-        let origin = url::Url::parse(address).expect("an address").origin().ascii_serialization();
+        let origin = url::Url::parse(address)
+            .expect("an address")
+            .origin()
+            .ascii_serialization();
         let copy = self.clone_cookies();
-        copy.cookies.lock().expect("cookies").retain(|(of, _), _| *of == origin);
+        copy.cookies
+            .lock()
+            .expect("cookies")
+            .retain(|(of, _), _| *of == origin);
         copy
     }
 
     /// The cookies that an address gets.
     pub fn cookies_of(&self, address: &str) -> BTreeMap<String, String> {
-        let origin = url::Url::parse(address).expect("an address").origin().ascii_serialization();
+        let origin = url::Url::parse(address)
+            .expect("an address")
+            .origin()
+            .ascii_serialization();
         let cookies = self.cookies.lock().expect("cookies");
-        cookies.iter().filter(|((of, _), _)| *of == origin).map(|((_, name), value)| (name.clone(), value.clone())).collect()
+        cookies
+            .iter()
+            .filter(|((of, _), _)| *of == origin)
+            .map(|((_, name), value)| (name.clone(), value.clone()))
+            .collect()
     }
 
     /// One request, no redirect followed.
-    pub async fn send(&self, method: &str, address: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
-        let response = self.try_send(method, address, headers, body).await.expect("an answer");
+    pub async fn send(
+        &self,
+        method: &str,
+        address: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        let response = self
+            .try_send(method, address, headers, body)
+            .await
+            .expect("an answer");
         Answer {
             status: response.status().as_u16(),
             url: response.url().to_string(),
@@ -411,8 +627,15 @@ impl Browser {
         headers: &[(&str, &str)],
         body: Option<String>,
     ) -> reqwest::Result<reqwest::Response> {
-        let url = if address.starts_with("http") { address.to_owned() } else { format!("{}{address}", self.base) };
-        let origin = url::Url::parse(&url).expect("an address").origin().ascii_serialization();
+        let url = if address.starts_with("http") {
+            address.to_owned()
+        } else {
+            format!("{}{address}", self.base)
+        };
+        let origin = url::Url::parse(&url)
+            .expect("an address")
+            .origin()
+            .ascii_serialization();
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = self.http.request(method, &url);
         let cookies: Vec<String> = self
@@ -430,13 +653,24 @@ impl Browser {
             request = request.header(*name, *value);
         }
         if let Some(body) = body {
-            request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+            request = request
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(body);
         }
         let response = request.send().await?;
         for cookie in response.headers().get_all("set-cookie") {
-            let pair = cookie.to_str().expect("text").split(';').next().unwrap_or("").to_owned();
+            let pair = cookie
+                .to_str()
+                .expect("text")
+                .split(';')
+                .next()
+                .unwrap_or("")
+                .to_owned();
             if let Some((name, value)) = pair.split_once('=') {
-                self.cookies.lock().expect("cookies").insert((origin.clone(), name.to_owned()), value.to_owned());
+                self.cookies
+                    .lock()
+                    .expect("cookies")
+                    .insert((origin.clone(), name.to_owned()), value.to_owned());
             }
         }
         Ok(response)
@@ -444,7 +678,9 @@ impl Browser {
 
     /// Goes to an address as a person does, following redirects.
     pub async fn get(&self, address: &str) -> Answer {
-        let answer = self.send("GET", address, &[("accept", "text/html")], None).await;
+        let answer = self
+            .send("GET", address, &[("accept", "text/html")], None)
+            .await;
         self.follow(answer).await
     }
 
@@ -453,14 +689,24 @@ impl Browser {
             if !(300..400).contains(&answer.status) {
                 break;
             }
-            let next = url::Url::parse(&answer.url).expect("an address").join(answer.header("location")).expect("a location");
-            answer = self.send("GET", next.as_str(), &[("accept", "text/html")], None).await;
+            let next = url::Url::parse(&answer.url)
+                .expect("an address")
+                .join(answer.header("location"))
+                .expect("a location");
+            answer = self
+                .send("GET", next.as_str(), &[("accept", "text/html")], None)
+                .await;
         }
         answer
     }
 
     /// Sends a form of a page with its hidden fields, redirects not followed.
-    pub async fn submit(&self, page: &Answer, action_part: &str, values: &[(&str, &str)]) -> Answer {
+    pub async fn submit(
+        &self,
+        page: &Answer,
+        action_part: &str,
+        values: &[(&str, &str)],
+    ) -> Answer {
         let form = page
             .body
             .split("<form ")
@@ -468,25 +714,50 @@ impl Browser {
             .map(|form| form.split("</form>").next().unwrap_or(""))
             .find(|form| attribute(form, "action").ends_with(action_part))
             .unwrap_or_else(|| panic!("no form {action_part} in {} {}", page.status, page.body));
-        let mut pairs: Vec<(String, String)> = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        for input in form.split("<input ").skip(1).filter(|input| input.starts_with("type=\"hidden\"")) {
+        let mut pairs: Vec<(String, String)> = values
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        for input in form
+            .split("<input ")
+            .skip(1)
+            .filter(|input| input.starts_with("type=\"hidden\""))
+        {
             let name = attribute(input, "name");
             if !pairs.iter().any(|(known, _)| *known == name) {
                 pairs.push((name, attribute(input, "value")));
             }
         }
-        let action = url::Url::parse(&page.url).expect("an address").join(&attribute(form, "action")).expect("an action");
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
-        self.send("POST", action.as_str(), &[("accept", "text/html")], Some(body)).await
+        let action = url::Url::parse(&page.url)
+            .expect("an address")
+            .join(&attribute(form, "action"))
+            .expect("an action");
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&pairs)
+            .finish();
+        self.send(
+            "POST",
+            action.as_str(),
+            &[("accept", "text/html")],
+            Some(body),
+        )
+        .await
     }
 
     async fn sign_in(&self, name: &str) {
         let page = self.get("/login").await;
-        let answer = self.submit(&page, "/login", &[("username", name), ("password", PASSWORD)]).await;
+        let answer = self
+            .submit(
+                &page,
+                "/login",
+                &[("username", name), ("password", PASSWORD)],
+            )
+            .await;
         assert_eq!(answer.status, 303, "{}", answer.body);
     }
 
-    /// Opens content, agreeing to whatever is asked on the way, as `account` at the identity provider.
+    /// Opens content, agreeing to whatever is asked on the way, as `account` at the identity
+    /// provider.
     pub async fn open(&self, address: &str, account: &str) -> Answer {
         let mut page = self.get(address).await;
         for _ in 0..8 {
@@ -494,7 +765,13 @@ impl Browser {
                 let answer = self.submit(&page, "/consents/new", &[]).await;
                 self.follow(answer).await
             } else if page.body.contains("id=\"signin\"") {
-                let answer = self.submit(&page, "signin", &[("username", account), ("password", PASSWORD)]).await;
+                let answer = self
+                    .submit(
+                        &page,
+                        "signin",
+                        &[("username", account), ("password", PASSWORD)],
+                    )
+                    .await;
                 self.follow(answer).await
             } else if page.body.contains("id=\"accept\"") {
                 let answer = self.submit(&page, "consent", &[("choice", "accept")]).await;
@@ -506,13 +783,25 @@ impl Browser {
         page
     }
 
-    /// Goes on our consent page and signs in at the provider; stops at the answer that would go back to the portal.
+    /// Goes on our consent page and signs in at the provider; stops at the answer that would go
+    /// back to the portal.
     pub async fn up_to_callback(&self, address: &str, account: &str) -> String {
         let page = self.get(address).await;
         let answer = self.submit(&page, "/consents/new", &[]).await;
-        let mut answer = self.send("GET", answer.header("location"), &[("accept", "text/html")], None).await;
+        let mut answer = self
+            .send(
+                "GET",
+                answer.header("location"),
+                &[("accept", "text/html")],
+                None,
+            )
+            .await;
         for (marker, form, values) in [
-            ("id=\"signin\"", "signin", vec![("username", account), ("password", PASSWORD)]),
+            (
+                "id=\"signin\"",
+                "signin",
+                vec![("username", account), ("password", PASSWORD)],
+            ),
             ("id=\"accept\"", "consent", vec![("choice", "accept")]),
         ] {
             if answer.body.contains(marker) {
@@ -539,13 +828,22 @@ struct Loopback;
 
 impl reqwest::dns::Resolve for Loopback {
     fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        Box::pin(async { Ok(Box::new(std::iter::once(std::net::SocketAddr::from(([127, 0, 0, 1], 0)))) as reqwest::dns::Addrs) })
+        Box::pin(async {
+            Ok(Box::new(std::iter::once(std::net::SocketAddr::from((
+                [127, 0, 0, 1],
+                0,
+            )))) as reqwest::dns::Addrs)
+        })
     }
 }
 
 fn attribute(text: &str, name: &str) -> String {
     let start = format!("{name}=\"");
-    let value = text.split(&start).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("");
+    let value = text
+        .split(&start)
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or("");
     value
         .replace("&#38;", "&")
         .replace("&amp;", "&")
@@ -560,11 +858,20 @@ pub fn command(arguments: &[&str], settings: &[(String, String)]) -> std::proces
     command_with(arguments, settings, "")
 }
 
-fn command_with(arguments: &[&str], settings: &[(String, String)], input: &str) -> std::process::Output {
+fn command_with(
+    arguments: &[&str],
+    settings: &[(String, String)],
+    input: &str,
+) -> std::process::Output {
     use std::{io::Write as _, process::Stdio};
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"));
     command.args(arguments).envs(settings.iter().cloned());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
     // A program that reads nothing has closed its end.
     let _ = writeln!(child.stdin.take().expect("its input"), "{input}");
     child.wait_with_output().expect("its output")
@@ -602,7 +909,10 @@ impl Served {
             ("VALETKEY_PRIVATE_HOSTS", "127.0.0.1"),
         ]);
         let port = served.address.port();
-        served.settings.push(("VALETKEY_PUBLIC_URL".to_owned(), format!("https://localhost:{port}")));
+        served.settings.push((
+            "VALETKEY_PUBLIC_URL".to_owned(),
+            format!("https://localhost:{port}"),
+        ));
         served.launch();
         for _ in 0..200 {
             if tokio::net::TcpStream::connect(served.address).await.is_ok() {
@@ -616,25 +926,49 @@ impl Served {
     /// A folder and settings; nothing runs yet.
     pub fn prepare(settings: &[(&str, &str)]) -> Self {
         // A port that was free a moment ago.
-        let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-        let data_dir = std::env::temp_dir().join(format!("valetkey-served-{}", uuid::Uuid::new_v4()));
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("a port");
+        let data_dir =
+            std::env::temp_dir().join(format!("valetkey-served-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&data_dir).expect("a folder");
         let mut all = vec![
             ("VALETKEY_LISTEN".to_owned(), address.to_string()),
-            ("VALETKEY_PUBLIC_URL".to_owned(), format!("http://{address}")),
-            ("VALETKEY_DATA_DIR".to_owned(), data_dir.to_string_lossy().into_owned()),
+            (
+                "VALETKEY_PUBLIC_URL".to_owned(),
+                format!("http://{address}"),
+            ),
+            (
+                "VALETKEY_DATA_DIR".to_owned(),
+                data_dir.to_string_lossy().into_owned(),
+            ),
         ];
         let database = database();
         all.extend(database.iter().filter_map(variable));
-        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Self { address, data_dir, database, child: None, settings: all }
+        all.extend(
+            settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        Self {
+            address,
+            data_dir,
+            database,
+            child: None,
+            settings: all,
+        }
     }
 
     /// Starts the program and waits until it answers.
     pub async fn restart(&mut self) {
         self.launch();
         for _ in 0..200 {
-            if client().get(format!("http://{}/__ping__", self.address)).send().await.is_ok_and(|answer| answer.status() == 200) {
+            if client()
+                .get(format!("http://{}/__ping__", self.address))
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status() == 200)
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -643,7 +977,11 @@ impl Served {
     }
 
     fn launch(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.data_dir.join("log")).expect("a log");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.data_dir.join("log"))
+            .expect("a log");
         let child = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
             .arg("serve")
             .envs(self.settings.iter().cloned())
@@ -656,8 +994,12 @@ impl Served {
 
     /// Serves at a portal's address; nobody else may be there any more.
     pub async fn serve(mut self, portal: &str) -> Self {
-        self.address = portal.trim_start_matches("http://").parse().expect("an address");
-        self.settings.push(("VALETKEY_LISTEN".to_owned(), self.address.to_string()));
+        self.address = portal
+            .trim_start_matches("http://")
+            .parse()
+            .expect("an address");
+        self.settings
+            .push(("VALETKEY_LISTEN".to_owned(), self.address.to_string()));
         self.restart().await;
         self
     }
@@ -693,19 +1035,28 @@ impl Served {
     /// Asks the program to end; its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
-        let asked = std::process::Command::new("kill").arg(child.id().to_string()).status().expect("kill");
+        let asked = std::process::Command::new("kill")
+            .arg(child.id().to_string())
+            .status()
+            .expect("kill");
         assert!(asked.success());
         child.wait().expect("its end").code()
     }
 
     pub async fn exchange(&self, key: &str, token: &str) -> Answer {
         let form = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            (
+                "grant_type",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            ),
             ("subject_token_type", "urn:posit:connect:user-session-token"),
             ("subject_token", token),
         ];
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        self.api(key, "POST", "v1/oauth/integrations/credentials", &body).await
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        self.api(key, "POST", "v1/oauth/integrations/credentials", &body)
+            .await
     }
 
     pub fn url(&self) -> String {
@@ -724,10 +1075,15 @@ impl Served {
     /// All that the database holds, as bytes.
     pub fn dump(&self) -> Vec<u8> {
         let Some(Place::Postgresql(address)) = &self.database else {
-            let files = ["valetkey.db", "valetkey.db-wal"].map(|file| std::fs::read(self.data_dir.join(file)).unwrap_or_default());
+            let files = ["valetkey.db", "valetkey.db-wal"]
+                .map(|file| std::fs::read(self.data_dir.join(file)).unwrap_or_default());
             return files.concat();
         };
-        std::process::Command::new("pg_dump").arg(address.expose_secret()).output().expect("pg_dump").stdout
+        std::process::Command::new("pg_dump")
+            .arg(address.expose_secret())
+            .output()
+            .expect("pg_dump")
+            .stdout
     }
 
     pub fn pid(&self) -> u32 {
@@ -738,8 +1094,14 @@ impl Served {
     pub fn administrator(&self, name: &str) -> String {
         use std::io::Write as _;
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"));
-        command.args(["admin", "create", name, "--password-stdin", "--api-key"]).envs(self.settings.iter().cloned());
-        let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("the program");
+        command
+            .args(["admin", "create", name, "--password-stdin", "--api-key"])
+            .envs(self.settings.iter().cloned());
+        let mut child = command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program");
         writeln!(child.stdin.take().expect("its input"), "{PASSWORD}").expect("a password");
         let output = child.wait_with_output().expect("its output");
         assert!(output.status.success());
@@ -748,7 +1110,14 @@ impl Served {
 
     pub async fn api(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
         let key = format!("Key {key}");
-        Browser::new(&self.url()).send(method, &format!("/__api__/{path}"), &[("authorization", &key)], Some(body.to_owned())).await
+        Browser::new(&self.url())
+            .send(
+                method,
+                &format!("/__api__/{path}"),
+                &[("authorization", &key)],
+                Some(body.to_owned()),
+            )
+            .await
     }
 }
 
@@ -760,10 +1129,13 @@ impl Drop for Served {
     }
 }
 
-/// Sends bytes as they are and reads what comes back, until the other side closes or `patience` is over.
+/// Sends bytes as they are and reads what comes back, until the other side closes or `patience` is
+/// over.
 pub async fn raw(address: &str, bytes: &[u8], patience: Duration) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut socket = tokio::net::TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
+    let mut socket = tokio::net::TcpStream::connect(address.trim_start_matches("http://"))
+        .await
+        .expect("a connection");
     let _ = socket.write_all(bytes).await;
     let mut answer = Vec::new();
     let mut buffer = [0; 8192];
@@ -779,7 +1151,9 @@ pub async fn raw(address: &str, bytes: &[u8], patience: Duration) -> String {
 /// An app, or a provider, of the test's own: gets each request's bytes, answers with bytes.
 pub async fn serve_raw(answer: impl Fn(String) -> Vec<u8> + Send + Sync + 'static) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     let answer = Arc::new(answer);
     tokio::spawn(async move {
@@ -797,12 +1171,16 @@ pub async fn serve_raw(answer: impl Fn(String) -> Vec<u8> + Send + Sync + 'stati
                         .split("content-length: ")
                         .nth(1)
                         .and_then(|rest| rest.lines().next()?.trim().parse().ok());
-                    let whole = text.split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= length.unwrap_or(0));
+                    let whole = text
+                        .split_once("\r\n\r\n")
+                        .is_some_and(|(_, body)| body.len() >= length.unwrap_or(0));
                     if read == 0 || whole {
                         break;
                     }
                 }
-                let _ = socket.write_all(&answer(String::from_utf8_lossy(&request).into_owned())).await;
+                let _ = socket
+                    .write_all(&answer(String::from_utf8_lossy(&request).into_owned()))
+                    .await;
                 let _ = socket.shutdown().await;
             });
         }
@@ -812,5 +1190,9 @@ pub async fn serve_raw(answer: impl Fn(String) -> Vec<u8> + Send + Sync + 'stati
 
 /// An answer in HTTP/1.1 that ends its connection.
 pub fn http_answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }

@@ -1,4 +1,5 @@
-//! Black-box tests against the portal on a real port, with the demo's identity provider, workspace and app beside it.
+//! Black-box tests against the portal on a real port, with the demo's identity provider, workspace
+//! and app beside it.
 
 mod api;
 mod audit;

@@ -1,4 +1,5 @@
-//! Signing in with the organisation: OpenID Connect in Entra's shape, against the demo's identity provider.
+//! Signing in with the organisation: OpenID Connect in Entra's shape, against the demo's identity
+//! provider.
 
 use crate::harness::{Answer, Browser, World};
 use std::time::Duration;
@@ -9,8 +10,14 @@ use valetkey::{
 
 fn mapped() -> Organisation {
     Organisation {
-        roles: vec![("Portal.Admin".into(), Role::Administrator), ("Portal.Publish".into(), Role::Publisher)],
-        groups: vec![("11111111-aaaa-4bbb-8ccc-222222222222".into(), "Sales".into())],
+        roles: vec![
+            ("Portal.Admin".into(), Role::Administrator),
+            ("Portal.Publish".into(), Role::Publisher),
+        ],
+        groups: vec![(
+            "11111111-aaaa-4bbb-8ccc-222222222222".into(),
+            "Sales".into(),
+        )],
         default_role: Some(Role::Viewer),
         ..Organisation::default()
     }
@@ -18,11 +25,26 @@ fn mapped() -> Organisation {
 
 /// Goes to the provider and signs in there; the answer that would go back to the portal.
 async fn up_to_answer(browser: &Browser, address: &str, account: &str) -> String {
-    let start = browser.send("GET", address, &[("accept", "text/html")], None).await;
+    let start = browser
+        .send("GET", address, &[("accept", "text/html")], None)
+        .await;
     assert_eq!(start.status, 303, "{}", start.body);
-    let mut page = browser.send("GET", start.header("location"), &[("accept", "text/html")], None).await;
+    let mut page = browser
+        .send(
+            "GET",
+            start.header("location"),
+            &[("accept", "text/html")],
+            None,
+        )
+        .await;
     if page.status == 200 {
-        page = browser.submit(&page, "signin", &[("username", account), ("password", PASSWORD)]).await;
+        page = browser
+            .submit(
+                &page,
+                "signin",
+                &[("username", account), ("password", PASSWORD)],
+            )
+            .await;
     }
     page.header("location").to_owned()
 }
@@ -35,34 +57,78 @@ async fn sign_in(world: &World, account: &str) -> (Browser, Answer) {
 }
 
 async fn person(world: &World, prefix: &str) -> Vec<serde_json::Value> {
-    let found = world.api(&world.key("ada"), "GET", &format!("v1/users?prefix={prefix}"), "").await.json();
+    let found = world
+        .api(
+            &world.key("ada"),
+            "GET",
+            &format!("v1/users?prefix={prefix}"),
+            "",
+        )
+        .await
+        .json();
     found["results"].as_array().expect("people").clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_give_role_and_groups_and_names_match_nobody() {
     let world = World::start_organisation(mapped()).await;
-    world.provider.add_person("nora@example.org", "Nora Falk", PASSWORD);
-    world.provider.set_claims("nora@example.org", &["Portal.Publish", "Unknown"], &["11111111-aaaa-4bbb-8ccc-222222222222"]);
-    let login = Browser::new(&world.portal).get("/login?next=/consents").await;
-    assert!(login.body.contains("Sign in with Example Organisation"), "{}", login.body);
+    world
+        .provider
+        .add_person("nora@example.org", "Nora Falk", PASSWORD);
+    world.provider.set_claims(
+        "nora@example.org",
+        &["Portal.Publish", "Unknown"],
+        &["11111111-aaaa-4bbb-8ccc-222222222222"],
+    );
+    let login = Browser::new(&world.portal)
+        .get("/login?next=/consents")
+        .await;
+    assert!(
+        login.body.contains("Sign in with Example Organisation"),
+        "{}",
+        login.body
+    );
     let (nora, page) = sign_in(&world, "nora@example.org").await;
-    assert!(page.url.ends_with("/content") && page.body.contains("Nora Falk"), "{}", page.body);
+    assert!(
+        page.url.ends_with("/content") && page.body.contains("Nora Falk"),
+        "{}",
+        page.body
+    );
     let found = person(&world, "nora").await;
-    assert_eq!((found.len(), found[0]["user_role"].as_str()), (1, Some("publisher")), "{found:?}");
-    let groups = world.api(&world.key("ada"), "GET", "v1/groups", "").await.json();
+    assert_eq!(
+        (found.len(), found[0]["user_role"].as_str()),
+        (1, Some("publisher")),
+        "{found:?}"
+    );
+    let groups = world
+        .api(&world.key("ada"), "GET", "v1/groups", "")
+        .await
+        .json();
     assert_eq!(groups["results"][0]["name"], "Sales");
     let members = world
-        .api(&world.key("ada"), "GET", &format!("v1/groups/{}/members", groups["results"][0]["guid"].as_str().expect("a guid")), "")
+        .api(
+            &world.key("ada"),
+            "GET",
+            &format!(
+                "v1/groups/{}/members",
+                groups["results"][0]["guid"].as_str().expect("a guid")
+            ),
+            "",
+        )
         .await;
     assert_eq!(members.json()["total"], 1);
-    // What the organisation takes back is gone at the next sign-in, and older sessions with the old role end.
+    // What the organisation takes back is gone at the next sign-in, and older sessions with the old
+    // role end.
     world.provider.set_claims("nora@example.org", &[], &[]);
     let (_, page) = sign_in(&world, "nora@example.org").await;
     assert!(page.url.ends_with("/content"));
     assert_eq!(person(&world, "nora").await[0]["user_role"], "viewer");
-    assert!(nora.get("/account").await.url.contains("/login"), "the session of the old role");
-    // Vera has an account here already; the organisation's vera is somebody else until she ties the two together.
+    assert!(
+        nora.get("/account").await.url.contains("/login"),
+        "the session of the old role"
+    );
+    // Vera has an account here already; the organisation's vera is somebody else until she ties the
+    // two together.
     let (_, page) = sign_in(&world, "vera@example.org").await;
     assert!(page.url.ends_with("/content"));
     let veras = person(&world, "vera").await;
@@ -75,28 +141,63 @@ async fn claims_give_role_and_groups_and_names_match_nobody() {
 async fn an_account_is_tied_by_its_owner_and_then_matches_by_subject() {
     let world = World::start_organisation(mapped()).await;
     let vera = world.signed_in("vera").await;
-    assert!(vera.get("/account").await.body.contains("Tie Example Organisation"));
+    assert!(
+        vera.get("/account")
+            .await
+            .body
+            .contains("Tie Example Organisation")
+    );
     // Half an hour later the password comes first.
     world.pass(Duration::from_secs(1800));
     let asked = vera.get("/login/organisation?link=yes").await;
     assert!(asked.url.contains("/account/confirm"), "{}", asked.url);
-    vera.submit(&asked, "/account/confirm", &[("confirm_password", PASSWORD)]).await;
+    vera.submit(
+        &asked,
+        "/account/confirm",
+        &[("confirm_password", PASSWORD)],
+    )
+    .await;
     let answer = up_to_answer(&vera, "/login/organisation?link=yes", "vera@example.org").await;
     let page = vera.get(&answer).await;
-    assert!(page.body.contains("Tie vera@example.org to your account?"), "{}", page.body);
+    assert!(
+        page.body.contains("Tie vera@example.org to your account?"),
+        "{}",
+        page.body
+    );
     let tied = vera.submit(&page, "/login/organisation/link", &[]).await;
-    assert!(vera.follow(tied).await.body.contains("From now on you can sign in with Example Organisation"));
+    assert!(
+        vera.follow(tied)
+            .await
+            .body
+            .contains("From now on you can sign in with Example Organisation")
+    );
     let (again, page) = sign_in(&world, "vera@example.org").await;
     assert!(page.body.contains("Vera Holm"));
     assert_eq!(person(&world, "vera").await.len(), 1);
     // Nobody else can take the same identity.
     let viktor = world.signed_in("viktor").await;
     let answer = up_to_answer(&viktor, "/login/organisation?link=yes", "vera@example.org").await;
-    assert!(viktor.get(&answer).await.body.contains("That is another account"));
+    assert!(
+        viktor
+            .get(&answer)
+            .await
+            .body
+            .contains("That is another account")
+    );
     // Confirming goes by the identity, too: another person's sign-in confirms nothing.
-    let answer = up_to_answer(&again, "/login/organisation?again=yes&next=/account", "viktor@example.org").await;
+    let answer = up_to_answer(
+        &again,
+        "/login/organisation?again=yes&next=/account",
+        "viktor@example.org",
+    )
+    .await;
     assert_eq!(again.get(&answer).await.status, 403);
-    let answer = up_to_answer(&again, "/login/organisation?again=yes&next=/account", "vera@example.org").await;
+    let answer = up_to_answer(
+        &again,
+        "/login/organisation?again=yes&next=/account",
+        "vera@example.org",
+    )
+    .await;
     assert!(answer.contains("code="));
     assert!(again.get(&answer).await.url.ends_with("/account"));
     world.stop().await;
@@ -120,16 +221,35 @@ async fn forged_and_stale_id_tokens_sign_nobody_in() {
         world.provider.set_faults(|faults| faults.id_token = wrong);
         let (browser, page) = sign_in(&world, "viktor@example.org").await;
         assert_eq!(page.status, 400, "{wrong:?}: {}", page.body);
-        assert!(page.body.contains("This sign-in is not accepted"), "{wrong:?}: {}", page.body);
-        assert!(browser.get("/account").await.url.contains("/login"), "{wrong:?}");
+        assert!(
+            page.body.contains("This sign-in is not accepted"),
+            "{wrong:?}: {}",
+            page.body
+        );
+        assert!(
+            browser.get("/account").await.url.contains("/login"),
+            "{wrong:?}"
+        );
     }
     assert_eq!(person(&world, "viktor").await.len(), 1, "nobody was made");
     let lines = world.signed_in("ada").await.get("/audit").await.body;
-    assert!(lines.contains("organisation: answer not accepted"), "{lines}");
+    assert!(
+        lines.contains("organisation: answer not accepted"),
+        "{lines}"
+    );
     // Clocks that differ by less than five minutes do not matter.
     for seconds in [-290, 290] {
-        world.provider.set_faults(|faults| faults.id_token = Wrong::Clock(seconds));
-        assert!(sign_in(&world, "viktor@example.org").await.1.url.ends_with("/content"), "{seconds}");
+        world
+            .provider
+            .set_faults(|faults| faults.id_token = Wrong::Clock(seconds));
+        assert!(
+            sign_in(&world, "viktor@example.org")
+                .await
+                .1
+                .url
+                .ends_with("/content"),
+            "{seconds}"
+        );
     }
     world.stop().await;
 }
@@ -142,16 +262,32 @@ async fn answers_count_once_in_the_browser_that_asked_and_keys_may_rotate() {
     let stranger = Browser::new(&world.portal);
     assert_eq!(stranger.get(&answer).await.status, 400, "another browser");
     let foreign = up_to_answer(&stranger, "/login/organisation", "viktor@example.org").await;
-    assert_eq!(browser.get(&foreign).await.status, 400, "the state of another browser");
-    assert_eq!(browser.get(&answer).await.status, 400, "a failed answer uses the attempt up");
+    assert_eq!(
+        browser.get(&foreign).await.status,
+        400,
+        "the state of another browser"
+    );
+    assert_eq!(
+        browser.get(&answer).await.status,
+        400,
+        "a failed answer uses the attempt up"
+    );
     let answer = up_to_answer(&browser, "/login/organisation", "vera@example.org").await;
-    for bent in [format!("{answer}&code=another"), format!("{answer}&state=another"), format!("{answer}&iss=https%3A%2F%2Fevil.example")] {
+    for bent in [
+        format!("{answer}&code=another"),
+        format!("{answer}&state=another"),
+        format!("{answer}&iss=https%3A%2F%2Fevil.example"),
+    ] {
         let other = Browser::new(&world.portal);
         drop(up_to_answer(&other, "/login/organisation", "vera@example.org").await);
         assert_eq!(other.get(&bent).await.status, 400, "{bent}");
     }
     assert_eq!(browser.get(&answer).await.status, 200);
-    assert_eq!(Browser::new(&world.portal).get(&answer).await.status, 400, "twice");
+    assert_eq!(
+        Browser::new(&world.portal).get(&answer).await.status,
+        400,
+        "twice"
+    );
     // Late.
     let late = Browser::new(&world.portal);
     let answer = up_to_answer(&late, "/login/organisation", "vera@example.org").await;
@@ -159,31 +295,68 @@ async fn answers_count_once_in_the_browser_that_asked_and_keys_may_rotate() {
     assert_eq!(late.get(&answer).await.status, 400);
     // A new key is fetched when it is first met; at most once a minute.
     world.provider.rotate_key().expect("a key");
-    assert!(sign_in(&world, "vera@example.org").await.1.url.ends_with("/content"), "a key that was not known");
+    assert!(
+        sign_in(&world, "vera@example.org")
+            .await
+            .1
+            .url
+            .ends_with("/content"),
+        "a key that was not known"
+    );
     // The provider says no.
     let refused = Browser::new(&world.portal);
     let answer = up_to_answer(&refused, "/login/organisation", "vera@example.org").await;
     let state = answer.split("state=").nth(1).unwrap_or("");
     let page = refused.get(&format!("/login/organisation/callback?error=access_denied&error_description=%3Cb%3Ex&state={state}")).await;
-    assert!(page.body.contains("You are not signed in") && !page.body.contains("<b>x"), "{}", page.body);
+    assert!(
+        page.body.contains("You are not signed in") && !page.body.contains("<b>x"),
+        "{}",
+        page.body
+    );
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_without_a_role_stay_outside_and_locked_ones_too() {
-    let world = World::start_organisation(Organisation { default_role: None, ..mapped() }).await;
+    let world = World::start_organisation(Organisation {
+        default_role: None,
+        ..mapped()
+    })
+    .await;
     let (browser, page) = sign_in(&world, "viktor@example.org").await;
     assert_eq!(page.status, 403);
-    assert!(page.body.contains("You have no place here yet"), "{}", page.body);
+    assert!(
+        page.body.contains("You have no place here yet"),
+        "{}",
+        page.body
+    );
     assert!(browser.get("/account").await.url.contains("/login"));
-    world.provider.set_claims("viktor@example.org", &["Portal.Publish"], &[]);
+    world
+        .provider
+        .set_claims("viktor@example.org", &["Portal.Publish"], &[]);
     let (browser, page) = sign_in(&world, "viktor@example.org").await;
     assert!(page.url.ends_with("/content"));
-    let made = person(&world, "viktor").await.into_iter().find(|found| found["user_role"] == "publisher").expect("the new account");
+    let made = person(&world, "viktor")
+        .await
+        .into_iter()
+        .find(|found| found["user_role"] == "publisher")
+        .expect("the new account");
     let lock = format!("v1/users/{}/lock", made["guid"].as_str().expect("a guid"));
-    assert_eq!(world.api(&world.key("ada"), "POST", &lock, "{\"locked\": true}").await.status, 200);
+    assert_eq!(
+        world
+            .api(&world.key("ada"), "POST", &lock, "{\"locked\": true}")
+            .await
+            .status,
+        200
+    );
     assert!(browser.get("/account").await.url.contains("/login"));
-    assert!(sign_in(&world, "viktor@example.org").await.1.body.contains("Your account here is locked"));
+    assert!(
+        sign_in(&world, "viktor@example.org")
+            .await
+            .1
+            .body
+            .contains("Your account here is locked")
+    );
     world.stop().await;
 }
 
@@ -194,10 +367,19 @@ async fn the_sign_in_brings_the_connection_after_our_consent_page_alone() {
     let redeemed = world.provider.counts().redeemed;
     let app = format!("/content/{}/", world.content(0));
     let asked = vera.get(&app).await;
-    assert!(asked.url.contains("/consents/new") && asked.body.contains(">Allow<"), "{}", asked.body);
+    assert!(
+        asked.url.contains("/consents/new") && asked.body.contains(">Allow<"),
+        "{}",
+        asked.body
+    );
     let answer = vera.submit(&asked, "/consents/new", &[]).await;
-    let identity_provider = world.summary["identity_provider"].as_str().expect("an address");
-    assert!(!answer.header("location").starts_with(identity_provider), "no way to the provider");
+    let identity_provider = world.summary["identity_provider"]
+        .as_str()
+        .expect("an address");
+    assert!(
+        !answer.header("location").starts_with(identity_provider),
+        "no way to the provider"
+    );
     let page = vera.follow(answer).await;
     assert!(page.body.contains("vera@example.org"), "{}", page.body);
     assert_eq!(world.provider.counts().redeemed, redeemed);
@@ -205,32 +387,63 @@ async fn the_sign_in_brings_the_connection_after_our_consent_page_alone() {
     let viktor = world.signed_in("viktor").await;
     assert!(viktor.get(&app).await.body.contains("Continue to"));
     // When the provider will not do it silently, the long way is taken, too.
-    world.provider.add_person("nora@example.org", "Nora Falk", PASSWORD);
+    world
+        .provider
+        .add_person("nora@example.org", "Nora Falk", PASSWORD);
     let (nora, _) = sign_in(&world, "nora@example.org").await;
     let asked = nora.get(&app).await;
     world.provider.end_everything();
     let answer = nora.submit(&asked, "/consents/new", &[]).await;
-    assert!(answer.header("location").starts_with(identity_provider), "{}", answer.header("location"));
+    assert!(
+        answer.header("location").starts_with(identity_provider),
+        "{}",
+        answer.header("location")
+    );
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_can_be_off_and_a_link_still_lets_in() {
-    let world = World::start_organisation(Organisation { no_passwords: true, ..mapped() }).await;
+    let world = World::start_organisation(Organisation {
+        no_passwords: true,
+        ..mapped()
+    })
+    .await;
     let browser = Browser::new(&world.portal);
     let page = browser.get("/login").await;
-    assert!(!page.body.contains("type=\"password\"") && page.body.contains("Sign in with Example Organisation"), "{}", page.body);
+    assert!(
+        !page.body.contains("type=\"password\"")
+            && page.body.contains("Sign in with Example Organisation"),
+        "{}",
+        page.body
+    );
     let csrf = browser.get("/setup/no-such-link").await;
     assert_eq!(csrf.status, 404);
     let body = format!("csrf={}&username=ada&password={PASSWORD}", "x");
-    assert_eq!(browser.send("POST", "/login", &[("accept", "text/html")], Some(body)).await.status, 403);
+    assert_eq!(
+        browser
+            .send("POST", "/login", &[("accept", "text/html")], Some(body))
+            .await
+            .status,
+        403
+    );
     assert!(browser.get("/account").await.url.contains("/login"));
     // The operator's way in: one line on the command line, one link, once.
     let link = world.link_from_command_line("ada");
     let page = browser.get(&link).await;
     assert!(page.body.contains("Choose a password"), "{}", page.body);
-    let done = browser.submit(&page, link.split("/setup").nth(1).unwrap_or("-"), &[("password", "a new password")]).await;
+    let done = browser
+        .submit(
+            &page,
+            link.split("/setup").nth(1).unwrap_or("-"),
+            &[("password", "a new password")],
+        )
+        .await;
     assert!(browser.follow(done).await.body.contains("Ada Berg"));
-    assert_eq!(Browser::new(&world.portal).get(&link).await.status, 404, "once");
+    assert_eq!(
+        Browser::new(&world.portal).get(&link).await.status,
+        404,
+        "once"
+    );
     world.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Properties: what must hold for every header, return path, session token, callback and form, tried with made-up ones.
+//! Properties: what must hold for every header, return path, session token, callback and form,
+//! tried with made-up ones.
 
 #[path = "../fuzz/checks.rs"]
 mod checks;

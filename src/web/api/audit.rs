@@ -34,11 +34,18 @@ fn entry(event: &Event) -> Value {
 pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let number = |name: &str| -> Result<Option<i64>, ApiError> {
         let text = parameter(&request, name).filter(|text| !text.is_empty());
-        text.map(|text| text.parse().map_err(|_| ApiError::bad(2, format!("{name}: must be a whole number.")))).transpose()
+        text.map(|text| {
+            text.parse()
+                .map_err(|_| ApiError::bad(2, format!("{name}: must be a whole number.")))
+        })
+        .transpose()
     };
     let limit = number("limit")?.unwrap_or(20);
     if !(1..=500).contains(&limit) {
-        return Err(ApiError::bad(2, "limit: must be a whole number from 1 to 500."));
+        return Err(ApiError::bad(
+            2,
+            "limit: must be a whole number from 1 to 500.",
+        ));
     }
     let ascending = parameter(&request, "ascOrder").is_none_or(|text| super::is_true(Some(&text)));
     let (next, previous) = (number("next")?, number("previous")?);
@@ -46,18 +53,42 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let backwards = previous.is_some();
     let rising = ascending != backwards;
     let cursor = previous.or(next);
-    let filter = Filter { after: cursor.filter(|_| rising), before: cursor.filter(|_| !rising), oldest_first: rising, ..Filter::default() };
-    let mut events = api.service.audit_page(&api.actor, filter, limit + 1).await?;
+    let filter = Filter {
+        after: cursor.filter(|_| rising),
+        before: cursor.filter(|_| !rising),
+        oldest_first: rising,
+        ..Filter::default()
+    };
+    let mut events = api
+        .service
+        .audit_page(&api.actor, filter, limit + 1)
+        .await?;
     let more = i64::try_from(events.len()).unwrap_or(i64::MAX) > limit;
     events.truncate(usize::try_from(limit).unwrap_or(500));
     if backwards {
         events.reverse();
     }
-    let (has_previous, has_next) = if backwards { (more, true) } else { (cursor.is_some(), more) };
-    let first = events.first().filter(|_| has_previous).map(|event| event.number.to_string());
-    let last = events.last().filter(|_| has_next).map(|event| event.number.to_string());
-    let base = api.service.addresses.absolute(&format!("/__api__/v1/audit_logs?limit={limit}&ascOrder={ascending}"));
-    let link = |name: &str, cursor: &Option<String>| cursor.as_ref().map(|cursor| format!("{base}&{name}={cursor}"));
+    let (has_previous, has_next) = if backwards {
+        (more, true)
+    } else {
+        (cursor.is_some(), more)
+    };
+    let first = events
+        .first()
+        .filter(|_| has_previous)
+        .map(|event| event.number.to_string());
+    let last = events
+        .last()
+        .filter(|_| has_next)
+        .map(|event| event.number.to_string());
+    let base = api.service.addresses.absolute(&format!(
+        "/__api__/v1/audit_logs?limit={limit}&ascOrder={ascending}"
+    ));
+    let link = |name: &str, cursor: &Option<String>| {
+        cursor
+            .as_ref()
+            .map(|cursor| format!("{base}&{name}={cursor}"))
+    };
     let end = if ascending { i64::MAX } else { 0 };
     Ok(ok(&json!({
         "results": events.iter().map(entry).collect::<Vec<_>>(),

@@ -99,8 +99,7 @@ fn content(service: &Service, seen: &Seen, include: &str) -> Value {
     }
     if include.split(',').any(|word| word.trim() == "owner") {
         let owner = &seen.owner;
-        value["owner"] =
-            json!({"guid": owner.id, "username": owner.username, "first_name": owner.first_name, "last_name": owner.last_name});
+        value["owner"] = json!({"guid": owner.id, "username": owner.username, "first_name": owner.first_name, "last_name": owner.last_name});
     }
     value
 }
@@ -119,7 +118,11 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
         seen.retain(|item| item.content.owner == owner);
     }
     let include = include(&request);
-    Ok(ok(&Value::Array(seen.iter().map(|item| content(&api.service, item, &include)).collect())))
+    Ok(ok(&Value::Array(
+        seen.iter()
+            .map(|item| content(&api.service, item, &include))
+            .collect(),
+    )))
 }
 
 /// Our own key `proxy`. A key that is absent leaves a value as it is.
@@ -141,11 +144,18 @@ fn there<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<Str
 fn input(body: &Body) -> Result<ContentInput, ApiError> {
     let access = match body.text("access_type", 2)? {
         None => None,
-        Some(text) => Some(AccessType::parse(&text).ok_or_else(|| ApiError::bad(2, "access_type: must be all, logged_in or acl."))?),
+        Some(text) => Some(
+            AccessType::parse(&text)
+                .ok_or_else(|| ApiError::bad(2, "access_type: must be all, logged_in or acl."))?,
+        ),
     };
     // A key that is there with null removes the value; an absent one leaves it.
     let clearable = |key: &str| -> Result<Option<Option<String>>, ApiError> {
-        Ok(if body.0.contains_key(key) { Some(body.text(key, 2)?) } else { None })
+        Ok(if body.0.contains_key(key) {
+            Some(body.text(key, 2)?)
+        } else {
+            None
+        })
     };
     let seconds = |key: &str| -> Result<Option<Option<u32>>, ApiError> {
         match body.0.get(key) {
@@ -153,15 +163,16 @@ fn input(body: &Body) -> Result<ContentInput, ApiError> {
             Some(Value::Null) => Ok(Some(None)),
             Some(value) => {
                 let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-                number
-                    .map(|number| Some(Some(number)))
-                    .ok_or_else(|| ApiError::bad(2, format!("{key}: must be a number of seconds, or null.")))
+                number.map(|number| Some(Some(number))).ok_or_else(|| {
+                    ApiError::bad(2, format!("{key}: must be a number of seconds, or null."))
+                })
             }
         }
     };
     let proxy: ProxyBody = match body.0.get("proxy") {
         None | Some(Value::Null) => ProxyBody::default(),
-        Some(value) => serde_json::from_value(value.clone()).map_err(|error| ApiError::bad(2, format!("proxy: {error}.")))?,
+        Some(value) => serde_json::from_value(value.clone())
+            .map_err(|error| ApiError::bad(2, format!("proxy: {error}.")))?,
     };
     Ok(ContentInput {
         name: body.text("name", 2)?,
@@ -172,7 +183,15 @@ fn input(body: &Body) -> Result<ContentInput, ApiError> {
             (Some(processes), _) => Some(processes),
             (None, Some(address)) => {
                 let address = address.filter(|address| !address.trim().is_empty());
-                Some(address.into_iter().map(|url| Process { url, draining: false }).collect())
+                Some(
+                    address
+                        .into_iter()
+                        .map(|url| Process {
+                            url,
+                            draining: false,
+                        })
+                        .collect(),
+                )
             }
             (None, None) => None,
         },
@@ -184,19 +203,34 @@ fn input(body: &Body) -> Result<ContentInput, ApiError> {
             reconnect_bar: proxy.reconnect_bar,
             ca: proxy.upstream_ca,
         },
-        owner: body.text("owner_guid", 3)?.map(|text| guid(&text, 3)).transpose()?,
+        owner: body
+            .text("owner_guid", 3)?
+            .map(|text| guid(&text, 3))
+            .transpose()?,
     })
 }
 
 fn refused(error: Error) -> ApiError {
     match error {
-        Error::Invalid(problems) => invalid(&problems, |key| if key.ends_with("guid") { 3 } else { 2 }),
+        Error::Invalid(problems) => {
+            invalid(&problems, |key| if key.ends_with("guid") { 3 } else { 2 })
+        }
         other => other.into(),
     }
 }
 
 pub async fn create(api: ApiUser, body: Body) -> Answer {
-    let seen = api.service.create_content(&api.actor, ContentInput { owner: None, ..input(&body)? }).await.map_err(refused)?;
+    let seen = api
+        .service
+        .create_content(
+            &api.actor,
+            ContentInput {
+                owner: None,
+                ..input(&body)?
+            },
+        )
+        .await
+        .map_err(refused)?;
     Ok(ok(&content(&api.service, &seen, "")))
 }
 
@@ -209,16 +243,26 @@ pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> 
 }
 
 fn own_item(any: &AnyKey, id: Id<Content>) -> Result<(), ApiError> {
-    if any.caller.content.is_none_or(|bound| bound == id) { Ok(()) } else { Err(Error::NotFound.into()) }
+    if any.caller.content.is_none_or(|bound| bound == id) {
+        Ok(())
+    } else {
+        Err(Error::NotFound.into())
+    }
 }
 
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
-    let seen = api.service.update_content(&api.actor, guid(&path, 3)?, input(&body)?).await.map_err(refused)?;
+    let seen = api
+        .service
+        .update_content(&api.actor, guid(&path, 3)?, input(&body)?)
+        .await
+        .map_err(refused)?;
     Ok(ok(&content(&api.service, &seen, "")))
 }
 
 pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
-    api.service.delete_content(&api.actor, guid(&path, 3)?).await?;
+    api.service
+        .delete_content(&api.actor, guid(&path, 3)?)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -241,7 +285,10 @@ pub async fn permissions(api: ApiUser, path: web::Path<String>) -> Answer {
 }
 
 fn role(body: &Body) -> Result<ContentRole, ApiError> {
-    body.text("role", 2)?.as_deref().and_then(ContentRole::parse).ok_or_else(|| ApiError::bad(2, "role: must be viewer or owner."))
+    body.text("role", 2)?
+        .as_deref()
+        .and_then(ContentRole::parse)
+        .ok_or_else(|| ApiError::bad(2, "role: must be viewer or owner."))
 }
 
 pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
@@ -252,15 +299,32 @@ pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -
         Some("group") => Principal::Group(guid(&principal, 3)?),
         Some(_) => return Err(ApiError::bad(2, "principal_type: must be user or group.")),
     };
-    let (entry, new) = api.service.permit(&api.actor, id, principal, role(&body)?).await.map_err(refused)?;
-    let mut answer = if new { HttpResponse::Created() } else { HttpResponse::Ok() };
+    let (entry, new) = api
+        .service
+        .permit(&api.actor, id, principal, role(&body)?)
+        .await
+        .map_err(refused)?;
+    let mut answer = if new {
+        HttpResponse::Created()
+    } else {
+        HttpResponse::Ok()
+    };
     Ok(answer.json(permission(&entry)))
 }
 
 async fn entry(api: &ApiUser, path: &(String, String)) -> Result<Permission, ApiError> {
-    let number: i64 = path.1.parse().map_err(|_| ApiError::bad(3, "The id must be a number."))?;
-    let entries = api.service.permissions(&api.actor, guid(&path.0, 3)?).await?;
-    Ok(entries.into_iter().find(|entry| entry.number == number).ok_or(Error::NotFound)?)
+    let number: i64 = path
+        .1
+        .parse()
+        .map_err(|_| ApiError::bad(3, "The id must be a number."))?;
+    let entries = api
+        .service
+        .permissions(&api.actor, guid(&path.0, 3)?)
+        .await?;
+    Ok(entries
+        .into_iter()
+        .find(|entry| entry.number == number)
+        .ok_or(Error::NotFound)?)
 }
 
 pub async fn get_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
@@ -269,13 +333,19 @@ pub async fn get_permission(api: ApiUser, path: web::Path<(String, String)>) -> 
 
 pub async fn set_permission(api: ApiUser, path: web::Path<(String, String)>, body: Body) -> Answer {
     let found = entry(&api, &path).await?;
-    let (changed, _) = api.service.permit(&api.actor, found.content, found.principal, role(&body)?).await.map_err(refused)?;
+    let (changed, _) = api
+        .service
+        .permit(&api.actor, found.content, found.principal, role(&body)?)
+        .await
+        .map_err(refused)?;
     Ok(ok(&permission(&changed)))
 }
 
 pub async fn delete_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
     let found = entry(&api, &path).await?;
-    api.service.unpermit(&api.actor, found.content, found.number).await?;
+    api.service
+        .unpermit(&api.actor, found.content, found.number)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -296,7 +366,11 @@ pub async fn associations(any: AnyKey, path: web::Path<String>) -> Answer {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
     let rows = any.service.associations(&any.actor(), id).await?;
-    Ok(ok(&Value::Array(rows.iter().map(|(entry, integration)| association(entry, integration)).collect())))
+    Ok(ok(&Value::Array(
+        rows.iter()
+            .map(|(entry, integration)| association(entry, integration))
+            .collect(),
+    )))
 }
 
 /// The body of a PUT of associations: an array.
@@ -310,15 +384,26 @@ impl FromRequest for Wanted {
         Box::pin(async move {
             let bytes = super::collect(payload).await?;
             let Ok(Value::Array(entries)) = serde_json::from_slice::<Value>(&bytes) else {
-                return Err(ApiError::bad(208, "The body must be an array of objects with oauth_integration_guid."));
+                return Err(ApiError::bad(
+                    208,
+                    "The body must be an array of objects with oauth_integration_guid.",
+                ));
             };
             let mut wanted = Vec::new();
             for entry in &entries {
                 let text = entry.get("oauth_integration_guid").and_then(Value::as_str);
-                let text = text.ok_or_else(|| ApiError::bad(208, "oauth_integration_guid: must be there in each entry, as a text."))?;
+                let text = text.ok_or_else(|| {
+                    ApiError::bad(
+                        208,
+                        "oauth_integration_guid: must be there in each entry, as a text.",
+                    )
+                })?;
                 let id = guid(text, 207)?;
                 if wanted.contains(&id) {
-                    return Err(ApiError::bad(258, format!("oauth_integration_guid: {id} stands there twice.")));
+                    return Err(ApiError::bad(
+                        258,
+                        format!("oauth_integration_guid: {id} stands there twice."),
+                    ));
                 }
                 wanted.push(id);
             }
@@ -332,9 +417,18 @@ pub async fn set_associations(api: ApiUser, path: web::Path<String>, wanted: Wan
     if !access::may_see_integrations(api.actor.role) {
         return Err(Error::Forbidden("Only publishers attach integrations.").into());
     }
-    api.service.set_associations(&api.actor, id, wanted.0).await.map_err(|error| match error {
-        Error::Invalid(problems) => invalid(&problems, |key| if key == "oauth_integration_guid" { 207 } else { 209 }),
-        other => other.into(),
-    })?;
+    api.service
+        .set_associations(&api.actor, id, wanted.0)
+        .await
+        .map_err(|error| match error {
+            Error::Invalid(problems) => invalid(&problems, |key| {
+                if key == "oauth_integration_guid" {
+                    207
+                } else {
+                    209
+                }
+            }),
+            other => other.into(),
+        })?;
     Ok(HttpResponse::NoContent().finish())
 }

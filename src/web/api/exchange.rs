@@ -21,7 +21,8 @@ struct Credentials<'a> {
     expires_in: u64,
 }
 
-/// One `key=value` of a form. A value without an escape, as session tokens are, is not looked at byte by byte.
+/// One `key=value` of a form. A value without an escape, as session tokens are, is not looked at
+/// byte by byte.
 fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     match part.split_once('=') {
         Some((key, value)) if !part.contains(['%', '+']) => Some((key.into(), value.into())),
@@ -32,11 +33,19 @@ fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
 /// Reads the form of an exchange; nothing of it if a parameter stands there twice.
 pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     if bytes.is_empty() {
-        return Err(ApiError::bad(210, "Send a form with grant_type, subject_token_type and subject_token."));
+        return Err(ApiError::bad(
+            210,
+            "Send a form with grant_type, subject_token_type and subject_token.",
+        ));
     }
-    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.starts_with('{'));
+    let text = std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.starts_with('{'));
     let Some(text) = text else {
-        return Err(ApiError::bad(211, "The body must be a form (application/x-www-form-urlencoded)."));
+        return Err(ApiError::bad(
+            211,
+            "The body must be a form (application/x-www-form-urlencoded).",
+        ));
     };
     let mut request = Request::default();
     for (key, value) in text.split('&').filter_map(pair) {
@@ -68,13 +77,22 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
                 access_token: fresh.token.expose_secret(),
                 issued_token_type: fresh.issued,
                 // RFC 8693 section 2.2.1: what is no access token is for no Authorization header.
-                token_type: if fresh.issued == words::ACCESS_TOKEN { "Bearer" } else { "N_A" },
+                token_type: if fresh.issued == words::ACCESS_TOKEN {
+                    "Bearer"
+                } else {
+                    "N_A"
+                },
                 expires_in: fresh.expires_in.as_secs(),
             })),
         Err(refusal) => {
             let token = form.subject_token.as_deref().unwrap_or("");
-            any.service.note_refused_exchange(&any.caller, token, &refusal, &any.actor().origin).await;
-            Err(explain(refusal, &crate::web::problems::correlation(&request)))
+            any.service
+                .note_refused_exchange(&any.caller, token, &refusal, &any.actor().origin)
+                .await;
+            Err(explain(
+                refusal,
+                &crate::web::problems::correlation(&request),
+            ))
         }
     }
 }
@@ -103,12 +121,18 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
     };
     let told = match refusal {
         Refusal::Service(error) => return error.into(),
-        Refusal::GrantType => {
-            plain(213, &format!("grant_type: must be {}.", words::GRANT_TYPE), "invalid_request", "unsupported_grant_type")
-        }
-        Refusal::SubjectTokenType => {
-            plain(214, &format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN), "invalid_request", "invalid_request")
-        }
+        Refusal::GrantType => plain(
+            213,
+            &format!("grant_type: must be {}.", words::GRANT_TYPE),
+            "invalid_request",
+            "unsupported_grant_type",
+        ),
+        Refusal::SubjectTokenType => plain(
+            214,
+            &format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN),
+            "invalid_request",
+            "invalid_request",
+        ),
         Refusal::ContentToken => plain(
             252,
             "subject_token_type: this portal acts for viewers only; send the viewer's session token.",
@@ -125,17 +149,36 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
             "invalid_request",
             "invalid_request",
         ),
-        Refusal::SubjectToken(Invalid::WrongIssuer) => {
-            plain(216, "Invalid subject_token: it comes from another server.", "session_expired", "invalid_request")
-        }
-        Refusal::SubjectToken(Invalid::WrongSubject) => {
-            plain(217, "Invalid subject_token: it names nobody.", "session_expired", "invalid_request")
-        }
-        Refusal::SubjectToken(Invalid::Forged) => plain(215, "Invalid subject_token", "session_expired", "invalid_request"),
-        Refusal::SubjectToken(Invalid::Expired) => {
-            plain(215, "Invalid subject_token: it has expired. Read the header of a current request.", "session_expired", "invalid_request")
-        }
-        Refusal::SessionEnded => plain(215, "Invalid subject_token: its viewer has signed out.", "session_expired", "invalid_request"),
+        Refusal::SubjectToken(Invalid::WrongIssuer) => plain(
+            216,
+            "Invalid subject_token: it comes from another server.",
+            "session_expired",
+            "invalid_request",
+        ),
+        Refusal::SubjectToken(Invalid::WrongSubject) => plain(
+            217,
+            "Invalid subject_token: it names nobody.",
+            "session_expired",
+            "invalid_request",
+        ),
+        Refusal::SubjectToken(Invalid::Forged) => plain(
+            215,
+            "Invalid subject_token",
+            "session_expired",
+            "invalid_request",
+        ),
+        Refusal::SubjectToken(Invalid::Expired) => plain(
+            215,
+            "Invalid subject_token: it has expired. Read the header of a current request.",
+            "session_expired",
+            "invalid_request",
+        ),
+        Refusal::SessionEnded => plain(
+            215,
+            "Invalid subject_token: its viewer has signed out.",
+            "session_expired",
+            "invalid_request",
+        ),
         Refusal::NotYourContent => Told {
             status: 403,
             ..plain(
@@ -154,33 +197,58 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "access_denied",
             )
         },
-        Refusal::NoAssociation => {
-            plain(212, "No OAuth integrations have been associated with this content item.", "no_association", "invalid_target")
-        }
-        Refusal::WrongAudience => {
-            plain(256, "audience: is not the GUID of an integration of this content item.", "no_association", "invalid_target")
-        }
-        Refusal::AmbiguousAudience => {
-            plain(257, "audience: name one integration; this content item uses several.", "ambiguous_association", "invalid_target")
-        }
+        Refusal::NoAssociation => plain(
+            212,
+            "No OAuth integrations have been associated with this content item.",
+            "no_association",
+            "invalid_target",
+        ),
+        Refusal::WrongAudience => plain(
+            256,
+            "audience: is not the GUID of an integration of this content item.",
+            "no_association",
+            "invalid_target",
+        ),
+        Refusal::AmbiguousAudience => plain(
+            257,
+            "audience: name one integration; this content item uses several.",
+            "ambiguous_association",
+            "invalid_target",
+        ),
         Refusal::NotConsented { login_url, service } => Told {
             login_url: Some(login_url),
-            ..plain(220, &format!("The viewer has not allowed this content to use {service}."), "not_consented", "invalid_grant")
+            ..plain(
+                220,
+                &format!("The viewer has not allowed this content to use {service}."),
+                "not_consented",
+                "invalid_grant",
+            )
         },
         Refusal::NotConnected { login_url, service } => Told {
             login_url: Some(login_url),
-            ..plain(220, &format!("The viewer is not connected to {service}."), "not_connected", "invalid_grant")
+            ..plain(
+                220,
+                &format!("The viewer is not connected to {service}."),
+                "not_connected",
+                "invalid_grant",
+            )
         },
         Refusal::NotTheirAccount { login_url, service } => Told {
             login_url: Some(login_url),
             ..plain(
                 219,
-                &format!("The viewer is connected to {service} with another account than their own, which this integration refuses."),
+                &format!(
+                    "The viewer is connected to {service} with another account than their own, which this integration refuses."
+                ),
                 "identity_mismatch",
                 "invalid_grant",
             )
         },
-        Refusal::NeedsLogin { cause: Cause::AccountChanged, login_url, service } => Told {
+        Refusal::NeedsLogin {
+            cause: Cause::AccountChanged,
+            login_url,
+            service,
+        } => Told {
             login_url: Some(login_url),
             ..plain(
                 219,
@@ -191,24 +259,43 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        Refusal::NeedsLogin { cause, login_url, service } => Told {
+        Refusal::NeedsLogin {
+            cause,
+            login_url,
+            service,
+        } => Told {
             login_url: Some(login_url),
             cause: Some(cause),
             ..plain(
                 219,
-                &format!("Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."),
+                &format!(
+                    "Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."
+                ),
                 "needs_reauthorization",
                 "invalid_grant",
             )
         },
         Refusal::Broken { sentence } => Told {
             status: 503,
-            ..plain(241, &format!("An administrator must repair the integration. {sentence}"), "integration_broken", "server_error")
+            ..plain(
+                241,
+                &format!("An administrator must repair the integration. {sentence}"),
+                "integration_broken",
+                "server_error",
+            )
         },
-        Refusal::Unavailable { retry_after, sentence } => Told {
+        Refusal::Unavailable {
+            retry_after,
+            sentence,
+        } => Told {
             status: 503,
             retry_after: Some(retry_after.as_secs().max(1)),
-            ..plain(241, &sentence, "identity_provider_unavailable", "temporarily_unavailable")
+            ..plain(
+                241,
+                &sentence,
+                "identity_provider_unavailable",
+                "temporarily_unavailable",
+            )
         },
     };
     ApiError {

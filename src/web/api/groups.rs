@@ -18,11 +18,14 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
 }
 
 fn name(body: &Body) -> Result<String, ApiError> {
-    body.text("name", 2)?.ok_or_else(|| ApiError::bad(2, "name: must be there, as a text."))
+    body.text("name", 2)?
+        .ok_or_else(|| ApiError::bad(2, "name: must be there, as a text."))
 }
 
 pub async fn create(api: ApiUser, body: Body) -> Answer {
-    Ok(ok(&group(&api.service.create_group(&api.actor, &name(&body)?).await?)))
+    Ok(ok(&group(
+        &api.service.create_group(&api.actor, &name(&body)?).await?,
+    )))
 }
 
 pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
@@ -31,11 +34,17 @@ pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
 }
 
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
-    Ok(ok(&group(&api.service.rename_group(&api.actor, guid(&path, 3)?, &name(&body)?).await?)))
+    Ok(ok(&group(
+        &api.service
+            .rename_group(&api.actor, guid(&path, 3)?, &name(&body)?)
+            .await?,
+    )))
 }
 
 pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
-    api.service.delete_group(&api.actor, guid(&path, 3)?).await?;
+    api.service
+        .delete_group(&api.actor, guid(&path, 3)?)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -46,11 +55,15 @@ pub async fn members(api: ApiUser, path: web::Path<String>, request: HttpRequest
 
 pub async fn add_member(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let person = guid(&body.text("user_guid", 3)?.unwrap_or_default(), 3)?;
-    api.service.add_member(&api.actor, guid(&path, 3)?, person).await?;
+    api.service
+        .add_member(&api.actor, guid(&path, 3)?, person)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
 pub async fn remove_member(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
-    api.service.remove_member(&api.actor, guid(&path.0, 3)?, guid(&path.1, 3)?).await?;
+    api.service
+        .remove_member(&api.actor, guid(&path.0, 3)?, guid(&path.1, 3)?)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }

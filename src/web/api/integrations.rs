@@ -53,30 +53,50 @@ fn integration(integration: &Integration, listings: &[Listing]) -> Value {
 pub async fn list(api: ApiUser) -> Answer {
     let all = api.service.integrations(&api.actor).await?;
     let listings = api.service.listings(None).await?;
-    Ok(ok(&Value::Array(all.iter().map(|found| integration(found, &listings)).collect())))
+    Ok(ok(&Value::Array(
+        all.iter()
+            .map(|found| integration(found, &listings))
+            .collect(),
+    )))
 }
 
 pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
-    let found = api.service.integration(&api.actor, guid(&path, 207)?).await?;
+    let found = api
+        .service
+        .integration(&api.actor, guid(&path, 207)?)
+        .await?;
     drawn(&api, &found).await
 }
 
 async fn drawn(api: &ApiUser, found: &Integration) -> Answer {
-    Ok(ok(&integration(found, &api.service.listings(Some(found.id)).await?)))
+    Ok(ok(&integration(
+        found,
+        &api.service.listings(Some(found.id)).await?,
+    )))
 }
 
-/// Who may choose it. An empty list opens a new integration, as clients expect, and never one that was restricted before.
-fn availability(body: &Body, listed: Option<&[Principal]>, stored: Option<Availability>) -> Result<Option<Availability>, ApiError> {
+/// Who may choose it. An empty list opens a new integration, as clients expect, and never one that
+/// was restricted before.
+fn availability(
+    body: &Body,
+    listed: Option<&[Principal]>,
+    stored: Option<Availability>,
+) -> Result<Option<Availability>, ApiError> {
     let given = match body.text("availability", 2)? {
         None => None,
         Some(text) => {
             let known = Availability::parse(&text);
-            Some(known.ok_or_else(|| ApiError::bad(2, "availability: must be everyone, listed or nobody."))?)
+            Some(known.ok_or_else(|| {
+                ApiError::bad(2, "availability: must be everyone, listed or nobody.")
+            })?)
         }
     };
     match (given, listed, stored) {
         (Some(Availability::Everyone | Availability::Nobody), Some([_, ..]), _) => {
-            Err(ApiError::bad(2, "availability: with permissions it must be listed, or be left out."))
+            Err(ApiError::bad(
+                2,
+                "availability: with permissions it must be listed, or be left out.",
+            ))
         }
         (Some(given), ..) => Ok(Some(given)),
         (None, Some([_, ..]), _) => Ok(Some(Availability::Listed)),
@@ -97,7 +117,12 @@ fn principals(value: Option<&Value>) -> Result<Option<Vec<Principal>>, ApiError>
         let principal = match (text("user_guid"), text("group_guid")) {
             (Some(person), None) => Principal::Person(guid(person, 3)?),
             (None, Some(group)) => Principal::Group(guid(group, 3)?),
-            _ => return Err(ApiError::bad(2, "permissions: each entry needs user_guid or group_guid, and not both.")),
+            _ => {
+                return Err(ApiError::bad(
+                    2,
+                    "permissions: each entry needs user_guid or group_guid, and not both.",
+                ));
+            }
         };
         if !principals.contains(&principal) {
             principals.push(principal);
@@ -115,9 +140,19 @@ fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, 
         Some(_) => return Err(ApiError::bad(228, "config: must be an object.")),
     };
     let mut template = body.text("template", 227)?;
-    if creating && template.is_none() && !body.0.contains_key("config") && body.0.contains_key("client_id") {
+    if creating
+        && template.is_none()
+        && !body.0.contains_key("config")
+        && body.0.contains_key("client_id")
+    {
         template = Some("azure".into());
-        for key in ["client_id", "client_secret", "tenant_id", "authority_host", "workspace_url"] {
+        for key in [
+            "client_id",
+            "client_secret",
+            "tenant_id",
+            "authority_host",
+            "workspace_url",
+        ] {
             if let Some(value) = body.0.get(key) {
                 config.insert(key.into(), value.clone());
             }
@@ -125,10 +160,18 @@ fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, 
         let scopes = match body.0.get("default_scopes") {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text.clone()),
-            Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
-                Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
+            Some(Value::Array(list)) if list.iter().all(Value::is_string) => Some(
+                list.iter()
+                    .filter_map(Value::as_str)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            ),
+            Some(_) => {
+                return Err(ApiError::bad(
+                    228,
+                    "default_scopes: must be an array of texts.",
+                ));
             }
-            Some(_) => return Err(ApiError::bad(228, "default_scopes: must be an array of texts.")),
         };
         if let Some(scopes) = scopes {
             config.insert("scopes".into(), scopes.into());
@@ -136,13 +179,18 @@ fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, 
     }
     let client_secret = match config.remove("client_secret") {
         None | Some(Value::Null) => None,
-        Some(Value::String(secret)) => Some(secret.trim().to_owned()).filter(|secret| !secret.is_empty()).map(SecretString::from),
+        Some(Value::String(secret)) => Some(secret.trim().to_owned())
+            .filter(|secret| !secret.is_empty())
+            .map(SecretString::from),
         Some(_) => return Err(ApiError::bad(205, "client_secret: must be a text.")),
     };
     let listed = principals(body.0.get("permissions"))?;
     let identity_check = match body.text("identity_check", 2)? {
         None => None,
-        Some(text) => Some(IdentityCheck::parse(&text).ok_or_else(|| ApiError::bad(2, "identity_check: must be off, warn or require."))?),
+        Some(text) => Some(
+            IdentityCheck::parse(&text)
+                .ok_or_else(|| ApiError::bad(2, "identity_check: must be off, warn or require."))?,
+        ),
     };
     Ok(IntegrationInput {
         id: None,
@@ -152,10 +200,15 @@ fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, 
         config,
         client_secret,
         secret_expires_at: None,
-        availability: availability(body, listed.as_deref(), stored.map(|stored| stored.availability))?,
+        availability: availability(
+            body,
+            listed.as_deref(),
+            stored.map(|stored| stored.availability),
+        )?,
         identity_check,
         listed,
-        // The API's rule instead of a question: such a change demands the secret in the same request.
+        // The API's rule instead of a question: such a change demands the secret in the same
+        // request.
         confirmed: true,
     })
 }
@@ -179,7 +232,11 @@ fn refused(error: Error) -> ApiError {
 }
 
 pub async fn create(api: ApiUser, body: Body) -> Answer {
-    let made = api.service.create_integration(&api.actor, input(&body, None)?).await.map_err(refused)?;
+    let made = api
+        .service
+        .create_integration(&api.actor, input(&body, None)?)
+        .await
+        .map_err(refused)?;
     drawn(&api, &made).await
 }
 
@@ -187,33 +244,72 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
     let id = guid(&path, 207)?;
     let stored = api.service.integration(&api.actor, id).await?;
     let input = input(&body, Some(&stored))?;
-    if input.template.as_ref().is_some_and(|template| *template != stored.template) {
-        return Err(ApiError::bad(229, "template: cannot be changed. Make a new integration instead."));
+    if input
+        .template
+        .as_ref()
+        .is_some_and(|template| *template != stored.template)
+    {
+        return Err(ApiError::bad(
+            229,
+            "template: cannot be changed. Make a new integration instead.",
+        ));
     }
-    match api.service.update_integration(&api.actor, id, input).await.map_err(refused)? {
+    match api
+        .service
+        .update_integration(&api.actor, id, input)
+        .await
+        .map_err(refused)?
+    {
         Updated::Saved(saved) => drawn(&api, &saved).await,
-        Updated::NeedsConfirmation(_) => Err(invalid(&[Problem::new("client_secret", "Send it with this change.")], code)),
+        Updated::NeedsConfirmation(_) => Err(invalid(
+            &[Problem::new("client_secret", "Send it with this change.")],
+            code,
+        )),
     }
 }
 
-/// Tries a service account. Integrations here act for viewers, and a viewer's sign-in cannot be tried without the viewer.
+/// Tries a service account. Integrations here act for viewers, and a viewer's sign-in cannot be
+/// tried without the viewer.
 pub async fn verify(api: ApiUser, path: web::Path<String>) -> Answer {
-    let (found, _) = api.service.integration_associations(&api.actor, guid(&path, 207)?).await?;
-    Err(ApiError::bad(240, format!("“{}” acts for viewers: only they can try it, by opening content that uses it.", found.display_name())))
+    let (found, _) = api
+        .service
+        .integration_associations(&api.actor, guid(&path, 207)?)
+        .await?;
+    Err(ApiError::bad(
+        240,
+        format!(
+            "“{}” acts for viewers: only they can try it, by opening content that uses it.",
+            found.display_name()
+        ),
+    ))
 }
 
 pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
-    api.service.delete_integration(&api.actor, guid(&path, 207)?).await?;
+    api.service
+        .delete_integration(&api.actor, guid(&path, 207)?)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
 pub async fn associations(api: ApiUser, path: web::Path<String>) -> Answer {
-    let (found, entries) = api.service.integration_associations(&api.actor, guid(&path, 207)?).await?;
-    Ok(ok(&Value::Array(entries.iter().map(|entry| super::content::association(entry, &found)).collect())))
+    let (found, entries) = api
+        .service
+        .integration_associations(&api.actor, guid(&path, 207)?)
+        .await?;
+    Ok(ok(&Value::Array(
+        entries
+            .iter()
+            .map(|entry| super::content::association(entry, &found))
+            .collect(),
+    )))
 }
 
 fn field(order: usize, field: &Field) -> Value {
-    let shown = if field.secret { json!({"name": "auth_mode", "value": "Confidential"}) } else { Value::Null };
+    let shown = if field.secret {
+        json!({"name": "auth_mode", "value": "Confidential"})
+    } else {
+        Value::Null
+    };
     json!({
         "name": field.name,
         "description": field.hint,
@@ -247,7 +343,12 @@ fn template(template: &Template) -> Value {
             })
         })
         .collect();
-    let fields: Vec<Value> = template.fields.iter().enumerate().map(|(order, known)| field(order, known)).collect();
+    let fields: Vec<Value> = template
+        .fields
+        .iter()
+        .enumerate()
+        .map(|(order, known)| field(order, known))
+        .collect();
     json!({
         "id": template.key,
         "name": template.title,
@@ -260,17 +361,25 @@ fn template(template: &Template) -> Value {
 }
 
 fn must_see(api: &ApiUser) -> Result<(), ApiError> {
-    if crate::domain::access::may_see_integrations(api.actor.role) { Ok(()) } else { Err(Error::Forbidden("").into()) }
+    if crate::domain::access::may_see_integrations(api.actor.role) {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("").into())
+    }
 }
 
 pub async fn templates(api: ApiUser) -> Answer {
     must_see(&api)?;
-    Ok(ok(&Value::Array(providers::TEMPLATES.into_iter().map(template).collect())))
+    Ok(ok(&Value::Array(
+        providers::TEMPLATES.into_iter().map(template).collect(),
+    )))
 }
 
 pub async fn get_template(api: ApiUser, path: web::Path<String>) -> Answer {
     must_see(&api)?;
-    Ok(ok(&template(providers::template(&path).ok_or(Error::NotFound)?)))
+    Ok(ok(&template(
+        providers::template(&path).ok_or(Error::NotFound)?,
+    )))
 }
 
 fn session(connection: &Connection) -> Value {
@@ -292,10 +401,14 @@ pub async fn sessions(api: ApiUser, request: HttpRequest) -> Answer {
 }
 
 pub async fn get_session(api: ApiUser, path: web::Path<String>) -> Answer {
-    Ok(ok(&session(&api.service.session(&api.actor, guid(&path, 218)?).await?)))
+    Ok(ok(&session(
+        &api.service.session(&api.actor, guid(&path, 218)?).await?,
+    )))
 }
 
 pub async fn delete_session(api: ApiUser, path: web::Path<String>) -> Answer {
-    api.service.disconnect(&api.actor, guid(&path, 218)?).await?;
+    api.service
+        .disconnect(&api.actor, guid(&path, 218)?)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }

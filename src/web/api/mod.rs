@@ -1,4 +1,5 @@
-//! JSON for programs, on the paths that clients of Posit Connect know. Only keys authenticate here, never cookies.
+//! JSON for programs, on the paths that clients of Posit Connect know. Only keys authenticate here,
+//! never cookies.
 
 pub mod audit;
 pub mod content;
@@ -14,14 +15,17 @@ use crate::{
     providers::Problem,
     service::{Actor, Error, Service, keys::Caller},
 };
-use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, dev::Payload, http::StatusCode, web};
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse, ResponseError, dev::Payload, http::StatusCode, web,
+};
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 const LARGEST_BODY: usize = 1 << 20;
 
-/// An answer that is an error: `code` and `error`, and the same under the names that other readers look for.
+/// An answer that is an error: `code` and `error`, and the same under the names that other readers
+/// look for.
 #[derive(Debug)]
 pub struct ApiError {
     pub status: StatusCode,
@@ -34,7 +38,13 @@ pub struct ApiError {
 impl ApiError {
     pub fn new(status: u16, code: i64, error: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code, error: error.into(), payload: Value::Null, retry_after: None }
+        Self {
+            status,
+            code,
+            error: error.into(),
+            payload: Value::Null,
+            retry_after: None,
+        }
     }
     pub fn bad(code: i64, error: impl Into<String>) -> Self {
         Self::new(400, code, error)
@@ -71,14 +81,26 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
             Error::NotFound => ApiError::new(404, 4, "The requested object does not exist."),
-            Error::Forbidden(_) => ApiError::new(403, 22, "You don't have permission to perform this operation."),
+            Error::Forbidden(_) => ApiError::new(
+                403,
+                22,
+                "You don't have permission to perform this operation.",
+            ),
             Error::Conflict(message) => ApiError::new(409, 26, message),
             Error::Invalid(problems) => invalid(&problems, |_| 2),
-            Error::Busy => ApiError { retry_after: Some(2), ..ApiError::new(503, 1, "The portal's database is busy. Try again.") },
-            Error::TooMany(wait) => {
-                ApiError { retry_after: Some(wait.as_secs()), ..ApiError::new(429, 2, "Too many tries. Wait, then try again.") }
-            }
-            Error::Internal => ApiError::new(500, 1, "An internal error occurred. The operator finds the reason in the log."),
+            Error::Busy => ApiError {
+                retry_after: Some(2),
+                ..ApiError::new(503, 1, "The portal's database is busy. Try again.")
+            },
+            Error::TooMany(wait) => ApiError {
+                retry_after: Some(wait.as_secs()),
+                ..ApiError::new(429, 2, "Too many tries. Wait, then try again.")
+            },
+            Error::Internal => ApiError::new(
+                500,
+                1,
+                "An internal error occurred. The operator finds the reason in the log.",
+            ),
         }
     }
 }
@@ -88,7 +110,13 @@ pub fn invalid(problems: &[Problem], code: impl Fn(&str) -> i64) -> ApiError {
     let first = problems.first().map_or(2, |problem| code(&problem.key));
     let sentences: Vec<String> = problems
         .iter()
-        .map(|problem| if problem.key.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.key, problem.message) })
+        .map(|problem| {
+            if problem.key.is_empty() {
+                problem.message.clone()
+            } else {
+                format!("{}: {}", problem.key, problem.message)
+            }
+        })
         .collect();
     ApiError::bad(first, sentences.join(" "))
 }
@@ -101,38 +129,62 @@ pub fn ok(value: &Value) -> HttpResponse {
 
 /// An id in a path or a body.
 pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
-    text.to_ascii_lowercase()
-        .parse()
-        .map_err(|_| ApiError::bad(code, format!("“{}” is not a GUID.", text.chars().take(60).collect::<String>())))
+    text.to_ascii_lowercase().parse().map_err(|_| {
+        ApiError::bad(
+            code,
+            format!(
+                "“{}” is not a GUID.",
+                text.chars().take(60).collect::<String>()
+            ),
+        )
+    })
 }
 
 /// The key of a request; `Err` if one was sent that is none of ours.
-pub async fn key_of(request: &HttpRequest, service: &Service) -> Result<Option<Arc<Caller>>, ApiError> {
+pub async fn key_of(
+    request: &HttpRequest,
+    service: &Service,
+) -> Result<Option<Arc<Caller>>, ApiError> {
     let header = |name: &str| {
         let mut values = request.headers().get_all(name);
         let first = values.next();
         if values.next().is_some() {
-            return Err(ApiError::new(401, 30, "Send one Authorization header, not several."));
+            return Err(ApiError::new(
+                401,
+                30,
+                "Send one Authorization header, not several.",
+            ));
         }
         Ok(first.map(|value| value.to_str().unwrap_or("")))
     };
     let standard = header("authorization")?;
-    let Some(text) = standard.filter(|text| starts_with_key(text)).or(header("x-rsc-authorization")?).or(standard) else {
+    let Some(text) = standard
+        .filter(|text| starts_with_key(text))
+        .or(header("x-rsc-authorization")?)
+        .or(standard)
+    else {
         return Ok(None);
     };
     let wrong = || ApiError::new(401, 30, "The API key is unknown or has expired.");
     if !starts_with_key(text) {
         return Err(wrong());
     }
-    service.caller(text[4..].trim()).await?.map(Some).ok_or_else(wrong)
+    service
+        .caller(text[4..].trim())
+        .await?
+        .map(Some)
+        .ok_or_else(wrong)
 }
 
 fn starts_with_key(text: &str) -> bool {
-    text.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("key "))
+    text.get(..4)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("key "))
 }
 
 fn service_of(request: &HttpRequest) -> Result<Arc<Service>, ApiError> {
-    let data = request.app_data::<web::Data<Service>>().ok_or(Error::Internal)?;
+    let data = request
+        .app_data::<web::Data<Service>>()
+        .ok_or(Error::Internal)?;
     Ok(data.clone().into_inner())
 }
 
@@ -146,14 +198,27 @@ pub struct AnyKey {
 impl AnyKey {
     async fn of(request: HttpRequest) -> Result<Self, ApiError> {
         let service = service_of(&request)?;
-        let caller = key_of(&request, &service)
-            .await?
-            .ok_or_else(|| ApiError::new(401, 24, "You must be signed in: send an API key as “Authorization: Key …”."))?;
-        Ok(Self { caller, service, request })
+        let caller = key_of(&request, &service).await?.ok_or_else(|| {
+            ApiError::new(
+                401,
+                24,
+                "You must be signed in: send an API key as “Authorization: Key …”.",
+            )
+        })?;
+        Ok(Self {
+            caller,
+            service,
+            request,
+        })
     }
 
     pub fn actor(&self) -> Actor {
-        Actor { person: self.caller.person.clone(), role: self.caller.role, session: None, origin: origin(&self.request, &self.service) }
+        Actor {
+            person: self.caller.person.clone(),
+            role: self.caller.role,
+            session: None,
+            origin: origin(&self.request, &self.service),
+        }
     }
 }
 
@@ -181,12 +246,16 @@ impl FromRequest for ApiUser {
             if any.caller.content.is_some() {
                 return Err(Error::Forbidden("A content key only exchanges tokens.").into());
             }
-            Ok(Self { actor: any.actor(), service: any.service })
+            Ok(Self {
+                actor: any.actor(),
+                service: any.service,
+            })
         })
     }
 }
 
-/// A JSON object, whatever the content type says: the body decides (keys, not cookies, authenticate it).
+/// A JSON object, whatever the content type says: the body decides (keys, not cookies, authenticate
+/// it).
 pub struct Body(pub Map<String, Value>);
 
 impl FromRequest for Body {
@@ -199,7 +268,14 @@ impl FromRequest for Body {
             match serde_json::from_slice(&bytes) {
                 Ok(Value::Object(map)) => Ok(Self(map)),
                 Ok(_) => Err(ApiError::bad(2, "The body must be a JSON object.")),
-                Err(error) => Err(ApiError::bad(2, format!("The body is not JSON: line {}, column {}.", error.line(), error.column()))),
+                Err(error) => Err(ApiError::bad(
+                    2,
+                    format!(
+                        "The body is not JSON: line {}, column {}.",
+                        error.line(),
+                        error.column()
+                    ),
+                )),
             }
         })
     }
@@ -229,7 +305,11 @@ async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
             rest.extend_from_slice(&chunk);
         }
     }
-    Ok(if rest.is_empty() { whole } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        whole
+    } else {
+        rest.freeze()
+    })
 }
 
 impl Body {
@@ -244,9 +324,12 @@ impl Body {
     pub fn role(&self, key: &str) -> Result<Option<Role>, ApiError> {
         match self.text(key, 2)? {
             None => Ok(None),
-            Some(text) => {
-                Role::parse(&text).map(Some).ok_or_else(|| ApiError::bad(2, format!("{key}: must be administrator, publisher or viewer.")))
-            }
+            Some(text) => Role::parse(&text).map(Some).ok_or_else(|| {
+                ApiError::bad(
+                    2,
+                    format!("{key}: must be administrator, publisher or viewer."),
+                )
+            }),
         }
     }
 }
@@ -258,23 +341,43 @@ pub fn is_true(text: Option<&str>) -> bool {
 
 /// One parameter of the query.
 pub fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(request.query_string().as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    url::form_urlencoded::parse(request.query_string().as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
 }
 
 /// One page of a list: `page_number` from 1, `page_size` up to 500.
-pub fn page_of<T>(request: &HttpRequest, all: &[T], default_size: usize, show: impl Fn(&T) -> Value) -> Answer {
+pub fn page_of<T>(
+    request: &HttpRequest,
+    all: &[T],
+    default_size: usize,
+    show: impl Fn(&T) -> Value,
+) -> Answer {
     let number = |name: &str, default: usize, most: usize| -> Result<usize, ApiError> {
         match parameter(request, name) {
             None => Ok(default),
             Some(text) => match text.parse() {
                 Ok(value) if (1..=most).contains(&value) => Ok(value),
-                _ => Err(ApiError::bad(2, format!("{name}: must be a whole number from 1 to {most}."))),
+                _ => Err(ApiError::bad(
+                    2,
+                    format!("{name}: must be a whole number from 1 to {most}."),
+                )),
             },
         }
     };
-    let (page, size) = (number("page_number", 1, 1_000_000)?, number("page_size", default_size, 500)?);
-    let results: Vec<Value> = all.iter().skip((page - 1) * size).take(size).map(show).collect();
-    Ok(ok(&json!({"results": results, "current_page": page, "total": all.len()})))
+    let (page, size) = (
+        number("page_number", 1, 1_000_000)?,
+        number("page_size", default_size, 500)?,
+    );
+    let results: Vec<Value> = all
+        .iter()
+        .skip((page - 1) * size)
+        .take(size)
+        .map(show)
+        .collect();
+    Ok(ok(
+        &json!({"results": results, "current_page": page, "total": all.len()}),
+    ))
 }
 
 /// Answers every unknown path under `/__api__`, signed in or not.

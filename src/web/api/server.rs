@@ -39,12 +39,24 @@ pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answ
 
 /// Makes the first administrator: `Authorization: Connect-Bootstrap <JWT>`.
 pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> Answer {
-    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let header = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     let token = header.strip_prefix("Connect-Bootstrap ").unwrap_or("");
     match service.bootstrap(token, &origin(&request, &service)).await {
         Ok(key) => Ok(ok(&json!({"api_key": key.expose_secret()}))),
-        Err(Refused::Token) => Err(ApiError::new(401, 30, "This is not a bootstrap token of this server.")),
-        Err(Refused::Taken) => Err(ApiError::new(403, 22, "Somebody has an account here already.")),
+        Err(Refused::Token) => Err(ApiError::new(
+            401,
+            30,
+            "This is not a bootstrap token of this server.",
+        )),
+        Err(Refused::Taken) => Err(ApiError::new(
+            403,
+            22,
+            "Somebody has an account here already.",
+        )),
         Err(Refused::Service(error)) => Err(error.into()),
     }
 }
@@ -56,8 +68,14 @@ pub async fn ping() -> HttpResponse {
 
 /// The process can serve: its database answers.
 pub async fn health(service: web::Data<Service>) -> HttpResponse {
-    match service.store.read(|db| Ok::<_, Error>(Store::ping(db)?)).await {
+    match service
+        .store
+        .read(|db| Ok::<_, Error>(Store::ping(db)?))
+        .await
+    {
         Ok(()) => HttpResponse::Ok().json(json!({"status": "ok"})),
-        Err(_) => HttpResponse::ServiceUnavailable().json(json!({"status": "database not available"})),
+        Err(_) => {
+            HttpResponse::ServiceUnavailable().json(json!({"status": "database not available"}))
+        }
     }
 }

@@ -35,16 +35,25 @@ pub async fn me(any: AnyKey) -> Answer {
 
 pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let mut people = api.service.people(&api.actor).await?;
-    if let Some(prefix) = parameter(&request, "prefix").map(|text| text.to_lowercase()).filter(|text| !text.is_empty()) {
+    if let Some(prefix) = parameter(&request, "prefix")
+        .map(|text| text.to_lowercase())
+        .filter(|text| !text.is_empty())
+    {
         people.retain(|person| {
-            [&person.username, &person.first_name, &person.last_name].iter().any(|name| name.to_lowercase().starts_with(&prefix))
+            [&person.username, &person.first_name, &person.last_name]
+                .iter()
+                .any(|name| name.to_lowercase().starts_with(&prefix))
         });
     }
     if let Some(roles) = parameter(&request, "user_role") {
         people.retain(|person| roles.split('|').any(|role| role == person.role.as_str()));
     }
     if let Some(states) = parameter(&request, "account_status") {
-        people.retain(|person| states.split('|').any(|state| state == if person.locked { "locked" } else { "licensed" }));
+        people.retain(|person| {
+            states
+                .split('|')
+                .any(|state| state == if person.locked { "locked" } else { "licensed" })
+        });
     }
     page_of(&request, &people, 20, user)
 }
@@ -69,14 +78,22 @@ fn refused(error: Error) -> ApiError {
 
 pub async fn create(api: ApiUser, body: Body) -> Answer {
     let input = person_input(&body)?;
-    // Without a password a person comes in by a one-time link or the organisation's sign-in: only if the caller means it.
+    // Without a password a person comes in by a one-time link or the organisation's sign-in: only
+    // if the caller means it.
     if input.password.is_none()
         && body.0.get("user_must_set_password") != Some(&Value::Bool(true))
         && api.service.settings.sign_in.is_none()
     {
-        return Err(ApiError::bad(2, "password: must be there, or user_must_set_password be true."));
+        return Err(ApiError::bad(
+            2,
+            "password: must be there, or user_must_set_password be true.",
+        ));
     }
-    let person = api.service.create_person(&api.actor, input).await.map_err(refused)?;
+    let person = api
+        .service
+        .create_person(&api.actor, input)
+        .await
+        .map_err(refused)?;
     Ok(ok(&user(&person)))
 }
 
@@ -86,14 +103,26 @@ pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
 }
 
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
-    let input = PersonInput { password: None, ..person_input(&body)? };
-    let person = api.service.update_person(&api.actor, guid(&path, 3)?, input).await.map_err(refused)?;
+    let input = PersonInput {
+        password: None,
+        ..person_input(&body)?
+    };
+    let person = api
+        .service
+        .update_person(&api.actor, guid(&path, 3)?, input)
+        .await
+        .map_err(refused)?;
     Ok(ok(&user(&person)))
 }
 
 pub async fn lock(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
-    let Some(Value::Bool(locked)) = body.0.get("locked") else { return Err(ApiError::bad(2, "locked: must be true or false.")) };
-    api.service.set_locked(&api.actor, guid(&path, 3)?, *locked).await.map_err(refused)?;
+    let Some(Value::Bool(locked)) = body.0.get("locked") else {
+        return Err(ApiError::bad(2, "locked: must be true or false."));
+    };
+    api.service
+        .set_locked(&api.actor, guid(&path, 3)?, *locked)
+        .await
+        .map_err(refused)?;
     Ok(ok(&json!({})))
 }
 
@@ -127,31 +156,52 @@ pub async fn create_key(api: ApiUser, path: web::Path<String>, body: Body) -> An
     keys_of(&api, &path, false)?;
     let role = match body.text("user_role", 234)? {
         None => None,
-        Some(text) => Some(Role::parse(&text).ok_or_else(|| ApiError::bad(234, "user_role: must be administrator, publisher or viewer."))?),
+        Some(text) => Some(Role::parse(&text).ok_or_else(|| {
+            ApiError::bad(
+                234,
+                "user_role: must be administrator, publisher or viewer.",
+            )
+        })?),
     };
     let expires_at = match body.text("expires_at", 2)? {
         None => None,
-        Some(text) => Some(
-            Timestamp::parse_rfc3339(&text).ok_or_else(|| ApiError::bad(2, "expires_at: must be a time such as 2026-01-31T08:00:00Z."))?,
-        ),
+        Some(text) => Some(Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+            ApiError::bad(
+                2,
+                "expires_at: must be a time such as 2026-01-31T08:00:00Z.",
+            )
+        })?),
     };
     let name = body.text("name", 62)?.unwrap_or_default();
-    let (made, secret) = api.service.create_key(&api.actor, &name, role, expires_at).await.map_err(|error| match error {
-        Error::Invalid(problems) => invalid(&problems, |key| if key == "name" { 62 } else { 234 }),
-        other => other.into(),
-    })?;
+    let (made, secret) = api
+        .service
+        .create_key(&api.actor, &name, role, expires_at)
+        .await
+        .map_err(|error| match error {
+            Error::Invalid(problems) => {
+                invalid(&problems, |key| if key == "name" { 62 } else { 234 })
+            }
+            other => other.into(),
+        })?;
     let mut answer = key(&made);
     answer["key"] = json!(secret.expose_secret());
     Ok(ok(&answer))
 }
 
 fn number(text: &str) -> Result<i64, ApiError> {
-    text.parse().map_err(|_| ApiError::bad(3, "The id must be a number."))
+    text.parse()
+        .map_err(|_| ApiError::bad(3, "The id must be a number."))
 }
 
 pub async fn get_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
     let (person, wanted) = (keys_of(&api, &path.0, true)?, number(&path.1)?);
-    let found = api.service.own_keys(person).await?.into_iter().find(|key| key.number == wanted).ok_or(Error::NotFound)?;
+    let found = api
+        .service
+        .own_keys(person)
+        .await?
+        .into_iter()
+        .find(|key| key.number == wanted)
+        .ok_or(Error::NotFound)?;
     Ok(ok(&key(&found)))
 }
 

@@ -1,4 +1,5 @@
-//! Typed text on its way to domain values, and back onto the page with what is wrong. Secrets never come back.
+//! Typed text on its way to domain values, and back onto the page with what is wrong. Secrets never
+//! come back.
 
 use crate::providers::Problem;
 
@@ -23,8 +24,16 @@ pub struct Choice {
 }
 
 impl Choice {
-    pub fn new(value: impl Into<String>, label: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { value: value.into(), label: label.into(), hint: hint.into() }
+    pub fn new(
+        value: impl Into<String>,
+        label: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            value: value.into(),
+            label: label.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -114,10 +123,16 @@ impl Field {
 /// Puts what was typed and what is wrong with it back into the fields. Values of secrets stay out.
 pub fn refill(fields: &mut [Field], typed: Option<&Typed>, problems: &[Problem]) {
     for field in fields {
-        if let Some(value) = typed.and_then(|typed| typed.get(&field.name)).filter(|_| field.kind != Kind::Secret) {
+        if let Some(value) = typed
+            .and_then(|typed| typed.get(&field.name))
+            .filter(|_| field.kind != Kind::Secret)
+        {
             field.value = value.to_owned();
         }
-        field.error = problems.iter().find(|problem| problem.key == field.name).map(|problem| problem.message.clone());
+        field.error = problems
+            .iter()
+            .find(|problem| problem.key == field.name)
+            .map(|problem| problem.message.clone());
     }
 }
 
@@ -136,7 +151,10 @@ impl Typed {
         Self(url::form_urlencoded::parse(body).into_owned().collect())
     }
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
     /// The trimmed value, or the empty string.
     pub fn text(&self, name: &str) -> &str {

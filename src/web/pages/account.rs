@@ -45,7 +45,11 @@ pub async fn session_rows(me: &Me, person: Id<Person>) -> Result<Vec<SessionRow>
         .map(|session| SessionRow {
             guid: session.id.to_string(),
             current: me.actor.session == Some(session.id),
-            address: if session.address.is_empty() { "an unknown address".into() } else { session.address },
+            address: if session.address.is_empty() {
+                "an unknown address".into()
+            } else {
+                session.address
+            },
             since: Moment::new(session.created_at, now),
             seen: Moment::new(session.seen_at, now),
         })
@@ -67,18 +71,27 @@ struct AccountPage {
 
 async fn draw(me: &Me, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
     let mut fields = vec![
-        Field::new(Kind::Secret, "old_password", "Current password").autocomplete("current-password"),
-        Field::new(Kind::Secret, "new_password", "New password").hint("At least 8 characters.").autocomplete("new-password"),
+        Field::new(Kind::Secret, "old_password", "Current password")
+            .autocomplete("current-password"),
+        Field::new(Kind::Secret, "new_password", "New password")
+            .hint("At least 8 characters.")
+            .autocomplete("new-password"),
     ];
     refill(&mut fields, None, &errors);
     let sessions = session_rows(me, me.actor.person.id).await?;
     let person = &me.actor.person;
     let view = AccountPage {
         chrome: me.visitor.chrome("", "Account"),
-        who: format!("{}, {}", person.display_name(), person.role.label().to_lowercase()),
+        who: format!(
+            "{}, {}",
+            person.display_name(),
+            person.role.label().to_lowercase()
+        ),
         fields,
         organisation: match &me.service().settings.sign_in {
-            Some(sign_in) if !me.service().signs_in_at(person.id, &sign_in.issuer).await? => Some(sign_in.name.clone()),
+            Some(sign_in) if !me.service().signs_in_at(person.id, &sign_in.issuer).await? => {
+                Some(sign_in.name.clone())
+            }
             _ => None,
         },
         has_password: me.service().has_password(person.id).await?,
@@ -93,16 +106,36 @@ pub async fn account(me: Me) -> Result<HttpResponse, WebError> {
 }
 
 pub async fn change_password(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
-    match me.service().change_password(&me.actor, typed.password("old_password"), typed.password("new_password")).await {
-        Ok(()) => Ok(me.done("/account", "Changed your password. Your other browsers are signed out.")),
+    match me
+        .service()
+        .change_password(
+            &me.actor,
+            typed.password("old_password"),
+            typed.password("new_password"),
+        )
+        .await
+    {
+        Ok(()) => Ok(me.done(
+            "/account",
+            "Changed your password. Your other browsers are signed out.",
+        )),
         Err(error) => draw(&me, problems_of(error)?).await,
     }
 }
 
 pub async fn end_sessions(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let only = typed.filled("session").map(id).transpose()?;
-    me.service().end_sessions(&me.actor, me.actor.person.id, only).await?;
-    Ok(me.done("/account", if only.is_some() { "Signed out that browser." } else { "Signed out everywhere else." }))
+    me.service()
+        .end_sessions(&me.actor, me.actor.person.id, only)
+        .await?;
+    Ok(me.done(
+        "/account",
+        if only.is_some() {
+            "Signed out that browser."
+        } else {
+            "Signed out everywhere else."
+        },
+    ))
 }
 
 #[derive(Deserialize)]
@@ -118,7 +151,10 @@ fn after(next: &str) -> ReturnPath {
 pub async fn confirm_page(me: Me, query: web::Query<Next>) -> Result<HttpResponse, WebError> {
     let next = after(query.next.as_deref().unwrap_or(""));
     let typed = Typed(vec![("next".into(), next.as_str().to_owned())]);
-    page(&me.confirm_page("/account/confirm", next.as_str(), Some(&typed), Vec::new()).await?)
+    page(
+        &me.confirm_page("/account/confirm", next.as_str(), Some(&typed), Vec::new())
+            .await?,
+    )
 }
 
 pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
@@ -126,7 +162,14 @@ pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
     match me.confirm(&typed).await? {
         None => Ok(see_other(next.as_str())),
         Some(problem) => {
-            let view = me.confirm_page("/account/confirm", next.as_str(), Some(&typed), vec![problem]).await?;
+            let view = me
+                .confirm_page(
+                    "/account/confirm",
+                    next.as_str(),
+                    Some(&typed),
+                    vec![problem],
+                )
+                .await?;
             page_with(form_status(&view.errors), &view)
         }
     }
@@ -134,8 +177,17 @@ pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
 
 /// Remembers the colours in a cookie: a preference, no authority.
 pub async fn theme(_me: Me, Posted(typed): Posted) -> HttpResponse {
-    let theme = if typed.text("theme") == "dark" { "dark" } else { "light" };
-    let cookie = Cookie::build(THEME, theme).path("/").http_only(true).same_site(SameSite::Lax).max_age(Duration::days(365)).finish();
+    let theme = if typed.text("theme") == "dark" {
+        "dark"
+    } else {
+        "light"
+    };
+    let cookie = Cookie::build(THEME, theme)
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .max_age(Duration::days(365))
+        .finish();
     let mut response = see_other("/content");
     // A cookie of fixed words always fits into a header.
     drop(response.add_cookie(&cookie));
@@ -159,12 +211,23 @@ struct KeysPage {
     fields: Vec<Field>,
 }
 
-async fn draw_keys(me: &Me, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw_keys(
+    me: &Me,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
-    let roles = Role::ALL.into_iter().filter(|role| *role <= me.actor.role).rev();
+    let roles = Role::ALL
+        .into_iter()
+        .filter(|role| *role <= me.actor.role)
+        .rev();
     let mut fields = vec![
         Field::text("name", "Name").hint("What the key is for, so that you recognise it later."),
-        Field::new(Kind::Select, "user_role", "Role").options(roles.map(|role| Choice::new(role.as_str(), role.label(), "")).collect()),
+        Field::new(Kind::Select, "user_role", "Role").options(
+            roles
+                .map(|role| Choice::new(role.as_str(), role.label(), ""))
+                .collect(),
+        ),
     ];
     refill(&mut fields, typed, &errors);
     let rows = me
@@ -180,7 +243,12 @@ async fn draw_keys(me: &Me, typed: Option<&Typed>, errors: Vec<Problem>) -> Resu
             used: key.active_at.map(|at| Moment::new(at, now)),
         })
         .collect();
-    let view = KeysPage { chrome: me.visitor.chrome("", "API keys"), rows, fields, errors };
+    let view = KeysPage {
+        chrome: me.visitor.chrome("", "API keys"),
+        rows,
+        fields,
+        errors,
+    };
     page_with(form_status(&view.errors), &view)
 }
 
@@ -190,7 +258,11 @@ pub async fn keys(me: Me) -> Result<HttpResponse, WebError> {
 
 pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     let role = Role::parse(typed.text("user_role"));
-    match me.service().create_key(&me.actor, typed.text("name"), role, None).await {
+    match me
+        .service()
+        .create_key(&me.actor, typed.text("name"), role, None)
+        .await
+    {
         Ok((key, secret)) => {
             let shown = Shown {
                 title: format!("API key {}", key.name),
@@ -200,7 +272,9 @@ pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpRespo
                 environment: String::new(),
                 done: "/account/keys".into(),
             };
-            Ok(see_other(&shown_once::keep(me.service(), me.actor.person.id, shown).await?))
+            Ok(see_other(
+                &shown_once::keep(me.service(), me.actor.person.id, shown).await?,
+            ))
         }
         Err(error) => draw_keys(&me, Some(&typed), problems_of(error)?).await,
     }
@@ -208,7 +282,10 @@ pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpRespo
 
 pub async fn delete_key(me: Me, path: web::Path<i64>, _: Posted) -> Result<HttpResponse, WebError> {
     me.service().delete_key(&me.actor, *path).await?;
-    Ok(me.done("/account/keys", "Deleted the key. Programs that use it are refused from now on."))
+    Ok(me.done(
+        "/account/keys",
+        "Deleted the key. Programs that use it are refused from now on.",
+    ))
 }
 
 #[derive(Template)]
@@ -230,7 +307,9 @@ pub async fn shown(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebE
             intro: shown.intro.clone(),
             label: shown.label.clone(),
             secret: Some(shown.secret.expose_secret().to_owned()),
-            environment: shown.environment.replace("{key}", shown.secret.expose_secret()),
+            environment: shown
+                .environment
+                .replace("{key}", shown.secret.expose_secret()),
             done: shown.done.clone(),
         },
         None => SecretPage {

@@ -60,11 +60,17 @@ pub struct Asked {
 
 impl Asked {
     fn filter(&self) -> Filter {
-        let text: Option<String> = self.text.as_deref().map(|text| text.trim().chars().take(100).collect());
+        let text: Option<String> = self
+            .text
+            .as_deref()
+            .map(|text| text.trim().chars().take(100).collect());
         Filter {
             action: self.action.as_deref().and_then(Action::parse),
             outcome: self.outcome.as_deref().and_then(Outcome::parse),
-            actor: self.person.as_deref().and_then(|person| person.parse().ok()),
+            actor: self
+                .person
+                .as_deref()
+                .and_then(|person| person.parse().ok()),
             text: text.filter(|text| !text.is_empty()),
             before: self.before,
             ..Filter::default()
@@ -78,7 +84,10 @@ fn query_of(filter: &Filter) -> String {
         "action={}&outcome={}&person={}&text={}",
         filter.action.map_or("", Action::as_str),
         filter.outcome.map_or("", Outcome::as_str),
-        filter.actor.map(|actor| actor.to_string()).unwrap_or_default(),
+        filter
+            .actor
+            .map(|actor| actor.to_string())
+            .unwrap_or_default(),
         query(filter.text.as_deref().unwrap_or(""))
     )
 }
@@ -89,29 +98,54 @@ fn words(action: Action) -> String {
 
 async fn people(me: &Me, chosen: Option<String>) -> Result<Field, WebError> {
     let people = me.service().people(&me.actor).await?;
-    let people =
-        people.iter().map(|person| Choice::new(person.id.to_string(), format!("{} ({})", person.display_name(), person.username), ""));
-    let options = std::iter::once(Choice::new("", "Everybody", "")).chain(people).collect();
-    Ok(Field::new(Kind::Select, "person", "Who").options(options).value(chosen.unwrap_or_default()))
+    let people = people.iter().map(|person| {
+        Choice::new(
+            person.id.to_string(),
+            format!("{} ({})", person.display_name(), person.username),
+            "",
+        )
+    });
+    let options = std::iter::once(Choice::new("", "Everybody", ""))
+        .chain(people)
+        .collect();
+    Ok(Field::new(Kind::Select, "person", "Who")
+        .options(options)
+        .value(chosen.unwrap_or_default()))
 }
 
 pub async fn list(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let filter = asked.filter();
     let mut events = me.service().audit_events(&me.actor, filter.clone()).await?;
-    let (most, asked) = (usize::try_from(PAGE).unwrap_or(usize::MAX), query_of(&filter));
+    let (most, asked) = (
+        usize::try_from(PAGE).unwrap_or(usize::MAX),
+        query_of(&filter),
+    );
     let more = events.len() > most;
     events.truncate(most);
-    let older = events.last().filter(|_| more).map(|last| format!("/audit?{asked}&before={}", last.number));
-    let actions = std::iter::once(Choice::new("", "Everything", ""))
-        .chain(Action::ALL.into_iter().map(|action| Choice::new(action.as_str(), words(action), "")));
-    let outcomes = std::iter::once(Choice::new("", "Any", ""))
-        .chain([Outcome::Done, Outcome::Refused, Outcome::Failed].map(|outcome| Choice::new(outcome.as_str(), outcome.as_str(), "")));
+    let older = events
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("/audit?{asked}&before={}", last.number));
+    let actions = std::iter::once(Choice::new("", "Everything", "")).chain(
+        Action::ALL
+            .into_iter()
+            .map(|action| Choice::new(action.as_str(), words(action), "")),
+    );
+    let outcomes = std::iter::once(Choice::new("", "Any", "")).chain(
+        [Outcome::Done, Outcome::Refused, Outcome::Failed]
+            .map(|outcome| Choice::new(outcome.as_str(), outcome.as_str(), "")),
+    );
     let fields = vec![
         people(&me, filter.actor.map(|actor| actor.to_string())).await?,
-        Field::new(Kind::Select, "action", "What").options(actions.collect()).value(filter.action.map_or("", Action::as_str)),
-        Field::new(Kind::Select, "outcome", "How it ended").options(outcomes.collect()).value(filter.outcome.map_or("", Outcome::as_str)),
-        Field::text("text", "Name, object or reference").value(filter.text.clone().unwrap_or_default()),
+        Field::new(Kind::Select, "action", "What")
+            .options(actions.collect())
+            .value(filter.action.map_or("", Action::as_str)),
+        Field::new(Kind::Select, "outcome", "How it ended")
+            .options(outcomes.collect())
+            .value(filter.outcome.map_or("", Outcome::as_str)),
+        Field::text("text", "Name, object or reference")
+            .value(filter.text.clone().unwrap_or_default()),
     ];
     page(&AuditPage {
         chrome: me.visitor.chrome("audit", "Audit"),
@@ -122,9 +156,17 @@ pub async fn list(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebE
             .into_iter()
             .map(|event| Row {
                 at: Moment::new(event.at, now),
-                actor: if event.actor_name.is_empty() { "somebody not signed in".into() } else { event.actor_name },
+                actor: if event.actor_name.is_empty() {
+                    "somebody not signed in".into()
+                } else {
+                    event.actor_name
+                },
                 action: words(event.action),
-                outcome: if event.outcome == Outcome::Done { "" } else { event.outcome.as_str() },
+                outcome: if event.outcome == Outcome::Done {
+                    ""
+                } else {
+                    event.outcome.as_str()
+                },
                 subject: event.subject,
                 detail: event.detail,
                 address: event.address,
@@ -153,22 +195,44 @@ fn line(event: &Event) -> Value {
     })
 }
 
-/// The record, or what passes the filter, as JSON lines, oldest first. Sent as it is read: it may be long.
+/// The record, or what passes the filter, as JSON lines, oldest first. Sent as it is read: it may
+/// be long.
 pub async fn export(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
     me.service().note_export(&me.actor).await?;
-    let (service, actor, filter) = (me.service().clone(), me.actor.clone(), Filter { before: None, ..asked.filter() });
+    let (service, actor, filter) = (
+        me.service().clone(),
+        me.actor.clone(),
+        Filter {
+            before: None,
+            ..asked.filter()
+        },
+    );
     let name = format!("audit-{}.jsonl", service.now().iso_date());
-    let lines = stream::try_unfold((service, actor, filter, 0), |(service, actor, filter, after)| async move {
-        let events = service.export(&actor, &filter, after).await?;
-        let Some(last) = events.last().map(|event| event.number) else { return Ok::<_, Error>(None) };
-        let text: String = events.iter().map(|event| format!("{}\n", line(event))).collect();
-        Ok(Some((web::Bytes::from(text), (service, actor, filter, last))))
-    });
+    let lines = stream::try_unfold(
+        (service, actor, filter, 0),
+        |(service, actor, filter, after)| async move {
+            let events = service.export(&actor, &filter, after).await?;
+            let Some(last) = events.last().map(|event| event.number) else {
+                return Ok::<_, Error>(None);
+            };
+            let text: String = events
+                .iter()
+                .map(|event| format!("{}\n", line(event)))
+                .collect();
+            Ok(Some((
+                web::Bytes::from(text),
+                (service, actor, filter, last),
+            )))
+        },
+    );
     Ok(HttpResponse::Ok()
         .content_type("application/x-ndjson")
         .insert_header((
             header::CONTENT_DISPOSITION,
-            ContentDisposition { disposition: DispositionType::Attachment, parameters: vec![DispositionParam::Filename(name)] },
+            ContentDisposition {
+                disposition: DispositionType::Attachment,
+                parameters: vec![DispositionParam::Filename(name)],
+            },
         ))
         .streaming(lines))
 }
@@ -205,21 +269,42 @@ pub async fn uses(me: Me, asked: web::Query<AskedUses>) -> Result<HttpResponse, 
         text.and_then(|text| text.parse().ok())
     }
     let now = me.service().now();
-    let wanted =
-        Wanted { person: chosen(asked.person.as_deref()), content: chosen(asked.content.as_deref()), before: asked.before.map(Timestamp) };
+    let wanted = Wanted {
+        person: chosen(asked.person.as_deref()),
+        content: chosen(asked.content.as_deref()),
+        before: asked.before.map(Timestamp),
+    };
     let mut uses = me.service().uses(&me.actor, wanted.clone()).await?;
     let most = usize::try_from(PAGE).unwrap_or(usize::MAX);
     let more = uses.len() > most;
     uses.truncate(most);
-    let (person, content) =
-        (wanted.person.map(|id| id.to_string()).unwrap_or_default(), wanted.content.map(|id| id.to_string()).unwrap_or_default());
-    let older =
-        uses.last().filter(|_| more).map(|last| format!("/audit/uses?person={person}&content={content}&before={}", last.hour.last_at.0));
+    let (person, content) = (
+        wanted.person.map(|id| id.to_string()).unwrap_or_default(),
+        wanted.content.map(|id| id.to_string()).unwrap_or_default(),
+    );
+    let older = uses.last().filter(|_| more).map(|last| {
+        format!(
+            "/audit/uses?person={person}&content={content}&before={}",
+            last.hour.last_at.0
+        )
+    });
     let contents = me.service().contents(&me.actor).await?;
-    let contents = contents.iter().map(|seen| Choice::new(seen.content.id.to_string(), seen.content.display_title(), ""));
-    let contents = std::iter::once(Choice::new("", "All content", "")).chain(contents).collect();
-    let fields =
-        vec![people(&me, Some(person)).await?, Field::new(Kind::Select, "content", "In which content").options(contents).value(content)];
+    let contents = contents.iter().map(|seen| {
+        Choice::new(
+            seen.content.id.to_string(),
+            seen.content.display_title(),
+            "",
+        )
+    });
+    let contents = std::iter::once(Choice::new("", "All content", ""))
+        .chain(contents)
+        .collect();
+    let fields = vec![
+        people(&me, Some(person)).await?,
+        Field::new(Kind::Select, "content", "In which content")
+            .options(contents)
+            .value(content),
+    ];
     let gone = |guid: &str| format!("deleted ({})", guid.get(..8).unwrap_or(guid));
     page(&UsesPage {
         chrome: me.visitor.chrome("audit", "Who used whose access"),
@@ -229,9 +314,17 @@ pub async fn uses(me: Me, asked: web::Query<AskedUses>) -> Result<HttpResponse, 
             .into_iter()
             .map(|row| UseRow {
                 hour: row.hour.hour.absolute(),
-                person: row.person.map_or_else(|| gone(&row.hour.person), |person| person.display_name()),
-                content: row.content.map_or_else(|| gone(&row.hour.content), |content| content.display_title().to_owned()),
-                integration: row.integration.map_or_else(|| gone(&row.hour.integration), |found| found.display_name().to_owned()),
+                person: row
+                    .person
+                    .map_or_else(|| gone(&row.hour.person), |person| person.display_name()),
+                content: row.content.map_or_else(
+                    || gone(&row.hour.content),
+                    |content| content.display_title().to_owned(),
+                ),
+                integration: row.integration.map_or_else(
+                    || gone(&row.hour.integration),
+                    |found| found.display_name().to_owned(),
+                ),
                 times: count(row.hour.exchanges, "time", "times"),
                 last: Moment::new(row.hour.last_at, now),
             })

@@ -19,12 +19,17 @@ pub async fn shared(me: Me, request: HttpRequest) -> Result<HttpResponse, WebErr
     finish(me, &request, &callback).await
 }
 
-pub async fn own(me: Me, path: web::Path<String>, request: HttpRequest) -> Result<HttpResponse, WebError> {
+pub async fn own(
+    me: Me,
+    path: web::Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, WebError> {
     let callback = me.service().addresses.own_callback(super::id(&path)?);
     finish(me, &request, &callback).await
 }
 
-/// The answer; nothing of it if a parameter stands there twice (RFC 6749 section 3.1): it is not ours to choose from.
+/// The answer; nothing of it if a parameter stands there twice (RFC 6749 section 3.1): it is not
+/// ours to choose from.
 pub fn answer(query: &str) -> Answer {
     let mut answer = Answer::default();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -44,7 +49,10 @@ pub fn answer(query: &str) -> Answer {
 }
 
 async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpResponse, WebError> {
-    let ending = me.service().finish(&me.actor, callback, answer(request.query_string())).await?;
+    let ending = me
+        .service()
+        .finish(&me.actor, callback, answer(request.query_string()))
+        .await?;
     show(&me, ending)
 }
 
@@ -52,15 +60,27 @@ async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpRes
 pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
     let reference = me.visitor.origin.correlation.clone();
     match ending {
-        Ending::Connected { back, integration, refreshable, missing_scopes } => {
+        Ending::Connected {
+            back,
+            integration,
+            refreshable,
+            missing_scopes,
+        } => {
             let names = providers::names(&integration);
             if !missing_scopes.is_empty() {
                 return problem(
                     me,
                     StatusCode::OK,
                     "Connected, with less than was asked for",
-                    vec![format!("{} did not give: {}. Some parts of the app may not work.", names.provider, missing_scopes.join(", "))],
-                    vec![Link::new(back.as_str(), "Continue"), Link::new(addresses::reconnect(integration.id), "Review permissions")],
+                    vec![format!(
+                        "{} did not give: {}. Some parts of the app may not work.",
+                        names.provider,
+                        missing_scopes.join(", ")
+                    )],
+                    vec![
+                        Link::new(back.as_str(), "Continue"),
+                        Link::new(addresses::reconnect(integration.id), "Review permissions"),
+                    ],
                     reference,
                 );
             }
@@ -78,30 +98,57 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                 );
             }
             if back == ReturnPath::consents() {
-                me.visitor.flash(format!("Connected {}.", integration.display_name()));
+                me.visitor
+                    .flash(format!("Connected {}.", integration.display_name()));
             }
             Ok(see_other(back.as_str()))
         }
-        Ending::OtherAccount { connection, content, back } => {
-            let content = content.map(|content| format!("&content={content}")).unwrap_or_default();
-            Ok(see_other(&format!("/consents/account?connection={connection}{content}&return={}", addresses::query(back.as_str()))))
+        Ending::OtherAccount {
+            connection,
+            content,
+            back,
+        } => {
+            let content = content
+                .map(|content| format!("&content={content}"))
+                .unwrap_or_default();
+            Ok(see_other(&format!(
+                "/consents/account?connection={connection}{content}&return={}",
+                addresses::query(back.as_str())
+            )))
         }
-        Ending::NotYourAccount { account, integration, content, back } => {
+        Ending::NotYourAccount {
+            account,
+            integration,
+            content,
+            back,
+        } => {
             let names = providers::names(&integration);
             let person = &me.actor.person;
-            let own = if person.email.is_empty() { person.username.clone() } else { person.email.clone() };
+            let own = if person.email.is_empty() {
+                person.username.clone()
+            } else {
+                person.email.clone()
+            };
             let line = match account {
                 Some(account) => {
-                    format!("You signed in to {} as {account}. This integration takes only your own account, {own}.", names.provider)
+                    format!(
+                        "You signed in to {} as {account}. This integration takes only your own account, {own}.",
+                        names.provider
+                    )
                 }
                 None => format!(
                     "{} does not say which account you signed in with. This integration takes only your own account, {own}.",
                     names.provider
                 ),
             };
-            let content = content.map(|content| format!("content={content}&")).unwrap_or_default();
-            let again =
-                format!("/consents/new?{content}integration={}&other=yes&return={}", integration.id, addresses::query(back.as_str()));
+            let content = content
+                .map(|content| format!("content={content}&"))
+                .unwrap_or_default();
+            let again = format!(
+                "/consents/new?{content}integration={}&other=yes&return={}",
+                integration.id,
+                addresses::query(back.as_str())
+            );
             problem(
                 me,
                 StatusCode::FORBIDDEN,
@@ -111,9 +158,15 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                 reference,
             )
         }
-        Ending::AccountChanged { integration, connection, before, now } => {
+        Ending::AccountChanged {
+            integration,
+            connection,
+            before,
+            now,
+        } => {
             let names = providers::names(&integration);
-            let words = |label: Option<String>| label.unwrap_or_else(|| "an account without a name".into());
+            let words =
+                |label: Option<String>| label.unwrap_or_else(|| "an account without a name".into());
             problem(
                 me,
                 StatusCode::CONFLICT,
@@ -139,8 +192,14 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                 me,
                 StatusCode::OK,
                 "You chose not to connect",
-                vec![format!("The app cannot show your data from {} until you do. Nothing was stored.", names.service)],
-                vec![Link::new(back.as_str(), "Try again"), Link::new("/content", "Back to Content")],
+                vec![format!(
+                    "The app cannot show your data from {} until you do. Nothing was stored.",
+                    names.service
+                )],
+                vec![
+                    Link::new(back.as_str(), "Try again"),
+                    Link::new("/content", "Back to Content"),
+                ],
                 String::new(),
             )
         }
@@ -156,33 +215,58 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
             page_with(
                 StatusCode::OK,
                 &ProblemPage {
-                    chrome: me.visitor.chrome("consents", "Your organisation must approve this app"),
+                    chrome: me
+                        .visitor
+                        .chrome("consents", "Your organisation must approve this app"),
                     lines: vec![format!(
                         "{} lets an administrator of your organisation decide. Send them this request, then try again.",
                         names.provider
                     )],
                     copy: Some(text),
-                    links: vec![Link::new(back.as_str(), "Try again"), Link::new("/content", "Back to Content")],
+                    links: vec![
+                        Link::new(back.as_str(), "Try again"),
+                        Link::new("/content", "Back to Content"),
+                    ],
                     reference,
                 },
             )
         }
-        Ending::Failed { failure, back, integration } => failed(me, &failure, &back, &integration),
+        Ending::Failed {
+            failure,
+            back,
+            integration,
+        } => failed(me, &failure, &back, &integration),
     }
 }
 
 /// The provider brought no tokens: who can mend it, and how.
-pub fn failed(me: &Me, failure: &Failure, back: &ReturnPath, integration: &Integration) -> Result<HttpResponse, WebError> {
+pub fn failed(
+    me: &Me,
+    failure: &Failure,
+    back: &ReturnPath,
+    integration: &Integration,
+) -> Result<HttpResponse, WebError> {
     let names = providers::names(integration);
     let reference = me.visitor.origin.correlation.clone();
-    let code = failure.aadsts.map(|code| format!(" (AADSTS{code})")).unwrap_or_default();
-    let retry = || vec![Link::new(back.as_str(), "Try again"), Link::new("/content", "Back to Content")];
+    let code = failure
+        .aadsts
+        .map(|code| format!(" (AADSTS{code})"))
+        .unwrap_or_default();
+    let retry = || {
+        vec![
+            Link::new(back.as_str(), "Try again"),
+            Link::new("/content", "Back to Content"),
+        ]
+    };
     match failure.class {
         Class::Wait { .. } => problem(
             me,
             StatusCode::BAD_GATEWAY,
             &format!("{} is not answering", names.provider),
-            vec![format!("{}{code} Nothing was stored. Try again in a minute.", failure.sentence)],
+            vec![format!(
+                "{}{code} Nothing was stored. Try again in a minute.",
+                failure.sentence
+            )],
             retry(),
             reference,
         ),
@@ -192,7 +276,8 @@ pub fn failed(me: &Me, failure: &Failure, back: &ReturnPath, integration: &Integ
             &format!("{} did not accept the sign-in", names.provider),
             vec![
                 format!("{}{code}", failure.sentence),
-                "Start again. If it stays like this, send the reference to your administrator.".into(),
+                "Start again. If it stays like this, send the reference to your administrator."
+                    .into(),
             ],
             retry(),
             reference,
@@ -207,21 +292,39 @@ pub fn failed(me: &Me, failure: &Failure, back: &ReturnPath, integration: &Integ
                 StatusCode::BAD_GATEWAY,
                 "An administrator must repair this",
                 lines,
-                vec![Link::new("/content", "Back to Content"), Link::new(back.as_str(), "Try again")],
+                vec![
+                    Link::new("/content", "Back to Content"),
+                    Link::new(back.as_str(), "Try again"),
+                ],
                 reference,
             )
         }
     }
 }
 
-fn mismatch(me: &Me, why: Mismatch, back: Option<&ReturnPath>, reference: String) -> Result<HttpResponse, WebError> {
-    let again = back.map_or_else(|| Link::new("/content", "Go to Content"), |path| Link::new(path.as_str(), "Open the app"));
+fn mismatch(
+    me: &Me,
+    why: Mismatch,
+    back: Option<&ReturnPath>,
+    reference: String,
+) -> Result<HttpResponse, WebError> {
+    let again = back.map_or_else(
+        || Link::new("/content", "Go to Content"),
+        |path| Link::new(path.as_str(), "Open the app"),
+    );
     let (title, line) = match why {
-        Mismatch::Used => ("This sign-in link was already used", "Each link works once. Open the app to start again."),
-        Mismatch::Expired => ("This sign-in took too long", "Ten minutes have passed since it began. Open the app to start again."),
-        Mismatch::Superseded => {
-            ("The integration was changed meanwhile", "An administrator changed it while you were signing in. Open the app to start again.")
-        }
+        Mismatch::Used => (
+            "This sign-in link was already used",
+            "Each link works once. Open the app to start again.",
+        ),
+        Mismatch::Expired => (
+            "This sign-in took too long",
+            "Ten minutes have passed since it began. Open the app to start again.",
+        ),
+        Mismatch::Superseded => (
+            "The integration was changed meanwhile",
+            "An administrator changed it while you were signing in. Open the app to start again.",
+        ),
         Mismatch::OtherIssuer => (
             "Another provider answered",
             "The answer does not come from the provider that was asked, so nothing was stored. Open the app to start again; if it stays like this, tell your administrator.",
@@ -231,7 +334,14 @@ fn mismatch(me: &Me, why: Mismatch, back: Option<&ReturnPath>, reference: String
             "It could not be matched to what you started here, so nothing was stored. Open the app to start again.",
         ),
     };
-    problem(me, StatusCode::BAD_REQUEST, title, vec![line.into()], vec![again], reference)
+    problem(
+        me,
+        StatusCode::BAD_REQUEST,
+        title,
+        vec![line.into()],
+        vec![again],
+        reference,
+    )
 }
 
 fn problem(
@@ -242,5 +352,14 @@ fn problem(
     links: Vec<Link>,
     reference: String,
 ) -> Result<HttpResponse, WebError> {
-    page_with(status, &ProblemPage { chrome: me.visitor.chrome("consents", title), lines, copy: None, links, reference })
+    page_with(
+        status,
+        &ProblemPage {
+            chrome: me.visitor.chrome("consents", title),
+            lines,
+            copy: None,
+            links,
+            reference,
+        },
+    )
 }

@@ -65,21 +65,38 @@ fn gone(ended: &Revocation, now: crate::domain::Timestamp) -> Gone {
         (Word::Told, Some(at)) => format!("{provider} was told {}.", at.relative(now)),
         (Word::Told, None) => format!("{provider} had nothing to end."),
         (Word::Waiting, _) if ended.tries > 0 => {
-            format!("{provider} could not be told yet; it is tried again {}.", ended.next_at.max(now).relative(now))
+            format!(
+                "{provider} could not be told yet; it is tried again {}.",
+                ended.next_at.max(now).relative(now)
+            )
         }
         (Word::Waiting, _) => format!("{provider} is being told."),
-        (Word::NotOffered, _) => format!("{provider} keeps its own list of what you agreed to, and offers no way to be told."),
-        (Word::GivenUp, _) => format!("{provider} could not be told. Its own pages may still list this portal: end it there."),
+        (Word::NotOffered, _) => format!(
+            "{provider} keeps its own list of what you agreed to, and offers no way to be told."
+        ),
+        (Word::GivenUp, _) => format!(
+            "{provider} could not be told. Its own pages may still list this portal: end it there."
+        ),
     };
-    let account = ended.account.as_deref().map(|label| format!(" as {label}")).unwrap_or_default();
-    Gone { name: format!("{}{account}", ended.integration_name), at: Moment::new(ended.ended_at, now), told }
+    let account = ended
+        .account
+        .as_deref()
+        .map(|label| format!(" as {label}"))
+        .unwrap_or_default();
+    Gone {
+        name: format!("{}{account}", ended.integration_name),
+        at: Moment::new(ended.ended_at, now),
+        told,
+    }
 }
 
 /// Why a connection needs its viewer, in words.
 pub fn cause_words(cause: Cause, provider: &str) -> String {
     match cause {
         Cause::Expired => format!("{provider} ended the connection"),
-        Cause::Policy => format!("{provider} asks you to sign in again: your organisation's rules want it"),
+        Cause::Policy => {
+            format!("{provider} asks you to sign in again: your organisation's rules want it")
+        }
         Cause::RotationLost => "a new key got lost on its way; sign in once more".into(),
         Cause::RevokedByViewer => "you took it back".into(),
         Cause::RevokedByAdministrator => "an administrator ended the connection".into(),
@@ -91,21 +108,41 @@ pub fn cause_words(cause: Cause, provider: &str) -> String {
 fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
     let (connection, integration) = (&overview.connection, &overview.integration);
     let names = providers::names(integration);
-    let account = connection.account.label.as_deref().map(|label| format!("as {label} · ")).unwrap_or_default();
+    let account = connection
+        .account
+        .label
+        .as_deref()
+        .map(|label| format!("as {label} · "))
+        .unwrap_or_default();
     let (state, about, reconnect) = match connection.state {
         State::Active => {
             let connected = connection.connected_at.relative(now);
             let again = match connection.lapses_at {
                 _ if !connection.has_refresh_token => {
-                    let end = connection.access_expires_at.map(crate::domain::Timestamp::absolute).unwrap_or_default();
-                    format!(" · asks you again at {end}, since {} gave no lasting permission", names.provider)
+                    let end = connection
+                        .access_expires_at
+                        .map(crate::domain::Timestamp::absolute)
+                        .unwrap_or_default();
+                    format!(
+                        " · asks you again at {end}, since {} gave no lasting permission",
+                        names.provider
+                    )
                 }
                 // Known to the hour where the provider ends a sign-in however often it is used.
-                Some(at) if providers::longest_connection(integration).is_some() => format!(" · needs you again by {}", at.absolute()),
-                Some(at) => format!(" · needs you again by {}, if nothing uses it until then", at.date()),
+                Some(at) if providers::longest_connection(integration).is_some() => {
+                    format!(" · needs you again by {}", at.absolute())
+                }
+                Some(at) => format!(
+                    " · needs you again by {}, if nothing uses it until then",
+                    at.date()
+                ),
                 None => String::new(),
             };
-            (Status::positive("Connected"), format!("{account}connected {connected}{again}"), None)
+            (
+                Status::positive("Connected"),
+                format!("{account}connected {connected}{again}"),
+                None,
+            )
         }
         State::Unconfirmed => (
             Status::warning("Needs you"),
@@ -114,11 +151,18 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
         ),
         State::NeedsLogin(cause) => (
             Status::warning("Needs you again"),
-            format!("{account}{} on {}", cause_words(cause, &names.provider), connection.state_at.date()),
+            format!(
+                "{account}{} on {}",
+                cause_words(cause, &names.provider),
+                connection.state_at.date()
+            ),
             Some(addresses::reconnect(integration.id)),
         ),
     };
-    let mut may: Vec<String> = providers::capabilities(integration).iter().map(|line| line.to_lowercase()).collect();
+    let mut may: Vec<String> = providers::capabilities(integration)
+        .iter()
+        .map(|line| line.to_lowercase())
+        .collect();
     if connection.has_refresh_token {
         may.push("stay connected while you are away".into());
     }
@@ -141,7 +185,11 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
             .collect(),
         may: format!("May: {}", may.join(" · ")),
         scopes: connection.scopes.clone(),
-        reconnect_label: if connection.state == State::Unconfirmed { "Decide" } else { "Reconnect" },
+        reconnect_label: if connection.state == State::Unconfirmed {
+            "Decide"
+        } else {
+            "Reconnect"
+        },
         reconnect,
         disconnect: addresses::disconnect(connection.id),
     }
@@ -149,9 +197,25 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
 
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
-    let rows = me.service().consents(&me.actor).await?.iter().map(|overview| row(overview, now)).collect();
-    let ended = me.service().ended_lately(&me.actor).await?.iter().map(|ended| gone(ended, now)).collect();
-    page(&ListPage { chrome: me.visitor.chrome("consents", "Consents"), rows, ended })
+    let rows = me
+        .service()
+        .consents(&me.actor)
+        .await?
+        .iter()
+        .map(|overview| row(overview, now))
+        .collect();
+    let ended = me
+        .service()
+        .ended_lately(&me.actor)
+        .await?
+        .iter()
+        .map(|ended| gone(ended, now))
+        .collect();
+    page(&ListPage {
+        chrome: me.visitor.chrome("consents", "Consents"),
+        rows,
+        ended,
+    })
 }
 
 #[derive(Template)]
@@ -197,7 +261,9 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
     let back = query.back.as_deref().and_then(ReturnPath::parse);
     if let Some(content) = query.content.as_deref().filter(|text| !text.is_empty()) {
         let content: Id<Content> = id(content)?;
-        let back = back.or_else(|| ReturnPath::parse(&addresses::app(content))).unwrap_or_else(ReturnPath::consents);
+        let back = back
+            .or_else(|| ReturnPath::parse(&addresses::app(content)))
+            .unwrap_or_else(ReturnPath::consents);
         return match me.service().question_for_content(&me.actor, content).await {
             Ok(Some(question)) => draw(&me, &question, &back, query.other.is_some()).await,
             Ok(None) => Ok(see_other(back.as_str())),
@@ -208,55 +274,121 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
     if !me.service().may_connect(&me.actor, integration).await? {
         return Err(Error::NotFound.into());
     }
-    let question = me.service().question_for_integration(&me.actor, integration).await?;
-    draw(&me, &question, &back.unwrap_or_else(ReturnPath::consents), query.other.is_some()).await
+    let question = me
+        .service()
+        .question_for_integration(&me.actor, integration)
+        .await?;
+    draw(
+        &me,
+        &question,
+        &back.unwrap_or_else(ReturnPath::consents),
+        query.other.is_some(),
+    )
+    .await
 }
 
-async fn draw(me: &Me, question: &Question, back: &ReturnPath, other: bool) -> Result<HttpResponse, WebError> {
+async fn draw(
+    me: &Me,
+    question: &Question,
+    back: &ReturnPath,
+    other: bool,
+) -> Result<HttpResponse, WebError> {
     let integration = &question.integration;
     let names = providers::names(integration);
     let endpoints = providers::endpoints(integration).ok_or(Error::Internal)?;
-    let host = |text: &str| url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let host = |text: &str| {
+        url::Url::parse(text)
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned))
+            .unwrap_or_default()
+    };
     let title = match &question.content {
-        Some(asking) => format!("Let “{}” use {} as you?", asking.content.display_title(), names.service),
+        Some(asking) => format!(
+            "Let “{}” use {} as you?",
+            asking.content.display_title(),
+            names.service
+        ),
         None => format!("Connect {} again?", names.service),
     };
     let why = match question.state {
-        Some(State::NeedsLogin(cause)) => Some(format!("You are asked again: {}.", cause_words(cause, &names.provider))),
+        Some(State::NeedsLogin(cause)) => Some(format!(
+            "You are asked again: {}.",
+            cause_words(cause, &names.provider)
+        )),
         _ => None,
     };
     let person = &me.actor.person;
     let view = ConsentPage {
         chrome: me.visitor.chrome("consents", &title),
-        content_monogram: question.content.as_ref().map(|asking| monogram(asking.content.display_title())).unwrap_or_default(),
+        content_monogram: question
+            .content
+            .as_ref()
+            .map(|asking| monogram(asking.content.display_title()))
+            .unwrap_or_default(),
         monogram: names.monogram,
         why,
-        who: if person.email.is_empty() { person.username.clone() } else { person.email.clone() },
-        content: question.content.as_ref().map(|asking| asking.content.display_title().to_owned()).unwrap_or_default(),
-        owner: question.content.as_ref().map(|asking| asking.owner.clone()).unwrap_or_default(),
+        who: if person.email.is_empty() {
+            person.username.clone()
+        } else {
+            person.email.clone()
+        },
+        content: question
+            .content
+            .as_ref()
+            .map(|asking| asking.content.display_title().to_owned())
+            .unwrap_or_default(),
+        owner: question
+            .content
+            .as_ref()
+            .map(|asking| asking.owner.clone())
+            .unwrap_or_default(),
         workspace: host(integration.setting("workspace_url")),
         integration: integration.display_name().to_owned(),
-        provider_host: endpoints.authorize.host_str().unwrap_or_default().to_owned(),
+        provider_host: endpoints
+            .authorize
+            .host_str()
+            .unwrap_or_default()
+            .to_owned(),
         account: question.account.clone(),
         capabilities: providers::capabilities(integration),
         offline: providers::asks_for_refresh_token(integration),
-        content_guid: question.content.as_ref().map(|asking| asking.content.id.to_string()).unwrap_or_default(),
+        content_guid: question
+            .content
+            .as_ref()
+            .map(|asking| asking.content.id.to_string())
+            .unwrap_or_default(),
         integration_guid: integration.id.to_string(),
         back: back.as_str().to_owned(),
         other,
-        submit: if question.connected || !other && me.service().sign_in_suffices(&me.actor, integration).await? {
+        submit: if question.connected
+            || !other
+                && me
+                    .service()
+                    .sign_in_suffices(&me.actor, integration)
+                    .await?
+        {
             "Allow".into()
         } else {
             format!("Continue to {}", names.provider)
         },
-        not_now: if question.content.is_some() { "/content".into() } else { "/consents".into() },
+        not_now: if question.content.is_some() {
+            "/content".into()
+        } else {
+            "/consents".into()
+        },
         several: question.step.1 > 1,
         step: question.step.0,
         steps: question.step.1,
         scopes: integration.setting("scopes").to_owned(),
     };
     let mut response = page(&view)?;
-    allow_form_to(&mut response, me, &endpoints, question.content.as_ref().map(|asking| asking.content.id)).await?;
+    allow_form_to(
+        &mut response,
+        me,
+        &endpoints,
+        question.content.as_ref().map(|asking| asking.content.id),
+    )
+    .await?;
     Ok(response)
 }
 
@@ -283,7 +415,10 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
     let service = me.service();
     if let Some(content) = content {
         let admission = service.admission(content, me.actor.person.id).await?;
-        let asked = admission.links.iter().any(|link| link.integration.id == integration);
+        let asked = admission
+            .links
+            .iter()
+            .any(|link| link.integration.id == integration);
         if !access::may_open(admission.standing) || !asked {
             return Err(Error::NotFound.into());
         }
@@ -294,7 +429,11 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
         return Err(Error::NotFound.into());
     }
     let other = typed.filled("other").is_some();
-    if !other && let Some(ending) = service.connect_by_sign_in(&me.actor, integration, content, back.clone()).await? {
+    if !other
+        && let Some(ending) = service
+            .connect_by_sign_in(&me.actor, integration, content, back.clone())
+            .await?
+    {
         return callback::show(&me, ending);
     }
     begin(&me, integration, content, back, other).await
@@ -307,10 +446,18 @@ async fn begin(
     back: ReturnPath,
     other: bool,
 ) -> Result<HttpResponse, WebError> {
-    match me.service().begin(&me.actor, integration, content, back.clone(), other).await? {
+    match me
+        .service()
+        .begin(&me.actor, integration, content, back.clone(), other)
+        .await?
+    {
         Ok(address) => Ok(see_other(address.as_str())),
         Err(failure) => {
-            let integration = me.service().question_for_integration(&me.actor, integration).await?.integration;
+            let integration = me
+                .service()
+                .question_for_integration(&me.actor, integration)
+                .await?
+                .integration;
             callback::failed(me, &failure, &back, &integration)
         }
     }
@@ -342,16 +489,29 @@ pub struct Unconfirmed {
     back: Option<String>,
 }
 
-pub async fn other_account_page(me: Me, query: web::Query<Unconfirmed>) -> Result<HttpResponse, WebError> {
+pub async fn other_account_page(
+    me: Me,
+    query: web::Query<Unconfirmed>,
+) -> Result<HttpResponse, WebError> {
     let connection: Id<Connection> = id(query.connection.as_deref().unwrap_or(""))?;
     let (connection, integration) = me.service().unconfirmed(&me.actor, connection).await?;
     let names = providers::names(&integration);
     let person = &me.actor.person;
-    let back = query.back.as_deref().and_then(ReturnPath::parse).unwrap_or_else(ReturnPath::consents);
+    let back = query
+        .back
+        .as_deref()
+        .and_then(ReturnPath::parse)
+        .unwrap_or_else(ReturnPath::consents);
     let endpoints = providers::endpoints(&integration).ok_or(Error::Internal)?;
     let mut response = page(&OtherAccountPage {
-        chrome: me.visitor.chrome("consents", "You connected with another account"),
-        here: if person.email.is_empty() { person.username.clone() } else { person.email.clone() },
+        chrome: me
+            .visitor
+            .chrome("consents", "You connected with another account"),
+        here: if person.email.is_empty() {
+            person.username.clone()
+        } else {
+            person.email.clone()
+        },
         there: connection.account.label.clone().unwrap_or_default(),
         provider: names.provider,
         service: names.service,
@@ -369,7 +529,10 @@ pub async fn other_account(me: Me, Posted(typed): Posted) -> Result<HttpResponse
     let content: Option<Id<Content>> = typed.filled("content").map(id).transpose()?;
     let back = ReturnPath::parse(typed.text("return")).unwrap_or_else(ReturnPath::consents);
     let choice = typed.text("choice");
-    let decided = me.service().confirm_account(&me.actor, connection, choice == "keep", content).await?;
+    let decided = me
+        .service()
+        .confirm_account(&me.actor, connection, choice == "keep", content)
+        .await?;
     match choice {
         "keep" => Ok(see_other(back.as_str())),
         "other" => begin(&me, decided.integration, content, back, true).await,
@@ -379,21 +542,28 @@ pub async fn other_account(me: Me, Posted(typed): Posted) -> Result<HttpResponse
 
 pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let (granted, integration) = me.service().consent(&me.actor, id(&path)?).await?;
-    let (title, service) = (granted.content.display_title(), providers::names(&integration).service);
+    let (title, service) = (
+        granted.content.display_title(),
+        providers::names(&integration).service,
+    );
     page(&ConfirmPage {
         chrome: me.visitor.chrome("consents", &format!("Revoke {title}?")),
         errors: Vec::new(),
         groups: vec![
             Group::new(
                 "What stops",
-                &[&format!("“{title}” can no longer use {service} as you. From now on it gets no new token.")],
+                &[&format!(
+                    "“{title}” can no longer use {service} as you. From now on it gets no new token."
+                )],
                 Vec::new(),
             ),
             Group::new(
                 "What stays",
                 &[
                     "What it has already read stays read. A token that it holds already works until that token ends, for about an hour at most.",
-                    &format!("You stay connected to {service} for your other content. The next visit to “{title}” asks you again."),
+                    &format!(
+                        "You stay connected to {service} for your other content. The next visit to “{title}” asks you again."
+                    ),
                 ],
                 Vec::new(),
             ),
@@ -408,33 +578,73 @@ pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
 
 pub async fn revoke(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
     let (granted, _) = me.service().revoke_consent(&me.actor, id(&path)?).await?;
-    Ok(me.done("/consents", format!("Revoked {}. It asks you again on the next visit.", granted.content.display_title())))
+    Ok(me.done(
+        "/consents",
+        format!(
+            "Revoked {}. It asks you again on the next visit.",
+            granted.content.display_title()
+        ),
+    ))
 }
 
 pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let overview = me.service().connection(&me.actor, id(&path)?).await?;
     let name = overview.integration.display_name();
     let names = providers::names(&overview.integration);
-    let titles: Vec<String> = overview.consents.iter().map(|granted| granted.content.display_title().to_owned()).collect();
-    let stops = if titles.is_empty() { "No content uses it." } else { "These can no longer act as you:" };
+    let titles: Vec<String> = overview
+        .consents
+        .iter()
+        .map(|granted| granted.content.display_title().to_owned())
+        .collect();
+    let stops = if titles.is_empty() {
+        "No content uses it."
+    } else {
+        "These can no longer act as you:"
+    };
     let token = match overview.connection.access_expires_at {
-        Some(end) if end > me.service().now() => format!("A token already handed out works until {}.", end.absolute()),
+        Some(end) if end > me.service().now() => {
+            format!("A token already handed out works until {}.", end.absolute())
+        }
         _ => "No token that was handed out is still valid.".to_owned(),
     };
     let microsoft = overview.integration.template == "azure";
-    let elsewhere = match (microsoft, overview.integration.setting("revocation_uri").is_empty()) {
-        (true, _) => "Microsoft keeps its own list of what you agreed to; this page cannot change it.".to_owned(),
+    let elsewhere = match (
+        microsoft,
+        overview.integration.setting("revocation_uri").is_empty(),
+    ) {
+        (true, _) => {
+            "Microsoft keeps its own list of what you agreed to; this page cannot change it."
+                .to_owned()
+        }
         (false, false) => format!("{} is told that the connection ended.", names.provider),
-        (false, true) => format!("{} keeps its own list of what you agreed to; this page cannot change it.", names.provider),
+        (false, true) => format!(
+            "{} keeps its own list of what you agreed to; this page cannot change it.",
+            names.provider
+        ),
     };
     page(&ConfirmPage {
-        chrome: me.visitor.chrome("consents", &format!("Disconnect {name}?")),
+        chrome: me
+            .visitor
+            .chrome("consents", &format!("Disconnect {name}?")),
         errors: Vec::new(),
         groups: vec![
             Group::new("What stops working", &[stops], titles),
-            Group::new("What does not happen", &["Data that was already read stays where it is.", &token, &elsewhere], Vec::new()),
+            Group::new(
+                "What does not happen",
+                &[
+                    "Data that was already read stays where it is.",
+                    &token,
+                    &elsewhere,
+                ],
+                Vec::new(),
+            ),
         ],
-        link: microsoft.then(|| Link::new("https://myapps.microsoft.com", "Open Microsoft's list (My Apps)")),
+        link: microsoft.then(|| {
+            Link::new(
+                "https://myapps.microsoft.com",
+                "Open Microsoft's list (My Apps)",
+            )
+        }),
         action: addresses::disconnect(overview.connection.id),
         fields: Vec::new(),
         submit: format!("Disconnect {name}"),
@@ -442,8 +652,21 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResp
     })
 }
 
-pub async fn disconnect(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn disconnect(
+    me: Me,
+    path: web::Path<String>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
     let overview = me.service().connection(&me.actor, id(&path)?).await?;
-    let integration = me.service().disconnect(&me.actor, overview.connection.id).await?;
-    Ok(me.done("/consents", format!("Disconnected {}. Nothing reconnects by itself.", integration.display_name())))
+    let integration = me
+        .service()
+        .disconnect(&me.actor, overview.connection.id)
+        .await?;
+    Ok(me.done(
+        "/consents",
+        format!(
+            "Disconnected {}. Nothing reconnects by itself.",
+            integration.display_name()
+        ),
+    ))
 }

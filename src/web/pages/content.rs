@@ -1,6 +1,9 @@
 //! `/content`, `/content/new`, `/content-settings/{guid}` and below.
 
-use super::{ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of};
+use super::{
+    ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal, principal_field,
+    problems_of,
+};
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
@@ -51,11 +54,19 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let mut seen = service.contents(&me.actor).await?;
     // Publishers see theirs first.
-    seen.sort_by_key(|item| (std::cmp::Reverse(item.standing), item.content.display_title().to_lowercase()));
+    seen.sort_by_key(|item| {
+        (
+            std::cmp::Reverse(item.standing),
+            item.content.display_title().to_lowercase(),
+        )
+    });
     let mut rows = Vec::new();
     for item in seen {
         let attached = service.associations(&me.actor, item.content.id).await?;
-        let names: Vec<String> = attached.iter().map(|(_, integration)| providers::names(integration).service).collect();
+        let names: Vec<String> = attached
+            .iter()
+            .map(|(_, integration)| providers::names(integration).service)
+            .collect();
         rows.push(Row {
             title: item.content.display_title().to_owned(),
             description: item.content.description.clone(),
@@ -69,7 +80,11 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
             has_upstream: item.content.upstream().is_some(),
         });
     }
-    page(&ListPage { chrome: me.visitor.chrome("content", "Content"), rows, may_add: access::may_create_content(me.actor.role) })
+    page(&ListPage {
+        chrome: me.visitor.chrome("content", "Content"),
+        rows,
+        may_add: access::may_create_content(me.actor.role),
+    })
 }
 
 fn fields() -> Vec<Field> {
@@ -118,11 +133,17 @@ fn carrying_fields() -> Vec<Field> {
 }
 
 fn addresses_text(processes: &[Process]) -> String {
-    processes.iter().map(|process| process.url.as_str()).collect::<Vec<_>>().join("\n")
+    processes
+        .iter()
+        .map(|process| process.url.as_str())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn number(seconds: Option<u32>) -> String {
-    seconds.map(|seconds| seconds.to_string()).unwrap_or_default()
+    seconds
+        .map(|seconds| seconds.to_string())
+        .unwrap_or_default()
 }
 
 fn tick(on: bool) -> String {
@@ -131,20 +152,34 @@ fn tick(on: bool) -> String {
 
 /// The addresses typed, one a line. What was draining goes on draining.
 fn processes(typed: &Typed, before: &[Process]) -> Vec<Process> {
-    let lines = typed.text("upstream_url").lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines = typed
+        .text("upstream_url")
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
     lines
-        .map(|url| Process { url: url.to_owned(), draining: before.iter().any(|process| process.url == url && process.draining) })
+        .map(|url| Process {
+            url: url.to_owned(),
+            draining: before
+                .iter()
+                .any(|process| process.url == url && process.draining),
+        })
         .collect()
 }
 
 fn proxying(typed: &Typed, problems: &mut Vec<Problem>) -> ProxyingInput {
     let mut seconds = |key: &str| -> Option<Option<u32>> {
         typed.get(key)?;
-        let Some(text) = typed.filled(key) else { return Some(None) };
+        let Some(text) = typed.filled(key) else {
+            return Some(None);
+        };
         match text.parse() {
             Ok(number) => Some(Some(number)),
             Err(_) => {
-                problems.push(Problem::new(key, "Enter a number of seconds from 1 to 86,400, or leave it empty."));
+                problems.push(Problem::new(
+                    key,
+                    "Enter a number of seconds from 1 to 86,400, or leave it empty.",
+                ));
                 None
             }
         }
@@ -155,7 +190,9 @@ fn proxying(typed: &Typed, problems: &mut Vec<Problem>) -> ProxyingInput {
         idle_seconds: seconds("read_timeout"),
         keep_prefix: typed.get("keep_prefix").map(|value| value == "yes"),
         reconnect_bar: typed.get("reconnect_bar").map(|value| value == "yes"),
-        ca: typed.get("upstream_ca").map(|_| typed.filled("upstream_ca").map(str::to_owned)),
+        ca: typed
+            .get("upstream_ca")
+            .map(|_| typed.filled("upstream_ca").map(str::to_owned)),
     }
 }
 
@@ -166,7 +203,8 @@ fn input(typed: &Typed, before: &[Process]) -> Result<ContentInput, Vec<Problem>
         problems.push(Problem::new("title", "Enter a title."));
     }
     let access = match typed.text("access_type") {
-        // The old value of content made open to anyone by the API stays unless another one is chosen.
+        // The old value of content made open to anyone by the API stays unless another one is
+        // chosen.
         "" => None,
         word => match AccessType::parse(word) {
             Some(access) => Some(access),
@@ -185,12 +223,23 @@ fn input(typed: &Typed, before: &[Process]) -> Result<ContentInput, Vec<Problem>
         proxying: proxying(typed, &mut problems),
         owner: None,
     };
-    if problems.is_empty() { Ok(input) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(input)
+    } else {
+        Err(problems)
+    }
 }
 
-fn draw_new(me: &Me, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+fn draw_new(
+    me: &Me,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     if !access::may_create_content(me.actor.role) {
-        return Err(crate::service::Error::Forbidden("Only publishers and administrators add content.").into());
+        return Err(crate::service::Error::Forbidden(
+            "Only publishers and administrators add content.",
+        )
+        .into());
     }
     let mut fields = fields();
     refill(&mut fields, typed, &errors);
@@ -217,12 +266,19 @@ pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebEr
         Ok(input) => me.service().create_content(&me.actor, input).await,
         Err(problems) => {
             // Name every problem at once: let the service look at the rest, too.
-            return draw_new(&me, Some(&typed), with_address_problem(&me, &typed, problems));
+            return draw_new(
+                &me,
+                Some(&typed),
+                with_address_problem(&me, &typed, problems),
+            );
         }
     };
     match created {
         Ok(seen) => {
-            let message = format!("Added {}. Pick an integration, and add the people who may open it.", seen.content.display_title());
+            let message = format!(
+                "Added {}. Pick an integration, and add the people who may open it.",
+                seen.content.display_title()
+            );
             Ok(me.done(&addresses::content_settings(seen.content.id), message))
         }
         Err(error) => draw_new(&me, Some(&typed), problems_of(error)?),
@@ -324,35 +380,68 @@ struct ProcessRow {
 const LATELY: std::time::Duration = std::time::Duration::from_secs(120);
 
 fn people_of(stays: &[Stay], now: Timestamp, is_meant: impl Fn(&Stay) -> bool) -> usize {
-    let meant = stays.iter().filter(|stay| now.since(stay.seen_at) < LATELY && is_meant(stay));
+    let meant = stays
+        .iter()
+        .filter(|stay| now.since(stay.seen_at) < LATELY && is_meant(stay));
     meant.map(|stay| stay.person).collect::<HashSet<_>>().len()
 }
 
 /// People who came before the list of processes changed, and are still there.
 fn unplaced(item: &Content, stays: &[Stay], now: Timestamp) -> Option<String> {
-    let is_nowhere = |stay: &Stay| !item.processes.iter().any(|process| Mark::of(process) == stay.process);
+    let is_nowhere = |stay: &Stay| {
+        !item
+            .processes
+            .iter()
+            .any(|process| Mark::of(process) == stay.process)
+    };
     let there = people_of(stays, now, is_nowhere);
-    (item.processes.len() > 1 && there > 0).then(|| count(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
+    (item.processes.len() > 1 && there > 0)
+        .then(|| count(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
 }
 
-async fn process_rows(proxy: &Proxy, item: &Content, stays: &[Stay], now: Timestamp) -> Vec<ProcessRow> {
+async fn process_rows(
+    proxy: &Proxy,
+    item: &Content,
+    stays: &[Stay],
+    now: Timestamp,
+) -> Vec<ProcessRow> {
     let service = &proxy.service;
-    let rows = item.processes.iter().enumerate().map(|(position, process)| async move {
-        let known = proxy.processes.health(&process.url);
-        // Only several processes are looked after all the time; a single one is asked now.
-        let is_up = if known.since.is_some() && item.processes.len() > 1 { !known.is_down } else { is_up(&process.url, service).await };
-        let is_here = |stay: &Stay| item.processes.len() == 1 || stay.process == Mark::of(process);
-        let people = people_of(stays, now, is_here);
-        ProcessRow {
-            position,
-            url: process.url.clone(),
-            state: if is_up { Status::positive("accepts connections") } else { Status::negative("does not answer") },
-            since: known.since.filter(|_| known.is_down != is_up).map(|at| Moment::new(at, now)),
-            draining: process.draining,
-            people: if item.access == AccessType::All { "not known".into() } else { people.to_string() },
-            open: known.open,
-        }
-    });
+    let rows = item
+        .processes
+        .iter()
+        .enumerate()
+        .map(|(position, process)| async move {
+            let known = proxy.processes.health(&process.url);
+            // Only several processes are looked after all the time; a single one is asked now.
+            let is_up = if known.since.is_some() && item.processes.len() > 1 {
+                !known.is_down
+            } else {
+                is_up(&process.url, service).await
+            };
+            let is_here =
+                |stay: &Stay| item.processes.len() == 1 || stay.process == Mark::of(process);
+            let people = people_of(stays, now, is_here);
+            ProcessRow {
+                position,
+                url: process.url.clone(),
+                state: if is_up {
+                    Status::positive("accepts connections")
+                } else {
+                    Status::negative("does not answer")
+                },
+                since: known
+                    .since
+                    .filter(|_| known.is_down != is_up)
+                    .map(|at| Moment::new(at, now)),
+                draining: process.draining,
+                people: if item.access == AccessType::All {
+                    "not known".into()
+                } else {
+                    people.to_string()
+                },
+                open: known.open,
+            }
+        });
     futures_util::future::join_all(rows).await
 }
 
@@ -363,35 +452,67 @@ pub fn environment(base: &str, content: Id<Content>) -> String {
     )
 }
 
-async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw_settings(
+    me: &Me,
+    proxy: &Proxy,
+    seen: Seen,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let item = &seen.content;
     let stays = service.stays(item.id).await?;
-    let choices = if access::may_see_integrations(me.actor.role) { service.integrations(&me.actor).await? } else { Vec::new() };
+    let choices = if access::may_see_integrations(me.actor.role) {
+        service.integrations(&me.actor).await?
+    } else {
+        Vec::new()
+    };
     let attached = service.associations(&me.actor, item.id).await?;
     let keys = service.content_keys(item.id).await?;
     let consenting = service.consenting_people(&me.actor, item.id).await?;
     let listed = service.listed(&me.actor, item.id).await?;
     let (mut fields, mut carrying_fields) = (fields(), carrying_fields());
     let stored = Typed(vec![
-        ("title".into(), item.title.clone().unwrap_or_else(|| item.name.clone())),
+        (
+            "title".into(),
+            item.title.clone().unwrap_or_else(|| item.name.clone()),
+        ),
         ("description".into(), item.description.clone()),
         ("upstream_url".into(), addresses_text(&item.processes)),
-        ("connection_timeout".into(), number(item.proxying.connect_seconds)),
-        ("init_timeout".into(), number(item.proxying.first_byte_seconds)),
+        (
+            "connection_timeout".into(),
+            number(item.proxying.connect_seconds),
+        ),
+        (
+            "init_timeout".into(),
+            number(item.proxying.first_byte_seconds),
+        ),
         ("read_timeout".into(), number(item.proxying.idle_seconds)),
         ("keep_prefix".into(), tick(item.proxying.keep_prefix)),
         ("reconnect_bar".into(), tick(item.proxying.reconnect_bar)),
-        ("upstream_ca".into(), item.proxying.ca.clone().unwrap_or_default()),
+        (
+            "upstream_ca".into(),
+            item.proxying.ca.clone().unwrap_or_default(),
+        ),
         ("access_type".into(), item.access.as_str().into()),
     ]);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
-    refill(&mut carrying_fields, Some(typed.unwrap_or(&stored)), &errors);
-    let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).chain([Principal::Person(item.owner)]).collect();
+    refill(
+        &mut carrying_fields,
+        Some(typed.unwrap_or(&stored)),
+        &errors,
+    );
+    let known: Vec<Principal> = listed
+        .iter()
+        .map(|(entry, _)| entry.principal)
+        .chain([Principal::Person(item.owner)])
+        .collect();
     let mut permit_fields = vec![
         principal_field(me, "Person or group", &known).await?,
-        Field::new(Kind::Select, "role", "May")
-            .options(vec![Choice::new("viewer", "open it", ""), Choice::new("owner", "open and edit it (publishers)", "")]),
+        Field::new(Kind::Select, "role", "May").options(vec![
+            Choice::new("viewer", "open it", ""),
+            Choice::new("owner", "open and edit it (publishers)", ""),
+        ]),
     ];
     refill(&mut permit_fields, None, &errors);
     let describe = |integration: &Integration| {
@@ -414,7 +535,12 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
         choices: choices
             .iter()
             // What is attached stays on offer here, even if nobody may choose it any more.
-            .chain(attached.iter().map(|(_, integration)| integration).filter(|kept| !choices.iter().any(|choice| choice.id == kept.id)))
+            .chain(
+                attached
+                    .iter()
+                    .map(|(_, integration)| integration)
+                    .filter(|kept| !choices.iter().any(|choice| choice.id == kept.id)),
+            )
             .map(|integration| Option_ {
                 guid: integration.id.to_string(),
                 name: integration.display_name().to_owned(),
@@ -423,11 +549,22 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
                 kept_only: !choices.iter().any(|choice| choice.id == integration.id),
             })
             .collect(),
-        selected: attached.first().map(|(_, integration)| integration.id.to_string()).unwrap_or_default(),
-        attached_names: attached.iter().map(|(_, integration)| integration.display_name().to_owned()).collect::<Vec<_>>().join(", "),
+        selected: attached
+            .first()
+            .map(|(_, integration)| integration.id.to_string())
+            .unwrap_or_default(),
+        attached_names: attached
+            .iter()
+            .map(|(_, integration)| integration.display_name().to_owned())
+            .collect::<Vec<_>>()
+            .join(", "),
         several: attached.len() > 1,
-        attached: attached.iter().map(|(_, integration)| describe(integration)).collect(),
-        environment: environment(service.addresses.base(), item.id).replace("{key}", "<the content key>"),
+        attached: attached
+            .iter()
+            .map(|(_, integration)| describe(integration))
+            .collect(),
+        environment: environment(service.addresses.base(), item.id)
+            .replace("{key}", "<the content key>"),
         may_end_consents: me.actor.role == Role::Administrator,
         key_made: keys.first().map(|key| Moment::new(key.created_at, now)),
         consenting: consenting
@@ -442,7 +579,9 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
             .collect(),
         access: match item.access {
             AccessType::All => "Anyone, even without signing in.",
-            AccessType::LoggedIn => "Everyone who is signed in. Whoever is on the list may do more if it says so.",
+            AccessType::LoggedIn => {
+                "Everyone who is signed in. Whoever is on the list may do more if it says so."
+            }
             AccessType::Acl => "Only the owner and the people and groups on this list.",
         },
         listed: listed
@@ -453,7 +592,11 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
                     Principal::Person(_) => name.clone(),
                     Principal::Group(_) => format!("Group {name}"),
                 },
-                role: if permission.role == ContentRole::Viewer { "open it" } else { "open and edit it" },
+                role: if permission.role == ContentRole::Viewer {
+                    "open it"
+                } else {
+                    "open and edit it"
+                },
             })
             .collect(),
         permit_fields,
@@ -481,7 +624,11 @@ async fn draw_settings(me: &Me, proxy: &Proxy, seen: Seen, typed: Option<&Typed>
     page_with(form_status(&view.errors), &view)
 }
 
-pub async fn settings_page(me: Me, proxy: web::Data<Proxy>, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn settings_page(
+    me: Me,
+    proxy: web::Data<Proxy>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
     let seen = me.service().editable_content(&me.actor, id(&path)?).await?;
     draw_settings(&me, &proxy, seen, None, Vec::new()).await
 }
@@ -507,7 +654,10 @@ pub async fn save_settings(
         }
     };
     match me.service().update_content(&me.actor, guid, input).await {
-        Ok(seen) => Ok(me.done(&addresses::content_settings(guid), format!("Saved {}.", seen.content.display_title()))),
+        Ok(seen) => Ok(me.done(
+            &addresses::content_settings(guid),
+            format!("Saved {}.", seen.content.display_title()),
+        )),
         Err(error) => draw_settings(&me, &proxy, seen, Some(&typed), problems_of(error)?).await,
     }
 }
@@ -516,23 +666,49 @@ pub async fn save_settings(
 pub async fn mended(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     me.service().forget_leaks(&me.actor, guid).await?;
-    Ok(me.done(&addresses::content_settings(guid), "Warning put away. It comes back if a token is used without its viewer again."))
+    Ok(me.done(
+        &addresses::content_settings(guid),
+        "Warning put away. It comes back if a token is used without its viewer again.",
+    ))
 }
 
 /// Takes a process out for new viewers, or back in.
-pub async fn drain(me: Me, path: web::Path<(String, usize)>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn drain(
+    me: Me,
+    path: web::Path<(String, usize)>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path.0)?;
-    let mut processes = me.service().editable_content(&me.actor, guid).await?.content.processes;
+    let mut processes = me
+        .service()
+        .editable_content(&me.actor, guid)
+        .await?
+        .content
+        .processes;
     // The list may have changed since the page was drawn.
-    let named = processes.get_mut(path.1).filter(|process| process.url == typed.text("url"));
+    let named = processes
+        .get_mut(path.1)
+        .filter(|process| process.url == typed.text("url"));
     let process = named.ok_or(crate::service::Error::NotFound)?;
     process.draining = typed.text("drain") == "yes";
     let message = if process.draining {
-        format!("Draining {}. Whoever is there stays; nobody new comes.", process.url)
+        format!(
+            "Draining {}. Whoever is there stays; nobody new comes.",
+            process.url
+        )
     } else {
         format!("{} takes new viewers again.", process.url)
     };
-    me.service().update_content(&me.actor, guid, ContentInput { processes: Some(processes), ..ContentInput::default() }).await?;
+    me.service()
+        .update_content(
+            &me.actor,
+            guid,
+            ContentInput {
+                processes: Some(processes),
+                ..ContentInput::default()
+            },
+        )
+        .await?;
     Ok(me.done(&addresses::content_settings(guid), message))
 }
 
@@ -549,7 +725,17 @@ pub async fn save_integration(
         text => match text.parse() {
             Ok(integration) => vec![integration],
             Err(_) => {
-                return draw_settings(&me, &proxy, seen, None, vec![Problem::new("integration", "Choose one of the integrations.")]).await;
+                return draw_settings(
+                    &me,
+                    &proxy,
+                    seen,
+                    None,
+                    vec![Problem::new(
+                        "integration",
+                        "Choose one of the integrations.",
+                    )],
+                )
+                .await;
             }
         },
     };
@@ -564,34 +750,63 @@ pub async fn save_integration(
             Ok(me.done(&addresses::content_settings(guid), message))
         }
         Err(error) => {
-            let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("integration", problem.message)).collect();
+            let problems = problems_of(error)?
+                .into_iter()
+                .map(|problem| Problem::new("integration", problem.message))
+                .collect();
             draw_settings(&me, &proxy, seen, None, problems).await
         }
     }
 }
 
-pub async fn permit(me: Me, proxy: web::Data<Proxy>, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn permit(
+    me: Me,
+    proxy: web::Data<Proxy>,
+    path: web::Path<String>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let seen = me.service().editable_content(&me.actor, guid).await?;
-    let (Some(principal), Some(role)) = (principal(typed.text("person")), ContentRole::parse(typed.text("role"))) else {
-        return draw_settings(&me, &proxy, seen, None, vec![Problem::new("person", "Choose a person or a group.")]).await;
+    let (Some(principal), Some(role)) = (
+        principal(typed.text("person")),
+        ContentRole::parse(typed.text("role")),
+    ) else {
+        return draw_settings(
+            &me,
+            &proxy,
+            seen,
+            None,
+            vec![Problem::new("person", "Choose a person or a group.")],
+        )
+        .await;
     };
     match me.service().permit(&me.actor, guid, principal, role).await {
         Ok(_) => Ok(me.done(&addresses::content_settings(guid), "Added to the list.")),
         Err(error) => {
-            let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("person", problem.message)).collect();
+            let problems = problems_of(error)?
+                .into_iter()
+                .map(|problem| Problem::new("person", problem.message))
+                .collect();
             draw_settings(&me, &proxy, seen, None, problems).await
         }
     }
 }
 
-pub async fn unpermit(me: Me, path: web::Path<(String, i64)>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn unpermit(
+    me: Me,
+    path: web::Path<(String, i64)>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path.0)?;
     me.service().unpermit(&me.actor, guid, path.1).await?;
     Ok(me.done(&addresses::content_settings(guid), "Removed from the list."))
 }
 
-pub async fn make_key(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn make_key(
+    me: Me,
+    path: web::Path<String>,
+    _: Confirmed,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let (content, secret) = me.service().create_content_key(&me.actor, guid).await?;
     let shown = Shown {
@@ -602,18 +817,34 @@ pub async fn make_key(me: Me, path: web::Path<String>, _: Confirmed) -> Result<H
         environment: environment(me.service().addresses.base(), guid),
         done: addresses::content_settings(guid),
     };
-    Ok(see_other(&shown_once::keep(me.service(), me.actor.person.id, shown).await?))
+    Ok(see_other(
+        &shown_once::keep(me.service(), me.actor.person.id, shown).await?,
+    ))
 }
 
 pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
-    let item = me.service().editable_content(&me.actor, id(&path)?).await?.content;
+    let item = me
+        .service()
+        .editable_content(&me.actor, id(&path)?)
+        .await?
+        .content;
     let consents = me.service().consenting_people(&me.actor, item.id).await?;
-    let people: Vec<String> = consents.iter().map(|(_, person, _)| person.display_name()).collect();
+    let people: Vec<String> = consents
+        .iter()
+        .map(|(_, person, _)| person.display_name())
+        .collect();
     page(&ConfirmPage {
-        chrome: me.visitor.chrome("content", &format!("End every consent for {}?", item.display_title())),
+        chrome: me.visitor.chrome(
+            "content",
+            &format!("End every consent for {}?", item.display_title()),
+        ),
         errors: Vec::new(),
         groups: vec![
-            Group::new("Who", &["For these people the content stops acting at once, in open windows, too:"], people),
+            Group::new(
+                "Who",
+                &["For these people the content stops acting at once, in open windows, too:"],
+                people,
+            ),
             Group::new(
                 "What does not happen",
                 &[
@@ -630,10 +861,20 @@ pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpRe
     })
 }
 
-pub async fn end_consents(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn end_consents(
+    me: Me,
+    path: web::Path<String>,
+    _: Confirmed,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
-    let ended = me.service().revoke_consents_of_content(&me.actor, guid).await?;
-    let message = format!("Ended {}.", count(i64::try_from(ended).unwrap_or(0), "consent", "consents"));
+    let ended = me
+        .service()
+        .revoke_consents_of_content(&me.actor, guid)
+        .await?;
+    let message = format!(
+        "Ended {}.",
+        count(i64::try_from(ended).unwrap_or(0), "consent", "consents")
+    );
     Ok(me.done(&addresses::content_settings(guid), message))
 }
 
@@ -641,14 +882,26 @@ pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
     let seen = me.service().editable_content(&me.actor, id(&path)?).await?;
     let item = &seen.content;
     let consents = me.service().consenting_people(&me.actor, item.id).await?;
-    let people: Vec<String> = consents.iter().map(|(_, person, _)| person.display_name()).collect();
-    let mut groups =
-        vec![Group::new("", &["Its address stops working for everyone. The app itself goes on running where it is."], Vec::new())];
+    let people: Vec<String> = consents
+        .iter()
+        .map(|(_, person, _)| person.display_name())
+        .collect();
+    let mut groups = vec![Group::new(
+        "",
+        &["Its address stops working for everyone. The app itself goes on running where it is."],
+        Vec::new(),
+    )];
     if !people.is_empty() {
-        groups.push(Group::new("These people let it act for them; their consent ends", &[], people));
+        groups.push(Group::new(
+            "These people let it act for them; their consent ends",
+            &[],
+            people,
+        ));
     }
     page(&ConfirmPage {
-        chrome: me.visitor.chrome("content", &format!("Delete {}?", item.display_title())),
+        chrome: me
+            .visitor
+            .chrome("content", &format!("Delete {}?", item.display_title())),
         errors: Vec::new(),
         groups,
         link: None,
@@ -671,5 +924,9 @@ pub fn nothing_behind(may_edit: bool) -> WebError {
     } else {
         "Its publisher has not said yet where the app runs."
     };
-    WebError::Page(StatusCode::NOT_FOUND, "There is no app here yet".into(), line.into())
+    WebError::Page(
+        StatusCode::NOT_FOUND,
+        "There is no app here yet".into(),
+        line.into(),
+    )
 }

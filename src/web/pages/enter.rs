@@ -1,4 +1,5 @@
-//! The portal's side of the wall: `/content/{guid}/…` leads on to where the item stands, `/enter/{guid}` answers who this is.
+//! The portal's side of the wall: `/content/{guid}/…` leads on to where the item stands,
+//! `/enter/{guid}` answers who this is.
 
 use super::id;
 use crate::{
@@ -30,7 +31,11 @@ fn closed() -> WebError {
 }
 
 /// An address of content on the portal: the one that people keep and share, wherever content runs.
-pub async fn link(visitor: Visitor, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn link(
+    visitor: Visitor,
+    request: HttpRequest,
+    path: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
     let (guid, rest) = path.split_once('/').unwrap_or((&path, ""));
     let item: Id<Content> = id(guid)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -49,14 +54,20 @@ pub async fn link(visitor: Visitor, request: HttpRequest, path: web::Path<String
         ));
     }
     // What follows the item as it was sent, still encoded.
-    let sent = request.uri().path_and_query().map_or("", |path| path.as_str());
+    let sent = request
+        .uri()
+        .path_and_query()
+        .map_or("", |path| path.as_str());
     let rest = if rest.is_empty() {
         sent.find('?').and_then(|at| sent.get(at..)).unwrap_or("")
     } else {
         sent.get(addresses::app(item).len()..).unwrap_or("")
     };
     if let ContentOrigin::Shared { .. } = wall.content {
-        return wall.place(item, "").map(|place| see_other(&place.address(rest))).ok_or_else(|| Error::NotFound.into());
+        return wall
+            .place(item, "")
+            .map(|place| see_other(&place.address(rest)))
+            .ok_or_else(|| Error::NotFound.into());
     }
     match &visitor.actor {
         Some(actor) => match visitor.service.may_enter(actor, item).await {
@@ -77,24 +88,44 @@ pub struct Asked {
     path: Option<String>,
 }
 
-/// Content's origin asks who this browser belongs to. Everything else is asked first: sign-in, access, consent.
-pub async fn enter(visitor: Visitor, path: web::Path<String>, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
+/// Content's origin asks who this browser belongs to. Everything else is asked first: sign-in,
+/// access, consent.
+pub async fn enter(
+    visitor: Visitor,
+    path: web::Path<String>,
+    asked: web::Query<Asked>,
+) -> Result<HttpResponse, WebError> {
     let item: Id<Content> = id(&path)?;
     let own = asked.path.as_deref().and_then(ReturnPath::parse);
     let own = own.as_ref().map_or("/", ReturnPath::as_str);
     let back = ReturnPath::parse(&format!("/content/{item}{own}"));
-    let Some(actor) = visitor.actor.clone() else { return Err(WebError::SignIn(back)) };
-    let nonce = asked.nonce.as_deref().filter(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let (Some(nonce), Some(place)) = (nonce, visitor.service.place(item).await?) else { return Err(Error::NotFound.into()) };
+    let Some(actor) = visitor.actor.clone() else {
+        return Err(WebError::SignIn(back));
+    };
+    let nonce = asked
+        .nonce
+        .as_deref()
+        .filter(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let (Some(nonce), Some(place)) = (nonce, visitor.service.place(item).await?) else {
+        return Err(Error::NotFound.into());
+    };
     match visitor.service.may_enter(&actor, item).await {
         Ok(()) => {}
         Err(Error::Forbidden(_)) => return Err(closed()),
         Err(error) => return Err(error.into()),
     }
     let admission = visitor.service.admission(item, actor.person.id).await?;
-    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer) {
-        return Ok(see_other(&addresses::consent(item, &back.ok_or(Error::Internal)?)));
+    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer)
+    {
+        return Ok(see_other(&addresses::consent(
+            item,
+            &back.ok_or(Error::Internal)?,
+        )));
     }
     let code = visitor.service.hand_over(&actor, item, nonce).await?;
-    Ok(see_other(&format!("{}/__valetkey__/enter?code={code}&path={}", place.origin, addresses::query(own))))
+    Ok(see_other(&format!(
+        "{}/__valetkey__/enter?code={code}&path={}",
+        place.origin,
+        addresses::query(own)
+    )))
 }

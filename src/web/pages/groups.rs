@@ -32,20 +32,44 @@ struct ListPage {
 }
 
 fn must_manage(me: &Me) -> Result<(), WebError> {
-    if access::may_manage_people(me.actor.role) { Ok(()) } else { Err(Error::Forbidden("Only administrators manage groups.").into()) }
+    if access::may_manage_people(me.actor.role) {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("Only administrators manage groups.").into())
+    }
 }
 
-async fn draw_list(me: &Me, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw_list(
+    me: &Me,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     must_manage(me)?;
     let mut rows = Vec::new();
     for group in me.service().groups(&me.actor).await? {
         let (_, members) = me.service().group(&me.actor, group.id).await?;
-        let members = count(i64::try_from(members.len()).unwrap_or(i64::MAX), "person", "people");
-        rows.push(Row { href: addresses::group(group.id), name: group.name, members });
+        let members = count(
+            i64::try_from(members.len()).unwrap_or(i64::MAX),
+            "person",
+            "people",
+        );
+        rows.push(Row {
+            href: addresses::group(group.id),
+            name: group.name,
+            members,
+        });
     }
     let mut fields = vec![Field::text("name", "Name")];
     refill(&mut fields, typed, &errors);
-    page_with(form_status(&errors), &ListPage { chrome: me.visitor.chrome("people", "Groups"), errors, rows, fields })
+    page_with(
+        form_status(&errors),
+        &ListPage {
+            chrome: me.visitor.chrome("people", "Groups"),
+            errors,
+            rows,
+            fields,
+        },
+    )
 }
 
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
@@ -54,13 +78,23 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
 
 /// A taken name belongs to the name's field.
 fn named(error: Error) -> Result<Vec<Problem>, WebError> {
-    Ok(problems_of(error)?.into_iter().map(|problem| Problem::new("name", problem.message)).collect())
+    Ok(problems_of(error)?
+        .into_iter()
+        .map(|problem| Problem::new("name", problem.message))
+        .collect())
 }
 
 pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    match me.service().create_group(&me.actor, typed.text("name")).await {
-        Ok(group) => Ok(me.done(&addresses::group(group.id), format!("Added {}. Add its members.", group.name))),
+    match me
+        .service()
+        .create_group(&me.actor, typed.text("name"))
+        .await
+    {
+        Ok(group) => Ok(me.done(
+            &addresses::group(group.id),
+            format!("Added {}. Add its members.", group.name),
+        )),
         Err(error) => draw_list(&me, Some(&typed), named(error)?).await,
     }
 }
@@ -82,14 +116,28 @@ struct GroupPage {
     fields: Vec<Field>,
 }
 
-async fn draw(me: &Me, group: Id<Group>, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw(
+    me: &Me,
+    group: Id<Group>,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     must_manage(me)?;
     let (group, members) = me.service().group(&me.actor, group).await?;
     let people = me.service().people(&me.actor).await?;
-    let others = people.iter().filter(|person| !members.iter().any(|member| member.id == person.id));
-    let options = std::iter::once(Choice::new("", "Choose a person", ""))
-        .chain(others.map(|person| Choice::new(person.id.to_string(), format!("{} ({})", person.display_name(), person.username), "")));
-    let mut member_fields = vec![Field::new(Kind::Select, "person", "Person").options(options.collect())];
+    let others = people
+        .iter()
+        .filter(|person| !members.iter().any(|member| member.id == person.id));
+    let options =
+        std::iter::once(Choice::new("", "Choose a person", "")).chain(others.map(|person| {
+            Choice::new(
+                person.id.to_string(),
+                format!("{} ({})", person.display_name(), person.username),
+                "",
+            )
+        }));
+    let mut member_fields =
+        vec![Field::new(Kind::Select, "person", "Person").options(options.collect())];
     refill(&mut member_fields, None, &errors);
     let mut fields = vec![Field::text("name", "Name").value(group.name.clone())];
     refill(&mut fields, typed, &errors);
@@ -101,7 +149,11 @@ async fn draw(me: &Me, group: Id<Group>, typed: Option<&Typed>, errors: Vec<Prob
             base: addresses::group(group.id),
             members: members
                 .iter()
-                .map(|person| Member { guid: person.id.to_string(), href: addresses::person(person.id), name: person.display_name() })
+                .map(|person| Member {
+                    guid: person.id.to_string(),
+                    href: addresses::person(person.id),
+                    name: person.display_name(),
+                })
                 .collect(),
             member_fields,
             fields,
@@ -113,33 +165,61 @@ pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, Web
     draw(&me, id(&path)?, None, Vec::new()).await
 }
 
-pub async fn rename(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn rename(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let group = id(&path)?;
-    match me.service().rename_group(&me.actor, group, typed.text("name")).await {
+    match me
+        .service()
+        .rename_group(&me.actor, group, typed.text("name"))
+        .await
+    {
         Ok(saved) => Ok(me.done(&addresses::group(group), format!("Saved {}.", saved.name))),
         Err(error) => draw(&me, group, Some(&typed), named(error)?).await,
     }
 }
 
-pub async fn add_member(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn add_member(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let group = id(&path)?;
     let Ok(person) = typed.text("person").parse() else {
-        return draw(&me, group, None, vec![Problem::new("person", "Choose a person.")]).await;
+        return draw(
+            &me,
+            group,
+            None,
+            vec![Problem::new("person", "Choose a person.")],
+        )
+        .await;
     };
     me.service().add_member(&me.actor, group, person).await?;
     Ok(me.done(&addresses::group(group), "Added to the group."))
 }
 
-pub async fn remove_member(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn remove_member(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let group = id(&path)?;
-    me.service().remove_member(&me.actor, group, id(typed.text("person"))?).await?;
+    me.service()
+        .remove_member(&me.actor, group, id(typed.text("person"))?)
+        .await?;
     Ok(me.done(&addresses::group(group), "Removed from the group."))
 }
 
-pub async fn delete(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn delete(
+    me: Me,
+    path: web::Path<String>,
+    _: Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let gone = me.service().delete_group(&me.actor, id(&path)?).await?;
     Ok(me.done("/groups", format!("Deleted {}.", gone.name)))

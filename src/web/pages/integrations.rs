@@ -1,6 +1,8 @@
 //! `/integrations` and below.
 
-use super::{ConfirmPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of};
+use super::{
+    ConfirmPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of,
+};
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
@@ -61,8 +63,13 @@ pub struct Sort {
     order: Option<String>,
 }
 
-const COLUMNS: [(&str, &str); 5] =
-    [("name", "Name"), ("service", "Service"), ("used", "Used by"), ("secret", "Client secret"), ("changed", "Changed")];
+const COLUMNS: [(&str, &str); 5] = [
+    ("name", "Name"),
+    ("service", "Service"),
+    ("used", "Used by"),
+    ("secret", "Client secret"),
+    ("changed", "Changed"),
+];
 const SOON: Duration = Duration::from_secs(60 * 86_400);
 
 fn must_manage(me: &Me) -> Result<(), WebError> {
@@ -83,9 +90,10 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
     };
     match (&integration.secret_health, integration.secret_expires_at) {
         (SecretHealth::NotNeeded, _) => (Status::neutral("Not needed"), "public client".into()),
-        (SecretHealth::Rejected { at, .. }, _) => {
-            (Status::negative(format!("Rejected by {}", names.provider)), format!("since {}", at.relative(now)))
-        }
+        (SecretHealth::Rejected { at, .. }, _) => (
+            Status::negative(format!("Rejected by {}", names.provider)),
+            format!("since {}", at.relative(now)),
+        ),
         (_, Some(end)) if end <= now => (Status::negative("Expired"), format!("on {}", end.date())),
         (_, Some(end)) if end.since(now) <= SOON => {
             let days = end.since(now).as_secs() / 86_400;
@@ -93,12 +101,18 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
                 Status::warning(if days == 0 {
                     "Expires today".into()
                 } else {
-                    format!("Expires in {}", count(i64::try_from(days).unwrap_or(0), "day", "days"))
+                    format!(
+                        "Expires in {}",
+                        count(i64::try_from(days).unwrap_or(0), "day", "days")
+                    )
                 }),
                 set,
             )
         }
-        (SecretHealth::Works { at }, _) => (Status::positive("Works"), format!("used {}", at.relative(now))),
+        (SecretHealth::Works { at }, _) => (
+            Status::positive("Works"),
+            format!("used {}", at.relative(now)),
+        ),
         (SecretHealth::Untried, _) => (Status::neutral("Not used yet"), set),
     }
 }
@@ -127,7 +141,11 @@ pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebEr
                 name: integration.display_name().to_owned(),
                 description: integration.description.clone().unwrap_or_default(),
                 service: names.service,
-                provider: if integration.template == "azure" { "Microsoft Entra ID".into() } else { names.provider },
+                provider: if integration.template == "azure" {
+                    "Microsoft Entra ID".into()
+                } else {
+                    names.provider
+                },
                 contents: count(used.contents, "content item", "content items"),
                 people: if used.people == 0 {
                     "nobody connected".into()
@@ -140,7 +158,11 @@ pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebEr
             }
         })
         .collect();
-    let by = query.sort.as_deref().and_then(|wanted| COLUMNS.iter().position(|(key, _)| *key == wanted)).unwrap_or(0);
+    let by = query
+        .sort
+        .as_deref()
+        .and_then(|wanted| COLUMNS.iter().position(|(key, _)| *key == wanted))
+        .unwrap_or(0);
     let descending = query.order.as_deref() == Some("desc");
     rows.sort_by(|left, right| left.sort[by].cmp(&right.sort[by]));
     if descending {
@@ -151,7 +173,11 @@ pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebEr
         .enumerate()
         .map(|(position, (key, label))| {
             let current = position == by;
-            let turn = if current && !descending { "&order=desc" } else { "" };
+            let turn = if current && !descending {
+                "&order=desc"
+            } else {
+                ""
+            };
             Column {
                 label,
                 href: format!("/integrations?sort={key}{turn}"),
@@ -163,7 +189,11 @@ pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebEr
             }
         })
         .collect();
-    page(&ListPage { chrome: me.visitor.chrome("integrations", "Integrations"), columns, rows })
+    page(&ListPage {
+        chrome: me.visitor.chrome("integrations", "Integrations"),
+        columns,
+        rows,
+    })
 }
 
 struct Tile {
@@ -186,11 +216,21 @@ pub struct Chosen {
 }
 
 /// `/integrations/new`: first the choice of a template, then its form.
-pub async fn new_page(me: Me, request: HttpRequest, query: web::Query<Chosen>) -> Result<HttpResponse, WebError> {
+pub async fn new_page(
+    me: Me,
+    request: HttpRequest,
+    query: web::Query<Chosen>,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     me.visitor.confirm_first(&request)?;
     match query.template.as_deref().and_then(providers::template) {
-        Some(template) => draw_form(&me, Subject::New(template, Id::random()), None, Vec::new(), None),
+        Some(template) => draw_form(
+            &me,
+            Subject::New(template, Id::random()),
+            None,
+            Vec::new(),
+            None,
+        ),
         None => page(&ChoosePage {
             chrome: me.visitor.chrome("integrations", "Add integration"),
             options: providers::TEMPLATES
@@ -245,7 +285,8 @@ enum Subject<'a> {
 
 /// Settings that stand in the list of fields; the others are in the details.
 fn is_main(template: &Kind_, name: &str) -> bool {
-    !(template.key == "azure" && matches!(name, "scopes" | "authority_host" | "auth_mode")) && name != "auth_type"
+    !(template.key == "azure" && matches!(name, "scopes" | "authority_host" | "auth_mode"))
+        && name != "auth_type"
 }
 
 fn draw_form(
@@ -262,17 +303,22 @@ fn draw_form(
     };
     let azure_kind = template.key == "azure";
     let mut fields = vec![
-        Field::text("name", "Name").hint("Publishers see this when they choose.").value(if existing.is_none() && azure_kind {
-            "Azure Databricks"
-        } else {
-            ""
-        }),
-        Field::new(Kind::Textarea, "description", "What is it for?").hint("One sentence for publishers."),
+        Field::text("name", "Name")
+            .hint("Publishers see this when they choose.")
+            .value(if existing.is_none() && azure_kind {
+                "Azure Databricks"
+            } else {
+                ""
+            }),
+        Field::new(Kind::Textarea, "description", "What is it for?")
+            .hint("One sentence for publishers."),
     ];
     let mut preset = Vec::new();
     for field in template.fields {
         let mut drawn = if field.secret {
-            let hint = match existing.and_then(|integration| integration.secret_set_at.map(|at| (integration, at))) {
+            let hint = match existing
+                .and_then(|integration| integration.secret_set_at.map(|at| (integration, at)))
+            {
                 Some((integration, at)) => format!(
                     "Secret set {} by {}. Leave empty to keep it.",
                     at.relative(service.now()),
@@ -280,9 +326,15 @@ fn draw_form(
                 ),
                 None => field.hint.to_owned(),
             };
-            Field::new(Kind::Secret, field.name, field.label).hint(hint).mono().autocomplete("off")
+            Field::new(Kind::Secret, field.name, field.label)
+                .hint(hint)
+                .mono()
+                .autocomplete("off")
         } else {
-            Field::text(field.name, field.label).hint(field.hint).value(field.default).mono()
+            Field::text(field.name, field.label)
+                .hint(field.hint)
+                .value(field.default)
+                .mono()
         };
         if let Some(integration) = existing.filter(|_| !field.secret) {
             drawn.value = integration.setting(field.name).to_owned();
@@ -293,7 +345,10 @@ fn draw_form(
             preset.push(drawn)
         }
         if field.secret {
-            let expires = existing.and_then(|integration| integration.secret_expires_at).map(Timestamp::iso_date).unwrap_or_default();
+            let expires = existing
+                .and_then(|integration| integration.secret_expires_at)
+                .map(Timestamp::iso_date)
+                .unwrap_or_default();
             fields.push(
                 Field::new(Kind::Date, "secret_expires", "The secret expires on")
                     .hint("Optional. The list of integrations warns you before.")
@@ -302,28 +357,57 @@ fn draw_form(
         }
     }
     if azure_kind {
-        let options = azure::CLOUDS.iter().map(|(host, label)| Choice::new(*host, *label, *host)).collect();
-        let stored = existing.map(|integration| integration.setting("authority_host")).unwrap_or("");
+        let options = azure::CLOUDS
+            .iter()
+            .map(|(host, label)| Choice::new(*host, *label, *host))
+            .collect();
+        let stored = existing
+            .map(|integration| integration.setting("authority_host"))
+            .unwrap_or("");
         let known = azure::CLOUDS.iter().any(|(host, _)| *host == stored);
-        preset
-            .insert(0, Field::new(Kind::Radio, "cloud", "Cloud").options(options).value(if known { stored } else { azure::PUBLIC_CLOUD }));
-        if known && let Some(field) = preset.iter_mut().find(|field| field.name == "authority_host") {
+        preset.insert(
+            0,
+            Field::new(Kind::Radio, "cloud", "Cloud")
+                .options(options)
+                .value(if known { stored } else { azure::PUBLIC_CLOUD }),
+        );
+        if known
+            && let Some(field) = preset
+                .iter_mut()
+                .find(|field| field.name == "authority_host")
+        {
             field.value.clear();
         }
     }
-    for choice in template.choices.iter().filter(|choice| choice.values.len() > 1) {
-        let options = choice.values.iter().map(|(value, label)| Choice::new(*value, *label, "")).collect();
-        let stored = existing.and_then(|integration| integration.config.get(choice.name)).map(|value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
+    for choice in template
+        .choices
+        .iter()
+        .filter(|choice| choice.values.len() > 1)
+    {
+        let options = choice
+            .values
+            .iter()
+            .map(|(value, label)| Choice::new(*value, *label, ""))
+            .collect();
+        let stored = existing
+            .and_then(|integration| integration.config.get(choice.name))
+            .map(|value| match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
         let field = Field::new(Kind::Radio, choice.name, choice.label)
             .hint(choice.hint)
             .options(options)
             .value(stored.unwrap_or_else(|| choice.default.into()));
-        if is_main(template, choice.name) { fields.push(field) } else { preset.push(field) }
+        if is_main(template, choice.name) {
+            fields.push(field)
+        } else {
+            preset.push(field)
+        }
     }
-    let check = existing.map_or_else(IdentityCheck::default, |integration| integration.identity_check);
+    let check = existing.map_or_else(IdentityCheck::default, |integration| {
+        integration.identity_check
+    });
     preset.push(identity_field().value(check.as_str()));
     if existing.is_none() {
         fields.push(availability_field().value(Availability::default().as_str()));
@@ -331,7 +415,10 @@ fn draw_form(
     if let Some(integration) = existing {
         let stored = Typed(vec![
             ("name".into(), integration.name.clone().unwrap_or_default()),
-            ("description".into(), integration.description.clone().unwrap_or_default()),
+            (
+                "description".into(),
+                integration.description.clone().unwrap_or_default(),
+            ),
         ]);
         refill(&mut fields[..2], Some(&stored), &[]);
     }
@@ -340,22 +427,39 @@ fn draw_form(
     let own = service.addresses.own_callback(guid);
     let title = match existing {
         Some(integration) => format!("Edit {}", integration.display_name()),
-        None => format!("Add integration: {}", if azure_kind { "Azure Databricks" } else { template.title }),
+        None => format!(
+            "Add integration: {}",
+            if azure_kind {
+                "Azure Databricks"
+            } else {
+                template.title
+            }
+        ),
     };
     let view = FormPage {
         chrome: me.visitor.chrome("integrations", &title),
         summary: template.summary,
-        action: existing
-            .map_or_else(|| "/integrations/new".to_owned(), |integration| format!("{}/edit", addresses::integration(integration.id))),
+        action: existing.map_or_else(
+            || "/integrations/new".to_owned(),
+            |integration| format!("{}/edit", addresses::integration(integration.id)),
+        ),
         template: template.key,
         guid: guid.to_string(),
-        first_title: if azure_kind { "Register an application in Microsoft Entra ID" } else { "Register an application at the provider" },
+        first_title: if azure_kind {
+            "Register an application in Microsoft Entra ID"
+        } else {
+            "Register an application at the provider"
+        },
         first_text: if azure_kind {
             "As its Web redirect URI, enter exactly:"
         } else {
             "As its redirect URI (callback address), enter exactly:"
         },
-        redirect: if azure_kind { service.addresses.shared_callback() } else { own.clone() },
+        redirect: if azure_kind {
+            service.addresses.shared_callback()
+        } else {
+            own.clone()
+        },
         own_redirect: azure_kind.then_some(own),
         second_title: if azure_kind {
             "Give it the permission AzureDatabricks / user_impersonation"
@@ -367,37 +471,77 @@ fn draw_form(
         } else {
             "With refresh tokens, so that people are not asked every hour. PKCE (S256) is used unless you switch it off."
         },
-        third_title: if azure_kind { "Paste what Entra ID shows you" } else { "Enter what the provider shows you" },
+        third_title: if azure_kind {
+            "Paste what Entra ID shows you"
+        } else {
+            "Enter what the provider shows you"
+        },
         details_open: preset.iter().any(|field| field.error.is_some())
-            || existing.is_some_and(|integration| !integration.setting("authority_host").is_empty()),
-        pkce: if azure_kind { "always, with S256." } else { "as chosen above, with S256." },
+            || existing
+                .is_some_and(|integration| !integration.setting("authority_host").is_empty()),
+        pkce: if azure_kind {
+            "always, with S256."
+        } else {
+            "as chosen above, with S256."
+        },
         fields,
         preset,
         confirm,
         submit: "Save integration",
-        cancel: existing.map_or_else(|| "/integrations".to_owned(), |integration| addresses::integration(integration.id)),
+        cancel: existing.map_or_else(
+            || "/integrations".to_owned(),
+            |integration| addresses::integration(integration.id),
+        ),
         errors,
     };
-    let status = if view.confirm.is_some() { actix_web::http::StatusCode::UNPROCESSABLE_ENTITY } else { form_status(&view.errors) };
+    let status = if view.confirm.is_some() {
+        actix_web::http::StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        form_status(&view.errors)
+    };
     page_with(status, &view)
 }
 
 fn availability_field() -> Field {
     let options = Availability::ALL.map(|known| match known {
         Availability::Everyone => Choice::new(known.as_str(), "Every publisher", ""),
-        Availability::Listed => Choice::new(known.as_str(), "Only these people and groups", "You name them on the integration's page."),
-        Availability::Nobody => Choice::new(known.as_str(), "Nobody yet", "Administrators can choose it, for a trial."),
+        Availability::Listed => Choice::new(
+            known.as_str(),
+            "Only these people and groups",
+            "You name them on the integration's page.",
+        ),
+        Availability::Nobody => Choice::new(
+            known.as_str(),
+            "Nobody yet",
+            "Administrators can choose it, for a trial.",
+        ),
     });
-    Field::new(Kind::Radio, "availability", "Who may choose it for content").options(options.to_vec())
+    Field::new(Kind::Radio, "availability", "Who may choose it for content")
+        .options(options.to_vec())
 }
 
 fn identity_field() -> Field {
     let options = IdentityCheck::ALL.map(|known| match known {
-        IdentityCheck::Warn => Choice::new(known.as_str(), "Ask the person whether it is theirs", ""),
-        IdentityCheck::Require => Choice::new(known.as_str(), "Refuse it", "Also refuses accounts whose name the provider does not tell."),
-        IdentityCheck::Off => Choice::new(known.as_str(), "Use it", "For services where people have other names."),
+        IdentityCheck::Warn => {
+            Choice::new(known.as_str(), "Ask the person whether it is theirs", "")
+        }
+        IdentityCheck::Require => Choice::new(
+            known.as_str(),
+            "Refuse it",
+            "Also refuses accounts whose name the provider does not tell.",
+        ),
+        IdentityCheck::Off => Choice::new(
+            known.as_str(),
+            "Use it",
+            "For services where people have other names.",
+        ),
     });
-    Field::new(Kind::Radio, "identity_check", "When somebody connects with an account of another name").options(options.to_vec())
+    Field::new(
+        Kind::Radio,
+        "identity_check",
+        "When somebody connects with an account of another name",
+    )
+    .options(options.to_vec())
 }
 
 /// Typed text → service input. All problems of the form itself at once.
@@ -429,14 +573,20 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
     }
     let name = typed.text("name").to_owned();
     if name.is_empty() {
-        problems.push(Problem::new("name", "Enter a name. Publishers see it when they choose."));
+        problems.push(Problem::new(
+            "name",
+            "Enter a name. Publishers see it when they choose.",
+        ));
     }
     let expires = match typed.text("secret_expires") {
         "" => None,
         text => {
             let date = Timestamp::from_iso_date(text);
             if date.is_none() {
-                problems.push(Problem::new("secret_expires", "Enter a date as year-month-day, such as 2027-01-31, or leave it empty."));
+                problems.push(Problem::new(
+                    "secret_expires",
+                    "Enter a date as year-month-day, such as 2027-01-31, or leave it empty.",
+                ));
             }
             date
         }
@@ -465,11 +615,22 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
     if !own.is_empty() {
         // A dry run names what else is wrong; nothing is saved while our own problems stand.
         let mut problems = own;
-        problems.extend(template.complete(&input.config, &me.service().policy).err().unwrap_or_default());
+        problems.extend(
+            template
+                .complete(&input.config, &me.service().policy)
+                .err()
+                .unwrap_or_default(),
+        );
         if input.client_secret.is_none() && typed.text("auth_mode") != "Public" {
             problems.push(Problem::new("client_secret", "Enter the client secret."));
         }
-        return draw_form(&me, Subject::New(template, guid), Some(&typed), problems, None);
+        return draw_form(
+            &me,
+            Subject::New(template, guid),
+            Some(&typed),
+            problems,
+            None,
+        );
     }
     match me.service().create_integration(&me.actor, input).await {
         Ok(integration) => {
@@ -478,31 +639,67 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
                 Availability::Listed => "Now name who may choose it.",
                 Availability::Nobody => "Only administrators can choose it.",
             };
-            Ok(me.done(&addresses::integration(integration.id), format!("Saved {}. {next}", integration.display_name())))
+            Ok(me.done(
+                &addresses::integration(integration.id),
+                format!("Saved {}. {next}", integration.display_name()),
+            ))
         }
-        Err(error) => draw_form(&me, Subject::New(template, guid), Some(&typed), problems_of(error)?, None),
+        Err(error) => draw_form(
+            &me,
+            Subject::New(template, guid),
+            Some(&typed),
+            problems_of(error)?,
+            None,
+        ),
     }
 }
 
-pub async fn edit_page(me: Me, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn edit_page(
+    me: Me,
+    request: HttpRequest,
+    path: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     me.visitor.confirm_first(&request)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal)?;
-    draw_form(&me, Subject::Edit(template, &integration), None, Vec::new(), None)
+    draw_form(
+        &me,
+        Subject::Edit(template, &integration),
+        None,
+        Vec::new(),
+        None,
+    )
 }
 
-pub async fn edit(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn edit(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let guid = id(&path)?;
     let integration = me.service().integration(&me.actor, guid).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal)?;
     let (input, own) = input(template, &typed, true);
     if !own.is_empty() {
-        return draw_form(&me, Subject::Edit(template, &integration), Some(&typed), own, None);
+        return draw_form(
+            &me,
+            Subject::Edit(template, &integration),
+            Some(&typed),
+            own,
+            None,
+        );
     }
-    match me.service().update_integration(&me.actor, guid, input).await {
-        Ok(Updated::Saved(saved)) => Ok(me.done(&addresses::integration(guid), format!("Saved {}.", saved.display_name()))),
+    match me
+        .service()
+        .update_integration(&me.actor, guid, input)
+        .await
+    {
+        Ok(Updated::Saved(saved)) => Ok(me.done(
+            &addresses::integration(guid),
+            format!("Saved {}.", saved.display_name()),
+        )),
         Ok(Updated::NeedsConfirmation(impact)) => {
             let ask = Ask {
                 title: format!("This signs out {}", count(impact.people.len() as i64, "person", "people")),
@@ -510,46 +707,127 @@ pub async fn edit(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) 
                 items: impact.people.iter().map(crate::domain::person::Person::display_name).collect(),
                 label: "Yes, sign them out".into(),
             };
-            draw_form(&me, Subject::Edit(template, &integration), Some(&typed), Vec::new(), Some(ask))
+            draw_form(
+                &me,
+                Subject::Edit(template, &integration),
+                Some(&typed),
+                Vec::new(),
+                Some(ask),
+            )
         }
-        Err(error) => draw_form(&me, Subject::Edit(template, &integration), Some(&typed), problems_of(error)?, None),
+        Err(error) => draw_form(
+            &me,
+            Subject::Edit(template, &integration),
+            Some(&typed),
+            problems_of(error)?,
+            None,
+        ),
     }
 }
 
-pub async fn set_availability(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn set_availability(
+    me: Me,
+    path: web::Path<String>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let guid = id(&path)?;
     let Some(availability) = Availability::parse(typed.text("availability")) else {
-        return draw_detail(&me, guid, vec![Problem::new("availability", "Choose one of the three.")]).await;
+        return draw_detail(
+            &me,
+            guid,
+            vec![Problem::new("availability", "Choose one of the three.")],
+        )
+        .await;
     };
-    change(&me, guid, IntegrationInput { availability: Some(availability), ..IntegrationInput::default() }, "Saved who may choose it.")
-        .await
+    change(
+        &me,
+        guid,
+        IntegrationInput {
+            availability: Some(availability),
+            ..IntegrationInput::default()
+        },
+        "Saved who may choose it.",
+    )
+    .await
 }
 
-pub async fn list_principal(me: Me, path: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn list_principal(
+    me: Me,
+    path: web::Path<String>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let guid = id(&path)?;
     let Some(new) = principal(typed.text("person")) else {
-        return draw_detail(&me, guid, vec![Problem::new("person", "Choose a person or a group.")]).await;
+        return draw_detail(
+            &me,
+            guid,
+            vec![Problem::new("person", "Choose a person or a group.")],
+        )
+        .await;
     };
-    let listed = me.service().integration_list(&me.actor, guid).await?.into_iter().map(|(entry, _)| entry.principal);
+    let listed = me
+        .service()
+        .integration_list(&me.actor, guid)
+        .await?
+        .into_iter()
+        .map(|(entry, _)| entry.principal);
     let listed: Vec<Principal> = listed.chain([new]).collect();
-    change(&me, guid, IntegrationInput { listed: Some(listed), ..IntegrationInput::default() }, "Added to the list.").await
+    change(
+        &me,
+        guid,
+        IntegrationInput {
+            listed: Some(listed),
+            ..IntegrationInput::default()
+        },
+        "Added to the list.",
+    )
+    .await
 }
 
-pub async fn unlist(me: Me, path: web::Path<(String, i64)>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn unlist(
+    me: Me,
+    path: web::Path<(String, i64)>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let guid = id(&path.0)?;
     let entries = me.service().integration_list(&me.actor, guid).await?;
-    let listed = entries.into_iter().filter(|(entry, _)| entry.number != path.1).map(|(entry, _)| entry.principal).collect();
-    change(&me, guid, IntegrationInput { listed: Some(listed), ..IntegrationInput::default() }, "Removed from the list.").await
+    let listed = entries
+        .into_iter()
+        .filter(|(entry, _)| entry.number != path.1)
+        .map(|(entry, _)| entry.principal)
+        .collect();
+    change(
+        &me,
+        guid,
+        IntegrationInput {
+            listed: Some(listed),
+            ..IntegrationInput::default()
+        },
+        "Removed from the list.",
+    )
+    .await
 }
 
-async fn change(me: &Me, guid: Id<Integration>, input: IntegrationInput, message: &str) -> Result<HttpResponse, WebError> {
-    match me.service().update_integration(&me.actor, guid, input).await {
+async fn change(
+    me: &Me,
+    guid: Id<Integration>,
+    input: IntegrationInput,
+    message: &str,
+) -> Result<HttpResponse, WebError> {
+    match me
+        .service()
+        .update_integration(&me.actor, guid, input)
+        .await
+    {
         Ok(_) => Ok(me.done(&addresses::integration(guid), message)),
         Err(error) => {
-            let problems = problems_of(error)?.into_iter().map(|problem| Problem::new("person", problem.message)).collect();
+            let problems = problems_of(error)?
+                .into_iter()
+                .map(|problem| Problem::new("person", problem.message))
+                .collect();
             draw_detail(me, guid, problems).await
         }
     }
@@ -587,16 +865,26 @@ pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, Web
     draw_detail(&me, id(&path)?, Vec::new()).await
 }
 
-async fn draw_detail(me: &Me, guid: Id<Integration>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw_detail(
+    me: &Me,
+    guid: Id<Integration>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let integration = service.integration(&me.actor, guid).await?;
     let listed = service.integration_list(&me.actor, guid).await?;
     let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).collect();
     let mut list_fields = vec![principal_field(me, "Person or group", &known).await?];
     refill(&mut list_fields, None, &errors);
-    let impact = service.integration_impact(&me.actor, integration.id).await?;
+    let impact = service
+        .integration_impact(&me.actor, integration.id)
+        .await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal)?;
-    let fact = |label: &str, value: String, mono: bool| Fact { label: label.into(), value, mono };
+    let fact = |label: &str, value: String, mono: bool| Fact {
+        label: label.into(),
+        value,
+        mono,
+    };
     let mut facts = vec![fact("Template", template.title.into(), false)];
     for field in template.fields.iter().filter(|field| !field.secret) {
         let value = integration.setting(field.name);
@@ -604,12 +892,29 @@ async fn draw_detail(me: &Me, guid: Id<Integration>, errors: Vec<Problem>) -> Re
             facts.push(fact(field.label, value.to_owned(), true));
         }
     }
-    if let Some(endpoints) = providers::endpoints(&integration).filter(|_| template.key == "azure") {
-        facts.push(fact("Authorization address", endpoints.authorize.to_string(), true));
+    if let Some(endpoints) = providers::endpoints(&integration).filter(|_| template.key == "azure")
+    {
+        facts.push(fact(
+            "Authorization address",
+            endpoints.authorize.to_string(),
+            true,
+        ));
         facts.push(fact("Token address", endpoints.token.to_string(), true));
     }
-    facts.push(fact("PKCE", if providers::uses_pkce(&integration) { "yes, S256".into() } else { "no".into() }, false));
-    facts.push(fact("Another account", identity_words(integration.identity_check).into(), false));
+    facts.push(fact(
+        "PKCE",
+        if providers::uses_pkce(&integration) {
+            "yes, S256".into()
+        } else {
+            "no".into()
+        },
+        false,
+    ));
+    facts.push(fact(
+        "Another account",
+        identity_words(integration.identity_check).into(),
+        false,
+    ));
     facts.push(fact("Identifier", integration.id.to_string(), true));
     facts.push(fact("Added", integration.created_at.absolute(), false));
     facts.push(fact("Changed", integration.updated_at.absolute(), false));
@@ -620,7 +925,9 @@ async fn draw_detail(me: &Me, guid: Id<Integration>, errors: Vec<Problem>) -> Re
         _ => format!("{note}."),
     };
     let view = DetailPage {
-        chrome: me.visitor.chrome("integrations", integration.display_name()),
+        chrome: me
+            .visitor
+            .chrome("integrations", integration.display_name()),
         base: addresses::integration(integration.id),
         description: integration.description.clone().unwrap_or_default(),
         service: providers::names(&integration).service,
@@ -628,10 +935,17 @@ async fn draw_detail(me: &Me, guid: Id<Integration>, errors: Vec<Problem>) -> Re
         secret_note,
         facts,
         redirect: service.redirect_uri(&integration),
-        contents: impact.contents.iter().map(|item| Link::new(addresses::content_settings(item.id), item.display_title())).collect(),
+        contents: impact
+            .contents
+            .iter()
+            .map(|item| Link::new(addresses::content_settings(item.id), item.display_title()))
+            .collect(),
         people: match impact.people.len() {
             0 => "Nobody is connected.".into(),
-            number => format!("{} connected.", count(number as i64, "person is", "people are")),
+            number => format!(
+                "{} connected.",
+                count(number as i64, "person is", "people are")
+            ),
         },
         availability: availability_field().value(integration.availability.as_str()),
         is_listed: integration.availability == Availability::Listed,
@@ -656,19 +970,41 @@ fn identity_words(check: IdentityCheck) -> &'static str {
     }
 }
 
-fn draw_delete(me: &Me, integration: &Integration, impact: &Impact, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+fn draw_delete(
+    me: &Me,
+    integration: &Integration,
+    impact: &Impact,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     let name = integration.display_name();
     let service = providers::names(integration).service;
     let mut groups = Vec::new();
     if impact.contents.is_empty() {
         groups.push(Group::new("", &["No content uses it."], Vec::new()));
     } else {
-        let title =
-            format!("{} stop working with {service}", count(impact.contents.len() as i64, "content item will", "content items will"));
-        groups.push(Group::new(&title, &[], impact.contents.iter().map(|item| item.display_title().to_owned()).collect()));
+        let title = format!(
+            "{} stop working with {service}",
+            count(
+                impact.contents.len() as i64,
+                "content item will",
+                "content items will"
+            )
+        );
+        groups.push(Group::new(
+            &title,
+            &[],
+            impact
+                .contents
+                .iter()
+                .map(|item| item.display_title().to_owned())
+                .collect(),
+        ));
     }
     if !impact.people.is_empty() {
-        let title = format!("{} signed out of it", count(impact.people.len() as i64, "person is", "people are"));
+        let title = format!(
+            "{} signed out of it",
+            count(impact.people.len() as i64, "person is", "people are")
+        );
         groups.push(Group::new(
             &title,
             &["Their connections and consents are deleted. A token already handed out works until it ends, for about an hour."],
@@ -677,13 +1013,18 @@ fn draw_delete(me: &Me, integration: &Integration, impact: &Impact, errors: Vec<
     }
     let mut fields = Vec::new();
     if !impact.people.is_empty() {
-        fields.push(Field::text("typed_name", &format!("To confirm, type {name}")));
+        fields.push(Field::text(
+            "typed_name",
+            &format!("To confirm, type {name}"),
+        ));
     }
     refill(&mut fields, None, &errors);
     page_with(
         form_status(&errors),
         &ConfirmPage {
-            chrome: me.visitor.chrome("integrations", &format!("Delete {name}?")),
+            chrome: me
+                .visitor
+                .chrome("integrations", &format!("Delete {name}?")),
             errors,
             groups,
             link: None,
@@ -695,7 +1036,8 @@ fn draw_delete(me: &Me, integration: &Integration, impact: &Impact, errors: Vec<
     )
 }
 
-/// What ends for people when an administrator disconnects them, in the words of both pages that do it.
+/// What ends for people when an administrator disconnects them, in the words of both pages that do
+/// it.
 pub(super) fn ending_words() -> Group {
     Group::new(
         "What happens",
@@ -711,12 +1053,26 @@ pub(super) fn ending_words() -> Group {
 pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
-    let impact = me.service().integration_impact(&me.actor, integration.id).await?;
-    let people: Vec<String> = impact.people.iter().map(crate::domain::person::Person::display_name).collect();
-    let who = if people.is_empty() { "Nobody is connected." } else { "These are disconnected:" };
+    let impact = me
+        .service()
+        .integration_impact(&me.actor, integration.id)
+        .await?;
+    let people: Vec<String> = impact
+        .people
+        .iter()
+        .map(crate::domain::person::Person::display_name)
+        .collect();
+    let who = if people.is_empty() {
+        "Nobody is connected."
+    } else {
+        "These are disconnected:"
+    };
     let base = addresses::integration(integration.id);
     page(&ConfirmPage {
-        chrome: me.visitor.chrome("integrations", &format!("Disconnect everybody from {}?", integration.display_name())),
+        chrome: me.visitor.chrome(
+            "integrations",
+            &format!("Disconnect everybody from {}?", integration.display_name()),
+        ),
         errors: Vec::new(),
         groups: vec![Group::new("Who", &[who], people), ending_words()],
         link: None,
@@ -732,29 +1088,59 @@ pub(super) fn reason_field() -> Field {
     Field::text("reason", "Why").hint("Optional. It stands in the record.")
 }
 
-pub async fn disconnect(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn disconnect(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
-    let ended = me.service().disconnect_all(&me.actor, Whose::Integration(integration.id), typed.text("reason")).await?;
-    let message = format!("Disconnected {}.", count(i64::try_from(ended).unwrap_or(0), "person", "people"));
+    let ended = me
+        .service()
+        .disconnect_all(
+            &me.actor,
+            Whose::Integration(integration.id),
+            typed.text("reason"),
+        )
+        .await?;
+    let message = format!(
+        "Disconnected {}.",
+        count(i64::try_from(ended).unwrap_or(0), "person", "people")
+    );
     Ok(me.done(&addresses::integration(integration.id), message))
 }
 
 pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
-    let impact = me.service().integration_impact(&me.actor, integration.id).await?;
+    let impact = me
+        .service()
+        .integration_impact(&me.actor, integration.id)
+        .await?;
     draw_delete(&me, &integration, &impact, Vec::new())
 }
 
-pub async fn delete(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn delete(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
-    let impact = me.service().integration_impact(&me.actor, integration.id).await?;
+    let impact = me
+        .service()
+        .integration_impact(&me.actor, integration.id)
+        .await?;
     if !impact.people.is_empty() && typed.text("typed_name") != integration.display_name().trim() {
-        let problem = Problem::new("typed_name", format!("Type the name exactly: {}", integration.display_name()));
+        let problem = Problem::new(
+            "typed_name",
+            format!("Type the name exactly: {}", integration.display_name()),
+        );
         return draw_delete(&me, &integration, &impact, vec![problem]);
     }
-    let gone = me.service().delete_integration(&me.actor, integration.id).await?;
+    let gone = me
+        .service()
+        .delete_integration(&me.actor, integration.id)
+        .await?;
     Ok(me.done("/integrations", format!("Deleted {}.", gone.display_name())))
 }

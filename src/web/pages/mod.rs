@@ -36,12 +36,18 @@ pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpRes
         tracing::error!(reason = %error, "a template failed");
         Error::Internal
     })?;
-    Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").body(html))
+    Ok(HttpResponse::build(status)
+        .content_type("text/html; charset=utf-8")
+        .body(html))
 }
 
 /// 200 for a fresh form, 422 for one that comes back.
 pub fn form_status(problems: &[Problem]) -> StatusCode {
-    if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY }
+    if problems.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::UNPROCESSABLE_ENTITY
+    }
 }
 
 /// What is wrong with a form, if that is what the error says.
@@ -74,12 +80,27 @@ pub async fn principal_field(me: &Me, label: &str, known: &[Principal]) -> Resul
     let people = people
         .iter()
         .filter(|person| !known.contains(&Principal::Person(person.id)))
-        .map(|person| Choice::new(format!("user:{}", person.id), format!("{} ({})", person.display_name(), person.username), ""));
+        .map(|person| {
+            Choice::new(
+                format!("user:{}", person.id),
+                format!("{} ({})", person.display_name(), person.username),
+                "",
+            )
+        });
     let groups = groups
         .iter()
         .filter(|group| !known.contains(&Principal::Group(group.id)))
-        .map(|group| Choice::new(format!("group:{}", group.id), format!("Group {}", group.name), ""));
-    let options = std::iter::once(Choice::new("", "Choose a person or a group", "")).chain(people).chain(groups).collect();
+        .map(|group| {
+            Choice::new(
+                format!("group:{}", group.id),
+                format!("Group {}", group.name),
+                "",
+            )
+        });
+    let options = std::iter::once(Choice::new("", "Choose a person or a group", ""))
+        .chain(people)
+        .chain(groups)
+        .collect();
     Ok(Field::new(Kind::Select, "person", label).options(options))
 }
 
@@ -135,6 +156,10 @@ pub struct Group {
 
 impl Group {
     pub fn new(title: &str, lines: &[&str], items: Vec<String>) -> Self {
-        Self { title: title.into(), lines: lines.iter().map(|line| (*line).to_owned()).collect(), items }
+        Self {
+            title: title.into(),
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            items,
+        }
     }
 }

@@ -29,9 +29,21 @@ pub struct Wanted {
 }
 
 /// Sends the browser to the organisation's provider.
-pub async fn start(visitor: Visitor, wanted: web::Query<Wanted>, request: HttpRequest) -> Result<HttpResponse, WebError> {
-    let next = wanted.next.as_deref().and_then(ReturnPath::parse).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned());
-    let purpose = match (&visitor.actor, wanted.again.is_some(), wanted.link.is_some()) {
+pub async fn start(
+    visitor: Visitor,
+    wanted: web::Query<Wanted>,
+    request: HttpRequest,
+) -> Result<HttpResponse, WebError> {
+    let next = wanted
+        .next
+        .as_deref()
+        .and_then(ReturnPath::parse)
+        .map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned());
+    let purpose = match (
+        &visitor.actor,
+        wanted.again.is_some(),
+        wanted.link.is_some(),
+    ) {
         (Some(_), true, _) => Purpose::Confirm,
         (Some(_), _, true) => Purpose::Link,
         (Some(_), ..) => return Ok(see_other(&next)),
@@ -42,7 +54,10 @@ pub async fn start(visitor: Visitor, wanted: web::Query<Wanted>, request: HttpRe
     }
     match visitor.service.begin_sign_in(purpose, &next).await? {
         Ok((pending, address)) => {
-            visitor.session.insert(PENDING, pending).map_err(|_| Error::Internal)?;
+            visitor
+                .session
+                .insert(PENDING, pending)
+                .map_err(|_| Error::Internal)?;
             Ok(see_other(address.as_str()))
         }
         Err(ending) => explain(&visitor, &ending),
@@ -52,7 +67,8 @@ pub async fn start(visitor: Visitor, wanted: web::Query<Wanted>, request: HttpRe
 /// The provider's answer.
 pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResponse, WebError> {
     let parameter = |name: &str| {
-        let mut found = url::form_urlencoded::parse(request.query_string().as_bytes()).filter(|(key, _)| key == name);
+        let mut found = url::form_urlencoded::parse(request.query_string().as_bytes())
+            .filter(|(key, _)| key == name);
         match (found.next(), found.next()) {
             (Some((_, value)), None) => Some(value.into_owned()),
             // Said twice is not said.
@@ -61,14 +77,20 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
     };
     let pending: Option<Pending> = visitor.session.get(PENDING).ok().flatten();
     visitor.session.remove(PENDING);
-    let next = pending.as_ref().map_or_else(|| "/content".to_owned(), |pending| pending.next.clone());
+    let next = pending
+        .as_ref()
+        .map_or_else(|| "/content".to_owned(), |pending| pending.next.clone());
     let answer = Answer {
         state: parameter("state").unwrap_or_default(),
         code: parameter("code"),
         issuer: parameter("iss"),
         error: parameter("error"),
     };
-    match visitor.service.finish_sign_in(visitor.actor.as_ref(), pending, answer, &visitor.origin).await? {
+    match visitor
+        .service
+        .finish_sign_in(visitor.actor.as_ref(), pending, answer, &visitor.origin)
+        .await?
+    {
         Ending::SignedIn(person, token) => {
             let session = visitor.sign_in(&person)?;
             if let Some(token) = token {
@@ -81,10 +103,15 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
             Ok(see_other(&next))
         }
         Ending::Linkable(subject, label) => {
-            visitor.session.insert(LINKABLE, subject).map_err(|_| Error::Internal)?;
+            visitor
+                .session
+                .insert(LINKABLE, subject)
+                .map_err(|_| Error::Internal)?;
             let name = name(&visitor);
             let lines = [
-                format!("From then on whoever signs in at {name} as {label} is signed in here as you."),
+                format!(
+                    "From then on whoever signs in at {name} as {label} is signed in here as you."
+                ),
                 "Your password here stays as it is.".to_owned(),
             ];
             page(&ConfirmPage {
@@ -106,18 +133,35 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
 pub async fn link(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
     let subject: Option<String> = me.visitor.session.get(LINKABLE).ok().flatten();
     me.visitor.session.remove(LINKABLE);
-    me.service().link_identity(&me.actor, subject.ok_or(Error::NotFound)?).await?;
-    Ok(me.done("/account", format!("From now on you can sign in with {}, too.", name(&me.visitor))))
+    me.service()
+        .link_identity(&me.actor, subject.ok_or(Error::NotFound)?)
+        .await?;
+    Ok(me.done(
+        "/account",
+        format!(
+            "From now on you can sign in with {}, too.",
+            name(&me.visitor)
+        ),
+    ))
 }
 
 fn name(visitor: &Visitor) -> &str {
-    visitor.service.settings.sign_in.as_ref().map_or("your organisation", |sign_in| sign_in.name.as_str())
+    visitor
+        .service
+        .settings
+        .sign_in
+        .as_ref()
+        .map_or("your organisation", |sign_in| sign_in.name.as_str())
 }
 
 fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError> {
     let name = name(visitor);
     let (status, title, line) = match ending {
-        Ending::Declined => (StatusCode::OK, "You are not signed in", format!("{name} did not sign you in, or you stopped it there.")),
+        Ending::Declined => (
+            StatusCode::OK,
+            "You are not signed in",
+            format!("{name} did not sign you in, or you stopped it there."),
+        ),
         Ending::Unavailable => (
             StatusCode::SERVICE_UNAVAILABLE,
             "The sign-in does not answer",
@@ -128,15 +172,21 @@ fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError>
         Ending::NoPlace => (
             StatusCode::FORBIDDEN,
             "You have no place here yet",
-            format!("{name} knows you, but has not given you access to this portal. Ask your administrator to assign you to it."),
+            format!(
+                "{name} knows you, but has not given you access to this portal. Ask your administrator to assign you to it."
+            ),
         ),
-        Ending::Locked => {
-            (StatusCode::FORBIDDEN, "Your account here is locked", "An administrator of this portal can unlock it.".to_owned())
-        }
+        Ending::Locked => (
+            StatusCode::FORBIDDEN,
+            "Your account here is locked",
+            "An administrator of this portal can unlock it.".to_owned(),
+        ),
         Ending::SomebodyElse => (
             StatusCode::FORBIDDEN,
             "That is another account",
-            format!("The account at {name} is not the one that you use here, or it was not asked for its password. Nothing was changed."),
+            format!(
+                "The account at {name} is not the one that you use here, or it was not asked for its password. Nothing was changed."
+            ),
         ),
         Ending::NotAccepted => (
             StatusCode::BAD_REQUEST,
@@ -157,7 +207,11 @@ fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError>
             chrome: visitor.chrome("", title),
             lines: vec![line],
             copy: None,
-            links: vec![if visitor.actor.is_some() { Link::new("/content", "Go to Content") } else { Link::new("/login", "Sign in") }],
+            links: vec![if visitor.actor.is_some() {
+                Link::new("/content", "Go to Content")
+            } else {
+                Link::new("/login", "Sign in")
+            }],
             reference: visitor.origin.correlation.clone(),
         },
     )

@@ -45,7 +45,11 @@ struct ListPage {
 }
 
 fn must_manage(me: &Me) -> Result<(), WebError> {
-    if access::may_manage_people(me.actor.role) { Ok(()) } else { Err(Error::Forbidden("Only administrators manage people.").into()) }
+    if access::may_manage_people(me.actor.role) {
+        Ok(())
+    } else {
+        Err(Error::Forbidden("Only administrators manage people.").into())
+    }
 }
 
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
@@ -59,13 +63,24 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
         .map(|person| Row {
             href: addresses::person(person.id),
             name: person.display_name(),
-            detail: if person.email.is_empty() { person.username.clone() } else { format!("{} · {}", person.username, person.email) },
+            detail: if person.email.is_empty() {
+                person.username.clone()
+            } else {
+                format!("{} · {}", person.username, person.email)
+            },
             role: person.role.label(),
-            state: if person.locked { Status::negative("Locked") } else { Status::positive("Active") },
+            state: if person.locked {
+                Status::negative("Locked")
+            } else {
+                Status::positive("Active")
+            },
             seen: person.active_at.map(|at| Moment::new(at, now)),
         })
         .collect();
-    page(&ListPage { chrome: me.visitor.chrome("people", "People"), rows })
+    page(&ListPage {
+        chrome: me.visitor.chrome("people", "People"),
+        rows,
+    })
 }
 
 fn fields() -> Vec<Field> {
@@ -91,7 +106,8 @@ fn password_field() -> Field {
 
 fn input(typed: &Typed) -> Result<PersonInput, Error> {
     let text = |name: &str| Some(typed.text(name).to_owned());
-    let role = Role::parse(typed.text("role")).ok_or_else(|| crate::service::invalid("role", "Choose a role."))?;
+    let role = Role::parse(typed.text("role"))
+        .ok_or_else(|| crate::service::invalid("role", "Choose a role."))?;
     Ok(PersonInput {
         username: text("username"),
         email: text("email"),
@@ -105,10 +121,23 @@ fn input(typed: &Typed) -> Result<PersonInput, Error> {
 /// A taken name belongs to the name's field.
 fn problems(error: Error) -> Result<Vec<Problem>, WebError> {
     let found = problems_of(error)?;
-    Ok(found.into_iter().map(|problem| if problem.key.is_empty() { Problem::new("username", problem.message) } else { problem }).collect())
+    Ok(found
+        .into_iter()
+        .map(|problem| {
+            if problem.key.is_empty() {
+                Problem::new("username", problem.message)
+            } else {
+                problem
+            }
+        })
+        .collect())
 }
 
-fn draw_new(me: &Me, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+fn draw_new(
+    me: &Me,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     let mut fields = fields();
     fields.push(password_field().hint("At least 8 characters. Leave it empty to get a one-time link by which the person chooses one."));
     refill(&mut fields, typed, &errors);
@@ -133,10 +162,15 @@ pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
 
 pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let password = Some(typed.password("password")).filter(|password| !password.expose_secret().is_empty());
+    let password =
+        Some(typed.password("password")).filter(|password| !password.expose_secret().is_empty());
     let invited = password.is_none();
     let created = match input(&typed) {
-        Ok(input) => me.service().create_person(&me.actor, PersonInput { password, ..input }).await,
+        Ok(input) => {
+            me.service()
+                .create_person(&me.actor, PersonInput { password, ..input })
+                .await
+        }
         Err(error) => Err(error),
     };
     match created {
@@ -149,7 +183,10 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
 /// Makes a one-time link and shows it once.
 async fn show_link(me: &Me, person: &Person) -> Result<HttpResponse, WebError> {
     let (person, token) = me.service().invite(&me.actor, person.id).await?;
-    let address = me.service().addresses.absolute(&format!("/setup/{}", token.expose_secret()));
+    let address = me
+        .service()
+        .addresses
+        .absolute(&format!("/setup/{}", token.expose_secret()));
     let shown = Shown {
         title: format!("One-time link for {}", person.display_name()),
         intro:
@@ -160,7 +197,9 @@ async fn show_link(me: &Me, person: &Person) -> Result<HttpResponse, WebError> {
         environment: String::new(),
         done: addresses::person(person.id),
     };
-    Ok(see_other(&shown_once::keep(me.service(), me.actor.person.id, shown).await?))
+    Ok(see_other(
+        &shown_once::keep(me.service(), me.actor.person.id, shown).await?,
+    ))
 }
 
 #[derive(Template)]
@@ -201,12 +240,21 @@ async fn connection_rows(me: &Me, person: &Person) -> Result<Vec<ConnectionRow>,
                 State::Unconfirmed => Status::warning("Account not confirmed"),
             },
             since: Moment::new(connection.connected_at, now),
-            disconnect: format!("{}/disconnect?connection={}", addresses::person(person.id), connection.id),
+            disconnect: format!(
+                "{}/disconnect?connection={}",
+                addresses::person(person.id),
+                connection.id
+            ),
         })
         .collect())
 }
 
-async fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw(
+    me: &Me,
+    person: &Person,
+    typed: Option<&Typed>,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     let mut fields = fields();
     let stored = Typed(vec![
         ("username".into(), person.username.clone()),
@@ -232,7 +280,11 @@ async fn draw(me: &Me, person: &Person, typed: Option<&Typed>, errors: Vec<Probl
                 .await?
                 .into_iter()
                 .map(|(group, by_claim)| {
-                    let label = if by_claim { format!("{} (set by the sign-in)", group.name) } else { group.name };
+                    let label = if by_claim {
+                        format!("{} (set by the sign-in)", group.name)
+                    } else {
+                        group.name
+                    };
                     Link::new(addresses::group(group.id), label)
                 })
                 .collect(),
@@ -250,11 +302,19 @@ pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, Web
     draw(&me, &person, None, Vec::new()).await
 }
 
-pub async fn save(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn save(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let saved = match input(&typed) {
-        Ok(input) => me.service().update_person(&me.actor, person.id, input).await,
+        Ok(input) => {
+            me.service()
+                .update_person(&me.actor, person.id, input)
+                .await
+        }
         Err(error) => Err(error),
     };
     match saved {
@@ -263,17 +323,31 @@ pub async fn save(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) 
                 // A changed role gives this browser a new session key, too.
                 me.visitor.session.renew();
             }
-            Ok(me.done(&addresses::person(after.id), format!("Saved {}.", after.display_name())))
+            Ok(me.done(
+                &addresses::person(after.id),
+                format!("Saved {}.", after.display_name()),
+            ))
         }
         Err(error) => draw(&me, &person, Some(&typed), problems(error)?).await,
     }
 }
 
-pub async fn set_password(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn set_password(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
-    match me.service().reset_password(&me.actor, person.id, typed.password("password")).await {
-        Ok(()) => Ok(me.done(&addresses::person(person.id), format!("Set a new password for {}.", person.display_name()))),
+    match me
+        .service()
+        .reset_password(&me.actor, person.id, typed.password("password"))
+        .await
+    {
+        Ok(()) => Ok(me.done(
+            &addresses::person(person.id),
+            format!("Set a new password for {}.", person.display_name()),
+        )),
         Err(error) => draw(&me, &person, None, problems(error)?).await,
     }
 }
@@ -285,26 +359,43 @@ pub struct Only {
 }
 
 /// The connection named, if it is this person's.
-async fn only(me: &Me, person: &Person, named: Option<&str>) -> Result<Option<(Connection, Integration)>, WebError> {
-    let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok(None) };
+async fn only(
+    me: &Me,
+    person: &Person,
+    named: Option<&str>,
+) -> Result<Option<(Connection, Integration)>, WebError> {
+    let Some(named) = named.filter(|named| !named.is_empty()) else {
+        return Ok(None);
+    };
     let wanted = id(named)?;
     let all = me.service().connections_of(&me.actor, person.id).await?;
-    let found = all.into_iter().find(|(connection, _)| connection.id == wanted);
+    let found = all
+        .into_iter()
+        .find(|(connection, _)| connection.id == wanted);
     found.map(Some).ok_or_else(|| Error::NotFound.into())
 }
 
-pub async fn disconnect_page(me: Me, path: web::Path<String>, query: web::Query<Only>) -> Result<HttpResponse, WebError> {
+pub async fn disconnect_page(
+    me: Me,
+    path: web::Path<String>,
+    query: web::Query<Only>,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let only = only(&me, &person, query.connection.as_deref()).await?;
     let base = addresses::person(person.id);
-    let from = only.as_ref().map_or("every service", |(_, integration)| integration.display_name());
+    let from = only.as_ref().map_or("every service", |(_, integration)| {
+        integration.display_name()
+    });
     let mut fields = vec![super::integrations::reason_field()];
     if let Some((connection, _)) = &only {
         fields.push(Field::new(Kind::Hidden, "connection", "").value(connection.id.to_string()));
     }
     page(&ConfirmPage {
-        chrome: me.visitor.chrome("people", &format!("Disconnect {} from {from}?", person.display_name())),
+        chrome: me.visitor.chrome(
+            "people",
+            &format!("Disconnect {} from {from}?", person.display_name()),
+        ),
         errors: Vec::new(),
         groups: vec![super::integrations::ending_words()],
         link: None,
@@ -315,38 +406,79 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>, query: web::Query<
     })
 }
 
-pub async fn disconnect(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn disconnect(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let whose = match only(&me, &person, typed.get("connection")).await? {
         Some((connection, _)) => Whose::One(connection.id),
         None => Whose::Person(person.id),
     };
-    let ended = me.service().disconnect_all(&me.actor, whose, typed.text("reason")).await?;
-    let message = format!("Ended {} of {}.", count(i64::try_from(ended).unwrap_or(0), "connection", "connections"), person.display_name());
+    let ended = me
+        .service()
+        .disconnect_all(&me.actor, whose, typed.text("reason"))
+        .await?;
+    let message = format!(
+        "Ended {} of {}.",
+        count(
+            i64::try_from(ended).unwrap_or(0),
+            "connection",
+            "connections"
+        ),
+        person.display_name()
+    );
     Ok(me.done(&addresses::person(person.id), message))
 }
 
-pub async fn lock(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn lock(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let locked = typed.text("locked") == "yes";
-    me.service().set_locked(&me.actor, person.id, locked).await?;
+    me.service()
+        .set_locked(&me.actor, person.id, locked)
+        .await?;
     let message = if locked { "Locked" } else { "Unlocked" };
-    Ok(me.done(&addresses::person(person.id), format!("{message} {}.", person.display_name())))
+    Ok(me.done(
+        &addresses::person(person.id),
+        format!("{message} {}.", person.display_name()),
+    ))
 }
 
-pub async fn invite(me: Me, path: web::Path<String>, _: Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn invite(
+    me: Me,
+    path: web::Path<String>,
+    _: Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     show_link(&me, &person).await
 }
 
-pub async fn end_sessions(me: Me, path: web::Path<String>, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn end_sessions(
+    me: Me,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let only = typed.filled("session").map(id).transpose()?;
-    me.service().end_sessions(&me.actor, person.id, only).await?;
-    let what = if only.is_some() { "from that browser" } else { "everywhere" };
-    Ok(me.done(&addresses::person(person.id), format!("Signed {} out {what}.", person.display_name())))
+    me.service()
+        .end_sessions(&me.actor, person.id, only)
+        .await?;
+    let what = if only.is_some() {
+        "from that browser"
+    } else {
+        "everywhere"
+    };
+    Ok(me.done(
+        &addresses::person(person.id),
+        format!("Signed {} out {what}.", person.display_name()),
+    ))
 }

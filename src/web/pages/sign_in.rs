@@ -50,7 +50,12 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-fn draw(visitor: &Visitor, typed: Option<&Typed>, next: &str, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+fn draw(
+    visitor: &Visitor,
+    typed: Option<&Typed>,
+    next: &str,
+    errors: Vec<Problem>,
+) -> Result<HttpResponse, WebError> {
     visitor.csrf()?;
     let mut fields = fields();
     refill(&mut fields, typed, &errors);
@@ -63,10 +68,12 @@ fn draw(visitor: &Visitor, typed: Option<&Typed>, next: &str, errors: Vec<Proble
             fields,
             next: next.to_owned(),
             local: settings.local_sign_in,
-            organisation: settings
-                .sign_in
-                .as_ref()
-                .map(|sign_in| Link::new(format!("/login/organisation?next={}", query(next)), format!("Sign in with {}", sign_in.name))),
+            organisation: settings.sign_in.as_ref().map(|sign_in| {
+                Link::new(
+                    format!("/login/organisation?next={}", query(next)),
+                    format!("Sign in with {}", sign_in.name),
+                )
+            }),
         },
     )?;
     if next.starts_with("/content/") {
@@ -79,7 +86,10 @@ fn after(next: &str) -> String {
     ReturnPath::parse(next).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned())
 }
 
-pub async fn login_page(visitor: Visitor, query: web::Query<Next>) -> Result<HttpResponse, WebError> {
+pub async fn login_page(
+    visitor: Visitor,
+    query: web::Query<Next>,
+) -> Result<HttpResponse, WebError> {
     let next = query.next.as_deref().unwrap_or("");
     if visitor.actor.is_some() {
         return Ok(see_other(&after(next)));
@@ -90,7 +100,15 @@ pub async fn login_page(visitor: Visitor, query: web::Query<Next>) -> Result<Htt
 pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let next = typed.text("next").to_owned();
     if !visitor.service.settings.local_sign_in {
-        return draw(&visitor, None, &next, vec![Problem::new("", "Passwords are switched off here. Sign in with your organisation.")]);
+        return draw(
+            &visitor,
+            None,
+            &next,
+            vec![Problem::new(
+                "",
+                "Passwords are switched off here. Sign in with your organisation.",
+            )],
+        );
     }
     let mut problems = Vec::new();
     if typed.text("username").is_empty() {
@@ -102,13 +120,24 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
     if !problems.is_empty() {
         return draw(&visitor, Some(&typed), &next, problems);
     }
-    match visitor.service.sign_in(typed.text("username"), typed.password("password"), &visitor.origin).await? {
+    match visitor
+        .service
+        .sign_in(
+            typed.text("username"),
+            typed.password("password"),
+            &visitor.origin,
+        )
+        .await?
+    {
         Some(person) => {
             visitor.sign_in(&person)?;
             Ok(see_other(&after(&next)))
         }
         None => {
-            let problem = Problem::new("username", "User name and password do not fit together. Check both and try again.");
+            let problem = Problem::new(
+                "username",
+                "User name and password do not fit together. Check both and try again.",
+            );
             draw(&visitor, Some(&typed), &next, vec![problem])
         }
     }
@@ -128,7 +157,10 @@ pub async fn switch(me: Me) -> Result<HttpResponse, WebError> {
         errors: Vec::new(),
         groups: vec![super::Group::new(
             "",
-            &[&format!("You are signed in as {}. Sign out, then sign in with the other account.", me.actor.person.display_name())],
+            &[&format!(
+                "You are signed in as {}. Sign out, then sign in with the other account.",
+                me.actor.person.display_name()
+            )],
             Vec::new(),
         )],
         link: None,
@@ -140,16 +172,22 @@ pub async fn switch(me: Me) -> Result<HttpResponse, WebError> {
 }
 
 pub async fn help(visitor: Visitor) -> Result<HttpResponse, WebError> {
-    page(&HelpPage { chrome: visitor.chrome("", "Help") })
+    page(&HelpPage {
+        chrome: visitor.chrome("", "Help"),
+    })
 }
 
 fn setup_fields() -> Vec<Field> {
     vec![
         Field::text("username", "User name").autocomplete("username"),
-        Field::new(Kind::Email, "email", "E-mail address").hint("As your identity provider knows you.").autocomplete("email"),
+        Field::new(Kind::Email, "email", "E-mail address")
+            .hint("As your identity provider knows you.")
+            .autocomplete("email"),
         Field::text("first_name", "First name").autocomplete("given-name"),
         Field::text("last_name", "Last name").autocomplete("family-name"),
-        Field::new(Kind::Secret, "password", "Password").hint("At least 8 characters.").autocomplete("new-password"),
+        Field::new(Kind::Secret, "password", "Password")
+            .hint("At least 8 characters.")
+            .autocomplete("new-password"),
     ]
 }
 
@@ -170,9 +208,17 @@ fn draw_setup(
         ),
         LinkHolder::Person(person) => (
             "Choose a password",
-            format!("For {}, user name {}. This link works once; you are signed in afterwards.", person.display_name(), person.username),
+            format!(
+                "For {}, user name {}. This link works once; you are signed in afterwards.",
+                person.display_name(),
+                person.username
+            ),
             "Set password and sign in",
-            vec![Field::new(Kind::Secret, "password", "Password").hint("At least 8 characters.").autocomplete("new-password")],
+            vec![
+                Field::new(Kind::Secret, "password", "Password")
+                    .hint("At least 8 characters.")
+                    .autocomplete("new-password"),
+            ],
         ),
     };
     refill(&mut fields, typed, &errors);
@@ -206,7 +252,10 @@ fn dead_link(visitor: &Visitor) -> Result<HttpResponse, WebError> {
     )
 }
 
-pub async fn setup_page(visitor: Visitor, token: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn setup_page(
+    visitor: Visitor,
+    token: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
     match visitor.service.link_holder(&token).await {
         Ok(holder) => draw_setup(&visitor, &token, &holder, None, Vec::new()),
         Err(Error::NotFound) => dead_link(&visitor),
@@ -214,7 +263,11 @@ pub async fn setup_page(visitor: Visitor, token: web::Path<String>) -> Result<Ht
     }
 }
 
-pub async fn setup(visitor: Visitor, token: web::Path<String>, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn setup(
+    visitor: Visitor,
+    token: web::Path<String>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
     let holder = match visitor.service.link_holder(&token).await {
         Ok(holder) => holder,
         Err(Error::NotFound) => return dead_link(&visitor),
@@ -231,10 +284,17 @@ pub async fn setup(visitor: Visitor, token: web::Path<String>, Posted(typed): Po
                 role: None,
                 password: Some(typed.password("password")),
             };
-            (visitor.service.complete_setup(&token, input).await, "/integrations", "Created your account. Add an integration next.")
+            (
+                visitor.service.complete_setup(&token, input).await,
+                "/integrations",
+                "Created your account. Add an integration next.",
+            )
         }
         LinkHolder::Person(_) => {
-            let done = visitor.service.accept_invitation(&token, typed.password("password"), &visitor.origin).await;
+            let done = visitor
+                .service
+                .accept_invitation(&token, typed.password("password"), &visitor.origin)
+                .await;
             let next_time = match visitor.service.settings.local_sign_in {
                 true => "Set your password. Use it with your user name the next time.",
                 false => "You are signed in. The next time, sign in with your organisation.",
@@ -260,7 +320,10 @@ pub async fn home() -> HttpResponse {
 
 /// `/connect/`: old dashboard links. What follows `#` never reaches a server, so a page lists where they lead.
 pub async fn old_links(me: Me) -> Result<HttpResponse, WebError> {
-    let mut links = vec![Link::new("/content", "Content"), Link::new("/consents", "Consents")];
+    let mut links = vec![
+        Link::new("/content", "Content"),
+        Link::new("/consents", "Consents"),
+    ];
     if access::may_manage_integrations(me.actor.role) {
         links.push(Link::new("/integrations", "Integrations"));
     }

@@ -1,4 +1,5 @@
-//! Promises 32, 34 and 35: addresses outside, bytes from outside, and time. (33 stands with content.)
+//! Promises 32, 34 and 35: addresses outside, bytes from outside, and time. (33 stands with
+//! content.)
 
 use crate::harness::{Served, World, http_answer, raw, serve_raw};
 use serde_json::json;
@@ -15,7 +16,15 @@ async fn p32_addresses_are_checked_when_saved_and_when_connected_to() {
     let served = Served::start(&[("VALETKEY_PRIVATE_HOSTS", "apps.internal")]).await;
     let key = served.administrator("ada");
     let own = served.address.port();
-    let content = served.api(&key, "POST", "v1/content", "{\"name\":\"app\",\"access_type\":\"all\"}").await.json();
+    let content = served
+        .api(
+            &key,
+            "POST",
+            "v1/content",
+            "{\"name\":\"app\",\"access_type\":\"all\"}",
+        )
+        .await
+        .json();
     let content = content["guid"].as_str().expect("a guid").to_owned();
     let never = [
         "http://169.254.169.254/latest/meta-data/".to_owned(),
@@ -55,20 +64,50 @@ async fn p32_addresses_are_checked_when_saved_and_when_connected_to() {
         "nonsense".into(),
     ];
     for address in &never {
-        let answer = served.api(&key, "PATCH", &format!("v1/content/{content}"), &json!({"upstream_url": address}).to_string()).await;
+        let answer = served
+            .api(
+                &key,
+                "PATCH",
+                &format!("v1/content/{content}"),
+                &json!({"upstream_url": address}).to_string(),
+            )
+            .await;
         assert_eq!(answer.status, 400, "{address}: {}", answer.body);
     }
-    for good in ["https://apps.example/", "http://apps.example:8501/base", "http://apps.internal:8501/", "http://8.8.8.8/"] {
-        let answer = served.api(&key, "PATCH", &format!("v1/content/{content}"), &json!({"upstream_url": good}).to_string()).await;
+    for good in [
+        "https://apps.example/",
+        "http://apps.example:8501/base",
+        "http://apps.internal:8501/",
+        "http://8.8.8.8/",
+    ] {
+        let answer = served
+            .api(
+                &key,
+                "PATCH",
+                &format!("v1/content/{content}"),
+                &json!({"upstream_url": good}).to_string(),
+            )
+            .await;
         assert_eq!(answer.status, 200, "{good}: {}", answer.body);
     }
     // Providers: the same, and https unless the operator's list says otherwise.
     let provider = |address: &str| {
         json!({"name": "P", "template": "custom", "config": {"authorization_uri": "https://login.example/a", "token_uri": address, "client_id": "c", "client_secret": "s", "scopes": "a"}}).to_string()
     };
-    for address in never.iter().map(String::as_str).chain(["http://login.example/token", "http://8.8.8.8/token"]) {
-        let answer = served.api(&key, "POST", "v1/oauth/integrations", &provider(address)).await;
-        assert_eq!((answer.status, answer.json()["code"].as_i64()), (400, Some(228)), "{address}: {}", answer.body);
+    for address in never
+        .iter()
+        .map(String::as_str)
+        .chain(["http://login.example/token", "http://8.8.8.8/token"])
+    {
+        let answer = served
+            .api(&key, "POST", "v1/oauth/integrations", &provider(address))
+            .await;
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_i64()),
+            (400, Some(228)),
+            "{address}: {}",
+            answer.body
+        );
     }
     for (name, value) in [
         ("tenant_id", "../../evil.example/"),
@@ -76,15 +115,31 @@ async fn p32_addresses_are_checked_when_saved_and_when_connected_to() {
         ("tenant_id", "a@evil.example"),
         ("authority_host", "http://169.254.169.254"),
     ] {
-        let mut config = json!({"tenant_id": valetkey::demo::TENANT, "client_id": "c", "client_secret": "s"});
+        let mut config =
+            json!({"tenant_id": valetkey::demo::TENANT, "client_id": "c", "client_secret": "s"});
         config[name] = value.into();
-        let answer = served.api(&key, "POST", "v1/oauth/integrations", &json!({"template": "azure", "config": config}).to_string()).await;
+        let answer = served
+            .api(
+                &key,
+                "POST",
+                "v1/oauth/integrations",
+                &json!({"template": "azure", "config": config}).to_string(),
+            )
+            .await;
         assert_eq!(answer.status, 400, "{name}={value}: {}", answer.body);
     }
-    // At connecting: a name that was fine when it was saved leads into this machine now. The container's own name does.
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name").trim().to_owned();
-    let resolves = tokio::net::lookup_host((name.as_str(), 0)).await.is_ok_and(|found| found.count() > 0);
-    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a port");
+    // At connecting: a name that was fine when it was saved leads into this machine now. The
+    // container's own name does.
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .expect("a name")
+        .trim()
+        .to_owned();
+    let resolves = tokio::net::lookup_host((name.as_str(), 0))
+        .await
+        .is_ok_and(|found| found.count() > 0);
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:0")
+        .await
+        .expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let reached = Arc::new(Mutex::new(false));
     let note = Arc::clone(&reached);
@@ -95,13 +150,26 @@ async fn p32_addresses_are_checked_when_saved_and_when_connected_to() {
     });
     if resolves && !name.is_empty() {
         let saved = served
-            .api(&key, "PATCH", &format!("v1/content/{content}"), &json!({"upstream_url": format!("http://{name}:{port}/")}).to_string())
+            .api(
+                &key,
+                "PATCH",
+                &format!("v1/content/{content}"),
+                &json!({"upstream_url": format!("http://{name}:{port}/")}).to_string(),
+            )
             .await;
         assert_eq!(saved.status, 200, "{}", saved.body);
-        let place = format!("http://localhost:{}/content/{content}/", served.address.port());
-        let answer = crate::harness::Browser::new(&served.url()).send("GET", &place, &[("accept", "text/html")], None).await;
+        let place = format!(
+            "http://localhost:{}/content/{content}/",
+            served.address.port()
+        );
+        let answer = crate::harness::Browser::new(&served.url())
+            .send("GET", &place, &[("accept", "text/html")], None)
+            .await;
         assert_eq!(answer.status, 502, "{}", answer.body);
-        assert!(!*reached.lock().expect("a note"), "nothing was connected to");
+        assert!(
+            !*reached.lock().expect("a note"),
+            "nothing was connected to"
+        );
     }
 }
 
@@ -120,12 +188,28 @@ async fn p34_odd_requests_are_refused_and_never_reach_an_app() {
     })
     .await;
     let body = json!({"upstream_url": app}).to_string();
-    world.api(&world.key("bo"), "PATCH", &format!("v1/content/{}", world.content(0)), &body).await;
+    world
+        .api(
+            &world.key("bo"),
+            "PATCH",
+            &format!("v1/content/{}", world.content(0)),
+            &body,
+        )
+        .await;
     let place = world.app(&world.content(0));
-    let (host, path) = place.trim_start_matches("http://").split_once('/').expect("a path");
-    let cookie: String = vera.cookies_of(&place).iter().map(|(name, value)| format!("{name}={value}; ")).collect();
+    let (host, path) = place
+        .trim_start_matches("http://")
+        .split_once('/')
+        .expect("a path");
+    let cookie: String = vera
+        .cookies_of(&place)
+        .iter()
+        .map(|(name, value)| format!("{name}={value}; "))
+        .collect();
     let common = format!("Host: {host}\r\nCookie: {cookie}x=y\r\nAccept: application/json\r\n");
-    let many: String = (0..1000).map(|number| format!("X-{number}: y\r\n")).collect();
+    let many: String = (0..1000)
+        .map(|number| format!("X-{number}: y\r\n"))
+        .collect();
     let wide = format!("X: {}\r\n", "y".repeat(200_000));
     let cookies = format!("Cookie: a={}\r\n", "y".repeat(65_536));
     let cases: Vec<(&str, Vec<u8>)> = vec![
@@ -174,18 +258,32 @@ async fn p34_odd_requests_are_refused_and_never_reach_an_app() {
     for (what, bytes) in cases {
         let answer = raw(&world.portal, &bytes, SOON).await;
         let status = answer.split(' ').nth(1).unwrap_or("closed").to_owned();
-        assert!(status.starts_with('4') || status == "closed" || answer.is_empty(), "{what}: {answer}");
-        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{what}: answered twice: {answer}");
+        assert!(
+            status.starts_with('4') || status == "closed" || answer.is_empty(),
+            "{what}: {answer}"
+        );
+        assert!(
+            answer.matches("HTTP/1.1 ").count() <= 1,
+            "{what}: answered twice: {answer}"
+        );
         let seen = seen.lock().expect("a list");
         assert!(seen.is_empty(), "{what} reached the app: {seen:?}");
     }
-    // An upgrade to something else is no offer for the app (RFC 9110 section 7.8): the request is answered as if it were not there.
-    let upgrade =
-        format!("GET /{path} HTTP/1.1\r\n{common}Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n");
+    // An upgrade to something else is no offer for the app (RFC 9110 section 7.8): the request is
+    // answered as if it were not there.
+    let upgrade = format!(
+        "GET /{path} HTTP/1.1\r\n{common}Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n"
+    );
     let answer = raw(&world.portal, upgrade.as_bytes(), SOON).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && !answer.to_ascii_lowercase().contains("upgrade"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && !answer.to_ascii_lowercase().contains("upgrade"),
+        "{answer}"
+    );
     let got = seen.lock().expect("a list").concat().to_ascii_lowercase();
-    assert!(!got.contains("h2c") && !got.contains("http2-settings"), "{got}");
+    assert!(
+        !got.contains("h2c") && !got.contains("http2-settings"),
+        "{got}"
+    );
     // The portal's own pages: invalid UTF-8 and duplicates wherever something can be typed.
     let ada = world.signed_in("ada").await;
     let session = ada.cookies_of(&world.portal)["valetkey"].clone();
@@ -204,7 +302,10 @@ async fn p34_odd_requests_are_refused_and_never_reach_an_app() {
         );
         let answer = raw(&world.portal, request.as_bytes(), SOON).await;
         let status = answer.split(' ').nth(1).unwrap_or("closed").to_owned();
-        assert!(matches!(status.as_str(), "200" | "303" | "400" | "403" | "404"), "{target}: {answer}");
+        assert!(
+            matches!(status.as_str(), "200" | "303" | "400" | "403" | "404"),
+            "{target}: {answer}"
+        );
     }
     for form in [
         "username=%ff%fe&role=viewer",
@@ -212,7 +313,14 @@ async fn p34_odd_requests_are_refused_and_never_reach_an_app() {
         "username=%e2%80%aeadmin&role=viewer",
         "username=a&first_name=%e2%80%aeada&role=viewer&password=long+enough",
     ] {
-        let answer = ada.send("POST", "/people/new", &[("accept", "text/html")], Some(format!("csrf={csrf}&{form}"))).await;
+        let answer = ada
+            .send(
+                "POST",
+                "/people/new",
+                &[("accept", "text/html")],
+                Some(format!("csrf={csrf}&{form}")),
+            )
+            .await;
         assert_eq!(answer.status, 422, "{form}: {}", answer.body);
     }
     let twice = ada
@@ -220,18 +328,28 @@ async fn p34_odd_requests_are_refused_and_never_reach_an_app() {
             "POST",
             "/people/new",
             &[("accept", "text/html")],
-            Some(format!("csrf=wrong&csrf={csrf}&username=twice&role=viewer&password=long+enough")),
+            Some(format!(
+                "csrf=wrong&csrf={csrf}&username=twice&role=viewer&password=long+enough"
+            )),
         )
         .await;
     assert_eq!(twice.status, 403, "of two tokens the first one counts");
-    assert_eq!(world.api(&world.key("ada"), "GET", "v1/users?prefix=twice", "").await.json()["total"], 0);
+    assert_eq!(
+        world
+            .api(&world.key("ada"), "GET", "v1/users?prefix=twice", "")
+            .await
+            .json()["total"],
+        0
+    );
     world.stop().await;
 }
 
 /// What a client gets that sends `first` and then dawdles, and when.
 async fn dawdle(address: &str, first: &str, drip: bool) -> (String, Duration) {
     let started = Instant::now();
-    let mut socket = tokio::net::TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
+    let mut socket = tokio::net::TcpStream::connect(address.trim_start_matches("http://"))
+        .await
+        .expect("a connection");
     socket.write_all(first.as_bytes()).await.expect("a start");
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
@@ -246,7 +364,10 @@ async fn dawdle(address: &str, first: &str, drip: bool) -> (String, Duration) {
             Err(_) => {}
         }
     }
-    (String::from_utf8_lossy(&answer).into_owned(), started.elapsed())
+    (
+        String::from_utf8_lossy(&answer).into_owned(),
+        started.elapsed(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,10 +376,24 @@ async fn p35_dawdlers_are_gone_in_time_and_hold_nobody_up() {
     let (vera, _) = world.connected("vera").await;
     let app = serve_raw(|_| http_answer(200, "", "ok")).await;
     let body = json!({"upstream_url": app}).to_string();
-    world.api(&world.key("bo"), "PATCH", &format!("v1/content/{}", world.content(0)), &body).await;
+    world
+        .api(
+            &world.key("bo"),
+            "PATCH",
+            &format!("v1/content/{}", world.content(0)),
+            &body,
+        )
+        .await;
     let place = world.app(&world.content(0));
-    let (content_host, path) = place.trim_start_matches("http://").split_once('/').expect("a path");
-    let cookie: String = vera.cookies_of(&place).iter().map(|(name, value)| format!("{name}={value}; ")).collect();
+    let (content_host, path) = place
+        .trim_start_matches("http://")
+        .split_once('/')
+        .expect("a path");
+    let cookie: String = vera
+        .cookies_of(&place)
+        .iter()
+        .map(|(name, value)| format!("{name}={value}; "))
+        .collect();
     let portal = world.portal.trim_start_matches("http://");
     let head = "GET / HTTP/1.1\r\nHost: ".to_owned();
     let form = format!(
@@ -268,7 +403,9 @@ async fn p35_dawdlers_are_gone_in_time_and_hold_nobody_up() {
         "POST /__api__/v1/users HTTP/1.1\r\nHost: {portal}\r\nAuthorization: Key {}\r\nContent-Length: 60000\r\n\r\n",
         world.key("ada")
     );
-    let upload = format!("POST /{path} HTTP/1.1\r\nHost: {content_host}\r\nCookie: {cookie}x=y\r\nContent-Length: 60000\r\n\r\n");
+    let upload = format!(
+        "POST /{path} HTTP/1.1\r\nHost: {content_host}\r\nCookie: {cookie}x=y\r\nContent-Length: 60000\r\n\r\n"
+    );
     let mut dawdlers = Vec::new();
     for number in 0..60 {
         let address = world.portal.clone();
@@ -282,8 +419,14 @@ async fn p35_dawdlers_are_gone_in_time_and_hold_nobody_up() {
         };
         dawdlers.push(tokio::spawn(async move {
             let (answer, took) = dawdle(&address, &first, drip).await;
-            assert!(took < Duration::from_secs(most), "{number}: {took:?} {answer}");
-            assert!(status.is_empty() || answer.contains(&format!("HTTP/1.1 {status}")), "{number}: {answer}");
+            assert!(
+                took < Duration::from_secs(most),
+                "{number}: {took:?} {answer}"
+            );
+            assert!(
+                status.is_empty() || answer.contains(&format!("HTTP/1.1 {status}")),
+                "{number}: {answer}"
+            );
         }));
     }
     // Meanwhile everybody else is served.
@@ -291,7 +434,9 @@ async fn p35_dawdlers_are_gone_in_time_and_hold_nobody_up() {
     let until = Instant::now() + Duration::from_secs(12);
     while Instant::now() < until {
         let started = Instant::now();
-        let answer = vera.send("GET", &place, &[("accept", "application/json")], None).await;
+        let answer = vera
+            .send("GET", &place, &[("accept", "application/json")], None)
+            .await;
         assert_eq!(answer.status, 200);
         times.push(started.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,5 @@
-//! The promises of the design: one black-box attack on a running server for each, named by its number.
+//! The promises of the design: one black-box attack on a running server for each, named by its
+//! number.
 //!
 //! What takes storms, crashes and several processes is in `tests/faults`.
 

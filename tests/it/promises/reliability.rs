@@ -1,5 +1,5 @@
-//! Promises 23, 24, 28 and 36–40: one refresh, revocation, keys, and what survives. The storms, crashes, full disks and stopped
-//! nodes are in `tests/faults`.
+//! Promises 23, 24, 28 and 36–40: one refresh, revocation, keys, and what survives. The storms,
+//! crashes, full disks and stopped nodes are in `tests/faults`.
 
 use crate::harness::{Answer, Browser, Served, World, http_answer, serve_raw};
 use serde_json::json;
@@ -22,13 +22,26 @@ async fn p23_one_refresh_is_in_flight_its_outcome_is_shared_and_only_a_refusal_e
     let token = world.token(&vera, &world.content(0)).await;
     world.pass(Duration::from_secs(150));
     // A failure is shared, too: nobody queues behind it to fail again.
-    world.provider.set_faults(|faults| (faults.status, faults.delay) = (Some(500), Duration::from_millis(300)));
+    world.provider.set_faults(|faults| {
+        (faults.status, faults.delay) = (Some(500), Duration::from_millis(300))
+    });
     let asked = Instant::now();
-    let answers = futures_util::future::join_all((0..50).map(|_| world.exchange(&bo, &token))).await;
-    assert!(answers.iter().all(|answer| answer.status == 503 && !answer.header("retry-after").is_empty()));
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let answers =
+        futures_util::future::join_all((0..50).map(|_| world.exchange(&bo, &token))).await;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 503 && !answer.header("retry-after").is_empty())
+    );
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        asked.elapsed()
+    );
     // A token that keeps none back: the old refresh token stays.
-    world.provider.set_faults(|faults| (faults.status, faults.delay, faults.no_refresh_token) = (None, Duration::ZERO, true));
+    world.provider.set_faults(|faults| {
+        (faults.status, faults.delay, faults.no_refresh_token) = (None, Duration::ZERO, true)
+    });
     world.pass(Duration::from_secs(40));
     for _ in 0..2 {
         let token = world.token(&vera, &world.content(0)).await;
@@ -55,24 +68,47 @@ async fn provider(revoke: Arc<AtomicU16>, told: Arc<AtomicU32>) -> String {
     .await
 }
 
-/// Attaches an integration of the custom template at `provider` to the second content item, and connects vera.
+/// Attaches an integration of the custom template at `provider` to the second content item, and
+/// connects vera.
 async fn connected_to(world: &World, provider: &str) -> (Browser, String) {
     let ada = world.key("ada");
     let config = json!({"client_id": "c", "client_secret": "s3cret-of-the-test", "authorization_uri": format!("{provider}/authorize"), "token_uri": format!("{provider}/token"), "revocation_uri": format!("{provider}/revoke"), "scopes": "a offline_access"});
-    let made =
-        world.api(&ada, "POST", "v1/oauth/integrations", &json!({"name": "Own", "template": "custom", "config": config}).to_string()).await;
+    let made = world
+        .api(
+            &ada,
+            "POST",
+            "v1/oauth/integrations",
+            &json!({"name": "Own", "template": "custom", "config": config}).to_string(),
+        )
+        .await;
     assert_eq!(made.status, 200, "{}", made.body);
     let guid = made.json()["guid"].as_str().expect("a guid").to_owned();
     let second = world.content(1);
     let wanted = json!([{"oauth_integration_guid": guid}]).to_string();
-    let attached = world.api(&ada, "PUT", &format!("v1/content/{second}/oauth/integrations/associations"), &wanted).await;
+    let attached = world
+        .api(
+            &ada,
+            "PUT",
+            &format!("v1/content/{second}/oauth/integrations/associations"),
+            &wanted,
+        )
+        .await;
     assert_eq!(attached.status, 204, "{}", attached.body);
     let vera = world.signed_in("vera").await;
     let page = vera.get(&format!("/content/{second}/")).await;
     let away = vera.submit(&page, "/consents/new", &[]).await;
     let address = url::Url::parse(away.header("location")).expect("an address");
-    let state = address.query_pairs().find(|(name, _)| name == "state").expect("a state").1.into_owned();
-    let back = vera.get(&format!("/__oauth__/integrations/{guid}/callback?code=any&state={state}")).await;
+    let state = address
+        .query_pairs()
+        .find(|(name, _)| name == "state")
+        .expect("a state")
+        .1
+        .into_owned();
+    let back = vera
+        .get(&format!(
+            "/__oauth__/integrations/{guid}/callback?code=any&state={state}"
+        ))
+        .await;
     assert!(!back.url.contains("callback"), "{} {}", back.url, back.body);
     (vera, guid)
 }
@@ -97,35 +133,81 @@ async fn p24_revoking_stops_exchanges_at_once_and_tells_the_provider_when_it_can
     let ada = world.key("ada");
     let exchange = async || world.exchange(&world.key("bo"), &token).await;
     assert_eq!(exchange().await.status, 200, "{}", exchange().await.body);
-    let sealed = world.sql(&format!("SELECT refresh_token AS value FROM connections WHERE integration = '{guid}'"));
+    let sealed = world.sql(&format!(
+        "SELECT refresh_token AS value FROM connections WHERE integration = '{guid}'"
+    ));
     assert_eq!(sealed.len(), 1);
     // While the provider is down.
     let page = vera.get("/consents").await;
     let link = page
         .body
         .split("href=\"")
-        .find_map(|part| part.split('"').next().filter(|link| link.ends_with("/disconnect")))
+        .find_map(|part| {
+            part.split('"')
+                .next()
+                .filter(|link| link.ends_with("/disconnect"))
+        })
         .expect("a link")
         .to_owned();
-    vera.submit(&vera.get(&link).await, "/disconnect", &[]).await;
-    assert_eq!(exchange().await.json()["code"], 220, "the next exchange is refused");
-    assert!(world.sql(&format!("SELECT guid AS value FROM connections WHERE integration = '{guid}'")).is_empty(), "the tokens are deleted");
+    vera.submit(&vera.get(&link).await, "/disconnect", &[])
+        .await;
+    assert_eq!(
+        exchange().await.json()["code"],
+        220,
+        "the next exchange is refused"
+    );
+    assert!(
+        world
+            .sql(&format!(
+                "SELECT guid AS value FROM connections WHERE integration = '{guid}'"
+            ))
+            .is_empty(),
+        "the tokens are deleted"
+    );
     let page = vera.get("/consents").await;
-    assert!(page.body.contains("Ended lately") && page.body.contains("could not be told yet"), "{}", page.body);
+    assert!(
+        page.body.contains("Ended lately") && page.body.contains("could not be told yet"),
+        "{}",
+        page.body
+    );
     revoke.store(200, Ordering::SeqCst);
     world.pass(Duration::from_secs(60));
-    until("telling the provider", async || told.load(Ordering::SeqCst) == 1).await;
-    until("writing it down", async || vera.get("/consents").await.body.contains("was told")).await;
-    assert_eq!(world.sql("SELECT state AS value FROM revocations WHERE request IS NULL"), ["told"], "what was sent is gone");
+    until("telling the provider", async || {
+        told.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    until("writing it down", async || {
+        vera.get("/consents").await.body.contains("was told")
+    })
+    .await;
+    assert_eq!(
+        world.sql("SELECT state AS value FROM revocations WHERE request IS NULL"),
+        ["told"],
+        "what was sent is gone"
+    );
     // One correlation ties the act to what followed.
-    let lines = world.api(&ada, "GET", "v1/audit_logs?limit=100", "").await.json();
+    let lines = world
+        .api(&ada, "GET", "v1/audit_logs?limit=100", "")
+        .await
+        .json();
     let lines = lines["results"].as_array().expect("lines").clone();
     let of = |action: &str| {
-        lines.iter().find(|line| line["event_description"].to_string().contains(action) || line["action"] == action).cloned()
+        lines
+            .iter()
+            .find(|line| {
+                line["event_description"].to_string().contains(action) || line["action"] == action
+            })
+            .cloned()
     };
-    assert!(of("disconnected").is_some() || !lines.is_empty(), "{lines:?}");
+    assert!(
+        of("disconnected").is_some() || !lines.is_empty(),
+        "{lines:?}"
+    );
     let rows = world.sql("SELECT correlation AS value FROM audit WHERE action IN ('disconnected', 'provider_told', 'provider_not_told')");
-    assert!(rows.len() == 3 && rows.iter().all(|row| *row == rows[0] && !row.is_empty()), "{rows:?}");
+    assert!(
+        rows.len() == 3 && rows.iter().all(|row| *row == rows[0] && !row.is_empty()),
+        "{rows:?}"
+    );
     world.stop().await;
 }
 
@@ -136,8 +218,17 @@ async fn p24_whatever_ends_a_connection_tells_the_provider() {
     let provider = provider(Arc::clone(&revoke), Arc::clone(&told)).await;
     let ada = world.signed_in("ada").await;
     let key = world.key("ada");
-    let vera = world.api(&world.key("vera"), "GET", "v1/user", "").await.json()["guid"].as_str().expect("a guid").to_owned();
-    for (round, way) in ["person", "integration", "locked", "deleted"].into_iter().enumerate() {
+    let vera = world
+        .api(&world.key("vera"), "GET", "v1/user", "")
+        .await
+        .json()["guid"]
+        .as_str()
+        .expect("a guid")
+        .to_owned();
+    for (round, way) in ["person", "integration", "locked", "deleted"]
+        .into_iter()
+        .enumerate()
+    {
         let (_, guid) = connected_to(&world, &provider).await;
         match way {
             "person" => {
@@ -150,16 +241,28 @@ async fn p24_whatever_ends_a_connection_tells_the_provider() {
             }
             "locked" => {
                 for locked in [true, false] {
-                    world.api(&key, "POST", &format!("v1/users/{vera}/lock"), &json!({"locked": locked}).to_string()).await;
+                    world
+                        .api(
+                            &key,
+                            "POST",
+                            &format!("v1/users/{vera}/lock"),
+                            &json!({"locked": locked}).to_string(),
+                        )
+                        .await;
                 }
             }
             _ => {
-                world.api(&key, "DELETE", &format!("v1/oauth/integrations/{guid}"), "").await;
+                world
+                    .api(&key, "DELETE", &format!("v1/oauth/integrations/{guid}"), "")
+                    .await;
             }
         }
         let left = world.sql(&format!("SELECT guid AS value FROM connections WHERE person = '{vera}' AND integration = '{guid}'"));
         assert!(left.is_empty(), "{way}");
-        until(way, async || told.load(Ordering::SeqCst) as usize == round + 1).await;
+        until(way, async || {
+            told.load(Ordering::SeqCst) as usize == round + 1
+        })
+        .await;
     }
     world.stop().await;
 }
@@ -171,7 +274,10 @@ async fn p28_keys_rotate_online_and_nothing_starts_without_those_it_needs() {
     let bo = world.key("bo");
     let say = |arguments: &[&str]| {
         let output = world.command(arguments);
-        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
     };
     let ring = world.data_dir.join("keyring");
     let before = std::fs::read_to_string(&ring).expect("the keyring");
@@ -194,7 +300,10 @@ async fn p28_keys_rotate_online_and_nothing_starts_without_those_it_needs() {
         let mut said = String::new();
         for _ in 0..30 {
             let (arguments, settings) = (["keys", "rotate"], world.settings());
-            let output = tokio::task::spawn_blocking(move || crate::harness::command(&arguments, &settings)).await.expect("no panic");
+            let output =
+                tokio::task::spawn_blocking(move || crate::harness::command(&arguments, &settings))
+                    .await
+                    .expect("no panic");
             said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             if output.status.success() {
                 return said;
@@ -205,8 +314,16 @@ async fn p28_keys_rotate_online_and_nothing_starts_without_those_it_needs() {
     };
     let (_, said) = tokio::join!(exchanging, rotating);
     assert!(said.contains("value(s) anew"), "{said}");
-    assert!(failed.lock().expect("a list").is_empty(), "{:?}", failed.lock().expect("a list"));
-    assert_eq!(vera.get("/account").await.status, 200, "nobody was signed out");
+    assert!(
+        failed.lock().expect("a list").is_empty(),
+        "{:?}",
+        failed.lock().expect("a list")
+    );
+    assert_eq!(
+        vera.get("/account").await.status,
+        200,
+        "nobody was signed out"
+    );
     for value in world.sql("SELECT access_token AS value FROM connections") {
         assert!(!value.starts_with(&format!("v1.{old}.")), "sealed anew");
     }
@@ -221,9 +338,13 @@ async fn p28_keys_rotate_online_and_nothing_starts_without_those_it_needs() {
     assert!(!done && said.contains("Nothing was changed"), "{said}");
     std::fs::remove_file(&ring).expect("removed");
     let (done, said) = say(&["keys", "list"]);
-    assert!(!done && said.contains("is missing") && !ring.exists(), "{said}");
+    assert!(
+        !done && said.contains("is missing") && !ring.exists(),
+        "{said}"
+    );
     std::fs::write(&ring, &after).expect("written");
-    std::fs::set_permissions(&ring, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("private");
+    std::fs::set_permissions(&ring, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("private");
     assert!(say(&["keys", "list"]).0);
     world.stop().await;
 }
@@ -236,11 +357,22 @@ async fn p36_a_slow_provider_costs_only_its_own_requests_and_its_late_answer_cou
     world.pass(HOUR);
     let token = world.token(&vera, &world.content(0)).await;
     world.pass(Duration::from_secs(150));
-    world.provider.set_faults(|faults| faults.delay = Duration::from_secs(12));
+    world
+        .provider
+        .set_faults(|faults| faults.delay = Duration::from_secs(12));
     let (before, asked) = (world.provider.counts().refreshed, Instant::now());
     let (refused, page) = tokio::join!(world.exchange(&bo, &token), vera.get("/content"));
-    assert_eq!((refused.status, page.status), (503, 200), "{}", refused.body);
-    assert!(!refused.header("retry-after").is_empty() && asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
+    assert_eq!(
+        (refused.status, page.status),
+        (503, 200),
+        "{}",
+        refused.body
+    );
+    assert!(
+        !refused.header("retry-after").is_empty() && asked.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        asked.elapsed()
+    );
     tokio::time::sleep(Duration::from_secs(13).saturating_sub(asked.elapsed())).await;
     let answer = world.exchange(&bo, &token).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -252,19 +384,37 @@ async fn p36_a_slow_provider_costs_only_its_own_requests_and_its_late_answer_cou
 async fn p37_acknowledged_writes_survive_kill_9() {
     let mut served = Served::start(&[]).await;
     let key = served.administrator("ada");
-    let me = served.api(&key, "GET", "v1/user", "").await.json()["guid"].as_str().expect("a guid").to_owned();
+    let me = served.api(&key, "GET", "v1/user", "").await.json()["guid"]
+        .as_str()
+        .expect("a guid")
+        .to_owned();
     let mut acknowledged = Vec::new();
     for round in 0..4 {
         for number in 0..8 {
             let name = format!("{round}-{number}");
-            let made = served.api(&key, "POST", &format!("v1/users/{me}/keys"), &json!({"name": name}).to_string()).await;
+            let made = served
+                .api(
+                    &key,
+                    "POST",
+                    &format!("v1/users/{me}/keys"),
+                    &json!({"name": name}).to_string(),
+                )
+                .await;
             assert!(made.status < 300, "{}", made.body);
             acknowledged.push(name);
         }
         served.kill();
         served.restart().await;
-        let keys = served.api(&key, "GET", &format!("v1/users/{me}/keys"), "").await.body;
-        assert!(acknowledged.iter().all(|name| keys.contains(&format!("\"{name}\""))), "{keys}");
+        let keys = served
+            .api(&key, "GET", &format!("v1/users/{me}/keys"), "")
+            .await
+            .body;
+        assert!(
+            acknowledged
+                .iter()
+                .all(|name| keys.contains(&format!("\"{name}\""))),
+            "{keys}"
+        );
     }
 }
 
@@ -274,12 +424,24 @@ async fn p38_a_locked_database_is_503_with_retry_after_and_then_all_is_well() {
     let ada = world.key("ada");
     let locked = world.lock_database(Duration::from_secs(13)).await;
     let asked = Instant::now();
-    let refused = world.api(&ada, "POST", "v1/content", r#"{"name": "while-locked"}"#).await;
+    let refused = world
+        .api(&ada, "POST", "v1/content", r#"{"name": "while-locked"}"#)
+        .await;
     assert_eq!(refused.status, 503, "{}", refused.body);
-    assert!(!refused.header("retry-after").is_empty() && asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
-    assert_eq!(world.api(&ada, "GET", "v1/content", "").await.status, 200, "reading goes on");
+    assert!(
+        !refused.header("retry-after").is_empty() && asked.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(
+        world.api(&ada, "GET", "v1/content", "").await.status,
+        200,
+        "reading goes on"
+    );
     locked.await.expect("unlocked");
-    let made = world.api(&ada, "POST", "v1/content", r#"{"name": "after"}"#).await;
+    let made = world
+        .api(&ada, "POST", "v1/content", r#"{"name": "after"}"#)
+        .await;
     assert_eq!(made.status, 200, "{}", made.body);
     world.stop().await;
 }
@@ -293,14 +455,20 @@ async fn p39_a_refresh_in_flight_is_stored_before_the_end() {
     let token = world.token(&vera, &world.content(0)).await;
     world.pass(Duration::from_secs(150));
     let before = world.sql("SELECT refresh_token AS value FROM connections");
-    world.provider.set_faults(|faults| (faults.delay, faults.single_use) = (Duration::from_secs(3), true));
+    world
+        .provider
+        .set_faults(|faults| (faults.delay, faults.single_use) = (Duration::from_secs(3), true));
     let refreshing = world.exchange(&bo, &token);
     let stopping = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         world.begin_stop();
     };
     let (answer, ()) = tokio::join!(refreshing, stopping);
-    assert_eq!(answer.status, 200, "requests in flight finish: {}", answer.body);
+    assert_eq!(
+        answer.status, 200,
+        "requests in flight finish: {}",
+        answer.body
+    );
     let after = world.sql("SELECT refresh_token AS value FROM connections");
     assert_ne!(before, after, "and are stored");
     world.stop().await;
@@ -317,13 +485,23 @@ async fn p40_a_backup_under_load_restores_to_working_consents_with_the_key_alone
     let world = World::start().await;
     let (_, token) = world.connected("vera").await;
     let (ada, bo) = (world.key("ada"), world.key("bo"));
-    let me = world.api(&ada, "GET", "v1/user", "").await.json()["guid"].as_str().expect("a guid").to_owned();
+    let me = world.api(&ada, "GET", "v1/user", "").await.json()["guid"]
+        .as_str()
+        .expect("a guid")
+        .to_owned();
     let file = world.data_dir.join("a-backup.db");
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let writing = async {
         for number in 0..60 {
             let name = format!("load-{number}");
-            let made = world.api(&ada, "POST", &format!("v1/users/{me}/keys"), &json!({"name": name}).to_string()).await;
+            let made = world
+                .api(
+                    &ada,
+                    "POST",
+                    &format!("v1/users/{me}/keys"),
+                    &json!({"name": name}).to_string(),
+                )
+                .await;
             assert!(made.status < 300, "{}", made.body);
             acknowledged.lock().expect("a list").push(name);
         }
@@ -332,58 +510,124 @@ async fn p40_a_backup_under_load_restores_to_working_consents_with_the_key_alone
         tokio::time::sleep(Duration::from_millis(100)).await;
         let before = acknowledged.lock().expect("a list").clone();
         let (file, settings) = (file.to_string_lossy().into_owned(), world.settings());
-        let output = tokio::task::spawn_blocking(move || crate::harness::command(&["backup", &file], &settings)).await.expect("no panic");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = tokio::task::spawn_blocking(move || {
+            crate::harness::command(&["backup", &file], &settings)
+        })
+        .await
+        .expect("no panic");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         before
     };
     let ((), before) = tokio::join!(writing, backing);
     assert!(!before.is_empty());
     let bytes = std::fs::read(&file).expect("the backup");
-    assert!(!bytes.windows(8).any(|window| window == b"eyJ0eXAi"), "no token stands in it");
+    assert!(
+        !bytes.windows(8).any(|window| window == b"eyJ0eXAi"),
+        "no token stands in it"
+    );
     // On a new machine: refused without the key, and nothing is left there.
     let other = Served::prepare(&[("VALETKEY_PUBLIC_URL", &world.portal)]);
     let path = file.to_string_lossy().into_owned();
     let refused = other.command(&["restore", &path]);
     assert!(!refused.status.success(), "without the keyring");
-    std::fs::write(other.data_dir.join("keyring"), "0badcafe AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").expect("written");
-    std::fs::set_permissions(other.data_dir.join("keyring"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("private");
+    std::fs::write(
+        other.data_dir.join("keyring"),
+        "0badcafe AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n",
+    )
+    .expect("written");
+    std::fs::set_permissions(
+        other.data_dir.join("keyring"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .expect("private");
     let refused = other.command(&["restore", &path]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("not in the keyring"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("not in the keyring"),
+        "{said}"
+    );
     assert!(!other.data_dir.join("valetkey.db").exists());
-    std::fs::copy(world.data_dir.join("keyring"), other.data_dir.join("keyring")).expect("copied");
+    std::fs::copy(
+        world.data_dir.join("keyring"),
+        other.data_dir.join("keyring"),
+    )
+    .expect("copied");
     let restored = other.command(&["restore", &path]);
-    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert!(
+        restored.status.success(),
+        "{}",
+        String::from_utf8_lossy(&restored.stderr)
+    );
     let again = other.command(&["restore", &path]);
-    assert!(!again.status.success(), "what is there is not replaced unasked");
+    assert!(
+        !again.status.success(),
+        "what is there is not replaced unasked"
+    );
     // The old one is gone; the new one works with the same sessions, keys and consents.
     let portal = world.portal.clone();
     let served = other.serve_at(&portal, world).await;
     let answer = served.exchange(&bo, &token).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    let keys = served.api(&ada, "GET", &format!("v1/users/{me}/keys"), "").await.body;
-    assert!(before.iter().all(|name| keys.contains(&format!("\"{name}\""))), "{keys}");
+    let keys = served
+        .api(&ada, "GET", &format!("v1/users/{me}/keys"), "")
+        .await
+        .body;
+    assert!(
+        before
+            .iter()
+            .all(|name| keys.contains(&format!("\"{name}\""))),
+        "{keys}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p40_an_installation_moves_to_postgresql_and_is_compared() {
-    let Some(target) = crate::harness::database() else { return };
+    let Some(target) = crate::harness::database() else {
+        return;
+    };
     let world = World::start_on_sqlite().await;
     let (_, token) = world.connected("vera").await;
     let (bo, portal) = (world.key("bo"), world.portal.clone());
     let address = crate::harness::address(&target);
     let refused = world.command_with(&["migrate-database"], &address);
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("stop it first"), "{refused:?}");
+    assert!(
+        !refused.status.success()
+            && String::from_utf8_lossy(&refused.stderr).contains("stop it first"),
+        "{refused:?}"
+    );
     let mut old = world.park().await;
     let moved = old.command_with(&["migrate-database"], &address);
     let said = String::from_utf8_lossy(&[moved.stdout, moved.stderr].concat()).into_owned();
-    assert!(moved.status.success() && said.contains("every table was compared") && said.contains("connections"), "{said}");
+    assert!(
+        moved.status.success()
+            && said.contains("every table was compared")
+            && said.contains("connections"),
+        "{said}"
+    );
     let twice = old.command_with(&["migrate-database"], &address);
-    assert!(!twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("not empty"), "{twice:?}");
+    assert!(
+        !twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("not empty"),
+        "{twice:?}"
+    );
     old.use_database(target);
     let served = old.serve(&portal).await;
     let answer = served.exchange(&bo, &token).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    let made = served.api(&bo, "POST", "v1/content", r#"{"name": "made-after-the-move"}"#).await;
-    assert_eq!(made.status, 200, "numbers go on behind those that came along: {}", made.body);
+    let made = served
+        .api(
+            &bo,
+            "POST",
+            "v1/content",
+            r#"{"name": "made-after-the-move"}"#,
+        )
+        .await;
+    assert_eq!(
+        made.status, 200,
+        "numbers go on behind those that came along: {}",
+        made.body
+    );
 }

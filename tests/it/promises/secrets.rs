@@ -17,35 +17,65 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
     let bo = world.key("bo");
     for column in ["access_token", "refresh_token"] {
         for sealed in world.sql(&format!("SELECT {column} AS value FROM connections")) {
-            // Version and key id in front, then what nobody can read. Three letters would come up by chance.
+            // Version and key id in front, then what nobody can read. Three letters would come up
+            // by chance.
             assert!(
-                !sealed.contains("eyJhbGciOi") && !sealed.contains("eyJ0eXAi") && !sealed.contains("demo-refresh") && sealed.len() > 60,
+                !sealed.contains("eyJhbGciOi")
+                    && !sealed.contains("eyJ0eXAi")
+                    && !sealed.contains("demo-refresh")
+                    && sealed.len() > 60,
                 "{sealed}"
             );
         }
     }
     let key_id = std::fs::read_to_string(folder.join("keyring")).expect("the keyring");
-    let sealed = world.sql("SELECT client_secret AS value FROM integrations").remove(0);
-    let id = sealed.split([':', '.', '$']).find(|part| !part.is_empty() && key_id.contains(part)).unwrap_or("");
+    let sealed = world
+        .sql("SELECT client_secret AS value FROM integrations")
+        .remove(0);
+    let id = sealed
+        .split([':', '.', '$'])
+        .find(|part| !part.is_empty() && key_id.contains(part))
+        .unwrap_or("");
     assert!(!id.is_empty(), "the key's id stands in front of {sealed}");
     world.sql("CREATE TABLE kept AS SELECT * FROM connections");
-    let restore =
-        |column: &str| format!("UPDATE connections SET {column} = (SELECT {column} FROM kept WHERE kept.guid = connections.guid)");
-    let swapped =
-        |column: &str| format!("UPDATE connections SET {column} = (SELECT {column} FROM kept WHERE kept.guid <> connections.guid LIMIT 1)");
+    let restore = |column: &str| {
+        format!(
+            "UPDATE connections SET {column} = (SELECT {column} FROM kept WHERE kept.guid = connections.guid)"
+        )
+    };
+    let swapped = |column: &str| {
+        format!(
+            "UPDATE connections SET {column} = (SELECT {column} FROM kept WHERE kept.guid <> connections.guid LIMIT 1)"
+        )
+    };
     let flip = "UPDATE connections SET access_token = substr(access_token, 1, length(access_token) - 4) || CASE substr(access_token, length(access_token) - 3, 1) WHEN 'A' THEN 'B' ELSE 'A' END || substr(access_token, length(access_token) - 2)";
     for (harm, mend) in [
         (swapped("access_token"), restore("access_token")),
-        ("UPDATE connections SET access_token = refresh_token".to_owned(), restore("access_token")),
+        (
+            "UPDATE connections SET access_token = refresh_token".to_owned(),
+            restore("access_token"),
+        ),
         (flip.to_owned(), restore("access_token")),
-        ("UPDATE connections SET access_token = 'plain'".to_owned(), restore("access_token")),
+        (
+            "UPDATE connections SET access_token = 'plain'".to_owned(),
+            restore("access_token"),
+        ),
     ] {
-        assert_eq!(world.exchange(&bo, &token).await.status, 200, "before {harm}");
+        assert_eq!(
+            world.exchange(&bo, &token).await.status,
+            200,
+            "before {harm}"
+        );
         world.sql(&harm);
         world.pass(Duration::from_secs(2));
         for token in [&token, &other] {
             let answer = world.exchange(&bo, token).await;
-            assert!(answer.status >= 500 && !answer.body.contains("access_token"), "{harm}: {} {}", answer.status, answer.body);
+            assert!(
+                answer.status >= 500 && !answer.body.contains("access_token"),
+                "{harm}: {} {}",
+                answer.status,
+                answer.body
+            );
         }
         world.sql(&mend);
         world.pass(Duration::from_secs(2));
@@ -71,7 +101,11 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
     let before = world.provider.counts().refreshed;
     let answer = world.exchange(&bo, &token).await;
     assert!(answer.status >= 500, "{} {}", answer.status, answer.body);
-    assert_eq!(world.provider.counts().refreshed, before, "no secret of another row was sent anywhere");
+    assert_eq!(
+        world.provider.counts().refreshed,
+        before,
+        "no secret of another row was sent anywhere"
+    );
     world.stop().await;
 }
 
@@ -80,13 +114,27 @@ async fn p26_api_keys_are_shown_once_kept_as_hashes_and_taken_from_one_header() 
     let world = World::start().await;
     let vera = world.signed_in("vera").await;
     let page = vera.get("/account/keys").await;
-    let made = vera.submit(&page, "/account/keys", &[("name", "mine")]).await;
+    let made = vera
+        .submit(&page, "/account/keys", &[("name", "mine")])
+        .await;
     assert_eq!(made.status, 303, "{}", made.body);
     let address = made.header("location").to_owned();
     let shown = vera.get(&address).await;
-    let key: String = shown.body.split("vk_").nth(1).expect("a key").chars().take_while(char::is_ascii_graphic).take(49).collect();
+    let key: String = shown
+        .body
+        .split("vk_")
+        .nth(1)
+        .expect("a key")
+        .chars()
+        .take_while(char::is_ascii_graphic)
+        .take(49)
+        .collect();
     let key = format!("vk_{key}");
-    assert_eq!(key.len(), 52, "prefix, 43 letters for 256 bits, 6 of checksum: {key}");
+    assert_eq!(
+        key.len(),
+        52,
+        "prefix, 43 letters for 256 bits, 6 of checksum: {key}"
+    );
     for again in [vera.get(&address).await, vera.get("/account/keys").await] {
         assert!(!again.body.contains(&key), "shown once");
     }
@@ -95,7 +143,12 @@ async fn p26_api_keys_are_shown_once_kept_as_hashes_and_taken_from_one_header() 
             .api(
                 &key,
                 "GET",
-                &format!("v1/users/{}/keys", world.api(&key, "GET", "v1/user", "").await.json()["guid"].as_str().expect("a guid")),
+                &format!(
+                    "v1/users/{}/keys",
+                    world.api(&key, "GET", "v1/user", "").await.json()["guid"]
+                        .as_str()
+                        .expect("a guid")
+                ),
                 ""
             )
             .await
@@ -106,24 +159,55 @@ async fn p26_api_keys_are_shown_once_kept_as_hashes_and_taken_from_one_header() 
         assert!(stored.len() == 64 && !key.contains(&stored), "{stored}");
     }
     let try_with = async |headers: &[(&str, &str)], query: &str| {
-        Browser::new(&world.portal).send("GET", &format!("/__api__/v1/user{query}"), headers, None).await.status
+        Browser::new(&world.portal)
+            .send("GET", &format!("/__api__/v1/user{query}"), headers, None)
+            .await
+            .status
     };
     let right = format!("Key {key}");
     assert_eq!(try_with(&[("authorization", &right)], "").await, 200);
-    assert_eq!(try_with(&[("x-rsc-authorization", &right)], "").await, 200, "the name for callers behind a gateway");
+    assert_eq!(
+        try_with(&[("x-rsc-authorization", &right)], "").await,
+        200,
+        "the name for callers behind a gateway"
+    );
     let mistyped = format!("Key {}x{}", &key[..20], &key[21..]);
     for (headers, query) in [
-        (vec![("authorization", format!("Bearer {key}"))], String::new()),
+        (
+            vec![("authorization", format!("Bearer {key}"))],
+            String::new(),
+        ),
         (vec![("authorization", key.clone())], String::new()),
-        (vec![("authorization", format!("Basic {key}"))], String::new()),
-        (vec![("authorization", right.clone()), ("authorization", right.clone())], String::new()),
+        (
+            vec![("authorization", format!("Basic {key}"))],
+            String::new(),
+        ),
+        (
+            vec![
+                ("authorization", right.clone()),
+                ("authorization", right.clone()),
+            ],
+            String::new(),
+        ),
         (vec![("authorization", mistyped)], String::new()),
-        (vec![("authorization", format!("Key {}", key.to_uppercase()))], String::new()),
-        (vec![("cookie", format!("key={key}; authorization={right}"))], String::new()),
-        (vec![], format!("?key={key}&api_key={key}&authorization={key}")),
+        (
+            vec![("authorization", format!("Key {}", key.to_uppercase()))],
+            String::new(),
+        ),
+        (
+            vec![("cookie", format!("key={key}; authorization={right}"))],
+            String::new(),
+        ),
+        (
+            vec![],
+            format!("?key={key}&api_key={key}&authorization={key}"),
+        ),
         (vec![("x-api-key", key.clone())], String::new()),
     ] {
-        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         assert_eq!(try_with(&headers, &query).await, 401, "{headers:?} {query}");
     }
     world.stop().await;
@@ -165,8 +249,14 @@ async fn p27_a_canary_run_finds_no_secret_anywhere() {
     let tokens: Arc<Mutex<Vec<String>>> = Arc::default();
     let keep = Arc::clone(&tokens);
     let app = serve_raw(move |request| {
-        let line = request.lines().find(|line| line.to_ascii_lowercase().starts_with("posit-connect-user-session-token:"));
-        keep.lock().expect("a list").extend(line.and_then(|line| line.split_once(':')).map(|(_, token)| token.trim().to_owned()));
+        let line = request.lines().find(|line| {
+            line.to_ascii_lowercase()
+                .starts_with("posit-connect-user-session-token:")
+        });
+        keep.lock().expect("a list").extend(
+            line.and_then(|line| line.split_once(':'))
+                .map(|(_, token)| token.trim().to_owned()),
+        );
         http_answer(200, "", "the app")
     })
     .await;
@@ -207,26 +297,74 @@ async fn p27_a_canary_run_finds_no_secret_anywhere() {
     ];
     // Signing in, wrongly and rightly.
     let page = browser.get("/login").await;
-    let wrong = browser.submit(&page, "/login", &[("username", "ada"), ("password", "CANARY-wrong-password")]).await;
+    let wrong = browser
+        .submit(
+            &page,
+            "/login",
+            &[("username", "ada"), ("password", "CANARY-wrong-password")],
+        )
+        .await;
     seen.keep(&wrong.body);
-    browser.submit(&page, "/login", &[("username", "ada"), ("password", PASSWORD)]).await;
-    canaries.push(browser.cookies_of(&served.url())["valetkey"].split('=').next_back().unwrap_or("").to_owned());
+    browser
+        .submit(
+            &page,
+            "/login",
+            &[("username", "ada"), ("password", PASSWORD)],
+        )
+        .await;
+    canaries.push(
+        browser.cookies_of(&served.url())["valetkey"]
+            .split('=')
+            .next_back()
+            .unwrap_or("")
+            .to_owned(),
+    );
     let csrf = browser.get("/account").await.csrf();
     canaries.push(csrf.clone());
     // An integration: refused with its secret typed, then made, then changed.
     let config = |secret: &str, token: &str| json!({"authorization_uri": format!("{provider}/authorize"), "token_uri": token, "client_id": "c", "client_secret": secret, "scopes": "a offline_access"});
-    let create = |config: serde_json::Value| json!({"name": "Canary", "template": "custom", "config": config}).to_string();
-    api(&key, "POST", "v1/oauth/integrations", &create(config("CANARY-client-secret", "not an address"))).await;
-    let made = api(&key, "POST", "v1/oauth/integrations", &create(config("CANARY-client-secret", &format!("{provider}/token")))).await;
+    let create = |config: serde_json::Value| {
+        json!({"name": "Canary", "template": "custom", "config": config}).to_string()
+    };
+    api(
+        &key,
+        "POST",
+        "v1/oauth/integrations",
+        &create(config("CANARY-client-secret", "not an address")),
+    )
+    .await;
+    let made = api(
+        &key,
+        "POST",
+        "v1/oauth/integrations",
+        &create(config("CANARY-client-secret", &format!("{provider}/token"))),
+    )
+    .await;
     let guid = made.json()["guid"].as_str().expect("a guid").to_owned();
     let form = browser.get(&format!("/integrations/{guid}/edit")).await;
-    let sent = browser.submit(&form, "/edit", &[("name", ""), ("client_secret", "CANARY-new-secret")]).await;
-    seen.keep(&sent.body);
-    api(&key, "PATCH", &format!("v1/oauth/integrations/{guid}"), &json!({"config": {"client_secret": "CANARY-new-secret"}}).to_string())
+    let sent = browser
+        .submit(
+            &form,
+            "/edit",
+            &[("name", ""), ("client_secret", "CANARY-new-secret")],
+        )
         .await;
+    seen.keep(&sent.body);
+    api(
+        &key,
+        "PATCH",
+        &format!("v1/oauth/integrations/{guid}"),
+        &json!({"config": {"client_secret": "CANARY-new-secret"}}).to_string(),
+    )
+    .await;
     // Content, its key, a person with a one-time link, a password change, an API key.
-    let content =
-        api(&key, "POST", "v1/content", &json!({"name": "app", "access_type": "logged_in", "upstream_url": app}).to_string()).await;
+    let content = api(
+        &key,
+        "POST",
+        "v1/content",
+        &json!({"name": "app", "access_type": "logged_in", "upstream_url": app}).to_string(),
+    )
+    .await;
     let content = content.json()["guid"].as_str().expect("a guid").to_owned();
     api(
         &key,
@@ -239,8 +377,20 @@ async fn p27_a_canary_run_finds_no_secret_anywhere() {
     let made = browser.submit(&page, "/key", &[]).await;
     let content_key: String = vk(&browser.get(made.header("location")).await.body);
     canaries.push(content_key.clone());
-    canaries.push(made.header("location").rsplit('/').next().unwrap_or("-").to_owned());
-    api(&key, "POST", "v1/users", &json!({"username": "vera", "password": "CANARY-new-password"}).to_string()).await;
+    canaries.push(
+        made.header("location")
+            .rsplit('/')
+            .next()
+            .unwrap_or("-")
+            .to_owned(),
+    );
+    api(
+        &key,
+        "POST",
+        "v1/users",
+        &json!({"username": "vera", "password": "CANARY-new-password"}).to_string(),
+    )
+    .await;
     let people = browser.get("/people").await;
     let vera_page = browser
         .get(
@@ -259,15 +409,31 @@ async fn p27_a_canary_run_finds_no_secret_anywhere() {
         .body
         .split("/setup/")
         .nth(1)
-        .map(|rest| rest.chars().take_while(|letter| letter.is_ascii_alphanumeric() || "-_".contains(*letter)).collect::<String>())
+        .map(|rest| {
+            rest.chars()
+                .take_while(|letter| letter.is_ascii_alphanumeric() || "-_".contains(*letter))
+                .collect::<String>()
+        })
         .expect("a link");
     canaries.push(link.clone());
     let vera = Browser::new(&served.url());
     let page = vera.get(&format!("/setup/{link}")).await;
-    vera.submit(&page, &format!("/setup/{link}"), &[("password", "CANARY-new-password")]).await;
+    vera.submit(
+        &page,
+        &format!("/setup/{link}"),
+        &[("password", "CANARY-new-password")],
+    )
+    .await;
     let page = vera.get("/account").await;
     let refused = vera
-        .submit(&page, "/account/password", &[("old_password", "CANARY-wrong-password"), ("new_password", "CANARY-new-password")])
+        .submit(
+            &page,
+            "/account/password",
+            &[
+                ("old_password", "CANARY-wrong-password"),
+                ("new_password", "CANARY-new-password"),
+            ],
+        )
         .await;
     seen.keep(&refused.body);
     // Consent, a failing callback, a good one.
@@ -283,28 +449,61 @@ async fn p27_a_canary_run_finds_no_secret_anywhere() {
             .1
             .into_owned();
         canaries.push(state.clone());
-        let done = vera.get(&format!("/__oauth__/integrations/{guid}/callback?code={code}&state={state}")).await;
+        let done = vera
+            .get(&format!(
+                "/__oauth__/integrations/{guid}/callback?code={code}&state={state}"
+            ))
+            .await;
         seen.keep(&done.body);
-        seen.keep(&vera.get(&format!("/__oauth__/integrations/{guid}/callback?code={code}&state=CANARY-state")).await.body);
+        seen.keep(
+            &vera
+                .get(&format!(
+                    "/__oauth__/integrations/{guid}/callback?code={code}&state=CANARY-state"
+                ))
+                .await
+                .body,
+        );
     }
     vera.get(&format!("/content/{content}/")).await;
-    let token = tokens.lock().expect("a list").last().cloned().expect("a session token");
-    canaries.push(token.split('.').next_back().expect("a signature").to_owned());
-    canaries.extend(vera.cookies_of(&format!("http://localhost:{}", served.address.port())).into_values());
+    let token = tokens
+        .lock()
+        .expect("a list")
+        .last()
+        .cloned()
+        .expect("a session token");
+    canaries.push(
+        token
+            .split('.')
+            .next_back()
+            .expect("a signature")
+            .to_owned(),
+    );
+    canaries.extend(
+        vera.cookies_of(&format!("http://localhost:{}", served.address.port()))
+            .into_values(),
+    );
     // Exchanges: good ones, one with a refresh, refused ones.
     let trade = async |key: &str, token: &str| {
         let body = format!(
             "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:posit:connect:user-session-token&subject_token={token}"
         );
-        served.api(key, "POST", "v1/oauth/integrations/credentials", &body).await
+        served
+            .api(key, "POST", "v1/oauth/integrations/credentials", &body)
+            .await
     };
     let good = trade(&content_key, &token).await;
-    assert!(good.status == 200 && good.body.contains("CANARY-access"), "{}", good.body);
+    assert!(
+        good.status == 200 && good.body.contains("CANARY-access"),
+        "{}",
+        good.body
+    );
     tokio::time::sleep(Duration::from_millis(4200)).await;
     assert_eq!(trade(&content_key, &token).await.status, 200);
-    for (key, token) in
-        [(content_key.as_str(), "CANARY-state"), (key.as_str(), &token[..token.len() - 2]), ("vk_CANARY-state", token.as_str())]
-    {
+    for (key, token) in [
+        (content_key.as_str(), "CANARY-state"),
+        (key.as_str(), &token[..token.len() - 2]),
+        ("vk_CANARY-state", token.as_str()),
+    ] {
         seen.keep(&trade(key, token).await.body);
     }
     api(&content_key, "GET", "v1/user", "").await;
@@ -342,26 +541,50 @@ async fn p27_a_canary_run_finds_no_secret_anywhere() {
     vera.submit(&page, "/disconnect", &[]).await;
     // The search.
     let mut places: Vec<(String, Vec<u8>)> = vec![
-        ("an answer".into(), seen.0.lock().expect("a text").clone().into_bytes()),
+        (
+            "an answer".into(),
+            seen.0.lock().expect("a text").clone().into_bytes(),
+        ),
         ("the log".into(), served.log().into_bytes()),
-        ("the command line".into(), std::fs::read(format!("/proc/{}/cmdline", served.pid())).expect("the command line")),
+        (
+            "the command line".into(),
+            std::fs::read(format!("/proc/{}/cmdline", served.pid())).expect("the command line"),
+        ),
     ];
     places.push(("the database".into(), served.dump()));
-    assert!(places[0].1.len() > 50_000 && places[1].1.len() > 50_000, "{} {}", places[0].1.len(), places[1].1.len());
+    assert!(
+        places[0].1.len() > 50_000 && places[1].1.len() > 50_000,
+        "{} {}",
+        places[0].1.len(),
+        places[1].1.len()
+    );
     for canary in &canaries {
         assert!(canary.len() >= 8, "{canary}");
         // Worth nothing without its session's cookie, of which only a hash is kept.
-        for (place, bytes) in places.iter().filter(|(place, _)| *canary != csrf || place != "the database") {
-            let at = bytes.windows(canary.len()).position(|window| window == canary.as_bytes());
-            let around = at.map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(200)..(at + 60).min(bytes.len())]).into_owned());
+        for (place, bytes) in places
+            .iter()
+            .filter(|(place, _)| *canary != csrf || place != "the database")
+        {
+            let at = bytes
+                .windows(canary.len())
+                .position(|window| window == canary.as_bytes());
+            let around = at.map(|at| {
+                String::from_utf8_lossy(&bytes[at.saturating_sub(200)..(at + 60).min(bytes.len())])
+                    .into_owned()
+            });
             assert!(at.is_none(), "{place} holds {canary}: {around:?}");
         }
     }
     use std::os::unix::fs::PermissionsExt as _;
     for file in ["keyring", "valetkey.db"] {
         // On PostgreSQL there is no such file.
-        let mode = std::fs::metadata(served.data_dir.join(file)).map(|found| found.permissions().mode() & 0o777);
-        assert!(mode.as_ref().map_or(file == "valetkey.db", |mode| *mode == 0o600), "{file}: {mode:?}");
+        let mode = std::fs::metadata(served.data_dir.join(file))
+            .map(|found| found.permissions().mode() & 0o777);
+        assert!(
+            mode.as_ref()
+                .map_or(file == "valetkey.db", |mode| *mode == 0o600),
+            "{file}: {mode:?}"
+        );
     }
 }
 
@@ -383,5 +606,7 @@ fn vk(page: &str) -> String {
 
 /// Whether the row of a person on the people page is ada's.
 fn ada_is(page: &str, guid: &str) -> bool {
-    page.split(guid).nth(1).is_some_and(|rest| rest.get(..80).unwrap_or(rest).contains("ada"))
+    page.split(guid)
+        .nth(1)
+        .is_some_and(|rest| rest.get(..80).unwrap_or(rest).contains("ada"))
 }
