@@ -328,4 +328,51 @@ mod tests {
         });
         std::fs::remove_dir_all(folder).unwrap();
     }
+
+    #[test]
+    fn sqlite_syncs_each_commit_and_overwrites_what_was_deleted() {
+        use diesel::{QueryableByName, RunQueryDsl as _, sql_query, sql_types::BigInt};
+        #[derive(QueryableByName)]
+        struct Number {
+            #[diesel(sql_type = BigInt)]
+            value: i64,
+        }
+        let folder = std::env::temp_dir().join(format!("valetkey-pragma-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("valetkey.db");
+        prepare(&Place::Sqlite(file.clone())).unwrap();
+        let mut connection = connect_file(&file).unwrap();
+        let mut pragma = |name: &str| {
+            let text = format!("SELECT {name} AS value FROM pragma_{name}");
+            sql_query(text)
+                .get_result::<Number>(&mut connection)
+                .unwrap()
+                .value
+        };
+        assert_eq!(pragma("synchronous"), 2, "FULL");
+        assert_eq!(pragma("secure_delete"), 1);
+        assert_eq!(pragma("foreign_keys"), 1);
+        let canary = "canary-of-a-deleted-secret";
+        let statements = [
+            format!("INSERT INTO meta (name, value) VALUES ('canary', '{canary}')"),
+            "PRAGMA wal_checkpoint(TRUNCATE)".into(),
+            "DELETE FROM meta WHERE name = 'canary'".into(),
+            "PRAGMA wal_checkpoint(TRUNCATE)".into(),
+        ];
+        let holds_canary = || {
+            let bytes = std::fs::read(&file).unwrap();
+            bytes
+                .windows(canary.len())
+                .any(|part| part == canary.as_bytes())
+        };
+        for statement in &statements[..2] {
+            connection.batch_execute(statement).unwrap();
+        }
+        assert!(holds_canary(), "the search works");
+        for statement in &statements[2..] {
+            connection.batch_execute(statement).unwrap();
+        }
+        assert!(!holds_canary());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

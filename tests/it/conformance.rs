@@ -461,9 +461,16 @@ async fn connections_are_used_again_and_no_request_that_changes_something_is_sen
     assert!(sent("/fall") <= 2, "once more at most: {seen:?}");
     // Changing something twice would.
     for _ in 0..3 {
+        // On a connection that was used before: only there could it be repeated.
+        assert_eq!(ask("GET", "a", "").await, "200");
         let before = sent("POST");
         assert_eq!(ask("POST", "fall", "x=1").await, "502");
         assert_eq!(sent("POST"), before + 1, "{seen:?}");
+        let lines = seen.lock().expect("a list").clone();
+        let [.., (used, _), (posted, _)] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert_eq!(used, posted, "the POST went over the used connection");
     }
     stage.world.stop().await;
 }

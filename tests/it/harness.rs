@@ -68,6 +68,17 @@ struct Column {
     value: String,
 }
 
+/// No single wait of a test takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits, and fails with `what` instead of hanging.
+pub async fn within<T>(what: &str, work: impl IntoFuture<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work.into_future()).await {
+        Ok(done) => done,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+    }
+}
+
 /// So that a running portal notices a change within a moment.
 const NOTICED: &str = "UPDATE epoch SET number = number + 1";
 
@@ -104,6 +115,41 @@ fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<
     sql_query(NOTICED).execute(&mut file).expect("an epoch");
     std::thread::sleep(Duration::from_millis(400));
     Vec::new()
+}
+
+/// Keeps everybody else from writing for a while; ends when it is over.
+async fn lock_database(
+    folder: &std::path::Path,
+    database: Option<&Place>,
+    time: Duration,
+) -> tokio::task::JoinHandle<()> {
+    let (folder, database) = (folder.to_owned(), database.cloned());
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let locking = tokio::task::spawn_blocking(move || {
+        use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
+        if let Some(Place::Postgresql(address)) = &database {
+            let lock = format!(
+                "BEGIN; SELECT pg_advisory_xact_lock(7310001); SELECT pg_sleep({}); ROLLBACK",
+                time.as_secs()
+            );
+            let address = address.expose_secret().to_owned();
+            let child = std::thread::spawn(move || sql(&address, &lock));
+            std::thread::sleep(Duration::from_secs(1));
+            let _ = send.send(());
+            child.join().expect("psql");
+            return;
+        }
+        let mut file =
+            SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path"))
+                .expect("the database");
+        file.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE")
+            .expect("a lock");
+        let _ = send.send(());
+        std::thread::sleep(time);
+        file.batch_execute("ROLLBACK").expect("unlocked");
+    });
+    within("the lock", receive).await.expect("locked");
+    locking
 }
 
 /// Runs statements with PostgreSQL's own client; what it prints.
@@ -218,7 +264,9 @@ impl World {
         );
         let (send, receive) = tokio::sync::oneshot::channel();
         let serving = tokio::spawn(demo.serve(move |handle| drop(send.send(handle))));
-        let handle = receive.await.expect("the portal serves");
+        let handle = within("the portal to serve", receive)
+            .await
+            .expect("the portal serves");
         Self {
             http,
             portal,
@@ -338,6 +386,26 @@ impl World {
         (browser, token)
     }
 
+    /// Revokes the viewer's consent through the pages; the connection stays.
+    pub async fn revoke_consent(&self, viewer: &Browser) {
+        let link = viewer.get("/consents").await.link("/revoke");
+        let page = viewer.get(&link).await;
+        let answer = viewer.submit(&page, "/revoke", &[]).await;
+        assert_eq!(answer.status, 303, "{}", answer.body);
+    }
+
+    /// An exchange is refused because the viewer has not consented, although their connection is
+    /// there.
+    pub async fn assert_not_consented(&self, token: &str) {
+        let answer = self.exchange(&self.key("bo"), token).await;
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_i64()),
+            (400, Some(220)),
+            "{}",
+            answer.body
+        );
+    }
+
     /// The session token that the proxy gives an app: seen by an app of the test's own.
     pub async fn token(&self, browser: &Browser, content: &str) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -365,9 +433,13 @@ impl World {
         assert_eq!(patched.status, 200, "{}", patched.body);
         let app = tokio::spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-            let (mut socket, _) = listener.accept().await.expect("a request");
+            let (mut socket, _) = within("a request at the test's app", listener.accept())
+                .await
+                .expect("a request");
             let mut head = vec![0; 65536];
-            let read = socket.read(&mut head).await.expect("a head");
+            let read = within("the request's head", socket.read(&mut head))
+                .await
+                .expect("a head");
             socket
                 .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
                 .await
@@ -379,7 +451,7 @@ impl World {
             .get(&format!("/content/{content}/"))
             .await;
         assert_eq!(page.status, 200, "{}", page.body);
-        let head = app.await.expect("the app");
+        let head = within("the test's app", app).await.expect("the app");
         self.api(
             &self.key("ada"),
             "PATCH",
@@ -432,8 +504,11 @@ impl World {
     /// Stops the portal and keeps what it stored, for the program to work on.
     pub async fn park(self) -> Served {
         let settings = self.settings();
-        self.handle.stop(true).await;
-        self.serving.await.expect("no panic").expect("a clean end");
+        within("the portal to stop", self.handle.stop(true)).await;
+        within("the portal's end", self.serving)
+            .await
+            .expect("no panic")
+            .expect("a clean end");
         let address = self
             .portal
             .trim_start_matches("http://")
@@ -448,35 +523,9 @@ impl World {
         }
     }
 
-    /// Keeps everybody else from writing for a while; ends when it is over.
+    /// See [`lock_database`].
     pub async fn lock_database(&self, time: Duration) -> tokio::task::JoinHandle<()> {
-        let (folder, database) = (self.data_dir.clone(), self.database.clone());
-        let (send, receive) = tokio::sync::oneshot::channel();
-        let locking = tokio::task::spawn_blocking(move || {
-            use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
-            if let Some(Place::Postgresql(address)) = &database {
-                let lock = format!(
-                    "BEGIN; SELECT pg_advisory_xact_lock(7310001); SELECT pg_sleep({}); ROLLBACK",
-                    time.as_secs()
-                );
-                let address = address.expose_secret().to_owned();
-                let child = std::thread::spawn(move || sql(&address, &lock));
-                std::thread::sleep(Duration::from_secs(1));
-                let _ = send.send(());
-                child.join().expect("psql");
-                return;
-            }
-            let mut file =
-                SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path"))
-                    .expect("the database");
-            file.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE")
-                .expect("a lock");
-            let _ = send.send(());
-            std::thread::sleep(time);
-            file.batch_execute("ROLLBACK").expect("unlocked");
-        });
-        receive.await.expect("locked");
-        locking
+        lock_database(&self.data_dir, self.database.as_ref(), time).await
     }
 
     /// See [`query`].
@@ -497,8 +546,11 @@ impl World {
 
     /// Stops the portal as a signal would.
     pub async fn stop(self) {
-        self.handle.stop(true).await;
-        self.serving.await.expect("no panic").expect("a clean end");
+        within("the portal to stop", self.handle.stop(true)).await;
+        within("the portal's end", self.serving)
+            .await
+            .expect("no panic")
+            .expect("a clean end");
         drop(std::fs::remove_dir_all(&self.data_dir));
         self.database.iter().for_each(drop_database);
     }
@@ -744,7 +796,7 @@ impl Browser {
         .await
     }
 
-    async fn sign_in(&self, name: &str) {
+    pub async fn sign_in(&self, name: &str) {
         let page = self.get("/login").await;
         let answer = self
             .submit(
@@ -818,6 +870,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        .timeout(PATIENCE)
         .dns_resolver(Arc::new(Loopback))
         .build()
         .expect("a client")
@@ -1043,6 +1096,11 @@ impl Served {
         child.wait().expect("its end").code()
     }
 
+    /// See [`lock_database`].
+    pub async fn lock_database(&self, time: Duration) -> tokio::task::JoinHandle<()> {
+        lock_database(&self.data_dir, self.database.as_ref(), time).await
+    }
+
     pub async fn exchange(&self, key: &str, token: &str) -> Answer {
         let form = [
             (
@@ -1178,9 +1236,11 @@ pub async fn serve_raw(answer: impl Fn(String) -> Vec<u8> + Send + Sync + 'stati
                         break;
                     }
                 }
-                let _ = socket
-                    .write_all(&answer(String::from_utf8_lossy(&request).into_owned()))
-                    .await;
+                // It may sleep, as a slow one does.
+                let said = tokio::task::block_in_place(|| {
+                    answer(String::from_utf8_lossy(&request).into_owned())
+                });
+                let _ = socket.write_all(&said).await;
                 let _ = socket.shutdown().await;
             });
         }

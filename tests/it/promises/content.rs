@@ -62,6 +62,23 @@ async fn p18_content_gets_exactly_one_session_token_and_it_is_ours() {
         "RStudio-Connect-Credentials: {\"user\":\"forged\"}\r\nShiny-Server-Credentials: forged\r\nX-RSC-Authorization: forged",
         "X-Forwarded-For: forged\r\nForwarded: for=forged\r\nX-Real-IP: forged\r\nX-Forwarded-User: forged\r\nX-Auth-Request-Email: forged",
         "X-Forwarded-Host: forged\r\nX-Forwarded-Proto: forged\r\nX-RSC-Request: forged\r\nX_Forwarded_For: forged\r\nRemote_User: forged",
+        // Each name by itself: another rule must not be what drops it.
+        "X-Original-URL: forged",
+        "X-Rewrite-URL: forged",
+        "Remote-User: forged",
+        "X-Remote-User: forged",
+        "X-MS-Client-Principal: forged",
+        "X-MS-Client-Principal-Name: forged",
+        "X-Streamlit-User: forged",
+        "X-Auth-Request-User: forged",
+        "X-Accel-Redirect: forged",
+        "X-Real-IP: forged",
+        "Forwarded: for=forged",
+        "Via: forged",
+        "Shiny-Server-Credentials: forged",
+        "RStudio-Connect-Credentials: forged",
+        "Authorization: forged",
+        "Proxy-Authorization: forged",
     ] {
         let request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {host}\r\nCookie: {}\r\nAccept: application/json\r\n{forged}\r\n\r\n",
@@ -404,6 +421,13 @@ async fn p20_a_session_token_dies_with_its_session_its_hour_and_its_access() {
     let browser = world.signed_in("vera").await;
     let token = world.token(&browser, &world.content(0)).await;
     assert_eq!(world.exchange(&bo, &token).await.status, 200);
+    // Consent is taken back: the token is as good as before, and gets nothing.
+    world.revoke_consent(&browser).await;
+    world.assert_not_consented(&token).await;
+    browser
+        .open(&format!("/content/{}/", world.content(0)), "vera")
+        .await;
+    assert_eq!(world.exchange(&bo, &token).await.status, 200);
     // The list closes: the viewer may no longer open the content.
     world
         .api(
@@ -513,6 +537,9 @@ async fn p20_a_token_lives_as_long_as_the_socket_it_was_made_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn p21_every_wrong_request_has_its_code_and_no_token() {
     let world = World::start().await;
+    let (viktor, of_viktor) = world.connected("viktor").await;
+    world.revoke_consent(&viktor).await;
+    world.assert_not_consented(&of_viktor).await;
     let (_, token) = world.connected("vera").await;
     let bo = world.key("bo");
     type Case<'a> = (&'a [(&'a str, &'a str)], u16, i64);

@@ -173,6 +173,73 @@ async fn p32_addresses_are_checked_when_saved_and_when_connected_to() {
     }
 }
 
+/// A name of this machine that is no spelling of `localhost` and leads to a loopback or private
+/// address.
+async fn private_name() -> String {
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    for name in [own.trim(), "ip6-localhost", "ip6-loopback", "localhost4"] {
+        if !name.is_empty()
+            && let Ok(mut found) = tokio::net::lookup_host((name, 0)).await
+            && found.next().is_some()
+        {
+            return name.to_owned();
+        }
+    }
+    panic!("this machine's own name does not resolve: add it to /etc/hosts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p32_a_provider_whose_name_leads_into_this_machine_is_not_connected_to() {
+    let world = World::start().await;
+    let name = private_name().await;
+    let listener = tokio::net::TcpListener::bind("[::]:0")
+        .await
+        .expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let reached = Arc::new(Mutex::new(0));
+    let note = Arc::clone(&reached);
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            *note.lock().expect("a note") += 1;
+        }
+    });
+    let ada = world.key("ada");
+    let config = json!({"authorization_uri": "https://login.example/a", "client_id": "c",
+        "token_uri": format!("https://{name}:{port}/token"), "client_secret": "s", "scopes": "a"});
+    let body = json!({"name": "P", "template": "custom", "config": config}).to_string();
+    let made = world
+        .api(&ada, "POST", "v1/oauth/integrations", &body)
+        .await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    let guid = made.json()["guid"].as_str().expect("a guid").to_owned();
+    let vera = world.signed_in("vera").await;
+    let item = world.content(1);
+    let wanted = json!([{"oauth_integration_guid": guid}]).to_string();
+    let path = format!("v1/content/{item}/oauth/integrations/associations");
+    assert_eq!(world.api(&ada, "PUT", &path, &wanted).await.status, 204);
+    let page = vera.get(&format!("/content/{item}/")).await;
+    let away = vera.submit(&page, "/consents/new", &[]).await;
+    let address = url::Url::parse(away.header("location")).expect("an address");
+    let state = address
+        .query_pairs()
+        .find(|(key, _)| key == "state")
+        .expect("a state")
+        .1
+        .into_owned();
+    let page = vera
+        .get(&format!(
+            "/__oauth__/integrations/{guid}/callback?code=any&state={state}"
+        ))
+        .await;
+    assert!(page.status >= 400, "{} {}", page.status, page.body);
+    assert_eq!(
+        *reached.lock().expect("a note"),
+        0,
+        "nothing was connected to"
+    );
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p34_odd_requests_are_refused_and_never_reach_an_app() {
     let world = World::start().await;

@@ -9,5 +9,6 @@ mod edges;
 mod identity;
 mod oauth;
 mod record;
+mod refresh;
 mod reliability;
 mod secrets;

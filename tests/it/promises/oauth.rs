@@ -364,6 +364,16 @@ async fn p14_consent_starts_only_with_a_click_on_our_page_that_names_what_is_ask
     ] {
         assert!(page.body.contains(word), "{word} in {}", page.body);
     }
+    // A connection alone hands out nothing: the click is what counts.
+    let (viktor, token) = world.connected("viktor").await;
+    world.revoke_consent(&viktor).await;
+    world.assert_not_consented(&token).await;
+    let asked = viktor.get(&format!("/content/{}/", world.content(0))).await;
+    assert!(asked.url.contains("/consents/new"), "{}", asked.url);
+    world.assert_not_consented(&token).await;
+    viktor.submit(&asked, "/consents/new", &[]).await;
+    let answer = world.exchange(&world.key("bo"), &token).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
     // A click of somebody else's page, or one without this session's token.
     let body = |csrf: &str| {
         format!(

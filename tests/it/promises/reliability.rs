@@ -126,6 +126,9 @@ async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn p24_revoking_stops_exchanges_at_once_and_tells_the_provider_when_it_can() {
     let world = World::start().await;
+    let (viktor, of_viktor) = world.connected("viktor").await;
+    world.revoke_consent(&viktor).await;
+    world.assert_not_consented(&of_viktor).await;
     let (revoke, told) = (Arc::new(AtomicU16::new(503)), Arc::new(AtomicU32::new(0)));
     let provider = provider(Arc::clone(&revoke), Arc::clone(&told)).await;
     let (vera, guid) = connected_to(&world, &provider).await;
