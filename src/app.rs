@@ -1,4 +1,9 @@
-//! All that a request may need, built once from the settings; bind, serve, stop gracefully.
+//! Assembles the server from the settings: binds the listener, serves, and stops gracefully.
+//!
+//! It is built from actix's parts instead of by `HttpServer`, which does not expose the `upgrade`
+//! hook. Through that hook a WebSocket gets the bare TCP or TLS connection and costs only a few
+//! kilobytes while it is idle. HTTP/2 is served by [`http2`] instead of by actix's dispatcher.
+//! This module has the one place that reads the system clock; all other code gets a [`Clock`].
 
 use crate::{
     config::Settings,
@@ -37,11 +42,12 @@ use std::{
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Requests and refreshes together have so long to finish.
+/// Deadline of a graceful stop; requests and token refreshes share it.
 const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long actix waits for an HTTP/1.1 connection to shut down.
 const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// The clock on the wall.
+/// The system's wall clock.
 pub struct SystemClock;
 
 impl Clock for SystemClock {
@@ -57,7 +63,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The time, as answers say it (RFC 9110 section 6.6.1).
+/// The current value of the `Date` header (RFC 9110 section 6.6.1).
 fn date() -> HeaderValue {
     let since =
         std::time::Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap_or_default());
@@ -65,16 +71,19 @@ fn date() -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
-/// A server that is bound and not yet serving.
+/// A server whose listener is bound and which does not serve yet.
 pub struct App {
+    /// Shared by all workers and jobs.
     pub service: Arc<Service>,
     listener: TcpListener,
 }
 
-/// Opens data directory, keyring and database, for the server and for commands.
+/// Opens the data directory, keyring and database, for the server and for commands. The error is a
+/// message for the operator.
 pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Service>, String> {
     make_private_folder(&settings.data_dir)?;
-    // A database without its keyring is never given a new one: what it holds could not be opened.
+    // A new keyring is created only together with a new database: no new key could open the
+    // secrets that an existing database holds.
     let fresh = store::is_new(&settings.database).map_err(|error| error.to_string())?;
     let vault =
         Vault::open_ring(settings.keyring.clone(), fresh).map_err(|error| error.to_string())?;
@@ -90,8 +99,8 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
     .map(Arc::new)
 }
 
-/// Makes the folder if need be, for its owner only; one that is there stays as the operator made
-/// it.
+/// Creates the folder and its parents with mode 0700 if they do not exist; the mode of an existing
+/// folder is left alone.
 pub fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -103,6 +112,7 @@ pub fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
 }
 
 impl App {
+    /// Combines a service with a listener that is already bound.
     pub fn new(service: Arc<Service>, listener: TcpListener) -> Self {
         Self { service, listener }
     }
@@ -113,12 +123,13 @@ impl App {
             .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))
     }
 
+    /// The bound address; with port 0 in the settings, it has the real port.
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
     }
 
-    /// Serves until the handle stops it; then lets requests and refreshes finish, for thirty
-    /// seconds at most.
+    /// Serves until the handle given to `started` stops the server, then waits up to 30 s for
+    /// requests and refreshes to finish. The error is a message for the operator.
     pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
         let service = self.service;
         service.claim_node()?;
@@ -158,7 +169,7 @@ impl App {
         let worker = {
             let (processes, sockets, data) =
                 (Arc::clone(&processes), Arc::clone(&sockets), data.clone());
-            // Built once for each worker: what it holds is not shared between threads.
+            // Built once per worker: its connection pools are not `Send`.
             move || {
                 web::Data::new(Proxy {
                     service: data.clone(),
@@ -195,8 +206,8 @@ impl App {
                 )
                 .wrap(from_fn(problems::finish))
         };
-        // As actix-web's own server does it, but for WebSockets, which get the bare connection and
-        // hold nothing but it, and for HTTP/2.
+        // The same as actix-web's `HttpServer`, except for WebSockets, which get the bare
+        // connection, and for HTTP/2.
         let (stop, tls) = (
             stopping.clone(),
             certificate.as_ref().map(Certificate::acceptor),
@@ -249,7 +260,8 @@ impl App {
                         async move {
                             match (Browser::greet(tcp, tls.as_deref()).await, http2) {
                                 (Some((browser, Protocol::Http2, peer)), Some(app)) => {
-                                    // Apart: connections of HTTP/1.1 need not be as large.
+                                    // Boxed, so that the future of an HTTP/1.1 connection is not
+                                    // as large.
                                     Box::pin(http2::serve(
                                         browser,
                                         peer,
@@ -279,7 +291,7 @@ impl App {
             tokio::spawn(async move {
                 stopping.notified().await;
                 let _ = stopping_since.set(std::time::Instant::now());
-                // Their apps connect again, to a node that stays.
+                // Clients reconnect, to a node that keeps running.
                 sockets.close_all();
             }),
         ];
@@ -291,7 +303,7 @@ impl App {
         jobs.abort();
         drop(beside);
         service.tasks.close();
-        // Above all a refresh: its answer may carry the only valid token.
+        // Refreshes matter most: the provider's response may carry the only valid token.
         let left = STOP_WITHIN.saturating_sub(
             stopped_at
                 .get()
@@ -312,6 +324,8 @@ impl App {
     }
 }
 
+/// The key of the session cookie, derived from the database's root secret: rotating the keyring
+/// signs nobody out.
 fn cookie_key(service: &Service) -> Key {
     let halves =
         ["cookie-signing-1", "cookie-signing-2"].map(|purpose| service.root.derive(purpose));

@@ -1,10 +1,12 @@
-//! Marked steps at which tests stop or kill the process, and time limits that tests shorten.
-//! Nothing at all unless built with the feature `faults`.
+//! Fault injection for tests: named steps at which the process is stopped or killed, and time
+//! limits that tests shorten.
+//!
+//! Compiled to nothing unless the cargo feature `faults` is on.
 
 use std::time::Duration;
 
-/// Ends the process without a word, as `kill -9` does, if `VALETKEY_CRASH_AT` names this step;
-/// stops it, as `kill -STOP` does, if `VALETKEY_STOP_AT` does.
+/// Sends SIGKILL to the own process if `VALETKEY_CRASH_AT` names this step, and SIGSTOP if
+/// `VALETKEY_STOP_AT` does.
 #[cfg(feature = "faults")]
 pub fn mark(step: &str) {
     use rustix::process::{Signal, getpid, kill_process};
@@ -15,17 +17,17 @@ pub fn mark(step: &str) {
     }
     if is_named("VALETKEY_STOP_AT") {
         let _ = kill_process(getpid(), Signal::STOP);
-        // Another thread may be the one that takes the signal; this one must not get any further
-        // meanwhile.
+        // Another thread may receive the signal first; this one must not run on meanwhile.
         std::thread::sleep(Duration::from_millis(300));
     }
 }
 
+/// Does nothing without the feature `faults`.
 #[cfg(not(feature = "faults"))]
 #[inline]
 pub fn mark(_: &str) {}
 
-/// A time limit, divided by `VALETKEY_HURRY`.
+/// `limit` divided by the integer in `VALETKEY_HURRY`; unchanged if that is unset or invalid.
 #[cfg(feature = "faults")]
 pub fn hurried(limit: Duration) -> Duration {
     std::env::var("VALETKEY_HURRY")
@@ -34,6 +36,7 @@ pub fn hurried(limit: Duration) -> Duration {
         .map_or(limit, |hurry| limit / hurry)
 }
 
+/// Returns `limit` unchanged without the feature `faults`.
 #[cfg(not(feature = "faults"))]
 #[inline]
 pub const fn hurried(limit: Duration) -> Duration {

@@ -1,5 +1,6 @@
-//! Valetkey: hosted data apps act at outside services as the person looking at them.
-//! `src/README.md` is the map.
+//! Valetkey: a portal that proxies data apps and lets each app exchange its viewer's session token
+//! for that viewer's OAuth access token at a third-party service.
+//! `src/README.md` maps the modules.
 
 pub mod app;
 pub mod cli;

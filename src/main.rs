@@ -1,4 +1,6 @@
-//! Parses the command line and hands over.
+//! The binary: hands control to `valetkey::cli`, which parses the command line.
+//!
+//! jemalloc is a cargo feature and not the default, because building it needs `make`.
 
 use std::process::ExitCode;
 

@@ -1,15 +1,20 @@
-//! The log: to standard error, as text or JSON. Secrets have types that do not print, and no
-//! request body is ever logged.
+//! Logging to standard error, as text or JSON.
+//!
+//! Secrets never reach the log: their types do not print them, and no request body is logged.
+//! A line that cannot be written is dropped; by default `tracing-subscriber` panics when the disk
+//! is full.
 
 use crate::config::LogFormat;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging; a second call changes nothing.
+/// Installs the global subscriber; a second call has no effect. An invalid `filter` (in the syntax
+/// of [`EnvFilter`]) falls back to `info`.
 pub fn start(filter: &str, format: LogFormat) {
     let asked = filter;
     let mut filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("info"));
-    // It calls every answer an error that ends early, also those that we cut on purpose;
-    // `proxy/answer.rs` says what happened. Whoever asks for everything gets that, too.
+    // actix logs an error for every response that ends early, also for those that the portal cuts
+    // on purpose; `proxy/answer.rs` logs the real cause. A filter that names `actix_http` or
+    // `trace` keeps these lines.
     if !asked.contains("actix_http")
         && !asked.contains("trace")
         && let Ok(quiet) = "actix_http::h1::dispatcher=off".parse()
@@ -19,13 +24,13 @@ pub fn start(filter: &str, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // A log that cannot be written (its disk is full) must not stop the work: the default is to
-        // complain on the same stream, and panic.
+        // The default reports a failed write on the same stream and panics when that fails, too: a
+        // full disk must not stop the server.
         .log_internal_errors(false);
     let result = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
-    // Somebody else's logger stays.
+    // Fails if a global subscriber is already installed; that one stays.
     drop(result);
 }

@@ -1,4 +1,5 @@
-//! `valetkey admin create NAME` and `valetkey admin link NAME`
+//! `valetkey admin create NAME` and `valetkey admin link NAME`: accounts, managed by someone with
+//! access to the machine. Works beside a running server.
 
 use super::Common;
 use crate::{
@@ -11,6 +12,7 @@ use clap::Subcommand;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 
+// Arguments of `valetkey admin`.
 #[derive(Subcommand)]
 pub enum Admin {
     /// Creates an administrator. Works while the server runs.
@@ -29,9 +31,9 @@ pub enum Admin {
         #[command(flatten)]
         common: Common,
     },
-    /// Prints a one-time link by which a person sets a password and is signed in: for a forgotten
-    /// password, and for when the organisation's sign-in fails. Works while the server runs, and
-    /// while passwords are switched off.
+    /// Prints a one-time link for setting a password and signing in: for a forgotten password, or
+    /// when the organisation's sign-in fails. Works while the server runs, and while passwords are
+    /// disabled.
     Link {
         /// User name.
         name: String,
@@ -40,6 +42,7 @@ pub enum Admin {
     },
 }
 
+/// Runs the command. The error is a sentence for the user.
 pub async fn run(command: Admin) -> Result<(), String> {
     let (name, api_key, email, common) = match command {
         Admin::Create {

@@ -1,4 +1,4 @@
-//! `valetkey audit verify`
+//! `valetkey audit verify`: checks the hash chain of the audit log.
 
 use super::Common;
 use crate::{
@@ -8,16 +8,18 @@ use crate::{
 use clap::Subcommand;
 use std::sync::Arc;
 
+// Arguments of `valetkey audit`.
 #[derive(Subcommand)]
 pub enum Audit {
-    /// Computes the record's chain of hashes anew, and says whether a line was changed, taken out
-    /// or cut off.
+    /// Recomputes the hash chain of the audit log, and reports a line that was changed, removed or
+    /// cut off.
     Verify {
         #[command(flatten)]
         common: Common,
     },
 }
 
+/// Runs the command. A broken chain is an error.
 pub async fn run(command: Audit) -> Result<(), String> {
     let Audit::Verify { common } = command;
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;

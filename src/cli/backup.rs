@@ -1,4 +1,6 @@
-//! `valetkey backup`, `valetkey restore` and `valetkey migrate-database`
+//! `valetkey backup`, `valetkey restore` and `valetkey migrate-database`. The work itself is in
+//! `store::copy`; this module checks first that nothing can be lost. Sealed values are copied
+//! sealed: the keyring is never part of a backup.
 
 use super::{Common, progress};
 use crate::{
@@ -14,15 +16,17 @@ use crate::{
 use secrecy::SecretString;
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
+// Arguments of `valetkey backup`.
 #[derive(clap::Args)]
 pub struct Backup {
-    /// The file to make: an SQLite database, whichever one this installation uses.
+    /// The file to create: an SQLite database, whichever database this installation uses.
     file: PathBuf,
     #[command(flatten)]
     common: Common,
 }
 
-/// Works while servers run. What is sealed stays sealed: the keyring is kept elsewhere.
+/// Writes and verifies a backup. Works while servers run. Sealed values stay sealed: the keyring
+/// must be backed up separately.
 pub async fn backup(arguments: Backup) -> Result<(), String> {
     let settings = arguments.common.settings()?;
     if store::is_new(&settings.database).map_err(|error| error.to_string())? {
@@ -45,24 +49,24 @@ pub async fn backup(arguments: Backup) -> Result<(), String> {
     Ok(())
 }
 
+// Arguments of `valetkey restore`.
 #[derive(clap::Args)]
 pub struct Restore {
     /// A file that `valetkey backup` made.
     file: PathBuf,
-    /// Puts an SQLite database that is there aside, under another name, instead of refusing. Stop
-    /// the server first.
+    /// Renames an existing SQLite database instead of refusing. Stop the server first.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
     common: Common,
 }
 
-/// Into the place that the settings name, which must be new.
+/// Restores a backup into the database that the settings name, which must be new.
 pub async fn restore(arguments: Restore) -> Result<(), String> {
     let settings = arguments.common.settings()?;
     let place = settings.database.clone();
     app::make_private_folder(&settings.data_dir)?;
-    // First of all: a backup that this keyring does not open is of no use here.
+    // Check the keyring before anything else: a backup that it cannot open is useless here.
     let keyring =
         Vault::open_ring(settings.keyring.clone(), false).map_err(|error| error.to_string())?;
     let copied = Place::Sqlite(arguments.file.clone());
@@ -86,8 +90,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
                     file.display()
                 ));
             }
-            // Tables without people are as good as none; anything else is refused where it is
-            // looked at.
+            // A PostgreSQL database with tables but without people counts as empty; `copy::restore`
+            // refuses any other.
             (Place::Postgresql(_), _) => {}
         }
     }
@@ -103,7 +107,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses a backup of another keyring's.
+/// Fails if the keyring does not open the backup's values. Checks a temporary copy, since opening
+/// runs migrations and the backup must stay unchanged.
 async fn fits(backup: &Place, keyring: &Vault) -> Result<(), String> {
     let Place::Sqlite(file) = backup else {
         return Ok(());
@@ -111,7 +116,6 @@ async fn fits(backup: &Place, keyring: &Vault) -> Result<(), String> {
     let beside = file.with_extension("checking");
     drop(std::fs::remove_file(&beside));
     let copied = Place::Sqlite(beside.clone());
-    // Opening brings tables up to date; the backup itself stays as it is.
     std::fs::copy(file, &beside)
         .map_err(|error| format!("cannot write {}: {error}", beside.display()))?;
     let result = match Store::open(&copied) {
@@ -126,19 +130,20 @@ async fn fits(backup: &Place, keyring: &Vault) -> Result<(), String> {
     result
 }
 
+// Arguments of `valetkey migrate-database`.
 #[derive(clap::Args)]
 pub struct MigrateDatabase {
     /// A file that holds the address of an empty PostgreSQL database:
     /// postgres://user:password@host/database. Without it the address is read from standard input,
-    /// so that no password stands in a list of processes.
+    /// so that the password does not appear in the process list.
     #[arg(long)]
     to_file: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
 
-/// Moves an SQLite installation to PostgreSQL. Stop the server first; the SQLite file stays as it
-/// is.
+/// Moves an SQLite installation to PostgreSQL. Stop the server first. The SQLite file stays
+/// unchanged.
 pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> {
     let settings = arguments.common.settings()?;
     let Place::Sqlite(file) = settings.database.clone() else {
@@ -156,7 +161,7 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
     if !address.starts_with("postgres://") && !address.starts_with("postgresql://") {
         return Err("the address must start with postgres://".into());
     }
-    // Brings the old tables up to date, and proves that the keyring fits.
+    // Runs pending migrations and checks that the keyring fits.
     let service = app::open(settings, Arc::new(SystemClock)).await?;
     let nodes = service.nodes().await.map_err(|error| error.to_string())?;
     if !nodes.is_empty() {
@@ -184,6 +189,7 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
     Ok(())
 }
 
+/// One line per table that has rows: their number, and its name.
 fn table(summaries: &[Summary]) -> String {
     let lines = summaries
         .iter()
@@ -192,6 +198,7 @@ fn table(summaries: &[Summary]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Runs database work on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, String> {

@@ -1,8 +1,9 @@
-//! `valetkey demo`
+//! `valetkey demo`: the portal with everything needed to try it, in one process; see `crate::demo`.
 
 use crate::{config::LogFormat, demo, domain::person::Role};
 use std::{net::SocketAddr, path::PathBuf};
 
+// Arguments of `valetkey demo`.
 #[derive(clap::Args)]
 pub struct Demo {
     /// Prints one JSON line instead of the six lines for people.
@@ -11,19 +12,20 @@ pub struct Demo {
     /// Where the portal listens; port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Keeps the data here instead of in a folder that is deleted at the end.
+    /// Keeps the data in this folder instead of a temporary one that is deleted at the end.
     #[arg(long)]
     data_dir: Option<PathBuf>,
-    /// Where content runs, as the setting content_url; {port} stands for the portal's port.
+    /// Where content runs, as in the setting content_url; {port} stands for the portal's port.
     /// Default: the other loopback name.
     #[arg(long)]
     content_url: Option<String>,
-    /// Also offers to sign in with the demo's identity provider, as an organisation would (OpenID
+    /// Also offers sign-in with the demo's identity provider, as for an organisation (OpenID
     /// Connect).
     #[arg(long)]
     organisation: bool,
 }
 
+/// Runs until stopped, then deletes the data unless `--data-dir` was given.
 pub async fn run(arguments: Demo) -> Result<(), String> {
     let filter = std::env::var("VALETKEY_LOG")
         .unwrap_or_else(|_| if arguments.json { "info" } else { "warn" }.into());
@@ -56,7 +58,7 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         Err(why) => Err(why),
     };
     if temporary {
-        // A folder of ours, made above; what is left of it is only clutter.
+        // The temporary folder made above. A failure leaves only clutter, so it is ignored.
         drop(std::fs::remove_dir_all(&data_dir));
     }
     result

@@ -1,4 +1,6 @@
-//! `valetkey dev`: the portal in front of an app on a laptop, with everything that production has.
+//! `valetkey dev`: the portal in front of an app on a developer's machine, with the demo's identity
+//! provider and the same proxy, consent and exchange as in production. Starts the app's command or
+//! uses an app that runs already. Keeps no data.
 
 use crate::{
     config::LogFormat,
@@ -15,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Where frameworks look for the port that they are to listen on.
+/// Environment variables from which frameworks read the port to listen on.
 const PORTS: [&str; 6] = [
     "PORT",
     "STREAMLIT_SERVER_PORT",
@@ -24,34 +26,37 @@ const PORTS: [&str; 6] = [
     "GRADIO_SERVER_PORT",
     "FLASK_RUN_PORT",
 ];
+/// Deadline for the app to listen on its port.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
+// Arguments of `valetkey dev`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Where the app runs already, such as http://127.0.0.1:8501.
+    /// Address of the running app, such as http://127.0.0.1:8501.
     #[arg(long, required_unless_present = "command", conflicts_with = "command")]
     upstream: Option<String>,
     /// Where the portal listens; port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The app wants to see /content/{guid}/ before its own paths.
+    /// Sends the app the whole path, including /content/{guid}/.
     #[arg(long)]
     keep_path_prefix: bool,
     /// Prints one JSON line instead of the lines for people.
     #[arg(long)]
     json: bool,
-    /// The command that starts the app, behind `--`. A free port stands in PORT and in the
-    /// variables of the common frameworks; {port} and {guid} in the command are replaced.
+    /// The command that starts the app, after `--`. A free port is passed in PORT and in the
+    /// variables of common frameworks; {port} and {guid} in the command are replaced.
     #[arg(last = true)]
     command: Vec<String>,
 }
 
+/// Runs until stopped, then deletes the data.
 pub async fn run(arguments: Arguments) -> Result<(), String> {
     let filter = std::env::var("VALETKEY_LOG").unwrap_or_else(|_| "warn".into());
     crate::telemetry::start(&filter, LogFormat::Text);
     let data_dir = std::env::temp_dir().join(format!("valetkey-dev-{}", uuid::Uuid::new_v4()));
     let result = develop(&arguments, data_dir.clone()).await;
-    // A folder of ours, made for this run; what is left of it is only clutter.
+    // The temporary folder of this run. A failure leaves only clutter, so it is ignored.
     drop(std::fs::remove_dir_all(data_dir));
     result
 }
@@ -60,7 +65,8 @@ async fn develop(arguments: &Arguments, data_dir: std::path::PathBuf) -> Result<
     let (upstream, port) = match &arguments.upstream {
         Some(upstream) => (upstream.clone(), None),
         None => {
-            // Free now; the app takes it within a moment.
+            // The port is free now and released here; another process could take it before the app
+            // does.
             let free = TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| listener.local_addr())
                 .map_err(|error| error.to_string())?;
@@ -93,7 +99,8 @@ async fn develop(arguments: &Arguments, data_dir: std::path::PathBuf) -> Result<
     running.serve(super::stop_on_signal).await
 }
 
-/// Starts the app and waits until it answers. It ends when the portal does.
+/// Starts the app and waits until it accepts connections. The app is killed when `Child` is
+/// dropped.
 async fn start(
     arguments: &Arguments,
     port: u16,

@@ -1,4 +1,6 @@
-//! `valetkey keys …`
+//! `valetkey keys …`: lists, adds, rotates, retires and verifies the keys that seal stored secrets.
+//! The work is in `service::keyring`. Sessions and session tokens do not depend on these keys, so
+//! rotating or retiring one signs nobody out.
 
 use super::{Common, progress};
 use crate::{
@@ -9,41 +11,44 @@ use clap::Subcommand;
 use secrecy::ExposeSecret as _;
 use std::{sync::Arc, time::Instant};
 
+// Arguments of `valetkey keys`.
 #[derive(Subcommand)]
 pub enum Keys {
-    /// Lists the keys of the ring: which one seals, and how many values each still holds.
+    /// Lists the keys of the keyring: which one seals new values, and how many values each has
+    /// sealed.
     List {
         #[command(flatten)]
         common: Common,
     },
-    /// Adds a new key to the ring. It opens values from now on, and seals once `keys rotate` was
-    /// run.
+    /// Adds a new key to the keyring. It opens values from now on, and seals new ones after `keys
+    /// rotate`.
     Add {
         #[command(flatten)]
         common: Common,
     },
-    /// Seals with the newest key from now on, and seals anew what older keys sealed. Servers go on
-    /// running. May be stopped and run again.
+    /// Seals with the newest key from now on, and re-seals the values of older keys. Servers keep
+    /// running. May be interrupted and run again.
     Rotate {
-        /// Another key than the newest.
+        /// Use this key instead of the newest.
         #[arg(long)]
         to: Option<String>,
         #[command(flatten)]
         common: Common,
     },
-    /// Takes a key out of the ring. Refuses while values need it.
+    /// Removes a key from the keyring. Refuses while values need it.
     Retire {
         id: String,
         #[command(flatten)]
         common: Common,
     },
-    /// Opens every sealed value, and says which do not open.
+    /// Opens every sealed value, and reports those that do not open.
     Verify {
         #[command(flatten)]
         common: Common,
     },
 }
 
+/// Runs the command. The error is a sentence for the user.
 pub async fn run(command: Keys) -> Result<(), String> {
     let (Keys::List { common }
     | Keys::Add { common }

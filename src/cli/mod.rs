@@ -1,4 +1,8 @@
-//! The command line: one file a command.
+//! The command line, one file for each command. Commands work on the data directory and database
+//! directly, not through a running server.
+//!
+//! Doc comments on clap types are the help text that users read; notes for readers of the code use
+//! `//`.
 
 mod admin;
 mod audit;
@@ -24,8 +28,8 @@ struct Arguments {
 enum Command {
     /// Runs the portal.
     Serve(Common),
-    /// Runs the portal with an identity provider, a workspace and an app to try it with. Keeps
-    /// nothing.
+    /// Runs the portal with an identity provider, a workspace and a sample app to try it out. Keeps
+    /// no data.
     Demo(demo::Demo),
     /// Runs the portal in front of an app on this machine, with the demo's identity provider: what
     /// works here works in production.
@@ -33,20 +37,21 @@ enum Command {
     /// Manages accounts from the machine itself.
     #[command(subcommand)]
     Admin(admin::Admin),
-    /// Checks the record.
+    /// Checks the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
-    /// Manages the keys that seal what is stored.
+    /// Manages the keys that seal stored secrets.
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Writes a consistent copy of the database, while servers run.
     Backup(backup::Backup),
-    /// Puts a backup into a new place.
+    /// Restores a backup into a new database.
     Restore(backup::Restore),
     /// Moves an SQLite installation to PostgreSQL.
     MigrateDatabase(backup::MigrateDatabase),
 }
 
+// Options of every command that opens an installation.
 #[derive(clap::Args)]
 struct Common {
     /// Settings file (TOML). The environment (VALETKEY_…) wins over it.
@@ -55,6 +60,7 @@ struct Common {
 }
 
 impl Common {
+    /// Reads the settings and starts logging. The error is a sentence for the user.
     fn settings(&self) -> Result<Settings, String> {
         let settings = Settings::load(self.config.as_deref(), &|name| std::env::var(name).ok())
             .map_err(|problem| problem.to_string())?;
@@ -63,9 +69,10 @@ impl Common {
     }
 }
 
+/// Parses the arguments and runs the command. Errors go to standard error, with exit code 1.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // The only TLS provider in this program; a second call would find it there.
+    // The only TLS provider in this program. It fails only if one is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -94,13 +101,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A bar on a terminal; elsewhere a line now and then.
+/// A progress bar on a terminal; elsewhere one line of output for every tenth.
 struct Bar {
     bar: indicatif::ProgressBar,
     what: &'static str,
     told: std::cell::Cell<u64>,
 }
 
+/// A bar labelled `what`, whose total is not known yet.
 fn progress(what: &'static str) -> Bar {
     let bar = indicatif::ProgressBar::new(0);
     let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
@@ -154,7 +162,8 @@ async fn stop_signal() {
     drop(tokio::signal::ctrl_c().await);
 }
 
-/// Stops a server at the first signal; the second one ends the process at once.
+/// Stops a server gracefully at the first signal; a second signal ends the process at once (exit
+/// code 130).
 fn stop_on_signal(handle: actix_web::dev::ServerHandle) {
     tokio::spawn(async move {
         stop_signal().await;

@@ -1,4 +1,5 @@
-//! `valetkey serve`
+//! `valetkey serve`: runs the portal until a signal stops it. Binds the port before opening the
+//! database, so that a port in use fails early.
 
 use crate::{
     app::{self, App, SystemClock},
@@ -7,6 +8,7 @@ use crate::{
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 
+/// Serves until stopped. The error is a sentence for the user.
 pub async fn run(settings: Settings) -> Result<(), String> {
     let listener = App::bind(&settings)?;
     let service = app::open(settings, Arc::new(SystemClock)).await?;
@@ -15,7 +17,7 @@ pub async fn run(settings: Settings) -> Result<(), String> {
         .await
         .map_err(|error| error.to_string())?
     {
-        // On the console only: it makes an administrator.
+        // Printed, never logged: whoever has the link becomes administrator.
         println!(
             "Nobody has an account yet. Open this link within a day to become the first administrator:"
         );

@@ -1,5 +1,6 @@
-//! Settings: a TOML file, then the environment (`VALETKEY_…`), read once at start. README's table
-//! lists each of them.
+//! Settings: a TOML file, overridden by environment variables (`VALETKEY_…`), read and checked once
+//! at start. The README's table lists each setting. Secrets come from the environment or from a
+//! file of their own, never from the TOML file.
 
 use crate::{
     domain::{person::Role, wall::Wall},
@@ -17,65 +18,79 @@ use std::{
 };
 use url::Url;
 
-/// All that an operator can set.
+/// All settings, checked and with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Address and port to listen on.
     pub listen: SocketAddr,
-    /// What browsers type. Redirect addresses are built from it, never from the Host header.
+    /// The portal's address, as browsers see it. Redirect URIs and links are built from it, never
+    /// from the `Host` header.
     pub public_url: Url,
-    /// Which hosts are the portal's and which are content's.
+    /// Which hosts belong to the portal and which to content.
     pub wall: Wall,
+    /// Folder of the SQLite database, the default keyring and other local files.
     pub data_dir: PathBuf,
+    /// Where the keys that seal stored secrets come from.
     pub keyring: Source,
-    /// SQLite in the data directory, or PostgreSQL by its address.
+    /// SQLite in the data directory, or the address of a PostgreSQL database.
     pub database: Place,
-    /// Hosts that may be private or speak plain http: `host`, `host:port`, `*.suffix`.
+    /// Hosts that outgoing requests may reach on private addresses or over plain http: `host`,
+    /// `host:port`, `*.suffix`.
     pub private_hosts: Vec<String>,
-    /// Folders in which apps may listen on Unix sockets.
+    /// Folders in which apps may listen on Unix sockets; absolute paths.
     pub upstream_sockets: Vec<PathBuf>,
-    /// Certificate chain and key (PEM) for TLS at `listen`; without them an outer proxy does it.
+    /// Certificate chain and key (PEM files) for TLS at `listen`; `None` if an outer proxy
+    /// terminates TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// Outer proxies whose `X-Forwarded-For` is believed.
+    /// Outer proxies whose `X-Forwarded-For` (or `Forwarded`) is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// The organisation's own sign-in, by OpenID Connect.
+    /// The organisation's own sign-in (OpenID Connect).
     pub sign_in: Option<SignIn>,
-    /// With it a program may make the first administrator and get a key (`v1/bootstrap`): base64 of
-    /// at least 32 bytes.
+    /// Base64 of at least 32 bytes. If set, a program that knows it can create the first
+    /// administrator and get an API key (`v1/bootstrap`).
     pub bootstrap_secret: Option<SecretString>,
-    /// Whether people sign in with passwords kept here.
+    /// Whether people can sign in with a password stored here.
     pub local_sign_in: bool,
-    /// Connections that nothing used for so long end; `None` keeps them as long as their provider
-    /// does.
+    /// Connections that were not used for this long are ended; `None` keeps them until their
+    /// provider ends them.
     pub connection_idle: Option<Duration>,
+    /// Browser sessions end after this long without a request.
     pub session_idle: Duration,
+    /// Browser sessions end this long after sign-in.
     pub session_lifetime: Duration,
+    /// Lifetime of a session token.
     pub session_token_lifetime: Duration,
+    /// Number of worker threads of the server.
     pub workers: usize,
+    /// Filter of the log, such as `info`.
     pub log: String,
     pub log_format: LogFormat,
 }
 
-/// An OpenID provider that says who people are, and what its claims mean here.
+/// The organisation's OpenID provider, and what its claims mean here.
 #[derive(Clone, Debug)]
 pub struct SignIn {
-    /// As the provider writes it: compared letter by letter.
+    /// The issuer identifier, exactly as the provider writes it: compared byte by byte.
     pub issuer: String,
     pub client_id: String,
-    /// None for a public client.
+    /// `None` for a public client.
     pub client_secret: Option<SecretString>,
-    /// What the button calls it.
+    /// The provider's name on the sign-in button.
     pub name: String,
     pub scopes: Vec<String>,
+    /// Name of the claim that holds roles.
     pub role_claim: String,
-    /// Values of the claim, and the role that each brings; the highest counts.
+    /// Value of the role claim, and the role it grants; the highest one counts.
     pub roles: Vec<(String, Role)>,
-    /// The role of somebody without any of these values; `None` refuses them.
+    /// The role of people without any of these values; `None` refuses them.
     pub default_role: Option<Role>,
+    /// Name of the claim that holds groups.
     pub group_claim: String,
-    /// Values of the claim, and the name of the group here.
+    /// Value of the group claim, and the name of the group here.
     pub groups: Vec<(String, String)>,
 }
 
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -84,8 +99,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the file and the environment may hold. Names are the same in both: `VALETKEY_LISTEN`,
-/// `listen = "…"`.
+/// The settings as given. Names are the same in the file and the environment: `listen = "…"`,
+/// `VALETKEY_LISTEN`. Skipped fields come from the environment only.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -130,13 +145,14 @@ struct File {
     log_format: Option<LogFormat>,
 }
 
+/// Why the settings are refused, as a sentence that names the setting.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Problem(String);
 
 impl Settings {
-    /// Reads `file` if given, then lets the environment win. `environment` looks a variable up;
-    /// tests pass their own.
+    /// Reads `file`, if given, overrides it from the environment, and checks the result.
+    /// `environment` looks up a variable. The first problem is returned.
     pub fn load(
         file: Option<&Path>,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -159,7 +175,7 @@ impl Settings {
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
-        // Names of groups may hold blanks.
+        // Separated by commas only: names of groups may contain spaces.
         let comma = |text: String| {
             text.split(',')
                 .map(|part| part.trim().to_owned())
@@ -258,6 +274,7 @@ impl Settings {
 }
 
 impl File {
+    /// The organisation's sign-in; `None` without an issuer.
     fn sign_in(&self) -> Result<Option<SignIn>, Problem> {
         let Some(issuer) = &self.sign_in_issuer else {
             return Ok(None);
@@ -338,6 +355,7 @@ impl File {
         }))
     }
 
+    /// Checks every setting and fills in defaults.
     fn check(self) -> Result<Settings, Problem> {
         let sign_in = self.sign_in()?;
         let bootstrap_secret = secret(
@@ -393,7 +411,7 @@ impl File {
             {
                 Place::Postgresql(url)
             }
-            // Not repeated: it may hold a password.
+            // The error must not repeat the value, which may contain a password.
             Some(_) => {
                 return Err(Problem("database_url must start with postgres://; leave it out for SQLite in the data directory".into()));
             }
@@ -403,7 +421,8 @@ impl File {
             .unwrap_or_default()
             .iter()
             .map(|text| {
-                // Peers are compared as IPv4 where they are.
+                // Peer addresses are compared in canonical form, so an IPv4-mapped IPv6 address
+                // becomes IPv4 here; a mapped network could never match and is refused.
                 let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical())));
                 let network = network.ok().filter(|network| !matches!(network, IpNet::V6(six) if six.addr().to_ipv4_mapped().is_some()));
                 network
@@ -493,7 +512,7 @@ impl File {
     }
 }
 
-/// A secret from the environment, or else from its file.
+/// A secret from the environment or, failing that, from its file, trimmed.
 fn secret(
     given: &Option<SecretString>,
     file: Option<&Path>,
@@ -509,6 +528,7 @@ fn secret(
     }
 }
 
+/// Parses the public address: scheme, host and port only.
 fn check_public_url(text: &str) -> Result<Url, Problem> {
     let url = Url::parse(text).map_err(|_| {
         Problem(format!(
@@ -533,15 +553,15 @@ fn check_public_url(text: &str) -> Result<Url, Problem> {
 }
 
 impl Settings {
-    /// The public address without a slash at its end.
+    /// The public address without a trailing slash.
     pub fn base(&self) -> &str {
         self.public_url.as_str().trim_end_matches('/')
     }
-    /// Whether browsers reach us over TLS: then cookies are `__Host-` and Secure.
+    /// Whether browsers use TLS: then cookies are Secure and have the `__Host-` prefix.
     pub fn is_https(&self) -> bool {
         self.public_url.scheme() == "https"
     }
-    /// Whether what a peer on the wire says of the way before it is believed.
+    /// Whether the addresses that this TCP peer forwards are trusted.
     pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
         self.trusted_proxies
             .iter()
@@ -549,7 +569,7 @@ impl Settings {
     }
 }
 
-/// Reads one secret line from standard input, without its line end.
+/// Reads one line with a secret from standard input, without its line end.
 pub fn read_secret_line() -> std::io::Result<SecretString> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;

@@ -1,6 +1,6 @@
-//! Everything to play the three people through on one machine: an Entra-shaped identity provider, a
-//! Databricks-shaped workspace and a sample app beside the portal, in one process. The portal in it
-//! is the real one.
+//! The demo: an identity provider shaped like Microsoft Entra ID, a workspace shaped like
+//! Databricks, and a sample app, beside the real portal in one process. Used by `valetkey demo`,
+//! `valetkey dev` and the tests. Passwords and secrets here protect nothing but the demo.
 
 pub mod openid;
 pub mod provider;
@@ -41,9 +41,12 @@ use std::{
 
 /// The password of every account in the demo.
 pub const PASSWORD: &str = "valetkey-demo";
+/// Tenant id (directory) of the demo's identity provider.
 pub const TENANT: &str = "5b1c2d3e-4f50-4617-8293-a4b5c6d7e8f9";
+/// Client id of the application that is registered there.
 pub const CLIENT_ID: &str = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
 
+/// User name, first name, last name and role of each account.
 const PEOPLE: [(&str, &str, &str, Role); 4] = [
     ("ada", "Ada", "Berg", Role::Administrator),
     ("bo", "Bo", "Lind", Role::Publisher),
@@ -51,20 +54,23 @@ const PEOPLE: [(&str, &str, &str, Role); 4] = [
     ("viktor", "Viktor", "Sand", Role::Viewer),
 ];
 
+/// How to start the demo.
 #[derive(Debug)]
 pub struct Options {
     pub listen: SocketAddr,
+    /// Folder for the portal's data.
     pub data_dir: PathBuf,
-    /// As the setting `content_url`, with `{port}` for the portal's port.
+    /// The setting `content_url`, with `{port}` as the placeholder for the portal's port.
     pub content_url: Option<String>,
-    /// Another database than one in the data directory.
+    /// Use this database instead of SQLite in the data directory.
     pub database: Option<Place>,
-    /// As the settings of the same names.
+    /// The setting `upstream_sockets`.
     pub upstream_sockets: Vec<PathBuf>,
+    /// The setting `trusted_proxies`.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Whether people can also sign in at the demo's identity provider.
+    /// If set, people can also sign in at an OpenID provider.
     pub organisation: Option<Organisation>,
-    /// An app of the caller's instead of the sample.
+    /// An app of the caller's, instead of the sample.
     pub dev: Option<Dev>,
 }
 
@@ -83,22 +89,27 @@ impl Default for Options {
     }
 }
 
-/// An app that somebody is writing.
+/// The app of a developer who runs `valetkey dev`.
 #[derive(Clone, Debug)]
 pub struct Dev {
+    /// Address of the app.
     pub upstream: String,
+    /// Whether the app gets the whole path, with `/content/{guid}/`.
     pub keep_prefix: bool,
 }
 
-/// The demo's identity provider as the organisation's sign-in.
+/// The organisation's sign-in, by default at the demo's identity provider.
 #[derive(Clone, Debug, Default)]
 pub struct Organisation {
-    /// Another issuer than the demo's own, with its client id.
+    /// Another issuer, with the client id to use there.
     pub issuer: Option<(String, String)>,
-    /// Values of the role claim with their roles, and of the group claim with their groups.
+    /// Value of the role claim, and the role it grants.
     pub roles: Vec<(String, Role)>,
+    /// Value of the group claim, and the name of the group.
     pub groups: Vec<(String, String)>,
+    /// The role of people without a matching role value; `None` refuses them.
     pub default_role: Option<Role>,
+    /// Disables sign-in with passwords at the portal.
     pub no_passwords: bool,
 }
 
@@ -108,18 +119,21 @@ struct Account {
     api_key: SecretString,
 }
 
-/// The demo, seeded and bound, not yet serving.
+/// The demo: filled, listening, not serving yet.
 pub struct Demo {
     pub service: Arc<Service>,
     app: App,
     pub provider: Arc<Provider>,
     pub provider_url: String,
     pub workspace_url: String,
+    /// Servers of the provider, the workspace and the sample app.
     others: Vec<ServerHandle>,
     accounts: Vec<Account>,
+    /// Id, title and address of each content item; no address while content has no origin.
     contents: Vec<(String, String, Option<String>)>,
+    /// Id and name of the integration.
     integration: (String, String),
-    /// The environment of the caller's own app.
+    /// The environment of the caller's app, content key included.
     environment: Option<Vec<(String, String)>>,
 }
 
@@ -134,12 +148,13 @@ fn url_of(listener: &TcpListener) -> Result<String, String> {
     ))
 }
 
-/// Starts provider, workspace and sample app, opens the portal and fills it.
+/// Starts the provider, the workspace and the sample app, opens the portal and fills it. Fails if
+/// the data folder was filled before. The portal serves only after [`Demo::serve`].
 pub async fn start(options: Options) -> Result<Demo, String> {
     start_with(options, Arc::new(SystemClock)).await
 }
 
-/// Like [`start`], with a clock of the caller's for the portal and the provider.
+/// Like [`start`], with the caller's clock for portal and provider.
 pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo, String> {
     let portal = bind(options.listen)?;
     let listen = portal.local_addr().map_err(|error| error.to_string())?;
@@ -255,6 +270,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
     })
 }
 
+/// Accounts, content items, integration and app environment; see [`Demo`].
 type Seeded = (
     Vec<Account>,
     Vec<(String, String, Option<String>)>,
@@ -262,7 +278,8 @@ type Seeded = (
     Option<Vec<(String, String)>>,
 );
 
-/// Fills an empty portal; what a former run left in a kept folder stays as it is, with new keys.
+/// Creates people with API keys, an integration, and content items with content keys. Fails if the
+/// people exist already.
 async fn seed(
     service: &Arc<Service>,
     provider_url: &str,
@@ -431,7 +448,7 @@ async fn seed(
 }
 
 impl Demo {
-    /// One JSON line for scripts and tests.
+    /// Addresses, accounts and ids as JSON, for scripts and tests. Contains the demo's secrets.
     pub fn summary(&self) -> Value {
         let base = self.service.addresses.base();
         json!({
@@ -449,13 +466,13 @@ impl Demo {
         })
     }
 
-    /// What an app of the caller's own needs in its environment.
+    /// The environment variables of the caller's app; `None` without [`Options::dev`].
     pub fn dev_environment(&self) -> Option<Vec<(String, String)>> {
         self.environment.clone()
     }
 
-    /// What a developer needs to know; `environment`: the app runs already and has to be told how
-    /// to exchange tokens.
+    /// What a developer needs to know, as text. `environment`: the app runs already, so list the
+    /// variables that it must be started with.
     pub fn dev_introduction(&self, upstream: &str, environment: bool) -> String {
         let base = self.service.addresses.base();
         let guid = self.contents.first().map_or("", |(guid, ..)| guid.as_str());
@@ -473,7 +490,7 @@ impl Demo {
         text
     }
 
-    /// Six lines for a person.
+    /// The text that `valetkey demo` prints: addresses, accounts, and what to try.
     pub fn introduction(&self) -> String {
         let base = self.service.addresses.base();
         format!(
@@ -488,7 +505,8 @@ impl Demo {
         )
     }
 
-    /// Serves the portal until it is stopped, then ends the rest.
+    /// Serves the portal until it is stopped, then stops the other servers. `started` gets the
+    /// portal's handle.
     pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
         let result = self.app.serve(started).await;
         for other in self.others {

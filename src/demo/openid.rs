@@ -1,6 +1,6 @@
-//! The demo provider as an OpenID provider: discovery, keys and ID tokens in Entra's shape (`tid`,
-//! `oid`,
-//! `preferred_username`, app roles and groups), and the ways in which a token can be wrong.
+//! The demo's provider as an OpenID provider: discovery, JWKS and ID tokens in Entra's shape
+//! (`tid`, `oid`, `preferred_username`, app roles and groups). [`Wrong`] lists the ways in which a
+//! token can be made invalid for tests.
 
 use super::{CLIENT_ID, TENANT, provider::Provider};
 use crate::vault::random;
@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// How an ID token is wrong; tests choose.
+/// What is wrong with an ID token; tests choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wrong {
     #[default]
@@ -19,30 +19,34 @@ pub enum Wrong {
     Issuer,
     Nonce,
     Subject,
-    /// Signed with a key that is not published.
+    /// Signed with the right key under a `kid` that is not published.
     Key,
-    /// Signed by HMAC with the client secret, or with the public key taken for one.
+    /// Signed by HMAC with the client secret.
     Symmetric,
-    /// Seconds by which the token's clock is ahead (or, below zero, behind).
+    /// All times are shifted by this many seconds; positive is in the future.
     Clock(i64),
+    /// No ID token at all.
     Missing,
 }
 
-/// What an ID token says about somebody.
+/// What an ID token says about a person.
 pub struct About<'a> {
+    /// User principal name.
     pub upn: &'a str,
     pub name: &'a str,
+    /// Object id in the directory.
     pub oid: &'a str,
     pub roles: &'a [String],
     pub groups: &'a [String],
     pub nonce: &'a str,
 }
 
+/// The issuer identifier of the provider at base URL `own`.
 fn issuer(own: &str) -> String {
     format!("{own}/{TENANT}/v2.0")
 }
 
-/// `GET /{tenant}/v2.0/.well-known/openid-configuration`
+/// `GET /{tenant}/v2.0/.well-known/openid-configuration`: the discovery document.
 pub async fn discovery(provider: web::Data<Provider>) -> HttpResponse {
     let own = &provider.own;
     HttpResponse::Ok().json(json!({
@@ -56,7 +60,7 @@ pub async fn discovery(provider: web::Data<Provider>) -> HttpResponse {
     }))
 }
 
-/// `GET /{tenant}/discovery/v2.0/keys`
+/// `GET /{tenant}/discovery/v2.0/keys`: the JWKS with every published key.
 pub async fn keys(provider: web::Data<Provider>) -> HttpResponse {
     let keys = provider.public_keys();
     let keys: Vec<Value> = keys
@@ -69,7 +73,8 @@ pub async fn keys(provider: web::Data<Provider>) -> HttpResponse {
     HttpResponse::Ok().json(json!({"keys": keys}))
 }
 
-/// An ID token, right or wrong. `key` signs, under the name `key_id`.
+/// An ID token, valid or with one defect. `now` is in Unix seconds; `key` signs, under the name
+/// `key_id`. `None` for [`Wrong::Missing`] or if signing fails.
 pub fn id_token(
     own: &str,
     now: i64,
@@ -87,7 +92,7 @@ pub fn id_token(
     let claims = json!({
         "iss": if wrong == Wrong::Issuer { "https://login.example.org/v2.0".to_owned() } else { issuer(own) },
         "aud": if wrong == Wrong::Audience { "another-application" } else { CLIENT_ID },
-        // Pairwise, as Entra's: another text than the object id.
+        // Pairwise like Entra's: differs from the object id.
         "sub": if wrong == Wrong::Subject { String::new() } else { format!("pairwise-{}", about.oid) },
         "tid": TENANT,
         "oid": about.oid,

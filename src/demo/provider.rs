@@ -1,8 +1,8 @@
-//! An identity provider in the shape of Microsoft Entra ID (version 2 endpoints): authorization
-//! code with PKCE, sign-in and consent pages, JWT access tokens, rotating refresh tokens, and
-//! Entra's error bodies with AADSTS codes.
+//! An identity provider in the shape of Microsoft Entra ID (v2 endpoints): authorization code with
+//! PKCE, sign-in and consent pages, JWT access tokens, rotating refresh tokens, and Entra's error
+//! bodies with AADSTS codes.
 //!
-//! For the demo and the tests only: it keeps everything in memory, and [`Faults`] makes it
+//! For the demo and the tests only: all state is in memory, and [`Faults`] makes the provider
 //! misbehave.
 
 use super::openid::{self, About, Wrong};
@@ -41,20 +41,21 @@ use url::Url;
 /// How the provider behaves; tests change it while it runs.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    /// Seconds that an access token lives.
+    /// Lifetime of an access token, in seconds.
     pub token_seconds: u64,
-    /// Answers every token request with this status and a page.
+    /// Answers every token request with this status and an HTML page.
     pub status: Option<u16>,
-    /// Answers every token request with this error and AADSTS code.
+    /// Answers every token request with this OAuth error and AADSTS code.
     pub error: Option<(String, u64)>,
-    /// How long a token request takes.
+    /// Delay before each answer to a token request.
     pub delay: Duration,
+    /// Issues no refresh tokens.
     pub no_refresh_token: bool,
-    /// A refresh token works once; a replay ends its whole family.
+    /// A refresh token works once; a replay revokes its whole family.
     pub single_use: bool,
-    /// Sends this body with status 200 instead of tokens.
+    /// Answers every token request with status 200 and this body.
     pub body: Option<String>,
-    /// Refreshed tokens belong to this account, whoever the refresh token was given to.
+    /// A refresh returns tokens of this account, whoever the refresh token belongs to.
     pub refresh_as: Option<String>,
     /// What is wrong with ID tokens.
     pub id_token: Wrong,
@@ -76,14 +77,18 @@ impl Default for Faults {
     }
 }
 
-/// What the provider saw.
+/// How many token requests the provider has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Authorization codes redeemed.
     pub redeemed: u32,
+    /// Refresh requests, failed ones included.
     pub refreshed: u32,
+    /// Refresh tokens used a second time while `Faults::single_use` was set.
     pub replays: u32,
 }
 
+/// An account in the directory.
 struct PersonHere {
     upn: String,
     name: String,
@@ -93,7 +98,7 @@ struct PersonHere {
     groups: Vec<String>,
 }
 
-/// An authorization request on its way through our pages.
+/// An authorization request on its way through the pages, or bound to a code.
 #[derive(Clone)]
 struct Asked {
     redirect_uri: String,
@@ -101,33 +106,45 @@ struct Asked {
     scope: String,
     nonce: String,
     challenge: Option<String>,
+    /// `login_hint`: the account to sign in with.
     hint: String,
     person: Option<String>,
+    /// In Unix seconds.
     expires: u64,
 }
 
+/// What a refresh token grants.
 struct Grant {
     upn: String,
     scope: String,
+    /// Shared by all refresh tokens that descend from one authorization code.
     family: String,
     used: bool,
 }
 
+/// Everything the provider remembers.
 #[derive(Default)]
 struct State {
     people: Vec<PersonHere>,
+    /// Session cookie to user principal name.
     sessions: HashMap<String, String>,
     consented: Vec<String>,
+    /// Authorization requests in progress, by the id in the pages' forms.
     asked: HashMap<String, Asked>,
+    /// Unredeemed authorization codes.
     codes: HashMap<String, Asked>,
+    /// Refresh tokens, by digest.
     refresh: HashMap<String, Grant>,
     dead_families: Vec<String>,
     faults: Faults,
     counts: Counts,
 }
 
+/// The provider; see the module.
 pub struct Provider {
+    /// The provider's base URL.
     pub(super) own: String,
+    /// The portal's origin: redirect URIs must be there.
     portal: String,
     client_secret: String,
     keys: Mutex<Keys>,
@@ -135,14 +152,14 @@ pub struct Provider {
     state: Mutex<State>,
 }
 
-/// What signs, and every public key that was ever published, by name: the last one is the current
-/// one.
+/// The signing key, and every public key published so far, by key id; the last one is current.
 struct Keys {
     signing: EncodingKey,
     published: Vec<(String, Vec<u8>)>,
 }
 
 impl Keys {
+    /// A new P-256 key: the private key, and the key id with the public point.
     fn pair() -> Result<(EncodingKey, (String, Vec<u8>)), String> {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
@@ -157,6 +174,7 @@ impl Keys {
     }
 }
 
+/// Claims of an access token.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     aud: String,
@@ -169,7 +187,7 @@ struct Claims {
     scp: String,
     iat: u64,
     exp: u64,
-    /// Tells two tokens of the same second apart.
+    /// Unique per token, so that two tokens of the same second differ.
     uti: String,
 }
 
@@ -185,6 +203,8 @@ struct Page {
 }
 
 impl Provider {
+    /// A provider at base URL `own`, with one registered client whose redirect URIs are at
+    /// `portal`.
     pub fn new(
         own: &str,
         portal: &str,
@@ -209,6 +229,7 @@ impl Provider {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds an account with a random object id.
     pub fn add_person(&self, upn: &str, name: &str, password: &str) {
         let oid = uuid::Uuid::new_v4().to_string();
         self.lock().people.push(PersonHere {
@@ -221,12 +242,11 @@ impl Provider {
         });
     }
 
-    /// Shown in the demo's introduction: it opens nothing but the demo.
     fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs with a new key from now on.
+    /// Signs with a new key from now on. Old public keys stay published.
     pub fn rotate_key(&self) -> Result<(), String> {
         let (signing, public) = Keys::pair()?;
         let mut keys = self.keys();
@@ -235,12 +255,12 @@ impl Provider {
         Ok(())
     }
 
-    /// Names and points of the published keys.
+    /// Key id and public point of each published key.
     pub(super) fn public_keys(&self) -> Vec<(String, Vec<u8>)> {
         self.keys().published.clone()
     }
 
-    /// The application's roles and the groups that ID tokens say of somebody.
+    /// Sets the app roles and groups in a person's ID tokens.
     pub fn set_claims(&self, upn: &str, roles: &[&str], groups: &[&str]) {
         let mut state = self.lock();
         if let Some(person) = state.people.iter_mut().find(|person| person.upn == upn) {
@@ -249,6 +269,7 @@ impl Provider {
         }
     }
 
+    /// The client secret. The demo's introduction shows it: it protects nothing but the demo.
     pub fn client_secret(&self) -> &str {
         &self.client_secret
     }
@@ -258,21 +279,23 @@ impl Provider {
         change(&mut self.lock().faults);
     }
 
+    /// The token requests so far.
     pub fn counts(&self) -> Counts {
         self.lock().counts
     }
 
-    /// Ends every refresh token, as an administrator of the directory could.
+    /// Revokes every refresh token, as an administrator of the directory could.
     pub fn end_everything(&self) {
         self.lock().refresh.clear();
     }
 
+    /// Now, in Unix seconds.
     fn seconds(&self) -> u64 {
         u64::try_from(self.clock.now().unix_seconds()).unwrap_or(0)
     }
 
-    /// Whom an access token of ours for Databricks belongs to, while it is valid: user principal
-    /// name and name.
+    /// User principal name and name of the person to whom a Databricks access token of this
+    /// provider belongs; `None` if it is invalid or expired.
     pub fn person_of(&self, token: &str) -> Option<(String, String)> {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&[DATABRICKS_RESOURCE]);
@@ -286,6 +309,8 @@ impl Provider {
         (claims.exp > self.seconds()).then_some((claims.upn, claims.name))
     }
 
+    /// The response to a successful token request. `family` is that of the grant; `nonce` goes into
+    /// the ID token.
     fn tokens(&self, upn: &str, scope: &str, family: &str, nonce: &str) -> HttpResponse {
         let mut state = self.lock();
         let Some(person) = state.people.iter().find(|person| person.upn == upn) else {
@@ -369,6 +394,7 @@ impl Provider {
     }
 }
 
+/// An error body in Entra's shape.
 fn entra_error(error: &str, code: u64, text: &str) -> HttpResponse {
     let status = if error == "invalid_client" { 401 } else { 400 };
     HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap_or_default()).json(json!({
@@ -387,6 +413,7 @@ fn draw(page: &Page) -> HttpResponse {
     }
 }
 
+/// An error page of the provider, for errors that must not be redirected to the client.
 fn own_page(code: u64, text: &str) -> HttpResponse {
     let page = Page {
         title: "Sorry, we could not sign you in".into(),
@@ -399,6 +426,7 @@ fn own_page(code: u64, text: &str) -> HttpResponse {
     draw(&page)
 }
 
+/// Redirects to the client with these parameters and the `state`.
 fn back(asked: &Asked, pairs: &[(&str, &str)]) -> HttpResponse {
     let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
         return own_page(50011, "The redirect URI is not an address.");
@@ -411,6 +439,7 @@ fn back(asked: &Asked, pairs: &[(&str, &str)]) -> HttpResponse {
         .finish()
 }
 
+/// `GET /{tenant}/oauth2/v2.0/authorize`.
 async fn authorize(
     request: HttpRequest,
     tenant: web::Path<String>,
@@ -518,6 +547,7 @@ struct SignIn {
     password: String,
 }
 
+/// `POST /{tenant}/oauth2/v2.0/signin`: checks the password.
 async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> HttpResponse {
     let name = form.username.trim();
     let found = {
@@ -563,6 +593,7 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
     }
 }
 
+/// Asks for consent, unless the person has given it or the request is for sign-in only.
 fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
     let asked = provider.lock().asked.get(id).cloned();
     let Some(Asked {
@@ -576,7 +607,7 @@ fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
         .asked
         .get(id)
         .is_some_and(|asked| !asked.scope.contains(DATABRICKS_RESOURCE));
-    // Like Entra: nobody is asked twice.
+    // Like Entra, the provider asks each person for consent only once.
     if signs_in_only || provider.lock().consented.contains(&upn) {
         return grant(provider, id);
     }
@@ -592,6 +623,7 @@ fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
     })
 }
 
+/// Issues an authorization code.
 fn grant(provider: &Provider, id: &str) -> HttpResponse {
     let mut state = provider.lock();
     let Some(asked) = state.asked.remove(id) else {
@@ -608,6 +640,7 @@ struct Consent {
     choice: String,
 }
 
+/// `POST /{tenant}/oauth2/v2.0/consent`: the person accepts or declines.
 async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> HttpResponse {
     if form.choice != "accept" {
         let Some(asked) = provider.lock().asked.remove(&form.request) else {
@@ -651,6 +684,8 @@ fn basic_pair(header: &str) -> Option<(String, String)> {
     Some((decode(id)?, decode(secret)?))
 }
 
+/// `POST /{tenant}/oauth2/v2.0/token`. Faults come first, then the client's credentials, then the
+/// grant.
 async fn token(
     request: HttpRequest,
     tenant: web::Path<String>,
@@ -767,8 +802,8 @@ async fn token(
                     );
                 }
                 grant.used = true;
-                // A refresh token is bound to no resource: the request may name another one (as
-                // Entra has it).
+                // As at Entra, a refresh token is not bound to a resource: the request may name
+                // another one.
                 let scope = if text("scope").is_empty() {
                     grant.scope.clone()
                 } else {
@@ -791,6 +826,7 @@ async fn token(
     }
 }
 
+/// Serves the provider on `socket`, without signal handling. The handle stops it.
 pub fn serve(provider: Arc<Provider>, socket: TcpListener) -> Result<ServerHandle, String> {
     let data = web::Data::from(provider);
     let server = HttpServer::new(move || {

@@ -1,6 +1,6 @@
-//! A sample app: "who am I at Databricks", and those rows. Does what any app behind the portal
-//! does: trades the session token in its request header for the viewer's access token, and queries
-//! as the viewer.
+//! The sample app: shows who the viewer is at the workspace, and the rows that they may see. It
+//! does what any app behind the portal does: it exchanges the session token of the request's header
+//! for the viewer's access token, and queries the workspace as the viewer.
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use askama::Template;
@@ -13,11 +13,12 @@ use std::{
     time::Duration,
 };
 
-/// What the app would read from its environment, for each content item it plays.
+/// What an app would read from its environment, for each content item that this one plays.
 #[derive(Clone)]
 pub struct Sample {
     portal: String,
     workspace: String,
+    /// Name of a content item to its content key.
     keys: Arc<RwLock<HashMap<String, SecretString>>>,
     http: reqwest::Client,
 }
@@ -32,6 +33,7 @@ struct Page {
 }
 
 impl Sample {
+    /// An app without content items; both addresses are base URLs.
     pub fn new(portal: &str, workspace: &str) -> Result<Self, String> {
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -46,7 +48,7 @@ impl Sample {
         })
     }
 
-    /// Plays another content item, below its name, with its content key.
+    /// Plays another content item below `/{name}/`, with this content key.
     pub fn add(&self, name: &str, key: SecretString) {
         self.keys
             .write()
@@ -54,6 +56,8 @@ impl Sample {
             .insert(name.to_owned(), key);
     }
 
+    /// The viewer's name at the workspace, and their rows. The error is a sentence, with the
+    /// address where the viewer can connect if that helps.
     async fn look(
         &self,
         request: &HttpRequest,
@@ -182,7 +186,8 @@ async fn index(request: HttpRequest, sample: web::Data<Sample>) -> HttpResponse 
     }
 }
 
-/// The request as it arrived, for people who write apps: every header but the token's value.
+/// The request as it arrived, as JSON, for people who write apps. Of headers with `token` in their
+/// names only the length is shown.
 async fn echo(request: HttpRequest) -> HttpResponse {
     let headers: Vec<[String; 2]> = request
         .headers()
@@ -199,6 +204,7 @@ async fn echo(request: HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(json!({"method": request.method().as_str(), "path": request.uri().to_string(), "headers": headers}))
 }
 
+/// Serves the app on `socket`, without signal handling. The handle stops it.
 pub fn serve(sample: Sample, socket: TcpListener) -> Result<ServerHandle, String> {
     let data = web::Data::new(sample);
     let server = HttpServer::new(move || {

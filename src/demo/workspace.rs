@@ -1,12 +1,12 @@
-//! A Databricks-shaped workspace: who am I, and SQL statements that answer each person with their
-//! own rows.
+//! A workspace in the shape of Databricks: SCIM “Me”, and SQL statements whose result depends on
+//! the person behind the access token.
 
 use super::provider::Provider;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use serde_json::json;
 use std::{net::TcpListener, sync::Arc};
 
-/// The rows that one person may see.
+/// The rows that a person may see: region, amount, quarter.
 pub fn rows(upn: &str) -> Vec<[&'static str; 3]> {
     match upn {
         "vera@example.org" => vec![["North", "1204", "Q3"], ["North", "1377", "Q4"]],
@@ -20,16 +20,19 @@ pub fn rows(upn: &str) -> Vec<[&'static str; 3]> {
     }
 }
 
+/// 401 in Databricks' shape.
 fn refused() -> HttpResponse {
     HttpResponse::Unauthorized()
         .json(json!({"error_code": 401, "message": "Credential was not sent or was of an unsupported type for this API."}))
 }
 
+/// User principal name and name of the person behind the bearer token.
 fn person(request: &HttpRequest, provider: &Provider) -> Option<(String, String)> {
     let header = request.headers().get("authorization")?.to_str().ok()?;
     provider.person_of(header.strip_prefix("Bearer ")?)
 }
 
+/// `GET /api/2.0/preview/scim/v2/Me`.
 async fn me(request: HttpRequest, provider: web::Data<Provider>) -> HttpResponse {
     match person(&request, &provider) {
         Some((upn, name)) => HttpResponse::Ok().json(json!({
@@ -41,6 +44,7 @@ async fn me(request: HttpRequest, provider: web::Data<Provider>) -> HttpResponse
     }
 }
 
+/// `POST /api/2.0/sql/statements`: the same rows for every statement.
 async fn statements(request: HttpRequest, provider: web::Data<Provider>) -> HttpResponse {
     let Some((upn, _)) = person(&request, &provider) else {
         return refused();
@@ -56,6 +60,7 @@ async fn statements(request: HttpRequest, provider: web::Data<Provider>) -> Http
     }))
 }
 
+/// Serves the workspace on `socket`, without signal handling. The handle stops it.
 pub fn serve(provider: Arc<Provider>, socket: TcpListener) -> Result<ServerHandle, String> {
     let data = web::Data::from(provider);
     let server = HttpServer::new(move || {

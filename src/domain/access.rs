@@ -1,4 +1,5 @@
-//! Every "may X do Y to Z", as pure functions. Handlers and services ask here and nowhere else.
+//! Access rules: every "may X do Y to Z", as pure functions. Services ask here and nowhere else;
+//! pages and API handlers never decide.
 
 use super::{
     Id,
@@ -8,7 +9,7 @@ use super::{
     person::{Person, Role},
 };
 
-/// What a person is to a content item.
+/// A person's relation to a content item, in ascending order of rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     None,
@@ -17,7 +18,8 @@ pub enum Standing {
     Owner,
 }
 
-/// Where a person stands with a content item, given their entry in its list.
+/// Computes the relation; `listed` is the best role that the item's list gives the person. A locked
+/// person has none.
 pub fn standing(content: &Content, person: &Person, listed: Option<ContentRole>) -> Standing {
     if person.locked {
         return Standing::None;
@@ -52,6 +54,7 @@ pub fn may_edit_content(person: &Person, standing: Standing) -> bool {
             || (person.role >= Role::Publisher && standing >= Standing::Collaborator))
 }
 
+/// May this role add content items?
 pub fn may_create_content(role: Role) -> bool {
     role >= Role::Publisher
 }
@@ -61,8 +64,8 @@ pub fn may_see_integrations(role: Role) -> bool {
     role >= Role::Publisher
 }
 
-/// May this person choose an integration for content, and so see it? `listed`: they or a group of
-/// theirs are on its list.
+/// May this person choose the integration for content, and so see it? `listed`: its list names the
+/// person or one of their groups.
 pub fn may_choose_integration(role: Role, availability: Availability, listed: bool) -> bool {
     may_manage_integrations(role)
         || (may_see_integrations(role)
@@ -73,31 +76,36 @@ pub fn may_choose_integration(role: Role, availability: Availability, listed: bo
             })
 }
 
+/// May this role create, change and delete integrations?
 pub fn may_manage_integrations(role: Role) -> bool {
     role == Role::Administrator
 }
 
+/// May this role create, change and lock people?
 pub fn may_manage_people(role: Role) -> bool {
     role == Role::Administrator
 }
 
-/// May this role see groups, use them in lists and make new ones?
+/// May this role see groups, use them in lists and create new ones?
 pub fn may_see_groups(role: Role) -> bool {
     role >= Role::Publisher
 }
 
+/// May this person rename or delete the group and change its members?
 pub fn may_change_group(person: &Person, group: &Group) -> bool {
     !person.locked
         && (person.role == Role::Administrator
             || (person.role >= Role::Publisher && group.owner == Some(person.id)))
 }
 
+/// May this role read the audit log?
 pub fn may_read_audit(role: Role) -> bool {
     role == Role::Administrator
 }
 
-/// May a key of `caller` exchange session tokens of this content? Only those who run the content
-/// may.
+/// May an API key of `caller` exchange session tokens of this item? Only for its owner and its
+/// collaborators, with a role of publisher or higher. `caller_role` is the key's role;
+/// `key_content` is the item that a content key is bound to.
 pub fn may_exchange(
     caller: &Person,
     caller_role: Role,
@@ -166,7 +174,7 @@ mod tests {
         assert!(may_open(standing(&item, &owner, None)));
     }
     #[test]
-    fn a_locked_person_stands_nowhere() {
+    fn a_locked_person_has_no_rights() {
         let mut owner = person(Role::Administrator);
         owner.locked = true;
         let item = content(&owner, AccessType::LoggedIn);
@@ -177,7 +185,7 @@ mod tests {
         assert!(!may_edit_content(&owner, Standing::Owner));
     }
     #[test]
-    fn only_those_who_run_content_exchange_for_it() {
+    fn only_owners_and_collaborators_exchange_for_an_item() {
         let (owner, other) = (person(Role::Publisher), person(Role::Administrator));
         let item = content(&owner, AccessType::LoggedIn);
         assert!(may_exchange(
@@ -210,7 +218,7 @@ mod tests {
         ));
     }
     #[test]
-    fn an_empty_list_is_closed() {
+    fn a_listed_integration_is_closed_to_the_unlisted() {
         assert!(!may_choose_integration(
             Role::Publisher,
             Availability::Listed,
@@ -238,7 +246,7 @@ mod tests {
         ));
     }
     #[test]
-    fn a_listed_collaborator_without_the_role_only_views() {
+    fn a_listed_collaborator_with_the_viewer_role_only_views() {
         let owner = person(Role::Publisher);
         let viewer = person(Role::Viewer);
         let item = content(&owner, AccessType::Acl);

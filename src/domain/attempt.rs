@@ -1,5 +1,9 @@
-//! Attempts: authorizations in flight (RFC 6749 section 4.1, RFC 7636). Used once, dead in ten
-//! minutes.
+//! Attempts: OAuth authorizations in flight, from the redirect to the identity provider until its
+//! callback (RFC 6749 section 4.1, PKCE: RFC 7636).
+//!
+//! An attempt is single-use and expires after ten minutes ([`LIFETIME`]). This module decides
+//! whether a callback may finish an attempt; it stores nothing. The `state` and the PKCE verifier
+//! are kept by `store::connections`, as a hash and as a sealed value.
 
 use super::{
     Id, Timestamp,
@@ -10,47 +14,57 @@ use super::{
 };
 use std::time::Duration;
 
-/// How long an attempt may take.
+/// Lifetime of an attempt: ten minutes from the redirect to the callback.
 pub const LIFETIME: Duration = Duration::from_secs(600);
 
+/// One authorization in flight, without its `state` and PKCE verifier.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     pub id: Id<Attempt>,
     pub person: Id<Person>,
-    /// The browser session that started it; only this one may finish it.
+    /// The browser session that started the attempt; only this one may finish it.
     pub session: Id<Session>,
     pub integration: Id<Integration>,
-    /// The integration's era when it began: a change of addresses in between ends the attempt.
+    /// The integration's `era` at the start. If the integration's endpoints or client change
+    /// meanwhile, the attempt is void.
     pub era: i64,
-    /// The content item that asked, if any (a reconnect from the consents page has none).
+    /// The content item that needs the connection; `None` for a reconnect from the consents page.
     pub content: Option<Id<Content>>,
+    /// Where the browser goes after the callback.
     pub return_path: ReturnPath,
+    /// The `redirect_uri` of the authorization request. The callback must arrive at the same
+    /// address.
     pub redirect_uri: String,
+    /// Exclusive: at this moment the attempt has expired.
     pub expires_at: Timestamp,
+    /// Set by the first callback; a second one is refused.
     pub used_at: Option<Timestamp>,
 }
 
-/// Why an answer of the identity provider does not fit an attempt of ours.
+/// Why a callback from the identity provider is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// Not ours, or forgotten.
+    /// No attempt has this `state`: it was never issued, or the attempt was purged.
     Unknown,
-    /// Another browser session or another person started it.
+    /// The attempt was started by another person or in another browser session.
     Foreign,
+    /// The attempt is older than [`LIFETIME`].
     Expired,
-    /// This link was used before.
+    /// The attempt was used before.
     Used,
-    /// It came to another callback address than the one it was sent to (mix-up defence).
+    /// The callback arrived at another address than `redirect_uri` (mix-up defence, RFC 9700
+    /// section 4.4).
     WrongCallback,
-    /// The answer names another issuer than the one asked (RFC 9207).
+    /// The `iss` parameter names another issuer than the one that was asked (RFC 9207).
     OtherIssuer,
     /// The administrator changed the integration meanwhile.
     Superseded,
 }
 
 impl Attempt {
-    /// Whether an answer that arrived in `session` of `person` at `callback` may finish this
-    /// attempt.
+    /// Checks whether a callback that arrived in `session` of `person` at the address `callback`
+    /// may finish this attempt. `era` is the integration's current one. Checks neither `state` nor
+    /// `iss`: the caller does.
     pub fn accept(
         &self,
         person: Id<Person>,
@@ -83,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_fits_only_its_own_attempt() {
+    fn a_callback_is_accepted_only_for_its_own_attempt() {
         let attempt = Attempt {
             id: Id::random(),
             person: Id::random(),

@@ -1,8 +1,9 @@
-//! The record: what happened, to what, by whom.
+//! The audit log's vocabulary: actions, outcomes and records. `store::audit` keeps the records in a
+//! hash chain.
 
 use super::{Id, Timestamp, person::Person};
 
-/// What can happen. The text is what the table, the page and the API show.
+/// What happened. Its text is what the table, the page and the API show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     SignIn,
@@ -14,10 +15,13 @@ pub enum Action {
     PersonUnlocked,
     PasswordChanged,
     SessionsEnded,
+    /// A person entered their password again, or signed in again, before a sensitive action.
     Confirmed,
     ConfirmRefused,
+    /// A one-time link for setting a password was made.
     InviteMade,
     GroupChanged,
+    /// A refresh or a new sign-in returned the tokens of another account at the provider.
     AccountChanged,
     ExchangeRefused,
     AccessRefused,
@@ -42,12 +46,16 @@ pub enum Action {
     CallbackRefused,
     ProviderTold,
     ProviderNotTold,
+    /// Warning: a client secret expires soon.
     SecretEnding,
+    /// The leak alarm ([`super::leak`]) saw a viewer's token used without its viewer.
     LeakSuspected,
+    /// The publisher fixed the app and cleared the item's leaks.
     LeakMended,
 }
 
 impl Action {
+    /// All actions, in the order in which pages show them.
     pub const ALL: [Action; 40] = [
         Action::SignIn,
         Action::SignInRefused,
@@ -90,6 +98,7 @@ impl Action {
         Action::LeakSuspected,
         Action::LeakMended,
     ];
+    /// The word in the table, on pages and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Action::SignIn => "sign_in",
@@ -134,12 +143,13 @@ impl Action {
             Action::LeakMended => "shared_token_mended",
         }
     }
+    /// The inverse of [`Action::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == text)
     }
 }
 
-/// How it ended.
+/// How an action ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     #[default]
@@ -149,6 +159,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The word in the table, on pages and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Outcome::Done => "done",
@@ -156,12 +167,13 @@ impl Outcome {
             Outcome::Failed => "failed",
         }
     }
+    /// The inverse of [`Outcome::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         [Outcome::Done, Outcome::Refused, Outcome::Failed]
             .into_iter()
             .find(|outcome| outcome.as_str() == text)
     }
-    /// What an action's own name says about its end.
+    /// The outcome that an action implies.
     pub const fn of(action: Action) -> Self {
         match action {
             Action::SignInRefused
@@ -179,36 +191,39 @@ impl Outcome {
     }
 }
 
-/// Who is behind a request, for the record.
+/// Where a request came from, for the audit record.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// The network address of the caller.
+    /// The client's network address.
     pub address: String,
-    /// Ties together the record, the log and the error page.
+    /// The reference that ties together the audit record, the log and the error page.
     pub correlation: String,
 }
 
-/// One line of the record.
+/// One audit record.
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// Position in the chain; assigned by the store.
     pub number: i64,
     pub at: Timestamp,
     pub action: Action,
+    /// The person who acted; `None` for the portal itself and for unknown callers.
     pub actor: Option<Id<Person>>,
-    /// The actor's name at that time; names change, the record does not.
+    /// The actor's name at that time: a later rename does not change the record.
     pub actor_name: String,
-    /// What it happened to, in words.
+    /// What the action was about, in words.
     pub subject: String,
     pub detail: String,
     pub address: String,
     pub correlation: String,
     pub outcome: Outcome,
-    /// Of the line before and of this one; empty until it is written.
+    /// Hash over the previous record and this one; empty until stored.
     pub hash: String,
 }
 
 impl Event {
-    /// What the portal did by itself, from nowhere; whoever else did it is put in by the caller.
+    /// A record of the portal's own, without actor address and correlation. A caller that acts for
+    /// a person fills in those fields.
     pub fn by_portal(
         at: Timestamp,
         action: Action,

@@ -1,5 +1,7 @@
-//! Connections: one viewer's tokens at one integration. The tokens themselves live sealed in the
-//! store.
+//! Connections: one viewer's OAuth tokens at one integration, their state, and the account that
+//! they belong to.
+//!
+//! The tokens themselves are not here: `store::connections` keeps them sealed.
 
 use super::{
     Id, Timestamp,
@@ -7,24 +9,25 @@ use super::{
     person::Person,
 };
 
-/// Why a connection needs its viewer again. The words of the API's `cause`.
+/// Why the viewer must sign in at the provider again. The words are those of the API's `cause`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The identity provider no longer accepts the refresh token, or there was none.
+    /// The provider no longer accepts the refresh token, or there was none.
     Expired,
-    /// A policy of the organisation asks for a new sign-in.
+    /// A policy of the organisation requires a new sign-in.
     Policy,
-    /// A new token was issued but lost on the way to us.
+    /// The provider issued a new refresh token, and the response was lost before it was stored.
     RotationLost,
     RevokedByViewer,
     RevokedByAdministrator,
-    /// The tokens suddenly belonged to another account.
+    /// The provider returned the tokens of another account.
     AccountChanged,
-    /// Nothing used it for longer than the operator allows.
+    /// The connection was unused for longer than the operator allows.
     Unused,
 }
 
 impl Cause {
+    /// All causes.
     pub const ALL: [Cause; 7] = [
         Cause::Expired,
         Cause::Policy,
@@ -34,6 +37,7 @@ impl Cause {
         Cause::AccountChanged,
         Cause::Unused,
     ];
+    /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Cause::Expired => "expired",
@@ -45,25 +49,26 @@ impl Cause {
             Cause::Unused => "unused",
         }
     }
+    /// The inverse of [`Cause::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| cause.as_str() == text)
     }
 }
 
-/// Where a connection stands.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Tokens are held and usable.
+    /// Its tokens are usable.
     Active,
-    /// Tokens are held, but the account at the provider is not the one expected; nothing uses them
-    /// until the viewer decides.
+    /// It has tokens, but of an account that looks like another person's. They are not used until
+    /// the viewer confirms the account.
     Unconfirmed,
-    /// No usable tokens; the viewer must sign in at the provider again.
+    /// It has no usable tokens: the viewer must sign in at the provider again.
     NeedsLogin(Cause),
 }
 
 impl State {
-    /// The pair of words kept in the table.
+    /// The columns `state` and `cause`.
     pub const fn words(self) -> (&'static str, Option<&'static str>) {
         match self {
             State::Active => ("active", None),
@@ -71,6 +76,8 @@ impl State {
             State::NeedsLogin(cause) => ("needs_login", Some(cause.as_str())),
         }
     }
+    /// The inverse of [`State::words`]. An unknown cause is read as [`Cause::Expired`]; `None` for
+    /// an unknown state.
     pub fn parse(state: &str, cause: Option<&str>) -> Option<Self> {
         match (state, cause) {
             ("active", _) => Some(State::Active),
@@ -83,29 +90,32 @@ impl State {
     }
 }
 
-/// Whom the identity provider says the tokens belong to, as far as the token answer told us.
+/// The account at the identity provider that the tokens belong to, as far as the token response
+/// named it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// The name a person knows: user principal name, e-mail or preferred user name.
+    /// The name that a person recognises: user principal name, e-mail address or preferred user
+    /// name.
     pub label: Option<String>,
-    /// `oid:…`, `id:…` or `access:…`: the kind of token it stood in is part of it, since the same person may have another
-    /// subject in each (pairwise subjects). Only equal kinds can be compared.
+    /// `oid:…`, `id:…` or `access:…`. The prefix says which claim it comes from: with pairwise
+    /// subjects, the id token and the access token may have different subjects for one account.
+    /// Only subjects with the same prefix are comparable.
     pub subject: Option<String>,
     pub tenant: Option<String>,
 }
 
-/// What an identity check says.
+/// The result of an identity check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Fits,
-    /// The viewer has to say that the account is theirs.
+    /// The viewer must confirm that the account is theirs.
     Ask,
     Refuse,
 }
 
 impl Account {
-    /// Whether this account visibly belongs to somebody else than `person`. Only names shaped like
-    /// an address can be compared.
+    /// Whether the account is visibly not this person's. Only labels that look like an e-mail
+    /// address can be compared; otherwise `false`.
     pub fn differs_from(&self, person: &Person) -> bool {
         let Some(label) = self.label.as_deref().filter(|label| label.contains('@')) else {
             return false;
@@ -115,8 +125,7 @@ impl Account {
         comparable && !known.iter().any(|name| name.eq_ignore_ascii_case(label))
     }
 
-    /// Whether this account visibly is this person's: the name at the provider is their address or
-    /// user name here.
+    /// Whether the account's label is this person's e-mail address or user name.
     pub fn is_of(&self, person: &Person) -> bool {
         let label = self.label.as_deref().filter(|label| !label.is_empty());
         label.is_some_and(|label| {
@@ -125,7 +134,7 @@ impl Account {
         })
     }
 
-    /// What a check says about these tokens in this person's hands.
+    /// Applies an identity check to this account of a connection of `person`.
     pub fn verdict(&self, person: &Person, check: IdentityCheck) -> Verdict {
         match check {
             IdentityCheck::Off => Verdict::Fits,
@@ -135,8 +144,8 @@ impl Account {
         }
     }
 
-    /// Whether two accounts are certainly different ones: another subject, object id or tenant.
-    /// Names may change.
+    /// Whether the two accounts certainly differ, by tenant or by a comparable subject. Labels do
+    /// not count: names change.
     pub fn is_another_than(&self, known: &Account) -> bool {
         let differ = |left: &Option<String>, right: &Option<String>| matches!((left, right), (Some(left), Some(right)) if left != right);
         let kind = |subject: &Option<String>| {
@@ -151,29 +160,32 @@ impl Account {
     }
 }
 
-/// One viewer's connection to one integration, without its tokens.
+/// A connection without its tokens.
 #[derive(Clone, Debug)]
 pub struct Connection {
+    /// The database's row number; the `id` of the API.
     pub number: i64,
     pub id: Id<Connection>,
     pub person: Id<Person>,
     pub integration: Id<Integration>,
     pub state: State,
     pub account: Account,
-    /// The scopes as issued, blank separated.
+    /// The granted scopes, separated by blanks.
     pub scopes: String,
     pub has_refresh_token: bool,
     pub access_expires_at: Option<Timestamp>,
-    /// When the provider will ask for the person again at the latest, as far as it is known.
+    /// The latest time at which the provider will require a new sign-in; `None` if unknown.
     pub lapses_at: Option<Timestamp>,
-    /// Grows with each new pair of tokens.
+    /// Incremented with each new pair of tokens and each change of state; compared by
+    /// compare-and-swap.
     pub generation: i64,
+    /// When the viewer last signed in at the provider.
     pub connected_at: Timestamp,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// When the state became what it is.
+    /// When the state last changed.
     pub state_at: Timestamp,
-    /// When content last got a token of it.
+    /// When content last got an access token of it.
     pub used_at: Option<Timestamp>,
 }
 
@@ -198,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn another_account_is_noticed_whatever_its_case() {
+    fn accounts_are_compared_without_regard_to_case() {
         let account = |label: &str| Account {
             label: Some(label.into()),
             ..Account::default()
@@ -211,7 +223,7 @@ mod tests {
         assert!(!Account::default().differs_from(&ann));
     }
     #[test]
-    fn a_required_account_must_be_named_and_be_the_persons() {
+    fn a_required_account_must_carry_the_persons_name() {
         let account = |label: &str| Account {
             label: Some(label.into()),
             ..Account::default()
@@ -256,7 +268,7 @@ mod tests {
         assert!(!Account::default().is_another_than(&account("oid:1", Some("a"))));
     }
     #[test]
-    fn states_survive_the_table() {
+    fn states_are_read_back_as_they_were_stored() {
         for state in [State::Active, State::Unconfirmed]
             .into_iter()
             .chain(Cause::ALL.map(State::NeedsLogin))

@@ -1,4 +1,8 @@
-//! Content items: apps that viewers open through the portal.
+//! Content items: the apps that viewers open through the portal, their upstream processes, and how
+//! the proxy treats them.
+//!
+//! There is no setting for falling back to a service account: the portal has none, so every token
+//! belongs to a viewer.
 
 use super::{Id, Timestamp, group::Principal, person::Person};
 use serde::{Deserialize, Serialize};
@@ -8,15 +12,16 @@ use std::time::Duration;
 /// Who may open a content item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessType {
-    /// Anyone, even without signing in. Cannot use integrations.
+    /// Anyone, without signing in. Such an item cannot use integrations.
     All,
     /// Everyone who is signed in.
     LoggedIn,
-    /// Only the people and groups listed.
+    /// Only the people and groups on its list.
     Acl,
 }
 
 impl AccessType {
+    /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             AccessType::All => "all",
@@ -24,6 +29,7 @@ impl AccessType {
             AccessType::Acl => "acl",
         }
     }
+    /// The inverse of [`AccessType::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::All, Self::LoggedIn, Self::Acl]
             .into_iter()
@@ -31,24 +37,31 @@ impl AccessType {
     }
 }
 
-/// One process of an app: where it answers, and whether it takes new viewers.
+/// One upstream process of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
+    /// The upstream address: `http:`, `https:` or `unix:`.
     pub url: String,
-    /// On its way out: who is there stays there, nobody else comes.
+    /// Draining: viewers who are assigned to the process stay; it gets no new ones.
     #[serde(default)]
     pub draining: bool,
 }
 
-/// Which process of an item, in cookies and session tokens: a short hash of its address, which
-/// tells it to nobody who does not guess it. The default stands for the only one that an item has.
+/// Identifies one process of an item, in the stickiness cookie and in the session token: so the
+/// leak alarm knows which process used a token.
+///
+/// Truncated SHA-256 of the process's URL (64 bits, 16 hex digits): it hides the URL, but a guessed
+/// URL can be confirmed. The default, [`Mark::ONLY`], stands for the single process of an item and
+/// is written as the empty string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Mark(u64);
 
 impl Mark {
+    /// The process of an item that has only one.
     pub const ONLY: Self = Self(0);
 
+    /// The identifier of a process; never [`Mark::ONLY`].
     pub fn of(process: &Process) -> Self {
         let hash = Sha256::digest(&process.url);
         Self(
@@ -57,6 +70,7 @@ impl Mark {
                 .max(1),
         )
     }
+    /// Whether this is [`Mark::ONLY`].
     pub fn is_only(&self) -> bool {
         *self == Self::ONLY
     }
@@ -98,74 +112,85 @@ impl std::str::FromStr for Mark {
     }
 }
 
-/// How the portal carries an item. Limits are in seconds; `None` is the default.
+/// How the proxy treats an item. Limits are in seconds; `None` means the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Proxying {
-    /// Until a process accepts the connection.
+    /// Timeout for connecting to the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_seconds: Option<u32>,
-    /// Until the first byte of an answer.
+    /// Timeout from the request to the first byte of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte_seconds: Option<u32>,
-    /// How long an answer or a WebSocket may rest, both ways. By default sockets may rest for days.
+    /// Idle timeout of a response or a WebSocket, both directions. By default WebSockets have none:
+    /// a tab may stay open for days.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u32>,
-    /// The app gets the whole path, `/content/{guid}/…`, instead of what stands behind it.
+    /// The app gets the full path, `/content/{guid}/…`, instead of the path below that prefix.
     pub keep_prefix: bool,
-    /// Pages of the app get our small bar, which offers to connect again.
+    /// The proxy inserts a small bar into the app's pages that offers to reconnect.
     pub reconnect_bar: bool,
-    /// The certificates (PEM) that an app's own must lead to, instead of the public ones.
+    /// CA certificates (PEM) that the app's certificate must chain to, instead of the public ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
 }
 
 impl Proxying {
+    /// Upper bound of every limit, in seconds (one day).
     pub const MOST_SECONDS: u32 = 86_400;
+    /// Default connect timeout, in seconds.
     pub const CONNECT: u32 = 5;
+    /// Default first-byte timeout, in seconds.
     pub const FIRST_BYTE: u32 = 300;
+    /// Default idle timeout of a response, in seconds.
     pub const IDLE: u32 = 3600;
 
+    /// The connect timeout.
     pub fn connect(&self) -> Duration {
         Duration::from_secs(self.connect_seconds.unwrap_or(Self::CONNECT).into())
     }
+    /// The first-byte timeout.
     pub fn first_byte(&self) -> Duration {
         Duration::from_secs(self.first_byte_seconds.unwrap_or(Self::FIRST_BYTE).into())
     }
+    /// The idle timeout of responses.
     pub fn idle(&self) -> Duration {
         Duration::from_secs(self.idle_seconds.unwrap_or(Self::IDLE).into())
     }
-    /// For WebSockets: only if somebody said so. A tab may stay open for days.
+    /// The idle timeout of WebSockets; `None` unless it was set, since a tab may stay open for
+    /// days.
     pub fn socket_idle(&self) -> Option<Duration> {
         self.idle_seconds
             .map(|seconds| Duration::from_secs(seconds.into()))
     }
 }
 
-/// An app that viewers open through the portal.
+/// A content item.
 #[derive(Clone, Debug)]
 pub struct Content {
+    /// The database's row number; the `id` of the API.
     pub number: i64,
     pub id: Id<Content>,
-    /// The short name; unique for one owner.
+    /// The short name; unique per owner.
     pub name: String,
     pub title: Option<String>,
     pub description: String,
     pub owner: Id<Person>,
     pub access: AccessType,
+    /// The kind of app, in the API's words. Set to `unknown` at creation and never changed by the
+    /// portal.
     pub app_mode: String,
-    /// Where the app runs; empty until a publisher says so. Several for an app of several
-    /// processes.
+    /// Its upstream processes, usually one; empty until a publisher sets an address.
     pub processes: Vec<Process>,
     pub proxying: Proxying,
-    /// Its label in addresses of its own; kept for life.
+    /// The DNS label of the item's own host; never changes.
     pub slug: String,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
 impl Content {
-    /// The mark of one of its processes.
+    /// The identifier of one of the item's processes: [`Mark::ONLY`] unless it has several.
     pub fn mark(&self, process: &Process) -> Mark {
         if self.processes.len() < 2 {
             Mark::ONLY
@@ -173,13 +198,15 @@ impl Content {
             Mark::of(process)
         }
     }
+    /// The title, or the name if the title is empty.
     pub fn display_title(&self) -> &str {
         match &self.title {
             Some(title) if !title.trim().is_empty() => title,
             _ => &self.name,
         }
     }
-    /// Whether an integration for viewers makes sense here: `None` while unknown.
+    /// Whether the app runs code for its viewers, so that an integration makes sense; `None` if the
+    /// kind of app is unknown.
     pub fn is_interactive(&self) -> Option<bool> {
         match self.app_mode.as_str() {
             "unknown" => None,
@@ -187,27 +214,29 @@ impl Content {
             _ => Some(true),
         }
     }
-    /// The address of the first process.
+    /// The URL of the first process.
     pub fn upstream(&self) -> Option<&str> {
         self.processes.first().map(|process| process.url.as_str())
     }
 }
 
-/// What a listed principal may do with a content item.
+/// What a person or group on an item's list may do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ContentRole {
     Viewer,
-    /// `owner` in the API: may edit.
+    /// `owner` in the API: may edit the item.
     Collaborator,
 }
 
 impl ContentRole {
+    /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             ContentRole::Viewer => "viewer",
             ContentRole::Collaborator => "owner",
         }
     }
+    /// The inverse of [`ContentRole::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Viewer, Self::Collaborator]
             .into_iter()
@@ -215,9 +244,10 @@ impl ContentRole {
     }
 }
 
-/// One entry of a content item's list.
+/// One entry of an item's list.
 #[derive(Clone, Debug)]
 pub struct Permission {
+    /// The database's row number; the `id` of the API.
     pub number: i64,
     pub content: Id<Content>,
     pub principal: Principal,

@@ -1,6 +1,9 @@
-//! Which outside addresses this server may talk to. Checked when an address is saved and again at
-//! each connection, after name resolution. Private addresses and plain http work only for hosts
-//! that the operator lists.
+//! The egress policy: which outside addresses the server may connect to (SSRF protection).
+//!
+//! An address is checked when it is saved and again at each TCP connection, after name resolution,
+//! so that DNS rebinding does not help. Private addresses and plain http work only for hosts that
+//! the operator lists; link-local addresses (cloud metadata) never work. This module resolves no
+//! names and connects to nothing.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -8,15 +11,15 @@ use std::{
 };
 use url::{Host, Url};
 
-/// What an address is for: providers carry secrets and need TLS, upstream apps may speak plain
-/// http.
+/// What an address is for. Requests to providers carry secrets and need TLS; upstream apps may
+/// speak plain http.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Provider,
     Upstream,
 }
 
-/// Why an address is refused. The sentences are shown to whoever typed it.
+/// Why an address is refused. The messages are shown to the person who typed the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("This is not a web address. It starts with https:// and names a host.")]
@@ -37,23 +40,28 @@ pub enum Refused {
         "This address is never allowed: it is link-local, where cloud machines keep their credentials."
     )]
     LinkLocal,
+    /// The portal's own origin, or that of content.
     #[error("This is the portal's own address.")]
     Ourselves,
+    /// A `unix:` address outside the listed folders.
     #[error(
         "A socket is reached only in a folder that the operator lists with the setting upstream_sockets. Write unix:/folder/name.sock."
     )]
     Socket,
 }
 
-/// The operator's list, plus our own address.
+/// The operator's lists, and the portal's own addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
+    /// Hosts that may be private and may use plain http.
     listed: Vec<Listed>,
+    /// Hosts of the portal and of content: always refused.
     own: Vec<Listed>,
     /// Folders whose Unix sockets apps may listen on.
     sockets: Vec<PathBuf>,
 }
 
+/// One entry of a list: a lower-case host, or `*` and a suffix; without a port it covers all ports.
 #[derive(Clone, Debug)]
 struct Listed {
     host: String,
@@ -61,6 +69,7 @@ struct Listed {
 }
 
 impl Listed {
+    /// Parses `host`, `host:port`, `[v6]`, `[v6]:port` or `*.suffix`.
     fn parse(entry: &str) -> Self {
         let entry = entry.trim().to_ascii_lowercase();
         match entry
@@ -77,6 +86,7 @@ impl Listed {
             },
         }
     }
+    /// Whether the entry covers this host and port.
     fn names(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let named = match self.host.strip_prefix('*') {
@@ -88,8 +98,8 @@ impl Listed {
 }
 
 impl Policy {
-    /// Both hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own`: the portal's and content's,
-    /// always refused.
+    /// `listed` and `own` hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own` are the hosts
+    /// of the portal and of content; they are always refused.
     pub fn new(listed: &[String], own: &[String]) -> Self {
         Self {
             listed: listed.iter().map(|entry| Listed::parse(entry)).collect(),
@@ -98,7 +108,7 @@ impl Policy {
         }
     }
 
-    /// The same, with folders of Unix sockets that apps may listen on.
+    /// Adds the folders of Unix sockets that apps may listen on.
     #[must_use]
     pub fn with_sockets(self, folders: &[PathBuf]) -> Self {
         Self {
@@ -107,7 +117,8 @@ impl Policy {
         }
     }
 
-    /// The socket of `unix:/folder/name.sock`, directly in a folder that the operator lists.
+    /// The file of `unix:/folder/name.sock`; it must lie directly in a listed folder, else
+    /// [`Refused::Socket`].
     pub fn socket(&self, url: &Url) -> Result<PathBuf, Refused> {
         let path = url.path();
         let plain = url.scheme() == "unix"
@@ -126,19 +137,19 @@ impl Policy {
         }
     }
 
-    /// Whether the operator's list names this host and port.
+    /// Whether the operator's list covers this host and port.
     pub fn lists(&self, host: &str, port: u16) -> bool {
         self.listed.iter().any(|entry| entry.names(host, port))
     }
 
-    /// Parses and checks an address as typed, without resolving names.
+    /// Parses and checks an address as typed. Resolves no names.
     pub fn parse(&self, text: &str, purpose: Purpose) -> Result<Url, Refused> {
         let url = Url::parse(text.trim()).map_err(|_| Refused::NotAnAddress)?;
         self.check(&url, purpose)?;
         Ok(url)
     }
 
-    /// Checks scheme, shape and literal addresses.
+    /// Checks scheme, shape, and literal IP addresses. Resolves no names.
     pub fn check(&self, url: &Url, purpose: Purpose) -> Result<(), Refused> {
         if url.scheme() == "unix" && purpose == Purpose::Upstream {
             return self.socket(url).map(drop);
@@ -176,8 +187,8 @@ impl Policy {
         }
     }
 
-    /// Like [`Policy::check_ip`] where the port is not known: a host listed with any port may be
-    /// private.
+    /// Like [`Policy::check_ip`], for a resolver that does not know the port: the address may be
+    /// private if the host is listed with any port.
     pub fn check_ip_of_host(&self, host: &str, ip: IpAddr) -> Result<(), Refused> {
         let listed = self
             .listed
@@ -186,7 +197,8 @@ impl Policy {
         self.check_ip(host, listed.and_then(|entry| entry.port).unwrap_or(0), ip)
     }
 
-    /// Checks an address that `host` resolved to.
+    /// Checks an IP address that `host` resolved to. IPv4-mapped IPv6 addresses are checked as
+    /// IPv4.
     pub fn check_ip(&self, host: &str, port: u16, ip: IpAddr) -> Result<(), Refused> {
         let ip = match ip {
             IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
@@ -203,6 +215,7 @@ impl Policy {
     }
 }
 
+/// Link-local addresses, and the IPv6 metadata address of AWS (`fd00:ec2::254`).
 fn is_link_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -213,6 +226,9 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
+/// Not in a special-purpose range. IPv4: private, loopback, CGNAT, benchmarking, documentation,
+/// multicast, reserved, and Azure's platform address 168.63.129.16. IPv6: unique local, link-local,
+/// multicast, documentation, and NAT64 and 6to4, which embed an IPv4 address.
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
@@ -309,7 +325,7 @@ mod tests {
         }
     }
     #[test]
-    fn shapes_that_hide_something_are_refused() {
+    fn credentials_fragments_other_schemes_and_own_hosts_are_refused() {
         let open = policy(&[]);
         assert_eq!(
             open.parse("https://user:pw@example.org", Purpose::Upstream)
@@ -339,7 +355,7 @@ mod tests {
         assert!(open.parse("http://example.org/", Purpose::Upstream).is_ok());
     }
     #[test]
-    fn what_a_name_resolves_to_counts() {
+    fn the_resolved_address_is_checked_too() {
         assert_eq!(
             policy(&[]).check_ip("rebind.example", 443, "10.0.0.1".parse().unwrap()),
             Err(Refused::Private)

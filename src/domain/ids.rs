@@ -1,11 +1,11 @@
-//! Typed identifiers: an `Id<Content>` cannot be passed where an `Id<Person>` is asked for.
+//! Typed identifiers: an `Id<Content>` cannot be passed where an `Id<Person>` is expected.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, hash::Hash, marker::PhantomData, str::FromStr};
 use uuid::Uuid;
 
-/// The GUID of a `T`, as it travels in addresses and in the API. A name, never a secret (promise:
-/// UUIDs do not count).
+/// The GUID of a `T`, as in URLs and in the API. It is a name, never a secret: knowing one grants
+/// nothing.
 pub struct Id<T>(Uuid, PhantomData<fn() -> T>);
 
 impl<T> Id<T> {
@@ -44,7 +44,7 @@ impl<T> fmt::Debug for Id<T> {
 }
 impl<T> FromStr for Id<T> {
     type Err = uuid::Error;
-    /// Only the hyphenated form is an identifier here: one object, one address.
+    /// Accepts the hyphenated form only, so that each object has exactly one URL.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let uuid = Uuid::try_parse(text)?;
         if text.len() != 36 {

@@ -1,4 +1,7 @@
 //! Integrations: one OAuth client each, configured by an administrator.
+//!
+//! Client secrets are not part of these types: they are stored sealed
+//! (`store::integrations::Secrets`).
 
 use super::{Id, Timestamp, group::Principal, person::Person};
 use serde_json::{Map, Value};
@@ -6,31 +9,37 @@ use serde_json::{Map, Value};
 /// The non-secret settings of an integration, keyed as in the API.
 pub type Config = Map<String, Value>;
 
-/// What we know about the client secret from using it.
+/// State of the client secret, as the last use of it showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretHealth {
-    /// No secret is needed (public client).
+    /// Public client: there is no secret.
     NotNeeded,
-    /// Stored, not used yet.
+    /// A secret is stored and was not used yet.
     Untried,
-    /// The provider accepted it, last at this time.
+    /// The provider accepted the secret, last at this time.
     Works { at: Timestamp },
-    /// The provider refused it or the configuration; `cause` is one of our own sentences.
+    /// The provider refused the secret or the configuration. `cause` is a sentence of the portal's,
+    /// never text of the provider's.
     Rejected { at: Timestamp, cause: String },
 }
 
 /// Which publishers may choose an integration for their content. Administrators always may.
+///
+/// The API shows it beside `permissions`: an empty list means nobody, and a list whose last entry
+/// is removed stays closed instead of opening to everyone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Availability {
     #[default]
     Everyone,
-    /// Those on its list; with an empty list, nobody.
+    /// The people and groups on its list; an empty list means nobody.
     Listed,
     Nobody,
 }
 
 impl Availability {
+    /// All values, in the order in which pages show them.
     pub const ALL: [Self; 3] = [Self::Everyone, Self::Listed, Self::Nobody];
+    /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Availability::Everyone => "everyone",
@@ -38,25 +47,28 @@ impl Availability {
             Availability::Nobody => "nobody",
         }
     }
+    /// The inverse of [`Availability::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == text)
     }
 }
 
-/// Whether the account at the identity provider must be the person who is signed in here.
+/// Whether the account at the identity provider must be that of the viewer who is signed in here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IdentityCheck {
     /// Not compared.
     Off,
-    /// Another account is used only after the viewer said that it is theirs.
+    /// A different account is used only after the viewer confirmed that it is theirs.
     #[default]
     Warn,
-    /// Another account, or one that cannot be compared, is refused.
+    /// A different account, or one that cannot be compared, is refused.
     Require,
 }
 
 impl IdentityCheck {
+    /// All values, in the order in which pages show them.
     pub const ALL: [Self; 3] = [Self::Warn, Self::Require, Self::Off];
+    /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             IdentityCheck::Off => "off",
@@ -64,12 +76,13 @@ impl IdentityCheck {
             IdentityCheck::Require => "require",
         }
     }
+    /// The inverse of [`IdentityCheck::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == text)
     }
 }
 
-/// One entry of the list of those who may choose an integration.
+/// One entry of an integration's list: a person or group that may choose it.
 #[derive(Clone, Debug)]
 pub struct Listing {
     pub number: i64,
@@ -81,21 +94,23 @@ pub struct Listing {
 /// One OAuth client at an identity provider.
 #[derive(Clone, Debug)]
 pub struct Integration {
+    /// The database's row number; the `id` of the API.
     pub number: i64,
     pub id: Id<Integration>,
     pub name: Option<String>,
-    /// Written by the administrator for publishers.
+    /// For publishers; written by the administrator.
     pub description: Option<String>,
+    /// The name of its template (`providers`).
     pub template: String,
     pub auth_type: String,
     pub config: Config,
     pub secret_set_at: Option<Timestamp>,
     pub secret_set_by: Option<String>,
-    /// When the identity provider will stop accepting the secret, as the administrator told us.
+    /// When the provider will stop accepting the secret, as entered by the administrator.
     pub secret_expires_at: Option<Timestamp>,
     pub secret_health: SecretHealth,
-    /// Grows with each change of where tokens come from; connections made under another value are
-    /// dead.
+    /// Incremented whenever the integration starts to get tokens from elsewhere (endpoints, tenant,
+    /// client). Connections and attempts of an earlier value are void.
     pub era: i64,
     pub availability: Availability,
     pub identity_check: IdentityCheck,
@@ -115,7 +130,7 @@ impl Integration {
     pub fn setting(&self, key: &str) -> &str {
         self.config.get(key).and_then(Value::as_str).unwrap_or("")
     }
-    /// The scopes asked for, in order.
+    /// The requested scopes, in order.
     pub fn scopes(&self) -> Vec<&str> {
         self.setting("scopes").split_whitespace().collect()
     }
@@ -132,9 +147,11 @@ pub struct Association {
 /// How much an integration is used.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
+    /// Content items that are associated with it.
     pub contents: i64,
+    /// People with an active connection.
     pub people: i64,
 }
 
-/// Somebody who is connected through an integration.
+/// A person with a connection through an integration, and when they connected.
 pub type Connected = (Person, Timestamp);

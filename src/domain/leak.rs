@@ -1,5 +1,9 @@
-//! A viewer's token in use while its viewer is elsewhere: the sign of a connection that an app
-//! shares between its viewers.
+//! The rules of the leak alarm: a viewer's token that is used while its viewer is not at the app
+//! suggests that the app shares one client between its viewers (a module global, a shared cache).
+//!
+//! Session tokens name the process that received them, where an item has several ([`Mark`]), so
+//! presence is compared per process. This module judges; `service::leaks` collects presence and
+//! uses, and reports.
 
 use super::{
     Id, Timestamp,
@@ -8,28 +12,30 @@ use super::{
 };
 use std::time::Duration;
 
-/// What was seen.
+/// The kind of suspicious use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Traded long after its viewer had left.
+    /// The token was exchanged long after its viewer had left.
     LongAfter,
-    /// Traded while only others were there.
+    /// The token was exchanged while only other viewers were present.
     WhileOthers,
 }
 
 impl Kind {
+    /// The word in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::LongAfter => "long_after",
             Kind::WhileOthers => "while_others",
         }
     }
+    /// The inverse of [`Kind::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::LongAfter, Self::WhileOthers]
             .into_iter()
             .find(|kind| kind.as_str() == text)
     }
-    /// In words, behind "X's token was used".
+    /// Completes the sentence "X's token was used …".
     pub const fn words(self) -> &'static str {
         match self {
             Kind::LongAfter => "long after they had left",
@@ -38,7 +44,7 @@ impl Kind {
     }
 }
 
-/// What was seen of one viewer's token at one item.
+/// Suspicious uses of one viewer's token at one item.
 #[derive(Clone, Debug)]
 pub struct Leak {
     pub content: Id<Content>,
@@ -46,19 +52,24 @@ pub struct Leak {
     pub kind: Kind,
     pub first_at: Timestamp,
     pub last_at: Timestamp,
+    /// Number of uses.
     pub times: i64,
 }
 
-/// An app may finish what its viewer began.
+/// Absence that is suspicious by itself. Shorter is not: an app may finish work that its viewer
+/// started.
 const LONG: Duration = Duration::from_secs(600);
-/// With others there, and nobody's own request behind it, a shorter time is enough. Presence is
-/// known to a minute.
+/// Absence that is suspicious while other viewers are present. Larger than the resolution of
+/// presence, one minute.
 const SHORT: Duration = Duration::from_secs(180);
+/// A viewer who was seen this recently counts as present.
 const THERE: Duration = Duration::from_secs(90);
-/// A use is looked at within this time, and who is there goes on being seen.
+/// A viewer who was seen up to this long after the use counts as present during it. A use is judged
+/// within this time, and presence keeps being updated meanwhile; who is first seen later arrived
+/// after the use.
 const AFTER: Duration = Duration::from_secs(15);
 
-/// Who was at an item, at which of its processes, and when last.
+/// When one viewer was last at one process of an item.
 #[derive(Clone, Copy, Debug)]
 pub struct Stay {
     pub person: Id<Person>,
@@ -66,16 +77,16 @@ pub struct Stay {
     pub seen_at: Timestamp,
 }
 
-/// Who was at a process. Where an item got or lost its other processes, people of the time before
-/// are at none of them, or at any.
+/// The entries that may concern `process`. [`Mark::ONLY`] matches every process: if the item gained
+/// or lost its other processes, older presence cannot be attributed.
 fn here(process: Mark, stays: &[Stay]) -> impl Iterator<Item = &Stay> {
     stays
         .iter()
         .filter(move |stay| stay.process == process || stay.process.is_only() || process.is_only())
 }
 
-/// Judges one use of a viewer's token by a process, soon after it. Somebody of whom nothing is
-/// known is not suspected.
+/// Judges one use of a viewer's token by a process, shortly after the use. `None` if it is not
+/// suspicious, or if the viewer's presence at the process is unknown.
 pub fn judge(
     viewer: Id<Person>,
     process: Mark,
@@ -83,14 +94,14 @@ pub fn judge(
     stays: &[Stay],
 ) -> Option<Kind> {
     let away = away(viewer, process, used_at, stays)?;
-    // Not those who came after it.
+    // Viewers who arrived after the use do not count.
     let others = here(process, stays).any(|stay| {
         stay.person != viewer
             && used_at.since(stay.seen_at) < THERE
             && stay.seen_at.since(used_at) < AFTER
     });
-    // With others nowhere near, and its viewer at another process, that one uses the token: they
-    // keep their sessions together.
+    // No other viewer is at this process, and the token's viewer is at another process of the item:
+    // the processes share their app sessions.
     let elsewhere = stays
         .iter()
         .any(|stay| stay.person == viewer && used_at.since(stay.seen_at) < THERE);
@@ -102,8 +113,8 @@ pub fn judge(
     }
 }
 
-/// How long a viewer was away from a process when it used their token, if so long that it is odd;
-/// `None` as well for somebody of whom nothing is known.
+/// How long the viewer had been away from the process when it used their token. `None` if that is
+/// less than three minutes, or if the viewer's presence there is unknown.
 pub fn away(
     viewer: Id<Person>,
     process: Mark,
@@ -114,7 +125,7 @@ pub fn away(
         .filter(|stay| stay.person == viewer)
         .map(|stay| stay.seen_at)
         .max()?;
-    // `since` is zero for what lies ahead.
+    // `since` is zero if the viewer was seen after the use.
     Some(used_at.since(seen_at)).filter(|away| *away >= SHORT)
 }
 
@@ -124,7 +135,7 @@ mod tests {
     use crate::domain::content::Process;
 
     #[test]
-    fn a_token_is_suspicious_only_without_its_viewer() {
+    fn a_use_is_suspicious_only_while_its_viewer_is_absent() {
         let (vera, viktor) = (Id::random(), Id::random());
         let at = |seconds: i64| Timestamp(seconds * 1000);
         let stay = |person, seen: i64| Stay {
@@ -165,7 +176,7 @@ mod tests {
         );
     }
     #[test]
-    fn a_viewer_at_one_process_is_no_excuse_for_another() {
+    fn presence_at_one_process_does_not_excuse_another() {
         let (vera, viktor) = (Id::random(), Id::random());
         let [one, two] = ["http://a", "http://b"].map(|url| {
             Mark::of(&Process {

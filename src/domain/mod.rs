@@ -1,5 +1,7 @@
-//! What things are. No I/O, no async, no database, no HTTP: everything here is a value or a pure
-//! function.
+//! The domain model: value types and pure functions.
+//!
+//! It does no I/O: no async, no database, no HTTP. It depends on no other module of the crate, and
+//! every other module may depend on it.
 
 pub mod access;
 pub mod addresses;

@@ -1,9 +1,9 @@
-//! People and their roles.
+//! People, their roles, their browser sessions and API keys; without any secret.
 
 use super::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// What a person may do here; a higher role may do all that a lower one may.
+/// A role; a higher role may do everything that a lower one may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -13,8 +13,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All roles, in ascending order.
     pub const ALL: [Role; 3] = [Role::Viewer, Role::Publisher, Role::Administrator];
-    /// The word used in the API, in tables and (capitalised) on pages.
+    /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Viewer => "viewer",
@@ -22,6 +23,7 @@ impl Role {
             Role::Administrator => "administrator",
         }
     }
+    /// The word on pages.
     pub const fn label(self) -> &'static str {
         match self {
             Role::Viewer => "Viewer",
@@ -29,12 +31,13 @@ impl Role {
             Role::Administrator => "Administrator",
         }
     }
+    /// The inverse of [`Role::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 }
 
-/// Somebody with an account here.
+/// A person with an account.
 #[derive(Clone, Debug)]
 pub struct Person {
     pub id: Id<Person>,
@@ -43,9 +46,11 @@ pub struct Person {
     pub first_name: String,
     pub last_name: String,
     pub role: Role,
+    /// A locked person cannot sign in, and none of their sessions and keys work.
     pub locked: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// When they last signed in.
     pub active_at: Option<Timestamp>,
 }
 
@@ -59,7 +64,7 @@ impl Person {
             name.trim().to_owned()
         }
     }
-    /// How the identity provider is likely to know this person.
+    /// The `login_hint` for the identity provider: the e-mail address, or the user name.
     pub fn login_hint(&self) -> &str {
         if self.email.is_empty() {
             &self.username
@@ -69,34 +74,37 @@ impl Person {
     }
 }
 
-/// A browser session, as its person and an administrator may see it. The marker type of session
-/// ids.
+/// A browser session, as its person and administrators see it; also the marker type of session ids.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub id: Id<Session>,
     pub person: Id<Person>,
     pub created_at: Timestamp,
+    /// When it was last used, to about a minute.
     pub seen_at: Timestamp,
+    /// The network address at sign-in.
     pub address: String,
 }
 
-/// An API key without its secret.
+/// An API key, without its secret.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
+    /// The database's row number; the `id` of the API.
     pub number: i64,
     pub person: Id<Person>,
     pub name: String,
-    /// The key acts with this role at most.
+    /// Upper bound of the key's rights: it acts with the lower of this and its person's role.
     pub role: Role,
-    /// A content key acts for this item only.
+    /// Set for a content key: it acts for this item only.
     pub content: Option<Id<super::content::Content>>,
     pub created_at: Timestamp,
+    /// When it was last used.
     pub active_at: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
 }
 
-/// Letters that names must not hold: control characters, and those that turn the direction of
-/// writing or cannot be seen, by which one name passes for another.
+/// Characters that names must not contain: control characters, invisible ones and those that change
+/// the direction of writing, since they let one name pass for another.
 pub fn is_invisible(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')

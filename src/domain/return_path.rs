@@ -1,13 +1,13 @@
-//! Where to go after signing in or consenting: only ever a path of ours (no open redirector, RFC
-//! 9700 section 4.11).
+//! The path to which the browser returns after signing in or consenting. Always a path on this
+//! portal: no open redirector (RFC 9700 section 4.11).
 
-/// A path and query on this portal, parsed as a browser would.
+/// A path on this portal, with its query and fragment; at most 2048 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReturnPath(String);
 
 impl ReturnPath {
-    /// Accepts `/` followed by anything that cannot leave this origin; refuses `//`, `/\`, control
-    /// characters and dot segments.
+    /// Accepts a path that cannot leave this origin. `None` for `//`, backslashes, blanks and
+    /// control characters, dot segments (`%2e` included), and for more than 2048 bytes.
     pub fn parse(text: &str) -> Option<Self> {
         let path = text.split(['?', '#']).next().unwrap_or("");
         let ours = text.len() <= 2048
@@ -21,16 +21,17 @@ impl ReturnPath {
                 .split('/')
                 .any(|part| part == "." || part == "..")
             && !path.to_ascii_lowercase().contains("%5c");
-        // The last word has the parser that browsers share.
+        // Finally the WHATWG URL parser, which browsers implement, must stay on the origin.
         let base = url::Url::parse("https://portal.invalid/").ok()?;
         let joined = base.join(text).ok()?;
         (ours && joined.host_str() == Some("portal.invalid") && joined.scheme() == "https")
             .then(|| Self(text.to_owned()))
     }
-    /// The consents page, for when there is nowhere else to go back to.
+    /// The consents page: where the browser goes if no path was given.
     pub fn consents() -> Self {
         Self("/consents".to_owned())
     }
+    /// The path as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_ours_come_back_unchanged() {
+    fn local_paths_are_accepted_unchanged() {
         for path in [
             "/",
             "/content/1/?a=b%20c#d",
@@ -58,7 +59,7 @@ mod tests {
         }
     }
     #[test]
-    fn nothing_leads_to_another_site() {
+    fn paths_that_could_leave_the_origin_are_refused() {
         for path in [
             "",
             "evil.example",

@@ -1,21 +1,26 @@
-//! Connections that ended, and whether their identity provider knows.
+//! Revocations: the record of an ended connection, and whether its provider was told to revoke the
+//! tokens (RFC 7009).
 
 use super::{Id, Timestamp, integration::Integration, person::Person};
 
-/// What an identity provider was told.
+/// What the provider was told about the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// It will be told; so far it could not be.
+    /// The revocation request has not succeeded yet and will be retried.
     Waiting,
+    /// The provider accepted the revocation request (`told_at` is set), or there was nothing to
+    /// revoke.
     Told,
-    /// It has no way to be told (Microsoft Entra ID).
+    /// The provider has no revocation endpoint (Microsoft Entra ID).
     NotOffered,
-    /// It could not be told, and nothing more is tried.
+    /// The revocation request failed for good.
     GivenUp,
 }
 
 impl Word {
+    /// All values.
     pub const ALL: [Self; 4] = [Word::Waiting, Word::Told, Word::NotOffered, Word::GivenUp];
+    /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Word::Waiting => "waiting",
@@ -24,13 +29,14 @@ impl Word {
             Word::GivenUp => "given_up",
         }
     }
+    /// The inverse of [`Word::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == text)
     }
 }
 
-/// The end of one connection. Its tokens are deleted here; the provider's own copy is another
-/// matter.
+/// The end of one connection. The portal's copy of the tokens is deleted; `word` says what became
+/// of the provider's. Names are kept as they were, since people and integrations may be deleted.
 #[derive(Clone, Debug)]
 pub struct Revocation {
     pub id: Id<Revocation>,
@@ -38,14 +44,18 @@ pub struct Revocation {
     pub person_name: String,
     pub integration: Id<Integration>,
     pub integration_name: String,
-    /// What pages call the identity provider.
+    /// The name of the identity provider, as pages show it.
     pub provider: String,
+    /// The account's label at the provider.
     pub account: Option<String>,
-    /// Of the request that ended it.
+    /// The reference of the request that ended the connection.
     pub correlation: String,
     pub word: Word,
+    /// Revocation requests sent so far.
     pub tries: i64,
+    /// When the next revocation request is due.
     pub next_at: Timestamp,
     pub ended_at: Timestamp,
+    /// When the provider accepted the request.
     pub told_at: Option<Timestamp>,
 }

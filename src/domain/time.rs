@@ -1,4 +1,7 @@
-//! One kind of time: milliseconds since 1970 in UTC. Both databases keep it exactly.
+//! One type for time: milliseconds since 1970 in UTC.
+//!
+//! Milliseconds as an integer are exact in both databases; SQLite's and PostgreSQL's own types
+//! differ in precision (nanoseconds, microseconds).
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -10,26 +13,29 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::form
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// From seconds since the Unix epoch.
     pub const fn from_unix_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
+    /// Whole seconds since the Unix epoch, rounded down.
     pub const fn unix_seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
-    /// This moment plus a duration; saturates instead of wrapping.
+    /// This moment plus a duration. Saturates.
     pub fn plus(self, duration: Duration) -> Self {
         Self(
             self.0
                 .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
         )
     }
+    /// This moment minus a duration. Saturates.
     pub fn minus(self, duration: Duration) -> Self {
         Self(
             self.0
                 .saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
         )
     }
-    /// How long from `earlier` to this moment; zero when `earlier` is later.
+    /// The duration from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -37,7 +43,7 @@ impl Timestamp {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
-    /// RFC 3339, UTC, whole seconds: `2026-01-31T08:00:00Z`.
+    /// RFC 3339 in UTC, cut to whole seconds: `2026-01-31T08:00:00Z`.
     pub fn rfc3339(self) -> String {
         let whole = self
             .date_time()
@@ -45,35 +51,36 @@ impl Timestamp {
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         whole.format(&Rfc3339).unwrap_or_default()
     }
-    /// For people, unambiguous: `3 February 2026, 08:00 UTC`.
+    /// For pages: `3 February 2026, 08:00 UTC`.
     pub fn absolute(self) -> String {
         let format =
             format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
         self.date_time().format(format).unwrap_or_default()
     }
-    /// `3 February 2026`.
+    /// For pages: `3 February 2026`.
     pub fn date(self) -> String {
         let format = format_description!("[day padding:none] [month repr:long] [year]");
         self.date_time().format(format).unwrap_or_default()
     }
-    /// `2026-02-03`, the form of `<input type=date>`.
+    /// `2026-02-03`, the format of `<input type=date>`.
     pub fn iso_date(self) -> String {
         self.date_time()
             .format(format_description!("[year]-[month]-[day]"))
             .unwrap_or_default()
     }
-    /// The start of the given day in UTC; `None` unless the text is a real date as `YYYY-MM-DD`.
+    /// The start of a day in UTC; `None` unless the text is an existing date as `YYYY-MM-DD`.
     pub fn from_iso_date(text: &str) -> Option<Self> {
         let date = time::Date::parse(text, format_description!("[year]-[month]-[day]")).ok()?;
         Some(Self::from_unix_seconds(
             date.midnight().assume_utc().unix_timestamp(),
         ))
     }
+    /// Parses RFC 3339, cut to whole seconds.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         Some(Self::from_unix_seconds(moment.unix_timestamp()))
     }
-    /// How a person would say it, seen from `now`: `3 days ago`, `in 12 minutes`, else the date.
+    /// For pages, relative to `now`: `3 days ago`, `in 12 minutes`; a date beyond 30 days.
     pub fn relative(self, now: Self) -> String {
         let (distance, future) = if self > now {
             (self.since(now), true)
@@ -117,8 +124,9 @@ impl Timestamp {
     }
 }
 
-/// Where the time comes from. Passed in, so that tests are exact.
+/// The source of time. Passed in, so that tests are deterministic.
 pub trait Clock: Send + Sync {
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 
@@ -138,7 +146,7 @@ mod tests {
         );
     }
     #[test]
-    fn phrases_read_as_people_speak() {
+    fn relative_times_read_as_people_speak() {
         let now = Timestamp(1_769_846_400_000);
         assert_eq!(
             now.minus(Duration::from_secs(300)).relative(now),
@@ -155,7 +163,7 @@ mod tests {
         assert_eq!(now.relative(now), "just now");
     }
     #[test]
-    fn impossible_dates_are_no_dates() {
+    fn dates_that_do_not_exist_are_refused() {
         assert!(Timestamp::from_iso_date("2026-02-30").is_none());
         assert_eq!(
             Timestamp::from_iso_date("2026-02-28")

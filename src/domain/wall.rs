@@ -1,68 +1,70 @@
-//! The wall between the portal's origin and content's: which host is which, and where a content
-//! item stands.
+//! The separation of origins: which `Host` belongs to the portal and which to content, and at which
+//! address each content item is served.
 //!
-//! Content is other people's code. On an origin of its own its scripts reach neither the portal's
-//! pages nor, with an origin for each item, one another (promise 9). It shares the portal's origin
-//! only if the operator said so in words.
+//! Content is code of other people. On an origin of its own, its scripts cannot reach the portal's
+//! pages; with one origin per item they cannot reach one another either (promise 9). Content shares
+//! the portal's origin only if the operator sets `same-origin`.
 
 use super::{Id, addresses, content::Content};
 use url::Url;
 
-/// Where content runs.
+/// Where content is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContentOrigin {
-    /// Nobody said: content is not served.
+    /// Not configured: content is not served.
     Unset,
-    /// Below the portal's own address.
+    /// On the portal's origin, below `/content/{guid}/`.
     Same,
-    /// One second host for all items, each below its path.
+    /// On one second origin, each item below `/content/{guid}/`.
     Shared { origin: String },
-    /// An origin for each item: `{scheme}://{slug}{suffix}`.
+    /// On an origin per item: `{scheme}://{slug}{suffix}`.
     Wildcard { scheme: String, suffix: String },
 }
 
-/// What the `Host` of a request stands for.
+/// What the host of a request stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host<'a> {
     Portal,
     /// The host that all content shares.
     Content,
-    /// One item's own host.
+    /// One item's own host; holds its slug.
     Item(&'a str),
     Unknown,
 }
 
-/// Where one content item stands, seen from browsers.
+/// The public address of one content item.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub content: Id<Content>,
     /// Scheme, host and port.
     pub origin: String,
-    /// The path below which everything is the app's; begins and ends with a slash.
+    /// The path below which everything belongs to the app. Begins and ends with a slash.
     pub base: String,
 }
 
 impl Place {
-    /// The app's own path of a full path on its origin; `None` if it lies elsewhere.
+    /// The app's own path, without a leading slash, given a full path; `None` if the path is not
+    /// below `base`.
     pub fn rest<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(&self.base)
     }
-    /// A path below the item (`rest`, without a slash at its start) as a full address.
+    /// The full URL of an app path (`rest`, without a leading slash).
     pub fn address(&self, rest: &str) -> String {
         format!("{}{}{rest}", self.origin, self.base)
     }
 }
 
-/// Portal and content, told apart by host.
+/// Tells portal and content apart by host.
 #[derive(Clone, Debug)]
 pub struct Wall {
+    /// The portal's origin.
     portal: String,
-    /// Host and port of the portal's origin, as browsers send it.
+    /// The portal's host and port, as in the `Host` header of a browser.
     authority: String,
     pub content: ContentOrigin,
 }
 
-/// Why a setting is refused.
+/// Why the setting `content_url` is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     #[error(
@@ -90,7 +92,8 @@ fn authority_of(origin: &str) -> &str {
 }
 
 impl Wall {
-    /// `setting`: what the operator wrote. Without one a portal on a loopback name puts content on the other loopback name.
+    /// `setting` is the operator's `content_url`. Without one, a portal on `localhost` serves
+    /// content on `127.0.0.1` and vice versa; any other portal serves none.
     pub fn new(public_url: &Url, setting: Option<&str>) -> Result<Self, Problem> {
         let portal = origin_of(public_url);
         let content = match setting.map(str::trim).filter(|text| !text.is_empty()) {
@@ -108,7 +111,7 @@ impl Wall {
         })
     }
 
-    /// What a request's host (`Host` or `:authority`, as sent) stands for.
+    /// What a host (`Host` or `:authority`, as sent) stands for.
     pub fn host<'a>(&self, host: &'a str) -> Host<'a> {
         let plain = |host: &'a str| {
             let default = if self.portal.starts_with("https:") {
@@ -134,7 +137,7 @@ impl Wall {
         }
     }
 
-    /// Where an item stands; `None` while content has no place at all.
+    /// An item's public address; `None` while content is not served.
     pub fn place(&self, content: Id<Content>, slug: &str) -> Option<Place> {
         let (origin, base) = match &self.content {
             ContentOrigin::Unset => return None,
@@ -151,11 +154,14 @@ impl Wall {
         })
     }
 
+    /// Whether content shares the portal's origin.
     pub fn is_same_origin(&self) -> bool {
         self.content == ContentOrigin::Same
     }
 
-    /// The origins that a form here may lead on to when it ends at content, as CSP names them.
+    /// CSP source expressions of content's origins, for `form-action`. Chromium applies
+    /// `form-action` to the whole redirect chain after a form post, and that chain ends at the
+    /// content item.
     pub fn form_targets(&self) -> Vec<String> {
         match &self.content {
             ContentOrigin::Shared { origin } => vec![origin.clone()],
@@ -164,7 +170,8 @@ impl Wall {
         }
     }
 
-    /// Host and port pairs that are ours, for the egress guard; `*` stands for any first label.
+    /// `host:port` of the portal and of content, for the egress policy; `*` stands for any first
+    /// label.
     pub fn own_hosts(&self) -> Vec<String> {
         let mut own = vec![with_port(&self.portal)];
         match &self.content {
@@ -178,6 +185,7 @@ impl Wall {
     }
 }
 
+/// The authority of an origin, with the default port if it names none.
 fn with_port(origin: &str) -> String {
     let authority = authority_of(origin);
     let port = if origin.starts_with("https:") {
@@ -195,7 +203,7 @@ fn with_port(origin: &str) -> String {
     }
 }
 
-/// The one label before `suffix`.
+/// The slug in `{slug}{suffix}`: exactly one lower-case DNS label.
 fn split_label<'a>(host: &'a str, suffix: &str) -> Option<&'a str> {
     let (label, rest) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
     let legal = !label.is_empty()
@@ -205,6 +213,7 @@ fn split_label<'a>(host: &'a str, suffix: &str) -> Option<&'a str> {
     (legal && rest.eq_ignore_ascii_case(suffix)).then_some(label)
 }
 
+/// Parses and checks `content_url`, except for `same-origin`.
 fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
     let wildcard = text.contains("://*.");
     let url = Url::parse(&text.replacen("://*.", "://wildcard.", 1))
@@ -229,7 +238,7 @@ fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
         let suffix = authority_of(&origin)
             .trim_start_matches("wildcard")
             .to_owned();
-        // The portal must not be one of the items' hosts.
+        // The portal's host must not match the wildcard.
         if split_label(authority_of(&origin_of(public_url)), &suffix).is_some() {
             return Err(Problem::SameHost);
         }
@@ -244,6 +253,7 @@ fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
     Ok(ContentOrigin::Shared { origin })
 }
 
+/// For a portal on a loopback name: the same origin under the other loopback name.
 fn other_loopback(public_url: &Url) -> Option<String> {
     let other = match public_url.host_str()? {
         "127.0.0.1" => "localhost",
@@ -255,8 +265,8 @@ fn other_loopback(public_url: &Url) -> Option<String> {
     Some(origin_of(&url))
 }
 
-/// A name for an item's own host: what can stand in a DNS label of its name, and something unlike
-/// all others.
+/// The DNS label of an item's own host: at most 40 characters of its name, and `unlike`, which
+/// makes it unique.
 pub fn slug(name: &str, unlike: &str) -> String {
     let mut label = String::new();
     for letter in name.to_ascii_lowercase().chars() {
@@ -326,7 +336,7 @@ mod tests {
         );
     }
     #[test]
-    fn without_a_word_content_never_runs_on_the_portals_origin() {
+    fn content_shares_the_portals_origin_only_if_the_operator_says_so() {
         assert_eq!(
             wall("https://portal.example.org", None).unwrap().content,
             ContentOrigin::Unset

@@ -1,6 +1,9 @@
-//! HTTP/2 (RFC 9113) over the `h2` crate, for actix's services. actix's own dispatcher neither ends
-//! its connections when the server stops, nor notices that a browser gave a stream up, nor sends
-//! fields behind a body.
+//! HTTP/2 (RFC 9113) with the `h2` crate, in front of actix's services.
+//!
+//! actix's own dispatcher neither drains its connections at a graceful stop, nor cancels a request
+//! whose stream the browser resets, nor sends trailers. This module converts requests and
+//! responses between the two libraries' types. Its behaviour on the wire is tested frame by frame
+//! in `tests/it/http2.rs`, after the cases of h2spec.
 
 use super::{Browser, HEAD_WITHIN, KEEP_ALIVE, UNREAD};
 use crate::proxy::{HasBody, Trailers};
@@ -32,23 +35,31 @@ use std::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+/// Flow-control windows for uploads, in bytes.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Maximum number of concurrent streams per connection.
 const MOST_STREAMS: u32 = 128;
-/// What waits for a browser to read it, for each stream.
+/// Maximum number of buffered response bytes per stream that the browser has not read.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Maximum size of a request's header list, in bytes.
 const LARGEST_HEAD: u32 = 128 * 1024;
+/// How much capacity is reserved for one DATA frame, in bytes.
 const PIECE: usize = 16 * 1024;
-/// The first request is here within this time.
+/// Deadline for a connection's first request.
 const FIRST: Duration = Duration::from_secs(10);
-/// A connection that is to end does so within this time after its last stream.
+/// After GOAWAY, a connection without open streams that the peer has not closed is closed after
+/// this time.
 const END: Duration = Duration::from_secs(5);
-/// Streams given up before their answer between two looks: each costs us more than whoever opens
-/// it.
+/// Maximum number of streams that a browser may reset before their response, between two checks
+/// ("rapid reset"): each costs the server more than the client.
 const MOST_GIVEN_UP: u32 = 1000;
 
-/// Serves one connection to its end. After `stop` it takes no new stream, and ends with the last
-/// one that is open.
+/// Serves one connection until it closes. Once `stop` resolves it accepts no new stream (GOAWAY)
+/// and closes with the last open one. `date` gives the value of the `Date` header.
+///
+/// A timer checks the connection (first after `FIRST`, then every [`KEEP_ALIVE`]) and sends a
+/// PING: a peer from which nothing was read since the last PING counts as gone.
 pub async fn serve<S>(
     mut io: Browser,
     peer: Option<SocketAddr>,
@@ -104,7 +115,7 @@ pub async fn serve<S>(
                 Err(_) => return,
             },
             () = &mut look => {
-                // Gone without a word, or does not hear that this ends.
+                // The peer vanished without closing, or does not react to GOAWAY.
                 if asked == Some(heard.get()) || (ending && !connection.has_streams()) {
                     return;
                 }
@@ -124,8 +135,8 @@ pub async fn serve<S>(
     }
 }
 
-/// A request as actix knows it; `None` if its address, its method or one of its fields is none
-/// there.
+/// Converts a request into actix's type; `None` if actix's types cannot hold its URI, its method or
+/// one of its header fields.
 fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Request> {
     let (parts, mut body) = request.into_parts();
     let payload = if body.is_end_stream() {
@@ -167,7 +178,8 @@ fn broken(error: h2::Error) -> PayloadError {
     PayloadError::Io(io::Error::other(error))
 }
 
-/// What the portal says to a request; `None` if nobody wants to know.
+/// Runs the service for one request. `None` if the browser reset the stream before the response, or
+/// if the request was invalid and the stream has been reset.
 async fn answer<S>(
     request: http::Request<RecvStream>,
     respond: &mut SendResponse<Bytes>,
@@ -179,7 +191,7 @@ where
     S::Response: Into<Response<BoxBody>>,
     S::Error: Into<Response<BoxBody>>,
 {
-    // At once, as actix does over HTTP/1.1 (RFC 9110 section 10.1.1).
+    // 100 (Continue) is sent immediately, as actix does over HTTP/1.1 (RFC 9110 section 10.1.1).
     if request
         .headers()
         .get(http::header::EXPECT)
@@ -196,12 +208,14 @@ where
     tokio::select! {
         biased;
         answer = service.call(request) => Some(answer.map_or_else(Into::into, Into::into)),
-        // The browser gave it up, or is gone: what is under way at the app ends with this task.
+        // The browser reset the stream or is gone: dropping the call cancels the request to the
+        // app.
         _ = poll_fn(|context| respond.poll_reset(context)) => None,
     }
 }
 
-/// Sends an answer, for as long as somebody takes it.
+/// Sends a response with its body and trailers; stops early if the browser resets the stream or
+/// reads nothing for [`UNREAD`].
 async fn send(
     answer: Response<BoxBody>,
     mut respond: SendResponse<Bytes>,
@@ -230,16 +244,16 @@ async fn send(
         };
         let mut bytes = match piece {
             Some(Ok(bytes)) => bytes,
-            // Cut, so that nobody takes it for whole: a stream that is dropped is reset, behind
-            // what it has sent so far.
+            // Dropping the stream resets it after the data sent so far, so that the browser does
+            // not take the body for complete.
             Some(Err(_)) => return,
             None => break,
         };
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len().min(PIECE));
             let room = match stream.capacity() {
-                // The other streams of a connection go on while nobody reads this one: it has a
-                // time of its own.
+                // A deadline per stream: other streams go on while the browser does not read this
+                // one, so no write to the connection is blocked and its deadline is not armed.
                 0 => {
                     match timeout(UNREAD, poll_fn(|context| stream.poll_capacity(context))).await {
                         Ok(Some(Ok(room))) => room,
@@ -263,7 +277,7 @@ async fn send(
         .iter()
         .filter_map(|(name, value)| taken_out(name, value))
         .collect();
-    // The other side may have gone meanwhile.
+    // Fails only if the browser is already gone.
     drop(if fields.is_empty() {
         stream.send_data(Bytes::new(), true)
     } else {
@@ -271,6 +285,7 @@ async fn send(
     });
 }
 
+/// Converts one header field from actix's types to those of `h2`.
 fn taken_out(
     name: &HeaderName,
     value: &HeaderValue,
@@ -279,8 +294,7 @@ fn taken_out(
     Some((name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?))
 }
 
-/// The head of an answer, without what belongs to one connection of HTTP/1.1 (RFC 9113 section
-/// 8.2.2).
+/// The head of a response, without connection-specific fields (RFC 9113 section 8.2.2).
 fn head_of(
     answer: &Response<()>,
     size: BodySize,

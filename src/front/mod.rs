@@ -1,4 +1,8 @@
-//! The wire to browsers: TCP or TLS over it, HTTP/1.1 as actix speaks it, HTTP/2 in `http2.rs`.
+//! Connections from browsers: TCP, or TLS over it, with the deadlines that end dead ones.
+//!
+//! A [`Browser`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2 (`http2.rs`) and
+//! enforces two deadlines: one while a write is blocked, one after the browser half-closed. It
+//! never parses what it carries.
 
 pub mod http2;
 pub mod tls;
@@ -21,68 +25,71 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
-/// How long a browser's connection may rest between two requests.
+/// Keep-alive: how long a connection may be idle between two requests.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// A connection's first request, or a handshake, is here within this time, or its sender is gone.
+/// Deadline for a TLS handshake, for the HTTP/2 preface and for the head of a connection's first
+/// HTTP/1.1 request.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Whoever has said that they will say no more gets an answer that comes within this time, and goes
-/// on while it does. Most of them have closed their tab: an answer that nobody reads would keep its
-/// app at work, and its token in use, for hours.
+/// After the browser half-closes, each write of the response must follow the last one within this
+/// time. Most such browsers have closed the tab; without this deadline a response that is not read
+/// would keep its app busy, and its session token in use, for hours.
 const LAST_WORD: Duration = Duration::from_secs(10);
-/// Whoever reads nothing of what is there for them for so long is gone, too.
+/// How long a write may be blocked by a browser that does not read, before it counts as gone.
 pub const UNREAD: Duration = Duration::from_secs(120);
-/// Handshakes that a worker makes at once.
+/// Maximum number of concurrent TLS handshakes per worker.
 const HANDSHAKES: usize = 256;
 
-/// Greets browsers over TLS, one for each worker.
+/// Performs TLS handshakes with browsers; one per worker.
 pub struct Greeter {
     acceptor: TlsAcceptor,
     at_once: Semaphore,
 }
 
 impl Greeter {
+    /// A greeter for one worker.
     pub fn new(acceptor: TlsAcceptor) -> Self {
         Self {
             acceptor,
             at_once: Semaphore::new(HANDSHAKES),
         }
     }
+    /// One TLS handshake; `None` if it fails. The caller limits the time.
     async fn greet(&self, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
-        // Whoever says nothing takes no turn.
+        // A client that sends nothing must not hold a permit.
         tcp.readable().await.ok()?;
         let _turn = self.at_once.acquire().await.ok()?;
         self.acceptor.accept(tcp).await.ok().map(Box::new)
     }
 }
 
-/// What is spoken on a connection.
+/// The HTTP version of a connection; negotiated by ALPN, HTTP/1.1 without TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
     Http2,
 }
 
-/// A browser's connection.
+/// A connection from a browser, with its deadlines.
 pub struct Browser {
     wire: Either<TcpStream, Box<TlsStream<TcpStream>>>,
-    /// The other side has ended its part.
+    /// The browser has half-closed: its stream has ended, and it may still read.
     half: bool,
-    /// There while the other side has to do something soon, or is gone: to read, and for the last
-    /// time.
+    /// Deadline, armed while a write is blocked or after a half-close.
     patience: Option<Pin<Box<Sleep>>>,
-    /// How many pieces came, for whoever wants to know whether the other side lives.
+    /// Number of non-empty reads, where they are counted (HTTP/2) as a sign of life.
     heard: Option<Rc<Cell<u64>>>,
 }
 
 impl Browser {
-    /// A connection that was accepted, after its handshake. `None` if that did not succeed: there
-    /// is nobody to tell.
+    /// Performs the TLS handshake, if `tls` is given, on an accepted TCP connection. `None` if it
+    /// fails or takes longer than [`HEAD_WITHIN`]: no response can be sent then. The address is
+    /// the peer's.
     pub async fn greet(
         tcp: TcpStream,
         tls: Option<&Greeter>,
     ) -> Option<(Self, Protocol, Option<SocketAddr>)> {
         let peer = tcp.peer_addr().ok();
-        // Small frames must not wait for more.
+        // Small WebSocket and HTTP/2 frames must not wait for more data (Nagle's algorithm).
         drop(tcp.set_nodelay(true));
         let (wire, protocol) = match tls {
             None => (Either::Left(tcp), Protocol::Http1),
@@ -113,19 +120,20 @@ impl Browser {
         ))
     }
 
-    /// Counts from now on what comes.
+    /// Starts counting non-empty reads, and returns the counter.
     fn count(&mut self) -> Rc<Cell<u64>> {
         Rc::clone(self.heard.get_or_insert_default())
     }
 
-    /// Whether the time of whoever has to do something is over.
+    /// Whether the deadline is armed and has passed.
     fn is_gone(&mut self, context: &mut Context<'_>) -> bool {
         self.patience
             .as_mut()
             .is_some_and(|patience| patience.as_mut().poll(context).is_ready())
     }
 
-    /// What a write or a flush came to, which waits only as long as there is patience.
+    /// Applies the deadline to the result of a write or a flush: armed while that is pending,
+    /// disarmed once it succeeds, unless the browser has half-closed.
     fn limited<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -141,6 +149,7 @@ impl Browser {
         }
         came
     }
+    /// As [`Self::limited`]; after a half-close each successful write moves the deadline.
     fn written(
         &mut self,
         context: &mut Context<'_>,
@@ -196,7 +205,8 @@ impl AsyncWrite for Browser {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let came = Pin::new(&mut self.wire).poll_flush(context);
         ready!(self.limited(context, came))?;
-        // actix flushes whenever it looks, with nothing to write, too.
+        // actix also flushes with nothing to write, each time it polls: this is where the deadline
+        // after a half-close is noticed while the app is still silent.
         if self.half && self.is_gone(context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -1,5 +1,5 @@
-//! TLS at the front (rustls): the certificate comes from files and follows them. Whatever renews
-//! them needs to tell nobody.
+//! TLS for browsers (rustls). The certificate and key are read from files and reloaded when these
+//! change, so a renewal needs neither a restart nor a signal.
 
 use rustls::{
     ServerConfig,
@@ -15,11 +15,12 @@ use std::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// The name of HTTP/2 in a handshake (ALPN).
+/// The ALPN protocol name of HTTP/2 (RFC 9113 section 3.2).
 pub const HTTP_2: &[u8] = b"h2";
+/// How often the files' modification times are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// The certificate and key of two files.
+/// The certificate chain and private key of two PEM files, as last loaded.
 #[derive(Debug)]
 pub struct Certificate {
     files: [PathBuf; 2],
@@ -42,12 +43,12 @@ fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
         .map_err(|error| explain(certificate, &error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| explain(key, &error))?;
     let provider: CryptoProvider = ring::default_provider();
-    // Refuses a key that is not the certificate's.
+    // Fails if the key does not match the certificate.
     CertifiedKey::from_der(chain, private, &provider).map_err(|error| explain(certificate, &error))
 }
 
 impl Certificate {
-    /// Reads both files once; the message says which one is not good.
+    /// Reads both files once; the error is a message that names the bad file.
     pub fn open(certificate: &Path, key: &Path) -> Result<Arc<Self>, String> {
         let current = RwLock::new(Arc::new(load(certificate, key)?));
         Ok(Arc::new(Self {
@@ -56,7 +57,7 @@ impl Certificate {
         }))
     }
 
-    /// What greets browsers: HTTP/2 for those that offer it.
+    /// An acceptor that always uses the current certificate and prefers HTTP/2 in ALPN.
     pub fn acceptor(self: &Arc<Self>) -> TlsAcceptor {
         let mut config = ServerConfig::builder()
             .with_no_client_auth()
@@ -73,8 +74,8 @@ impl Certificate {
         })
     }
 
-    /// Follows the files for ever. While they do not belong together, as in the middle of a
-    /// renewal, the old ones stay.
+    /// Reloads the files whenever they change; never returns. While they cannot be loaded or do not
+    /// match, as in the middle of a renewal, the previous certificate stays in use.
     pub async fn follow(self: Arc<Self>) {
         let mut known = self.changed_at();
         let mut told = false;
@@ -92,7 +93,7 @@ impl Certificate {
                     tracing::info!(file = %certificate.display(), "certificate loaded anew");
                     (known, told) = (now, false);
                 }
-                // Tried again at the next look; said once.
+                // Retried at the next check, logged only once.
                 Err(reason) if !told => {
                     tracing::error!(reason, "the new certificate is not used");
                     told = true;

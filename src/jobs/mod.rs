@@ -1,6 +1,9 @@
-//! Work without a request. Each node watches what the others write, writes its own counts down and
-//! says that it is there; one of them, the leader, refreshes ahead, tells providers, warns, and
-//! forgets what is over.
+//! Background jobs. Every node reads the database's epoch, follows the keyring, writes its counters
+//! and its presence, and renews its record as a live node. One node, the leader (holder of a
+//! lease), also refreshes connections ahead of need, sends pending revocations to providers, looks
+//! for leaks, warns of client secrets that expire, and purges old rows.
+//!
+//! Jobs only schedule: the decisions are in `service`.
 
 use crate::{
     domain::connection::Cause,
@@ -27,23 +30,27 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Counts of exchanges are kept this long. The record itself is kept for good.
+/// Retention of the counts of exchanges. Audit records are kept forever.
 const USES_KEPT: Duration = Duration::from_secs(400 * 86_400);
-/// What ended is shown to its person for so long.
+/// Retention of what ended and is still shown to its person.
 const ENDS_KEPT: Duration = Duration::from_secs(30 * 86_400);
-/// Every sixtieth round: ten minutes.
+/// The leader purges every sixtieth round: every ten minutes.
 const PURGE: u32 = 60;
-/// Who was where is of no use after that.
+/// Retention of the records of who was where.
 const PRESENCE_KEPT: Duration = Duration::from_secs(2 * 86_400);
+/// Name of the leader's lease.
 const LEADERS_WORK: &str = "jobs";
-/// The leader asks again every round; three missed ones, and another node leads.
+/// Life of the leader's lease. It is renewed each round; after three missed renewals another node
+/// takes over.
 const LEADS_FOR: Duration = Duration::from_secs(35);
-/// Connections that were used within this time are kept fresh.
+/// Only connections used within this time are refreshed ahead of need.
 const IN_USE: Duration = Duration::from_secs(3600);
+/// Maximum concurrent refreshes ahead of need.
 const AHEAD_AT_ONCE: usize = 8;
+/// Maximum connections per round, in [`ahead`] and in [`lapse`].
 const MOST_AHEAD: i64 = 500;
 
-/// Starts the jobs; ends them when the handle is aborted.
+/// Starts the jobs; aborting the handle stops them all.
 pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
     let service = Arc::clone(service);
     tokio::spawn(async move {
@@ -61,7 +68,8 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
                 tracing::warn!("could not write down who is where; the next round tries again");
             }
             service.flush_uses().await;
-            // Before the other nodes hear which keys are held here.
+            // Reload the keyring before `say_alive` tells the other nodes which keys this one
+            // holds.
             if let Err(reason) = service.follow_keyring(true).await {
                 tracing::error!(reason, "the keyring");
             }
@@ -76,8 +84,8 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
     })
 }
 
-/// The work of the one that leads. In a task of its own: a provider that hangs must not keep a node
-/// from saying that it lives.
+/// The leader's rounds. A task of its own, so that a provider that hangs does not delay this node's
+/// heartbeat.
 async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
     let mut rounds: u32 = 0;
     let mut alarm = Alarm::default();
@@ -107,7 +115,8 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
     }
 }
 
-/// Learns what other processes write, several times a second.
+/// Reads the epoch every [`store::LOOK_EVERY`], for writes of other processes, and follows a change
+/// of the sealing key.
 async fn watch(service: &Service) {
     let mut known = 0;
     loop {
@@ -117,14 +126,14 @@ async fn watch(service: &Service) {
             continue;
         }
         let epoch = service.store.epoch();
-        // Another key may seal since.
+        // The write may have changed the sealing key.
         if epoch != known && service.follow_keyring(false).await.is_ok() {
             known = epoch;
         }
     }
 }
 
-/// Refreshes connections in use before an exchange has to wait for it.
+/// Refreshes connections in use ahead of need, so that no exchange has to wait for it.
 async fn ahead(service: &Arc<Service>) {
     let now = service.now();
     let (from, to, used_since) = (now.minus(EARLIEST), now.plus(EARLIEST), now.minus(IN_USE));
@@ -139,13 +148,13 @@ async fn ahead(service: &Arc<Service>) {
         .map(|connection| connection.id);
     futures_util::stream::iter(due)
         .for_each_concurrent(AHEAD_AT_ONCE, |connection| async move {
-            // What fails now is asked for again by the next round, or by whoever needs it.
+            // A failed refresh is repeated by the next round or by the next exchange.
             drop(service.refresh(connection).await);
         })
         .await;
 }
 
-/// Lets connections go that nothing used for longer than the operator allows.
+/// Ends connections that were not used for longer than the operator allows; consents stay.
 async fn lapse(service: &Arc<Service>) {
     let Some(idle) = service.settings.connection_idle else {
         return;
@@ -166,9 +175,11 @@ async fn lapse(service: &Arc<Service>) {
     }
 }
 
+/// Deletes rows that are past their retention.
 async fn purge(service: &Service) {
     let (now, idle_since) = (service.now(), service.idle_since());
-    // Attempts stay an hour longer, so that a late answer is told from a foreign one.
+    // Attempts are kept for an hour after they expire, so that a late callback can be told from a
+    // foreign one.
     let before = now.minus(Duration::from_secs(3600));
     let purged = service
         .store

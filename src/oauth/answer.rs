@@ -1,5 +1,5 @@
-//! Token answers (RFC 6749 section 5.1), read with patience: a refresh token that arrived must not
-//! be lost to a badly typed neighbour.
+//! Token responses (RFC 6749 section 5.1), parsed leniently: a malformed optional member must not
+//! cost the new refresh token, which may be the only valid one.
 
 use crate::domain::{connection::Account, person::is_invisible};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -9,12 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Assumed when the provider does not say how long an access token lives.
+/// Access token lifetime if the response has no usable `expires_in`.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(300);
-/// No access token is trusted for longer, whatever an answer says.
+/// Upper bound of the access token lifetime, whatever `expires_in` says.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(28 * 3600);
 
-/// A provider's answer with tokens.
+/// A token response. `Debug` prints no token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TokenAnswer {
     #[serde(deserialize_with = "access_token")]
@@ -31,8 +31,7 @@ pub struct TokenAnswer {
     id_token: Option<AccessToken>,
 }
 
-/// RFC 6749 appendix A.12: visible letters of ASCII and blanks. Anything else could not be sent in
-/// a header.
+/// RFC 6749 appendix A.12: printable ASCII. Anything else could not be sent in a header.
 fn access_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessToken, D::Error> {
     let text = String::deserialize(deserializer)?;
     match !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
@@ -43,6 +42,7 @@ fn access_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessToke
 fn bearer() -> BasicTokenType {
     BasicTokenType::Bearer
 }
+/// Compared without case; a value that is not a string counts as Bearer.
 fn token_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasicTokenType, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) if !text.eq_ignore_ascii_case("bearer") => {
@@ -51,6 +51,7 @@ fn token_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasicTokenTy
         _ => BasicTokenType::Bearer,
     })
 }
+/// A number or a string of digits; `None` for anything else.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::Number(number) => number.as_u64().or_else(|| {
@@ -71,12 +72,14 @@ fn refresh_token<'de, D: Deserializer<'de>>(
         _ => None,
     })
 }
+/// The ID token, in a type that `Debug` redacts.
 fn hidden<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AccessToken>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(AccessToken::new(text)),
         _ => None,
     })
 }
+/// Scopes separated by blanks or commas, without those that hold other than printable ASCII.
 fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Scope>>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(
@@ -111,24 +114,27 @@ impl oauth2::TokenResponse for TokenAnswer {
 }
 
 impl TokenAnswer {
+    /// Whether the token type is Bearer (RFC 6750).
     pub fn is_bearer(&self) -> bool {
         self.token_type == BasicTokenType::Bearer
     }
+    /// The access token.
     pub fn access(&self) -> SecretString {
         SecretString::from(self.access_token.secret().clone())
     }
+    /// The refresh token, if the response has one.
     pub fn refresh(&self) -> Option<SecretString> {
         self.refresh_token
             .as_ref()
             .map(|token| SecretString::from(token.secret().clone()))
     }
-    /// How long the access token lives, from the moment of the request.
+    /// Lifetime of the access token, counted from the time of the request.
     pub fn lifetime(&self) -> Duration {
         self.expires_in
             .map_or(UNKNOWN_LIFETIME, Duration::from_secs)
             .min(LONGEST_LIFETIME)
     }
-    /// The scopes as issued, if the provider names them.
+    /// The granted scopes, separated by blanks, if the response names them.
     pub fn issued_scopes(&self) -> Option<String> {
         let scopes = self.scope.as_ref()?;
         Some(
@@ -139,9 +145,10 @@ impl TokenAnswer {
                 .join(" "),
         )
     }
-    /// Whom the tokens belong to. Read from the ID token or a JWT access token for display and
-    /// comparison: both came straight from the token endpoint over TLS (OpenID Connect Core section
-    /// 3.1.3.7), so no signature is checked.
+    /// The account that the tokens belong to, for display and comparison. Read from the ID token,
+    /// or else from a JWT access token. Both came straight from the token endpoint over TLS (OpenID
+    /// Connect Core section 3.1.3.7), so no signature is checked. The subject is prefixed with its
+    /// origin: `oid:`, `id:` or `access:`.
     pub fn account(&self) -> Account {
         let said = self
             .id_token
@@ -173,6 +180,7 @@ impl TokenAnswer {
     }
 }
 
+/// The payload of a JWT, without a signature check; `None` if it is not a JWT.
 fn unverified_claims(token: &str) -> Option<serde_json::Map<String, Value>> {
     let mut parts = token.split('.');
     let (_, body, _) = (parts.next()?, parts.next()?, parts.next()?);
@@ -188,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_lifetimes_neither_panic_nor_lose_the_refresh_token() {
+    fn malformed_lifetimes_neither_panic_nor_lose_the_refresh_token() {
         for (expires, seconds) in [
             ("3600", 3600),
             ("\"3600\"", 3600),

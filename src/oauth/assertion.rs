@@ -1,5 +1,6 @@
-//! Proving a client with a private key instead of a secret (`private_key_jwt`: RFC 7523, OpenID
-//! Connect Core section 9), in the form that Microsoft Entra ID asks for certificates.
+//! Client authentication with a private key instead of a secret (`private_key_jwt`: RFC 7523,
+//! OpenID Connect Core section 9), in the form that Microsoft Entra ID requires for certificates.
+//! RSA keys only.
 
 use base64::{
     Engine as _,
@@ -11,8 +12,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+/// The value of `client_assertion_type`.
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// In seconds. Short: it is used at once.
+/// In seconds. Short, since an assertion is used at once.
 const LIFETIME: u64 = 300;
 
 #[derive(Serialize)]
@@ -26,14 +28,14 @@ struct Claims<'a> {
     exp: u64,
 }
 
-/// An assertion for one request to `audience`. `pem` holds the private key (RSA), and its
-/// certificate where the provider knows the client by one.
+/// A signed assertion for one request to `audience`. `pem` holds the RSA private key, and its
+/// certificate if the provider knows the client by one. The error is a phrase for a sentence.
 pub fn sign(client_id: &str, audience: &str, pem: &SecretString) -> Result<String, &'static str> {
     let key = EncodingKey::from_rsa_pem(private_key(pem.expose_secret()).ok_or(NO_KEY)?.as_bytes())
         .map_err(|_| NO_KEY)?;
     let certificate = certificate(pem.expose_secret());
-    // Entra wants PSS with the certificate's thumbprint; a key alone is checked by what its
-    // provider was given.
+    // Entra ID requires PSS with the certificate's thumbprint. A key without a certificate is
+    // verified with the public key that its provider was given.
     let mut header = Header::new(if certificate.is_some() {
         Algorithm::PS256
     } else {
@@ -55,7 +57,7 @@ pub fn sign(client_id: &str, audience: &str, pem: &SecretString) -> Result<Strin
 
 const NO_KEY: &str = "there is no RSA private key in it";
 
-/// What is wrong with a pasted key, if anything.
+/// What is wrong with a pasted key, as sentences for the form; `None` if it is usable.
 pub fn problem(pem: &str) -> Option<&'static str> {
     if pem.contains("ENCRYPTED") {
         return Some(
@@ -72,8 +74,8 @@ pub fn problem(pem: &str) -> Option<&'static str> {
         .then_some("This is not an RSA private key. Enter the whole text of its file.")
 }
 
-/// The first PEM block whose label ends like this: its label, and its body without line breaks. A
-/// text that lost all of them in a one-line field is read, too.
+/// The first PEM block whose label ends in `ending`: its label, and its body without line breaks.
+/// Also reads text that lost its line breaks in a one-line field.
 fn block(pem: &str, ending: &str) -> Option<(String, String)> {
     pem.split("-----BEGIN ").skip(1).find_map(|part| {
         let (label, rest) = part.split_once("-----")?;
@@ -84,6 +86,7 @@ fn block(pem: &str, ending: &str) -> Option<(String, String)> {
     })
 }
 
+/// The private key, as PEM with its line breaks restored.
 fn private_key(pem: &str) -> Option<Zeroizing<String>> {
     let (label, body) = block(pem, "PRIVATE KEY")?;
     let body = Zeroizing::new(body);
@@ -96,6 +99,7 @@ fn private_key(pem: &str) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
+/// The first certificate, as DER.
 fn certificate(pem: &str) -> Option<Vec<u8>> {
     STANDARD.decode(block(pem, "CERTIFICATE")?.1).ok()
 }
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_pasted_is_checked() {
+    fn unusable_pasted_keys_are_rejected() {
         for wrong in [
             "",
             "hunter2",
@@ -120,7 +124,7 @@ mod tests {
         );
     }
     #[test]
-    fn a_key_with_its_certificate_signs_as_entra_asks_even_if_its_line_breaks_are_gone() {
+    fn a_key_with_its_certificate_signs_as_entra_requires_even_without_line_breaks() {
         let pem = include_str!("../../tests/it/data/client.pem");
         for text in [
             pem.to_owned(),

@@ -1,4 +1,9 @@
-//! What a provider's refusal means: wait, ask the person, or ask the administrator.
+//! Failed requests to a provider, classified by who has to act: nobody (retry later), the viewer
+//! (sign in again) or an administrator (repair the integration). RFC 6749 section 5.2, and the
+//! AADSTS numbers of Microsoft Entra ID.
+//!
+//! A provider's free text never leaves this module: it may hold names and fragments of requests.
+//! What leaves are known error words, AADSTS numbers and sentences of our own.
 
 use crate::domain::connection::Cause;
 use oauth2::RequestTokenError;
@@ -6,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
-/// An error body of a token endpoint (RFC 6749 section 5.2), with what Microsoft adds. Free text is
-/// read for its AADSTS code and then dropped: it may hold names and fragments of requests.
+/// An error response of a token endpoint (RFC 6749 section 5.2), with Microsoft's extensions. The
+/// description is only searched for its AADSTS number and for a mention of the refresh token.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProviderError {
     #[serde(default, deserialize_with = "text")]
@@ -20,12 +25,14 @@ pub struct ProviderError {
     suberror: String,
 }
 
+/// A string; anything else counts as empty.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Value::deserialize(deserializer)?
         .as_str()
         .unwrap_or("")
         .to_owned())
 }
+/// The integers of an array; anything else counts as empty.
 fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     Ok(Value::deserialize(deserializer)?
         .as_array()
@@ -40,10 +47,10 @@ impl std::fmt::Display for ProviderError {
 }
 impl oauth2::ErrorResponse for ProviderError {}
 
-/// Who can mend a failure.
+/// Who can repair a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Nobody: it passes. Nothing is lost.
+    /// Nobody: it is temporary, and nothing is lost. `retry_after`: the pause to make, if known.
     Wait { retry_after: Option<Duration> },
     /// The viewer, by signing in at the provider again.
     Person(Cause),
@@ -57,15 +64,16 @@ pub struct Failure {
     pub class: Class,
     /// The OAuth error word, from a fixed list; safe to log and to show.
     pub word: &'static str,
-    /// Microsoft's number, if there was one.
+    /// Microsoft's AADSTS number, if there was one.
     pub aadsts: Option<u64>,
-    /// One of our own sentences.
+    /// A sentence of our own, fit to be shown.
     pub sentence: String,
-    /// Whether the request may have reached the provider and been acted upon.
+    /// Whether the provider may have received and processed the request.
     pub may_have_acted: bool,
 }
 
 impl Failure {
+    /// A failure that an administrator has to repair; the provider did not act.
     pub fn administrator(word: &'static str, sentence: &str) -> Self {
         Self {
             class: Class::Administrator,
@@ -75,6 +83,7 @@ impl Failure {
             may_have_acted: false,
         }
     }
+    /// A temporary failure; the provider may have acted.
     pub fn wait(sentence: &str) -> Self {
         Self {
             class: Class::Wait { retry_after: None },
@@ -86,7 +95,7 @@ impl Failure {
     }
 }
 
-/// The words that leave this module; anything else a provider says becomes `other`.
+/// The error words that leave this module.
 const WORDS: [&str; 16] = [
     "invalid_request",
     "invalid_client",
@@ -106,6 +115,7 @@ const WORDS: [&str; 16] = [
     "unsupported_response_type",
 ];
 
+/// The word itself if it is in the list of known ones, or else `other`.
 pub fn known_word(word: &str) -> &'static str {
     WORDS
         .into_iter()
@@ -113,7 +123,7 @@ pub fn known_word(word: &str) -> &'static str {
         .unwrap_or("other")
 }
 
-/// The first AADSTS number in a text of Microsoft's.
+/// The first AADSTS number in an error description of Microsoft's.
 pub fn aadsts(text: &str) -> Option<u64> {
     let rest = &text[text.find("AADSTS")? + 6..];
     let digits: String = rest
@@ -124,7 +134,8 @@ pub fn aadsts(text: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// Sorts an OAuth error word and Microsoft's number. The table of `flows.md` c.2.
+/// Classifies an OAuth error word and an AADSTS number, with a sentence to show. A known number
+/// decides before the word. The table is in `flows.md`, c.2.
 pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'static str) {
     let person = |cause, sentence| (Class::Person(cause), sentence);
     let administrator = |sentence| (Class::Administrator, sentence);
@@ -211,7 +222,7 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
             );
         }
         Some(90055) => return wait("Microsoft asks to be called less often."),
-        // A loop of requests: it ends only if nobody asks for minutes.
+        // Entra detected a request loop: the block ends only after minutes without requests.
         Some(50196) => {
             let retry_after = Some(Duration::from_secs(300));
             return (
@@ -254,15 +265,15 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
 }
 
 impl ProviderError {
-    /// The error word, if it is a known one.
+    /// The error word, or `other` if it is unknown.
     pub fn word(&self) -> &'static str {
         known_word(&self.error)
     }
 }
 
 impl Failure {
-    /// What an answer of the token endpoint means. `refusals`: words by which this provider refuses
-    /// a refresh token, beside the standard's.
+    /// Classifies a failed token request. `refusals`: error words besides `invalid_grant` with
+    /// which this provider refuses a refresh token.
     pub fn from_answer(
         error: RequestTokenError<super::http::HttpError, ProviderError>,
         refusals: &[&str],
@@ -274,8 +285,8 @@ impl Failure {
                     .first()
                     .copied()
                     .or_else(|| aadsts(&body.error_description));
-                // The same word also stands for requests that are badly made: only one that names
-                // the token is about the token.
+                // The same word is also used for malformed requests. It refuses the token only if
+                // the description speaks of the refresh token.
                 let about = body
                     .error_description
                     .to_ascii_lowercase()
@@ -310,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_sorted_by_who_can_mend_them() {
+    fn errors_are_classified_by_who_has_to_act() {
         assert_eq!(
             classify("invalid_grant", Some(700_082), "").0,
             Class::Person(Cause::Expired)
@@ -342,7 +353,7 @@ mod tests {
         ));
     }
     #[test]
-    fn some_providers_refuse_a_refresh_token_in_words_of_their_own() {
+    fn invalid_request_refuses_the_token_only_if_it_speaks_of_the_refresh_token() {
         let refused = |refusals: &[&str]| {
             let body: ProviderError = serde_json::from_str(
                 r#"{"error":"invalid_request","error_description":"Refresh token is invalid"}"#,
@@ -355,7 +366,7 @@ mod tests {
             Class::Person(Cause::Expired)
         );
         assert_eq!(refused(&[]).class, Class::Administrator);
-        // The request is what is wrong here: nobody's connection ends for it.
+        // The request is wrong, not the token: no connection may end because of it.
         for text in [
             "",
             "Missing client credentials",
@@ -373,7 +384,7 @@ mod tests {
         }
     }
     #[test]
-    fn microsofts_number_is_found_in_its_text() {
+    fn the_aadsts_number_is_found_in_the_description() {
         assert_eq!(
             aadsts("AADSTS7000222: The provided client secret keys are expired."),
             Some(7_000_222)
@@ -382,7 +393,7 @@ mod tests {
         assert_eq!(aadsts("AADSTS"), None);
     }
     #[test]
-    fn odd_error_bodies_are_read() {
+    fn malformed_error_responses_are_parsed() {
         let odd: ProviderError =
             serde_json::from_str(r#"{"error":5,"error_codes":"x","error_description":null}"#)
                 .unwrap();

@@ -1,5 +1,6 @@
-//! The only HTTP client that ever carries a client secret or a refresh token: no redirects, bounded
-//! answers, checked addresses.
+//! The HTTP client for identity providers: the only one that carries client secrets and refresh
+//! tokens. It follows no redirects, uses no proxy, limits the size of responses, and connects only
+//! to addresses that the egress policy allows.
 
 use super::errors::{Class, Failure};
 use crate::domain::egress::{Policy, Purpose};
@@ -12,13 +13,16 @@ use std::{
 };
 use url::Url;
 
+/// Timeout of a connect.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Long, since a late answer still carries the only valid token.
+/// Timeout of a whole request. Long, since a late response still carries the only valid token.
 const TOTAL: Duration = Duration::from_secs(60);
-/// The caller of a patient request decides how long.
+/// In effect no timeout: the caller of a patient request decides how long to wait.
 const NEVER: Duration = Duration::from_secs(86_400);
+/// Maximum bytes of a response body.
 const LARGEST_ANSWER: usize = 1 << 20;
 
+/// Why a request brought no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("address refused")]
@@ -31,11 +35,13 @@ pub enum HttpError {
     Broken,
     #[error("the answer is too large")]
     TooLarge,
+    /// 429 or 5xx.
     #[error("throttled or failing")]
     Unavailable {
         retry_after: Option<Duration>,
         may_have_acted: bool,
     },
+    /// The send deadline of a patient request passed before its body was sent.
     #[error("too late to be sent")]
     TooLate,
 }
@@ -77,8 +83,8 @@ impl From<HttpError> for Failure {
     }
 }
 
-/// How long to wait (RFC 9110 section 10.2.3): seconds, or a date, which is compared with the
-/// answer's own.
+/// `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date, which is compared with the
+/// response's own `Date`. At most one hour.
 fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     let text = |name| {
         headers
@@ -108,6 +114,7 @@ pub struct ProviderHttp {
 }
 
 impl ProviderHttp {
+    /// TLS by rustls, with Mozilla's root certificates.
     pub fn new(policy: Arc<Policy>) -> Result<Self, reqwest::Error> {
         let roots = rustls::RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -136,8 +143,7 @@ impl ProviderHttp {
         })
     }
 
-    /// Sends one request. Answers of 429 and 5xx are failures to wait for, whatever their body
-    /// says.
+    /// Sends one request. 429 and 5xx become [`HttpError::Unavailable`], whatever the body says.
     pub async fn send(
         &self,
         request: oauth2::HttpRequest,
@@ -145,13 +151,14 @@ impl ProviderHttp {
         self.send_by(request, None).await
     }
 
-    /// The client for a request whose outcome must not be lost: its body leaves before `limit` or
-    /// never, by this machine's steady clock, and its answer is waited for until the caller drops
-    /// it.
+    /// The client for a refresh, whose outcome must not be lost. The body is sent before `limit`,
+    /// by this machine's monotonic clock, or never: after that another node may use the token.
+    /// There is no response timeout: the caller waits, and drops the future to give up.
     pub fn patient(&self, limit: Instant) -> Patient<'_> {
         Patient { http: self, limit }
     }
 
+    /// `limit` is the send deadline of a patient request; with it there is no total timeout.
     async fn send_by(
         &self,
         request: oauth2::HttpRequest,
@@ -180,8 +187,8 @@ impl ProviderHttp {
         let status = response.status();
         if status == 429 || status.is_server_error() {
             let retry_after = retry_after(response.headers());
-            // These two say that nothing was done; behind any other the request may have had its
-            // effect.
+            // 429 and 503 mean that the request was not processed; behind any other 5xx it may have
+            // taken effect.
             let may_have_acted = !matches!(status.as_u16(), 429 | 503);
             return Err(HttpError::Unavailable {
                 retry_after,
@@ -196,7 +203,7 @@ impl ProviderHttp {
             bytes.extend_from_slice(&chunk);
         }
         let mut answer = oauth2::HttpResponse::new(normalise(status, bytes));
-        // The library takes any success but 200 for an error.
+        // The `oauth2` crate treats any success status but 200 as an error.
         *answer.status_mut() = if status.is_success() {
             http::StatusCode::OK
         } else {
@@ -228,9 +235,9 @@ impl<'c> oauth2::AsyncHttpClient<'c> for Patient<'_> {
     }
 }
 
-/// A body that is asked for its bytes only once they can be written, and refuses when that is too
-/// late: somebody else may have used the refresh token meanwhile. It cannot be repeated, so the
-/// client never sends it twice.
+/// A request body that yields its bytes only when they can be written, and fails if `limit` has
+/// passed by then: another node may have used the refresh token meanwhile. It cannot be replayed,
+/// so the HTTP client never sends it twice.
 struct InTime {
     bytes: Option<bytes::Bytes>,
     limit: Instant,
@@ -264,8 +271,8 @@ impl http_body::Body for InTime {
     }
 }
 
-/// Some servers refuse with an empty body or a page (RFC 6749 section 5.2 asks for JSON): the
-/// status then speaks alone.
+/// Some servers send errors with an empty body or an HTML page, although RFC 6749 section 5.2
+/// requires JSON. Their body is replaced by an error word derived from the status.
 fn normalise(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
     let is_object =
         || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
@@ -274,13 +281,14 @@ fn normalise(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
     }
     let word = match (status.as_u16(), body.is_empty()) {
         (401, _) => "invalid_client",
-        // Seen in the wild: a replayed refresh token is answered with 400 and nothing else.
+        // Seen in practice: 400 with an empty body in response to a replayed refresh token.
         (400, true) => "invalid_grant",
         _ => "temporarily_unavailable",
     };
     format!(r#"{{"error":"{word}"}}"#).into_bytes()
 }
 
+/// Searches the error's sources for our own errors first; the rest is classified by kind.
 fn classify(error: &reqwest::Error) -> HttpError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = source {
@@ -301,8 +309,8 @@ fn classify(error: &reqwest::Error) -> HttpError {
     }
 }
 
-/// Resolves names and drops addresses that the policy refuses: what is checked is what is connected
-/// to.
+/// Resolves host names and drops addresses that the policy refuses. Checking here ensures that the
+/// checked address is the one connected to.
 struct GuardedResolver {
     policy: Arc<Policy>,
 }
@@ -314,8 +322,8 @@ impl reqwest::dns::Resolve for GuardedResolver {
             let host = name.as_str().to_owned();
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            // The port is not known here: a host listed with any port passes, and `check` compared
-            // the port before.
+            // The port is not known here: a host allowed with any port passes. `Policy::check`
+            // compared the port before.
             let mut refused = None;
             let allowed: Vec<SocketAddr> = found
                 .into_iter()
@@ -342,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_provider_says_in_seconds_or_by_a_date_when_to_come_back() {
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
         let wait = |asked: &str, date: Option<&str>| {
             let mut headers = http::HeaderMap::new();
             headers.insert(http::header::RETRY_AFTER, asked.parse().unwrap());

@@ -1,6 +1,6 @@
-//! The OAuth protocol on the wire, as a client: authorize addresses, token requests, revocation,
-//! and what answers mean. Never sees a person, a page or a database. RFC 6749, 7636, 7009; RFC 8693
-//! for the exchange we serve.
+//! The OAuth protocol on the wire, as a client (RFC 6749, 7636, 7009): authorization URLs, token
+//! requests, revocation and the classification of responses. Also the names used by the exchange
+//! that the portal serves (RFC 8693). Never sees a person, a page or a database.
 
 pub mod answer;
 pub mod assertion;
@@ -35,12 +35,13 @@ type Client = oauth2::Client<
     EndpointSet,
 >;
 
-/// One registration at one identity provider, with its secrets opened for the length of a call.
+/// An OAuth client registered at one identity provider, with its secrets opened for the duration of
+/// a call.
 pub struct Registration {
     pub endpoints: Endpoints,
     pub client_id: String,
-    /// The secret (or private key) to prove ourselves with, and behind it the one before, which may
-    /// still be the right one.
+    /// The current client secret (or private key), followed by the previous one, which may still be
+    /// the valid one.
     pub secrets: Vec<SecretString>,
     pub authentication: ClientAuthentication,
     pub scopes: Vec<String>,
@@ -50,26 +51,26 @@ pub struct Registration {
     pub refusals: &'static [&'static str],
 }
 
-/// Tokens, and which secret brought them.
+/// A token response, and which client secret obtained it.
 pub struct Granted {
     pub answer: TokenAnswer,
-    /// The newest secret was refused, and the one before it was accepted.
+    /// The current secret was refused and the previous one accepted.
     pub by_previous_secret: bool,
 }
 
-/// What an authorization request carries beside the registration.
+/// The parameters of one authorization request, besides the registration.
 pub struct AuthorizationRequest<'a> {
     pub redirect_uri: &'a str,
     pub state: &'a str,
     /// The PKCE verifier; `None` where an administrator switched PKCE off.
     pub verifier: Option<&'a SecretString>,
     pub login_hint: Option<&'a str>,
-    /// `select_account` or `consent`, where the flow needs it.
+    /// `select_account` or `consent`, if the flow needs it.
     pub prompt: Option<&'a str>,
 }
 
 impl Registration {
-    /// The client with one of its secrets; `None` where none is needed.
+    /// The `oauth2` client with one of the secrets; `None` if the request needs none.
     fn client(&self, secret: Option<&SecretString>) -> Result<Client, Failure> {
         let broken = |_| {
             Failure::administrator(
@@ -94,7 +95,8 @@ impl Registration {
         Ok(client)
     }
 
-    /// What proves the client beside its id, for a request to this address.
+    /// The client assertion for a request to `audience`, as form parameters; empty for other ways
+    /// of client authentication.
     fn proof(
         &self,
         audience: &Url,
@@ -118,7 +120,7 @@ impl Registration {
         }
     }
 
-    /// The secrets to try, in this order.
+    /// The secrets to try, in order; one `None` for a public client.
     fn candidates(&self) -> Result<Vec<Option<&SecretString>>, Failure> {
         if self.authentication == ClientAuthentication::None {
             return Ok(vec![None]);
@@ -132,8 +134,9 @@ impl Registration {
         Ok(self.secrets.iter().map(Some).collect())
     }
 
-    /// Makes a request with each secret, until one is not refused as such: a refusal of the client
-    /// leaves code and token as they were.
+    /// Sends a request with each secret until one is not refused with `invalid_client`. That error
+    /// leaves the code or refresh token unused, so sending it again is safe. If all are refused,
+    /// returns the failure of the current secret.
     async fn with_each_secret<'s, F>(
         &'s self,
         request: impl Fn(Option<&'s SecretString>) -> F,
@@ -153,7 +156,7 @@ impl Registration {
                 Err(failure) if failure.word == "invalid_client" => {
                     drop(first.get_or_insert(failure))
                 }
-                // What the older secret is told about anything else is no news.
+                // Any other failure is not about the secret.
                 Err(failure) => return Err(failure),
             }
         }
@@ -162,7 +165,7 @@ impl Registration {
         }))
     }
 
-    /// The address to send the viewer's browser to (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
+    /// The URL to redirect the viewer's browser to (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
     pub fn authorize_url(&self, request: &AuthorizationRequest<'_>) -> Result<Url, Failure> {
         let client = self.client(None)?;
         let redirect = RedirectUrl::new(request.redirect_uri.to_owned()).map_err(|_| {
@@ -189,11 +192,11 @@ impl Registration {
                 builder = builder.add_extra_param(key, value.to_owned());
             }
         }
-        // A form_post answer would arrive without our SameSite=Lax cookie.
+        // A `form_post` response would arrive without the SameSite=Lax cookie.
         Ok(builder.add_extra_param("response_mode", "query").url().0)
     }
 
-    /// Trades an authorization code for tokens (RFC 6749 section 4.1.3).
+    /// Exchanges an authorization code for tokens (RFC 6749 section 4.1.3).
     pub async fn redeem(
         &self,
         http: &http::ProviderHttp,
@@ -228,9 +231,9 @@ impl Registration {
         .await
     }
 
-    /// Trades a refresh token for new tokens (RFC 6749 section 6), with the granted scopes and
-    /// nothing more. The request leaves before `limit` or never; the answer is waited for as long
-    /// as the caller does.
+    /// Exchanges a refresh token for new tokens (RFC 6749 section 6), with the granted scopes. The
+    /// request is sent before `limit` or not at all, and has no response timeout: see
+    /// [`http::ProviderHttp::patient`].
     pub async fn refresh(
         &self,
         http: &http::ProviderHttp,
@@ -261,8 +264,8 @@ impl Registration {
         .await
     }
 
-    /// What the provider is to be told when these tokens end (RFC 7009); `None` where it cannot be
-    /// told.
+    /// The request that revokes this token (RFC 7009); `None` if the provider has no revocation
+    /// endpoint.
     pub fn revocation(&self, token: &SecretString) -> Option<RevocationRequest> {
         Some(RevocationRequest {
             address: self.endpoints.revoke.clone()?,
@@ -278,8 +281,8 @@ impl Registration {
     }
 }
 
-/// A revocation (RFC 7009) that can be kept, sealed, until the provider can be told: by then the
-/// integration may be gone.
+/// A revocation (RFC 7009) that can be stored, sealed, and sent later, when the integration may no
+/// longer exist. So it carries its own copy of the secrets.
 #[derive(Serialize, Deserialize)]
 pub struct RevocationRequest {
     address: Url,
@@ -290,16 +293,17 @@ pub struct RevocationRequest {
 }
 
 impl RevocationRequest {
-    /// As text, to be sealed.
+    /// As JSON with clear secrets, to be sealed.
     pub fn to_text(&self) -> SecretString {
         SecretString::from(serde_json::to_string(self).unwrap_or_default())
     }
+    /// `None` if the text does not parse.
     pub fn from_text(text: &SecretString) -> Option<Self> {
         serde_json::from_str(text.expose_secret()).ok()
     }
 
-    /// Ends the token. By hand, since the library refuses plain http even for hosts that the
-    /// operator listed.
+    /// Revokes the token, with each secret until one works. Does not use the `oauth2` crate, which
+    /// refuses plain http even for hosts that the operator allowed.
     pub async fn send(&self, http: &http::ProviderHttp) -> Result<(), Failure> {
         let mut refused = Failure::wait("The identity provider refused to revoke.");
         let secrets: Vec<&str> = if self.secrets.is_empty() {

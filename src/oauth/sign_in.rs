@@ -1,9 +1,10 @@
-//! Signing in with the organisation's own provider: OpenID Connect Core, authorization code with
-//! PKCE, nonce and state.
+//! Sign-in at the organisation's identity provider: OpenID Connect Core, authorization code flow
+//! with PKCE, nonce and state. Who may sign in, and with which role, is decided in
+//! `service::sign_in`.
 //!
-//! The library checks issuer, audience, signature, expiry and nonce of ID tokens. Addresses and
-//! keys come from discovery and are kept for an hour; a token signed with a key that is not known
-//! brings them anew, once a minute at most.
+//! The `openidconnect` crate checks issuer, audience, signature, expiry and nonce of ID tokens.
+//! Addresses and keys come from discovery and are cached for an hour. An ID token whose signature
+//! does not verify with the cached keys causes a new discovery, at most once a minute.
 
 use super::http::ProviderHttp;
 use crate::domain::Timestamp;
@@ -26,11 +27,13 @@ use std::{
 };
 use url::Url;
 
+/// How long discovered metadata is cached.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
+/// Minimum age of cached metadata before a failed signature causes a new discovery.
 const RENEWED_AFTER: Duration = Duration::from_secs(60);
-/// How far the provider's clock and ours may lie apart.
+/// Tolerated difference between the provider's clock and ours.
 const SKEW: Duration = Duration::from_secs(300);
-/// Signatures that public keys check. `none` and the symmetric ones are not among them.
+/// Accepted signature algorithms: asymmetric ones only, so neither `none` nor HMAC.
 const ALGORITHMS: [CoreJwsSigningAlgorithm; 6] = [
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
@@ -40,7 +43,7 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 6] = [
     CoreJwsSigningAlgorithm::EdDsa,
 ];
 
-/// Our client at the provider.
+/// The portal's client at the provider.
 pub struct Client<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
@@ -48,29 +51,30 @@ pub struct Client<'a> {
     pub redirect_uri: &'a str,
 }
 
-/// What one sign-in is bound to.
+/// The random values that bind a response to one sign-in; `verifier` is the PKCE verifier.
 pub struct Proofs {
     pub state: String,
     pub nonce: SecretString,
     pub verifier: SecretString,
 }
 
-/// Whom the provider says this is. Matched by issuer and subject; the rest is for names, roles and
-/// groups.
+/// The identity in a verified ID token. Accounts are matched by issuer and subject only; the other
+/// claims provide names, roles and groups.
 pub struct Identity {
     pub issuer: String,
     pub subject: String,
     claims: Map<String, Value>,
-    /// Lets the same provider issue tokens for other services later, if it was asked to.
+    /// Present if the scopes asked for one. It lets the same provider issue tokens for other
+    /// services later.
     pub refresh_token: Option<SecretString>,
 }
 
 impl Identity {
-    /// A claim that is a text.
+    /// A claim that is a string; empty if it is missing or something else.
     pub fn text(&self, name: &str) -> &str {
         self.claims.get(name).and_then(Value::as_str).unwrap_or("")
     }
-    /// A claim that is a list of texts, or one text.
+    /// A claim that is an array of strings, or one string.
     pub fn list(&self, name: &str) -> Vec<&str> {
         match self.claims.get(name) {
             Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).collect(),
@@ -78,26 +82,28 @@ impl Identity {
             _ => Vec::new(),
         }
     }
-    /// When the person proved to the provider who they are, in seconds since 1970, if it says so.
+    /// When the person last authenticated at the provider, in seconds since 1970, if the token says
+    /// so.
     pub fn auth_time(&self) -> Option<i64> {
         self.claims.get("auth_time").and_then(Value::as_i64)
     }
 }
 
-/// Why a sign-in did not work. The texts are for the log; pages have words of their own.
+/// Why a sign-in failed. The texts are for the log; pages have their own.
 #[derive(Debug)]
 pub enum Failure {
-    /// The provider is not there or not right: it may pass.
+    /// The provider cannot be reached or does not work; this may pass.
     Unavailable(String),
-    /// What it answered is not accepted.
+    /// The provider's response is not accepted.
     Refused(String),
 }
 
-/// The provider as discovery described it.
+/// Cache of the provider's metadata and keys, with the time of discovery.
 #[derive(Default)]
 pub struct Known(Mutex<Option<(Arc<CoreProviderMetadata>, Timestamp)>>);
 
 impl Known {
+    /// The provider's metadata, discovered anew if the cached one is older than `keep_for`.
     async fn metadata(
         &self,
         issuer: &str,
@@ -125,8 +131,8 @@ impl Known {
         Ok(metadata)
     }
 
-    /// Where to send the browser. `again`: the provider is to ask for the password whatever it
-    /// remembers.
+    /// The URL to redirect the browser to. `again`: the provider must ask for credentials even if
+    /// the person is signed in there.
     pub async fn authorize_url(
         &self,
         client: &Client<'_>,
@@ -156,7 +162,7 @@ impl Known {
                 move || Nonce::new(nonce),
             )
             .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
-            // A form_post answer would arrive without our SameSite=Lax cookie.
+            // A `form_post` response would arrive without the SameSite=Lax cookie.
             .add_extra_param("response_mode", "query")
             .add_scopes(
                 scopes
@@ -173,7 +179,7 @@ impl Known {
         Ok(builder.url().0)
     }
 
-    /// Trades the code for an ID token and checks it.
+    /// Exchanges the code for an ID token and verifies it.
     pub async fn redeem(
         &self,
         client: &Client<'_>,
@@ -201,7 +207,7 @@ impl Known {
             ))
             .request_async(http)
             .await
-            // The library's text may repeat what the provider sent; only its kind is kept.
+            // The crate's message may repeat text of the provider: keep only the error word.
             .map_err(|error| match error {
                 openidconnect::RequestTokenError::ServerResponse(answer) => {
                     Failure::Refused(format!("token request: {}", answer.error().as_ref()))
@@ -243,7 +249,8 @@ fn redirect_of(client: &Client<'_>) -> Result<RedirectUrl, Failure> {
         .map_err(|error| Failure::Unavailable(error.to_string()))
 }
 
-/// The subject of an ID token that is genuine, ours, in time and an answer to this sign-in.
+/// Verifies signature, issuer, audience, expiry, issue time and nonce of an ID token; returns its
+/// subject.
 fn check(
     token: &CoreIdToken,
     metadata: &CoreProviderMetadata,
@@ -271,8 +278,8 @@ fn check(
             }
         });
     let subject = token.claims(&verifier, nonce)?.subject().to_string();
-    // OpenID Connect Core section 2: at most 255 letters of ASCII. Without one, everybody would be
-    // the same person.
+    // OpenID Connect Core section 2: at most 255 ASCII characters. An empty subject would make all
+    // people one account.
     if subject.is_empty() || subject.len() > 255 || !subject.is_ascii() {
         return Err(ClaimsVerificationError::InvalidSubject(
             "empty, too long or not ASCII".into(),
@@ -281,7 +288,7 @@ fn check(
     Ok(subject)
 }
 
-/// The claims of a token that was checked before.
+/// The claims of a token that has already been verified.
 fn claims_of(token: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?).ok()
 }

@@ -1,4 +1,5 @@
-//! Microsoft Entra ID, version 2 endpoints; Azure Databricks above all.
+//! Template for Microsoft Entra ID (version 2 endpoints), mainly for Azure Databricks. Knows the
+//! application ID of Databricks, the clouds' sign-in hosts and the usual mistakes in the form.
 
 use super::{
     Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template, looks_like_uuid,
@@ -6,12 +7,15 @@ use super::{
 use crate::domain::integration::Integration;
 use url::Url;
 
-/// The application id of Azure Databricks: the same in every Azure cloud.
+/// The application ID of Azure Databricks, the same in every Azure cloud.
 pub const DATABRICKS_RESOURCE: &str = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d";
+/// Default scopes: the registered Databricks permissions, and a refresh token.
 pub const DATABRICKS_SCOPES: &str = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default offline_access";
+/// Sign-in host of the public Azure cloud.
 pub const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com";
 
-/// Sign-in hosts of the Azure clouds. Anything else is a typed-in authority.
+/// Sign-in hosts of the Azure clouds, with labels. Any other authority was typed in by an
+/// administrator.
 pub const CLOUDS: [(&str, &str); 3] = [
     (PUBLIC_CLOUD, "Azure (public cloud)"),
     ("https://login.microsoftonline.us", "Azure US Government"),
@@ -21,6 +25,7 @@ pub const CLOUDS: [(&str, &str); 3] = [
     ),
 ];
 
+/// The template `azure`.
 pub static TEMPLATE: Template = Template {
     key: "azure",
     title: "Azure Databricks (Microsoft Entra ID)",
@@ -155,7 +160,8 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
     })
 }
 
-/// The issuer of this integration's directory, if the directory is named by its id.
+/// The issuer of this integration's tenant, if the tenant is given by its ID and not by a domain
+/// name.
 pub fn issuer(integration: &Integration) -> Option<String> {
     let tenant = integration.setting("tenant_id");
     let authority = endpoints(&integration.config)?
@@ -182,6 +188,7 @@ fn names(config: &Config) -> Names {
     }
 }
 
+/// Finds swapped IDs, the ID of Databricks itself, and more than one `.default` scope.
 fn check(config: &Config, problems: &mut Vec<Problem>) {
     let text = |key: &str| {
         config
@@ -217,7 +224,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What is wrong with a pasted client secret, if it is visible from its look.
+/// Recognises a Secret ID or a masked Value pasted as client secret; returns what to do.
 pub fn secret_problem(secret: &str) -> Option<&'static str> {
     if looks_like_uuid(secret) {
         return Some(

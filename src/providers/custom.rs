@@ -1,8 +1,11 @@
-//! Any other OAuth 2.0 server (RFC 6749): an administrator types its addresses.
+//! Template for any other OAuth 2.0 server (RFC 6749): an administrator types its addresses.
+//! Nothing is known about the server, so each integration gets its own callback address, PKCE is on
+//! by default, and refresh tokens are taken to work once.
 
 use super::{Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template};
 use url::Url;
 
+/// Base of the fields below (struct update syntax).
 const ADDRESS: Field = Field {
     name: "",
     label: "",
@@ -15,13 +18,15 @@ const ADDRESS: Field = Field {
     shape: Shape::Address,
 };
 
+/// The template `custom`. Refresh tokens are taken to work once unless the administrator knows
+/// better.
 pub static TEMPLATE: Template = Template {
     key: "custom",
     title: "Custom OAuth 2.0",
     summary: "Any service with an OAuth 2.0 server: you type its addresses.",
     monogram: "O2",
     rotation: Rotation::SingleUse,
-    // Databricks answers so to a refresh token that it does not take.
+    // Databricks responds with this to a refresh token that it does not accept.
     refusals: &["invalid_request"],
     names_scopes_at_refresh: false,
     lapses_after_days: None,
@@ -193,6 +198,7 @@ fn names(config: &Config) -> Names {
     }
 }
 
+/// Finds one address entered twice, and query parameters that the portal sets itself.
 fn check(config: &Config, problems: &mut Vec<Problem>) {
     let text = |key: &str| {
         config
@@ -252,7 +258,7 @@ mod tests {
         );
     }
     #[test]
-    fn all_problems_are_named_at_once() {
+    fn all_invalid_settings_are_reported_at_once() {
         let given = config(
             json!({"client_id": 5, "authorization_uri": "http://10.0.0.1/", "use_pkce": "maybe", "colour": "red"}),
         );
@@ -276,7 +282,7 @@ mod tests {
         );
     }
     #[test]
-    fn the_common_mistakes_at_microsoft_have_sentences() {
+    fn common_mistakes_with_microsoft_ids_get_specific_messages() {
         let id = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
         let problems = azure::TEMPLATE
             .complete(

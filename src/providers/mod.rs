@@ -1,5 +1,6 @@
-//! What we know of each outside service: templates as data and pure functions, one file each. No
-//! network, no database.
+//! Templates: what the portal knows about each kind of integration, as data and pure functions, one
+//! file per template. A template holds the settings to ask for, the endpoints, the default scopes
+//! and the provider's quirks. No network, no database.
 
 pub mod azure;
 pub mod custom;
@@ -20,16 +21,17 @@ pub struct Field {
     pub hint: &'static str,
     pub required: bool,
     pub secret: bool,
-    /// A change means that tokens come from elsewhere: connections end and the secret is asked for
-    /// again.
+    /// A change means that tokens come from somewhere else: connections end, and the secret has to
+    /// be entered again.
     pub moves_tokens: bool,
     pub default: &'static str,
-    /// A regular expression for clients that check before they send.
+    /// A regular expression for clients that validate before sending; empty for none. The server
+    /// checks `shape`.
     pub pattern: &'static str,
     pub shape: Shape,
 }
 
-/// What a setting may hold; the check is in [`check_value`].
+/// The type of a setting's value, checked by [`check_value`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Text,
@@ -37,32 +39,35 @@ pub enum Shape {
     /// A UUID or a verified domain name, as Microsoft accepts for a tenant.
     Tenant,
     Scopes,
-    /// An address of the identity provider.
+    /// A URL of the identity provider that the egress policy allows.
     Address,
-    /// A whole number from 1.
+    /// A whole number from 1 to 100,000.
     Number,
 }
 
-/// A setting chosen from a list.
+/// A setting chosen from a list. With an empty `default` it is optional.
 #[derive(Debug)]
 pub struct Choice {
     pub name: &'static str,
     pub label: &'static str,
     pub hint: &'static str,
+    /// The API value and the label of each entry.
     pub values: &'static [(&'static str, &'static str)],
     pub default: &'static str,
+    /// Stored as a JSON boolean.
     pub is_bool: bool,
+    /// See [`Field::moves_tokens`].
     pub moves_tokens: bool,
 }
 
-/// How refresh tokens of a provider behave.
+/// What a provider does with refresh tokens when they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotation {
-    /// A new one at each use; the old one keeps working (Microsoft Entra ID).
+    /// Each refresh returns a new token; the old one stays valid (Microsoft Entra ID).
     KeepsOld,
-    /// May be dead after one use: assume the worst.
+    /// A token may be invalid after one use. Assumed if nothing else is known.
     SingleUse,
-    /// The same one for as long as the person's sign-in lasts.
+    /// The token stays the same for as long as the person's sign-in lasts.
     Never,
 }
 
@@ -72,49 +77,49 @@ pub struct Template {
     /// The tile's title on "Add integration".
     pub title: &'static str,
     pub summary: &'static str,
+    /// Two characters, shown as an icon.
     pub monogram: &'static str,
     pub fields: &'static [Field],
     pub choices: &'static [Choice],
-    /// How its refresh tokens behave, unless an administrator says otherwise; ask [`rotation`].
+    /// The behaviour of refresh tokens, unless an administrator sets another; use [`rotation`].
     pub rotation: Rotation,
-    /// Words by which the provider refuses a refresh token, beside `invalid_grant`.
+    /// Error words besides `invalid_grant` with which the provider refuses a refresh token.
     pub refusals: &'static [&'static str],
-    /// Whether refresh requests name the scopes. Without them the granted ones stay (RFC 6749
-    /// section 6); servers that granted less than was asked refuse the whole list. Microsoft wants
-    /// it.
+    /// Whether refresh requests repeat the scopes. Without them the granted ones stay (RFC 6749
+    /// section 6). Servers that granted fewer than were requested refuse the whole list (seen with
+    /// `oidc-provider`); Microsoft wants it.
     pub names_scopes_at_refresh: bool,
-    /// Days until the provider asks for the person again if the connection is not used, where that
-    /// is known.
+    /// Days without use after which the provider requires a new sign-in, if known.
     pub lapses_after_days: Option<u64>,
     endpoints: fn(&Config) -> Option<Endpoints>,
     names: fn(&Config) -> Names,
-    /// Checks that span several settings; adds to `problems`.
+    /// Validates combinations of settings; adds to `problems`.
     check: fn(&Config, &mut Vec<Problem>),
 }
 
-/// What to call the parts of an integration on pages.
+/// Display names for the parts of an integration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// The third-party service: "Azure Databricks".
     pub service: String,
-    /// Who signs people in, short: "Microsoft".
+    /// The identity provider, short: "Microsoft".
     pub provider: String,
     pub monogram: &'static str,
 }
 
-/// Where the OAuth protocol happens for one integration.
+/// The provider's OAuth endpoints for one integration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     pub authorize: Url,
     pub token: Url,
-    /// RFC 7009, where the provider has it.
+    /// The revocation endpoint (RFC 7009), if the provider has one.
     pub revoke: Option<Url>,
-    /// The hosts come from this program, not from a form: such integrations may share one callback
-    /// address.
+    /// The hosts come from this program, not from a form. Such integrations may share one callback
+    /// address; others get their own.
     pub fixed_hosts: bool,
 }
 
-/// A setting that is not right, and what to do about it.
+/// An invalid setting, and a sentence that says what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub key: String,
@@ -122,6 +127,7 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// `key` is the setting's name in the API.
     pub fn new(key: &str, message: impl Into<String>) -> Self {
         Self {
             key: key.to_owned(),
@@ -130,8 +136,10 @@ impl Problem {
     }
 }
 
+/// All templates.
 pub const TEMPLATES: [&Template; 2] = [&azure::TEMPLATE, &custom::TEMPLATE];
 
+/// The template with this key.
 pub fn template(key: &str) -> Option<&'static Template> {
     TEMPLATES.into_iter().find(|template| template.key == key)
 }
@@ -143,20 +151,22 @@ impl std::fmt::Debug for Template {
 }
 
 impl Template {
+    /// The typed setting with this name, including the secret.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name)
     }
+    /// The choice with this name.
     pub fn choice(&self, name: &str) -> Option<&'static Choice> {
         self.choices.iter().find(|choice| choice.name == name)
     }
-    /// Whether a change of this setting means that tokens come from elsewhere.
+    /// Whether a change of this setting means that tokens come from somewhere else.
     pub fn moves_tokens(&self, name: &str) -> bool {
         self.field(name).is_some_and(|field| field.moves_tokens)
             || self.choice(name).is_some_and(|choice| choice.moves_tokens)
     }
 
-    /// Checks a whole configuration (without the secret) and fills in defaults. All problems at
-    /// once.
+    /// Validates a whole configuration (without the secret) and fills in defaults. Errors: all
+    /// invalid settings at once.
     pub fn complete(&self, given: &Config, policy: &Policy) -> Result<Config, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut config = Config::new();
@@ -222,7 +232,7 @@ impl Template {
     }
 }
 
-/// The names of an integration's parts.
+/// Display names for the parts of an integration; generic ones if its template is unknown.
 pub fn names(integration: &Integration) -> Names {
     match template(&integration.template) {
         Some(template) => (template.names)(&integration.config),
@@ -234,13 +244,14 @@ pub fn names(integration: &Integration) -> Names {
     }
 }
 
-/// Where the protocol happens for this integration; `None` if its configuration is damaged.
+/// The endpoints of this integration; `None` if its configuration is damaged.
 pub fn endpoints(integration: &Integration) -> Option<Endpoints> {
     (template(&integration.template)?.endpoints)(&integration.config)
 }
 
-/// Whether an answer may come from who it says it comes from (RFC 9207). A typed-in issuer must be
-/// named; Microsoft does not name itself today, and is compared if it does.
+/// Whether an authorization response with this issuer (`iss`, RFC 9207) may belong to the
+/// integration. A configured issuer must be present and equal. Microsoft does not send one today;
+/// if it does, it must be the tenant's.
 pub fn may_answer(integration: &Integration, named: Option<&str>) -> bool {
     match (integration.setting("issuer"), named) {
         ("", Some(named)) => azure::issuer(integration).is_none_or(|issuer| issuer == named),
@@ -249,7 +260,7 @@ pub fn may_answer(integration: &Integration, named: Option<&str>) -> bool {
     }
 }
 
-/// How the provider's refresh tokens behave for this integration.
+/// What happens to a refresh token of this integration when it is used.
 pub fn rotation(integration: &Integration) -> Rotation {
     match integration.setting("refresh_tokens") {
         "keeps_old" => Rotation::KeepsOld,
@@ -260,7 +271,7 @@ pub fn rotation(integration: &Integration) -> Rotation {
     }
 }
 
-/// How long a sign-in lasts at the provider however often it is refreshed, where that is known.
+/// How long a sign-in lasts at the provider regardless of refreshes, if configured.
 pub fn longest_connection(integration: &Integration) -> Option<Duration> {
     let hours: u64 = integration.setting("session_hours").parse().ok()?;
     Some(Duration::from_secs(hours * 3600))
@@ -271,12 +282,15 @@ pub fn longest_connection(integration: &Integration) -> Option<Duration> {
 pub enum ClientAuthentication {
     /// A public client: no secret.
     None,
+    /// In the request body (`client_secret_post`).
     Body,
+    /// In the `Authorization` header (`client_secret_basic`).
     Basic,
     /// A private key signs each request (`private_key_jwt`).
     PrivateKey,
 }
 
+/// The client authentication that is configured for this integration.
 pub fn client_authentication(integration: &Integration) -> ClientAuthentication {
     match (
         integration.setting("auth_mode"),
@@ -307,7 +321,7 @@ pub fn asks_for_refresh_token(integration: &Integration) -> bool {
         .any(|scope| matches!(*scope, "offline_access" | "refresh_token"))
 }
 
-/// What the scopes allow, in words a viewer understands.
+/// What the scopes allow, as sentences for viewers.
 pub fn capabilities(integration: &Integration) -> Vec<String> {
     let names = names(integration);
     let mut words = Vec::new();
@@ -337,6 +351,8 @@ pub fn capabilities(integration: &Integration) -> Vec<String> {
     words
 }
 
+/// Validates and normalises one setting; `Ok(None)` if it is empty. The error is a sentence for the
+/// form.
 fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<String>, String> {
     let Some(text) = value.as_str() else {
         return Err(format!("{} must be a text.", field.label));
@@ -378,7 +394,7 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
         }
         Shape::Scopes => {
             let scopes: Vec<&str> = text.split_whitespace().collect();
-            // RFC 6749 section 3.3: printable, without quote and backslash.
+            // RFC 6749 section 3.3: printable ASCII without quote and backslash.
             if scopes.iter().any(|scope| {
                 !scope
                     .bytes()
@@ -401,6 +417,7 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
     }
 }
 
+/// Validates one choice. The error is a sentence for the form.
 fn check_choice(choice: &Choice, value: &Value) -> Result<Value, String> {
     let text = match value {
         Value::Bool(given) => given.to_string(),
@@ -429,7 +446,7 @@ fn check_choice(choice: &Choice, value: &Value) -> Result<Value, String> {
     }
 }
 
-/// The hyphenated form that Microsoft shows.
+/// Whether this is a UUID in the hyphenated form that Microsoft shows.
 pub fn looks_like_uuid(text: &str) -> bool {
     text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
 }
@@ -452,6 +469,7 @@ fn lower_first(label: &str) -> String {
         .unwrap_or_default()
 }
 
+/// A client's text, safe to repeat in a message: at most 80 characters, no control characters.
 fn shorten(text: &str) -> String {
     text.chars()
         .filter(|letter| !letter.is_control())

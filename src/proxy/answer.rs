@@ -1,5 +1,8 @@
-//! An app's answer on its way to the browser: which of its fields pass, and its body, piece by
-//! piece.
+//! The response of an app on its way to the browser: its headers are filtered and rewritten, its
+//! body is streamed, its trailers are passed on (RFC 9110 section 6.5).
+//!
+//! Event streams are registered like WebSockets (`sockets.rs`): a revoke cuts them, and a graceful
+//! stop does not wait for them.
 
 use super::{
     Next, Pass, Proxy, bar,
@@ -34,7 +37,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// An app's answer as the browser gets it.
+/// Builds the browser's response from an app's. `with_bar`: append the reconnect bar if the
+/// response is an uncompressed HTML page with status 200.
 pub fn passed_on(
     request: &HttpRequest,
     proxy: &web::Data<Proxy>,
@@ -57,7 +61,7 @@ pub fn passed_on(
         && head.get(&header::CONTENT_ENCODING).is_none())
     .then(|| bar::tag(place));
     each_field(&head.fields, &next.target, place, |name, value| {
-        // What the app says of the page as it made it is not true of the page with our bar.
+        // The app's validators describe the page without the bar.
         if bar.is_none() || !bar::VALIDATORS.contains(name) {
             append(&mut response, name, value);
         }
@@ -71,7 +75,7 @@ pub fn passed_on(
         .get(&header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let mut response = match (bodiless, said) {
-        // The length that a body would have; actix says it for nothing else than HEAD.
+        // The length that the body would have; actix sends a length without a body only for HEAD.
         (true, Some(length)) if request.method() == Method::HEAD => response.body(Bodiless(
             length + bar.as_ref().map_or(0, |bar| bar.len() as u64),
         )),
@@ -83,8 +87,7 @@ pub fn passed_on(
                 let length = body
                     .length()
                     .map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
-                // RFC 9110 section 6.5.1: fields behind the body go only to whoever said that it
-                // takes them.
+                // Trailers go only to clients that sent `TE: trailers` (RFC 9110 section 6.5.1).
                 let goes_on = headers::takes_trailers(request.headers())
                     && body.is_chunked()
                     && bar.is_none();
@@ -105,7 +108,7 @@ pub fn passed_on(
                 }
                 let length =
                     length.map(|length| length + bar.as_ref().map_or(0, |bar| bar.len() as u64));
-                // HTTP/1.0 knows no chunks: there a body of unknown length ends with its
+                // HTTP/1.0 has no chunked coding: a body of unknown length ends with its
                 // connection.
                 let until_close = length.is_none() && request.version() == Version::HTTP_10;
                 let is_raw = matches!(trailers, Behind::Chunks) || until_close;
@@ -132,7 +135,7 @@ pub fn passed_on(
         },
     };
     if request.headers().contains_key(header::UPGRADE) {
-        // Nothing else than a WebSocket is upgraded to, and actix would say that it was.
+        // Only WebSockets are upgraded to; without this, actix would answer `Connection: upgrade`.
         response
             .head_mut()
             .set_connection_type(ConnectionType::Close);
@@ -145,12 +148,12 @@ fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderV
     response.append_header((name.clone(), value.clone()));
 }
 
-/// Fields behind the body of an answer, known once the body has ended. Stands among the answer's
-/// extensions, for HTTP/2.
+/// The trailers of a response, filled in when its body has ended. Put into the response's
+/// extensions for HTTP/2.
 #[derive(Clone, Default)]
 pub struct Trailers(pub Rc<RefCell<Fields>>);
 
-/// No body, with the length that it would have.
+/// An empty body that reports a length in bytes, for HEAD.
 struct Bodiless(u64);
 
 impl MessageBody for Bodiless {
@@ -163,34 +166,38 @@ impl MessageBody for Bodiless {
     }
 }
 
-/// What comes of the fields behind a body.
+/// How the trailers of a body are passed on.
 enum Behind {
+    /// Not at all.
     Nothing,
-    /// HTTP/1.1: the chunks are written here, since fields follow them.
+    /// HTTP/1.1: the chunked coding is written by this module, since actix sends no trailers.
     Chunks,
-    /// HTTP/2 sends them in a frame of their own.
+    /// HTTP/2: sent as a HEADERS frame by `front/http2.rs`.
     Apart(Trailers),
 }
 
 /// An app's body on its way to the browser.
 struct Passing {
-    /// What came with the head.
+    /// The whole body, if it came together with the head.
     first: Option<Bytes>,
     body: Body,
-    /// What we put behind it.
+    /// The reconnect bar, sent after the body.
     last: Option<Bytes>,
+    /// Length in bytes with the bar, if known.
     length: Option<u64>,
     trailers: Behind,
     content: Id<Content>,
+    /// The body has ended or was cut.
     over: bool,
+    /// Set for event streams.
     open: Option<Open>,
-    /// The viewer is there as long as this goes on.
+    /// Keeps the viewer present at the process while the body is sent.
     _here: Option<Here>,
 }
 
-/// An event stream, which is open like a WebSocket: for as long as it is, its session token can be
-/// exchanged, and whatever would close a WebSocket of the viewer's cuts it. Browsers ask for it
-/// again, and hear why not.
+/// An open event stream. Like a WebSocket it keeps its session token exchangeable, and is cut when
+/// its viewer may not stay. The browser then reconnects by itself and gets the reason as a
+/// response.
 struct Open {
     closed: Pin<Box<dyn Future<Output = Close>>>,
     _held: Option<Held>,
@@ -265,7 +272,8 @@ impl MessageBody for Passing {
     }
 }
 
-/// The fields of an app's answer that the browser gets, as it gets them.
+/// Calls `give` for each header of an app's response that the browser gets, with cookies and
+/// locations rewritten. Also used for the response to a WebSocket handshake.
 pub fn each_field(
     fields: &Fields,
     target: &Target,

@@ -1,7 +1,9 @@
-//! The small bar that an open page of an app gets, where its publisher switched it on: when the app
-//! needs its viewer, it offers to connect again in a window of its own, and goes away by itself.
-//! Everything of it stands on content's own origin, below the reserved path, so the app's page may
-//! load it like a file of its own.
+//! The reconnect bar: a script (`static/bar.js`) that the proxy appends to an app's HTML pages
+//! where the publisher enabled it. The script polls the viewer's standing; when the app needs its
+//! viewer, it offers to sign in or reconnect in a window of its own, and hides itself afterwards.
+//!
+//! Everything it loads is served from the content's own origin, below [`RESERVED`], so the app's
+//! page can load it like a file of the app. The app is never asked for these paths.
 
 use super::{Proxy, Refusal, admit, entrance::RESERVED, explain};
 use crate::{
@@ -16,21 +18,23 @@ use actix_web::{
 use bytes::Bytes;
 use serde_json::json;
 
-/// Fields of a request for a page that gets the bar which the app does not hear of: it has to come
-/// anew, and as text.
+/// Request headers that are not sent to the app for a page that gets the bar: the response must be
+/// complete (not 304) and uncompressed.
 pub const UNWANTED: [HeaderName; 3] = [
     header::ACCEPT_ENCODING,
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,
 ];
+/// Response headers that are removed from a page with the bar: they describe the page without it.
 pub const VALIDATORS: [HeaderName; 2] = [header::ETAG, header::LAST_MODIFIED];
 
+/// The path of one of the bar's files below an item.
 fn own(place: &Place, name: &str) -> String {
     format!("{}{}{name}", place.base, &RESERVED[1..])
 }
 
-/// What stands behind a page of the app. Behind its end: every parser of HTML takes it for the last
-/// thing in the body.
+/// The script element that is appended to a page, after its `</html>`: HTML parsers treat it as the
+/// last element of the body.
 pub fn tag(place: &Place) -> Bytes {
     format!(
         "\n<script src=\"{}\" defer></script>\n",
@@ -39,8 +43,8 @@ pub fn tag(place: &Place) -> Bytes {
     .into()
 }
 
-/// What is ours below an item's place (`rest` of its path, `own` of ours), where the bar is
-/// switched on; no app is ever asked for it.
+/// Serves the bar's own paths below an item. `rest` is the path below the item, `own` the path
+/// below [`RESERVED`]. Everything is 404 where the bar is not enabled.
 pub async fn serve(
     request: &HttpRequest,
     proxy: &Proxy,
@@ -53,13 +57,15 @@ pub async fn serve(
     }
     match own {
         "bar.js" => Ok(script()),
-        // An open tab asks this for ever: it keeps no session from idling out.
+        // An open tab polls this for ever, so it does not count as use of the browser session,
+        // which would never expire otherwise.
         "standing" => {
             let admitted = admit(request.head(), proxy, place).await?;
             if let Ok(pass) = &admitted
                 && let Some(admission) = pass.viewer()
             {
-                // Their page is open, wherever their browser was last.
+                // An open page counts as presence for the leak alarm, at the process that the
+                // browser's cookie names.
                 proxy
                     .service
                     .see(admission, pass.stays_at.unwrap_or_default());
@@ -86,15 +92,15 @@ fn script() -> HttpResponse {
         .body(assets::BAR)
 }
 
-/// Whether the app may go on acting for its viewer; if not, where the viewer mends it. Always 200:
-/// a refusal is an answer here.
+/// JSON: whether the app may still act for its viewer (`standing`) and, if not, the page where the
+/// viewer can change that (`login_url`). A refusal is also a 200.
 fn standing(
     request: &HttpRequest,
     service: &Service,
     place: &Place,
     refusal: Option<&Refusal>,
 ) -> HttpResponse {
-    // Pages of other origins learn nothing; items that share a host share an origin.
+    // Scripts of other origins get 403. Items that share a host share an origin and pass.
     let site = request
         .headers()
         .get("sec-fetch-site")
@@ -121,7 +127,8 @@ fn standing(
         .json(json!({"standing": word, "login_url": page.map(|page| service.addresses.absolute(&page))}))
 }
 
-/// Where the window of the bar ends: tells the bar, and closes itself.
+/// The last page of the bar's window: its script tells the bar in the app's page, and closes the
+/// window.
 fn connected(place: &Place) -> HttpResponse {
     let html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Connected</title><meta name=\"viewport\" content=\"width=device-width\">\

@@ -1,9 +1,11 @@
-//! HTTP/1.1 to apps (RFC 9112): one request, one answer, bodies streamed both ways at once,
-//! connections used again.
+//! An HTTP/1.1 client for apps (RFC 9112): sends a request, streams both bodies at the same time,
+//! and pools the connections.
 //!
-//! Everything runs in the worker's own task: no channel, no second task. What an app says is read
-//! strictly: an answer whose end cannot be told for sure is refused, and one that ends early ends
-//! with an error, never as a short success.
+//! It is written on `httparse` instead of awc or hyper: their channels, copies and second task cost
+//! a third of the CPU of a proxied request, and neither lets the caller decide which requests may
+//! be sent twice. Everything here runs in the worker's own task.
+//! Responses are parsed strictly: one whose body length is ambiguous is refused, and a body that
+//! ends early ends with an error, never as a short success.
 
 use super::{upstream::Target, wire::Wire};
 use crate::domain::content::Proxying;
@@ -31,39 +33,50 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
+/// Maximum sizes in bytes of what an app sends.
 const LARGEST_HEAD: usize = 64 * 1024;
 const LARGEST_TRAILERS: usize = 16 * 1024;
 const LONGEST_CHUNK_LINE: usize = 4 * 1024;
+/// Maximum number of header fields, and of trailer fields.
 const MOST_FIELDS: usize = 128;
+/// Buffer space reserved for each read, in bytes.
 const READ_AT_ONCE: usize = 16 * 1024;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// Nothing was sent.
+    /// No connection could be opened.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// The connection broke after a part of the request may have been sent.
     #[error("the connection broke: {0}")]
     Broke(io::Error),
+    /// The head of the response did not arrive within the item's first-byte limit.
     #[error("no answer in time")]
     Slow,
-    /// The browser's upload rested for too long, or broke off.
+    /// The browser's upload stalled, broke off, or did not match its `Content-Length`.
     #[error("the upload stopped")]
     Upload,
+    /// The response violates HTTP/1.1.
     #[error("not HTTP/1.1: {0}")]
     Nonsense(&'static str),
 }
 
+/// Header or trailer fields in the order in which they arrived; names may repeat.
 pub type Fields = Vec<(HeaderName, HeaderValue)>;
 
-/// A connection with what was read from it and not used yet.
+/// A connection to an app.
 pub struct Connection {
+    /// The transport.
     pub wire: Wire,
+    /// Bytes that were read and not yet consumed.
     pub buffer: BytesMut,
+    /// When the connection became idle; meaningful in the pool only.
     rested_since: Instant,
 }
 
 impl Connection {
+    /// Opens a new connection within the item's connect limit.
     async fn open(target: &Target, limits: &Proxying) -> Result<Self, Failed> {
         let slow = || Failed::Connect(io::ErrorKind::TimedOut.into());
         let wire = timeout(limits.connect(), Wire::open(target))
@@ -77,12 +90,13 @@ impl Connection {
         })
     }
 
-    /// Reads more; `Ok(0)` at the end.
+    /// Reads more into the buffer; `Ok(0)` at the end of the stream.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.buffer.reserve(READ_AT_ONCE);
         tokio_util::io::poll_read_buf(Pin::new(&mut self.wire), context, &mut self.buffer)
     }
 
+    /// Reads until a final response head, or a 101, is complete. `to_head`: the request was a HEAD.
     fn poll_head(
         &mut self,
         context: &mut Context<'_>,
@@ -90,8 +104,8 @@ impl Connection {
     ) -> Poll<Result<Head, Failed>> {
         loop {
             if let Some(head) = Head::parse(&mut self.buffer, to_head)? {
-                // Interim answers should pass (RFC 9110 section 15.2), but actix cannot send them;
-                // only the change of protocols is an end.
+                // Interim responses (103) should be forwarded (RFC 9110 section 15.2), but actix
+                // cannot send them. A 101 is final.
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
                 {
                     continue;
@@ -105,16 +119,19 @@ impl Connection {
     }
 }
 
-/// Connections that rest, the last one used first. One pool for each endpoint and worker.
+/// Idle connections, most recently used first. One pool per endpoint and worker.
 #[derive(Default)]
 pub struct Pool(std::cell::RefCell<VecDeque<Connection>>);
 
 impl Pool {
     const MOST: usize = 128;
+    /// How long a connection stays in the pool.
     const LONGEST_REST: Duration = Duration::from_secs(30);
-    /// A request that must not be sent twice gets no connection that may be closing right now.
+    /// A request that must not be sent twice gets only connections that were idle for less than
+    /// this: the app may be closing an older one at this moment.
     const SHORT_REST: Duration = Duration::from_secs(1);
 
+    /// Takes a usable connection; those found unusable on the way are closed.
     fn take(&self, repeatable: bool) -> Option<Connection> {
         let longest = if repeatable {
             Self::LONGEST_REST
@@ -130,45 +147,50 @@ impl Pool {
         None
     }
 
-    /// Closes what rested for too long, or was closed by its app.
+    /// Closes connections that were idle for too long, or that the app has closed.
     pub fn sweep(&self) {
         self.0.borrow_mut().retain(|connection| {
             connection.rested_since.elapsed() < Self::LONGEST_REST && !connection.wire.is_over()
         });
     }
 
+    /// Returns a connection to the pool; closes it if the pool is full.
     fn put(&self, mut connection: Connection) {
         let mut resting = self.0.borrow_mut();
         if resting.len() < Self::MOST {
             connection.rested_since = Instant::now();
-            // What is left of a large buffer is not worth keeping.
+            // Idle connections must not hold large buffers.
             connection.buffer = BytesMut::new();
             resting.push_back(connection);
         }
     }
 }
 
-/// A request's body on its way.
+/// A request body that is being sent.
 pub struct Upload {
     body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
-    /// What is still to come of the length that the head names; without one the body is chunked.
-    /// HTTP/2 lets a body end before it is as long as it says: sent on like that, it would take the
-    /// next request on the connection for its rest.
+    /// Bytes still to come of the announced `Content-Length`; `None` for a chunked body. The length
+    /// is checked because an HTTP/2 body may end early: the app would then take the next request on
+    /// this connection for the rest of the body (request smuggling).
     left: Option<u64>,
+    /// Pieces that were read from the browser and not yet written.
     pending: VecDeque<Bytes>,
+    /// The whole body was read from the browser.
     ended: bool,
-    /// How many bytes the app has taken.
+    /// Number of bytes written to the app, chunk framing included.
     taken: u64,
 }
 
+/// Why an upload failed.
 enum UploadFailed {
-    /// The sender stopped.
+    /// The browser stopped sending, or sent a body that does not match its length.
     Sender,
-    /// The app reads no more; it may answer all the same.
+    /// The app no longer reads; it may still respond.
     App,
 }
 
 impl Upload {
+    /// `length`: the announced `Content-Length`; without one the body is sent chunked.
     pub fn new(
         body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
         length: Option<u64>,
@@ -182,6 +204,7 @@ impl Upload {
         }
     }
 
+    /// Sends what there is; `Ready(Ok)` once the whole body is written and flushed.
     fn poll(
         &mut self,
         wire: &mut Wire,
@@ -229,7 +252,7 @@ impl Upload {
                     }
                 },
                 Poll::Pending => {
-                    // What was taken so far is to arrive, over TLS, too.
+                    // Flush, since TLS buffers what was written.
                     let _ = Pin::new(&mut *wire).poll_flush(context);
                     return Poll::Pending;
                 }
@@ -238,38 +261,48 @@ impl Upload {
     }
 }
 
-/// The head of an app's answer.
+/// The head of an app's response.
 pub struct Head {
+    /// A final status, or 101.
     pub status: StatusCode,
+    /// The header fields as received.
     pub fields: Fields,
     framing: Framing,
+    /// The connection can be reused after this response (RFC 9112 section 9.3).
     persistent: bool,
 }
 
-/// Where a body ends (RFC 9112 section 6.3).
+/// How the end of a body is found (RFC 9112 section 6.3), and how much is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
+    /// No body, or its end was reached.
     Empty,
+    /// Bytes that are left.
     Length(u64),
     Chunked(Chunk),
     UntilClose,
 }
 
+/// The part of a chunked body that comes next (RFC 9112 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunk {
+    /// A chunk's size line.
     Line,
+    /// A chunk's data; bytes that are left.
     Data(u64),
+    /// The CRLF after a chunk's data.
     End,
     Trailers,
 }
 
 impl Head {
-    /// Takes a head from the buffer; `None` while it is not whole.
+    /// Removes one head from the buffer; `None` while it is incomplete. `to_head`: the request was
+    /// a HEAD.
     fn parse(buffer: &mut BytesMut, to_head: bool) -> Result<Option<Self>, Failed> {
         if buffer.is_empty() {
             return Ok(None);
         }
-        // Not cleared first: that would cost more than reading a head.
+        // Uninitialized: clearing 128 fields would cost more than parsing a head.
         let mut found = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut answer = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -288,8 +321,7 @@ impl Head {
             .and_then(|code| StatusCode::from_u16(code).ok())
             .ok_or(Failed::Nonsense("no status"))?;
         let newest = answer.version == Some(1);
-        // Names are made here, values share the buffer's memory: their places in it are kept until
-        // it is frozen.
+        // Values share the buffer's memory: remember their ranges until the buffer is frozen.
         let start = buffer.as_ptr() as usize;
         let mut places = Vec::with_capacity(answer.headers.len());
         for field in answer.headers.iter() {
@@ -301,7 +333,7 @@ impl Head {
         let bytes = buffer.split_to(length).freeze();
         let mut fields = Vec::with_capacity(places.len());
         for (name, place) in places {
-            // An empty value may point anywhere.
+            // The range of an empty value may lie outside the buffer.
             let value = if place.is_empty() {
                 Bytes::new()
             } else {
@@ -337,6 +369,7 @@ impl Head {
         }))
     }
 
+    /// The first field with this name.
     pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.fields
             .iter()
@@ -345,6 +378,8 @@ impl Head {
     }
 }
 
+/// The framing of a response body. Refuses what different parsers could read differently: unequal
+/// lengths, a length beside a transfer coding, any coding but `chunked`.
 fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing, Failed> {
     let all = |wanted: HeaderName| {
         fields
@@ -354,7 +389,7 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
     };
     let mut length = None;
     for line in all(header::CONTENT_LENGTH) {
-        // Lists of the same number count as one (RFC 9110 section 8.6).
+        // A list of equal numbers counts as one number (RFC 9110 section 8.6).
         for part in line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let digits = !part.is_empty() && part.iter().all(u8::is_ascii_digit);
             let number = digits
@@ -371,7 +406,7 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
     let chunked = match (codings.next(), codings.next()) {
         (None, _) => false,
         (Some(coding), None) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => true,
-        // Another coding would have to be undone: nobody sends one.
+        // Other transfer codings would have to be decoded here; apps do not use them.
         _ => return Err(Failed::Nonsense("transfer-encoding")),
     };
     if to_head
@@ -390,14 +425,16 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
     }
 }
 
-/// An answer, its body still to come.
+/// A response whose body is still to be read.
 pub struct Answer {
+    /// Status and headers.
     pub head: Head,
+    /// The body, and the connection that it is read from.
     pub body: Body,
 }
 
-/// A connection for one request. `repeatable`: the request has no body, and sending it twice does
-/// no harm.
+/// A connection for one request, from the pool or new. `repeatable`: the request is idempotent and
+/// has no body, so it may be sent twice. The only error is [`Failed::Connect`].
 pub async fn connect(
     target: &Target,
     limits: &Proxying,
@@ -415,14 +452,16 @@ pub async fn connect(
     }
 }
 
-/// A connection that nothing was sent on yet.
+/// A connection for a request that is not sent yet.
 pub struct Ready {
     connection: Connection,
-    /// It rested before and may be closing right now: then the request goes over a new one, once.
+    /// A pooled connection that the app may be closing at this moment: if it breaks, the request is
+    /// sent once more, on a new connection.
     again: bool,
 }
 
-/// Sends a request's head and body and waits for the head of the answer.
+/// Sends a request's head and body, and waits for the head of the response; the upload may go on
+/// while the response's body is read. `to_head`: the request is a HEAD.
 pub async fn send(
     ready: Ready,
     target: &Target,
@@ -437,7 +476,7 @@ pub async fn send(
     } = ready;
     loop {
         let found = match await_head(&mut connection, limits, head, &mut upload, to_head).await {
-            // Nothing was heard from it, not even half a head.
+            // The app has sent nothing on it, not even a part of a head: safe to retry.
             Err(Failed::Broke(_)) if again && upload.is_none() && connection.buffer.is_empty() => {
                 connection = Connection::open(target, limits).await?;
                 again = false;
@@ -463,6 +502,8 @@ pub async fn send(
     }
 }
 
+/// Writes the request and returns the head of the response. The first-byte limit applies while the
+/// app neither reads the upload nor responds.
 async fn await_head(
     connection: &mut Connection,
     limits: &Proxying,
@@ -490,7 +531,8 @@ async fn await_head(
                     Poll::Ready(Err(UploadFailed::Sender)) => {
                         return Poll::Ready(Err(Failed::Upload));
                     }
-                    // Its answer may say why.
+                    // The app closed its reading side: stop the upload, but read its response,
+                    // which may say why.
                     Poll::Ready(Err(UploadFailed::App)) => {
                         under_way.body = futures_util::stream::pending().boxed_local()
                     }
@@ -501,15 +543,15 @@ async fn await_head(
         });
         match timeout(limits.first_byte(), waiting).await {
             Ok(found) => return found,
-            // An upload takes as long as it takes, while the app goes on reading it; a sender that
-            // rests has a clock of its own.
+            // An upload has no limit in total: go on while the app reads it, or while the portal
+            // waits for the browser, which has a deadline of its own (`web::body::PAUSE`).
             Err(_) => match upload {
                 Some(upload)
                     if !upload.ended && (upload.taken > taken || upload.pending.is_empty()) =>
                 {
                     taken = upload.taken
                 }
-                // It ended meanwhile: now the app may think.
+                // The upload ended meanwhile: the first-byte limit starts now.
                 None if uploading => uploading = false,
                 _ => return Err(Failed::Slow),
             },
@@ -517,7 +559,8 @@ async fn await_head(
     }
 }
 
-/// The body of an answer; what is left of the request's body is sent meanwhile.
+/// The body of a response. Reading it also sends what is left of the request's body. At its end the
+/// connection returns to the pool, if it can be reused.
 pub struct Body {
     connection: Option<Connection>,
     framing: Framing,
@@ -526,12 +569,12 @@ pub struct Body {
     pool: Rc<Pool>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Fields behind the body (RFC 9112 section 7.1.2), once it has ended.
+    /// The trailer fields (RFC 9112 section 7.1.2); complete once the body has ended.
     pub trailers: Fields,
 }
 
 impl Body {
-    /// Its length, where the head says so.
+    /// Number of bytes that are left to read, if known.
     pub fn length(&self) -> Option<u64> {
         match self.framing {
             Framing::Empty => Some(0),
@@ -540,11 +583,13 @@ impl Body {
         }
     }
 
+    /// Whether the body is chunked, and so may have trailers.
     pub fn is_chunked(&self) -> bool {
         matches!(self.framing, Framing::Chunked(_))
     }
 
-    /// All of it, if it came together with the head.
+    /// Takes the whole body, if it arrived together with the head and has a known length. The
+    /// connection then returns to the pool.
     pub fn whole(&mut self) -> Option<Bytes> {
         let connection = self.connection.as_mut()?;
         let Framing::Length(length) = self.framing else {
@@ -559,11 +604,13 @@ impl Body {
         Some(bytes)
     }
 
-    /// The bare connection, after a change of protocols.
+    /// The bare connection, after a 101 (Switching Protocols).
     pub fn into_connection(mut self) -> Option<Connection> {
         self.connection.take()
     }
 
+    /// Gives up the connection if the request's body was sent: to the pool if it is persistent and
+    /// the app has sent nothing more, otherwise it is closed.
     fn finish_if_sent(&mut self) {
         if self.upload.is_none()
             && let Some(connection) = self.connection.take()
@@ -574,7 +621,8 @@ impl Body {
         }
     }
 
-    /// The next piece; `None` at the end, and an error where an app broke off before it.
+    /// The next piece of the body; `None` at its end. Errors: the app broke off before the end,
+    /// sent invalid chunks, or sent nothing for longer than the item's idle limit.
     pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let broken = |why: &str| {
             Poll::Ready(Some(Err(io::Error::new(
@@ -599,7 +647,8 @@ impl Body {
             let buffer = &mut connection.buffer;
             match &mut self.framing {
                 Framing::Empty => {
-                    // An upload that the app did not wait for ends with its answer.
+                    // The app responded without reading the whole upload: the upload stops, and the
+                    // connection is not reused.
                     self.persistent &= self.upload.is_none();
                     self.upload = None;
                     self.finish_if_sent();
@@ -650,14 +699,17 @@ impl Body {
     }
 }
 
+/// What [`next_chunk`] found.
 enum Step {
     Data(Bytes),
+    /// More input is needed.
     More,
+    /// The body has ended, trailers included.
     Over,
 }
 
-/// One step through a chunked body (RFC 9112 section 7.1). Bare line feeds and lines that are no
-/// numbers are refused.
+/// Parses the next part of a chunked body (RFC 9112 section 7.1). Refuses bare line feeds and size
+/// lines that are not hexadecimal numbers. Chunk extensions are ignored.
 fn next_chunk(
     chunk: &mut Chunk,
     buffer: &mut BytesMut,
@@ -757,7 +809,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_body_ends_is_told_for_sure_or_refused() {
+    fn the_framing_of_a_response_is_unambiguous_or_refused() {
         let end = |fields: &str| {
             head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\nrest"), false)
                 .map(|(head, _)| (head.framing, head.persistent))
@@ -842,7 +894,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_not_as_long_as_it_says_is_never_taken_for_whole() {
+    async fn an_upload_that_does_not_match_its_length_fails() {
         for (length, pieces, good) in [
             (Some(5), vec!["hello"], true),
             (Some(5), vec![], false),
@@ -863,7 +915,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_read_strictly_however_they_arrive() {
+    fn chunks_are_parsed_strictly_however_the_input_is_split() {
         let read = |text: &str, at_once: usize| -> Result<(String, Fields), String> {
             let (mut chunk, mut buffer, mut trailers, mut body) =
                 (Chunk::Line, BytesMut::new(), Fields::new(), Vec::new());

@@ -1,9 +1,10 @@
-//! The gate in the wall: how a browser that is signed in at the portal comes to content's own
-//! origin.
+//! The handover of a sign-in from the portal's origin to the content's origin.
 //!
-//! Content's origin leaves a nonce in the browser and asks the portal; the portal, which knows who
-//! this is, answers with a code that works once and only where the nonce is; content's origin
-//! trades it for a cookie of its own. No app ever sees any of it.
+//! The content's origin sets a nonce cookie and redirects the browser to `/enter` on the portal.
+//! The portal, which knows the browser session, redirects back with a code that is bound to the
+//! nonce's hash and works once, within a minute (`service/handover.rs`). The content's origin
+//! exchanges the code for a cookie of its own. No app sees any of these requests or cookies.
+//! Whether the viewer may open the item is decided at each request by [`Service::admission`].
 
 use crate::{
     domain::{Id, content::Content, return_path::ReturnPath, wall::Host},
@@ -22,11 +23,12 @@ use actix_web::{
     http::{Method, StatusCode},
 };
 
-/// What is ours on content's origins, and never an app's.
+/// Path prefix that is reserved for the portal on the content's origins; apps never get such
+/// requests.
 pub const RESERVED: &str = "/__valetkey__/";
 
-/// Below [`RESERVED`] on a host of content's: what belongs to the host. The rest belongs to the
-/// item that stands there.
+/// Serves the paths below [`RESERVED`] that belong to a content host as a whole: static files and
+/// the handover. `None` for other paths, which belong to the item at this host (see `bar.rs`).
 pub async fn serve(
     request: &HttpRequest,
     own: &str,
@@ -42,13 +44,15 @@ pub async fn serve(
     Ok(None)
 }
 
-/// On a host of content's, where no item stands.
+/// The response on a content host for a path without an item: `/` redirects to the portal, a path
+/// without its slash to the item, everything else is 404.
 pub fn nowhere(request: &HttpRequest, service: &Service) -> Result<HttpResponse, WebError> {
     let path = request.uri().path();
     if path == "/" {
         return Ok(see_other(&service.addresses.absolute("/content")));
     }
-    // `/content/{guid}` → `/content/{guid}/`: apps build the addresses of their sockets from the path of the page.
+    // `/content/{guid}` → `/content/{guid}/`: apps (Shiny) build their WebSocket URL from the path
+    // of the page.
     let item: Option<Id<Content>> = path
         .strip_prefix("/content/")
         .and_then(|guid| guid.parse().ok());
@@ -64,6 +68,7 @@ pub fn nowhere(request: &HttpRequest, service: &Service) -> Result<HttpResponse,
     }
 }
 
+/// The query with its `?`; empty without one.
 fn query(request: &HttpRequest) -> String {
     request
         .uri()
@@ -72,7 +77,8 @@ fn query(request: &HttpRequest) -> String {
         .unwrap_or_default()
 }
 
-/// A cookie of ours on a host of content's.
+/// A cookie of the portal's on a content host: `Path=/`, `HttpOnly`, `SameSite=Lax`, `Secure` on
+/// https, no `Max-Age`.
 pub fn cookie(name: String, value: String, service: &Service) -> Cookie<'static> {
     let secure = service.settings.is_https();
     Cookie::build(name, value)
@@ -83,7 +89,9 @@ pub fn cookie(name: String, value: String, service: &Service) -> Cookie<'static>
         .finish()
 }
 
-/// Asks the portal who this is. Tabs that open together share a nonce.
+/// Redirects to the portal's `/enter`, with a nonce cookie that is valid for two minutes. A nonce
+/// that the browser already has is reused, so that tabs opened together do not invalidate one
+/// another's.
 pub fn ask_portal(
     request: &HttpRequest,
     service: &Service,
@@ -105,12 +113,13 @@ pub fn ask_portal(
     let mut nonce = cookie(name, nonce, service);
     nonce.set_max_age(Duration::minutes(2));
     let mut response = see_other(&address);
-    // A cookie of letters and digits always fits into a header.
+    // Cannot fail: the cookie has only letters and digits.
     drop(response.add_cookie(&nonce));
     response
 }
 
-/// Trades the portal's code for a cookie, and goes on to the page that was asked for.
+/// Exchanges the portal's code for the content cookie, and redirects to the page that the browser
+/// asked for. An invalid code, or one for an item that is not at this host, is a 400 page.
 async fn enter(
     request: &HttpRequest,
     service: &Service,

@@ -1,19 +1,27 @@
-//! What passes between a browser and an app, and what does not. Names are compared in lower case
-//! with `_` read as `-`, since WSGI, Rack and CGI make no difference between them.
+//! Which headers, cookies and trailers pass between a browser and an app, and how `Set-Cookie` and
+//! `Location` are rewritten. Pure functions on text, without I/O.
+//!
+//! Names arrive in lower case. Request headers with `_` in their name never pass: WSGI, Rack and
+//! CGI do not distinguish `_` from `-`, so they would be a second spelling of a filtered header.
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries the viewer's session token.
 pub const SESSION_TOKEN: HeaderName = HeaderName::from_static("posit-connect-user-session-token");
+/// The addresses that a request came through, client first.
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The scheme that the browser sees.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The host and port that the browser sees.
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The item's path prefix without its last slash; absent where the item has a host of its own.
 pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// Connect's names for where the app stands and what was asked.
+/// Posit Connect's name for the item's public base URL, without its last slash.
 pub const APP_BASE_URL: HeaderName = HeaderName::from_static("rstudio-connect-app-base-url");
+/// Posit Connect's name for the full URL that the browser requested.
 pub const REQUEST_URL: HeaderName = HeaderName::from_static("x-rsc-request");
 
-/// RFC 9110 section 7.6.1, and what belongs to one connection only.
+/// Hop-by-hop headers (RFC 9110 section 7.6.1), and others that concern one connection only.
 const HOP_BY_HOP: [&str; 11] = [
     "connection",
     "keep-alive",
@@ -28,7 +36,8 @@ const HOP_BY_HOP: [&str; 11] = [
     "expect",
 ];
 
-/// Headers by which apps and proxies believe who somebody is or where a request came from.
+/// Request headers that apps and proxies trust for the identity of a user or the origin of a
+/// request.
 const IDENTITY: [&str; 10] = [
     "authorization",
     "forwarded",
@@ -41,6 +50,7 @@ const IDENTITY: [&str; 10] = [
     "shiny-server-credentials",
     "via",
 ];
+/// Prefixes of such names.
 const IDENTITY_PREFIXES: [&str; 7] = [
     "posit-connect-",
     "rstudio-connect-",
@@ -51,7 +61,7 @@ const IDENTITY_PREFIXES: [&str; 7] = [
     "x-accel-",
 ];
 
-/// Answers of apps that would reach beyond their place.
+/// Response headers that would affect more than the item itself: its whole host or site.
 const SITE_WIDE: [&str; 8] = [
     "clear-site-data",
     "service-worker-allowed",
@@ -63,7 +73,8 @@ const SITE_WIDE: [&str; 8] = [
     "report-to",
 ];
 
-/// Names that `Connection` headers list, but for the words that stand there in most requests.
+/// The header names that `Connection` headers list, in lower case, without the usual options
+/// `close`, `keep-alive` and `upgrade`.
 pub fn connection_names<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Vec<String> {
     values
         .filter_map(|value| value.to_str().ok())
@@ -73,10 +84,10 @@ pub fn connection_names<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Ve
         .collect()
 }
 
-/// Whether a request header may reach an app. `cookie`, `host` and `content-length` are handled
-/// apart.
+/// Whether a request header may reach an app. `listed`: names from `Connection` (see
+/// [`connection_names`]). `cookie`, `host` and `content-length` are handled separately.
 pub fn request_passes(name: &str, listed: &[String]) -> bool {
-    // Names of the http library are in lower case already.
+    // Names of the http library are in lower case.
     !name.contains('_')
         && !HOP_BY_HOP.contains(&name)
         && !IDENTITY.contains(&name)
@@ -87,8 +98,8 @@ pub fn request_passes(name: &str, listed: &[String]) -> bool {
         && !listed.iter().any(|other| other == name)
 }
 
-/// Whether an app's answer header may reach the browser. `set-cookie`, `location` and
-/// `content-length` are handled apart.
+/// Whether a response header of an app may reach the browser. `listed`: as in [`request_passes`].
+/// `set-cookie`, `location`, `content-location` and `content-length` are handled separately.
 pub fn response_passes(name: &str, listed: &[String]) -> bool {
     !HOP_BY_HOP.contains(&name)
         && !SITE_WIDE.contains(&name)
@@ -100,8 +111,8 @@ pub fn response_passes(name: &str, listed: &[String]) -> bool {
         && !listed.iter().any(|other| other == name)
 }
 
-/// Whether a field behind an app's body may reach the browser: none that a head has to decide
-/// about.
+/// Whether a trailer of an app may reach the browser: no field that belongs into the header section
+/// (RFC 9110 section 6.5.1).
 pub fn trailer_passes(name: &str) -> bool {
     response_passes(name, &[])
         && !matches!(
@@ -112,7 +123,7 @@ pub fn trailer_passes(name: &str) -> bool {
         && name != "content-security-policy"
 }
 
-/// The cookies of the portal itself; no app ever sees or sets them.
+/// Whether a cookie name is one of the portal's own; apps neither get nor set these.
 pub fn is_ours(name: impl AsRef<[u8]>) -> bool {
     let name = name.as_ref();
     name.strip_prefix(b"__Host-")
@@ -120,8 +131,8 @@ pub fn is_ours(name: impl AsRef<[u8]>) -> bool {
         .starts_with(b"valetkey")
 }
 
-/// The cookies that an app gets: all of the browser's but ours. Split on `;` only, no quote is
-/// interpreted.
+/// The `Cookie` header for an app: all cookies of the request except the portal's; `None` if none
+/// is left. Split on `;` only, quotes are not interpreted.
 pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
     let mut kept: Vec<u8> = Vec::new();
     for line in headers.get_all("cookie") {
@@ -144,19 +155,20 @@ pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Adds a line to a request's head. Names and values come out of checked types, so neither holds a
-/// line break.
+/// Appends one header line to a message head. `value` must come from a checked type: it must hold
+/// no line break.
 pub fn add(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
         head.extend_from_slice(part);
     }
 }
 
-/// A value as text, byte for byte a letter (RFC 9110 section 5.5: bytes above ASCII mean nothing to
-/// us), and back.
+/// A header value as text, one `char` per byte (Latin-1), so that bytes above ASCII, which are
+/// opaque (RFC 9110 section 5.5), survive the way back through [`from_text`].
 pub fn as_text(value: &HeaderValue) -> String {
     value.as_bytes().iter().copied().map(char::from).collect()
 }
+/// The inverse of [`as_text`]; `None` for a character above U+00FF or one that no header may hold.
 pub fn from_text(text: &str) -> Option<HeaderValue> {
     let bytes: Result<Vec<u8>, _> = text
         .chars()
@@ -165,7 +177,7 @@ pub fn from_text(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&bytes.ok()?).ok()
 }
 
-/// Whether a client takes fields behind a body (RFC 9110 section 10.1.4).
+/// Whether a client accepts trailers: `TE: trailers` (RFC 9110 section 10.1.4).
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
     let mut words = headers
         .get_all(header::TE)
@@ -173,14 +185,14 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Whether a content type is that of an event stream; capitals and parameters make no difference.
+/// Whether a `Content-Type` value is `text/event-stream`; case and parameters are ignored.
 pub fn is_event_stream(kind: &[u8]) -> bool {
     kind.split(|byte| *byte == b';')
         .next()
         .is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
 
-/// Adds what an app gets of a browser's request, but for the names in `leave_out`.
+/// Appends the headers of a browser's request that an app gets, except the names in `leave_out`.
 pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName]) {
     let listed = connection_names(incoming.get_all(header::CONNECTION));
     for (name, value) in incoming {
@@ -188,7 +200,8 @@ pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName
             add(head, name, value.as_bytes());
         }
     }
-    // RFC 9110 section 10.1.4: for the next hop, which is ours, too.
+    // TE is hop-by-hop (RFC 9110 section 10.1.4): it is sent anew, since the portal takes trailers,
+    // too.
     if takes_trailers(incoming) {
         add(head, &header::TE, b"trailers");
     }
@@ -197,8 +210,9 @@ pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName
     }
 }
 
-/// A path of an app's, as browsers see it: `prefix` is what stands before its paths where it runs,
-/// `base` where the item stands. An app that knows its place names it itself.
+/// Maps a path of an app to the path that browsers use: removes the upstream `prefix` (no slash at
+/// its end) and prepends the item's `base` (slash at both ends). A path that already begins with
+/// `base` stays: the app knows where it is mounted.
 fn placed(path: &str, prefix: &str, base: &str) -> String {
     let below = |path: &'_ str, place: &str| {
         path.strip_prefix(place)
@@ -217,9 +231,10 @@ fn placed(path: &str, prefix: &str, base: &str) -> String {
     }
 }
 
-/// An app's cookie, bound to its own place: no Domain, a Path below the item; `None` if it may not
-/// be set at all.
-/// `__Host-` speaks for a whole host, so only an app that has one sets it.
+/// Rewrites an app's `Set-Cookie` value so that it applies to the item only: `Domain` is removed
+/// and `Path` is placed below `base` (see `placed`). `None` if the app may not set this cookie: one
+/// of the portal's, or a `__Host-` cookie, which applies to a whole host, unless the item has a
+/// host of its own (`base` is `/`).
 pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String> {
     let mut parts = cookie.split(';');
     let pair = parts.next()?.trim();
@@ -247,9 +262,9 @@ pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String>
     Some(kept.join("; "))
 }
 
-/// Where an app's redirect leads, seen from the browser: its own addresses become ours. `upstream`
-/// is the app's origin,
-/// `prefix` the path that stands before its paths there.
+/// Rewrites an app's `Location` for the browser. Paths, and URLs at the app's own origin
+/// (`upstream`) or at the item's public origin (`public`), become paths below `base` (see
+/// `placed`); other URLs and relative references stay.
 pub fn location_from_app(
     location: &str,
     upstream: &str,
@@ -257,8 +272,8 @@ pub fn location_from_app(
     base: &str,
     public: &str,
 ) -> String {
-    // An origin ends where a path, a query or a fragment begins, and not in the middle of a name or
-    // a port.
+    // An origin must be followed by a path, a query or a fragment: `http://h:80` is no prefix of
+    // `http://h:8080` here.
     let behind = |origin: &str| {
         location
             .strip_prefix(origin)
@@ -270,7 +285,7 @@ pub fn location_from_app(
         Some(rest) => rest,
         None => location,
     };
-    // Elsewhere, or relative to the page.
+    // Another origin, or relative to the page.
     if !path.starts_with('/') || path.starts_with("//") {
         path.to_owned()
     } else {
@@ -283,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identity_never_passes_in_any_spelling() {
+    fn identity_headers_never_pass_in_any_spelling() {
         for name in [
             "posit-connect-user-session-token",
             "posit_connect_user_session_token",
@@ -309,7 +324,7 @@ mod tests {
         assert!(!request_passes("x-special", &["x-special".into()]));
     }
     #[test]
-    fn our_cookies_never_reach_an_app() {
+    fn the_portals_cookies_never_reach_an_app() {
         let mut headers = HeaderMap::new();
         for line in [
             "a=1; valetkey=secret; b=\"x; __Host-valetkey=secret\"",
@@ -325,7 +340,7 @@ mod tests {
         assert_eq!(kept, "a=1; b=\"x; _streamlit_xsrf=2|a|b");
     }
     #[test]
-    fn an_apps_cookie_stays_in_its_place() {
+    fn an_apps_cookie_is_bound_to_its_item() {
         let base = "/content/g/";
         let cookie_from_app =
             |cookie: &str, base: &str| super::cookie_from_app(cookie, "/base", base);
@@ -387,7 +402,7 @@ mod tests {
         );
     }
     #[test]
-    fn bytes_above_ascii_pass_as_they_are() {
+    fn header_bytes_above_ascii_pass_unchanged() {
         for bytes in [
             &b"plain"[..],
             b"caf\xe9",
@@ -399,7 +414,7 @@ mod tests {
         }
     }
     #[test]
-    fn words_of_headers_are_compared_as_the_rfc_says() {
+    fn te_and_content_type_are_compared_without_regard_to_case() {
         let te = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.append(header::TE, HeaderValue::from_static(text));
@@ -415,7 +430,7 @@ mod tests {
         assert!(!is_event_stream(b"text/event-streamx") && !is_event_stream(b""));
     }
     #[test]
-    fn redirects_of_an_app_stay_with_it() {
+    fn redirects_of_an_app_stay_below_its_item() {
         let to = |location: &str| {
             location_from_app(
                 location,

@@ -1,5 +1,9 @@
-//! The reverse proxy in front of content: who may pass, which headers, streaming both ways,
-//! WebSockets as they are.
+//! The reverse proxy in front of content items.
+//!
+//! This file finds the item of a request, admits the viewer, picks a process and sends the request;
+//! `headers.rs` filters, `client.rs` speaks HTTP/1.1 to apps, `answer.rs` returns the response,
+//! `websocket.rs` carries WebSockets. A request to an app carries exactly one session token, the
+//! portal's, and none for anonymous viewers. Bodies are streamed in both directions.
 
 mod answer;
 mod bar;
@@ -57,23 +61,29 @@ use sockets::Sockets;
 use std::{cell::Cell, io::Write as _, net::IpAddr, rc::Rc, sync::Arc};
 use upstream::Target;
 
-/// What a worker needs to carry requests to content.
+/// The proxy's state in one worker. `upstreams` belongs to the worker, the rest is shared.
 pub struct Proxy {
+    /// Access decisions, session tokens, settings.
     pub service: web::Data<Service>,
+    /// Reads the cookies of the portal and of content.
     pub sessions: web::Data<Sessions>,
+    /// Resolved upstream addresses and their connection pools.
     pub upstreams: Upstreams,
+    /// Health of the processes.
     pub processes: Arc<Processes>,
+    /// Open WebSockets and event streams.
     pub sockets: Arc<Sockets>,
 }
 
-/// Somebody who may pass, and where their browser says it belongs.
+/// A request that was admitted: its item, its browser session, and the process named by its cookie.
 pub struct Pass {
     content: Passed,
     session: Option<Id<BrowserSession>>,
     stays_at: Option<Mark>,
 }
 
-/// The content item, for a viewer whose standing was looked up, or for anyone.
+/// The content item: with the admission of a signed-in viewer, or as public content for an
+/// anonymous one.
 enum Passed {
     Viewer(Arc<Admission>),
     Anyone(Box<Content>),
@@ -95,30 +105,32 @@ impl Pass {
     fn person(&self) -> Option<Id<Person>> {
         self.viewer().map(|admission| admission.person.id)
     }
-    /// The viewer is at a process for as long as what is returned is kept.
+    /// Records the viewer as present at a process until the guard is dropped; `None` for an
+    /// anonymous viewer.
     fn arrive(&self, service: &Service, process: &Process) -> Option<Here> {
         self.viewer()
             .map(|admission| service.arrive(admission, admission.content.mark(process)))
     }
 }
 
-/// Why somebody may not pass.
+/// Why a request is not admitted.
 enum Refusal {
-    /// Nobody is signed in.
+    /// No live browser session, and the item is not public.
     SignIn,
+    /// The viewer is not on the item's access list.
     MayNot(Arc<Admission>),
-    /// The viewer has to be asked first; the word for programs.
+    /// The viewer must consent or sign in at the provider first; the value is the `reason` of the
+    /// JSON response.
     NeedsViewer(&'static str),
 }
 
-/// Stands among the extensions of a request of HTTP/2 that has a body, although no header need say
-/// so.
+/// Request extension: an HTTP/2 request that has a body, which no header has to announce.
 pub struct HasBody;
 
-/// A request that no app gets, whoever sends it: status, title, sentence.
+/// A request that no app gets, whoever sends it: status, title and sentence of the error page.
 struct Stop(StatusCode, &'static str, &'static str);
 
-/// The item of a path below `/content/{guid}/`.
+/// The item id in a path of the form `/content/{guid}/…`.
 fn item_of(path: &str) -> Option<Id<Content>> {
     path.strip_prefix("/content/")?
         .split_once('/')?
@@ -127,7 +139,7 @@ fn item_of(path: &str) -> Option<Id<Content>> {
         .ok()
 }
 
-/// The place that a request was sent to; `None` on a host of content's where no item stands.
+/// The content location that a request addresses, by host and path; `None` if there is no item.
 async fn place_of(head: &RequestHead, service: &Service) -> Result<Option<Place>, Error> {
     let wall = &service.settings.wall;
     let (item, slug) = match wall.host(asked_host(head)) {
@@ -139,7 +151,8 @@ async fn place_of(head: &RequestHead, service: &Service) -> Result<Option<Place>
     Ok(item.and_then(|item| wall.place(item, slug)))
 }
 
-/// The app's own path, of a request that an app may get.
+/// Checks that apps may get this request (no loop, plain path, known method), and returns its path
+/// below the item.
 fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'a str, Stop> {
     let ours = proxy.upstreams.via().as_bytes();
     if head.headers().get_all(header::VIA).any(|via| {
@@ -178,8 +191,8 @@ fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'
     Ok(rest)
 }
 
-/// Everything on content's own hosts, or below `/content/{guid}/` where content shares the portal's
-/// origin.
+/// Handler of every request on a content host, and of `/content/{guid}/…` where content shares the
+/// portal's origin.
 pub async fn serve(
     request: HttpRequest,
     payload: web::Payload,
@@ -209,7 +222,8 @@ pub async fn serve(
     }
 }
 
-/// No dot segments, backslashes or NUL, however they are written.
+/// Whether a path has no dot segments, backslashes or NUL, plain or percent-encoded. A
+/// double-encoded dot (`%252e`) is refused, too.
 pub fn is_plain(path: &str) -> bool {
     let no_dots = |path: &str| !path.split('/').any(|part| part == "." || part == "..");
     if !path.bytes().any(|byte| byte == b'%' || byte == b'\\') {
@@ -223,7 +237,7 @@ pub fn is_plain(path: &str) -> bool {
         && !lower.contains("%252e")
 }
 
-/// Whether the sender of a request may pass now.
+/// Authorizes a request: the outer `Result` is a failure to decide, the inner one the decision.
 async fn admit(
     head: &RequestHead,
     proxy: &Proxy,
@@ -267,7 +281,7 @@ async fn admit(
     }))
 }
 
-/// Which of several processes a browser was at before.
+/// The process named by the browser's cookie, if the item has several and still has that one.
 fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<Mark> {
     if item.processes.len() < 2 {
         return None;
@@ -283,7 +297,8 @@ fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<Mark> {
         .then_some(said)
 }
 
-/// Where a refused browser goes on, and what a program hears.
+/// The response to a request that was not admitted: a redirect for a browser's navigation, JSON or
+/// an error page otherwise.
 async fn explain(
     request: &HttpRequest,
     proxy: &Proxy,
@@ -293,8 +308,8 @@ async fn explain(
 ) -> Result<HttpResponse, WebError> {
     let (service, id) = (&proxy.service, place.content);
     let same_origin = service.settings.wall.is_same_origin();
-    // Back to the portal's own address of this page: it leads here from wherever the viewer ends
-    // up.
+    // The return path is the portal's own address of this page, which redirects to the item
+    // wherever that is served.
     let query = request
         .uri()
         .query()
@@ -337,7 +352,7 @@ async fn explain(
     }
 }
 
-/// Writes down that somebody asked for content that they may not open.
+/// Writes an audit record: a viewer asked for content that they may not open.
 async fn note_closed(service: &Service, admission: &Admission, from: &Origin) {
     let title = admission.content.display_title().to_owned();
     service
@@ -351,18 +366,19 @@ async fn note_closed(service: &Service, admission: &Admission, from: &Origin) {
         .await;
 }
 
-/// A process to try, where to connect, and the session token that it gets; without a viewer there
-/// is none.
+/// The next process to try.
 struct Next<'a> {
     process: &'a Process,
     target: Rc<Target>,
+    /// The session token for this process; `None` for an anonymous viewer.
     token: Option<HeaderValue>,
-    /// The viewer is there; not before the connection stands.
+    /// The viewer's presence; set once the process has accepted the connection.
     here: Option<Here>,
 }
 
 impl Next<'_> {
-    /// Keeps the session token exchangeable for as long as what it came with is open.
+    /// Keeps the session token exchangeable past its expiry, until the guard is dropped: for a
+    /// WebSocket or event stream that stays open. All other checks of an exchange stay.
     fn hold(&self, service: &Arc<Service>) -> Option<Held> {
         self.token
             .as_ref()?
@@ -372,8 +388,8 @@ impl Next<'_> {
     }
 }
 
-/// The next process to try for a viewer; those that cannot be connected to for sure are passed
-/// over.
+/// The next process to try for a viewer, best first; its URL is added to `tried`. Skips processes
+/// whose address cannot be resolved or is not allowed. `None` when all were tried.
 async fn next_process<'a>(
     head: &RequestHead,
     proxy: &Proxy,
@@ -421,7 +437,8 @@ async fn next_process<'a>(
     None
 }
 
-/// `GET /path?query HTTP/1.1`, and nothing more; the path as the browser sent it, still encoded.
+/// Appends the request line (`GET /path?query HTTP/1.1`). The path is passed on as the browser sent
+/// it, still percent-encoded.
 fn request_line(
     out: &mut Vec<u8>,
     method: &Method,
@@ -446,7 +463,8 @@ fn request_line(
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// What we add, and nobody else: exactly one session token, and where the request came from.
+/// Appends the headers that only the portal sets: the session token, `Host`, `Via`, and those that
+/// describe the original request. Clients' copies of these never pass (`headers::request_passes`).
 fn add_ours(
     out: &mut Vec<u8>,
     head: &RequestHead,
@@ -456,7 +474,7 @@ fn add_ours(
 ) {
     let service = &proxy.service;
     let mut add = |name: &HeaderName, value: &[u8]| headers::add(out, name, value);
-    // The viewer's Host: apps compare it with Origin.
+    // The Host that the browser sent: apps compare it with Origin.
     let host = asked_host(head);
     let proto = if service.settings.is_https() {
         "https"
@@ -467,7 +485,8 @@ fn add_ours(
     add(&headers::FORWARDED_HOST, host.as_bytes());
     add(&headers::FORWARDED_PROTO, proto.as_bytes());
     add_way(&mut add, head, service, host, proto);
-    // The path asked for begins with the item's place: one text, and two parts of it.
+    // The requested path begins with the item's base, so the base URL and the prefix are slices of
+    // the full URL.
     let path = head
         .uri
         .path_and_query()
@@ -494,9 +513,12 @@ fn add_ours(
     }
 }
 
-/// The way a request came, in both spellings. What an outer proxy that the operator trusts says of
-/// it stays, and nobody else's word; the host and the scheme that the browser sees are known from
-/// the settings, and no proxy knows them better.
+/// Appends the chain of client addresses, as `X-Forwarded-For` and as `Forwarded` (RFC 7239).
+///
+/// Only the chain of a trusted outer proxy is kept (`X-Forwarded-For`, or `Forwarded` without one).
+/// Host and scheme are never taken from a proxy: the settings say what browsers see, common proxies
+/// pass on what clients put into `X-Forwarded-Host` and `-Proto`, and a chain of two often says
+/// `http` for a page on https. The same holds for `X-RSC-Request`.
 fn add_way(
     add: &mut impl FnMut(&HeaderName, &[u8]),
     head: &RequestHead,
@@ -514,7 +536,8 @@ fn add_way(
             chain.extend_from_slice(b", ");
         }
         if chain.is_empty() {
-            // It speaks RFC 7239 only.
+            // The outer proxy sends only `Forwarded`: use its hops up to the first that is not an
+            // IP address, nearest first.
             let before: Vec<IpAddr> = hops(head).into_iter().map_while(|hop| hop).collect();
             for ip in before.iter().rev() {
                 let _ = write!(chain, "{ip}, ");
@@ -524,7 +547,7 @@ fn add_way(
     let _ = write!(chain, "{on_the_wire}");
     add(&headers::FORWARDED_FOR, &chain);
     chain.clear();
-    // RFC 7239: IPv6 stands in brackets and quotes.
+    // IPv6 addresses need brackets and quotes (RFC 7239 section 6).
     let _ = match peer(head, service).unwrap_or(on_the_wire) {
         IpAddr::V4(ip) => write!(chain, "for={ip}"),
         IpAddr::V6(ip) => write!(chain, "for=\"[{ip}]\""),
@@ -533,6 +556,8 @@ fn add_way(
     add(&header::FORWARDED, &chain);
 }
 
+/// Sends an admitted request to a process and returns its response. If a process does not accept
+/// the connection, the next one is tried; after that the request is never sent to another process.
 async fn forward(
     request: &HttpRequest,
     payload: web::Payload,
@@ -547,7 +572,7 @@ async fn forward(
         return Err(nothing_behind(mine));
     }
     let incoming = head.headers();
-    // A page that gets our bar must come as text, and whole.
+    // The response of a page that gets the bar must be uncompressed and complete.
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let with_bar = item.proxying.reconnect_bar && is_read && is_navigation(request);
     let length: Option<u64> = incoming
@@ -593,8 +618,8 @@ async fn forward(
             headers::add(&mut out, &header::TRANSFER_ENCODING, b"chunked");
         }
         out.extend_from_slice(b"\r\n");
-        // The body is touched only after the connection stands, so a process that is not there
-        // costs nothing of it.
+        // The body is not read before the connection is established, so it is still complete for
+        // the next process.
         let connected =
             client::connect(&next.target, &item.proxying, idempotent && !has_body).await;
         let connected = match connected {
@@ -624,7 +649,7 @@ async fn forward(
         )
         .await
         {
-            // Nobody asked to change protocols.
+            // The request had no `Upgrade` header.
             Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
             }
@@ -653,13 +678,14 @@ async fn forward(
     let process = next.process;
     let mut response = answer::passed_on(request, proxy, pass, place, next, answer, with_bar);
     if let Some(cookie) = keep_at(proxy, pass, process) {
-        // A cookie of letters and digits always fits into a header.
+        // Cannot fail: the cookie has only letters and digits.
         drop(response.add_cookie(&cookie));
     }
     Ok(response)
 }
 
-/// The cookie that keeps a browser at its process, if it does not have it yet.
+/// The sticky cookie that names the browser's process; `None` if the item has one process, or if
+/// the browser has this cookie already.
 fn keep_at(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie<'static>> {
     let item = pass.content();
     let mark = item.mark(process);
@@ -677,7 +703,7 @@ async fn not_reached(service: &Service, pass: &Pass) -> WebError {
     app_problem(service, pass, StatusCode::BAD_GATEWAY, "is not running").await
 }
 
-/// Says whose app it is, and who can mend it.
+/// The error page for an app that fails: names the item and its owner, who can restart it.
 async fn app_problem(service: &Service, pass: &Pass, status: StatusCode, what: &str) -> WebError {
     let owner = service
         .owner_name(pass.content().owner)

@@ -1,5 +1,8 @@
-//! Several processes of one app: which of them are up, and which one a viewer gets, for as long as
-//! it is up.
+//! The upstream processes of content items: their health as this node sees it, and the choice of a
+//! process for a viewer (sticky sessions).
+//!
+//! The choice is a rendezvous hash plus a cookie, not a table: every node computes the same process
+//! for a viewer without any coordination. Health is known only to this node.
 
 use super::upstream::{Endpoint, resolve};
 use crate::{
@@ -22,24 +25,27 @@ use tokio::{
 };
 use url::Url;
 
+/// Pause between two health checks.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// Deadline of one health check.
 const CHECK_FOR: Duration = Duration::from_secs(2);
 
-/// How one process does, seen from this node.
+/// The health of one process, as this node sees it. The default counts as up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
+    /// The last check or connection attempt failed.
     pub is_down: bool,
-    /// Since when it is up or down; `None` until it was looked at.
+    /// When it last changed between up and down; `None` before the first check.
     pub since: Option<Timestamp>,
-    /// WebSockets open to it.
+    /// Number of this node's open WebSockets to it.
     pub open: usize,
 }
 
-/// The health of all processes, by address.
+/// The health of all processes, by URL.
 #[derive(Default)]
 pub struct Processes(Mutex<HashMap<String, Health>>);
 
-/// A process that somebody uses; counted until dropped.
+/// One open WebSocket to a process, counted in [`Health::open`] until this is dropped.
 pub struct InUse {
     processes: Arc<Processes>,
     url: String,
@@ -58,10 +64,12 @@ impl Processes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The health of a process; the default for one that was never checked.
     pub fn health(&self, url: &str) -> Health {
         self.lock().get(url).copied().unwrap_or_default()
     }
 
+    /// Counts one more open WebSocket to a process.
     pub fn open(self: &Arc<Self>, url: &str) -> InUse {
         self.lock().entry(url.to_owned()).or_default().open += 1;
         InUse {
@@ -70,7 +78,7 @@ impl Processes {
         }
     }
 
-    /// Writes down whether a process accepted a connection.
+    /// Records whether a process accepted a connection; logs a change.
     pub fn note(&self, url: &str, is_up: bool, now: Timestamp) {
         let mut known = self.lock();
         let health = known.entry(url.to_owned()).or_default();
@@ -83,9 +91,10 @@ impl Processes {
         }
     }
 
-    /// The processes to try for a viewer, the best first. Whoever was at one stays there while it
-    /// is up, even if it is draining; others get one by a hash of themselves, the same on every
-    /// node, so that no node has to tell another.
+    /// The processes to try for a viewer, best first. `viewer` is the hash key: the person's id, or
+    /// the IP address of an anonymous viewer. A viewer stays at the process of the cookie
+    /// (`stays_at`) while that is up, even if it is draining; other viewers get one by rendezvous
+    /// hash, the same on every node. Processes that are down come last.
     pub fn order<'a>(
         &self,
         item: &'a Content,
@@ -111,7 +120,9 @@ impl Processes {
         order
     }
 
-    /// Looks for ever whether the processes of items that have several accept connections.
+    /// Checks the processes of all items that have more than one, every `CHECK_EVERY`; never
+    /// returns. The list of items is read again only when the store's epoch has moved, or is
+    /// unknown (0).
     pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
         let (mut epoch, mut urls) = (0, Vec::new());
         loop {
@@ -129,8 +140,8 @@ impl Processes {
                     .map(|process| process.url)
                     .collect();
                 epoch = now;
-                // What nobody names any more is forgotten, with the sockets still open to it
-                // counted down elsewhere.
+                // Forget processes that no item lists any more, except while WebSockets to them are
+                // open: `InUse` counts those down.
                 self.lock()
                     .retain(|url, health| health.open > 0 || urls.contains(url));
             }
@@ -145,7 +156,7 @@ impl Processes {
     }
 }
 
-/// Whether a process accepts a connection now.
+/// Whether a process accepts a TCP or Unix connection within `CHECK_FOR`. Nothing is sent.
 pub async fn is_up(address: &str, service: &Service) -> bool {
     let check = async {
         let endpoint = resolve(&Url::parse(address).ok()?, &service.policy)
@@ -189,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn viewers_stay_and_spread_and_leave_what_is_down() {
+    fn viewers_stay_at_their_process_spread_evenly_and_leave_one_that_is_down() {
         let processes = Processes::default();
         let app = item(&[
             ("http://a", false),
@@ -229,7 +240,7 @@ mod tests {
         assert_eq!(first("v", Some(mark("http://a"))), "http://a");
     }
     #[test]
-    fn a_draining_process_keeps_whom_it_has_and_gets_nobody_new() {
+    fn a_draining_process_keeps_its_viewers_and_gets_no_new_ones() {
         let processes = Processes::default();
         let app = item(&[("http://a", true), ("http://b", false)]);
         for viewer in 0..50 {

@@ -1,7 +1,10 @@
-//! Sessions that an app takes up again by their id alone. Streamlit's browser offers `streamlit,
-//! <token>, <id of the session before>` when it connects again, and the server hands that session,
-//! with all that its viewer sees, to whoever names it. So the portal remembers whom an id was given
-//! to, and lets nobody else name it.
+//! App sessions that can be resumed by their id alone (Streamlit).
+//!
+//! On a reconnect, Streamlit's client offers the subprotocols `streamlit, <token>, <previous
+//! session id>`, and the server hands that app session, with all that its viewer sees, to any
+//! client that names its id. So the portal records the viewer to whom an app sent an id, and drops
+//! the id from a handshake of anyone else. Streamlit does not check the first subprotocol, so
+//! neither does this module. Ids are stored as hashes only.
 
 use crate::{
     domain::{Id, content::Content, person::Person},
@@ -11,25 +14,28 @@ use crate::{
 };
 use std::sync::Arc;
 
+/// Length of a UUID as text, in bytes.
 const LENGTH: usize = 36;
-/// Where the id stands in what the app says first, and how many such texts are remembered of one
-/// socket.
+/// The search for ids covers the first [`LOOKED_AT`] bytes that an app sends on a WebSocket, and
+/// ends after [`MOST`] ids.
 const LOOKED_AT: usize = 256 * 1024;
 const MOST: usize = 8;
 
-/// The id under which a browser wants to go on.
+/// The id of the app session that a client wants to resume.
 pub struct Resumes<'a>(&'a str);
 
 impl<'a> Resumes<'a> {
+    /// Finds the id among the subprotocols that the client offers, in their order.
     pub fn of(offered: &[&'a str]) -> Option<Self> {
-        // By its place alone: Streamlit does not look at the first word.
+        // By position alone: Streamlit does not check the first subprotocol.
         match offered {
             [_, _, id, ..] if ids(id.as_bytes()).next().is_some() => Some(Self(id)),
             _ => None,
         }
     }
 
-    /// Whether the app gave this id to this viewer. What nobody was seen to get is nobody's.
+    /// Whether the app was seen to send this id to this viewer (`None`: an anonymous one). `false`
+    /// for an unknown id, and if the database cannot be read.
     pub async fn belongs_to(
         &self,
         service: &Service,
@@ -45,18 +51,20 @@ impl<'a> Resumes<'a> {
     }
 }
 
-/// Looks for ids in what an app says first.
+/// Searches the first bytes that an app sends on one WebSocket for app session ids, and records
+/// them as this viewer's.
 pub struct Sniffer {
     service: Arc<Service>,
     item: Id<Content>,
     viewer: Option<Id<Person>>,
-    /// The last bytes: an id may be cut in two.
+    /// The last bytes of the previous piece: an id may be split across two reads.
     tail: Vec<u8>,
     looked_at: usize,
     found: Vec<String>,
 }
 
 impl Sniffer {
+    /// For one WebSocket of a viewer (`None`: an anonymous one) to an item.
     pub fn new(service: Arc<Service>, item: Id<Content>, viewer: Option<Id<Person>>) -> Self {
         Self {
             service,
@@ -68,7 +76,7 @@ impl Sniffer {
         }
     }
 
-    /// `false` once it has seen enough.
+    /// Searches the next bytes; `false` once no more are needed.
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
         self.looked_at += bytes.len();
         let mut text = std::mem::take(&mut self.tail);
@@ -89,7 +97,7 @@ impl Sniffer {
     }
 }
 
-/// Texts of the form of a UUID.
+/// All substrings that have the form of a UUID, overlapping ones included.
 fn ids(bytes: &[u8]) -> impl Iterator<Item = &str> {
     bytes.windows(LENGTH).filter_map(|window| {
         let fits = window.iter().enumerate().all(|(place, byte)| match place {
@@ -109,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_found_among_other_bytes() {
+    fn session_ids_are_found_among_other_bytes() {
         let message = b"\x82\x7e\x00\x50\x0a$198667fd-393d-4905-873c-3a9abc1f37a6\x12\x05hello-world-0000-1111";
         assert_eq!(
             ids(message).collect::<Vec<_>>(),
@@ -118,7 +126,7 @@ mod tests {
         assert_eq!(ids(b"198667fd-393d-4905-873c-3a9abc1f37a").count(), 0);
     }
     #[test]
-    fn an_id_in_the_third_place_goes_on_with_a_session() {
+    fn an_id_in_third_position_resumes_an_app_session() {
         let id = "198667fd-393d-4905-873c-3a9abc1f37a6";
         assert!(Resumes::of(&["streamlit", "x", id]).is_some());
         assert!(

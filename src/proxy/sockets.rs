@@ -1,5 +1,9 @@
-//! The WebSockets and event streams that are open, by whose they are: closed with a code of ours as
-//! soon as what let them in is over.
+//! The registry of this node's open WebSockets and event streams.
+//!
+//! They are grouped by browser session and item. Each group is re-authorized twice a second and
+//! closed with a close code of the portal's once its viewer may not stay, so that a revoke also
+//! ends what is already open. A graceful stop closes all of them instead of waiting for them. This
+//! module only tells a socket to close; `websocket.rs` and `answer.rs` do it.
 
 use super::Pass;
 use crate::{
@@ -21,36 +25,41 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How often it is asked whether sockets may stay. With it, an end counts within two seconds on
-/// every node.
+/// Pause between two rounds of re-authorization. A revoke takes effect on open sockets within two
+/// seconds on every node.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Maximum number of groups that are re-authorized concurrently.
 const AT_ONCE: usize = 32;
+/// How often a socket in use marks its browser session as used.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
-/// A database that does not answer proves nothing; but nobody stays for longer without an answer.
+/// How long a group stays open while its re-authorization fails with an error, such as a database
+/// that does not answer.
 const DOUBT: Duration = Duration::from_secs(4);
 
-/// Why a WebSocket is closed by the portal: the code and the word that its page's script sees (RFC
-/// 6455 section 7.4.2).
+/// Why the portal closes a WebSocket: maps to the close code and reason that the page's script sees
+/// (RFC 6455 section 7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// Nobody is signed in here any more.
+    /// The browser session has ended.
     SignedOut,
-    /// The viewer has to agree first, or to sign in at the provider again.
+    /// The viewer must consent, or sign in at the provider again; only at the handshake.
     NeedsViewer,
-    /// Access or consent was taken away.
+    /// Access or consent was revoked.
     AccessEnded,
+    /// The content item was deleted.
     ContentGone,
-    /// This node stops; another one takes the next connection.
+    /// This node stops; the client can reconnect to another one.
     Restart,
-    /// It cannot be found out whether the viewer may stay.
+    /// Re-authorization has failed with an error for longer than `DOUBT`.
     Unknown,
-    /// The app is not reached.
+    /// The app cannot be reached, or broke off the handshake.
     AppGone,
-    /// Nothing was said for longer than the item allows.
+    /// No bytes passed for longer than the item's idle limit.
     Idle,
 }
 
 impl Close {
+    /// The close code: 44xx after the HTTP status that fits, the others as registered with IANA.
     pub const fn code(self) -> u16 {
         match self {
             Close::SignedOut => 4401,
@@ -63,6 +72,7 @@ impl Close {
             Close::AppGone => 1014,
         }
     }
+    /// The close reason: at most 123 bytes, so that it fits into a control frame.
     pub const fn reason(self) -> &'static str {
         match self {
             Close::SignedOut => "signed out: sign in again",
@@ -75,7 +85,7 @@ impl Close {
             Close::Idle => "nothing was said for too long",
         }
     }
-    /// The whole frame, as a server sends it.
+    /// The whole close frame, unmasked as a server sends it.
     pub fn frame(self) -> Vec<u8> {
         let reason = self.reason().as_bytes();
         let length = u8::try_from(reason.len() + 2).unwrap_or(2);
@@ -88,15 +98,17 @@ impl Close {
     }
 }
 
-/// What let a socket in: asked again while it stays open.
+/// The key of a group, and what is re-authorized while its sockets are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
+    /// The item that the socket leads to.
     pub content: Id<Content>,
-    /// `None` for content that is open to anyone.
+    /// The viewer's browser session; `None` for public content opened without signing in.
     pub session: Option<Id<Session>>,
 }
 
 impl Ticket {
+    /// The ticket of a request that was admitted.
     pub fn new(pass: &Pass) -> Self {
         Self {
             content: pass.content().id,
@@ -104,7 +116,8 @@ impl Ticket {
         }
     }
 
-    /// Why this viewer may not stay; `None` while what let them in is still true.
+    /// Why the socket must close; `None` while the viewer may stay. An error says nothing about the
+    /// viewer.
     async fn verdict(self, service: &Service) -> Result<Option<Close>, Error> {
         let Some(session) = self.session else {
             return Ok(service
@@ -120,34 +133,36 @@ impl Ticket {
             Err(Error::NotFound) => return Ok(Some(Close::ContentGone)),
             other => other?,
         };
-        // A connection that needs its viewer again leaves what is open open; a consent taken back
-        // does not.
+        // A missing consent closes open sockets; a connection that needs the viewer to sign in at
+        // the provider again does not.
         let consented = admission.content.access == AccessType::All
             || admission.links.iter().all(|link| link.consent.is_some());
         Ok((!access::may_open(admission.standing) || !consented).then_some(Close::AccessEnded))
     }
 }
 
-/// The sockets of one viewer at one item.
+/// The open sockets and event streams of one [`Ticket`].
 struct Group {
     close: watch::Sender<Option<Close>>,
     open: usize,
+    /// Since when re-authorization has failed with an error.
     doubt: Option<Instant>,
-    /// Set whenever the viewer says something: a tab in use keeps its session from idling out, like
-    /// requests do.
+    /// Set when the viewer sends a message: like a request, it keeps the browser session from
+    /// expiring for lack of use.
     used: Arc<AtomicBool>,
+    /// When the browser session was last marked as used.
     touched: Option<Instant>,
 }
 
-/// All open sockets of a process.
+/// All open WebSockets and event streams of this node.
 #[derive(Default)]
 pub struct Sockets {
     groups: Mutex<HashMap<Ticket, Group>>,
-    /// Set and read under the lock: whatever opens while the process stops is closed, too.
+    /// Accessed under the lock only, so that a socket that opens during a stop is closed, too.
     stopping: AtomicBool,
 }
 
-/// One open socket; leaves the list when dropped.
+/// One open socket or event stream; unregistered when dropped.
 pub struct Registered {
     sockets: Arc<Sockets>,
     ticket: Ticket,
@@ -156,12 +171,12 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// To be set when the viewer says something.
+    /// A flag that the caller sets when the viewer sends a message.
     pub fn used(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.used)
     }
 
-    /// Waits until the portal wants it closed.
+    /// Resolves when the portal wants this socket closed.
     pub async fn closed(&mut self) -> Close {
         match self
             .closing
@@ -170,7 +185,7 @@ impl Registered {
             .map(|close| *close)
         {
             Ok(Some(close)) => close,
-            // The list is gone, and the process with it.
+            // The registry was dropped: the server stops.
             Ok(None) | Err(_) => Close::Restart,
         }
     }
@@ -180,7 +195,8 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let mut groups = self.sockets.lock();
         if let Some(group) = groups.get_mut(&self.ticket)
-            // A group that was told to close is replaced by the next one that opens.
+            // `register` may have replaced a group that was told to close: count down only in the
+            // group that this socket belongs to.
             && group.close.receiver_count() > 0
             && group.close.subscribe().same_channel(&self.closing)
         {
@@ -197,6 +213,7 @@ impl Sockets {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Registers one more socket; during a stop it is told to close immediately.
     pub fn register(self: &Arc<Self>, ticket: Ticket) -> Registered {
         let mut groups = self.lock();
         let close = self
@@ -223,13 +240,13 @@ impl Sockets {
         }
     }
 
-    /// How many are open.
+    /// Number of registered sockets.
     #[cfg(test)]
     fn count(&self) -> usize {
         self.lock().values().map(|group| group.open).sum()
     }
 
-    /// Closes all of them: this process stops.
+    /// Tells all sockets to close with [`Close::Restart`], and all that register from now on.
     pub fn close_all(&self) {
         let groups = self.lock();
         self.stopping.store(true, Ordering::Relaxed);
@@ -238,8 +255,8 @@ impl Sockets {
         }
     }
 
-    /// Asks for ever, group by group, who may stay. However many sockets a viewer has open, they
-    /// are asked for once.
+    /// Re-authorizes every group each `LOOK_EVERY`; never returns. One check per group, however
+    /// many sockets it has.
     pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -250,6 +267,7 @@ impl Sockets {
         }
     }
 
+    /// Re-authorizes one group, closes it if need be, and marks its browser session as used.
     async fn ask(&self, ticket: Ticket, service: &Service) {
         let verdict = ticket.verdict(service).await;
         let mut groups = self.lock();
@@ -283,7 +301,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_viewers_sockets_close_together_and_others_stay() {
+    async fn sockets_of_one_session_and_item_close_together_and_others_stay() {
         let sockets = Arc::new(Sockets::default());
         let (one, other) = (
             Ticket {

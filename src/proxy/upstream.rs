@@ -1,5 +1,9 @@
-//! Where apps run: addresses taken apart, checked at each connection, with a pool for each worker;
-//! session tokens kept for some minutes.
+//! Upstream addresses of apps: parsed, resolved, and checked against the egress policy, each with a
+//! connection pool; one set per worker.
+//!
+//! Only the addresses that the policy allowed are connected to, so a DNS answer that changes
+//! between check and connection makes no difference. Also caches the session tokens that requests
+//! carry.
 
 use super::client::Pool;
 use crate::{
@@ -28,51 +32,64 @@ use std::{
 };
 use url::{Host, Url};
 
-/// How long a name's address, and the policy's word on it, may be used.
+/// How long a resolved address, and the policy's decision on it, are cached.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
+/// Deadline of a DNS lookup.
 const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
+/// Pause between two sweeps of the pools for dead connections.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// The cache is emptied when it holds so many targets.
 const MOST_TARGETS: usize = 10_000;
 
-/// What to connect to.
+/// What to connect to, already allowed by the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// All that the policy allows of a name's addresses.
+    /// The addresses of the name that the policy allows; at least one.
     Tcp(Vec<SocketAddr>),
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// Where an app runs: its address taken apart, resolved and found allowed.
+/// One process's URL: parsed, resolved and allowed by the policy.
 pub struct Target {
     /// Scheme, host and port.
     pub origin: String,
-    /// The path that stands before every path of the app, without a slash at its end.
+    /// The URL's path, prepended to every request path; no slash at its end.
     pub prefix: String,
+    /// Where to connect.
     pub endpoint: Endpoint,
-    /// The name that the app's certificate must be for, and whom it must lead to.
+    /// For https: the name that the app's certificate must be for, and the accepted root
+    /// certificates.
     pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    /// Idle connections to this endpoint; kept when the name resolves to the same addresses again.
     pub pool: Rc<Pool>,
-    /// As configured, to notice a change.
+    /// The item's certificates (PEM) that `tls` was built from, to notice a change.
     ca: Option<String>,
+    /// When it was resolved.
     at: Instant,
 }
 
-/// What a worker needs to reach apps.
+/// One worker's cache of targets.
 pub struct Upstreams {
+    /// By URL.
     targets: Rc<RefCell<HashMap<String, Rc<Target>>>>,
-    /// The mark of this portal in `Via`.
+    /// This portal's entry in `Via`.
     via: HeaderValue,
     tls: Arc<ClientConfig>,
 }
 
+/// Why an address cannot be used; nothing was connected to.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReached {
+    /// The policy refuses it, or it is not a valid address.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The DNS lookup failed, timed out or found nothing.
     #[error("the name is not known")]
     Name,
 }
 
+/// A TLS client configuration that accepts certificates of these roots.
 fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
     Arc::new(
         ClientConfig::builder()
@@ -82,15 +99,15 @@ fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
 }
 
 impl Upstreams {
-    /// To be called in a worker. `portal`: our public address, by which we know requests that came
-    /// through us already.
+    /// Must be called in a worker, since it spawns a local task. `portal` is the portal's public
+    /// URL, from which its `Via` entry is derived.
     pub fn new(portal: &str) -> Self {
-        // RFC 9110 section 7.6.3: a pseudonym, the same for every node of one portal.
+        // A pseudonym (RFC 9110 section 7.6.3), the same for every node of one portal.
         let via = HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8]))
             .unwrap_or(HeaderValue::from_static("1.1 valetkey"));
         let targets: Rc<RefCell<HashMap<String, Rc<Target>>>> = Rc::default();
         let swept = Rc::downgrade(&targets);
-        // Ends with the worker.
+        // Ends when the worker drops `targets`.
         actix_web::rt::spawn(async move {
             while let Some(targets) = swept.upgrade() {
                 targets
@@ -111,13 +128,13 @@ impl Upstreams {
         }
     }
 
-    /// Our mark on requests to apps. One that comes back has gone in a circle.
+    /// The portal's `Via` entry on requests to apps. A request that arrives with it is a loop.
     pub fn via(&self) -> &HeaderValue {
         &self.via
     }
 
-    /// Where to connect for an app's address, after the policy looked at it. `ca`: instead of the
-    /// public certificates.
+    /// The target of a process's URL, from the cache or resolved and checked anew. `ca`: root
+    /// certificates (PEM) to accept instead of the public ones.
     pub async fn target(
         &self,
         address: &str,
@@ -149,7 +166,7 @@ impl Upstreams {
         };
         let is_socket = matches!(endpoint, Endpoint::Unix(_));
         let target = Rc::new(Target {
-            // What rests goes on being used while it leads to the same place.
+            // Idle connections stay in use while the addresses are the same.
             pool: known
                 .filter(|known| known.endpoint == endpoint)
                 .map_or_else(Rc::default, |known| Rc::clone(&known.pool)),
@@ -172,13 +189,14 @@ impl Upstreams {
         Ok(target)
     }
 
+    /// The TLS configuration for an item's own roots, or for the public ones.
     fn trust(&self, ca: Option<&String>) -> Arc<ClientConfig> {
         let Some(text) = ca else {
             return Arc::clone(&self.tls);
         };
         let mut roots = RootCertStore::empty();
-        // Checked when it was saved; what cannot be read leads to an empty store, which trusts
-        // nobody.
+        // The PEM was checked when it was saved. If it cannot be read, the store stays empty and
+        // accepts no certificate.
         roots.add_parsable_certificates(
             CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok),
         );
@@ -186,7 +204,7 @@ impl Upstreams {
     }
 }
 
-/// What to connect to, after the policy looked at it.
+/// Resolves a URL and checks it against the policy. Fails if none of its addresses is allowed.
 pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, NotReached> {
     policy.check(url, Purpose::Upstream)?;
     if url.scheme() == "unix" {
@@ -216,15 +234,17 @@ pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, NotReached>
     }
 }
 
-/// Session tokens by portal session, content and process, with the time of their making.
+/// Session tokens by browser session, item and process, with the time at which each was minted.
 type Minted = HashMap<(Id<Session>, Id<Content>, Mark), (HeaderValue, Timestamp)>;
 
 thread_local! {
     static TOKENS: RefCell<Minted> = RefCell::default();
 }
 
-/// A session token; minted anew after a twelfth of its life, so that each request carries one with
-/// most of it left.
+/// The session token for a request, cached per worker. It is minted anew after a twelfth of its
+/// lifetime, so that each request carries one that is valid for most of it. It names the process
+/// that gets it, so that the leak alarm knows which process of an item used it. `None` if no token
+/// can be minted.
 pub fn session_token(
     service: &Service,
     person: Id<Person>,

@@ -1,8 +1,9 @@
-//! WebSockets (RFC 6455): the handshake is checked and rewritten, then bytes pass as they are,
-//! whatever frames they hold.
+//! WebSockets (RFC 6455): checks and rewrites the handshake, then copies bytes in both directions.
 //!
-//! The portal looks at no message. It knows where frames end, so that it can say with a close frame
-//! of its own why it closes.
+//! Frames are not parsed into messages and never changed, so extensions work and large messages are
+//! streamed. Only frame boundaries are tracked, so that the portal can insert a close frame of its
+//! own between two frames of the app's. Messages are not read, except that `sessions_of_apps.rs`
+//! searches the first bytes from an app for ids of app sessions.
 
 use super::{
     Pass, Proxy, Refusal, Stop, admit,
@@ -47,25 +48,26 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How long a peer may take to read the last of it.
+/// Deadline for the last writes to a peer: an error response, a close frame, the shutdown.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// After one side has ended, the other may finish its sentence.
+/// After one side has half-closed, the other may send for this long.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
-/// How every answer begins that opens a WebSocket.
+/// The start of every response that opens a WebSocket.
 const ACCEPTED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n";
+/// Size of the read buffer in bytes.
 const SCRATCH: usize = 64 * 1024;
-/// Pieces that one direction may move before the other has its turn: together they stay below what
-/// tokio lets a task do at once.
+/// Maximum number of reads in one direction before the other gets its turn. Both directions
+/// together stay below tokio's cooperative budget for a task.
 const AT_ONCE: usize = 16;
 
 thread_local! {
-    /// What is read goes through here: thousands of quiet sockets hold no buffers.
+    /// The read buffer, shared by all sockets of a worker, so that idle sockets hold none.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// Takes a connection over whose request asks for a WebSocket, or for a tunnel (`CONNECT`), which
-/// is never given.
+/// Takes over a connection whose request has `Upgrade: websocket` or is a `CONNECT`; the latter is
+/// always refused. Returns when the connection has ended.
 pub async fn upgrade<T>(
     request: Request,
     framed: Framed<T, h1::Codec>,
@@ -76,7 +78,7 @@ where
 {
     let parts = framed.into_parts();
     let mut io = parts.io;
-    // Answers to requests that came before on this connection.
+    // Responses to earlier requests on this connection that actix has not sent yet.
     if !parts.write_buf.is_empty()
         && !matches!(
             timeout(FAREWELL, io.write_all(&parts.write_buf)).await,
@@ -85,8 +87,8 @@ where
     {
         return Ok(());
     }
-    // Everything that outlives the handshake is boxed small: this future is there for each open
-    // socket.
+    // The handshake is boxed and freed before bytes are carried: this future lives as long as the
+    // socket and must stay small.
     let handshake = Box::pin(handshake(request, &proxy));
     match handshake.await {
         Ok(open) => {
@@ -115,18 +117,20 @@ where
     Ok(())
 }
 
+/// Sends `last`, half-closes, and reads until the peer closes. The caller limits the time.
 async fn end_with(io: &mut (impl AsyncRead + AsyncWrite + Unpin), last: &[u8]) -> io::Result<()> {
     io.write_all(last).await?;
     io.flush().await?;
     io.shutdown().await?;
-    // Closing with unread bytes would take back what was just sent.
+    // Closing a TCP socket with unread input sends RST, which may discard what was just sent.
     let mut rest = [0; 1024];
     while tokio::io::AsyncReadExt::read(io, &mut rest).await? > 0 {}
     Ok(())
 }
 
+/// A WebSocket that the app has accepted, with the guards that must live as long as it.
 struct Open {
-    /// The head of the answer to the browser.
+    /// The head of the 101 response to the browser.
     accepted: Vec<u8>,
     connection: Connection,
     registered: Registered,
@@ -137,13 +141,16 @@ struct Open {
     idle: Option<Duration>,
 }
 
+/// Why a WebSocket is not opened.
 enum NotOpened {
-    /// A whole answer over HTTP.
+    /// A complete HTTP error response.
     Http(Vec<u8>),
-    /// The head that opens it, and why it closes at once: scripts see a close code and no status.
+    /// A 101 response, followed at once by a close frame: scripts can read a close code, but not
+    /// the status of a failed handshake.
     Closed(Vec<u8>, Close),
 }
 
+/// A JSON error response.
 fn problem(status: StatusCode, sentence: &str) -> NotOpened {
     let body =
         json!({"code": i64::from(status.as_u16()), "error": sentence, "payload": null}).to_string();
@@ -157,6 +164,7 @@ fn problem(status: StatusCode, sentence: &str) -> NotOpened {
     NotOpened::Http(head.into_bytes())
 }
 
+/// A header's value; empty if it is missing or not ASCII.
 fn text<'a>(head: &'a RequestHead, name: &HeaderName) -> &'a str {
     head.headers()
         .get(name)
@@ -164,7 +172,7 @@ fn text<'a>(head: &'a RequestHead, name: &HeaderName) -> &'a str {
         .unwrap_or("")
 }
 
-/// Opens a WebSocket on our side only, to say with a code why it is closed.
+/// Accepts the handshake without the app, only to send a close code and reason.
 fn closed(head: &RequestHead, close: Close) -> NotOpened {
     let key = text(head, &header::SEC_WEBSOCKET_KEY);
     if key.is_empty() {
@@ -173,7 +181,7 @@ fn closed(head: &RequestHead, close: Close) -> NotOpened {
             "This is no handshake of a WebSocket: Sec-WebSocket-Key is missing.",
         );
     }
-    // RFC 6455 section 4.2.2: SHA-1 is no secret here, but part of the protocol.
+    // SHA-1 is prescribed by RFC 6455 section 4.2.2; nothing here depends on its strength.
     let hash = ring::digest::digest(
         &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
         format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
@@ -184,7 +192,7 @@ fn closed(head: &RequestHead, close: Close) -> NotOpened {
         &header::SEC_WEBSOCKET_ACCEPT,
         STANDARD.encode(hash).as_bytes(),
     );
-    // Browsers give up without one of the protocols that they offered.
+    // Browsers fail the handshake if they offered subprotocols and none is chosen.
     if let Some(protocol) = protocols(head).first() {
         headers::add(
             &mut accepted,
@@ -196,7 +204,7 @@ fn closed(head: &RequestHead, close: Close) -> NotOpened {
     NotOpened::Closed(accepted, close)
 }
 
-/// What the browser offers, in its order.
+/// The subprotocols that the client offers, in its order.
 fn protocols(head: &RequestHead) -> Vec<&str> {
     let lines = head
         .headers()
@@ -209,7 +217,8 @@ fn protocols(head: &RequestHead) -> Vec<&str> {
         .collect()
 }
 
-/// Where a handshake comes from, for the record: no middleware has seen it.
+/// The origin of a handshake for an audit record. Handshakes bypass the middleware that computes it
+/// for other requests.
 fn origin_of(head: &RequestHead, service: &Service) -> Origin {
     let address = peer(head, service)
         .map(|ip| ip.to_string())
@@ -220,6 +229,7 @@ fn origin_of(head: &RequestHead, service: &Service) -> Origin {
     }
 }
 
+/// Checks and authorizes a handshake, then opens the WebSocket at the app.
 async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Open>, NotOpened> {
     let head = request.head();
     let service = &proxy.service;
@@ -243,8 +253,8 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
             "There is no content at this address.",
         )
     })?;
-    // Cross-site WebSocket hijacking: apps accept any Origin, so it is compared here. A missing one
-    // is refused, too.
+    // Against cross-site WebSocket hijacking: many apps accept any Origin, so the portal compares
+    // it. A missing Origin is refused, too.
     if text(head, &header::ORIGIN) != place.origin {
         let (from, place) = (origin_of(head, service), place.address(""));
         service
@@ -284,6 +294,7 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
     open(head, proxy, &place, rest, &pass).await
 }
 
+/// Sends the handshake to a process. The app's response is used only if its status is 101.
 async fn open(
     head: &RequestHead,
     proxy: &web::Data<Proxy>,
@@ -292,7 +303,8 @@ async fn open(
     pass: &Pass,
 ) -> Result<Box<Open>, NotOpened> {
     let (service, item) = (&proxy.service, pass.content());
-    // A session of the app's own that is taken up again must be this viewer's (Streamlit).
+    // An app session that the client wants to resume (Streamlit) must be this viewer's; otherwise
+    // its id is removed from the handshake.
     let offered = protocols(head);
     let resumes = Resumes::of(&offered);
     let allowed = match &resumes {
@@ -304,7 +316,8 @@ async fn open(
     } else {
         offered
     };
-    // In a compressed stream no id is seen, and nobody could take their session up again.
+    // No compression for Streamlit: the ids of its app sessions must be readable in the stream, or
+    // no viewer could resume theirs.
     let left_out: &[HeaderName] = match offered.as_slice() {
         ["streamlit", ..] => &[
             header::SEC_WEBSOCKET_PROTOCOL,
@@ -375,7 +388,7 @@ async fn open(
         );
     }
     accepted.extend_from_slice(b"\r\n");
-    // Whoever offers two words may name a session in the third place when it connects again.
+    // Two subprotocols suggest Streamlit, whose reconnect sends an app session's id as the third.
     let sniffer = (offered.len() > 1)
         .then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
     let connection = body
@@ -393,23 +406,26 @@ async fn open(
     }))
 }
 
-/// Where frames end in a stream of them (RFC 6455 section 5.2).
+/// Tracks frame boundaries in one direction of a WebSocket (RFC 6455 section 5.2).
 #[derive(Default)]
 struct Frames {
-    /// The head of the frame that is coming in, as far as it is there.
+    /// The header of the current frame, of which `known` bytes have arrived.
     head: [u8; 14],
     known: usize,
-    /// What is still to come of its payload.
+    /// Bytes still to come of the current frame's payload.
     left: u64,
+    /// A close frame has arrived.
     closes: bool,
-    /// A frame of a message came, not only a ping or its echo, which browsers send by themselves.
+    /// A data frame has arrived, not only a ping or a pong, which browsers send by themselves.
     speaks: bool,
 }
 
 impl Frames {
+    /// Whether the stream is at a frame boundary.
     fn is_between(&self) -> bool {
         self.known == 0 && self.left == 0
     }
+    /// Advances over the next bytes of the stream.
     fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(first) = bytes.first() {
             if self.left > 0 {
@@ -452,17 +468,21 @@ impl Frames {
     }
 }
 
-/// One direction: what was read and could not be written yet.
+/// One direction of a WebSocket.
 #[derive(Default)]
 struct Flow {
+    /// Bytes that were read and not yet written.
     pending: BytesMut,
+    /// The source has half-closed.
     ended: bool,
+    /// The half-close was passed on to the destination.
     told: bool,
-    /// Written, and not yet pushed out (TLS).
+    /// Bytes were written and not yet flushed (TLS buffers them).
     unflushed: bool,
 }
 
 impl Flow {
+    /// `early`: bytes that were read together with the handshake.
     fn start(early: BytesMut) -> Self {
         Self {
             pending: early,
@@ -470,8 +490,9 @@ impl Flow {
         }
     }
 
-    /// Moves what there is from one side to the other. `Ready` when nothing more can come; `Err`
-    /// when the other side is gone.
+    /// Copies what there is from one side to the other. `Ready(Ok)` after the source has
+    /// half-closed and the destination was told; `Err` if the destination is gone. Sets `moved` if
+    /// anything was read, and calls `seen` with each piece.
     fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
@@ -514,7 +535,7 @@ impl Flow {
                     Poll::Ready(()) => {
                         let bytes = buffer.filled();
                         seen(bytes);
-                        // Most of the time the other side takes all of it at once.
+                        // Usually the destination accepts all of it at once, and nothing is copied.
                         let written = match (
                             bytes.is_empty(),
                             Pin::new(&mut *to).poll_write(context, bytes),
@@ -543,13 +564,14 @@ impl Flow {
                 }
             }
         }
-        // The other direction, and what closes the socket, have their turn.
+        // Yield, so that the other direction and the close signal are polled.
         context.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// Carries bytes both ways until one side ends, or until the portal wants it closed.
+/// Copies bytes both ways until both sides have ended, one is gone, the idle limit (`idle`) passes,
+/// or the portal wants the socket closed.
 async fn carry<B, A>(
     mut browser: B,
     from_browser: BytesMut,
@@ -573,7 +595,8 @@ async fn carry<B, A>(
     let mut closing: Option<Close> = None;
     let wanted = registered.closed();
     let mut wanted = std::pin::pin!(wanted);
-    // There only while it is needed: most sockets rest for days.
+    // The deadline that applies now: idle limit, half-close or close. None is armed without a need,
+    // since most sockets are idle for days.
     let mut limit = idle.map(|idle| Box::pin(sleep(idle)));
     let mut halved = false;
     poll_fn(|context| {
@@ -584,8 +607,8 @@ async fn carry<B, A>(
             limit = Some(Box::pin(sleep(FAREWELL)));
         }
         let mut moved = false;
-        // Once it is to be closed, the app's bytes go on until they end between two frames, or its
-        // time is over.
+        // Once the socket is to be closed, the app's bytes are passed on until the next frame
+        // boundary, or until the deadline.
         let to_browser = if closing.is_some() && frames.is_between() && down.pending.is_empty() {
             return Poll::Ready(());
         } else {
@@ -629,7 +652,7 @@ async fn carry<B, A>(
         {
             timer.as_mut().reset(Instant::now() + idle);
         }
-        // A new or moved timer has to be asked once, so that it wakes this task.
+        // A new or reset timer must be polled once to register the waker.
         match limit.as_mut().map(|timer| timer.as_mut().poll(context)) {
             Some(Poll::Ready(())) => {
                 if !halved {
@@ -641,7 +664,8 @@ async fn carry<B, A>(
         }
     })
     .await;
-    // A frame of ours fits only between two of the app's, and not behind its own farewell.
+    // The portal's close frame may be sent only at a frame boundary, and not after the app's own
+    // close frame.
     let fits = frames.is_between() && down.pending.is_empty() && !frames.closes && !down.ended;
     if let Some(close) = closing.filter(|_| fits) {
         drop(timeout(FAREWELL, end_with(&mut browser, &close.frame())).await);
@@ -656,7 +680,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ends_of_frames_are_found_however_they_are_cut() {
+    fn frame_boundaries_are_found_however_the_stream_is_split() {
         let mut stream = Vec::new();
         for (length, masked, opcode) in [
             (0_u64, false, 1),

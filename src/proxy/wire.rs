@@ -1,4 +1,6 @@
-//! A connection to an app: TCP, TLS over it, or a Unix socket.
+//! The transport of a connection to an app: TCP, TLS over TCP, or a Unix socket.
+//!
+//! It opens connections and moves bytes; it knows nothing of HTTP, limits or pooling.
 
 use super::upstream::{Endpoint, Target};
 use std::{
@@ -13,6 +15,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+/// An open connection to an app.
 pub enum Wire {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -20,15 +23,16 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// Opens a connection; the caller limits the time.
+    /// Opens a connection, with the TLS handshake where the target has one. The caller limits the
+    /// time.
     pub async fn open(target: &Target) -> io::Result<Self> {
         let sockets = match &target.endpoint {
             Endpoint::Unix(path) => return UnixStream::connect(path).await.map(Wire::Unix),
             Endpoint::Tcp(sockets) => sockets,
         };
         let tcp = TcpStream::connect(sockets.as_slice()).await?;
-        // Small frames must not wait for more; a peer that is gone without a word is noticed within
-        // minutes.
+        // Small WebSocket frames must not wait for more data (Nagle's algorithm). TCP keep-alive
+        // detects within minutes a peer that vanished without closing.
         tcp.set_nodelay(true)?;
         keep_alive(&tcp);
         match &target.tls {
@@ -43,8 +47,8 @@ impl Wire {
         }
     }
 
-    /// Whether a connection that nothing is expected from was closed, or says something all the
-    /// same.
+    /// Whether an idle connection can no longer be used: the app closed it, or sent bytes that
+    /// nothing asked for.
     pub fn is_over(&self) -> bool {
         let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
         let ready = match self {
@@ -56,15 +60,16 @@ impl Wire {
     }
 }
 
-/// Asks the kernel to look after a quiet connection.
+/// Enables TCP keep-alive: first probe after 60 s of silence, then one every 20 s.
 pub fn keep_alive(tcp: &TcpStream) {
     let often = socket2::TcpKeepalive::new()
         .with_time(std::time::Duration::from_secs(60))
         .with_interval(std::time::Duration::from_secs(20));
-    // Without it, only the idle limit ends a dead connection.
+    // If this fails, a dead connection ends only at the idle limit.
     drop(socket2::SockRef::from(tcp).set_tcp_keepalive(&often));
 }
 
+/// Runs an expression on the stream of whichever variant it is.
 macro_rules! each {
     ($wire:expr, $inner:ident => $what:expr) => {
         match $wire.get_mut() {

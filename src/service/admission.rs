@@ -1,9 +1,12 @@
-//! May this person use this content item now, and with which tokens? Asked on every proxied request
-//! and every exchange.
+//! Admission: may this person use this content item now, and with which access tokens? Asked on
+//! every proxied request and every exchange. Also owns held session tokens, which stay exchangeable
+//! past their expiry.
 //!
-//! Costly parts are remembered, but never trusted blindly: an entry counts only while the store's
-//! epoch is the one it was loaded at. A refusal is never served from memory: another node may have
-//! let the person in a moment ago.
+//! A cache entry counts only while the store's epoch equals the one it was loaded at. The epoch is
+//! a number in the database that grows with each deciding write of any process. Each process polls
+//! it every 250 ms and uses no cache entry once its last look is over a second old. So a revocation
+//! takes effect at once on its own node and within 250 ms on the others, without a query per call.
+//! A refusal is never served from the cache: another node may have granted access a moment ago.
 
 use super::{
     Error, Service, contents::attached, exchange::Refusal, keys::Caller, presence::Presence,
@@ -33,27 +36,29 @@ use std::{
     time::Duration,
 };
 
-/// Sessions end by time, too, and nobody writes then.
+/// Longest age of a cache entry: a session also expires by time, without a write that would move
+/// the epoch.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
-/// Other nodes believe that a token is held for so long; said again every ten seconds.
+/// How long a held token, once shared, counts on other nodes. It is shared again every 10 s.
 const HELD_FOR: Duration = Duration::from_secs(40);
+/// Capacity of each cache, in entries.
 const LARGEST: usize = 20_000;
 
-/// One integration of an item, as one person stands with it.
+/// One integration attached to an item, with the viewer's consent and connection, if any.
 pub struct Link {
     pub integration: Integration,
     pub consent: Option<Id<Consent>>,
     pub connection: Option<Connection>,
-    /// The integration wants the person's own account, and the connection's is another one or has
-    /// no name.
+    /// The integration requires the viewer's own account, and the connection's account is another
+    /// one or has no name.
     pub is_foreign: bool,
-    /// The stored access token, opened; there only while the connection is active and the consent
-    /// is given.
+    /// The stored access token, decrypted; it may have expired. `Some` only while the connection is
+    /// active, its account is accepted and the consent is given.
     pub access_token: Option<Arc<SecretString>>,
 }
 
 impl Link {
-    /// Whether the viewer has to be asked before the app can use this integration.
+    /// Whether the viewer must consent or connect before the app can use this integration.
     pub fn needs_viewer(&self) -> bool {
         self.consent.is_none()
             || self.is_foreign
@@ -64,17 +69,18 @@ impl Link {
     }
 }
 
-/// Everything a decision about one person and one item needs.
+/// Everything that a decision about one person and one item is based on.
 pub struct Admission {
     pub content: Content,
     pub person: Person,
     pub standing: Standing,
     pub links: Vec<Link>,
-    /// The person's presence, where the item has one process.
+    /// The person's presence at the item's only process. Not used for an item with several.
     pub(super) presence: Arc<Presence>,
 }
 
-/// Something open that a session token was made for.
+/// Guard that keeps a session token exchangeable past its expiry, for one open WebSocket or event
+/// stream. Dropping it ends this hold; other holds on the same token remain.
 pub struct Held {
     service: Arc<Service>,
     token: String,
@@ -96,7 +102,7 @@ impl Drop for Held {
     }
 }
 
-/// A value remembered with the store's epoch and the time at which it was loaded.
+/// A cached value, with the store's epoch and the time at which it was loaded.
 #[derive(Clone)]
 pub struct Kept<T> {
     value: T,
@@ -105,10 +111,12 @@ pub struct Kept<T> {
 }
 
 impl<T: Clone> Kept<T> {
+    /// `epoch` and `at` must have been read before the value was loaded.
     pub fn new(value: T, epoch: u64, at: Timestamp) -> Self {
         Self { value, epoch, at }
     }
-    /// The value, while nothing was written since, by any process. At epoch 0 nothing counts: see
+    /// The value, if no process has made a deciding write since it was loaded and it is younger
+    /// than ten seconds. `None` at epoch 0, which means unknown: see
     /// [`crate::store::Store::epoch`].
     pub fn fresh(&self, epoch: u64, now: Timestamp) -> Option<T> {
         let counts =
@@ -119,7 +127,7 @@ impl<T: Clone> Kept<T> {
 
 type AdmissionKey = (Id<Content>, Id<Person>);
 
-/// What was decided lately. Bounded.
+/// Caches of recent decisions, each bounded.
 pub(super) struct Cache {
     admissions: Map<AdmissionKey, Kept<Arc<Admission>>>,
     sessions: Map<Id<Session>, Kept<Arc<Person>>>,
@@ -139,20 +147,25 @@ impl Default for Cache {
 }
 
 impl Cache {
+    /// The cached owner of the API key with this hash.
     pub(super) fn caller(&self, hash: &str, epoch: u64, now: Timestamp) -> Option<Arc<Caller>> {
         self.callers.get(hash)?.fresh(epoch, now)
     }
+    /// The cached item with this slug.
     pub(super) fn slug(&self, slug: &str, epoch: u64, now: Timestamp) -> Option<Id<Content>> {
         self.slugs.get(slug)?.fresh(epoch, now)
     }
+    /// Caches the item of a slug.
     pub(super) fn keep_slug(&self, slug: String, item: Id<Content>, epoch: u64, at: Timestamp) {
         self.slugs.insert(slug, Kept::new(item, epoch, at));
     }
+    /// Caches the owner of an API key; `hash` is the hash of the key.
     pub(super) fn keep_caller(&self, hash: String, value: Arc<Caller>, epoch: u64, at: Timestamp) {
         self.callers.insert(hash, Kept::new(value, epoch, at));
     }
 }
 
+/// The seal context of a token column of the table `connections`; `row` is a [`token_row`].
 pub(super) fn token_place<'a>(column: &'a str, row: &'a str) -> Place<'a> {
     Place {
         table: "connections",
@@ -161,7 +174,8 @@ pub(super) fn token_place<'a>(column: &'a str, row: &'a str) -> Place<'a> {
     }
 }
 
-/// The identity of a connection's row, with its owners, for sealing.
+/// The row part of the seal context. It names the owners too, so a sealed token cannot be moved to
+/// another person's connection.
 pub(super) fn token_row(
     connection: Id<Connection>,
     person: Id<Person>,
@@ -171,7 +185,7 @@ pub(super) fn token_row(
 }
 
 impl Service {
-    /// Tokens, sealed for the row of their connection.
+    /// Seals an access token and an optional refresh token for the row of their connection.
     pub fn seal_tokens(
         &self,
         connection: Id<Connection>,
@@ -191,7 +205,8 @@ impl Service {
         })
     }
 
-    /// How one person stands with one item now. `NotFound` if either is gone.
+    /// How one person stands with one item now. A cached result is used only if it lets the person
+    /// open the item with every integration ready. `NotFound` if the item or the person is gone.
     pub async fn admission(
         &self,
         item: Id<Content>,
@@ -203,8 +218,8 @@ impl Service {
         .await
     }
 
-    /// The same, where something less is enough: what is remembered counts only if it says yes to
-    /// that.
+    /// Like [`Self::admission`], for a caller with a weaker condition: a cached result is used only
+    /// if `says_yes` accepts it.
     pub(super) async fn admission_for(
         &self,
         item: Id<Content>,
@@ -218,7 +233,7 @@ impl Service {
             .get(&(item, person))
             .and_then(|kept| kept.fresh(epoch, now))
         {
-            // "Yes" may be a quarter of a second old, "no" may not.
+            // A grant may be 250 ms stale; a refusal must be current.
             if says_yes(&found) {
                 return Ok(found);
             }
@@ -287,7 +302,8 @@ impl Service {
         Ok(admission)
     }
 
-    /// Loads it anew the next time: it holds a token that was replaced.
+    /// Invalidates one cached admission because its access token was replaced. Storing refreshed
+    /// tokens does not move the epoch.
     pub(super) fn outdated(&self, item: Id<Content>, person: Id<Person>) {
         if let Some(kept) = self.admissions.admissions.get(&(item, person)) {
             self.admissions
@@ -296,7 +312,8 @@ impl Service {
         }
     }
 
-    /// The person of a live browser session; `None` once it ended or its person is locked.
+    /// The person of a live browser session; `None` if the session has ended or the person is
+    /// locked.
     pub async fn session_person(&self, session: Id<Session>) -> Result<Option<Arc<Person>>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());
         if let Some(person) = self
@@ -322,9 +339,9 @@ impl Service {
         Ok(Some(person))
     }
 
-    /// Keeps a session token exchangeable beyond its hour, for as long as the socket or stream it
-    /// was made for is open. Its session, access and consent are asked at each exchange all the
-    /// same.
+    /// Keeps a session token exchangeable past its expiry, until the returned guard is dropped: for
+    /// as long as the WebSocket or event stream that it was minted for is open. Every exchange
+    /// still checks session, access and consent.
     pub fn hold_token(self: &Arc<Self>, token: &str) -> Held {
         *self
             .held
@@ -338,7 +355,8 @@ impl Service {
         }
     }
 
-    /// The claims of a token that is in time, or held: here, or on another node.
+    /// The claims of a genuine session token that is either unexpired or held, on this node or
+    /// another one.
     pub(super) async fn session_claims(&self, token: &str) -> Result<Arc<Claims>, Refusal> {
         match self.session_tokens.verify(token, self.now()) {
             Err(Invalid::Expired) => {
@@ -367,8 +385,8 @@ impl Service {
         }
     }
 
-    /// Tells the other nodes which tokens are held here beyond their hour, and which are not any
-    /// more.
+    /// Shares with the other nodes, as hashes, the held tokens that are expired or about to expire
+    /// (in 40 s), and withdraws those that are no longer held. Called every 10 s.
     pub async fn share_held(&self) -> Result<(), Error> {
         let now = self.now();
         let held: Vec<String> = self
@@ -403,7 +421,8 @@ impl Service {
             .await
     }
 
-    /// The session token that the proxy puts into requests to content.
+    /// Mints the session token that the proxy puts into requests to an app. It names the process
+    /// that gets it, so that the leak alarm knows which process used it. `None` if signing fails.
     pub fn session_token(
         &self,
         person: Id<Person>,

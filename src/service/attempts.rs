@@ -1,5 +1,8 @@
-//! Connecting: from the viewer's click on our consent page to tokens in the vault (RFC 6749 section
-//! 4.1, RFC 9700).
+//! Attempts: the authorization code flow, from the viewer's click on the consent page to sealed
+//! tokens (RFC 6749 section 4.1, RFC 7636, RFC 9207, RFC 9700).
+//!
+//! An attempt is stored before the browser is redirected. The callback consumes it before any other
+//! parameter is used. Tokens, consent and audit record are committed in one transaction.
 
 use super::{
     Actor, Error, Service,
@@ -30,83 +33,89 @@ use secrecy::SecretString;
 use std::{sync::Arc, time::Instant};
 use url::Url;
 
-/// What our consent page asks: one integration, for one content item or for none (connecting
-/// again).
+/// What the consent page asks about: one integration, for one content item or for none (a
+/// reconnect).
 pub struct Question {
     pub content: Option<Asking>,
     pub integration: Integration,
-    /// Tokens are there: allowing costs one click and no redirect.
+    /// A live connection exists: allowing takes one click and no redirect.
     pub connected: bool,
-    /// The account of the live connection.
+    /// The account name of the live connection.
     pub account: Option<String>,
-    /// Why the viewer is asked again.
+    /// The state of an existing connection: why the viewer is asked again.
     pub state: Option<State>,
-    /// Which of how many integrations of the item.
+    /// Position of the integration among the item's, from 1, and their number.
     pub step: (usize, usize),
 }
 
-/// The item that asks, with its owner's name.
+/// The content item that asks, with its owner's display name.
 pub struct Asking {
     pub content: Content,
     pub owner: String,
 }
 
-/// What the identity provider's answer brought (query of the callback).
+/// The identity provider's answer: the query parameters of the callback.
 #[derive(Clone, Default)]
 pub struct Answer {
     pub state: Option<String>,
     pub code: Option<String>,
     pub error: Option<String>,
     pub error_description: Option<String>,
-    /// Who answers (RFC 9207).
+    /// `iss` (RFC 9207).
     pub issuer: Option<String>,
 }
 
-/// How an authorization ended, for the page to show.
+/// The outcome of an authorization, for the page to show.
 pub enum Ending {
-    /// Connected, and allowed if a content item asked.
+    /// The tokens are stored; the consent too, if a content item asked.
     Connected {
         back: ReturnPath,
         integration: Integration,
         refreshable: bool,
+        /// Scopes that were requested and not issued.
         missing_scopes: Vec<String>,
     },
-    /// The tokens belong to an account that is not the one expected.
+    /// The account does not look like the viewer's. The tokens are stored, and unused until the
+    /// viewer confirms the account.
     OtherAccount {
         connection: Id<Connection>,
         content: Option<Id<Content>>,
         back: ReturnPath,
     },
-    /// The integration wants the person's own account, and this one is not, or does not say.
+    /// The integration requires the viewer's own account, and this one is another or has no name.
+    /// Nothing was stored.
     NotYourAccount {
         account: Option<String>,
         integration: Integration,
         content: Option<Id<Content>>,
         back: ReturnPath,
     },
-    /// The connection that is there belongs to another account: it has to be ended first.
+    /// The existing connection belongs to another account and must be disconnected first. Nothing
+    /// was stored.
     AccountChanged {
         integration: Integration,
         connection: Id<Connection>,
         before: Option<String>,
         now: Option<String>,
     },
-    /// This answer came before, and the app can be opened.
+    /// The callback was handled before, and the app can be opened.
     AlreadyDone { back: ReturnPath },
+    /// The callback does not fit a usable attempt of this browser session.
     Mismatch {
         why: Mismatch,
         back: Option<ReturnPath>,
     },
-    /// The viewer said no, at the provider.
+    /// The viewer declined at the provider.
     Declined {
         back: ReturnPath,
         integration: Integration,
     },
-    /// An administrator of the organisation has to approve first.
+    /// An administrator of the organisation must approve at the provider first.
     NeedsApproval {
         back: ReturnPath,
         integration: Integration,
     },
+    /// Any other error of the provider, or an unusable answer.
     Failed {
         failure: Failure,
         back: ReturnPath,
@@ -114,6 +123,7 @@ pub enum Ending {
     },
 }
 
+/// The seal context of an attempt's PKCE verifier.
 fn verifier_place(row: &str) -> Place<'_> {
     Place {
         table: "attempts",
@@ -123,7 +133,8 @@ fn verifier_place(row: &str) -> Place<'_> {
 }
 
 impl Service {
-    /// What the viewer has to be asked before this item can work; `None` if nothing.
+    /// The question about the item's first integration that needs the viewer; `None` if none does.
+    /// `NotFound` if the viewer may not open the item.
     pub async fn question_for_content(
         &self,
         actor: &Actor,
@@ -144,7 +155,7 @@ impl Service {
         Ok(Some(question(&admission, position, owner.display_name())))
     }
 
-    /// What connecting again to an integration means, for no content in particular.
+    /// The question for a reconnect to an integration, for no content item.
     pub async fn question_for_integration(
         &self,
         actor: &Actor,
@@ -171,8 +182,9 @@ impl Service {
         })
     }
 
-    /// Whether the viewer may start a sign-in at this integration: one that an item they may open
-    /// uses, or their own old one.
+    /// Whether the actor may start an authorization at this integration. Publishers and
+    /// administrators may; others only if an item visible to them uses it or they have a connection
+    /// to it.
     pub async fn may_connect(&self, actor: &Actor, id: Id<Integration>) -> Result<bool, Error> {
         if access::may_see_integrations(actor.role) {
             return Ok(true);
@@ -194,7 +206,9 @@ impl Service {
             .await
     }
 
-    /// Begins an authorization: written down first, then the address to send the browser to.
+    /// Starts an authorization: stores the attempt, then returns the address to redirect the
+    /// browser to. `other_account` asks the provider for its account picker. The inner error says
+    /// why no address can be built.
     pub async fn begin(
         &self,
         actor: &Actor,
@@ -259,9 +273,9 @@ impl Service {
         Ok(Ok(address))
     }
 
-    /// Whether this browser's sign-in at the organisation is at the very application of an
-    /// integration: then its token brings this connection, too, without a second way to the
-    /// provider.
+    /// Whether this browser session signed in through the same OAuth client (tenant and client id)
+    /// that the integration uses. Then the sign-in's token yields this connection without a second
+    /// redirect to the provider.
     pub async fn sign_in_suffices(
         &self,
         actor: &Actor,
@@ -270,6 +284,8 @@ impl Service {
         Ok(self.sign_in_token(actor, integration).await?.is_some())
     }
 
+    /// The refresh token of the session's sign-in, if it was issued to the integration's OAuth
+    /// client.
     async fn sign_in_token(
         &self,
         actor: &Actor,
@@ -282,7 +298,7 @@ impl Service {
         ) else {
             return Ok(None);
         };
-        // Entra's refresh tokens are bound to person and application, not to a resource.
+        // Entra binds refresh tokens to person and application, not to a resource.
         let tokens_at = sign_in
             .issuer
             .strip_suffix("/v2.0")
@@ -297,8 +313,9 @@ impl Service {
         }
     }
 
-    /// Connects with the token of the sign-in, if it is for the same application; `None` if the
-    /// viewer has to go there.
+    /// Connects with the refresh token of the sign-in, if it was issued to the same OAuth client.
+    /// `None` if the viewer must go to the provider: there is no such token, or it yields no usable
+    /// tokens.
     pub async fn connect_by_sign_in(
         self: &Arc<Self>,
         actor: &Actor,
@@ -322,6 +339,7 @@ impl Service {
             names_scopes_at_refresh: true,
             ..self.registration(&found, &secrets)?
         };
+        // Never stored: no browser is redirected, so no callback can arrive.
         let attempt = Attempt {
             id: Id::random(),
             person: actor.person.id,
@@ -361,8 +379,8 @@ impl Service {
         task.await.map_err(|_| Error::Internal)?
     }
 
-    /// Takes the provider's answer. The state is checked first and used up before anything else is
-    /// looked at.
+    /// Handles the provider's callback. Checks and consumes the state before any other parameter.
+    /// `callback` is the address at which the answer arrived.
     pub async fn finish(
         self: &Arc<Self>,
         actor: &Actor,
@@ -417,7 +435,7 @@ impl Service {
                 .mismatch(actor, Mismatch::Used, Some(attempt.return_path))
                 .await;
         }
-        // Mix-up (RFC 9207): compared as a plain text.
+        // Mix-up defence (RFC 9207): the issuer is compared as plain text.
         if !providers::may_answer(&integration, answer.issuer.as_deref()) {
             return self
                 .mismatch(actor, Mismatch::OtherIssuer, Some(attempt.return_path))
@@ -443,7 +461,7 @@ impl Service {
             .transpose()?;
         let registration = self.registration(&integration, &secrets)?;
         let (http, redirect_uri) = (self.http.clone(), attempt.redirect_uri.clone());
-        // In a task of its own: a browser that gives up must not lose tokens on their way.
+        // A separate task: tokens must be stored even if the browser disconnects meanwhile.
         let service = Arc::clone(self);
         let (actor, finishing) = (actor.clone(), actor.clone());
         let task = self.tasks.spawn_on(
@@ -467,6 +485,8 @@ impl Service {
         ending
     }
 
+    /// Checks the account of a successful token answer; then stores tokens, consent and audit
+    /// record in one transaction.
     async fn connected(
         &self,
         actor: &Actor,
@@ -513,8 +533,8 @@ impl Service {
                 .read(move |db| Ok::<_, Error>(connections::of(db, person, id)?))
                 .await?
         };
-        // Whoever was connected stays connected, or ends it first: tokens of two accounts never
-        // follow each other unseen.
+        // Tokens of another account never replace a connection silently: the viewer must disconnect
+        // it first.
         if let Some((known, _)) = existing.as_ref().filter(|(known, _)| {
             let was_theirs = known.state != State::Unconfirmed
                 && known
@@ -591,8 +611,8 @@ impl Service {
         );
         self.store
             .write(move |db| {
-                // The administrator may have repointed the integration while the provider was
-                // answering.
+                // An administrator may have changed the integration's addresses during the provider
+                // call.
                 let current =
                     integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 if current.era != era {
@@ -617,7 +637,8 @@ impl Service {
                     )?;
                     if let Some(item) = item {
                         match grant(db, &writer, item, connection.integration, now) {
-                            // The item went away meanwhile; the connection stands all the same.
+                            // The item is gone or no longer open to the viewer: keep the
+                            // connection, without a consent.
                             Ok(()) | Err(Error::NotFound) => {}
                             Err(error) => return Err(error),
                         }
@@ -644,6 +665,8 @@ impl Service {
         })
     }
 
+    /// Handles an `error` callback: a refusal by the viewer, a missing approval, or a failure.
+    /// `code` is the AADSTS number.
     async fn declined(
         &self,
         actor: &Actor,
@@ -683,6 +706,8 @@ impl Service {
         self.failed(actor, failure, integration, back).await
     }
 
+    /// Records a failed authorization. A failure that an administrator must repair also marks the
+    /// integration's secret as rejected.
     async fn failed(
         &self,
         actor: &Actor,
@@ -717,6 +742,7 @@ impl Service {
         })
     }
 
+    /// Records a refused callback.
     async fn mismatch(
         &self,
         actor: &Actor,
@@ -735,6 +761,7 @@ impl Service {
     }
 }
 
+/// The question about the link at `position` (from 0).
 fn question(admission: &Admission, position: usize, owner: String) -> Question {
     let link = &admission.links[position];
     let connection = link.connection.as_ref();
@@ -758,8 +785,8 @@ fn question(admission: &Admission, position: usize, owner: String) -> Question {
     }
 }
 
-/// Scopes that were asked for and not issued. `.default` and the OpenID words come back under other
-/// names.
+/// Scopes that were requested and not issued. Ignores `.default` and the OpenID scopes, which
+/// providers return under other names.
 fn missing(integration: &Integration, issued: &str) -> Vec<String> {
     let issued: Vec<&str> = issued.split_whitespace().collect();
     let usual = [

@@ -1,4 +1,8 @@
-//! The record: reading it, checking it, and noting what was refused.
+//! The audit log: reading, exporting and verifying it, and recording refusals. Records of other
+//! actions are written by the functions that perform them, in the same transaction.
+//!
+//! A refusal is recorded once a minute per caller and reason, with a count: a loop in an app must
+//! not fill the log or the disk.
 
 use super::{Actor, Error, Service, event, record};
 use crate::{
@@ -21,23 +25,24 @@ use std::{
     time::Duration,
 };
 
+/// Rows per page.
 pub const PAGE: i64 = 50;
-/// So many lines are read at once for an export.
+/// Records per read of an export.
 const BATCH: i64 = 1000;
-/// The same refusal of the same caller is written down once in this time: nobody fills the record
-/// by asking in vain.
+/// Least time between two records of the same refusal of the same caller.
 const REFUSALS_EVERY: Duration = Duration::from_secs(60);
+/// Pairs of caller and reason that are remembered.
 const MOST_REFUSALS: usize = 10_000;
 
-/// Who was refused, and why.
+/// The caller (person id or address) and the reason.
 type Refused = (String, &'static str);
 
-/// Refusals written down lately: since when, and how many more there were.
+/// Refusals recorded lately: when, and how many have been suppressed since.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<HashMap<Refused, (Timestamp, u64)>>);
 
 impl Refusals {
-    /// Whether to write one more down now, with how many were passed over since the last.
+    /// `Some` if a refusal is to be recorded now, with the number suppressed since the last record.
     fn due(&self, who: &str, why: &'static str, now: Timestamp) -> Option<u64> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_REFUSALS {
@@ -49,7 +54,8 @@ impl Refusals {
                 *more += 1;
                 None
             }
-            // Full of fresh ones: an attack from many places. What is known of it is enough.
+            // Full of recent entries, as in an attack from many addresses: the records so far are
+            // enough.
             None if full => None,
             found => {
                 let more = found.map_or(0, |(_, more)| *more);
@@ -60,7 +66,7 @@ impl Refusals {
     }
 }
 
-/// Counted exchanges of one hour, with names where they are still known.
+/// The exchanges of one hour, with person, item and integration where they still exist.
 pub struct Use {
     pub hour: Hour,
     pub person: Option<Person>,
@@ -69,12 +75,13 @@ pub struct Use {
 }
 
 impl Service {
-    /// Events that pass the filter, one more than a page if there are more.
+    /// Records that match the filter, one more than [`PAGE`] if there are more. Administrators
+    /// only.
     pub async fn audit_events(&self, actor: &Actor, filter: Filter) -> Result<Vec<Event>, Error> {
         self.audit_page(actor, filter, PAGE + 1).await
     }
 
-    /// Events that pass the filter, as many as asked for.
+    /// Records that match the filter, at most `most`. Administrators only.
     pub async fn audit_page(
         &self,
         actor: &Actor,
@@ -87,14 +94,14 @@ impl Service {
             .await
     }
 
-    /// Writes down that somebody takes a copy of the record away.
+    /// Records that the actor exports the audit log.
     pub async fn note_export(&self, actor: &Actor) -> Result<(), Error> {
         must_read(actor)?;
         let line = event(actor, self.now(), Action::RecordExported, "", "");
         self.store.note(move |db| record(db, &line)).await
     }
 
-    /// The next lines of an export, oldest first; none at its end.
+    /// The next records of an export after number `after`, oldest first; empty at the end.
     pub async fn export(
         &self,
         actor: &Actor,
@@ -113,13 +120,13 @@ impl Service {
         .await
     }
 
-    /// Computes the chain of the record anew.
+    /// Verifies the hash chain of the audit log.
     pub async fn verify_record(&self) -> Result<Verdict, Error> {
         self.store.read(|db| Ok(audit::verify(db)?)).await
     }
 
-    /// Who used whose access, in which content, when and how often; one more than a page if there
-    /// are more.
+    /// Exchanges by hour, person, item and integration; one more than [`PAGE`] if there are more.
+    /// Administrators only.
     pub async fn uses(&self, actor: &Actor, wanted: Wanted) -> Result<Vec<Use>, Error> {
         must_read(actor)?;
         self.flush_uses().await;
@@ -133,7 +140,8 @@ impl Service {
             .await
     }
 
-    /// Writes a refusal down, once a minute for each caller and reason.
+    /// Records a refusal, once a minute per caller and reason. A caller is a person, or an address
+    /// if nobody is signed in.
     pub async fn note_refusal(
         &self,
         action: Action,
@@ -175,6 +183,7 @@ fn must_read(actor: &Actor) -> Result<(), Error> {
     }
 }
 
+/// Looks up the names of an hour's person, item and integration.
 fn named(db: &mut Db<'_>, hour: Hour) -> Result<Use, Error> {
     let person = hour
         .person

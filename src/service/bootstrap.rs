@@ -1,5 +1,6 @@
-//! The first administrator, made by a program that shares a secret with the operator (`rsconnect
-//! bootstrap`).
+//! The first administrator, created by a program that shares a secret with the operator (`rsconnect
+//! bootstrap`). The program presents a JWT signed (HS256) with that secret; it works only while
+//! nobody has an account.
 
 use super::{Actor, Error, Service, people::PersonInput};
 use crate::domain::{audit::Origin, person::Role};
@@ -8,10 +9,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+/// User name of the account.
 const NAME: &str = "administrator";
-/// A token lives 15 minutes at most, in seconds.
+/// Maximum time between `iat` and `exp`, in seconds.
 const LONGEST: i64 = 900;
-/// How far clocks may lie apart, in seconds.
+/// Tolerated clock difference, in seconds.
 const SKEW: i64 = 60;
 
 #[derive(Deserialize)]
@@ -21,18 +23,18 @@ struct Claims {
     exp: i64,
 }
 
-/// Why there is no key.
+/// Why no API key was issued.
 #[derive(Debug)]
 pub enum Refused {
-    /// Not switched on, or not a token of who shares the secret.
+    /// Bootstrapping is not switched on, or the token is invalid or expired.
     Token,
-    /// Somebody has an account already.
+    /// An account exists already.
     Taken,
     Service(Error),
 }
 
 impl Service {
-    /// Makes the first administrator and a key of theirs.
+    /// Creates the first administrator and an API key of theirs; returns the key.
     pub async fn bootstrap(&self, token: &str, origin: &Origin) -> Result<SecretString, Refused> {
         if !self.is_bootstrap_token(token) {
             return Err(Refused::Token);
@@ -71,7 +73,7 @@ impl Service {
         validation.set_audience(&["rsconnect"]);
         validation.set_issuer(&["rsconnect-python"]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        // By our own clock, below.
+        // Checked below, with the portal's clock.
         validation.validate_exp = false;
         let Ok(decoded) =
             jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key), &validation)

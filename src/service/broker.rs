@@ -1,10 +1,13 @@
-//! "A fresh access token for this connection." The only place that refreshes.
+//! The broker: provides a fresh access token for a connection. The only module that refreshes
+//! tokens (RFC 6749 section 6).
 //!
-//! One refresh at a time for each connection: in this process everybody who waits shares one call,
-//! which runs in a task of its own and is cancelled by nobody; between processes a lease decides.
-//! An attempt is written down before it is sent, and the new tokens are committed before anyone
-//! sees them. A failure of the provider never ends a connection; only its refusal of the refresh
-//! token does.
+//! One refresh at a time per connection: within a process all callers share one task, which no
+//! caller can cancel; between processes a lease decides. An attempt is recorded before its request
+//! is sent, and new tokens are committed before any caller sees them. A provider failure never ends
+//! a connection; a refused refresh token does, and so does an answer for another account.
+//!
+//! After a refusal the previous refresh token is not tried: with reuse detection that would end the
+//! grant.
 
 use super::{
     Error, Service,
@@ -38,33 +41,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A token handed out has at least this much life left, unless the provider's tokens are
-/// shorter-lived than twice that.
+/// Least remaining lifetime of a token that is handed out; half of its whole lifetime, if that is
+/// shorter.
 const MARGIN: Duration = Duration::from_secs(120);
-/// What may be handed out while no better one can be had.
+/// Least remaining lifetime while no fresher token is available; an eighth of its whole lifetime,
+/// if that is shorter.
 const LEAST: Duration = Duration::from_secs(30);
-/// Nobody waits longer for a refresh; it goes on without them.
+/// How long a caller waits for a refresh. The refresh goes on without the caller.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a process that waits for another one's refresh looks.
+/// Polling interval while another process refreshes the connection.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
-/// A lease lives for so long, and is renewed at a third of it: always longer than a request may
-/// take to be sent.
+/// Lifetime of a lease, renewed at a third of it. Longer than a request may take to be sent.
 const LEASE: Duration = Duration::from_secs(75);
-/// Where a refresh token works once, a node that fell silent is given so long to come back with its
-/// answer.
+/// Lease lifetime where a refresh token works once: a silent node has this long to return with the
+/// answer before another node tries.
 const LEASE_OF_SINGLE_USE: Duration = Duration::from_secs(180);
-/// From taking the lease on, the request leaves within this time or never.
+/// Deadline for sending the request, counted from taking the lease: the body checks it when it is
+/// written. So a suspended node cannot send a token that another node has used meanwhile.
 const SEND_WITHIN: Duration = Duration::from_secs(20);
-/// How long an answer is waited for, counted while this process runs: it may carry the only valid
-/// token. The lease is held meanwhile.
+/// Timeout for the answer, counted only while this process runs. Long, since the answer may carry
+/// the only valid refresh token: with 60 s, a provider that took 70 s would cost the grant. The
+/// lease is renewed meanwhile, without a limit: losing it would let another node replay the token.
 const ANSWER_WITHIN: Duration = Duration::from_secs(110);
-/// How long an integration that an administrator must repair is left alone; other nodes notice the
-/// repair after that.
+/// How long the breaker stays open when an administrator must repair the integration. Saving the
+/// integration closes it on that node; other nodes notice the repair after this time.
 const BROKEN_FOR: Duration = Duration::from_secs(15);
-/// Tries to commit before the tokens are also written to the spool.
+/// Failed commits before the tokens are also written to the spool.
 const TRIES_BEFORE_SPOOL: u32 = 3;
 
-/// An access token, ready to be handed out.
+/// An access token that may be handed out.
 #[derive(Clone, Debug)]
 pub struct Fresh {
     pub token: Arc<SecretString>,
@@ -78,38 +83,40 @@ pub enum NoToken {
     NeedsLogin(Cause),
     /// An administrator must repair the integration.
     Broken { sentence: String },
-    /// It will pass.
+    /// A temporary failure.
     Unavailable {
         retry_after: Duration,
         sentence: String,
     },
-    /// The connection is gone.
+    /// There is no usable connection: it was deleted or replaced, or its account is unconfirmed.
     Gone,
 }
 
+/// A refresh in flight, awaited by all its callers.
 type Refreshing = Shared<BoxFuture<'static, Result<Fresh, NoToken>>>;
 
-/// Refreshes in flight, and providers to leave alone for a while.
+/// Refreshes in flight, and the circuit breakers of integrations.
 #[derive(Default)]
 pub struct Broker {
     in_flight: Mutex<HashMap<Id<Connection>, Refreshing>>,
     resting: Mutex<HashMap<Id<Integration>, Rest>>,
 }
 
-/// A circuit breaker: open until `until`, then half open while one request tries.
+/// Circuit breaker of one integration: open until `until`, then half-open while one request probes.
 #[derive(Clone)]
 struct Rest {
-    /// By the wall clock, and counted only while that has not been put back.
+    /// `from` and `until` are wall-clock times: a clock set back to before `from` ends the pause.
     from: Timestamp,
     until: Timestamp,
     failures: u32,
     sentence: String,
-    /// Who can end it: an administrator, or nobody.
+    /// Whether an administrator must repair the integration; otherwise the failure is temporary.
     broken: bool,
+    /// Half-open: one request is trying the provider.
     probing: bool,
 }
 
-/// A connection with what a refresh needs to know.
+/// A connection with everything that a refresh needs.
 struct Loaded {
     connection: Connection,
     tokens: Tokens,
@@ -118,59 +125,62 @@ struct Loaded {
     lease: Option<Lease>,
 }
 
-/// A refresh that this process may make.
+/// A refresh whose lease this process holds.
 struct Ours {
     loaded: Loaded,
     owner: String,
     refresh_token: SecretString,
-    /// A refresh of the same tokens was sent before, and nobody knows what came of it.
+    /// An earlier refresh with the same tokens was sent, and its outcome is unknown.
     unknown: bool,
+    /// When the lease was taken.
     taken: Instant,
 }
 
-/// Where a refresh begins.
+/// The result of trying to start a refresh.
 enum Begin {
-    /// It is not needed, or not possible: this is the result.
+    /// A refresh is not needed or not possible: this is the result.
     Done(Result<Fresh, NoToken>),
     Ours(Box<Ours>),
-    /// Another process is at it.
+    /// Another process holds the lease, or just changed the tokens.
     Taken,
 }
 
-/// Whether a stored access token may still be handed out.
+/// Whether a stored access token may be handed out. Not if the clock is more than 300 s behind the
+/// time of issue.
 pub fn is_usable(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
     let margin = MARGIN.min(expires_at.since(issued_at) / 2);
     now >= issued_at.minus(Duration::from_secs(300)) && now.plus(margin) < expires_at
 }
 
-/// Whether it may be handed out for want of a better one.
+/// Whether a stored access token may be handed out while no fresher one is available.
 fn is_bearable(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
     let margin = LEAST.min(expires_at.since(issued_at) / 8);
     now >= issued_at.minus(Duration::from_secs(300)) && now.plus(margin) < expires_at
 }
 
-/// Whether it is time to refresh ahead of need: a while before the token stops being handed out,
-/// not for all at once.
+/// Whether a background refresh is due: some time before the token stops being handed out, with
+/// jitter.
 pub fn is_due_ahead(connection: &Connection, now: Timestamp) -> bool {
     let Some(expires_at) = connection.access_expires_at else {
         return false;
     };
     let life = expires_at.since(connection.updated_at);
     let lead = (life / 4).min(AHEAD);
-    // By the connection's own number, so that those of one morning do not all fall due together.
+    // Jitter from the connection's number: connections made at the same time must not all be
+    // refreshed at the same time.
     let jitter = lead
         .mul_f64(f64::from(u32::try_from(connection.number.rem_euclid(97)).unwrap_or(0)) / 194.0);
     now.plus(MARGIN.min(life / 2) + lead).minus(jitter) >= expires_at
 }
 
-/// No token is refreshed longer than this before it stops being handed out.
+/// Longest lead of a background refresh over the time at which the token stops being handed out.
 pub const AHEAD: Duration = Duration::from_secs(300);
-/// The earliest that a refresh ahead of need can be due before a token's end.
+/// Longest lead of a background refresh over the token's expiry.
 pub const EARLIEST: Duration = Duration::from_secs(MARGIN.as_secs() + AHEAD.as_secs());
 
 impl Service {
-    /// Refreshes a connection, or waits for the refresh under way, ten seconds at most. Whoever
-    /// waits in vain gets the stored token, if it is still good for a while.
+    /// Refreshes a connection, or joins the refresh in flight. Waits 10 s at most; then returns the
+    /// stored token if that still lasts a while, else [`NoToken::Unavailable`].
     pub async fn refresh(self: &Arc<Self>, connection: Id<Connection>) -> Result<Fresh, NoToken> {
         let refreshing = {
             let mut in_flight = self
@@ -219,6 +229,7 @@ impl Service {
         }
     }
 
+    /// The refresh task: starts a refresh, or polls until the process that holds the lease is done.
     async fn refresh_now(self: &Arc<Self>, id: Id<Connection>) -> Result<Fresh, NoToken> {
         let started = Instant::now();
         loop {
@@ -242,6 +253,7 @@ impl Service {
         }
     }
 
+    /// `None` if the connection does not exist.
     async fn load(&self, id: Id<Connection>) -> Result<Option<Loaded>, Error> {
         self.store
             .read(move |db| {
@@ -263,6 +275,7 @@ impl Service {
             .await
     }
 
+    /// Decrypts a stored token. [`NoToken::Broken`] if it does not decrypt.
     fn open_token(
         &self,
         connection: &Connection,
@@ -276,7 +289,8 @@ impl Service {
         })
     }
 
-    /// The stored access token, if it passes.
+    /// The stored access token, decrypted, if the connection is active and `passes` accepts its
+    /// times (issued, expires, now).
     fn stored(
         &self,
         loaded: &Loaded,
@@ -297,8 +311,8 @@ impl Service {
         }
     }
 
-    /// Looks whether a refresh is needed and possible; if so takes the lease and writes the attempt
-    /// down, in one transaction.
+    /// Checks whether a refresh is needed and possible. If so, takes the lease and records the
+    /// attempt in one transaction.
     async fn begin_refresh(self: &Arc<Self>, id: Id<Connection>) -> Result<Begin, NoToken> {
         let busy = |_| unavailable("The portal's database is busy.");
         let Some(loaded) = self.load(id).await.map_err(busy)? else {
@@ -309,15 +323,15 @@ impl Service {
             State::NeedsLogin(cause) => return Err(NoToken::NeedsLogin(cause)),
             State::Unconfirmed => return Err(NoToken::Gone),
         }
-        // Somebody else may have refreshed between the caller's look and now; only a refresh ahead
-        // of need goes on.
+        // Another refresh may have finished since the caller looked. A token that is still usable
+        // is refreshed only if a background refresh is due.
         let usable = self.stored(&loaded, is_usable)?;
         if let Some(fresh) = usable.filter(|_| !is_due_ahead(&loaded.connection, self.now())) {
             return Ok(Begin::Done(Ok(fresh)));
         }
         let bearable = self.stored(&loaded, is_bearable)?;
         let Some(refresh_token) = &loaded.tokens.refresh else {
-            // Nothing better will come: the rest of its life is still good.
+            // No fresher token can be had: use this one until it expires.
             let rest = self.stored(&loaded, |_, expires_at, now| now < expires_at)?;
             if rest.is_none() {
                 self.end(&loaded, Cause::Expired, "no refresh token", None)
@@ -395,7 +409,7 @@ impl Service {
                     taken,
                 })))
             }
-            // Somebody was faster: look again.
+            // The tokens or the lease changed meanwhile: look again.
             Ok(None) => {
                 self.wake(loaded.integration.id);
                 Ok(Begin::Taken)
@@ -409,7 +423,7 @@ impl Service {
         }
     }
 
-    /// Makes the call and settles what comes of it, while the lease is renewed.
+    /// Calls the provider and handles the answer while a task renews the lease.
     async fn refresh_ours(self: &Arc<Self>, ours: Ours) -> Result<Fresh, NoToken> {
         let service = Arc::clone(self);
         let (name, owner) = (
@@ -425,8 +439,8 @@ impl Service {
                     .note(move |db| Ok::<_, Error>(leases::renew(db, &name, &owner, until)?))
                     .await;
                 if matches!(renewed, Ok(false)) {
-                    // Somebody took it for abandoned. The answer is still worth storing, if it
-                    // comes first.
+                    // Another node judged the lease abandoned. The answer is still worth storing if
+                    // it is committed first.
                     tracing::warn!("the lease of a refresh was taken over by another node");
                     return;
                 }
@@ -435,6 +449,7 @@ impl Service {
         self.call(&ours).await
     }
 
+    /// Calls the provider, then commits the tokens, ends the connection, or opens the breaker.
     async fn call(self: &Arc<Self>, ours: &Ours) -> Result<Fresh, NoToken> {
         let Loaded {
             connection,
@@ -491,8 +506,8 @@ impl Service {
         match failure.class {
             Class::Person(cause) => {
                 self.wake(integration.id);
-                // Refused after an answer that never reached us: the token was used up, and its
-                // successor got lost.
+                // An earlier answer never reached this portal: that request used the token up, and
+                // its successor was lost.
                 let cause = if ours.unknown && cause == Cause::Expired {
                     Cause::RotationLost
                 } else {
@@ -503,8 +518,8 @@ impl Service {
                 Err(NoToken::NeedsLogin(cause))
             }
             Class::Administrator => {
-                // Asking again at each exchange mends nothing; saving the integration ends the
-                // pause.
+                // Retrying at each exchange repairs nothing. Saving the integration closes the
+                // breaker.
                 self.rest(integration.id, Some(BROKEN_FOR), &failure.sentence, true);
                 self.settle(ours, true).await;
                 let health = SecretHealth::Rejected {
@@ -527,8 +542,8 @@ impl Service {
         }
     }
 
-    /// Lets the lease go after a refresh that brought nothing. An attempt whose outcome is not
-    /// known stays written down.
+    /// Releases the lease after a refresh without new tokens. The attempt is deleted only if its
+    /// outcome, and that of an earlier one, is known.
     async fn settle(&self, ours: &Ours, known: bool) {
         let (id, owner, forget) = (
             ours.loaded.connection.id,
@@ -549,9 +564,8 @@ impl Service {
         }
     }
 
-    /// Commits new tokens. Nothing that can fail for a reason of ours stands between the answer and
-    /// here, and nothing ends the trying: after a while the tokens also lie in the spool, for the
-    /// next start.
+    /// Commits new tokens, retrying without end: an answer must not be lost to a local failure.
+    /// After three failures the tokens are also in the spool, for the next start.
     async fn keep(
         self: &Arc<Self>,
         ours: &Ours,
@@ -608,10 +622,9 @@ impl Service {
                 expires_at,
             });
         }
-        // Ended or replaced while the provider was answering: nobody here may have what it brought.
+        // The connection ended or was replaced during the call: its tokens must not be used.
         let Ok(current) = self.load(connection.id).await else {
-            // Nothing is known: a connection that may well be there must not lose its tokens at the
-            // provider.
+            // The connection may still exist, so its tokens must not be revoked at the provider.
             return Err(unavailable("The portal's database is busy."));
         };
         let usable = current
@@ -631,11 +644,12 @@ impl Service {
         usable.ok_or(NoToken::Gone)
     }
 
-    /// Compares and swaps on the generation; `false` if another one came first.
+    /// Compare-and-swap on the generation; `false` if the generation or the state has changed.
     async fn store_kept(&self, kept: &Kept, owner: Option<&str>) -> Result<bool, Error> {
         let (kept, owner) = (kept.clone(), owner.map(str::to_owned));
-        // No decision depends on which token it is: whoever finds the old one ended asks here
-        // again. So the hourly refreshes of ten thousand people make no cache of any node forget.
+        // `note` does not move the epoch: no cached decision depends on the token itself, and an
+        // exchange that finds its cached token expired asks the broker. So hourly refreshes of many
+        // viewers do not invalidate the caches of all nodes.
         self.store
             .note(move |db| {
                 let (access, refresh) = (Sealed(kept.access), kept.refresh.map(Sealed));
@@ -659,6 +673,7 @@ impl Service {
             .await
     }
 
+    /// Writes the sealed tokens to the spool, so that they survive a restart.
     fn spool(&self, name: &str, kept: &Kept) {
         let text = serde_json::to_string(kept).unwrap_or_default();
         match self.node.spool().map(|spool| spool.put(name, &text)) {
@@ -676,13 +691,15 @@ impl Service {
         }
     }
 
+    /// Deletes the tokens from the spool after they were committed.
     fn unspool(&self, name: &str) {
         if let Some(Err(error)) = self.node.spool().map(|spool| spool.remove(name)) {
             tracing::warn!(connection = name, %error, "the spool could not be cleared; the next start does it");
         }
     }
 
-    /// Stores what an earlier life of this node could not. Called before serving.
+    /// Commits tokens that an earlier process of this node left in the spool. Called before
+    /// serving. The error is a sentence for the operator.
     pub async fn drain_spool(&self) -> Result<(), String> {
         let Some(spool) = self.node.spool() else {
             return Ok(());
@@ -702,7 +719,7 @@ impl Service {
                         .map_err(|error| format!("cannot clear the spool: {error}"))?;
                     continue;
                 };
-                // Its key may have been retired while this node was down.
+                // The key that sealed these tokens may have been retired while this node was down.
                 if self
                     .open_token(
                         &loaded.connection,
@@ -736,8 +753,8 @@ impl Service {
         Ok(())
     }
 
-    /// The provider no longer accepts the refresh token: the viewer is needed, and nobody else's
-    /// tokens are touched.
+    /// Moves a connection to [`State::NeedsLogin`], with its audit record, and releases the lease.
+    /// Does nothing to a connection whose generation or state has changed.
     async fn end(&self, loaded: &Loaded, cause: Cause, word: &str, owner: Option<&str>) {
         let Loaded {
             connection,
@@ -794,8 +811,8 @@ impl Service {
         }
     }
 
-    /// A token that arrived for a connection that had ended meanwhile is ended at the provider,
-    /// too.
+    /// Queues the revocation, at the provider, of a refresh token that arrived after its connection
+    /// ended.
     async fn revoke_orphan(
         self: &Arc<Self>,
         connection: &Connection,
@@ -823,7 +840,8 @@ impl Service {
         }
     }
 
-    /// The break that an integration is in; `None` lets one request through.
+    /// The integration's breaker while it is open. `None` lets the request through: there is no
+    /// breaker, or this request probes (half-open).
     fn rest_of(&self, integration: Id<Integration>) -> Option<Rest> {
         let mut resting = self
             .broker
@@ -839,7 +857,7 @@ impl Service {
         None
     }
 
-    /// Ends a pause: at the next need the provider is asked again.
+    /// Closes the breaker: the next refresh asks the provider.
     pub(super) fn wake(&self, integration: Id<Integration>) {
         self.broker
             .resting
@@ -848,8 +866,8 @@ impl Service {
             .remove(&integration);
     }
 
-    /// Leaves a failing provider alone: as long as it asks, else one second, then two, up to
-    /// thirty.
+    /// Opens the breaker for as long as the provider asked, else with exponential backoff from 1 s
+    /// to 30 s. Returns the pause, at least 1 s.
     fn rest(
         &self,
         integration: Id<Integration>,
@@ -883,11 +901,11 @@ impl Service {
     }
 }
 
-/// New tokens, sealed, on their way to the database; the form in which the spool holds them.
+/// New tokens, sealed, on their way to the database. The spool holds them as JSON.
 #[derive(Clone, Serialize, Deserialize)]
 struct Kept {
     connection: Id<Connection>,
-    /// Of the tokens that these replace.
+    /// The generation of the tokens that these replace.
     generation: i64,
     access: String,
     refresh: Option<String>,
@@ -896,8 +914,8 @@ struct Kept {
     asked_at: Timestamp,
 }
 
-/// Waits for `work`, as long as this process ran for less than `limit` meanwhile: one that was
-/// stopped finds its answer when it goes on.
+/// Awaits `work` with a timeout that counts only time in which this process runs: a suspended
+/// process still receives the answer when it resumes. `None` on timeout.
 async fn while_running<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     const STEP: Duration = Duration::from_secs(1);
     let mut work = std::pin::pin!(work);
@@ -914,6 +932,7 @@ async fn while_running<T>(limit: Duration, work: impl Future<Output = T>) -> Opt
     }
 }
 
+/// A temporary failure, to be retried after 5 s.
 fn unavailable(sentence: &str) -> NoToken {
     NoToken::Unavailable {
         retry_after: Duration::from_secs(5),
@@ -921,8 +940,8 @@ fn unavailable(sentence: &str) -> NoToken {
     }
 }
 
-/// When the provider will ask for the person again if nothing happens, and at the latest, as far as
-/// that is known.
+/// When the provider will ask the viewer to sign in again, as far as that is known: the earlier of
+/// its limit on disuse and its limit on the age of a connection.
 pub(super) fn lapses_at(
     integration: &Integration,
     connected_at: Timestamp,
@@ -940,21 +959,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_about_to_end_is_not_handed_out() {
+    fn a_token_about_to_expire_is_not_handed_out() {
         let at = |seconds: i64| Timestamp(seconds * 1000);
         assert!(is_usable(at(0), at(3600), at(3400)));
         assert!(!is_usable(at(0), at(3600), at(3490)));
-        // Short-lived tokens are used for the first half of their life.
+        // Short-lived tokens are handed out for the first half of their lifetime.
         assert!(is_usable(at(0), at(20), at(9)));
         assert!(!is_usable(at(0), at(20), at(10)));
         // A clock that jumped back does not make an old token young.
         assert!(!is_usable(at(1000), at(4600), at(0)));
-        // For want of a better one, more will do.
+        // A token close to expiry passes only where no fresher one is available.
         assert!(is_bearable(at(0), at(3600), at(3560)) && !is_bearable(at(0), at(3600), at(3580)));
     }
 
     #[tokio::test]
-    async fn an_answer_in_time_is_taken_and_nobody_waits_for_ever() {
+    async fn an_answer_in_time_is_returned_and_a_late_one_times_out() {
         assert_eq!(
             while_running(Duration::from_secs(2), std::future::ready(1)).await,
             Some(1)

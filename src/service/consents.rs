@@ -1,4 +1,7 @@
-//! Consents and connections, as their viewer sees and ends them.
+//! Consents and connections: how their viewer lists, gives, confirms and ends them.
+//!
+//! A consent is one viewer's permission for one content item to use one connection. Ending a
+//! consent keeps the connection; ending a connection ends its consents.
 
 use super::{Actor, Error, Service, event, record, revocations::Why};
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// A connection with all that may use it.
+/// A connection, its integration, and the consents on it.
 #[derive(Clone, Debug)]
 pub struct Overview {
     pub connection: Connection,
@@ -23,7 +26,7 @@ pub struct Overview {
     pub consents: Vec<Granted>,
 }
 
-/// A consent with the content and its owner.
+/// A consent with its content item and the item's owner.
 #[derive(Clone, Debug)]
 pub struct Granted {
     pub consent: Consent,
@@ -39,6 +42,7 @@ impl Service {
         self.store.read(move |db| overview(db, person)).await
     }
 
+    /// One of the actor's own consents; `NotFound` for anybody else's.
     pub async fn consent(
         &self,
         actor: &Actor,
@@ -57,7 +61,7 @@ impl Service {
             .await
     }
 
-    /// Takes one content item's permission back. The connection stays.
+    /// Ends the consent of one content item. The connection stays.
     pub async fn revoke_consent(
         &self,
         actor: &Actor,
@@ -80,7 +84,7 @@ impl Service {
         Ok(found)
     }
 
-    /// One's own connection with what uses it.
+    /// One of the actor's own connections, with the consents on it.
     pub async fn connection(&self, actor: &Actor, id: Id<Connection>) -> Result<Overview, Error> {
         let all = self.consents(actor).await?;
         all.into_iter()
@@ -88,9 +92,9 @@ impl Service {
             .ok_or(Error::NotFound)
     }
 
-    /// Forgets a connection and every consent on it; its owner or an administrator may. The
-    /// tombstone comes first: from the commit on no exchange succeeds. Then the provider is told,
-    /// where it can be.
+    /// Ends a connection and every consent on it; its viewer or an administrator may. From the
+    /// commit of the tombstone on no exchange succeeds. The provider is told afterwards, if it
+    /// offers revocation.
     pub async fn disconnect(
         self: &Arc<Self>,
         actor: &Actor,
@@ -115,7 +119,8 @@ impl Service {
         Ok(integration)
     }
 
-    /// Connections for the API: one's own, or everybody's for administrators.
+    /// Connections, for the API: the actor's own, or with `all` everybody's (administrators only,
+    /// else `Forbidden`).
     pub async fn sessions(&self, actor: &Actor, all: bool) -> Result<Vec<Connection>, Error> {
         if all && actor.role != Role::Administrator {
             return Err(Error::Forbidden(
@@ -134,6 +139,8 @@ impl Service {
             .await
     }
 
+    /// One connection, for the API, which calls it a session. `NotFound` unless the actor owns it
+    /// or is an administrator.
     pub async fn session(&self, actor: &Actor, id: Id<Connection>) -> Result<Connection, Error> {
         let (person, administrator) = (actor.person.id, actor.role == Role::Administrator);
         self.store
@@ -146,9 +153,8 @@ impl Service {
             .await
     }
 
-    /// The viewer allows a content item to use a connection that is there already: one click, no
-    /// redirect.
-    /// `false` if there is no live connection to use.
+    /// Gives a content item consent to use an existing connection: one click, no redirect. `false`
+    /// if there is no active connection whose account is accepted.
     pub async fn allow(
         &self,
         actor: &Actor,
@@ -175,7 +181,9 @@ impl Service {
             .await
     }
 
-    /// The viewer keeps tokens of an account that looked like somebody else's, or lets them go.
+    /// The viewer's decision on an unconfirmed connection: `keep` activates it and gives `item`
+    /// consent, otherwise it is ended. `Forbidden` if the integration now requires the viewer's own
+    /// account and this is another.
     pub async fn confirm_account(
         self: &Arc<Self>,
         actor: &Actor,
@@ -231,7 +239,7 @@ impl Service {
         Ok(confirmed)
     }
 
-    /// A connection that waits for its viewer's word about the account.
+    /// One of the actor's connections whose account is unconfirmed.
     pub async fn unconfirmed(
         &self,
         actor: &Actor,
@@ -252,7 +260,8 @@ impl Service {
     }
 }
 
-/// Writes a consent down, if the person may open the item and it uses the integration now.
+/// Stores a consent with its audit record. `NotFound` unless the person may open the item and the
+/// item uses the integration now. An existing consent stays as it is.
 pub(super) fn grant(
     db: &mut Db<'_>,
     actor: &Actor,
@@ -299,6 +308,7 @@ pub(super) fn grant(
     Ok(())
 }
 
+/// `None` if the content item no longer exists.
 fn granted(db: &mut Db<'_>, consent: Consent) -> Result<Option<Granted>, Error> {
     let Some(content) = content::find(db, consent.content)? else {
         return Ok(None);
@@ -311,6 +321,7 @@ fn granted(db: &mut Db<'_>, consent: Consent) -> Result<Option<Granted>, Error> 
     }))
 }
 
+/// A person's connections with the consents on them.
 fn overview(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Overview>, Error> {
     let consents = connections::consents_of_person(db, person)?;
     let mut rows = Vec::new();

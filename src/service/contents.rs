@@ -1,4 +1,6 @@
-//! Content items: what a publisher does.
+//! Content items from the publisher's side: settings, processes, access list and integrations. When
+//! a change takes access away, the consents that depended on it end in the same transaction. What a
+//! viewer may open is in `service::admission`.
 
 use super::{
     Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid,
@@ -22,7 +24,7 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// What is typed about a content item. `None` leaves a value as it is.
+/// The typed values of a content item. `None` keeps a value.
 #[derive(Clone, Debug, Default)]
 pub struct ContentInput {
     pub name: Option<String>,
@@ -30,12 +32,13 @@ pub struct ContentInput {
     pub title: Option<Option<String>>,
     pub description: Option<String>,
     pub access: Option<AccessType>,
-    /// An empty list removes the address.
+    /// An empty list removes all addresses.
     pub processes: Option<Vec<Process>>,
     pub proxying: ProxyingInput,
     pub owner: Option<Id<Person>>,
 }
 
+/// Maximum processes of one item.
 const MOST_PROCESSES: usize = 32;
 
 fn addresses_of(item: &Content) -> Vec<&str> {
@@ -45,6 +48,7 @@ fn addresses_of(item: &Content) -> Vec<&str> {
         .collect()
 }
 
+/// Validates the timeouts and the CA certificates.
 fn check_proxying(typed: &Proxying) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (key, seconds) in [
@@ -76,8 +80,9 @@ fn check_proxying(typed: &Proxying) -> Vec<Problem> {
     problems
 }
 
-/// What is typed about how an item is carried. `None` leaves a value as it is, `Some(None)` brings
-/// its default back.
+/// The typed proxy settings of an item. `None` keeps a value, `Some(None)` restores its default.
+/// They are stored as one JSON column, since they are read and written as a whole and never
+/// searched.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyingInput {
     pub connect_seconds: Option<Option<u32>>,
@@ -89,6 +94,7 @@ pub struct ProxyingInput {
 }
 
 impl ProxyingInput {
+    /// The settings `before`, with the typed ones applied.
     fn apply(&self, before: &Proxying) -> Proxying {
         Proxying {
             connect_seconds: self.connect_seconds.unwrap_or(before.connect_seconds),
@@ -108,7 +114,7 @@ impl ProxyingInput {
     }
 }
 
-/// A content item with what the asking person is to it.
+/// A content item, and what the actor is to it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub content: Content,
@@ -118,7 +124,7 @@ pub struct Seen {
 }
 
 impl Service {
-    /// The items that the actor may see, in the order they were made.
+    /// The items that the actor may see, in order of creation.
     pub async fn contents(&self, actor: &Actor) -> Result<Vec<Seen>, Error> {
         let person = actor.capped();
         self.store
@@ -146,13 +152,13 @@ impl Service {
             .await
     }
 
-    /// One item, if the actor may see it; otherwise it is as if it did not exist.
+    /// One item; `NotFound` if the actor may not see it.
     pub async fn content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
         let person = actor.capped();
         self.store.read(move |db| seen(db, &person, id)).await
     }
 
-    /// An item that is open to anyone, signed in or not.
+    /// The item, if it is open to anyone without sign-in.
     pub async fn public_content(&self, id: Id<Content>) -> Result<Option<Content>, Error> {
         let found = self
             .store
@@ -161,7 +167,7 @@ impl Service {
         Ok(found.filter(|item| item.access == AccessType::All))
     }
 
-    /// Whether open pages of an item have our bar.
+    /// Whether the portal adds its reconnect bar to pages of the item.
     pub async fn has_bar(&self, id: Id<Content>) -> Result<bool, Error> {
         self.store
             .read(move |db| {
@@ -170,7 +176,7 @@ impl Service {
             .await
     }
 
-    /// The name of an item's owner, for pages that everybody who may open the item sees.
+    /// The display name of an item's owner, for pages shown to all who may open the item.
     pub async fn owner_name(&self, owner: Id<Person>) -> Option<String> {
         let found = self
             .store
@@ -180,7 +186,7 @@ impl Service {
         found.map(|person| person.display_name())
     }
 
-    /// One item, if the actor may edit it.
+    /// One item; `Forbidden` if the actor may see but not edit it.
     pub async fn editable_content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
         let seen = self.content(actor, id).await?;
         if seen.may_edit {
@@ -192,6 +198,7 @@ impl Service {
         }
     }
 
+    /// Creates an item that the actor owns.
     pub async fn create_content(&self, actor: &Actor, input: ContentInput) -> Result<Seen, Error> {
         if !access::may_create_content(actor.role) {
             return Err(Error::Forbidden(
@@ -241,6 +248,8 @@ impl Service {
             .await
     }
 
+    /// Changes an item. A new owner (administrators only) deletes its content keys. A change of
+    /// access or owner ends the consents of people who lost access.
     pub async fn update_content(
         &self,
         actor: &Actor,
@@ -313,6 +322,7 @@ impl Service {
             .await
     }
 
+    /// Deletes an item and ends all its consents.
     pub async fn delete_content(&self, actor: &Actor, id: Id<Content>) -> Result<Content, Error> {
         let found = self.editable_content(actor, id).await?.content;
         let (now, actor) = (self.now(), actor.clone());
@@ -340,6 +350,7 @@ impl Service {
             .await
     }
 
+    /// Applies typed values to `item`; returns all problems at once.
     fn apply_content(&self, item: &mut Content, input: &ContentInput) -> Vec<Problem> {
         let mut problems = Vec::new();
         if let Some(name) = &input.name {
@@ -401,7 +412,7 @@ impl Service {
         problems
     }
 
-    /// Addresses as typed, checked and in plain form.
+    /// Validates typed process addresses against the egress policy and normalises them.
     pub fn check_processes(&self, typed: &[Process]) -> Result<Vec<Process>, Problem> {
         let problem = |sentence: String| Problem::new("upstream_url", sentence);
         if typed.len() > MOST_PROCESSES {
@@ -439,6 +450,7 @@ impl Service {
         Ok(checked)
     }
 
+    /// The access list of an item.
     pub async fn permissions(
         &self,
         actor: &Actor,
@@ -450,7 +462,7 @@ impl Service {
             .await
     }
 
-    /// The list of an item with the names of the people and groups on it.
+    /// The access list of an item, with the names of the people and groups on it.
     pub async fn listed(
         &self,
         actor: &Actor,
@@ -472,7 +484,8 @@ impl Service {
             .await
     }
 
-    /// Lists a person or a group with a role. `true` if they were not listed before.
+    /// Puts a person or group on the access list, or changes their role there. `true` if they were
+    /// not on it before.
     pub async fn permit(
         &self,
         actor: &Actor,
@@ -525,6 +538,7 @@ impl Service {
             .await
     }
 
+    /// Removes an entry from the access list. The consents of people who lost access end.
     pub async fn unpermit(&self, actor: &Actor, id: Id<Content>, number: i64) -> Result<(), Error> {
         let item = self.editable_content(actor, id).await?.content;
         let (now, actor) = (self.now(), actor.clone());
@@ -557,7 +571,7 @@ impl Service {
             .await
     }
 
-    /// An item's integrations, in the order they were attached.
+    /// The integrations of an item, in the order in which they were attached.
     pub async fn associations(
         &self,
         actor: &Actor,
@@ -567,7 +581,7 @@ impl Service {
         self.store.read(move |db| attached(db, id)).await
     }
 
-    /// Makes `wanted` the item's whole set of integrations. Consents with others end.
+    /// Makes `wanted` the whole set of integrations of an item. Consents for removed ones end.
     pub async fn set_associations(
         &self,
         actor: &Actor,
@@ -599,8 +613,8 @@ impl Service {
                 let mut names = Vec::new();
                 for integration in &wanted {
                     let mut found = integrations::find(db, *integration)?;
-                    // What is attached may stay; anything else must be offered to whoever attaches
-                    // it.
+                    // An integration that is already attached may stay; a new one must be offered
+                    // to the actor.
                     if let Some(known) = &found
                         && !before.contains(integration)
                         && !may_choose(db, &actor, known)?
@@ -651,7 +665,8 @@ impl Service {
             .await
     }
 
-    /// Who has consented to this item: person, integration, since when, used when.
+    /// The consents for this item. Counted uses are written first, so that the times of last use
+    /// are current.
     pub async fn consenting_people(
         &self,
         actor: &Actor,
@@ -676,6 +691,7 @@ impl Service {
     }
 }
 
+/// The item as this person sees it; `NotFound` if they may not.
 fn seen(db: &mut Db<'_>, person: &Person, id: Id<Content>) -> Result<Seen, Error> {
     let item = content::find(db, id)?.ok_or(Error::NotFound)?;
     let standing = access::standing(&item, person, content::role_of(db, id, person.id)?);
@@ -691,7 +707,7 @@ fn seen(db: &mut Db<'_>, person: &Person, id: Id<Content>) -> Result<Seen, Error
     })
 }
 
-/// An item's integrations, in the order they were attached.
+/// The integrations of an item, in the order in which they were attached.
 pub(super) fn attached(
     db: &mut Db<'_>,
     id: Id<Content>,
@@ -705,6 +721,7 @@ pub(super) fn attached(
     Ok(rows)
 }
 
+/// Turns the unique constraint on names into a sentence.
 fn duplicate(error: crate::store::Error) -> Error {
     match error {
         crate::store::Error::Taken => Error::Conflict(

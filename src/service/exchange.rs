@@ -1,5 +1,9 @@
-//! The exchange (RFC 8693): content trades a session token for its viewer's access token. The hot
-//! path.
+//! The token exchange (RFC 8693): an app trades a viewer's session token for the viewer's access
+//! token. Runs for every data call of an app, so a valid token is answered from memory.
+//!
+//! Checks everything on each call and counts uses in memory. Parsing the form and the error numbers
+//! that clients see belong to `web/api/exchange.rs`. There are no service accounts, so no other
+//! token is handed out when the viewer's is missing.
 
 use super::{
     Error, Service,
@@ -34,10 +38,10 @@ use std::{
     time::Duration,
 };
 
-/// In milliseconds.
+/// An hour, in milliseconds.
 const HOUR: i64 = 3_600_000;
 
-/// The form as sent.
+/// The form parameters as sent (RFC 8693 section 2.1).
 #[derive(Default)]
 pub struct Request<'a> {
     pub grant_type: Option<Cow<'a, str>>,
@@ -53,22 +57,24 @@ impl std::fmt::Debug for Request<'_> {
     }
 }
 
-/// A token for content, with its remaining life.
+/// An issued token.
 #[derive(Debug)]
 pub struct Exchanged {
     pub token: Arc<SecretString>,
-    /// What it is (RFC 8693 section 3): the viewer's access token, or a new session token.
+    /// Token type URI (RFC 8693 section 3): an access token, or a renewed session token.
     pub issued: &'static str,
+    /// The token's remaining lifetime.
     pub expires_in: Duration,
 }
 
-/// Why an exchange is refused. The numbers, words and reasons that clients see are in
+/// Why an exchange is refused. The error codes and texts that clients see are in
 /// `web/api/exchange.rs`.
 #[derive(Debug)]
 pub enum Refusal {
     GrantType,
     SubjectTokenType,
-    /// Service accounts are not offered here.
+    /// A content session token was sent: it stands for a service account, which this portal does
+    /// not offer.
     ContentToken,
     RequestedTokenType(String),
     SubjectToken(Invalid),
@@ -86,7 +92,7 @@ pub enum Refusal {
         login_url: String,
         service: String,
     },
-    /// The connection's account is not the viewer's, and the integration wants theirs.
+    /// The integration requires the viewer's own account, and the connection's is another one.
     NotTheirAccount {
         login_url: String,
         service: String,
@@ -107,7 +113,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// For the record; nothing for what is no more than a badly written request, or will pass.
+    /// The reason for the audit record; `None` for malformed requests and for failures of the
+    /// provider or the portal.
     pub fn recorded(&self) -> Option<&'static str> {
         Some(match self {
             Refusal::SubjectToken(Invalid::Expired) => "session token expired",
@@ -132,19 +139,20 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Uses not written down yet.
+/// Exchanges counted in memory and not yet written to the database.
 #[derive(Default)]
 pub(super) struct Counters(Mutex<HashMap<Counted, Uses>>);
 
-/// One viewer's consent, in one hour.
+/// What uses are counted by: a consent, the process that used it, and the hour.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Counted {
     consent: Id<Consent>,
     process: Mark,
-    /// Hours since 1970.
+    /// Hours since 1970 (UTC).
     hour: i64,
 }
 
+/// A count of exchanges, with what its database rows need.
 #[derive(Clone, Copy)]
 struct Uses {
     times: i64,
@@ -155,8 +163,8 @@ struct Uses {
 }
 
 impl Service {
-    /// Checks everything on every call: the key, the content, the viewer's session and access, the
-    /// consent, the connection.
+    /// Exchanges a session token. Checks on every call: key, content item, viewer's session and
+    /// access, association, consent and connection.
     pub async fn exchange(
         self: &Arc<Self>,
         caller: &Caller,
@@ -220,8 +228,8 @@ impl Service {
             return Err(Refusal::ViewerMayNot);
         }
         if renews {
-            // Nothing is reached with it that the token at hand does not reach: consent and
-            // connection are asked at its use.
+            // Renewal grants nothing new: consent and connection are checked when the new token is
+            // exchanged.
             let token = self
                 .session_token(claims.sub, claims.content, claims.sid, claims.process)
                 .ok_or(Error::Internal)?;
@@ -271,7 +279,7 @@ impl Service {
             }
             (State::Active, _, _) => {
                 let fresh = self.refresh(connection.id).await;
-                // That took a while: what was true before it is asked again.
+                // A refresh may take seconds: check access and consent again.
                 let again = self.viewers_admission(&claims).await?;
                 if !access::may_open(again.standing) {
                     return Err(Refusal::ViewerMayNot);
@@ -322,7 +330,8 @@ impl Service {
         }
     }
 
-    /// How the viewer of a session token stands with its content now, if their session lives.
+    /// The admission of a session token's viewer to its content item, if the browser session still
+    /// lives.
     async fn viewers_admission(&self, claims: &Claims) -> Result<Arc<Admission>, Refusal> {
         let viewer = self
             .session_person(claims.sid)
@@ -335,7 +344,8 @@ impl Service {
         }
     }
 
-    /// Writes a refused exchange down.
+    /// Writes an audit record of a refused exchange, if the refusal is one to record. The session
+    /// token may be expired.
     pub async fn note_refused_exchange(
         &self,
         caller: &Caller,
@@ -346,8 +356,7 @@ impl Service {
         let Some(why) = refusal.recorded() else {
             return;
         };
-        // The token may have ended since; what it was for is still worth knowing, if it is one of
-        // ours.
+        // The token may be expired, but if it is genuine, it still names the content item.
         let item = self
             .session_tokens
             .read(token)
@@ -377,7 +386,7 @@ impl Service {
         .await;
     }
 
-    /// Where the viewer mends a missing consent or connection.
+    /// The page on which the viewer gives a missing consent or connects.
     pub fn login_url(&self, content: Id<Content>) -> String {
         match ReturnPath::parse(&addresses::app(content)) {
             Some(back) => self.addresses.absolute(&addresses::consent(content, &back)),
@@ -385,6 +394,7 @@ impl Service {
         }
     }
 
+    /// The refusal for a missing consent (`connected`) or a missing connection.
     fn unconnected(
         &self,
         content: Id<Content>,
@@ -402,6 +412,7 @@ impl Service {
         }
     }
 
+    /// Counts one exchange in memory.
     fn count(
         &self,
         consent: Id<Consent>,
@@ -427,8 +438,9 @@ impl Service {
         uses.last = now;
     }
 
-    /// Writes counted uses down: now and then, and before a page shows them. No row and no sync per
-    /// exchange.
+    /// Writes the counted uses to the database: every ten seconds, at a stop, and before a page
+    /// shows them. So an exchange writes no row. Counts that cannot be written are kept for the
+    /// next call.
     pub async fn flush_uses(&self) {
         let counted =
             std::mem::take(&mut *self.usage.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -437,7 +449,7 @@ impl Service {
         }
         let mut rows: Vec<(Counted, Uses)> =
             counted.iter().map(|(key, uses)| (*key, *uses)).collect();
-        // One consent may be used by several processes: the last use is written last.
+        // Several processes may use one consent: write the newest use last.
         rows.sort_by_key(|(_, uses)| uses.last);
         let written = self
             .store
@@ -470,6 +482,8 @@ impl Service {
     }
 }
 
+/// The link that `audience` (an integration's GUID) names, or the only one. `links` are the item's
+/// integrations.
 fn choose<'a>(links: &'a [Link], audience: Option<&str>) -> Result<&'a Link, Refusal> {
     match (links, audience) {
         ([], _) => Err(Refusal::NoAssociation),

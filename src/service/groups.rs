@@ -1,4 +1,6 @@
-//! Groups: who is in them, and who may change them.
+//! Groups: their members, and who may change them. A person who loses access to content with a
+//! group also loses the consents for it, in the same transaction. Memberships that come from the
+//! identity provider's claims are set in `service::sign_in`.
 
 use super::{Actor, Error, Service, event, invalid, record, revocations::Why};
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
     store::{Db, connections, groups, people},
 };
 
-/// The name of somebody on a list: user name, or the name of a group; `None` for nobody.
+/// Display name of a person or group on an access list; `None` if it does not exist.
 pub(super) fn principal_name(
     db: &mut Db<'_>,
     principal: Principal,
@@ -22,6 +24,7 @@ pub(super) fn principal_name(
     })
 }
 
+/// The trimmed name, or a problem for the form.
 fn check_name(name: &str) -> Result<String, Error> {
     let name = name.trim();
     if name.is_empty() {
@@ -36,6 +39,7 @@ fn check_name(name: &str) -> Result<String, Error> {
     Ok(name.to_owned())
 }
 
+/// Turns the unique constraint on names into a sentence.
 fn taken(error: crate::store::Error) -> Error {
     match error {
         crate::store::Error::Taken => {
@@ -46,6 +50,7 @@ fn taken(error: crate::store::Error) -> Error {
 }
 
 impl Service {
+    /// All groups, for publishers and administrators.
     pub async fn groups(&self, actor: &Actor) -> Result<Vec<Group>, Error> {
         if !access::may_see_groups(actor.role) {
             return Err(Error::Forbidden(
@@ -72,6 +77,7 @@ impl Service {
             .await
     }
 
+    /// The group, if the actor may change it.
     async fn changeable_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
         let (group, _) = self.group(actor, id).await?;
         if access::may_change_group(&actor.capped(), &group) {
@@ -83,6 +89,7 @@ impl Service {
         }
     }
 
+    /// Creates a group that the actor owns.
     pub async fn create_group(&self, actor: &Actor, name: &str) -> Result<Group, Error> {
         if !access::may_see_groups(actor.role) {
             return Err(Error::Forbidden(
@@ -116,6 +123,7 @@ impl Service {
             .await
     }
 
+    /// Renames a group; `Conflict` if the name is taken.
     pub async fn rename_group(
         &self,
         actor: &Actor,
@@ -143,8 +151,8 @@ impl Service {
             .await
     }
 
-    /// Deletes a group; its entries in lists go with it, so whoever was let in by it is not any
-    /// more.
+    /// Deletes a group and its entries in access lists. Members who had access only through it lose
+    /// it, and their consents end.
     pub async fn delete_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
         let group = self.changeable_group(actor, id).await?;
         let (now, actor) = (self.now(), actor.clone());
@@ -174,6 +182,7 @@ impl Service {
             .await
     }
 
+    /// Adds a member; does nothing if the person is one already.
     pub async fn add_member(
         &self,
         actor: &Actor,
@@ -203,6 +212,7 @@ impl Service {
             .await
     }
 
+    /// Removes a member. Consents that need access through this group end.
     pub async fn remove_member(
         &self,
         actor: &Actor,
@@ -238,7 +248,8 @@ impl Service {
             .await
     }
 
-    /// The groups of a person, for those who manage people.
+    /// The groups of a person, for administrators. The flag: the membership comes from a claim of
+    /// the identity provider.
     pub async fn groups_of(
         &self,
         actor: &Actor,

@@ -1,6 +1,10 @@
-//! From the portal's origin to content's (promise 20, threat 1): a code that works once, within a
-//! minute, in the browser that asked for it, for one person, one item and one portal session. What
-//! it makes ends with that session.
+//! Handover from the portal's origin to a content origin (promise 20, threat 1). The content origin
+//! leaves a nonce in the browser and redirects it to `/enter` on the portal. The portal issues a
+//! code bound to the browser session, person, item and the nonce's hash, valid once and for 60 s.
+//! The content origin trades the code for a content session with its own cookie.
+//!
+//! A content session ends with the browser session that it came from. Access to the item is not
+//! decided here but by [`Service::admission`] at each request.
 
 use super::{Actor, Error, Service};
 use crate::{
@@ -19,11 +23,12 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
 
+/// How long a handover code is valid.
 const LIFETIME: Duration = Duration::from_secs(60);
 
 impl Service {
-    /// Where an item stands for browsers; `None` while content has no place, or there is no such
-    /// item.
+    /// The origin and base path of an item for browsers; `None` if no content origin is configured
+    /// or the item does not exist.
     pub async fn place(&self, item: Id<Content>) -> Result<Option<Place>, Error> {
         let found = self
             .store
@@ -32,11 +37,12 @@ impl Service {
         Ok(found.and_then(|item| self.place_of(&item)))
     }
 
+    /// Like [`Self::place`], for an item that is loaded already.
     pub fn place_of(&self, item: &Content) -> Option<Place> {
         self.settings.wall.place(item.id, &item.slug)
     }
 
-    /// The item whose own host this is.
+    /// The item with this slug, which is the label of its own host name. Cached.
     pub async fn by_slug(&self, slug: &str) -> Result<Option<Id<Content>>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());
         if let Some(found) = self.admissions.slug(slug, epoch, now) {
@@ -53,7 +59,8 @@ impl Service {
         Ok(found)
     }
 
-    /// A code for this browser: `nonce_hash` is the hash of what content's origin left in it.
+    /// Issues a handover code. `nonce_hash` is the hash of the nonce that the content origin left
+    /// in this browser.
     pub async fn hand_over(
         &self,
         actor: &Actor,
@@ -83,8 +90,9 @@ impl Service {
         Ok(code)
     }
 
-    /// Trades a code for the key of a content session; `None` for a code that is not there, is
-    /// over, or belongs to another browser. `nonce` finds what this browser holds for an item.
+    /// Trades a code for the key of a new content session, and consumes the code. `None` if the
+    /// code is unknown, expired, or bound to another browser, or if its browser session has ended.
+    /// `nonce` returns the nonce that this browser holds for an item.
     pub async fn take_over(
         &self,
         code: &str,
@@ -114,7 +122,8 @@ impl Service {
         Ok(Some((bearer.content, key)))
     }
 
-    /// Whom the key of a content session speaks for, whether or not it still may.
+    /// The session, person and item that the key of a content session stands for. Does not check
+    /// whether the browser session still lives: see [`Self::content_person`].
     pub async fn content_session(&self, key: &str) -> Result<Option<Bearer>, Error> {
         let hash = digest(key);
         self.store
@@ -122,7 +131,7 @@ impl Service {
             .await
     }
 
-    /// The person of a content session while the portal session that it came from lives.
+    /// The person of a content session, while the browser session that it came from lives.
     pub async fn content_person(&self, bearer: Bearer) -> Result<Option<Arc<Person>>, Error> {
         Ok(self
             .session_person(bearer.session)
@@ -130,8 +139,8 @@ impl Service {
             .filter(|person| person.id == bearer.person))
     }
 
-    /// Notes that a portal session is in use, at most once a minute: whoever works in an app is not
-    /// idle.
+    /// Records that a browser session is in use, at most once a minute: requests to an app count as
+    /// activity. Does not wait for the database.
     pub fn touch_session(&self, session: Id<Session>) {
         let now = self.now();
         self.note_later("when a session was last seen", move |db| {
@@ -139,8 +148,8 @@ impl Service {
         });
     }
 
-    /// Whether this person may be handed over to this item; an item that they may not see is as if
-    /// it did not exist.
+    /// Whether this person may enter this item. `Forbidden` if not, `NotFound` if the item does not
+    /// exist.
     pub async fn may_enter(&self, actor: &Actor, item: Id<Content>) -> Result<(), Error> {
         let admission = self.admission(item, actor.person.id).await?;
         if access::may_open(admission.standing) {

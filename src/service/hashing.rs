@@ -1,17 +1,17 @@
-//! Threads of their own for password hashes: few, and below everything else, so that people who
-//! sign in do not slow those who work.
+//! A thread pool for password hashes: few threads with the lowest priority, so that sign-ins do not
+//! slow down other requests.
 
 use super::Error;
 use tokio::runtime::{Builder, Runtime};
 
-/// A pool of threads that do nothing else.
+/// The pool; `None` only while it is dropped.
 pub(super) struct Hashing(Option<Runtime>);
 
 impl Hashing {
+    /// A pool with half as many threads as cores, at least one.
     pub(super) fn new() -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        // Each hash takes 64 MiB: more at once than half the cores would only fight over the
-        // memory.
+        // Each hash takes 64 MiB: more at once than half the cores would only compete for memory.
         let threads = (cores / 2).max(1);
         let pool = Builder::new_current_thread()
             .max_blocking_threads(threads)
@@ -21,7 +21,7 @@ impl Hashing {
         Ok(Self(Some(pool)))
     }
 
-    /// Runs `work` when its turn comes.
+    /// Runs `work` on the pool, after work that was queued before. `Internal` if it panics.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -33,15 +33,15 @@ impl Hashing {
 
 impl Drop for Hashing {
     fn drop(&mut self) {
-        // A runtime may not be waited for inside another one.
+        // Dropping a runtime blocks, which is not allowed inside another runtime.
         if let Some(pool) = self.0.take() {
             pool.shutdown_background();
         }
     }
 }
 
-/// The lowest priority for this thread alone: on Linux niceness belongs to threads, elsewhere to
-/// the whole process.
+/// Gives this thread the lowest priority. Linux only: elsewhere niceness belongs to the whole
+/// process.
 #[cfg(target_os = "linux")]
 fn step_back() {
     if let Err(error) = rustix::process::setpriority_process(None, 19) {

@@ -1,4 +1,10 @@
-//! Integrations: what an administrator configures.
+//! Integrations: what administrators configure. Owns the validation, the client secret with its
+//! predecessor, the warnings before the secret expires, and the list of publishers who may choose
+//! an integration.
+//!
+//! A change of where tokens come from ends all connections and requires the secret again: a stored
+//! secret is never sent to a new address. Of a rotated secret the last working one is kept as the
+//! previous secret until the new one works.
 
 use super::{
     Actor, Error, Service, event,
@@ -31,10 +37,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
 
-/// What is typed about an integration. `None` leaves a value as it is.
+/// The typed values of an integration. `None` keeps a value.
 #[derive(Clone, Debug, Default)]
 pub struct IntegrationInput {
-    /// A GUID that the form announced, so that its callback address could be shown before saving.
+    /// The GUID that the form announced, so that it could show the callback address before saving.
     pub id: Option<Id<Integration>>,
     pub name: Option<String>,
     pub description: Option<String>,
@@ -44,29 +50,33 @@ pub struct IntegrationInput {
     pub client_secret: Option<SecretString>,
     /// `Some(None)` removes the date.
     pub secret_expires_at: Option<Option<Timestamp>>,
+    /// Everyone, the people and groups on its list, or nobody. A list whose last entry is removed
+    /// stays closed.
     pub availability: Option<Availability>,
     pub identity_check: Option<IdentityCheck>,
-    /// The whole list of those who may choose it.
+    /// Replaces the list of people and groups who may choose it.
     pub listed: Option<Vec<Principal>>,
-    /// The administrator has seen how many people will be signed out.
+    /// The administrator has seen how many people lose their connection.
     pub confirmed: bool,
 }
 
-/// What a delete or a change of addresses breaks, and for whom.
+/// The content items and connected people that a deletion or a change of addresses affects.
 #[derive(Clone, Debug, Default)]
 pub struct Impact {
     pub contents: Vec<Content>,
     pub people: Vec<Person>,
 }
 
-/// The answer to a change.
+/// The outcome of a change.
 #[derive(Debug)]
 pub enum Updated {
     Saved(Box<Integration>),
-    /// Saving would sign these people out; nothing was changed. Ask, then send `confirmed`.
+    /// Saving would end the connections of these people; nothing was changed. Ask, then send
+    /// `confirmed`.
     NeedsConfirmation(Impact),
 }
 
+/// Where the current client secret is sealed.
 pub(super) fn secret_place(row: &str) -> Place<'_> {
     Place {
         table: "integrations",
@@ -75,6 +85,7 @@ pub(super) fn secret_place(row: &str) -> Place<'_> {
     }
 }
 
+/// Where the previous client secret is sealed.
 pub(super) fn previous_secret_place(row: &str) -> Place<'_> {
     Place {
         table: "integrations",
@@ -84,7 +95,8 @@ pub(super) fn previous_secret_place(row: &str) -> Place<'_> {
 }
 
 impl Service {
-    /// The redirect address to register at the provider.
+    /// The redirect URI to register at the provider: shared if the provider's hosts are fixed,
+    /// otherwise one per integration.
     pub fn redirect_uri(&self, integration: &Integration) -> String {
         match providers::endpoints(integration) {
             Some(endpoints) if endpoints.fixed_hosts => self.addresses.shared_callback(),
@@ -127,6 +139,7 @@ impl Service {
         })
     }
 
+    /// The integrations that the actor may choose: for administrators all.
     pub async fn integrations(&self, actor: &Actor) -> Result<Vec<Integration>, Error> {
         if !access::may_see_integrations(actor.role) {
             return Err(Error::Forbidden(
@@ -150,6 +163,7 @@ impl Service {
             .await
     }
 
+    /// One integration; `NotFound` if the actor may not choose it.
     pub async fn integration(
         &self,
         actor: &Actor,
@@ -173,14 +187,14 @@ impl Service {
             .await
     }
 
-    /// Who may choose integrations: the entries of one list, or of all.
+    /// The people and groups who may choose one integration, or any.
     pub async fn listings(&self, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
         self.store
             .read(move |db| Ok(integrations::listings(db, of)?))
             .await
     }
 
-    /// The list of an integration with names, for administrators.
+    /// The people and groups who may choose an integration, with names, for administrators.
     pub async fn integration_list(
         &self,
         actor: &Actor,
@@ -203,10 +217,12 @@ impl Service {
             .await
     }
 
+    /// How many content items and people use each integration.
     pub async fn integration_usage(&self) -> Result<HashMap<Id<Integration>, Usage>, Error> {
         self.store.read(|db| Ok(integrations::usage(db)?)).await
     }
 
+    /// An integration with its associations, for administrators.
     pub async fn integration_associations(
         &self,
         actor: &Actor,
@@ -224,6 +240,7 @@ impl Service {
             .await
     }
 
+    /// Creates an integration. `Invalid` names all problems at once.
     pub async fn create_integration(
         &self,
         actor: &Actor,
@@ -328,8 +345,9 @@ impl Service {
             .await
     }
 
-    /// Changes an integration. Settings are merged one by one; a change of where tokens come from
-    /// demands the secret again.
+    /// Changes an integration. Settings are merged one by one. A change of where tokens come from
+    /// requires the secret and ends all connections, after a confirmation if there are any. Saving
+    /// also ends the pause that follows an error which only an administrator can repair.
     pub async fn update_integration(
         self: &Arc<Self>,
         actor: &Actor,
@@ -381,7 +399,7 @@ impl Service {
             .collect();
         let method = providers::client_authentication(&after);
         let public = method == ClientAuthentication::None;
-        // A secret is no private key, and the other way round.
+        // A stored secret cannot serve as a private key, nor the other way round.
         let is_key = |method| method == ClientAuthentication::PrivateKey;
         let same_kind = is_key(method) == is_key(providers::client_authentication(&before));
         let has_secret = before.secret_set_at.is_some() && same_kind;
@@ -448,13 +466,13 @@ impl Service {
                         "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
                     ));
                 }
-                // What people allowed was the old place: they are asked anew. First, since the old
-                // provider is told with the old secret.
+                // Viewers agreed to the old provider, so their connections end. This comes first,
+                // since revocations must carry the old secret.
                 let ended = many + if repointed { service.end_connections_of_integration(db, id, &why)? } else { 0 };
                 if let Some(new) = sealed {
                     let kept = integrations::secrets(db, id)?;
-                    // What may still be the right one: the last that worked. Nothing of an old
-                    // place is kept.
+                    // Keep as previous the last secret that worked: it may still be the valid one.
+                    // Nothing is kept when tokens come from somewhere else.
                     let last = match (&current.secret_health, kept.previous) {
                         _ if repointed || !same_kind => None,
                         (SecretHealth::Works { .. }, _) | (_, None) => service.as_previous(id, kept.current.as_ref())?,
@@ -481,7 +499,7 @@ impl Service {
         Ok(Updated::Saved(Box::new(after)))
     }
 
-    /// Which contents use an integration, and who is connected through it.
+    /// The content items that use an integration, and the people connected through it.
     pub async fn integration_impact(
         &self,
         actor: &Actor,
@@ -491,8 +509,8 @@ impl Service {
         self.store.read(move |db| impact(db, id)).await
     }
 
-    /// Deletes an integration with its associations, connections and consents; its provider is told
-    /// of each end.
+    /// Deletes an integration with its associations, connections and consents; the provider is told
+    /// to revoke the tokens.
     pub async fn delete_integration(
         self: &Arc<Self>,
         actor: &Actor,
@@ -531,7 +549,7 @@ impl Service {
         Ok(deleted)
     }
 
-    /// The same secret, sealed for the place of the one before.
+    /// The current secret, sealed anew for the place of the previous one.
     fn as_previous(
         &self,
         id: Id<Integration>,
@@ -546,8 +564,8 @@ impl Service {
             .transpose()?)
     }
 
-    /// The provider accepted a secret: the current one, and the one before is gone; or only the one
-    /// before.
+    /// Records which secret the provider accepted. If it was the current one, the previous one is
+    /// deleted; otherwise the current one is marked as rejected.
     pub(super) async fn note_worked(
         &self,
         integration: &Integration,
@@ -571,7 +589,8 @@ impl Service {
             .await;
     }
 
-    /// Warns of secrets that will end, once for each of these days before.
+    /// Records and logs a warning for each client secret that is about to expire, once per entry of
+    /// `WARNINGS`.
     pub async fn warn_of_secrets(&self) -> Result<(), Error> {
         let now = self.now();
         let all = self
@@ -620,6 +639,7 @@ impl Service {
         Ok(())
     }
 
+    /// Seals a typed secret for the place of the current one.
     fn seal_secret(
         &self,
         id: Id<Integration>,
@@ -631,7 +651,8 @@ impl Service {
             .transpose()?)
     }
 
-    /// Writes down what using the secret showed. Quietly: nothing else changes.
+    /// Stores what a use of the secret showed, if that is news and the integration was not changed
+    /// meanwhile. A failure to store it is only logged.
     pub(super) async fn note_health(
         &self,
         integration: &Integration,
@@ -668,6 +689,7 @@ impl Service {
     }
 }
 
+/// `Forbidden` unless the actor manages integrations.
 fn must_manage(actor: &Actor) -> Result<(), Error> {
     if access::may_manage_integrations(actor.role) {
         Ok(())
@@ -691,7 +713,7 @@ pub(super) fn may_choose(
     ))
 }
 
-/// Makes these the whole list; in words for the record.
+/// Replaces the list of who may choose it; returns a phrase for the audit record.
 fn set_list(db: &mut Db<'_>, id: Id<Integration>, wanted: &[Principal]) -> Result<String, Error> {
     let mut names = Vec::new();
     for principal in wanted {
@@ -724,6 +746,7 @@ fn impact(db: &mut Db<'_>, id: Id<Integration>) -> Result<Impact, Error> {
     Ok(impact)
 }
 
+/// The trimmed text. Adds to `problems` if it is too long or has invisible characters.
 fn check_text(
     key: &str,
     typed: Option<&str>,
@@ -749,7 +772,8 @@ fn check_text(
     Some(text.to_owned())
 }
 
-/// How the client will prove itself, also while other settings are wrong.
+/// The client authentication, taken from the typed settings while the configuration is invalid.
+/// Does not tell Basic from Body.
 fn method_of(complete: &Config, typed: &Config) -> ClientAuthentication {
     let text = |key: &str| {
         complete
@@ -765,6 +789,7 @@ fn method_of(complete: &Config, typed: &Config) -> ClientAuthentication {
     }
 }
 
+/// What is wrong with the typed secret. `stored`: there is one that may be kept.
 fn check_secret(
     template: &Template,
     secret: Option<&SecretString>,
@@ -809,16 +834,16 @@ fn check_secret(
     }
 }
 
-/// Days before a secret's end at which administrators are warned; 0 once it has ended.
+/// Days before a secret expires at which administrators are warned; 0 once it has expired.
 const WARNINGS: [i64; 6] = [0, 1, 7, 14, 30, 60];
 
-/// The warning that is due: the smallest of the days that the end is within.
+/// The warning that is due, in days: the smallest number of days within which the secret expires.
 pub fn warning(end: Timestamp, now: Timestamp) -> Option<i64> {
     let left = end.0 - now.0;
     WARNINGS.into_iter().find(|days| left <= days * 86_400_000)
 }
 
-/// What changed, in words for the record; never values of secrets.
+/// What changed, in words for the audit record; never a secret's value.
 fn change_words(before: &Integration, after: &Integration, secret: bool) -> String {
     let mut words: Vec<String> = Vec::new();
     if before.name != after.name {
@@ -858,7 +883,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_of_a_secrets_end_come_on_five_days_and_at_the_end() {
+    fn the_warning_due_is_the_smallest_threshold_that_applies() {
         let now = Timestamp(1_800_000_000_000);
         let in_days = |days: i64| warning(Timestamp(now.0 + days * 86_400_000), now);
         assert_eq!(

@@ -1,4 +1,7 @@
-//! The keyring and the database it belongs to.
+//! The keyring and the database it belongs to: the check at start, and the commands that rotate,
+//! retire and verify keys. The table `meta` holds a check value, the root secret, the id of the
+//! sealing key and the ids of all keys in use. Values are sealed anew while servers run, one batch
+//! per transaction.
 
 use super::{Error, Service};
 use crate::{
@@ -13,15 +16,17 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
+/// Name of a sealed constant, by which the keyring of this database is recognised.
 const KEY_CHECK: &str = "keyring_check";
+/// Name of the sealed root secret: see [`Root`].
 const ROOT: &str = "root";
-/// Which key of the ring seals. Absent: the first.
+/// Name of the id of the sealing key. Absent: the first key of the ring.
 const SEALING: &str = "sealing_key";
-/// The ids of all keys that may have sealed something that is still there.
+/// Name of the ids, separated by blanks, of all keys that may have sealed a stored value.
 const IN_USE: &str = "keys_in_use";
-/// So many values are sealed anew in one transaction.
+/// Maximum values per transaction.
 const AT_ONCE: i64 = 200;
-/// Running nodes take up another sealing key within this time: see [`crate::jobs`].
+/// Running nodes use a new sealing key within this time: see [`crate::jobs`].
 const FOLLOWED_WITHIN: Duration = Duration::from_millis(1500);
 
 fn place(row: &str) -> Place<'_> {
@@ -32,8 +37,8 @@ fn place(row: &str) -> Place<'_> {
     }
 }
 
-/// Refuses a keyring that is not this database's; the secret that cookies and session tokens are
-/// signed with.
+/// Checks at start that the keyring belongs to this database, or sets up a new database. Returns
+/// the root secret of cookies and session tokens. The error is a sentence for the operator.
 pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     let text = |error: Error| error.to_string();
     let [sealing, kept, in_use] = store
@@ -72,7 +77,8 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         let sealed = vault
             .seal(place(KEY_CHECK), &"valetkey".into())
             .map_err(|error| error.to_string())?;
-        // Of nodes that start together one is first; the others' keyring has to fit.
+        // If several nodes start together, one writes the value, and the keyring of the others has
+        // to open it.
         let first = store
             .note(move |db| {
                 let first = Store::meta(db, KEY_CHECK)?;
@@ -91,7 +97,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         }
     }
     if in_use.is_none() {
-        // A new database, or one from before this was written down.
+        // A new database, or one from before this entry existed.
         let ids = ring.ids().collect::<Vec<_>>().join(" ");
         store
             .note(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?))
@@ -117,7 +123,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     Root::parse(&root).ok_or_else(|| "the row “root” of the table meta is damaged".to_owned())
 }
 
-/// What is wrong with an order about keys, in words for the command line.
+/// Why a key command failed, in words for the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("{0}")]
@@ -132,28 +138,30 @@ fn told<T>(text: impl Into<String>) -> Result<T, Problem> {
     Err(Problem::Told(text.into()))
 }
 
-/// One key of the ring.
+/// One key of the keyring.
 pub struct Key {
     pub id: String,
+    /// Whether it seals new values.
     pub seals: bool,
-    /// How many values it sealed that are still there.
+    /// Number of stored values that it sealed.
     pub values: i64,
 }
 
-/// A look at every sealed value.
+/// Result of [`Service::verify_keys`].
 #[derive(Default)]
 pub struct Verified {
     pub opened: u64,
-    /// Where values do not open, and why.
+    /// The location of each value that does not open, and the reason.
     pub damaged: Vec<String>,
 }
 
-/// How far a long work is.
+/// Progress of a long command, in values: the total first, then each batch.
 pub enum Progress {
     Total(u64),
     Done(u64),
 }
 
+/// Number of stored values that this key sealed.
 fn count_of(db: &mut Db<'_>, id: &str) -> Result<i64, Error> {
     let mut all = 0;
     for column in &COLUMNS {
@@ -163,7 +171,7 @@ fn count_of(db: &mut Db<'_>, id: &str) -> Result<i64, Error> {
 }
 
 impl Service {
-    /// The keys of the ring, and how much each still holds.
+    /// The keys of the ring, each with the number of values it sealed.
     pub async fn keys_of_ring(&self) -> Result<Vec<Key>, Problem> {
         let (ring, sealing) = (self.vault.keyring(), self.vault.sealing());
         let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
@@ -183,9 +191,10 @@ impl Service {
             .collect())
     }
 
-    /// Seals with another key from now on, then seals anew what older keys sealed, while the
-    /// servers run. May be stopped at any time: the next one goes on. `progress` hears how many
-    /// values there are to do, and then of each batch.
+    /// Makes `to` (by default the last key of the ring) the sealing key, then seals anew the values
+    /// of all other keys, while servers run; returns how many. Fails, without a change, if a live
+    /// node does not hold the key. It may be interrupted and repeated. A value that changed
+    /// meanwhile is skipped (compare-and-swap).
     pub async fn rotate_keys(
         &self,
         to: Option<String>,
@@ -286,8 +295,8 @@ impl Service {
         Ok(done)
     }
 
-    /// Takes a key out of the ring once nothing needs it. `false` where its line has to be removed
-    /// by hand.
+    /// Removes a key from the ring once no stored value needs it. `Ok(false)` if the operator has
+    /// to remove its line.
     pub async fn retire_key(&self, id: &str) -> Result<bool, Problem> {
         if self.vault.keyring().get(id).is_none() {
             return told(format!("there is no key {id} in the keyring"));
@@ -318,7 +327,7 @@ impl Service {
         Ok(Keyring::remove(self.vault.source(), id)?)
     }
 
-    /// Opens every sealed value.
+    /// Opens every sealed value and reports those that do not open.
     pub async fn verify_keys(
         &self,
         mut progress: impl FnMut(Progress),
@@ -364,8 +373,8 @@ impl Service {
         Ok(verified)
     }
 
-    /// Takes up keys that were added to the ring, and seals with the one that the database names.
-    /// `Err` says what is missing. Reads a ring in a file again in any case if `anew`.
+    /// Makes this node seal with the key that the database names. Reloads the keyring if that key
+    /// is missing, and with `anew` a keyring file in any case. The error says what is missing.
     pub async fn follow_keyring(&self, anew: bool) -> Result<(), String> {
         let named = self
             .store

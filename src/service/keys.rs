@@ -1,4 +1,6 @@
-//! API keys: people's own, and content keys that act for one item.
+//! API keys: people's own, and content keys that act for one content item. A key never grants more
+//! than its person's role. The clear key is returned once, at creation; format and hash are in
+//! `vault::api_key`.
 
 use super::{Actor, Error, Service, event, invalid, record};
 use crate::{
@@ -14,20 +16,22 @@ use crate::{
 use secrecy::SecretString;
 use std::sync::Arc;
 
-/// A key as presented, with its person. The role is the lower one of both.
+/// The person behind a presented API key. `role` is the lower one of the key's and the person's.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub person: Person,
     pub role: Role,
+    /// The key's number.
     pub key: i64,
-    /// A content key acts for this item only.
+    /// Set for a content key: it acts for this item only.
     pub content: Option<Id<Content>>,
     active_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
 }
 
 impl Service {
-    /// Who a presented key is; `None` for anything that is not a live key of an unlocked person.
+    /// Resolves a presented API key; `None` unless it is a live key of an unlocked person. A found
+    /// key is cached with the store's epoch, so that any deciding write invalidates it.
     pub async fn caller(&self, presented: &str) -> Result<Option<Arc<Caller>>, Error> {
         let Some(hash) = api_key::lookup(presented) else {
             return Ok(None);
@@ -55,7 +59,8 @@ impl Service {
                 });
                 self.admissions
                     .keep_caller(hash, Arc::clone(&caller), epoch, now);
-                // Written at most once an hour: the last use is for people, not for decisions.
+                // Written at most once an hour: the last use is shown to people, and no decision
+                // depends on it.
                 if caller
                     .active_at
                     .is_none_or(|at| now.since(at).as_secs() > 3600)
@@ -72,13 +77,15 @@ impl Service {
         Ok(live.then_some(caller))
     }
 
+    /// All API keys of a person.
     pub async fn own_keys(&self, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
         self.store
             .read(move |db| Ok(people::keys(db, person)?))
             .await
     }
 
-    /// Makes a key for the actor. The secret is returned once and never again.
+    /// Creates a key for the actor, by default with the actor's role. The clear key is returned
+    /// once. `Invalid` if the name is unusable or the role is above the actor's.
     pub async fn create_key(
         &self,
         actor: &Actor,
@@ -113,6 +120,7 @@ impl Service {
         self.store_key(actor, key, String::new()).await
     }
 
+    /// Inserts a key and writes the audit record.
     async fn store_key(
         &self,
         actor: &Actor,
@@ -142,6 +150,7 @@ impl Service {
         Ok((key, secret))
     }
 
+    /// Deletes one of the actor's keys; `NotFound` if it is not theirs.
     pub async fn delete_key(&self, actor: &Actor, number: i64) -> Result<(), Error> {
         let (now, actor) = (self.now(), actor.clone());
         self.store
@@ -167,8 +176,8 @@ impl Service {
             .await
     }
 
-    /// Makes the key that an app presents when it exchanges session tokens; an older one of the
-    /// same item ends.
+    /// Creates the key that an app presents when it exchanges session tokens; deletes the item's
+    /// older one.
     pub async fn create_content_key(
         &self,
         actor: &Actor,
@@ -178,7 +187,7 @@ impl Service {
             .store
             .read(move |db| content::find(db, item)?.ok_or(Error::NotFound))
             .await?;
-        // The key acts as the one who makes it, so that person must be able to run the item.
+        // The key acts as its creator, so the creator must be allowed to exchange for this item.
         let listed = {
             let person = actor.person.id;
             self.store
@@ -210,6 +219,7 @@ impl Service {
         Ok((found, secret))
     }
 
+    /// The content keys of an item.
     pub async fn content_keys(&self, item: Id<Content>) -> Result<Vec<ApiKey>, Error> {
         self.store
             .read(move |db| Ok(people::content_keys(db, item)?))

@@ -1,7 +1,10 @@
-//! The leak alarm: which viewers' tokens an item trades while which viewers are there. A token that
-//! is used without its viewer comes from a connection that the app shares between viewers (a module
-//! global, a shared cache): then one person sees another one's rows, and nothing at the provider
-//! tells.
+//! The leak alarm: detects items that exchange a viewer's token while that viewer is absent. Such a
+//! use suggests that the app shares one connection between its viewers (a module global, a shared
+//! cache): one viewer then sees rows of another, and nothing at the provider shows it.
+//!
+//! Compares uses with presence (`service/presence.rs`), each per process: a session token names the
+//! process that got it. [`crate::domain::leak`] judges. Only the leader runs it. It never blocks an
+//! exchange.
 
 use super::{Actor, Error, Service, record};
 use crate::{
@@ -19,22 +22,23 @@ use std::{
     time::Duration,
 };
 
-/// Uses are written down every ten seconds by each node; so far back is looked at first, and more
-/// if the last look took longer.
+/// How far before the previous look uses are read again: each node writes its uses every ten
+/// seconds, so some arrive late.
 const LOOKED_BACK: Duration = Duration::from_secs(30);
-/// What looks like a leak is said only if its viewer still was not there after this time: then
-/// every node has written down whom it saw before.
+/// How long a suspicion waits before it is checked again and recorded: by then every node has
+/// written the presence it had seen before.
 const THOUGHT_OVER: Duration = Duration::from_secs(25);
 
-/// What the leader knows from one look to the next.
+/// The leader's state between two looks.
 #[derive(Default)]
 pub struct Alarm {
     looked_at: Option<Timestamp>,
-    /// Uses that look like leaks, and since when they are known.
+    /// Suspicious uses, and when each was first noticed.
     doubts: Vec<(leaks::Use, Kind, Timestamp)>,
 }
 
-/// Asks something of each use and of who was at its item.
+/// Runs `ask` on each use with the visits to its item, and keeps the uses with an answer. Loads the
+/// visits once per item.
 fn each<T>(
     db: &mut Db<'_>,
     uses: Vec<leaks::Use>,
@@ -53,8 +57,8 @@ fn each<T>(
 }
 
 impl Service {
-    /// Looks for tokens that were used lately without their viewers, and says what still looks so
-    /// later.
+    /// Looks for tokens that were recently used without their viewers. Records a suspicion once it
+    /// is older than 25 s and the viewer was still absent.
     pub async fn look_for_leaks(&self, alarm: &mut Alarm) -> Result<(), Error> {
         let now = self.now();
         let since = alarm.looked_at.unwrap_or(now).minus(LOOKED_BACK);
@@ -97,7 +101,7 @@ impl Service {
             if still.iter().any(|(away, _)| *away == used)
                 && let Err(error) = self.say_leak(used, kind).await
             {
-                // Said at the next look.
+                // Recorded at the next look.
                 alarm.doubts.push((used, kind, now.minus(THOUGHT_OVER)));
                 said = Err(error);
             }
@@ -105,6 +109,8 @@ impl Service {
         said
     }
 
+    /// Stores a leak. The first one of a viewer at an item also gets an audit record and a log
+    /// line.
     async fn say_leak(&self, used: leaks::Use, kind: Kind) -> Result<(), Error> {
         self.store
             .note(move |db| {
@@ -126,7 +132,7 @@ impl Service {
             .await
     }
 
-    /// What the alarm saw of an item, for those who may edit it: with the viewers' names.
+    /// The leaks of an item with their viewers, for those who may edit it.
     pub async fn leaks(
         &self,
         actor: &Actor,
@@ -146,7 +152,8 @@ impl Service {
             .await
     }
 
-    /// The publisher mended the app: what was seen is forgotten, and the alarm begins anew.
+    /// Deletes the leaks of an item after the publisher has fixed the app. Uses up to now no longer
+    /// count.
     pub async fn forget_leaks(&self, actor: &Actor, id: Id<Content>) -> Result<(), Error> {
         let item = self.editable_content(actor, id).await?.content;
         let (now, actor) = (self.now(), actor.clone());

@@ -1,19 +1,20 @@
-//! Guessing passwords is slowed down: ten tries for one name from one address within five minutes,
-//! then a pause.
+//! Rate limit on password guesses: ten tries per name and address within five minutes, then
+//! `TooMany` until the oldest try is five minutes old.
 //!
-//! Counted by name **and** address, so that nobody can lock somebody else out; invented names count
-//! like real ones. Counted in the database: the next try may reach another node.
+//! Counted by name **and** address, so that nobody can lock another user out; unknown names count
+//! like known ones. Counted in the database, since the next try may reach another node.
 
 use super::{Error, Service};
 use crate::{domain::Timestamp, store::moments, vault::api_key::digest};
 use std::time::Duration;
 
+/// Tries per name and address within [`WINDOW`].
 const MOST_TRIES: usize = 10;
 /// How long a try counts.
 pub const WINDOW: Duration = Duration::from_secs(300);
 
-/// What tries are counted by. A hash: names that were typed at the wrong place, passwords among
-/// them, are not kept.
+/// The key that tries are counted by. A hash: users sometimes type a password into the name field,
+/// and it must not be stored.
 fn who(name: &str, address: &str) -> String {
     digest(&format!(
         "{}:{}\n{address}",
@@ -22,7 +23,7 @@ fn who(name: &str, address: &str) -> String {
     ))
 }
 
-/// How long to wait after these tries.
+/// How long to wait after these tries (oldest first); `None` if another one is allowed.
 fn pause(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
     let recent: Vec<_> = tries
         .iter()
@@ -37,7 +38,8 @@ fn pause(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
 }
 
 impl Service {
-    /// Counts a try before its password is looked at, so that many at once are counted, too.
+    /// Counts a try before the password is checked, so that concurrent tries are limited too.
+    /// `TooMany` with the time to wait if there were too many.
     pub(super) async fn begin_try(&self, name: &str, address: &str) -> Result<(), Error> {
         let (who, now) = (who(name, address), self.now());
         self.store
@@ -51,7 +53,7 @@ impl Service {
             .await
     }
 
-    /// The password was right: what went before is forgotten.
+    /// Deletes the counted tries after a correct password.
     pub(super) async fn try_succeeded(&self, name: &str, address: &str) {
         let who = who(name, address);
         if self
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_eleventh_try_waits_and_nobody_else_does() {
+    fn the_eleventh_try_must_wait_and_other_addresses_need_not() {
         let now = Timestamp(1_000_000_000);
         let tries = [now; MOST_TRIES];
         assert_eq!(pause(&tries[1..], now), None);

@@ -1,4 +1,10 @@
-//! What the server does, one verb a function. Owns transactions, access checks and the record.
+//! The service layer: what the server does, one operation per function. Owns transactions, access
+//! checks and audit records: pages and the API never decide. The access rules themselves are in
+//! [`crate::domain::access`].
+//!
+//! Knows nothing of HTTP requests or pages (`web`, `proxy`), and leaves SQL to `store`. Both
+//! databases allow one writing transaction at a time, so a check and a write in one transaction
+//! cannot race.
 
 pub mod admission;
 pub mod attempts;
@@ -45,24 +51,23 @@ use std::{
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-/// What can go wrong that a caller can show. Everything else is `Internal`, logged where it
-/// happened.
+/// Errors that a caller can show. Everything else is `Internal`, logged where it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("not found")]
     NotFound,
     #[error("{0}")]
     Forbidden(&'static str),
-    /// What was entered is not right; all problems at once.
+    /// Invalid input: all problems at once.
     #[error("{} problem(s)", .0.len())]
     Invalid(Vec<Problem>),
-    /// Something of this name is there already.
+    /// The name is taken, or the row was changed meanwhile.
     #[error("{0}")]
     Conflict(String),
-    /// The database is locked or full: try again.
+    /// The database is locked or full: retry.
     #[error("busy")]
     Busy,
-    /// Too many tries: come back after this time.
+    /// Too many tries: retry after this time.
     #[error("too many tries")]
     TooMany(std::time::Duration),
     #[error("internal error")]
@@ -93,23 +98,25 @@ impl From<vault::Error> for Error {
     }
 }
 
-/// One problem with what was entered.
+/// An [`Error::Invalid`] with one problem; `key` names the field.
 pub fn invalid(key: &str, message: impl Into<String>) -> Error {
     Error::Invalid(vec![Problem::new(key, message)])
 }
 
-/// Who asks, with which role, from where.
+/// The caller of an operation.
 #[derive(Clone, Debug)]
 pub struct Actor {
     pub person: Person,
     /// The person's role, or the lower one of the API key used.
     pub role: Role,
+    /// The browser session; `None` for an API key.
     pub session: Option<Id<Session>>,
     pub origin: Origin,
 }
 
 impl Actor {
-    /// The person as seen through the key's role: access rules must not grant more.
+    /// The person with the lower of both roles: access rules must not grant an API key more than
+    /// its own role.
     pub fn capped(&self) -> Person {
         Person {
             role: self.role.min(self.person.role),
@@ -118,17 +125,20 @@ impl Actor {
     }
 }
 
-/// What everything here works with. Built once.
+/// The state that all operations share. Built once.
 pub struct Service {
     pub settings: Settings,
     pub addresses: Addresses,
     pub store: Store,
     pub(crate) vault: Arc<Vault>,
+    /// The secret from which the keys of cookies and session tokens are derived. Stored sealed in
+    /// the database, so that rotating the keyring signs nobody out.
     pub(crate) root: Root,
     pub(crate) session_tokens: SessionTokens,
     pub(crate) http: ProviderHttp,
     /// The organisation's sign-in provider, as discovery described it.
     pub(crate) organisation: Known,
+    /// Which outside addresses the portal may connect to.
     pub policy: Arc<Policy>,
     pub clock: Arc<dyn Clock>,
     node: node::Node,
@@ -136,14 +146,17 @@ pub struct Service {
     pub(crate) broker: broker::Broker,
     admissions: admission::Cache,
     presences: presence::Presences,
-    /// Session tokens of open sockets and streams, with how many hold each.
+    /// Held session tokens, with the number of open WebSockets and streams that hold each.
     held: Mutex<HashMap<String, usize>>,
-    /// Hashes of those that the other nodes were told of.
+    /// Hashes of the held tokens that were last shared with the other nodes.
     shared: Mutex<HashSet<String>>,
+    /// Exchanges not yet written to the database.
     usage: exchange::Counters,
+    /// Refusals recorded lately.
     refusals: audit::Refusals,
-    /// Where provider calls run: a client that goes away cancels none of them.
+    /// Provider calls run here, so that a client that disconnects does not cancel them.
     runtime: Handle,
+    /// Background tasks. A stop waits for them, for a limited time.
     pub tasks: TaskTracker,
 }
 
@@ -157,7 +170,8 @@ pub struct Parts {
 }
 
 impl Service {
-    /// Must be called inside the runtime that provider calls are to run on.
+    /// Must be called inside the runtime that provider calls are to run on. The error is a sentence
+    /// for the operator.
     pub fn new(parts: Parts) -> Result<Self, String> {
         let Parts {
             settings,
@@ -203,11 +217,13 @@ impl Service {
         })
     }
 
+    /// The current time of the configured clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Writes down what nobody waits for: a database that is busy holds no request up for it.
+    /// Writes in a background task, so that a busy database delays no request. Failures are only
+    /// logged; `what` names the write in the log.
     pub fn note_later(
         &self,
         what: &'static str,
@@ -222,13 +238,13 @@ impl Service {
         self.tasks.spawn_on(noting, &self.runtime);
     }
 
-    /// Sessions not seen since this moment are over.
+    /// Browser sessions last seen before this time have expired.
     pub fn idle_since(&self) -> Timestamp {
         self.now().minus(self.settings.session_idle)
     }
 }
 
-/// An event by an actor, ready for [`store::audit::insert`].
+/// An audit event of an actor, ready for [`store::audit::insert`].
 fn event(
     actor: &Actor,
     now: Timestamp,
@@ -245,7 +261,7 @@ fn event(
     }
 }
 
-/// Appends an event inside the transaction of what it tells of.
+/// Appends an audit record inside the transaction of the action that it describes.
 fn record(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
     Ok(store::audit::insert(db, event)?)
 }

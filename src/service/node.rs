@@ -1,9 +1,11 @@
-//! This process among those that work on the same database: its name, and the leases by which one
-//! of them does what only one may do at a time.
+//! The node: this process among those that share a database. Owns its name, its heartbeat, the lock
+//! on its data directory, and the rules for leases, which let one process at a time do a piece of
+//! work.
 //!
-//! A lease is abandoned when it was seen to stand still for its whole life by **this** process's
-//! steady clock: clocks of machines differ and jump. A lease of this very node's earlier life is
-//! known to be dead at once: the node's file is locked.
+//! A lease is abandoned once **this** process's monotonic clock has seen it unrenewed for its whole
+//! lifetime: wall clocks of machines differ and jump. Its `until` is for people to read. A lease
+//! held by an earlier process of the same node is abandoned at once: the lock on the node's file
+//! proves that that process is gone.
 
 use super::{Error, Service};
 use crate::{
@@ -22,13 +24,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A node says that it is there this often; [`crate::jobs`] keeps the time.
+/// Interval of the heartbeat; [`crate::jobs`] keeps it.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(10);
-/// A node not heard of for so long is gone.
+/// A node without a heartbeat for this long counts as gone.
 const GONE_AFTER: Duration = Duration::from_secs(35);
+/// Watched leases beyond which old entries are dropped.
 const MOST_SEEN: usize = 10_000;
 
-/// Whether a server works on this data directory now: it holds the lock of the directory's node.
+/// Whether a server is running on this data directory: it holds the lock on the file `node`. The
+/// error is a sentence for the operator.
 pub fn is_served(folder: &Path) -> Result<bool, String> {
     let path = folder.join("node");
     if !path.exists() {
@@ -39,16 +43,17 @@ pub fn is_served(folder: &Path) -> Result<bool, String> {
     Ok(file.try_lock().is_err())
 }
 
-/// This process.
+/// The state of this process as a node.
 pub(super) struct Node {
-    /// Random, for each start.
+    /// Random, new at each start.
     boot: String,
     claimed: OnceLock<Claimed>,
-    /// Leases of others: owner and beat, and since when they stand still.
+    /// Leases of other processes, by name: owner and beat as last seen, and since when they are
+    /// unchanged.
     seen: Mutex<HashMap<String, (String, i64, Instant)>>,
 }
 
-/// The node of a data directory: one process at a time has it.
+/// The node of a data directory, held by one process at a time.
 struct Claimed {
     id: String,
     _lock: File,
@@ -66,7 +71,7 @@ impl Default for Node {
 }
 
 impl Node {
-    /// The name of this process in leases: its node, and its life.
+    /// The name of this process in leases: `<node id>/<boot id>`, or `-/<boot id>` without a node.
     pub(super) fn name(&self) -> String {
         match self.claimed.get() {
             Some(claimed) => format!("{}/{}", claimed.id, self.boot),
@@ -74,11 +79,13 @@ impl Node {
         }
     }
 
+    /// The spool of this node; `None` if the node is not claimed or the spool cannot be opened.
     pub(super) fn spool(&self) -> Option<&Spool> {
         self.claimed.get()?.spool.as_ref()
     }
 
-    /// Takes the data directory's node for this process; `false` if another process has it.
+    /// Makes this process the node of the data directory; `false` if another process is. Opens the
+    /// spool.
     fn claim(&self, folder: &Path) -> Result<bool, String> {
         let path = folder.join("node");
         let explain = |error: std::io::Error| format!("cannot use {}: {error}", path.display());
@@ -114,12 +121,12 @@ impl Node {
         Ok(true)
     }
 
-    /// Whether nobody stands behind this lease any more. Look again and again: the first look only
-    /// starts the clock.
+    /// Whether the holder of a lease is gone. Call it repeatedly: the first call only starts the
+    /// clock.
     pub(super) fn is_abandoned(&self, lease: &Lease, life: Duration) -> bool {
         let (node, boot) = lease.node.split_once('/').unwrap_or(("", ""));
-        // This process asks only when it does not hold the lease itself; an earlier life of this
-        // node is over.
+        // This process asks only about leases that it does not hold at the moment, and an earlier
+        // process of this node is gone.
         let ours = self.claimed.get().is_some_and(|claimed| claimed.id == node);
         if ours || boot == self.boot {
             return true;
@@ -144,7 +151,8 @@ impl Node {
 }
 
 impl Service {
-    /// Makes this process the node of its data directory.
+    /// Makes this process the node of its data directory. Logs a warning if another process has it;
+    /// the error is a sentence for the operator.
     pub fn claim_node(&self) -> Result<(), String> {
         if !self.node.claim(&self.settings.data_dir)? {
             tracing::warn!(
@@ -154,7 +162,7 @@ impl Service {
         Ok(())
     }
 
-    /// Says that this node is there, and with which keys.
+    /// Writes this node's heartbeat, with its version and the ids of its keys.
     pub async fn say_alive(&self) -> Result<(), Error> {
         let node = Seen {
             node: self.node.name(),
@@ -167,7 +175,7 @@ impl Service {
             .await
     }
 
-    /// Says goodbye, so that nobody waits for this node.
+    /// Deletes this node's heartbeat at a stop, so that it counts as gone at once.
     pub async fn say_goodbye(&self) {
         let name = self.node.name();
         let gone = self
@@ -179,7 +187,7 @@ impl Service {
         }
     }
 
-    /// The nodes that serve now.
+    /// The nodes with a current heartbeat.
     pub async fn nodes(&self) -> Result<Vec<Seen>, Error> {
         let since = self.now().minus(GONE_AFTER);
         self.store
@@ -187,8 +195,9 @@ impl Service {
             .await
     }
 
-    /// Whether this process leads in this work now: takes the lease if nobody has it, and keeps it
-    /// by asking again within its life.
+    /// Whether this process is the leader for `work`: takes the lease if it is free or abandoned,
+    /// and renews it if it is held here. Call it again within `life`. `false` if the database
+    /// fails.
     pub async fn leads(&self, work: &'static str, life: Duration) -> bool {
         let (node, now) = (self.node.name(), self.now());
         let led = async {
@@ -215,6 +224,7 @@ impl Service {
         led.await.unwrap_or(false)
     }
 
+    /// A lease with a new random owner. `until` is informative only.
     pub(super) fn new_lease(
         &self,
         name: String,
@@ -251,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_abandoned_only_after_it_stood_still_for_its_life() {
+    fn a_lease_is_abandoned_only_after_its_lifetime_without_renewal() {
         let node = Node::default();
         let life = Duration::from_millis(30);
         assert!(!node.is_abandoned(&lease("a/b", 1), life));
@@ -266,7 +276,7 @@ mod tests {
         assert!(node.is_abandoned(&lease("a/b", 2), life));
     }
     #[test]
-    fn an_earlier_life_of_this_node_is_over() {
+    fn a_lease_of_an_earlier_process_of_this_node_is_abandoned() {
         let folder = std::env::temp_dir().join(format!("valetkey-node-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let (first, second) = (Node::default(), Node::default());

@@ -1,4 +1,6 @@
-//! People: signing in, accounts, passwords, the first administrator.
+//! People: accounts, roles, passwords, sign-in by password, one-time links, browser sessions. At
+//! least one unlocked administrator always remains after a change here. Sign-in at the
+//! organisation's identity provider is in `service::sign_in`.
 
 use super::{Actor, Error, Service, event, invalid, record, revocations::Why};
 use crate::{
@@ -14,17 +16,18 @@ use crate::{
 use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 
+/// For the first administrator, and for links made at the command line.
 const SETUP_LINK_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// For links that an administrator makes for a person.
 const INVITATION_LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
 
-/// Whom a one-time link is for.
+/// For whom a one-time link was made.
 pub enum LinkHolder {
     FirstAdministrator,
     Person(Box<Person>),
 }
 
-/// What is typed about a person. `None` leaves a value as it is, or takes the default for a new
-/// person.
+/// The typed values of a person. `None` keeps a value, or takes the default for a new person.
 #[derive(Clone, Debug, Default)]
 pub struct PersonInput {
     pub username: Option<String>,
@@ -36,9 +39,9 @@ pub struct PersonInput {
 }
 
 impl Service {
-    /// Checks name and password. `Ok(None)`, after the same work, for a wrong password, an unknown
-    /// name and a locked account;
-    /// `TooMany` before any work when somebody guesses.
+    /// Checks user name and password. `Ok(None)` for a wrong password, an unknown name or a locked
+    /// account, each after the same work. `TooMany`, before any work, if there were too many tries.
+    /// Sign-ins and refusals are recorded.
     pub async fn sign_in(
         &self,
         username: &str,
@@ -113,12 +116,13 @@ impl Service {
         Ok(accepted)
     }
 
+    /// Writes the audit record of a sign-out.
     pub async fn record_sign_out(&self, actor: &Actor) -> Result<(), Error> {
         let line = event(actor, self.now(), Action::SignOut, "", "");
         self.store.note(move |db| record(db, &line)).await
     }
 
-    /// Everybody, for those who may choose people for content.
+    /// All people, for publishers and administrators, who choose people for content.
     pub async fn people(&self, actor: &Actor) -> Result<Vec<Person>, Error> {
         if actor.role < Role::Publisher {
             return Err(Error::Forbidden(
@@ -128,7 +132,7 @@ impl Service {
         self.store.read(|db| Ok(people::list(db)?)).await
     }
 
-    /// One person: oneself, or for publishers anyone.
+    /// One person: the actor, or for publishers and administrators anyone.
     pub async fn person(&self, actor: &Actor, person: Id<Person>) -> Result<Person, Error> {
         if actor.role < Role::Publisher && actor.person.id != person {
             return Err(Error::NotFound);
@@ -138,6 +142,7 @@ impl Service {
             .await
     }
 
+    /// Creates a person; administrators only.
     pub async fn create_person(&self, actor: &Actor, input: PersonInput) -> Result<Person, Error> {
         if !access::may_manage_people(actor.role) {
             return Err(Error::Forbidden("Only administrators add people."));
@@ -146,7 +151,8 @@ impl Service {
         self.insert_person(input, Some(actor)).await
     }
 
-    /// Adds a person without asking who wants it: for the command line and the set-up link.
+    /// Creates a person without an access check, for the command line. Without an `actor` the audit
+    /// record names the command line.
     pub async fn insert_person(
         &self,
         input: PersonInput,
@@ -157,11 +163,12 @@ impl Service {
             .ok_or(Error::Internal)
     }
 
-    /// Adds the first person of all; `None` if somebody is there already.
+    /// Creates the first person; `None` if anybody has an account already.
     pub(super) async fn insert_first(&self, input: PersonInput) -> Result<Option<Person>, Error> {
         self.insert(input, None, true).await
     }
 
+    /// `None` only if `only_first` is set and anybody has an account already.
     async fn insert(
         &self,
         input: PersonInput,
@@ -189,7 +196,7 @@ impl Service {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        // Somebody without a password comes in by a one-time link or by the organisation's sign-in.
+        // A person without a password signs in by a one-time link or at the identity provider.
         let hash = match input.password {
             Some(password) => Some(
                 self.hashing
@@ -218,7 +225,7 @@ impl Service {
             .await
     }
 
-    /// Changes a person: oneself (not the role), or as an administrator anyone.
+    /// Changes a person: the actor (not the role), or for administrators anyone.
     pub async fn update_person(
         &self,
         actor: &Actor,
@@ -251,7 +258,8 @@ impl Service {
                     format!("role {} to {}", before.role.as_str(), person.role.as_str())
                 };
                 if before.role != person.role {
-                    // A changed role gives browsers new sessions (promise 1): the old ones end.
+                    // A changed role requires new browser sessions (promise 1), so the old ones
+                    // end, except the one that made the change.
                     let keep = actor.session.filter(|_| actor.person.id == person.id);
                     sessions::end_of_person(db, person.id, keep)?;
                 }
@@ -270,8 +278,8 @@ impl Service {
             .await
     }
 
-    /// Locks or unlocks. Locking ends every session and every connection; keys and session tokens
-    /// stop working with it.
+    /// Locks or unlocks an account. Locking ends all browser sessions and connections; API keys and
+    /// session tokens of a locked person are refused.
     pub async fn set_locked(
         self: &Arc<Self>,
         actor: &Actor,
@@ -307,7 +315,7 @@ impl Service {
         Ok(())
     }
 
-    /// Changes one's own password; every other session of the person ends.
+    /// Changes the actor's password; all other browser sessions of the actor end.
     pub async fn change_password(
         &self,
         actor: &Actor,
@@ -360,7 +368,7 @@ impl Service {
             .await
     }
 
-    /// Sets somebody's password as an administrator; their sessions end.
+    /// Sets a person's password as an administrator; the person's browser sessions end.
     pub async fn reset_password(
         &self,
         actor: &Actor,
@@ -401,8 +409,8 @@ impl Service {
             .await
     }
 
-    /// Whether this is the actor's own password: asked before secrets, keys, roles and addresses
-    /// change.
+    /// Whether this is the actor's password. Asked before secrets, keys, roles and addresses
+    /// change; rate-limited and recorded like a sign-in.
     pub async fn confirm_password(
         &self,
         actor: &Actor,
@@ -434,13 +442,14 @@ impl Service {
         Ok(fits)
     }
 
+    /// Whether the person can sign in by password.
     pub async fn has_password(&self, person: Id<Person>) -> Result<bool, Error> {
         self.store
             .read(move |db| Ok(people::has_password(db, person)?))
             .await
     }
 
-    /// The browser sessions of a person: one's own, or for an administrator anyone's.
+    /// The browser sessions of a person: the actor's own, or for administrators anyone's.
     pub async fn sessions_of(
         &self,
         actor: &Actor,
@@ -453,7 +462,7 @@ impl Service {
             .await
     }
 
-    /// Ends one session of a person, or all but the one that asks.
+    /// Ends the session `only`, or all but the actor's current one; returns how many.
     pub async fn end_sessions(
         &self,
         actor: &Actor,
@@ -484,8 +493,8 @@ impl Service {
             .await
     }
 
-    /// A one-time link for the first administrator, unless somebody has an account already. The
-    /// token, not the address.
+    /// A new one-time link for the first administrator, which replaces an older one; `None` if
+    /// anybody has an account. Returns the link's token, not its address.
     pub async fn setup_link(&self) -> Result<Option<SecretString>, Error> {
         let token = random::token();
         let (hash, expires_at) = (digest(&token), self.now().plus(SETUP_LINK_LIFETIME));
@@ -502,8 +511,8 @@ impl Service {
         Ok(fresh.then(|| SecretString::from(token)))
     }
 
-    /// A one-time link by which a person sets a password; an older one of theirs ends. The token,
-    /// not the address.
+    /// A new one-time link by which a person sets a password; it replaces an older one. Returns the
+    /// link's token, not its address.
     pub async fn invite(
         &self,
         actor: &Actor,
@@ -529,8 +538,8 @@ impl Service {
         Ok((person, SecretString::from(token)))
     }
 
-    /// The same for whoever may run this program with its settings: the way in when every other one
-    /// fails.
+    /// Like [`Service::invite`], without an access check: the way in for an operator when every
+    /// other one fails.
     pub async fn invite_from_command_line(&self, username: &str) -> Result<SecretString, Error> {
         let token = random::token();
         let (hash, now, username) = (digest(&token), self.now(), username.to_owned());
@@ -547,7 +556,7 @@ impl Service {
         Ok(SecretString::from(token))
     }
 
-    /// Whom a one-time link is for; `NotFound` for a link that does not work (any more).
+    /// For whom a one-time link was made; `NotFound` if it is unknown, used or expired.
     pub async fn link_holder(&self, token: &str) -> Result<LinkHolder, Error> {
         let (hash, now) = (digest(token), self.now());
         self.store
@@ -564,7 +573,7 @@ impl Service {
             .await
     }
 
-    /// Makes the first administrator and uses the link up.
+    /// Creates the first administrator and consumes the link.
     pub async fn complete_setup(&self, token: &str, input: PersonInput) -> Result<Person, Error> {
         if !matches!(
             self.link_holder(token).await?,
@@ -583,7 +592,7 @@ impl Service {
         Ok(person)
     }
 
-    /// Sets the password of the person that a link is for, and uses the link up; their sessions
+    /// Sets the password of the link's person and consumes the link; the person's browser sessions
     /// end.
     pub async fn accept_invitation(
         &self,
@@ -630,7 +639,7 @@ impl Service {
             .await
     }
 
-    /// Whoever uses the link up has it: of two at once, one.
+    /// Consumes the link atomically: of two concurrent requests one gets `NotFound`.
     async fn take_link(&self, token: &str) -> Result<(), Error> {
         let (hash, now) = (digest(token), self.now());
         let taken = self
@@ -641,6 +650,7 @@ impl Service {
     }
 }
 
+/// An audit record with the command line as actor.
 fn by_command_line(now: Timestamp, action: Action, subject: String, detail: String) -> Event {
     Event {
         actor_name: "command line".into(),
@@ -649,6 +659,7 @@ fn by_command_line(now: Timestamp, action: Action, subject: String, detail: Stri
     }
 }
 
+/// `NotFound` unless the actor is this person or manages people.
 fn must_be_own_or_managed(actor: &Actor, person: Id<Person>) -> Result<(), Error> {
     if actor.person.id == person || access::may_manage_people(actor.role) {
         Ok(())
@@ -657,6 +668,7 @@ fn must_be_own_or_managed(actor: &Actor, person: Id<Person>) -> Result<(), Error
     }
 }
 
+/// Turns the unique constraint on user names into a sentence.
 fn name_taken(error: crate::store::Error) -> Error {
     match error {
         crate::store::Error::Taken => {
@@ -666,6 +678,7 @@ fn name_taken(error: crate::store::Error) -> Error {
     }
 }
 
+/// Fails if no unlocked administrator is left. Call it in the transaction, after the change.
 fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
     if people::count_administrators(db)? == 0 {
         return Err(invalid(
@@ -676,6 +689,7 @@ fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// What is wrong with a new password: only its length is checked.
 fn check_password(password: &SecretString) -> Option<Problem> {
     let letters = password.expose_secret().chars().count();
     if letters < password::SHORTEST {
@@ -688,7 +702,7 @@ fn check_password(password: &SecretString) -> Option<Problem> {
         .then(|| Problem::new("password", "Use at most 1,024 bytes."))
 }
 
-/// Applies what was typed; all problems at once.
+/// Applies typed values to `person`; returns all problems at once.
 fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
     let mut problems = Vec::new();
     let clean = |text: &str| text.trim().to_owned();

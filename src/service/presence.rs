@@ -1,5 +1,8 @@
-//! Who is at which content, at which of its processes: while a request, a stream or a socket of
-//! theirs is open, and when last.
+//! Presence: which viewers have a request, event stream or WebSocket open at which process of which
+//! item, and when each was last seen. The leak alarm compares it with token uses.
+//!
+//! Kept in memory and written to the database for all nodes, at most once a minute per viewer and
+//! process.
 
 use super::{Error, Service, admission::Admission};
 use crate::{
@@ -20,19 +23,20 @@ use std::{
     time::Duration,
 };
 
-/// How often presence is written down while somebody stays.
+/// Least time between two writes of the same presence.
 const NOTED_EVERY: Duration = Duration::from_secs(60);
-/// How long this node remembers who was there.
+/// How long after its last sighting an entry stays in memory.
 const KEPT: Duration = Duration::from_secs(3600);
-/// So many are written down at once: others want to write, too.
+/// Rows per transaction: others need the database's only writer, too.
 const AT_ONCE: usize = 200;
 
-/// One viewer at one process. Times are in milliseconds since 1970, 0 for never.
+/// One viewer at one process of an item. Times are in milliseconds since 1970, 0 for never.
 #[derive(Default)]
 pub struct Presence {
     seen: AtomicI64,
+    /// The value of `seen` that was last written to the database.
     noted: AtomicI64,
-    /// Requests, streams and sockets.
+    /// Open requests, event streams and WebSockets.
     open: AtomicUsize,
 }
 
@@ -42,7 +46,7 @@ impl Presence {
     }
 }
 
-/// Somebody who is there, until this is dropped.
+/// Guard of one open request, stream or WebSocket: the viewer is present until it is dropped.
 pub struct Here(Arc<Presence>);
 
 impl Drop for Here {
@@ -53,10 +57,12 @@ impl Drop for Here {
 
 type Key = (Id<Content>, Mark, Id<Person>);
 
+/// The presences that this node has seen.
 #[derive(Default)]
 pub(super) struct Presences(Mutex<HashMap<Key, Arc<Presence>>>);
 
 impl Presences {
+    /// The presence of a person at a process; made if there is none.
     pub(super) fn of(&self, item: Id<Content>, process: Mark, person: Id<Person>) -> Arc<Presence> {
         Arc::clone(
             self.0
@@ -67,7 +73,8 @@ impl Presences {
         )
     }
 
-    /// Who was seen where, and is not written down yet.
+    /// The sightings to write to the database now. Also drops entries that were not seen for an
+    /// hour and that nothing refers to.
     fn news(&self, now: Timestamp) -> Vec<(Id<Content>, Stay, Arc<Presence>)> {
         let mut news = Vec::new();
         self.0
@@ -105,7 +112,7 @@ impl Service {
         }
     }
 
-    /// Somebody comes to a process, and stays until what is returned is dropped.
+    /// Registers that the person has something open at a process, until the guard is dropped.
     pub fn arrive(&self, admission: &Admission, process: Mark) -> Here {
         let presence = self.presence(admission, process);
         presence.see(self.now());
@@ -113,17 +120,17 @@ impl Service {
         Here(presence)
     }
 
-    /// Somebody was there a moment ago.
+    /// Records that the person was seen at a process just now.
     pub fn see(&self, admission: &Admission, process: Mark) {
         self.presence(admission, process).see(self.now());
     }
 
-    /// Who was at an item lately, and when last.
+    /// The recorded visits to an item, with the time of the last sighting.
     pub async fn stays(&self, item: Id<Content>) -> Result<Vec<Stay>, Error> {
         self.store.read(move |db| Ok(leaks::stays(db, item)?)).await
     }
 
-    /// Writes down who is where, for all nodes.
+    /// Writes sightings to the database, for all nodes. Called every ten seconds and at a stop.
     pub async fn share_presence(&self) -> Result<(), Error> {
         for part in self.presences.news(self.now()).chunks(AT_ONCE) {
             let seen: Vec<_> = part.iter().map(|(item, stay, _)| (*item, *stay)).collect();
@@ -147,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_has_something_open_is_there_and_news_is_told_once_a_minute() {
+    fn an_open_request_counts_as_presence_and_is_written_once_a_minute() {
         let presences = Presences::default();
         let (item, person, at) = (Id::random(), Id::random(), |seconds: i64| {
             Timestamp(seconds * 1000)

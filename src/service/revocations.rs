@@ -1,5 +1,10 @@
-//! Ending connections: the tombstone first, then everything else. From the commit on no exchange
-//! succeeds, on any node; then the provider is told, as often as it takes.
+//! Revocations: how connections and consents end. One transaction deletes the tokens and consents
+//! and writes a tombstone (a [`Revocation`], with the sealed request to the provider), so that no
+//! exchange succeeds on any node from the commit on. Afterwards the provider's revocation endpoint
+//! is called (RFC 7009), with retries.
+//!
+//! Local deletion never depends on the provider: some offer no revocation (Microsoft Entra ID), and
+//! it may be down.
 
 use super::{
     Actor, Error, Service,
@@ -31,17 +36,20 @@ use crate::{
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
 
-/// The first pause between two tries to tell a provider; each is twice the one before.
+/// Base of the exponential backoff: the pause after the n-th failed try is 2^n times this.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
+/// Upper limit of the backoff.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// About a day and a half.
+/// Tries before giving up: about a day and a half.
 const MOST_TRIES: i64 = 40;
-/// Another node leaves a claimed row alone for so long.
+/// How long a claimed row is reserved for the node that claimed it.
 const CLAIMED_FOR: Duration = Duration::from_secs(180);
+/// Rows claimed, and provider calls made, at the same time.
 const AT_ONCE: i64 = 20;
-/// Connections that end in one transaction.
+/// Connections ended in one transaction.
 const AT_ONCE_ENDED: usize = 100;
 
+/// The seal context of a tombstone's request to the provider.
 fn request_place(row: &str) -> Place<'_> {
     Place {
         table: "revocations",
@@ -50,7 +58,7 @@ fn request_place(row: &str) -> Place<'_> {
     }
 }
 
-/// Who ends connections, why, and when: the same for all that one act ends.
+/// Who ends connections, when and why: shared by everything that one action ends.
 #[derive(Clone)]
 pub(super) struct Why {
     pub now: Timestamp,
@@ -58,11 +66,12 @@ pub(super) struct Why {
     actor_name: String,
     address: String,
     correlation: String,
-    /// In words, for the record.
+    /// A phrase for the audit record.
     reason: String,
 }
 
 impl Why {
+    /// An end caused by a person.
     pub fn of(actor: &Actor, now: Timestamp, reason: impl Into<String>) -> Self {
         Self {
             now,
@@ -74,7 +83,7 @@ impl Why {
         }
     }
 
-    /// The portal itself, by a rule of the operator's.
+    /// An end caused by the portal itself, by a rule of the operator's.
     pub fn of_portal(now: Timestamp, reason: &str) -> Self {
         Self {
             now,
@@ -86,6 +95,7 @@ impl Why {
         }
     }
 
+    /// An audit event of this end.
     fn event(&self, action: Action, subject: &str, detail: String) -> Event {
         Event {
             actor: self.actor,
@@ -97,23 +107,24 @@ impl Why {
     }
 }
 
-/// The token of a connection that ends.
+/// The token to revoke when a connection ends.
 pub(super) enum Known {
     Token(SecretString),
-    /// There was none.
+    /// There is no token.
     None,
-    /// It does not open.
+    /// The stored token does not decrypt.
     Unreadable,
 }
 
-/// A connection that ends, ready to be written down.
+/// The tombstone of a connection, ready to be stored: with the sealed request to the provider, if
+/// one can be made.
 pub(super) struct Ended {
     revocation: Revocation,
     request: Option<Sealed>,
 }
 
 impl Ended {
-    /// What the provider will be told: to forget the token.
+    /// Prepares the tombstone. `token` is the one that the provider is to revoke.
     pub fn new(
         service: &Service,
         connection: &Connection,
@@ -128,7 +139,7 @@ impl Ended {
             (Ok(registration), Known::Token(token)) => registration.revocation(token),
             _ => None,
         };
-        // There was something to end, and nobody can say what.
+        // There was a token, but no request to revoke it can be made.
         let lost = matches!(token, Known::Unreadable)
             || (matches!(token, Known::Token(_)) && registration.is_err());
         let row = id.to_string();
@@ -163,7 +174,7 @@ impl Ended {
         })
     }
 
-    /// Writes it down; the row that tells the provider.
+    /// Stores the tombstone; [`Service::tell_providers`] sends the request.
     pub fn record(mut self, db: &mut Db<'_>) -> Result<(), Error> {
         if let Some(person) = people::find(db, self.revocation.person)? {
             self.revocation.person_name = person.username;
@@ -177,6 +188,7 @@ impl Ended {
 }
 
 impl Service {
+    /// The token to revoke: the refresh token, else the access token.
     fn opened(&self, connection: &Connection, tokens: &Tokens) -> Known {
         let row = token_row(connection.id, connection.person, connection.integration);
         let (column, sealed) = match (&tokens.refresh, &tokens.access) {
@@ -184,14 +196,14 @@ impl Service {
             (None, Some(sealed)) => ("access_token", sealed),
             (None, None) => return Known::None,
         };
-        // What does not open cannot be revoked; it is deleted all the same.
+        // A token that does not decrypt cannot be revoked; it is deleted all the same.
         self.vault
             .open(token_place(column, &row), sealed)
             .map_or(Known::Unreadable, Known::Token)
     }
 
-    /// The tombstone, inside the transaction of what causes it: tokens and consents are gone, the
-    /// provider's row is written.
+    /// Ends one connection inside the caller's transaction: deletes tokens and consents, stores the
+    /// tombstone, writes the audit record. Call [`Self::tell_providers_soon`] after the commit.
     pub(super) fn end_connection(
         &self,
         db: &mut Db<'_>,
@@ -227,10 +239,11 @@ impl Service {
         )
     }
 
-    /// Ends many connections, before the transaction of what causes it, so that the only writer is
-    /// not held for long: first a mark on all of them at once, by which no exchange succeeds any
-    /// more on any node, then their ends, some at a time. What a crash leaves over is marked all
-    /// the same, and ends when the act is repeated.
+    /// Ends the connections of `of` if there are more than 100, before the caller's transaction, so
+    /// that the only writer is never held for long. Marks all connections of an integration in one
+    /// statement, after which no exchange succeeds on any node, then ends them by the hundred.
+    /// After a crash the rest stay marked, and end when the action is repeated. Returns how many
+    /// ended, 0 if there are 100 or fewer: the caller ends those.
     pub(super) async fn end_many(self: &Arc<Self>, of: Whose, why: &Why) -> Result<usize, Error> {
         let now = why.now;
         let all = self
@@ -265,7 +278,7 @@ impl Service {
         Ok(all.len())
     }
 
-    /// Ends all connections through an integration; how many.
+    /// Ends all connections of an integration; returns how many.
     pub(super) fn end_connections_of_integration(
         &self,
         db: &mut Db<'_>,
@@ -281,7 +294,7 @@ impl Service {
         Ok(all.len())
     }
 
-    /// Ends all connections of a person; how many.
+    /// Ends all connections of a person; returns how many.
     pub(super) fn end_connections_of_person(
         &self,
         db: &mut Db<'_>,
@@ -297,8 +310,9 @@ impl Service {
         Ok(all.len())
     }
 
-    /// Lets a connection go by a rule: its tokens are deleted, its provider is told, and its viewer
-    /// is asked the next time. Consents stay.
+    /// Ends a connection's tokens by a rule, such as disuse: deletes and revokes them and moves the
+    /// connection to [`State::NeedsLogin`], so that its viewer must sign in at the next use.
+    /// Consents stay.
     pub async fn let_lapse(
         self: &Arc<Self>,
         id: Id<Connection>,
@@ -335,7 +349,7 @@ impl Service {
         Ok(())
     }
 
-    /// Ends one consent, with its line in the record.
+    /// Ends one consent, with its audit record.
     pub(super) fn end_consent(
         db: &mut Db<'_>,
         consent: &Consent,
@@ -356,8 +370,8 @@ impl Service {
         )
     }
 
-    /// Ends consents of people who may not open the content any more; call it where access was
-    /// taken away.
+    /// Ends those of `consents` whose person may no longer open the item; returns how many. Call it
+    /// wherever access is taken away.
     pub(super) fn end_lost_consents(
         db: &mut Db<'_>,
         consents: Vec<Consent>,
@@ -382,8 +396,8 @@ impl Service {
         Ok(ended)
     }
 
-    /// An administrator ends one connection, every one of a person, or every one through an
-    /// integration. `reason`: for the record, as typed.
+    /// Ends one connection, all of a person, or all of an integration; returns how many.
+    /// Administrators only. `reason` is free text for the audit record, cut to 200 characters.
     pub async fn disconnect_all(
         self: &Arc<Self>,
         actor: &Actor,
@@ -430,7 +444,7 @@ impl Service {
         Ok(many + ended)
     }
 
-    /// A person's connections, for administrators.
+    /// A person's connections. Administrators only.
     pub async fn connections_of(
         &self,
         actor: &Actor,
@@ -454,7 +468,8 @@ impl Service {
             .await
     }
 
-    /// Takes back every viewer's consent for a content item. Their connections stay.
+    /// Ends every viewer's consent for a content item; returns how many. Connections stay.
+    /// Administrators only.
     pub async fn revoke_consents_of_content(
         &self,
         actor: &Actor,
@@ -478,7 +493,7 @@ impl Service {
             .await
     }
 
-    /// What ended lately for the actor.
+    /// The actor's ten most recently ended connections.
     pub async fn ended_lately(&self, actor: &Actor) -> Result<Vec<Revocation>, Error> {
         let person = actor.person.id;
         self.store
@@ -486,15 +501,15 @@ impl Service {
             .await
     }
 
-    /// Tells providers what ended, now, without making anybody wait.
+    /// Starts [`Self::tell_providers`] in a separate task.
     pub(super) fn tell_providers_soon(self: &Arc<Self>) {
         let service = Arc::clone(self);
         self.tasks
             .spawn_on(async move { service.tell_providers().await }, &self.runtime);
     }
 
-    /// Tells providers what ended and is due. Safe on several nodes at once: each row is one
-    /// caller's.
+    /// Sends the revocation requests that are due. Safe on several nodes at once: a row is claimed
+    /// before it is sent.
     pub async fn tell_providers(self: &Arc<Self>) {
         loop {
             let now = self.now();
@@ -521,6 +536,8 @@ impl Service {
         }
     }
 
+    /// Sends one revocation request and stores the outcome, or when to try again. A request that
+    /// does not decrypt is given up.
     async fn tell(&self, mut revocation: Revocation, request: Option<Sealed>) {
         let outcome =
             match request.and_then(|sealed| open_request(&self.vault, &revocation, &sealed)) {
@@ -571,8 +588,8 @@ impl Service {
             correlation: revocation.correlation.clone(),
             ..Event::by_portal(now, action, revocation.integration_name.clone(), detail)
         };
-        // The first failure and the outcome stand in the record; the tries between would only fill
-        // it.
+        // Only the first failure and the final outcome get an audit record: one per retry would
+        // flood it.
         let worth_it = revocation.word != Word::Waiting || revocation.tries == 1;
         let written = self
             .store
@@ -587,6 +604,7 @@ impl Service {
     }
 }
 
+/// The decrypted request; `None` if it does not decrypt or parse.
 fn open_request(
     vault: &Vault,
     revocation: &Revocation,
@@ -600,7 +618,7 @@ fn open_request(
     RevocationRequest::from_text(&text)
 }
 
-/// Whose connections an administrator ends.
+/// The connections that one action ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Whose {
     One(Id<Connection>),
@@ -619,9 +637,10 @@ impl Whose {
             Whose::Integration(id) => connections::of_integration(db, id),
         }
     }
+    /// Makes the connections unusable in one statement; their tokens stay until each is ended.
     fn mark(self, db: &mut Db<'_>, now: Timestamp) -> Result<(), crate::store::Error> {
         match self {
-            // Nobody has so many.
+            // A person has too few connections to need a mark.
             Whose::One(_) | Whose::Person(_) => Ok(()),
             Whose::Integration(id) => connections::mark_ended(
                 db,

@@ -1,4 +1,5 @@
-//! Texts shown once, sealed until then.
+//! Secrets that are shown once, such as a new API key. Until a page shows them they are kept
+//! sealed, for five minutes, in a table of their own and not in the session's row.
 
 use super::{Error, Service};
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
 use secrecy::SecretString;
 use std::time::Duration;
 
+/// How long a text waits to be shown.
 const KEPT_FOR: Duration = Duration::from_secs(300);
 
 fn place(row: &str) -> Place<'_> {
@@ -20,7 +22,7 @@ fn place(row: &str) -> Place<'_> {
 }
 
 impl Service {
-    /// Keeps a text for one person; the name to take it by.
+    /// Stores a text for one person. Returns the random name for [`Service::take_shown`].
     pub async fn keep_shown(
         &self,
         person: Id<Person>,
@@ -38,7 +40,8 @@ impl Service {
         Ok(name)
     }
 
-    /// The text of this name, if it is this person's and was not taken before.
+    /// Returns the text of this name and deletes it. `None` if it is another person's, has expired,
+    /// or was taken before.
     pub async fn take_shown(
         &self,
         person: Id<Person>,

@@ -1,5 +1,6 @@
-//! Signing in with the organisation: who the provider's answer is here, with which role and in
-//! which groups.
+//! Sign-in at the organisation's identity provider: which person, role and groups an identity maps
+//! to. Accounts are matched by issuer and subject only, never by name or e-mail address. The
+//! protocol is in `oauth::sign_in`.
 
 use super::{Actor, Error, Service, record, revocations::Why};
 use crate::{
@@ -19,26 +20,29 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use url::Url;
 
-/// A sign-in takes ten minutes at most.
+/// Time from the start of a sign-in to its callback, at most.
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// What a sign-in is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     SignIn,
-    /// Somebody signed in proves that it is still them.
+    /// A signed-in person proves their identity again before a sensitive change.
     Confirm,
-    /// Somebody signed in ties this identity to their account.
+    /// A signed-in person links this identity to their account.
     Link,
 }
 
-/// A sign-in under way, kept in the browser's session and used up by the first answer.
+/// A sign-in in progress. It is kept in the browser session and consumed by the first callback.
 #[derive(Serialize, Deserialize)]
 pub struct Pending {
     state: String,
+    /// Nonce and PKCE verifier, separated by a blank, sealed.
     sealed: String,
     pub purpose: Purpose,
+    /// The path to open afterwards.
     pub next: String,
+    /// Deadline, in milliseconds since 1970.
     until: i64,
 }
 
@@ -48,31 +52,36 @@ impl std::fmt::Debug for Pending {
     }
 }
 
-/// What came back (query of the callback).
+/// The query parameters of the callback.
 pub struct Answer {
     pub state: String,
     pub code: Option<String>,
+    /// `iss` (RFC 9207).
     pub issuer: Option<String>,
     pub error: Option<String>,
 }
 
-/// How it ended.
+/// The outcome of a sign-in.
 pub enum Ending {
+    /// The person, and the refresh token if the provider issued one.
     SignedIn(Box<Person>, Option<SecretString>),
     Confirmed,
-    /// Somebody signed in can tie this identity to their account: its subject, and what to call it.
+    /// A signed-in person can link this identity to their account: its subject, and a label for it.
     Linkable(String, String),
-    /// The answer does not belong to a sign-in of this browser, or came too late.
+    /// The callback does not belong to a sign-in of this browser, or came too late.
     Mismatch,
-    /// The provider said no.
+    /// The provider reported an error.
     Declined,
-    /// The provider's answer is not accepted, or it does not answer.
+    /// The callback or the ID token failed a check.
     NotAccepted,
+    /// The provider cannot be reached or does not work.
     Unavailable,
-    /// Nothing the claims say gives this person a place here.
+    /// The claims give no role, and there is no default role.
     NoPlace,
+    /// The account is locked.
     Locked,
-    /// Another identity than the one that signed in here.
+    /// The identity belongs to another account, or the provider did not authenticate the person
+    /// again.
     SomebodyElse,
 }
 
@@ -85,6 +94,7 @@ fn place(state: &str) -> Place<'_> {
 }
 
 impl Service {
+    /// The provider's settings and the callback address; `NotFound` if none is configured.
     fn organisation(&self) -> Result<(&SignIn, String), Error> {
         let sign_in = self.settings.sign_in.as_ref().ok_or(Error::NotFound)?;
         Ok((
@@ -93,7 +103,8 @@ impl Service {
         ))
     }
 
-    /// Begins: what to keep in the session, and where to send the browser.
+    /// Starts a sign-in: what to store in the browser session, and where to send the browser. The
+    /// inner error is the outcome if the provider cannot be used.
     pub async fn begin_sign_in(
         &self,
         purpose: Purpose,
@@ -140,6 +151,7 @@ impl Service {
         }
     }
 
+    /// Logs a failure and turns it into an outcome.
     fn not_accepted(&self, failure: Failure) -> Ending {
         match failure {
             Failure::Unavailable(reason) => {
@@ -153,7 +165,8 @@ impl Service {
         }
     }
 
-    /// Takes the provider's answer. `pending` has left the session already: it works once.
+    /// Handles the callback. The caller has removed `pending` from the session, so that it works
+    /// once. A sign-in that fails is recorded.
     pub async fn finish_sign_in(
         &self,
         actor: Option<&Actor>,
@@ -177,6 +190,7 @@ impl Service {
         Ok(ending)
     }
 
+    /// An audit record for this origin.
     fn line(
         &self,
         action: Action,
@@ -195,6 +209,7 @@ impl Service {
         }
     }
 
+    /// Checks the callback, redeems the code, and acts by the purpose of the sign-in.
     async fn judge(
         &self,
         actor: Option<&Actor>,
@@ -209,7 +224,7 @@ impl Service {
         }) else {
             return Ok(Ending::Mismatch);
         };
-        // Mix-up (RFC 9207): compared as it is, where the provider says it.
+        // Mix-up defence (RFC 9207): if the callback names its issuer, it must be exactly ours.
         if answer.issuer.is_some_and(|issuer| issuer != sign_in.issuer) {
             return Ok(Ending::NotAccepted);
         }
@@ -256,6 +271,7 @@ impl Service {
         }
     }
 
+    /// Whether the identity is the actor's, for [`Purpose::Confirm`].
     async fn confirm_identity(
         &self,
         actor: Option<&Actor>,
@@ -270,7 +286,7 @@ impl Service {
             .read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?))
             .await?;
         let now = self.now();
-        // Where the provider says when it last asked, it must have been now.
+        // If the ID token has `auth_time`, it must be within the last ten minutes.
         let recent = identity
             .auth_time()
             .is_none_or(|at| at >= now.unix_seconds() - 600);
@@ -288,6 +304,8 @@ impl Service {
         Ok(Ending::Confirmed)
     }
 
+    /// Whether the actor may link the identity, for [`Purpose::Link`]: it must not be another
+    /// account's.
     async fn linkable(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
         let Some(me) = actor.map(|actor| actor.person.id) else {
             return Ok(Ending::Mismatch);
@@ -310,8 +328,8 @@ impl Service {
         ))
     }
 
-    /// Ties an identity at the organisation to the account of somebody signed in, who has just
-    /// shown that it is theirs.
+    /// Links an identity to the account of the actor, who has just proved that it is theirs.
+    /// `Conflict` if it belongs to another account.
     pub async fn link_identity(&self, actor: &Actor, subject: String) -> Result<(), Error> {
         let issuer = self.organisation()?.0.issuer.clone();
         let (actor, now) = (actor.clone(), self.now());
@@ -339,7 +357,8 @@ impl Service {
             .await
     }
 
-    /// Finds or makes the person, and gives them the role and the groups that the claims say.
+    /// Finds or creates the person, and applies the role and groups that the claims map to.
+    /// Consents that need access through a lost group end.
     async fn admit(
         &self,
         sign_in: &SignIn,
@@ -353,7 +372,8 @@ impl Service {
         let claimed = mapped.map(|(_, role)| *role).max();
         let (role, sets_role) = match (claimed, sign_in.default_role) {
             (Some(role), _) => (role, true),
-            // Without a mapping the administrator's word on the people's page counts.
+            // Without a role mapping, the role that an administrator set on the people's page
+            // stays.
             (None, Some(role)) => (role, !sign_in.roles.is_empty()),
             (None, None) => return Ok(Ending::NoPlace),
         };
@@ -445,7 +465,7 @@ impl Service {
         })
     }
 
-    /// Somebody who signs in for the first time.
+    /// The account for a first sign-in, filled from the claims.
     fn new_person(&self, identity: &Identity, role: Role) -> Person {
         let clean = |text: &str, most: usize| {
             text.chars()
@@ -503,7 +523,7 @@ impl Service {
         }
     }
 
-    /// Whether a person can sign in at this provider.
+    /// Whether an identity at this provider is linked to the person.
     pub async fn signs_in_at(&self, person: Id<Person>, issuer: &str) -> Result<bool, Error> {
         let issuer = issuer.to_owned();
         self.store
@@ -511,8 +531,8 @@ impl Service {
             .await
     }
 
-    /// Keeps the token of a sign-in for as long as its session lives: it spares the viewer a second
-    /// way to the same provider.
+    /// Stores the refresh token of a sign-in, sealed, for as long as its browser session lives. It
+    /// spares the viewer a second redirect to the same provider.
     pub async fn keep_sign_in_grant(
         &self,
         session: Id<Session>,
@@ -532,6 +552,7 @@ impl Service {
             .await
     }
 
+    /// The refresh token stored by [`Service::keep_sign_in_grant`].
     pub(super) async fn sign_in_grant(
         &self,
         session: Id<Session>,
@@ -552,7 +573,8 @@ impl Service {
     }
 }
 
-/// What a provider wrote, fit for a page and a record.
+/// A provider's text, safe for pages and audit records: at most `most` characters, no invisible
+/// ones.
 fn clean(text: &str, most: usize) -> String {
     text.chars()
         .filter(|letter| !is_invisible(*letter))
@@ -562,8 +584,8 @@ fn clean(text: &str, most: usize) -> String {
         .to_owned()
 }
 
-/// A user name that is taken belongs to somebody else, whatever it says: names and addresses never
-/// match accounts.
+/// Adds a suffix to a user name that is taken: it belongs to another account, since names and
+/// e-mail addresses never match accounts.
 fn unlike_others(db: &mut Db<'_>, mut person: Person) -> Result<Person, Error> {
     if people::by_username(db, &person.username)?.is_some() {
         person.username = format!("{}-{}", person.username, &random::label()[..4]);

@@ -1,4 +1,8 @@
-//! The record.
+//! The audit log, and the hourly counts of exchanges.
+//!
+//! Audit records form a hash chain: each hash covers the previous one and all fields of the record.
+//! The last number and hash are also stored in `audit_head`, so that cutting off the newest records
+//! is detected too. Records are never changed or deleted here.
 
 use super::{
     Db, Error, damaged, id,
@@ -17,15 +21,13 @@ use diesel::prelude::*;
 
 #[diesel::declare_sql_function]
 extern "SQL" {
-    /// Small letters: SQLite knows those of ASCII only.
+    /// Lower case; in SQLite for ASCII letters only.
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
-/// Appends an event to the chain; `event.number` is ignored.
-///
-/// The head of the chain is kept apart, so that lines cut off at the end are missed, too.
+/// Appends a record to the chain; `event.number` and `event.hash` are ignored.
 pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
-    // PostgreSQL keeps no NUL, and nobody sees one.
+    // PostgreSQL cannot store NUL in text.
     let clean = |text: &str| text.replace('\0', "\u{fffd}");
     let (actor_name, subject, detail) = (
         clean(&event.actor_name),
@@ -69,7 +71,8 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
     Ok(())
 }
 
-/// Number and hash of the newest line. Before the first chained line: the newest number there is.
+/// Number and hash of the newest record. Before the first chained record: the highest number, and
+/// an empty hash.
 fn head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
     let head: Option<(i64, String)> = audit_head::table
         .select((audit_head::number, audit_head::hash))
@@ -84,8 +87,8 @@ fn head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
     Ok(newest.map(|number| (number, String::new())))
 }
 
-/// The hash of a line: of the hash before it and of every field, each with its length, so that none
-/// can grow into the next.
+/// A record's hash. Each field is prefixed with its length, so that moving text between fields
+/// changes the hash.
 fn chain(before: &str, event: &Event) -> String {
     let mut text = String::new();
     let actor = event
@@ -111,17 +114,16 @@ fn chain(before: &str, event: &Event) -> String {
     digest(&text)
 }
 
-/// What a look at the whole chain found.
+/// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every line is as it was written: how many of them, and how many older ones that were never
-    /// chained.
+    /// All records are intact: `chained` ones, and `unchained` older ones from before the chain.
     Whole { chained: i64, unchained: i64 },
-    /// The first line that is not what it was, or that is missing.
+    /// The number of the first record that was changed or is missing.
     Broken { number: i64 },
 }
 
-/// Computes the chain anew.
+/// Recomputes the whole chain.
 pub fn verify(db: &mut Db<'_>) -> Result<Verdict, Error> {
     let (mut chained, mut unchained, mut last, mut hash) = (0, 0, 0, String::new());
     loop {
@@ -197,22 +199,23 @@ impl Row {
     }
 }
 
-/// What to show of the record.
+/// Which audit records to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub action: Option<Action>,
     pub actor: Option<Id<Person>>,
     pub outcome: Option<Outcome>,
-    /// Part of the actor's name, the subject or the detail.
+    /// Substring of the actor's name, the subject, the detail or the correlation, without regard to
+    /// case.
     pub text: Option<String>,
-    /// Only events older than this one.
+    /// Only records with a smaller number.
     pub before: Option<i64>,
-    /// Only events newer than this one.
+    /// Only records with a greater number.
     pub after: Option<i64>,
     pub oldest_first: bool,
 }
 
-/// Events that pass the filter, newest first unless it says otherwise.
+/// The records that match, newest first unless `oldest_first` is set.
 pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, Error> {
     let mut query = audit::table.limit(limit).into_boxed();
     query = if filter.oldest_first {
@@ -259,8 +262,9 @@ pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, 
     rows.into_iter().map(Row::event).collect()
 }
 
-/// What one person did at one content item with one integration in one hour.
+/// Exchanges of one viewer, content item and integration within one hour.
 pub struct Hour {
+    /// The start of the hour.
     pub hour: Timestamp,
     pub person: String,
     pub content: String,
@@ -269,7 +273,7 @@ pub struct Hour {
     pub last_at: Timestamp,
 }
 
-/// Adds counted exchanges to their hour.
+/// Adds to an hour's count.
 pub fn add_exchanges(db: &mut Db<'_>, counted: &Hour) -> Result<(), Error> {
     let row = || {
         exchange_hours::table.find((
@@ -300,16 +304,16 @@ pub fn add_exchanges(db: &mut Db<'_>, counted: &Hour) -> Result<(), Error> {
     Ok(())
 }
 
-/// Which counted exchanges to show.
+/// Which counts to list.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     pub person: Option<Id<Person>>,
     pub content: Option<Id<Content>>,
-    /// Only hours whose last exchange was before this moment.
+    /// Only hours whose last exchange was before this time.
     pub before: Option<Timestamp>,
 }
 
-/// The hours in which exchanges happened, newest first.
+/// The counts, last exchange first.
 pub fn exchanges(db: &mut Db<'_>, wanted: &Wanted, limit: i64) -> Result<Vec<Hour>, Error> {
     let mut query = exchange_hours::table
         .order(exchange_hours::last_at.desc())
@@ -340,7 +344,7 @@ pub fn exchanges(db: &mut Db<'_>, wanted: &Wanted, limit: i64) -> Result<Vec<Hou
         .collect())
 }
 
-/// Forgets counts of hours before this one.
+/// Deletes the counts of hours before `before`.
 pub fn purge_exchanges(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     diesel::delete(exchange_hours::table.filter(exchange_hours::hour.lt(before.0)))
         .execute(db.0)?;

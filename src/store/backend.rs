@@ -1,9 +1,13 @@
-//! The two databases: SQLite by default, PostgreSQL by its address. Everything that differs between
-//! them is in this file.
+//! The two databases: SQLite by default, PostgreSQL if the database URL says so. Everything that
+//! differs between them is in this file (and, for copying, in `copy`).
 //!
-//! On both one writer works at a time, so that a transaction may look and then act: SQLite has one
-//! writer by nature (`BEGIN IMMEDIATE`), on PostgreSQL an advisory lock of the transaction makes it
-//! so for all nodes.
+//! One writer at a time on both, so that a transaction may read and then write: SQLite has one
+//! writer by nature (`BEGIN IMMEDIATE`); on PostgreSQL a transaction-level advisory lock serializes
+//! the writers of all nodes.
+//!
+//! Diesel's combined connection ([`Either`]) compiles neither `ON CONFLICT` nor `FOR UPDATE`, batch
+//! inserts or `as_returning()`. So the rest of `store` updates and then inserts, and compares and
+//! swaps on a column.
 
 use super::Error;
 use diesel::{
@@ -19,34 +23,37 @@ use std::path::{Path, PathBuf};
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 #[cfg(feature = "postgres")]
 const POSTGRESQL: EmbeddedMigrations = embed_migrations!("migrations/postgresql");
-/// Any number, the same on all nodes: the right to write, and the right to migrate.
+/// Advisory lock of the writer. The number is arbitrary, but must be the same on all nodes.
 #[cfg(feature = "postgres")]
 const WRITING: &str = "SELECT pg_advisory_xact_lock(7310001)";
+/// Advisory lock of the migrating node. The number is arbitrary, but must be the same on all nodes.
 #[cfg(feature = "postgres")]
 const MIGRATING: &str = "SELECT pg_advisory_lock(7310002)";
 
+/// Attempts to migrate an SQLite file, 100 ms apart.
 const MIGRATION_TRIES: u32 = 20;
 
-/// The newest step of `migrations/` that took something away from the version before. See
-/// `migrations/README.md`.
+/// The newest contracting migration (one that removed something the previous version used) that
+/// this program works with. See `migrations/README.md`.
 const CONTRACT: i64 = 0;
 
-/// Where the database is.
+/// The database URL.
 #[derive(Clone, Debug)]
 pub enum Place {
+    /// A file.
     Sqlite(PathBuf),
-    /// An address such as `postgres://user:password@host/database`.
+    /// A URL such as `postgres://user:password@host/database`; secret because of the password.
     Postgresql(SecretString),
 }
 
 impl Place {
-    /// Whether other machines may work on the same rows.
+    /// Whether other machines can use the same database.
     pub fn is_shared(&self) -> bool {
         matches!(self, Place::Postgresql(_))
     }
 }
 
-/// One connection to either database.
+/// A connection to either database.
 #[derive(diesel::MultiConnection)]
 pub enum Either {
     #[cfg(feature = "postgres")]
@@ -54,8 +61,8 @@ pub enum Either {
     Sqlite(SqliteConnection),
 }
 
-/// Makes the file, if it is not there, for its owner only; SQLite gives its companions the same
-/// rights.
+/// Creates the file with mode 0600 if it is missing. SQLite gives the `-wal` and `-shm` files the
+/// same mode.
 pub(super) fn make_private(file: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.create(true).append(true);
@@ -64,27 +71,27 @@ pub(super) fn make_private(file: &Path) -> std::io::Result<()> {
     options.open(file).map(drop)
 }
 
-/// Opens an SQLite file with what each connection needs.
+/// Opens an SQLite file and sets its pragmas. Does not create tables.
 pub(super) fn connect_file(file: &Path) -> Result<SqliteConnection, ConnectionError> {
     let address = file
         .to_str()
         .ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
     let mut connection = SqliteConnection::establish(address)?;
-    // Deleted secrets are overwritten, not only unlinked.
+    // `secure_delete`: deleted secrets are overwritten in the file.
     connection
         .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)
 }
 
-/// Opens one connection with what each needs.
+/// Opens one connection and sets its options.
 pub fn connect(place: &Place) -> Result<Either, ConnectionError> {
     match place {
         Place::Sqlite(file) => connect_file(file).map(Either::Sqlite),
         #[cfg(feature = "postgres")]
         Place::Postgresql(address) => {
             let mut connection = diesel::PgConnection::establish(address.expose_secret())?;
-            // A node that stops in the middle of a transaction must not hold up the others.
+            // The timeouts keep a node that hangs inside a transaction from blocking the others.
             connection
                 .batch_execute(
                     "SET lock_timeout = '5s'; SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '10s'; \
@@ -103,7 +110,7 @@ pub fn connect(place: &Place) -> Result<Either, ConnectionError> {
     }
 }
 
-/// Whether nothing was ever stored there.
+/// Whether the database was never used: there is no file, or no table `meta`.
 pub fn is_new(place: &Place) -> Result<bool, Error> {
     match place {
         Place::Sqlite(file) => Ok(!file.exists()),
@@ -111,7 +118,7 @@ pub fn is_new(place: &Place) -> Result<bool, Error> {
             let mut connection = connect(place).map_err(|error| {
                 Error::Other(format!("cannot open the PostgreSQL database: {error}"))
             })?;
-            // Fails while there is no such table.
+            // Fails if the table is missing.
             Ok(diesel::sql_query("SELECT name FROM meta LIMIT 1")
                 .execute(&mut connection)
                 .is_err())
@@ -119,7 +126,8 @@ pub fn is_new(place: &Place) -> Result<bool, Error> {
     }
 }
 
-/// Brings the tables up to date; makes the SQLite file if need be.
+/// Runs the pending migrations; creates a missing SQLite file. Refuses a database that a newer
+/// version made unusable for this one ([`CONTRACT`]).
 pub fn prepare(place: &Place) -> Result<(), Error> {
     let explain = |error: &dyn std::fmt::Display| match place {
         Place::Sqlite(file) => Error::Other(format!("cannot open {}: {error}", file.display())),
@@ -133,9 +141,9 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| explain(&error))?;
     let migrated = match &mut connection {
         Either::Sqlite(connection) => {
-            // A command may start beside the server, at the same steps: what the other one has done
-            // is not pending the next time. On one connection before the pool exists: the switch to
-            // WAL is not covered by the busy timeout.
+            // A command may run the same migrations beside the server: retry, since what the other
+            // process did is no longer pending. Before the pool exists, since the busy timeout does
+            // not cover the switch to WAL.
             let mut tries = 0;
             loop {
                 let switched = connection
@@ -150,7 +158,7 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
         }
         #[cfg(feature = "postgres")]
         Either::Postgresql(connection) => {
-            // Of nodes that start together one migrates, and the others wait for it.
+            // If several nodes start together, one migrates and the others wait for its lock.
             connection
                 .batch_execute("SET lock_timeout = '120s'; SET statement_timeout = '0';")
                 .map_err(|error| explain(&error))?;
@@ -180,7 +188,7 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
 }
 
 impl Either {
-    /// How the nth value stands in a statement that is written by hand.
+    /// The placeholder of the nth value in hand-written SQL, counted from 1.
     #[cfg_attr(
         not(feature = "postgres"),
         expect(unused_variables, reason = "SQLite does not count them")
@@ -193,7 +201,8 @@ impl Either {
         }
     }
 
-    /// Runs `work` in a transaction that nobody else writes beside.
+    /// Runs `work` in a transaction that excludes all other writers. Rolls back if `work` or the
+    /// commit fails.
     pub(super) fn exclusively<T, E: From<Error>>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
@@ -227,15 +236,15 @@ impl Either {
     fn commit(&mut self) -> Result<(), DieselError> {
         match self {
             Either::Sqlite(connection) => connection.batch_execute("COMMIT"),
-            // After a failed statement PostgreSQL turns COMMIT into a rollback without a word: ask
-            // first.
+            // After a failed statement, PostgreSQL silently turns COMMIT into a rollback. The
+            // SELECT makes that an error.
             #[cfg(feature = "postgres")]
             Either::Postgresql(connection) => connection.batch_execute("SELECT 1; COMMIT"),
         }
     }
 
     fn roll_back(&mut self) {
-        // Nothing to roll back, or no connection any more: then the database has done it.
+        // An error means that there is no transaction or no connection any more: nothing to do.
         drop(self.batch_execute("ROLLBACK"));
     }
 }
@@ -262,8 +271,7 @@ impl From<DieselError> for Error {
     }
 }
 
-/// Words of database errors that pass: somebody else holds a lock, the disk is full, the server
-/// restarts.
+/// Substrings of the messages of temporary errors: locks, a full disk, a restarting server.
 const PASSES: [&str; 16] = [
     "locked",
     "busy",
@@ -283,7 +291,7 @@ const PASSES: [&str; 16] = [
     "no connection to the server",
 ];
 
-/// Makes the connections of a pool, on either database.
+/// Opens and checks the connections of an r2d2 pool.
 pub struct Manager(pub Place);
 
 impl ManageConnection for Manager {
@@ -294,7 +302,7 @@ impl ManageConnection for Manager {
         connect(&self.0).map_err(diesel::r2d2::Error::ConnectionError)
     }
 
-    /// A file is always there; a server may have gone away.
+    /// Checks PostgreSQL only: the server may have gone away; a file cannot.
     fn is_valid(&self, connection: &mut Either) -> Result<(), Self::Error> {
         match connection {
             Either::Sqlite(_) => Ok(()),

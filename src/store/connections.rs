@@ -1,4 +1,7 @@
 //! Connections with their sealed tokens, consents, and attempts.
+//!
+//! Tokens are replaced by compare-and-swap on the connection's generation. The previous refresh
+//! token is not kept: with reuse detection at the provider, trying it would end the grant.
 
 use super::{
     Db, Error, damaged, id,
@@ -52,6 +55,7 @@ pub struct Tokens {
 }
 
 impl Row {
+    /// Converts the row into the connection and its tokens.
     fn split(self) -> Result<(Connection, Tokens), Error> {
         let connection = Connection {
             number: self.number,
@@ -86,7 +90,8 @@ impl Row {
     }
 }
 
-/// Adds a connection, or replaces the one of the same person and integration, with its tokens.
+/// Adds a connection, or replaces the one with the same id. Deletes another connection of the same
+/// person and integration.
 pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<(), Error> {
     diesel::delete(
         connections::table
@@ -135,16 +140,19 @@ pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<
     Ok(())
 }
 
-/// The tokens of a refresh. Compare and swap on the generation: `false` if another one came first.
+/// The result of a refresh.
 pub struct Refreshed<'a> {
     pub access: &'a Sealed,
-    /// `None` keeps the old one (RFC 6749 section 6).
+    /// `None` keeps the stored refresh token (RFC 6749 section 6).
     pub refresh: Option<&'a Sealed>,
     pub access_expires_at: Timestamp,
     pub lapses_at: Option<Timestamp>,
+    /// The time of this write.
     pub now: Timestamp,
 }
 
+/// Stores the result of a refresh of these tokens. Compare-and-swap on `generation`: `false` if the
+/// connection was refreshed, changed or ended meanwhile.
 pub fn store_refreshed(
     db: &mut Db<'_>,
     connection: Id<Connection>,
@@ -179,7 +187,7 @@ pub fn store_refreshed(
     Ok(true)
 }
 
-/// Moves to another state. Unless it stays usable, the tokens are gone with it.
+/// Changes the state and increments the generation. [`State::NeedsLogin`] deletes the tokens.
 pub fn set_state(
     db: &mut Db<'_>,
     connection: Id<Connection>,
@@ -209,14 +217,15 @@ pub fn set_state(
     Ok(())
 }
 
+/// Deletes a connection with its tokens.
 pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
     diesel::delete(connections::table.filter(connections::guid.eq(connection.to_string())))
         .execute(db.0)?;
     Ok(())
 }
 
-/// Marks every connection through an integration in one statement; their tokens stay until each is
-/// ended.
+/// Sets the state of all connections of an integration in one statement, so that the single writer
+/// is not blocked for long; the caller then ends them in batches. The tokens stay until then.
 pub fn mark_ended(
     db: &mut Db<'_>,
     integration: Id<Integration>,
@@ -236,6 +245,7 @@ pub fn mark_ended(
     Ok(())
 }
 
+/// The connection with this id.
 pub fn find(
     db: &mut Db<'_>,
     connection: Id<Connection>,
@@ -248,6 +258,7 @@ pub fn find(
     row.map(Row::split).transpose()
 }
 
+/// The connection of a person at an integration.
 pub fn of(
     db: &mut Db<'_>,
     person: Id<Person>,
@@ -268,6 +279,7 @@ fn without_tokens(rows: Vec<Row>) -> Result<Vec<Connection>, Error> {
         .collect()
 }
 
+/// A person's connections, oldest first.
 pub fn of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Connection>, Error> {
     let query = connections::table.filter(connections::person.eq(person.to_string()));
     without_tokens(
@@ -278,6 +290,7 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Connection>,
     )
 }
 
+/// An integration's connections, oldest first.
 pub fn of_integration(
     db: &mut Db<'_>,
     integration: Id<Integration>,
@@ -291,6 +304,7 @@ pub fn of_integration(
     )
 }
 
+/// All connections, oldest first.
 pub fn all(db: &mut Db<'_>) -> Result<Vec<Connection>, Error> {
     without_tokens(
         connections::table
@@ -326,7 +340,7 @@ impl ConsentRow {
     }
 }
 
-/// Gives a consent; one that is there already stays as it is. `true` if it is new.
+/// Adds a consent; `false` if there is one already, which then stays unchanged.
 pub fn give_consent(db: &mut Db<'_>, consent: &Consent) -> Result<bool, Error> {
     if consent_for(db, consent.person, consent.content, consent.integration)?.is_some() {
         return Ok(false);
@@ -344,6 +358,7 @@ pub fn give_consent(db: &mut Db<'_>, consent: &Consent) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// The consent of a person for a content item and an integration.
 pub fn consent_for(
     db: &mut Db<'_>,
     person: Id<Person>,
@@ -360,6 +375,7 @@ pub fn consent_for(
     row.map(ConsentRow::consent).transpose()
 }
 
+/// The consent with this id.
 pub fn consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<Option<Consent>, Error> {
     let row = consents::table
         .find(consent.to_string())
@@ -369,6 +385,7 @@ pub fn consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<Option<Consent>,
     row.map(ConsentRow::consent).transpose()
 }
 
+/// A person's consents, oldest first.
 pub fn consents_of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Consent>, Error> {
     let query = consents::table
         .filter(consents::person.eq(person.to_string()))
@@ -381,6 +398,7 @@ pub fn consents_of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Con
         .collect()
 }
 
+/// The consents for a content item, oldest first.
 pub fn consents_of_content(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<Consent>, Error> {
     let query = consents::table
         .filter(consents::content.eq(content.to_string()))
@@ -393,10 +411,13 @@ pub fn consents_of_content(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<
         .collect()
 }
 
+/// Deletes a consent; `false` if there is none.
 pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Error> {
     Ok(diesel::delete(consents::table.find(consent.to_string())).execute(db.0)? == 1)
 }
 
+/// Deletes a person's consents for all content items that use the integration; returns their
+/// number.
 pub fn delete_consents_of_connection(
     db: &mut Db<'_>,
     person: Id<Person>,
@@ -408,8 +429,8 @@ pub fn delete_consents_of_connection(
     Ok(diesel::delete(rows).execute(db.0)?)
 }
 
-/// Connections whose access token ends between these moments and that were used since, with their
-/// tokens' ends.
+/// At most `most` active connections with a refresh token whose access token expires after `from`,
+/// up to `to`, and that were used since `used_since`. First to expire first.
 pub fn ending(
     db: &mut Db<'_>,
     from: Timestamp,
@@ -428,7 +449,7 @@ pub fn ending(
     without_tokens(query.select(Row::as_select()).load(db.0)?)
 }
 
-/// Connections with tokens that nothing used since then.
+/// At most `most` active connections that were last used, or if never used made, before `since`.
 pub fn unused(db: &mut Db<'_>, since: Timestamp, most: i64) -> Result<Vec<Connection>, Error> {
     let never = connections::used_at
         .is_null()
@@ -439,7 +460,7 @@ pub fn unused(db: &mut Db<'_>, since: Timestamp, most: i64) -> Result<Vec<Connec
     without_tokens(query.limit(most).select(Row::as_select()).load(db.0)?)
 }
 
-/// Notes that a connection was used.
+/// Sets a connection's time of last use.
 pub fn touch(
     db: &mut Db<'_>,
     person: Id<Person>,
@@ -455,7 +476,7 @@ pub fn touch(
     Ok(())
 }
 
-/// Adds counted exchanges to a consent.
+/// Adds to a consent's number of exchanges.
 pub fn add_uses(
     db: &mut Db<'_>,
     consent: Id<Consent>,
@@ -487,7 +508,8 @@ struct AttemptRow {
     used_at: Option<i64>,
 }
 
-/// Writes an attempt down before the browser leaves.
+/// Stores an attempt before the browser is redirected. `state` is stored as a hash, the PKCE
+/// verifier sealed.
 pub fn insert_attempt(
     db: &mut Db<'_>,
     attempt: &Attempt,
@@ -512,6 +534,7 @@ pub fn insert_attempt(
     Ok(())
 }
 
+/// The attempt of a `state`, with its sealed PKCE verifier.
 pub fn attempt(
     db: &mut Db<'_>,
     state_hash: &str,
@@ -540,7 +563,7 @@ pub fn attempt(
     .transpose()
 }
 
-/// Uses an attempt up; `false` if somebody was faster.
+/// Marks an attempt as used and deletes its PKCE verifier; `false` if it was used before.
 pub fn use_attempt(db: &mut Db<'_>, attempt: Id<Attempt>, now: Timestamp) -> Result<bool, Error> {
     let row = attempts::table
         .find(attempt.to_string())
@@ -554,6 +577,7 @@ pub fn use_attempt(db: &mut Db<'_>, attempt: Id<Attempt>, now: Timestamp) -> Res
         == 1)
 }
 
+/// Deletes attempts that expired before `before`; returns their number.
 pub fn purge_attempts(db: &mut Db<'_>, before: Timestamp) -> Result<usize, Error> {
     Ok(diesel::delete(attempts::table.filter(attempts::expires_at.le(before.0))).execute(db.0)?)
 }

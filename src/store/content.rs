@@ -1,4 +1,7 @@
-//! Content items and the lists of who may open and edit them.
+//! Content items and their access lists.
+//!
+//! How the proxy treats an item is one JSON column (`content.proxying`): it is read and written as
+//! a whole, and never searched.
 
 use super::{
     Db, Error, damaged,
@@ -15,6 +18,7 @@ use crate::domain::{
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// A row of the table `content`.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = content)]
 pub(super) struct Row {
@@ -33,8 +37,8 @@ pub(super) struct Row {
     proxying: String,
 }
 
-/// What the column `proxying` holds. The first process stands in `upstream`, too, where earlier
-/// versions look.
+/// The JSON of the column `proxying`. The URL of the first process is also in the column
+/// `upstream`, which earlier versions read.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Carried {
@@ -43,6 +47,7 @@ struct Carried {
     proxying: Proxying,
 }
 
+/// The value of the column `proxying`.
 fn carried(item: &Content) -> Result<String, Error> {
     let carried = Carried {
         processes: item.processes.clone(),
@@ -52,12 +57,13 @@ fn carried(item: &Content) -> Result<String, Error> {
 }
 
 impl Row {
+    /// Converts the row; [`Error::Other`] if a column is damaged.
     pub(super) fn content(self) -> Result<Content, Error> {
         let Carried {
             mut processes,
             proxying,
         } = serde_json::from_str(&self.proxying).map_err(|_| damaged("proxying"))?;
-        // An earlier version wrote another address.
+        // `upstream` differs: an earlier version changed the URL, and does not know `processes`.
         if processes.first().map(|process| &process.url) != self.upstream.as_ref() {
             processes = self
                 .upstream
@@ -107,6 +113,7 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
         .get_result(db.0)?)
 }
 
+/// Writes everything except the item's app mode and slug.
 pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     diesel::update(content::table.filter(content::guid.eq(item.id.to_string())))
         .set((
@@ -123,6 +130,7 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     Ok(())
 }
 
+/// The item with this id.
 pub fn find(db: &mut Db<'_>, item: Id<Content>) -> Result<Option<Content>, Error> {
     let row = content::table
         .filter(content::guid.eq(item.to_string()))
@@ -132,7 +140,7 @@ pub fn find(db: &mut Db<'_>, item: Id<Content>) -> Result<Option<Content>, Error
     row.map(Row::content).transpose()
 }
 
-/// The item whose own host begins with this label.
+/// The item whose own host starts with this label.
 pub fn by_slug(db: &mut Db<'_>, slug: &str) -> Result<Option<Id<Content>>, Error> {
     let guid: Option<String> = content::table
         .filter(content::slug.eq(slug))
@@ -142,6 +150,7 @@ pub fn by_slug(db: &mut Db<'_>, slug: &str) -> Result<Option<Id<Content>>, Error
     guid.as_deref().map(id).transpose()
 }
 
+/// All items, oldest first.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Content>, Error> {
     let rows = content::table
         .order(content::number)
@@ -150,6 +159,7 @@ pub fn list(db: &mut Db<'_>) -> Result<Vec<Content>, Error> {
     rows.into_iter().map(Row::content).collect()
 }
 
+/// Deletes an item; `false` if there is none.
 pub fn delete(db: &mut Db<'_>, item: Id<Content>) -> Result<bool, Error> {
     Ok(
         diesel::delete(content::table.filter(content::guid.eq(item.to_string()))).execute(db.0)?
@@ -178,6 +188,7 @@ impl ListRow {
     }
 }
 
+/// The item's list, oldest entry first.
 pub fn permissions(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Permission>, Error> {
     let rows = content_list::table
         .filter(content_list::content.eq(item.to_string()))
@@ -187,8 +198,7 @@ pub fn permissions(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Permission>
     rows.into_iter().map(ListRow::permission).collect()
 }
 
-/// The roles of one person on every item that lists them or a group of theirs; an item may come
-/// several times.
+/// The roles that lists give a person, by name or by group. An item may occur several times.
 pub fn roles_of(
     db: &mut Db<'_>,
     person: Id<Person>,
@@ -210,7 +220,7 @@ pub fn roles_of(
         .collect()
 }
 
-/// The best role that an item's list gives a person, by name or by a group.
+/// The highest role that an item's list gives a person, by name or by group.
 pub fn role_of(
     db: &mut Db<'_>,
     item: Id<Content>,
@@ -236,7 +246,7 @@ pub fn role_of(
     Ok(roles.into_iter().max())
 }
 
-/// Lists somebody with a role; `true` if they were not listed before.
+/// Adds an entry to the item's list or changes its role; `true` if it is new.
 pub fn set_permission(
     db: &mut Db<'_>,
     item: Id<Content>,
@@ -267,6 +277,7 @@ pub fn set_permission(
     Ok(listed.is_none())
 }
 
+/// Deletes an entry of the item's list; `false` if there is none.
 pub fn delete_permission(db: &mut Db<'_>, item: Id<Content>, number: i64) -> Result<bool, Error> {
     let gone = diesel::delete(
         content_list::table

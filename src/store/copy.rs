@@ -1,6 +1,7 @@
-//! The whole database from one place to another: backups, restoring them, and moving from SQLite to
-//! PostgreSQL. Rows travel as JSON objects, which both databases make and take themselves, so that
-//! no table has to be spelled out twice.
+//! Copies of the whole database: backup, restore, and moving from SQLite to PostgreSQL.
+//!
+//! Rows are transferred as JSON objects, which both databases produce and accept themselves, so
+//! that no table has to be listed column by column. Sealed values stay sealed.
 
 use super::{
     Error, Place,
@@ -19,8 +20,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Every table that is worth keeping, each behind those that it refers to. Leases, nodes and the
-/// epoch belong to processes.
+/// All tables that are copied, each after those that it references. Leases, nodes and the epoch
+/// belong to processes and are not copied; nor are password attempts, held session tokens and app
+/// sessions, which are short-lived.
 const TABLES: [&str; 28] = [
     "meta",
     "people",
@@ -51,14 +53,17 @@ const TABLES: [&str; 28] = [
     "audit",
     "audit_head",
 ];
+/// Rows per batch.
 const AT_ONCE: usize = 500;
 
+/// One text value of a hand-written query.
 #[derive(diesel::QueryableByName)]
 struct Column {
     #[diesel(sql_type = Text)]
     value: String,
 }
 
+/// One number and one text value of a hand-written query.
 #[derive(diesel::QueryableByName)]
 struct Numbered {
     #[diesel(sql_type = BigInt)]
@@ -67,12 +72,12 @@ struct Numbered {
     value: String,
 }
 
-/// What a table holds, in a form that is the same in both databases.
+/// Number of rows and checksum of a table; equal for equal content in either database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     pub table: &'static str,
     pub rows: u64,
-    /// The sum of the rows' hashes, whatever their order.
+    /// Sum of the rows' hashes modulo 2^128, so that their order does not matter.
     sum: [u8; 16],
 }
 
@@ -84,8 +89,9 @@ impl Summary {
             sum: [0; 16],
         }
     }
+    /// Adds a row to the sum.
     fn add(&mut self, row: &Map<String, Value>) {
-        // Truth is 0 and 1 in SQLite. The keys of a map are in order.
+        // SQLite has no booleans, only 0 and 1. The keys of a `Map` are sorted.
         let plain: Map<String, Value> = row
             .iter()
             .map(|(name, value)| {
@@ -108,11 +114,11 @@ impl Summary {
     }
 }
 
-/// A database that nobody changes under the reader's eyes: one transaction from its opening to its
-/// end.
+/// A consistent view of a database: one read transaction from [`Snapshot::open`] until drop.
 pub struct Snapshot(Either);
 
 impl Snapshot {
+    /// Opens a connection and starts the transaction.
     pub fn open(place: &Place) -> Result<Self, Error> {
         let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
         match &mut connection {
@@ -125,7 +131,7 @@ impl Snapshot {
         Ok(Self(connection))
     }
 
-    /// How many rows all tables hold.
+    /// The number of rows in all tables.
     pub fn rows(&mut self) -> Result<u64, Error> {
         let mut all = 0;
         for table in TABLES {
@@ -142,7 +148,7 @@ impl Snapshot {
         Ok(all)
     }
 
-    /// Hands over every row of a table, some at a time.
+    /// Passes every row of a table to `take`, in batches.
     fn each(
         &mut self,
         table: &'static str,
@@ -203,7 +209,7 @@ impl Snapshot {
         Ok(summary)
     }
 
-    /// What every table holds.
+    /// The summaries of all tables. `progress` gets the number of rows of each batch.
     pub fn summaries(&mut self, mut progress: impl FnMut(u64)) -> Result<Vec<Summary>, Error> {
         TABLES
             .into_iter()
@@ -217,16 +223,19 @@ impl Snapshot {
     }
 }
 
+/// Parses a row; replaces NUL, which PostgreSQL cannot store.
 fn parse(line: &str) -> Result<Map<String, Value>, Error> {
     // PostgreSQL keeps no NUL.
     serde_json::from_str(&line.replace("\\u0000", "\u{fffd}"))
         .map_err(|error| Error::Other(format!("a row is no JSON: {error}")))
 }
 
+/// A quoted SQL identifier.
 fn quoted(name: &str) -> String {
     format!("\"{name}\"")
 }
 
+/// The column names of a table in SQLite.
 fn columns(file: &mut diesel::SqliteConnection, table: &str) -> Result<Vec<String>, Error> {
     let rows: Vec<Column> = sql_query(format!(
         "SELECT name AS value FROM pragma_table_info('{table}')"
@@ -235,8 +244,11 @@ fn columns(file: &mut diesel::SqliteConnection, table: &str) -> Result<Vec<Strin
     Ok(rows.into_iter().map(|row| row.value).collect())
 }
 
-/// Copies everything into a place that has no rows yet, in one transaction; then compares both.
-/// `Err` leaves the target empty.
+/// Copies everything into a database without people, in one transaction, then compares the
+/// checksums of both.
+///
+/// An error before the commit leaves the target unchanged. A checksum that differs is found after
+/// the commit.
 pub fn copy(
     from: &mut Snapshot,
     to: &Place,
@@ -284,6 +296,7 @@ pub fn copy(
     }
 }
 
+/// Inserts one batch of rows.
 fn insert(target: &mut Either, table: &str, rows: Vec<Map<String, Value>>) -> Result<(), Error> {
     let text = Value::Array(rows.into_iter().map(Value::Object).collect()).to_string();
     match target {
@@ -314,7 +327,7 @@ fn insert(target: &mut Either, table: &str, rows: Vec<Map<String, Value>>) -> Re
     Ok(())
 }
 
-/// Numbers that the database gives go on behind those that came along; SQLite sees to that itself.
+/// Moves PostgreSQL's identity sequences past the copied numbers; SQLite does so by itself.
 fn after(target: &mut Either) -> Result<(), Error> {
     #[cfg(feature = "postgres")]
     if let Either::Postgresql(server) = target {
@@ -336,8 +349,8 @@ fn after(target: &mut Either) -> Result<(), Error> {
     Ok(())
 }
 
-/// A copy of the whole database as one SQLite file: consistent, while the server runs. The file
-/// must not be there yet.
+/// Writes the whole database into a new SQLite file: consistent, also while the server runs. Fails
+/// if the file exists.
 pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
     let explain =
         |error: IoError| Error::Other(format!("cannot write {}: {error}", file.display()));
@@ -347,7 +360,7 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
     let target = Place::Sqlite(file.to_owned());
     match from {
         Place::Sqlite(live) => {
-            // Made here, for its owner only; SQLite fills it.
+            // Created beforehand with mode 0600; SQLite fills it.
             super::backend::make_private(file).map_err(explain)?;
             let mut source = connect_file(live).map_err(|error| Error::Other(error.to_string()))?;
             let name = file
@@ -359,7 +372,7 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
         }
         Place::Postgresql(_) => {
             copy(&mut Snapshot::open(from)?, &target, |_| ())?;
-            // One file, without companions.
+            // Leave WAL mode, so that the backup is one file without `-wal` and `-shm`.
             let mut written =
                 connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
             written.batch_execute("PRAGMA journal_mode = DELETE")?;
@@ -370,7 +383,8 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
         .map_err(explain)
 }
 
-/// Whether a backup is whole: pages, references, and rows that can be read. What its tables hold.
+/// Verifies a backup: page integrity, foreign keys, and that every row can be read. Returns the
+/// summaries of its tables.
 pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
     let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
     let found: Vec<Column> =
@@ -396,11 +410,12 @@ pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
     Snapshot::open(&Place::Sqlite(file.to_owned()))?.summaries(|_| ())
 }
 
-/// Puts a backup into a place that is new, and brings its tables up to date. Refreshes since the
-/// backup are not known: whoever is refused is told that a token got lost.
+/// Restores a backup and migrates it. Returns the summaries of the backup. A PostgreSQL database
+/// must be empty; an existing SQLite file is renamed ([`aside`]) at the very end, once the new one
+/// is complete, so that an earlier error leaves it as it was.
 ///
-/// A file that is there is put aside at the very end, once the new one is whole: what fails before
-/// leaves it as it was.
+/// Refreshes since the backup are unknown to it, so every refresh token is marked as possibly used:
+/// a viewer whose token the provider refuses is told that a rotation was lost.
 pub fn restore(
     file: &Path,
     to: &Place,
@@ -425,7 +440,7 @@ pub fn restore(
             let aside = put_aside(target, now).map_err(explain)?;
             if let Err(error) = std::fs::rename(&beside, target) {
                 for (from, to) in &aside {
-                    // Back to where it was; the error says what happened.
+                    // Undo; the returned error is that of the first rename.
                     drop(std::fs::rename(to, from));
                 }
                 return Err(explain(error));
@@ -438,7 +453,7 @@ pub fn restore(
             }
         }
         Place::Postgresql(_) => {
-            // An older backup gets today's tables in a copy of its own first.
+            // A backup of an older version is migrated in a temporary copy first.
             let beside = file.with_extension("restoring");
             std::fs::copy(file, &beside).map_err(|error| {
                 Error::Other(format!("cannot write {}: {error}", beside.display()))
@@ -456,12 +471,12 @@ pub fn restore(
     Ok(whole)
 }
 
-/// Where a database goes that another one replaces.
+/// The name to which a replaced database file is renamed.
 pub fn aside(target: &Path, now: crate::domain::Timestamp) -> String {
     format!("{}.before-{}", target.display(), now.unix_seconds())
 }
 
-/// Moves a database with its companions to other names; from where to where.
+/// Renames a database file with its `-wal` and `-shm` files; returns the pairs of old and new name.
 fn put_aside(
     target: &Path,
     now: crate::domain::Timestamp,
@@ -478,7 +493,8 @@ fn put_aside(
     Ok(moved)
 }
 
-/// What a database from elsewhere must not bring along, and what it cannot know.
+/// Prepares a restored database: removes what belonged to processes, increments the epoch, and
+/// marks the outcome of every refresh as unknown.
 fn settle(place: &Place, now: crate::domain::Timestamp) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
     connection.exclusively(|target| {
@@ -498,7 +514,7 @@ fn settle(place: &Place, now: crate::domain::Timestamp) -> Result<(), Error> {
     })?;
     drop(connection);
     if let Place::Sqlite(file) = place {
-        // Everything into the one file, before it is moved.
+        // Checkpoint and leave WAL mode: the database must be one file before it is renamed.
         let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
         connection
             .batch_execute("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")?;

@@ -1,4 +1,4 @@
-//! Groups and their members.
+//! Groups and their members. Names are compared in lower case.
 
 use super::{
     Db, Error, damaged, id,
@@ -12,7 +12,7 @@ use crate::domain::{
 };
 use diesel::prelude::*;
 
-/// The two columns in which a list names somebody.
+/// A principal as the columns `person` and `group_guid` of an access list.
 pub(super) fn principal_columns(principal: Principal) -> (Option<String>, Option<String>) {
     match principal {
         Principal::Person(person) => (Some(person.to_string()), None),
@@ -20,6 +20,7 @@ pub(super) fn principal_columns(principal: Principal) -> (Option<String>, Option
     }
 }
 
+/// The inverse of [`principal_columns`].
 pub(super) fn principal(person: Option<&str>, group: Option<&str>) -> Result<Principal, Error> {
     match (person, group) {
         (Some(person), None) => Ok(Principal::Person(id(person)?)),
@@ -50,7 +51,7 @@ impl Row {
     }
 }
 
-/// Adds a group; `group.number` is ignored.
+/// Adds a group; `group.number` is ignored. [`Error::Taken`] if the name exists.
 pub fn insert(db: &mut Db<'_>, group: &Group) -> Result<(), Error> {
     diesel::insert_into(groups::table)
         .values((
@@ -64,6 +65,7 @@ pub fn insert(db: &mut Db<'_>, group: &Group) -> Result<(), Error> {
     Ok(())
 }
 
+/// Renames a group. [`Error::Taken`] if the name exists.
 pub fn rename(db: &mut Db<'_>, group: Id<Group>, name: &str) -> Result<(), Error> {
     diesel::update(groups::table.filter(groups::guid.eq(group.to_string())))
         .set((
@@ -74,7 +76,7 @@ pub fn rename(db: &mut Db<'_>, group: Id<Group>, name: &str) -> Result<(), Error
     Ok(())
 }
 
-/// Deletes a group with its members and its entries in lists.
+/// Deletes a group, its memberships and its entries in access lists; `false` if there is none.
 pub fn delete(db: &mut Db<'_>, group: Id<Group>) -> Result<bool, Error> {
     Ok(
         diesel::delete(groups::table.filter(groups::guid.eq(group.to_string()))).execute(db.0)?
@@ -82,6 +84,7 @@ pub fn delete(db: &mut Db<'_>, group: Id<Group>) -> Result<bool, Error> {
     )
 }
 
+/// The group with this id.
 pub fn find(db: &mut Db<'_>, group: Id<Group>) -> Result<Option<Group>, Error> {
     let row = groups::table
         .filter(groups::guid.eq(group.to_string()))
@@ -91,6 +94,7 @@ pub fn find(db: &mut Db<'_>, group: Id<Group>) -> Result<Option<Group>, Error> {
     row.map(Row::group).transpose()
 }
 
+/// The group with this name.
 pub fn by_name(db: &mut Db<'_>, name: &str) -> Result<Option<Group>, Error> {
     let row = groups::table
         .filter(groups::name_key.eq(name.to_lowercase().replace('\0', "\u{fffd}")))
@@ -109,7 +113,7 @@ pub fn list(db: &mut Db<'_>) -> Result<Vec<Group>, Error> {
     rows.into_iter().map(Row::group).collect()
 }
 
-/// The members of a group, in the order of the list of people.
+/// The members of a group, by first name, last name and user name.
 pub fn members(db: &mut Db<'_>, group: Id<Group>) -> Result<Vec<Person>, Error> {
     let rows = group_members::table
         .inner_join(people::table.on(people::guid.eq(group_members::person)))
@@ -120,7 +124,8 @@ pub fn members(db: &mut Db<'_>, group: Id<Group>) -> Result<Vec<Person>, Error> 
     rows.into_iter().map(PersonRow::person).collect()
 }
 
-/// The groups of a person, with whether a claim put them there.
+/// A person's groups, by name; `true` where the membership comes from a claim of the sign-in
+/// provider.
 pub fn of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<(Group, bool)>, Error> {
     let rows: Vec<(Row, bool)> = group_members::table
         .inner_join(groups::table.on(groups::guid.eq(group_members::group_guid)))
@@ -133,7 +138,7 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<(Group, bool
         .collect()
 }
 
-/// Adds a member; `false` if they were one before.
+/// Adds a member; `false` if the person already is one.
 pub fn add_member(
     db: &mut Db<'_>,
     group: Id<Group>,
@@ -156,6 +161,7 @@ pub fn add_member(
     Ok(true)
 }
 
+/// Removes a member; `false` if the person is none.
 pub fn remove_member(db: &mut Db<'_>, group: Id<Group>, person: Id<Person>) -> Result<bool, Error> {
     Ok(
         diesel::delete(group_members::table.find((group.to_string(), person.to_string())))

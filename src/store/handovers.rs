@@ -1,5 +1,5 @@
-//! From the portal's origin to content's: codes that work once, and the sessions they make. Only
-//! hashes are stored.
+//! The handover from the portal's origin to content's: single-use codes, and the content sessions
+//! that they are redeemed for. Codes, nonces and keys are stored only as hashes.
 
 use super::{
     Db, Error, id,
@@ -12,14 +12,16 @@ use crate::domain::{
 };
 use diesel::prelude::*;
 
-/// Whom a code or a content session speaks for.
+/// Whom and what a code or a content session stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bearer {
+    /// The browser session on the portal that it depends on.
     pub session: Id<Session>,
     pub person: Id<Person>,
     pub content: Id<Content>,
 }
 
+/// Stores a code, bound to the hash of the nonce that the browser holds on content's origin.
 pub fn insert(
     db: &mut Db<'_>,
     code_hash: &str,
@@ -48,8 +50,8 @@ fn bearer((session, person, content): (String, String, String)) -> Result<Bearer
     })
 }
 
-/// Uses a code up, whatever comes of it; then whom it speaks for, with the hash of the nonce it is
-/// bound to.
+/// Deletes a code and returns what it stands for, with the hash of its nonce; `None` if it does not
+/// exist or has expired. The caller compares the nonce: a wrong one uses the code up, too.
 pub fn take(
     db: &mut Db<'_>,
     code_hash: &str,
@@ -77,6 +79,7 @@ pub fn take(
     Ok(Some((bearer((session, person, content))?, nonce_hash)))
 }
 
+/// Adds a content session.
 pub fn insert_session(
     db: &mut Db<'_>,
     key_hash: &str,
@@ -95,7 +98,8 @@ pub fn insert_session(
     Ok(())
 }
 
-/// Whom a content session speaks for; whether its portal session still lives is another question.
+/// What a content session stands for. Does not check whether the browser session on the portal is
+/// still live.
 pub fn session(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Bearer>, Error> {
     let row = content_sessions::table
         .find(key_hash)
@@ -109,7 +113,7 @@ pub fn session(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Bearer>, Error>
     row.map(bearer).transpose()
 }
 
-/// Forgets codes that are over, and content sessions whose portal session is.
+/// Deletes expired codes, and content sessions whose browser session on the portal has ended.
 pub fn purge(db: &mut Db<'_>, now: Timestamp) -> Result<(), Error> {
     diesel::delete(handovers::table.filter(handovers::expires_at.le(now.0))).execute(db.0)?;
     let live = sessions::table

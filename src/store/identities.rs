@@ -1,4 +1,5 @@
-//! Who somebody is at the sign-in provider, and what a sign-in there left for the session.
+//! Single sign-on: which person an identity of the sign-in provider (issuer and subject) is, and
+//! the sealed refresh token that a sign-in left for its browser session.
 
 use super::{
     Db, Error, id,
@@ -13,6 +14,7 @@ use crate::{
 };
 use diesel::prelude::*;
 
+/// Links an identity to a person. [`Error::Taken`] if the identity is linked already.
 pub fn insert(
     db: &mut Db<'_>,
     issuer: &str,
@@ -41,7 +43,7 @@ pub fn person(db: &mut Db<'_>, issuer: &str, subject: &str) -> Result<Option<Id<
     guid.as_deref().map(id).transpose()
 }
 
-/// Whether a person signs in at this issuer.
+/// Whether the person has an identity at this issuer.
 pub fn is_known_at(db: &mut Db<'_>, issuer: &str, person: Id<Person>) -> Result<bool, Error> {
     let count: i64 = identities::table
         .filter(identities::issuer.eq(issuer))
@@ -51,6 +53,7 @@ pub fn is_known_at(db: &mut Db<'_>, issuer: &str, person: Id<Person>) -> Result<
     Ok(count > 0)
 }
 
+/// Stores the refresh token of a browser session's sign-in.
 pub fn put_grant(db: &mut Db<'_>, session: Id<Session>, token: &Sealed) -> Result<(), Error> {
     diesel::delete(sign_in_grants::table.find(session.to_string())).execute(db.0)?;
     diesel::insert_into(sign_in_grants::table)
@@ -62,6 +65,7 @@ pub fn put_grant(db: &mut Db<'_>, session: Id<Session>, token: &Sealed) -> Resul
     Ok(())
 }
 
+/// The refresh token of a browser session's sign-in.
 pub fn grant(db: &mut Db<'_>, session: Id<Session>) -> Result<Option<Sealed>, Error> {
     let token: Option<String> = sign_in_grants::table
         .find(session.to_string())
@@ -71,7 +75,7 @@ pub fn grant(db: &mut Db<'_>, session: Id<Session>) -> Result<Option<Sealed>, Er
     Ok(token.map(Sealed))
 }
 
-/// Forgets what sign-ins left for sessions that are over.
+/// Deletes refresh tokens whose browser session has ended.
 pub fn purge(db: &mut Db<'_>) -> Result<(), Error> {
     let live = sessions::table
         .filter(sessions::guid.is_not_null())

@@ -1,4 +1,5 @@
-//! Integrations, their sealed client secrets and their associations with content.
+//! Integrations, their sealed client secrets, the lists of who may choose them, and their
+//! associations with content.
 
 use super::{
     Db, Error, damaged,
@@ -21,6 +22,7 @@ use crate::{
 use diesel::{dsl::count_star, prelude::*};
 use std::collections::HashMap;
 
+/// A row of the table `integrations`, without the secrets.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = integrations)]
 pub(super) struct Row {
@@ -45,6 +47,7 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Converts the row; [`Error::Other`] if a column is damaged.
     pub(super) fn integration(self) -> Result<Integration, Error> {
         let at = Timestamp(self.secret_state_at.unwrap_or_default());
         Ok(Integration {
@@ -79,6 +82,7 @@ impl Row {
     }
 }
 
+/// The columns `secret_state`, `secret_state_at` and `secret_cause`.
 fn health_words(health: &SecretHealth) -> (&'static str, Option<i64>, Option<&str>) {
     match health {
         SecretHealth::NotNeeded => ("not_needed", None, None),
@@ -122,7 +126,7 @@ pub fn insert(
         .get_result(db.0)?)
 }
 
-/// Writes everything but the secrets.
+/// Writes everything except the secrets.
 pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
     let (state, state_at, cause) = health_words(&integration.secret_health);
     diesel::update(integrations::table.filter(integrations::guid.eq(integration.id.to_string())))
@@ -147,12 +151,14 @@ pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
     Ok(())
 }
 
+/// The value of the column `config`.
 fn config_text(integration: &Integration) -> Result<String, Error> {
     serde_json::to_string(&integration.config)
         .map_err(|_| damaged("configuration of an integration"))
 }
 
-/// Records what using the secret showed; `false` if the integration changed meanwhile.
+/// Records what the last use of the secret showed; `false` if the integration was changed since
+/// `updated_at`.
 pub fn set_health(
     db: &mut Db<'_>,
     integration: Id<Integration>,
@@ -174,6 +180,7 @@ pub fn set_health(
     Ok(noted == 1)
 }
 
+/// The integration with this id.
 pub fn find(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<Integration>, Error> {
     let row = integrations::table
         .filter(integrations::guid.eq(integration.to_string()))
@@ -187,10 +194,11 @@ pub fn find(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<Inte
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     pub current: Option<Sealed>,
-    /// The one before, until the current one has worked.
+    /// The secret before the current one; kept until the current one has worked.
     pub previous: Option<Sealed>,
 }
 
+/// The sealed secrets; both `None` if there is no such integration.
 pub fn secrets(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Secrets, Error> {
     let row: Option<(Option<String>, Option<String>)> = integrations::table
         .filter(integrations::guid.eq(integration.to_string()))
@@ -207,7 +215,7 @@ pub fn secrets(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Secrets,
     })
 }
 
-/// Replaces both secrets.
+/// Replaces both secrets, and resets the warning about their expiry.
 pub fn set_secrets(
     db: &mut Db<'_>,
     integration: Id<Integration>,
@@ -225,7 +233,7 @@ pub fn set_secrets(
     Ok(())
 }
 
-/// The current secret has worked: the one before is not needed any more.
+/// Deletes the previous secret: the current one has worked.
 pub fn drop_previous_secret(db: &mut Db<'_>, integration: Id<Integration>) -> Result<(), Error> {
     diesel::update(integrations::table.filter(integrations::guid.eq(integration.to_string())))
         .set(integrations::previous_client_secret.eq(None::<String>))
@@ -233,7 +241,7 @@ pub fn drop_previous_secret(db: &mut Db<'_>, integration: Id<Integration>) -> Re
     Ok(())
 }
 
-/// At how many days before its end a secret was warned about last.
+/// For which number of days before its expiry the secret was last warned about.
 pub fn secret_warned(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<i64>, Error> {
     let row: Option<Option<i64>> = integrations::table
         .filter(integrations::guid.eq(integration.to_string()))
@@ -243,6 +251,7 @@ pub fn secret_warned(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Op
     Ok(row.flatten())
 }
 
+/// Records a warning about the secret's expiry; `None` resets it.
 pub fn set_secret_warned(
     db: &mut Db<'_>,
     integration: Id<Integration>,
@@ -254,7 +263,7 @@ pub fn set_secret_warned(
     Ok(())
 }
 
-/// All integrations, in the order they were made.
+/// All integrations, oldest first.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Integration>, Error> {
     let rows = integrations::table
         .order(integrations::number)
@@ -265,7 +274,7 @@ pub fn list(db: &mut Db<'_>) -> Result<Vec<Integration>, Error> {
 
 type ListRow = (i64, String, String, Option<String>, Option<String>);
 
-/// The lists of those who may choose, of one integration or of all, in the order they were made.
+/// The lists of those who may choose, of one integration or of all, oldest entry first.
 pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
     let mut query = integration_list::table
         .order(integration_list::number)
@@ -287,7 +296,7 @@ pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<List
         .collect()
 }
 
-/// Makes `wanted` the whole list; entries that stay keep their identifier.
+/// Replaces the whole list; entries that stay keep their id.
 pub fn set_list(
     db: &mut Db<'_>,
     integration: Id<Integration>,
@@ -317,7 +326,7 @@ pub fn set_list(
     Ok(())
 }
 
-/// The integrations whose list names this person or a group of theirs.
+/// The integrations whose list contains this person or one of their groups.
 pub fn listed_for(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Id<Integration>>, Error> {
     let person = person.to_string();
     let theirs = group_members::table
@@ -334,6 +343,7 @@ pub fn listed_for(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Id<Integrat
     rows.iter().map(|guid| id(guid)).collect()
 }
 
+/// Deletes an integration; `false` if there is none.
 pub fn delete(db: &mut Db<'_>, integration: Id<Integration>) -> Result<bool, Error> {
     Ok(
         diesel::delete(integrations::table.filter(integrations::guid.eq(integration.to_string())))
@@ -342,7 +352,7 @@ pub fn delete(db: &mut Db<'_>, integration: Id<Integration>) -> Result<bool, Err
     )
 }
 
-/// How much each integration is used.
+/// How much each integration is used; unused ones are missing.
 pub fn usage(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, Usage>, Error> {
     let contents: Vec<(String, i64)> = associations::table
         .group_by(associations::integration)
@@ -373,6 +383,7 @@ fn association((content, integration, created_at): AssociationRow) -> Result<Ass
     })
 }
 
+/// A content item's associations, oldest first.
 pub fn associations_of_content(
     db: &mut Db<'_>,
     content: Id<Content>,
@@ -389,6 +400,7 @@ pub fn associations_of_content(
     rows.into_iter().map(association).collect()
 }
 
+/// An integration's associations, oldest first.
 pub fn associations_of_integration(
     db: &mut Db<'_>,
     integration: Id<Integration>,
@@ -405,7 +417,7 @@ pub fn associations_of_integration(
     rows.into_iter().map(association).collect()
 }
 
-/// Makes `wanted` the whole set; associations that stay keep their time.
+/// Replaces a content item's associations; those that stay keep their `created_at`.
 pub fn set_associations(
     db: &mut Db<'_>,
     content: Id<Content>,

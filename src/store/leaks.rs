@@ -1,4 +1,5 @@
-//! When viewers were at an item last, and which items traded tokens of viewers who were elsewhere.
+//! Data of the leak alarm: when each viewer was last seen at each process of an item, when their
+//! token was last used there, and the leaks found. The rules are in `domain::leak`.
 
 use super::{
     Db, Error, damaged, id,
@@ -12,8 +13,8 @@ use crate::domain::{
 };
 use diesel::prelude::*;
 
-/// Writes down when somebody was seen at a process. The table of the version before has it, too:
-/// its nodes look there.
+/// Records that a viewer was seen at a process. Also writes `presences`, the table that nodes of
+/// the previous version read.
 pub fn note_seen(db: &mut Db<'_>, item: Id<Content>, stay: Stay) -> Result<(), Error> {
     let (item, process, person, at) = (
         item.to_string(),
@@ -45,8 +46,8 @@ pub fn note_seen(db: &mut Db<'_>, item: Id<Content>, stay: Stay) -> Result<(), E
     Ok(())
 }
 
-/// Writes down when somebody's token was used by a process. Uses that are older than the one that
-/// is known, or than the moment at which they were forgotten, change nothing.
+/// Records that a process used a viewer's token. Ignored if the known use, or the last [`forget`],
+/// is as recent.
 pub fn note_used(
     db: &mut Db<'_>,
     item: Id<Content>,
@@ -68,6 +69,7 @@ pub fn note_used(
     Ok(())
 }
 
+/// Adds a row to `stays`; 0 means never.
 fn insert(
     db: &mut Db<'_>,
     [item, process, person]: [&str; 3],
@@ -99,7 +101,7 @@ fn mark(text: &str) -> Result<Mark, Error> {
     text.parse().map_err(|_| damaged("mark of a process"))
 }
 
-/// What was used between two moments.
+/// The last uses after `since`, up to and including `until`.
 pub fn used_between(
     db: &mut Db<'_>,
     since: Timestamp,
@@ -126,7 +128,7 @@ pub fn used_between(
         .collect()
 }
 
-/// Who was at an item, and when last.
+/// When each viewer was last at each process of an item.
 pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
     let rows: Vec<(String, String, i64)> = stays::table
         .filter(
@@ -146,7 +148,8 @@ pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
             })
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    // Whom only a node of the version before has seen lately.
+    // Viewers whom a node of the previous version saw more recently: it does not record the
+    // process.
     let before: Vec<(String, i64)> = presences::table
         .filter(presences::content.eq(item.to_string()))
         .select((presences::person, presences::seen_at))
@@ -169,6 +172,7 @@ pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
     Ok(found)
 }
 
+/// Deletes presence and uses from before `before`.
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     diesel::delete(
         stays::table.filter(stays::seen_at.lt(before.0).and(stays::used_at.lt(before.0))),
@@ -189,8 +193,8 @@ struct Row {
     times: i64,
 }
 
-/// Adds to what is known of one viewer's token; `true` if nothing was known. A use that was
-/// forgotten meanwhile adds nothing.
+/// Adds a use to the leaks; `true` if it is the first for this viewer and item. Ignored if
+/// [`forget`] cleared the use meanwhile.
 pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
     let (item, process, person, at) = (
         used.content.to_string(),
@@ -212,7 +216,7 @@ pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
         .find((&item, &person))
         .count()
         .get_result(db.0)?;
-    // The same use may be looked at more than once.
+    // The same use may be judged more than once: `last_at` makes this idempotent.
     diesel::update(
         leaks::table
             .find((&item, &person))
@@ -239,6 +243,7 @@ pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
     Ok(known == 0)
 }
 
+/// The leaks of an item, oldest first.
 pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error> {
     let rows = leaks::table
         .filter(leaks::content.eq(item.to_string()))
@@ -259,8 +264,8 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
         .collect()
 }
 
-/// Forgets what was seen of an item, and the uses up to now: a negative time says since when. How
-/// many viewers it was about.
+/// Clears an item's leaks and uses; returns the number of leaks. A negative `used_at` records when
+/// they were cleared, so that a late report of an earlier use is ignored.
 pub fn forget(db: &mut Db<'_>, item: Id<Content>, now: Timestamp) -> Result<usize, Error> {
     diesel::update(stays::table.filter(stays::content.eq(item.to_string())))
         .set(stays::used_at.eq(-now.0))

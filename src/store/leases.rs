@@ -1,5 +1,9 @@
-//! Who does something that only one process may do at a time, and refreshes that were begun and not
-//! settled.
+//! Leases, for work that only one process of the cluster may do at a time, and pending refresh
+//! attempts.
+//!
+//! A lease is not abandoned when `until` has passed, since clocks of nodes differ and jump: it is
+//! abandoned when an observer sees no heartbeat (`owner` and `beat` unchanged) for its whole life
+//! by the observer's own clock. `service::node` decides that; this module compares and swaps.
 
 use super::{
     Db, Error,
@@ -8,29 +12,32 @@ use super::{
 use crate::domain::{Id, Timestamp, connection::Connection};
 use diesel::prelude::*;
 
-/// A lease as it stands in the database.
+/// A lease, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = leases)]
 pub struct Lease {
     pub name: String,
-    /// Random: whoever knows it holds the lease.
+    /// Random, new for each acquisition; renewing and releasing require it.
     pub owner: String,
-    /// The process that holds it.
+    /// The process that holds the lease: see `service::node`.
     pub node: String,
-    /// Of what the lease is for: a connection's tokens.
+    /// Of the connection's tokens that are being refreshed; 0 for other work.
     pub generation: i64,
-    /// Grows with each renewal.
+    /// Heartbeat counter: incremented with each renewal.
     pub beat: i64,
+    /// When the lease was acquired, by the owner's clock.
     pub taken_at: i64,
-    /// Of the owner's clock, for people who look.
+    /// Intended end, by the owner's clock. Informational: never used to decide whether the lease is
+    /// abandoned.
     pub until: i64,
 }
 
-/// The name of the lease on a connection's refresh.
+/// The name of the lease for refreshing a connection.
 pub fn of_connection(connection: Id<Connection>) -> String {
     format!("connection:{connection}")
 }
 
+/// The lease of this name.
 pub fn find(db: &mut Db<'_>, name: &str) -> Result<Option<Lease>, Error> {
     Ok(leases::table
         .find(name)
@@ -39,8 +46,8 @@ pub fn find(db: &mut Db<'_>, name: &str) -> Result<Option<Lease>, Error> {
         .optional()?)
 }
 
-/// Takes a lease that nobody holds, or that stands in the database exactly as `abandoned`. `false`
-/// if somebody was faster.
+/// Acquires a lease. Compare-and-swap: `false` unless the stored lease equals `abandoned` (`None`:
+/// there is none).
 pub fn take(db: &mut Db<'_>, lease: &Lease, abandoned: Option<&Lease>) -> Result<bool, Error> {
     if find(db, &lease.name)?.as_ref() != abandoned {
         return Ok(false);
@@ -60,7 +67,7 @@ pub fn take(db: &mut Db<'_>, lease: &Lease, abandoned: Option<&Lease>) -> Result
     Ok(true)
 }
 
-/// Holds it for longer; `false` if it is somebody else's by now.
+/// Renews a lease; `false` if another owner took it.
 pub fn renew(db: &mut Db<'_>, name: &str, owner: &str, until: Timestamp) -> Result<bool, Error> {
     let row = leases::table.find(name).filter(leases::owner.eq(owner));
     Ok(diesel::update(row)
@@ -69,20 +76,20 @@ pub fn renew(db: &mut Db<'_>, name: &str, owner: &str, until: Timestamp) -> Resu
         == 1)
 }
 
-/// Lets it go, if it is still this owner's.
+/// Releases a lease, if this owner still holds it.
 pub fn release(db: &mut Db<'_>, name: &str, owner: &str) -> Result<(), Error> {
     diesel::delete(leases::table.find(name).filter(leases::owner.eq(owner))).execute(db.0)?;
     Ok(())
 }
 
-/// Forgets leases that ended long ago: of connections that nobody asks for any more.
+/// Deletes leases whose `until` was before `before`: those of connections that are no longer used.
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     diesel::delete(leases::table.filter(leases::until.lt(before.0))).execute(db.0)?;
     Ok(())
 }
 
-/// Notes that a refresh of these tokens is about to be sent. `true` if one was sent before whose
-/// outcome nobody knows.
+/// Records that a refresh with these tokens is about to be sent. `true` if an earlier refresh of
+/// the same generation has an unknown outcome.
 pub fn begin_attempt(
     db: &mut Db<'_>,
     connection: Id<Connection>,
@@ -107,7 +114,7 @@ pub fn begin_attempt(
     Ok(before == Some(generation))
 }
 
-/// The outcome is known.
+/// Deletes the record of [`begin_attempt`]: the outcome is known.
 pub fn settle_attempt(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
     diesel::delete(refresh_attempts::table.find(connection.to_string())).execute(db.0)?;
     Ok(())

@@ -1,8 +1,13 @@
-//! Rows in and out. The only place that knows diesel; never sees a clear secret, decides nothing.
+//! Persistence: rows in and out, on SQLite or PostgreSQL. The only module that uses diesel. It
+//! never sees a clear-text secret (secrets arrive as [`crate::vault::Sealed`]) and makes no
+//! decision.
 //!
-//! One writer at a time, on SQLite as on PostgreSQL; an acknowledged write survives power loss
-//! (`synchronous=FULL`). Every write that can change a decision moves [`Store::epoch`], by which
-//! the caches of all processes know that they are old.
+//! Writes are serialized on both databases, so a transaction may read and then write without `FOR
+//! UPDATE` (see `backend`). An acknowledged write survives power loss (`synchronous=FULL`).
+//!
+//! Every transaction that can change a decision increments the epoch, a number in the database.
+//! Caches keep it with each entry ([`Store::epoch`]): so a revocation takes effect at once on its
+//! own node and within [`LOOK_EVERY`] on others, without a query per request.
 
 pub mod audit;
 mod backend;
@@ -33,29 +38,34 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Size of the read pool on SQLite.
 const READERS: u32 = 4;
-/// On PostgreSQL a look takes longer, since it travels.
+/// Size of the read pool on PostgreSQL: larger, since each query includes a network round trip.
 const READERS_AFAR: u32 = 8;
-/// How often the epoch in the database is looked at, for what other processes wrote.
+/// How often the epoch is read from the database, to learn of writes by other processes.
 pub const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Nothing remembered counts if the epoch was not looked at for so long.
+/// Maximum age of the last reading of the epoch. Beyond it, no cache entry is valid.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// An epoch at which nothing remembered counts.
+/// The epoch that no cache entry is valid for.
 const NEVER: u64 = 0;
 
-/// A database connection inside [`Store::read`] or [`Store::write`].
+/// A database connection inside [`Store::read`], [`Store::write`] or [`Store::note`].
 pub struct Db<'a>(&'a mut Either);
 
+/// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process holds the database, it cannot be reached, or the disk is full: worth trying
-    /// again.
+    /// Temporary: another process holds the lock, the database is unreachable, or the disk is full.
+    /// Worth a retry.
     #[error("the database is busy: {0}")]
     Busy(String),
+    /// A unique constraint failed.
     #[error("a row with this value exists")]
     Taken,
+    /// A row that was expected is missing.
     #[error("no such row")]
     NotFound,
+    /// Anything else: a failed query, a damaged row.
     #[error("database: {0}")]
     Other(String),
 }
@@ -63,18 +73,20 @@ pub enum Error {
 struct Inner {
     place: Place,
     readers: Pool<Manager>,
-    /// One connection: one writer at a time.
+    /// A pool of one connection: one writer at a time.
     writer: Pool<Manager>,
+    /// The last known epoch.
     epoch: AtomicU64,
-    /// When the epoch was last known to be the database's, in milliseconds since `started`.
+    /// When `epoch` was last read from the database, in milliseconds since `started`.
     looked: AtomicU64,
     started: Instant,
 }
 
-/// The database.
+/// A handle to the database; cheap to clone.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
+/// A connection pool; waits at most 5 s for a free connection.
 fn pool(place: &Place, size: u32) -> Result<Pool<Manager>, Error> {
     Pool::builder()
         .max_size(size)
@@ -87,7 +99,7 @@ fn pool(place: &Place, size: u32) -> Result<Pool<Manager>, Error> {
 }
 
 impl Store {
-    /// Opens the database and brings its tables up to date; an SQLite file is made if need be.
+    /// Opens the database and migrates it; creates a missing SQLite file.
     pub fn open(place: &Place) -> Result<Self, Error> {
         backend::prepare(place)?;
         let readers = if place.is_shared() {
@@ -108,15 +120,17 @@ impl Store {
         Ok(store)
     }
 
-    /// Where the rows are.
+    /// The database that this store uses.
     pub fn place(&self) -> &Place {
         &self.0.place
     }
 
-    /// Moves with every write that can change a decision, by whichever process. Read it before
-    /// loading what is to be remembered; what was loaded at another epoch, or at 0, does not count.
-    /// Late by [`LOOK_EVERY`] for other processes' writes, and 0 once it could be late by more than
-    /// a second.
+    /// The epoch: it changes with every write that can change a decision, by any process. Read it
+    /// before loading what is to be cached; an entry that was loaded at another epoch, or at 0, is
+    /// invalid.
+    ///
+    /// Lags by at most [`LOOK_EVERY`] behind writes of other processes while the server runs;
+    /// returns 0 once the lag could exceed one second.
     pub fn epoch(&self) -> u64 {
         let inner = &self.0;
         let looked = Duration::from_millis(inner.looked.load(Ordering::Acquire));
@@ -127,12 +141,14 @@ impl Store {
         }
     }
 
-    /// Learns what other processes wrote. Called every [`LOOK_EVERY`] while the server runs.
+    /// Reads the epoch from the database. Called every [`LOOK_EVERY`] while the server runs.
     pub async fn look(&self) -> Result<(), Error> {
         let store = self.clone();
         blocking(move || store.look_now()).await
     }
 
+    /// [`Store::look`], blocking. The time is taken before the query, so that the age is never
+    /// underestimated.
     fn look_now(&self) -> Result<(), Error> {
         use diesel::prelude::*;
         let asked = self.0.started.elapsed();
@@ -149,7 +165,7 @@ impl Store {
         Ok(())
     }
 
-    /// The epoch was this one at least, at that time.
+    /// Takes over an epoch that was read at `at` or later; never goes back.
     fn learn(&self, epoch: i64, at: Duration) {
         self.0
             .epoch
@@ -159,7 +175,7 @@ impl Store {
             .fetch_max(u64::try_from(at.as_millis()).unwrap_or(0), Ordering::AcqRel);
     }
 
-    /// Runs `work` on a reader's connection, on a blocking thread.
+    /// Runs `work` on a connection of the read pool, on a blocking thread. No transaction.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -177,8 +193,8 @@ impl Store {
         .await
     }
 
-    /// Runs `work` in one transaction, on a blocking thread; it commits when `work` succeeds. Makes
-    /// caches forget.
+    /// Runs `work` in one exclusive transaction, on a blocking thread; commits if `work` succeeds.
+    /// Increments the epoch, which invalidates all caches.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -188,8 +204,8 @@ impl Store {
         self.transact(work, true).await
     }
 
-    /// Like [`Store::write`], for rows that no decision depends on: counters, times of last use,
-    /// attempts.
+    /// Like [`Store::write`], without incrementing the epoch: for rows that no cached decision
+    /// depends on (counters, times of last use, attempts).
     pub async fn note<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -232,7 +248,7 @@ impl Store {
         .await
     }
 
-    /// Reads or sets a named value of the installation itself.
+    /// A named value of the installation; `None` if it is not set.
     pub fn meta(db: &mut Db<'_>, name: &str) -> Result<Option<String>, Error> {
         use diesel::prelude::*;
         Ok(schema::meta::table
@@ -241,6 +257,7 @@ impl Store {
             .first(db.0)
             .optional()?)
     }
+    /// Sets a named value of the installation.
     pub fn set_meta(db: &mut Db<'_>, name: &str, value: &str) -> Result<(), Error> {
         use diesel::prelude::*;
         diesel::delete(schema::meta::table.find(name)).execute(db.0)?;
@@ -249,13 +266,14 @@ impl Store {
             .execute(db.0)?;
         Ok(())
     }
-    /// Answers when the database does.
+    /// Succeeds if the database answers.
     pub fn ping(db: &mut Db<'_>) -> Result<(), Error> {
         diesel::sql_query("SELECT 1").execute(db.0)?;
         Ok(())
     }
 }
 
+/// Increments the epoch in the database and returns it.
 fn next_epoch(connection: &mut Either) -> Result<i64, Error> {
     use diesel::prelude::*;
     let row = schema::epoch::table.find(1);
@@ -265,6 +283,7 @@ fn next_epoch(connection: &mut Either) -> Result<i64, Error> {
     Ok(row.select(schema::epoch::number).first(connection)?)
 }
 
+/// Runs `work` on a blocking thread. A panic there becomes [`Error::Other`].
 async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
@@ -276,7 +295,7 @@ where
     }
 }
 
-/// An id column that does not hold an id: the row was written by something else.
+/// Parses an id column; [`Error::Other`] if another program wrote something else there.
 fn id<T>(text: &str) -> Result<crate::domain::Id<T>, Error> {
     text.parse().map_err(|_| {
         Error::Other(format!(
@@ -285,6 +304,7 @@ fn id<T>(text: &str) -> Result<crate::domain::Id<T>, Error> {
         ))
     })
 }
+/// The error for a column with an unknown value.
 fn damaged(what: &str) -> Error {
     Error::Other(format!("damaged row: {what}"))
 }

@@ -1,5 +1,9 @@
-//! What lives for minutes: wrong passwords, session tokens held beyond their hour, secrets shown
-//! once, sessions of apps, and the nodes that serve.
+//! Short-lived rows: password attempts, session tokens that stay valid beyond their hour, secrets
+//! that are shown once, owners of app sessions, and live nodes.
+//!
+//! Secrets shown once have a table of their own instead of a place in the browser session's row.
+//! App sessions are recorded because a Streamlit client resumes one by its id alone (the third
+//! WebSocket subprotocol): the proxy refuses an id that was given to another viewer.
 
 use super::{
     Db, Error, id,
@@ -11,7 +15,8 @@ use crate::{
 };
 use diesel::prelude::*;
 
-/// When `who` tried since then, the oldest first.
+/// Times of the password attempts of `who` since `since`, oldest first. `who` is a hash of name and
+/// address.
 pub fn tries(db: &mut Db<'_>, who: &str, since: Timestamp) -> Result<Vec<Timestamp>, Error> {
     let rows: Vec<i64> = sign_in_tries::table
         .filter(sign_in_tries::who.eq(who))
@@ -22,6 +27,7 @@ pub fn tries(db: &mut Db<'_>, who: &str, since: Timestamp) -> Result<Vec<Timesta
     Ok(rows.into_iter().map(Timestamp).collect())
 }
 
+/// Records a password attempt.
 pub fn add_try(db: &mut Db<'_>, who: &str, now: Timestamp) -> Result<(), Error> {
     diesel::insert_into(sign_in_tries::table)
         .values((sign_in_tries::who.eq(who), sign_in_tries::at.eq(now.0)))
@@ -29,12 +35,14 @@ pub fn add_try(db: &mut Db<'_>, who: &str, now: Timestamp) -> Result<(), Error> 
     Ok(())
 }
 
+/// Deletes the attempts of `who`, after a correct password.
 pub fn forget_tries(db: &mut Db<'_>, who: &str) -> Result<(), Error> {
     diesel::delete(sign_in_tries::table.filter(sign_in_tries::who.eq(who))).execute(db.0)?;
     Ok(())
 }
 
-/// Keeps a token exchangeable until then, on every node.
+/// Keeps a session token exchangeable until `until`, on every node: its WebSocket or event stream
+/// is still open.
 pub fn hold(db: &mut Db<'_>, token_hash: &str, until: Timestamp) -> Result<(), Error> {
     diesel::delete(held_tokens::table.find(token_hash)).execute(db.0)?;
     diesel::insert_into(held_tokens::table)
@@ -46,11 +54,13 @@ pub fn hold(db: &mut Db<'_>, token_hash: &str, until: Timestamp) -> Result<(), E
     Ok(())
 }
 
+/// Ends what [`hold`] started.
 pub fn let_go(db: &mut Db<'_>, token_hash: &str) -> Result<(), Error> {
     diesel::delete(held_tokens::table.find(token_hash)).execute(db.0)?;
     Ok(())
 }
 
+/// Whether [`hold`] keeps the session token valid at `now`.
 pub fn is_held(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
     let count: i64 = held_tokens::table
         .find(token_hash)
@@ -60,6 +70,7 @@ pub fn is_held(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool
     Ok(count > 0)
 }
 
+/// Stores a sealed text for [`take_shown`].
 pub fn keep_shown(
     db: &mut Db<'_>,
     name_hash: &str,
@@ -78,7 +89,7 @@ pub fn keep_shown(
     Ok(())
 }
 
-/// What is kept under this name for this person, once.
+/// Returns and deletes the text of this name, if it belongs to this person and has not expired.
 pub fn take_shown(
     db: &mut Db<'_>,
     name_hash: &str,
@@ -96,8 +107,8 @@ pub fn take_shown(
     Ok(found.map(Sealed))
 }
 
-/// Whose session of an app's own this is: `None` if nobody was seen to get it, `Some(None)` if
-/// somebody who is not signed in was.
+/// The viewer to whom the app gave this app session id. `None`: the id was never seen.
+/// `Some(None)`: a viewer who is not signed in.
 pub fn app_session(
     db: &mut Db<'_>,
     id_hash: &str,
@@ -118,8 +129,8 @@ pub fn app_session(
         .transpose()
 }
 
-/// Remembers whose session of an app's own this is. The first one counts: whoever repeats somebody
-/// else's id gains nothing.
+/// Records the owner of an app session. The first record wins, so repeating another viewer's id has
+/// no effect.
 pub fn keep_app_session(
     db: &mut Db<'_>,
     id_hash: &str,
@@ -142,16 +153,19 @@ pub fn keep_app_session(
     Ok(())
 }
 
-/// A process that serves.
+/// A portal process that serves.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// Node id and a random id of the process run: see `service::node`.
     pub node: String,
     pub version: String,
-    /// The ids of the keys it holds.
+    /// The ids of the keys in its keyring.
     pub keys: Vec<String>,
+    /// Time of its last heartbeat.
     pub seen_at: Timestamp,
 }
 
+/// Records a node's heartbeat.
 pub fn put_node(db: &mut Db<'_>, node: &Node) -> Result<(), Error> {
     diesel::delete(nodes::table.find(&node.node)).execute(db.0)?;
     diesel::insert_into(nodes::table)
@@ -165,12 +179,13 @@ pub fn put_node(db: &mut Db<'_>, node: &Node) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes a node that stops.
 pub fn delete_node(db: &mut Db<'_>, node: &str) -> Result<(), Error> {
     diesel::delete(nodes::table.find(node)).execute(db.0)?;
     Ok(())
 }
 
-/// The nodes seen since then.
+/// The nodes with a heartbeat since `since`.
 pub fn nodes(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Node>, Error> {
     let rows: Vec<(String, String, String, i64)> = nodes::table
         .filter(nodes::seen_at.gt(since.0))
@@ -187,7 +202,7 @@ pub fn nodes(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Node>, Error> {
         .collect())
 }
 
-/// Forgets what is over.
+/// Deletes expired rows, attempts before `tries_before` and nodes last seen before `nodes_before`.
 pub fn purge(
     db: &mut Db<'_>,
     now: Timestamp,
@@ -199,7 +214,8 @@ pub fn purge(
     diesel::delete(held_tokens::table.filter(held_tokens::until.le(now.0))).execute(db.0)?;
     diesel::delete(shown_once::table.filter(shown_once::expires_at.le(now.0))).execute(db.0)?;
     diesel::delete(nodes::table.filter(nodes::seen_at.lt(nodes_before.0))).execute(db.0)?;
-    // Apps forget theirs within minutes; a tab that was asleep for a week begins anew.
+    // Apps drop their sessions within minutes of a disconnect. After a week, a browser tab starts a
+    // new one.
     let week = now.minus(std::time::Duration::from_secs(7 * 86_400));
     diesel::delete(app_sessions::table.filter(app_sessions::seen_at.lt(week.0))).execute(db.0)?;
     Ok(())

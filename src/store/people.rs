@@ -1,4 +1,4 @@
-//! People, their password hashes, API keys and the set-up link.
+//! People, their password hashes, API keys (as hashes) and one-time set-up links (as hashes).
 
 use super::{Db, Error, damaged, id, schema::api_keys, schema::people, schema::setup_links};
 use crate::domain::{
@@ -8,6 +8,7 @@ use crate::domain::{
 };
 use diesel::prelude::*;
 
+/// A row of the table `people`, without the password hash.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = people)]
 pub(super) struct PersonRow {
@@ -24,6 +25,7 @@ pub(super) struct PersonRow {
 }
 
 impl PersonRow {
+    /// Converts the row; [`Error::Other`] if a column is damaged.
     pub(super) fn person(self) -> Result<Person, Error> {
         Ok(Person {
             id: id(&self.guid)?,
@@ -40,12 +42,13 @@ impl PersonRow {
     }
 }
 
-/// The form in which user names are compared.
+/// The form in which user names are compared: trimmed, in lower case.
 pub fn username_key(username: &str) -> String {
-    // PostgreSQL takes no NUL, and nobody has one in their name.
+    // PostgreSQL cannot store NUL in text.
     username.trim().to_lowercase().replace('\0', "\u{fffd}")
 }
 
+/// Adds a person. [`Error::Taken`] if the user name exists.
 pub fn insert(db: &mut Db<'_>, person: &Person, password_hash: Option<&str>) -> Result<(), Error> {
     diesel::insert_into(people::table)
         .values((
@@ -66,7 +69,7 @@ pub fn insert(db: &mut Db<'_>, person: &Person, password_hash: Option<&str>) -> 
     Ok(())
 }
 
-/// Writes what can change about a person, the lock excepted.
+/// Writes everything that can change except the lock, the password and `active_at`.
 pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
     diesel::update(people::table.filter(people::guid.eq(person.id.to_string())))
         .set((
@@ -82,7 +85,8 @@ pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
     Ok(())
 }
 
-/// Locks or unlocks; leaves every other column alone (clients compare `updated_time`).
+/// Locks or unlocks. Changes no other column, not even `updated_at`: API clients compare
+/// `updated_time`.
 pub fn set_locked(db: &mut Db<'_>, person: Id<Person>, locked: bool) -> Result<(), Error> {
     diesel::update(people::table.filter(people::guid.eq(person.to_string())))
         .set(people::locked.eq(locked))
@@ -90,6 +94,7 @@ pub fn set_locked(db: &mut Db<'_>, person: Id<Person>, locked: bool) -> Result<(
     Ok(())
 }
 
+/// Sets the password hash.
 pub fn set_password(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(), Error> {
     diesel::update(people::table.filter(people::guid.eq(person.to_string())))
         .set(people::password_hash.eq(hash))
@@ -97,6 +102,7 @@ pub fn set_password(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(
     Ok(())
 }
 
+/// Whether the person has a password.
 pub fn has_password(db: &mut Db<'_>, person: Id<Person>) -> Result<bool, Error> {
     let hash: Option<Option<String>> = people::table
         .filter(people::guid.eq(person.to_string()))
@@ -106,6 +112,7 @@ pub fn has_password(db: &mut Db<'_>, person: Id<Person>) -> Result<bool, Error> 
     Ok(hash.flatten().is_some())
 }
 
+/// Sets the time of the last sign-in.
 pub fn set_active(db: &mut Db<'_>, person: Id<Person>, at: Timestamp) -> Result<(), Error> {
     diesel::update(people::table.filter(people::guid.eq(person.to_string())))
         .set(people::active_at.eq(at.0))
@@ -113,6 +120,7 @@ pub fn set_active(db: &mut Db<'_>, person: Id<Person>, at: Timestamp) -> Result<
     Ok(())
 }
 
+/// The person with this id.
 pub fn find(db: &mut Db<'_>, person: Id<Person>) -> Result<Option<Person>, Error> {
     let row = people::table
         .filter(people::guid.eq(person.to_string()))
@@ -122,7 +130,7 @@ pub fn find(db: &mut Db<'_>, person: Id<Person>) -> Result<Option<Person>, Error
     row.map(PersonRow::person).transpose()
 }
 
-/// A person and the password hash, by user name.
+/// The person with this user name, and the password hash.
 pub fn by_username(
     db: &mut Db<'_>,
     username: &str,
@@ -135,7 +143,7 @@ pub fn by_username(
     row.map(|(row, hash)| Ok((row.person()?, hash))).transpose()
 }
 
-/// Everybody, in the order of the API: first name, last name, user name.
+/// All people, in the API's order: first name, last name, user name.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
     let rows = people::table
         .order((people::first_name, people::last_name, people::username_key))
@@ -144,6 +152,7 @@ pub fn list(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
     rows.into_iter().map(PersonRow::person).collect()
 }
 
+/// The number of administrators who are not locked.
 pub fn count_administrators(db: &mut Db<'_>) -> Result<i64, Error> {
     Ok(people::table
         .filter(people::role.eq(Role::Administrator.as_str()))
@@ -152,11 +161,12 @@ pub fn count_administrators(db: &mut Db<'_>) -> Result<i64, Error> {
         .get_result(db.0)?)
 }
 
+/// The number of people.
 pub fn count(db: &mut Db<'_>) -> Result<i64, Error> {
     Ok(people::table.count().get_result(db.0)?)
 }
 
-/// Replaces the one-time link of a person, or that of the first administrator.
+/// Replaces a person's one-time link; `None`: the link for creating the first administrator.
 pub fn set_setup_link(
     db: &mut Db<'_>,
     person: Option<Id<Person>>,
@@ -180,7 +190,8 @@ pub fn set_setup_link(
     Ok(())
 }
 
-/// Whom a live one-time link is for: `Some(None)` is the first administrator, whoever that will be.
+/// Whom an unexpired one-time link is for; `Some(None)`: the first administrator, who does not
+/// exist yet.
 pub fn setup_link(
     db: &mut Db<'_>,
     token_hash: &str,
@@ -197,7 +208,7 @@ pub fn setup_link(
         .transpose()
 }
 
-/// Uses the link up; `false` if it was not there any more.
+/// Deletes an unexpired one-time link; `false` if there is none.
 pub fn take_setup_link(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
     let taken = diesel::delete(
         setup_links::table
@@ -236,7 +247,7 @@ impl KeyRow {
     }
 }
 
-/// Adds a key and returns its number. `key.number` is ignored.
+/// Adds a key and returns its number; `key.number` is ignored.
 pub fn insert_key(db: &mut Db<'_>, key: &ApiKey, key_hash: &str) -> Result<i64, Error> {
     Ok(diesel::insert_into(api_keys::table)
         .values((
@@ -252,6 +263,7 @@ pub fn insert_key(db: &mut Db<'_>, key: &ApiKey, key_hash: &str) -> Result<i64, 
         .get_result(db.0)?)
 }
 
+/// A person's keys, oldest first.
 pub fn keys(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
     let rows = api_keys::table
         .filter(api_keys::person.eq(person.to_string()))
@@ -261,6 +273,7 @@ pub fn keys(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
     rows.into_iter().map(KeyRow::key).collect()
 }
 
+/// An item's content keys, oldest first.
 pub fn content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<ApiKey>, Error> {
     let rows = api_keys::table
         .filter(api_keys::content.eq(content.to_string()))
@@ -270,7 +283,7 @@ pub fn content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<ApiKey>
     rows.into_iter().map(KeyRow::key).collect()
 }
 
-/// A key and its person, by the hash of the presented key.
+/// A key and its person, by the hash of the presented key. Checks neither expiry nor lock.
 pub fn by_key(db: &mut Db<'_>, key_hash: &str) -> Result<Option<(ApiKey, Person)>, Error> {
     let row = api_keys::table
         .inner_join(people::table.on(people::guid.eq(api_keys::person)))
@@ -282,6 +295,7 @@ pub fn by_key(db: &mut Db<'_>, key_hash: &str) -> Result<Option<(ApiKey, Person)
         .transpose()
 }
 
+/// Sets a key's time of last use.
 pub fn touch_key(db: &mut Db<'_>, number: i64, at: Timestamp) -> Result<(), Error> {
     diesel::update(api_keys::table.find(number))
         .set(api_keys::active_at.eq(at.0))
@@ -300,6 +314,7 @@ pub fn delete_key(db: &mut Db<'_>, person: Id<Person>, number: i64) -> Result<bo
     Ok(gone == 1)
 }
 
+/// Deletes an item's content keys; returns their number.
 pub fn delete_content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<usize, Error> {
     Ok(
         diesel::delete(api_keys::table.filter(api_keys::content.eq(content.to_string())))

@@ -1,4 +1,5 @@
-//! Connections that ended, and what their providers were told.
+//! Ended connections, and the revocation requests that their providers are still to receive (an
+//! outbox; requests are sealed, since they contain tokens).
 
 use super::{Db, Error, damaged, id, schema::revocations};
 use crate::{
@@ -31,6 +32,7 @@ struct Row {
 }
 
 impl Row {
+    /// Converts the row into the revocation and its sealed request.
     fn split(self) -> Result<(Revocation, Option<Sealed>), Error> {
         let revocation = Revocation {
             id: id(&self.guid)?,
@@ -51,7 +53,7 @@ impl Row {
     }
 }
 
-/// Writes down that a connection ended; `request` is what the provider is to be told.
+/// Records the end of a connection; `request` is the revocation request to send, if any.
 pub fn insert(
     db: &mut Db<'_>,
     revocation: &Revocation,
@@ -78,7 +80,8 @@ pub fn insert(
     Ok(())
 }
 
-/// Those that are due, the oldest first; until `busy_until` they are this caller's.
+/// At most `most` revocations that are due, oldest first, with their requests. Postpones them to
+/// `busy_until`, so that no other caller gets them before.
 pub fn claim_due(
     db: &mut Db<'_>,
     now: Timestamp,
@@ -100,7 +103,7 @@ pub fn claim_due(
     rows.into_iter().map(Row::split).collect()
 }
 
-/// Writes down how telling went. Once nothing more is tried, what was to be sent is gone.
+/// Records the result of a revocation request. Deletes the request once it will not be retried.
 pub fn update(db: &mut Db<'_>, revocation: &Revocation) -> Result<(), Error> {
     let row = || revocations::table.find(revocation.id.to_string());
     diesel::update(row())
@@ -119,7 +122,7 @@ pub fn update(db: &mut Db<'_>, revocation: &Revocation) -> Result<(), Error> {
     Ok(())
 }
 
-/// What ended lately for a person, the newest first.
+/// A person's last `most` revocations, newest first.
 pub fn of_person(db: &mut Db<'_>, person: Id<Person>, most: i64) -> Result<Vec<Revocation>, Error> {
     let rows: Vec<Row> = revocations::table
         .filter(revocations::person.eq(person.to_string()))
@@ -132,7 +135,7 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>, most: i64) -> Result<Vec<R
         .collect()
 }
 
-/// Forgets what ended before this moment and needs nothing more.
+/// Deletes revocations of connections that ended before `before`, except those still waiting.
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     let over = revocations::table
         .filter(revocations::ended_at.lt(before.0))

@@ -1,5 +1,10 @@
-//! The tables as diesel sees them; `migrations/` is the source.
+//! The tables, as diesel sees them; `migrations/` is authoritative.
+//!
+//! All times (`…_at`, `until`, `hour`, `at`) are milliseconds since 1970. References are GUIDs as
+//! text. Columns named `…_hash` hold hashes of secrets; sealed columns are listed in `sealed`.
 
+// Named values of the installation: keys in use, the root secret (sealed), the contract of the
+// migrations.
 diesel::table! {
     meta (name) {
         name -> Text,
@@ -25,6 +30,7 @@ diesel::table! {
     }
 }
 
+// One-time links for setting a password; without a person, for creating the first administrator.
 diesel::table! {
     setup_links (token_hash) {
         token_hash -> Text,
@@ -33,6 +39,7 @@ diesel::table! {
     }
 }
 
+// Browser sessions.
 diesel::table! {
     sessions (key_hash) {
         key_hash -> Text,
@@ -90,6 +97,7 @@ diesel::table! {
     }
 }
 
+// Predecessor of `stays`, without the process; written for nodes of the previous version.
 diesel::table! {
     presences (content, person) {
         content -> Text,
@@ -98,6 +106,8 @@ diesel::table! {
     }
 }
 
+// When a viewer was last at a process, and when their token was last used there. 0: never; a
+// negative `used_at`: cleared at that time.
 diesel::table! {
     stays (content, process, person) {
         content -> Text,
@@ -119,6 +129,8 @@ diesel::table! {
     }
 }
 
+// Which viewer an app gave an app session id to; an empty `person` is a viewer who is not signed
+// in.
 diesel::table! {
     app_sessions (id_hash) {
         id_hash -> Text,
@@ -190,6 +202,7 @@ diesel::table! {
     }
 }
 
+// The sealed refresh token of a sign-in, by browser session.
 diesel::table! {
     sign_in_grants (session) {
         session -> Text,
@@ -197,6 +210,7 @@ diesel::table! {
     }
 }
 
+// Single-use codes that take a browser from the portal's origin to content's.
 diesel::table! {
     handovers (code_hash) {
         code_hash -> Text,
@@ -208,6 +222,7 @@ diesel::table! {
     }
 }
 
+// Sessions on content's origin; each depends on a browser session of the portal.
 diesel::table! {
     content_sessions (key_hash) {
         key_hash -> Text,
@@ -218,6 +233,7 @@ diesel::table! {
     }
 }
 
+// Number of exchanges per hour, viewer, content item and integration.
 diesel::table! {
     exchange_hours (hour, person, content, integration) {
         hour -> BigInt,
@@ -229,6 +245,7 @@ diesel::table! {
     }
 }
 
+// Number and hash of the newest audit record: one row.
 diesel::table! {
     audit_head (number) {
         number -> BigInt,
@@ -282,6 +299,7 @@ diesel::table! {
     }
 }
 
+// Refreshes that were sent and whose outcome is not recorded yet.
 diesel::table! {
     refresh_attempts (connection) {
         connection -> Text,
@@ -310,6 +328,7 @@ diesel::table! {
     }
 }
 
+// Password attempts; `who` is a hash of name and address.
 diesel::table! {
     sign_in_tries (number) {
         number -> BigInt,
@@ -318,6 +337,7 @@ diesel::table! {
     }
 }
 
+// Session tokens that stay valid beyond their hour while a WebSocket or event stream is open.
 diesel::table! {
     held_tokens (token_hash) {
         token_hash -> Text,
@@ -325,6 +345,7 @@ diesel::table! {
     }
 }
 
+// Sealed texts that are shown once.
 diesel::table! {
     shown_once (name_hash) {
         name_hash -> Text,
@@ -334,6 +355,7 @@ diesel::table! {
     }
 }
 
+// Portal processes that serve; `keys` are the ids in their keyring, separated by blanks.
 diesel::table! {
     nodes (node) {
         node -> Text,
@@ -343,6 +365,7 @@ diesel::table! {
     }
 }
 
+// One row; its number changes with every write that can change a decision.
 diesel::table! {
     epoch (id) {
         id -> BigInt,
@@ -362,6 +385,7 @@ diesel::table! {
     }
 }
 
+// OAuth authorizations in flight.
 diesel::table! {
     attempts (guid) {
         guid -> Text,

@@ -1,5 +1,6 @@
-//! Every column that holds sealed values, for what touches all of them: changing the key, checking,
-//! counting.
+//! All columns that hold sealed values, and the queries over them: re-sealing after a change of the
+//! key, checking, counting. This module neither seals nor opens a value: to the store a [`Sealed`]
+//! is opaque text.
 
 use super::{Db, Error};
 use crate::vault::Sealed;
@@ -10,12 +11,14 @@ use diesel::{prelude::*, sql_query, sql_types::BigInt, sql_types::Text};
 pub struct Column {
     pub table: &'static str,
     pub column: &'static str,
+    /// The column that identifies the row.
     key: &'static str,
-    /// The row's identity as it was sealed with: see [`crate::vault::Place`].
+    /// The row identity that is authenticated with the value: see [`crate::vault::Place`].
     row: &'static str,
 }
 
-/// All of them. A new one belongs here, or its values are lost with their key.
+/// All columns of sealed values. Every new one must be listed, else its values are lost when their
+/// key is retired.
 pub const COLUMNS: [Column; 9] = [
     Column {
         table: "meta",
@@ -73,7 +76,7 @@ pub const COLUMNS: [Column; 9] = [
     },
 ];
 
-/// One sealed value with where it lives.
+/// One row of [`others`].
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = Text)]
@@ -84,7 +87,7 @@ struct Row {
     sealed: String,
 }
 
-/// A value with the key of its row and the identity that it was sealed with.
+/// A sealed value, with its row's key and the row identity that it was sealed with.
 pub struct Found {
     pub key: String,
     pub row: String,
@@ -98,13 +101,14 @@ struct Count {
 }
 
 impl Column {
+    /// The SQL condition for a sealed value; the table `meta` also holds others.
     fn is_sealed(&self) -> String {
         format!("substr({}, 1, 3) = 'v1.'", self.column)
     }
 }
 
-/// Values that another key than this one sealed, in the order of their rows, behind `after`. An
-/// empty id finds all.
+/// At most `most` values that were not sealed with the key `key_id`, by row key, starting after
+/// `after`. An empty `key_id` finds all values.
 pub fn others(
     db: &mut Db<'_>,
     column: &Column,
@@ -139,7 +143,7 @@ pub fn others(
         .collect())
 }
 
-/// How many values there are; with a key's id, how many it sealed.
+/// The number of sealed values; with a `key_id`, of those sealed with that key.
 pub fn count(db: &mut Db<'_>, column: &Column, key_id: Option<&str>) -> Result<i64, Error> {
     let prefix = key_id.map_or_else(|| "v1.".to_owned(), Sealed::prefix);
     let first = db.0.placeholder(1);
@@ -153,8 +157,8 @@ pub fn count(db: &mut Db<'_>, column: &Column, key_id: Option<&str>) -> Result<i
     Ok(rows.first().map_or(0, |row| row.count))
 }
 
-/// Puts the same secret, sealed anew, where the old value still stands; `false` if it was replaced
-/// meanwhile.
+/// Replaces a value by the same secret, sealed with another key. Compare-and-swap: `false` if the
+/// value changed meanwhile.
 pub fn swap(
     db: &mut Db<'_>,
     column: &Column,

@@ -1,4 +1,6 @@
-//! Browser sessions. Only the hash of a session key is stored.
+//! Browser sessions. The session key is stored only as a hash.
+//!
+//! The state is not cached: the next request may reach another node.
 
 use super::{Db, Error, id, schema::people, schema::sessions};
 use crate::domain::{
@@ -7,15 +9,19 @@ use crate::domain::{
 };
 use diesel::prelude::*;
 
-/// What a session row holds.
+/// The columns that the caller writes.
 pub struct Row<'a> {
     pub key_hash: &'a str,
+    /// The id that session tokens carry; `None` before sign-in.
     pub guid: Option<&'a str>,
     pub person: Option<&'a str>,
+    /// The state, as JSON.
     pub state: &'a str,
+    /// The network address at sign-in.
     pub address: &'a str,
 }
 
+/// Adds a session.
 pub fn insert(
     db: &mut Db<'_>,
     row: &Row<'_>,
@@ -37,7 +43,7 @@ pub fn insert(
     Ok(())
 }
 
-/// Writes the state of a session that is still there; `false` otherwise.
+/// Writes the state of an existing session; `false` if it ended meanwhile.
 pub fn update(db: &mut Db<'_>, row: &Row<'_>) -> Result<bool, Error> {
     let changed = diesel::update(sessions::table.find(row.key_hash))
         .set((
@@ -49,13 +55,14 @@ pub fn update(db: &mut Db<'_>, row: &Row<'_>) -> Result<bool, Error> {
     Ok(changed == 1)
 }
 
-/// A stored session: its state, when it was last seen, and when it ends.
+/// A stored session.
 pub struct Loaded {
     pub state: String,
     pub seen_at: Timestamp,
     pub expires_at: Timestamp,
 }
 
+/// The session with this key, expired ones included.
 pub fn load(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Loaded>, Error> {
     let row: Option<(String, i64, i64)> = sessions::table
         .find(key_hash)
@@ -69,6 +76,7 @@ pub fn load(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Loaded>, Error> {
     }))
 }
 
+/// Sets the time of last use.
 pub fn touch(db: &mut Db<'_>, key_hash: &str, at: Timestamp) -> Result<(), Error> {
     diesel::update(sessions::table.find(key_hash))
         .set(sessions::seen_at.eq(at.0))
@@ -76,7 +84,7 @@ pub fn touch(db: &mut Db<'_>, key_hash: &str, at: Timestamp) -> Result<(), Error
     Ok(())
 }
 
-/// Like [`touch`], by the id that session tokens carry; at most once a minute.
+/// Like [`touch`], by the id that session tokens carry; writes at most once a minute.
 pub fn touch_by_id(db: &mut Db<'_>, session: Id<Session>, at: Timestamp) -> Result<(), Error> {
     let due = sessions::table
         .filter(sessions::guid.eq(session.to_string()))
@@ -87,12 +95,14 @@ pub fn touch_by_id(db: &mut Db<'_>, session: Id<Session>, at: Timestamp) -> Resu
     Ok(())
 }
 
+/// Deletes a session.
 pub fn delete(db: &mut Db<'_>, key_hash: &str) -> Result<(), Error> {
     diesel::delete(sessions::table.find(key_hash)).execute(db.0)?;
     Ok(())
 }
 
-/// A live session with its person, by the id that session tokens carry.
+/// The person of a live session, by the id that session tokens carry. `None` if it expired or was
+/// last used before `idle_since`.
 pub fn live(
     db: &mut Db<'_>,
     session: Id<Session>,
@@ -110,6 +120,7 @@ pub fn live(
     row.map(super::people::PersonRow::person).transpose()
 }
 
+/// A person's live sessions, last used first.
 pub fn of_person(
     db: &mut Db<'_>,
     person: Id<Person>,
@@ -142,7 +153,7 @@ pub fn of_person(
         .collect()
 }
 
-/// Ends one session of a person.
+/// Deletes one of a person's sessions; returns the number of deleted rows.
 pub fn end(db: &mut Db<'_>, person: Id<Person>, session: Id<Session>) -> Result<usize, Error> {
     let row = sessions::table
         .filter(sessions::person.eq(person.to_string()))
@@ -150,7 +161,7 @@ pub fn end(db: &mut Db<'_>, person: Id<Person>, session: Id<Session>) -> Result<
     Ok(diesel::delete(row).execute(db.0)?)
 }
 
-/// Ends the sessions of a person, except one.
+/// Deletes a person's sessions except one; returns their number.
 pub fn end_of_person(
     db: &mut Db<'_>,
     person: Id<Person>,
@@ -165,7 +176,7 @@ pub fn end_of_person(
     .execute(db.0)?)
 }
 
-/// Forgets sessions that are over.
+/// Deletes sessions that expired or were last used before `idle_since`; returns their number.
 pub fn purge(db: &mut Db<'_>, now: Timestamp, idle_since: Timestamp) -> Result<usize, Error> {
     Ok(diesel::delete(
         sessions::table.filter(

@@ -1,4 +1,5 @@
-//! API keys: `vk_`, 43 random characters, 6 characters of checksum. Stored as a hash, shown once.
+//! API keys: format, generation and hash. A key is `vk_`, 43 random characters and a 6-character
+//! checksum. It is shown once; the database holds only its SHA-256.
 
 use super::random;
 use secrecy::{ExposeSecret, SecretString};
@@ -6,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 const PREFIX: &str = "vk_";
 
-/// The SHA-256 of a high-entropy secret, in hex: what tables keep of keys, states and session keys.
+/// SHA-256 of a high-entropy secret, as 64 hex digits. Tables store this instead of API keys, OAuth
+/// states and session keys.
 pub fn digest(secret: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(64);
@@ -17,13 +19,14 @@ pub fn digest(secret: &str) -> String {
     text
 }
 
+/// A new key in clear text. Store its [`hash`]; show the key once.
 pub fn generate() -> SecretString {
     let body = random::token();
     SecretString::from(format!("{PREFIX}{body}{}", checksum(&body)))
 }
 
-/// The hash to look a presented key up by; `None` when it cannot be one of ours, which spares a
-/// query.
+/// The hash by which to look up a presented key. `None` if prefix, length or checksum is wrong,
+/// which spares a query.
 pub fn lookup(presented: &str) -> Option<String> {
     let body = presented.strip_prefix(PREFIX)?;
     let at = body
@@ -34,10 +37,12 @@ pub fn lookup(presented: &str) -> Option<String> {
     (secret.len() == 43 && checksum(secret) == sum).then(|| digest(presented))
 }
 
+/// The hash to store for a key made by [`generate`].
 pub fn hash(key: &SecretString) -> String {
     digest(key.expose_secret())
 }
 
+/// Detects mistyped keys; not a security measure.
 fn checksum(body: &str) -> String {
     digest(body)[..6].to_owned()
 }
@@ -47,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistyped_key_is_known_without_a_query() {
+    fn a_mistyped_key_is_rejected_without_a_query() {
         let key = generate();
         assert_eq!(lookup(key.expose_secret()), Some(hash(&key)));
         for wrong in [

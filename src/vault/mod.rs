@@ -1,5 +1,7 @@
-//! Secrets at rest: the keyring, sealed values, password hashes, API keys and session tokens. Never
-//! sees a database or a page.
+//! Secrets at rest: the keyring, sealed values, password hashes, API keys, session tokens and the
+//! spool. To *seal* a value is to encrypt and authenticate it. Never sees a database or a page.
+//!
+//! Clear secrets are `secrecy::SecretString`; it needs no wrapper of our own.
 
 pub mod api_key;
 pub mod keyring;
@@ -18,16 +20,18 @@ use secrecy::{ExposeSecret, SecretString};
 use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
-/// A value under authenticated encryption, as it is stored: `v1.<key id>.<nonce and ciphertext>`.
+/// A value under authenticated encryption, as stored: `v1.<key id>.<nonce and ciphertext in
+/// base64url>`. `store` and `service` share this type, so that sealed and clear values cannot be
+/// mixed up; to the store it is opaque text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(pub String);
 
 impl Sealed {
-    /// How every value begins that a key of this id sealed: for queries.
+    /// The prefix of every value that this key sealed, for queries.
     pub fn prefix(id: &str) -> String {
         format!("v1.{id}.")
     }
-    /// The id of the key that sealed it.
+    /// Id of the key that sealed the value; empty if the format is wrong.
     pub fn key(&self) -> &str {
         self.0.split('.').nth(1).unwrap_or("")
     }
@@ -39,16 +43,18 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// Where a sealed value lives. Authenticated with it, so that a value moved to another row or
-/// column does not open.
+/// The table, column and row of a sealed value. They are the associated data of the encryption, so
+/// that a value copied to another row or column does not open.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     pub table: &'a str,
     pub column: &'a str,
-    /// The row's identity: its GUID, with its owners where it has any.
+    /// The row's identity: its GUID, with the ids of its owners where it has any (see
+    /// `store::sealed`).
     pub row: &'a str,
 }
 
+/// Why a value was not sealed or opened, or a keyring not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the stored value is not in the sealed format")]
@@ -61,8 +67,8 @@ pub enum Error {
     Keyring(String),
 }
 
-/// Seals and opens values with the keyring's keys (XChaCha20-Poly1305, random 192-bit nonces). The
-/// ring can be exchanged while the server runs.
+/// Seals and opens values with XChaCha20-Poly1305 and random 192-bit nonces. The keyring can be
+/// reloaded while the server runs.
 pub struct Vault {
     source: Source,
     ring: RwLock<Ring>,
@@ -70,18 +76,21 @@ pub struct Vault {
 
 struct Ring {
     keyring: Arc<Keyring>,
-    /// The id of the key that seals.
+    /// Id of the key that seals new values.
     sealing: String,
 }
 
-/// The secret from which the keys of cookies and session tokens are derived. It lies sealed in the
-/// database, so that sessions outlive the keys of the ring.
+/// The root secret from which the keys of cookies and session tokens are derived. It is stored
+/// sealed in the database instead of being taken from the keyring, so that rotating or retiring
+/// keys signs nobody out.
 pub struct Root(Zeroizing<[u8; 32]>);
 
 impl Root {
+    /// 32 random bytes in base64url, to be sealed and stored.
     pub fn generate() -> SecretString {
         SecretString::from(B64.encode(random::bytes::<32>()))
     }
+    /// `None` unless the text is 32 bytes in base64url.
     pub fn parse(text: &SecretString) -> Option<Self> {
         let bytes = Zeroizing::new(B64.decode(text.expose_secret()).ok()?);
         bytes
@@ -90,7 +99,7 @@ impl Root {
             .ok()
             .map(|bytes| Self(Zeroizing::new(bytes)))
     }
-    /// A key for one purpose (HMAC-SHA-256 over its name).
+    /// A key for one purpose: HMAC-SHA-256 of the purpose's name under the root secret.
     pub fn derive(&self, purpose: &str) -> Zeroizing<Vec<u8>> {
         let mac = ring::hmac::sign(
             &ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.0.as_slice()),
@@ -101,12 +110,14 @@ impl Root {
 }
 
 impl Vault {
-    /// Reads the keyring; a new file is made only when `may_create`.
+    /// Loads the keyring. `may_create` allows a missing file to be created.
     pub fn open_ring(source: Source, may_create: bool) -> Result<Self, Error> {
         let keyring = Keyring::load(&source, may_create)?;
         Ok(Self::new(source, keyring))
     }
 
+    /// A vault over a loaded keyring. Its first key seals until [`Vault::seal_with`] selects
+    /// another.
     pub fn new(source: Source, keyring: Keyring) -> Self {
         let sealing = keyring.first().to_owned();
         Self {
@@ -118,10 +129,12 @@ impl Vault {
         }
     }
 
+    /// Where the keyring was loaded from.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
+    /// The keyring as last loaded.
     pub fn keyring(&self) -> Arc<Keyring> {
         Arc::clone(
             &self
@@ -141,7 +154,7 @@ impl Vault {
             .clone()
     }
 
-    /// Seals with this key from now on; `false` if it is not in the ring.
+    /// Selects the key that seals from now on. `false`, without a change, if it is not in the ring.
     pub fn seal_with(&self, id: &str) -> bool {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         let known = ring.keyring.get(id).is_some();
@@ -151,8 +164,8 @@ impl Vault {
         known
     }
 
-    /// Reads the ring again, for keys that were added or taken out. The key that seals stays, if it
-    /// is still there.
+    /// Reads the keyring again, after keys were added or removed. The sealing key stays;
+    /// [`Error::MissingKey`], without a change, if it is no longer in the ring.
     pub fn reload(&self) -> Result<(), Error> {
         let keyring = Keyring::load(&self.source, false)?;
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
@@ -163,6 +176,7 @@ impl Vault {
         Ok(())
     }
 
+    /// Seals a secret for one place, with the current sealing key.
     pub fn seal(&self, place: Place<'_>, secret: &SecretString) -> Result<Sealed, Error> {
         let (id, keyring) = {
             let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
@@ -187,6 +201,7 @@ impl Vault {
         Ok(Sealed(format!("v1.{id}.{}", B64.encode(bytes))))
     }
 
+    /// Opens a value that was sealed for this place. [`Error::Refused`] if it was altered or moved.
     pub fn open(&self, place: Place<'_>, sealed: &Sealed) -> Result<SecretString, Error> {
         let mut parts = sealed.0.split('.');
         let (Some("v1"), Some(id), Some(body), None) =
@@ -215,7 +230,7 @@ impl Vault {
     }
 }
 
-/// Lengths in front, so that no two places share their bytes.
+/// Each part is preceded by its length, so that two different places never yield the same bytes.
 fn associated_data(place: Place<'_>, key_id: &str) -> String {
     [place.table, place.column, place.row, key_id]
         .iter()

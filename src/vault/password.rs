@@ -1,5 +1,5 @@
-//! Password hashes: Argon2id (RFC 9106). Slow on purpose: call from a blocking thread, never from
-//! an async one.
+//! Password hashes: Argon2id (RFC 9106). Hashing takes 64 MiB and much CPU time on purpose: call it
+//! on a blocking thread (`service::hashing`), never on an async one.
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -8,14 +8,16 @@ use argon2::{
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::LazyLock;
 
-/// RFC 9106's second recommended choice for memory (64 MiB) and passes (3); one lane, since this
-/// implementation gains nothing from more.
+/// Memory in KiB, passes, lanes: RFC 9106's second recommended option (64 MiB, 3 passes), but with
+/// one lane, since this implementation gains nothing from more.
 const PARAMETERS: (u32, u32, u32) = (64 * 1024, 3, 1);
-/// Longer passwords are refused before any work is done.
+/// Maximum length in bytes; a longer password is refused.
 pub const LONGEST: usize = 1024;
+/// Minimum length in characters.
 pub const SHORTEST: usize = 8;
 
-/// Checked for unknown names, so that they take the time of known ones.
+/// Verified against when the user name is unknown, so that the response time does not tell which
+/// names exist.
 static DUMMY: LazyLock<String> =
     LazyLock::new(|| hash(&SecretString::from("nobody has this password")).unwrap_or_default());
 
@@ -36,7 +38,7 @@ pub fn hash(password: &SecretString) -> Option<String> {
         .map(|hash| hash.to_string())
 }
 
-/// Whether the password fits. Without a stored hash the same work is done for nothing.
+/// Whether the password matches. Without a stored hash it does the same work and returns `false`.
 pub fn verify(password: &SecretString, stored: Option<&str>) -> bool {
     let hash = stored.unwrap_or(&DUMMY);
     let Ok(parsed) = PasswordHash::new(hash) else {
@@ -50,13 +52,13 @@ pub fn verify(password: &SecretString, stored: Option<&str>) -> bool {
     fits && stored.is_some()
 }
 
-/// Whether a stored hash was made with weaker parameters than today's.
+/// Whether a stored hash has other parameters than today's and should be replaced.
 pub fn is_outdated(stored: &str) -> bool {
     let (memory, passes, lanes) = PARAMETERS;
     !stored.starts_with(&format!("$argon2id$v=19$m={memory},t={passes},p={lanes}$"))
 }
 
-/// Makes the first verification as fast as the others.
+/// Computes the dummy hash, so that the first verification takes no longer than later ones.
 pub fn warm_up() {
     LazyLock::force(&DUMMY);
 }

@@ -1,8 +1,9 @@
-//! Random bytes from the operating system. There is no other source in this program.
+//! Random bytes from the operating system: the only source of randomness in this program. It is not
+//! passed in as an argument, since no test depends on its values.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// `N` random bytes. A machine without a random source cannot keep any promise of ours, so that ends the process.
+/// `N` random bytes. Panics if the operating system provides none.
 #[expect(
     clippy::expect_used,
     reason = "there is no safe way to go on without randomness"
@@ -13,7 +14,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Eight lower-case characters that make a name unlike others. No secret.
+/// Eight lower-case letters and digits that make a name unique. Not a secret.
 pub fn label() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     bytes::<8>()
@@ -22,8 +23,8 @@ pub fn label() -> String {
         .collect()
 }
 
-/// 256 random bits as 43 URL-safe characters: states, verifiers (RFC 7636 section 4.1), session
-/// keys.
+/// 256 random bits as 43 URL-safe characters: OAuth states, PKCE verifiers (RFC 7636 section 4.1),
+/// session keys.
 pub fn token() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<32>())
 }

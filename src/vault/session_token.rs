@@ -1,8 +1,10 @@
-//! Session tokens: what the proxy puts into `Posit-Connect-User-Session-Token`. Signed here, opaque
-//! to everybody else.
+//! Session tokens: the value that the proxy puts into `Posit-Connect-User-Session-Token` and that
+//! an app exchanges for the viewer's access token. A JWT (RFC 7519) with a fixed algorithm and
+//! type, bound to one person, one content item and one browser session. Apps must treat it as
+//! opaque.
 //!
-//! A JWT (RFC 7519) with a fixed algorithm and type, bound to one person, one content item and one
-//! portal session.
+//! This module checks signature, type, issuer and time only. Whether the session, the access and
+//! the consent still hold is up to the service.
 
 use super::Root;
 use crate::domain::{
@@ -16,21 +18,23 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
 const PURPOSE: &str = "session-token";
-/// Explicit typing (RFC 8725 section 3.11): no other token of ours can be taken for this one.
+/// Explicit typing (RFC 8725 section 3.11): no other JWT of the portal passes as a session token.
 const TYPE: &str = "valetkey-session+jwt";
 
-/// Whom a session token speaks for.
+/// The claims of a session token.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Claims {
     pub iss: String,
     pub sub: Id<Person>,
-    /// The content item that the token was made for.
+    /// The content item that the token was issued for.
     pub content: Id<Content>,
-    /// The portal session that it ends with.
+    /// The browser session; the token ends with it.
     pub sid: Id<Session>,
-    /// The process of the content that it was given to, where there are several.
+    /// The process that received the token, if the item has several: tells the leak alarm which of
+    /// them used it.
     #[serde(default, skip_serializing_if = "Mark::is_only")]
     pub process: Mark,
+    /// Seconds since 1970, as is `exp`.
     pub iat: i64,
     pub exp: i64,
 }
@@ -38,25 +42,30 @@ pub struct Claims {
 /// Why a session token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// Not a token of ours, or altered.
+    /// Not signed with the portal's key, altered, or of another type.
     Forged,
+    /// Signed by the portal, but under another issuer.
     WrongIssuer,
+    /// Signed by the portal, but the claims do not parse.
     WrongSubject,
+    /// Past `exp`, or `iat` lies more than 300 s in the future.
     Expired,
 }
 
+/// Issues and verifies the session tokens of one issuer.
 pub struct SessionTokens {
     issuer: String,
     header: Header,
     signing: EncodingKey,
     checking: DecodingKey,
     lifetime: Duration,
-    /// Tokens whose signature was checked: the same one comes again and again. Time is compared on
-    /// each call.
+    /// Tokens with a verified signature, since apps present the same token again and again. Expiry
+    /// is compared on each call.
     verified: Cache<String, Arc<Claims>>,
 }
 
 impl SessionTokens {
+    /// Derives the signing key from `root`. New tokens are valid for `lifetime`.
     pub fn new(root: &Root, issuer: String, lifetime: Duration) -> Self {
         let key = root.derive(PURPOSE);
         let mut header = Header::new(Algorithm::HS256);
@@ -75,7 +84,8 @@ impl SessionTokens {
         }
     }
 
-    /// A new token. It lives for the configured lifetime and dies earlier with its session.
+    /// A new token. It is valid for the configured lifetime and ends earlier if its session does.
+    /// `None` if it cannot be encoded.
     pub fn mint(
         &self,
         person: Id<Person>,
@@ -96,7 +106,7 @@ impl SessionTokens {
         jsonwebtoken::encode(&self.header, &claims, &self.signing).ok()
     }
 
-    /// Whom a genuine token was made for, however old it is.
+    /// The claims of a genuine token, expired or not.
     pub fn read(&self, token: &str) -> Result<Arc<Claims>, Invalid> {
         if let Some(claims) = self.verified.get(token) {
             return Ok(claims);
@@ -106,6 +116,7 @@ impl SessionTokens {
         Ok(claims)
     }
 
+    /// The claims of a genuine token that has not expired.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, Invalid> {
         let claims = self.read(token)?;
         if now.unix_seconds() >= claims.exp || claims.iat > now.unix_seconds() + 300 {
@@ -119,7 +130,7 @@ impl SessionTokens {
         if header.alg != Algorithm::HS256 || header.typ.as_deref() != Some(TYPE) {
             return Err(Invalid::Forged);
         }
-        // Time and issuer are compared here, against our own clock.
+        // `verify` compares the expiry with the portal's clock; the issuer is compared below.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
@@ -152,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_speaks_for_whom_it_was_made_and_ends() {
+    fn a_token_names_viewer_item_session_and_process_and_expires() {
         let ring = root();
         let ours = tokens(&ring, "https://portal");
         let (person, content, session, now) = (

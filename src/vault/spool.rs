@@ -1,6 +1,8 @@
-//! The last resort for tokens that the database would not take: a file with room kept free
-//! beforehand, so that a full disk does not matter. What is in it is sealed; the next start puts it
-//! into the database.
+//! The spool: the last resort for new tokens that the database does not accept. A file of 64 slots
+//! of 32 KiB, written in full beforehand, so that a full disk does not matter. The next start moves
+//! the entries into the database.
+//!
+//! Callers store sealed values only; this module never looks into them.
 
 use std::{
     fs::File,
@@ -9,10 +11,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// Number of entries.
 const SLOTS: usize = 64;
+/// Bytes per entry, including its name and padding.
 const SLOT: usize = 32 * 1024;
 
-/// Slots of text, each found by a name.
+/// Text entries, each under a name.
 pub struct Spool(Mutex<Inner>);
 
 struct Inner {
@@ -21,7 +25,7 @@ struct Inner {
 }
 
 impl Spool {
-    /// Opens the file, or makes it with all its room.
+    /// Opens the file, or creates it (mode 0600) at its full size.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         let mut options = File::options();
         options.create(true).read(true).write(true).truncate(false);
@@ -29,7 +33,7 @@ impl Spool {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
         if file.metadata()?.len() < (SLOTS * SLOT) as u64 {
-            // Written, not only declared: a hole would need the disk later.
+            // Write zeros instead of extending the file: a sparse file would need disk space later.
             file.seek(SeekFrom::End(0))?;
             let missing = SLOTS * SLOT - usize::try_from(file.metadata()?.len()).unwrap_or(0);
             file.write_all(&vec![0; missing])?;
@@ -48,8 +52,8 @@ impl Spool {
         Ok(Self(Mutex::new(inner)))
     }
 
-    /// Keeps a text through power loss; the name holds no line break. `false` if there is no room
-    /// for it.
+    /// Stores a text under a name (without line breaks), replaces an earlier one, and syncs.
+    /// `Ok(false)` if no slot is free or the entry is too long.
     pub fn put(&self, name: &str, text: &str) -> std::io::Result<bool> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = inner
@@ -72,7 +76,7 @@ impl Spool {
         Ok(true)
     }
 
-    /// Forgets what is kept under this name.
+    /// Clears the entry of this name, if there is one.
     pub fn remove(&self, name: &str) -> std::io::Result<()> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(position) = inner
@@ -89,7 +93,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Everything that is kept: names and texts.
+    /// The names and texts of all entries.
     pub fn entries(&self) -> std::io::Result<Vec<(String, String)>> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = Vec::new();
@@ -107,7 +111,7 @@ impl Inner {
         self.file.sync_data()
     }
 
-    /// A slot that was written in part, by a crash, is none.
+    /// The entry's name and text; `None` if the slot is empty or a crash left it partly written.
     fn read(&mut self, position: usize) -> std::io::Result<Option<(String, String)>> {
         let mut bytes = vec![0; SLOT];
         self.file.seek(SeekFrom::Start((position * SLOT) as u64))?;
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_survives_and_room_is_limited() {
+    fn entries_survive_a_reopen_and_the_number_of_slots_is_fixed() {
         let path = std::env::temp_dir().join(format!("valetkey-spool-{}", uuid::Uuid::new_v4()));
         let spool = Spool::open(&path).unwrap();
         for number in 0..SLOTS {

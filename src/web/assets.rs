@@ -1,5 +1,5 @@
-//! One style sheet, one script, one icon: joined at build, named by their content, cached for a
-//! year.
+//! Static assets of the portal: one style sheet, one script, one icon, joined at build time. File
+//! names contain a digest of the content, so responses are cacheable for a year (`immutable`).
 
 use crate::vault::api_key::digest;
 use actix_web::{HttpResponse, http::header, web};
@@ -15,17 +15,18 @@ const CSS: &str = concat!(
     include_str!("../../static/css/pages.css"),
 );
 const JS: &str = include_str!("../../static/portal.js");
-/// See `proxy/bar.rs`.
+/// The reconnect bar's script, which `proxy/bar.rs` adds to an app's pages.
 pub const BAR: &str = include_str!("../../static/bar.js");
 const ICON: &str = include_str!("../../static/key.svg");
 
-/// The addresses of the assets.
+/// URL paths of the assets, digest included.
 pub struct Assets {
     pub css: String,
     pub js: String,
     pub icon: String,
 }
 
+/// Computed once: each name holds the first 16 hex digits of the content's SHA-256.
 static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     let name =
         |text: &str, ending: &str| format!("/__valetkey__/static/{}.{ending}", &digest(text)[..16]);
@@ -36,16 +37,17 @@ static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     }
 });
 
+/// The asset paths, for templates.
 pub fn assets() -> &'static Assets {
     &ASSETS
 }
 
-/// `GET /__valetkey__/static/{name}`, on the portal and on every host of content's.
+/// `GET /__valetkey__/static/{name}`, on the portal and on every content host.
 pub async fn serve(path: web::Path<String>) -> HttpResponse {
     answer(&path)
 }
 
-/// The asset of this name.
+/// The asset with this file name, or 404.
 pub fn answer(name: &str) -> HttpResponse {
     let wanted = format!("/__valetkey__/static/{name}");
     let (kind, body) = match wanted {

@@ -1,17 +1,20 @@
-//! Request bodies that take their time. actix times heads only, so whoever reads a body reads it
-//! through here.
+//! Deadlines for reading request bodies. actix limits only the time to read a head, so every body
+//! must be read through this module or within [`WHOLE`]; otherwise a slow client could hold a
+//! request open without limit.
 
 use actix_web::{error::PayloadError, web::Bytes};
 use futures_util::{Stream, StreamExt as _, stream};
 use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::time::timeout;
 
-/// A form or a JSON body is here within this time, or its sender is gone.
+/// Deadline for receiving a complete form or JSON body; the answer is then 408.
 pub const WHOLE: Duration = Duration::from_secs(30);
-/// A body on its way to an app may take long, but never rests for longer.
+/// Idle timeout between two chunks of an upload to an app; its total time is not limited.
 pub const PAUSE: Duration = Duration::from_secs(30);
 
-/// The same body, ended with an error once it rests for too long; `stalled` then says why.
+/// The same body with an idle timeout of [`PAUSE`] per chunk. On expiry the stream yields one
+/// `PayloadError::Incomplete` and ends, and `stalled` is set, so that the caller can tell a timeout
+/// from a broken connection.
 pub fn impatient<S>(
     body: S,
     stalled: Rc<Cell<bool>>,

@@ -1,6 +1,9 @@
-//! Confirming that it is still the same person, before secrets, keys, roles and addresses change
-//! (ASVS 7.5.3): the password, or a new sign-in at the organisation, in the last quarter of an
-//! hour. A sign-in counts.
+//! Re-authentication before secrets, keys, roles and addresses change (ASVS 7.5.3): the person must
+//! have entered their password, or signed in again at the organisation's provider, within the last
+//! 15 minutes. A fresh sign-in counts.
+//!
+//! [`Confirmed`] replaces [`Posted`] for such forms. If confirmation is missing, it answers with a
+//! page that asks for the password and carries the posted values along, so that no typing is lost.
 
 use super::{
     forms::{Field, Kind, Typed, refill},
@@ -18,12 +21,15 @@ use askama::Template as _;
 use futures_util::future::LocalBoxFuture;
 use std::time::Duration;
 
-/// The name of the moment in a session.
+/// Session key of the time of the last confirmation, in Unix milliseconds.
 pub const CONFIRMED_AT: &str = "confirmed_at";
+/// How long a confirmation allows a change.
 const FOR_ACTS: Duration = Duration::from_secs(15 * 60);
-/// A form that opens is still to be filled in.
+/// How old a confirmation may be when a form opens. Shorter than [`FOR_ACTS`], so that it is still
+/// valid when the form is posted.
 const FOR_FORMS: Duration = Duration::from_secs(10 * 60);
-/// Typed values that no page ever repeats, with what to call them when they are asked for again.
+/// Secret form fields: a page never repeats their values, so the confirmation page asks for them
+/// again, with these labels.
 const SECRETS: [(&str, &str); 4] = [
     ("client_secret", "Client secret, once more"),
     ("password", "Password for the person, once more"),
@@ -32,6 +38,7 @@ const SECRETS: [(&str, &str); 4] = [
 ];
 
 impl Visitor {
+    /// Whether the session was confirmed less than `window` ago; `false` for a time in the future.
     fn confirmed_within(&self, window: Duration) -> bool {
         let at = self
             .session
@@ -44,8 +51,8 @@ impl Visitor {
             .is_some_and(|at| now >= at && now.since(at) < window)
     }
 
-    /// For pages with a form that will need it: sends those whose confirmation is old to confirm
-    /// first, and back.
+    /// For pages with a form that needs confirmation: redirects to `/account/confirm`, and from
+    /// there back to this page, if the confirmation is too old.
     pub fn confirm_first(&self, request: &HttpRequest) -> Result<(), WebError> {
         if self.confirmed_within(FOR_FORMS) {
             return Ok(());
@@ -62,7 +69,8 @@ impl Visitor {
 }
 
 impl Me {
-    /// Checks the password that somebody confirms with.
+    /// Checks the posted `confirm_password` and notes the confirmation. `Some` is the error to show
+    /// at the field; `Err` is a failure of the service, such as too many tries.
     pub async fn confirm(&self, typed: &Typed) -> Result<Option<Problem>, WebError> {
         let wrong = |message: &str| Ok(Some(Problem::new("confirm_password", message)));
         let Some(given) = typed
@@ -82,7 +90,9 @@ impl Me {
         Ok(None)
     }
 
-    /// The page that asks, for whoever has a password; others sign in again at their organisation.
+    /// The confirmation page. People with a password get a form that posts to `action`, with the
+    /// values of `typed` as hidden fields; people without one get a link to sign in again at their
+    /// organisation, which returns to `next`.
     pub async fn confirm_page(
         &self,
         action: &str,
@@ -131,8 +141,8 @@ impl Me {
     }
 }
 
-/// A posted form, like [`Posted`], from somebody who proved lately who they are. Others get a page
-/// that asks, carries what they typed, and goes on from there.
+/// A posted form, like [`Posted`], from a person who confirmed their identity within 15 minutes.
+/// Other people get the confirmation page, which posts the same values again.
 pub struct Confirmed(pub Typed);
 
 impl Confirmed {
@@ -142,7 +152,9 @@ impl Confirmed {
         Self::check(&me, &request, typed).await
     }
 
-    /// For forms of which only some changes need it.
+    /// The check itself, for forms where only some changes need confirmation. Without one it
+    /// returns the drawn confirmation page as [`WebError::Drawn`]: 403, or 422 after a wrong
+    /// password.
     pub async fn check(me: &Me, request: &HttpRequest, typed: Typed) -> Result<Self, WebError> {
         if me.visitor.confirmed_within(FOR_ACTS) {
             return Ok(Self(typed));

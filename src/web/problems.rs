@@ -1,4 +1,6 @@
-//! Errors as pages for people and as JSON for programs; the headers that every answer carries.
+//! Error responses: pages for people, JSON for programs, each with a reference number. Also the
+//! outermost middleware ([`finish`]), which adds the correlation id and the security headers to
+//! every response, and leaves responses from apps as they are.
 
 use super::{
     view::{Chrome, Link},
@@ -24,34 +26,36 @@ use askama::Template;
 use serde_json::json;
 use std::cell::Cell;
 
-/// The page for everything that went another way than hoped.
+/// The page for an error or an unusual outcome: sentences, and links onward.
 #[derive(Template)]
 #[template(path = "pages/problem.html")]
 pub struct ProblemPage {
     pub chrome: Chrome,
     pub lines: Vec<String>,
-    /// Text for somebody else, to copy.
+    /// Text to copy and send to another person, such as a request for approval.
     pub copy: Option<String>,
     pub links: Vec<Link>,
+    /// The correlation id, which finds the log lines; empty to show none.
     pub reference: String,
 }
 
-/// What stopped a request.
+/// Why a handler stopped. [`finish`] turns it into a page or JSON.
 #[derive(Debug)]
 pub enum WebError {
     Service(service::Error),
-    /// Nobody is signed in; afterwards go on to this path.
+    /// No live session: sign in first, then continue at this path.
     SignIn(Option<ReturnPath>),
-    /// The anti-forgery token or the sender does not fit.
+    /// The anti-forgery token or the request's origin does not match.
     Forgery,
-    /// A status, a title and a sentence of ours.
+    /// A status, a title and a sentence, written for people.
     Page(StatusCode, String, String),
+    /// The form is larger than 64 KiB (413).
     TooLarge,
-    /// The body did not come in time.
+    /// The body did not arrive before its deadline (408).
     Slow,
-    /// On to another page of ours first.
+    /// Not an error: 303 to another page of the portal that comes first.
     Redirect(String),
-    /// A page that is drawn already.
+    /// A page that is already rendered, sent as it is.
     Drawn(StatusCode, String),
 }
 
@@ -67,21 +71,26 @@ impl std::fmt::Display for WebError {
     }
 }
 
-/// Travels in the response to [`finish`], which knows the request.
+/// What to tell the client. A response carries it as an extension to [`finish`], which knows the
+/// request and so chooses between page and JSON.
 #[derive(Clone)]
 struct Told {
     title: String,
     lines: Vec<String>,
+    /// The error number of the Connect-compatible API.
     code: i64,
+    /// `Some` if signing in helps, with the path to continue at.
     sign_in: Option<Option<ReturnPath>>,
-    /// Seconds after which it is worth trying again.
+    /// Value of `Retry-After`, in seconds.
     retry_after: Option<u64>,
 }
 
-/// Marks an answer that comes from an app: its own policy applies, not ours.
+/// Marks a response that comes from an app: the portal's error pages, security headers and access
+/// log do not apply to it.
 pub struct FromContent;
 
 impl WebError {
+    /// Status, texts and error number of this error.
     fn told(&self) -> (StatusCode, Told) {
         let told = |status, title: &str, line: &str, code| {
             (
@@ -221,11 +230,13 @@ impl ResponseError for WebError {
     }
 }
 
-/// Ties a request to its log lines, its record and its error page.
+/// The correlation id: ties a request to its log lines, audit records and error page.
 pub struct Correlation(HeaderValue);
 
 impl Correlation {
-    /// What an outer proxy gave, or a new one. It has to be unlike others, not hard to guess.
+    /// `X-Correlation-Id` of the request, if it has 8 to 64 letters, digits or hyphens; otherwise a
+    /// new id. New ids only have to be distinct, not unpredictable: a per-thread sequence with a
+    /// random start, stepped by the odd constant of the 64-bit golden ratio.
     pub fn of(headers: &HeaderMap) -> Self {
         let given = headers.get("x-correlation-id");
         let good = |id: &[u8]| {
@@ -244,11 +255,13 @@ impl Correlation {
         LAST.set(next);
         Self(HeaderValue::try_from(format!("{next:016x}")).unwrap_or(HeaderValue::from_static("")))
     }
+    /// The id as text; empty if it cannot be printed.
     pub fn text(&self) -> &str {
         self.0.to_str().unwrap_or("")
     }
 }
 
+/// The correlation id of a request; empty outside [`finish`].
 pub fn correlation(request: &HttpRequest) -> String {
     request
         .extensions()
@@ -257,13 +270,14 @@ pub fn correlation(request: &HttpRequest) -> String {
         .unwrap_or_default()
 }
 
-/// As much as common proxies let through.
+/// Limit for all `Cookie` headers of a request, in bytes: about what common proxies let through.
 const LARGEST_COOKIES: usize = 32 * 1024;
 
+/// The `Content-Security-Policy` of every page.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Lets a page's form lead on to these origins, too: Chromium applies `form-action` to the
-/// redirects that follow a form.
+/// Adds `origins` to the page's `form-action`. Needed because Chromium applies `form-action` to the
+/// whole chain of redirects after a form is posted.
 pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
     let policy = POLICY.replace(
         "form-action 'self'",
@@ -276,7 +290,8 @@ pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
     }
 }
 
-/// Outermost: correlation id, refused methods, error pages, security headers.
+/// The outermost middleware: sets the correlation id, refuses TRACE, CONNECT and oversized cookies,
+/// renders errors, logs the request, and adds the security headers.
 pub async fn finish(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -301,7 +316,7 @@ pub async fn finish(
     };
     let told = response.response().extensions().get::<Told>().cloned();
     note_refusal(&response, told.as_ref()).await;
-    // What an app answers passes as it is, its own empty 404 too.
+    // Responses from apps pass unchanged, including an app's own empty 404.
     let from_content = response
         .response()
         .extensions()
@@ -320,7 +335,7 @@ pub async fn finish(
     } else if let Some(error) = response.response().error().filter(|error| {
         error.as_error::<super::api::ApiError>().is_none() && error.as_error::<WebError>().is_none()
     }) {
-        // An error of the framework itself: its text stays in the log.
+        // An error of actix itself: its text goes to the log only.
         tracing::debug!(reason = %error, "framework error");
         let status = response.status();
         let (_, told) = WebError::Page(
@@ -336,7 +351,7 @@ pub async fn finish(
         tracing::info!(correlation = id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
     }
     if response.status() == StatusCode::REQUEST_TIMEOUT && !from_content {
-        // Nobody waits for the rest.
+        // The body is incomplete: close the TCP connection instead of waiting for the rest.
         response
             .response_mut()
             .head_mut()
@@ -371,8 +386,9 @@ pub async fn finish(
     Ok(response)
 }
 
-/// Writes down that somebody known asked for what they may not have, or a program came with a key
-/// that is none.
+/// Writes an audit record when a signed-in person is refused access, a form fails the forgery
+/// check, or an API key is unknown. The service writes at most one per minute for each caller and
+/// reason, with a count, so that a loop in an app cannot fill the audit log or the disk.
 async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) {
     let api = response
         .response()
@@ -392,7 +408,7 @@ async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) 
     let Some(service) = request.app_data::<actix_web::web::Data<service::Service>>() else {
         return;
     };
-    // Exchanges and content on its own origin have lines of their own.
+    // Refused exchanges, and refusals on content hosts, write their own audit records.
     let exchange =
         request.path().ends_with("/integrations/credentials") && why != "API key unknown";
     if exchange || service.settings.wall.host(asked_host(request.head())) != Host::Portal {
@@ -418,7 +434,7 @@ async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) 
         .await;
 }
 
-/// How many bytes of cookies a request carries.
+/// Total length of the request's `Cookie` headers, in bytes.
 fn cookies_of(request: &ServiceRequest) -> usize {
     request
         .headers()
@@ -435,7 +451,7 @@ fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {
     )
 }
 
-/// Paths carry no secrets, except these.
+/// The path for logs and audit records. Only these two paths contain a secret; it is cut off.
 fn quiet(path: &str) -> &str {
     if path.starts_with("/setup/") {
         "/setup/…"
@@ -446,6 +462,8 @@ fn quiet(path: &str) -> &str {
     }
 }
 
+/// Renders an error: JSON below `/__api__` and for requests by scripts, a redirect to the sign-in
+/// page where that helps, an error page otherwise.
 async fn explain(
     response: ServiceResponse<BoxBody>,
     told: Told,
@@ -457,8 +475,8 @@ async fn explain(
     let service = request
         .app_data::<actix_web::web::Data<service::Service>>()
         .cloned();
-    // On content's hosts nothing is known of the portal's session, and links lead back to the
-    // portal.
+    // On content hosts the portal's session cookie is not sent, so the page is anonymous and its
+    // links are absolute, back to the portal.
     let portal = service.filter(|service| {
         matches!(
             service.settings.wall.host(asked_host(request.head())),

@@ -1,4 +1,5 @@
-//! THE list of addresses.
+//! Every route of the portal. [`hot`] is registered first: actix tries patterns in order and each
+//! costs microseconds, so proxied requests and exchanges must not wait behind a hundred pages.
 
 use super::visitor::asked_host;
 use super::{
@@ -17,9 +18,8 @@ use actix_web::{
     web::{self, ServiceConfig, delete, get, patch, post, put},
 };
 
-/// The two hot paths. actix tries one pattern after the other, and each costs: these come before
-/// all others. Content is told apart by its host; only where it shares the portal's origin it is
-/// told apart by its path.
+/// The two hot paths: proxied content and the token exchange. Content is recognized by its host; by
+/// its path only where it shares the portal's origin.
 pub fn hot(config: &mut ServiceConfig, wall: &Wall) {
     let wall = wall.clone();
     let is_content =
@@ -40,14 +40,14 @@ pub fn hot(config: &mut ServiceConfig, wall: &Wall) {
         );
 }
 
-/// `/content/{guid}` and below, but not our own `/content/new`.
+/// Whether the path is `/content/{guid}` or below it; `/content/new` is a page of the portal.
 fn is_below_content(path: &str) -> bool {
     path.strip_prefix("/content/").is_some_and(|rest| {
         rest.len() >= 36 && rest.as_bytes().get(36).is_none_or(|byte| *byte == b'/')
     })
 }
 
-/// Pages and the OAuth flow: everything that has a browser session.
+/// Pages and the OAuth flow: every route with a browser session.
 pub fn pages(config: &mut ServiceConfig) {
     config
         .route("/", get().to(sign_in::home))
@@ -180,7 +180,7 @@ pub fn pages(config: &mut ServiceConfig) {
             "/__oauth__/integrations/{guid}/login",
             get().to(consents::login),
         )
-        // people, record, account
+        // people, groups, audit log, account
         .route("/people", get().to(people::list))
         .route("/people/new", get().to(people::new_page))
         .route("/people/new", post().to(people::create))
@@ -225,12 +225,12 @@ pub fn pages(config: &mut ServiceConfig) {
             post().to(account::delete_key),
         )
         .route("/account/shown/{name}", get().to(account::shown))
-        // After `/content/new`.
+        // Must follow `/content/new`, which it would match.
         .route("/content/{rest:.*}", web::route().to(enter::link))
         .route("/enter/{guid}", get().to(enter::enter));
 }
 
-/// The interface for programs, below `/__api__`.
+/// The Connect-compatible API, below `/__api__`. Authenticated by API key.
 pub fn programs(config: &mut ServiceConfig) {
     config
         .route("/server_settings", get().to(api::server::settings))
@@ -347,7 +347,7 @@ pub fn programs(config: &mut ServiceConfig) {
         .default_service(web::route().to(api::unknown));
 }
 
-/// Answers without a session or a key.
+/// Routes without session or key: liveness, readiness, static assets.
 pub fn open(config: &mut ServiceConfig) {
     config
         .route("/__ping__", get().to(api::server::ping))

@@ -1,5 +1,9 @@
-//! actix-session over our own database: sessions can be seen and ended, and only a hash of their
-//! key is stored.
+//! The store behind actix-session: browser sessions live in the portal's database, so that people
+//! can list and end them. Only the SHA-256 of a session key is stored.
+//!
+//! The proxy reads sessions through [`Sessions::whose`] without the session middleware: no state is
+//! copied and nothing can be written. Which session a cookie belongs to is cached; a session's
+//! state is not, since another node may have answered the previous request.
 
 use crate::{
     domain::{
@@ -22,30 +26,37 @@ use std::{collections::HashMap, sync::Arc};
 
 type State = HashMap<String, String>;
 
-/// Names of the values in a session.
+/// The session's own id, under which people see and end it. A UUID, not the secret key.
 pub const SESSION_ID: &str = "sid";
+/// Id of the signed-in person; absent before sign-in.
 pub const PERSON: &str = "person";
+/// The anti-forgery token of all forms of this session.
 pub const CSRF: &str = "csrf";
+/// A message for the next page.
 pub const FLASH: &str = "flash";
+/// IP address from which the person signed in.
 pub const ADDRESS: &str = "address";
 
-/// How often it is written down that a session is in use.
+/// Minimum interval between two writes of a session's time of last use.
 const NOTED_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// Session store and session lookup of one node. Cheap to clone: caches are shared.
 #[derive(Clone)]
 pub struct Sessions {
     service: Arc<Service>,
-    /// Whose session a cookie is, as sent, for the proxy. The state of a session is not remembered:
-    /// the next request may have been answered by another node.
+    /// Cookie value, as sent, to session. Entries are trusted as long as `Kept::fresh` says.
     known: Arc<Cache<String, Kept<Id<BrowserSession>>>>,
-    /// Whom the cookies of content's origins speak for.
+    /// Cookie value on a content origin to the session that it was issued for.
     bearers: Arc<Cache<String, Kept<Bearer>>>,
-    /// When a session was last noted to be in use.
+    /// When each session's last use was last written, to limit writes to [`NOTED_EVERY`].
     touched: Arc<Cache<Id<BrowserSession>, Timestamp>>,
+    /// Signs session cookies. Derived from a secret in the database (`vault::Root`), not from the
+    /// keyring, so rotating or retiring keys signs nobody out.
     signing: Key,
 }
 
 impl Sessions {
+    /// A store with empty caches of at most 20,000 entries each.
     pub fn new(service: Arc<Service>, signing: Key) -> Self {
         Self {
             service,
@@ -56,6 +67,9 @@ impl Sessions {
         }
     }
 
+    /// Name of the portal's session cookie. The `__Host-` prefix requires Secure, so it is used on
+    /// https only; the demo on plain http uses a plain name, for clients that refuse such a cookie
+    /// there.
     pub fn cookie_name(secure: bool) -> &'static str {
         if secure {
             "__Host-valetkey"
@@ -64,8 +78,8 @@ impl Sessions {
         }
     }
 
-    /// Whose live session a request belongs to. The hot path's way in: no map is copied, and
-    /// nothing can be written.
+    /// The live session and person of a portal request; `None` without a valid cookie. For the hot
+    /// path: reads the cookie through a cache.
     pub async fn whose(
         &self,
         head: &RequestHead,
@@ -93,6 +107,7 @@ impl Sessions {
             .map(|person| (session, person)))
     }
 
+    /// A cookie name that is specific to an item, with `__Host-` where the portal is on https.
     fn name_for(&self, what: &str, item: Id<Content>) -> String {
         let prefix = if self.service.settings.is_https() {
             "__Host-"
@@ -101,24 +116,26 @@ impl Sessions {
         };
         format!("{prefix}valetkey-{what}{item}")
     }
-    /// The cookie of an item on its own origin.
+    /// Name of an item's session cookie on its content origin.
     pub fn content_cookie(&self, item: Id<Content>) -> String {
         self.name_for("", item)
     }
-    /// The cookie by which a browser proves that it asked for a code.
+    /// Name of the cookie that holds the nonce of a handover from the portal, which proves that the
+    /// code was issued for this browser.
     pub fn nonce_cookie(&self, item: Id<Content>) -> String {
         self.name_for("enter-", item)
     }
-    /// The cookie that says which process of an item a browser is at.
+    /// Name of the cookie that pins a browser to one process of an item (sticky routing).
     pub fn process_cookie(&self, item: Id<Content>) -> String {
         self.name_for("process-", item)
     }
-    /// A cookie of a request, as sent.
+    /// The value of the first cookie with this name, as sent.
     pub fn cookie<'a>(&self, head: &'a RequestHead, name: &str) -> Option<&'a str> {
         raw_cookie(head.headers(), name)
     }
 
-    /// Whose live portal session a request to content's origin belongs to.
+    /// The live portal session and person behind the cookie of an item's content origin; `None` if
+    /// the cookie is missing, unknown, or issued for another item.
     pub async fn whose_of_content(
         &self,
         head: &RequestHead,
@@ -153,7 +170,7 @@ impl Sessions {
             .map(|person| (bearer.session, person)))
     }
 
-    /// Notes now and then that a session is in use.
+    /// Writes the session's time of last use, at most once a minute, without blocking the request.
     pub fn touch(&self, session: Option<Id<BrowserSession>>) {
         let Some(session) = session else { return };
         let now = self.service.now();
@@ -167,7 +184,7 @@ impl Sessions {
         }
     }
 
-    /// A session's state with the time at which it was last used; `None` once it is over.
+    /// A session's state and time of last use; `None` once it expired or was idle too long.
     async fn read_state(&self, hash: String) -> Result<Option<(State, Timestamp)>, LoadError> {
         let (now, idle_since) = (self.service.now(), self.service.idle_since());
         let loaded = self
@@ -185,7 +202,7 @@ impl Sessions {
         Ok(Some((state, row.seen_at)))
     }
 
-    /// The same steps as actix-session's: signature, then the store.
+    /// Resolves a cookie as actix-session does: verify the signature, then look the key up.
     async fn read_cookie(
         &self,
         name: &str,
@@ -215,6 +232,8 @@ impl Sessions {
         }))
     }
 
+    /// Inserts the session (`new` is its lifetime) or updates it. Returns `false` if an update
+    /// found no row: the session has ended.
     async fn write(&self, key: &str, state: &State, new: Option<&Duration>) -> Result<bool, Error> {
         let value = |name: &str| {
             state
@@ -245,8 +264,8 @@ impl Sessions {
                 None => Ok(store::sessions::update(db, &row)?),
             }
         };
-        // Nothing that is remembered can depend on a session that nobody has yet: whoever looks at
-        // the sign-in page makes no cache forget.
+        // A new session cannot be in any cache yet, so the insert does not advance the epoch: a
+        // visit to the sign-in page would otherwise invalidate every cache.
         if expires_at.is_some() {
             self.service.store.note(put).await
         } else {
@@ -255,7 +274,7 @@ impl Sessions {
     }
 }
 
-/// The first cookie of this name, as sent.
+/// The value of the first cookie with this name, as sent.
 fn raw_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers
         .get_all(header::COOKIE)
@@ -287,7 +306,7 @@ impl SessionStore for Sessions {
 
     async fn save(&self, state: State, ttl: &Duration) -> Result<SessionKey, SaveError> {
         let key = random::token();
-        // Somebody who is not signed in needs a session for the length of a form only.
+        // An anonymous session only has to outlive the sign-in form.
         let short = Duration::hours(1);
         let ttl = if state.contains_key(PERSON) {
             ttl
@@ -314,8 +333,8 @@ impl SessionStore for Sessions {
         if there {
             return Ok(key);
         }
-        // The session ended while this request ran: it stays ended, and nobody is signed in by
-        // accident.
+        // The session ended while this request ran. It stays ended: only values that identify no
+        // person go into a new, anonymous session.
         let anonymous: State = state
             .into_iter()
             .filter(|(name, _)| name == CSRF || name == FLASH)
@@ -326,7 +345,7 @@ impl SessionStore for Sessions {
     }
 
     async fn update_ttl(&self, _: &SessionKey, _: &Duration) -> Result<(), anyhow::Error> {
-        // The absolute end is fixed at sign-in; idleness is measured by the last request.
+        // The absolute end is fixed at sign-in, and idle time counts from the last request.
         Ok(())
     }
 

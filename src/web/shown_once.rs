@@ -1,5 +1,7 @@
-//! Secrets between the POST that makes them and the page that shows them: sealed, for one person,
-//! once, for five minutes. In the database, since another node may answer the next request.
+//! Secrets on their way from the POST that creates them to the page that shows them: sealed, bound
+//! to one person, readable once, for five minutes. They are stored in a table of their own, not in
+//! the session's row, so that any node can answer the next request and a session row holds no
+//! secret.
 
 use crate::{
     domain::{Id, person::Person},
@@ -8,18 +10,19 @@ use crate::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-/// What the page shows.
+/// A secret and the texts of the page that shows it.
 pub struct Shown {
     pub title: String,
     pub intro: String,
     pub label: String,
     pub secret: SecretString,
-    /// Lines for the app's environment, with `{key}` where the secret goes.
+    /// Lines for the app's environment, with `{key}` as the placeholder for the secret.
     pub environment: String,
+    /// Path of the page's “done” link.
     pub done: String,
 }
 
-/// The same as text, to be sealed.
+/// The serialized form of [`Shown`] that gets sealed.
 #[derive(Serialize, Deserialize)]
 struct Written {
     title: String,
@@ -30,7 +33,7 @@ struct Written {
     done: String,
 }
 
-/// Keeps a secret and returns the address that shows it.
+/// Stores a secret and returns the path of the page that shows it.
 pub async fn keep(service: &Service, person: Id<Person>, shown: Shown) -> Result<String, Error> {
     let Shown {
         title,
@@ -55,7 +58,7 @@ pub async fn keep(service: &Service, person: Id<Person>, shown: Shown) -> Result
     ))
 }
 
-/// The secret, if it is this person's and was not shown before.
+/// Reads and deletes a secret. `None` if it belongs to another person, was read before, or expired.
 pub async fn take(
     service: &Service,
     person: Id<Person>,

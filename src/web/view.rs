@@ -1,26 +1,30 @@
-//! What all pages show: the frame around them and the small shapes that templates print.
+//! View data that all pages share: the frame around a page ([`Chrome`]) and small value types that
+//! templates print. No lookups and no decisions.
 
 use super::assets::{Assets, assets};
 use crate::domain::Timestamp;
 
-/// The frame of a page: title, navigation, the message on top.
+/// The frame of a page: title, navigation, flash message.
 pub struct Chrome {
     pub title: String,
-    /// The current entry of the navigation bar.
+    /// The current entry of the navigation bar; empty for none.
     pub area: &'static str,
     pub person: Option<Signed>,
+    /// The session's anti-forgery token; empty if the session has none yet.
     pub csrf: String,
+    /// A message from the previous request, shown once.
     pub flash: Option<String>,
-    /// `light`, `dark`, or empty for what the system says.
+    /// `light`, `dark`, or empty to follow the system's preference.
     pub theme: String,
-    /// Content shares the portal's origin: said on the pages of those who should know.
+    /// Whether content shares the portal's origin; the list pages then show a warning.
     pub open_wall: bool,
-    /// What stands before the links of the frame: nothing on the portal, its address elsewhere.
+    /// Prefix of the frame's links: empty on the portal, the portal's base URL on content hosts.
     pub home: String,
     pub assets: &'static Assets,
 }
 
 impl Chrome {
+    /// The frame for a request without a browser session.
     pub fn anonymous(title: &str) -> Self {
         Self {
             title: title.into(),
@@ -36,20 +40,23 @@ impl Chrome {
     }
 }
 
-/// Who is signed in.
+/// The signed-in person, as the navigation bar shows them.
 pub struct Signed {
     pub name: String,
     pub administrator: bool,
 }
 
-/// A moment as a page prints it.
+/// A point in time, in the three forms that a page prints.
 pub struct Moment {
+    /// RFC 3339, for `<time datetime>`.
     pub machine: String,
     pub absolute: String,
+    /// Relative to now, such as “3 minutes ago”.
     pub phrase: String,
 }
 
 impl Moment {
+    /// All three forms of `at`; `now` is the reference for the relative one.
     pub fn new(at: Timestamp, now: Timestamp) -> Self {
         Self {
             machine: at.rfc3339(),
@@ -59,14 +66,17 @@ impl Moment {
     }
 }
 
-/// A state: a word, an icon and a tone, never colour alone.
+/// A state: a word, a tone and an icon, so that colour is never the only signal.
 pub struct Status {
     pub word: String,
+    /// The CSS tone: `positive`, `warning`, `negative` or `neutral`.
     pub tone: &'static str,
+    /// The icon's name; empty for none.
     pub icon: &'static str,
 }
 
 impl Status {
+    /// Works as intended.
     pub fn positive(word: impl Into<String>) -> Self {
         Self {
             word: word.into(),
@@ -74,6 +84,7 @@ impl Status {
             icon: "check",
         }
     }
+    /// Works, but needs attention soon.
     pub fn warning(word: impl Into<String>) -> Self {
         Self {
             word: word.into(),
@@ -81,6 +92,7 @@ impl Status {
             icon: "warning",
         }
     }
+    /// Does not work.
     pub fn negative(word: impl Into<String>) -> Self {
         Self {
             word: word.into(),
@@ -88,6 +100,7 @@ impl Status {
             icon: "cross",
         }
     }
+    /// Neither good nor bad.
     pub fn neutral(word: impl Into<String>) -> Self {
         Self {
             word: word.into(),
@@ -97,12 +110,14 @@ impl Status {
     }
 }
 
+/// A link as a template prints it: address and text.
 pub struct Link {
     pub href: String,
     pub label: String,
 }
 
 impl Link {
+    /// A link to `href` with the text `label`.
     pub fn new(href: impl Into<String>, label: impl Into<String>) -> Self {
         Self {
             href: href.into(),
@@ -111,7 +126,7 @@ impl Link {
     }
 }
 
-/// `1 content item`, `4 content items`, `none`.
+/// A number with its noun: `1 content item`, `4 content items`, or `none` for 0.
 pub fn count(number: i64, one: &str, many: &str) -> String {
     match number {
         0 => "none".into(),
@@ -120,7 +135,7 @@ pub fn count(number: i64, one: &str, many: &str) -> String {
     }
 }
 
-/// Two letters for a tile.
+/// Initials of the first two words of a title, for its tile; `•` if it has no letters or digits.
 pub fn monogram(title: &str) -> String {
     let letters: String = title
         .split_whitespace()

@@ -1,4 +1,6 @@
-//! Who is at the other end: a visitor, somebody signed in, a posted form.
+//! Extractors for browser requests: [`Visitor`] (signed in or not), [`Me`] (signed in), [`Posted`]
+//! (a form that passed the forgery check). Also what a request says about its client: address,
+//! asked host, whether it is a navigation.
 
 use super::{
     assets::assets,
@@ -40,13 +42,15 @@ use std::{
 use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
-/// The cookie of the colours that somebody chose. The name begins like those of all cookies of
-/// ours: no app gets or sets it.
+/// Cookie with the chosen colour theme. It starts with `valetkey` like every cookie of the portal,
+/// so the proxy neither forwards it to apps nor lets apps set it.
 pub const THEME: &str = "valetkey-theme";
+/// Limit for a posted form, in bytes.
 const LARGEST_FORM: usize = 64 * 1024;
 
-/// Whether a person's browser is going somewhere (and can be shown a page), rather than a script
-/// asking.
+/// Whether the browser is navigating and can be shown a page, as opposed to a script's request.
+/// Decided by `Sec-Fetch-Mode` and `Sec-Fetch-Dest`; without them, by `Accept: text/html` and no
+/// `X-Requested-With`. Never true for upgrades and for methods other than GET, HEAD and POST.
 pub fn is_navigation(request: &HttpRequest) -> bool {
     let text = |name: &str| {
         request
@@ -74,7 +78,8 @@ pub fn is_navigation(request: &HttpRequest) -> bool {
     }
 }
 
-/// The host that a request was sent to (`Host`, or `:authority`); nothing if it names two.
+/// The host that a request was sent to (`Host`, or `:authority` in HTTP/2). Empty if the two
+/// differ, or if there is none.
 pub fn asked_host(head: &RequestHead) -> &str {
     let host = head
         .headers()
@@ -90,9 +95,9 @@ pub fn asked_host(head: &RequestHead) -> &str {
     }
 }
 
-/// Pages are for windows: scripts, frames and workers get none, so that content on the portal's own
-/// origin cannot read them. Browsers set these marks and scripts cannot forge them; clients that
-/// are no browsers send none.
+/// Middleware: serves pages to top-level navigations on the portal's host only, so that content on
+/// the portal's own origin cannot read them by script or frame. Browsers set `Sec-Fetch-*` and
+/// scripts cannot forge them; clients other than browsers send none and pass.
 pub async fn windows_only(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -131,9 +136,9 @@ pub async fn windows_only(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// Who is at the other end: the peer on the wire, or, where that is a listed proxy, the nearest hop
-/// of `X-Forwarded-For` that is none. What is no address ends the way there: what stands before it
-/// is nobody's word.
+/// The client's IP address: the TCP peer or, if that is a trusted proxy, the nearest hop that is
+/// not a trusted proxy. Stops at the first hop that is not an IP address: hops before it are
+/// untrusted. `None` without a TCP peer.
 pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
     let mut at = head.peer_addr?.ip().to_canonical();
     let settings = &service.settings;
@@ -150,11 +155,12 @@ pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
     Some(at)
 }
 
-/// What proxies say of the way before them, the nearest first: `X-Forwarded-For`, or `Forwarded`
-/// (RFC 7239) where there is none.
-/// `None` stands for what is no address.
+/// The hops that proxies reported, nearest first: `X-Forwarded-For`, or `Forwarded` (RFC 7239) if
+/// that is absent. `None` marks a hop that is not an IP address. The caller decides how much to
+/// trust.
 pub fn hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
-    // Some proxies add a line instead of a word: all lines are one list (RFC 9110 section 5.3).
+    // Some proxies append a header line instead of extending the list: all lines form one list (RFC
+    // 9110 section 5.3).
     let parts = |name: &str| -> Vec<&[u8]> {
         let lines = head.headers().get_all(name).map(HeaderValue::as_bytes);
         let parts = lines
@@ -184,7 +190,7 @@ pub fn hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
     parts("forwarded").into_iter().rev().map(said_for).collect()
 }
 
-/// `192.0.2.1`, `2001:db8::1`, either of them with a port, IPv6 in brackets then.
+/// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, the first and last with an optional port.
 fn address_of(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?;
     let bare = || {
@@ -201,7 +207,7 @@ fn address_of(hop: &[u8]) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
-/// Where a request came from, for the record.
+/// Client address and correlation id of a request, for audit records.
 pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
     Origin {
         address: peer(request.head(), service)
@@ -211,16 +217,17 @@ pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
     }
 }
 
-/// The path asked for, if it can be gone back to. Answers of providers cannot: they hold a code,
-/// and belong to one session.
+/// The requested path and query, if it can be returned to after sign-in. OAuth callbacks cannot:
+/// they hold a one-time code that is bound to one session.
 pub fn asked_path(request: &HttpRequest) -> Option<ReturnPath> {
     ReturnPath::parse(request.uri().path_and_query()?.as_str())
         .filter(|path| !path.as_str().starts_with("/__oauth__/"))
 }
 
-/// Somebody's browser, signed in or not.
+/// A browser session, signed in or not.
 pub struct Visitor {
     pub session: Session,
+    /// The signed-in person; `None` if anonymous.
     pub actor: Option<Actor>,
     pub service: Arc<Service>,
     pub origin: Origin,
@@ -249,7 +256,7 @@ impl Visitor {
         })
     }
 
-    /// This session's anti-forgery token; makes one if there is none yet.
+    /// The session's anti-forgery token; created if there is none yet.
     pub fn csrf(&self) -> Result<String, WebError> {
         if let Ok(Some(token)) = self.session.get::<String>(CSRF) {
             return Ok(token);
@@ -261,11 +268,13 @@ impl Visitor {
         Ok(token)
     }
 
+    /// Stores a message for the next page.
     pub fn flash(&self, text: impl Into<String>) {
-        // A lost message is a pity, not an error.
+        // Losing the message is harmless, so a failure is ignored.
         drop(self.session.insert(FLASH, text.into()));
     }
 
+    /// The page frame for this visitor; consumes the flash message.
     pub fn chrome(&self, area: &'static str, title: &str) -> Chrome {
         let person = self.actor.as_ref().map(|actor| Signed {
             name: actor.person.display_name(),
@@ -293,7 +302,8 @@ impl Visitor {
         }
     }
 
-    /// Signs a person in: a new session key, a new anti-forgery token, nothing carried over.
+    /// Signs a person in. Nothing of the old session is carried over: new session key (against
+    /// session fixation), new session id, new anti-forgery token. Returns the new session's id.
     pub fn sign_in(&self, person: &Person) -> Result<Id<BrowserSession>, WebError> {
         self.session.clear();
         self.session.renew();
@@ -311,7 +321,7 @@ impl Visitor {
         Ok(id)
     }
 
-    /// Writes down that this session's person has just proved who they are.
+    /// Records that the person has just proved who they are; see `web::confirmation`.
     pub fn note_confirmed(&self) -> Result<(), WebError> {
         self.session
             .insert(CONFIRMED_AT, self.service.now().0.to_string())
@@ -319,7 +329,7 @@ impl Visitor {
     }
 }
 
-/// The person behind a request to the portal, for the record.
+/// The signed-in person of a portal request, for audit records; `None` also if the lookup fails.
 pub async fn whoever(request: &HttpRequest) -> Option<Person> {
     let sessions = request.app_data::<web::Data<Sessions>>()?;
     sessions
@@ -330,7 +340,7 @@ pub async fn whoever(request: &HttpRequest) -> Option<Person> {
         .map(|(_, person)| (*person).clone())
 }
 
-/// The actor of a session, if it is live.
+/// The actor of a session; `None` if it is anonymous or has ended.
 pub async fn signed_in(
     session: &Session,
     service: &Service,
@@ -359,7 +369,7 @@ impl FromRequest for Visitor {
     }
 }
 
-/// Somebody signed in. Others are sent to sign in, and on afterwards.
+/// A signed-in person. Anonymous visitors are sent to sign in and, after a GET, back to the page.
 pub struct Me {
     pub visitor: Visitor,
     pub actor: Actor,
@@ -376,10 +386,11 @@ impl Me {
             None => Err(WebError::SignIn(back)),
         }
     }
+    /// The service behind this request.
     pub fn service(&self) -> &Arc<Service> {
         &self.visitor.service
     }
-    /// Redirects after a post, with a message.
+    /// Redirects after a successful POST, with a message on the next page.
     pub fn done(&self, path: &str, message: impl Into<String>) -> HttpResponse {
         self.visitor.flash(message);
         see_other(path)
@@ -394,13 +405,15 @@ impl FromRequest for Me {
     }
 }
 
+/// A 303 redirect to `path`.
 pub fn see_other(path: &str) -> HttpResponse {
     HttpResponse::SeeOther()
         .insert_header((header::LOCATION, path))
         .finish()
 }
 
-/// A posted form whose anti-forgery token and sender were checked.
+/// A posted form whose sender (`Sec-Fetch-Site`, or else `Origin`) and anti-forgery token were
+/// checked. At most 64 KiB, within [`body::WHOLE`].
 pub struct Posted(pub Typed);
 
 impl Posted {
@@ -442,6 +455,7 @@ impl Posted {
     }
 }
 
+/// Reads the whole body, up to [`LARGEST_FORM`].
 async fn read(payload: &mut Payload) -> Result<Vec<u8>, WebError> {
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {

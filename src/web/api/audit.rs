@@ -1,4 +1,4 @@
-//! The record for programs.
+//! The audit log for programs, in the shape of Connect's `v1/audit_logs`.
 
 use super::{Answer, ApiError, ApiUser, ok, parameter};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
 use actix_web::HttpRequest;
 use serde_json::{Value, json};
 
+/// One audit record in Connect's shape.
 fn entry(event: &Event) -> Value {
     let mut words = vec![event.subject.as_str(), event.detail.as_str()];
     words.retain(|text| !text.is_empty());
@@ -23,14 +24,16 @@ fn entry(event: &Event) -> Value {
         "user_description": event.actor_name,
         "action": event.action.as_str(),
         "event_description": words.join(": "),
-        // Ours.
+        // Fields that Connect does not have.
         "outcome": event.outcome.as_str(),
         "address": event.address,
         "correlation": event.correlation,
     })
 }
 
-/// The record page by page: `limit`, `ascOrder`, and a cursor, `next` or `previous`.
+/// `GET v1/audit_logs`: one page of audit records. Query: `limit` (1 to 500, default 20),
+/// `ascOrder` (default true), and a cursor, `next` or `previous` (a record's number).
+/// Administrators only.
 pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let number = |name: &str| -> Result<Option<i64>, ApiError> {
         let text = parameter(&request, name).filter(|text| !text.is_empty());
@@ -49,7 +52,8 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     }
     let ascending = parameter(&request, "ascOrder").is_none_or(|text| super::is_true(Some(&text)));
     let (next, previous) = (number("next")?, number("previous")?);
-    // Backwards is the other order up to the cursor, turned round again.
+    // The page before a cursor is read in the opposite order, starting at the cursor, and then
+    // reversed.
     let backwards = previous.is_some();
     let rising = ascending != backwards;
     let cursor = previous.or(next);
@@ -102,7 +106,7 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     })))
 }
 
-/// The names of all that is written down.
+/// `GET v1/audit/actions`: the names of all recorded actions.
 pub async fn actions(api: ApiUser) -> Answer {
     if !access::may_read_audit(api.actor.role) {
         return Err(Error::Forbidden("").into());

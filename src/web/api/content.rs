@@ -1,4 +1,6 @@
-//! Content items, their permissions and their associations with integrations.
+//! Content items, their permissions and their associations, in Connect's shapes. Settings that only
+//! Valetkey has are under the key `proxy`; Connect's fields for features that do not exist here are
+//! always null.
 
 use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, parameter};
 use crate::{
@@ -20,6 +22,7 @@ use futures_util::future::LocalBoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+/// An item in Connect's shape. `include`: comma-separated; `owner` adds the owner's names.
 fn content(service: &Service, seen: &Seen, include: &str) -> Value {
     let item = &seen.content;
     let mut value = json!({
@@ -47,7 +50,8 @@ fn content(service: &Service, seen: &Seen, include: &str) -> Value {
         },
         "id": item.number.to_string(),
         "upstream_url": item.upstream().filter(|_| seen.may_edit),
-        // Connect's names for our limits: to connect, to the first byte, and between two bytes.
+        // Connect's names for the proxy's timeouts, in seconds: to connect, to the first byte of
+        // the response, and between two bytes.
         "connection_timeout": item.proxying.connect_seconds,
         "init_timeout": item.proxying.first_byte_seconds,
         "read_timeout": item.proxying.idle_seconds,
@@ -60,7 +64,8 @@ fn content(service: &Service, seen: &Seen, include: &str) -> Value {
             "upstream_ca": item.proxying.ca,
         })
     };
-    // There in any case: clients make tables of these, with the same columns for each item.
+    // Always present, null for readers who may not edit: clients build tables from these objects,
+    // with the same columns for each item.
     value["proxy"] = if seen.may_edit { proxy() } else { Value::Null };
     for absent in [
         "idle_timeout",
@@ -104,10 +109,12 @@ fn content(service: &Service, seen: &Seen, include: &str) -> Value {
     value
 }
 
+/// The query parameter `include`.
 fn include(request: &HttpRequest) -> String {
     parameter(request, "include").unwrap_or_default()
 }
 
+/// `GET v1/content`: the items that the caller may see. Query: `name`, `owner_guid`, `include`.
 pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let mut seen = api.service.contents(&api.actor).await?;
     if let Some(name) = parameter(&request, "name") {
@@ -125,7 +132,7 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     )))
 }
 
-/// Our own key `proxy`. A key that is absent leaves a value as it is.
+/// The key `proxy`, which Connect does not have. An absent key leaves the stored value unchanged.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ProxyBody {
@@ -136,11 +143,13 @@ struct ProxyBody {
     upstream_ca: Option<Option<String>>,
 }
 
-/// `null` that is there is something else than nothing.
+/// Tells null from absent: null is `Some(None)` and removes the value; an absent key is `None` (by
+/// `serde(default)`) and leaves it unchanged.
 fn there<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
+/// The body of POST and PATCH.
 fn input(body: &Body) -> Result<ContentInput, ApiError> {
     let access = match body.text("access_type", 2)? {
         None => None,
@@ -149,7 +158,7 @@ fn input(body: &Body) -> Result<ContentInput, ApiError> {
                 .ok_or_else(|| ApiError::bad(2, "access_type: must be all, logged_in or acl."))?,
         ),
     };
-    // A key that is there with null removes the value; an absent one leaves it.
+    // Null removes the value; an absent key leaves it unchanged.
     let clearable = |key: &str| -> Result<Option<Option<String>>, ApiError> {
         Ok(if body.0.contains_key(key) {
             Some(body.text(key, 2)?)
@@ -210,6 +219,7 @@ fn input(body: &Body) -> Result<ContentInput, ApiError> {
     })
 }
 
+/// Field errors with Connect's numbers: 3 for ids, 2 otherwise.
 fn refused(error: Error) -> ApiError {
     match error {
         Error::Invalid(problems) => {
@@ -219,6 +229,7 @@ fn refused(error: Error) -> ApiError {
     }
 }
 
+/// `POST v1/content`. The caller becomes the owner.
 pub async fn create(api: ApiUser, body: Body) -> Answer {
     let seen = api
         .service
@@ -234,7 +245,7 @@ pub async fn create(api: ApiUser, body: Body) -> Answer {
     Ok(ok(&content(&api.service, &seen, "")))
 }
 
-/// A content key may look at its own item.
+/// `GET v1/content/{guid}`. A content key may read its own item only.
 pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> Answer {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
@@ -242,6 +253,7 @@ pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> 
     Ok(ok(&content(&any.service, &seen, &include(&request))))
 }
 
+/// 404 if a content key is used for another item than its own.
 fn own_item(any: &AnyKey, id: Id<Content>) -> Result<(), ApiError> {
     if any.caller.content.is_none_or(|bound| bound == id) {
         Ok(())
@@ -250,6 +262,7 @@ fn own_item(any: &AnyKey, id: Id<Content>) -> Result<(), ApiError> {
     }
 }
 
+/// `PATCH v1/content/{guid}`.
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let seen = api
         .service
@@ -259,6 +272,7 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
     Ok(ok(&content(&api.service, &seen, "")))
 }
 
+/// `DELETE v1/content/{guid}`: 204.
 pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
     api.service
         .delete_content(&api.actor, guid(&path, 3)?)
@@ -266,6 +280,7 @@ pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// A permission in Connect's shape.
 fn permission(entry: &Permission) -> Value {
     json!({
         "id": entry.number.to_string(),
@@ -279,11 +294,13 @@ fn permission(entry: &Permission) -> Value {
     })
 }
 
+/// `GET v1/content/{guid}/permissions`.
 pub async fn permissions(api: ApiUser, path: web::Path<String>) -> Answer {
     let entries = api.service.permissions(&api.actor, guid(&path, 3)?).await?;
     Ok(ok(&Value::Array(entries.iter().map(permission).collect())))
 }
 
+/// The required field `role`: `viewer` or `owner`.
 fn role(body: &Body) -> Result<ContentRole, ApiError> {
     body.text("role", 2)?
         .as_deref()
@@ -291,6 +308,8 @@ fn role(body: &Body) -> Result<ContentRole, ApiError> {
         .ok_or_else(|| ApiError::bad(2, "role: must be viewer or owner."))
 }
 
+/// `POST v1/content/{guid}/permissions`: 201, or 200 if the person or group was on the list
+/// already.
 pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let id = guid(&path, 3)?;
     let principal = body.text("principal_guid", 3)?.unwrap_or_default();
@@ -312,6 +331,7 @@ pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -
     Ok(answer.json(permission(&entry)))
 }
 
+/// The permission with the number in the path; 404 if the item has none.
 async fn entry(api: &ApiUser, path: &(String, String)) -> Result<Permission, ApiError> {
     let number: i64 = path
         .1
@@ -327,10 +347,12 @@ async fn entry(api: &ApiUser, path: &(String, String)) -> Result<Permission, Api
         .ok_or(Error::NotFound)?)
 }
 
+/// `GET v1/content/{guid}/permissions/{id}`.
 pub async fn get_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
     Ok(ok(&permission(&entry(&api, &path).await?)))
 }
 
+/// `PUT v1/content/{guid}/permissions/{id}`: changes the role.
 pub async fn set_permission(api: ApiUser, path: web::Path<(String, String)>, body: Body) -> Answer {
     let found = entry(&api, &path).await?;
     let (changed, _) = api
@@ -341,6 +363,7 @@ pub async fn set_permission(api: ApiUser, path: web::Path<(String, String)>, bod
     Ok(ok(&permission(&changed)))
 }
 
+/// `DELETE v1/content/{guid}/permissions/{id}`: 204.
 pub async fn delete_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
     let found = entry(&api, &path).await?;
     api.service
@@ -349,6 +372,7 @@ pub async fn delete_permission(api: ApiUser, path: web::Path<(String, String)>) 
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// An association in Connect's shape.
 pub fn association(entry: &Association, integration: &Integration) -> Value {
     json!({
         "content_guid": entry.content,
@@ -362,6 +386,7 @@ pub fn association(entry: &Association, integration: &Integration) -> Value {
     })
 }
 
+/// `GET v1/content/{guid}/oauth/integrations/associations`. Content keys: their own item only.
 pub async fn associations(any: AnyKey, path: web::Path<String>) -> Answer {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
@@ -373,7 +398,8 @@ pub async fn associations(any: AnyKey, path: web::Path<String>) -> Answer {
     )))
 }
 
-/// The body of a PUT of associations: an array.
+/// The body of PUT associations: an array of objects with `oauth_integration_guid`. Errors: 208 for
+/// another shape, 207 for a malformed id, 258 for a duplicate.
 pub struct Wanted(Vec<Id<Integration>>);
 
 impl FromRequest for Wanted {
@@ -412,6 +438,7 @@ impl FromRequest for Wanted {
     }
 }
 
+/// `PUT v1/content/{guid}/oauth/integrations/associations`: replaces all associations; 204.
 pub async fn set_associations(api: ApiUser, path: web::Path<String>, wanted: Wanted) -> Answer {
     let id = guid(&path, 3)?;
     if !access::may_see_integrations(api.actor.role) {

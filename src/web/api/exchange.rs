@@ -1,4 +1,9 @@
-//! `POST v1/oauth/integrations/credentials`: the exchange, with the numbers, words and reasons that clients see.
+//! `POST v1/oauth/integrations/credentials`: the exchange (RFC 8693). An app sends the session
+//! token of its viewer's request and receives the viewer's access token.
+//!
+//! This module parses the form and maps results to status, error number and reason; every decision
+//! is in `service::exchange`. `resource` and `scope` are accepted and ignored: content cannot widen
+//! its access.
 
 use super::{Answer, AnyKey, ApiError, collect};
 use crate::{
@@ -13,6 +18,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::borrow::Cow;
 
+/// The success response (RFC 8693 section 2.2.1).
 #[derive(Serialize)]
 struct Credentials<'a> {
     access_token: &'a str,
@@ -21,8 +27,8 @@ struct Credentials<'a> {
     expires_in: u64,
 }
 
-/// One `key=value` of a form. A value without an escape, as session tokens are, is not looked at
-/// byte by byte.
+/// Decodes one `key=value` of the form. A value without escapes, such as a session token, is
+/// borrowed instead of decoded.
 fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     match part.split_once('=') {
         Some((key, value)) if !part.contains(['%', '+']) => Some((key.into(), value.into())),
@@ -30,7 +36,8 @@ fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     }
 }
 
-/// Reads the form of an exchange; nothing of it if a parameter stands there twice.
+/// Parses the form of an exchange. Errors: 210 for an empty body, 211 for another format or a
+/// duplicate.
 pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::bad(
@@ -55,7 +62,8 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
             "subject_token" => &mut request.subject_token,
             "requested_token_type" => &mut request.requested_token_type,
             "audience" => &mut request.audience,
-            // `resource` and `scope` may be sent and are never passed on: content cannot widen what it gets.
+            // Includes `resource` and `scope`, which are never passed on: content cannot widen its
+            // access.
             _ => continue,
         };
         if place.is_some() {
@@ -66,6 +74,8 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     Ok(request)
 }
 
+/// The handler. Accepts content keys and personal keys. A refusal is audited, at most once a minute
+/// for each caller and reason.
 pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) -> Answer {
     let body = collect(payload.into_inner()).await?;
     let form = form(&body)?;
@@ -76,7 +86,7 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
             .json(Credentials {
                 access_token: fresh.token.expose_secret(),
                 issued_token_type: fresh.issued,
-                // RFC 8693 section 2.2.1: what is no access token is for no Authorization header.
+                // RFC 8693 section 2.2.1: `N_A` for a token that is not usable as an access token.
                 token_type: if fresh.issued == words::ACCESS_TOKEN {
                     "Bearer"
                 } else {
@@ -97,7 +107,8 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
     }
 }
 
-/// One body that readers of RFC 6749 and of Connect's clients both understand.
+/// The error response of a refused exchange, readable both as an OAuth error (RFC 6749 section 5.2)
+/// and by Connect's clients.
 fn explain(refusal: Refusal, reference: &str) -> ApiError {
     struct Told {
         status: u16,

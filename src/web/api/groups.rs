@@ -1,4 +1,4 @@
-//! Groups and their members.
+//! `v1/groups`: groups and their members, in Connect's shapes.
 
 use super::{Answer, ApiError, ApiUser, Body, guid, ok, page_of, parameter, users::user};
 use crate::domain::group::Group;
@@ -9,6 +9,7 @@ fn group(group: &Group) -> Value {
     json!({"guid": group.id, "name": group.name, "owner_guid": group.owner})
 }
 
+/// `GET v1/groups`. Query: `prefix` of the name, and paging (default 20).
 pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let mut groups = api.service.groups(&api.actor).await?;
     if let Some(prefix) = parameter(&request, "prefix").map(|text| text.to_lowercase()) {
@@ -17,22 +18,26 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     page_of(&request, &groups, 20, group)
 }
 
+/// The required field `name`.
 fn name(body: &Body) -> Result<String, ApiError> {
     body.text("name", 2)?
         .ok_or_else(|| ApiError::bad(2, "name: must be there, as a text."))
 }
 
+/// `POST v1/groups`.
 pub async fn create(api: ApiUser, body: Body) -> Answer {
     Ok(ok(&group(
         &api.service.create_group(&api.actor, &name(&body)?).await?,
     )))
 }
 
+/// `GET v1/groups/{guid}`.
 pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
     let (found, _) = api.service.group(&api.actor, guid(&path, 3)?).await?;
     Ok(ok(&group(&found)))
 }
 
+/// `PATCH v1/groups/{guid}`: renames the group.
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     Ok(ok(&group(
         &api.service
@@ -41,6 +46,7 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
     )))
 }
 
+/// `DELETE v1/groups/{guid}`: 204.
 pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
     api.service
         .delete_group(&api.actor, guid(&path, 3)?)
@@ -48,11 +54,13 @@ pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// `GET v1/groups/{guid}/members`, with paging (default 10).
 pub async fn members(api: ApiUser, path: web::Path<String>, request: HttpRequest) -> Answer {
     let (_, members) = api.service.group(&api.actor, guid(&path, 3)?).await?;
     page_of(&request, &members, 10, user)
 }
 
+/// `POST v1/groups/{guid}/members` with `user_guid`: 204.
 pub async fn add_member(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let person = guid(&body.text("user_guid", 3)?.unwrap_or_default(), 3)?;
     api.service
@@ -61,6 +69,7 @@ pub async fn add_member(api: ApiUser, path: web::Path<String>, body: Body) -> An
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// `DELETE v1/groups/{guid}/members/{person}`: 204.
 pub async fn remove_member(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
     api.service
         .remove_member(&api.actor, guid(&path.0, 3)?, guid(&path.1, 3)?)

@@ -1,4 +1,9 @@
-//! Integrations, templates and sessions (our connections).
+//! Integrations, templates and connections, in Connect's shapes; Connect calls connections
+//! “sessions”.
+//!
+//! `availability` is an extension of `permissions`: `everyone`, `listed` or `nobody`. So an empty
+//! list never opens an integration that was restricted: when its last entry is removed, it means
+//! nobody.
 
 use super::{Answer, ApiError, ApiUser, Body, guid, invalid, is_true, ok, parameter};
 use crate::{
@@ -17,6 +22,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
+/// A list entry in Connect's shape.
 fn permission(entry: &Listing) -> Value {
     let (person, group) = match entry.principal {
         Principal::Person(person) => (Some(person), None),
@@ -31,6 +37,7 @@ fn permission(entry: &Listing) -> Value {
     })
 }
 
+/// An integration in Connect's shape, with its entries from `listings`. Never contains the secret.
 fn integration(integration: &Integration, listings: &[Listing]) -> Value {
     json!({
         "id": integration.number.to_string(),
@@ -44,12 +51,14 @@ fn integration(integration: &Integration, listings: &[Listing]) -> Value {
         "config": integration.config,
         "permissions": listings.iter().filter(|entry| entry.integration == integration.id).map(permission).collect::<Vec<_>>(),
         "environment_variables": [],
-        // Ours. With these an empty list of permissions never means that everybody may.
+        // Fields that Connect does not have. `availability` makes an empty `permissions`
+        // unambiguous: it alone does not mean that everyone may choose the integration.
         "availability": integration.availability.as_str(),
         "identity_check": integration.identity_check.as_str(),
     })
 }
 
+/// `GET v1/oauth/integrations`: the integrations that the caller may see.
 pub async fn list(api: ApiUser) -> Answer {
     let all = api.service.integrations(&api.actor).await?;
     let listings = api.service.listings(None).await?;
@@ -60,6 +69,7 @@ pub async fn list(api: ApiUser) -> Answer {
     )))
 }
 
+/// `GET v1/oauth/integrations/{guid}`.
 pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
     let found = api
         .service
@@ -68,6 +78,7 @@ pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
     drawn(&api, &found).await
 }
 
+/// 200 with the integration and its list.
 async fn drawn(api: &ApiUser, found: &Integration) -> Answer {
     Ok(ok(&integration(
         found,
@@ -75,8 +86,9 @@ async fn drawn(api: &ApiUser, found: &Integration) -> Answer {
     )))
 }
 
-/// Who may choose it. An empty list opens a new integration, as clients expect, and never one that
-/// was restricted before.
+/// Which availability the body asks for; `None` leaves it unchanged. Without the field it follows
+/// from `permissions`: entries mean `listed`; an empty list means `nobody` for an integration that
+/// is listed now, and no change otherwise (a new one is then open, as clients of Connect expect).
 fn availability(
     body: &Body,
     listed: Option<&[Principal]>,
@@ -105,6 +117,7 @@ fn availability(
     }
 }
 
+/// The field `permissions`; `None` if absent or null. Duplicates are dropped.
 fn principals(value: Option<&Value>) -> Result<Option<Vec<Principal>>, ApiError> {
     let list = match value {
         None | Some(Value::Null) => return Ok(None),
@@ -131,7 +144,8 @@ fn principals(value: Option<&Value>) -> Result<Option<Vec<Principal>>, ApiError>
     Ok(Some(principals))
 }
 
-/// `template` and `config`, or the first published shape with everything at the top level.
+/// The body of POST and PATCH: `template` and `config`. POST also accepts the first published
+/// shape, with the settings of an Azure integration at the top level.
 fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, ApiError> {
     let creating = stored.is_none();
     let mut config = match body.0.get("config") {
@@ -207,12 +221,13 @@ fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, 
         )?,
         identity_check,
         listed,
-        // The API's rule instead of a question: such a change demands the secret in the same
-        // request.
+        // The API does not ask back: a change that signs people out must carry the client secret in
+        // the same request.
         confirmed: true,
     })
 }
 
+/// Connect's error number for a field.
 fn code(problem: &str) -> i64 {
     match problem {
         "template" => 227,
@@ -231,6 +246,7 @@ fn refused(error: Error) -> ApiError {
     }
 }
 
+/// `POST v1/oauth/integrations`.
 pub async fn create(api: ApiUser, body: Body) -> Answer {
     let made = api
         .service
@@ -240,6 +256,7 @@ pub async fn create(api: ApiUser, body: Body) -> Answer {
     drawn(&api, &made).await
 }
 
+/// `PATCH v1/oauth/integrations/{guid}`. Error 229 if the template would change.
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let id = guid(&path, 207)?;
     let stored = api.service.integration(&api.actor, id).await?;
@@ -268,8 +285,8 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
     }
 }
 
-/// Tries a service account. Integrations here act for viewers, and a viewer's sign-in cannot be
-/// tried without the viewer.
+/// `POST …/verify`: in Connect, a trial run of a service account. Always refused with error 240:
+/// integrations here act for viewers, and a viewer's sign-in cannot be tried without the viewer.
 pub async fn verify(api: ApiUser, path: web::Path<String>) -> Answer {
     let (found, _) = api
         .service
@@ -284,6 +301,7 @@ pub async fn verify(api: ApiUser, path: web::Path<String>) -> Answer {
     ))
 }
 
+/// `DELETE v1/oauth/integrations/{guid}`: 204.
 pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
     api.service
         .delete_integration(&api.actor, guid(&path, 207)?)
@@ -291,6 +309,7 @@ pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// `GET v1/oauth/integrations/{guid}/associations`.
 pub async fn associations(api: ApiUser, path: web::Path<String>) -> Answer {
     let (found, entries) = api
         .service
@@ -304,6 +323,7 @@ pub async fn associations(api: ApiUser, path: web::Path<String>) -> Answer {
     )))
 }
 
+/// A template's field in Connect's shape. A secret is shown for confidential clients only.
 fn field(order: usize, field: &Field) -> Value {
     let shown = if field.secret {
         json!({"name": "auth_mode", "value": "Confidential"})
@@ -324,6 +344,7 @@ fn field(order: usize, field: &Field) -> Value {
     })
 }
 
+/// A template in Connect's shape.
 fn template(template: &Template) -> Value {
     let options: Vec<Value> = template
         .choices
@@ -360,6 +381,7 @@ fn template(template: &Template) -> Value {
     })
 }
 
+/// 403 unless the caller may see integrations (publishers and administrators).
 fn must_see(api: &ApiUser) -> Result<(), ApiError> {
     if crate::domain::access::may_see_integrations(api.actor.role) {
         Ok(())
@@ -368,6 +390,7 @@ fn must_see(api: &ApiUser) -> Result<(), ApiError> {
     }
 }
 
+/// `GET v1/oauth/templates`.
 pub async fn templates(api: ApiUser) -> Answer {
     must_see(&api)?;
     Ok(ok(&Value::Array(
@@ -375,6 +398,7 @@ pub async fn templates(api: ApiUser) -> Answer {
     )))
 }
 
+/// `GET v1/oauth/templates/{key}`.
 pub async fn get_template(api: ApiUser, path: web::Path<String>) -> Answer {
     must_see(&api)?;
     Ok(ok(&template(
@@ -382,6 +406,7 @@ pub async fn get_template(api: ApiUser, path: web::Path<String>) -> Answer {
     )))
 }
 
+/// A connection in the shape of Connect's OAuth session.
 fn session(connection: &Connection) -> Value {
     json!({
         "id": connection.number.to_string(),
@@ -394,18 +419,21 @@ fn session(connection: &Connection) -> Value {
     })
 }
 
+/// `GET v1/oauth/sessions`: the caller's connections; `all=true` asks for everyone's.
 pub async fn sessions(api: ApiUser, request: HttpRequest) -> Answer {
     let all = is_true(parameter(&request, "all").as_deref());
     let rows = api.service.sessions(&api.actor, all).await?;
     Ok(ok(&Value::Array(rows.iter().map(session).collect())))
 }
 
+/// `GET v1/oauth/sessions/{guid}`.
 pub async fn get_session(api: ApiUser, path: web::Path<String>) -> Answer {
     Ok(ok(&session(
         &api.service.session(&api.actor, guid(&path, 218)?).await?,
     )))
 }
 
+/// `DELETE v1/oauth/sessions/{guid}`: disconnects; 204.
 pub async fn delete_session(api: ApiUser, path: web::Path<String>) -> Answer {
     api.service
         .disconnect(&api.actor, guid(&path, 218)?)

@@ -1,5 +1,6 @@
-//! JSON for programs, on the paths that clients of Posit Connect know. Only keys authenticate here,
-//! never cookies.
+//! The JSON API, on the paths that clients of Posit Connect use. Authenticated by API key only,
+//! never by cookie, so requests from other sites cannot act for a signed-in person (no anti-forgery
+//! token needed). Error numbers (`code`) and field names follow Connect.
 
 pub mod audit;
 pub mod content;
@@ -22,20 +23,25 @@ use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
+/// Limit for a request body, in bytes.
 const LARGEST_BODY: usize = 1 << 20;
 
-/// An answer that is an error: `code` and `error`, and the same under the names that other readers
-/// look for.
+/// An error response: `code` and `error` as in Connect, repeated under the other names that clients
+/// read (`error_code`, `error_message`, `error_description`).
 #[derive(Debug)]
 pub struct ApiError {
     pub status: StatusCode,
+    /// Connect's error number.
     pub code: i64,
     pub error: String,
+    /// Details for programs; null for most errors.
     pub payload: Value,
+    /// Value of `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
 }
 
 impl ApiError {
+    /// An error without payload. An invalid `status` becomes 500.
     pub fn new(status: u16, code: i64, error: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
@@ -46,6 +52,7 @@ impl ApiError {
             retry_after: None,
         }
     }
+    /// An error with status 400.
     pub fn bad(code: i64, error: impl Into<String>) -> Self {
         Self::new(400, code, error)
     }
@@ -105,7 +112,8 @@ impl From<Error> for ApiError {
     }
 }
 
-/// All problems in one sentence each, naming their fields; the first one's code.
+/// A 400 that lists all field errors, one sentence each with the field's name. `code` maps the
+/// first error's field to the error number.
 pub fn invalid(problems: &[Problem], code: impl Fn(&str) -> i64) -> ApiError {
     let first = problems.first().map_or(2, |problem| code(&problem.key));
     let sentences: Vec<String> = problems
@@ -121,13 +129,15 @@ pub fn invalid(problems: &[Problem], code: impl Fn(&str) -> i64) -> ApiError {
     ApiError::bad(first, sentences.join(" "))
 }
 
+/// What API handlers return.
 pub type Answer = Result<HttpResponse, ApiError>;
 
+/// 200 with this JSON.
 pub fn ok(value: &Value) -> HttpResponse {
     HttpResponse::Ok().json(value)
 }
 
-/// An id in a path or a body.
+/// Parses an id from a path or a body, in either case of letters; else 400 with `code`.
 pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
     text.to_ascii_lowercase().parse().map_err(|_| {
         ApiError::bad(
@@ -140,7 +150,9 @@ pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
     })
 }
 
-/// The key of a request; `Err` if one was sent that is none of ours.
+/// The caller of the API key of a request, from `Authorization` or, if that holds no key,
+/// `X-RSC-Authorization`. `Ok(None)` without a key; 401 for an unknown or expired key, or for
+/// several headers.
 pub async fn key_of(
     request: &HttpRequest,
     service: &Service,
@@ -176,6 +188,7 @@ pub async fn key_of(
         .ok_or_else(wrong)
 }
 
+/// Whether the header's scheme is `Key`.
 fn starts_with_key(text: &str) -> bool {
     text.get(..4)
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case("key "))
@@ -188,7 +201,7 @@ fn service_of(request: &HttpRequest) -> Result<Arc<Service>, ApiError> {
     Ok(data.clone().into_inner())
 }
 
-/// A caller with any key, a content key included.
+/// A caller with any API key, content keys included.
 pub struct AnyKey {
     pub caller: Arc<Caller>,
     pub service: Arc<Service>,
@@ -212,6 +225,7 @@ impl AnyKey {
         })
     }
 
+    /// The caller as the service's actor, with the role that the key grants.
     pub fn actor(&self) -> Actor {
         Actor {
             person: self.caller.person.clone(),
@@ -230,7 +244,7 @@ impl FromRequest for AnyKey {
     }
 }
 
-/// A caller with a person's own key.
+/// A caller with a person's API key. Content keys are refused with 403.
 pub struct ApiUser {
     pub actor: Actor,
     pub service: Arc<Service>,
@@ -254,8 +268,8 @@ impl FromRequest for ApiUser {
     }
 }
 
-/// A JSON object, whatever the content type says: the body decides (keys, not cookies, authenticate
-/// it).
+/// A JSON object. The content type is not checked: it guards against cross-site forms, and this API
+/// accepts no cookies.
 pub struct Body(pub Map<String, Value>);
 
 impl FromRequest for Body {
@@ -281,13 +295,13 @@ impl FromRequest for Body {
     }
 }
 
-/// A whole body, if it comes in time.
+/// Reads a whole body: 408 after [`super::body::WHOLE`], 413 beyond 1 MiB.
 pub async fn collect(payload: Payload) -> Result<web::Bytes, ApiError> {
     let whole = tokio::time::timeout(super::body::WHOLE, read(payload)).await;
     whole.unwrap_or_else(|_| Err(ApiError::new(408, 2, "The body did not arrive in time.")))
 }
 
-/// Most come in one piece, which is not copied.
+/// Most bodies arrive in one chunk, which is returned without a copy.
 async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
     let mut whole = web::Bytes::new();
     let mut rest = web::BytesMut::new();
@@ -313,7 +327,7 @@ async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
 }
 
 impl Body {
-    /// A text, or `None` for absent and null.
+    /// A string; `None` if the key is absent or null; 400 with `code` for another type.
     pub fn text(&self, key: &str, code: i64) -> Result<Option<String>, ApiError> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -321,6 +335,7 @@ impl Body {
             Some(_) => Err(ApiError::bad(code, format!("{key}: must be a text."))),
         }
     }
+    /// A role; `None` if the key is absent or null; 400 for anything else.
     pub fn role(&self, key: &str) -> Result<Option<Role>, ApiError> {
         match self.text(key, 2)? {
             None => Ok(None),
@@ -334,19 +349,20 @@ impl Body {
     }
 }
 
-/// `true`, `True`, `1`: clients send what their language prints.
+/// Whether a query parameter is `true`, `True` or `1`: clients send what their language prints.
 pub fn is_true(text: Option<&str>) -> bool {
     text.is_some_and(|text| text.eq_ignore_ascii_case("true") || text == "1")
 }
 
-/// One parameter of the query.
+/// The first value of a query parameter.
 pub fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
     url::form_urlencoded::parse(request.query_string().as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())
 }
 
-/// One page of a list: `page_number` from 1, `page_size` up to 500.
+/// One page of a list that is already in memory. Query: `page_number` from 1, `page_size` from 1 to
+/// 500. Answers `results`, `current_page` and `total`.
 pub fn page_of<T>(
     request: &HttpRequest,
     all: &[T],
@@ -380,7 +396,7 @@ pub fn page_of<T>(
     ))
 }
 
-/// Answers every unknown path under `/__api__`, signed in or not.
+/// 404 for every other path below `/__api__`, with or without a key.
 pub async fn unknown() -> Answer {
     Err(Error::NotFound.into())
 }

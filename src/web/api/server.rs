@@ -1,4 +1,5 @@
-//! `server_settings`, bootstrap, `/__ping__`, `/__health__`.
+//! `server_settings`, bootstrap of the first administrator, and the probes `/__ping__` (liveness)
+//! and `/__health__` (readiness).
 
 use super::{Answer, ApiError, key_of, ok};
 use crate::{
@@ -10,10 +11,11 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-/// The calendar version whose interface we speak; clients compare it.
+/// The version of Connect whose API this is; clients compare it.
 const VERSION: &str = "2025.11.0";
 
-/// Needs no key, but a wrong one fails: clients test keys with this call.
+/// `GET server_settings`. Works without a key, but a wrong key gets 401: clients test their key
+/// with this call.
 pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answer {
     key_of(&request, &service).await?;
     Ok(ok(&json!({
@@ -37,7 +39,8 @@ pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answ
     })))
 }
 
-/// Makes the first administrator: `Authorization: Connect-Bootstrap <JWT>`.
+/// `POST v1/bootstrap`: creates the first administrator and returns an API key. Authenticated by
+/// `Authorization: Connect-Bootstrap <JWT>`; 401 for a wrong token, 403 if an account exists.
 pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> Answer {
     let header = request
         .headers()
@@ -61,12 +64,12 @@ pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> Ans
     }
 }
 
-/// The process is alive.
+/// Liveness: the node runs.
 pub async fn ping() -> HttpResponse {
     HttpResponse::Ok().json(json!({}))
 }
 
-/// The process can serve: its database answers.
+/// Readiness: the database answers; 503 if not.
 pub async fn health(service: web::Data<Service>) -> HttpResponse {
     match service
         .store

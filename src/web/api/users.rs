@@ -1,4 +1,4 @@
-//! People and their API keys.
+//! `v1/users`: people and their API keys, in Connect's shapes.
 
 use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, page_of, parameter};
 use crate::{
@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
+/// A person in Connect's shape.
 pub fn user(person: &Person) -> Value {
     json!({
         "guid": person.id,
@@ -28,11 +29,13 @@ pub fn user(person: &Person) -> Value {
     })
 }
 
-/// `GET v1/user`, `GET me`
+/// `GET v1/user`, `GET me`: the key's person. Content keys may ask, too.
 pub async fn me(any: AnyKey) -> Answer {
     Ok(ok(&user(&any.caller.person)))
 }
 
+/// `GET v1/users`. Query: `prefix` of a name, `user_role` and `account_status` (alternatives
+/// separated by `|`), and paging (default 20).
 pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let mut people = api.service.people(&api.actor).await?;
     if let Some(prefix) = parameter(&request, "prefix")
@@ -76,10 +79,11 @@ fn refused(error: Error) -> ApiError {
     }
 }
 
+/// `POST v1/users`.
 pub async fn create(api: ApiUser, body: Body) -> Answer {
     let input = person_input(&body)?;
-    // Without a password a person comes in by a one-time link or the organisation's sign-in: only
-    // if the caller means it.
+    // A person without a password signs in by a one-time link or at the organisation. Without the
+    // latter, the caller must ask for the former explicitly.
     if input.password.is_none()
         && body.0.get("user_must_set_password") != Some(&Value::Bool(true))
         && api.service.settings.sign_in.is_none()
@@ -97,11 +101,13 @@ pub async fn create(api: ApiUser, body: Body) -> Answer {
     Ok(ok(&user(&person)))
 }
 
+/// `GET v1/users/{guid}`.
 pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
     let person = api.service.person(&api.actor, guid(&path, 3)?).await?;
     Ok(ok(&user(&person)))
 }
 
+/// `PUT v1/users/{guid}`. A `password` is ignored.
 pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let input = PersonInput {
         password: None,
@@ -115,6 +121,7 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
     Ok(ok(&user(&person)))
 }
 
+/// `POST v1/users/{guid}/lock` with `locked`, true or false.
 pub async fn lock(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     let Some(Value::Bool(locked)) = body.0.get("locked") else {
         return Err(ApiError::bad(2, "locked: must be true or false."));
@@ -126,6 +133,7 @@ pub async fn lock(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     Ok(ok(&json!({})))
 }
 
+/// An API key in Connect's shape, without the secret.
 fn key(key: &ApiKey) -> Value {
     json!({
         "id": key.number.to_string(),
@@ -137,7 +145,8 @@ fn key(key: &ApiKey) -> Value {
     })
 }
 
-/// Whose keys: one's own; an administrator may also look.
+/// The person in the path, if the caller may handle their keys: their own, or, to read (`look`),
+/// anyone's for an administrator.
 fn keys_of(api: &ApiUser, path: &str, look: bool) -> Result<Id<Person>, ApiError> {
     let person: Id<Person> = guid(path, 3)?;
     if person == api.actor.person.id || (look && access::may_manage_people(api.actor.role)) {
@@ -146,12 +155,15 @@ fn keys_of(api: &ApiUser, path: &str, look: bool) -> Result<Id<Person>, ApiError
     Err(Error::Forbidden("Keys belong to their person.").into())
 }
 
+/// `GET v1/users/{guid}/keys`.
 pub async fn keys(api: ApiUser, path: web::Path<String>) -> Answer {
     let person = keys_of(&api, &path, true)?;
     let keys = api.service.own_keys(person).await?;
     Ok(ok(&Value::Array(keys.iter().map(key).collect())))
 }
 
+/// `POST v1/users/{guid}/keys`: own keys only. The response alone contains the secret (`key`).
+/// Errors: 62 for the name, 234 for the role.
 pub async fn create_key(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
     keys_of(&api, &path, false)?;
     let role = match body.text("user_role", 234)? {
@@ -188,11 +200,13 @@ pub async fn create_key(api: ApiUser, path: web::Path<String>, body: Body) -> An
     Ok(ok(&answer))
 }
 
+/// A key's id in the path.
 fn number(text: &str) -> Result<i64, ApiError> {
     text.parse()
         .map_err(|_| ApiError::bad(3, "The id must be a number."))
 }
 
+/// `GET v1/users/{guid}/keys/{id}`.
 pub async fn get_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
     let (person, wanted) = (keys_of(&api, &path.0, true)?, number(&path.1)?);
     let found = api
@@ -205,6 +219,7 @@ pub async fn get_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer 
     Ok(ok(&key(&found)))
 }
 
+/// `DELETE v1/users/{guid}/keys/{id}`: own keys only; 204.
 pub async fn delete_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
     keys_of(&api, &path.0, false)?;
     api.service.delete_key(&api.actor, number(&path.1)?).await?;

@@ -1,12 +1,13 @@
-//! Typed text on its way to domain values, and back onto the page with what is wrong. Secrets never
-//! come back.
+//! Form fields and posted values: typed text on its way to domain values, and back onto the page
+//! with error messages. Values of secret fields are never sent back.
 
 use crate::providers::Problem;
 
+/// The kind of input that a template draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
-    /// Write-only: the page never shows what was typed.
+    /// Write-only: a page never shows the value.
     Secret,
     Textarea,
     Select,
@@ -16,6 +17,7 @@ pub enum Kind {
     Hidden,
 }
 
+/// One option of a select or radio field.
 #[derive(Clone, Debug)]
 pub struct Choice {
     pub value: String,
@@ -24,6 +26,7 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// An option: its value, its label, and a hint (empty for none).
     pub fn new(
         value: impl Into<String>,
         label: impl Into<String>,
@@ -37,7 +40,7 @@ impl Choice {
     }
 }
 
-/// One field of a form as its template draws it.
+/// One field of a form, as its template draws it.
 #[derive(Clone, Debug)]
 pub struct Field {
     pub name: String,
@@ -46,12 +49,15 @@ pub struct Field {
     pub value: String,
     pub error: Option<String>,
     pub kind: Kind,
+    /// Draw the value in a monospaced font.
     pub mono: bool,
+    /// Value of the HTML attribute `autocomplete`.
     pub autocomplete: &'static str,
     pub options: Vec<Choice>,
 }
 
 impl Field {
+    /// An empty field without hint, options or autocompletion.
     pub fn new(kind: Kind, name: &str, label: &str) -> Self {
         Self {
             name: name.into(),
@@ -65,25 +71,31 @@ impl Field {
             options: Vec::new(),
         }
     }
+    /// An empty one-line text field.
     pub fn text(name: &str, label: &str) -> Self {
         Self::new(Kind::Text, name, label)
     }
+    /// Sets the sentence below the label.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
     }
+    /// Sets the value shown.
     pub fn value(mut self, value: impl Into<String>) -> Self {
         self.value = value.into();
         self
     }
+    /// Draws the value in a monospaced font.
     pub fn mono(mut self) -> Self {
         self.mono = true;
         self
     }
+    /// Sets the HTML attribute `autocomplete`; the default is `off`.
     pub fn autocomplete(mut self, word: &'static str) -> Self {
         self.autocomplete = word;
         self
     }
+    /// The options of a select or radio field.
     pub fn options(mut self, options: Vec<Choice>) -> Self {
         self.options = options;
         self
@@ -100,6 +112,7 @@ impl Field {
     pub fn is_hidden(&self) -> bool {
         self.kind == Kind::Hidden
     }
+    /// Value of the HTML attribute `type`.
     pub fn input_type(&self) -> &'static str {
         match self.kind {
             Kind::Secret => "password",
@@ -108,6 +121,7 @@ impl Field {
             _ => "text",
         }
     }
+    /// Value of `aria-describedby`: the ids of hint and error; `None` without either.
     pub fn described_by(&self) -> Option<String> {
         let mut ids = Vec::new();
         if !self.hint.is_empty() {
@@ -120,7 +134,8 @@ impl Field {
     }
 }
 
-/// Puts what was typed and what is wrong with it back into the fields. Values of secrets stay out.
+/// Puts posted values and errors back into the fields. Values of secret fields are left out. An
+/// error belongs to the field whose name is its key.
 pub fn refill(fields: &mut [Field], typed: Option<&Typed>, problems: &[Problem]) {
     for field in fields {
         if let Some(value) = typed
@@ -136,7 +151,7 @@ pub fn refill(fields: &mut [Field], typed: Option<&Typed>, problems: &[Problem])
     }
 }
 
-/// What was typed, in order.
+/// Posted names and values, in order. `Debug` prints no values: they may be secrets.
 #[derive(Clone, Default)]
 pub struct Typed(pub Vec<(String, String)>);
 
@@ -147,28 +162,30 @@ impl std::fmt::Debug for Typed {
 }
 
 impl Typed {
+    /// Parses `application/x-www-form-urlencoded`.
     pub fn parse(body: &[u8]) -> Self {
         Self(url::form_urlencoded::parse(body).into_owned().collect())
     }
+    /// The first value with this name, untrimmed.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     }
-    /// The trimmed value, or the empty string.
+    /// The trimmed value; empty if the field is missing.
     pub fn text(&self, name: &str) -> &str {
         self.get(name).unwrap_or("").trim()
     }
-    /// `None` for a field left empty.
+    /// The trimmed value; `None` if it is empty or missing.
     pub fn filled(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }
-    /// A pasted secret: trimmed, `None` if empty.
+    /// A pasted secret: trimmed; `None` if it is empty or missing.
     pub fn secret(&self, name: &str) -> Option<secrecy::SecretString> {
         self.filled(name).map(secrecy::SecretString::from)
     }
-    /// A password: exactly as typed.
+    /// A password, untrimmed; empty if the field is missing.
     pub fn password(&self, name: &str) -> secrecy::SecretString {
         secrecy::SecretString::from(self.get(name).unwrap_or(""))
     }

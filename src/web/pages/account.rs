@@ -1,4 +1,5 @@
-//! `/account`, `/account/keys`, `/account/shown/{name}`.
+//! A person's own pages: `/account` (password, browser sessions, theme, confirmation),
+//! `/account/keys` (API keys) and `/account/shown/{name}` (a secret, shown once).
 
 use super::{form_status, id, page, page_with, problems_of};
 use crate::{
@@ -27,16 +28,19 @@ use askama::Template;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
-/// One browser in which somebody is signed in.
+/// One browser session, as a page lists it.
 pub struct SessionRow {
+    /// Id of the session, to end it.
     pub guid: String,
+    /// IP address at sign-in.
     pub address: String,
+    /// Whether this request belongs to it.
     pub current: bool,
     pub since: Moment,
     pub seen: Moment,
 }
 
-/// The browsers in which a person is signed in, as pages list them.
+/// The browser sessions of a person.
 pub async fn session_rows(me: &Me, person: Id<Person>) -> Result<Vec<SessionRow>, WebError> {
     let now = me.service().now();
     let sessions = me.service().sessions_of(&me.actor, person).await?;
@@ -63,7 +67,7 @@ struct AccountPage {
     errors: Vec<Problem>,
     who: String,
     fields: Vec<Field>,
-    /// An organisation's sign-in that is not tied to this account yet.
+    /// Name of the organisation's sign-in, if this account is not linked to it yet.
     organisation: Option<String>,
     has_password: bool,
     sessions: Vec<SessionRow>,
@@ -101,10 +105,12 @@ async fn draw(me: &Me, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
     page_with(form_status(&view.errors), &view)
 }
 
+/// `GET /account`.
 pub async fn account(me: Me) -> Result<HttpResponse, WebError> {
     draw(&me, Vec::new()).await
 }
 
+/// `POST /account/password`. Ends the person's other browser sessions.
 pub async fn change_password(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     match me
         .service()
@@ -123,6 +129,7 @@ pub async fn change_password(me: Me, Posted(typed): Posted) -> Result<HttpRespon
     }
 }
 
+/// `POST /account/sessions/end`: ends one session, or all but the current one.
 pub async fn end_sessions(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let only = typed.filled("session").map(id).transpose()?;
     me.service()
@@ -138,16 +145,18 @@ pub async fn end_sessions(me: Me, Posted(typed): Posted) -> Result<HttpResponse,
     ))
 }
 
+/// The query parameter `next`: where to go after the confirmation.
 #[derive(Deserialize)]
 pub struct Next {
     next: Option<String>,
 }
 
+/// `next` as a path of this portal; `/consents` if it is malformed.
 fn after(next: &str) -> ReturnPath {
     ReturnPath::parse(next).unwrap_or_else(ReturnPath::consents)
 }
 
-/// Asks for the password before a page with a form that needs it.
+/// `GET /account/confirm`: asks for confirmation before a page whose form needs it.
 pub async fn confirm_page(me: Me, query: web::Query<Next>) -> Result<HttpResponse, WebError> {
     let next = after(query.next.as_deref().unwrap_or(""));
     let typed = Typed(vec![("next".into(), next.as_str().to_owned())]);
@@ -157,6 +166,7 @@ pub async fn confirm_page(me: Me, query: web::Query<Next>) -> Result<HttpRespons
     )
 }
 
+/// `POST /account/confirm`: checks the password and returns to `next`.
 pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let next = after(typed.text("next"));
     match me.confirm(&typed).await? {
@@ -175,7 +185,7 @@ pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
     }
 }
 
-/// Remembers the colours in a cookie: a preference, no authority.
+/// `POST /account/theme`: stores the colour theme in a cookie. A preference, not a credential.
 pub async fn theme(_me: Me, Posted(typed): Posted) -> HttpResponse {
     let theme = if typed.text("theme") == "dark" {
         "dark"
@@ -189,7 +199,7 @@ pub async fn theme(_me: Me, Posted(typed): Posted) -> HttpResponse {
         .max_age(Duration::days(365))
         .finish();
     let mut response = see_other("/content");
-    // A cookie of fixed words always fits into a header.
+    // Cannot fail: the cookie consists of fixed ASCII words.
     drop(response.add_cookie(&cookie));
     response
 }
@@ -252,10 +262,12 @@ async fn draw_keys(
     page_with(form_status(&view.errors), &view)
 }
 
+/// `GET /account/keys`.
 pub async fn keys(me: Me) -> Result<HttpResponse, WebError> {
     draw_keys(&me, None, Vec::new()).await
 }
 
+/// `POST /account/keys`: creates a key and redirects to the page that shows it once.
 pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     let role = Role::parse(typed.text("user_role"));
     match me
@@ -280,6 +292,7 @@ pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpRespo
     }
 }
 
+/// `POST /account/keys/{number}/delete`.
 pub async fn delete_key(me: Me, path: web::Path<i64>, _: Posted) -> Result<HttpResponse, WebError> {
     me.service().delete_key(&me.actor, *path).await?;
     Ok(me.done(
@@ -299,7 +312,7 @@ struct SecretPage {
     done: String,
 }
 
-/// Shows a secret once.
+/// `GET /account/shown/{name}`: shows a secret once; 410 afterwards.
 pub async fn shown(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let view = match shown_once::take(me.service(), me.actor.person.id, &path).await? {
         Some(shown) => SecretPage {

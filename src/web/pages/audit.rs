@@ -1,4 +1,5 @@
-//! `/audit`, `/audit/export`, `/audit/uses`
+//! The audit log for administrators: `/audit` (list with filter), `/audit/export` (JSON lines) and
+//! `/audit/uses` (exchanges by hour).
 
 use super::page;
 use crate::{
@@ -30,7 +31,7 @@ struct Row {
     at: Moment,
     actor: String,
     action: String,
-    /// What did not go as asked, in a word.
+    /// `refused` or `failed`; empty if the action succeeded.
     outcome: &'static str,
     subject: String,
     detail: String,
@@ -46,15 +47,18 @@ struct AuditPage {
     filtered: bool,
     export: String,
     rows: Vec<Row>,
+    /// Address of the next, older page.
     older: Option<String>,
 }
 
+/// The filter, as the query holds it. Malformed values count as absent.
 #[derive(Deserialize)]
 pub struct Asked {
     action: Option<String>,
     outcome: Option<String>,
     person: Option<String>,
     text: Option<String>,
+    /// Only records with a smaller number.
     before: Option<i64>,
 }
 
@@ -78,7 +82,7 @@ impl Asked {
     }
 }
 
-/// The filter as a query, without the page.
+/// The filter as a query string, without the page position.
 fn query_of(filter: &Filter) -> String {
     format!(
         "action={}&outcome={}&person={}&text={}",
@@ -92,10 +96,12 @@ fn query_of(filter: &Filter) -> String {
     )
 }
 
+/// An action's name for people.
 fn words(action: Action) -> String {
     action.as_str().replace('_', " ")
 }
 
+/// A select field for a person.
 async fn people(me: &Me, chosen: Option<String>) -> Result<Field, WebError> {
     let people = me.service().people(&me.actor).await?;
     let people = people.iter().map(|person| {
@@ -113,6 +119,7 @@ async fn people(me: &Me, chosen: Option<String>) -> Result<Field, WebError> {
         .value(chosen.unwrap_or_default()))
 }
 
+/// `GET /audit`: one page of records, newest first.
 pub async fn list(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let filter = asked.filter();
@@ -177,7 +184,8 @@ pub async fn list(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebE
     })
 }
 
-/// One line of an export. With the fields in this order the chain of hashes can be computed anew.
+/// One line of an export. It holds every field that the hash chain covers, so that readers of a
+/// complete export can recompute the chain; `store::audit` defines how the fields are hashed.
 fn line(event: &Event) -> Value {
     json!({
         "number": event.number,
@@ -195,8 +203,8 @@ fn line(event: &Event) -> Value {
     })
 }
 
-/// The record, or what passes the filter, as JSON lines, oldest first. Sent as it is read: it may
-/// be long.
+/// `GET /audit/export`: the audit log, or the records that pass the filter, as JSON lines, oldest
+/// first. Streamed, since it may be long. The export itself is recorded.
 pub async fn export(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
     me.service().note_export(&me.actor).await?;
     let (service, actor, filter) = (
@@ -256,14 +264,16 @@ struct UsesPage {
     older: Option<String>,
 }
 
+/// The query of `/audit/uses`.
 #[derive(Deserialize)]
 pub struct AskedUses {
     person: Option<String>,
     content: Option<String>,
+    /// Only rows last used before this time, in Unix milliseconds.
     before: Option<i64>,
 }
 
-/// Who used whose access, in which content, when, how often.
+/// `GET /audit/uses`: who used whose access, in which content item, when and how often.
 pub async fn uses(me: Me, asked: web::Query<AskedUses>) -> Result<HttpResponse, WebError> {
     fn chosen<T>(text: Option<&str>) -> Option<Id<T>> {
         text.and_then(|text| text.parse().ok())

@@ -1,4 +1,6 @@
-//! `/__oauth__/integrations/callback` and `/__oauth__/integrations/{guid}/callback`: every way an authorization can end.
+//! The redirect URIs of integrations, `/__oauth__/integrations/callback` (shared) and
+//! `/__oauth__/integrations/{guid}/callback` (one integration's own), and the page for each way in
+//! which an authorization can end.
 
 use super::page_with;
 use crate::{
@@ -14,11 +16,13 @@ use crate::{
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 
+/// `GET /__oauth__/integrations/callback`.
 pub async fn shared(me: Me, request: HttpRequest) -> Result<HttpResponse, WebError> {
     let callback = me.service().addresses.shared_callback();
     finish(me, &request, &callback).await
 }
 
+/// `GET /__oauth__/integrations/{guid}/callback`.
 pub async fn own(
     me: Me,
     path: web::Path<String>,
@@ -28,8 +32,8 @@ pub async fn own(
     finish(me, &request, &callback).await
 }
 
-/// The answer; nothing of it if a parameter stands there twice (RFC 6749 section 3.1): it is not
-/// ours to choose from.
+/// The parameters of the authorization response. All are dropped if one occurs twice: parameters
+/// must not be repeated (RFC 6749 section 3.1), and choosing one would be a guess.
 pub fn answer(query: &str) -> Answer {
     let mut answer = Answer::default();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -56,7 +60,7 @@ async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpRes
     show(&me, ending)
 }
 
-/// The page, or the way on, at the end of an authorization.
+/// The page, or the redirect, at the end of an authorization.
 pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
     let reference = me.visitor.origin.correlation.clone();
     match ending {
@@ -239,7 +243,8 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
     }
 }
 
-/// The provider brought no tokens: who can mend it, and how.
+/// The provider returned no tokens: says who can repair it, and how. Only administrators see the
+/// reason of a misconfigured integration.
 pub fn failed(
     me: &Me,
     failure: &Failure,
@@ -302,6 +307,7 @@ pub fn failed(
     }
 }
 
+/// The response does not belong to an attempt of this session, or the attempt is no longer valid.
 fn mismatch(
     me: &Me,
     why: Mismatch,

@@ -1,4 +1,9 @@
-//! `/consents` and below, `/connections/{guid}/disconnect`, `/__oauth__/integrations/{guid}/login`.
+//! A viewer's consents and connections: `/consents` (list), `/consents/new` (the consent page),
+//! `/consents/account` (decide about an unexpected account), revoking, disconnecting, and Connect's
+//! login address `/__oauth__/integrations/{guid}/login`.
+//!
+//! A consent is always given by a POST from a page that names content item, integration and
+//! account; no GET starts an authorization.
 
 use super::{ConfirmPage, Group, callback, id, page};
 use crate::{
@@ -52,13 +57,14 @@ struct ListPage {
     ended: Vec<Gone>,
 }
 
-/// A connection that ended lately, and what its provider knows of it.
+/// A connection that ended recently, and whether its provider was told.
 struct Gone {
     name: String,
     at: Moment,
     told: String,
 }
 
+/// How to describe an ended connection, and the state of its revocation at the provider.
 fn gone(ended: &Revocation, now: crate::domain::Timestamp) -> Gone {
     let provider = &ended.provider;
     let told = match (ended.word, ended.told_at) {
@@ -90,7 +96,7 @@ fn gone(ended: &Revocation, now: crate::domain::Timestamp) -> Gone {
     }
 }
 
-/// Why a connection needs its viewer, in words.
+/// Why a connection needs its viewer, as part of a sentence.
 pub fn cause_words(cause: Cause, provider: &str) -> String {
     match cause {
         Cause::Expired => format!("{provider} ended the connection"),
@@ -105,6 +111,7 @@ pub fn cause_words(cause: Cause, provider: &str) -> String {
     }
 }
 
+/// One connection with the content items that may use it.
 fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
     let (connection, integration) = (&overview.connection, &overview.integration);
     let names = providers::names(integration);
@@ -128,7 +135,8 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
                         names.provider
                     )
                 }
-                // Known to the hour where the provider ends a sign-in however often it is used.
+                // A fixed time, if the provider ends every sign-in after a maximum age, however
+                // often it is used.
                 Some(at) if providers::longest_connection(integration).is_some() => {
                     format!(" · needs you again by {}", at.absolute())
                 }
@@ -195,6 +203,7 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
     }
 }
 
+/// `GET /consents`.
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let rows = me
@@ -237,26 +246,30 @@ struct ConsentPage {
     content_guid: String,
     integration_guid: String,
     back: String,
-    /// The provider is to ask which account.
+    /// Whether the provider is to ask which account to use.
     other: bool,
     submit: String,
     not_now: String,
     several: bool,
+    /// Position of this question among all that the item needs answered, from 1.
     step: usize,
     steps: usize,
     scopes: String,
 }
 
+/// The query of `/consents/new`: a content item, or an integration alone to reconnect.
 #[derive(Deserialize)]
 pub struct Asked {
     content: Option<String>,
     integration: Option<String>,
     #[serde(rename = "return")]
     back: Option<String>,
-    /// To choose among accounts at the provider.
+    /// Present to choose another account at the provider.
     other: Option<String>,
 }
 
+/// `GET /consents/new`. With `content`: the item's next open question, or a redirect back if there
+/// is none. With `integration` alone: connect again.
 pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpResponse, WebError> {
     let back = query.back.as_deref().and_then(ReturnPath::parse);
     if let Some(content) = query.content.as_deref().filter(|text| !text.is_empty()) {
@@ -287,6 +300,7 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
     .await
 }
 
+/// The consent page for one question.
 async fn draw(
     me: &Me,
     question: &Question,
@@ -392,7 +406,9 @@ async fn draw(
     Ok(response)
 }
 
-/// The page's form may lead on to this provider and to where the item stands, and to nobody else.
+/// Extends the page's `form-action` by the provider's origin and, where content has its own origin,
+/// by the item's: the chain of redirects that starts with this form ends at the item, and Chromium
+/// applies `form-action` to all of it.
 async fn allow_form_to(
     response: &mut HttpResponse,
     me: &Me,
@@ -407,7 +423,9 @@ async fn allow_form_to(
     Ok(())
 }
 
-/// The viewer's click. With a live connection that is all; otherwise on to the identity provider.
+/// `POST /consents/new`: the viewer's consent. With a live connection, or a token from the
+/// organisation's sign-in for the same application, that is all; otherwise redirects to the
+/// identity provider.
 pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let integration: Id<Integration> = id(typed.text("integration"))?;
     let content: Option<Id<Content>> = typed.filled("content").map(id).transpose()?;
@@ -439,6 +457,7 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
     begin(&me, integration, content, back, other).await
 }
 
+/// Starts an attempt and redirects to the provider.
 async fn begin(
     me: &Me,
     integration: Id<Integration>,
@@ -463,7 +482,8 @@ async fn begin(
     }
 }
 
-/// `/__oauth__/integrations/{guid}/login`: the address that clients of Connect know. Leads to our own page, where the click is.
+/// `GET /__oauth__/integrations/{guid}/login`: the login address that clients of Connect know.
+/// Redirects to the portal's own consent page, since a GET must not start an authorization.
 pub async fn login(_me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     Ok(see_other(&addresses::reconnect(id(&path)?)))
 }
@@ -481,6 +501,7 @@ struct OtherAccountPage {
     back: String,
 }
 
+/// The query of `/consents/account`.
 #[derive(Deserialize)]
 pub struct Unconfirmed {
     connection: Option<String>,
@@ -489,6 +510,8 @@ pub struct Unconfirmed {
     back: Option<String>,
 }
 
+/// `GET /consents/account`: the viewer connected with an account of another name; asks whether to
+/// keep it.
 pub async fn other_account_page(
     me: Me,
     query: web::Query<Unconfirmed>,
@@ -524,6 +547,8 @@ pub async fn other_account_page(
     Ok(response)
 }
 
+/// `POST /consents/account`: `choice` is `keep`, `other` (choose another account) or anything else
+/// (drop the tokens).
 pub async fn other_account(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let connection: Id<Connection> = id(typed.text("connection"))?;
     let content: Option<Id<Content>> = typed.filled("content").map(id).transpose()?;
@@ -540,6 +565,7 @@ pub async fn other_account(me: Me, Posted(typed): Posted) -> Result<HttpResponse
     }
 }
 
+/// `GET /consents/{guid}/revoke`.
 pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let (granted, integration) = me.service().consent(&me.actor, id(&path)?).await?;
     let (title, service) = (
@@ -576,6 +602,7 @@ pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
     })
 }
 
+/// `POST /consents/{guid}/revoke`: ends one consent; the connection stays.
 pub async fn revoke(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
     let (granted, _) = me.service().revoke_consent(&me.actor, id(&path)?).await?;
     Ok(me.done(
@@ -587,6 +614,7 @@ pub async fn revoke(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpRe
     ))
 }
 
+/// `GET /connections/{guid}/disconnect`.
 pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let overview = me.service().connection(&me.actor, id(&path)?).await?;
     let name = overview.integration.display_name();
@@ -652,6 +680,7 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResp
     })
 }
 
+/// `POST /connections/{guid}/disconnect`: ends a connection and all consents on it.
 pub async fn disconnect(
     me: Me,
     path: web::Path<String>,

@@ -1,4 +1,6 @@
-//! `/content`, `/content/new`, `/content-settings/{guid}` and below.
+//! Content items: `/content` (list), `/content/new`, and `/content-settings/{guid}` with everything
+//! below it (settings, integration, processes, access list, content key, consents, leak warnings).
+//! Below `/content/{guid}/` everything belongs to the app.
 
 use super::{
     ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal, principal_field,
@@ -50,10 +52,11 @@ struct ListPage {
     may_add: bool,
 }
 
+/// `GET /content`: the items that the person may see, their own first.
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let mut seen = service.contents(&me.actor).await?;
-    // Publishers see theirs first.
+    // A publisher's own items come first.
     seen.sort_by_key(|item| {
         (
             std::cmp::Reverse(item.standing),
@@ -87,6 +90,7 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     })
 }
 
+/// The fields that every item has.
 fn fields() -> Vec<Field> {
     vec![
         Field::text("title", "Title").hint("What people see in the list and on the consent page."),
@@ -101,7 +105,7 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-/// How the portal carries the app; all of it may be left alone.
+/// The optional settings of the item's proxy; empty means the default.
 fn carrying_fields() -> Vec<Field> {
     let seconds = |name: &str, label: &str, hint: String| Field::text(name, label).hint(hint);
     vec![
@@ -132,6 +136,7 @@ fn carrying_fields() -> Vec<Field> {
     ]
 }
 
+/// One address a line, as the form shows processes.
 fn addresses_text(processes: &[Process]) -> String {
     processes
         .iter()
@@ -150,7 +155,8 @@ fn tick(on: bool) -> String {
     if on { "yes".into() } else { String::new() }
 }
 
-/// The addresses typed, one a line. What was draining goes on draining.
+/// The processes of the form, one address a line. An address that was in the list before keeps its
+/// draining state.
 fn processes(typed: &Typed, before: &[Process]) -> Vec<Process> {
     let lines = typed
         .text("upstream_url")
@@ -167,6 +173,8 @@ fn processes(typed: &Typed, before: &[Process]) -> Vec<Process> {
         .collect()
 }
 
+/// The proxy settings of the form. A field that is missing from the form leaves its value
+/// unchanged; an empty one restores the default.
 fn proxying(typed: &Typed, problems: &mut Vec<Problem>) -> ProxyingInput {
     let mut seconds = |key: &str| -> Option<Option<u32>> {
         typed.get(key)?;
@@ -196,6 +204,7 @@ fn proxying(typed: &Typed, problems: &mut Vec<Problem>) -> ProxyingInput {
     }
 }
 
+/// The posted settings, or the errors of the form itself.
 fn input(typed: &Typed, before: &[Process]) -> Result<ContentInput, Vec<Problem>> {
     let mut problems = Vec::new();
     let title = typed.text("title").to_owned();
@@ -203,8 +212,8 @@ fn input(typed: &Typed, before: &[Process]) -> Result<ContentInput, Vec<Problem>
         problems.push(Problem::new("title", "Enter a title."));
     }
     let access = match typed.text("access_type") {
-        // The old value of content made open to anyone by the API stays unless another one is
-        // chosen.
+        // The form does not offer “anyone”, which only the API can set: without a choice the stored
+        // value stays.
         "" => None,
         word => match AccessType::parse(word) {
             Some(access) => Some(access),
@@ -257,15 +266,18 @@ fn draw_new(
     )
 }
 
+/// `GET /content/new`.
 pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
     draw_new(&me, None, Vec::new())
 }
 
+/// `POST /content/new`.
 pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let created = match input(&typed, &[]) {
         Ok(input) => me.service().create_content(&me.actor, input).await,
         Err(problems) => {
-            // Name every problem at once: let the service look at the rest, too.
+            // The service was not asked: check the addresses here, so that all errors are reported
+            // together.
             return draw_new(
                 &me,
                 Some(&typed),
@@ -299,12 +311,14 @@ struct Attached {
     offline: bool,
 }
 
+/// An integration that can be chosen.
 struct Option_ {
     guid: String,
     name: String,
     service: String,
     description: String,
-    /// In use here, and no longer offered to whoever looks: once left, it cannot be chosen again.
+    /// Attached, but no longer available to this reader: once another one is saved, it cannot be
+    /// chosen again.
     kept_only: bool,
 }
 
@@ -347,15 +361,16 @@ struct SettingsPage {
     permit_fields: Vec<Field>,
     fields: Vec<Field>,
     carrying_fields: Vec<Field>,
-    /// Opened, since something in there is wrong.
+    /// The proxy settings are unfolded, since a field in them has an error.
     carrying_open: bool,
+    /// See [`unplaced`].
     unplaced: Option<String>,
     processes: Vec<ProcessRow>,
     several_processes: bool,
     leaks: Vec<LeakRow>,
 }
 
-/// A viewer whose token was used without them.
+/// A viewer whose session token was used while they were absent.
 struct LeakRow {
     person: String,
     words: &'static str,
@@ -364,21 +379,24 @@ struct LeakRow {
     times: String,
 }
 
-/// A process as this node sees it.
+/// A process, with the health that this node has observed.
 struct ProcessRow {
     position: usize,
     url: String,
     state: Status,
+    /// When the state last changed, if that is known.
     since: Option<Moment>,
     draining: bool,
-    /// Viewers of the last minutes; what is open to anyone has none that are known.
+    /// Number of viewers seen recently; unknown for items that are open to anyone.
     people: String,
+    /// Open WebSockets from this node.
     open: usize,
 }
 
-/// Presence is written down every minute.
+/// A viewer counts as present for this long. Presence is written once a minute.
 const LATELY: std::time::Duration = std::time::Duration::from_secs(120);
 
+/// Number of distinct people among the recent visits that pass `is_meant`.
 fn people_of(stays: &[Stay], now: Timestamp, is_meant: impl Fn(&Stay) -> bool) -> usize {
     let meant = stays
         .iter()
@@ -386,7 +404,8 @@ fn people_of(stays: &[Stay], now: Timestamp, is_meant: impl Fn(&Stay) -> bool) -
     meant.map(|stay| stay.person).collect::<HashSet<_>>().len()
 }
 
-/// People who came before the list of processes changed, and are still there.
+/// How many viewers are still at a process that is no longer in the list; `None` if there are none,
+/// or if the item has one process only.
 fn unplaced(item: &Content, stays: &[Stay], now: Timestamp) -> Option<String> {
     let is_nowhere = |stay: &Stay| {
         !item
@@ -399,6 +418,7 @@ fn unplaced(item: &Content, stays: &[Stay], now: Timestamp) -> Option<String> {
         .then(|| count(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
 }
 
+/// The processes of an item, with health and number of viewers. Probes run concurrently.
 async fn process_rows(
     proxy: &Proxy,
     item: &Content,
@@ -412,7 +432,8 @@ async fn process_rows(
         .enumerate()
         .map(|(position, process)| async move {
             let known = proxy.processes.health(&process.url);
-            // Only several processes are looked after all the time; a single one is asked now.
+            // Health checks run only for items with several processes; a single process is probed
+            // now.
             let is_up = if known.since.is_some() && item.processes.len() > 1 {
                 !known.is_down
             } else {
@@ -445,13 +466,15 @@ async fn process_rows(
     futures_util::future::join_all(rows).await
 }
 
-/// The lines an app needs in its environment.
+/// The environment variables that an app needs to exchange tokens, with `{key}` as the placeholder
+/// for the content key.
 pub fn environment(base: &str, content: Id<Content>) -> String {
     format!(
         "CONNECT_SERVER={base}\nCONNECT_API_KEY={{key}}\nCONNECT_CONTENT_GUID={content}\nPOSIT_PRODUCT=CONNECT\nRSTUDIO_PRODUCT=CONNECT"
     )
 }
 
+/// The settings page, with the posted values and errors if there are any.
 async fn draw_settings(
     me: &Me,
     proxy: &Proxy,
@@ -534,7 +557,7 @@ async fn draw_settings(
         open: addresses::app(item.id),
         choices: choices
             .iter()
-            // What is attached stays on offer here, even if nobody may choose it any more.
+            // An attached integration stays in the list, even if nobody may choose it any more.
             .chain(
                 attached
                     .iter()
@@ -624,6 +647,7 @@ async fn draw_settings(
     page_with(form_status(&view.errors), &view)
 }
 
+/// `GET /content-settings/{guid}`.
 pub async fn settings_page(
     me: Me,
     proxy: web::Data<Proxy>,
@@ -633,6 +657,7 @@ pub async fn settings_page(
     draw_settings(&me, &proxy, seen, None, Vec::new()).await
 }
 
+/// `POST /content-settings/{guid}`. Needs confirmation only if the processes change.
 pub async fn save_settings(
     me: Me,
     proxy: web::Data<Proxy>,
@@ -643,7 +668,7 @@ pub async fn save_settings(
     let guid = id(&path)?;
     let seen = me.service().editable_content(&me.actor, guid).await?;
     if processes(&typed, &seen.content.processes) != seen.content.processes {
-        // Viewers' tokens go to whatever answers there.
+        // Viewers' session tokens are sent to these addresses.
         Confirmed(typed) = Confirmed::check(&me, &request, typed).await?;
     }
     let input = match input(&typed, &seen.content.processes) {
@@ -662,7 +687,8 @@ pub async fn save_settings(
     }
 }
 
-/// The publisher says that the app shares nothing any more.
+/// `POST /content-settings/{guid}/mended`: the publisher states that the app no longer shares
+/// tokens between viewers, which clears the warnings.
 pub async fn mended(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     me.service().forget_leaks(&me.actor, guid).await?;
@@ -672,7 +698,8 @@ pub async fn mended(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpRe
     ))
 }
 
-/// Takes a process out for new viewers, or back in.
+/// `POST /content-settings/{guid}/processes/{position}/drain`: stops sending new viewers to a
+/// process (`drain=yes`), or starts again.
 pub async fn drain(
     me: Me,
     path: web::Path<(String, usize)>,
@@ -685,7 +712,7 @@ pub async fn drain(
         .await?
         .content
         .processes;
-    // The list may have changed since the page was drawn.
+    // The list may have changed since the page was rendered, so the address must match, too.
     let named = processes
         .get_mut(path.1)
         .filter(|process| process.url == typed.text("url"));
@@ -712,6 +739,7 @@ pub async fn drain(
     Ok(me.done(&addresses::content_settings(guid), message))
 }
 
+/// `POST /content-settings/{guid}/integration`: attaches one integration, or none.
 pub async fn save_integration(
     me: Me,
     proxy: web::Data<Proxy>,
@@ -759,6 +787,7 @@ pub async fn save_integration(
     }
 }
 
+/// `POST /content-settings/{guid}/people`: adds a person or group to the access list.
 pub async fn permit(
     me: Me,
     proxy: web::Data<Proxy>,
@@ -792,6 +821,7 @@ pub async fn permit(
     }
 }
 
+/// `POST /content-settings/{guid}/people/{number}/remove`.
 pub async fn unpermit(
     me: Me,
     path: web::Path<(String, i64)>,
@@ -802,6 +832,8 @@ pub async fn unpermit(
     Ok(me.done(&addresses::content_settings(guid), "Removed from the list."))
 }
 
+/// `POST /content-settings/{guid}/key`: creates a content key, which replaces the old one, and
+/// redirects to the page that shows it once.
 pub async fn make_key(
     me: Me,
     path: web::Path<String>,
@@ -822,6 +854,7 @@ pub async fn make_key(
     ))
 }
 
+/// `GET /content-settings/{guid}/consents/end`.
 pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let item = me
         .service()
@@ -861,6 +894,7 @@ pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpRe
     })
 }
 
+/// `POST /content-settings/{guid}/consents/end`: ends every viewer's consent for this item.
 pub async fn end_consents(
     me: Me,
     path: web::Path<String>,
@@ -878,6 +912,7 @@ pub async fn end_consents(
     Ok(me.done(&addresses::content_settings(guid), message))
 }
 
+/// `GET /content-settings/{guid}/delete`.
 pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let seen = me.service().editable_content(&me.actor, id(&path)?).await?;
     let item = &seen.content;
@@ -912,12 +947,13 @@ pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
     })
 }
 
+/// `POST /content-settings/{guid}/delete`.
 pub async fn delete(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
     let item = me.service().delete_content(&me.actor, id(&path)?).await?;
     Ok(me.done("/content", format!("Deleted {}.", item.display_title())))
 }
 
-/// For content that nobody can reach yet.
+/// The 404 for an item without a process; tells editors how to add one.
 pub fn nothing_behind(may_edit: bool) -> WebError {
     let line = if may_edit {
         "Enter the address of the running app on its settings page."

@@ -1,5 +1,9 @@
-//! The portal's side of the wall: `/content/{guid}/…` leads on to where the item stands,
-//! `/enter/{guid}` answers who this is.
+//! The portal's side of the handover to a content origin. `/content/{guid}/…` redirects to where
+//! the item runs; `/enter/{guid}` tells a content origin who the viewer is, with a one-time code
+//! that is bound to a nonce in the viewer's browser. The other side is `proxy/entrance.rs`.
+//!
+//! The chain of redirects is: content host → `/enter` (nonce hash) → content host (code) → the
+//! item.
 
 use super::id;
 use crate::{
@@ -22,6 +26,7 @@ use actix_web::{
 };
 use serde::Deserialize;
 
+/// 403: the person may not open this item.
 fn closed() -> WebError {
     WebError::Page(
         StatusCode::FORBIDDEN,
@@ -30,7 +35,9 @@ fn closed() -> WebError {
     )
 }
 
-/// An address of content on the portal: the one that people keep and share, wherever content runs.
+/// `/content/{guid}/…` on the portal: the stable address of an item, which people bookmark and
+/// share. It redirects to where the item runs. Other methods than GET and HEAD get 421: the body
+/// would be lost.
 pub async fn link(
     visitor: Visitor,
     request: HttpRequest,
@@ -53,7 +60,7 @@ pub async fn link(
             "The operator of this portal says where content runs, with the setting content_url: a host of its own, so that apps cannot reach the portal's pages.".into(),
         ));
     }
-    // What follows the item as it was sent, still encoded.
+    // The rest of the path as sent, still percent-encoded: decoding and encoding could change it.
     let sent = request
         .uri()
         .path_and_query()
@@ -82,14 +89,17 @@ pub async fn link(
     Ok(see_other(&place.address(rest)))
 }
 
+/// The query of `/enter/{guid}`.
 #[derive(Deserialize)]
 pub struct Asked {
+    /// SHA-256 of the nonce in the browser's cookie, in hex.
     nonce: Option<String>,
+    /// The path on the content origin to return to.
     path: Option<String>,
 }
 
-/// Content's origin asks who this browser belongs to. Everything else is asked first: sign-in,
-/// access, consent.
+/// `GET /enter/{guid}`: a content origin asks who this browser belongs to. Sign-in, access and
+/// consent are settled first; then the browser returns to the content origin with a one-time code.
 pub async fn enter(
     visitor: Visitor,
     path: web::Path<String>,

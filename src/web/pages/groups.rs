@@ -1,4 +1,5 @@
-//! `/groups` and below.
+//! Groups and their members: `/groups` and below. Administrators only. Changes need confirmation
+//! ([`Confirmed`]), since a group's members gain access.
 
 use super::{form_status, id, page_with, problems_of};
 use crate::{
@@ -72,11 +73,12 @@ async fn draw_list(
     )
 }
 
+/// `GET /groups`.
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     draw_list(&me, None, Vec::new()).await
 }
 
-/// A taken name belongs to the name's field.
+/// Errors of creating or renaming, moved to the name's field.
 fn named(error: Error) -> Result<Vec<Problem>, WebError> {
     Ok(problems_of(error)?
         .into_iter()
@@ -84,6 +86,7 @@ fn named(error: Error) -> Result<Vec<Problem>, WebError> {
         .collect())
 }
 
+/// `POST /groups`.
 pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     match me
@@ -161,10 +164,12 @@ async fn draw(
     )
 }
 
+/// `GET /groups/{guid}`.
 pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     draw(&me, id(&path)?, None, Vec::new()).await
 }
 
+/// `POST /groups/{guid}`.
 pub async fn rename(
     me: Me,
     path: web::Path<String>,
@@ -182,6 +187,7 @@ pub async fn rename(
     }
 }
 
+/// `POST /groups/{guid}/members`.
 pub async fn add_member(
     me: Me,
     path: web::Path<String>,
@@ -202,6 +208,7 @@ pub async fn add_member(
     Ok(me.done(&addresses::group(group), "Added to the group."))
 }
 
+/// `POST /groups/{guid}/members/remove`.
 pub async fn remove_member(
     me: Me,
     path: web::Path<String>,
@@ -215,6 +222,7 @@ pub async fn remove_member(
     Ok(me.done(&addresses::group(group), "Removed from the group."))
 }
 
+/// `POST /groups/{guid}/delete`.
 pub async fn delete(
     me: Me,
     path: web::Path<String>,

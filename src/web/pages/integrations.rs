@@ -1,4 +1,9 @@
-//! `/integrations` and below.
+//! Integrations, for administrators: `/integrations` and below. List, choice of a template, form,
+//! detail page with the list of people who may choose the integration, and the pages that
+//! disconnect or delete.
+//!
+//! The forms are drawn from the provider's template (`providers::Template`); the Azure template
+//! gets its own wording and a choice of clouds. Secrets can be replaced and are never shown.
 
 use super::{
     ConfirmPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of,
@@ -35,6 +40,7 @@ struct Column {
     aria: &'static str,
 }
 
+/// One row of the list.
 struct Row {
     href: String,
     name: String,
@@ -46,6 +52,7 @@ struct Row {
     secret: Status,
     secret_note: String,
     changed: Moment,
+    /// Sort keys, one for each of [`COLUMNS`].
     sort: [String; 5],
 }
 
@@ -57,12 +64,14 @@ struct ListPage {
     rows: Vec<Row>,
 }
 
+/// The query of the list: `sort` is the key of a column, `order` is `desc` or absent.
 #[derive(Deserialize)]
 pub struct Sort {
     sort: Option<String>,
     order: Option<String>,
 }
 
+/// The sortable columns: key in the query, and title.
 const COLUMNS: [(&str, &str); 5] = [
     ("name", "Name"),
     ("service", "Service"),
@@ -70,6 +79,7 @@ const COLUMNS: [(&str, &str); 5] = [
     ("secret", "Client secret"),
     ("changed", "Changed"),
 ];
+/// How long before its expiry a client secret is reported.
 const SOON: Duration = Duration::from_secs(60 * 86_400);
 
 fn must_manage(me: &Me) -> Result<(), WebError> {
@@ -80,7 +90,8 @@ fn must_manage(me: &Me) -> Result<(), WebError> {
     }
 }
 
-/// The state of a client secret: what its expiry date says, else what using it showed.
+/// The state of a client secret, with a note: its expiry date if near, else the result of its last
+/// use.
 fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) {
     let names = providers::names(integration);
     let set = match (integration.secret_set_at, &integration.secret_set_by) {
@@ -117,6 +128,7 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
     }
 }
 
+/// `GET /integrations`.
 pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let (service, now) = (me.service(), me.service().now());
@@ -210,12 +222,13 @@ struct ChoosePage {
     options: Vec<Tile>,
 }
 
+/// The query of `/integrations/new`: the key of a template.
 #[derive(Deserialize)]
 pub struct Chosen {
     template: Option<String>,
 }
 
-/// `/integrations/new`: first the choice of a template, then its form.
+/// `GET /integrations/new`: the choice of a template or, with `template`, its form.
 pub async fn new_page(
     me: Me,
     request: HttpRequest,
@@ -246,6 +259,7 @@ pub async fn new_page(
     }
 }
 
+/// The question before a change that signs people out.
 struct Ask {
     title: String,
     text: String,
@@ -278,17 +292,19 @@ struct FormPage {
     cancel: String,
 }
 
+/// What the form is for: a new integration, whose id is known before it is saved, or an old one.
 enum Subject<'a> {
     New(&'static Kind_, Id<Integration>),
     Edit(&'static Kind_, &'a Integration),
 }
 
-/// Settings that stand in the list of fields; the others are in the details.
+/// Whether a setting is in the main list of fields; the others are under details.
 fn is_main(template: &Kind_, name: &str) -> bool {
     !(template.key == "azure" && matches!(name, "scopes" | "authority_host" | "auth_mode"))
         && name != "auth_type"
 }
 
+/// The form of an integration. `confirm` adds a question that must be answered to save.
 fn draw_form(
     me: &Me,
     subject: Subject<'_>,
@@ -544,7 +560,8 @@ fn identity_field() -> Field {
     .options(options.to_vec())
 }
 
-/// Typed text → service input. All problems of the form itself at once.
+/// The service's input from the posted text, with all errors of the form itself. When `editing`, an
+/// empty field removes its setting.
 fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut config = Config::new();
@@ -561,7 +578,7 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
         }
     }
     if template.key == "azure" {
-        // An own address wins over the cloud; the public cloud needs no setting.
+        // A typed authority host wins over the choice of cloud; the public cloud needs no setting.
         let cloud = typed.text("cloud");
         if typed.filled("authority_host").is_none() && !cloud.is_empty() {
             if !azure::CLOUDS.iter().any(|(host, _)| *host == cloud) {
@@ -607,13 +624,15 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
     (input, problems)
 }
 
+/// `POST /integrations/new`.
 pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let template = providers::template(typed.text("template")).ok_or(Error::NotFound)?;
     let (input, own) = input(template, &typed, false);
     let guid = input.id.unwrap_or_else(Id::random);
     if !own.is_empty() {
-        // A dry run names what else is wrong; nothing is saved while our own problems stand.
+        // Nothing is saved, but the remaining checks run as well, so that all errors are reported
+        // together.
         let mut problems = own;
         problems.extend(
             template
@@ -654,6 +673,7 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
     }
 }
 
+/// `GET /integrations/{guid}/edit`.
 pub async fn edit_page(
     me: Me,
     request: HttpRequest,
@@ -672,6 +692,7 @@ pub async fn edit_page(
     )
 }
 
+/// `POST /integrations/{guid}/edit`. A change that ends connections asks back first.
 pub async fn edit(
     me: Me,
     path: web::Path<String>,
@@ -725,6 +746,7 @@ pub async fn edit(
     }
 }
 
+/// `POST /integrations/{guid}/availability`: who may choose the integration for content.
 pub async fn set_availability(
     me: Me,
     path: web::Path<String>,
@@ -752,6 +774,8 @@ pub async fn set_availability(
     .await
 }
 
+/// `POST /integrations/{guid}/people`: adds a person or group to the list of those who may choose
+/// it.
 pub async fn list_principal(
     me: Me,
     path: web::Path<String>,
@@ -786,6 +810,7 @@ pub async fn list_principal(
     .await
 }
 
+/// `POST /integrations/{guid}/people/{number}/remove`.
 pub async fn unlist(
     me: Me,
     path: web::Path<(String, i64)>,
@@ -811,6 +836,7 @@ pub async fn unlist(
     .await
 }
 
+/// Saves a change from the detail page; errors appear at its list.
 async fn change(
     me: &Me,
     guid: Id<Integration>,
@@ -854,12 +880,14 @@ struct DetailPage {
     people: String,
     errors: Vec<Problem>,
     availability: Field,
-    /// The list counts; without it, others or nobody may choose it.
+    /// Whether the list applies; under other availabilities it has no effect.
     is_listed: bool,
+    /// Number and name of each list entry.
     listed: Vec<(i64, String)>,
     list_fields: Vec<Field>,
 }
 
+/// `GET /integrations/{guid}`.
 pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     draw_detail(&me, id(&path)?, Vec::new()).await
@@ -970,6 +998,7 @@ fn identity_words(check: IdentityCheck) -> &'static str {
     }
 }
 
+/// The page that confirms deletion. If people are connected, the integration's name must be typed.
 fn draw_delete(
     me: &Me,
     integration: &Integration,
@@ -1036,8 +1065,7 @@ fn draw_delete(
     )
 }
 
-/// What ends for people when an administrator disconnects them, in the words of both pages that do
-/// it.
+/// What happens to people whom an administrator disconnects; also used by the people pages.
 pub(super) fn ending_words() -> Group {
     Group::new(
         "What happens",
@@ -1050,6 +1078,7 @@ pub(super) fn ending_words() -> Group {
     )
 }
 
+/// `GET /integrations/{guid}/disconnect`.
 pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
@@ -1083,11 +1112,12 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResp
     })
 }
 
-/// Why an administrator ends what is somebody else's.
+/// The optional reason for ending other people's connections, for the audit record.
 pub(super) fn reason_field() -> Field {
     Field::text("reason", "Why").hint("Optional. It stands in the record.")
 }
 
+/// `POST /integrations/{guid}/disconnect`: ends every connection at this integration.
 pub async fn disconnect(
     me: Me,
     path: web::Path<String>,
@@ -1110,6 +1140,7 @@ pub async fn disconnect(
     Ok(me.done(&addresses::integration(integration.id), message))
 }
 
+/// `GET /integrations/{guid}/delete`.
 pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
@@ -1120,6 +1151,7 @@ pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
     draw_delete(&me, &integration, &impact, Vec::new())
 }
 
+/// `POST /integrations/{guid}/delete`.
 pub async fn delete(
     me: Me,
     path: web::Path<String>,

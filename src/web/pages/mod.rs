@@ -1,4 +1,6 @@
-//! One file a group of pages; `templates/pages` mirrors them.
+//! The pages: one file for each group of pages, mirrored by `templates/pages`. Here: rendering, and
+//! the page types that several files share. A failed POST answers 422 with the same page, the
+//! posted values and the errors; secrets are never sent back.
 
 pub mod account;
 pub mod audit;
@@ -26,11 +28,12 @@ use crate::{
 use actix_web::{HttpResponse, http::StatusCode};
 use askama::Template;
 
-/// Draws a page.
+/// Renders a page with status 200.
 pub fn page(template: &impl Template) -> Result<HttpResponse, WebError> {
     page_with(StatusCode::OK, template)
 }
 
+/// Renders a page with this status.
 pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpResponse, WebError> {
     let html = template.render().map_err(|error| {
         tracing::error!(reason = %error, "a template failed");
@@ -41,7 +44,7 @@ pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpRes
         .body(html))
 }
 
-/// 200 for a fresh form, 422 for one that comes back.
+/// 200 for a form without errors, 422 for one that was refused.
 pub fn form_status(problems: &[Problem]) -> StatusCode {
     if problems.is_empty() {
         StatusCode::OK
@@ -50,7 +53,7 @@ pub fn form_status(problems: &[Problem]) -> StatusCode {
     }
 }
 
-/// What is wrong with a form, if that is what the error says.
+/// The field errors of a service error; any other kind of error is passed on as `Err`.
 pub fn problems_of(error: Error) -> Result<Vec<Problem>, WebError> {
     match error {
         Error::Invalid(problems) => Ok(problems),
@@ -59,12 +62,12 @@ pub fn problems_of(error: Error) -> Result<Vec<Problem>, WebError> {
     }
 }
 
-/// An id in an address; anything else leads nowhere.
+/// An id in an address; 404 if it is malformed.
 pub fn id<T>(text: &str) -> Result<Id<T>, WebError> {
     text.parse().map_err(|_| Error::NotFound.into())
 }
 
-/// `user:{guid}` or `group:{guid}`, as a list of choices sends it.
+/// Parses `user:{guid}` or `group:{guid}`, the values of [`principal_field`].
 pub fn principal(text: &str) -> Option<Principal> {
     match text.split_once(':')? {
         ("user", guid) => guid.parse().ok().map(Principal::Person),
@@ -73,7 +76,7 @@ pub fn principal(text: &str) -> Option<Principal> {
     }
 }
 
-/// A list to choose a person or a group from, without those that are `known`.
+/// A select field named `person` for a person or a group, without those in `known`.
 pub async fn principal_field(me: &Me, label: &str, known: &[Principal]) -> Result<Field, WebError> {
     let people = me.service().people(&me.actor).await?;
     let groups = me.service().groups(&me.actor).await?;
@@ -104,7 +107,7 @@ pub async fn principal_field(me: &Me, label: &str, known: &[Principal]) -> Resul
     Ok(Field::new(Kind::Select, "person", label).options(options))
 }
 
-/// A page with one form and nothing else.
+/// A page that consists of one form.
 #[derive(Template)]
 #[template(path = "pages/form.html")]
 pub struct FormPage {
@@ -117,7 +120,7 @@ pub struct FormPage {
     pub cancel: String,
 }
 
-/// A step that takes something away: what stops, what does not happen, one red button.
+/// Confirmation of a destructive step: what stops, what does not happen, and one red button.
 #[derive(Template)]
 #[template(path = "pages/confirm.html")]
 pub struct ConfirmPage {
@@ -131,7 +134,8 @@ pub struct ConfirmPage {
     pub cancel: String,
 }
 
-/// "Confirm that it is you": whatever was being done goes on from here.
+/// “Confirm that it is you”. Its form posts to `action` with the values of the interrupted form as
+/// hidden fields, so that the interrupted step completes.
 #[derive(Template)]
 #[template(path = "pages/confirm_identity.html")]
 pub struct ConfirmIdentityPage {
@@ -139,8 +143,9 @@ pub struct ConfirmIdentityPage {
     pub errors: Vec<Problem>,
     pub who: String,
     pub has_password: bool,
-    /// The name of the organisation's sign-in, if there is one.
+    /// The name of the organisation's sign-in, if one is configured.
     pub organisation: Option<String>,
+    /// Address that starts a new sign-in at the organisation.
     pub again: String,
     pub action: String,
     pub fields: Vec<Field>,
@@ -155,6 +160,7 @@ pub struct Group {
 }
 
 impl Group {
+    /// A heading (may be empty), its sentences, and its list (may be empty).
     pub fn new(title: &str, lines: &[&str], items: Vec<String>) -> Self {
         Self {
             title: title.into(),

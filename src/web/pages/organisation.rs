@@ -1,4 +1,7 @@
-//! `/login/organisation` and its callback: signing in with the organisation's own provider.
+//! Sign-in at the organisation's OpenID provider: `/login/organisation` starts it, the callback
+//! finishes it. The same flow confirms a signed-in person (re-authentication) and links an identity
+//! to their account, after a click on a page that names it. The protocol is in `service::sign_in`
+//! and `oauth::sign_in`.
 
 use super::{ConfirmPage, Group, page, page_with};
 use crate::{
@@ -16,19 +19,22 @@ use crate::{
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
 
-/// The sign-in under way, in the browser's session.
+/// Session key of the sign-in in progress.
 const PENDING: &str = "sign_in";
-/// An identity that somebody signed in may tie to their account.
+/// Session key of the identity that the person may link to their account.
 const LINKABLE: &str = "linkable";
 
+/// The query of `/login/organisation`.
 #[derive(Deserialize)]
 pub struct Wanted {
     next: Option<String>,
+    /// Present to re-authenticate a signed-in person.
     again: Option<String>,
+    /// Present to link an identity to a signed-in person's account.
     link: Option<String>,
 }
 
-/// Sends the browser to the organisation's provider.
+/// `GET /login/organisation`: redirects to the organisation's provider.
 pub async fn start(
     visitor: Visitor,
     wanted: web::Query<Wanted>,
@@ -64,14 +70,14 @@ pub async fn start(
     }
 }
 
-/// The provider's answer.
+/// `GET /login/organisation/callback`: the provider's authorization response.
 pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResponse, WebError> {
     let parameter = |name: &str| {
         let mut found = url::form_urlencoded::parse(request.query_string().as_bytes())
             .filter(|(key, _)| key == name);
         match (found.next(), found.next()) {
             (Some((_, value)), None) => Some(value.into_owned()),
-            // Said twice is not said.
+            // A duplicate parameter counts as absent.
             _ => None,
         }
     };
@@ -129,7 +135,7 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
     }
 }
 
-/// The click that ties the identity shown before.
+/// `POST /login/organisation/link`: links the identity that the page before has named.
 pub async fn link(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
     let subject: Option<String> = me.visitor.session.get(LINKABLE).ok().flatten();
     me.visitor.session.remove(LINKABLE);
@@ -145,6 +151,7 @@ pub async fn link(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
     ))
 }
 
+/// What to call the organisation's sign-in.
 fn name(visitor: &Visitor) -> &str {
     visitor
         .service
@@ -154,6 +161,7 @@ fn name(visitor: &Visitor) -> &str {
         .map_or("your organisation", |sign_in| sign_in.name.as_str())
 }
 
+/// The page for a sign-in that did not succeed.
 fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError> {
     let name = name(visitor);
     let (status, title, line) = match ending {

@@ -1,4 +1,5 @@
-//! `/people` and below.
+//! People, for administrators: `/people` and below. Roles, passwords, one-time links, locking,
+//! ending sessions and connections. Every change needs confirmation ([`Confirmed`]).
 
 use super::{
     ConfirmPage, FormPage,
@@ -52,6 +53,7 @@ fn must_manage(me: &Me) -> Result<(), WebError> {
     }
 }
 
+/// `GET /people`.
 pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let now = me.service().now();
@@ -104,6 +106,7 @@ fn password_field() -> Field {
         .autocomplete("new-password")
 }
 
+/// The posted fields, without a password. The error names the role if it is missing.
 fn input(typed: &Typed) -> Result<PersonInput, Error> {
     let text = |name: &str| Some(typed.text(name).to_owned());
     let role = Role::parse(typed.text("role"))
@@ -118,7 +121,7 @@ fn input(typed: &Typed) -> Result<PersonInput, Error> {
     })
 }
 
-/// A taken name belongs to the name's field.
+/// Field errors; an error without a field (a name that is taken) goes to the user name.
 fn problems(error: Error) -> Result<Vec<Problem>, WebError> {
     let found = problems_of(error)?;
     Ok(found
@@ -155,11 +158,13 @@ fn draw_new(
     )
 }
 
+/// `GET /people/new`.
 pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     draw_new(&me, None, Vec::new())
 }
 
+/// `POST /people/new`. Without a password, redirects to a page that shows a one-time link.
 pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let password =
@@ -180,7 +185,7 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
     }
 }
 
-/// Makes a one-time link and shows it once.
+/// Creates a one-time link for a person and redirects to the page that shows it once.
 async fn show_link(me: &Me, person: &Person) -> Result<HttpResponse, WebError> {
     let (person, token) = me.service().invite(&me.actor, person.id).await?;
     let address = me
@@ -217,7 +222,7 @@ struct PersonPage {
     locked: bool,
 }
 
-/// A connection of the person's, as far as it concerns an administrator.
+/// A person's connection, with what an administrator may see of it.
 struct ConnectionRow {
     name: String,
     account: String,
@@ -296,12 +301,14 @@ async fn draw(
     )
 }
 
+/// `GET /people/{guid}`.
 pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     draw(&me, &person, None, Vec::new()).await
 }
 
+/// `POST /people/{guid}`.
 pub async fn save(
     me: Me,
     path: web::Path<String>,
@@ -320,7 +327,7 @@ pub async fn save(
     match saved {
         Ok(after) => {
             if after.id == me.actor.person.id && after.role != person.role {
-                // A changed role gives this browser a new session key, too.
+                // A change of one's own role also renews this session's key.
                 me.visitor.session.renew();
             }
             Ok(me.done(
@@ -332,6 +339,7 @@ pub async fn save(
     }
 }
 
+/// `POST /people/{guid}/password`.
 pub async fn set_password(
     me: Me,
     path: web::Path<String>,
@@ -352,13 +360,14 @@ pub async fn set_password(
     }
 }
 
+/// The query of the disconnect page.
 #[derive(Deserialize)]
 pub struct Only {
-    /// One connection instead of all.
+    /// Id of the only connection to end; all of them if absent.
     connection: Option<String>,
 }
 
-/// The connection named, if it is this person's.
+/// The connection with this id, if it is the person's; 404 otherwise. `None` if none was named.
 async fn only(
     me: &Me,
     person: &Person,
@@ -375,6 +384,7 @@ async fn only(
     found.map(Some).ok_or_else(|| Error::NotFound.into())
 }
 
+/// `GET /people/{guid}/disconnect`.
 pub async fn disconnect_page(
     me: Me,
     path: web::Path<String>,
@@ -406,6 +416,7 @@ pub async fn disconnect_page(
     })
 }
 
+/// `POST /people/{guid}/disconnect`: ends one or all connections of a person.
 pub async fn disconnect(
     me: Me,
     path: web::Path<String>,
@@ -433,6 +444,7 @@ pub async fn disconnect(
     Ok(me.done(&addresses::person(person.id), message))
 }
 
+/// `POST /people/{guid}/lock`: locks (`locked=yes`) or unlocks.
 pub async fn lock(
     me: Me,
     path: web::Path<String>,
@@ -451,6 +463,7 @@ pub async fn lock(
     ))
 }
 
+/// `POST /people/{guid}/invite`: a new one-time link.
 pub async fn invite(
     me: Me,
     path: web::Path<String>,
@@ -461,6 +474,7 @@ pub async fn invite(
     show_link(&me, &person).await
 }
 
+/// `POST /people/{guid}/sessions/end`: ends one browser session, or all.
 pub async fn end_sessions(
     me: Me,
     path: web::Path<String>,

@@ -1,4 +1,5 @@
-//! `/login`, `/logout`, `/setup/{token}`, `/help`.
+//! Sign-in with a password (`/login`), sign-out, one-time links (`/setup/{token}`: the first
+//! administrator, or an invitation), `/help`, and redirects from old addresses.
 
 use super::{FormPage, form_status, page, page_with, problems_of};
 use crate::{
@@ -26,9 +27,9 @@ struct LoginPage {
     errors: Vec<Problem>,
     fields: Vec<Field>,
     next: String,
-    /// Whether passwords kept here are asked for.
+    /// Whether sign-in with a password is enabled.
     local: bool,
-    /// The organisation's sign-in: what to call it, and where it starts.
+    /// The link that starts the organisation's sign-in, if one is configured.
     organisation: Option<Link>,
 }
 
@@ -38,6 +39,7 @@ struct HelpPage {
     chrome: Chrome,
 }
 
+/// The query parameter `next`: where to go after sign-in.
 #[derive(Deserialize)]
 pub struct Next {
     next: Option<String>,
@@ -50,6 +52,8 @@ fn fields() -> Vec<Field> {
     ]
 }
 
+/// The sign-in page. If it leads to content, its form may redirect to content origins, too (see
+/// [`allow_forms_to`]).
 fn draw(
     visitor: &Visitor,
     typed: Option<&Typed>,
@@ -82,10 +86,12 @@ fn draw(
     Ok(response)
 }
 
+/// `next` as a path of this portal; `/content` if it is malformed.
 fn after(next: &str) -> String {
     ReturnPath::parse(next).map_or_else(|| "/content".to_owned(), |path| path.as_str().to_owned())
 }
 
+/// `GET /login`. Signed-in people are redirected at once.
 pub async fn login_page(
     visitor: Visitor,
     query: web::Query<Next>,
@@ -97,6 +103,7 @@ pub async fn login_page(
     draw(&visitor, None, next, Vec::new())
 }
 
+/// `POST /login`. The error never tells whether the user name or the password was wrong.
 pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let next = typed.text("next").to_owned();
     if !visitor.service.settings.local_sign_in {
@@ -143,13 +150,14 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
     }
 }
 
+/// `POST /logout`: ends the browser session.
 pub async fn logout(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
     me.service().record_sign_out(&me.actor).await?;
     me.visitor.session.purge();
     Ok(see_other("/login"))
 }
 
-/// "Not you?": ends this session and comes back as somebody else.
+/// `GET /account/switch`, behind “Not you?”: offers to sign out, to sign in with another account.
 pub async fn switch(me: Me) -> Result<HttpResponse, WebError> {
     let chrome = me.visitor.chrome("", "Sign in as somebody else");
     page(&super::ConfirmPage {
@@ -171,6 +179,7 @@ pub async fn switch(me: Me) -> Result<HttpResponse, WebError> {
     })
 }
 
+/// `GET /help`.
 pub async fn help(visitor: Visitor) -> Result<HttpResponse, WebError> {
     page(&HelpPage {
         chrome: visitor.chrome("", "Help"),
@@ -191,6 +200,7 @@ fn setup_fields() -> Vec<Field> {
     ]
 }
 
+/// The form behind a one-time link, for its kind of holder.
 fn draw_setup(
     visitor: &Visitor,
     token: &str,
@@ -236,6 +246,7 @@ fn draw_setup(
     )
 }
 
+/// 404 for a used, expired or replaced one-time link.
 fn dead_link(visitor: &Visitor) -> Result<HttpResponse, WebError> {
     page_with(
         StatusCode::NOT_FOUND,
@@ -252,6 +263,7 @@ fn dead_link(visitor: &Visitor) -> Result<HttpResponse, WebError> {
     )
 }
 
+/// `GET /setup/{token}`: shows the form without using the link up.
 pub async fn setup_page(
     visitor: Visitor,
     token: web::Path<String>,
@@ -263,6 +275,8 @@ pub async fn setup_page(
     }
 }
 
+/// `POST /setup/{token}`: creates the first administrator, or sets the invited person's password.
+/// Uses the link up and signs the person in.
 pub async fn setup(
     visitor: Visitor,
     token: web::Path<String>,
@@ -313,12 +327,13 @@ pub async fn setup(
     }
 }
 
-/// `/`
+/// `GET /`: redirects to `/content`.
 pub async fn home() -> HttpResponse {
     see_other("/content")
 }
 
-/// `/connect/`: old dashboard links. What follows `#` never reaches a server, so a page lists where they lead.
+/// `/connect/`: old dashboard links of Connect. The fragment (`#/…`) never reaches a server, so
+/// this page lists the possible targets instead of redirecting.
 pub async fn old_links(me: Me) -> Result<HttpResponse, WebError> {
     let mut links = vec![
         Link::new("/content", "Content"),
