@@ -7,8 +7,10 @@
 
 use crate::{
     config::Settings,
-    domain::{Timestamp, time::Clock, wall::ContentOrigin},
-    front::{Browser, Greeter, HEAD_WITHIN, KEEP_ALIVE, Protocol, http2, tls::Certificate},
+    domain::{Timestamp, origins::ContentOrigin, time::Clock},
+    front::{
+        BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, Protocol, TlsGreeter, http2, tls::Certificate,
+    },
     jobs,
     proxy::{Proxy, Upstreams, processes::Processes, sockets::Sockets, websocket},
     service::{Parts, Service, keyring as keys},
@@ -43,11 +45,11 @@ use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Deadline of a graceful stop; requests and token refreshes share it.
-const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long actix waits for an HTTP/1.1 connection to shut down.
-const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
+const DISCONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// The system's wall clock.
+/// The system's origins clock.
 pub struct SystemClock;
 
 impl Clock for SystemClock {
@@ -64,7 +66,7 @@ impl Clock for SystemClock {
 }
 
 /// The current value of the `Date` header (RFC 9110 section 6.6.1).
-fn date() -> HeaderValue {
+fn http_date() -> HeaderValue {
     let since =
         std::time::Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap_or_default());
     let text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + since);
@@ -135,7 +137,7 @@ impl App {
         service.claim_node()?;
         service.drain_spool().await?;
         service
-            .say_alive()
+            .write_heartbeat()
             .await
             .map_err(|error| error.to_string())?;
         let data = web::Data::from(Arc::clone(&service));
@@ -145,7 +147,7 @@ impl App {
         let lifetime = Duration::seconds(
             i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX),
         );
-        match service.settings.wall.content {
+        match service.settings.origins.content {
             ContentOrigin::Unset => tracing::warn!("content is not served: content_url is not set"),
             ContentOrigin::Same => tracing::warn!(
                 "content runs on the portal's own origin: items can reach one another as the viewer"
@@ -159,7 +161,7 @@ impl App {
         let (processes, sockets) = (Arc::new(Processes::default()), Arc::new(Sockets::default()));
         let builder = Server::build()
             .workers(service.settings.workers)
-            .shutdown_timeout(STOP_WITHIN.as_secs())
+            .shutdown_timeout(STOP_TIMEOUT.as_secs())
             .disable_signals();
         let stopping = builder.graceful_shutdown_signal();
         let address = self
@@ -195,16 +197,16 @@ impl App {
                 .app_data(data.clone())
                 .app_data(proxy.clone())
                 .app_data(sessions.clone())
-                .configure(|config| routes::hot(config, &data.settings.wall))
+                .configure(|config| routes::hot(config, &data.settings.origins))
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
                 .service(
                     web::scope("")
                         .configure(routes::pages)
                         .wrap(session)
-                        .wrap(from_fn(visitor::windows_only)),
+                        .wrap(from_fn(visitor::navigations_only)),
                 )
-                .wrap(from_fn(problems::finish))
+                .wrap(from_fn(problems::finish_response))
         };
         // The same as actix-web's `HttpServer`, except for WebSockets, which get the bare
         // connection, and for HTTP/2.
@@ -215,7 +217,7 @@ impl App {
         let server = builder.listen("portal", self.listener, move || {
             let (stop, tls, proxy) = (
                 stop.clone(),
-                tls.clone().map(|tls| Rc::new(Greeter::new(tls))),
+                tls.clone().map(|tls| Rc::new(TlsGreeter::new(tls))),
                 worker(),
             );
             let app = || {
@@ -234,8 +236,8 @@ impl App {
                     async move { stop.notified().await }
                 })
                 .keep_alive(KEEP_ALIVE)
-                .client_request_timeout(HEAD_WITHIN)
-                .client_disconnect_timeout(GONE_WITHIN)
+                .client_request_timeout(HEAD_TIMEOUT)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
                 .local_addr(address)
                 .upgrade(move |(request, framed)| {
                     websocket::upgrade(request, framed, upgraded.clone())
@@ -258,7 +260,7 @@ impl App {
                         let (http1, http2, tls, stop) =
                             (Rc::clone(&http1), http2.clone(), tls.clone(), stop.clone());
                         async move {
-                            match (Browser::greet(tcp, tls.as_deref()).await, http2) {
+                            match (BrowserConnection::accept(tcp, tls.as_deref()).await, http2) {
                                 (Some((browser, Protocol::Http2, peer)), Some(app)) => {
                                     // Boxed, so that the future of an HTTP/1.1 connection is not
                                     // as large.
@@ -267,7 +269,7 @@ impl App {
                                         peer,
                                         app,
                                         stop.notified(),
-                                        date,
+                                        http_date,
                                     ))
                                     .await;
                                 }
@@ -295,7 +297,7 @@ impl App {
                 sockets.close_all();
             }),
         ];
-        beside.extend(certificate.map(|certificate| tokio::spawn(certificate.follow())));
+        beside.extend(certificate.map(|certificate| tokio::spawn(certificate.watch())));
         let beside: Vec<_> = beside.into_iter().map(AbortOnDropHandle::new).collect();
         started(server.handle());
         let jobs = jobs::start(&service);
@@ -304,7 +306,7 @@ impl App {
         drop(beside);
         service.tasks.close();
         // Refreshes matter most: the provider's response may carry the only valid token.
-        let left = STOP_WITHIN.saturating_sub(
+        let left = STOP_TIMEOUT.saturating_sub(
             stopped_at
                 .get()
                 .map_or_else(Default::default, std::time::Instant::elapsed),
@@ -319,7 +321,7 @@ impl App {
             tracing::warn!("could not write down who was where at the end");
         }
         service.flush_uses().await;
-        service.say_goodbye().await;
+        service.delete_heartbeat().await;
         result
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Sends SIGKILL to the own process if `VALETKEY_CRASH_AT` names this step, and SIGSTOP if
 /// `VALETKEY_STOP_AT` does.
 #[cfg(feature = "faults")]
-pub fn mark(step: &str) {
+pub fn checkpoint(step: &str) {
     use rustix::process::{Signal, getpid, kill_process};
     let is_named = |variable: &str| std::env::var(variable).is_ok_and(|wanted| wanted == step);
     if is_named("VALETKEY_CRASH_AT") {
@@ -25,11 +25,11 @@ pub fn mark(step: &str) {
 /// Does nothing without the feature `faults`.
 #[cfg(not(feature = "faults"))]
 #[inline]
-pub fn mark(_: &str) {}
+pub fn checkpoint(_: &str) {}
 
 /// `limit` divided by the integer in `VALETKEY_HURRY`; unchanged if that is unset or invalid.
 #[cfg(feature = "faults")]
-pub fn hurried(limit: Duration) -> Duration {
+pub fn shortened(limit: Duration) -> Duration {
     std::env::var("VALETKEY_HURRY")
         .ok()
         .and_then(|text| text.parse::<u32>().ok())
@@ -39,6 +39,6 @@ pub fn hurried(limit: Duration) -> Duration {
 /// Returns `limit` unchanged without the feature `faults`.
 #[cfg(not(feature = "faults"))]
 #[inline]
-pub const fn hurried(limit: Duration) -> Duration {
+pub const fn shortened(limit: Duration) -> Duration {
     limit
 }

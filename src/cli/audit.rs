@@ -3,7 +3,7 @@
 use super::Common;
 use crate::{
     app::{self, SystemClock},
-    store::audit::Verdict,
+    store::audit::ChainStatus,
 };
 use clap::Subcommand;
 use std::sync::Arc;
@@ -24,18 +24,15 @@ pub async fn run(command: Audit) -> Result<(), String> {
     let Audit::Verify { common } = command;
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
     match service
-        .verify_record()
+        .verify_audit_log()
         .await
         .map_err(|error| error.to_string())?
     {
-        Verdict::Whole { chained, unchained } => {
-            println!("The record is whole: {chained} line(s) in the chain.");
-            if unchained > 0 {
-                println!("{unchained} older line(s) were written before there was a chain.");
-            }
+        ChainStatus::Intact { records } => {
+            println!("The record is whole: {records} line(s) in the chain.");
             Ok(())
         }
-        Verdict::Broken { number } => Err(format!(
+        ChainStatus::Broken { number } => Err(format!(
             "the record was changed: line {number} is not what was written, or is missing. Lines before it are as they were."
         )),
     }

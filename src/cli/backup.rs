@@ -8,7 +8,7 @@ use crate::{
     domain::time::Clock as _,
     service::{keyring::Progress, node},
     store::{
-        self, Place, Store,
+        self, DatabaseUrl, Store,
         copy::{self, Summary},
     },
     vault::Vault,
@@ -69,11 +69,11 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     // Check the keyring before anything else: a backup that it cannot open is useless here.
     let keyring =
         Vault::open_ring(settings.keyring.clone(), false).map_err(|error| error.to_string())?;
-    let copied = Place::Sqlite(arguments.file.clone());
+    let copied = DatabaseUrl::Sqlite(arguments.file.clone());
     if store::is_new(&copied).map_err(|error| error.to_string())? {
         return Err(format!("there is no file {}", arguments.file.display()));
     }
-    fits(&copied, &keyring).await?;
+    check_keyring(&copied, &keyring).await?;
     let now = SystemClock.now();
     let mut aside = None;
     if !store::is_new(&place).map_err(|error| error.to_string())? {
@@ -83,8 +83,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
             );
         }
         match (&place, arguments.replace) {
-            (Place::Sqlite(file), true) => aside = Some(copy::aside(file, now)),
-            (Place::Sqlite(file), false) => {
+            (DatabaseUrl::Sqlite(file), true) => aside = Some(copy::replaced_name(file, now)),
+            (DatabaseUrl::Sqlite(file), false) => {
                 return Err(format!(
                     "{} is there already. Stop the server and add --replace to put it aside. Nothing was changed.",
                     file.display()
@@ -92,7 +92,7 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
             }
             // A PostgreSQL database with tables but without people counts as empty; `copy::restore`
             // refuses any other.
-            (Place::Postgresql(_), _) => {}
+            (DatabaseUrl::Postgresql(_), _) => {}
         }
     }
     let file = arguments.file;
@@ -109,13 +109,13 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
 
 /// Fails if the keyring does not open the backup's values. Checks a temporary copy, since opening
 /// runs migrations and the backup must stay unchanged.
-async fn fits(backup: &Place, keyring: &Vault) -> Result<(), String> {
-    let Place::Sqlite(file) = backup else {
+async fn check_keyring(backup: &DatabaseUrl, keyring: &Vault) -> Result<(), String> {
+    let DatabaseUrl::Sqlite(file) = backup else {
         return Ok(());
     };
     let beside = file.with_extension("checking");
     drop(std::fs::remove_file(&beside));
-    let copied = Place::Sqlite(beside.clone());
+    let copied = DatabaseUrl::Sqlite(beside.clone());
     std::fs::copy(file, &beside)
         .map_err(|error| format!("cannot write {}: {error}", beside.display()))?;
     let result = match Store::open(&copied) {
@@ -146,7 +146,7 @@ pub struct MigrateDatabase {
 /// unchanged.
 pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> {
     let settings = arguments.common.settings()?;
-    let Place::Sqlite(file) = settings.database.clone() else {
+    let DatabaseUrl::Sqlite(file) = settings.database.clone() else {
         return Err("this installation is on PostgreSQL already: leave database_url out to name the SQLite one to move".into());
     };
     if !file.exists() {
@@ -168,8 +168,8 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
         return Err("a server runs on this database: stop it first, or what it writes meanwhile is lost. Nothing was changed.".into());
     }
     let (from, to) = (
-        Place::Sqlite(file),
-        Place::Postgresql(SecretString::from(address)),
+        DatabaseUrl::Sqlite(file),
+        DatabaseUrl::Postgresql(SecretString::from(address)),
     );
     let started = Instant::now();
     let copied = blocking(move || {

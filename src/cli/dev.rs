@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// Environment variables from which frameworks read the port to listen on.
-const PORTS: [&str; 6] = [
+const PORT_VARIABLES: [&str; 6] = [
     "PORT",
     "STREAMLIT_SERVER_PORT",
     "SHINY_PORT",
@@ -27,7 +27,7 @@ const PORTS: [&str; 6] = [
     "FLASK_RUN_PORT",
 ];
 /// Deadline for the app to listen on its port.
-const STARTS_WITHIN: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 // Arguments of `valetkey dev`.
 #[derive(clap::Args)]
@@ -126,7 +126,7 @@ async fn start(
         .args(rest)
         .stdin(Stdio::null())
         .envs(environment.iter().cloned())
-        .envs(PORTS.map(|name| (name, port.to_string())));
+        .envs(PORT_VARIABLES.map(|name| (name, port.to_string())));
     command
         .env("STREAMLIT_SERVER_HEADLESS", "true")
         .env("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false");
@@ -141,7 +141,7 @@ async fn start(
                 "{program} ended ({status}) before it listened on port {port}"
             ));
         }
-        if started.elapsed() > STARTS_WITHIN {
+        if started.elapsed() > START_TIMEOUT {
             return Err(format!(
                 "{program} does not listen on port {port}: put {{port}} into its command where it takes one"
             ));

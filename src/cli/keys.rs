@@ -56,7 +56,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
     | Keys::Retire { common, .. }
     | Keys::Verify { common }) = &command;
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
-    let explain = |problem: crate::service::keyring::Problem| problem.to_string();
+    let explain = |problem: crate::service::keyring::KeyCommandError| problem.to_string();
     match command {
         Keys::List { .. } => {
             for key in service.keys_of_ring().await.map_err(explain)? {
@@ -94,7 +94,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
             println!(
                 "Sealed {done} value(s) anew in {:.1} s. The key {} seals now.",
                 started.elapsed().as_secs_f64(),
-                service.vault.sealing()
+                service.vault.sealing_key_id()
             );
         }
         Keys::Retire { id, .. } => {

@@ -105,7 +105,7 @@ pub fn main() -> ExitCode {
 struct Bar {
     bar: indicatif::ProgressBar,
     what: &'static str,
-    told: std::cell::Cell<u64>,
+    last_tenth: std::cell::Cell<u64>,
 }
 
 /// A bar labelled `what`, whose total is not known yet.
@@ -117,7 +117,7 @@ fn progress(what: &'static str) -> Bar {
     Bar {
         bar,
         what,
-        told: std::cell::Cell::new(0),
+        last_tenth: std::cell::Cell::new(0),
     }
 }
 
@@ -129,8 +129,8 @@ impl Bar {
         }
         let (position, length) = (self.bar.position(), self.bar.length().unwrap_or(0));
         let tenth = (position * 10).checked_div(length).unwrap_or(0);
-        if self.bar.is_hidden() && tenth > self.told.get() {
-            self.told.set(tenth);
+        if self.bar.is_hidden() && tenth > self.last_tenth.get() {
+            self.last_tenth.set(tenth);
             eprintln!("{}: {position} of {length}", self.what);
         }
     }

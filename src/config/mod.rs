@@ -3,8 +3,8 @@
 //! file of their own, never from the TOML file.
 
 use crate::{
-    domain::{person::Role, wall::Wall},
-    store::Place,
+    domain::{origins::Origins, person::Role},
+    store::DatabaseUrl,
     vault::keyring::Source,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -24,16 +24,16 @@ pub struct Settings {
     /// Address and port to listen on.
     pub listen: SocketAddr,
     /// The portal's address, as browsers see it. Redirect URIs and links are built from it, never
-    /// from the `Host` header.
+    /// from the `HostKind` header.
     pub public_url: Url,
     /// Which hosts belong to the portal and which to content.
-    pub wall: Wall,
+    pub origins: Origins,
     /// Folder of the SQLite database, the default keyring and other local files.
     pub data_dir: PathBuf,
     /// Where the keys that seal stored secrets come from.
     pub keyring: Source,
     /// SQLite in the data directory, or the address of a PostgreSQL database.
-    pub database: Place,
+    pub database: DatabaseUrl,
     /// Hosts that outgoing requests may reach on private addresses or over plain http: `host`,
     /// `host:port`, `*.suffix`.
     pub private_hosts: Vec<String>,
@@ -103,7 +103,7 @@ pub enum LogFormat {
 /// `VALETKEY_LISTEN`. Skipped fields come from the environment only.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct File {
+struct RawSettings {
     listen: Option<String>,
     public_url: Option<String>,
     content_url: Option<String>,
@@ -148,7 +148,7 @@ struct File {
 /// Why the settings are refused, as a sentence that names the setting.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Problem(String);
+pub struct SettingsError(String);
 
 impl Settings {
     /// Reads `file`, if given, overrides it from the environment, and checks the result.
@@ -156,15 +156,16 @@ impl Settings {
     pub fn load(
         file: Option<&Path>,
         environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, SettingsError> {
         let mut given = match file {
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    SettingsError(format!("cannot read {}: {error}", path.display()))
+                })?;
                 toml::from_str(&text)
-                    .map_err(|error| Problem(format!("{}: {error}", path.display())))?
+                    .map_err(|error| SettingsError(format!("{}: {error}", path.display())))?
             }
-            None => File::default(),
+            None => RawSettings::default(),
         };
         let variable = |name: &str| {
             environment(&format!("VALETKEY_{name}")).filter(|value| !value.trim().is_empty())
@@ -182,11 +183,11 @@ impl Settings {
                 .filter(|part| !part.is_empty())
                 .collect::<Vec<_>>()
         };
-        let number = |name: &str| -> Result<Option<u64>, Problem> {
+        let number = |name: &str| -> Result<Option<u64>, SettingsError> {
             variable(name)
                 .map(|text| {
                     text.trim().parse().map_err(|_| {
-                        Problem(format!(
+                        SettingsError(format!(
                             "VALETKEY_{name} must be a whole number, not {text:?}"
                         ))
                     })
@@ -241,7 +242,7 @@ impl Settings {
             Some("true") => Some(true),
             Some("false") => Some(false),
             Some(other) => {
-                return Err(Problem(format!(
+                return Err(SettingsError(format!(
                     "VALETKEY_LOCAL_SIGN_IN must be true or false, not {other:?}"
                 )));
             }
@@ -263,7 +264,7 @@ impl Settings {
             Some("json") => Some(LogFormat::Json),
             Some("text") => Some(LogFormat::Text),
             Some(other) => {
-                return Err(Problem(format!(
+                return Err(SettingsError(format!(
                     "VALETKEY_LOG_FORMAT must be text or json, not {other:?}"
                 )));
             }
@@ -273,9 +274,9 @@ impl Settings {
     }
 }
 
-impl File {
+impl RawSettings {
     /// The organisation's sign-in; `None` without an issuer.
-    fn sign_in(&self) -> Result<Option<SignIn>, Problem> {
+    fn sign_in(&self) -> Result<Option<SignIn>, SettingsError> {
         let Some(issuer) = &self.sign_in_issuer else {
             return Ok(None);
         };
@@ -283,37 +284,38 @@ impl File {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
         let url = url.ok_or_else(|| {
-            Problem(format!(
+            SettingsError(format!(
                 "sign_in_issuer must be the issuer's address, not {issuer:?}"
             ))
         })?;
         let client_id = self
             .sign_in_client_id
             .clone()
-            .ok_or_else(|| Problem("sign_in_client_id is missing".into()))?;
+            .ok_or_else(|| SettingsError("sign_in_client_id is missing".into()))?;
         let client_secret = secret(
             &self.sign_in_client_secret,
             self.sign_in_client_secret_file.as_deref(),
         )?;
-        let pairs =
-            |name: &str, entries: &Option<Vec<String>>| -> Result<Vec<(String, String)>, Problem> {
-                let entries = entries.iter().flatten();
-                entries
-                    .map(|entry| match entry.split_once('=') {
-                        Some((value, meaning))
-                            if !value.trim().is_empty() && !meaning.trim().is_empty() =>
-                        {
-                            Ok((value.trim().to_owned(), meaning.trim().to_owned()))
-                        }
-                        _ => Err(Problem(format!(
-                            "{name}: write value=meaning, not {entry:?}"
-                        ))),
-                    })
-                    .collect()
-            };
+        let pairs = |name: &str,
+                     entries: &Option<Vec<String>>|
+         -> Result<Vec<(String, String)>, SettingsError> {
+            let entries = entries.iter().flatten();
+            entries
+                .map(|entry| match entry.split_once('=') {
+                    Some((value, meaning))
+                        if !value.trim().is_empty() && !meaning.trim().is_empty() =>
+                    {
+                        Ok((value.trim().to_owned(), meaning.trim().to_owned()))
+                    }
+                    _ => Err(SettingsError(format!(
+                        "{name}: write value=meaning, not {entry:?}"
+                    ))),
+                })
+                .collect()
+        };
         let role = |name: &str, word: &str| {
             Role::parse(word).ok_or_else(|| {
-                Problem(format!(
+                SettingsError(format!(
                     "{name}: {word:?} is no role; roles are viewer, publisher, administrator"
                 ))
             })
@@ -322,7 +324,7 @@ impl File {
         let roles = roles
             .into_iter()
             .map(|(value, word)| Ok((value, role("sign_in_roles", &word)?)))
-            .collect::<Result<_, Problem>>()?;
+            .collect::<Result<_, SettingsError>>()?;
         Ok(Some(SignIn {
             client_id,
             client_secret,
@@ -356,7 +358,7 @@ impl File {
     }
 
     /// Checks every setting and fills in defaults.
-    fn check(self) -> Result<Settings, Problem> {
+    fn check(self) -> Result<Settings, SettingsError> {
         let sign_in = self.sign_in()?;
         let bootstrap_secret = secret(
             &self.bootstrap_secret,
@@ -369,19 +371,19 @@ impl File {
                 < 32
         };
         if bootstrap_secret.as_ref().is_some_and(too_short) {
-            return Err(Problem(
+            return Err(SettingsError(
                 "bootstrap_secret must be base64 of at least 32 random bytes".into(),
             ));
         }
         let local_sign_in = self.local_sign_in.unwrap_or(true);
         if sign_in.is_none() && !local_sign_in {
-            return Err(Problem(
+            return Err(SettingsError(
                 "local_sign_in = false leaves nobody a way in: set sign_in_issuer, too".into(),
             ));
         }
         let listen = self.listen.unwrap_or_else(|| "127.0.0.1:8080".into());
         let listen: SocketAddr = listen.parse().map_err(|_| {
-            Problem(format!(
+            SettingsError(format!(
                 "listen must be an address and a port such as 127.0.0.1:8080, not {listen:?}"
             ))
         })?;
@@ -389,31 +391,31 @@ impl File {
             .public_url
             .unwrap_or_else(|| format!("http://{listen}"));
         let public_url = check_public_url(&public_url)?;
-        let wall = Wall::new(&public_url, self.content_url.as_deref())
-            .map_err(|problem| Problem(problem.to_string()))?;
+        let origins = Origins::new(&public_url, self.content_url.as_deref())
+            .map_err(|problem| SettingsError(problem.to_string()))?;
         let data_dir = self.data_dir.unwrap_or_else(|| "valetkey-data".into());
         let keyring = match (self.keyring, self.keyring_command, self.keyring_file) {
             (Some(lines), _, _) => Source::Text(lines),
             (None, Some(command), None) => Source::Command(command),
             (None, None, file) => Source::File(file.unwrap_or_else(|| data_dir.join("keyring"))),
             (None, Some(_), Some(_)) => {
-                return Err(Problem(
+                return Err(SettingsError(
                     "keyring_command and keyring_file are both set: keep one".into(),
                 ));
             }
         };
         let database = match secret(&self.database_url, self.database_url_file.as_deref())? {
-            None => Place::Sqlite(data_dir.join("valetkey.db")),
+            None => DatabaseUrl::Sqlite(data_dir.join("valetkey.db")),
             Some(url)
                 if ["postgres://", "postgresql://"]
                     .iter()
                     .any(|scheme| url.expose_secret().starts_with(scheme)) =>
             {
-                Place::Postgresql(url)
+                DatabaseUrl::Postgresql(url)
             }
             // The error must not repeat the value, which may contain a password.
             Some(_) => {
-                return Err(Problem("database_url must start with postgres://; leave it out for SQLite in the data directory".into()));
+                return Err(SettingsError("database_url must start with postgres://; leave it out for SQLite in the data directory".into()));
             }
         };
         let trusted_proxies = self
@@ -426,12 +428,12 @@ impl File {
                 let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical())));
                 let network = network.ok().filter(|network| !matches!(network, IpNet::V6(six) if six.addr().to_ipv4_mapped().is_some()));
                 network
-                    .ok_or_else(|| Problem(format!("trusted_proxies: {text:?} is neither an IP address nor a network such as 10.0.5.0/28")))
+                    .ok_or_else(|| SettingsError(format!("trusted_proxies: {text:?} is neither an IP address nor a network such as 10.0.5.0/28")))
             })
             .collect::<Result<_, _>>()?;
         let upstream_sockets = self.upstream_sockets.unwrap_or_default();
         if let Some(folder) = upstream_sockets.iter().find(|folder| !folder.is_absolute()) {
-            return Err(Problem(format!(
+            return Err(SettingsError(format!(
                 "upstream_sockets: {} must be the whole path of a folder",
                 folder.display()
             )));
@@ -440,7 +442,7 @@ impl File {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => {
-                return Err(Problem(
+                return Err(SettingsError(
                     "tls_certificate_file and tls_key_file belong together: set both, or none"
                         .into(),
                 ));
@@ -450,7 +452,7 @@ impl File {
             .unwrap_or(default)
         {
             value if (1..=most).contains(&value) => Ok(value),
-            value => Err(Problem(format!(
+            value => Err(SettingsError(format!(
                 "{name} must lie between 1 and {most}, not {value}"
             ))),
         };
@@ -458,7 +460,7 @@ impl File {
         Ok(Settings {
             listen,
             public_url,
-            wall,
+            origins,
             data_dir,
             keyring,
             database,
@@ -516,12 +518,13 @@ impl File {
 fn secret(
     given: &Option<SecretString>,
     file: Option<&Path>,
-) -> Result<Option<SecretString>, Problem> {
+) -> Result<Option<SecretString>, SettingsError> {
     match (given, file) {
         (Some(secret), _) => Ok(Some(secret.clone())),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Problem(format!("cannot read {}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                SettingsError(format!("cannot read {}: {error}", path.display()))
+            })?;
             Ok(Some(SecretString::from(text.trim())))
         }
         (None, None) => Ok(None),
@@ -529,14 +532,14 @@ fn secret(
 }
 
 /// Parses the public address: scheme, host and port only.
-fn check_public_url(text: &str) -> Result<Url, Problem> {
+fn check_public_url(text: &str) -> Result<Url, SettingsError> {
     let url = Url::parse(text).map_err(|_| {
-        Problem(format!(
+        SettingsError(format!(
             "public_url must be an address such as https://portal.example.org, not {text:?}"
         ))
     })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(Problem(format!(
+        return Err(SettingsError(format!(
             "public_url must start with https:// and name a host, not {text:?}"
         )));
     }
@@ -545,7 +548,7 @@ fn check_public_url(text: &str) -> Result<Url, Problem> {
         || url.fragment().is_some()
         || !url.username().is_empty()
     {
-        return Err(Problem(format!(
+        return Err(SettingsError(format!(
             "public_url is only scheme, host and port, not {text:?}"
         )));
     }
@@ -582,7 +585,7 @@ pub fn read_secret_line() -> std::io::Result<SecretString> {
 mod tests {
     use super::*;
 
-    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Problem> {
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let dir = std::env::temp_dir().join(format!("valetkey-config-{}", uuid::Uuid::new_v4()));
         std::fs::write(&dir, text).unwrap();
         let result = Settings::load(Some(&dir), &|name| {

@@ -14,9 +14,9 @@ use crate::{
         audit::Origin,
         content::{AccessType, Process},
         integration::Config,
+        origins::Origins,
         person::{Person, Role},
         time::Clock,
-        wall::Wall,
     },
     providers::azure,
     service::{
@@ -25,7 +25,7 @@ use crate::{
         integrations::IntegrationInput,
         people::PersonInput,
     },
-    store::Place,
+    store::DatabaseUrl,
     vault::{keyring::Source, random},
 };
 use actix_web::dev::ServerHandle;
@@ -63,7 +63,7 @@ pub struct Options {
     /// The setting `content_url`, with `{port}` as the placeholder for the portal's port.
     pub content_url: Option<String>,
     /// Use this database instead of SQLite in the data directory.
-    pub database: Option<Place>,
+    pub database: Option<DatabaseUrl>,
     /// The setting `upstream_sockets`.
     pub upstream_sockets: Vec<PathBuf>,
     /// The setting `trusted_proxies`.
@@ -187,12 +187,13 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         .map(|url| url.replace("{port}", &listen.port().to_string()));
     let settings = Settings {
         listen,
-        wall: Wall::new(&public_url, content_url.as_deref()).map_err(|error| error.to_string())?,
+        origins: Origins::new(&public_url, content_url.as_deref())
+            .map_err(|error| error.to_string())?,
         public_url,
         keyring: Source::File(options.data_dir.join("keyring")),
         database: options
             .database
-            .unwrap_or_else(|| Place::Sqlite(options.data_dir.join("valetkey.db"))),
+            .unwrap_or_else(|| DatabaseUrl::Sqlite(options.data_dir.join("valetkey.db"))),
         connection_idle: None,
         data_dir: options.data_dir,
         private_hosts: vec![
@@ -432,7 +433,7 @@ async fn seed(
         }
         sample.add(name, key);
         let place = service
-            .place_of(&seen.content)
+            .location_of(&seen.content)
             .map(|place| place.address(""));
         contents.push((seen.content.id.to_string(), title.to_owned(), place));
     }

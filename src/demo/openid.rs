@@ -1,6 +1,6 @@
 //! The demo's provider as an OpenID provider: discovery, JWKS and ID tokens in Entra's shape
-//! (`tid`, `oid`, `preferred_username`, app roles and groups). [`Wrong`] lists the ways in which a
-//! token can be made invalid for tests.
+//! (`tid`, `oid`, `preferred_username`, app roles and groups). [`IdTokenFault`] lists the ways in
+//! which a token can be made invalid for tests.
 
 use super::{CLIENT_ID, TENANT, provider::Provider};
 use crate::vault::random;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// What is wrong with an ID token; tests choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wrong {
+pub enum IdTokenFault {
     #[default]
     Nothing,
     AlgNone,
@@ -30,7 +30,7 @@ pub enum Wrong {
 }
 
 /// What an ID token says about a person.
-pub struct About<'a> {
+pub struct IdTokenSubject<'a> {
     /// User principal name.
     pub upn: &'a str,
     pub name: &'a str,
@@ -48,7 +48,7 @@ fn issuer(own: &str) -> String {
 
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`: the discovery document.
 pub async fn discovery(provider: web::Data<Provider>) -> HttpResponse {
-    let own = &provider.own;
+    let own = &provider.base_url;
     HttpResponse::Ok().json(json!({
         "issuer": issuer(own),
         "authorization_endpoint": format!("{own}/{TENANT}/oauth2/v2.0/authorize"),
@@ -74,33 +74,33 @@ pub async fn keys(provider: web::Data<Provider>) -> HttpResponse {
 }
 
 /// An ID token, valid or with one defect. `now` is in Unix seconds; `key` signs, under the name
-/// `key_id`. `None` for [`Wrong::Missing`] or if signing fails.
+/// `key_id`. `None` for [`IdTokenFault::Missing`] or if signing fails.
 pub fn id_token(
     own: &str,
     now: i64,
-    about: &About<'_>,
-    wrong: Wrong,
+    about: &IdTokenSubject<'_>,
+    wrong: IdTokenFault,
     key: &EncodingKey,
     key_id: &str,
     client_secret: &str,
 ) -> Option<String> {
-    let now = if let Wrong::Clock(seconds) = wrong {
+    let now = if let IdTokenFault::Clock(seconds) = wrong {
         now + seconds
     } else {
         now
     };
     let claims = json!({
-        "iss": if wrong == Wrong::Issuer { "https://login.example.org/v2.0".to_owned() } else { issuer(own) },
-        "aud": if wrong == Wrong::Audience { "another-application" } else { CLIENT_ID },
+        "iss": if wrong == IdTokenFault::Issuer { "https://login.example.org/v2.0".to_owned() } else { issuer(own) },
+        "aud": if wrong == IdTokenFault::Audience { "another-application" } else { CLIENT_ID },
         // Pairwise like Entra's: differs from the object id.
-        "sub": if wrong == Wrong::Subject { String::new() } else { format!("pairwise-{}", about.oid) },
+        "sub": if wrong == IdTokenFault::Subject { String::new() } else { format!("pairwise-{}", about.oid) },
         "tid": TENANT,
         "oid": about.oid,
         "preferred_username": about.upn,
         "name": about.name,
         "roles": about.roles,
         "groups": about.groups,
-        "nonce": if wrong == Wrong::Nonce { "another" } else { about.nonce },
+        "nonce": if wrong == IdTokenFault::Nonce { "another" } else { about.nonce },
         "iat": now,
         "nbf": now,
         "exp": now + 3600,
@@ -109,13 +109,13 @@ pub fn id_token(
     });
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     match wrong {
-        Wrong::Missing => None,
-        Wrong::AlgNone => Some(format!(
+        IdTokenFault::Missing => None,
+        IdTokenFault::AlgNone => Some(format!(
             "{}.{}.",
             part(&json!({"alg": "none", "typ": "JWT"})),
             part(&claims)
         )),
-        Wrong::Symmetric => {
+        IdTokenFault::Symmetric => {
             let header = Header {
                 kid: Some(key_id.to_owned()),
                 ..Header::new(Algorithm::HS256)
@@ -128,7 +128,7 @@ pub fn id_token(
             .ok()
         }
         _ => {
-            let id = if wrong == Wrong::Key {
+            let id = if wrong == IdTokenFault::Key {
                 random::label()
             } else {
                 key_id.to_owned()

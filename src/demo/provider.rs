@@ -5,7 +5,7 @@
 //! For the demo and the tests only: all state is in memory, and [`Faults`] makes the provider
 //! misbehave.
 
-use super::openid::{self, About, Wrong};
+use super::openid::{self, IdTokenFault, IdTokenSubject};
 use crate::{
     domain::time::Clock,
     providers::azure::DATABRICKS_RESOURCE,
@@ -58,7 +58,7 @@ pub struct Faults {
     /// A refresh returns tokens of this account, whoever the refresh token belongs to.
     pub refresh_as: Option<String>,
     /// What is wrong with ID tokens.
-    pub id_token: Wrong,
+    pub id_token: IdTokenFault,
 }
 
 impl Default for Faults {
@@ -72,7 +72,7 @@ impl Default for Faults {
             single_use: false,
             body: None,
             refresh_as: None,
-            id_token: Wrong::Nothing,
+            id_token: IdTokenFault::Nothing,
         }
     }
 }
@@ -89,7 +89,7 @@ pub struct Counts {
 }
 
 /// An account in the directory.
-struct PersonHere {
+struct DirectoryAccount {
     upn: String,
     name: String,
     password: String,
@@ -100,7 +100,7 @@ struct PersonHere {
 
 /// An authorization request on its way through the pages, or bound to a code.
 #[derive(Clone)]
-struct Asked {
+struct AuthorizationRequest {
     redirect_uri: String,
     state: String,
     scope: String,
@@ -125,14 +125,14 @@ struct Grant {
 /// Everything the provider remembers.
 #[derive(Default)]
 struct State {
-    people: Vec<PersonHere>,
+    people: Vec<DirectoryAccount>,
     /// Session cookie to user principal name.
     sessions: HashMap<String, String>,
     consented: Vec<String>,
     /// Authorization requests in progress, by the id in the pages' forms.
-    asked: HashMap<String, Asked>,
+    asked: HashMap<String, AuthorizationRequest>,
     /// Unredeemed authorization codes.
-    codes: HashMap<String, Asked>,
+    codes: HashMap<String, AuthorizationRequest>,
     /// Refresh tokens, by digest.
     refresh: HashMap<String, Grant>,
     dead_families: Vec<String>,
@@ -143,7 +143,7 @@ struct State {
 /// The provider; see the module.
 pub struct Provider {
     /// The provider's base URL.
-    pub(super) own: String,
+    pub(super) base_url: String,
     /// The portal's origin: redirect URIs must be there.
     portal: String,
     client_secret: String,
@@ -203,17 +203,17 @@ struct Page {
 }
 
 impl Provider {
-    /// A provider at base URL `own`, with one registered client whose redirect URIs are at
+    /// A provider at base URL `base_url`, with one registered client whose redirect URIs are at
     /// `portal`.
     pub fn new(
-        own: &str,
+        base_url: &str,
         portal: &str,
         client_secret: &str,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, String> {
         let (signing, public) = Keys::pair()?;
         Ok(Self {
-            own: own.to_owned(),
+            base_url: base_url.to_owned(),
             portal: portal.to_owned(),
             client_secret: client_secret.to_owned(),
             keys: Mutex::new(Keys {
@@ -232,7 +232,7 @@ impl Provider {
     /// Adds an account with a random object id.
     pub fn add_person(&self, upn: &str, name: &str, password: &str) {
         let oid = uuid::Uuid::new_v4().to_string();
-        self.lock().people.push(PersonHere {
+        self.lock().people.push(DirectoryAccount {
             upn: upn.into(),
             name: name.into(),
             password: password.into(),
@@ -285,7 +285,7 @@ impl Provider {
     }
 
     /// Revokes every refresh token, as an administrator of the directory could.
-    pub fn end_everything(&self) {
+    pub fn revoke_refresh_tokens(&self) {
         self.lock().refresh.clear();
     }
 
@@ -365,7 +365,7 @@ impl Provider {
             let Some(person) = state.people.iter().find(|person| person.upn == upn) else {
                 return entra_error("invalid_grant", 50034, "no such user");
             };
-            let about = About {
+            let about = IdTokenSubject {
                 upn,
                 name: &person.name,
                 oid: &person.oid,
@@ -375,7 +375,7 @@ impl Provider {
             };
             let now = i64::try_from(now).unwrap_or(0);
             let token = openid::id_token(
-                &self.own,
+                &self.base_url,
                 now,
                 &about,
                 state.faults.id_token,
@@ -414,7 +414,7 @@ fn draw(page: &Page) -> HttpResponse {
 }
 
 /// An error page of the provider, for errors that must not be redirected to the client.
-fn own_page(code: u64, text: &str) -> HttpResponse {
+fn error_page(code: u64, text: &str) -> HttpResponse {
     let page = Page {
         title: "Sorry, we could not sign you in".into(),
         lines: vec![format!("AADSTS{code}: {text}")],
@@ -427,9 +427,9 @@ fn own_page(code: u64, text: &str) -> HttpResponse {
 }
 
 /// Redirects to the client with these parameters and the `state`.
-fn back(asked: &Asked, pairs: &[(&str, &str)]) -> HttpResponse {
+fn redirect_to_client(asked: &AuthorizationRequest, pairs: &[(&str, &str)]) -> HttpResponse {
     let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
-        return own_page(50011, "The redirect URI is not an address.");
+        return error_page(50011, "The redirect URI is not an address.");
     };
     url.query_pairs_mut()
         .extend_pairs(pairs)
@@ -451,10 +451,10 @@ async fn authorize(
             .collect();
     let text = |key: &str| query.get(key).map(String::as_str).unwrap_or("");
     if *tenant != super::TENANT {
-        return own_page(90002, "Tenant not found.");
+        return error_page(90002, "Tenant not found.");
     }
     if text("client_id") != super::CLIENT_ID {
-        return own_page(700_016, "The application was not found in the directory.");
+        return error_page(700_016, "The application was not found in the directory.");
     }
     let registered = Url::parse(text("redirect_uri")).is_ok_and(|url| {
         let path = url.path();
@@ -464,13 +464,13 @@ async fn authorize(
             && path.ends_with("callback")
     });
     if !registered {
-        return own_page(
+        return error_page(
             50011,
             "The redirect URI in the request does not match the ones registered.",
         );
     }
     let challenge = query.get("code_challenge").cloned();
-    let asked = Asked {
+    let asked = AuthorizationRequest {
         redirect_uri: text("redirect_uri").into(),
         state: text("state").into(),
         scope: text("scope").into(),
@@ -483,7 +483,7 @@ async fn authorize(
     if text("response_type") != "code"
         || (asked.challenge.is_some() && text("code_challenge_method") != "S256")
     {
-        return back(
+        return redirect_to_client(
             &asked,
             &[
                 ("error", "invalid_request"),
@@ -499,7 +499,7 @@ async fn authorize(
         .split(' ')
         .any(|scope| scope.starts_with(DATABRICKS_RESOURCE) || scope == "openid")
     {
-        return back(
+        return redirect_to_client(
             &asked,
             &[
                 ("error", "invalid_scope"),
@@ -522,7 +522,7 @@ async fn authorize(
     };
     provider.lock().asked.insert(
         id.clone(),
-        Asked {
+        AuthorizationRequest {
             person: known.clone(),
             ..asked
         },
@@ -562,7 +562,7 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
             })
             .map(|person| person.upn.clone());
         let Some(asked) = state.asked.get_mut(&form.request) else {
-            return own_page(54005, "This request was used before.");
+            return error_page(54005, "This request was used before.");
         };
         if let Some(upn) = &upn {
             asked.person = Some(upn.clone());
@@ -596,11 +596,11 @@ async fn sign_in(provider: web::Data<Provider>, form: web::Form<SignIn>) -> Http
 /// Asks for consent, unless the person has given it or the request is for sign-in only.
 fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
     let asked = provider.lock().asked.get(id).cloned();
-    let Some(Asked {
+    let Some(AuthorizationRequest {
         person: Some(upn), ..
     }) = asked
     else {
-        return own_page(54005, "This request was used before.");
+        return error_page(54005, "This request was used before.");
     };
     let signs_in_only = provider
         .lock()
@@ -627,11 +627,11 @@ fn after_sign_in(provider: &Provider, id: &str) -> HttpResponse {
 fn grant(provider: &Provider, id: &str) -> HttpResponse {
     let mut state = provider.lock();
     let Some(asked) = state.asked.remove(id) else {
-        return own_page(54005, "This request was used before.");
+        return error_page(54005, "This request was used before.");
     };
     let code = random::token();
     state.codes.insert(code.clone(), asked.clone());
-    back(&asked, &[("code", &code)])
+    redirect_to_client(&asked, &[("code", &code)])
 }
 
 #[derive(Deserialize)]
@@ -644,9 +644,9 @@ struct Consent {
 async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> HttpResponse {
     if form.choice != "accept" {
         let Some(asked) = provider.lock().asked.remove(&form.request) else {
-            return own_page(54005, "This request was used before.");
+            return error_page(54005, "This request was used before.");
         };
-        return back(
+        return redirect_to_client(
             &asked,
             &[
                 ("error", "access_denied"),
@@ -665,7 +665,7 @@ async fn consent(provider: web::Data<Provider>, form: web::Form<Consent>) -> Htt
             .get(&form.request)
             .and_then(|asked| asked.person.clone());
         let Some(person) = person else {
-            return own_page(54005, "This request was used before.");
+            return error_page(54005, "This request was used before.");
         };
         state.consented.push(person);
     }

@@ -58,7 +58,7 @@ impl Sample {
 
     /// The viewer's name at the workspace, and their rows. The error is a sentence, with the
     /// address where the viewer can connect if that helps.
-    async fn look(
+    async fn fetch_rows(
         &self,
         request: &HttpRequest,
     ) -> Result<(String, Vec<Vec<String>>), (String, Option<String>)> {
@@ -164,7 +164,7 @@ impl Sample {
 }
 
 async fn index(request: HttpRequest, sample: web::Data<Sample>) -> HttpResponse {
-    let page = match sample.look(&request).await {
+    let page = match sample.fetch_rows(&request).await {
         Ok((who, rows)) => Page {
             who: Some(who),
             rows,

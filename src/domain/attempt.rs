@@ -25,9 +25,9 @@ pub struct Attempt {
     /// The browser session that started the attempt; only this one may finish it.
     pub session: Id<Session>,
     pub integration: Id<Integration>,
-    /// The integration's `era` at the start. If the integration's endpoints or client change
-    /// meanwhile, the attempt is void.
-    pub era: i64,
+    /// The integration's `endpoint_version` at the start. If the integration's endpoints or client
+    /// change meanwhile, the attempt is void.
+    pub endpoint_version: i64,
     /// The content item that needs the connection; `None` for a reconnect from the consents page.
     pub content: Option<Id<Content>>,
     /// Where the browser goes after the callback.
@@ -47,7 +47,7 @@ pub enum Mismatch {
     /// No attempt has this `state`: it was never issued, or the attempt was purged.
     Unknown,
     /// The attempt was started by another person or in another browser session.
-    Foreign,
+    OtherSession,
     /// The attempt is older than [`LIFETIME`].
     Expired,
     /// The attempt was used before.
@@ -63,18 +63,19 @@ pub enum Mismatch {
 
 impl Attempt {
     /// Checks whether a callback that arrived in `session` of `person` at the address `callback`
-    /// may finish this attempt. `era` is the integration's current one. Checks neither `state` nor
+    /// may finish this attempt. `endpoint_version` is the integration's current one. Checks neither
+    /// `state` nor
     /// `iss`: the caller does.
-    pub fn accept(
+    pub fn check_callback(
         &self,
         person: Id<Person>,
         session: Id<Session>,
         callback: &str,
-        era: i64,
+        endpoint_version: i64,
         now: Timestamp,
     ) -> Result<(), Mismatch> {
         if self.person != person || self.session != session {
-            return Err(Mismatch::Foreign);
+            return Err(Mismatch::OtherSession);
         }
         if self.redirect_uri != callback {
             return Err(Mismatch::WrongCallback);
@@ -85,7 +86,7 @@ impl Attempt {
         if now >= self.expires_at {
             return Err(Mismatch::Expired);
         }
-        if self.era != era {
+        if self.endpoint_version != endpoint_version {
             return Err(Mismatch::Superseded);
         }
         Ok(())
@@ -103,7 +104,7 @@ mod tests {
             person: Id::random(),
             session: Id::random(),
             integration: Id::random(),
-            era: 1,
+            endpoint_version: 1,
             content: None,
             return_path: ReturnPath::parse("/consents").expect("a path of ours"),
             redirect_uri: "https://portal/cb".into(),
@@ -113,27 +114,27 @@ mod tests {
         let (person, session) = (attempt.person, attempt.session);
         let early = Timestamp(999);
         assert_eq!(
-            attempt.accept(person, session, "https://portal/cb", 1, early),
+            attempt.check_callback(person, session, "https://portal/cb", 1, early),
             Ok(())
         );
         assert_eq!(
-            attempt.accept(Id::random(), session, "https://portal/cb", 1, early),
-            Err(Mismatch::Foreign)
+            attempt.check_callback(Id::random(), session, "https://portal/cb", 1, early),
+            Err(Mismatch::OtherSession)
         );
         assert_eq!(
-            attempt.accept(person, Id::random(), "https://portal/cb", 1, early),
-            Err(Mismatch::Foreign)
+            attempt.check_callback(person, Id::random(), "https://portal/cb", 1, early),
+            Err(Mismatch::OtherSession)
         );
         assert_eq!(
-            attempt.accept(person, session, "https://portal/other", 1, early),
+            attempt.check_callback(person, session, "https://portal/other", 1, early),
             Err(Mismatch::WrongCallback)
         );
         assert_eq!(
-            attempt.accept(person, session, "https://portal/cb", 2, early),
+            attempt.check_callback(person, session, "https://portal/cb", 2, early),
             Err(Mismatch::Superseded)
         );
         assert_eq!(
-            attempt.accept(person, session, "https://portal/cb", 1, Timestamp(1000)),
+            attempt.check_callback(person, session, "https://portal/cb", 1, Timestamp(1000)),
             Err(Mismatch::Expired)
         );
         let used = Attempt {
@@ -141,7 +142,7 @@ mod tests {
             ..attempt
         };
         assert_eq!(
-            used.accept(person, session, "https://portal/cb", 1, early),
+            used.check_callback(person, session, "https://portal/cb", 1, early),
             Err(Mismatch::Used)
         );
     }

@@ -19,7 +19,7 @@ pub enum Action {
     Confirmed,
     ConfirmRefused,
     /// A one-time link for setting a password was made.
-    InviteMade,
+    OneTimeLinkCreated,
     GroupChanged,
     /// A refresh or a new sign-in returned the tokens of another account at the provider.
     AccountChanged,
@@ -47,11 +47,11 @@ pub enum Action {
     ProviderTold,
     ProviderNotTold,
     /// Warning: a client secret expires soon.
-    SecretEnding,
+    SecretExpiring,
     /// The leak alarm ([`super::leak`]) saw a viewer's token used without its viewer.
     LeakSuspected,
     /// The publisher fixed the app and cleared the item's leaks.
-    LeakMended,
+    LeaksCleared,
 }
 
 impl Action {
@@ -68,7 +68,7 @@ impl Action {
         Action::SessionsEnded,
         Action::Confirmed,
         Action::ConfirmRefused,
-        Action::InviteMade,
+        Action::OneTimeLinkCreated,
         Action::GroupChanged,
         Action::AccountChanged,
         Action::ExchangeRefused,
@@ -94,9 +94,9 @@ impl Action {
         Action::CallbackRefused,
         Action::ProviderTold,
         Action::ProviderNotTold,
-        Action::SecretEnding,
+        Action::SecretExpiring,
         Action::LeakSuspected,
-        Action::LeakMended,
+        Action::LeaksCleared,
     ];
     /// The word in the table, on pages and in the API.
     pub const fn as_str(self) -> &'static str {
@@ -112,7 +112,7 @@ impl Action {
             Action::SessionsEnded => "sessions_ended",
             Action::Confirmed => "identity_confirmed",
             Action::ConfirmRefused => "identity_confirm_refused",
-            Action::InviteMade => "one_time_link_made",
+            Action::OneTimeLinkCreated => "one_time_link_made",
             Action::GroupChanged => "group_changed",
             Action::AccountChanged => "connection_account_changed",
             Action::ExchangeRefused => "exchange_refused",
@@ -138,9 +138,9 @@ impl Action {
             Action::CallbackRefused => "callback_refused",
             Action::ProviderTold => "provider_told",
             Action::ProviderNotTold => "provider_not_told",
-            Action::SecretEnding => "client_secret_ending",
+            Action::SecretExpiring => "client_secret_ending",
             Action::LeakSuspected => "shared_token_suspected",
-            Action::LeakMended => "shared_token_mended",
+            Action::LeaksCleared => "shared_token_mended",
         }
     }
     /// The inverse of [`Action::as_str`]; `None` for any other text.

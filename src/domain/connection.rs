@@ -69,15 +69,15 @@ pub enum State {
 
 impl State {
     /// The columns `state` and `cause`.
-    pub const fn words(self) -> (&'static str, Option<&'static str>) {
+    pub const fn columns(self) -> (&'static str, Option<&'static str>) {
         match self {
             State::Active => ("active", None),
             State::Unconfirmed => ("unconfirmed", None),
             State::NeedsLogin(cause) => ("needs_login", Some(cause.as_str())),
         }
     }
-    /// The inverse of [`State::words`]. An unknown cause is read as [`Cause::Expired`]; `None` for
-    /// an unknown state.
+    /// The inverse of [`State::columns`]. An unknown cause is read as [`Cause::Expired`]; `None`
+    /// for an unknown state.
     pub fn parse(state: &str, cause: Option<&str>) -> Option<Self> {
         match (state, cause) {
             ("active", _) => Some(State::Active),
@@ -106,7 +106,7 @@ pub struct Account {
 
 /// The result of an identity check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum IdentityVerdict {
     Fits,
     /// The viewer must confirm that the account is theirs.
     Ask,
@@ -126,7 +126,7 @@ impl Account {
     }
 
     /// Whether the account's label is this person's e-mail address or user name.
-    pub fn is_of(&self, person: &Person) -> bool {
+    pub fn belongs_to(&self, person: &Person) -> bool {
         let label = self.label.as_deref().filter(|label| !label.is_empty());
         label.is_some_and(|label| {
             label.eq_ignore_ascii_case(&person.email)
@@ -135,18 +135,18 @@ impl Account {
     }
 
     /// Applies an identity check to this account of a connection of `person`.
-    pub fn verdict(&self, person: &Person, check: IdentityCheck) -> Verdict {
+    pub fn verdict(&self, person: &Person, check: IdentityCheck) -> IdentityVerdict {
         match check {
-            IdentityCheck::Off => Verdict::Fits,
-            IdentityCheck::Warn if self.differs_from(person) => Verdict::Ask,
-            IdentityCheck::Require if !self.is_of(person) => Verdict::Refuse,
-            _ => Verdict::Fits,
+            IdentityCheck::Off => IdentityVerdict::Fits,
+            IdentityCheck::Warn if self.differs_from(person) => IdentityVerdict::Ask,
+            IdentityCheck::Require if !self.belongs_to(person) => IdentityVerdict::Refuse,
+            _ => IdentityVerdict::Fits,
         }
     }
 
     /// Whether the two accounts certainly differ, by tenant or by a comparable subject. Labels do
     /// not count: names change.
-    pub fn is_another_than(&self, known: &Account) -> bool {
+    pub fn is_different_account(&self, known: &Account) -> bool {
         let differ = |left: &Option<String>, right: &Option<String>| matches!((left, right), (Some(left), Some(right)) if left != right);
         let kind = |subject: &Option<String>| {
             subject
@@ -231,7 +231,7 @@ mod tests {
         let ann = person("ann", "ann@example.org");
         assert_eq!(
             account("ANN@example.org").verdict(&ann, IdentityCheck::Require),
-            Verdict::Fits
+            IdentityVerdict::Fits
         );
         for other in [
             account("bo@example.org"),
@@ -239,19 +239,22 @@ mod tests {
             account(""),
             Account::default(),
         ] {
-            assert_eq!(other.verdict(&ann, IdentityCheck::Require), Verdict::Refuse);
+            assert_eq!(
+                other.verdict(&ann, IdentityCheck::Require),
+                IdentityVerdict::Refuse
+            );
         }
         assert_eq!(
             Account::default().verdict(&person("", ""), IdentityCheck::Require),
-            Verdict::Refuse
+            IdentityVerdict::Refuse
         );
         assert_eq!(
             account("bo@example.org").verdict(&ann, IdentityCheck::Warn),
-            Verdict::Ask
+            IdentityVerdict::Ask
         );
         assert_eq!(
             account("bo@example.org").verdict(&ann, IdentityCheck::Off),
-            Verdict::Fits
+            IdentityVerdict::Fits
         );
     }
     #[test]
@@ -261,11 +264,11 @@ mod tests {
             tenant: tenant.map(str::to_owned),
             ..Account::default()
         };
-        assert!(account("oid:1", None).is_another_than(&account("oid:2", None)));
-        assert!(account("oid:1", Some("a")).is_another_than(&account("oid:1", Some("b"))));
-        assert!(!account("id:1", None).is_another_than(&account("access:2", None)));
-        assert!(!account("oid:1", Some("a")).is_another_than(&account("1", None)));
-        assert!(!Account::default().is_another_than(&account("oid:1", Some("a"))));
+        assert!(account("oid:1", None).is_different_account(&account("oid:2", None)));
+        assert!(account("oid:1", Some("a")).is_different_account(&account("oid:1", Some("b"))));
+        assert!(!account("id:1", None).is_different_account(&account("access:2", None)));
+        assert!(!account("oid:1", Some("a")).is_different_account(&account("1", None)));
+        assert!(!Account::default().is_different_account(&account("oid:1", Some("a"))));
     }
     #[test]
     fn states_are_read_back_as_they_were_stored() {
@@ -273,7 +276,7 @@ mod tests {
             .into_iter()
             .chain(Cause::ALL.map(State::NeedsLogin))
         {
-            let (word, cause) = state.words();
+            let (word, cause) = state.columns();
             assert_eq!(State::parse(word, cause), Some(state));
         }
     }

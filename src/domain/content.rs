@@ -51,17 +51,17 @@ pub struct Process {
 /// leak alarm knows which process used a token.
 ///
 /// Truncated SHA-256 of the process's URL (64 bits, 16 hex digits): it hides the URL, but a guessed
-/// URL can be confirmed. The default, [`Mark::ONLY`], stands for the single process of an item and
-/// is written as the empty string.
+/// URL can be confirmed. The default, [`ProcessId::ONLY`], stands for the single process of an item
+/// and is written as the empty string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct Mark(u64);
+pub struct ProcessId(u64);
 
-impl Mark {
+impl ProcessId {
     /// The process of an item that has only one.
     pub const ONLY: Self = Self(0);
 
-    /// The identifier of a process; never [`Mark::ONLY`].
+    /// The identifier of a process; never [`ProcessId::ONLY`].
     pub fn of(process: &Process) -> Self {
         let hash = Sha256::digest(&process.url);
         Self(
@@ -70,13 +70,13 @@ impl Mark {
                 .max(1),
         )
     }
-    /// Whether this is [`Mark::ONLY`].
+    /// Whether this is [`ProcessId::ONLY`].
     pub fn is_only(&self) -> bool {
         *self == Self::ONLY
     }
 }
 
-impl std::fmt::Display for Mark {
+impl std::fmt::Display for ProcessId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.is_only() {
             Ok(())
@@ -86,20 +86,20 @@ impl std::fmt::Display for Mark {
     }
 }
 
-impl From<Mark> for String {
-    fn from(mark: Mark) -> Self {
+impl From<ProcessId> for String {
+    fn from(mark: ProcessId) -> Self {
         mark.to_string()
     }
 }
 
-impl TryFrom<String> for Mark {
+impl TryFrom<String> for ProcessId {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
     }
 }
 
-impl std::str::FromStr for Mark {
+impl std::str::FromStr for ProcessId {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.len() {
@@ -137,25 +137,37 @@ pub struct Proxying {
 
 impl Proxying {
     /// Upper bound of every limit, in seconds (one day).
-    pub const MOST_SECONDS: u32 = 86_400;
+    pub const MAX_SECONDS: u32 = 86_400;
     /// Default connect timeout, in seconds.
-    pub const CONNECT: u32 = 5;
+    pub const DEFAULT_CONNECT_SECONDS: u32 = 5;
     /// Default first-byte timeout, in seconds.
-    pub const FIRST_BYTE: u32 = 300;
+    pub const DEFAULT_FIRST_BYTE_SECONDS: u32 = 300;
     /// Default idle timeout of a response, in seconds.
-    pub const IDLE: u32 = 3600;
+    pub const DEFAULT_IDLE_SECONDS: u32 = 3600;
 
     /// The connect timeout.
     pub fn connect(&self) -> Duration {
-        Duration::from_secs(self.connect_seconds.unwrap_or(Self::CONNECT).into())
+        Duration::from_secs(
+            self.connect_seconds
+                .unwrap_or(Self::DEFAULT_CONNECT_SECONDS)
+                .into(),
+        )
     }
     /// The first-byte timeout.
     pub fn first_byte(&self) -> Duration {
-        Duration::from_secs(self.first_byte_seconds.unwrap_or(Self::FIRST_BYTE).into())
+        Duration::from_secs(
+            self.first_byte_seconds
+                .unwrap_or(Self::DEFAULT_FIRST_BYTE_SECONDS)
+                .into(),
+        )
     }
     /// The idle timeout of responses.
     pub fn idle(&self) -> Duration {
-        Duration::from_secs(self.idle_seconds.unwrap_or(Self::IDLE).into())
+        Duration::from_secs(
+            self.idle_seconds
+                .unwrap_or(Self::DEFAULT_IDLE_SECONDS)
+                .into(),
+        )
     }
     /// The idle timeout of WebSockets; `None` unless it was set, since a tab may stay open for
     /// days.
@@ -177,8 +189,8 @@ pub struct Content {
     pub description: String,
     pub owner: Id<Person>,
     pub access: AccessType,
-    /// The kind of app, in the API's words. Set to `unknown` at creation and never changed by the
-    /// portal.
+    /// The kind of app, in the API's words. Set to `earlier_outcome_unknown` at creation and never
+    /// changed by the portal.
     pub app_mode: String,
     /// Its upstream processes, usually one; empty until a publisher sets an address.
     pub processes: Vec<Process>,
@@ -190,12 +202,12 @@ pub struct Content {
 }
 
 impl Content {
-    /// The identifier of one of the item's processes: [`Mark::ONLY`] unless it has several.
-    pub fn mark(&self, process: &Process) -> Mark {
+    /// The identifier of one of the item's processes: [`ProcessId::ONLY`] unless it has several.
+    pub fn process_id(&self, process: &Process) -> ProcessId {
         if self.processes.len() < 2 {
-            Mark::ONLY
+            ProcessId::ONLY
         } else {
-            Mark::of(process)
+            ProcessId::of(process)
         }
     }
     /// The title, or the name if the title is empty.

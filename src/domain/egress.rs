@@ -21,7 +21,7 @@ pub enum Purpose {
 
 /// Why an address is refused. The messages are shown to the person who typed the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum EgressError {
     #[error("This is not a web address. It starts with https:// and names a host.")]
     NotAnAddress,
     #[error(
@@ -42,7 +42,7 @@ pub enum Refused {
     LinkLocal,
     /// The portal's own origin, or that of content.
     #[error("This is the portal's own address.")]
-    Ourselves,
+    OwnHost,
     /// A `unix:` address outside the listed folders.
     #[error(
         "A socket is reached only in a folder that the operator lists with the setting upstream_sockets. Write unix:/folder/name.sock."
@@ -54,21 +54,21 @@ pub enum Refused {
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// Hosts that may be private and may use plain http.
-    listed: Vec<Listed>,
+    listed: Vec<HostPattern>,
     /// Hosts of the portal and of content: always refused.
-    own: Vec<Listed>,
+    own: Vec<HostPattern>,
     /// Folders whose Unix sockets apps may listen on.
     sockets: Vec<PathBuf>,
 }
 
 /// One entry of a list: a lower-case host, or `*` and a suffix; without a port it covers all ports.
 #[derive(Clone, Debug)]
-struct Listed {
+struct HostPattern {
     host: String,
     port: Option<u16>,
 }
 
-impl Listed {
+impl HostPattern {
     /// Parses `host`, `host:port`, `[v6]`, `[v6]:port` or `*.suffix`.
     fn parse(entry: &str) -> Self {
         let entry = entry.trim().to_ascii_lowercase();
@@ -87,7 +87,7 @@ impl Listed {
         }
     }
     /// Whether the entry covers this host and port.
-    fn names(&self, host: &str, port: u16) -> bool {
+    fn matches(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let named = match self.host.strip_prefix('*') {
             Some(suffix) => host.ends_with(suffix) && host.len() > suffix.len(),
@@ -98,12 +98,15 @@ impl Listed {
 }
 
 impl Policy {
-    /// `listed` and `own` hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own` are the hosts
+    /// `permissions_with_names` and `own` hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own` are the hosts
     /// of the portal and of content; they are always refused.
     pub fn new(listed: &[String], own: &[String]) -> Self {
         Self {
-            listed: listed.iter().map(|entry| Listed::parse(entry)).collect(),
-            own: own.iter().map(|entry| Listed::parse(entry)).collect(),
+            listed: listed
+                .iter()
+                .map(|entry| HostPattern::parse(entry))
+                .collect(),
+            own: own.iter().map(|entry| HostPattern::parse(entry)).collect(),
             sockets: Vec::new(),
         }
     }
@@ -118,8 +121,8 @@ impl Policy {
     }
 
     /// The file of `unix:/folder/name.sock`; it must lie directly in a listed folder, else
-    /// [`Refused::Socket`].
-    pub fn socket(&self, url: &Url) -> Result<PathBuf, Refused> {
+    /// [`EgressError::Socket`].
+    pub fn socket(&self, url: &Url) -> Result<PathBuf, EgressError> {
         let path = url.path();
         let plain = url.scheme() == "unix"
             && url.host().is_none()
@@ -133,54 +136,54 @@ impl Policy {
         if plain && path.is_absolute() && path.file_name().is_some() && listed {
             Ok(path.to_owned())
         } else {
-            Err(Refused::Socket)
+            Err(EgressError::Socket)
         }
     }
 
     /// Whether the operator's list covers this host and port.
-    pub fn lists(&self, host: &str, port: u16) -> bool {
-        self.listed.iter().any(|entry| entry.names(host, port))
+    pub fn is_listed(&self, host: &str, port: u16) -> bool {
+        self.listed.iter().any(|entry| entry.matches(host, port))
     }
 
     /// Parses and checks an address as typed. Resolves no names.
-    pub fn parse(&self, text: &str, purpose: Purpose) -> Result<Url, Refused> {
-        let url = Url::parse(text.trim()).map_err(|_| Refused::NotAnAddress)?;
+    pub fn parse(&self, text: &str, purpose: Purpose) -> Result<Url, EgressError> {
+        let url = Url::parse(text.trim()).map_err(|_| EgressError::NotAnAddress)?;
         self.check(&url, purpose)?;
         Ok(url)
     }
 
     /// Checks scheme, shape, and literal IP addresses. Resolves no names.
-    pub fn check(&self, url: &Url, purpose: Purpose) -> Result<(), Refused> {
+    pub fn check(&self, url: &Url, purpose: Purpose) -> Result<(), EgressError> {
         if url.scheme() == "unix" && purpose == Purpose::Upstream {
             return self.socket(url).map(drop);
         }
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Refused::NotAnAddress);
+            return Err(EgressError::NotAnAddress);
         }
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
-            return Err(Refused::NotAnAddress);
+            return Err(EgressError::NotAnAddress);
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Refused::Credentials);
+            return Err(EgressError::Credentials);
         }
         if url.fragment().is_some() {
-            return Err(Refused::Fragment);
+            return Err(EgressError::Fragment);
         }
         let name = host.to_string();
-        if self.own.iter().any(|own| own.names(&name, port)) {
-            return Err(Refused::Ourselves);
+        if self.own.iter().any(|own| own.matches(&name, port)) {
+            return Err(EgressError::OwnHost);
         }
-        if url.scheme() == "http" && purpose == Purpose::Provider && !self.lists(&name, port) {
-            return Err(Refused::NotHttps);
+        if url.scheme() == "http" && purpose == Purpose::Provider && !self.is_listed(&name, port) {
+            return Err(EgressError::NotHttps);
         }
         match host {
             Host::Ipv4(ip) => self.check_ip(&name, port, IpAddr::V4(ip)),
             Host::Ipv6(ip) => self.check_ip(&name, port, IpAddr::V6(ip)),
             Host::Domain(domain) if domain == "localhost" || domain.ends_with(".localhost") => {
-                if self.lists(&name, port) {
+                if self.is_listed(&name, port) {
                     Ok(())
                 } else {
-                    Err(Refused::Private)
+                    Err(EgressError::Private)
                 }
             }
             Host::Domain(_) => Ok(()),
@@ -189,28 +192,28 @@ impl Policy {
 
     /// Like [`Policy::check_ip`], for a resolver that does not know the port: the address may be
     /// private if the host is listed with any port.
-    pub fn check_ip_of_host(&self, host: &str, ip: IpAddr) -> Result<(), Refused> {
+    pub fn check_ip_of_host(&self, host: &str, ip: IpAddr) -> Result<(), EgressError> {
         let listed = self
             .listed
             .iter()
-            .find(|entry| entry.port.is_some_and(|port| self.lists(host, port)));
+            .find(|entry| entry.port.is_some_and(|port| self.is_listed(host, port)));
         self.check_ip(host, listed.and_then(|entry| entry.port).unwrap_or(0), ip)
     }
 
     /// Checks an IP address that `host` resolved to. IPv4-mapped IPv6 addresses are checked as
     /// IPv4.
-    pub fn check_ip(&self, host: &str, port: u16, ip: IpAddr) -> Result<(), Refused> {
+    pub fn check_ip(&self, host: &str, port: u16, ip: IpAddr) -> Result<(), EgressError> {
         let ip = match ip {
             IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
             v4 => v4,
         };
         if is_link_local(ip) {
-            return Err(Refused::LinkLocal);
+            return Err(EgressError::LinkLocal);
         }
-        if is_public(ip) || self.lists(host, port) {
+        if is_public(ip) || self.is_listed(host, port) {
             Ok(())
         } else {
-            Err(Refused::Private)
+            Err(EgressError::Private)
         }
     }
 }
@@ -287,7 +290,7 @@ mod tests {
         ] {
             assert_eq!(
                 policy(&[]).parse(text, Purpose::Provider).unwrap_err(),
-                Refused::Private,
+                EgressError::Private,
                 "{text}"
             );
         }
@@ -300,7 +303,7 @@ mod tests {
             policy(&["127.0.0.1:9"])
                 .parse("http://127.0.0.1:8/x", Purpose::Provider)
                 .unwrap_err(),
-            Refused::NotHttps
+            EgressError::NotHttps
         );
         assert!(
             policy(&["*.corp.example"])
@@ -320,7 +323,7 @@ mod tests {
                 policy(&[host])
                     .parse(&format!("http://{host}/"), Purpose::Upstream)
                     .unwrap_err(),
-                Refused::LinkLocal
+                EgressError::LinkLocal
             );
         }
     }
@@ -330,27 +333,27 @@ mod tests {
         assert_eq!(
             open.parse("https://user:pw@example.org", Purpose::Upstream)
                 .unwrap_err(),
-            Refused::Credentials
+            EgressError::Credentials
         );
         assert_eq!(
             open.parse("ftp://example.org", Purpose::Upstream)
                 .unwrap_err(),
-            Refused::NotAnAddress
+            EgressError::NotAnAddress
         );
         assert_eq!(
             open.parse("https://portal.example/x", Purpose::Upstream)
                 .unwrap_err(),
-            Refused::Ourselves
+            EgressError::OwnHost
         );
         assert_eq!(
             open.parse("https://example.org/#x", Purpose::Upstream)
                 .unwrap_err(),
-            Refused::Fragment
+            EgressError::Fragment
         );
         assert_eq!(
             open.parse("http://example.org/", Purpose::Provider)
                 .unwrap_err(),
-            Refused::NotHttps
+            EgressError::NotHttps
         );
         assert!(open.parse("http://example.org/", Purpose::Upstream).is_ok());
     }
@@ -358,7 +361,7 @@ mod tests {
     fn the_resolved_address_is_checked_too() {
         assert_eq!(
             policy(&[]).check_ip("rebind.example", 443, "10.0.0.1".parse().unwrap()),
-            Err(Refused::Private)
+            Err(EgressError::Private)
         );
         assert_eq!(
             policy(&["rebind.example"]).check_ip(
@@ -366,7 +369,7 @@ mod tests {
                 443,
                 "169.254.1.1".parse().unwrap()
             ),
-            Err(Refused::LinkLocal)
+            Err(EgressError::LinkLocal)
         );
         assert!(
             policy(&[])

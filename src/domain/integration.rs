@@ -84,9 +84,9 @@ impl IdentityCheck {
 
 /// One entry of an integration's list: a person or group that may choose it.
 #[derive(Clone, Debug)]
-pub struct Listing {
+pub struct ListEntry {
     pub number: i64,
-    pub id: Id<Listing>,
+    pub id: Id<ListEntry>,
     pub integration: Id<Integration>,
     pub principal: Principal,
 }
@@ -111,7 +111,7 @@ pub struct Integration {
     pub secret_health: SecretHealth,
     /// Incremented whenever the integration starts to get tokens from elsewhere (endpoints, tenant,
     /// client). Connections and attempts of an earlier value are void.
-    pub era: i64,
+    pub endpoint_version: i64,
     pub availability: Availability,
     pub identity_check: IdentityCheck,
     pub created_at: Timestamp,

@@ -1,35 +1,35 @@
 //! The rules of the leak alarm: a viewer's token that is used while its viewer is not at the app
 //! suggests that the app shares one client between its viewers (a module global, a shared cache).
 //!
-//! Session tokens name the process that received them, where an item has several ([`Mark`]), so
-//! presence is compared per process. This module judges; `service::leaks` collects presence and
+//! Session tokens name the process that received them, where an item has several ([`ProcessId`]),
+//! so presence is compared per process. This module judges; `service::leaks` collects presence and
 //! uses, and reports.
 
 use super::{
     Id, Timestamp,
-    content::{Content, Mark},
+    content::{Content, ProcessId},
     person::Person,
 };
 use std::time::Duration;
 
 /// The kind of suspicious use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LeakKind {
     /// The token was exchanged long after its viewer had left.
     LongAfter,
     /// The token was exchanged while only other viewers were present.
     WhileOthers,
 }
 
-impl Kind {
+impl LeakKind {
     /// The word in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Kind::LongAfter => "long_after",
-            Kind::WhileOthers => "while_others",
+            LeakKind::LongAfter => "long_after",
+            LeakKind::WhileOthers => "while_others",
         }
     }
-    /// The inverse of [`Kind::as_str`]; `None` for any other text.
+    /// The inverse of [`LeakKind::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::LongAfter, Self::WhileOthers]
             .into_iter()
@@ -38,8 +38,8 @@ impl Kind {
     /// Completes the sentence "X's token was used …".
     pub const fn words(self) -> &'static str {
         match self {
-            Kind::LongAfter => "long after they had left",
-            Kind::WhileOthers => "while only others were there",
+            LeakKind::LongAfter => "long after they had left",
+            LeakKind::WhileOthers => "while only others were there",
         }
     }
 }
@@ -49,7 +49,7 @@ impl Kind {
 pub struct Leak {
     pub content: Id<Content>,
     pub person: Id<Person>,
-    pub kind: Kind,
+    pub kind: LeakKind,
     pub first_at: Timestamp,
     pub last_at: Timestamp,
     /// Number of uses.
@@ -58,75 +58,75 @@ pub struct Leak {
 
 /// Absence that is suspicious by itself. Shorter is not: an app may finish work that its viewer
 /// started.
-const LONG: Duration = Duration::from_secs(600);
+const SUSPICIOUS_ABSENCE: Duration = Duration::from_secs(600);
 /// Absence that is suspicious while other viewers are present. Larger than the resolution of
 /// presence, one minute.
-const SHORT: Duration = Duration::from_secs(180);
+const SUSPICIOUS_ABSENCE_WITH_OTHERS: Duration = Duration::from_secs(180);
 /// A viewer who was seen this recently counts as present.
-const THERE: Duration = Duration::from_secs(90);
+const PRESENT_WITHIN: Duration = Duration::from_secs(90);
 /// A viewer who was seen up to this long after the use counts as present during it. A use is judged
 /// within this time, and presence keeps being updated meanwhile; who is first seen later arrived
 /// after the use.
-const AFTER: Duration = Duration::from_secs(15);
+const PRESENT_AFTER_USE: Duration = Duration::from_secs(15);
 
 /// When one viewer was last at one process of an item.
 #[derive(Clone, Copy, Debug)]
-pub struct Stay {
+pub struct Visit {
     pub person: Id<Person>,
-    pub process: Mark,
+    pub process: ProcessId,
     pub seen_at: Timestamp,
 }
 
-/// The entries that may concern `process`. [`Mark::ONLY`] matches every process: if the item gained
-/// or lost its other processes, older presence cannot be attributed.
-fn here(process: Mark, stays: &[Stay]) -> impl Iterator<Item = &Stay> {
-    stays
-        .iter()
-        .filter(move |stay| stay.process == process || stay.process.is_only() || process.is_only())
+/// The entries that may concern `process`. [`ProcessId::ONLY`] matches every process: if the item
+/// gained or lost its other processes, older presence cannot be attributed.
+fn visits_at(process: ProcessId, visits: &[Visit]) -> impl Iterator<Item = &Visit> {
+    visits.iter().filter(move |visit| {
+        visit.process == process || visit.process.is_only() || process.is_only()
+    })
 }
 
 /// Judges one use of a viewer's token by a process, shortly after the use. `None` if it is not
 /// suspicious, or if the viewer's presence at the process is unknown.
 pub fn judge(
     viewer: Id<Person>,
-    process: Mark,
+    process: ProcessId,
     used_at: Timestamp,
-    stays: &[Stay],
-) -> Option<Kind> {
-    let away = away(viewer, process, used_at, stays)?;
+    visits: &[Visit],
+) -> Option<LeakKind> {
+    let away = absence(viewer, process, used_at, visits)?;
     // Viewers who arrived after the use do not count.
-    let others = here(process, stays).any(|stay| {
-        stay.person != viewer
-            && used_at.since(stay.seen_at) < THERE
-            && stay.seen_at.since(used_at) < AFTER
+    let others = visits_at(process, visits).any(|visit| {
+        visit.person != viewer
+            && used_at.since(visit.seen_at) < PRESENT_WITHIN
+            && visit.seen_at.since(used_at) < PRESENT_AFTER_USE
     });
     // No other viewer is at this process, and the token's viewer is at another process of the item:
     // the processes share their app sessions.
-    let elsewhere = stays
+    let elsewhere = visits
         .iter()
-        .any(|stay| stay.person == viewer && used_at.since(stay.seen_at) < THERE);
+        .any(|visit| visit.person == viewer && used_at.since(visit.seen_at) < PRESENT_WITHIN);
     match (others, elsewhere) {
         (false, true) => None,
-        _ if away >= LONG => Some(Kind::LongAfter),
-        (true, _) => Some(Kind::WhileOthers),
+        _ if away >= SUSPICIOUS_ABSENCE => Some(LeakKind::LongAfter),
+        (true, _) => Some(LeakKind::WhileOthers),
         _ => None,
     }
 }
 
 /// How long the viewer had been away from the process when it used their token. `None` if that is
 /// less than three minutes, or if the viewer's presence there is unknown.
-pub fn away(
+pub fn absence(
     viewer: Id<Person>,
-    process: Mark,
+    process: ProcessId,
     used_at: Timestamp,
-    stays: &[Stay],
+    visits: &[Visit],
 ) -> Option<Duration> {
-    let seen_at = here(process, stays)
-        .filter(|stay| stay.person == viewer)
-        .map(|stay| stay.seen_at)
+    let seen_at = visits_at(process, visits)
+        .filter(|visit| visit.person == viewer)
+        .map(|visit| visit.seen_at)
         .max()?;
     // `since` is zero if the viewer was seen after the use.
-    Some(used_at.since(seen_at)).filter(|away| *away >= SHORT)
+    Some(used_at.since(seen_at)).filter(|away| *away >= SUSPICIOUS_ABSENCE_WITH_OTHERS)
 }
 
 #[cfg(test)]
@@ -138,39 +138,39 @@ mod tests {
     fn a_use_is_suspicious_only_while_its_viewer_is_absent() {
         let (vera, viktor) = (Id::random(), Id::random());
         let at = |seconds: i64| Timestamp(seconds * 1000);
-        let stay = |person, seen: i64| Stay {
+        let visit = |person, seen: i64| Visit {
             person,
-            process: Mark::ONLY,
+            process: ProcessId::ONLY,
             seen_at: at(seen),
         };
-        let alone = |seen: i64| judge(vera, Mark::ONLY, at(10_000), &[stay(vera, seen)]);
+        let alone = |seen: i64| judge(vera, ProcessId::ONLY, at(10_000), &[visit(vera, seen)]);
         assert_eq!(alone(10_000), None);
         assert_eq!(
             alone(9_500),
             None,
             "what a viewer began may end without them"
         );
-        assert_eq!(alone(9_400), Some(Kind::LongAfter));
+        assert_eq!(alone(9_400), Some(LeakKind::LongAfter));
         assert_eq!(alone(10_050), None, "seen after the use");
         let both = |seen: i64, other: i64| {
             judge(
                 vera,
-                Mark::ONLY,
+                ProcessId::ONLY,
                 at(10_000),
-                &[stay(viktor, other), stay(vera, seen)],
+                &[visit(viktor, other), visit(vera, seen)],
             )
         };
-        assert_eq!(both(9_800, 9_990), Some(Kind::WhileOthers));
+        assert_eq!(both(9_800, 9_990), Some(LeakKind::WhileOthers));
         assert_eq!(both(9_900, 9_990), None);
         assert_eq!(both(9_800, 9_700), None, "nobody else was there");
         assert_eq!(
             both(9_800, 10_010),
-            Some(Kind::WhileOthers),
+            Some(LeakKind::WhileOthers),
             "seen again since"
         );
         assert_eq!(both(9_800, 10_060), None, "the other one came later");
         assert_eq!(
-            judge(vera, Mark::ONLY, at(10_000), &[stay(viktor, 9_990)]),
+            judge(vera, ProcessId::ONLY, at(10_000), &[visit(viktor, 9_990)]),
             None,
             "nothing is known of the viewer"
         );
@@ -179,32 +179,35 @@ mod tests {
     fn presence_at_one_process_does_not_excuse_another() {
         let (vera, viktor) = (Id::random(), Id::random());
         let [one, two] = ["http://a", "http://b"].map(|url| {
-            Mark::of(&Process {
+            ProcessId::of(&Process {
                 url: url.into(),
                 draining: false,
             })
         });
         let at = |seconds: i64| Timestamp(seconds * 1000);
-        let stay = |person, process, seen: i64| Stay {
+        let visit = |person, process, seen: i64| Visit {
             person,
             process,
             seen_at: at(seen),
         };
         let moved = [
-            stay(vera, one, 9_000),
-            stay(vera, two, 9_999),
-            stay(viktor, one, 9_999),
+            visit(vera, one, 9_000),
+            visit(vera, two, 9_999),
+            visit(viktor, one, 9_999),
         ];
-        assert_eq!(judge(vera, one, at(10_000), &moved), Some(Kind::LongAfter));
+        assert_eq!(
+            judge(vera, one, at(10_000), &moved),
+            Some(LeakKind::LongAfter)
+        );
         assert_eq!(judge(vera, two, at(10_000), &moved), None);
         assert_eq!(judge(viktor, one, at(10_000), &moved), None);
-        let alone = [stay(vera, one, 9_000), stay(vera, two, 9_999)];
+        let alone = [visit(vera, one, 9_000), visit(vera, two, 9_999)];
         assert_eq!(
             judge(vera, one, at(10_000), &alone),
             None,
             "nobody is at the other process: they share their sessions"
         );
-        let apart = [stay(vera, one, 9_800), stay(viktor, two, 9_999)];
+        let apart = [visit(vera, one, 9_800), visit(viktor, two, 9_999)];
         assert_eq!(
             judge(vera, one, at(10_000), &apart),
             None,
@@ -215,22 +218,27 @@ mod tests {
                 vera,
                 one,
                 at(10_000),
-                &[stay(vera, one, 9_800), stay(viktor, one, 9_999)]
+                &[visit(vera, one, 9_800), visit(viktor, one, 9_999)]
             ),
-            Some(Kind::WhileOthers)
+            Some(LeakKind::WhileOthers)
         );
         assert_eq!(
             judge(
                 vera,
                 one,
                 at(10_000),
-                &[stay(vera, one, 9_000), stay(vera, Mark::ONLY, 9_999)]
+                &[visit(vera, one, 9_000), visit(vera, ProcessId::ONLY, 9_999)]
             ),
             None,
             "the item had one process"
         );
         assert_eq!(
-            judge(vera, Mark::ONLY, at(10_000), &[stay(vera, one, 9_999)]),
+            judge(
+                vera,
+                ProcessId::ONLY,
+                at(10_000),
+                &[visit(vera, one, 9_999)]
+            ),
             None
         );
     }

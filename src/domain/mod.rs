@@ -15,11 +15,11 @@ pub mod group;
 pub mod ids;
 pub mod integration;
 pub mod leak;
+pub mod origins;
 pub mod person;
 pub mod return_path;
 pub mod revocation;
 pub mod time;
-pub mod wall;
 
 pub use ids::Id;
 pub use time::Timestamp;

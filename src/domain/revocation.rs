@@ -5,7 +5,7 @@ use super::{Id, Timestamp, integration::Integration, person::Person};
 
 /// What the provider was told about the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum ProviderNotice {
     /// The revocation request has not succeeded yet and will be retried.
     Waiting,
     /// The provider accepted the revocation request (`told_at` is set), or there was nothing to
@@ -17,25 +17,30 @@ pub enum Word {
     GivenUp,
 }
 
-impl Word {
+impl ProviderNotice {
     /// All values.
-    pub const ALL: [Self; 4] = [Word::Waiting, Word::Told, Word::NotOffered, Word::GivenUp];
+    pub const ALL: [Self; 4] = [
+        ProviderNotice::Waiting,
+        ProviderNotice::Told,
+        ProviderNotice::NotOffered,
+        ProviderNotice::GivenUp,
+    ];
     /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Word::Waiting => "waiting",
-            Word::Told => "told",
-            Word::NotOffered => "not_offered",
-            Word::GivenUp => "given_up",
+            ProviderNotice::Waiting => "waiting",
+            ProviderNotice::Told => "told",
+            ProviderNotice::NotOffered => "not_offered",
+            ProviderNotice::GivenUp => "given_up",
         }
     }
-    /// The inverse of [`Word::as_str`]; `None` for any other text.
+    /// The inverse of [`ProviderNotice::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == text)
     }
 }
 
-/// The end of one connection. The portal's copy of the tokens is deleted; `word` says what became
+/// The end of one connection. The portal's copy of the tokens is deleted; `notice` says what became
 /// of the provider's. Names are kept as they were, since people and integrations may be deleted.
 #[derive(Clone, Debug)]
 pub struct Revocation {
@@ -50,7 +55,7 @@ pub struct Revocation {
     pub account: Option<String>,
     /// The reference of the request that ended the connection.
     pub correlation: String,
-    pub word: Word,
+    pub notice: ProviderNotice,
     /// Revocation requests sent so far.
     pub tries: i64,
     /// When the next revocation request is due.

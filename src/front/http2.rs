@@ -5,7 +5,7 @@
 //! responses between the two libraries' types. Its behaviour on the wire is tested frame by frame
 //! in `tests/it/http2.rs`, after the cases of h2spec.
 
-use super::{Browser, HEAD_WITHIN, KEEP_ALIVE, UNREAD};
+use super::{BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::proxy::{HasBody, Trailers};
 use actix_http::{
     HttpMessage as _, Payload, Request, Response,
@@ -39,29 +39,29 @@ use tokio::time::{Instant, sleep, timeout};
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Maximum number of concurrent streams per connection.
-const MOST_STREAMS: u32 = 128;
+const MAX_STREAMS: u32 = 128;
 /// Maximum number of buffered response bytes per stream that the browser has not read.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Maximum size of a request's header list, in bytes.
-const LARGEST_HEAD: u32 = 128 * 1024;
+const MAX_HEAD_BYTES: u32 = 128 * 1024;
 /// How much capacity is reserved for one DATA frame, in bytes.
-const PIECE: usize = 16 * 1024;
+const DATA_FRAME_BYTES: usize = 16 * 1024;
 /// Deadline for a connection's first request.
-const FIRST: Duration = Duration::from_secs(10);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// After GOAWAY, a connection without open streams that the peer has not closed is closed after
 /// this time.
-const END: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of streams that a browser may reset before their response, between two checks
 /// ("rapid reset"): each costs the server more than the client.
-const MOST_GIVEN_UP: u32 = 1000;
+const MAX_RESETS: u32 = 1000;
 
 /// Serves one connection until it closes. Once `stop` resolves it accepts no new stream (GOAWAY)
 /// and closes with the last open one. `date` gives the value of the `Date` header.
 ///
-/// A timer checks the connection (first after `FIRST`, then every [`KEEP_ALIVE`]) and sends a
-/// PING: a peer from which nothing was read since the last PING counts as gone.
+/// A timer checks the connection (first after `FIRST_REQUEST_TIMEOUT`, then every [`KEEP_ALIVE`])
+/// and sends a PING: a peer from which nothing was read since the last PING counts as gone.
 pub async fn serve<S>(
-    mut io: Browser,
+    mut io: BrowserConnection,
     peer: Option<SocketAddr>,
     service: Rc<S>,
     stop: impl Future<Output = ()>,
@@ -75,11 +75,11 @@ pub async fn serve<S>(
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MOST_STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(LARGEST_HEAD);
-    let heard = io.count();
-    let Ok(Ok(mut connection)) = timeout(HEAD_WITHIN, builder.handshake::<_, Bytes>(io)).await
+        .max_header_list_size(MAX_HEAD_BYTES);
+    let heard = io.count_reads();
+    let Ok(Ok(mut connection)) = timeout(HEAD_TIMEOUT, builder.handshake::<_, Bytes>(io)).await
     else {
         return;
     };
@@ -87,23 +87,23 @@ pub async fn serve<S>(
         return;
     };
     let given_up = Rc::new(Cell::new(0));
-    let (mut look, mut stop) = (pin!(sleep(FIRST)), pin!(stop));
+    let (mut look, mut stop) = (pin!(sleep(FIRST_REQUEST_TIMEOUT)), pin!(stop));
     let (mut ending, mut used, mut asked) = (false, false, None);
     loop {
         let mut end = false;
         tokio::select! {
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, mut respond))) => {
+                Some(Ok((request, mut sender))) => {
                     used = true;
                     let (service, counted) = (Rc::clone(&service), Rc::clone(&given_up));
                     actix_web::rt::spawn(async move {
                         let to_head = request.method() == http::Method::HEAD;
-                        match answer(request, &mut respond, peer, service).await {
-                            Some(answer) => send(answer, respond, to_head, date).await,
+                        match respond(request, &mut sender, peer, service).await {
+                            Some(response) => send(response, sender, to_head, date).await,
                             None => counted.set(counted.get() + 1),
                         }
                     });
-                    if given_up.get() > MOST_GIVEN_UP {
+                    if given_up.get() > MAX_RESETS {
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     }
                 }
@@ -130,14 +130,14 @@ pub async fn serve<S>(
         if end {
             ending = true;
             connection.graceful_shutdown();
-            look.as_mut().reset(Instant::now() + END);
+            look.as_mut().reset(Instant::now() + DRAIN_TIMEOUT);
         }
     }
 }
 
 /// Converts a request into actix's type; `None` if actix's types cannot hold its URI, its method or
 /// one of its header fields.
-fn taken_in(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Request> {
+fn to_actix(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Request> {
     let (parts, mut body) = request.into_parts();
     let payload = if body.is_end_stream() {
         Payload::None
@@ -180,9 +180,9 @@ fn broken(error: h2::Error) -> PayloadError {
 
 /// Runs the service for one request. `None` if the browser reset the stream before the response, or
 /// if the request was invalid and the stream has been reset.
-async fn answer<S>(
+async fn respond<S>(
     request: http::Request<RecvStream>,
-    respond: &mut SendResponse<Bytes>,
+    sender: &mut SendResponse<Bytes>,
     peer: Option<SocketAddr>,
     service: Rc<S>,
 ) -> Option<Response<BoxBody>>
@@ -199,10 +199,10 @@ where
     {
         let mut go_on = http::Response::new(());
         *go_on.status_mut() = http::StatusCode::CONTINUE;
-        drop(respond.send_informational(go_on));
+        drop(sender.send_informational(go_on));
     }
-    let Some(request) = taken_in(request, peer) else {
-        respond.send_reset(Reason::PROTOCOL_ERROR);
+    let Some(request) = to_actix(request, peer) else {
+        sender.send_reset(Reason::PROTOCOL_ERROR);
         return None;
     };
     tokio::select! {
@@ -210,12 +210,12 @@ where
         answer = service.call(request) => Some(answer.map_or_else(Into::into, Into::into)),
         // The browser reset the stream or is gone: dropping the call cancels the request to the
         // app.
-        _ = poll_fn(|context| respond.poll_reset(context)) => None,
+        _ = poll_fn(|context| sender.poll_reset(context)) => None,
     }
 }
 
 /// Sends a response with its body and trailers; stops early if the browser resets the stream or
-/// reads nothing for [`UNREAD`].
+/// reads nothing for [`WRITE_TIMEOUT`].
 async fn send(
     answer: Response<BoxBody>,
     mut respond: SendResponse<Bytes>,
@@ -227,7 +227,7 @@ async fn send(
     let mut body = pin!(body);
     let size = body.size();
     let ended = to_head || size.is_eof();
-    let Some(head) = head_of(&answer, size, date) else {
+    let Some(head) = response_head(&answer, size, date) else {
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let Ok(mut stream) = respond.send_response(head, ended) else {
@@ -250,12 +250,17 @@ async fn send(
             None => break,
         };
         while !bytes.is_empty() {
-            stream.reserve_capacity(bytes.len().min(PIECE));
+            stream.reserve_capacity(bytes.len().min(DATA_FRAME_BYTES));
             let room = match stream.capacity() {
                 // A deadline per stream: other streams go on while the browser does not read this
                 // one, so no write to the connection is blocked and its deadline is not armed.
                 0 => {
-                    match timeout(UNREAD, poll_fn(|context| stream.poll_capacity(context))).await {
+                    match timeout(
+                        WRITE_TIMEOUT,
+                        poll_fn(|context| stream.poll_capacity(context)),
+                    )
+                    .await
+                    {
                         Ok(Some(Ok(room))) => room,
                         _ => return,
                     }
@@ -275,7 +280,7 @@ async fn send(
         .unwrap_or_default();
     let fields: http::HeaderMap = fields
         .iter()
-        .filter_map(|(name, value)| taken_out(name, value))
+        .filter_map(|(name, value)| from_actix(name, value))
         .collect();
     // Fails only if the browser is already gone.
     drop(if fields.is_empty() {
@@ -286,7 +291,7 @@ async fn send(
 }
 
 /// Converts one header field from actix's types to those of `h2`.
-fn taken_out(
+fn from_actix(
     name: &HeaderName,
     value: &HeaderValue,
 ) -> Option<(http::HeaderName, http::HeaderValue)> {
@@ -295,7 +300,7 @@ fn taken_out(
 }
 
 /// The head of a response, without connection-specific fields (RFC 9113 section 8.2.2).
-fn head_of(
+fn response_head(
     answer: &Response<()>,
     size: BodySize,
     date: fn() -> HeaderValue,
@@ -313,7 +318,7 @@ fn head_of(
                 | header::CONTENT_LENGTH
         ) || matches!(name.as_str(), "keep-alive" | "proxy-connection");
         if !of_http1 {
-            let (name, value) = taken_out(name, value)?;
+            let (name, value) = from_actix(name, value)?;
             fields.append(name, value);
         }
     }
@@ -323,7 +328,7 @@ fn head_of(
         fields.insert(http::header::CONTENT_LENGTH, length.into());
     }
     if !fields.contains_key(http::header::DATE) {
-        let (name, value) = taken_out(&header::DATE, &date())?;
+        let (name, value) = from_actix(&header::DATE, &date())?;
         fields.insert(name, value);
     }
     Some(head)

@@ -1,7 +1,7 @@
 //! Connections from browsers: TCP, or TLS over it, with the deadlines that end dead ones.
 //!
-//! A [`Browser`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2 (`http2.rs`) and
-//! enforces two deadlines: one while a write is blocked, one after the browser half-closed. It
+//! A [`BrowserConnection`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2 (`http2.rs`)
+//! and enforces two deadlines: one while a write is blocked, one after the browser half-closed. It
 //! never parses what it carries.
 
 pub mod http2;
@@ -29,35 +29,35 @@ use tokio_util::either::Either;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Deadline for a TLS handshake, for the HTTP/2 preface and for the head of a connection's first
 /// HTTP/1.1 request.
-pub const HEAD_WITHIN: Duration = Duration::from_secs(5);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the browser half-closes, each write of the response must follow the last one within this
 /// time. Most such browsers have closed the tab; without this deadline a response that is not read
 /// would keep its app busy, and its session token in use, for hours.
-const LAST_WORD: Duration = Duration::from_secs(10);
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a write may be blocked by a browser that does not read, before it counts as gone.
-pub const UNREAD: Duration = Duration::from_secs(120);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Maximum number of concurrent TLS handshakes per worker.
-const HANDSHAKES: usize = 256;
+const MAX_HANDSHAKES: usize = 256;
 
 /// Performs TLS handshakes with browsers; one per worker.
-pub struct Greeter {
+pub struct TlsGreeter {
     acceptor: TlsAcceptor,
-    at_once: Semaphore,
+    handshakes: Semaphore,
 }
 
-impl Greeter {
+impl TlsGreeter {
     /// A greeter for one worker.
     pub fn new(acceptor: TlsAcceptor) -> Self {
         Self {
             acceptor,
-            at_once: Semaphore::new(HANDSHAKES),
+            handshakes: Semaphore::new(MAX_HANDSHAKES),
         }
     }
     /// One TLS handshake; `None` if it fails. The caller limits the time.
-    async fn greet(&self, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
+    async fn accept(&self, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
         // A client that sends nothing must not hold a permit.
         tcp.readable().await.ok()?;
-        let _turn = self.at_once.acquire().await.ok()?;
+        let _turn = self.handshakes.acquire().await.ok()?;
         self.acceptor.accept(tcp).await.ok().map(Box::new)
     }
 }
@@ -70,23 +70,23 @@ pub enum Protocol {
 }
 
 /// A connection from a browser, with its deadlines.
-pub struct Browser {
+pub struct BrowserConnection {
     wire: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     /// The browser has half-closed: its stream has ended, and it may still read.
-    half: bool,
+    is_half_closed: bool,
     /// Deadline, armed while a write is blocked or after a half-close.
-    patience: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     /// Number of non-empty reads, where they are counted (HTTP/2) as a sign of life.
-    heard: Option<Rc<Cell<u64>>>,
+    reads: Option<Rc<Cell<u64>>>,
 }
 
-impl Browser {
+impl BrowserConnection {
     /// Performs the TLS handshake, if `tls` is given, on an accepted TCP connection. `None` if it
-    /// fails or takes longer than [`HEAD_WITHIN`]: no response can be sent then. The address is
+    /// fails or takes longer than [`HEAD_TIMEOUT`]: no response can be sent then. The address is
     /// the peer's.
-    pub async fn greet(
+    pub async fn accept(
         tcp: TcpStream,
-        tls: Option<&Greeter>,
+        tls: Option<&TlsGreeter>,
     ) -> Option<(Self, Protocol, Option<SocketAddr>)> {
         let peer = tcp.peer_addr().ok();
         // Small WebSocket and HTTP/2 frames must not wait for more data (Nagle's algorithm).
@@ -94,7 +94,7 @@ impl Browser {
         let (wire, protocol) = match tls {
             None => (Either::Left(tcp), Protocol::Http1),
             Some(tls) => {
-                let stream = timeout(HEAD_WITHIN, Box::pin(tls.greet(tcp)))
+                let stream = timeout(HEAD_TIMEOUT, Box::pin(tls.accept(tcp)))
                     .await
                     .ok()??;
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
@@ -111,9 +111,9 @@ impl Browser {
         Some((
             Self {
                 wire,
-                half: false,
-                patience: None,
-                heard: None,
+                is_half_closed: false,
+                deadline: None,
+                reads: None,
             },
             protocol,
             peer,
@@ -121,48 +121,51 @@ impl Browser {
     }
 
     /// Starts counting non-empty reads, and returns the counter.
-    fn count(&mut self) -> Rc<Cell<u64>> {
-        Rc::clone(self.heard.get_or_insert_default())
+    fn count_reads(&mut self) -> Rc<Cell<u64>> {
+        Rc::clone(self.reads.get_or_insert_default())
     }
 
     /// Whether the deadline is armed and has passed.
-    fn is_gone(&mut self, context: &mut Context<'_>) -> bool {
-        self.patience
+    fn is_past_deadline(&mut self, context: &mut Context<'_>) -> bool {
+        self.deadline
             .as_mut()
             .is_some_and(|patience| patience.as_mut().poll(context).is_ready())
     }
 
     /// Applies the deadline to the result of a write or a flush: armed while that is pending,
     /// disarmed once it succeeds, unless the browser has half-closed.
-    fn limited<T>(
+    fn with_deadline<T>(
         &mut self,
         context: &mut Context<'_>,
         came: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if matches!(came, Poll::Ready(Ok(_))) && !self.half {
-            self.patience = None;
+        if matches!(came, Poll::Ready(Ok(_))) && !self.is_half_closed {
+            self.deadline = None;
         } else if came.is_pending() {
-            self.patience.get_or_insert_with(|| Box::pin(sleep(UNREAD)));
-            if self.is_gone(context) {
+            self.deadline
+                .get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+            if self.is_past_deadline(context) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
         came
     }
-    /// As [`Self::limited`]; after a half-close each successful write moves the deadline.
+    /// As [`Self::with_deadline`]; after a half-close each successful write moves the deadline.
     fn written(
         &mut self,
         context: &mut Context<'_>,
         came: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if let (Poll::Ready(Ok(_)), true, Some(patience)) = (&came, self.half, &mut self.patience) {
-            patience.as_mut().reset(Instant::now() + LAST_WORD);
+        if let (Poll::Ready(Ok(_)), true, Some(patience)) =
+            (&came, self.is_half_closed, &mut self.deadline)
+        {
+            patience.as_mut().reset(Instant::now() + HALF_CLOSE_TIMEOUT);
         }
-        self.limited(context, came)
+        self.with_deadline(context, came)
     }
 }
 
-impl AsyncRead for Browser {
+impl AsyncRead for BrowserConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -171,18 +174,18 @@ impl AsyncRead for Browser {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.wire).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            if let Some(heard) = &self.heard {
+            if let Some(heard) = &self.reads {
                 heard.set(heard.get() + 1);
             }
-        } else if buffer.remaining() > 0 && !self.half {
-            self.half = true;
-            self.patience = Some(Box::pin(sleep(LAST_WORD)));
+        } else if buffer.remaining() > 0 && !self.is_half_closed {
+            self.is_half_closed = true;
+            self.deadline = Some(Box::pin(sleep(HALF_CLOSE_TIMEOUT)));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Browser {
+impl AsyncWrite for BrowserConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -204,10 +207,10 @@ impl AsyncWrite for Browser {
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let came = Pin::new(&mut self.wire).poll_flush(context);
-        ready!(self.limited(context, came))?;
+        ready!(self.with_deadline(context, came))?;
         // actix also flushes with nothing to write, each time it polls: this is where the deadline
         // after a half-close is noticed while the app is still silent.
-        if self.half && self.is_gone(context) {
+        if self.is_half_closed && self.is_past_deadline(context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Ready(Ok(()))

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 /// The ALPN protocol name of HTTP/2 (RFC 9113 section 3.2).
 pub const HTTP_2: &[u8] = b"h2";
 /// How often the files' modification times are checked.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The certificate chain and private key of two PEM files, as last loaded.
 #[derive(Debug)]
@@ -76,11 +76,11 @@ impl Certificate {
 
     /// Reloads the files whenever they change; never returns. While they cannot be loaded or do not
     /// match, as in the middle of a renewal, the previous certificate stays in use.
-    pub async fn follow(self: Arc<Self>) {
+    pub async fn watch(self: Arc<Self>) {
         let mut known = self.changed_at();
         let mut told = false;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
             let now = self.changed_at();
             if now == known {
                 continue;

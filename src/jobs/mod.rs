@@ -9,14 +9,14 @@ use crate::{
     domain::connection::Cause,
     service::{
         Error, Service,
-        broker::{EARLIEST, is_due_ahead},
+        broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
         leaks::Alarm,
         limiter,
-        node::ALIVE_EVERY,
+        node::HEARTBEAT_INTERVAL,
     },
     store::{
-        self, audit, connections, handovers, identities, leaks, leases, moments, revocations,
-        sessions,
+        self, audit, connections, handovers, identities, leaks, leases, revocations, sessions,
+        short_lived,
     },
 };
 use futures_util::StreamExt as _;
@@ -31,24 +31,24 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Retention of the counts of exchanges. Audit records are kept forever.
-const USES_KEPT: Duration = Duration::from_secs(400 * 86_400);
+const EXCHANGE_COUNT_RETENTION: Duration = Duration::from_secs(400 * 86_400);
 /// Retention of what ended and is still shown to its person.
-const ENDS_KEPT: Duration = Duration::from_secs(30 * 86_400);
+const REVOCATION_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// The leader purges every sixtieth round: every ten minutes.
-const PURGE: u32 = 60;
+const PURGE_EVERY_ROUNDS: u32 = 60;
 /// Retention of the records of who was where.
-const PRESENCE_KEPT: Duration = Duration::from_secs(2 * 86_400);
+const PRESENCE_RETENTION: Duration = Duration::from_secs(2 * 86_400);
 /// Name of the leader's lease.
-const LEADERS_WORK: &str = "jobs";
+const LEADER_LEASE: &str = "jobs";
 /// Life of the leader's lease. It is renewed each round; after three missed renewals another node
 /// takes over.
-const LEADS_FOR: Duration = Duration::from_secs(35);
+const LEADER_LEASE_LIFE: Duration = Duration::from_secs(35);
 /// Only connections used within this time are refreshed ahead of need.
-const IN_USE: Duration = Duration::from_secs(3600);
+const REFRESH_IF_USED_WITHIN: Duration = Duration::from_secs(3600);
 /// Maximum concurrent refreshes ahead of need.
-const AHEAD_AT_ONCE: usize = 8;
-/// Maximum connections per round, in [`ahead`] and in [`lapse`].
-const MOST_AHEAD: i64 = 500;
+const MAX_CONCURRENT_REFRESHES: usize = 8;
+/// Maximum connections per round, in [`refresh_ahead`] and in [`end_unused_connections`].
+const MAX_CONNECTIONS_PER_ROUND: i64 = 500;
 
 /// Starts the jobs; aborting the handle stops them all.
 pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
@@ -63,21 +63,23 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
         let told = Arc::clone(&leads);
         let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
         loop {
-            tokio::time::sleep(ALIVE_EVERY).await;
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             if service.share_presence().await.is_err() {
                 tracing::warn!("could not write down who is where; the next round tries again");
             }
             service.flush_uses().await;
-            // Reload the keyring before `say_alive` tells the other nodes which keys this one
+            // Reload the keyring before `write_heartbeat` tells the other nodes which keys this one
             // holds.
-            if let Err(reason) = service.follow_keyring(true).await {
+            if let Err(reason) = service.sync_keyring(true).await {
                 tracing::error!(reason, "the keyring");
             }
-            if service.share_held().await.is_err() || service.say_alive().await.is_err() {
+            if service.share_held_tokens().await.is_err()
+                || service.write_heartbeat().await.is_err()
+            {
                 tracing::warn!("could not tell the other nodes what is open here");
             }
             leads.store(
-                service.leads(LEADERS_WORK, LEADS_FOR).await,
+                service.try_lead(LEADER_LEASE, LEADER_LEASE_LIFE).await,
                 Ordering::Relaxed,
             );
         }
@@ -90,24 +92,24 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
     let mut rounds: u32 = 0;
     let mut alarm = Alarm::default();
     loop {
-        tokio::time::sleep(ALIVE_EVERY).await;
+        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         if !leads.load(Ordering::Relaxed) {
             continue;
         }
         let (looked, ..) = tokio::join!(
             service.look_for_leaks(&mut alarm),
-            ahead(service),
-            service.tell_providers()
+            refresh_ahead(service),
+            service.send_due_revocations()
         );
         if looked.is_err() {
             tracing::warn!("could not look for shared tokens; the next round tries again");
         }
         rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(PURGE) {
+        if rounds.is_multiple_of(PURGE_EVERY_ROUNDS) {
             purge(service).await;
-            lapse(service).await;
+            end_unused_connections(service).await;
         }
-        if rounds % PURGE == 1 && service.warn_of_secrets().await.is_err() {
+        if rounds % PURGE_EVERY_ROUNDS == 1 && service.warn_of_secrets().await.is_err() {
             tracing::warn!(
                 "could not look for client secrets that end soon; the next round tries again"
             );
@@ -115,31 +117,43 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
     }
 }
 
-/// Reads the epoch every [`store::LOOK_EVERY`], for writes of other processes, and follows a change
+/// Reads the epoch every [`store::EPOCH_POLL_INTERVAL`], for writes of other processes, and follows a change
 /// of the sealing key.
 async fn watch(service: &Service) {
     let mut known = 0;
     loop {
-        tokio::time::sleep(store::LOOK_EVERY).await;
-        if let Err(error) = service.store.look().await {
+        tokio::time::sleep(store::EPOCH_POLL_INTERVAL).await;
+        if let Err(error) = service.store.refresh_epoch().await {
             tracing::warn!(reason = %error, "the database does not answer: nothing remembered counts");
             continue;
         }
         let epoch = service.store.epoch();
         // The write may have changed the sealing key.
-        if epoch != known && service.follow_keyring(false).await.is_ok() {
+        if epoch != known && service.sync_keyring(false).await.is_ok() {
             known = epoch;
         }
     }
 }
 
 /// Refreshes connections in use ahead of need, so that no exchange has to wait for it.
-async fn ahead(service: &Arc<Service>) {
+async fn refresh_ahead(service: &Arc<Service>) {
     let now = service.now();
-    let (from, to, used_since) = (now.minus(EARLIEST), now.plus(EARLIEST), now.minus(IN_USE));
+    let (from, to, used_since) = (
+        now.minus(MAX_LEAD_BEFORE_EXPIRY),
+        now.plus(MAX_LEAD_BEFORE_EXPIRY),
+        now.minus(REFRESH_IF_USED_WITHIN),
+    );
     let ending = service
         .store
-        .read(move |db| Ok::<_, Error>(connections::ending(db, from, to, used_since, MOST_AHEAD)?))
+        .read(move |db| {
+            Ok::<_, Error>(connections::expiring(
+                db,
+                from,
+                to,
+                used_since,
+                MAX_CONNECTIONS_PER_ROUND,
+            )?)
+        })
         .await;
     let Ok(ending) = ending else { return };
     let due = ending
@@ -147,7 +161,7 @@ async fn ahead(service: &Arc<Service>) {
         .filter(|connection| is_due_ahead(connection, now))
         .map(|connection| connection.id);
     futures_util::stream::iter(due)
-        .for_each_concurrent(AHEAD_AT_ONCE, |connection| async move {
+        .for_each_concurrent(MAX_CONCURRENT_REFRESHES, |connection| async move {
             // A failed refresh is repeated by the next round or by the next exchange.
             drop(service.refresh(connection).await);
         })
@@ -155,18 +169,18 @@ async fn ahead(service: &Arc<Service>) {
 }
 
 /// Ends connections that were not used for longer than the operator allows; consents stay.
-async fn lapse(service: &Arc<Service>) {
+async fn end_unused_connections(service: &Arc<Service>) {
     let Some(idle) = service.settings.connection_idle else {
         return;
     };
     let since = service.now().minus(idle);
     let unused = service
         .store
-        .read(move |db| Ok::<_, Error>(connections::unused(db, since, MOST_AHEAD)?))
+        .read(move |db| Ok::<_, Error>(connections::unused(db, since, MAX_CONNECTIONS_PER_ROUND)?))
         .await;
     for connection in unused.unwrap_or_default() {
         if service
-            .let_lapse(connection.id, Cause::Unused)
+            .expire_connection(connection.id, Cause::Unused)
             .await
             .is_err()
         {
@@ -183,16 +197,16 @@ async fn purge(service: &Service) {
     let before = now.minus(Duration::from_secs(3600));
     let purged = service
         .store
-        .note(move |db| {
+        .write_untracked(move |db| {
             sessions::purge(db, now, idle_since)?;
             connections::purge_attempts(db, before)?;
             handovers::purge(db, now)?;
             identities::purge(db)?;
-            audit::purge_exchanges(db, now.minus(USES_KEPT))?;
+            audit::purge_exchanges(db, now.minus(EXCHANGE_COUNT_RETENTION))?;
             leases::purge(db, now.minus(Duration::from_secs(86_400)))?;
-            moments::purge(db, now, now.minus(limiter::WINDOW), before)?;
-            revocations::purge(db, now.minus(ENDS_KEPT))?;
-            leaks::purge(db, now.minus(PRESENCE_KEPT))?;
+            short_lived::purge(db, now, now.minus(limiter::WINDOW), before)?;
+            revocations::purge(db, now.minus(REVOCATION_RETENTION))?;
+            leaks::purge(db, now.minus(PRESENCE_RETENTION))?;
             Ok::<_, Error>(())
         })
         .await;

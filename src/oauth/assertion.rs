@@ -58,7 +58,7 @@ pub fn sign(client_id: &str, audience: &str, pem: &SecretString) -> Result<Strin
 const NO_KEY: &str = "there is no RSA private key in it";
 
 /// What is wrong with a pasted key, as sentences for the form; `None` if it is usable.
-pub fn problem(pem: &str) -> Option<&'static str> {
+pub fn key_problem(pem: &str) -> Option<&'static str> {
     if pem.contains("ENCRYPTED") {
         return Some(
             "This key is protected by a password. Enter it without one: openssl rsa -in key.pem -out plain.pem.",
@@ -74,7 +74,7 @@ pub fn problem(pem: &str) -> Option<&'static str> {
         .then_some("This is not an RSA private key. Enter the whole text of its file.")
 }
 
-/// The first PEM block whose label ends in `ending`: its label, and its body without line breaks.
+/// The first PEM block whose label ends in `expiring`: its label, and its body without line breaks.
 /// Also reads text that lost its line breaks in a one-line field.
 fn block(pem: &str, ending: &str) -> Option<(String, String)> {
     pem.split("-----BEGIN ").skip(1).find_map(|part| {
@@ -116,10 +116,10 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----",
             "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----",
         ] {
-            assert!(problem(wrong).is_some(), "{wrong}");
+            assert!(key_problem(wrong).is_some(), "{wrong}");
         }
         assert!(
-            problem("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+            key_problem("-----BEGIN ENCRYPTED PRIVATE KEY-----")
                 .is_some_and(|text| text.contains("password"))
         );
     }
@@ -131,7 +131,7 @@ mod tests {
             pem.replace('\n', ""),
             pem.replace('\n', "\r\n"),
         ] {
-            assert_eq!(problem(&text), None);
+            assert_eq!(key_problem(&text), None);
             let assertion =
                 sign("a-client", "https://idp.example.org/token", &text.into()).unwrap();
             let header = jsonwebtoken::decode_header(&assertion).unwrap();

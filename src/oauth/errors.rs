@@ -49,11 +49,11 @@ impl oauth2::ErrorResponse for ProviderError {}
 
 /// Who can repair a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum FailureClass {
     /// Nobody: it is temporary, and nothing is lost. `retry_after`: the pause to make, if known.
-    Wait { retry_after: Option<Duration> },
+    Temporary { retry_after: Option<Duration> },
     /// The viewer, by signing in at the provider again.
-    Person(Cause),
+    Viewer(Cause),
     /// An administrator, by repairing the integration.
     Administrator,
 }
@@ -61,9 +61,9 @@ pub enum Class {
 /// A request to a provider that brought no tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    pub class: Class,
+    pub class: FailureClass,
     /// The OAuth error word, from a fixed list; safe to log and to show.
-    pub word: &'static str,
+    pub error_code: &'static str,
     /// Microsoft's AADSTS number, if there was one.
     pub aadsts: Option<u64>,
     /// A sentence of our own, fit to be shown.
@@ -76,8 +76,8 @@ impl Failure {
     /// A failure that an administrator has to repair; the provider did not act.
     pub fn administrator(word: &'static str, sentence: &str) -> Self {
         Self {
-            class: Class::Administrator,
-            word,
+            class: FailureClass::Administrator,
+            error_code: word,
             aadsts: None,
             sentence: sentence.into(),
             may_have_acted: false,
@@ -86,8 +86,8 @@ impl Failure {
     /// A temporary failure; the provider may have acted.
     pub fn wait(sentence: &str) -> Self {
         Self {
-            class: Class::Wait { retry_after: None },
-            word: "temporarily_unavailable",
+            class: FailureClass::Temporary { retry_after: None },
+            error_code: "temporarily_unavailable",
             aadsts: None,
             sentence: sentence.into(),
             may_have_acted: true,
@@ -96,7 +96,7 @@ impl Failure {
 }
 
 /// The error words that leave this module.
-const WORDS: [&str; 16] = [
+const KNOWN_ERROR_CODES: [&str; 16] = [
     "invalid_request",
     "invalid_client",
     "invalid_grant",
@@ -116,8 +116,8 @@ const WORDS: [&str; 16] = [
 ];
 
 /// The word itself if it is in the list of known ones, or else `other`.
-pub fn known_word(word: &str) -> &'static str {
-    WORDS
+pub fn known_error_code(word: &str) -> &'static str {
+    KNOWN_ERROR_CODES
         .into_iter()
         .find(|known| *known == word)
         .unwrap_or("other")
@@ -136,10 +136,10 @@ pub fn aadsts(text: &str) -> Option<u64> {
 
 /// Classifies an OAuth error word and an AADSTS number, with a sentence to show. A known number
 /// decides before the word. The table is in `flows.md`, c.2.
-pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'static str) {
-    let person = |cause, sentence| (Class::Person(cause), sentence);
-    let administrator = |sentence| (Class::Administrator, sentence);
-    let wait = |sentence| (Class::Wait { retry_after: None }, sentence);
+pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (FailureClass, &'static str) {
+    let person = |cause, sentence| (FailureClass::Viewer(cause), sentence);
+    let administrator = |sentence| (FailureClass::Administrator, sentence);
+    let wait = |sentence| (FailureClass::Temporary { retry_after: None }, sentence);
     match code {
         Some(65001) => return person(Cause::Policy, "Microsoft asks for your permission again."),
         Some(50072 | 50074 | 50076 | 50078 | 50079) => {
@@ -226,7 +226,7 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
         Some(50196) => {
             let retry_after = Some(Duration::from_secs(300));
             return (
-                Class::Wait { retry_after },
+                FailureClass::Temporary { retry_after },
                 "Microsoft was called too often and asks for a pause of some minutes.",
             );
         }
@@ -267,14 +267,14 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (Class, &'stat
 impl ProviderError {
     /// The error word, or `other` if it is unknown.
     pub fn word(&self) -> &'static str {
-        known_word(&self.error)
+        known_error_code(&self.error)
     }
 }
 
 impl Failure {
-    /// Classifies a failed token request. `refusals`: error words besides `invalid_grant` with
-    /// which this provider refuses a refresh token.
-    pub fn from_answer(
+    /// Classifies a failed token request. `refresh_refusal_codes`: error words besides
+    /// `invalid_grant` with which this provider refuses a refresh token.
+    pub fn from_token_error(
         error: RequestTokenError<super::http::HttpError, ProviderError>,
         refusals: &[&str],
     ) -> Self {
@@ -302,7 +302,7 @@ impl Failure {
                 let (class, sentence) = classify(word, code, &body.suberror);
                 Failure {
                     class,
-                    word: known_word(&body.error),
+                    error_code: known_error_code(&body.error),
                     aadsts: code,
                     sentence: sentence.into(),
                     may_have_acted: false,
@@ -324,32 +324,35 @@ mod tests {
     fn errors_are_classified_by_who_has_to_act() {
         assert_eq!(
             classify("invalid_grant", Some(700_082), "").0,
-            Class::Person(Cause::Expired)
+            FailureClass::Viewer(Cause::Expired)
         );
         assert_eq!(
             classify("invalid_grant", Some(50076), "").0,
-            Class::Person(Cause::Policy)
+            FailureClass::Viewer(Cause::Policy)
         );
         assert_eq!(
             classify("invalid_client", Some(7_000_215), "").0,
-            Class::Administrator
+            FailureClass::Administrator
         );
         assert_eq!(
             classify("invalid_request", Some(90002), "").0,
-            Class::Administrator
+            FailureClass::Administrator
         );
         assert_eq!(
             classify("invalid_request", None, "").0,
-            Class::Administrator
+            FailureClass::Administrator
         );
         assert!(matches!(
             classify("server_error", None, "").0,
-            Class::Wait { .. }
+            FailureClass::Temporary { .. }
         ));
-        assert!(matches!(classify("", None, "").0, Class::Wait { .. }));
+        assert!(matches!(
+            classify("", None, "").0,
+            FailureClass::Temporary { .. }
+        ));
         assert!(matches!(
             classify("something_new", None, "").0,
-            Class::Wait { .. }
+            FailureClass::Temporary { .. }
         ));
     }
     #[test]
@@ -359,13 +362,13 @@ mod tests {
                 r#"{"error":"invalid_request","error_description":"Refresh token is invalid"}"#,
             )
             .unwrap();
-            Failure::from_answer(RequestTokenError::ServerResponse(body), refusals)
+            Failure::from_token_error(RequestTokenError::ServerResponse(body), refusals)
         };
         assert_eq!(
             refused(&["invalid_request"]).class,
-            Class::Person(Cause::Expired)
+            FailureClass::Viewer(Cause::Expired)
         );
-        assert_eq!(refused(&[]).class, Class::Administrator);
+        assert_eq!(refused(&[]).class, FailureClass::Administrator);
         // The request is wrong, not the token: no connection may end because of it.
         for text in [
             "",
@@ -376,11 +379,11 @@ mod tests {
                 serde_json::json!({"error": "invalid_request", "error_description": text}),
             )
             .unwrap();
-            let failure = Failure::from_answer(
+            let failure = Failure::from_token_error(
                 RequestTokenError::ServerResponse(body),
                 &["invalid_request"],
             );
-            assert_eq!(failure.class, Class::Administrator, "{text}");
+            assert_eq!(failure.class, FailureClass::Administrator, "{text}");
         }
     }
     #[test]

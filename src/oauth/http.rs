@@ -2,7 +2,7 @@
 //! tokens. It follows no redirects, uses no proxy, limits the size of responses, and connects only
 //! to addresses that the egress policy allows.
 
-use super::errors::{Class, Failure};
+use super::errors::{Failure, FailureClass};
 use crate::domain::egress::{Policy, Purpose};
 use std::{
     net::SocketAddr,
@@ -14,13 +14,13 @@ use std::{
 use url::Url;
 
 /// Timeout of a connect.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of a whole request. Long, since a late response still carries the only valid token.
-const TOTAL: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// In effect no timeout: the caller of a patient request decides how long to wait.
-const NEVER: Duration = Duration::from_secs(86_400);
+const NO_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Maximum bytes of a response body.
-const LARGEST_ANSWER: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 /// Why a request brought no usable response.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ impl From<HttpError> for Failure {
             None
         };
         Failure {
-            class: Class::Wait { retry_after },
+            class: FailureClass::Temporary { retry_after },
             ..Failure {
                 may_have_acted,
                 ..Failure::wait(sentence)
@@ -126,8 +126,8 @@ impl ProviderHttp {
         .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(TOTAL)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             .no_proxy()
             .referer(false)
             .user_agent("valetkey")
@@ -154,8 +154,8 @@ impl ProviderHttp {
     /// The client for a refresh, whose outcome must not be lost. The body is sent before `limit`,
     /// by this machine's monotonic clock, or never: after that another node may use the token.
     /// There is no response timeout: the caller waits, and drops the future to give up.
-    pub fn patient(&self, limit: Instant) -> Patient<'_> {
-        Patient { http: self, limit }
+    pub fn with_send_deadline(&self, limit: Instant) -> SendDeadlineHttp<'_> {
+        SendDeadlineHttp { http: self, limit }
     }
 
     /// `limit` is the send deadline of a patient request; with it there is no total timeout.
@@ -176,10 +176,12 @@ impl ProviderHttp {
         );
         let request = self.client.request(head.method, url).headers(headers);
         let request = match limit {
-            Some(limit) => request.timeout(NEVER).body(reqwest::Body::wrap(InTime {
-                bytes: Some(body.into()),
-                limit,
-            })),
+            Some(limit) => request
+                .timeout(NO_TIMEOUT)
+                .body(reqwest::Body::wrap(DeadlineBody {
+                    bytes: Some(body.into()),
+                    limit,
+                })),
             None => request.body(body),
         };
         let sent = request.send().await;
@@ -197,12 +199,12 @@ impl ProviderHttp {
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-            if bytes.len() + chunk.len() > LARGEST_ANSWER {
+            if bytes.len() + chunk.len() > MAX_RESPONSE_BYTES {
                 return Err(HttpError::TooLarge);
             }
             bytes.extend_from_slice(&chunk);
         }
-        let mut answer = oauth2::HttpResponse::new(normalise(status, bytes));
+        let mut answer = oauth2::HttpResponse::new(normalise_error_body(status, bytes));
         // The `oauth2` crate treats any success status but 200 as an error.
         *answer.status_mut() = if status.is_success() {
             http::StatusCode::OK
@@ -221,13 +223,13 @@ impl<'c> oauth2::AsyncHttpClient<'c> for ProviderHttp {
     }
 }
 
-/// See [`ProviderHttp::patient`].
-pub struct Patient<'a> {
+/// See [`ProviderHttp::with_send_deadline`].
+pub struct SendDeadlineHttp<'a> {
     http: &'a ProviderHttp,
     limit: Instant,
 }
 
-impl<'c> oauth2::AsyncHttpClient<'c> for Patient<'_> {
+impl<'c> oauth2::AsyncHttpClient<'c> for SendDeadlineHttp<'_> {
     type Error = HttpError;
     type Future = futures_util::future::BoxFuture<'c, Result<oauth2::HttpResponse, HttpError>>;
     fn call(&'c self, request: oauth2::HttpRequest) -> Self::Future {
@@ -238,24 +240,24 @@ impl<'c> oauth2::AsyncHttpClient<'c> for Patient<'_> {
 /// A request body that yields its bytes only when they can be written, and fails if `limit` has
 /// passed by then: another node may have used the refresh token meanwhile. It cannot be replayed,
 /// so the HTTP client never sends it twice.
-struct InTime {
+struct DeadlineBody {
     bytes: Option<bytes::Bytes>,
     limit: Instant,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("too late to be sent")]
-struct Late;
+struct SendDeadlinePassed;
 
-impl http_body::Body for InTime {
+impl http_body::Body for DeadlineBody {
     type Data = bytes::Bytes;
-    type Error = Late;
+    type Error = SendDeadlinePassed;
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Late>>> {
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, SendDeadlinePassed>>> {
         if Instant::now() > self.limit {
-            return Poll::Ready(Some(Err(Late)));
+            return Poll::Ready(Some(Err(SendDeadlinePassed)));
         }
         Poll::Ready(
             self.bytes
@@ -273,7 +275,7 @@ impl http_body::Body for InTime {
 
 /// Some servers send errors with an empty body or an HTML page, although RFC 6749 section 5.2
 /// requires JSON. Their body is replaced by an error word derived from the status.
-fn normalise(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
+fn normalise_error_body(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
     let is_object =
         || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
     if status.is_success() || status.is_redirection() || is_object() {
@@ -292,10 +294,10 @@ fn normalise(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
 fn classify(error: &reqwest::Error) -> HttpError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = source {
-        if inner.is::<crate::domain::egress::Refused>() {
+        if inner.is::<crate::domain::egress::EgressError>() {
             return HttpError::Refused;
         }
-        if inner.is::<Late>() {
+        if inner.is::<SendDeadlinePassed>() {
             return HttpError::TooLate;
         }
         source = inner.source();

@@ -2,15 +2,14 @@
 //! requests, revocation and the classification of responses. Also the names used by the exchange
 //! that the portal serves (RFC 8693). Never sees a person, a page or a database.
 
-pub mod answer;
 pub mod assertion;
 pub mod errors;
 pub mod http;
 pub mod sign_in;
 pub mod token_exchange;
+pub mod token_response;
 
 use crate::providers::{ClientAuthentication, Endpoints};
-use answer::TokenAnswer;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use errors::{Failure, ProviderError};
 use oauth2::{
@@ -20,11 +19,12 @@ use oauth2::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
+use token_response::ProviderTokenResponse;
 use url::Url;
 
 type Client = oauth2::Client<
     ProviderError,
-    TokenAnswer,
+    ProviderTokenResponse,
     oauth2::basic::BasicTokenIntrospectionResponse,
     oauth2::StandardRevocableToken,
     oauth2::basic::BasicRevocationErrorResponse,
@@ -45,15 +45,15 @@ pub struct Registration {
     pub secrets: Vec<SecretString>,
     pub authentication: ClientAuthentication,
     pub scopes: Vec<String>,
-    /// See [`crate::providers::Template::names_scopes_at_refresh`].
+    /// See [`crate::providers::Template::sends_scopes_at_refresh`].
     pub names_scopes_at_refresh: bool,
-    /// See [`crate::providers::Template::refusals`].
+    /// See [`crate::providers::Template::refresh_refusal_codes`].
     pub refusals: &'static [&'static str],
 }
 
 /// A token response, and which client secret obtained it.
 pub struct Granted {
-    pub answer: TokenAnswer,
+    pub answer: ProviderTokenResponse,
     /// The current secret was refused and the previous one accepted.
     pub by_previous_secret: bool,
 }
@@ -97,7 +97,7 @@ impl Registration {
 
     /// The client assertion for a request to `audience`, as form parameters; empty for other ways
     /// of client authentication.
-    fn proof(
+    fn client_assertion(
         &self,
         audience: &Url,
         secret: Option<&SecretString>,
@@ -142,7 +142,7 @@ impl Registration {
         request: impl Fn(Option<&'s SecretString>) -> F,
     ) -> Result<Granted, Failure>
     where
-        F: Future<Output = Result<TokenAnswer, Failure>>,
+        F: Future<Output = Result<ProviderTokenResponse, Failure>>,
     {
         let mut first = None;
         for (position, secret) in self.candidates()?.into_iter().enumerate() {
@@ -153,8 +153,8 @@ impl Registration {
                         by_previous_secret: position > 0,
                     });
                 }
-                Err(failure) if failure.word == "invalid_client" => {
-                    drop(first.get_or_insert(failure))
+                Err(failure) if failure.error_code == "invalid_client" => {
+                    first.get_or_insert(failure);
                 }
                 // Any other failure is not about the secret.
                 Err(failure) => return Err(failure),
@@ -220,20 +220,20 @@ impl Registration {
                 request = request
                     .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()));
             }
-            for (name, value) in self.proof(&self.endpoints.token, secret)? {
+            for (name, value) in self.client_assertion(&self.endpoints.token, secret)? {
                 request = request.add_extra_param(name, value);
             }
             request
                 .request_async(http)
                 .await
-                .map_err(|error| Failure::from_answer(error, &[]))
+                .map_err(|error| Failure::from_token_error(error, &[]))
         })
         .await
     }
 
     /// Exchanges a refresh token for new tokens (RFC 6749 section 6), with the granted scopes. The
     /// request is sent before `limit` or not at all, and has no response timeout: see
-    /// [`http::ProviderHttp::patient`].
+    /// [`http::ProviderHttp::with_send_deadline`].
     pub async fn refresh(
         &self,
         http: &http::ProviderHttp,
@@ -242,7 +242,7 @@ impl Registration {
     ) -> Result<Granted, Failure> {
         let (token, http) = (
             &RefreshToken::new(token.expose_secret().to_owned()),
-            &http.patient(limit),
+            &http.with_send_deadline(limit),
         );
         self.with_each_secret(|secret| async move {
             let client = self.client(secret)?;
@@ -253,13 +253,13 @@ impl Registration {
                 .cloned()
                 .map(Scope::new);
             let mut request = client.exchange_refresh_token(token).add_scopes(scopes);
-            for (name, value) in self.proof(&self.endpoints.token, secret)? {
+            for (name, value) in self.client_assertion(&self.endpoints.token, secret)? {
                 request = request.add_extra_param(name, value);
             }
             request
                 .request_async(http)
                 .await
-                .map_err(|error| Failure::from_answer(error, self.refusals))
+                .map_err(|error| Failure::from_token_error(error, self.refusals))
         })
         .await
     }
@@ -320,7 +320,7 @@ impl RevocationRequest {
                 return Ok(());
             }
             let body: ProviderError = serde_json::from_slice(answer.body()).unwrap_or_default();
-            refused.word = body.word();
+            refused.error_code = body.word();
         }
         Err(refused)
     }

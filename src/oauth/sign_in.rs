@@ -28,11 +28,11 @@ use std::{
 use url::Url;
 
 /// How long discovered metadata is cached.
-const KEPT_FOR: Duration = Duration::from_secs(3600);
+const METADATA_TTL: Duration = Duration::from_secs(3600);
 /// Minimum age of cached metadata before a failed signature causes a new discovery.
-const RENEWED_AFTER: Duration = Duration::from_secs(60);
+const MIN_METADATA_AGE: Duration = Duration::from_secs(60);
 /// Tolerated difference between the provider's clock and ours.
-const SKEW: Duration = Duration::from_secs(300);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// Accepted signature algorithms: asymmetric ones only, so neither `none` nor HMAC.
 const ALGORITHMS: [CoreJwsSigningAlgorithm; 6] = [
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
@@ -52,7 +52,7 @@ pub struct Client<'a> {
 }
 
 /// The random values that bind a response to one sign-in; `verifier` is the PKCE verifier.
-pub struct Proofs {
+pub struct SignInSecrets {
     pub state: String,
     pub nonce: SecretString,
     pub verifier: SecretString,
@@ -91,7 +91,7 @@ impl Identity {
 
 /// Why a sign-in failed. The texts are for the log; pages have their own.
 #[derive(Debug)]
-pub enum Failure {
+pub enum SignInFailure {
     /// The provider cannot be reached or does not work; this may pass.
     Unavailable(String),
     /// The provider's response is not accepted.
@@ -100,9 +100,9 @@ pub enum Failure {
 
 /// Cache of the provider's metadata and keys, with the time of discovery.
 #[derive(Default)]
-pub struct Known(Mutex<Option<(Arc<CoreProviderMetadata>, Timestamp)>>);
+pub struct MetadataCache(Mutex<Option<(Arc<CoreProviderMetadata>, Timestamp)>>);
 
-impl Known {
+impl MetadataCache {
     /// The provider's metadata, discovered anew if the cached one is older than `keep_for`.
     async fn metadata(
         &self,
@@ -110,7 +110,7 @@ impl Known {
         http: &ProviderHttp,
         now: Timestamp,
         keep_for: Duration,
-    ) -> Result<Arc<CoreProviderMetadata>, Failure> {
+    ) -> Result<Arc<CoreProviderMetadata>, SignInFailure> {
         let known = self
             .0
             .lock()
@@ -123,10 +123,11 @@ impl Known {
             return Ok(metadata);
         }
         let issuer = IssuerUrl::new(issuer.to_owned())
-            .map_err(|error| Failure::Unavailable(error.to_string()))?;
+            .map_err(|error| SignInFailure::Unavailable(error.to_string()))?;
         let found = CoreProviderMetadata::discover_async(issuer, http).await;
-        let metadata =
-            Arc::new(found.map_err(|error| Failure::Unavailable(format!("discovery: {error}")))?);
+        let metadata = Arc::new(
+            found.map_err(|error| SignInFailure::Unavailable(format!("discovery: {error}")))?,
+        );
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&metadata), now));
         Ok(metadata)
     }
@@ -137,12 +138,14 @@ impl Known {
         &self,
         client: &Client<'_>,
         http: &ProviderHttp,
-        proofs: &Proofs,
+        proofs: &SignInSecrets,
         scopes: &[String],
         again: bool,
         now: Timestamp,
-    ) -> Result<Url, Failure> {
-        let metadata = self.metadata(client.issuer, http, now, KEPT_FOR).await?;
+    ) -> Result<Url, SignInFailure> {
+        let metadata = self
+            .metadata(client.issuer, http, now, METADATA_TTL)
+            .await?;
         let redirect = redirect_of(client)?;
         let oidc = CoreClient::from_provider_metadata(
             (*metadata).clone(),
@@ -185,10 +188,12 @@ impl Known {
         client: &Client<'_>,
         http: &ProviderHttp,
         code: String,
-        proofs: Proofs,
+        proofs: SignInSecrets,
         now: Timestamp,
-    ) -> Result<Identity, Failure> {
-        let metadata = self.metadata(client.issuer, http, now, KEPT_FOR).await?;
+    ) -> Result<Identity, SignInFailure> {
+        let metadata = self
+            .metadata(client.issuer, http, now, METADATA_TTL)
+            .await?;
         let secret = client
             .client_secret
             .map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
@@ -200,7 +205,7 @@ impl Known {
         .set_redirect_uri(redirect_of(client)?);
         let request = oidc
             .exchange_code(AuthorizationCode::new(code))
-            .map_err(|error| Failure::Unavailable(error.to_string()))?;
+            .map_err(|error| SignInFailure::Unavailable(error.to_string()))?;
         let answer = request
             .set_pkce_verifier(PkceCodeVerifier::new(
                 proofs.verifier.expose_secret().to_owned(),
@@ -210,16 +215,16 @@ impl Known {
             // The crate's message may repeat text of the provider: keep only the error word.
             .map_err(|error| match error {
                 openidconnect::RequestTokenError::ServerResponse(answer) => {
-                    Failure::Refused(format!("token request: {}", answer.error().as_ref()))
+                    SignInFailure::Refused(format!("token request: {}", answer.error().as_ref()))
                 }
                 openidconnect::RequestTokenError::Request(error) => {
-                    Failure::Unavailable(format!("token request: {error}"))
+                    SignInFailure::Unavailable(format!("token request: {error}"))
                 }
-                _ => Failure::Unavailable("token request: no tokens in the answer".into()),
+                _ => SignInFailure::Unavailable("token request: no tokens in the answer".into()),
             })?;
         let token = answer
             .id_token()
-            .ok_or_else(|| Failure::Refused("no ID token in the answer".into()))?;
+            .ok_or_else(|| SignInFailure::Refused("no ID token in the answer".into()))?;
         let nonce = Nonce::new(proofs.nonce.expose_secret().to_owned());
         let mut checked = check(token, &metadata, client, secret.clone(), &nonce, now);
         if let Err(ClaimsVerificationError::SignatureVerification(
@@ -228,11 +233,12 @@ impl Known {
         {
             // The provider may have rotated its keys.
             let renewed = self
-                .metadata(client.issuer, http, now, RENEWED_AFTER)
+                .metadata(client.issuer, http, now, MIN_METADATA_AGE)
                 .await?;
             checked = check(token, &renewed, client, secret, &nonce, now);
         }
-        let subject = checked.map_err(|error| Failure::Refused(format!("ID token: {error}")))?;
+        let subject =
+            checked.map_err(|error| SignInFailure::Refused(format!("ID token: {error}")))?;
         Ok(Identity {
             issuer: client.issuer.to_owned(),
             subject,
@@ -244,9 +250,9 @@ impl Known {
     }
 }
 
-fn redirect_of(client: &Client<'_>) -> Result<RedirectUrl, Failure> {
+fn redirect_of(client: &Client<'_>) -> Result<RedirectUrl, SignInFailure> {
     RedirectUrl::new(client.redirect_uri.to_owned())
-        .map_err(|error| Failure::Unavailable(error.to_string()))
+        .map_err(|error| SignInFailure::Unavailable(error.to_string()))
 }
 
 /// Verifies signature, issuer, audience, expiry, issue time and nonce of an ID token; returns its
@@ -264,13 +270,14 @@ fn check(
         ClientId::new(client.client_id.to_owned()),
         secret,
     );
-    let early = now.minus(SKEW).0;
+    let early = now.minus(MAX_CLOCK_SKEW).0;
     let verifier = oidc
         .id_token_verifier()
         .set_allowed_algs(ALGORITHMS)
         .set_time_fn(move || DateTime::from_timestamp_millis(early).unwrap_or_default())
         .set_issue_time_verifier_fn(move |issued| {
-            let latest = DateTime::from_timestamp_millis(now.plus(SKEW).0).unwrap_or_default();
+            let latest =
+                DateTime::from_timestamp_millis(now.plus(MAX_CLOCK_SKEW).0).unwrap_or_default();
             if issued > latest {
                 Err("issued in the future".into())
             } else {

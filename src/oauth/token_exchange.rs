@@ -10,7 +10,7 @@ pub const CONTENT_SESSION_TOKEN: &str = "urn:posit:connect:content-session-token
 /// The viewer's access token: issued unless another type is requested.
 pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 /// Requested token types that products of this kind know and the portal does not issue.
-pub const FOREIGN_TYPES: [&str; 3] = [
+pub const UNSUPPORTED_TOKEN_TYPES: [&str; 3] = [
     "urn:ietf:params:aws:token-type:credentials",
     "urn:posit:connect:api-key",
     "urn:ietf:params:oauth:token-type:id_token",

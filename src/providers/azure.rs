@@ -2,7 +2,8 @@
 //! application ID of Databricks, the clouds' sign-in hosts and the usual mistakes in the form.
 
 use super::{
-    Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template, looks_like_uuid,
+    Choice, Config, Endpoints, Field, FieldError, Names, Rotation, Template, ValueKind,
+    looks_like_uuid,
 };
 use crate::domain::integration::Integration;
 use url::Url;
@@ -32,9 +33,9 @@ pub static TEMPLATE: Template = Template {
     summary: "Signs people in with Microsoft Entra ID, so that content queries Databricks as the person who looks at it.",
     monogram: "DB",
     rotation: Rotation::KeepsOld,
-    refusals: &[],
-    names_scopes_at_refresh: true,
-    lapses_after_days: Some(90),
+    refresh_refusal_codes: &[],
+    sends_scopes_at_refresh: true,
+    refresh_token_idle_days: Some(90),
     fields: &[
         Field {
             name: "tenant_id",
@@ -42,10 +43,10 @@ pub static TEMPLATE: Template = Template {
             hint: "Overview page of the application.",
             required: true,
             secret: false,
-            moves_tokens: true,
+            changes_token_source: true,
             default: "",
             pattern: r"^([0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)$",
-            shape: Shape::Tenant,
+            shape: ValueKind::Tenant,
         },
         Field {
             name: "client_id",
@@ -53,10 +54,10 @@ pub static TEMPLATE: Template = Template {
             hint: "Overview page of the application, above the directory ID.",
             required: true,
             secret: false,
-            moves_tokens: true,
+            changes_token_source: true,
             default: "",
             pattern: "",
-            shape: Shape::Text,
+            shape: ValueKind::Text,
         },
         Field {
             name: "client_secret",
@@ -64,10 +65,10 @@ pub static TEMPLATE: Template = Template {
             hint: "The Value, not the Secret ID. With a certificate: the private key and the certificate, as text (PEM). Stored encrypted, never shown again.",
             required: true,
             secret: true,
-            moves_tokens: false,
+            changes_token_source: false,
             default: "",
             pattern: "",
-            shape: Shape::Text,
+            shape: ValueKind::Text,
         },
         Field {
             name: "scopes",
@@ -75,10 +76,10 @@ pub static TEMPLATE: Template = Template {
             hint: "Separated by blanks. offline_access keeps people connected while they are away.",
             required: true,
             secret: false,
-            moves_tokens: false,
+            changes_token_source: false,
             default: DATABRICKS_SCOPES,
             pattern: "",
-            shape: Shape::Scopes,
+            shape: ValueKind::Scopes,
         },
         Field {
             name: "authority_host",
@@ -86,10 +87,10 @@ pub static TEMPLATE: Template = Template {
             hint: "Only for private clouds and tests; replaces the cloud's sign-in address.",
             required: false,
             secret: false,
-            moves_tokens: true,
+            changes_token_source: true,
             default: "",
             pattern: "",
-            shape: Shape::Address,
+            shape: ValueKind::Address,
         },
         Field {
             name: "workspace_url",
@@ -97,10 +98,10 @@ pub static TEMPLATE: Template = Template {
             hint: "Shown to viewers on the consent page. Looks like https://adb-1234567890123456.7.azuredatabricks.net.",
             required: false,
             secret: false,
-            moves_tokens: false,
+            changes_token_source: false,
             default: "",
             pattern: "",
-            shape: Shape::Address,
+            shape: ValueKind::Address,
         },
     ],
     choices: &[
@@ -115,7 +116,7 @@ pub static TEMPLATE: Template = Template {
             ],
             default: "Confidential",
             is_bool: false,
-            moves_tokens: false,
+            changes_token_source: false,
         },
         Choice {
             name: "auth_type",
@@ -124,7 +125,7 @@ pub static TEMPLATE: Template = Template {
             values: &[("Viewer", "Viewer")],
             default: "Viewer",
             is_bool: false,
-            moves_tokens: false,
+            changes_token_source: false,
         },
     ],
     endpoints,
@@ -189,7 +190,7 @@ fn names(config: &Config) -> Names {
 }
 
 /// Finds swapped IDs, the ID of Databricks itself, and more than one `.default` scope.
-fn check(config: &Config, problems: &mut Vec<Problem>) {
+fn check(config: &Config, problems: &mut Vec<FieldError>) {
     let text = |key: &str| {
         config
             .get(key)
@@ -198,7 +199,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
     };
     let (tenant, client) = (text("tenant_id"), text("client_id"));
     if !tenant.is_empty() && tenant.eq_ignore_ascii_case(client) {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             "tenant_id",
             "This is the application ID you entered below. The directory ID stands under it on the same page.",
         ));
@@ -209,7 +210,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
         } else {
             "tenant_id"
         };
-        problems.push(Problem::new(key, "This is the ID of Azure Databricks itself. Enter the one of the application you registered."));
+        problems.push(FieldError::new(key, "This is the ID of Azure Databricks itself. Enter the one of the application you registered."));
     }
     if text("scopes")
         .split_whitespace()
@@ -217,7 +218,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
         .count()
         > 1
     {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             "scopes",
             "Microsoft accepts only one scope that ends in /.default. Make one integration for each service.",
         ));

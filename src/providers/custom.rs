@@ -2,7 +2,7 @@
 //! Nothing is known about the server, so each integration gets its own callback address, PKCE is on
 //! by default, and refresh tokens are taken to work once.
 
-use super::{Choice, Config, Endpoints, Field, Names, Problem, Rotation, Shape, Template};
+use super::{Choice, Config, Endpoints, Field, FieldError, Names, Rotation, Template, ValueKind};
 use url::Url;
 
 /// Base of the fields below (struct update syntax).
@@ -12,10 +12,10 @@ const ADDRESS: Field = Field {
     hint: "",
     required: true,
     secret: false,
-    moves_tokens: true,
+    changes_token_source: true,
     default: "",
     pattern: "^https?://.+",
-    shape: Shape::Address,
+    shape: ValueKind::Address,
 };
 
 /// The template `custom`. Refresh tokens are taken to work once unless the administrator knows
@@ -27,9 +27,9 @@ pub static TEMPLATE: Template = Template {
     monogram: "O2",
     rotation: Rotation::SingleUse,
     // Databricks responds with this to a refresh token that it does not accept.
-    refusals: &["invalid_request"],
-    names_scopes_at_refresh: false,
-    lapses_after_days: None,
+    refresh_refusal_codes: &["invalid_request"],
+    sends_scopes_at_refresh: false,
+    refresh_token_idle_days: None,
     fields: &[
         Field {
             name: "authorization_uri",
@@ -54,7 +54,7 @@ pub static TEMPLATE: Template = Template {
             name: "client_id",
             label: "Client ID",
             hint: "As the provider shows it.",
-            shape: Shape::Text,
+            shape: ValueKind::Text,
             pattern: "",
             ..ADDRESS
         },
@@ -63,8 +63,8 @@ pub static TEMPLATE: Template = Template {
             label: "Client secret",
             hint: "Or the private key as text (PEM), where it signs. Stored encrypted, never shown again.",
             secret: true,
-            moves_tokens: false,
-            shape: Shape::Text,
+            changes_token_source: false,
+            shape: ValueKind::Text,
             pattern: "",
             ..ADDRESS
         },
@@ -73,8 +73,8 @@ pub static TEMPLATE: Template = Template {
             label: "Issuer",
             hint: "Optional. For providers that name themselves in their answers (RFC 9207): other answers are refused.",
             required: false,
-            moves_tokens: false,
-            shape: Shape::Text,
+            changes_token_source: false,
+            shape: ValueKind::Text,
             pattern: "",
             ..ADDRESS
         },
@@ -83,8 +83,8 @@ pub static TEMPLATE: Template = Template {
             label: "A sign-in lasts at most (hours)",
             hint: "Optional. Where the provider ends a sign-in however often it is used: people are then told when they are needed again.",
             required: false,
-            moves_tokens: false,
-            shape: Shape::Number,
+            changes_token_source: false,
+            shape: ValueKind::Number,
             pattern: "^[0-9]*$",
             ..ADDRESS
         },
@@ -93,8 +93,8 @@ pub static TEMPLATE: Template = Template {
             label: "Scopes",
             hint: "Separated by blanks. Add the provider's scope for refresh tokens (often offline_access), or people are asked again every hour.",
             required: false,
-            moves_tokens: false,
-            shape: Shape::Scopes,
+            changes_token_source: false,
+            shape: ValueKind::Scopes,
             pattern: "",
             ..ADDRESS
         },
@@ -110,7 +110,7 @@ pub static TEMPLATE: Template = Template {
             ],
             default: "Confidential",
             is_bool: false,
-            moves_tokens: false,
+            changes_token_source: false,
         },
         Choice {
             name: "auth_type",
@@ -119,7 +119,7 @@ pub static TEMPLATE: Template = Template {
             values: &[("Viewer", "Viewer")],
             default: "Viewer",
             is_bool: false,
-            moves_tokens: false,
+            changes_token_source: false,
         },
         Choice {
             name: "token_endpoint_auth_method",
@@ -135,7 +135,7 @@ pub static TEMPLATE: Template = Template {
             ],
             default: "client_secret_post",
             is_bool: false,
-            moves_tokens: false,
+            changes_token_source: false,
         },
         Choice {
             name: "use_pkce",
@@ -144,7 +144,7 @@ pub static TEMPLATE: Template = Template {
             values: &[("true", "Yes"), ("false", "No")],
             default: "true",
             is_bool: true,
-            moves_tokens: false,
+            changes_token_source: false,
         },
         Choice {
             name: "refresh_tokens",
@@ -164,7 +164,7 @@ pub static TEMPLATE: Template = Template {
             ],
             default: "",
             is_bool: false,
-            moves_tokens: false,
+            changes_token_source: false,
         },
     ],
     endpoints,
@@ -199,7 +199,7 @@ fn names(config: &Config) -> Names {
 }
 
 /// Finds one address entered twice, and query parameters that the portal sets itself.
-fn check(config: &Config, problems: &mut Vec<Problem>) {
+fn check(config: &Config, problems: &mut Vec<FieldError>) {
     let text = |key: &str| {
         config
             .get(key)
@@ -207,7 +207,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
             .unwrap_or("")
     };
     if !text("authorization_uri").is_empty() && text("authorization_uri") == text("token_uri") {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             "token_uri",
             "This is the authorization address. The token address is another one.",
         ));
@@ -223,7 +223,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
         if Url::parse(text("authorization_uri"))
             .is_ok_and(|url| url.query_pairs().any(|(key, _)| key == reserved))
         {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 "authorization_uri",
                 format!(
                     "Leave “{reserved}” out of the address: this server adds it to each request."
@@ -249,7 +249,7 @@ mod tests {
             json!({"client_id": "c", "authorization_uri": "https://example.com/a", "token_uri": "https://example.com/t", "scopes": "a  b c", "use_pkce": "TRUE"}),
         );
         let full = custom::TEMPLATE
-            .complete(&given, &Policy::default())
+            .validate(&given, &Policy::default())
             .unwrap();
         assert_eq!(
             serde_json::Value::Object(full),
@@ -263,7 +263,7 @@ mod tests {
             json!({"client_id": 5, "authorization_uri": "http://10.0.0.1/", "use_pkce": "maybe", "colour": "red"}),
         );
         let problems = custom::TEMPLATE
-            .complete(&given, &Policy::default())
+            .validate(&given, &Policy::default())
             .unwrap_err();
         let mut keys: Vec<&str> = problems
             .iter()
@@ -285,7 +285,7 @@ mod tests {
     fn common_mistakes_with_microsoft_ids_get_specific_messages() {
         let id = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
         let problems = azure::TEMPLATE
-            .complete(
+            .validate(
                 &config(json!({"tenant_id": id, "client_id": id})),
                 &Policy::default(),
             )
@@ -296,7 +296,7 @@ mod tests {
                 .contains("application ID you entered below")
         );
         let problems = azure::TEMPLATE
-            .complete(
+            .validate(
                 &config(json!({"tenant_id": "https://portal.azure.com", "client_id": id})),
                 &Policy::default(),
             )

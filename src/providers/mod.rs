@@ -23,17 +23,17 @@ pub struct Field {
     pub secret: bool,
     /// A change means that tokens come from somewhere else: connections end, and the secret has to
     /// be entered again.
-    pub moves_tokens: bool,
+    pub changes_token_source: bool,
     pub default: &'static str,
     /// A regular expression for clients that validate before sending; empty for none. The server
     /// checks `shape`.
     pub pattern: &'static str,
-    pub shape: Shape,
+    pub shape: ValueKind,
 }
 
-/// The type of a setting's value, checked by [`check_value`].
+/// The type of a setting's value, checked by `check_value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum ValueKind {
     Text,
     Uuid,
     /// A UUID or a verified domain name, as Microsoft accepts for a tenant.
@@ -56,8 +56,8 @@ pub struct Choice {
     pub default: &'static str,
     /// Stored as a JSON boolean.
     pub is_bool: bool,
-    /// See [`Field::moves_tokens`].
-    pub moves_tokens: bool,
+    /// See [`Field::changes_token_source`].
+    pub changes_token_source: bool,
 }
 
 /// What a provider does with refresh tokens when they are used.
@@ -84,17 +84,17 @@ pub struct Template {
     /// The behaviour of refresh tokens, unless an administrator sets another; use [`rotation`].
     pub rotation: Rotation,
     /// Error words besides `invalid_grant` with which the provider refuses a refresh token.
-    pub refusals: &'static [&'static str],
+    pub refresh_refusal_codes: &'static [&'static str],
     /// Whether refresh requests repeat the scopes. Without them the granted ones stay (RFC 6749
     /// section 6). Servers that granted fewer than were requested refuse the whole list (seen with
     /// `oidc-provider`); Microsoft wants it.
-    pub names_scopes_at_refresh: bool,
+    pub sends_scopes_at_refresh: bool,
     /// Days without use after which the provider requires a new sign-in, if known.
-    pub lapses_after_days: Option<u64>,
+    pub refresh_token_idle_days: Option<u64>,
     endpoints: fn(&Config) -> Option<Endpoints>,
     names: fn(&Config) -> Names,
     /// Validates combinations of settings; adds to `problems`.
-    check: fn(&Config, &mut Vec<Problem>),
+    check: fn(&Config, &mut Vec<FieldError>),
 }
 
 /// Display names for the parts of an integration.
@@ -121,12 +121,12 @@ pub struct Endpoints {
 
 /// An invalid setting, and a sentence that says what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct FieldError {
     pub key: String,
     pub message: String,
 }
 
-impl Problem {
+impl FieldError {
     /// `key` is the setting's name in the API.
     pub fn new(key: &str, message: impl Into<String>) -> Self {
         Self {
@@ -161,13 +161,16 @@ impl Template {
     }
     /// Whether a change of this setting means that tokens come from somewhere else.
     pub fn moves_tokens(&self, name: &str) -> bool {
-        self.field(name).is_some_and(|field| field.moves_tokens)
-            || self.choice(name).is_some_and(|choice| choice.moves_tokens)
+        self.field(name)
+            .is_some_and(|field| field.changes_token_source)
+            || self
+                .choice(name)
+                .is_some_and(|choice| choice.changes_token_source)
     }
 
     /// Validates a whole configuration (without the secret) and fills in defaults. Errors: all
     /// invalid settings at once.
-    pub fn complete(&self, given: &Config, policy: &Policy) -> Result<Config, Vec<Problem>> {
+    pub fn validate(&self, given: &Config, policy: &Policy) -> Result<Config, Vec<FieldError>> {
         let mut problems = Vec::new();
         let mut config = Config::new();
         for (key, value) in given {
@@ -178,7 +181,7 @@ impl Template {
                 match check_value(field, value, policy) {
                     Ok(Some(text)) => drop(config.insert(key.clone(), Value::String(text))),
                     Ok(None) => {}
-                    Err(message) => problems.push(Problem::new(key, message)),
+                    Err(message) => problems.push(FieldError::new(key, message)),
                 }
             } else if let Some(choice) = self.choice(key) {
                 if choice.default.is_empty() && value.as_str() == Some("") {
@@ -186,10 +189,10 @@ impl Template {
                 }
                 match check_choice(choice, value) {
                     Ok(value) => drop(config.insert(key.clone(), value)),
-                    Err(message) => problems.push(Problem::new(key, message)),
+                    Err(message) => problems.push(FieldError::new(key, message)),
                 }
             } else {
-                problems.push(Problem::new(
+                problems.push(FieldError::new(
                     key,
                     format!(
                         "The template “{}” has no setting “{}”.",
@@ -206,7 +209,7 @@ impl Template {
                 if !field.default.is_empty() {
                     config.insert(field.name.to_owned(), field.default.into());
                 } else if field.required {
-                    problems.push(Problem::new(
+                    problems.push(FieldError::new(
                         field.name,
                         format!("Enter the {}.", lower_first(field.label)),
                     ));
@@ -252,7 +255,7 @@ pub fn endpoints(integration: &Integration) -> Option<Endpoints> {
 /// Whether an authorization response with this issuer (`iss`, RFC 9207) may belong to the
 /// integration. A configured issuer must be present and equal. Microsoft does not send one today;
 /// if it does, it must be the tenant's.
-pub fn may_answer(integration: &Integration, named: Option<&str>) -> bool {
+pub fn issuer_matches(integration: &Integration, named: Option<&str>) -> bool {
     match (integration.setting("issuer"), named) {
         ("", Some(named)) => azure::issuer(integration).is_none_or(|issuer| issuer == named),
         ("", None) => true,
@@ -272,7 +275,7 @@ pub fn rotation(integration: &Integration) -> Rotation {
 }
 
 /// How long a sign-in lasts at the provider regardless of refreshes, if configured.
-pub fn longest_connection(integration: &Integration) -> Option<Duration> {
+pub fn max_sign_in_lifetime(integration: &Integration) -> Option<Duration> {
     let hours: u64 = integration.setting("session_hours").parse().ok()?;
     Some(Duration::from_secs(hours * 3600))
 }
@@ -374,12 +377,12 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
         ));
     }
     match field.shape {
-        Shape::Text => Ok(Some(text.to_owned())),
-        Shape::Uuid => match looks_like_uuid(text) {
+        ValueKind::Text => Ok(Some(text.to_owned())),
+        ValueKind::Uuid => match looks_like_uuid(text) {
             true => Ok(Some(text.to_ascii_lowercase())),
             false => Err(uuid_message(field, text)),
         },
-        Shape::Tenant => {
+        ValueKind::Tenant => {
             let domain = text.contains('.')
                 && !text.contains("..")
                 && !text.starts_with(['.', '-'])
@@ -392,7 +395,7 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
                 false => Err(uuid_message(field, text)),
             }
         }
-        Shape::Scopes => {
+        ValueKind::Scopes => {
             let scopes: Vec<&str> = text.split_whitespace().collect();
             // RFC 6749 section 3.3: printable ASCII without quote and backslash.
             if scopes.iter().any(|scope| {
@@ -404,11 +407,11 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
             }
             Ok(Some(scopes.join(" ")))
         }
-        Shape::Number => match text.parse::<u64>() {
+        ValueKind::Number => match text.parse::<u64>() {
             Ok(number) if (1..=100_000).contains(&number) => Ok(Some(number.to_string())),
             _ => Err(format!("{} must be a whole number from 1.", field.label)),
         },
-        Shape::Address => {
+        ValueKind::Address => {
             let url = policy
                 .parse(text, Purpose::Provider)
                 .map_err(|refused| format!("{}: {refused}", field.label))?;

@@ -2,12 +2,12 @@
 //! where the publisher enabled it. The script polls the viewer's standing; when the app needs its
 //! viewer, it offers to sign in or reconnect in a window of its own, and hides itself afterwards.
 //!
-//! Everything it loads is served from the content's own origin, below [`RESERVED`], so the app's
-//! page can load it like a file of the app. The app is never asked for these paths.
+//! Everything it loads is served from the content's own origin, below [`RESERVED_PREFIX`], so the
+//! app's page can load it like a file of the app. The app is never asked for these paths.
 
-use super::{Proxy, Refusal, admit, entrance::RESERVED, explain};
+use super::{GateError, Proxy, admit, handover::RESERVED_PREFIX, refuse};
 use crate::{
-    domain::{addresses, return_path::ReturnPath, wall::Place},
+    domain::{addresses, origins::ContentLocation, return_path::ReturnPath},
     service::{Error, Service},
     web::{assets, problems::WebError},
 };
@@ -20,7 +20,7 @@ use serde_json::json;
 
 /// Request headers that are not sent to the app for a page that gets the bar: the response must be
 /// complete (not 304) and uncompressed.
-pub const UNWANTED: [HeaderName; 3] = [
+pub const DROPPED_REQUEST_HEADERS: [HeaderName; 3] = [
     header::ACCEPT_ENCODING,
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,
@@ -29,26 +29,26 @@ pub const UNWANTED: [HeaderName; 3] = [
 pub const VALIDATORS: [HeaderName; 2] = [header::ETAG, header::LAST_MODIFIED];
 
 /// The path of one of the bar's files below an item.
-fn own(place: &Place, name: &str) -> String {
-    format!("{}{}{name}", place.base, &RESERVED[1..])
+fn bar_path(place: &ContentLocation, name: &str) -> String {
+    format!("{}{}{name}", place.base, &RESERVED_PREFIX[1..])
 }
 
 /// The script element that is appended to a page, after its `</html>`: HTML parsers treat it as the
 /// last element of the body.
-pub fn tag(place: &Place) -> Bytes {
+pub fn tag(place: &ContentLocation) -> Bytes {
     format!(
         "\n<script src=\"{}\" defer></script>\n",
-        own(place, "bar.js")
+        bar_path(place, "bar.js")
     )
     .into()
 }
 
-/// Serves the bar's own paths below an item. `rest` is the path below the item, `own` the path
-/// below [`RESERVED`]. Everything is 404 where the bar is not enabled.
+/// Serves the bar's own paths below an item. `rest` is the path below the item, `bar_path` the path
+/// below [`RESERVED_PREFIX`]. Everything is 404 where the bar is not enabled.
 pub async fn serve(
     request: &HttpRequest,
     proxy: &Proxy,
-    place: &Place,
+    place: &ContentLocation,
     rest: &str,
     own: &str,
 ) -> Result<HttpResponse, WebError> {
@@ -68,7 +68,7 @@ pub async fn serve(
                 // browser's cookie names.
                 proxy
                     .service
-                    .see(admission, pass.stays_at.unwrap_or_default());
+                    .note_seen(admission, pass.stays_at.unwrap_or_default());
             }
             Ok(standing(
                 request,
@@ -79,7 +79,7 @@ pub async fn serve(
         }
         "connected" => match admit(request.head(), proxy, place).await? {
             Ok(_) => Ok(connected(place)),
-            Err(refusal) => explain(request, proxy, place, rest, refusal).await,
+            Err(refusal) => refuse(request, proxy, place, rest, refusal).await,
         },
         _ => Err(Error::NotFound.into()),
     }
@@ -97,8 +97,8 @@ fn script() -> HttpResponse {
 fn standing(
     request: &HttpRequest,
     service: &Service,
-    place: &Place,
-    refusal: Option<&Refusal>,
+    place: &ContentLocation,
+    refusal: Option<&GateError>,
 ) -> HttpResponse {
     // Scripts of other origins get 403. Items that share a host share an origin and pass.
     let site = request
@@ -112,15 +112,15 @@ fn standing(
     let back = ReturnPath::parse(&format!(
         "{}{}connected",
         addresses::app(id),
-        &RESERVED[1..]
+        &RESERVED_PREFIX[1..]
     ));
     let (word, page) = match (refusal, &back) {
         (None, _) => ("good", None),
-        (Some(Refusal::SignIn), _) => ("signed_out", Some(addresses::login(back.as_ref()))),
-        (Some(Refusal::NeedsViewer(_)), Some(back)) => {
+        (Some(GateError::SignIn), _) => ("signed_out", Some(addresses::login(back.as_ref()))),
+        (Some(GateError::NeedsViewer(_)), Some(back)) => {
             ("needs_viewer", Some(addresses::consent(id, back)))
         }
-        (Some(Refusal::NeedsViewer(_) | Refusal::MayNot(_)), _) => ("may_not", None),
+        (Some(GateError::NeedsViewer(_) | GateError::MayNot(_)), _) => ("may_not", None),
     };
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -129,12 +129,12 @@ fn standing(
 
 /// The last page of the bar's window: its script tells the bar in the app's page, and closes the
 /// window.
-fn connected(place: &Place) -> HttpResponse {
+fn connected(place: &ContentLocation) -> HttpResponse {
     let html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Connected</title><meta name=\"viewport\" content=\"width=device-width\">\
          <meta name=\"color-scheme\" content=\"light dark\"><h1>Connected</h1><p>The app goes on by itself. You can close this window.</p>\
          <script src=\"{}\"></script></html>",
-        own(place, "bar.js"),
+        bar_path(place, "bar.js"),
     );
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")

@@ -7,7 +7,7 @@
 //! Responses are parsed strictly: one whose body length is ambiguous is refused, and a body that
 //! ends early ends with an error, never as a short success.
 
-use super::{upstream::Target, wire::Wire};
+use super::{upstream::Target, wire::Transport};
 use crate::domain::content::Proxying;
 use actix_web::{
     error::PayloadError,
@@ -34,32 +34,32 @@ use tokio::{
 };
 
 /// Maximum sizes in bytes of what an app sends.
-const LARGEST_HEAD: usize = 64 * 1024;
-const LARGEST_TRAILERS: usize = 16 * 1024;
-const LONGEST_CHUNK_LINE: usize = 4 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
+const MAX_CHUNK_LINE_BYTES: usize = 4 * 1024;
 /// Maximum number of header fields, and of trailer fields.
-const MOST_FIELDS: usize = 128;
+const MAX_FIELDS: usize = 128;
 /// Buffer space reserved for each read, in bytes.
-const READ_AT_ONCE: usize = 16 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum ClientError {
     /// No connection could be opened.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     /// The connection broke after a part of the request may have been sent.
     #[error("the connection broke: {0}")]
-    Broke(io::Error),
+    Io(io::Error),
     /// The head of the response did not arrive within the item's first-byte limit.
     #[error("no answer in time")]
-    Slow,
+    FirstByteTimeout,
     /// The browser's upload stalled, broke off, or did not match its `Content-Length`.
     #[error("the upload stopped")]
     Upload,
     /// The response violates HTTP/1.1.
     #[error("not HTTP/1.1: {0}")]
-    Nonsense(&'static str),
+    Protocol(&'static str),
 }
 
 /// Header or trailer fields in the order in which they arrived; names may repeat.
@@ -68,31 +68,31 @@ pub type Fields = Vec<(HeaderName, HeaderValue)>;
 /// A connection to an app.
 pub struct Connection {
     /// The transport.
-    pub wire: Wire,
+    pub wire: Transport,
     /// Bytes that were read and not yet consumed.
     pub buffer: BytesMut,
     /// When the connection became idle; meaningful in the pool only.
-    rested_since: Instant,
+    idle_since: Instant,
 }
 
 impl Connection {
     /// Opens a new connection within the item's connect limit.
-    async fn open(target: &Target, limits: &Proxying) -> Result<Self, Failed> {
-        let slow = || Failed::Connect(io::ErrorKind::TimedOut.into());
-        let wire = timeout(limits.connect(), Wire::open(target))
+    async fn open(target: &Target, limits: &Proxying) -> Result<Self, ClientError> {
+        let slow = || ClientError::Connect(io::ErrorKind::TimedOut.into());
+        let wire = timeout(limits.connect(), Transport::open(target))
             .await
             .map_err(|_| slow())?
-            .map_err(Failed::Connect)?;
+            .map_err(ClientError::Connect)?;
         Ok(Self {
             wire,
             buffer: BytesMut::new(),
-            rested_since: Instant::now(),
+            idle_since: Instant::now(),
         })
     }
 
     /// Reads more into the buffer; `Ok(0)` at the end of the stream.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(READ_AT_ONCE);
+        self.buffer.reserve(READ_BYTES);
         tokio_util::io::poll_read_buf(Pin::new(&mut self.wire), context, &mut self.buffer)
     }
 
@@ -101,7 +101,7 @@ impl Connection {
         &mut self,
         context: &mut Context<'_>,
         to_head: bool,
-    ) -> Poll<Result<Head, Failed>> {
+    ) -> Poll<Result<Head, ClientError>> {
         loop {
             if let Some(head) = Head::parse(&mut self.buffer, to_head)? {
                 // Interim responses (103) should be forwarded (RFC 9110 section 15.2), but actix
@@ -112,8 +112,8 @@ impl Connection {
                 }
                 return Poll::Ready(Ok(head));
             }
-            if ready!(self.poll_fill(context)).map_err(Failed::Broke)? == 0 {
-                return Poll::Ready(Err(Failed::Broke(io::ErrorKind::UnexpectedEof.into())));
+            if ready!(self.poll_fill(context)).map_err(ClientError::Io)? == 0 {
+                return Poll::Ready(Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into())));
             }
         }
     }
@@ -124,23 +124,24 @@ impl Connection {
 pub struct Pool(std::cell::RefCell<VecDeque<Connection>>);
 
 impl Pool {
-    const MOST: usize = 128;
+    const MAX_IDLE: usize = 128;
     /// How long a connection stays in the pool.
-    const LONGEST_REST: Duration = Duration::from_secs(30);
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
     /// A request that must not be sent twice gets only connections that were idle for less than
     /// this: the app may be closing an older one at this moment.
-    const SHORT_REST: Duration = Duration::from_secs(1);
+    const MAX_IDLE_UNREPEATABLE: Duration = Duration::from_secs(1);
 
     /// Takes a usable connection; those found unusable on the way are closed.
     fn take(&self, repeatable: bool) -> Option<Connection> {
         let longest = if repeatable {
-            Self::LONGEST_REST
+            Self::IDLE_TIMEOUT
         } else {
-            Self::SHORT_REST
+            Self::MAX_IDLE_UNREPEATABLE
         };
         let mut resting = self.0.borrow_mut();
         while let Some(connection) = resting.pop_back() {
-            if connection.rested_since.elapsed() < longest && !connection.wire.is_over() {
+            if connection.idle_since.elapsed() < longest && !connection.wire.is_readable_or_closed()
+            {
                 return Some(connection);
             }
         }
@@ -150,15 +151,16 @@ impl Pool {
     /// Closes connections that were idle for too long, or that the app has closed.
     pub fn sweep(&self) {
         self.0.borrow_mut().retain(|connection| {
-            connection.rested_since.elapsed() < Self::LONGEST_REST && !connection.wire.is_over()
+            connection.idle_since.elapsed() < Self::IDLE_TIMEOUT
+                && !connection.wire.is_readable_or_closed()
         });
     }
 
     /// Returns a connection to the pool; closes it if the pool is full.
     fn put(&self, mut connection: Connection) {
         let mut resting = self.0.borrow_mut();
-        if resting.len() < Self::MOST {
-            connection.rested_since = Instant::now();
+        if resting.len() < Self::MAX_IDLE {
+            connection.idle_since = Instant::now();
             // Idle connections must not hold large buffers.
             connection.buffer = BytesMut::new();
             resting.push_back(connection);
@@ -178,11 +180,11 @@ pub struct Upload {
     /// The whole body was read from the browser.
     ended: bool,
     /// Number of bytes written to the app, chunk framing included.
-    taken: u64,
+    written: u64,
 }
 
 /// Why an upload failed.
-enum UploadFailed {
+enum UploadError {
     /// The browser stopped sending, or sent a body that does not match its length.
     Sender,
     /// The app no longer reads; it may still respond.
@@ -200,16 +202,16 @@ impl Upload {
             left: length,
             pending: VecDeque::new(),
             ended: false,
-            taken: 0,
+            written: 0,
         }
     }
 
     /// Sends what there is; `Ready(Ok)` once the whole body is written and flushed.
     fn poll(
         &mut self,
-        wire: &mut Wire,
+        wire: &mut Transport,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), UploadFailed>> {
+    ) -> Poll<Result<(), UploadError>> {
         loop {
             while let Some(front) = self.pending.front_mut() {
                 if front.is_empty() {
@@ -217,14 +219,14 @@ impl Upload {
                     continue;
                 }
                 let written = ready!(Pin::new(&mut *wire).poll_write(context, front))
-                    .map_err(|_| UploadFailed::App)?;
+                    .map_err(|_| UploadError::App)?;
                 front.advance(written);
-                self.taken += written as u64;
+                self.written += written as u64;
             }
             if self.ended {
                 return Pin::new(&mut *wire)
                     .poll_flush(context)
-                    .map_err(|_| UploadFailed::App);
+                    .map_err(|_| UploadError::App);
             }
             match self.body.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
@@ -239,12 +241,12 @@ impl Upload {
                             *left = rest;
                             self.pending.push_back(bytes);
                         }
-                        None => return Poll::Ready(Err(UploadFailed::Sender)),
+                        None => return Poll::Ready(Err(UploadError::Sender)),
                     },
                 },
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadFailed::Sender)),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadError::Sender)),
                 Poll::Ready(None) => match self.left {
-                    Some(1..) => return Poll::Ready(Err(UploadFailed::Sender)),
+                    Some(1..) => return Poll::Ready(Err(UploadError::Sender)),
                     Some(0) => self.ended = true,
                     None => {
                         self.ended = true;
@@ -298,12 +300,12 @@ enum Chunk {
 impl Head {
     /// Removes one head from the buffer; `None` while it is incomplete. `to_head`: the request was
     /// a HEAD.
-    fn parse(buffer: &mut BytesMut, to_head: bool) -> Result<Option<Self>, Failed> {
+    fn parse(buffer: &mut BytesMut, to_head: bool) -> Result<Option<Self>, ClientError> {
         if buffer.is_empty() {
             return Ok(None);
         }
         // Uninitialized: clearing 128 fields would cost more than parsing a head.
-        let mut found = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut found = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let mut answer = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut answer,
@@ -312,21 +314,23 @@ impl Head {
         );
         let length = match parsed {
             Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if buffer.len() < LARGEST_HEAD => return Ok(None),
-            Ok(httparse::Status::Partial) => return Err(Failed::Nonsense("the head is too large")),
-            Err(_) => return Err(Failed::Nonsense("the head cannot be read")),
+            Ok(httparse::Status::Partial) if buffer.len() < MAX_HEAD_BYTES => return Ok(None),
+            Ok(httparse::Status::Partial) => {
+                return Err(ClientError::Protocol("the head is too large"));
+            }
+            Err(_) => return Err(ClientError::Protocol("the head cannot be read")),
         };
         let status = answer
             .code
             .and_then(|code| StatusCode::from_u16(code).ok())
-            .ok_or(Failed::Nonsense("no status"))?;
+            .ok_or(ClientError::Protocol("no status"))?;
         let newest = answer.version == Some(1);
         // Values share the buffer's memory: remember their ranges until the buffer is frozen.
         let start = buffer.as_ptr() as usize;
         let mut places = Vec::with_capacity(answer.headers.len());
         for field in answer.headers.iter() {
             let name = HeaderName::from_bytes(field.name.as_bytes())
-                .map_err(|_| Failed::Nonsense("the name of a field"))?;
+                .map_err(|_| ClientError::Protocol("the name of a field"))?;
             let at = field.value.as_ptr() as usize - start;
             places.push((name, at..at + field.value.len()));
         }
@@ -342,7 +346,7 @@ impl Head {
             fields.push((
                 name,
                 HeaderValue::from_maybe_shared(value)
-                    .map_err(|_| Failed::Nonsense("the value of a field"))?,
+                    .map_err(|_| ClientError::Protocol("the value of a field"))?,
             ));
         }
         let framing = framing(status, &fields, to_head)?;
@@ -380,7 +384,7 @@ impl Head {
 
 /// The framing of a response body. Refuses what different parsers could read differently: unequal
 /// lengths, a length beside a transfer coding, any coding but `chunked`.
-fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing, Failed> {
+fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing, ClientError> {
     let all = |wanted: HeaderName| {
         fields
             .iter()
@@ -395,9 +399,9 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
             let number = digits
                 .then(|| std::str::from_utf8(part).ok()?.parse::<u64>().ok())
                 .flatten();
-            let number = number.ok_or(Failed::Nonsense("content-length"))?;
+            let number = number.ok_or(ClientError::Protocol("content-length"))?;
             if length.is_some_and(|before| before != number) {
-                return Err(Failed::Nonsense("two lengths"));
+                return Err(ClientError::Protocol("two lengths"));
             }
             length = Some(number);
         }
@@ -407,7 +411,7 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
         (None, _) => false,
         (Some(coding), None) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => true,
         // Other transfer codings would have to be decoded here; apps do not use them.
-        _ => return Err(Failed::Nonsense("transfer-encoding")),
+        _ => return Err(ClientError::Protocol("transfer-encoding")),
     };
     if to_head
         || status.is_informational()
@@ -417,7 +421,9 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
         return Ok(Framing::Empty);
     }
     match (chunked, length) {
-        (true, Some(_)) => Err(Failed::Nonsense("transfer-encoding and content-length")),
+        (true, Some(_)) => Err(ClientError::Protocol(
+            "transfer-encoding and content-length",
+        )),
         (true, None) => Ok(Framing::Chunked(Chunk::Line)),
         (false, Some(0)) => Ok(Framing::Empty),
         (false, Some(length)) => Ok(Framing::Length(length)),
@@ -426,7 +432,7 @@ fn framing(status: StatusCode, fields: &Fields, to_head: bool) -> Result<Framing
 }
 
 /// A response whose body is still to be read.
-pub struct Answer {
+pub struct Response {
     /// Status and headers.
     pub head: Head,
     /// The body, and the connection that it is read from.
@@ -434,52 +440,54 @@ pub struct Answer {
 }
 
 /// A connection for one request, from the pool or new. `repeatable`: the request is idempotent and
-/// has no body, so it may be sent twice. The only error is [`Failed::Connect`].
+/// has no body, so it may be sent twice. The only error is [`ClientError::Connect`].
 pub async fn connect(
     target: &Target,
     limits: &Proxying,
     repeatable: bool,
-) -> Result<Ready, Failed> {
+) -> Result<Prepared, ClientError> {
     match target.pool.take(repeatable) {
-        Some(connection) => Ok(Ready {
+        Some(connection) => Ok(Prepared {
             connection,
-            again: repeatable,
+            may_retry: repeatable,
         }),
-        None => Ok(Ready {
+        None => Ok(Prepared {
             connection: Connection::open(target, limits).await?,
-            again: false,
+            may_retry: false,
         }),
     }
 }
 
 /// A connection for a request that is not sent yet.
-pub struct Ready {
+pub struct Prepared {
     connection: Connection,
     /// A pooled connection that the app may be closing at this moment: if it breaks, the request is
     /// sent once more, on a new connection.
-    again: bool,
+    may_retry: bool,
 }
 
 /// Sends a request's head and body, and waits for the head of the response; the upload may go on
 /// while the response's body is read. `to_head`: the request is a HEAD.
 pub async fn send(
-    ready: Ready,
+    ready: Prepared,
     target: &Target,
     limits: &Proxying,
     head: &[u8],
     mut upload: Option<Upload>,
     to_head: bool,
-) -> Result<Answer, Failed> {
-    let Ready {
+) -> Result<Response, ClientError> {
+    let Prepared {
         mut connection,
-        mut again,
+        mut may_retry,
     } = ready;
     loop {
         let found = match await_head(&mut connection, limits, head, &mut upload, to_head).await {
             // The app has sent nothing on it, not even a part of a head: safe to retry.
-            Err(Failed::Broke(_)) if again && upload.is_none() && connection.buffer.is_empty() => {
+            Err(ClientError::Io(_))
+                if may_retry && upload.is_none() && connection.buffer.is_empty() =>
+            {
                 connection = Connection::open(target, limits).await?;
-                again = false;
+                may_retry = false;
                 continue;
             }
             other => other?,
@@ -496,9 +504,9 @@ pub async fn send(
             trailers: Fields::new(),
         };
         if framing == Framing::Empty && found.status != StatusCode::SWITCHING_PROTOCOLS {
-            body.finish_if_sent();
+            body.release_if_sent();
         }
-        return Ok(Answer { head: found, body });
+        return Ok(Response { head: found, body });
     }
 }
 
@@ -510,7 +518,7 @@ async fn await_head(
     head: &[u8],
     upload: &mut Option<Upload>,
     to_head: bool,
-) -> Result<Head, Failed> {
+) -> Result<Head, ClientError> {
     let mut sent = 0;
     let mut flushed = false;
     let (mut taken, mut uploading) = (0, upload.is_some());
@@ -518,22 +526,22 @@ async fn await_head(
         let waiting = poll_fn(|context| {
             while let Some(rest) = head.get(sent..).filter(|rest| !rest.is_empty()) {
                 sent += ready!(Pin::new(&mut connection.wire).poll_write(context, rest))
-                    .map_err(Failed::Broke)?;
+                    .map_err(ClientError::Io)?;
             }
             if !flushed {
                 ready!(Pin::new(&mut connection.wire).poll_flush(context))
-                    .map_err(Failed::Broke)?;
+                    .map_err(ClientError::Io)?;
                 flushed = true;
             }
             if let Some(under_way) = upload {
                 match under_way.poll(&mut connection.wire, context) {
                     Poll::Ready(Ok(())) => *upload = None,
-                    Poll::Ready(Err(UploadFailed::Sender)) => {
-                        return Poll::Ready(Err(Failed::Upload));
+                    Poll::Ready(Err(UploadError::Sender)) => {
+                        return Poll::Ready(Err(ClientError::Upload));
                     }
                     // The app closed its reading side: stop the upload, but read its response,
                     // which may say why.
-                    Poll::Ready(Err(UploadFailed::App)) => {
+                    Poll::Ready(Err(UploadError::App)) => {
                         under_way.body = futures_util::stream::pending().boxed_local()
                     }
                     Poll::Pending => {}
@@ -544,16 +552,17 @@ async fn await_head(
         match timeout(limits.first_byte(), waiting).await {
             Ok(found) => return found,
             // An upload has no limit in total: go on while the app reads it, or while the portal
-            // waits for the browser, which has a deadline of its own (`web::body::PAUSE`).
+            // waits for the browser, which has a deadline of its own
+            // (`web::body::UPLOAD_IDLE_TIMEOUT`).
             Err(_) => match upload {
                 Some(upload)
-                    if !upload.ended && (upload.taken > taken || upload.pending.is_empty()) =>
+                    if !upload.ended && (upload.written > taken || upload.pending.is_empty()) =>
                 {
-                    taken = upload.taken
+                    taken = upload.written
                 }
                 // The upload ended meanwhile: the first-byte limit starts now.
                 None if uploading => uploading = false,
-                _ => return Err(Failed::Slow),
+                _ => return Err(ClientError::FirstByteTimeout),
             },
         }
     }
@@ -590,7 +599,7 @@ impl Body {
 
     /// Takes the whole body, if it arrived together with the head and has a known length. The
     /// connection then returns to the pool.
-    pub fn whole(&mut self) -> Option<Bytes> {
+    pub fn take_whole(&mut self) -> Option<Bytes> {
         let connection = self.connection.as_mut()?;
         let Framing::Length(length) = self.framing else {
             return None;
@@ -600,7 +609,7 @@ impl Body {
             .filter(|length| connection.buffer.len() >= *length && self.upload.is_none())?;
         let bytes = connection.buffer.split_to(length).freeze();
         self.framing = Framing::Empty;
-        self.finish_if_sent();
+        self.release_if_sent();
         Some(bytes)
     }
 
@@ -611,7 +620,7 @@ impl Body {
 
     /// Gives up the connection if the request's body was sent: to the pool if it is persistent and
     /// the app has sent nothing more, otherwise it is closed.
-    fn finish_if_sent(&mut self) {
+    fn release_if_sent(&mut self) {
         if self.upload.is_none()
             && let Some(connection) = self.connection.take()
             && self.persistent
@@ -651,7 +660,7 @@ impl Body {
                     // connection is not reused.
                     self.persistent &= self.upload.is_none();
                     self.upload = None;
-                    self.finish_if_sent();
+                    self.release_if_sent();
                     return Poll::Ready(None);
                 }
                 Framing::Length(left) if !buffer.is_empty() => {
@@ -670,11 +679,11 @@ impl Body {
                 }
                 Framing::Chunked(chunk) => match next_chunk(chunk, buffer, &mut self.trailers) {
                     Ok(Step::Data(bytes)) => return Poll::Ready(Some(Ok(bytes))),
-                    Ok(Step::Over) => {
+                    Ok(Step::End) => {
                         self.framing = Framing::Empty;
                         continue;
                     }
-                    Ok(Step::More) => {}
+                    Ok(Step::NeedMore) => {}
                     Err(why) => return broken(why),
                 },
                 Framing::Length(_) | Framing::UntilClose => {}
@@ -703,9 +712,9 @@ impl Body {
 enum Step {
     Data(Bytes),
     /// More input is needed.
-    More,
+    NeedMore,
     /// The body has ended, trailers included.
-    Over,
+    End,
 }
 
 /// Parses the next part of a chunked body (RFC 9112 section 7.1). Refuses bare line feeds and size
@@ -719,10 +728,10 @@ fn next_chunk(
         match chunk {
             Chunk::Line => {
                 let Some(end) = buffer.iter().position(|byte| *byte == b'\n') else {
-                    return if buffer.len() > LONGEST_CHUNK_LINE {
+                    return if buffer.len() > MAX_CHUNK_LINE_BYTES {
                         Err("a chunk's line is too long")
                     } else {
-                        Ok(Step::More)
+                        Ok(Step::NeedMore)
                     };
                 };
                 let line = buffer.split_to(end + 1);
@@ -748,7 +757,7 @@ fn next_chunk(
             }
             Chunk::Data(left) => {
                 if buffer.is_empty() {
-                    return Ok(Step::More);
+                    return Ok(Step::NeedMore);
                 }
                 let most = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
@@ -762,7 +771,7 @@ fn next_chunk(
             }
             Chunk::End => {
                 if buffer.len() < 2 {
-                    return Ok(Step::More);
+                    return Ok(Step::NeedMore);
                 }
                 if buffer.split_to(2) != b"\r\n"[..] {
                     return Err("a chunk is longer than it says");
@@ -770,7 +779,7 @@ fn next_chunk(
                 *chunk = Chunk::Line;
             }
             Chunk::Trailers => {
-                let mut found = [httparse::EMPTY_HEADER; MOST_FIELDS];
+                let mut found = [httparse::EMPTY_HEADER; MAX_FIELDS];
                 let length = match httparse::parse_headers(buffer, &mut found) {
                     Ok(httparse::Status::Complete((length, fields))) => {
                         for field in fields {
@@ -783,13 +792,13 @@ fn next_chunk(
                         }
                         length
                     }
-                    Ok(httparse::Status::Partial) if buffer.len() < LARGEST_TRAILERS => {
-                        return Ok(Step::More);
+                    Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => {
+                        return Ok(Step::NeedMore);
                     }
                     _ => return Err("the trailers"),
                 };
                 drop(buffer.split_to(length));
-                return Ok(Step::Over);
+                return Ok(Step::End);
             }
         }
     }
@@ -903,7 +912,7 @@ mod tests {
             (None, vec!["x"], true),
         ] {
             let (near, _far) = tokio::net::UnixStream::pair().unwrap();
-            let mut wire = Wire::Unix(near);
+            let mut wire = Transport::Unix(near);
             let pieces: Vec<Result<Bytes, PayloadError>> = pieces
                 .into_iter()
                 .map(|piece| Ok(Bytes::from_static(piece.as_bytes())))
@@ -923,8 +932,8 @@ mod tests {
             loop {
                 match next_chunk(&mut chunk, &mut buffer, &mut trailers)? {
                     Step::Data(bytes) => body.extend_from_slice(&bytes),
-                    Step::Over => return Ok((String::from_utf8(body).unwrap(), trailers)),
-                    Step::More => buffer.extend_from_slice(pieces.next().ok_or("short")?),
+                    Step::End => return Ok((String::from_utf8(body).unwrap(), trailers)),
+                    Step::NeedMore => buffer.extend_from_slice(pieces.next().ok_or("short")?),
                 }
             }
         };

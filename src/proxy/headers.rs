@@ -84,7 +84,8 @@ pub fn connection_names<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Ve
         .collect()
 }
 
-/// Whether a request header may reach an app. `listed`: names from `Connection` (see
+/// Whether a request header may reach an app. `permissions_with_names`: names from `Connection`
+/// (see
 /// [`connection_names`]). `cookie`, `host` and `content-length` are handled separately.
 pub fn request_passes(name: &str, listed: &[String]) -> bool {
     // Names of the http library are in lower case.
@@ -98,7 +99,8 @@ pub fn request_passes(name: &str, listed: &[String]) -> bool {
         && !listed.iter().any(|other| other == name)
 }
 
-/// Whether a response header of an app may reach the browser. `listed`: as in [`request_passes`].
+/// Whether a response header of an app may reach the browser. `permissions_with_names`: as in
+/// [`request_passes`].
 /// `set-cookie`, `location`, `content-location` and `content-length` are handled separately.
 pub fn response_passes(name: &str, listed: &[String]) -> bool {
     !HOP_BY_HOP.contains(&name)
@@ -124,7 +126,7 @@ pub fn trailer_passes(name: &str) -> bool {
 }
 
 /// Whether a cookie name is one of the portal's own; apps neither get nor set these.
-pub fn is_ours(name: impl AsRef<[u8]>) -> bool {
+pub fn is_portal_cookie(name: impl AsRef<[u8]>) -> bool {
     let name = name.as_ref();
     name.strip_prefix(b"__Host-")
         .unwrap_or(name)
@@ -143,7 +145,7 @@ pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
                 .next()
                 .unwrap_or(part)
                 .trim_ascii();
-            if part.is_empty() || is_ours(name) {
+            if part.is_empty() || is_portal_cookie(name) {
                 continue;
             }
             if !kept.is_empty() {
@@ -157,19 +159,20 @@ pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
 
 /// Appends one header line to a message head. `value` must come from a checked type: it must hold
 /// no line break.
-pub fn add(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+pub fn append_line(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
         head.extend_from_slice(part);
     }
 }
 
 /// A header value as text, one `char` per byte (Latin-1), so that bytes above ASCII, which are
-/// opaque (RFC 9110 section 5.5), survive the way back through [`from_text`].
-pub fn as_text(value: &HeaderValue) -> String {
+/// opaque (RFC 9110 section 5.5), survive the way back through [`from_latin1`].
+pub fn to_latin1(value: &HeaderValue) -> String {
     value.as_bytes().iter().copied().map(char::from).collect()
 }
-/// The inverse of [`as_text`]; `None` for a character above U+00FF or one that no header may hold.
-pub fn from_text(text: &str) -> Option<HeaderValue> {
+/// The inverse of [`to_latin1`]; `None` for a character above U+00FF or one that no header may
+/// hold.
+pub fn from_latin1(text: &str) -> Option<HeaderValue> {
     let bytes: Result<Vec<u8>, _> = text
         .chars()
         .map(|letter| u8::try_from(u32::from(letter)))
@@ -193,27 +196,27 @@ pub fn is_event_stream(kind: &[u8]) -> bool {
 }
 
 /// Appends the headers of a browser's request that an app gets, except the names in `leave_out`.
-pub fn for_app(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName]) {
+pub fn append_request_headers(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName]) {
     let listed = connection_names(incoming.get_all(header::CONNECTION));
     for (name, value) in incoming {
         if request_passes(name.as_str(), &listed) && !leave_out.contains(name) {
-            add(head, name, value.as_bytes());
+            append_line(head, name, value.as_bytes());
         }
     }
     // TE is hop-by-hop (RFC 9110 section 10.1.4): it is sent anew, since the portal takes trailers,
     // too.
     if takes_trailers(incoming) {
-        add(head, &header::TE, b"trailers");
+        append_line(head, &header::TE, b"trailers");
     }
     if let Some(cookies) = cookies_for_app(incoming) {
-        add(head, &header::COOKIE, &cookies);
+        append_line(head, &header::COOKIE, &cookies);
     }
 }
 
 /// Maps a path of an app to the path that browsers use: removes the upstream `prefix` (no slash at
 /// its end) and prepends the item's `base` (slash at both ends). A path that already begins with
 /// `base` stays: the app knows where it is mounted.
-fn placed(path: &str, prefix: &str, base: &str) -> String {
+fn to_public_path(path: &str, prefix: &str, base: &str) -> String {
     let below = |path: &'_ str, place: &str| {
         path.strip_prefix(place)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
@@ -232,9 +235,9 @@ fn placed(path: &str, prefix: &str, base: &str) -> String {
 }
 
 /// Rewrites an app's `Set-Cookie` value so that it applies to the item only: `Domain` is removed
-/// and `Path` is placed below `base` (see `placed`). `None` if the app may not set this cookie: one
-/// of the portal's, or a `__Host-` cookie, which applies to a whole host, unless the item has a
-/// host of its own (`base` is `/`).
+/// and `Path` is placed below `base` (see `to_public_path`). `None` if the app may not set this
+/// cookie: one of the portal's, or a `__Host-` cookie, which applies to a whole host, unless the
+/// item has a host of its own (`base` is `/`).
 pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String> {
     let mut parts = cookie.split(';');
     let pair = parts.next()?.trim();
@@ -242,7 +245,7 @@ pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String>
     let for_host = name
         .get(..7)
         .is_some_and(|start| start.eq_ignore_ascii_case("__Host-"));
-    if name.is_empty() || is_ours(name) || (for_host && base != "/") {
+    if name.is_empty() || is_portal_cookie(name) || (for_host && base != "/") {
         return None;
     }
     let mut path = base.to_owned();
@@ -253,7 +256,7 @@ pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String>
             .map_or((part, ""), |(key, value)| (key.trim(), value.trim()));
         match key.to_ascii_lowercase().as_str() {
             "domain" => {}
-            "path" if value.starts_with('/') => path = placed(value, prefix, base),
+            "path" if value.starts_with('/') => path = to_public_path(value, prefix, base),
             "path" => {}
             _ => kept.push(part.to_owned()),
         }
@@ -264,7 +267,7 @@ pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String>
 
 /// Rewrites an app's `Location` for the browser. Paths, and URLs at the app's own origin
 /// (`upstream`) or at the item's public origin (`public`), become paths below `base` (see
-/// `placed`); other URLs and relative references stay.
+/// `to_public_path`); other URLs and relative references stay.
 pub fn location_from_app(
     location: &str,
     upstream: &str,
@@ -289,7 +292,7 @@ pub fn location_from_app(
     if !path.starts_with('/') || path.starts_with("//") {
         path.to_owned()
     } else {
-        placed(path, prefix, base)
+        to_public_path(path, prefix, base)
     }
 }
 
@@ -410,7 +413,7 @@ mod tests {
             &[0x80, 0xff],
         ] {
             let value = HeaderValue::from_bytes(bytes).unwrap();
-            assert_eq!(from_text(&as_text(&value)).unwrap().as_bytes(), bytes);
+            assert_eq!(from_latin1(&to_latin1(&value)).unwrap().as_bytes(), bytes);
         }
     }
     #[test]

@@ -5,42 +5,44 @@
 //! `websocket.rs` carries WebSockets. A request to an app carries exactly one session token, the
 //! portal's, and none for anonymous viewers. Bodies are streamed in both directions.
 
-mod answer;
+mod app_sessions;
 mod bar;
 pub mod client;
-mod entrance;
+mod handover;
 pub mod headers;
 pub mod processes;
-mod sessions_of_apps;
+mod response;
 pub mod sockets;
 mod upstream;
 pub mod websocket;
 mod wire;
 
-pub use answer::Trailers;
+pub use response::Trailers;
 pub use upstream::Upstreams;
-pub use wire::keep_alive;
+pub use wire::set_tcp_keepalive;
 
 use crate::{
     domain::{
         Id, access, addresses,
         audit::{Action, Origin},
-        content::{AccessType, Content, Mark, Process},
+        content::{AccessType, Content, Process, ProcessId},
+        origins::{ContentLocation, HostKind},
         person::{Person, Session as BrowserSession},
         return_path::ReturnPath,
-        wall::{Host, Place},
     },
     service::{
         Error, Service,
-        admission::{Admission, Held, Link},
-        presence::Here,
+        admission::{Admission, HeldToken, IntegrationAccess},
+        presence::PresenceGuard,
     },
     web::{
-        body::impatient,
-        pages::content::nothing_behind,
+        body::with_idle_timeout,
+        pages::content::no_app_yet,
         problems::WebError,
         sessions::Sessions,
-        visitor::{asked_host, hops, is_navigation, origin, peer, see_other},
+        visitor::{
+            audit_origin, client_ip, forwarded_hops, is_navigation, requested_host, see_other,
+        },
     },
 };
 use actix_web::{
@@ -53,7 +55,7 @@ use actix_web::{
     },
     web,
 };
-use client::{Failed, Upload};
+use client::{ClientError, Upload};
 use futures_util::StreamExt as _;
 use processes::Processes;
 use serde_json::json;
@@ -77,14 +79,14 @@ pub struct Proxy {
 
 /// A request that was admitted: its item, its browser session, and the process named by its cookie.
 pub struct Pass {
-    content: Passed,
+    content: Audience,
     session: Option<Id<BrowserSession>>,
-    stays_at: Option<Mark>,
+    stays_at: Option<ProcessId>,
 }
 
 /// The content item: with the admission of a signed-in viewer, or as public content for an
 /// anonymous one.
-enum Passed {
+enum Audience {
     Viewer(Arc<Admission>),
     Anyone(Box<Content>),
 }
@@ -92,14 +94,14 @@ enum Passed {
 impl Pass {
     fn content(&self) -> &Content {
         match &self.content {
-            Passed::Viewer(admission) => &admission.content,
-            Passed::Anyone(content) => content,
+            Audience::Viewer(admission) => &admission.content,
+            Audience::Anyone(content) => content,
         }
     }
     fn viewer(&self) -> Option<&Admission> {
         match &self.content {
-            Passed::Viewer(admission) => Some(admission),
-            Passed::Anyone(_) => None,
+            Audience::Viewer(admission) => Some(admission),
+            Audience::Anyone(_) => None,
         }
     }
     fn person(&self) -> Option<Id<Person>> {
@@ -107,14 +109,14 @@ impl Pass {
     }
     /// Records the viewer as present at a process until the guard is dropped; `None` for an
     /// anonymous viewer.
-    fn arrive(&self, service: &Service, process: &Process) -> Option<Here> {
+    fn arrive(&self, service: &Service, process: &Process) -> Option<PresenceGuard> {
         self.viewer()
-            .map(|admission| service.arrive(admission, admission.content.mark(process)))
+            .map(|admission| service.arrive(admission, admission.content.process_id(process)))
     }
 }
 
 /// Why a request is not admitted.
-enum Refusal {
+enum GateError {
     /// No live browser session, and the item is not public.
     SignIn,
     /// The viewer is not on the item's access list.
@@ -128,7 +130,7 @@ enum Refusal {
 pub struct HasBody;
 
 /// A request that no app gets, whoever sends it: status, title and sentence of the error page.
-struct Stop(StatusCode, &'static str, &'static str);
+struct Rejection(StatusCode, &'static str, &'static str);
 
 /// The item id in a path of the form `/content/{guid}/…`.
 fn item_of(path: &str) -> Option<Id<Content>> {
@@ -140,34 +142,40 @@ fn item_of(path: &str) -> Option<Id<Content>> {
 }
 
 /// The content location that a request addresses, by host and path; `None` if there is no item.
-async fn place_of(head: &RequestHead, service: &Service) -> Result<Option<Place>, Error> {
-    let wall = &service.settings.wall;
-    let (item, slug) = match wall.host(asked_host(head)) {
-        Host::Item(slug) => (service.by_slug(slug).await?, slug),
-        Host::Content => (item_of(head.uri.path()), ""),
-        Host::Portal if wall.is_same_origin() => (item_of(head.uri.path()), ""),
-        Host::Portal | Host::Unknown => (None, ""),
+async fn locate(head: &RequestHead, service: &Service) -> Result<Option<ContentLocation>, Error> {
+    let origins = &service.settings.origins;
+    let (item, slug) = match origins.host(requested_host(head)) {
+        HostKind::Item(slug) => (service.item_by_slug(slug).await?, slug),
+        HostKind::Content => (item_of(head.uri.path()), ""),
+        HostKind::Portal if origins.is_same_origin() => (item_of(head.uri.path()), ""),
+        HostKind::Portal | HostKind::Unknown => (None, ""),
     };
-    Ok(item.and_then(|item| wall.place(item, slug)))
+    Ok(item.and_then(|item| origins.location(item, slug)))
 }
 
 /// Checks that apps may get this request (no loop, plain path, known method), and returns its path
 /// below the item.
-fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'a str, Stop> {
+fn check_request<'a>(
+    head: &'a RequestHead,
+    proxy: &Proxy,
+    place: &ContentLocation,
+) -> Result<&'a str, Rejection> {
     let ours = proxy.upstreams.via().as_bytes();
     if head.headers().get_all(header::VIA).any(|via| {
         via.as_bytes()
             .split(|byte| *byte == b',')
             .any(|hop| hop.trim_ascii() == ours)
     }) {
-        return Err(Stop(
+        return Err(Rejection(
             StatusCode::LOOP_DETECTED,
             "This content leads back to itself",
             "The address of its app is an address of this portal. Its publisher can enter the app's own address.",
         ));
     }
-    let plain = place.rest(head.uri.path()).filter(|rest| is_plain(rest));
-    let rest = plain.ok_or(Stop(
+    let plain = place
+        .strip_base(head.uri.path())
+        .filter(|rest| is_plain(rest));
+    let rest = plain.ok_or(Rejection(
         StatusCode::BAD_REQUEST,
         "This address is not in plain form",
         "Leave out dot segments and backslashes.",
@@ -182,7 +190,7 @@ fn prepare<'a>(head: &'a RequestHead, proxy: &Proxy, place: &Place) -> Result<&'
             | Method::DELETE
             | Method::OPTIONS
     ) {
-        return Err(Stop(
+        return Err(Rejection(
             StatusCode::METHOD_NOT_ALLOWED,
             "This method is not allowed",
             "Apps here take GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.",
@@ -199,18 +207,19 @@ pub async fn serve(
     proxy: web::Data<Proxy>,
 ) -> Result<HttpResponse, WebError> {
     let (service, sessions, head) = (&proxy.service, &proxy.sessions, request.head());
-    if !service.settings.wall.is_same_origin()
-        && let Some(own) = head.uri.path().strip_prefix(entrance::RESERVED)
-        && let Some(answer) = entrance::serve(&request, own, service, sessions).await?
+    if !service.settings.origins.is_same_origin()
+        && let Some(own) = head.uri.path().strip_prefix(handover::RESERVED_PREFIX)
+        && let Some(answer) = handover::serve(&request, own, service, sessions).await?
     {
         return Ok(answer);
     }
-    let Some(place) = place_of(head, service).await? else {
-        return entrance::nowhere(&request, service);
+    let Some(place) = locate(head, service).await? else {
+        return handover::no_item(&request, service);
     };
-    let rest = prepare(head, &proxy, &place)
-        .map_err(|Stop(status, title, line)| WebError::Page(status, title.into(), line.into()))?;
-    if let Some(own) = rest.strip_prefix(&entrance::RESERVED[1..]) {
+    let rest = check_request(head, &proxy, &place).map_err(|Rejection(status, title, line)| {
+        WebError::Page(status, title.into(), line.into())
+    })?;
+    if let Some(own) = rest.strip_prefix(&handover::RESERVED_PREFIX[1..]) {
         return bar::serve(&request, &proxy, &place, rest, own).await;
     }
     match admit(head, &proxy, &place).await? {
@@ -218,7 +227,7 @@ pub async fn serve(
             proxy.sessions.touch(pass.session);
             forward(&request, payload, &proxy, &pass, &place, rest).await
         }
-        Err(refusal) => explain(&request, &proxy, &place, rest, refusal).await,
+        Err(refusal) => refuse(&request, &proxy, &place, rest, refusal).await,
     }
 }
 
@@ -241,33 +250,34 @@ pub fn is_plain(path: &str) -> bool {
 async fn admit(
     head: &RequestHead,
     proxy: &Proxy,
-    place: &Place,
-) -> Result<Result<Pass, Refusal>, Error> {
+    place: &ContentLocation,
+) -> Result<Result<Pass, GateError>, Error> {
     let (service, sessions, id) = (&proxy.service, &proxy.sessions, place.content);
-    let same_origin = service.settings.wall.is_same_origin();
+    let same_origin = service.settings.origins.is_same_origin();
     let found = if same_origin {
-        sessions.whose(head).await?
+        sessions.session_of(head).await?
     } else {
-        sessions.whose_of_content(head, id).await?
+        sessions.content_session_of(head, id).await?
     };
     let Some((session, person)) = found else {
         return Ok(match service.public_content(id).await? {
             Some(content) => Ok(Pass {
                 stays_at: stays_at(head, proxy, &content),
-                content: Passed::Anyone(Box::new(content)),
+                content: Audience::Anyone(Box::new(content)),
                 session: None,
             }),
-            None => Err(Refusal::SignIn),
+            None => Err(GateError::SignIn),
         });
     };
     let admission = service.admission(id, person.id).await?;
     if !access::may_open(admission.standing) {
-        return Ok(Err(Refusal::MayNot(admission)));
+        return Ok(Err(GateError::MayNot(admission)));
     }
-    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer)
+    if admission.content.access != AccessType::All
+        && admission.links.iter().any(IntegrationAccess::needs_viewer)
     {
         let is_asked = admission.links.iter().any(|link| link.consent.is_none());
-        return Ok(Err(Refusal::NeedsViewer(if is_asked {
+        return Ok(Err(GateError::NeedsViewer(if is_asked {
             "not_consented"
         } else {
             "needs_reauthorization"
@@ -275,39 +285,39 @@ async fn admit(
     }
     let stays_at = stays_at(head, proxy, &admission.content);
     Ok(Ok(Pass {
-        content: Passed::Viewer(admission),
+        content: Audience::Viewer(admission),
         session: Some(session),
         stays_at,
     }))
 }
 
 /// The process named by the browser's cookie, if the item has several and still has that one.
-fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<Mark> {
+fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<ProcessId> {
     if item.processes.len() < 2 {
         return None;
     }
-    let said: Mark = proxy
+    let said: ProcessId = proxy
         .sessions
         .cookie(head, &proxy.sessions.process_cookie(item.id))?
         .parse()
         .ok()?;
     item.processes
         .iter()
-        .any(|process| Mark::of(process) == said)
+        .any(|process| ProcessId::of(process) == said)
         .then_some(said)
 }
 
 /// The response to a request that was not admitted: a redirect for a browser's navigation, JSON or
 /// an error page otherwise.
-async fn explain(
+async fn refuse(
     request: &HttpRequest,
     proxy: &Proxy,
-    place: &Place,
+    place: &ContentLocation,
     rest: &str,
-    refusal: Refusal,
+    refusal: GateError,
 ) -> Result<HttpResponse, WebError> {
     let (service, id) = (&proxy.service, place.content);
-    let same_origin = service.settings.wall.is_same_origin();
+    let same_origin = service.settings.origins.is_same_origin();
     // The return path is the portal's own address of this page, which redirects to the item
     // wherever that is served.
     let query = request
@@ -320,17 +330,13 @@ async fn explain(
         .filter(|_| request.method() == Method::GET)
         .or_else(|| ReturnPath::parse(&addresses::app(id)));
     match refusal {
-        Refusal::SignIn if !same_origin && is_navigation(request) => Ok(entrance::ask_portal(
-            request,
-            service,
-            &proxy.sessions,
-            id,
-            rest,
-        )),
-        Refusal::SignIn => Err(WebError::SignIn(back)),
-        Refusal::MayNot(admission) => {
+        GateError::SignIn if !same_origin && is_navigation(request) => Ok(
+            handover::redirect_to_portal(request, service, &proxy.sessions, id, rest),
+        ),
+        GateError::SignIn => Err(WebError::SignIn(back)),
+        GateError::MayNot(admission) => {
             if !same_origin {
-                note_closed(service, &admission, &origin(request, service)).await;
+                audit_refusal(service, &admission, &audit_origin(request, service)).await;
             }
             Err(WebError::Page(
                 StatusCode::FORBIDDEN,
@@ -338,11 +344,11 @@ async fn explain(
                 "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
             ))
         }
-        Refusal::NeedsViewer(_) if is_navigation(request) => {
+        GateError::NeedsViewer(_) if is_navigation(request) => {
             let page = addresses::consent(id, &back.ok_or(Error::Internal)?);
             Ok(see_other(&service.addresses.absolute(&page)))
         }
-        Refusal::NeedsViewer(reason) => {
+        GateError::NeedsViewer(reason) => {
             let text = "The viewer has to be asked first. Open login_url in the browser's window.";
             Ok(HttpResponse::Unauthorized().json(json!({
                 "code": 220, "error": text, "error_code": 220, "error_message": text,
@@ -353,7 +359,7 @@ async fn explain(
 }
 
 /// Writes an audit record: a viewer asked for content that they may not open.
-async fn note_closed(service: &Service, admission: &Admission, from: &Origin) {
+async fn audit_refusal(service: &Service, admission: &Admission, from: &Origin) {
     let title = admission.content.display_title().to_owned();
     service
         .note_refusal(
@@ -367,19 +373,19 @@ async fn note_closed(service: &Service, admission: &Admission, from: &Origin) {
 }
 
 /// The next process to try.
-struct Next<'a> {
+struct Candidate<'a> {
     process: &'a Process,
     target: Rc<Target>,
     /// The session token for this process; `None` for an anonymous viewer.
     token: Option<HeaderValue>,
     /// The viewer's presence; set once the process has accepted the connection.
-    here: Option<Here>,
+    here: Option<PresenceGuard>,
 }
 
-impl Next<'_> {
+impl Candidate<'_> {
     /// Keeps the session token exchangeable past its expiry, until the guard is dropped: for a
     /// WebSocket or event stream that stays open. All other checks of an exchange stay.
-    fn hold(&self, service: &Arc<Service>) -> Option<Held> {
+    fn hold_token(&self, service: &Arc<Service>) -> Option<HeldToken> {
         self.token
             .as_ref()?
             .to_str()
@@ -395,12 +401,12 @@ async fn next_process<'a>(
     proxy: &Proxy,
     pass: &'a Pass,
     tried: &mut Vec<&'a str>,
-) -> Option<Next<'a>> {
+) -> Option<Candidate<'a>> {
     let (service, item) = (&proxy.service, pass.content());
     let viewer = match (item.processes.len() > 1, pass.person()) {
         (false, _) => String::new(),
         (true, Some(person)) => person.to_string(),
-        (true, None) => peer(head, service)
+        (true, None) => client_ip(head, service)
             .map(|ip| ip.to_string())
             .unwrap_or_default(),
     };
@@ -415,14 +421,14 @@ async fn next_process<'a>(
             .await
         {
             Ok(target) => {
-                let mark = item.mark(process);
+                let mark = item.process_id(process);
                 let token = match (pass.person(), pass.session) {
                     (Some(person), Some(session)) => Some(upstream::session_token(
                         service, person, item.id, session, mark,
                     )?),
                     _ => None,
                 };
-                return Some(Next {
+                return Some(Candidate {
                     process,
                     target,
                     token,
@@ -444,7 +450,7 @@ fn request_line(
     method: &Method,
     target: &Target,
     pass: &Pass,
-    place: &Place,
+    place: &ContentLocation,
     rest: &str,
     query: Option<&str>,
 ) {
@@ -463,19 +469,20 @@ fn request_line(
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// Appends the headers that only the portal sets: the session token, `Host`, `Via`, and those that
-/// describe the original request. Clients' copies of these never pass (`headers::request_passes`).
-fn add_ours(
+/// Appends the headers that only the portal sets: the session token, `HostKind`, `Via`, and those
+/// that describe the original request. Clients' copies of these never pass
+/// (`headers::request_passes`).
+fn add_portal_headers(
     out: &mut Vec<u8>,
     head: &RequestHead,
     proxy: &Proxy,
-    place: &Place,
+    place: &ContentLocation,
     token: Option<&HeaderValue>,
 ) {
     let service = &proxy.service;
-    let mut add = |name: &HeaderName, value: &[u8]| headers::add(out, name, value);
+    let mut add = |name: &HeaderName, value: &[u8]| headers::append_line(out, name, value);
     // The Host that the browser sent: apps compare it with Origin.
-    let host = asked_host(head);
+    let host = requested_host(head);
     let proto = if service.settings.is_https() {
         "https"
     } else {
@@ -484,7 +491,7 @@ fn add_ours(
     add(&header::HOST, host.as_bytes());
     add(&headers::FORWARDED_HOST, host.as_bytes());
     add(&headers::FORWARDED_PROTO, proto.as_bytes());
-    add_way(&mut add, head, service, host, proto);
+    add_forwarded(&mut add, head, service, host, proto);
     // The requested path begins with the item's base, so the base URL and the prefix are slices of
     // the full URL.
     let path = head
@@ -519,7 +526,7 @@ fn add_ours(
 /// Host and scheme are never taken from a proxy: the settings say what browsers see, common proxies
 /// pass on what clients put into `X-Forwarded-Host` and `-Proto`, and a chain of two often says
 /// `http` for a page on https. The same holds for `X-RSC-Request`.
-fn add_way(
+fn add_forwarded(
     add: &mut impl FnMut(&HeaderName, &[u8]),
     head: &RequestHead,
     service: &Service,
@@ -538,7 +545,10 @@ fn add_way(
         if chain.is_empty() {
             // The outer proxy sends only `Forwarded`: use its hops up to the first that is not an
             // IP address, nearest first.
-            let before: Vec<IpAddr> = hops(head).into_iter().map_while(|hop| hop).collect();
+            let before: Vec<IpAddr> = forwarded_hops(head)
+                .into_iter()
+                .map_while(|hop| hop)
+                .collect();
             for ip in before.iter().rev() {
                 let _ = write!(chain, "{ip}, ");
             }
@@ -548,7 +558,7 @@ fn add_way(
     add(&headers::FORWARDED_FOR, &chain);
     chain.clear();
     // IPv6 addresses need brackets and quotes (RFC 7239 section 6).
-    let _ = match peer(head, service).unwrap_or(on_the_wire) {
+    let _ = match client_ip(head, service).unwrap_or(on_the_wire) {
         IpAddr::V4(ip) => write!(chain, "for={ip}"),
         IpAddr::V6(ip) => write!(chain, "for=\"[{ip}]\""),
     };
@@ -563,13 +573,13 @@ async fn forward(
     payload: web::Payload,
     proxy: &web::Data<Proxy>,
     pass: &Pass,
-    place: &Place,
+    place: &ContentLocation,
     rest: &str,
 ) -> Result<HttpResponse, WebError> {
     let (service, item, head) = (&proxy.service, pass.content(), request.head());
     if item.processes.is_empty() {
-        let mine = matches!(&pass.content, Passed::Viewer(admission) if admission.person.id == admission.content.owner);
-        return Err(nothing_behind(mine));
+        let mine = matches!(&pass.content, Audience::Viewer(admission) if admission.person.id == admission.content.owner);
+        return Err(no_app_yet(mine));
     }
     let incoming = head.headers();
     // The response of a page that gets the bar must be uncompressed and complete.
@@ -602,20 +612,24 @@ async fn forward(
             rest,
             head.uri.query(),
         );
-        add_ours(&mut out, head, proxy, place, next.token.as_ref());
-        headers::for_app(
+        add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
+        headers::append_request_headers(
             incoming,
             &mut out,
-            if with_bar { &bar::UNWANTED } else { &[] },
+            if with_bar {
+                &bar::DROPPED_REQUEST_HEADERS
+            } else {
+                &[]
+            },
         );
         if let Some(length) = length {
-            headers::add(
+            headers::append_line(
                 &mut out,
                 &header::CONTENT_LENGTH,
                 length.to_string().as_bytes(),
             );
         } else if has_body {
-            headers::add(&mut out, &header::TRANSFER_ENCODING, b"chunked");
+            headers::append_line(&mut out, &header::TRANSFER_ENCODING, b"chunked");
         }
         out.extend_from_slice(b"\r\n");
         // The body is not read before the connection is established, so it is still complete for
@@ -628,14 +642,14 @@ async fn forward(
                 tracing::warn!(content = %item.id, reason = %error, "app not reached");
                 proxy
                     .processes
-                    .note(&next.process.url, false, service.now());
+                    .note_health(&next.process.url, false, service.now());
                 continue;
             }
         };
         next.here = pass.arrive(service, next.process);
         let upload = body.take().map(|payload| {
             Upload::new(
-                impatient(payload, Rc::clone(&stalled)).boxed_local(),
+                with_idle_timeout(payload, Rc::clone(&stalled)).boxed_local(),
                 length,
             )
         });
@@ -651,15 +665,15 @@ async fn forward(
         {
             // The request had no `Upgrade` header.
             Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                return Err(app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
+                return Err(app_error(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
             }
             Ok(answer) => break (answer, next),
-            Err(Failed::Upload) if stalled.get() => return Err(WebError::Slow),
+            Err(ClientError::Upload) if stalled.get() => return Err(WebError::BodyTimeout),
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "an app did not answer");
                 return Err(match error {
-                    Failed::Slow => {
-                        app_problem(
+                    ClientError::FirstByteTimeout => {
+                        app_error(
                             service,
                             pass,
                             StatusCode::GATEWAY_TIMEOUT,
@@ -667,17 +681,19 @@ async fn forward(
                         )
                         .await
                     }
-                    Failed::Nonsense(_) | Failed::Broke(_) => {
-                        app_problem(service, pass, StatusCode::BAD_GATEWAY, "broke off").await
+                    ClientError::Protocol(_) | ClientError::Io(_) => {
+                        app_error(service, pass, StatusCode::BAD_GATEWAY, "broke off").await
                     }
-                    Failed::Connect(_) | Failed::Upload => not_reached(service, pass).await,
+                    ClientError::Connect(_) | ClientError::Upload => {
+                        not_reached(service, pass).await
+                    }
                 });
             }
         }
     };
     let process = next.process;
-    let mut response = answer::passed_on(request, proxy, pass, place, next, answer, with_bar);
-    if let Some(cookie) = keep_at(proxy, pass, process) {
+    let mut response = response::to_browser(request, proxy, pass, place, next, answer, with_bar);
+    if let Some(cookie) = sticky_cookie(proxy, pass, process) {
         // Cannot fail: the cookie has only letters and digits.
         drop(response.add_cookie(&cookie));
     }
@@ -686,13 +702,13 @@ async fn forward(
 
 /// The sticky cookie that names the browser's process; `None` if the item has one process, or if
 /// the browser has this cookie already.
-fn keep_at(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie<'static>> {
+fn sticky_cookie(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie<'static>> {
     let item = pass.content();
-    let mark = item.mark(process);
+    let mark = item.process_id(process);
     if mark.is_only() || pass.stays_at == Some(mark) {
         return None;
     }
-    Some(entrance::cookie(
+    Some(handover::cookie(
         proxy.sessions.process_cookie(item.id),
         mark.to_string(),
         &proxy.service,
@@ -700,11 +716,11 @@ fn keep_at(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie<'stat
 }
 
 async fn not_reached(service: &Service, pass: &Pass) -> WebError {
-    app_problem(service, pass, StatusCode::BAD_GATEWAY, "is not running").await
+    app_error(service, pass, StatusCode::BAD_GATEWAY, "is not running").await
 }
 
 /// The error page for an app that fails: names the item and its owner, who can restart it.
-async fn app_problem(service: &Service, pass: &Pass, status: StatusCode, what: &str) -> WebError {
+async fn app_error(service: &Service, pass: &Pass, status: StatusCode, what: &str) -> WebError {
     let owner = service
         .owner_name(pass.content().owner)
         .await

@@ -8,7 +8,7 @@ use super::upstream::{Endpoint, resolve};
 use crate::{
     domain::{
         Timestamp,
-        content::{Content, Mark, Process},
+        content::{Content, Process, ProcessId},
     },
     service::{Error, Service},
     store,
@@ -26,9 +26,9 @@ use tokio::{
 use url::Url;
 
 /// Pause between two health checks.
-const CHECK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Deadline of one health check.
-const CHECK_FOR: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The health of one process, as this node sees it. The default counts as up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,23 +38,23 @@ pub struct Health {
     /// When it last changed between up and down; `None` before the first check.
     pub since: Option<Timestamp>,
     /// Number of this node's open WebSockets to it.
-    pub open: usize,
+    pub open_sockets: usize,
 }
 
 /// The health of all processes, by URL.
 #[derive(Default)]
 pub struct Processes(Mutex<HashMap<String, Health>>);
 
-/// One open WebSocket to a process, counted in [`Health::open`] until this is dropped.
-pub struct InUse {
+/// One open WebSocket to a process, counted in [`Health::open_sockets`] until this is dropped.
+pub struct SocketCount {
     processes: Arc<Processes>,
     url: String,
 }
 
-impl Drop for InUse {
+impl Drop for SocketCount {
     fn drop(&mut self) {
         if let Some(health) = self.processes.lock().get_mut(&self.url) {
-            health.open = health.open.saturating_sub(1);
+            health.open_sockets = health.open_sockets.saturating_sub(1);
         }
     }
 }
@@ -70,16 +70,16 @@ impl Processes {
     }
 
     /// Counts one more open WebSocket to a process.
-    pub fn open(self: &Arc<Self>, url: &str) -> InUse {
-        self.lock().entry(url.to_owned()).or_default().open += 1;
-        InUse {
+    pub fn count_socket(self: &Arc<Self>, url: &str) -> SocketCount {
+        self.lock().entry(url.to_owned()).or_default().open_sockets += 1;
+        SocketCount {
             processes: Arc::clone(self),
             url: url.to_owned(),
         }
     }
 
     /// Records whether a process accepted a connection; logs a change.
-    pub fn note(&self, url: &str, is_up: bool, now: Timestamp) {
+    pub fn note_health(&self, url: &str, is_up: bool, now: Timestamp) {
         let mut known = self.lock();
         let health = known.entry(url.to_owned()).or_default();
         if health.since.is_none() || health.is_down == is_up {
@@ -99,7 +99,7 @@ impl Processes {
         &self,
         item: &'a Content,
         viewer: &str,
-        stays_at: Option<Mark>,
+        stays_at: Option<ProcessId>,
     ) -> Vec<&'a Process> {
         if let [only] = item.processes.as_slice() {
             return vec![only];
@@ -109,7 +109,7 @@ impl Processes {
             |process: &Process| known.get(&process.url).is_some_and(|health| health.is_down);
         let mut order: Vec<&Process> = item.processes.iter().collect();
         order.sort_by_cached_key(|process| {
-            let is_own = stays_at == Some(Mark::of(process));
+            let is_own = stays_at == Some(ProcessId::of(process));
             (
                 is_down(process),
                 !is_own,
@@ -120,13 +120,13 @@ impl Processes {
         order
     }
 
-    /// Checks the processes of all items that have more than one, every `CHECK_EVERY`; never
+    /// Checks the processes of all items that have more than one, every `CHECK_INTERVAL`; never
     /// returns. The list of items is read again only when the store's epoch has moved, or is
     /// unknown (0).
     pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
         let (mut epoch, mut urls) = (0, Vec::new());
         loop {
-            tokio::time::sleep(CHECK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             let now = service.store.epoch();
             if now != epoch || now == 0 {
                 let listed = service
@@ -141,22 +141,22 @@ impl Processes {
                     .collect();
                 epoch = now;
                 // Forget processes that no item lists any more, except while WebSockets to them are
-                // open: `InUse` counts those down.
+                // open: `SocketCount` counts those down.
                 self.lock()
-                    .retain(|url, health| health.open > 0 || urls.contains(url));
+                    .retain(|url, health| health.open_sockets > 0 || urls.contains(url));
             }
             let service = &service;
             let checks = urls
                 .iter()
                 .map(|url| async move { (url, is_up(url, service).await) });
             for (url, is_up) in futures_util::future::join_all(checks).await {
-                self.note(url, is_up, service.now());
+                self.note_health(url, is_up, service.now());
             }
         }
     }
 }
 
-/// Whether a process accepts a TCP or Unix connection within `CHECK_FOR`. Nothing is sent.
+/// Whether a process accepts a TCP or Unix connection within `CHECK_TIMEOUT`. Nothing is sent.
 pub async fn is_up(address: &str, service: &Service) -> bool {
     let check = async {
         let endpoint = resolve(&Url::parse(address).ok()?, &service.policy)
@@ -167,7 +167,7 @@ pub async fn is_up(address: &str, service: &Service) -> bool {
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(drop).ok(),
         }
     };
-    timeout(CHECK_FOR, check).await.ok().flatten().is_some()
+    timeout(CHECK_TIMEOUT, check).await.ok().flatten().is_some()
 }
 
 #[cfg(test)]
@@ -208,12 +208,12 @@ mod tests {
             ("http://c", false),
         ]);
         let mark = |url: &str| {
-            Mark::of(&Process {
+            ProcessId::of(&Process {
                 url: url.into(),
                 draining: false,
             })
         };
-        let first = |viewer: &str, stays_at: Option<Mark>| {
+        let first = |viewer: &str, stays_at: Option<ProcessId>| {
             processes.order(&app, viewer, stays_at)[0].url.clone()
         };
         let mut counts = HashMap::new();
@@ -229,14 +229,14 @@ mod tests {
         for url in ["http://a", "http://b", "http://c"] {
             assert_eq!(first("v", Some(mark(url))), url);
         }
-        processes.note("http://a", false, Timestamp(1));
+        processes.note_health("http://a", false, Timestamp(1));
         assert_ne!(first("v", Some(mark("http://a"))), "http://a");
         assert_eq!(
             processes.order(&app, "v", None).last().unwrap().url,
             "http://a",
             "the last resort"
         );
-        processes.note("http://a", true, Timestamp(2));
+        processes.note_health("http://a", true, Timestamp(2));
         assert_eq!(first("v", Some(mark("http://a"))), "http://a");
     }
     #[test]
@@ -249,9 +249,9 @@ mod tests {
                 "http://b"
             );
         }
-        let first = Some(Mark::of(&app.processes[0]));
+        let first = Some(ProcessId::of(&app.processes[0]));
         assert_eq!(processes.order(&app, "v", first)[0].url, "http://a");
-        processes.note("http://b", false, Timestamp(1));
+        processes.note_health("http://b", false, Timestamp(1));
         assert_eq!(
             processes.order(&app, "v", None)[0].url,
             "http://a",

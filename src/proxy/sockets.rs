@@ -27,14 +27,14 @@ use tokio::sync::watch;
 
 /// Pause between two rounds of re-authorization. A revoke takes effect on open sockets within two
 /// seconds on every node.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of groups that are re-authorized concurrently.
-const AT_ONCE: usize = 32;
+const MAX_CONCURRENT_CHECKS: usize = 32;
 /// How often a socket in use marks its browser session as used.
-const TOUCH_EVERY: Duration = Duration::from_secs(60);
+const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a group stays open while its re-authorization fails with an error, such as a database
 /// that does not answer.
-const DOUBT: Duration = Duration::from_secs(4);
+const CHECK_FAILURE_GRACE: Duration = Duration::from_secs(4);
 
 /// Why the portal closes a WebSocket: maps to the close code and reason that the page's script sees
 /// (RFC 6455 section 7.4).
@@ -50,8 +50,8 @@ pub enum Close {
     ContentGone,
     /// This node stops; the client can reconnect to another one.
     Restart,
-    /// Re-authorization has failed with an error for longer than `DOUBT`.
-    Unknown,
+    /// Re-authorization has failed with an error for longer than `CHECK_FAILURE_GRACE`.
+    CheckFailed,
     /// The app cannot be reached, or broke off the handshake.
     AppGone,
     /// No bytes passed for longer than the item's idle limit.
@@ -68,7 +68,7 @@ impl Close {
             Close::Idle => 4408,
             Close::NeedsViewer => 4428,
             Close::Restart => 1012,
-            Close::Unknown => 1013,
+            Close::CheckFailed => 1013,
             Close::AppGone => 1014,
         }
     }
@@ -80,7 +80,7 @@ impl Close {
             Close::AccessEnded => "access or consent has ended",
             Close::ContentGone => "this content is gone",
             Close::Restart => "the portal restarts: connect again",
-            Close::Unknown => "the portal is busy: connect again",
+            Close::CheckFailed => "the portal is busy: connect again",
             Close::AppGone => "the app does not answer",
             Close::Idle => "nothing was said for too long",
         }
@@ -118,7 +118,7 @@ impl Ticket {
 
     /// Why the socket must close; `None` while the viewer may stay. An error says nothing about the
     /// viewer.
-    async fn verdict(self, service: &Service) -> Result<Option<Close>, Error> {
+    async fn recheck(self, service: &Service) -> Result<Option<Close>, Error> {
         let Some(session) = self.session else {
             return Ok(service
                 .public_content(self.content)
@@ -146,12 +146,12 @@ struct Group {
     close: watch::Sender<Option<Close>>,
     open: usize,
     /// Since when re-authorization has failed with an error.
-    doubt: Option<Instant>,
+    failing_since: Option<Instant>,
     /// Set when the viewer sends a message: like a request, it keeps the browser session from
     /// expiring for lack of use.
     used: Arc<AtomicBool>,
     /// When the browser session was last marked as used.
-    touched: Option<Instant>,
+    touched_at: Option<Instant>,
 }
 
 /// All open WebSockets and event streams of this node.
@@ -223,9 +223,9 @@ impl Sockets {
         let fresh = || Group {
             close: watch::Sender::new(close),
             open: 0,
-            doubt: None,
+            failing_since: None,
             used: Arc::default(),
-            touched: None,
+            touched_at: None,
         };
         let group = groups.entry(ticket).or_insert_with(fresh);
         if group.close.borrow().is_some() {
@@ -255,40 +255,46 @@ impl Sockets {
         }
     }
 
-    /// Re-authorizes every group each `LOOK_EVERY`; never returns. One check per group, however
+    /// Re-authorizes every group each `CHECK_INTERVAL`; never returns. One check per group, however
     /// many sockets it has.
     pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             let tickets: Vec<Ticket> = self.lock().keys().copied().collect();
             futures_util::stream::iter(tickets)
-                .for_each_concurrent(AT_ONCE, |ticket| self.ask(ticket, &service))
+                .for_each_concurrent(MAX_CONCURRENT_CHECKS, |ticket| self.check(ticket, &service))
                 .await;
         }
     }
 
     /// Re-authorizes one group, closes it if need be, and marks its browser session as used.
-    async fn ask(&self, ticket: Ticket, service: &Service) {
-        let verdict = ticket.verdict(service).await;
+    async fn check(&self, ticket: Ticket, service: &Service) {
+        let verdict = ticket.recheck(service).await;
         let mut groups = self.lock();
         let Some(group) = groups.get_mut(&ticket) else {
             return;
         };
         let close = match verdict {
             Ok(close) => {
-                group.doubt = None;
+                group.failing_since = None;
                 if close.is_none()
-                    && group.touched.is_none_or(|at| at.elapsed() > TOUCH_EVERY)
+                    && group
+                        .touched_at
+                        .is_none_or(|at| at.elapsed() > TOUCH_INTERVAL)
                     && group.used.swap(false, Ordering::Relaxed)
                     && let Some(session) = ticket.session
                 {
-                    group.touched = Some(Instant::now());
+                    group.touched_at = Some(Instant::now());
                     service.touch_session(session);
                 }
                 close
             }
-            Err(_) => (group.doubt.get_or_insert_with(Instant::now).elapsed() > DOUBT)
-                .then_some(Close::Unknown),
+            Err(_) => (group
+                .failing_since
+                .get_or_insert_with(Instant::now)
+                .elapsed()
+                > CHECK_FAILURE_GRACE)
+                .then_some(Close::CheckFailed),
         };
         if close.is_some() {
             group.close.send_replace(close);
@@ -347,7 +353,7 @@ mod tests {
             Close::AccessEnded,
             Close::ContentGone,
             Close::Restart,
-            Close::Unknown,
+            Close::CheckFailed,
             Close::AppGone,
             Close::Idle,
         ] {

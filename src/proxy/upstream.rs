@@ -9,8 +9,8 @@ use super::client::Pool;
 use crate::{
     domain::{
         Id, Timestamp,
-        content::{Content, Mark},
-        egress::{Policy, Purpose, Refused},
+        content::{Content, ProcessId},
+        egress::{EgressError, Policy, Purpose},
         person::{Person, Session},
     },
     service::Service,
@@ -33,13 +33,13 @@ use std::{
 use url::{Host, Url};
 
 /// How long a resolved address, and the policy's decision on it, are cached.
-const TRUSTED_FOR: Duration = Duration::from_secs(10);
+const RESOLVE_TTL: Duration = Duration::from_secs(10);
 /// Deadline of a DNS lookup.
-const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
+const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two sweeps of the pools for dead connections.
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// The cache is emptied when it holds so many targets.
-const MOST_TARGETS: usize = 10_000;
+const MAX_TARGETS: usize = 10_000;
 
 /// What to connect to, already allowed by the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct Target {
     /// The item's certificates (PEM) that `tls` was built from, to notice a change.
     ca: Option<String>,
     /// When it was resolved.
-    at: Instant,
+    resolved_at: Instant,
 }
 
 /// One worker's cache of targets.
@@ -80,17 +80,17 @@ pub struct Upstreams {
 
 /// Why an address cannot be used; nothing was connected to.
 #[derive(Debug, thiserror::Error)]
-pub enum NotReached {
+pub enum ResolveError {
     /// The policy refuses it, or it is not a valid address.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] EgressError),
     /// The DNS lookup failed, timed out or found nothing.
     #[error("the name is not known")]
     Name,
 }
 
 /// A TLS client configuration that accepts certificates of these roots.
-fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
+fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
     Arc::new(
         ClientConfig::builder()
             .with_root_certificates(roots)
@@ -115,7 +115,7 @@ impl Upstreams {
                     .values()
                     .for_each(|target| target.pool.sweep());
                 drop(targets);
-                tokio::time::sleep(SWEEP_EVERY).await;
+                tokio::time::sleep(SWEEP_INTERVAL).await;
             }
         });
         let public = RootCertStore {
@@ -124,7 +124,7 @@ impl Upstreams {
         Self {
             targets,
             via,
-            tls: trusting(public),
+            tls: client_config(public),
         }
     }
 
@@ -140,7 +140,7 @@ impl Upstreams {
         address: &str,
         ca: Option<&String>,
         policy: &Policy,
-    ) -> Result<Rc<Target>, NotReached> {
+    ) -> Result<Rc<Target>, ResolveError> {
         let known = self
             .targets
             .borrow()
@@ -148,11 +148,11 @@ impl Upstreams {
             .filter(|target| target.ca.as_ref() == ca)
             .map(Rc::clone);
         if let Some(target) = &known
-            && target.at.elapsed() < TRUSTED_FOR
+            && target.resolved_at.elapsed() < RESOLVE_TTL
         {
             return Ok(Rc::clone(target));
         }
-        let url = Url::parse(address).map_err(|_| Refused::NotAnAddress)?;
+        let url = Url::parse(address).map_err(|_| EgressError::NotAnAddress)?;
         let endpoint = resolve(&url, policy).await?;
         let tls = match (&known, url.scheme()) {
             (Some(known), _) => known.tls.clone(),
@@ -160,7 +160,7 @@ impl Upstreams {
                 let name = url.host_str().and_then(|host| {
                     ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()
                 });
-                Some((name.ok_or(Refused::NotAnAddress)?, self.trust(ca)))
+                Some((name.ok_or(EgressError::NotAnAddress)?, self.tls_config(ca)))
             }
             _ => None,
         };
@@ -179,10 +179,10 @@ impl Upstreams {
             endpoint,
             tls,
             ca: ca.cloned(),
-            at: Instant::now(),
+            resolved_at: Instant::now(),
         });
         let mut targets = self.targets.borrow_mut();
-        if targets.len() >= MOST_TARGETS {
+        if targets.len() >= MAX_TARGETS {
             targets.clear();
         }
         targets.insert(address.to_owned(), Rc::clone(&target));
@@ -190,7 +190,7 @@ impl Upstreams {
     }
 
     /// The TLS configuration for an item's own roots, or for the public ones.
-    fn trust(&self, ca: Option<&String>) -> Arc<ClientConfig> {
+    fn tls_config(&self, ca: Option<&String>) -> Arc<ClientConfig> {
         let Some(text) = ca else {
             return Arc::clone(&self.tls);
         };
@@ -200,45 +200,47 @@ impl Upstreams {
         roots.add_parsable_certificates(
             CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok),
         );
-        trusting(roots)
+        client_config(roots)
     }
 }
 
 /// Resolves a URL and checks it against the policy. Fails if none of its addresses is allowed.
-pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, NotReached> {
+pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, ResolveError> {
     policy.check(url, Purpose::Upstream)?;
     if url.scheme() == "unix" {
         return Ok(Endpoint::Unix(policy.socket(url)?));
     }
-    let port = url.port_or_known_default().ok_or(Refused::NotAnAddress)?;
-    let name = match url.host().ok_or(Refused::NotAnAddress)? {
+    let port = url
+        .port_or_known_default()
+        .ok_or(EgressError::NotAnAddress)?;
+    let name = match url.host().ok_or(EgressError::NotAnAddress)? {
         Host::Ipv4(ip) => return Ok(Endpoint::Tcp(vec![SocketAddr::new(IpAddr::V4(ip), port)])),
         Host::Ipv6(ip) => return Ok(Endpoint::Tcp(vec![SocketAddr::new(IpAddr::V6(ip), port)])),
         Host::Domain(name) => name,
     };
     let mut refused = None;
     let mut allowed = Vec::new();
-    let found = tokio::time::timeout(LOOKED_UP_WITHIN, tokio::net::lookup_host((name, port)))
+    let found = tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name, port)))
         .await
-        .map_err(|_| NotReached::Name)?;
-    for address in found.map_err(|_| NotReached::Name)? {
+        .map_err(|_| ResolveError::Name)?;
+    for address in found.map_err(|_| ResolveError::Name)? {
         match policy.check_ip(name, port, address.ip()) {
             Ok(()) => allowed.push(address),
             Err(why) => refused = Some(why),
         }
     }
     if allowed.is_empty() {
-        Err(refused.map_or(NotReached::Name, NotReached::Refused))
+        Err(refused.map_or(ResolveError::Name, ResolveError::Refused))
     } else {
         Ok(Endpoint::Tcp(allowed))
     }
 }
 
 /// Session tokens by browser session, item and process, with the time at which each was minted.
-type Minted = HashMap<(Id<Session>, Id<Content>, Mark), (HeaderValue, Timestamp)>;
+type TokenCache = HashMap<(Id<Session>, Id<Content>, ProcessId), (HeaderValue, Timestamp)>;
 
 thread_local! {
-    static TOKENS: RefCell<Minted> = RefCell::default();
+    static TOKENS: RefCell<TokenCache> = RefCell::default();
 }
 
 /// The session token for a request, cached per worker. It is minted anew after a twelfth of its
@@ -250,7 +252,7 @@ pub fn session_token(
     person: Id<Person>,
     content: Id<Content>,
     session: Id<Session>,
-    process: Mark,
+    process: ProcessId,
 ) -> Option<HeaderValue> {
     let fresh_for = service.settings.session_token_lifetime / 12;
     let now = service.now();

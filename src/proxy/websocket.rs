@@ -6,19 +6,20 @@
 //! searches the first bytes from an app for ids of app sessions.
 
 use super::{
-    Pass, Proxy, Refusal, Stop, admit,
+    GateError, Pass, Proxy, Rejection, admit,
+    app_sessions::{ResumeId, Sniffer},
+    check_request,
     client::{self, Connection},
-    headers, next_process, place_of, prepare,
-    sessions_of_apps::{Resumes, Sniffer},
+    headers, locate, next_process,
     sockets::{Close, Registered, Ticket},
 };
 use crate::{
     domain::{
         audit::{Action, Origin},
-        wall::Place,
+        origins::ContentLocation,
     },
     service::Service,
-    web::{problems::Correlation, visitor::peer},
+    web::{problems::Correlation, visitor::client_ip},
 };
 use actix_codec::Framed;
 use actix_http::{Request, h1};
@@ -49,21 +50,21 @@ use tokio::{
 };
 
 /// Deadline for the last writes to a peer: an error response, a close frame, the shutdown.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After one side has half-closed, the other may send for this long.
-const HALF_CLOSED: Duration = Duration::from_secs(10);
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The start of every response that opens a WebSocket.
 const ACCEPTED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n";
 /// Size of the read buffer in bytes.
-const SCRATCH: usize = 64 * 1024;
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Maximum number of reads in one direction before the other gets its turn. Both directions
 /// together stay below tokio's cooperative budget for a task.
-const AT_ONCE: usize = 16;
+const MAX_READS_PER_TURN: usize = 16;
 
 thread_local! {
     /// The read buffer, shared by all sockets of a worker, so that idle sockets hold none.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
 }
 
 /// Takes over a connection whose request has `Upgrade: websocket` or is a `CONNECT`; the latter is
@@ -81,7 +82,7 @@ where
     // Responses to earlier requests on this connection that actix has not sent yet.
     if !parts.write_buf.is_empty()
         && !matches!(
-            timeout(FAREWELL, io.write_all(&parts.write_buf)).await,
+            timeout(CLOSE_TIMEOUT, io.write_all(&parts.write_buf)).await,
             Ok(Ok(()))
         )
     {
@@ -92,7 +93,7 @@ where
     let handshake = Box::pin(handshake(request, &proxy));
     match handshake.await {
         Ok(open) => {
-            let Open {
+            let OpenSocket {
                 accepted,
                 connection,
                 registered,
@@ -103,22 +104,30 @@ where
                 idle,
             } = *open;
             let _kept = (in_use, held, here);
-            if matches!(timeout(FAREWELL, io.write_all(&accepted)).await, Ok(Ok(()))) {
+            if matches!(
+                timeout(CLOSE_TIMEOUT, io.write_all(&accepted)).await,
+                Ok(Ok(()))
+            ) {
                 let Connection { wire, buffer, .. } = connection;
-                carry(io, parts.read_buf, wire, buffer, registered, sniffer, idle).await;
+                relay(io, parts.read_buf, wire, buffer, registered, sniffer, idle).await;
             }
         }
-        Err(NotOpened::Http(answer)) => drop(timeout(FAREWELL, end_with(&mut io, &answer)).await),
-        Err(NotOpened::Closed(accepted, close)) => {
+        Err(NotOpened::Http(answer)) => {
+            drop(timeout(CLOSE_TIMEOUT, send_and_close(&mut io, &answer)).await)
+        }
+        Err(NotOpened::CloseFrame(accepted, close)) => {
             let answer = [accepted, close.frame()].concat();
-            drop(timeout(FAREWELL, end_with(&mut io, &answer)).await);
+            drop(timeout(CLOSE_TIMEOUT, send_and_close(&mut io, &answer)).await);
         }
     }
     Ok(())
 }
 
 /// Sends `last`, half-closes, and reads until the peer closes. The caller limits the time.
-async fn end_with(io: &mut (impl AsyncRead + AsyncWrite + Unpin), last: &[u8]) -> io::Result<()> {
+async fn send_and_close(
+    io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    last: &[u8],
+) -> io::Result<()> {
     io.write_all(last).await?;
     io.flush().await?;
     io.shutdown().await?;
@@ -129,14 +138,14 @@ async fn end_with(io: &mut (impl AsyncRead + AsyncWrite + Unpin), last: &[u8]) -
 }
 
 /// A WebSocket that the app has accepted, with the guards that must live as long as it.
-struct Open {
+struct OpenSocket {
     /// The head of the 101 response to the browser.
     accepted: Vec<u8>,
     connection: Connection,
     registered: Registered,
-    in_use: super::processes::InUse,
-    held: Option<crate::service::admission::Held>,
-    here: Option<crate::service::presence::Here>,
+    in_use: super::processes::SocketCount,
+    held: Option<crate::service::admission::HeldToken>,
+    here: Option<crate::service::presence::PresenceGuard>,
     sniffer: Option<Sniffer>,
     idle: Option<Duration>,
 }
@@ -147,11 +156,11 @@ enum NotOpened {
     Http(Vec<u8>),
     /// A 101 response, followed at once by a close frame: scripts can read a close code, but not
     /// the status of a failed handshake.
-    Closed(Vec<u8>, Close),
+    CloseFrame(Vec<u8>, Close),
 }
 
 /// A JSON error response.
-fn problem(status: StatusCode, sentence: &str) -> NotOpened {
+fn http_error(status: StatusCode, sentence: &str) -> NotOpened {
     let body =
         json!({"code": i64::from(status.as_u16()), "error": sentence, "payload": null}).to_string();
     let reason = status.canonical_reason().unwrap_or("");
@@ -173,10 +182,10 @@ fn text<'a>(head: &'a RequestHead, name: &HeaderName) -> &'a str {
 }
 
 /// Accepts the handshake without the app, only to send a close code and reason.
-fn closed(head: &RequestHead, close: Close) -> NotOpened {
+fn refuse_with_close(head: &RequestHead, close: Close) -> NotOpened {
     let key = text(head, &header::SEC_WEBSOCKET_KEY);
     if key.is_empty() {
-        return problem(
+        return http_error(
             StatusCode::BAD_REQUEST,
             "This is no handshake of a WebSocket: Sec-WebSocket-Key is missing.",
         );
@@ -187,21 +196,21 @@ fn closed(head: &RequestHead, close: Close) -> NotOpened {
         format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
     );
     let mut accepted = ACCEPTED.to_vec();
-    headers::add(
+    headers::append_line(
         &mut accepted,
         &header::SEC_WEBSOCKET_ACCEPT,
         STANDARD.encode(hash).as_bytes(),
     );
     // Browsers fail the handshake if they offered subprotocols and none is chosen.
     if let Some(protocol) = protocols(head).first() {
-        headers::add(
+        headers::append_line(
             &mut accepted,
             &header::SEC_WEBSOCKET_PROTOCOL,
             protocol.as_bytes(),
         );
     }
     accepted.extend_from_slice(b"\r\n");
-    NotOpened::Closed(accepted, close)
+    NotOpened::CloseFrame(accepted, close)
 }
 
 /// The subprotocols that the client offers, in its order.
@@ -220,7 +229,7 @@ fn protocols(head: &RequestHead) -> Vec<&str> {
 /// The origin of a handshake for an audit record. Handshakes bypass the middleware that computes it
 /// for other requests.
 fn origin_of(head: &RequestHead, service: &Service) -> Origin {
-    let address = peer(head, service)
+    let address = client_ip(head, service)
         .map(|ip| ip.to_string())
         .unwrap_or_default();
     Origin {
@@ -230,25 +239,28 @@ fn origin_of(head: &RequestHead, service: &Service) -> Origin {
 }
 
 /// Checks and authorizes a handshake, then opens the WebSocket at the app.
-async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Open>, NotOpened> {
+async fn handshake(
+    request: Request,
+    proxy: &web::Data<Proxy>,
+) -> Result<Box<OpenSocket>, NotOpened> {
     let head = request.head();
     let service = &proxy.service;
     let busy = |_| {
-        problem(
+        http_error(
             StatusCode::SERVICE_UNAVAILABLE,
             "The portal is busy. Try again in a moment.",
         )
     };
     if head.method != Method::GET || !text(head, &header::UPGRADE).eq_ignore_ascii_case("websocket")
     {
-        return Err(problem(
+        return Err(http_error(
             StatusCode::METHOD_NOT_ALLOWED,
             "Only WebSockets can be upgraded to.",
         ));
     }
-    let place = place_of(head, service).await.map_err(busy)?;
+    let place = locate(head, service).await.map_err(busy)?;
     let place = place.ok_or_else(|| {
-        problem(
+        http_error(
             StatusCode::NOT_FOUND,
             "There is no content at this address.",
         )
@@ -266,29 +278,29 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
                 place,
             )
             .await;
-        return Err(problem(
+        return Err(http_error(
             StatusCode::FORBIDDEN,
             "Another site may not open this: a WebSocket opens only from the pages of its own app.",
         ));
     }
-    let rest = prepare(head, proxy, &place).map_err(|stop| {
-        let Stop(status, title, _) = stop;
-        problem(status, title)
+    let rest = check_request(head, proxy, &place).map_err(|stop| {
+        let Rejection(status, title, _) = stop;
+        http_error(status, title)
     })?;
-    if rest.starts_with(&super::entrance::RESERVED[1..]) {
-        return Err(problem(
+    if rest.starts_with(&super::handover::RESERVED_PREFIX[1..]) {
+        return Err(http_error(
             StatusCode::NOT_FOUND,
             "This address is the portal's own.",
         ));
     }
     let pass = match admit(head, proxy, &place).await.map_err(busy)? {
         Ok(pass) => pass,
-        Err(Refusal::SignIn) => return Err(closed(head, Close::SignedOut)),
-        Err(Refusal::MayNot(admission)) => {
-            super::note_closed(service, &admission, &origin_of(head, service)).await;
-            return Err(closed(head, Close::AccessEnded));
+        Err(GateError::SignIn) => return Err(refuse_with_close(head, Close::SignedOut)),
+        Err(GateError::MayNot(admission)) => {
+            super::audit_refusal(service, &admission, &origin_of(head, service)).await;
+            return Err(refuse_with_close(head, Close::AccessEnded));
         }
-        Err(Refusal::NeedsViewer(_)) => return Err(closed(head, Close::NeedsViewer)),
+        Err(GateError::NeedsViewer(_)) => return Err(refuse_with_close(head, Close::NeedsViewer)),
     };
     proxy.sessions.touch(pass.session);
     open(head, proxy, &place, rest, &pass).await
@@ -298,15 +310,15 @@ async fn handshake(request: Request, proxy: &web::Data<Proxy>) -> Result<Box<Ope
 async fn open(
     head: &RequestHead,
     proxy: &web::Data<Proxy>,
-    place: &Place,
+    place: &ContentLocation,
     rest: &str,
     pass: &Pass,
-) -> Result<Box<Open>, NotOpened> {
+) -> Result<Box<OpenSocket>, NotOpened> {
     let (service, item) = (&proxy.service, pass.content());
     // An app session that the client wants to resume (Streamlit) must be this viewer's; otherwise
     // its id is removed from the handshake.
     let offered = protocols(head);
-    let resumes = Resumes::of(&offered);
+    let resumes = ResumeId::from_protocols(&offered);
     let allowed = match &resumes {
         Some(resumes) => resumes.belongs_to(service, item.id, pass.person()).await,
         None => false,
@@ -328,7 +340,7 @@ async fn open(
     let mut tried = Vec::new();
     let (answer, next) = loop {
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
-            return Err(closed(head, Close::AppGone));
+            return Err(refuse_with_close(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
         super::request_line(
@@ -341,10 +353,10 @@ async fn open(
             head.uri.query(),
         );
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
-        super::add_ours(&mut out, head, proxy, place, next.token.as_ref());
-        headers::for_app(&head.headers, &mut out, left_out);
+        super::add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
+        headers::append_request_headers(&head.headers, &mut out, left_out);
         if !offered.is_empty() {
-            headers::add(
+            headers::append_line(
                 &mut out,
                 &header::SEC_WEBSOCKET_PROTOCOL,
                 offered.join(", ").as_bytes(),
@@ -354,7 +366,7 @@ async fn open(
         let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
             proxy
                 .processes
-                .note(&next.process.url, false, service.now());
+                .note_health(&next.process.url, false, service.now());
             continue;
         };
         next.here = pass.arrive(service, next.process);
@@ -362,7 +374,7 @@ async fn open(
             Ok(answer) => break (answer, next),
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "an app broke a WebSocket's handshake off");
-                return Err(closed(head, Close::AppGone));
+                return Err(refuse_with_close(head, Close::AppGone));
             }
         }
     };
@@ -374,14 +386,14 @@ async fn open(
         } else {
             StatusCode::BAD_GATEWAY
         };
-        return Err(problem(status, "The app refused this WebSocket."));
+        return Err(http_error(status, "The app refused this WebSocket."));
     }
     let mut accepted = ACCEPTED.to_vec();
-    super::answer::each_field(&answer.fields, &next.target, place, |name, value| {
-        headers::add(&mut accepted, name, value.as_bytes())
+    super::response::each_field(&answer.fields, &next.target, place, |name, value| {
+        headers::append_line(&mut accepted, name, value.as_bytes())
     });
-    if let Some(cookie) = super::keep_at(proxy, pass, next.process) {
-        headers::add(
+    if let Some(cookie) = super::sticky_cookie(proxy, pass, next.process) {
+        headers::append_line(
             &mut accepted,
             &header::SET_COOKIE,
             cookie.to_string().as_bytes(),
@@ -393,14 +405,14 @@ async fn open(
         .then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
     let connection = body
         .into_connection()
-        .ok_or_else(|| closed(head, Close::AppGone))?;
-    Ok(Box::new(Open {
+        .ok_or_else(|| refuse_with_close(head, Close::AppGone))?;
+    Ok(Box::new(OpenSocket {
         accepted,
         connection,
-        held: next.hold(service),
+        held: next.hold_token(service),
         here: next.here,
         registered: proxy.sockets.register(Ticket::new(pass)),
-        in_use: proxy.processes.open(&next.process.url),
+        in_use: proxy.processes.count_socket(&next.process.url),
         sniffer,
         idle: item.proxying.socket_idle(),
     }))
@@ -408,22 +420,22 @@ async fn open(
 
 /// Tracks frame boundaries in one direction of a WebSocket (RFC 6455 section 5.2).
 #[derive(Default)]
-struct Frames {
-    /// The header of the current frame, of which `known` bytes have arrived.
+struct FrameTracker {
+    /// The header of the current frame, of which `head_len` bytes have arrived.
     head: [u8; 14],
-    known: usize,
+    head_len: usize,
     /// Bytes still to come of the current frame's payload.
     left: u64,
     /// A close frame has arrived.
-    closes: bool,
+    saw_close: bool,
     /// A data frame has arrived, not only a ping or a pong, which browsers send by themselves.
-    speaks: bool,
+    saw_data: bool,
 }
 
-impl Frames {
+impl FrameTracker {
     /// Whether the stream is at a frame boundary.
-    fn is_between(&self) -> bool {
-        self.known == 0 && self.left == 0
+    fn is_at_boundary(&self) -> bool {
+        self.head_len == 0 && self.left == 0
     }
     /// Advances over the next bytes of the stream.
     fn feed(&mut self, mut bytes: &[u8]) {
@@ -436,10 +448,10 @@ impl Frames {
                 bytes = bytes.get(skipped..).unwrap_or_default();
                 continue;
             }
-            if let Some(place) = self.head.get_mut(self.known) {
+            if let Some(place) = self.head.get_mut(self.head_len) {
                 *place = *first;
             }
-            self.known += 1;
+            self.head_len += 1;
             bytes = bytes.get(1..).unwrap_or_default();
             let [opcode, length, ..] = self.head;
             let extended = match length & 0x7f {
@@ -448,7 +460,7 @@ impl Frames {
                 _ => 0,
             };
             let masked = if length & 0x80 == 0 { 0 } else { 4 };
-            if self.known == 2 + extended + masked {
+            if self.head_len == 2 + extended + masked {
                 let number = self
                     .head
                     .iter()
@@ -460,9 +472,9 @@ impl Frames {
                 } else {
                     number
                 };
-                self.closes |= opcode & 0x0f == 8;
-                self.speaks |= opcode & 0x0f < 8;
-                self.known = 0;
+                self.saw_close |= opcode & 0x0f == 8;
+                self.saw_data |= opcode & 0x0f < 8;
+                self.head_len = 0;
             }
         }
     }
@@ -470,18 +482,18 @@ impl Frames {
 
 /// One direction of a WebSocket.
 #[derive(Default)]
-struct Flow {
+struct Direction {
     /// Bytes that were read and not yet written.
     pending: BytesMut,
     /// The source has half-closed.
-    ended: bool,
+    is_eof: bool,
     /// The half-close was passed on to the destination.
-    told: bool,
+    is_shut_down: bool,
     /// Bytes were written and not yet flushed (TLS buffers them).
     unflushed: bool,
 }
 
-impl Flow {
+impl Direction {
     /// `early`: bytes that were read together with the handshake.
     fn start(early: BytesMut) -> Self {
         Self {
@@ -505,7 +517,7 @@ impl Flow {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_READS_PER_TURN {
             while !self.pending.is_empty() {
                 match Pin::new(&mut *to).poll_write(context, &self.pending)? {
                     Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -519,10 +531,10 @@ impl Flow {
             if self.pending.capacity() > 0 {
                 self.pending = BytesMut::new();
             }
-            if self.ended {
-                if !self.told {
+            if self.is_eof {
+                if !self.is_shut_down {
                     match Pin::new(&mut *to).poll_shutdown(context) {
-                        Poll::Ready(_) => self.told = true,
+                        Poll::Ready(_) => self.is_shut_down = true,
                         Poll::Pending => return Poll::Pending,
                     }
                 }
@@ -557,7 +569,7 @@ impl Flow {
                     }
                     return Poll::Pending;
                 }
-                Ok(Some(0)) | Err(_) => self.ended = true,
+                Ok(Some(0)) | Err(_) => self.is_eof = true,
                 Ok(Some(_)) => {
                     self.unflushed = true;
                     *moved = true;
@@ -572,7 +584,7 @@ impl Flow {
 
 /// Copies bytes both ways until both sides have ended, one is gone, the idle limit (`idle`) passes,
 /// or the portal wants the socket closed.
-async fn carry<B, A>(
+async fn relay<B, A>(
     mut browser: B,
     from_browser: BytesMut,
     mut app: A,
@@ -584,14 +596,14 @@ async fn carry<B, A>(
     B: AsyncRead + AsyncWrite + Unpin,
     A: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut frames = Frames::default();
+    let mut frames = FrameTracker::default();
     frames.feed(&from_app);
     if let Some(sniffer) = &mut sniffer {
         sniffer.feed(&from_app);
     }
-    let (used, mut said) = (registered.used(), Frames::default());
+    let (used, mut said) = (registered.used(), FrameTracker::default());
     said.feed(&from_browser);
-    let (mut down, mut up) = (Flow::start(from_app), Flow::start(from_browser));
+    let (mut down, mut up) = (Direction::start(from_app), Direction::start(from_browser));
     let mut closing: Option<Close> = None;
     let wanted = registered.closed();
     let mut wanted = std::pin::pin!(wanted);
@@ -604,12 +616,13 @@ async fn carry<B, A>(
             && let Poll::Ready(close) = wanted.as_mut().poll(context)
         {
             closing = Some(close);
-            limit = Some(Box::pin(sleep(FAREWELL)));
+            limit = Some(Box::pin(sleep(CLOSE_TIMEOUT)));
         }
         let mut moved = false;
         // Once the socket is to be closed, the app's bytes are passed on until the next frame
         // boundary, or until the deadline.
-        let to_browser = if closing.is_some() && frames.is_between() && down.pending.is_empty() {
+        let to_browser = if closing.is_some() && frames.is_at_boundary() && down.pending.is_empty()
+        {
             return Poll::Ready(());
         } else {
             down.poll(context, &mut app, &mut browser, &mut moved, |bytes| {
@@ -626,7 +639,7 @@ async fn carry<B, A>(
         } else {
             up.poll(context, &mut browser, &mut app, &mut moved, |bytes| {
                 said.feed(bytes);
-                if std::mem::take(&mut said.speaks) {
+                if std::mem::take(&mut said.saw_data) {
                     used.store(true, Ordering::Relaxed);
                 }
             })
@@ -637,12 +650,12 @@ async fn carry<B, A>(
             | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             _ => {}
         }
-        if closing.is_some() && frames.is_between() && down.pending.is_empty() {
+        if closing.is_some() && frames.is_at_boundary() && down.pending.is_empty() {
             return Poll::Ready(());
         }
-        if (down.ended || up.ended) && !halved && closing.is_none() {
+        if (down.is_eof || up.is_eof) && !halved && closing.is_none() {
             halved = true;
-            limit = Some(Box::pin(sleep(HALF_CLOSED)));
+            limit = Some(Box::pin(sleep(HALF_CLOSE_TIMEOUT)));
         }
         if let Some(timer) = &mut limit
             && moved
@@ -666,13 +679,14 @@ async fn carry<B, A>(
     .await;
     // The portal's close frame may be sent only at a frame boundary, and not after the app's own
     // close frame.
-    let fits = frames.is_between() && down.pending.is_empty() && !frames.closes && !down.ended;
+    let fits =
+        frames.is_at_boundary() && down.pending.is_empty() && !frames.saw_close && !down.is_eof;
     if let Some(close) = closing.filter(|_| fits) {
-        drop(timeout(FAREWELL, end_with(&mut browser, &close.frame())).await);
+        drop(timeout(CLOSE_TIMEOUT, send_and_close(&mut browser, &close.frame())).await);
     } else {
-        drop(timeout(FAREWELL, browser.shutdown()).await);
+        drop(timeout(CLOSE_TIMEOUT, browser.shutdown()).await);
     }
-    drop(timeout(FAREWELL, app.shutdown()).await);
+    drop(timeout(CLOSE_TIMEOUT, app.shutdown()).await);
 }
 
 #[cfg(test)]
@@ -709,17 +723,17 @@ mod tests {
             ));
         }
         for at_once in [1, 2, 3, 10, 1000, 1 << 20] {
-            let mut frames = Frames::default();
+            let mut frames = FrameTracker::default();
             for piece in stream.chunks(at_once) {
                 frames.feed(piece);
             }
-            assert!(frames.is_between() && frames.closes, "{at_once}");
+            assert!(frames.is_at_boundary() && frames.saw_close, "{at_once}");
             frames.feed(&[0x81]);
-            assert!(!frames.is_between());
+            assert!(!frames.is_at_boundary());
             frames.feed(&[3, b'a', b'b']);
-            assert!(!frames.is_between());
+            assert!(!frames.is_at_boundary());
             frames.feed(b"c");
-            assert!(frames.is_between());
+            assert!(frames.is_at_boundary());
         }
     }
 }

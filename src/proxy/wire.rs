@@ -16,52 +16,52 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 /// An open connection to an app.
-pub enum Wire {
+pub enum Transport {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
-impl Wire {
+impl Transport {
     /// Opens a connection, with the TLS handshake where the target has one. The caller limits the
     /// time.
     pub async fn open(target: &Target) -> io::Result<Self> {
         let sockets = match &target.endpoint {
-            Endpoint::Unix(path) => return UnixStream::connect(path).await.map(Wire::Unix),
+            Endpoint::Unix(path) => return UnixStream::connect(path).await.map(Transport::Unix),
             Endpoint::Tcp(sockets) => sockets,
         };
         let tcp = TcpStream::connect(sockets.as_slice()).await?;
         // Small WebSocket frames must not wait for more data (Nagle's algorithm). TCP keep-alive
         // detects within minutes a peer that vanished without closing.
         tcp.set_nodelay(true)?;
-        keep_alive(&tcp);
+        set_tcp_keepalive(&tcp);
         match &target.tls {
-            None => Ok(Wire::Tcp(tcp)),
+            None => Ok(Transport::Tcp(tcp)),
             Some((name, config)) => {
                 let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
                 connector
                     .connect(name.clone(), tcp)
                     .await
-                    .map(|tls| Wire::Tls(Box::new(tls)))
+                    .map(|tls| Transport::Tls(Box::new(tls)))
             }
         }
     }
 
     /// Whether an idle connection can no longer be used: the app closed it, or sent bytes that
     /// nothing asked for.
-    pub fn is_over(&self) -> bool {
+    pub fn is_readable_or_closed(&self) -> bool {
         let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
         let ready = match self {
-            Wire::Tcp(tcp) => tcp.poll_read_ready(&mut context),
-            Wire::Tls(tls) => tls.get_ref().0.poll_read_ready(&mut context),
-            Wire::Unix(unix) => unix.poll_read_ready(&mut context),
+            Transport::Tcp(tcp) => tcp.poll_read_ready(&mut context),
+            Transport::Tls(tls) => tls.get_ref().0.poll_read_ready(&mut context),
+            Transport::Unix(unix) => unix.poll_read_ready(&mut context),
         };
         ready.is_ready()
     }
 }
 
 /// Enables TCP keep-alive: first probe after 60 s of silence, then one every 20 s.
-pub fn keep_alive(tcp: &TcpStream) {
+pub fn set_tcp_keepalive(tcp: &TcpStream) {
     let often = socket2::TcpKeepalive::new()
         .with_time(std::time::Duration::from_secs(60))
         .with_interval(std::time::Duration::from_secs(20));
@@ -73,14 +73,14 @@ pub fn keep_alive(tcp: &TcpStream) {
 macro_rules! each {
     ($wire:expr, $inner:ident => $what:expr) => {
         match $wire.get_mut() {
-            Wire::Tcp($inner) => $what,
-            Wire::Tls($inner) => $what,
-            Wire::Unix($inner) => $what,
+            Transport::Tcp($inner) => $what,
+            Transport::Tls($inner) => $what,
+            Transport::Unix($inner) => $what,
         }
     };
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Transport {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -9,23 +9,23 @@
 //! A refusal is never served from the cache: another node may have granted access a moment ago.
 
 use super::{
-    Error, Service, contents::attached, exchange::Refusal, keys::Caller, presence::Presence,
+    Error, Service, contents::attached, exchange::ExchangeError, keys::Caller, presence::Presence,
 };
 use crate::{
     domain::{
         Id, Timestamp, access,
         access::Standing,
-        connection::{Connection, State, Verdict},
+        connection::{Connection, IdentityVerdict, State},
         consent::Consent,
-        content::{Content, Mark},
+        content::{Content, ProcessId},
         integration::Integration,
         person::{Person, Session},
     },
-    store::{connections, content, moments, people, sessions},
+    store::{connections, content, people, sessions, short_lived},
     vault::{
-        Place,
+        SealContext,
         api_key::digest,
-        session_token::{Claims, Invalid},
+        session_token::{Claims, InvalidToken},
     },
 };
 use quick_cache::sync::Cache as Map;
@@ -38,30 +38,30 @@ use std::{
 
 /// Longest age of a cache entry: a session also expires by time, without a write that would move
 /// the epoch.
-const TRUSTED_FOR: Duration = Duration::from_secs(10);
+const MAX_CACHE_AGE: Duration = Duration::from_secs(10);
 /// How long a held token, once shared, counts on other nodes. It is shared again every 10 s.
-const HELD_FOR: Duration = Duration::from_secs(40);
+const HELD_TOKEN_TTL: Duration = Duration::from_secs(40);
 /// Capacity of each cache, in entries.
-const LARGEST: usize = 20_000;
+const CACHE_CAPACITY: usize = 20_000;
 
 /// One integration attached to an item, with the viewer's consent and connection, if any.
-pub struct Link {
+pub struct IntegrationAccess {
     pub integration: Integration,
     pub consent: Option<Id<Consent>>,
     pub connection: Option<Connection>,
     /// The integration requires the viewer's own account, and the connection's account is another
     /// one or has no name.
-    pub is_foreign: bool,
+    pub is_other_account: bool,
     /// The stored access token, decrypted; it may have expired. `Some` only while the connection is
     /// active, its account is accepted and the consent is given.
     pub access_token: Option<Arc<SecretString>>,
 }
 
-impl Link {
+impl IntegrationAccess {
     /// Whether the viewer must consent or connect before the app can use this integration.
     pub fn needs_viewer(&self) -> bool {
         self.consent.is_none()
-            || self.is_foreign
+            || self.is_other_account
             || self
                 .connection
                 .as_ref()
@@ -74,19 +74,19 @@ pub struct Admission {
     pub content: Content,
     pub person: Person,
     pub standing: Standing,
-    pub links: Vec<Link>,
+    pub links: Vec<IntegrationAccess>,
     /// The person's presence at the item's only process. Not used for an item with several.
     pub(super) presence: Arc<Presence>,
 }
 
 /// Guard that keeps a session token exchangeable past its expiry, for one open WebSocket or event
 /// stream. Dropping it ends this hold; other holds on the same token remain.
-pub struct Held {
+pub struct HeldToken {
     service: Arc<Service>,
     token: String,
 }
 
-impl Drop for Held {
+impl Drop for HeldToken {
     fn drop(&mut self) {
         let mut held = self
             .service
@@ -104,13 +104,13 @@ impl Drop for Held {
 
 /// A cached value, with the store's epoch and the time at which it was loaded.
 #[derive(Clone)]
-pub struct Kept<T> {
+pub struct Cached<T> {
     value: T,
     epoch: u64,
     at: Timestamp,
 }
 
-impl<T: Clone> Kept<T> {
+impl<T: Clone> Cached<T> {
     /// `epoch` and `at` must have been read before the value was loaded.
     pub fn new(value: T, epoch: u64, at: Timestamp) -> Self {
         Self { value, epoch, at }
@@ -119,8 +119,10 @@ impl<T: Clone> Kept<T> {
     /// than ten seconds. `None` at epoch 0, which means unknown: see
     /// [`crate::store::Store::epoch`].
     pub fn fresh(&self, epoch: u64, now: Timestamp) -> Option<T> {
-        let counts =
-            epoch != 0 && self.epoch == epoch && now >= self.at && now.since(self.at) < TRUSTED_FOR;
+        let counts = epoch != 0
+            && self.epoch == epoch
+            && now >= self.at
+            && now.since(self.at) < MAX_CACHE_AGE;
         counts.then(|| self.value.clone())
     }
 }
@@ -129,19 +131,19 @@ type AdmissionKey = (Id<Content>, Id<Person>);
 
 /// Caches of recent decisions, each bounded.
 pub(super) struct Cache {
-    admissions: Map<AdmissionKey, Kept<Arc<Admission>>>,
-    sessions: Map<Id<Session>, Kept<Arc<Person>>>,
-    callers: Map<String, Kept<Arc<Caller>>>,
-    slugs: Map<String, Kept<Id<Content>>>,
+    admissions: Map<AdmissionKey, Cached<Arc<Admission>>>,
+    sessions: Map<Id<Session>, Cached<Arc<Person>>>,
+    callers: Map<String, Cached<Arc<Caller>>>,
+    slugs: Map<String, Cached<Id<Content>>>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            admissions: Map::new(LARGEST),
-            sessions: Map::new(LARGEST),
-            callers: Map::new(LARGEST),
-            slugs: Map::new(LARGEST),
+            admissions: Map::new(CACHE_CAPACITY),
+            sessions: Map::new(CACHE_CAPACITY),
+            callers: Map::new(CACHE_CAPACITY),
+            slugs: Map::new(CACHE_CAPACITY),
         }
     }
 }
@@ -156,18 +158,18 @@ impl Cache {
         self.slugs.get(slug)?.fresh(epoch, now)
     }
     /// Caches the item of a slug.
-    pub(super) fn keep_slug(&self, slug: String, item: Id<Content>, epoch: u64, at: Timestamp) {
-        self.slugs.insert(slug, Kept::new(item, epoch, at));
+    pub(super) fn cache_slug(&self, slug: String, item: Id<Content>, epoch: u64, at: Timestamp) {
+        self.slugs.insert(slug, Cached::new(item, epoch, at));
     }
     /// Caches the owner of an API key; `hash` is the hash of the key.
-    pub(super) fn keep_caller(&self, hash: String, value: Arc<Caller>, epoch: u64, at: Timestamp) {
-        self.callers.insert(hash, Kept::new(value, epoch, at));
+    pub(super) fn cache_caller(&self, hash: String, value: Arc<Caller>, epoch: u64, at: Timestamp) {
+        self.callers.insert(hash, Cached::new(value, epoch, at));
     }
 }
 
 /// The seal context of a token column of the table `connections`; `row` is a [`token_row`].
-pub(super) fn token_place<'a>(column: &'a str, row: &'a str) -> Place<'a> {
-    Place {
+pub(super) fn token_place<'a>(column: &'a str, row: &'a str) -> SealContext<'a> {
+    SealContext {
         table: "connections",
         column,
         row,
@@ -213,7 +215,8 @@ impl Service {
         person: Id<Person>,
     ) -> Result<Arc<Admission>, Error> {
         self.admission_for(item, person, |found| {
-            access::may_open(found.standing) && !found.links.iter().any(Link::needs_viewer)
+            access::may_open(found.standing)
+                && !found.links.iter().any(IntegrationAccess::needs_viewer)
         })
         .await
     }
@@ -248,7 +251,7 @@ impl Service {
                 let mut links = Vec::new();
                 for (_, integration) in attached(db, item)? {
                     let consent = connections::consent_for(db, person.id, item, integration.id)?;
-                    let connection = connections::of(db, person.id, integration.id)?;
+                    let connection = connections::find_of(db, person.id, integration.id)?;
                     links.push((integration, consent, connection));
                 }
                 Ok::<_, Error>((content, person, standing, links))
@@ -259,21 +262,21 @@ impl Service {
             .into_iter()
             .map(|(integration, consent, connection)| {
                 let consent = consent.map(|consent| consent.id);
-                let mut link = Link {
+                let mut link = IntegrationAccess {
                     integration,
                     consent,
                     connection: None,
-                    is_foreign: false,
+                    is_other_account: false,
                     access_token: None,
                 };
                 if let Some((connection, tokens)) = connection {
                     let verdict = connection
                         .account
                         .verdict(&person, link.integration.identity_check);
-                    link.is_foreign = verdict == Verdict::Refuse;
+                    link.is_other_account = verdict == IdentityVerdict::Refuse;
                     let usable = link.consent.is_some()
                         && connection.state == State::Active
-                        && !link.is_foreign;
+                        && !link.is_other_account;
                     if let Some(sealed) = tokens.access.filter(|_| usable) {
                         let row =
                             token_row(connection.id, connection.person, connection.integration);
@@ -287,7 +290,7 @@ impl Service {
                 Ok::<_, Error>(link)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let presence = self.presences.of(item, Mark::ONLY, person.id);
+        let presence = self.presences.of(item, ProcessId::ONLY, person.id);
         let admission = Arc::new(Admission {
             content,
             person,
@@ -297,18 +300,18 @@ impl Service {
         });
         self.admissions.admissions.insert(
             (item, admission.person.id),
-            Kept::new(Arc::clone(&admission), epoch, now),
+            Cached::new(Arc::clone(&admission), epoch, now),
         );
         Ok(admission)
     }
 
     /// Invalidates one cached admission because its access token was replaced. Storing refreshed
     /// tokens does not move the epoch.
-    pub(super) fn outdated(&self, item: Id<Content>, person: Id<Person>) {
+    pub(super) fn invalidate_admission(&self, item: Id<Content>, person: Id<Person>) {
         if let Some(kept) = self.admissions.admissions.get(&(item, person)) {
             self.admissions
                 .admissions
-                .insert((item, person), Kept { epoch: 0, ..kept });
+                .insert((item, person), Cached { epoch: 0, ..kept });
         }
     }
 
@@ -327,7 +330,9 @@ impl Service {
         let idle_since = self.idle_since();
         let found = self
             .store
-            .read(move |db| Ok::<_, Error>(sessions::live(db, session, now, idle_since)?))
+            .read(move |db| {
+                Ok::<_, Error>(sessions::find_live_person(db, session, now, idle_since)?)
+            })
             .await?;
         let Some(person) = found.filter(|person| !person.locked) else {
             return Ok(None);
@@ -335,21 +340,21 @@ impl Service {
         let person = Arc::new(person);
         self.admissions
             .sessions
-            .insert(session, Kept::new(Arc::clone(&person), epoch, now));
+            .insert(session, Cached::new(Arc::clone(&person), epoch, now));
         Ok(Some(person))
     }
 
     /// Keeps a session token exchangeable past its expiry, until the returned guard is dropped: for
     /// as long as the WebSocket or event stream that it was minted for is open. Every exchange
     /// still checks session, access and consent.
-    pub fn hold_token(self: &Arc<Self>, token: &str) -> Held {
+    pub fn hold_token(self: &Arc<Self>, token: &str) -> HeldToken {
         *self
             .held
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .entry(token.to_owned())
             .or_default() += 1;
-        Held {
+        HeldToken {
             service: Arc::clone(self),
             token: token.to_owned(),
         }
@@ -357,13 +362,13 @@ impl Service {
 
     /// The claims of a genuine session token that is either unexpired or held, on this node or
     /// another one.
-    pub(super) async fn session_claims(&self, token: &str) -> Result<Arc<Claims>, Refusal> {
+    pub(super) async fn session_claims(&self, token: &str) -> Result<Arc<Claims>, ExchangeError> {
         match self.session_tokens.verify(token, self.now()) {
-            Err(Invalid::Expired) => {
+            Err(InvalidToken::Expired) => {
                 let claims = self
                     .session_tokens
-                    .read(token)
-                    .map_err(Refusal::SubjectToken)?;
+                    .read_any_age(token)
+                    .map_err(ExchangeError::SubjectToken)?;
                 if !self
                     .held
                     .lock()
@@ -373,21 +378,21 @@ impl Service {
                     let (hash, now) = (digest(token), self.now());
                     if !self
                         .store
-                        .read(move |db| Ok::<_, Error>(moments::is_held(db, &hash, now)?))
+                        .read(move |db| Ok::<_, Error>(short_lived::is_token_held(db, &hash, now)?))
                         .await?
                     {
-                        return Err(Refusal::SubjectToken(Invalid::Expired));
+                        return Err(ExchangeError::SubjectToken(InvalidToken::Expired));
                     }
                 }
                 Ok(claims)
             }
-            other => other.map_err(Refusal::SubjectToken),
+            other => other.map_err(ExchangeError::SubjectToken),
         }
     }
 
     /// Shares with the other nodes, as hashes, the held tokens that are expired or about to expire
     /// (in 40 s), and withdraws those that are no longer held. Called every 10 s.
-    pub async fn share_held(&self) -> Result<(), Error> {
+    pub async fn share_held_tokens(&self) -> Result<(), Error> {
         let now = self.now();
         let held: Vec<String> = self
             .held
@@ -396,10 +401,10 @@ impl Service {
             .keys()
             .cloned()
             .collect();
-        let soon = now.plus(HELD_FOR);
+        let soon = now.plus(HELD_TOKEN_TTL);
         let late = held
             .into_iter()
-            .filter(|token| self.session_tokens.verify(token, soon) == Err(Invalid::Expired));
+            .filter(|token| self.session_tokens.verify(token, soon) == Err(InvalidToken::Expired));
         let shared: HashSet<String> = late.map(|token| digest(&token)).collect();
         let before = std::mem::replace(
             &mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner),
@@ -409,12 +414,12 @@ impl Service {
             return Ok(());
         }
         self.store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 for hash in &shared {
-                    moments::hold(db, hash, soon)?;
+                    short_lived::hold(db, hash, soon)?;
                 }
                 for hash in before.difference(&shared) {
-                    moments::let_go(db, hash)?;
+                    short_lived::release_token(db, hash)?;
                 }
                 Ok::<_, Error>(())
             })
@@ -428,7 +433,7 @@ impl Service {
         person: Id<Person>,
         content: Id<Content>,
         session: Id<Session>,
-        process: Mark,
+        process: ProcessId,
     ) -> Option<String> {
         self.session_tokens
             .mint(person, content, session, process, self.now())

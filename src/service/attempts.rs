@@ -6,9 +6,9 @@
 
 use super::{
     Actor, Error, Service,
-    admission::{Admission, Link},
+    admission::{Admission, IntegrationAccess},
     broker::lapses_at,
-    consents::grant,
+    consents::give_consent,
     event, record,
 };
 use crate::{
@@ -16,18 +16,18 @@ use crate::{
         Id, access,
         attempt::{Attempt, LIFETIME, Mismatch},
         audit::Action,
-        connection::{Account, Connection, State, Verdict},
+        connection::{Account, Connection, IdentityVerdict, State},
         content::Content,
         integration::{Integration, SecretHealth},
         return_path::ReturnPath,
     },
     oauth::{
         AuthorizationRequest, Granted, Registration,
-        errors::{Class, Failure, aadsts, classify, known_word},
+        errors::{Failure, FailureClass, aadsts, classify, known_error_code},
     },
     providers,
     store::{connections, integrations, people},
-    vault::{Place, api_key::digest, random},
+    vault::{SealContext, api_key::digest, random},
 };
 use secrecy::SecretString;
 use std::{sync::Arc, time::Instant};
@@ -36,7 +36,7 @@ use url::Url;
 /// What the consent page asks about: one integration, for one content item or for none (a
 /// reconnect).
 pub struct Question {
-    pub content: Option<Asking>,
+    pub content: Option<AskingItem>,
     pub integration: Integration,
     /// A live connection exists: allowing takes one click and no redirect.
     pub connected: bool,
@@ -49,14 +49,14 @@ pub struct Question {
 }
 
 /// The content item that asks, with its owner's display name.
-pub struct Asking {
+pub struct AskingItem {
     pub content: Content,
     pub owner: String,
 }
 
 /// The identity provider's answer: the query parameters of the callback.
 #[derive(Clone, Default)]
-pub struct Answer {
+pub struct CallbackQuery {
     pub state: Option<String>,
     pub code: Option<String>,
     pub error: Option<String>,
@@ -66,7 +66,7 @@ pub struct Answer {
 }
 
 /// The outcome of an authorization, for the page to show.
-pub enum Ending {
+pub enum CallbackOutcome {
     /// The tokens are stored; the consent too, if a content item asked.
     Connected {
         back: ReturnPath,
@@ -124,8 +124,8 @@ pub enum Ending {
 }
 
 /// The seal context of an attempt's PKCE verifier.
-fn verifier_place(row: &str) -> Place<'_> {
-    Place {
+fn verifier_seal_context(row: &str) -> SealContext<'_> {
+    SealContext {
         table: "attempts",
         column: "verifier",
         row,
@@ -135,7 +135,7 @@ fn verifier_place(row: &str) -> Place<'_> {
 impl Service {
     /// The question about the item's first integration that needs the viewer; `None` if none does.
     /// `NotFound` if the viewer may not open the item.
-    pub async fn question_for_content(
+    pub async fn consent_question_for_content(
         &self,
         actor: &Actor,
         item: Id<Content>,
@@ -144,7 +144,11 @@ impl Service {
         if !access::may_open(admission.standing) {
             return Err(Error::NotFound);
         }
-        let Some(position) = admission.links.iter().position(Link::needs_viewer) else {
+        let Some(position) = admission
+            .links
+            .iter()
+            .position(IntegrationAccess::needs_viewer)
+        else {
             return Ok(None);
         };
         let owner = admission.content.owner;
@@ -168,7 +172,7 @@ impl Service {
                 let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 Ok::<_, Error>((
                     integration,
-                    connections::of(db, person, id)?.map(|(connection, _)| connection),
+                    connections::find_of(db, person, id)?.map(|(connection, _)| connection),
                 ))
             })
             .await?;
@@ -201,7 +205,7 @@ impl Service {
                 let attached = integrations::associations_of_integration(db, id)?
                     .iter()
                     .any(|entry| visible.contains(&entry.content));
-                Ok(attached || connections::of(db, person, id)?.is_some())
+                Ok(attached || connections::find_of(db, person, id)?.is_some())
             })
             .await
     }
@@ -209,7 +213,7 @@ impl Service {
     /// Starts an authorization: stores the attempt, then returns the address to redirect the
     /// browser to. `other_account` asks the provider for its account picker. The inner error says
     /// why no address can be built.
-    pub async fn begin(
+    pub async fn start_authorization(
         &self,
         actor: &Actor,
         integration: Id<Integration>,
@@ -234,7 +238,7 @@ impl Service {
             person: actor.person.id,
             session,
             integration,
-            era: found.era,
+            endpoint_version: found.endpoint_version,
             content: item,
             return_path: back,
             redirect_uri: self.redirect_uri(&found),
@@ -255,13 +259,13 @@ impl Service {
         };
         let row = attempt.id.to_string();
         let sealed = if pkce {
-            Some(self.vault.seal(verifier_place(&row), &verifier)?)
+            Some(self.vault.seal(verifier_seal_context(&row), &verifier)?)
         } else {
             None
         };
         let hash = digest(&state);
         self.store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 Ok::<_, Error>(connections::insert_attempt(
                     db,
                     &attempt,
@@ -322,7 +326,7 @@ impl Service {
         id: Id<Integration>,
         item: Option<Id<Content>>,
         back: ReturnPath,
-    ) -> Result<Option<Ending>, Error> {
+    ) -> Result<Option<CallbackOutcome>, Error> {
         let (found, secrets) = self
             .store
             .read(move |db| {
@@ -345,7 +349,7 @@ impl Service {
             person: actor.person.id,
             session: actor.session.ok_or(Error::Internal)?,
             integration: id,
-            era: found.era,
+            endpoint_version: found.endpoint_version,
             content: item,
             return_path: back,
             redirect_uri: String::new(),
@@ -360,13 +364,13 @@ impl Service {
                     .await
                 {
                     Ok(granted) if granted.answer.is_bearer() => service
-                        .connected(&actor, &attempt, found, &granted)
+                        .store_granted_tokens(&actor, &attempt, found, &granted)
                         .await
                         .map(Some),
                     Ok(_) => Ok(None),
                     Err(failure) => {
                         tracing::info!(
-                            word = failure.word,
+                            word = failure.error_code,
                             aadsts = failure.aadsts,
                             "the sign-in brings no connection; the viewer goes to the provider"
                         );
@@ -381,12 +385,12 @@ impl Service {
 
     /// Handles the provider's callback. Checks and consumes the state before any other parameter.
     /// `callback` is the address at which the answer arrived.
-    pub async fn finish(
+    pub async fn finish_authorization(
         self: &Arc<Self>,
         actor: &Actor,
         callback: &str,
-        answer: Answer,
-    ) -> Result<Ending, Error> {
+        answer: CallbackQuery,
+    ) -> Result<CallbackOutcome, Error> {
         let now = self.now();
         let state = answer
             .state
@@ -406,46 +410,55 @@ impl Service {
             })
             .await?;
         let Some((attempt, verifier, integration, secrets)) = found else {
-            return self.mismatch(actor, Mismatch::Unknown, None).await;
+            return self.record_mismatch(actor, Mismatch::Unknown, None).await;
         };
         let session = actor.session.ok_or(Error::Internal)?;
-        if let Err(why) = attempt.accept(actor.person.id, session, callback, integration.era, now) {
-            let ours = why != Mismatch::Foreign;
+        if let Err(why) = attempt.check_callback(
+            actor.person.id,
+            session,
+            callback,
+            integration.endpoint_version,
+            now,
+        ) {
+            let ours = why != Mismatch::OtherSession;
             let back = ours.then(|| attempt.return_path.clone());
             if why == Mismatch::Used {
                 let done = match attempt.content {
-                    Some(item) => matches!(self.question_for_content(actor, item).await, Ok(None)),
+                    Some(item) => matches!(
+                        self.consent_question_for_content(actor, item).await,
+                        Ok(None)
+                    ),
                     None => true,
                 };
                 if done {
-                    return Ok(Ending::AlreadyDone {
+                    return Ok(CallbackOutcome::AlreadyDone {
                         back: attempt.return_path,
                     });
                 }
             }
-            return self.mismatch(actor, why, back).await;
+            return self.record_mismatch(actor, why, back).await;
         }
         let id = attempt.id;
         if !self
             .store
-            .note(move |db| Ok::<_, Error>(connections::use_attempt(db, id, now)?))
+            .write_untracked(move |db| Ok::<_, Error>(connections::consume_attempt(db, id, now)?))
             .await?
         {
             return self
-                .mismatch(actor, Mismatch::Used, Some(attempt.return_path))
+                .record_mismatch(actor, Mismatch::Used, Some(attempt.return_path))
                 .await;
         }
         // Mix-up defence (RFC 9207): the issuer is compared as plain text.
-        if !providers::may_answer(&integration, answer.issuer.as_deref()) {
+        if !providers::issuer_matches(&integration, answer.issuer.as_deref()) {
             return self
-                .mismatch(actor, Mismatch::OtherIssuer, Some(attempt.return_path))
+                .record_mismatch(actor, Mismatch::OtherIssuer, Some(attempt.return_path))
                 .await;
         }
         let back = attempt.return_path.clone();
         if let Some(word) = &answer.error {
             let description = answer.error_description.as_deref().unwrap_or("");
             return self
-                .declined(actor, word, aadsts(description), integration, back)
+                .handle_error_callback(actor, word, aadsts(description), integration, back)
                 .await;
         }
         let Some(code) = answer
@@ -453,11 +466,11 @@ impl Service {
             .filter(|code| !code.is_empty() && code.len() <= 8192)
         else {
             let failure = Failure::wait("The identity provider sent an answer without a code.");
-            return self.failed(actor, failure, integration, back).await;
+            return self.record_failure(actor, failure, integration, back).await;
         };
         let row = attempt.id.to_string();
         let verifier = verifier
-            .map(|sealed| self.vault.open(verifier_place(&row), &sealed))
+            .map(|sealed| self.vault.open(verifier_seal_context(&row), &sealed))
             .transpose()?;
         let registration = self.registration(&integration, &secrets)?;
         let (http, redirect_uri) = (self.http.clone(), attempt.redirect_uri.clone());
@@ -470,10 +483,10 @@ impl Service {
                     Ok(granted) if !granted.answer.is_bearer() => {
                         let failure =
                             Failure::administrator("other", "The identity provider issued a kind of token that this portal cannot use.");
-                        service.failed(&finishing, failure, integration, back).await
+                        service.record_failure(&finishing, failure, integration, back).await
                     }
-                    Ok(granted) => service.connected(&finishing, &attempt, integration, &granted).await,
-                    Err(failure) => service.failed(&finishing, failure, integration, back).await,
+                    Ok(granted) => service.store_granted_tokens(&finishing, &attempt, integration, &granted).await,
+                    Err(failure) => service.record_failure(&finishing, failure, integration, back).await,
                 }
             },
             &self.runtime,
@@ -487,13 +500,13 @@ impl Service {
 
     /// Checks the account of a successful token answer; then stores tokens, consent and audit
     /// record in one transaction.
-    async fn connected(
+    async fn store_granted_tokens(
         &self,
         actor: &Actor,
         attempt: &Attempt,
         integration: Integration,
         granted: &Granted,
-    ) -> Result<Ending, Error> {
+    ) -> Result<CallbackOutcome, Error> {
         let answer = &granted.answer;
         let now = self.now();
         let (person, item, back) = (
@@ -503,7 +516,7 @@ impl Service {
         );
         let account = answer.account();
         let verdict = account.verdict(&actor.person, integration.identity_check);
-        if verdict == Verdict::Refuse {
+        if verdict == IdentityVerdict::Refuse {
             let detail = format!(
                 "another account: {}",
                 account.label.as_deref().unwrap_or("without a name")
@@ -515,22 +528,24 @@ impl Service {
                 integration.display_name(),
                 detail,
             );
-            self.store.note(move |db| record(db, &line)).await?;
-            return Ok(Ending::NotYourAccount {
+            self.store
+                .write_untracked(move |db| record(db, &line))
+                .await?;
+            return Ok(CallbackOutcome::NotYourAccount {
                 account: account.label,
                 integration,
                 content: item,
                 back,
             });
         }
-        let other = verdict == Verdict::Ask;
+        let other = verdict == IdentityVerdict::Ask;
         let scopes = answer
             .issued_scopes()
             .unwrap_or_else(|| integration.setting("scopes").to_owned());
         let existing = {
             let id = integration.id;
             self.store
-                .read(move |db| Ok::<_, Error>(connections::of(db, person, id)?))
+                .read(move |db| Ok::<_, Error>(connections::find_of(db, person, id)?))
                 .await?
         };
         // Tokens of another account never replace a connection silently: the viewer must disconnect
@@ -540,8 +555,8 @@ impl Service {
                 && known
                     .account
                     .verdict(&actor.person, integration.identity_check)
-                    != Verdict::Refuse;
-            was_theirs && account.is_another_than(&known.account)
+                    != IdentityVerdict::Refuse;
+            was_theirs && account.is_different_account(&known.account)
         }) {
             let (connection, before) = (known.id, known.account.label.clone());
             let words = |label: &Option<String>| {
@@ -557,8 +572,10 @@ impl Service {
                 integration.display_name(),
                 detail,
             );
-            self.store.note(move |db| record(db, &line)).await?;
-            return Ok(Ending::AccountChanged {
+            self.store
+                .write_untracked(move |db| record(db, &line))
+                .await?;
+            return Ok(CallbackOutcome::AccountChanged {
                 integration,
                 connection,
                 before,
@@ -604,10 +621,10 @@ impl Service {
             state_at: now,
             used_at: Some(now),
         };
-        let (writer, name, era) = (
+        let (writer, name, endpoint_version) = (
             actor.clone(),
             integration.display_name().to_owned(),
-            attempt.era,
+            attempt.endpoint_version,
         );
         self.store
             .write(move |db| {
@@ -615,7 +632,7 @@ impl Service {
                 // call.
                 let current =
                     integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
-                if current.era != era {
+                if current.endpoint_version != endpoint_version {
                     return Err(Error::NotFound);
                 }
                 connections::put(db, &connection, &tokens)?;
@@ -636,7 +653,7 @@ impl Service {
                         ),
                     )?;
                     if let Some(item) = item {
-                        match grant(db, &writer, item, connection.integration, now) {
+                        match give_consent(db, &writer, item, connection.integration, now) {
                             // The item is gone or no longer open to the viewer: keep the
                             // connection, without a consent.
                             Ok(()) | Err(Error::NotFound) => {}
@@ -647,17 +664,17 @@ impl Service {
                 Ok(())
             })
             .await?;
-        self.note_worked(&integration, granted.by_previous_secret, now)
+        self.record_accepted_secret(&integration, granted.by_previous_secret, now)
             .await;
         if other {
-            return Ok(Ending::OtherAccount {
+            return Ok(CallbackOutcome::OtherAccount {
                 connection: id,
                 content: item,
                 back,
             });
         }
-        let missing_scopes = missing(&integration, &scopes);
-        Ok(Ending::Connected {
+        let missing_scopes = missing_scopes(&integration, &scopes);
+        Ok(CallbackOutcome::Connected {
             back,
             integration,
             refreshable,
@@ -667,14 +684,14 @@ impl Service {
 
     /// Handles an `error` callback: a refusal by the viewer, a missing approval, or a failure.
     /// `code` is the AADSTS number.
-    async fn declined(
+    async fn handle_error_callback(
         &self,
         actor: &Actor,
         word: &str,
         code: Option<u64>,
         integration: Integration,
         back: ReturnPath,
-    ) -> Result<Ending, Error> {
+    ) -> Result<CallbackOutcome, Error> {
         let approval = matches!(code, Some(90094 | 90095)) || word == "admin_consent_required";
         if word == "access_denied" || approval {
             let line = event(
@@ -688,44 +705,46 @@ impl Service {
                     "declined"
                 },
             );
-            self.store.note(move |db| record(db, &line)).await?;
+            self.store
+                .write_untracked(move |db| record(db, &line))
+                .await?;
             return Ok(if approval {
-                Ending::NeedsApproval { back, integration }
+                CallbackOutcome::NeedsApproval { back, integration }
             } else {
-                Ending::Declined { back, integration }
+                CallbackOutcome::Declined { back, integration }
             });
         }
         let (class, sentence) = classify(word, code, "");
         let failure = Failure {
             class,
-            word: known_word(word),
+            error_code: known_error_code(word),
             aadsts: code,
             sentence: sentence.into(),
             may_have_acted: false,
         };
-        self.failed(actor, failure, integration, back).await
+        self.record_failure(actor, failure, integration, back).await
     }
 
     /// Records a failed authorization. A failure that an administrator must repair also marks the
     /// integration's secret as rejected.
-    async fn failed(
+    async fn record_failure(
         &self,
         actor: &Actor,
         failure: Failure,
         integration: Integration,
         back: ReturnPath,
-    ) -> Result<Ending, Error> {
-        tracing::warn!(integration = %integration.id, word = failure.word, aadsts = failure.aadsts, "connecting failed");
-        if failure.class == Class::Administrator {
+    ) -> Result<CallbackOutcome, Error> {
+        tracing::warn!(integration = %integration.id, word = failure.error_code, aadsts = failure.aadsts, "connecting failed");
+        if failure.class == FailureClass::Administrator {
             let health = SecretHealth::Rejected {
                 at: self.now(),
                 cause: failure.sentence.clone(),
             };
-            self.note_health(&integration, health, false).await;
+            self.record_secret_health(&integration, health, false).await;
         }
         let detail = match failure.aadsts {
-            Some(code) => format!("{} AADSTS{code}", failure.word),
-            None => failure.word.to_owned(),
+            Some(code) => format!("{} AADSTS{code}", failure.error_code),
+            None => failure.error_code.to_owned(),
         };
         let line = event(
             actor,
@@ -734,8 +753,10 @@ impl Service {
             integration.display_name(),
             detail,
         );
-        self.store.note(move |db| record(db, &line)).await?;
-        Ok(Ending::Failed {
+        self.store
+            .write_untracked(move |db| record(db, &line))
+            .await?;
+        Ok(CallbackOutcome::Failed {
             failure,
             back,
             integration,
@@ -743,12 +764,12 @@ impl Service {
     }
 
     /// Records a refused callback.
-    async fn mismatch(
+    async fn record_mismatch(
         &self,
         actor: &Actor,
         why: Mismatch,
         back: Option<ReturnPath>,
-    ) -> Result<Ending, Error> {
+    ) -> Result<CallbackOutcome, Error> {
         let line = event(
             actor,
             self.now(),
@@ -756,8 +777,10 @@ impl Service {
             "",
             format!("{why:?}").to_lowercase(),
         );
-        self.store.note(move |db| record(db, &line)).await?;
-        Ok(Ending::Mismatch { why, back })
+        self.store
+            .write_untracked(move |db| record(db, &line))
+            .await?;
+        Ok(CallbackOutcome::Mismatch { why, back })
     }
 }
 
@@ -765,10 +788,10 @@ impl Service {
 fn question(admission: &Admission, position: usize, owner: String) -> Question {
     let link = &admission.links[position];
     let connection = link.connection.as_ref();
-    let connected =
-        !link.is_foreign && connection.is_some_and(|connection| connection.state == State::Active);
+    let connected = !link.is_other_account
+        && connection.is_some_and(|connection| connection.state == State::Active);
     Question {
-        content: Some(Asking {
+        content: Some(AskingItem {
             content: admission.content.clone(),
             owner,
         }),
@@ -787,7 +810,7 @@ fn question(admission: &Admission, position: usize, owner: String) -> Question {
 
 /// Scopes that were requested and not issued. Ignores `.default` and the OpenID scopes, which
 /// providers return under other names.
-fn missing(integration: &Integration, issued: &str) -> Vec<String> {
+fn missing_scopes(integration: &Integration, issued: &str) -> Vec<String> {
     let issued: Vec<&str> = issued.split_whitespace().collect();
     let usual = [
         "openid",

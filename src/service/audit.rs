@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         Db,
-        audit::{self, Filter, Hour, Verdict, Wanted},
+        audit::{self, ChainStatus, ExchangeCount, ExchangeFilter, RecordFilter},
         content, integrations, people,
     },
 };
@@ -26,31 +26,31 @@ use std::{
 };
 
 /// Rows per page.
-pub const PAGE: i64 = 50;
+pub const PAGE_SIZE: i64 = 50;
 /// Records per read of an export.
-const BATCH: i64 = 1000;
+const EXPORT_BATCH: i64 = 1000;
 /// Least time between two records of the same refusal of the same caller.
-const REFUSALS_EVERY: Duration = Duration::from_secs(60);
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
 /// Pairs of caller and reason that are remembered.
-const MOST_REFUSALS: usize = 10_000;
+const MAX_TRACKED_REFUSALS: usize = 10_000;
 
 /// The caller (person id or address) and the reason.
-type Refused = (String, &'static str);
+type RefusalKey = (String, &'static str);
 
 /// Refusals recorded lately: when, and how many have been suppressed since.
 #[derive(Default)]
-pub(super) struct Refusals(Mutex<HashMap<Refused, (Timestamp, u64)>>);
+pub(super) struct Refusals(Mutex<HashMap<RefusalKey, (Timestamp, u64)>>);
 
 impl Refusals {
     /// `Some` if a refusal is to be recorded now, with the number suppressed since the last record.
-    fn due(&self, who: &str, why: &'static str, now: Timestamp) -> Option<u64> {
+    fn should_record(&self, who: &str, why: &'static str, now: Timestamp) -> Option<u64> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_REFUSALS {
-            known.retain(|_, (at, _)| now.since(*at) < REFUSALS_EVERY);
+        if known.len() >= MAX_TRACKED_REFUSALS {
+            known.retain(|_, (at, _)| now.since(*at) < REFUSAL_INTERVAL);
         }
-        let full = known.len() >= MOST_REFUSALS;
+        let full = known.len() >= MAX_TRACKED_REFUSALS;
         match known.get_mut(&(who.to_owned(), why)) {
-            Some((at, more)) if now >= *at && now.since(*at) < REFUSALS_EVERY => {
+            Some((at, more)) if now >= *at && now.since(*at) < REFUSAL_INTERVAL => {
                 *more += 1;
                 None
             }
@@ -67,28 +67,32 @@ impl Refusals {
 }
 
 /// The exchanges of one hour, with person, item and integration where they still exist.
-pub struct Use {
-    pub hour: Hour,
+pub struct HourlyUse {
+    pub hour: ExchangeCount,
     pub person: Option<Person>,
     pub content: Option<Content>,
     pub integration: Option<Integration>,
 }
 
 impl Service {
-    /// Records that match the filter, one more than [`PAGE`] if there are more. Administrators
+    /// Records that match the filter, one more than [`PAGE_SIZE`] if there are more. Administrators
     /// only.
-    pub async fn audit_events(&self, actor: &Actor, filter: Filter) -> Result<Vec<Event>, Error> {
-        self.audit_page(actor, filter, PAGE + 1).await
+    pub async fn audit_events(
+        &self,
+        actor: &Actor,
+        filter: RecordFilter,
+    ) -> Result<Vec<Event>, Error> {
+        self.audit_page(actor, filter, PAGE_SIZE + 1).await
     }
 
     /// Records that match the filter, at most `most`. Administrators only.
     pub async fn audit_page(
         &self,
         actor: &Actor,
-        filter: Filter,
+        filter: RecordFilter,
         most: i64,
     ) -> Result<Vec<Event>, Error> {
-        must_read(actor)?;
+        require_audit_reader(actor)?;
         self.store
             .read(move |db| Ok(audit::list(db, &filter, most)?))
             .await
@@ -96,43 +100,49 @@ impl Service {
 
     /// Records that the actor exports the audit log.
     pub async fn note_export(&self, actor: &Actor) -> Result<(), Error> {
-        must_read(actor)?;
+        require_audit_reader(actor)?;
         let line = event(actor, self.now(), Action::RecordExported, "", "");
-        self.store.note(move |db| record(db, &line)).await
+        self.store
+            .write_untracked(move |db| record(db, &line))
+            .await
     }
 
     /// The next records of an export after number `after`, oldest first; empty at the end.
-    pub async fn export(
+    pub async fn export_batch(
         &self,
         actor: &Actor,
-        filter: &Filter,
+        filter: &RecordFilter,
         after: i64,
     ) -> Result<Vec<Event>, Error> {
         self.audit_page(
             actor,
-            Filter {
+            RecordFilter {
                 after: Some(after),
                 oldest_first: true,
                 ..filter.clone()
             },
-            BATCH,
+            EXPORT_BATCH,
         )
         .await
     }
 
     /// Verifies the hash chain of the audit log.
-    pub async fn verify_record(&self) -> Result<Verdict, Error> {
+    pub async fn verify_audit_log(&self) -> Result<ChainStatus, Error> {
         self.store.read(|db| Ok(audit::verify(db)?)).await
     }
 
-    /// Exchanges by hour, person, item and integration; one more than [`PAGE`] if there are more.
-    /// Administrators only.
-    pub async fn uses(&self, actor: &Actor, wanted: Wanted) -> Result<Vec<Use>, Error> {
-        must_read(actor)?;
+    /// Exchanges by hour, person, item and integration; one more than [`PAGE_SIZE`] if there are
+    /// more. Administrators only.
+    pub async fn hourly_uses(
+        &self,
+        actor: &Actor,
+        wanted: ExchangeFilter,
+    ) -> Result<Vec<HourlyUse>, Error> {
+        require_audit_reader(actor)?;
         self.flush_uses().await;
         self.store
             .read(move |db| {
-                audit::exchanges(db, &wanted, PAGE + 1)?
+                audit::exchanges(db, &wanted, PAGE_SIZE + 1)?
                     .into_iter()
                     .map(|hour| named(db, hour))
                     .collect()
@@ -152,7 +162,7 @@ impl Service {
     ) {
         let now = self.now();
         let caller = who.map_or_else(|| origin.address.clone(), |person| person.id.to_string());
-        let Some(more) = self.refusals.due(&caller, why, now) else {
+        let Some(more) = self.refusals.should_record(&caller, why, now) else {
             return;
         };
         let detail = if more == 0 {
@@ -169,13 +179,18 @@ impl Service {
             correlation: origin.correlation.clone(),
             ..Event::by_portal(now, action, subject, detail)
         };
-        if self.store.note(move |db| record(db, &line)).await.is_err() {
+        if self
+            .store
+            .write_untracked(move |db| record(db, &line))
+            .await
+            .is_err()
+        {
             tracing::warn!(why, "a refusal could not be written down");
         }
     }
 }
 
-fn must_read(actor: &Actor) -> Result<(), Error> {
+fn require_audit_reader(actor: &Actor) -> Result<(), Error> {
     if access::may_read_audit(actor.role) {
         Ok(())
     } else {
@@ -184,7 +199,7 @@ fn must_read(actor: &Actor) -> Result<(), Error> {
 }
 
 /// Looks up the names of an hour's person, item and integration.
-fn named(db: &mut Db<'_>, hour: Hour) -> Result<Use, Error> {
+fn named(db: &mut Db<'_>, hour: ExchangeCount) -> Result<HourlyUse, Error> {
     let person = hour
         .person
         .parse()
@@ -206,7 +221,7 @@ fn named(db: &mut Db<'_>, hour: Hour) -> Result<Use, Error> {
         .map(|id: Id<Integration>| integrations::find(db, id))
         .transpose()?
         .flatten();
-    Ok(Use {
+    Ok(HourlyUse {
         hour,
         person,
         content,
@@ -222,20 +237,20 @@ mod tests {
     fn the_same_refusal_is_written_once_a_minute_with_a_count() {
         let refusals = Refusals::default();
         let at = |seconds: i64| Timestamp(seconds * 1000);
-        assert_eq!(refusals.due("a", "x", at(0)), Some(0));
-        assert_eq!(refusals.due("a", "x", at(1)), None);
-        assert_eq!(refusals.due("a", "x", at(59)), None);
-        assert_eq!(refusals.due("b", "x", at(2)), Some(0));
-        assert_eq!(refusals.due("a", "y", at(2)), Some(0));
-        assert_eq!(refusals.due("a", "x", at(60)), Some(2));
+        assert_eq!(refusals.should_record("a", "x", at(0)), Some(0));
+        assert_eq!(refusals.should_record("a", "x", at(1)), None);
+        assert_eq!(refusals.should_record("a", "x", at(59)), None);
+        assert_eq!(refusals.should_record("b", "x", at(2)), Some(0));
+        assert_eq!(refusals.should_record("a", "y", at(2)), Some(0));
+        assert_eq!(refusals.should_record("a", "x", at(60)), Some(2));
         assert_eq!(
-            refusals.due("a", "x", at(30)),
+            refusals.should_record("a", "x", at(30)),
             Some(0),
             "a clock that jumped back silences nobody"
         );
         for caller in 0..20_000 {
-            refusals.due(&caller.to_string(), "x", at(61));
+            refusals.should_record(&caller.to_string(), "x", at(61));
         }
-        assert!(refusals.0.lock().unwrap().len() <= MOST_REFUSALS);
+        assert!(refusals.0.lock().unwrap().len() <= MAX_TRACKED_REFUSALS);
     }
 }

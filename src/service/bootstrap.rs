@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// User name of the account.
 const NAME: &str = "administrator";
 /// Maximum time between `iat` and `exp`, in seconds.
-const LONGEST: i64 = 900;
+const MAX_TOKEN_LIFETIME_SECONDS: i64 = 900;
 /// Tolerated clock difference, in seconds.
 const SKEW: i64 = 60;
 
@@ -25,19 +25,23 @@ struct Claims {
 
 /// Why no API key was issued.
 #[derive(Debug)]
-pub enum Refused {
+pub enum BootstrapError {
     /// Bootstrapping is not switched on, or the token is invalid or expired.
     Token,
     /// An account exists already.
-    Taken,
+    AccountExists,
     Service(Error),
 }
 
 impl Service {
     /// Creates the first administrator and an API key of theirs; returns the key.
-    pub async fn bootstrap(&self, token: &str, origin: &Origin) -> Result<SecretString, Refused> {
+    pub async fn bootstrap(
+        &self,
+        token: &str,
+        origin: &Origin,
+    ) -> Result<SecretString, BootstrapError> {
         if !self.is_bootstrap_token(token) {
-            return Err(Refused::Token);
+            return Err(BootstrapError::Token);
         }
         let input = PersonInput {
             username: Some(NAME.into()),
@@ -46,8 +50,8 @@ impl Service {
         };
         let person = match self.insert_first(input).await {
             Ok(Some(person)) => person,
-            Ok(None) => return Err(Refused::Taken),
-            Err(error) => return Err(Refused::Service(error)),
+            Ok(None) => return Err(BootstrapError::AccountExists),
+            Err(error) => return Err(BootstrapError::Service(error)),
         };
         let actor = Actor {
             role: person.role,
@@ -58,7 +62,7 @@ impl Service {
         let (_, secret) = self
             .create_key(&actor, "bootstrap", None, None)
             .await
-            .map_err(Refused::Service)?;
+            .map_err(BootstrapError::Service)?;
         Ok(secret)
     }
 
@@ -84,6 +88,6 @@ impl Service {
         claims.scope == "bootstrap"
             && now < claims.exp + SKEW
             && claims.iat <= now + SKEW
-            && claims.exp - claims.iat <= LONGEST
+            && claims.exp - claims.iat <= MAX_TOKEN_LIFETIME_SECONDS
     }
 }

@@ -12,7 +12,7 @@
 use super::{
     Error, Service,
     admission::{token_place, token_row},
-    revocations::{Ended, Known, Why},
+    revocations::{EndReason, KnownTokens, Tombstone},
 };
 use crate::{
     domain::{
@@ -22,10 +22,10 @@ use crate::{
         integration::{Integration, SecretHealth},
     },
     faults,
-    oauth::{Granted, answer::TokenAnswer, errors::Class},
+    oauth::{Granted, errors::FailureClass, token_response::ProviderTokenResponse},
     providers::{self, Rotation},
     store::{
-        connections::{self, Refreshed, Tokens},
+        connections::{self, RefreshedTokens, Tokens},
         integrations::{self, Secrets},
         leases::{self, Lease},
         people,
@@ -43,35 +43,35 @@ use std::{
 
 /// Least remaining lifetime of a token that is handed out; half of its whole lifetime, if that is
 /// shorter.
-const MARGIN: Duration = Duration::from_secs(120);
+const MIN_REMAINING_LIFE: Duration = Duration::from_secs(120);
 /// Least remaining lifetime while no fresher token is available; an eighth of its whole lifetime,
 /// if that is shorter.
-const LEAST: Duration = Duration::from_secs(30);
+const MIN_REMAINING_LIFE_FALLBACK: Duration = Duration::from_secs(30);
 /// How long a caller waits for a refresh. The refresh goes on without the caller.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALLER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Polling interval while another process refreshes the connection.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
+const LEASE_POLL_INTERVAL: Duration = Duration::from_millis(150);
 /// Lifetime of a lease, renewed at a third of it. Longer than a request may take to be sent.
-const LEASE: Duration = Duration::from_secs(75);
+const LEASE_LIFETIME: Duration = Duration::from_secs(75);
 /// Lease lifetime where a refresh token works once: a silent node has this long to return with the
 /// answer before another node tries.
-const LEASE_OF_SINGLE_USE: Duration = Duration::from_secs(180);
+const SINGLE_USE_LEASE_LIFETIME: Duration = Duration::from_secs(180);
 /// Deadline for sending the request, counted from taking the lease: the body checks it when it is
 /// written. So a suspended node cannot send a token that another node has used meanwhile.
-const SEND_WITHIN: Duration = Duration::from_secs(20);
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// Timeout for the answer, counted only while this process runs. Long, since the answer may carry
 /// the only valid refresh token: with 60 s, a provider that took 70 s would cost the grant. The
 /// lease is renewed meanwhile, without a limit: losing it would let another node replay the token.
-const ANSWER_WITHIN: Duration = Duration::from_secs(110);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(110);
 /// How long the breaker stays open when an administrator must repair the integration. Saving the
 /// integration closes it on that node; other nodes notice the repair after this time.
-const BROKEN_FOR: Duration = Duration::from_secs(15);
+const BROKEN_PAUSE: Duration = Duration::from_secs(15);
 /// Failed commits before the tokens are also written to the spool.
 const TRIES_BEFORE_SPOOL: u32 = 3;
 
 /// An access token that may be handed out.
 #[derive(Clone, Debug)]
-pub struct Fresh {
+pub struct FreshToken {
     pub token: Arc<SecretString>,
     pub expires_at: Timestamp,
 }
@@ -93,31 +93,31 @@ pub enum NoToken {
 }
 
 /// A refresh in flight, awaited by all its callers.
-type Refreshing = Shared<BoxFuture<'static, Result<Fresh, NoToken>>>;
+type SharedRefresh = Shared<BoxFuture<'static, Result<FreshToken, NoToken>>>;
 
 /// Refreshes in flight, and the circuit breakers of integrations.
 #[derive(Default)]
 pub struct Broker {
-    in_flight: Mutex<HashMap<Id<Connection>, Refreshing>>,
-    resting: Mutex<HashMap<Id<Integration>, Rest>>,
+    in_flight: Mutex<HashMap<Id<Connection>, SharedRefresh>>,
+    breakers: Mutex<HashMap<Id<Integration>, Breaker>>,
 }
 
 /// Circuit breaker of one integration: open until `until`, then half-open while one request probes.
 #[derive(Clone)]
-struct Rest {
-    /// `from` and `until` are wall-clock times: a clock set back to before `from` ends the pause.
+struct Breaker {
+    /// `from` and `until` are origins-clock times: a clock set back to before `from` ends the pause.
     from: Timestamp,
     until: Timestamp,
     failures: u32,
     sentence: String,
     /// Whether an administrator must repair the integration; otherwise the failure is temporary.
-    broken: bool,
+    needs_administrator: bool,
     /// Half-open: one request is trying the provider.
     probing: bool,
 }
 
 /// A connection with everything that a refresh needs.
-struct Loaded {
+struct LoadedConnection {
     connection: Connection,
     tokens: Tokens,
     integration: Integration,
@@ -126,21 +126,21 @@ struct Loaded {
 }
 
 /// A refresh whose lease this process holds.
-struct Ours {
-    loaded: Loaded,
+struct OwnedRefresh {
+    loaded: LoadedConnection,
     owner: String,
     refresh_token: SecretString,
     /// An earlier refresh with the same tokens was sent, and its outcome is unknown.
-    unknown: bool,
+    earlier_outcome_unknown: bool,
     /// When the lease was taken.
-    taken: Instant,
+    lease_taken_at: Instant,
 }
 
 /// The result of trying to start a refresh.
-enum Begin {
+enum StartOutcome {
     /// A refresh is not needed or not possible: this is the result.
-    Done(Result<Fresh, NoToken>),
-    Ours(Box<Ours>),
+    Done(Result<FreshToken, NoToken>),
+    Ours(Box<OwnedRefresh>),
     /// Another process holds the lease, or just changed the tokens.
     Taken,
 }
@@ -148,13 +148,13 @@ enum Begin {
 /// Whether a stored access token may be handed out. Not if the clock is more than 300 s behind the
 /// time of issue.
 pub fn is_usable(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
-    let margin = MARGIN.min(expires_at.since(issued_at) / 2);
+    let margin = MIN_REMAINING_LIFE.min(expires_at.since(issued_at) / 2);
     now >= issued_at.minus(Duration::from_secs(300)) && now.plus(margin) < expires_at
 }
 
 /// Whether a stored access token may be handed out while no fresher one is available.
-fn is_bearable(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
-    let margin = LEAST.min(expires_at.since(issued_at) / 8);
+fn is_usable_as_fallback(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
+    let margin = MIN_REMAINING_LIFE_FALLBACK.min(expires_at.since(issued_at) / 8);
     now >= issued_at.minus(Duration::from_secs(300)) && now.plus(margin) < expires_at
 }
 
@@ -165,23 +165,29 @@ pub fn is_due_ahead(connection: &Connection, now: Timestamp) -> bool {
         return false;
     };
     let life = expires_at.since(connection.updated_at);
-    let lead = (life / 4).min(AHEAD);
+    let lead = (life / 4).min(MAX_REFRESH_LEAD);
     // Jitter from the connection's number: connections made at the same time must not all be
     // refreshed at the same time.
     let jitter = lead
         .mul_f64(f64::from(u32::try_from(connection.number.rem_euclid(97)).unwrap_or(0)) / 194.0);
-    now.plus(MARGIN.min(life / 2) + lead).minus(jitter) >= expires_at
+    now.plus(MIN_REMAINING_LIFE.min(life / 2) + lead)
+        .minus(jitter)
+        >= expires_at
 }
 
 /// Longest lead of a background refresh over the time at which the token stops being handed out.
-pub const AHEAD: Duration = Duration::from_secs(300);
+pub const MAX_REFRESH_LEAD: Duration = Duration::from_secs(300);
 /// Longest lead of a background refresh over the token's expiry.
-pub const EARLIEST: Duration = Duration::from_secs(MARGIN.as_secs() + AHEAD.as_secs());
+pub const MAX_LEAD_BEFORE_EXPIRY: Duration =
+    Duration::from_secs(MIN_REMAINING_LIFE.as_secs() + MAX_REFRESH_LEAD.as_secs());
 
 impl Service {
     /// Refreshes a connection, or joins the refresh in flight. Waits 10 s at most; then returns the
     /// stored token if that still lasts a while, else [`NoToken::Unavailable`].
-    pub async fn refresh(self: &Arc<Self>, connection: Id<Connection>) -> Result<Fresh, NoToken> {
+    pub async fn refresh(
+        self: &Arc<Self>,
+        connection: Id<Connection>,
+    ) -> Result<FreshToken, NoToken> {
         let refreshing = {
             let mut in_flight = self
                 .broker
@@ -216,12 +222,15 @@ impl Service {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, refreshing).await {
+        match tokio::time::timeout(CALLER_TIMEOUT, refreshing).await {
             Ok(result) => result,
             Err(_) => {
                 let loaded = self.load(connection).await.ok().flatten();
-                let stored =
-                    loaded.and_then(|loaded| self.stored(&loaded, is_bearable).ok().flatten());
+                let stored = loaded.and_then(|loaded| {
+                    self.stored_token_if(&loaded, is_usable_as_fallback)
+                        .ok()
+                        .flatten()
+                });
                 stored.ok_or_else(|| {
                     unavailable("The identity provider is slow. The answer is still awaited.")
                 })
@@ -230,22 +239,25 @@ impl Service {
     }
 
     /// The refresh task: starts a refresh, or polls until the process that holds the lease is done.
-    async fn refresh_now(self: &Arc<Self>, id: Id<Connection>) -> Result<Fresh, NoToken> {
+    async fn refresh_now(self: &Arc<Self>, id: Id<Connection>) -> Result<FreshToken, NoToken> {
         let started = Instant::now();
         loop {
-            match self.begin_refresh(id).await? {
-                Begin::Done(result) => return result,
-                Begin::Ours(ours) => return self.refresh_ours(*ours).await,
-                Begin::Taken if started.elapsed() < PATIENCE => {
-                    tokio::time::sleep(LOOK_EVERY).await
+            match self.start_refresh(id).await? {
+                StartOutcome::Done(result) => return result,
+                StartOutcome::Ours(ours) => return self.run_owned_refresh(*ours).await,
+                StartOutcome::Taken if started.elapsed() < CALLER_TIMEOUT => {
+                    tokio::time::sleep(LEASE_POLL_INTERVAL).await
                 }
-                Begin::Taken => {
+                StartOutcome::Taken => {
                     let loaded = self
                         .load(id)
                         .await
                         .map_err(|_| unavailable("The portal's database is busy."))?;
-                    let stored =
-                        loaded.and_then(|loaded| self.stored(&loaded, is_bearable).ok().flatten());
+                    let stored = loaded.and_then(|loaded| {
+                        self.stored_token_if(&loaded, is_usable_as_fallback)
+                            .ok()
+                            .flatten()
+                    });
                     return stored
                         .ok_or_else(|| unavailable("Another node is refreshing this connection."));
                 }
@@ -254,7 +266,7 @@ impl Service {
     }
 
     /// `None` if the connection does not exist.
-    async fn load(&self, id: Id<Connection>) -> Result<Option<Loaded>, Error> {
+    async fn load(&self, id: Id<Connection>) -> Result<Option<LoadedConnection>, Error> {
         self.store
             .read(move |db| {
                 let Some((connection, tokens)) = connections::find(db, id)? else {
@@ -263,8 +275,8 @@ impl Service {
                 let integration =
                     integrations::find(db, connection.integration)?.ok_or(Error::Internal)?;
                 let secrets = integrations::secrets(db, integration.id)?;
-                let lease = leases::find(db, &leases::of_connection(id))?;
-                Ok(Some(Loaded {
+                let lease = leases::find(db, &leases::connection_lease_name(id))?;
+                Ok(Some(LoadedConnection {
                     connection,
                     tokens,
                     integration,
@@ -291,18 +303,18 @@ impl Service {
 
     /// The stored access token, decrypted, if the connection is active and `passes` accepts its
     /// times (issued, expires, now).
-    fn stored(
+    fn stored_token_if(
         &self,
-        loaded: &Loaded,
+        loaded: &LoadedConnection,
         passes: fn(Timestamp, Timestamp, Timestamp) -> bool,
-    ) -> Result<Option<Fresh>, NoToken> {
+    ) -> Result<Option<FreshToken>, NoToken> {
         let connection = &loaded.connection;
         match (&loaded.tokens.access, connection.access_expires_at) {
             (Some(sealed), Some(expires_at))
                 if connection.state == State::Active
                     && passes(connection.updated_at, expires_at, self.now()) =>
             {
-                Ok(Some(Fresh {
+                Ok(Some(FreshToken {
                     token: Arc::new(self.open_token(connection, "access_token", sealed)?),
                     expires_at,
                 }))
@@ -313,7 +325,7 @@ impl Service {
 
     /// Checks whether a refresh is needed and possible. If so, takes the lease and records the
     /// attempt in one transaction.
-    async fn begin_refresh(self: &Arc<Self>, id: Id<Connection>) -> Result<Begin, NoToken> {
+    async fn start_refresh(self: &Arc<Self>, id: Id<Connection>) -> Result<StartOutcome, NoToken> {
         let busy = |_| unavailable("The portal's database is busy.");
         let Some(loaded) = self.load(id).await.map_err(busy)? else {
             return Err(NoToken::Gone);
@@ -325,71 +337,75 @@ impl Service {
         }
         // Another refresh may have finished since the caller looked. A token that is still usable
         // is refreshed only if a background refresh is due.
-        let usable = self.stored(&loaded, is_usable)?;
+        let usable = self.stored_token_if(&loaded, is_usable)?;
         if let Some(fresh) = usable.filter(|_| !is_due_ahead(&loaded.connection, self.now())) {
-            return Ok(Begin::Done(Ok(fresh)));
+            return Ok(StartOutcome::Done(Ok(fresh)));
         }
-        let bearable = self.stored(&loaded, is_bearable)?;
+        let bearable = self.stored_token_if(&loaded, is_usable_as_fallback)?;
         let Some(refresh_token) = &loaded.tokens.refresh else {
             // No fresher token can be had: use this one until it expires.
-            let rest = self.stored(&loaded, |_, expires_at, now| now < expires_at)?;
+            let rest = self.stored_token_if(&loaded, |_, expires_at, now| now < expires_at)?;
             if rest.is_none() {
-                self.end(&loaded, Cause::Expired, "no refresh token", None)
+                self.mark_needs_login(&loaded, Cause::Expired, "no refresh token", None)
                     .await;
             }
-            return Ok(Begin::Done(rest.ok_or(NoToken::NeedsLogin(Cause::Expired))));
+            return Ok(StartOutcome::Done(
+                rest.ok_or(NoToken::NeedsLogin(Cause::Expired)),
+            ));
         };
         let life = match providers::rotation(&loaded.integration) {
-            Rotation::SingleUse => faults::hurried(LEASE_OF_SINGLE_USE),
-            Rotation::KeepsOld | Rotation::Never => faults::hurried(LEASE),
+            Rotation::SingleUse => faults::shortened(SINGLE_USE_LEASE_LIFETIME),
+            Rotation::KeepsOld | Rotation::Never => faults::shortened(LEASE_LIFETIME),
         };
         if loaded
             .lease
             .as_ref()
             .is_some_and(|lease| !self.node.is_abandoned(lease, life))
         {
-            return Ok(Begin::Taken);
+            return Ok(StartOutcome::Taken);
         }
-        if let Some(rest) = self.rest_of(loaded.integration.id) {
+        if let Some(rest) = self.open_breaker_of(loaded.integration.id) {
             let retry_after = rest.until.since(self.now()).max(Duration::from_secs(1));
-            return Ok(Begin::Done(bearable.ok_or(if rest.broken {
-                NoToken::Broken {
-                    sentence: rest.sentence,
-                }
-            } else {
-                NoToken::Unavailable {
-                    retry_after,
-                    sentence: rest.sentence,
-                }
-            })));
+            return Ok(StartOutcome::Done(bearable.ok_or(
+                if rest.needs_administrator {
+                    NoToken::Broken {
+                        sentence: rest.sentence,
+                    }
+                } else {
+                    NoToken::Unavailable {
+                        retry_after,
+                        sentence: rest.sentence,
+                    }
+                },
+            )));
         }
         let refresh_token =
             match self.open_token(&loaded.connection, "refresh_token", refresh_token) {
                 Ok(token) => token,
                 Err(why) => {
-                    self.wake(loaded.integration.id);
+                    self.close_breaker(loaded.integration.id);
                     return Err(why);
                 }
             };
         let (now, generation) = (self.now(), loaded.connection.generation);
         let lease = self.new_lease(
-            leases::of_connection(id),
+            leases::connection_lease_name(id),
             self.node.name(),
             generation,
-            now.plus(LEASE),
+            now.plus(LEASE_LIFETIME),
         );
         let (owner, before, taken) = (lease.owner.clone(), loaded.lease.clone(), Instant::now());
         let begun = self
             .store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 let current = connections::find(db, id)?;
                 let same = current.is_some_and(|(found, _)| {
                     found.generation == generation && found.state == State::Active
                 });
-                if !same || !leases::take(db, &lease, before.as_ref())? {
+                if !same || !leases::acquire(db, &lease, before.as_ref())? {
                     return Ok(None);
                 }
-                Ok::<_, Error>(Some(leases::begin_attempt(
+                Ok::<_, Error>(Some(leases::record_refresh_attempt(
                     db,
                     id,
                     generation,
@@ -400,23 +416,23 @@ impl Service {
             .await;
         match begun {
             Ok(Some(unknown)) => {
-                faults::mark("attempt_written");
-                Ok(Begin::Ours(Box::new(Ours {
+                faults::checkpoint("attempt_written");
+                Ok(StartOutcome::Ours(Box::new(OwnedRefresh {
                     loaded,
                     owner,
                     refresh_token,
-                    unknown,
-                    taken,
+                    earlier_outcome_unknown: unknown,
+                    lease_taken_at: taken,
                 })))
             }
             // The tokens or the lease changed meanwhile: look again.
             Ok(None) => {
-                self.wake(loaded.integration.id);
-                Ok(Begin::Taken)
+                self.close_breaker(loaded.integration.id);
+                Ok(StartOutcome::Taken)
             }
             Err(_) => {
-                self.wake(loaded.integration.id);
-                Ok(Begin::Done(bearable.ok_or_else(|| {
+                self.close_breaker(loaded.integration.id);
+                Ok(StartOutcome::Done(bearable.ok_or_else(|| {
                     unavailable("The portal's database is busy.")
                 })))
             }
@@ -424,19 +440,28 @@ impl Service {
     }
 
     /// Calls the provider and handles the answer while a task renews the lease.
-    async fn refresh_ours(self: &Arc<Self>, ours: Ours) -> Result<Fresh, NoToken> {
+    async fn run_owned_refresh(
+        self: &Arc<Self>,
+        ours: OwnedRefresh,
+    ) -> Result<FreshToken, NoToken> {
         let service = Arc::clone(self);
         let (name, owner) = (
-            leases::of_connection(ours.loaded.connection.id),
+            leases::connection_lease_name(ours.loaded.connection.id),
             ours.owner.clone(),
         );
         let _renewing = tokio_util::task::AbortOnDropHandle::new(self.runtime.spawn(async move {
             loop {
-                tokio::time::sleep(faults::hurried(LEASE) / 3).await;
-                let (name, owner, until) = (name.clone(), owner.clone(), service.now().plus(LEASE));
+                tokio::time::sleep(faults::shortened(LEASE_LIFETIME) / 3).await;
+                let (name, owner, until) = (
+                    name.clone(),
+                    owner.clone(),
+                    service.now().plus(LEASE_LIFETIME),
+                );
                 let renewed = service
                     .store
-                    .note(move |db| Ok::<_, Error>(leases::renew(db, &name, &owner, until)?))
+                    .write_untracked(move |db| {
+                        Ok::<_, Error>(leases::renew(db, &name, &owner, until)?)
+                    })
                     .await;
                 if matches!(renewed, Ok(false)) {
                     // Another node judged the lease abandoned. The answer is still worth storing if
@@ -446,12 +471,12 @@ impl Service {
                 }
             }
         }));
-        self.call(&ours).await
+        self.call_provider(&ours).await
     }
 
     /// Calls the provider, then commits the tokens, ends the connection, or opens the breaker.
-    async fn call(self: &Arc<Self>, ours: &Ours) -> Result<Fresh, NoToken> {
-        let Loaded {
+    async fn call_provider(self: &Arc<Self>, ours: &OwnedRefresh) -> Result<FreshToken, NoToken> {
+        let LoadedConnection {
             connection,
             integration,
             secrets,
@@ -459,29 +484,29 @@ impl Service {
         } = &ours.loaded;
         let id = connection.id;
         let Ok(registration) = self.registration(integration, secrets) else {
-            self.wake(integration.id);
-            self.settle(ours, true).await;
+            self.close_breaker(integration.id);
+            self.release_lease(ours, true).await;
             return Err(NoToken::Broken {
                 sentence: "The integration's settings cannot be read. The operator finds the reason in the log.".into(),
             });
         };
         let asked_at = self.now();
-        tracing::debug!(connection = %id, unknown = ours.unknown, "refreshing");
-        let limit = ours.taken + faults::hurried(SEND_WITHIN);
+        tracing::debug!(connection = %id, unknown = ours.earlier_outcome_unknown, "refreshing");
+        let limit = ours.lease_taken_at + faults::shortened(SEND_TIMEOUT);
         let answer = while_running(
-            ANSWER_WITHIN,
+            RESPONSE_TIMEOUT,
             registration.refresh(&self.http, ours.refresh_token.clone(), limit),
         )
         .await;
-        faults::mark("answered");
+        faults::checkpoint("answered");
         let failure = match answer {
             Some(Ok(Granted {
                 answer,
                 by_previous_secret,
             })) => {
-                self.wake(integration.id);
-                if answer.account().is_another_than(&connection.account) {
-                    self.end(
+                self.close_breaker(integration.id);
+                if answer.account().is_different_account(&connection.account) {
+                    self.mark_needs_login(
                         &ours.loaded,
                         Cause::AccountChanged,
                         "another account answered",
@@ -490,9 +515,9 @@ impl Service {
                     .await;
                     return Err(NoToken::NeedsLogin(Cause::AccountChanged));
                 }
-                let fresh = self.keep(ours, &answer, asked_at).await?;
-                faults::mark("committed");
-                self.note_worked(integration, by_previous_secret, asked_at)
+                let fresh = self.commit_tokens(ours, &answer, asked_at).await?;
+                faults::checkpoint("committed");
+                self.record_accepted_secret(integration, by_previous_secret, asked_at)
                     .await;
                 return Ok(fresh);
             }
@@ -501,39 +526,42 @@ impl Service {
                 crate::oauth::errors::Failure::wait("The identity provider did not answer in time.")
             }
         };
-        tracing::warn!(connection = %id, integration = %integration.id, word = failure.word, aadsts = failure.aadsts, "refresh failed");
-        let stored = self.stored(&ours.loaded, is_bearable).ok().flatten();
+        tracing::warn!(connection = %id, integration = %integration.id, word = failure.error_code, aadsts = failure.aadsts, "refresh failed");
+        let stored = self
+            .stored_token_if(&ours.loaded, is_usable_as_fallback)
+            .ok()
+            .flatten();
         match failure.class {
-            Class::Person(cause) => {
-                self.wake(integration.id);
+            FailureClass::Viewer(cause) => {
+                self.close_breaker(integration.id);
                 // An earlier answer never reached this portal: that request used the token up, and
                 // its successor was lost.
-                let cause = if ours.unknown && cause == Cause::Expired {
+                let cause = if ours.earlier_outcome_unknown && cause == Cause::Expired {
                     Cause::RotationLost
                 } else {
                     cause
                 };
-                self.end(&ours.loaded, cause, failure.word, Some(&ours.owner))
+                self.mark_needs_login(&ours.loaded, cause, failure.error_code, Some(&ours.owner))
                     .await;
                 Err(NoToken::NeedsLogin(cause))
             }
-            Class::Administrator => {
+            FailureClass::Administrator => {
                 // Retrying at each exchange repairs nothing. Saving the integration closes the
                 // breaker.
-                self.rest(integration.id, Some(BROKEN_FOR), &failure.sentence, true);
-                self.settle(ours, true).await;
+                self.open_breaker(integration.id, Some(BROKEN_PAUSE), &failure.sentence, true);
+                self.release_lease(ours, true).await;
                 let health = SecretHealth::Rejected {
                     at: asked_at,
                     cause: failure.sentence.clone(),
                 };
-                self.note_health(integration, health, false).await;
+                self.record_secret_health(integration, health, false).await;
                 stored.ok_or(NoToken::Broken {
                     sentence: failure.sentence,
                 })
             }
-            Class::Wait { retry_after } => {
-                let rest = self.rest(integration.id, retry_after, &failure.sentence, false);
-                self.settle(ours, !failure.may_have_acted).await;
+            FailureClass::Temporary { retry_after } => {
+                let rest = self.open_breaker(integration.id, retry_after, &failure.sentence, false);
+                self.release_lease(ours, !failure.may_have_acted).await;
                 stored.ok_or(NoToken::Unavailable {
                     retry_after: rest,
                     sentence: failure.sentence,
@@ -544,19 +572,23 @@ impl Service {
 
     /// Releases the lease after a refresh without new tokens. The attempt is deleted only if its
     /// outcome, and that of an earlier one, is known.
-    async fn settle(&self, ours: &Ours, known: bool) {
+    async fn release_lease(&self, ours: &OwnedRefresh, known: bool) {
         let (id, owner, forget) = (
             ours.loaded.connection.id,
             ours.owner.clone(),
-            known && !ours.unknown,
+            known && !ours.earlier_outcome_unknown,
         );
         let settled = self
             .store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 if forget {
-                    leases::settle_attempt(db, id)?;
+                    leases::delete_refresh_attempt(db, id)?;
                 }
-                Ok::<_, Error>(leases::release(db, &leases::of_connection(id), &owner)?)
+                Ok::<_, Error>(leases::release(
+                    db,
+                    &leases::connection_lease_name(id),
+                    &owner,
+                )?)
             })
             .await;
         if settled.is_err() {
@@ -566,13 +598,13 @@ impl Service {
 
     /// Commits new tokens, retrying without end: an answer must not be lost to a local failure.
     /// After three failures the tokens are also in the spool, for the next start.
-    async fn keep(
+    async fn commit_tokens(
         self: &Arc<Self>,
-        ours: &Ours,
-        answer: &TokenAnswer,
+        ours: &OwnedRefresh,
+        answer: &ProviderTokenResponse,
         asked_at: Timestamp,
-    ) -> Result<Fresh, NoToken> {
-        let Loaded {
+    ) -> Result<FreshToken, NoToken> {
+        let LoadedConnection {
             connection,
             integration,
             ..
@@ -585,7 +617,7 @@ impl Service {
         };
         let (token, refresh_token) = (answer.access(), answer.refresh());
         let expires_at = asked_at.plus(answer.lifetime());
-        let kept = Kept {
+        let kept = SealedTokens {
             connection: connection.id,
             generation: connection.generation,
             access: seal("access_token", &token)?.0,
@@ -601,7 +633,7 @@ impl Service {
         let name = connection.id.to_string();
         let mut tries = 0;
         let stored = loop {
-            match self.store_kept(&kept, Some(&ours.owner)).await {
+            match self.store_sealed_tokens(&kept, Some(&ours.owner)).await {
                 Ok(stored) => break stored,
                 Err(error) => {
                     tries += 1;
@@ -617,7 +649,7 @@ impl Service {
             self.unspool(&name);
         }
         if stored {
-            return Ok(Fresh {
+            return Ok(FreshToken {
                 token: Arc::new(token),
                 expires_at,
             });
@@ -629,7 +661,7 @@ impl Service {
         };
         let usable = current
             .as_ref()
-            .and_then(|loaded| self.stored(loaded, is_usable).ok().flatten());
+            .and_then(|loaded| self.stored_token_if(loaded, is_usable).ok().flatten());
         if current.is_none()
             && let Some(orphan) = refresh_token
         {
@@ -645,15 +677,19 @@ impl Service {
     }
 
     /// Compare-and-swap on the generation; `false` if the generation or the state has changed.
-    async fn store_kept(&self, kept: &Kept, owner: Option<&str>) -> Result<bool, Error> {
+    async fn store_sealed_tokens(
+        &self,
+        kept: &SealedTokens,
+        owner: Option<&str>,
+    ) -> Result<bool, Error> {
         let (kept, owner) = (kept.clone(), owner.map(str::to_owned));
         // `note` does not move the epoch: no cached decision depends on the token itself, and an
         // exchange that finds its cached token expired asks the broker. So hourly refreshes of many
         // viewers do not invalidate the caches of all nodes.
         self.store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 let (access, refresh) = (Sealed(kept.access), kept.refresh.map(Sealed));
-                let new = Refreshed {
+                let new = RefreshedTokens {
                     access: &access,
                     refresh: refresh.as_ref(),
                     access_expires_at: kept.access_expires_at,
@@ -663,10 +699,10 @@ impl Service {
                 let stored =
                     connections::store_refreshed(db, kept.connection, kept.generation, &new)?;
                 if stored {
-                    leases::settle_attempt(db, kept.connection)?;
+                    leases::delete_refresh_attempt(db, kept.connection)?;
                 }
                 if let Some(owner) = owner {
-                    leases::release(db, &leases::of_connection(kept.connection), &owner)?;
+                    leases::release(db, &leases::connection_lease_name(kept.connection), &owner)?;
                 }
                 Ok(stored)
             })
@@ -674,7 +710,7 @@ impl Service {
     }
 
     /// Writes the sealed tokens to the spool, so that they survive a restart.
-    fn spool(&self, name: &str, kept: &Kept) {
+    fn spool(&self, name: &str, kept: &SealedTokens) {
         let text = serde_json::to_string(kept).unwrap_or_default();
         match self.node.spool().map(|spool| spool.put(name, &text)) {
             Some(Ok(true)) => tracing::warn!(
@@ -708,7 +744,7 @@ impl Service {
             .entries()
             .map_err(|error| format!("cannot read the spool: {error}"))?
         {
-            if let Ok(kept) = serde_json::from_str::<Kept>(&text) {
+            if let Ok(kept) = serde_json::from_str::<SealedTokens>(&text) {
                 let loaded = self
                     .load(kept.connection)
                     .await
@@ -728,7 +764,7 @@ impl Service {
                     )
                     .is_err()
                 {
-                    self.end(
+                    self.mark_needs_login(
                         &loaded,
                         Cause::RotationLost,
                         "the spool's key is gone",
@@ -741,7 +777,7 @@ impl Service {
                     continue;
                 }
                 let stored = self
-                    .store_kept(&kept, None)
+                    .store_sealed_tokens(&kept, None)
                     .await
                     .map_err(|error| format!("cannot store what the spool holds: {error}"))?;
                 tracing::warn!(connection = name, stored, "tokens from the spool");
@@ -755,8 +791,14 @@ impl Service {
 
     /// Moves a connection to [`State::NeedsLogin`], with its audit record, and releases the lease.
     /// Does nothing to a connection whose generation or state has changed.
-    async fn end(&self, loaded: &Loaded, cause: Cause, word: &str, owner: Option<&str>) {
-        let Loaded {
+    async fn mark_needs_login(
+        &self,
+        loaded: &LoadedConnection,
+        cause: Cause,
+        word: &str,
+        owner: Option<&str>,
+    ) {
+        let LoadedConnection {
             connection,
             integration,
             ..
@@ -776,7 +818,7 @@ impl Service {
             .store
             .write(move |db| {
                 if let Some(owner) = owner {
-                    leases::release(db, &leases::of_connection(id), &owner)?;
+                    leases::release(db, &leases::connection_lease_name(id), &owner)?;
                 }
                 let current = connections::find(db, id)?;
                 if current.is_none_or(|(current, _)| {
@@ -784,7 +826,7 @@ impl Service {
                 }) {
                     return Ok(());
                 }
-                leases::settle_attempt(db, id)?;
+                leases::delete_refresh_attempt(db, id)?;
                 connections::set_state(db, id, State::NeedsLogin(cause), now)?;
                 let name = people::find(db, person)?
                     .map(|person| person.username)
@@ -820,20 +862,20 @@ impl Service {
         secrets: &Secrets,
         token: &SecretString,
     ) {
-        let why = Why::of_portal(self.now(), "a token that arrived after the end");
-        let Ok(ended) = Ended::new(
+        let why = EndReason::of_portal(self.now(), "a token that arrived after the end");
+        let Ok(ended) = Tombstone::new(
             self,
             connection,
             integration,
             secrets,
-            &Known::Token(token.clone()),
+            &KnownTokens::Token(token.clone()),
             &why,
         ) else {
             return;
         };
-        let written = self.store.note(move |db| ended.record(db)).await;
+        let written = self.store.write_untracked(move |db| ended.record(db)).await;
         match written {
-            Ok(()) => self.tell_providers_soon(),
+            Ok(()) => self.spawn_revocations(),
             Err(_) => {
                 tracing::error!("a token that arrived too late could not be ended at its provider")
             }
@@ -842,10 +884,10 @@ impl Service {
 
     /// The integration's breaker while it is open. `None` lets the request through: there is no
     /// breaker, or this request probes (half-open).
-    fn rest_of(&self, integration: Id<Integration>) -> Option<Rest> {
+    fn open_breaker_of(&self, integration: Id<Integration>) -> Option<Breaker> {
         let mut resting = self
             .broker
-            .resting
+            .breakers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let rest = resting.get_mut(&integration)?;
@@ -858,9 +900,9 @@ impl Service {
     }
 
     /// Closes the breaker: the next refresh asks the provider.
-    pub(super) fn wake(&self, integration: Id<Integration>) {
+    pub(super) fn close_breaker(&self, integration: Id<Integration>) {
         self.broker
-            .resting
+            .breakers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&integration);
@@ -868,7 +910,7 @@ impl Service {
 
     /// Opens the breaker for as long as the provider asked, else with exponential backoff from 1 s
     /// to 30 s. Returns the pause, at least 1 s.
-    fn rest(
+    fn open_breaker(
         &self,
         integration: Id<Integration>,
         asked: Option<Duration>,
@@ -877,7 +919,7 @@ impl Service {
     ) -> Duration {
         let mut resting = self
             .broker
-            .resting
+            .breakers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let failures = resting.get(&integration).map_or(0, |rest| rest.failures) + 1;
@@ -888,12 +930,12 @@ impl Service {
         let until = from.plus(pause);
         resting.insert(
             integration,
-            Rest {
+            Breaker {
                 from,
                 until,
                 failures,
                 sentence: sentence.to_owned(),
-                broken,
+                needs_administrator: broken,
                 probing: false,
             },
         );
@@ -903,7 +945,7 @@ impl Service {
 
 /// New tokens, sealed, on their way to the database. The spool holds them as JSON.
 #[derive(Clone, Serialize, Deserialize)]
-struct Kept {
+struct SealedTokens {
     connection: Id<Connection>,
     /// The generation of the tokens that these replace.
     generation: i64,
@@ -947,10 +989,10 @@ pub(super) fn lapses_at(
     connected_at: Timestamp,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let days =
-        providers::template(&integration.template).and_then(|template| template.lapses_after_days);
+    let days = providers::template(&integration.template)
+        .and_then(|template| template.refresh_token_idle_days);
     let unused = days.map(|days| now.plus(Duration::from_secs(days * 86_400)));
-    let latest = providers::longest_connection(integration).map(|life| connected_at.plus(life));
+    let latest = providers::max_sign_in_lifetime(integration).map(|life| connected_at.plus(life));
     unused.into_iter().chain(latest).min()
 }
 
@@ -969,7 +1011,10 @@ mod tests {
         // A clock that jumped back does not make an old token young.
         assert!(!is_usable(at(1000), at(4600), at(0)));
         // A token close to expiry passes only where no fresher one is available.
-        assert!(is_bearable(at(0), at(3600), at(3560)) && !is_bearable(at(0), at(3600), at(3580)));
+        assert!(
+            is_usable_as_fallback(at(0), at(3600), at(3560))
+                && !is_usable_as_fallback(at(0), at(3600), at(3580))
+        );
     }
 
     #[tokio::test]

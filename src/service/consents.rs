@@ -3,12 +3,12 @@
 //! A consent is one viewer's permission for one content item to use one connection. Ending a
 //! consent keeps the connection; ending a connection ends its consents.
 
-use super::{Actor, Error, Service, event, record, revocations::Why};
+use super::{Actor, Error, Service, event, record, revocations::EndReason};
 use crate::{
     domain::{
         Id, Timestamp, access,
         audit::Action,
-        connection::{Connection, State, Verdict},
+        connection::{Connection, IdentityVerdict, State},
         consent::Consent,
         content::Content,
         integration::Integration,
@@ -23,12 +23,12 @@ use std::sync::Arc;
 pub struct Overview {
     pub connection: Connection,
     pub integration: Integration,
-    pub consents: Vec<Granted>,
+    pub consents: Vec<ConsentedContent>,
 }
 
 /// A consent with its content item and the item's owner.
 #[derive(Clone, Debug)]
-pub struct Granted {
+pub struct ConsentedContent {
     pub consent: Consent,
     pub content: Content,
     pub owner: Person,
@@ -47,7 +47,7 @@ impl Service {
         &self,
         actor: &Actor,
         id: Id<Consent>,
-    ) -> Result<(Granted, Integration), Error> {
+    ) -> Result<(ConsentedContent, Integration), Error> {
         let person = actor.person.id;
         self.store
             .read(move |db| {
@@ -56,7 +56,10 @@ impl Service {
                     .ok_or(Error::NotFound)?;
                 let integration =
                     integrations::find(db, consent.integration)?.ok_or(Error::NotFound)?;
-                Ok((granted(db, consent)?.ok_or(Error::NotFound)?, integration))
+                Ok((
+                    consented_content(db, consent)?.ok_or(Error::NotFound)?,
+                    integration,
+                ))
             })
             .await
     }
@@ -66,7 +69,7 @@ impl Service {
         &self,
         actor: &Actor,
         id: Id<Consent>,
-    ) -> Result<(Granted, Integration), Error> {
+    ) -> Result<(ConsentedContent, Integration), Error> {
         let found = self.consent(actor, id).await?;
         let (now, actor) = (self.now(), actor.clone());
         let (title, name) = (
@@ -101,7 +104,7 @@ impl Service {
         id: Id<Connection>,
     ) -> Result<Integration, Error> {
         let (actor, service) = (actor.clone(), Arc::clone(self));
-        let why = Why::of(&actor, self.now(), "");
+        let why = EndReason::of(&actor, self.now(), "");
         let integration = self
             .store
             .write(move |db| {
@@ -115,13 +118,17 @@ impl Service {
                 Ok(integration)
             })
             .await?;
-        self.tell_providers_soon();
+        self.spawn_revocations();
         Ok(integration)
     }
 
     /// Connections, for the API: the actor's own, or with `all` everybody's (administrators only,
     /// else `Forbidden`).
-    pub async fn sessions(&self, actor: &Actor, all: bool) -> Result<Vec<Connection>, Error> {
+    pub async fn connections_for_api(
+        &self,
+        actor: &Actor,
+        all: bool,
+    ) -> Result<Vec<Connection>, Error> {
         if all && actor.role != Role::Administrator {
             return Err(Error::Forbidden(
                 "Only administrators list the sessions of others.",
@@ -141,7 +148,11 @@ impl Service {
 
     /// One connection, for the API, which calls it a session. `NotFound` unless the actor owns it
     /// or is an administrator.
-    pub async fn session(&self, actor: &Actor, id: Id<Connection>) -> Result<Connection, Error> {
+    pub async fn connection_for_api(
+        &self,
+        actor: &Actor,
+        id: Id<Connection>,
+    ) -> Result<Connection, Error> {
         let (person, administrator) = (actor.person.id, actor.role == Role::Administrator);
         self.store
             .read(move |db| {
@@ -155,7 +166,7 @@ impl Service {
 
     /// Gives a content item consent to use an existing connection: one click, no redirect. `false`
     /// if there is no active connection whose account is accepted.
-    pub async fn allow(
+    pub async fn allow_content(
         &self,
         actor: &Actor,
         item: Id<Content>,
@@ -167,14 +178,15 @@ impl Service {
                 let check = integrations::find(db, integration)?
                     .ok_or(Error::NotFound)?
                     .identity_check;
-                let live = connections::of(db, actor.person.id, integration)?.is_some_and(
+                let live = connections::find_of(db, actor.person.id, integration)?.is_some_and(
                     |(connection, _)| {
                         connection.state == State::Active
-                            && connection.account.verdict(&actor.person, check) != Verdict::Refuse
+                            && connection.account.verdict(&actor.person, check)
+                                != IdentityVerdict::Refuse
                     },
                 );
                 if live {
-                    grant(db, &actor, item, integration, now)?;
+                    give_consent(db, &actor, item, integration, now)?;
                 }
                 Ok(live)
             })
@@ -192,7 +204,7 @@ impl Service {
         item: Option<Id<Content>>,
     ) -> Result<Connection, Error> {
         let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
-        let why = Why::of(&actor, now, "another account");
+        let why = EndReason::of(&actor, now, "another account");
         let confirmed = self
             .store
             .write(move |db| {
@@ -211,7 +223,7 @@ impl Service {
                 if connection
                     .account
                     .verdict(&actor.person, integration.identity_check)
-                    == Verdict::Refuse
+                    == IdentityVerdict::Refuse
                 {
                     return Err(Error::Forbidden(
                         "This integration takes only your own account. Choose the other one.",
@@ -219,7 +231,7 @@ impl Service {
                 }
                 connections::set_state(db, id, State::Active, now)?;
                 if let Some(item) = item {
-                    grant(db, &actor, item, connection.integration, now)?;
+                    give_consent(db, &actor, item, connection.integration, now)?;
                 }
                 let account = connection.account.label.clone().unwrap_or_default();
                 record(
@@ -235,12 +247,12 @@ impl Service {
                 Ok(connection)
             })
             .await?;
-        self.tell_providers_soon();
+        self.spawn_revocations();
         Ok(confirmed)
     }
 
     /// One of the actor's connections whose account is unconfirmed.
-    pub async fn unconfirmed(
+    pub async fn unconfirmed_connection(
         &self,
         actor: &Actor,
         id: Id<Connection>,
@@ -262,7 +274,7 @@ impl Service {
 
 /// Stores a consent with its audit record. `NotFound` unless the person may open the item and the
 /// item uses the integration now. An existing consent stays as it is.
-pub(super) fn grant(
+pub(super) fn give_consent(
     db: &mut Db<'_>,
     actor: &Actor,
     item: Id<Content>,
@@ -309,12 +321,12 @@ pub(super) fn grant(
 }
 
 /// `None` if the content item no longer exists.
-fn granted(db: &mut Db<'_>, consent: Consent) -> Result<Option<Granted>, Error> {
+fn consented_content(db: &mut Db<'_>, consent: Consent) -> Result<Option<ConsentedContent>, Error> {
     let Some(content) = content::find(db, consent.content)? else {
         return Ok(None);
     };
     let owner = people::find(db, content.owner)?.ok_or(Error::Internal)?;
-    Ok(Some(Granted {
+    Ok(Some(ConsentedContent {
         consent,
         content,
         owner,
@@ -335,7 +347,7 @@ fn overview(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Overview>, Error>
             .iter()
             .filter(|consent| consent.integration == integration.id)
         {
-            uses.extend(granted(db, consent.clone())?);
+            uses.extend(consented_content(db, consent.clone())?);
         }
         rows.push(Overview {
             connection,

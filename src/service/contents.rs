@@ -4,7 +4,7 @@
 
 use super::{
     Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid,
-    record, revocations::Why,
+    record, revocations::EndReason,
 };
 use crate::{
     domain::{
@@ -15,10 +15,10 @@ use crate::{
         egress::Purpose,
         group::Principal,
         integration::{Association, Integration},
+        origins,
         person::{Person, Role},
-        wall,
     },
-    providers::Problem,
+    providers::FieldError,
     store::{Db, connections, content, integrations, people},
     vault::random,
 };
@@ -39,7 +39,7 @@ pub struct ContentInput {
 }
 
 /// Maximum processes of one item.
-const MOST_PROCESSES: usize = 32;
+const MAX_PROCESSES: usize = 32;
 
 fn addresses_of(item: &Content) -> Vec<&str> {
     item.processes
@@ -49,15 +49,15 @@ fn addresses_of(item: &Content) -> Vec<&str> {
 }
 
 /// Validates the timeouts and the CA certificates.
-fn check_proxying(typed: &Proxying) -> Vec<Problem> {
+fn check_proxying(typed: &Proxying) -> Vec<FieldError> {
     let mut problems = Vec::new();
     for (key, seconds) in [
         ("connection_timeout", typed.connect_seconds),
         ("init_timeout", typed.first_byte_seconds),
         ("read_timeout", typed.idle_seconds),
     ] {
-        if seconds.is_some_and(|seconds| !(1..=Proxying::MOST_SECONDS).contains(&seconds)) {
-            problems.push(Problem::new(
+        if seconds.is_some_and(|seconds| !(1..=Proxying::MAX_SECONDS).contains(&seconds)) {
+            problems.push(FieldError::new(
                 key,
                 "Enter a number of seconds from 1 to 86,400, or leave it empty.",
             ));
@@ -71,7 +71,7 @@ fn check_proxying(typed: &Proxying) -> Vec<Problem> {
             !found.is_empty() && found.into_iter().all(|found| roots.add(found).is_ok())
         });
         if !good || text.len() > 64 * 1024 {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 "upstream_ca",
                 "Paste certificates in PEM form: they begin with -----BEGIN CERTIFICATE-----.",
             ));
@@ -116,7 +116,7 @@ impl ProxyingInput {
 
 /// A content item, and what the actor is to it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct VisibleContent {
     pub content: Content,
     pub owner: Person,
     pub standing: Standing,
@@ -125,8 +125,8 @@ pub struct Seen {
 
 impl Service {
     /// The items that the actor may see, in order of creation.
-    pub async fn contents(&self, actor: &Actor) -> Result<Vec<Seen>, Error> {
-        let person = actor.capped();
+    pub async fn contents(&self, actor: &Actor) -> Result<Vec<VisibleContent>, Error> {
+        let person = actor.with_effective_role();
         self.store
             .read(move |db| {
                 let roles: HashMap<_, _> = content::roles_of(db, person.id)?.into_iter().collect();
@@ -139,7 +139,7 @@ impl Service {
                     let standing = access::standing(&item, &person, roles.get(&item.id).copied());
                     if access::may_see_content(&person, standing) {
                         let owner = owners.get(&item.owner).cloned().ok_or(Error::Internal)?;
-                        seen.push(Seen {
+                        seen.push(VisibleContent {
                             may_edit: access::may_edit_content(&person, standing),
                             content: item,
                             owner,
@@ -153,9 +153,11 @@ impl Service {
     }
 
     /// One item; `NotFound` if the actor may not see it.
-    pub async fn content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
-        let person = actor.capped();
-        self.store.read(move |db| seen(db, &person, id)).await
+    pub async fn content(&self, actor: &Actor, id: Id<Content>) -> Result<VisibleContent, Error> {
+        let person = actor.with_effective_role();
+        self.store
+            .read(move |db| visible_content(db, &person, id))
+            .await
     }
 
     /// The item, if it is open to anyone without sign-in.
@@ -187,7 +189,11 @@ impl Service {
     }
 
     /// One item; `Forbidden` if the actor may see but not edit it.
-    pub async fn editable_content(&self, actor: &Actor, id: Id<Content>) -> Result<Seen, Error> {
+    pub async fn editable_content(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<VisibleContent, Error> {
         let seen = self.content(actor, id).await?;
         if seen.may_edit {
             Ok(seen)
@@ -199,7 +205,11 @@ impl Service {
     }
 
     /// Creates an item that the actor owns.
-    pub async fn create_content(&self, actor: &Actor, input: ContentInput) -> Result<Seen, Error> {
+    pub async fn create_content(
+        &self,
+        actor: &Actor,
+        input: ContentInput,
+    ) -> Result<VisibleContent, Error> {
         if !access::may_create_content(actor.role) {
             return Err(Error::Forbidden(
                 "Only publishers and administrators add content.",
@@ -228,11 +238,11 @@ impl Service {
         if item.name.is_empty() {
             item.name = format!("content-{}", &item.id.to_string()[..8]);
         }
-        item.slug = wall::slug(item.display_title(), &random::label());
-        let (actor, person) = (actor.clone(), actor.capped());
+        item.slug = origins::slug(item.display_title(), &random::label());
+        let (actor, person) = (actor.clone(), actor.with_effective_role());
         self.store
             .write(move |db| {
-                item.number = content::insert(db, &item).map_err(duplicate)?;
+                item.number = content::insert(db, &item).map_err(name_conflict)?;
                 record(
                     db,
                     &event(
@@ -243,7 +253,7 @@ impl Service {
                         item.id.to_string(),
                     ),
                 )?;
-                seen(db, &person, item.id)
+                visible_content(db, &person, item.id)
             })
             .await
     }
@@ -255,7 +265,7 @@ impl Service {
         actor: &Actor,
         id: Id<Content>,
         input: ContentInput,
-    ) -> Result<Seen, Error> {
+    ) -> Result<VisibleContent, Error> {
         self.editable_content(actor, id).await?;
         let probe = Content {
             ..self.content(actor, id).await?.content
@@ -266,7 +276,7 @@ impl Service {
             return Err(Error::Invalid(problems));
         }
         let (now, actor) = (self.now(), actor.clone());
-        let person = actor.capped();
+        let person = actor.with_effective_role();
         self.store
             .write(move |db| {
                 let before = content::find(db, id)?.ok_or(Error::NotFound)?;
@@ -310,14 +320,14 @@ impl Service {
                 }
                 if !words.is_empty() {
                     after.updated_at = now;
-                    content::update(db, &after).map_err(duplicate)?;
+                    content::update(db, &after).map_err(name_conflict)?;
                     record(db, &event(&actor, now, Action::ContentChanged, after.display_title(), words.join(", ")))?;
                 }
                 if before.access != after.access || before.owner != after.owner {
                     let consents = connections::consents_of_content(db, id)?;
-                    Service::end_lost_consents(db, consents, &Why::of(&actor, now, "access was taken away"))?;
+                    Service::end_lost_consents(db, consents, &EndReason::of(&actor, now, "access was taken away"))?;
                 }
-                seen(db, &person, id)
+                visible_content(db, &person, id)
             })
             .await
     }
@@ -328,7 +338,7 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                let why = Why::of(&actor, now, "the content was deleted");
+                let why = EndReason::of(&actor, now, "the content was deleted");
                 for consent in connections::consents_of_content(db, id)? {
                     Service::end_consent(db, &consent, &found, &why)?;
                 }
@@ -351,7 +361,7 @@ impl Service {
     }
 
     /// Applies typed values to `item`; returns all problems at once.
-    fn apply_content(&self, item: &mut Content, input: &ContentInput) -> Vec<Problem> {
+    fn apply_content(&self, item: &mut Content, input: &ContentInput) -> Vec<FieldError> {
         let mut problems = Vec::new();
         if let Some(name) = &input.name {
             let name = name.trim();
@@ -363,7 +373,7 @@ impl Service {
             if legal {
                 item.name = name.to_owned();
             } else {
-                problems.push(Problem::new(
+                problems.push(FieldError::new(
                     "name",
                     "Use 1 to 64 letters, digits, dots, hyphens and underscores.",
                 ));
@@ -377,7 +387,7 @@ impl Service {
             if title.is_some_and(|title| {
                 title.chars().count() > 200 || title.chars().any(char::is_control)
             }) {
-                problems.push(Problem::new(
+                problems.push(FieldError::new(
                     "title",
                     "Use at most 200 characters, without line breaks.",
                 ));
@@ -387,12 +397,15 @@ impl Service {
         }
         if let Some(description) = &input.description {
             if description.contains('\0') {
-                problems.push(Problem::new(
+                problems.push(FieldError::new(
                     "description",
                     "Leave out invisible characters.",
                 ));
             } else if description.chars().count() > 4000 {
-                problems.push(Problem::new("description", "Use at most 4,000 characters."));
+                problems.push(FieldError::new(
+                    "description",
+                    "Use at most 4,000 characters.",
+                ));
             } else {
                 item.description = description.trim().to_owned();
             }
@@ -413,10 +426,10 @@ impl Service {
     }
 
     /// Validates typed process addresses against the egress policy and normalises them.
-    pub fn check_processes(&self, typed: &[Process]) -> Result<Vec<Process>, Problem> {
-        let problem = |sentence: String| Problem::new("upstream_url", sentence);
-        if typed.len() > MOST_PROCESSES {
-            return Err(problem(format!("Use at most {MOST_PROCESSES} addresses.")));
+    pub fn check_processes(&self, typed: &[Process]) -> Result<Vec<Process>, FieldError> {
+        let problem = |sentence: String| FieldError::new("upstream_url", sentence);
+        if typed.len() > MAX_PROCESSES {
+            return Err(problem(format!("Use at most {MAX_PROCESSES} addresses.")));
         }
         let mut checked: Vec<Process> = Vec::new();
         for process in typed {
@@ -463,7 +476,7 @@ impl Service {
     }
 
     /// The access list of an item, with the names of the people and groups on it.
-    pub async fn listed(
+    pub async fn permissions_with_names(
         &self,
         actor: &Actor,
         id: Id<Content>,
@@ -486,7 +499,7 @@ impl Service {
 
     /// Puts a person or group on the access list, or changes their role there. `true` if they were
     /// not on it before.
-    pub async fn permit(
+    pub async fn set_permission(
         &self,
         actor: &Actor,
         id: Id<Content>,
@@ -539,7 +552,12 @@ impl Service {
     }
 
     /// Removes an entry from the access list. The consents of people who lost access end.
-    pub async fn unpermit(&self, actor: &Actor, id: Id<Content>, number: i64) -> Result<(), Error> {
+    pub async fn remove_permission(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        number: i64,
+    ) -> Result<(), Error> {
         let item = self.editable_content(actor, id).await?.content;
         let (now, actor) = (self.now(), actor.clone());
         self.store
@@ -564,7 +582,7 @@ impl Service {
                 Service::end_lost_consents(
                     db,
                     consents,
-                    &Why::of(&actor, now, "access was taken away"),
+                    &EndReason::of(&actor, now, "access was taken away"),
                 )?;
                 Ok(())
             })
@@ -633,7 +651,7 @@ impl Service {
                     return Ok(());
                 }
                 integrations::set_associations(db, id, &wanted, now)?;
-                let why = Why::of(&actor, now, "the content uses another integration now");
+                let why = EndReason::of(&actor, now, "the content uses another integration now");
                 let mut ended = 0;
                 for consent in connections::consents_of_content(db, id)? {
                     if !wanted.contains(&consent.integration) {
@@ -692,14 +710,18 @@ impl Service {
 }
 
 /// The item as this person sees it; `NotFound` if they may not.
-fn seen(db: &mut Db<'_>, person: &Person, id: Id<Content>) -> Result<Seen, Error> {
+fn visible_content(
+    db: &mut Db<'_>,
+    person: &Person,
+    id: Id<Content>,
+) -> Result<VisibleContent, Error> {
     let item = content::find(db, id)?.ok_or(Error::NotFound)?;
     let standing = access::standing(&item, person, content::role_of(db, id, person.id)?);
     if !access::may_see_content(person, standing) {
         return Err(Error::NotFound);
     }
     let owner = people::find(db, item.owner)?.ok_or(Error::Internal)?;
-    Ok(Seen {
+    Ok(VisibleContent {
         may_edit: access::may_edit_content(person, standing),
         content: item,
         owner,
@@ -722,7 +744,7 @@ pub(super) fn attached(
 }
 
 /// Turns the unique constraint on names into a sentence.
-fn duplicate(error: crate::store::Error) -> Error {
+fn name_conflict(error: crate::store::Error) -> Error {
     match error {
         crate::store::Error::Taken => Error::Conflict(
             "The owner has content with this name already. Choose another one.".into(),

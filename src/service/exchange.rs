@@ -7,8 +7,8 @@
 
 use super::{
     Error, Service,
-    admission::{Admission, Link},
-    broker::{Fresh, NoToken, is_usable},
+    admission::{Admission, IntegrationAccess},
+    broker::{FreshToken, NoToken, is_usable},
     keys::Caller,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         audit::{Action, Origin},
         connection::{Cause, State},
         consent::Consent,
-        content::{Content, Mark},
+        content::{Content, ProcessId},
         integration::Integration,
         person::Person,
         return_path::ReturnPath,
@@ -25,10 +25,10 @@ use crate::{
     oauth::token_exchange as words,
     providers,
     store::{
-        audit::{Hour, add_exchanges},
+        audit::{ExchangeCount, add_exchanges},
         connections, content, leaks,
     },
-    vault::session_token::{Claims, Invalid},
+    vault::session_token::{Claims, InvalidToken},
 };
 use secrecy::SecretString;
 use std::{
@@ -39,7 +39,7 @@ use std::{
 };
 
 /// An hour, in milliseconds.
-const HOUR: i64 = 3_600_000;
+const HOUR_MS: i64 = 3_600_000;
 
 /// The form parameters as sent (RFC 8693 section 2.1).
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Request<'_> {
 pub struct Exchanged {
     pub token: Arc<SecretString>,
     /// Token type URI (RFC 8693 section 3): an access token, or a renewed session token.
-    pub issued: &'static str,
+    pub issued_token_type: &'static str,
     /// The token's remaining lifetime.
     pub expires_in: Duration,
 }
@@ -70,14 +70,14 @@ pub struct Exchanged {
 /// Why an exchange is refused. The error codes and texts that clients see are in
 /// `web/api/exchange.rs`.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum ExchangeError {
     GrantType,
     SubjectTokenType,
     /// A content session token was sent: it stands for a service account, which this portal does
     /// not offer.
     ContentToken,
     RequestedTokenType(String),
-    SubjectToken(Invalid),
+    SubjectToken(InvalidToken),
     SessionEnded,
     NotYourContent,
     ViewerMayNot,
@@ -112,49 +112,49 @@ pub enum Refusal {
     Service(Error),
 }
 
-impl Refusal {
+impl ExchangeError {
     /// The reason for the audit record; `None` for malformed requests and for failures of the
     /// provider or the portal.
-    pub fn recorded(&self) -> Option<&'static str> {
+    pub fn audit_reason(&self) -> Option<&'static str> {
         Some(match self {
-            Refusal::SubjectToken(Invalid::Expired) => "session token expired",
-            Refusal::SubjectToken(_) => "session token not genuine",
-            Refusal::SessionEnded => "viewer's session ended",
-            Refusal::NotYourContent => "key may not act for this content",
-            Refusal::ViewerMayNot => "viewer may not open this content",
-            Refusal::NoAssociation => "no integration attached",
-            Refusal::WrongAudience => "integration not attached",
-            Refusal::NotConsented { .. } => "viewer has not consented",
-            Refusal::NotConnected { .. } => "viewer is not connected",
-            Refusal::NotTheirAccount { .. } => "another account than the viewer's",
-            Refusal::NeedsLogin { .. } => "connection needs its viewer",
+            ExchangeError::SubjectToken(InvalidToken::Expired) => "session token expired",
+            ExchangeError::SubjectToken(_) => "session token not genuine",
+            ExchangeError::SessionEnded => "viewer's session ended",
+            ExchangeError::NotYourContent => "key may not act for this content",
+            ExchangeError::ViewerMayNot => "viewer may not open this content",
+            ExchangeError::NoAssociation => "no integration attached",
+            ExchangeError::WrongAudience => "integration not attached",
+            ExchangeError::NotConsented { .. } => "viewer has not consented",
+            ExchangeError::NotConnected { .. } => "viewer is not connected",
+            ExchangeError::NotTheirAccount { .. } => "another account than the viewer's",
+            ExchangeError::NeedsLogin { .. } => "connection needs its viewer",
             _ => return None,
         })
     }
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for ExchangeError {
     fn from(error: Error) -> Self {
-        Refusal::Service(error)
+        ExchangeError::Service(error)
     }
 }
 
 /// Exchanges counted in memory and not yet written to the database.
 #[derive(Default)]
-pub(super) struct Counters(Mutex<HashMap<Counted, Uses>>);
+pub(super) struct UsageCounters(Mutex<HashMap<UsageKey, UsageCount>>);
 
 /// What uses are counted by: a consent, the process that used it, and the hour.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Counted {
+struct UsageKey {
     consent: Id<Consent>,
-    process: Mark,
+    process: ProcessId,
     /// Hours since 1970 (UTC).
     hour: i64,
 }
 
 /// A count of exchanges, with what its database rows need.
 #[derive(Clone, Copy)]
-struct Uses {
+struct UsageCount {
     times: i64,
     last: Timestamp,
     person: Id<Person>,
@@ -169,14 +169,14 @@ impl Service {
         self: &Arc<Self>,
         caller: &Caller,
         request: &Request<'_>,
-    ) -> Result<Exchanged, Refusal> {
+    ) -> Result<Exchanged, ExchangeError> {
         if request.grant_type.as_deref() != Some(words::GRANT_TYPE) {
-            return Err(Refusal::GrantType);
+            return Err(ExchangeError::GrantType);
         }
         match request.subject_token_type.as_deref() {
             Some(words::USER_SESSION_TOKEN) => {}
-            Some(words::CONTENT_SESSION_TOKEN) => return Err(Refusal::ContentToken),
-            _ => return Err(Refusal::SubjectTokenType),
+            Some(words::CONTENT_SESSION_TOKEN) => return Err(ExchangeError::ContentToken),
+            _ => return Err(ExchangeError::SubjectTokenType),
         }
         let wanted = request
             .requested_token_type
@@ -184,16 +184,16 @@ impl Service {
             .filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN);
         let renews = wanted == Some(words::USER_SESSION_TOKEN);
         if let Some(wanted) = wanted.filter(|_| !renews) {
-            let known = words::FOREIGN_TYPES
+            let known = words::UNSUPPORTED_TOKEN_TYPES
                 .into_iter()
                 .find(|known| *known == wanted)
                 .unwrap_or("an unknown type");
-            return Err(Refusal::RequestedTokenType(known.to_owned()));
+            return Err(ExchangeError::RequestedTokenType(known.to_owned()));
         }
         let now = self.now();
         let token = request.subject_token.as_deref().unwrap_or("");
         let claims = self.session_claims(token).await?;
-        let admission = self.viewers_admission(&claims).await?;
+        let admission = self.viewer_admission(&claims).await?;
         let may_act = |own: &Admission| {
             access::may_exchange(
                 &caller.person,
@@ -211,7 +211,7 @@ impl Service {
                 .await
             {
                 Ok(own) => own.standing,
-                Err(Error::NotFound) => return Err(Refusal::NotYourContent),
+                Err(Error::NotFound) => return Err(ExchangeError::NotYourContent),
                 Err(error) => return Err(error.into()),
             }
         };
@@ -222,10 +222,10 @@ impl Service {
             caller.content,
             &admission.content,
         ) {
-            return Err(Refusal::NotYourContent);
+            return Err(ExchangeError::NotYourContent);
         }
         if !access::may_open(admission.standing) {
-            return Err(Refusal::ViewerMayNot);
+            return Err(ExchangeError::ViewerMayNot);
         }
         if renews {
             // Renewal grants nothing new: consent and connection are checked when the new token is
@@ -236,11 +236,11 @@ impl Service {
             let expires_in = self.settings.session_token_lifetime;
             return Ok(Exchanged {
                 token: Arc::new(token.into()),
-                issued: words::USER_SESSION_TOKEN,
+                issued_token_type: words::USER_SESSION_TOKEN,
                 expires_in,
             });
         }
-        let link = choose(
+        let link = choose_link(
             &admission.links,
             request
                 .audience
@@ -248,21 +248,21 @@ impl Service {
                 .filter(|audience| !audience.is_empty()),
         )?;
         let Some(consent) = link.consent else {
-            return Err(self.unconnected(
+            return Err(self.not_connected_error(
                 admission.content.id,
                 &link.integration,
                 link.connection.is_some(),
             ));
         };
         let Some(connection) = &link.connection else {
-            return Err(self.unconnected(admission.content.id, &link.integration, false));
+            return Err(self.not_connected_error(admission.content.id, &link.integration, false));
         };
-        if link.is_foreign {
+        if link.is_other_account {
             let (login_url, service) = (
                 self.login_url(admission.content.id),
                 providers::names(&link.integration).service,
             );
-            return Err(Refusal::NotTheirAccount { login_url, service });
+            return Err(ExchangeError::NotTheirAccount { login_url, service });
         }
         let fresh = match (
             connection.state,
@@ -272,7 +272,7 @@ impl Service {
             (State::Active, Some(token), Some(expires_at))
                 if is_usable(connection.updated_at, expires_at, now) =>
             {
-                Ok(Fresh {
+                Ok(FreshToken {
                     token: Arc::clone(token),
                     expires_at,
                 })
@@ -280,23 +280,23 @@ impl Service {
             (State::Active, _, _) => {
                 let fresh = self.refresh(connection.id).await;
                 // A refresh may take seconds: check access and consent again.
-                let again = self.viewers_admission(&claims).await?;
+                let again = self.viewer_admission(&claims).await?;
                 if !access::may_open(again.standing) {
-                    return Err(Refusal::ViewerMayNot);
+                    return Err(ExchangeError::ViewerMayNot);
                 }
                 let still = again
                     .links
                     .iter()
                     .find(|again| again.integration.id == link.integration.id);
-                let still = still.ok_or(Refusal::WrongAudience)?;
+                let still = still.ok_or(ExchangeError::WrongAudience)?;
                 if still.consent != Some(consent) {
-                    return Err(self.unconnected(
+                    return Err(self.not_connected_error(
                         admission.content.id,
                         &link.integration,
                         still.connection.is_some(),
                     ));
                 }
-                self.outdated(claims.content, claims.sub);
+                self.invalidate_admission(claims.content, claims.sub);
                 fresh
             }
             (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),
@@ -308,22 +308,22 @@ impl Service {
                 Ok(Exchanged {
                     expires_in: fresh.expires_at.since(self.now()),
                     token: fresh.token,
-                    issued: words::ACCESS_TOKEN,
+                    issued_token_type: words::ACCESS_TOKEN,
                 })
             }
-            Err(NoToken::NeedsLogin(cause)) => Err(Refusal::NeedsLogin {
+            Err(NoToken::NeedsLogin(cause)) => Err(ExchangeError::NeedsLogin {
                 cause,
                 login_url: self.login_url(admission.content.id),
                 service: providers::names(&link.integration).service,
             }),
             Err(NoToken::Gone) => {
-                Err(self.unconnected(admission.content.id, &link.integration, false))
+                Err(self.not_connected_error(admission.content.id, &link.integration, false))
             }
-            Err(NoToken::Broken { sentence }) => Err(Refusal::Broken { sentence }),
+            Err(NoToken::Broken { sentence }) => Err(ExchangeError::Broken { sentence }),
             Err(NoToken::Unavailable {
                 retry_after,
                 sentence,
-            }) => Err(Refusal::Unavailable {
+            }) => Err(ExchangeError::Unavailable {
                 retry_after,
                 sentence,
             }),
@@ -332,14 +332,14 @@ impl Service {
 
     /// The admission of a session token's viewer to its content item, if the browser session still
     /// lives.
-    async fn viewers_admission(&self, claims: &Claims) -> Result<Arc<Admission>, Refusal> {
+    async fn viewer_admission(&self, claims: &Claims) -> Result<Arc<Admission>, ExchangeError> {
         let viewer = self
             .session_person(claims.sid)
             .await?
             .filter(|person| person.id == claims.sub)
-            .ok_or(Refusal::SessionEnded)?;
+            .ok_or(ExchangeError::SessionEnded)?;
         match self.admission(claims.content, viewer.id).await {
-            Err(Error::NotFound) => Err(Refusal::NotYourContent),
+            Err(Error::NotFound) => Err(ExchangeError::NotYourContent),
             other => Ok(other?),
         }
     }
@@ -350,16 +350,16 @@ impl Service {
         &self,
         caller: &Caller,
         token: &str,
-        refusal: &Refusal,
+        refusal: &ExchangeError,
         origin: &Origin,
     ) {
-        let Some(why) = refusal.recorded() else {
+        let Some(why) = refusal.audit_reason() else {
             return;
         };
         // The token may be expired, but if it is genuine, it still names the content item.
         let item = self
             .session_tokens
-            .read(token)
+            .read_any_age(token)
             .ok()
             .map(|claims| claims.content);
         let title = match item {
@@ -394,21 +394,21 @@ impl Service {
         }
     }
 
-    /// The refusal for a missing consent (`connected`) or a missing connection.
-    fn unconnected(
+    /// The refusal for a missing consent (`store_granted_tokens`) or a missing connection.
+    fn not_connected_error(
         &self,
         content: Id<Content>,
         integration: &Integration,
         connected: bool,
-    ) -> Refusal {
+    ) -> ExchangeError {
         let (login_url, service) = (
             self.login_url(content),
             providers::names(integration).service,
         );
         if connected {
-            Refusal::NotConsented { login_url, service }
+            ExchangeError::NotConsented { login_url, service }
         } else {
-            Refusal::NotConnected { login_url, service }
+            ExchangeError::NotConnected { login_url, service }
         }
     }
 
@@ -416,18 +416,18 @@ impl Service {
     fn count(
         &self,
         consent: Id<Consent>,
-        process: Mark,
+        process: ProcessId,
         admission: &Admission,
-        link: &Link,
+        link: &IntegrationAccess,
         now: Timestamp,
     ) {
-        let counted = Counted {
+        let counted = UsageKey {
             consent,
             process,
-            hour: now.0.div_euclid(HOUR),
+            hour: now.0.div_euclid(HOUR_MS),
         };
         let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let uses = counters.entry(counted).or_insert(Uses {
+        let uses = counters.entry(counted).or_insert(UsageCount {
             times: 0,
             last: now,
             person: admission.person.id,
@@ -447,19 +447,25 @@ impl Service {
         if counted.is_empty() {
             return;
         }
-        let mut rows: Vec<(Counted, Uses)> =
+        let mut rows: Vec<(UsageKey, UsageCount)> =
             counted.iter().map(|(key, uses)| (*key, *uses)).collect();
         // Several processes may use one consent: write the newest use last.
         rows.sort_by_key(|(_, uses)| uses.last);
         let written = self
             .store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 for (counted, uses) in rows {
-                    leaks::note_used(db, uses.content, counted.process, uses.person, uses.last)?;
+                    leaks::record_token_use(
+                        db,
+                        uses.content,
+                        counted.process,
+                        uses.person,
+                        uses.last,
+                    )?;
                     connections::add_uses(db, counted.consent, uses.times, uses.last)?;
                     connections::touch(db, uses.person, uses.integration, uses.last)?;
-                    let hour = Hour {
-                        hour: Timestamp(counted.hour * HOUR),
+                    let hour = ExchangeCount {
+                        hour: Timestamp(counted.hour * HOUR_MS),
                         person: uses.person.to_string(),
                         content: uses.content.to_string(),
                         integration: uses.integration.to_string(),
@@ -474,7 +480,9 @@ impl Service {
         if written.is_err() {
             let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
             for (key, lost) in counted {
-                let uses = counters.entry(key).or_insert(Uses { times: 0, ..lost });
+                let uses = counters
+                    .entry(key)
+                    .or_insert(UsageCount { times: 0, ..lost });
                 uses.times += lost.times;
                 uses.last = uses.last.max(lost.last);
             }
@@ -484,17 +492,20 @@ impl Service {
 
 /// The link that `audience` (an integration's GUID) names, or the only one. `links` are the item's
 /// integrations.
-fn choose<'a>(links: &'a [Link], audience: Option<&str>) -> Result<&'a Link, Refusal> {
+fn choose_link<'a>(
+    links: &'a [IntegrationAccess],
+    audience: Option<&str>,
+) -> Result<&'a IntegrationAccess, ExchangeError> {
     match (links, audience) {
-        ([], _) => Err(Refusal::NoAssociation),
+        ([], _) => Err(ExchangeError::NoAssociation),
         (_, Some(audience)) => {
             let wanted: Option<Id<Integration>> = audience.trim().to_ascii_lowercase().parse().ok();
             links
                 .iter()
                 .find(|link| Some(link.integration.id) == wanted)
-                .ok_or(Refusal::WrongAudience)
+                .ok_or(ExchangeError::WrongAudience)
         }
         ([only], None) => Ok(only),
-        (_, None) => Err(Refusal::AmbiguousAudience),
+        (_, None) => Err(ExchangeError::AmbiguousAudience),
     }
 }

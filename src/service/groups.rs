@@ -2,7 +2,7 @@
 //! group also loses the consents for it, in the same transaction. Memberships that come from the
 //! identity provider's claims are set in `service::sign_in`.
 
-use super::{Actor, Error, Service, event, invalid, record, revocations::Why};
+use super::{Actor, Error, Service, event, invalid, record, revocations::EndReason};
 use crate::{
     domain::{
         Id, access,
@@ -40,7 +40,7 @@ fn check_name(name: &str) -> Result<String, Error> {
 }
 
 /// Turns the unique constraint on names into a sentence.
-fn taken(error: crate::store::Error) -> Error {
+fn name_conflict(error: crate::store::Error) -> Error {
     match error {
         crate::store::Error::Taken => {
             Error::Conflict("There is a group of this name already. Choose another one.".into())
@@ -80,7 +80,7 @@ impl Service {
     /// The group, if the actor may change it.
     async fn changeable_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
         let (group, _) = self.group(actor, id).await?;
-        if access::may_change_group(&actor.capped(), &group) {
+        if access::may_change_group(&actor.with_effective_role(), &group) {
             Ok(group)
         } else {
             Err(Error::Forbidden(
@@ -107,7 +107,7 @@ impl Service {
         let actor = actor.clone();
         self.store
             .write(move |db| {
-                groups::insert(db, &group).map_err(taken)?;
+                groups::insert(db, &group).map_err(name_conflict)?;
                 record(
                     db,
                     &event(
@@ -135,7 +135,7 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                groups::rename(db, id, &name).map_err(taken)?;
+                groups::rename(db, id, &name).map_err(name_conflict)?;
                 record(
                     db,
                     &event(
@@ -172,7 +172,7 @@ impl Service {
                         "deleted",
                     ),
                 )?;
-                let why = Why::of(&actor, now, "access went with a group");
+                let why = EndReason::of(&actor, now, "access went with a group");
                 for member in members {
                     let consents = connections::consents_of_person(db, member.id)?;
                     Service::end_lost_consents(db, consents, &why)?;
@@ -241,7 +241,7 @@ impl Service {
                 Service::end_lost_consents(
                     db,
                     consents,
-                    &Why::of(&actor, now, "access went with a group"),
+                    &EndReason::of(&actor, now, "access went with a group"),
                 )?;
                 Ok(())
             })

@@ -11,12 +11,12 @@ use crate::{
     domain::{
         Id, access,
         content::Content,
+        origins::ContentLocation,
         person::{Person, Session},
-        wall::Place,
     },
     store::{
         content,
-        handovers::{self, Bearer},
+        handovers::{self, ContentSessionOwner},
     },
     vault::{api_key::digest, random},
 };
@@ -24,26 +24,26 @@ use std::{sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
 
 /// How long a handover code is valid.
-const LIFETIME: Duration = Duration::from_secs(60);
+const CODE_LIFETIME: Duration = Duration::from_secs(60);
 
 impl Service {
     /// The origin and base path of an item for browsers; `None` if no content origin is configured
     /// or the item does not exist.
-    pub async fn place(&self, item: Id<Content>) -> Result<Option<Place>, Error> {
+    pub async fn location(&self, item: Id<Content>) -> Result<Option<ContentLocation>, Error> {
         let found = self
             .store
             .read(move |db| Ok::<_, Error>(content::find(db, item)?))
             .await?;
-        Ok(found.and_then(|item| self.place_of(&item)))
+        Ok(found.and_then(|item| self.location_of(&item)))
     }
 
-    /// Like [`Self::place`], for an item that is loaded already.
-    pub fn place_of(&self, item: &Content) -> Option<Place> {
-        self.settings.wall.place(item.id, &item.slug)
+    /// Like [`Self::location`], for an item that is loaded already.
+    pub fn location_of(&self, item: &Content) -> Option<ContentLocation> {
+        self.settings.origins.location(item.id, &item.slug)
     }
 
     /// The item with this slug, which is the label of its own host name. Cached.
-    pub async fn by_slug(&self, slug: &str) -> Result<Option<Id<Content>>, Error> {
+    pub async fn item_by_slug(&self, slug: &str) -> Result<Option<Id<Content>>, Error> {
         let (epoch, now) = (self.store.epoch(), self.now());
         if let Some(found) = self.admissions.slug(slug, epoch, now) {
             return Ok(Some(found));
@@ -54,14 +54,15 @@ impl Service {
             .read(move |db| Ok::<_, Error>(content::by_slug(db, &wanted)?))
             .await?;
         if let Some(item) = found {
-            self.admissions.keep_slug(slug.to_owned(), item, epoch, now);
+            self.admissions
+                .cache_slug(slug.to_owned(), item, epoch, now);
         }
         Ok(found)
     }
 
     /// Issues a handover code. `nonce_hash` is the hash of the nonce that the content origin left
     /// in this browser.
-    pub async fn hand_over(
+    pub async fn issue_handover_code(
         &self,
         actor: &Actor,
         item: Id<Content>,
@@ -70,14 +71,14 @@ impl Service {
         let session = actor.session.ok_or(Error::Internal)?;
         let code = random::token();
         let (hash, nonce_hash) = (digest(&code), nonce_hash.to_owned());
-        let bearer = Bearer {
+        let bearer = ContentSessionOwner {
             session,
             person: actor.person.id,
             content: item,
         };
-        let expires_at = self.now().plus(LIFETIME);
+        let expires_at = self.now().plus(CODE_LIFETIME);
         self.store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 Ok::<_, Error>(handovers::insert(
                     db,
                     &hash,
@@ -93,7 +94,7 @@ impl Service {
     /// Trades a code for the key of a new content session, and consumes the code. `None` if the
     /// code is unknown, expired, or bound to another browser, or if its browser session has ended.
     /// `nonce` returns the nonce that this browser holds for an item.
-    pub async fn take_over(
+    pub async fn redeem_handover_code(
         &self,
         code: &str,
         nonce: impl FnOnce(Id<Content>) -> Option<String>,
@@ -101,7 +102,7 @@ impl Service {
         let (hash, now) = (digest(code), self.now());
         let taken = self
             .store
-            .note(move |db| Ok::<_, Error>(handovers::take(db, &hash, now)?))
+            .write_untracked(move |db| Ok::<_, Error>(handovers::redeem(db, &hash, now)?))
             .await?;
         let Some((bearer, nonce_hash)) = taken else {
             return Ok(None);
@@ -117,14 +118,16 @@ impl Service {
         let key = random::token();
         let key_hash = digest(&key);
         self.store
-            .note(move |db| Ok::<_, Error>(handovers::insert_session(db, &key_hash, bearer, now)?))
+            .write_untracked(move |db| {
+                Ok::<_, Error>(handovers::insert_session(db, &key_hash, bearer, now)?)
+            })
             .await?;
         Ok(Some((bearer.content, key)))
     }
 
     /// The session, person and item that the key of a content session stands for. Does not check
     /// whether the browser session still lives: see [`Self::content_person`].
-    pub async fn content_session(&self, key: &str) -> Result<Option<Bearer>, Error> {
+    pub async fn content_session(&self, key: &str) -> Result<Option<ContentSessionOwner>, Error> {
         let hash = digest(key);
         self.store
             .read(move |db| Ok::<_, Error>(handovers::session(db, &hash)?))
@@ -132,7 +135,10 @@ impl Service {
     }
 
     /// The person of a content session, while the browser session that it came from lives.
-    pub async fn content_person(&self, bearer: Bearer) -> Result<Option<Arc<Person>>, Error> {
+    pub async fn content_person(
+        &self,
+        bearer: ContentSessionOwner,
+    ) -> Result<Option<Arc<Person>>, Error> {
         Ok(self
             .session_person(bearer.session)
             .await?
@@ -143,7 +149,7 @@ impl Service {
     /// activity. Does not wait for the database.
     pub fn touch_session(&self, session: Id<Session>) {
         let now = self.now();
-        self.note_later("when a session was last seen", move |db| {
+        self.write_in_background("when a session was last seen", move |db| {
             crate::store::sessions::touch_by_id(db, session, now)
         });
     }

@@ -16,7 +16,7 @@ impl Hashing {
         let pool = Builder::new_current_thread()
             .max_blocking_threads(threads)
             .thread_name("hashing")
-            .on_thread_start(step_back)
+            .on_thread_start(lower_priority)
             .build()?;
         Ok(Self(Some(pool)))
     }
@@ -43,10 +43,10 @@ impl Drop for Hashing {
 /// Gives this thread the lowest priority. Linux only: elsewhere niceness belongs to the whole
 /// process.
 #[cfg(target_os = "linux")]
-fn step_back() {
+fn lower_priority() {
     if let Err(error) = rustix::process::setpriority_process(None, 19) {
         tracing::debug!(%error, "password hashing keeps its priority");
     }
 }
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn lower_priority() {}

@@ -10,7 +10,7 @@ use super::{
     Actor, Error, Service, event,
     groups::principal_name,
     invalid, record,
-    revocations::{Whose, Why},
+    revocations::{EndReason, Owner},
 };
 use crate::{
     domain::{
@@ -19,19 +19,19 @@ use crate::{
         content::Content,
         group::Principal,
         integration::{
-            Association, Availability, Config, IdentityCheck, Integration, Listing, SecretHealth,
+            Association, Availability, Config, IdentityCheck, Integration, ListEntry, SecretHealth,
             Usage,
         },
         person::Person,
     },
     oauth::{Registration, assertion},
-    providers::{self, ClientAuthentication, Problem, Template},
+    providers::{self, ClientAuthentication, FieldError, Template},
     store::{
         Db, connections, content,
         integrations::{self, Secrets},
         people,
     },
-    vault::{Place, Sealed},
+    vault::{SealContext, Sealed},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -69,7 +69,7 @@ pub struct Impact {
 
 /// The outcome of a change.
 #[derive(Debug)]
-pub enum Updated {
+pub enum UpdateOutcome {
     Saved(Box<Integration>),
     /// Saving would end the connections of these people; nothing was changed. Ask, then send
     /// `confirmed`.
@@ -77,8 +77,8 @@ pub enum Updated {
 }
 
 /// Where the current client secret is sealed.
-pub(super) fn secret_place(row: &str) -> Place<'_> {
-    Place {
+pub(super) fn secret_place(row: &str) -> SealContext<'_> {
+    SealContext {
         table: "integrations",
         column: "client_secret",
         row,
@@ -86,8 +86,8 @@ pub(super) fn secret_place(row: &str) -> Place<'_> {
 }
 
 /// Where the previous client secret is sealed.
-pub(super) fn previous_secret_place(row: &str) -> Place<'_> {
-    Place {
+pub(super) fn previous_secret_place(row: &str) -> SealContext<'_> {
+    SealContext {
         table: "integrations",
         column: "previous_client_secret",
         row,
@@ -134,8 +134,8 @@ impl Service {
                 .map(str::to_owned)
                 .collect(),
             names_scopes_at_refresh: template
-                .is_some_and(|template| template.names_scopes_at_refresh),
-            refusals: template.map_or(&[], |template| template.refusals),
+                .is_some_and(|template| template.sends_scopes_at_refresh),
+            refusals: template.map_or(&[], |template| template.refresh_refusal_codes),
         })
     }
 
@@ -188,7 +188,7 @@ impl Service {
     }
 
     /// The people and groups who may choose one integration, or any.
-    pub async fn listings(&self, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
+    pub async fn listings(&self, of: Option<Id<Integration>>) -> Result<Vec<ListEntry>, Error> {
         self.store
             .read(move |db| Ok(integrations::listings(db, of)?))
             .await
@@ -199,7 +199,7 @@ impl Service {
         &self,
         actor: &Actor,
         id: Id<Integration>,
-    ) -> Result<Vec<(Listing, String)>, Error> {
+    ) -> Result<Vec<(ListEntry, String)>, Error> {
         must_manage(actor)?;
         self.store
             .read(move |db| {
@@ -271,7 +271,7 @@ impl Service {
             &mut problems,
         );
         let config = template
-            .complete(&input.config, &self.policy)
+            .validate(&input.config, &self.policy)
             .unwrap_or_else(|found| {
                 problems.extend(found);
                 Config::new()
@@ -305,7 +305,7 @@ impl Service {
             } else {
                 SecretHealth::NotNeeded
             },
-            era: 1,
+            endpoint_version: 1,
             availability: input.availability.unwrap_or_default(),
             identity_check: input.identity_check.unwrap_or_default(),
             created_at: now,
@@ -328,7 +328,7 @@ impl Service {
                     integration.availability.as_str()
                 );
                 if let Some(listed) = listed {
-                    detail.push_str(&set_list(db, integration.id, &listed)?);
+                    detail.push_str(&replace_listing(db, integration.id, &listed)?);
                 }
                 record(
                     db,
@@ -353,7 +353,7 @@ impl Service {
         actor: &Actor,
         id: Id<Integration>,
         input: IntegrationInput,
-    ) -> Result<Updated, Error> {
+    ) -> Result<UpdateOutcome, Error> {
         must_manage(actor)?;
         let now = self.now();
         let before = self.integration(actor, id).await?;
@@ -378,7 +378,7 @@ impl Service {
                 value => drop(merged.insert(key.clone(), value.clone())),
             }
         }
-        match template.complete(&merged, &self.policy) {
+        match template.validate(&merged, &self.policy) {
             Ok(config) => after.config = config,
             Err(found) => problems.extend(found),
         }
@@ -410,7 +410,7 @@ impl Service {
             has_secret,
         ));
         if !moved.is_empty() && input.client_secret.is_none() && !public && problems.is_empty() {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 "client_secret",
                 "Enter the client secret again: tenant, client ID or an address changes, and the stored secret is never sent to a new place.",
             ));
@@ -421,7 +421,7 @@ impl Service {
         if !moved.is_empty() && !input.confirmed {
             let impact = self.integration_impact(actor, id).await?;
             if !impact.people.is_empty() {
-                return Ok(Updated::NeedsConfirmation(impact));
+                return Ok(UpdateOutcome::NeedsConfirmation(impact));
             }
         }
         if input.client_secret.is_some() {
@@ -446,14 +446,14 @@ impl Service {
         after.updated_at = now;
         let repointed = !moved.is_empty();
         if repointed {
-            after.era += 1;
+            after.endpoint_version += 1;
         }
         let sealed = self.seal_secret(id, input.client_secret.as_ref())?;
-        let detail = change_words(&before, &after, input.client_secret.is_some());
+        let detail = describe_changes(&before, &after, input.client_secret.is_some());
         let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
-        let why = Why::of(&actor, now, "the integration leads elsewhere now");
+        let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
         let many = if repointed {
-            self.end_many(Whose::Integration(id), &why).await?
+            self.end_large_batch(Owner::Integration(id), &why).await?
         } else {
             0
         };
@@ -475,7 +475,7 @@ impl Service {
                     // Nothing is kept when tokens come from somewhere else.
                     let last = match (&current.secret_health, kept.previous) {
                         _ if repointed || !same_kind => None,
-                        (SecretHealth::Works { .. }, _) | (_, None) => service.as_previous(id, kept.current.as_ref())?,
+                        (SecretHealth::Works { .. }, _) | (_, None) => service.reseal_as_previous(id, kept.current.as_ref())?,
                         (_, older) => older,
                     };
                     integrations::set_secrets(db, id, &Secrets { current: Some(new), previous: last })?;
@@ -488,15 +488,15 @@ impl Service {
                 }
                 let mut detail = if repointed { format!("{detail}; {ended} connection(s) ended") } else { detail };
                 if let Some(listed) = listed {
-                    detail.push_str(&set_list(db, id, &listed)?);
+                    detail.push_str(&replace_listing(db, id, &listed)?);
                 }
                 record(db, &event(&actor, now, Action::IntegrationChanged, after.display_name(), detail))?;
                 Ok(after)
             })
             .await?;
-        self.wake(id);
-        self.tell_providers_soon();
-        Ok(Updated::Saved(Box::new(after)))
+        self.close_breaker(id);
+        self.spawn_revocations();
+        Ok(UpdateOutcome::Saved(Box::new(after)))
     }
 
     /// The content items that use an integration, and the people connected through it.
@@ -518,8 +518,8 @@ impl Service {
     ) -> Result<Integration, Error> {
         must_manage(actor)?;
         let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
-        let why = Why::of(&actor, now, "the integration was deleted");
-        let many = self.end_many(Whose::Integration(id), &why).await?;
+        let why = EndReason::of(&actor, now, "the integration was deleted");
+        let many = self.end_large_batch(Owner::Integration(id), &why).await?;
         let deleted = self
             .store
             .write(move |db| {
@@ -545,12 +545,12 @@ impl Service {
                 Ok::<_, Error>(integration)
             })
             .await?;
-        self.tell_providers_soon();
+        self.spawn_revocations();
         Ok(deleted)
     }
 
     /// The current secret, sealed anew for the place of the previous one.
-    fn as_previous(
+    fn reseal_as_previous(
         &self,
         id: Id<Integration>,
         current: Option<&Sealed>,
@@ -566,7 +566,7 @@ impl Service {
 
     /// Records which secret the provider accepted. If it was the current one, the previous one is
     /// deleted; otherwise the current one is marked as rejected.
-    pub(super) async fn note_worked(
+    pub(super) async fn record_accepted_secret(
         &self,
         integration: &Integration,
         by_previous_secret: bool,
@@ -575,7 +575,7 @@ impl Service {
         if by_previous_secret {
             let cause = "The identity provider refuses the new client secret. The one before still works, and is used until the new one does.";
             return self
-                .note_health(
+                .record_secret_health(
                     integration,
                     SecretHealth::Rejected {
                         at,
@@ -585,12 +585,12 @@ impl Service {
                 )
                 .await;
         }
-        self.note_health(integration, SecretHealth::Works { at }, true)
+        self.record_secret_health(integration, SecretHealth::Works { at }, true)
             .await;
     }
 
     /// Records and logs a warning for each client secret that is about to expire, once per entry of
-    /// `WARNINGS`.
+    /// `EXPIRY_WARNING_DAYS`.
     pub async fn warn_of_secrets(&self) -> Result<(), Error> {
         let now = self.now();
         let all = self
@@ -600,7 +600,7 @@ impl Service {
         for integration in all {
             let Some(days) = integration
                 .secret_expires_at
-                .and_then(|end| warning(end, now))
+                .and_then(|end| due_expiry_warning(end, now))
             else {
                 continue;
             };
@@ -611,15 +611,15 @@ impl Service {
             };
             let line = Event::by_portal(
                 now,
-                Action::SecretEnding,
+                Action::SecretExpiring,
                 integration.display_name(),
                 detail,
             );
             let id = integration.id;
             let warned = self
                 .store
-                .note(move |db| {
-                    let last = integrations::secret_warned(db, id)?;
+                .write_untracked(move |db| {
+                    let last = integrations::secret_warned_days(db, id)?;
                     if last.is_some_and(|last| last <= days) {
                         return Ok(false);
                     }
@@ -653,7 +653,7 @@ impl Service {
 
     /// Stores what a use of the secret showed, if that is news and the integration was not changed
     /// meanwhile. A failure to store it is only logged.
-    pub(super) async fn note_health(
+    pub(super) async fn record_secret_health(
         &self,
         integration: &Integration,
         health: SecretHealth,
@@ -674,7 +674,7 @@ impl Service {
             let (id, updated_at) = (integration.id, integration.updated_at);
             let written = self
                 .store
-                .note(move |db| {
+                .write_untracked(move |db| {
                     let noted = integrations::set_health(db, id, updated_at, &health)?;
                     if noted && drop_previous {
                         integrations::drop_previous_secret(db, id)?;
@@ -714,7 +714,11 @@ pub(super) fn may_choose(
 }
 
 /// Replaces the list of who may choose it; returns a phrase for the audit record.
-fn set_list(db: &mut Db<'_>, id: Id<Integration>, wanted: &[Principal]) -> Result<String, Error> {
+fn replace_listing(
+    db: &mut Db<'_>,
+    id: Id<Integration>,
+    wanted: &[Principal],
+) -> Result<String, Error> {
     let mut names = Vec::new();
     for principal in wanted {
         let name = principal_name(db, *principal)?;
@@ -751,11 +755,11 @@ fn check_text(
     key: &str,
     typed: Option<&str>,
     longest: usize,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<FieldError>,
 ) -> Option<String> {
     let text = typed?.trim();
     if text.chars().count() > longest {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             key,
             format!("Use at most {longest} characters."),
         ));
@@ -764,7 +768,7 @@ fn check_text(
         .any(|letter| letter.is_control() && letter != '\n' && letter != '\r')
         || (key == "name" && text.contains('\n'))
     {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             key,
             "Leave out line breaks and other invisible characters.",
         ));
@@ -789,15 +793,15 @@ fn method_of(complete: &Config, typed: &Config) -> ClientAuthentication {
     }
 }
 
-/// What is wrong with the typed secret. `stored`: there is one that may be kept.
+/// What is wrong with the typed secret. `stored_token_if`: there is one that may be kept.
 fn check_secret(
     template: &Template,
     secret: Option<&SecretString>,
     method: ClientAuthentication,
     stored: bool,
-) -> Option<Problem> {
+) -> Option<FieldError> {
     let is_key = method == ClientAuthentication::PrivateKey;
-    let wrong = |message: &str| Some(Problem::new("client_secret", message));
+    let wrong = |message: &str| Some(FieldError::new("client_secret", message));
     match (secret, method) {
         (None, ClientAuthentication::None) => None,
         (None, _) if stored => None,
@@ -811,7 +815,7 @@ fn check_secret(
             if text.len() > 20_000 {
                 return wrong("This is longer than any key: at most 20,000 characters.");
             }
-            assertion::problem(text).and_then(wrong)
+            assertion::key_problem(text).and_then(wrong)
         }
         (Some(secret), _) => {
             let text = secret.expose_secret();
@@ -835,16 +839,18 @@ fn check_secret(
 }
 
 /// Days before a secret expires at which administrators are warned; 0 once it has expired.
-const WARNINGS: [i64; 6] = [0, 1, 7, 14, 30, 60];
+const EXPIRY_WARNING_DAYS: [i64; 6] = [0, 1, 7, 14, 30, 60];
 
 /// The warning that is due, in days: the smallest number of days within which the secret expires.
-pub fn warning(end: Timestamp, now: Timestamp) -> Option<i64> {
+pub fn due_expiry_warning(end: Timestamp, now: Timestamp) -> Option<i64> {
     let left = end.0 - now.0;
-    WARNINGS.into_iter().find(|days| left <= days * 86_400_000)
+    EXPIRY_WARNING_DAYS
+        .into_iter()
+        .find(|days| left <= days * 86_400_000)
 }
 
 /// What changed, in words for the audit record; never a secret's value.
-fn change_words(before: &Integration, after: &Integration, secret: bool) -> String {
+fn describe_changes(before: &Integration, after: &Integration, secret: bool) -> String {
     let mut words: Vec<String> = Vec::new();
     if before.name != after.name {
         words.push("name".into());
@@ -885,7 +891,7 @@ mod tests {
     #[test]
     fn the_warning_due_is_the_smallest_threshold_that_applies() {
         let now = Timestamp(1_800_000_000_000);
-        let in_days = |days: i64| warning(Timestamp(now.0 + days * 86_400_000), now);
+        let in_days = |days: i64| due_expiry_warning(Timestamp(now.0 + days * 86_400_000), now);
         assert_eq!(
             [61, 60, 59, 31, 30, 15, 14, 8, 7, 2, 1, 0].map(in_days),
             [

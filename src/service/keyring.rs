@@ -10,7 +10,7 @@ use crate::{
         sealed::{self, COLUMNS},
     },
     vault::{
-        Place, Root, Sealed, Vault,
+        Root, SealContext, Sealed, Vault,
         keyring::{Keyring, Source},
     },
 };
@@ -25,12 +25,12 @@ const SEALING: &str = "sealing_key";
 /// Name of the ids, separated by blanks, of all keys that may have sealed a stored value.
 const IN_USE: &str = "keys_in_use";
 /// Maximum values per transaction.
-const AT_ONCE: i64 = 200;
+const BATCH_SIZE: i64 = 200;
 /// Running nodes use a new sealing key within this time: see [`crate::jobs`].
-const FOLLOWED_WITHIN: Duration = Duration::from_millis(1500);
+const KEY_CHANGE_DELAY: Duration = Duration::from_millis(1500);
 
-fn place(row: &str) -> Place<'_> {
-    Place {
+fn place(row: &str) -> SealContext<'_> {
+    SealContext {
         table: "meta",
         column: "value",
         row,
@@ -62,7 +62,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         ));
     }
     if let Some(id) = sealing
-        && !vault.seal_with(&id)
+        && !vault.set_sealing_key(&id)
     {
         return Err(format!(
             "the key {id} is not in the keyring, and this database is sealed with it. Nothing was changed."
@@ -80,7 +80,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         // If several nodes start together, one writes the value, and the keyring of the others has
         // to open it.
         let first = store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 let first = Store::meta(db, KEY_CHECK)?;
                 if first.is_none() {
                     Store::set_meta(db, KEY_CHECK, &sealed.0)?;
@@ -100,7 +100,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         // A new database, or one from before this entry existed.
         let ids = ring.ids().collect::<Vec<_>>().join(" ");
         store
-            .note(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?))
+            .write_untracked(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?))
             .await
             .map_err(text)?;
     }
@@ -108,7 +108,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         .seal(place(ROOT), &Root::generate())
         .map_err(|error| error.to_string())?;
     let root = store
-        .note(move |db| match Store::meta(db, ROOT)? {
+        .write_untracked(move |db| match Store::meta(db, ROOT)? {
             Some(root) => Ok::<_, Error>(Sealed(root)),
             None => {
                 Store::set_meta(db, ROOT, &new.0)?;
@@ -125,17 +125,17 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
 
 /// Why a key command failed, in words for the command line.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum KeyCommandError {
     #[error("{0}")]
-    Told(String),
+    Refused(String),
     #[error(transparent)]
     Vault(#[from] crate::vault::Error),
     #[error(transparent)]
     Service(#[from] Error),
 }
 
-fn told<T>(text: impl Into<String>) -> Result<T, Problem> {
-    Err(Problem::Told(text.into()))
+fn refuse<T>(text: impl Into<String>) -> Result<T, KeyCommandError> {
+    Err(KeyCommandError::Refused(text.into()))
 }
 
 /// One key of the keyring.
@@ -149,7 +149,7 @@ pub struct Key {
 
 /// Result of [`Service::verify_keys`].
 #[derive(Default)]
-pub struct Verified {
+pub struct VerifyReport {
     pub opened: u64,
     /// The location of each value that does not open, and the reason.
     pub damaged: Vec<String>,
@@ -172,8 +172,8 @@ fn count_of(db: &mut Db<'_>, id: &str) -> Result<i64, Error> {
 
 impl Service {
     /// The keys of the ring, each with the number of values it sealed.
-    pub async fn keys_of_ring(&self) -> Result<Vec<Key>, Problem> {
-        let (ring, sealing) = (self.vault.keyring(), self.vault.sealing());
+    pub async fn keys_of_ring(&self) -> Result<Vec<Key>, KeyCommandError> {
+        let (ring, sealing) = (self.vault.keyring(), self.vault.sealing_key_id());
         let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
         let counted = self.store.read(move |db| {
             ids.into_iter()
@@ -199,18 +199,18 @@ impl Service {
         &self,
         to: Option<String>,
         mut progress: impl FnMut(Progress),
-    ) -> Result<u64, Problem> {
+    ) -> Result<u64, KeyCommandError> {
         let ring = self.vault.keyring();
         let newest = ring.ids().last().unwrap_or_default().to_owned();
         let to = to.unwrap_or(newest);
         if ring.get(&to).is_none() {
-            return told(format!(
+            return refuse(format!(
                 "there is no key {to} in the keyring: add one with `valetkey keys add`"
             ));
         }
         let nodes = self.nodes().await?;
         if let Some(node) = nodes.iter().find(|node| !node.keys.contains(&to)) {
-            return told(format!(
+            return refuse(format!(
                 "the node {} does not hold the key {to} yet: put the keyring there and wait ten seconds. Nothing was changed.",
                 node.node
             ));
@@ -230,9 +230,9 @@ impl Service {
                 Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids.join(" "))?)
             })
             .await?;
-        self.vault.seal_with(&to);
+        self.vault.set_sealing_key(&to);
         if !nodes.is_empty() {
-            tokio::time::sleep(FOLLOWED_WITHIN).await;
+            tokio::time::sleep(KEY_CHANGE_DELAY).await;
         }
         let wanted = to.clone();
         let todo = self
@@ -255,14 +255,16 @@ impl Service {
                 let found = self
                     .store
                     .read(move |db| {
-                        Ok::<_, Error>(sealed::others(db, column, &wanted, &from, AT_ONCE)?)
+                        Ok::<_, Error>(sealed::sealed_with_other_keys(
+                            db, column, &wanted, &from, BATCH_SIZE,
+                        )?)
                     })
                     .await?;
                 let Some(last) = found.last() else { break };
                 after = last.key.clone();
                 let mut anew = Vec::new();
                 for value in found {
-                    let place = Place {
+                    let place = SealContext {
                         table: column.table,
                         column: column.column,
                         row: &value.row,
@@ -274,10 +276,10 @@ impl Service {
                 }
                 let changed = self
                     .store
-                    .note(move |db| {
+                    .write_untracked(move |db| {
                         let mut changed = 0;
                         for (value, new) in &anew {
-                            changed += u64::from(sealed::swap(
+                            changed += u64::from(sealed::compare_and_swap(
                                 db,
                                 column,
                                 &value.key,
@@ -297,12 +299,12 @@ impl Service {
 
     /// Removes a key from the ring once no stored value needs it. `Ok(false)` if the operator has
     /// to remove its line.
-    pub async fn retire_key(&self, id: &str) -> Result<bool, Problem> {
+    pub async fn retire_key(&self, id: &str) -> Result<bool, KeyCommandError> {
         if self.vault.keyring().get(id).is_none() {
-            return told(format!("there is no key {id} in the keyring"));
+            return refuse(format!("there is no key {id} in the keyring"));
         }
-        if self.vault.sealing() == id {
-            return told(format!(
+        if self.vault.sealing_key_id() == id {
+            return refuse(format!(
                 "the key {id} seals new values: make another one with `valetkey keys add`, then run `valetkey keys rotate`"
             ));
         }
@@ -320,7 +322,7 @@ impl Service {
             })
             .await?;
         if needed > 0 {
-            return told(format!(
+            return refuse(format!(
                 "{needed} value(s) are sealed with the key {id}: run `valetkey keys rotate` first. Nothing was changed."
             ));
         }
@@ -331,7 +333,7 @@ impl Service {
     pub async fn verify_keys(
         &self,
         mut progress: impl FnMut(Progress),
-    ) -> Result<Verified, Problem> {
+    ) -> Result<VerifyReport, KeyCommandError> {
         let all = self
             .store
             .read(|db| {
@@ -342,20 +344,24 @@ impl Service {
             })
             .await?;
         progress(Progress::Total(u64::try_from(all).unwrap_or(0)));
-        let mut verified = Verified::default();
+        let mut verified = VerifyReport::default();
         for column in &COLUMNS {
             let mut after = String::new();
             loop {
                 let from = after;
                 let found = self
                     .store
-                    .read(move |db| Ok::<_, Error>(sealed::others(db, column, "", &from, AT_ONCE)?))
+                    .read(move |db| {
+                        Ok::<_, Error>(sealed::sealed_with_other_keys(
+                            db, column, "", &from, BATCH_SIZE,
+                        )?)
+                    })
                     .await?;
                 let Some(last) = found.last() else { break };
                 after = last.key.clone();
                 progress(Progress::Done(found.len() as u64));
                 for value in found {
-                    let place = Place {
+                    let place = SealContext {
                         table: column.table,
                         column: column.column,
                         row: &value.row,
@@ -375,13 +381,13 @@ impl Service {
 
     /// Makes this node seal with the key that the database names. Reloads the keyring if that key
     /// is missing, and with `anew` a keyring file in any case. The error says what is missing.
-    pub async fn follow_keyring(&self, anew: bool) -> Result<(), String> {
+    pub async fn sync_keyring(&self, anew: bool) -> Result<(), String> {
         let named = self
             .store
             .read(|db| Ok::<_, Error>(Store::meta(db, SEALING)?))
             .await
             .map_err(|error| error.to_string())?;
-        let wanted = named.unwrap_or_else(|| self.vault.sealing());
+        let wanted = named.unwrap_or_else(|| self.vault.sealing_key_id());
         let from_file = anew && matches!(self.vault.source(), Source::File(_));
         if from_file || self.vault.keyring().get(&wanted).is_none() {
             let vault = Arc::clone(&self.vault);
@@ -390,7 +396,7 @@ impl Service {
                 .map_err(|error| error.to_string())?;
             reloaded.map_err(|error| format!("cannot be read again: {error}"))?;
         }
-        if self.vault.seal_with(&wanted) {
+        if self.vault.set_sealing_key(&wanted) {
             Ok(())
         } else {
             Err(format!(

@@ -58,7 +58,7 @@ impl Service {
                     expires_at: key.expires_at,
                 });
                 self.admissions
-                    .keep_caller(hash, Arc::clone(&caller), epoch, now);
+                    .cache_caller(hash, Arc::clone(&caller), epoch, now);
                 // Written at most once an hour: the last use is shown to people, and no decision
                 // depends on it.
                 if caller
@@ -66,7 +66,7 @@ impl Service {
                     .is_none_or(|at| now.since(at).as_secs() > 3600)
                 {
                     let number = key.number;
-                    self.note_later("when a key was last used", move |db| {
+                    self.write_in_background("when a key was last used", move |db| {
                         people::touch_key(db, number, now)
                     });
                 }

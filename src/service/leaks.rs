@@ -12,7 +12,7 @@ use crate::{
         Id, Timestamp,
         audit::{Action, Event},
         content::Content,
-        leak::{Kind, Leak, Stay, away, judge},
+        leak::{Leak, LeakKind, Visit, absence, judge},
         person::Person,
     },
     store::{Db, content, leaks, people},
@@ -24,34 +24,34 @@ use std::{
 
 /// How far before the previous look uses are read again: each node writes its uses every ten
 /// seconds, so some arrive late.
-const LOOKED_BACK: Duration = Duration::from_secs(30);
+const LOOKBACK: Duration = Duration::from_secs(30);
 /// How long a suspicion waits before it is checked again and recorded: by then every node has
 /// written the presence it had seen before.
-const THOUGHT_OVER: Duration = Duration::from_secs(25);
+const CONFIRM_AFTER: Duration = Duration::from_secs(25);
 
 /// The leader's state between two looks.
 #[derive(Default)]
 pub struct Alarm {
-    looked_at: Option<Timestamp>,
+    last_look_at: Option<Timestamp>,
     /// Suspicious uses, and when each was first noticed.
-    doubts: Vec<(leaks::Use, Kind, Timestamp)>,
+    suspicions: Vec<(leaks::TokenUse, LeakKind, Timestamp)>,
 }
 
 /// Runs `ask` on each use with the visits to its item, and keeps the uses with an answer. Loads the
 /// visits once per item.
-fn each<T>(
+fn map_uses<T>(
     db: &mut Db<'_>,
-    uses: Vec<leaks::Use>,
-    ask: impl Fn(&leaks::Use, &[Stay]) -> Option<T>,
-) -> Result<Vec<(leaks::Use, T)>, Error> {
-    let mut known: HashMap<Id<Content>, Vec<Stay>> = HashMap::new();
+    uses: Vec<leaks::TokenUse>,
+    ask: impl Fn(&leaks::TokenUse, &[Visit]) -> Option<T>,
+) -> Result<Vec<(leaks::TokenUse, T)>, Error> {
+    let mut known: HashMap<Id<Content>, Vec<Visit>> = HashMap::new();
     let mut found = Vec::new();
     for used in uses {
-        let stays = match known.entry(used.content) {
+        let visits = match known.entry(used.content) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(leaks::stays(db, used.content)?),
+            Entry::Vacant(unknown) => unknown.insert(leaks::visits(db, used.content)?),
         };
-        found.extend(ask(&used, stays).map(|answer| (used, answer)));
+        found.extend(ask(&used, visits).map(|answer| (used, answer)));
     }
     Ok(found)
 }
@@ -61,10 +61,10 @@ impl Service {
     /// is older than 25 s and the viewer was still absent.
     pub async fn look_for_leaks(&self, alarm: &mut Alarm) -> Result<(), Error> {
         let now = self.now();
-        let since = alarm.looked_at.unwrap_or(now).minus(LOOKED_BACK);
-        let is_due = |since: Timestamp| now.since(since) >= THOUGHT_OVER;
-        let due: Vec<(leaks::Use, Kind)> = alarm
-            .doubts
+        let since = alarm.last_look_at.unwrap_or(now).minus(LOOKBACK);
+        let is_due = |since: Timestamp| now.since(since) >= CONFIRM_AFTER;
+        let due: Vec<(leaks::TokenUse, LeakKind)> = alarm
+            .suspicions
             .iter()
             .filter(|(_, _, since)| is_due(*since))
             .map(|(used, kind, _)| (*used, *kind))
@@ -74,35 +74,37 @@ impl Service {
             .store
             .read(move |db| {
                 let fresh = leaks::used_between(db, since, now)?;
-                let fresh = each(db, fresh, |used, stays| {
-                    judge(used.person, used.process, used.at, stays)
+                let fresh = map_uses(db, fresh, |used, visits| {
+                    judge(used.person, used.process, used.at, visits)
                 })?;
                 Ok::<_, Error>((
                     fresh,
-                    each(db, asked, |used, stays| {
-                        away(used.person, used.process, used.at, stays)
+                    map_uses(db, asked, |used, visits| {
+                        absence(used.person, used.process, used.at, visits)
                     })?,
                 ))
             })
             .await?;
-        alarm.looked_at = Some(now);
-        alarm.doubts.retain(|(_, _, since)| !is_due(*since));
+        alarm.last_look_at = Some(now);
+        alarm.suspicions.retain(|(_, _, since)| !is_due(*since));
         for (used, kind) in fresh {
-            let same = |known: &leaks::Use| {
+            let same = |known: &leaks::TokenUse| {
                 (known.content, known.process, known.person)
                     == (used.content, used.process, used.person)
             };
-            if !alarm.doubts.iter().any(|(known, ..)| same(known)) {
-                alarm.doubts.push((used, kind, now));
+            if !alarm.suspicions.iter().any(|(known, ..)| same(known)) {
+                alarm.suspicions.push((used, kind, now));
             }
         }
         let mut said = Ok(());
         for (used, kind) in due {
             if still.iter().any(|(away, _)| *away == used)
-                && let Err(error) = self.say_leak(used, kind).await
+                && let Err(error) = self.record_leak(used, kind).await
             {
                 // Recorded at the next look.
-                alarm.doubts.push((used, kind, now.minus(THOUGHT_OVER)));
+                alarm
+                    .suspicions
+                    .push((used, kind, now.minus(CONFIRM_AFTER)));
                 said = Err(error);
             }
         }
@@ -111,15 +113,15 @@ impl Service {
 
     /// Stores a leak. The first one of a viewer at an item also gets an audit record and a log
     /// line.
-    async fn say_leak(&self, used: leaks::Use, kind: Kind) -> Result<(), Error> {
+    async fn record_leak(&self, used: leaks::TokenUse, kind: LeakKind) -> Result<(), Error> {
         self.store
-            .note(move |db| {
-                if !leaks::add(db, used, kind)? {
+            .write_untracked(move |db| {
+                if !leaks::record_leak(db, used, kind)? {
                     return Ok(());
                 }
                 let (Some(item), Some(person)) = (content::find(db, used.content)?, people::find(db, used.person)?) else { return Ok(()) };
                 tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
-                let process = item.processes.iter().find(|process| item.mark(process) == used.process);
+                let process = item.processes.iter().find(|process| item.process_id(process) == used.process);
                 let at = process.filter(|_| !used.process.is_only()).map(|process| format!(" by {}", process.url)).unwrap_or_default();
                 let detail = format!(
                     "token of {} used{at} {}; the app may share a connection between its viewers (a module global, @st.cache_resource): \
@@ -159,10 +161,10 @@ impl Service {
         let (now, actor) = (self.now(), actor.clone());
         self.store
             .write(move |db| {
-                if leaks::forget(db, id, now)? > 0 {
+                if leaks::clear(db, id, now)? > 0 {
                     record(
                         db,
-                        &super::event(&actor, now, Action::LeakMended, item.display_title(), ""),
+                        &super::event(&actor, now, Action::LeaksCleared, item.display_title(), ""),
                     )?;
                 }
                 Ok(())

@@ -5,17 +5,17 @@
 //! like known ones. Counted in the database, since the next try may reach another node.
 
 use super::{Error, Service};
-use crate::{domain::Timestamp, store::moments, vault::api_key::digest};
+use crate::{domain::Timestamp, store::short_lived, vault::api_key::digest};
 use std::time::Duration;
 
 /// Tries per name and address within [`WINDOW`].
-const MOST_TRIES: usize = 10;
+const MAX_TRIES: usize = 10;
 /// How long a try counts.
 pub const WINDOW: Duration = Duration::from_secs(300);
 
 /// The key that tries are counted by. A hash: users sometimes type a password into the name field,
 /// and it must not be stored.
-fn who(name: &str, address: &str) -> String {
+fn try_key(name: &str, address: &str) -> String {
     digest(&format!(
         "{}:{}\n{address}",
         name.len(),
@@ -24,12 +24,12 @@ fn who(name: &str, address: &str) -> String {
 }
 
 /// How long to wait after these tries (oldest first); `None` if another one is allowed.
-fn pause(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
+fn time_to_wait(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
     let recent: Vec<_> = tries
         .iter()
         .filter(|at| now >= **at && now.since(**at) < WINDOW)
         .collect();
-    let oldest = recent.first().filter(|_| recent.len() >= MOST_TRIES)?;
+    let oldest = recent.first().filter(|_| recent.len() >= MAX_TRIES)?;
     Some(
         WINDOW
             .saturating_sub(now.since(**oldest))
@@ -40,14 +40,14 @@ fn pause(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
 impl Service {
     /// Counts a try before the password is checked, so that concurrent tries are limited too.
     /// `TooMany` with the time to wait if there were too many.
-    pub(super) async fn begin_try(&self, name: &str, address: &str) -> Result<(), Error> {
-        let (who, now) = (who(name, address), self.now());
+    pub(super) async fn count_try(&self, name: &str, address: &str) -> Result<(), Error> {
+        let (who, now) = (try_key(name, address), self.now());
         self.store
-            .note(move |db| {
-                let tries = moments::tries(db, &who, now.minus(WINDOW))?;
-                match pause(&tries, now) {
+            .write_untracked(move |db| {
+                let tries = short_lived::password_attempts(db, &who, now.minus(WINDOW))?;
+                match time_to_wait(&tries, now) {
                     Some(pause) => Err(Error::TooMany(pause)),
-                    None => Ok(moments::add_try(db, &who, now)?),
+                    None => Ok(short_lived::add_password_attempt(db, &who, now)?),
                 }
             })
             .await
@@ -55,10 +55,12 @@ impl Service {
 
     /// Deletes the counted tries after a correct password.
     pub(super) async fn try_succeeded(&self, name: &str, address: &str) {
-        let who = who(name, address);
+        let who = try_key(name, address);
         if self
             .store
-            .note(move |db| Ok::<_, Error>(moments::forget_tries(db, &who)?))
+            .write_untracked(move |db| {
+                Ok::<_, Error>(short_lived::delete_password_attempts(db, &who)?)
+            })
             .await
             .is_err()
         {
@@ -74,14 +76,18 @@ mod tests {
     #[test]
     fn the_eleventh_try_must_wait_and_other_addresses_need_not() {
         let now = Timestamp(1_000_000_000);
-        let tries = [now; MOST_TRIES];
-        assert_eq!(pause(&tries[1..], now), None);
+        let tries = [now; MAX_TRIES];
+        assert_eq!(time_to_wait(&tries[1..], now), None);
         assert_eq!(
-            pause(&tries, now.plus(Duration::from_secs(60))),
+            time_to_wait(&tries, now.plus(Duration::from_secs(60))),
             Some(Duration::from_secs(240))
         );
-        assert_eq!(pause(&tries, now.plus(WINDOW)), None, "never for good");
-        assert_eq!(who("Vera", "192.0.2.1"), who("vera", "192.0.2.1"));
-        assert_ne!(who("vera", "192.0.2.1"), who("vera", "192.0.2.2"));
+        assert_eq!(
+            time_to_wait(&tries, now.plus(WINDOW)),
+            None,
+            "never for good"
+        );
+        assert_eq!(try_key("Vera", "192.0.2.1"), try_key("vera", "192.0.2.1"));
+        assert_ne!(try_key("vera", "192.0.2.1"), try_key("vera", "192.0.2.2"));
     }
 }

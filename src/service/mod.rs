@@ -39,8 +39,8 @@ use crate::{
         person::{Person, Role, Session},
         time::Clock,
     },
-    oauth::{http::ProviderHttp, sign_in::Known},
-    providers::Problem,
+    oauth::{http::ProviderHttp, sign_in::MetadataCache},
+    providers::FieldError,
     store::{self, Db, Store},
     vault::{self, Root, Vault, session_token::SessionTokens},
 };
@@ -60,7 +60,7 @@ pub enum Error {
     Forbidden(&'static str),
     /// Invalid input: all problems at once.
     #[error("{} problem(s)", .0.len())]
-    Invalid(Vec<Problem>),
+    Invalid(Vec<FieldError>),
     /// The name is taken, or the row was changed meanwhile.
     #[error("{0}")]
     Conflict(String),
@@ -100,7 +100,7 @@ impl From<vault::Error> for Error {
 
 /// An [`Error::Invalid`] with one problem; `key` names the field.
 pub fn invalid(key: &str, message: impl Into<String>) -> Error {
-    Error::Invalid(vec![Problem::new(key, message)])
+    Error::Invalid(vec![FieldError::new(key, message)])
 }
 
 /// The caller of an operation.
@@ -117,7 +117,7 @@ pub struct Actor {
 impl Actor {
     /// The person with the lower of both roles: access rules must not grant an API key more than
     /// its own role.
-    pub fn capped(&self) -> Person {
+    pub fn with_effective_role(&self) -> Person {
         Person {
             role: self.role.min(self.person.role),
             ..self.person.clone()
@@ -137,7 +137,7 @@ pub struct Service {
     pub(crate) session_tokens: SessionTokens,
     pub(crate) http: ProviderHttp,
     /// The organisation's sign-in provider, as discovery described it.
-    pub(crate) organisation: Known,
+    pub(crate) organisation: MetadataCache,
     /// Which outside addresses the portal may connect to.
     pub policy: Arc<Policy>,
     pub clock: Arc<dyn Clock>,
@@ -151,7 +151,7 @@ pub struct Service {
     /// Hashes of the held tokens that were last shared with the other nodes.
     shared: Mutex<HashSet<String>>,
     /// Exchanges not yet written to the database.
-    usage: exchange::Counters,
+    usage: exchange::UsageCounters,
     /// Refusals recorded lately.
     refusals: audit::Refusals,
     /// Provider calls run here, so that a client that disconnects does not cancel them.
@@ -180,7 +180,7 @@ impl Service {
             root,
             clock,
         } = parts;
-        let mut own = settings.wall.own_hosts();
+        let mut own = settings.origins.own_hosts();
         own.push(settings.listen.to_string());
         let policy = Arc::new(
             Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets),
@@ -199,7 +199,7 @@ impl Service {
             root,
             session_tokens,
             http,
-            organisation: Known::default(),
+            organisation: MetadataCache::default(),
             policy,
             clock,
             hashing: hashing::Hashing::new()
@@ -209,7 +209,7 @@ impl Service {
             presences: presence::Presences::default(),
             held: Mutex::default(),
             shared: Mutex::default(),
-            usage: exchange::Counters::default(),
+            usage: exchange::UsageCounters::default(),
             refusals: audit::Refusals::default(),
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
@@ -224,14 +224,14 @@ impl Service {
 
     /// Writes in a background task, so that a busy database delays no request. Failures are only
     /// logged; `what` names the write in the log.
-    pub fn note_later(
+    pub fn write_in_background(
         &self,
         what: &'static str,
         work: impl FnOnce(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static,
     ) {
         let store = self.store.clone();
         let noting = async move {
-            if let Err(error) = store.note(work).await {
+            if let Err(error) = store.write_untracked(work).await {
                 tracing::warn!(%error, "could not note {what}");
             }
         };

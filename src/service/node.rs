@@ -3,7 +3,7 @@
 //! work.
 //!
 //! A lease is abandoned once **this** process's monotonic clock has seen it unrenewed for its whole
-//! lifetime: wall clocks of machines differ and jump. Its `until` is for people to read. A lease
+//! lifetime: origins clocks of machines differ and jump. Its `until` is for people to read. A lease
 //! held by an earlier process of the same node is abandoned at once: the lock on the node's file
 //! proves that that process is gone.
 
@@ -12,7 +12,7 @@ use crate::{
     domain::{Id, Timestamp},
     store::{
         leases::{self, Lease},
-        moments::{self, Node as Seen},
+        short_lived::{self, Node as Seen},
     },
     vault::spool::Spool,
 };
@@ -25,11 +25,11 @@ use std::{
 };
 
 /// Interval of the heartbeat; [`crate::jobs`] keeps it.
-pub const ALIVE_EVERY: Duration = Duration::from_secs(10);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A node without a heartbeat for this long counts as gone.
-const GONE_AFTER: Duration = Duration::from_secs(35);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(35);
 /// Watched leases beyond which old entries are dropped.
-const MOST_SEEN: usize = 10_000;
+const MAX_WATCHED_LEASES: usize = 10_000;
 
 /// Whether a server is running on this data directory: it holds the lock on the file `node`. The
 /// error is a sentence for the operator.
@@ -46,11 +46,11 @@ pub fn is_served(folder: &Path) -> Result<bool, String> {
 /// The state of this process as a node.
 pub(super) struct Node {
     /// Random, new at each start.
-    boot: String,
+    boot_id: String,
     claimed: OnceLock<Claimed>,
     /// Leases of other processes, by name: owner and beat as last seen, and since when they are
     /// unchanged.
-    seen: Mutex<HashMap<String, (String, i64, Instant)>>,
+    watched: Mutex<HashMap<String, (String, i64, Instant)>>,
 }
 
 /// The node of a data directory, held by one process at a time.
@@ -63,9 +63,9 @@ struct Claimed {
 impl Default for Node {
     fn default() -> Self {
         Self {
-            boot: Id::<Node>::random().to_string(),
+            boot_id: Id::<Node>::random().to_string(),
             claimed: OnceLock::new(),
-            seen: Mutex::default(),
+            watched: Mutex::default(),
         }
     }
 }
@@ -74,8 +74,8 @@ impl Node {
     /// The name of this process in leases: `<node id>/<boot id>`, or `-/<boot id>` without a node.
     pub(super) fn name(&self) -> String {
         match self.claimed.get() {
-            Some(claimed) => format!("{}/{}", claimed.id, self.boot),
-            None => format!("-/{}", self.boot),
+            Some(claimed) => format!("{}/{}", claimed.id, self.boot_id),
+            None => format!("-/{}", self.boot_id),
         }
     }
 
@@ -128,11 +128,11 @@ impl Node {
         // This process asks only about leases that it does not hold at the moment, and an earlier
         // process of this node is gone.
         let ours = self.claimed.get().is_some_and(|claimed| claimed.id == node);
-        if ours || boot == self.boot {
+        if ours || boot == self.boot_id {
             return true;
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() > MOST_SEEN {
+        let mut seen = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() > MAX_WATCHED_LEASES {
             seen.retain(|_, (_, _, since)| since.elapsed() < Duration::from_secs(600));
         }
         match seen.get(&lease.name) {
@@ -163,7 +163,7 @@ impl Service {
     }
 
     /// Writes this node's heartbeat, with its version and the ids of its keys.
-    pub async fn say_alive(&self) -> Result<(), Error> {
+    pub async fn write_heartbeat(&self) -> Result<(), Error> {
         let node = Seen {
             node: self.node.name(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -171,16 +171,16 @@ impl Service {
             seen_at: self.now(),
         };
         self.store
-            .note(move |db| Ok::<_, Error>(moments::put_node(db, &node)?))
+            .write_untracked(move |db| Ok::<_, Error>(short_lived::record_heartbeat(db, &node)?))
             .await
     }
 
     /// Deletes this node's heartbeat at a stop, so that it counts as gone at once.
-    pub async fn say_goodbye(&self) {
+    pub async fn delete_heartbeat(&self) {
         let name = self.node.name();
         let gone = self
             .store
-            .note(move |db| Ok::<_, Error>(moments::delete_node(db, &name)?))
+            .write_untracked(move |db| Ok::<_, Error>(short_lived::delete_node(db, &name)?))
             .await;
         if gone.is_err() {
             tracing::debug!("could not say goodbye");
@@ -189,16 +189,16 @@ impl Service {
 
     /// The nodes with a current heartbeat.
     pub async fn nodes(&self) -> Result<Vec<Seen>, Error> {
-        let since = self.now().minus(GONE_AFTER);
+        let since = self.now().minus(HEARTBEAT_TIMEOUT);
         self.store
-            .read(move |db| Ok(moments::nodes(db, since)?))
+            .read(move |db| Ok(short_lived::nodes(db, since)?))
             .await
     }
 
     /// Whether this process is the leader for `work`: takes the lease if it is free or abandoned,
     /// and renews it if it is held here. Call it again within `life`. `false` if the database
     /// fails.
-    pub async fn leads(&self, work: &'static str, life: Duration) -> bool {
+    pub async fn try_lead(&self, work: &'static str, life: Duration) -> bool {
         let (node, now) = (self.node.name(), self.now());
         let led = async {
             let found = self
@@ -213,11 +213,11 @@ impl Service {
             }
             let lease = self.new_lease(work.to_owned(), node.clone(), 0, now.plus(life));
             self.store
-                .note(move |db| match (ours, found) {
+                .write_untracked(move |db| match (ours, found) {
                     (true, Some(lease)) => {
                         Ok(leases::renew(db, work, &lease.owner, now.plus(life))?)
                     }
-                    (_, found) => Ok::<_, Error>(leases::take(db, &lease, found.as_ref())?),
+                    (_, found) => Ok::<_, Error>(leases::acquire(db, &lease, found.as_ref())?),
                 })
                 .await
         };

@@ -2,14 +2,14 @@
 //! least one unlocked administrator always remains after a change here. Sign-in at the
 //! organisation's identity provider is in `service::sign_in`.
 
-use super::{Actor, Error, Service, event, invalid, record, revocations::Why};
+use super::{Actor, Error, Service, event, invalid, record, revocations::EndReason};
 use crate::{
     domain::{
         Id, Timestamp, access,
         audit::{Action, Event, Origin, Outcome},
         person::{Person, Role, Session, is_invisible},
     },
-    providers::Problem,
+    providers::FieldError,
     store::{people, sessions},
     vault::{api_key::digest, password, random},
 };
@@ -50,14 +50,14 @@ impl Service {
     ) -> Result<Option<Person>, Error> {
         let now = self.now();
         let name: String = username.trim().chars().take(200).collect();
-        self.begin_try(&name, &origin.address).await?;
+        self.count_try(&name, &origin.address).await?;
         let wanted = name.clone();
         let found = self
             .store
             .read(move |db| Ok::<_, Error>(people::by_username(db, &wanted)?))
             .await?;
         let (person, hash) = found.map_or((None, None), |(person, hash)| (Some(person), hash));
-        let usable = password.expose_secret().len() <= password::LONGEST;
+        let usable = password.expose_secret().len() <= password::MAX_BYTES;
         let (fits, better) = self
             .hashing
             .run(move || {
@@ -119,7 +119,9 @@ impl Service {
     /// Writes the audit record of a sign-out.
     pub async fn record_sign_out(&self, actor: &Actor) -> Result<(), Error> {
         let line = event(actor, self.now(), Action::SignOut, "", "");
-        self.store.note(move |db| record(db, &line)).await
+        self.store
+            .write_untracked(move |db| record(db, &line))
+            .await
     }
 
     /// All people, for publishers and administrators, who choose people for content.
@@ -190,7 +192,7 @@ impl Service {
         };
         let mut problems = apply(&mut person, &input);
         if person.username.is_empty() && !problems.iter().any(|problem| problem.key == "username") {
-            problems.push(Problem::new("username", "Enter a user name."));
+            problems.push(FieldError::new("username", "Enter a user name."));
         }
         problems.extend(input.password.as_ref().and_then(check_password));
         if !problems.is_empty() {
@@ -261,7 +263,7 @@ impl Service {
                     // A changed role requires new browser sessions (promise 1), so the old ones
                     // end, except the one that made the change.
                     let keep = actor.session.filter(|_| actor.person.id == person.id);
-                    sessions::end_of_person(db, person.id, keep)?;
+                    sessions::delete_all_of_person(db, person.id, keep)?;
                 }
                 record(
                     db,
@@ -293,13 +295,13 @@ impl Service {
             return Err(invalid("locked", "You cannot lock yourself."));
         }
         let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
-        let why = Why::of(&actor, now, "the account was locked");
+        let why = EndReason::of(&actor, now, "the account was locked");
         self.store
             .write(move |db| {
                 let person = people::find(db, id)?.ok_or(Error::NotFound)?;
                 people::set_locked(db, id, locked)?;
                 if locked {
-                    sessions::end_of_person(db, id, None)?;
+                    sessions::delete_all_of_person(db, id, None)?;
                     service.end_connections_of_person(db, id, &why)?;
                 }
                 keep_one_administrator(db)?;
@@ -311,7 +313,7 @@ impl Service {
                 record(db, &event(&actor, now, action, person.username, ""))
             })
             .await?;
-        self.tell_providers_soon();
+        self.spawn_revocations();
         Ok(())
     }
 
@@ -322,15 +324,15 @@ impl Service {
         old: SecretString,
         new: SecretString,
     ) -> Result<(), Error> {
-        let problems: Vec<Problem> = check_password(&new)
+        let problems: Vec<FieldError> = check_password(&new)
             .into_iter()
-            .map(|problem| Problem::new("new_password", problem.message))
+            .map(|problem| FieldError::new("new_password", problem.message))
             .collect();
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
         let username = actor.person.username.clone();
-        self.begin_try(&username, &actor.origin.address).await?;
+        self.count_try(&username, &actor.origin.address).await?;
         let found = self
             .store
             .read(move |db| Ok::<_, Error>(people::by_username(db, &username)?))
@@ -353,7 +355,7 @@ impl Service {
         self.store
             .write(move |db| {
                 people::set_password(db, actor.person.id, &hash)?;
-                sessions::end_of_person(db, actor.person.id, actor.session)?;
+                sessions::delete_all_of_person(db, actor.person.id, actor.session)?;
                 record(
                     db,
                     &event(
@@ -380,7 +382,7 @@ impl Service {
                 "Only administrators set passwords of others.",
             ));
         }
-        let problems: Vec<Problem> = check_password(&new).into_iter().collect();
+        let problems: Vec<FieldError> = check_password(&new).into_iter().collect();
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
@@ -394,7 +396,7 @@ impl Service {
             .write(move |db| {
                 let person = people::find(db, id)?.ok_or(Error::NotFound)?;
                 people::set_password(db, id, &hash)?;
-                sessions::end_of_person(db, id, actor.session)?;
+                sessions::delete_all_of_person(db, id, actor.session)?;
                 record(
                     db,
                     &event(
@@ -417,8 +419,8 @@ impl Service {
         given: SecretString,
     ) -> Result<bool, Error> {
         let (username, now) = (actor.person.username.clone(), self.now());
-        self.begin_try(&username, &actor.origin.address).await?;
-        let fits = given.expose_secret().len() <= password::LONGEST && {
+        self.count_try(&username, &actor.origin.address).await?;
+        let fits = given.expose_secret().len() <= password::MAX_BYTES && {
             let wanted = username.clone();
             let stored = self
                 .store
@@ -438,7 +440,9 @@ impl Service {
             Action::ConfirmRefused
         };
         let line = event(actor, now, action, username, "");
-        self.store.note(move |db| record(db, &line)).await?;
+        self.store
+            .write_untracked(move |db| record(db, &line))
+            .await?;
         Ok(fits)
     }
 
@@ -475,8 +479,8 @@ impl Service {
             .write(move |db| {
                 let who = people::find(db, person)?.ok_or(Error::NotFound)?;
                 let ended = match only {
-                    Some(session) => sessions::end(db, person, session)?,
-                    None => sessions::end_of_person(db, person, actor.session)?,
+                    Some(session) => sessions::delete_of_person(db, person, session)?,
+                    None => sessions::delete_all_of_person(db, person, actor.session)?,
                 };
                 record(
                     db,
@@ -500,7 +504,7 @@ impl Service {
         let (hash, expires_at) = (digest(&token), self.now().plus(SETUP_LINK_LIFETIME));
         let fresh = self
             .store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 let fresh = people::count(db)? == 0;
                 if fresh {
                     people::set_setup_link(db, None, &hash, expires_at)?;
@@ -530,7 +534,13 @@ impl Service {
                 people::set_setup_link(db, Some(id), &hash, now.plus(INVITATION_LIFETIME))?;
                 record(
                     db,
-                    &event(&actor, now, Action::InviteMade, person.username.clone(), ""),
+                    &event(
+                        &actor,
+                        now,
+                        Action::OneTimeLinkCreated,
+                        person.username.clone(),
+                        "",
+                    ),
                 )?;
                 Ok::<_, Error>(person)
             })
@@ -549,7 +559,12 @@ impl Service {
                 people::set_setup_link(db, Some(person.id), &hash, now.plus(SETUP_LINK_LIFETIME))?;
                 record(
                     db,
-                    &by_command_line(now, Action::InviteMade, person.username, String::new()),
+                    &by_command_line(
+                        now,
+                        Action::OneTimeLinkCreated,
+                        person.username,
+                        String::new(),
+                    ),
                 )
             })
             .await?;
@@ -588,7 +603,7 @@ impl Service {
             })
             .await?
             .ok_or(Error::NotFound)?;
-        self.take_link(token).await?;
+        self.consume_link(token).await?;
         Ok(person)
     }
 
@@ -611,7 +626,7 @@ impl Service {
             .run(move || password::hash(&new))
             .await?
             .ok_or(Error::Internal)?;
-        self.take_link(token).await?;
+        self.consume_link(token).await?;
         let now = self.now();
         let actor = Actor {
             role: person.role,
@@ -623,7 +638,7 @@ impl Service {
             .write(move |db| {
                 people::set_password(db, actor.person.id, &hash)?;
                 people::set_active(db, actor.person.id, now)?;
-                sessions::end_of_person(db, actor.person.id, None)?;
+                sessions::delete_all_of_person(db, actor.person.id, None)?;
                 record(
                     db,
                     &event(
@@ -640,11 +655,11 @@ impl Service {
     }
 
     /// Consumes the link atomically: of two concurrent requests one gets `NotFound`.
-    async fn take_link(&self, token: &str) -> Result<(), Error> {
+    async fn consume_link(&self, token: &str) -> Result<(), Error> {
         let (hash, now) = (digest(token), self.now());
         let taken = self
             .store
-            .write(move |db| Ok::<_, Error>(people::take_setup_link(db, &hash, now)?))
+            .write(move |db| Ok::<_, Error>(people::redeem_setup_link(db, &hash, now)?))
             .await?;
         if taken { Ok(()) } else { Err(Error::NotFound) }
     }
@@ -690,20 +705,20 @@ fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
 }
 
 /// What is wrong with a new password: only its length is checked.
-fn check_password(password: &SecretString) -> Option<Problem> {
+fn check_password(password: &SecretString) -> Option<FieldError> {
     let letters = password.expose_secret().chars().count();
-    if letters < password::SHORTEST {
-        return Some(Problem::new(
+    if letters < password::MIN_CHARS {
+        return Some(FieldError::new(
             "password",
-            format!("Use at least {} characters.", password::SHORTEST),
+            format!("Use at least {} characters.", password::MIN_CHARS),
         ));
     }
-    (password.expose_secret().len() > password::LONGEST)
-        .then(|| Problem::new("password", "Use at most 1,024 bytes."))
+    (password.expose_secret().len() > password::MAX_BYTES)
+        .then(|| FieldError::new("password", "Use at most 1,024 bytes."))
 }
 
 /// Applies typed values to `person`; returns all problems at once.
-fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
+fn apply(person: &mut Person, input: &PersonInput) -> Vec<FieldError> {
     let mut problems = Vec::new();
     let clean = |text: &str| text.trim().to_owned();
     if let Some(username) = input.username.as_deref().map(clean) {
@@ -711,9 +726,9 @@ fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
             letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+')
         });
         if username.is_empty() {
-            problems.push(Problem::new("username", "Enter a user name."));
+            problems.push(FieldError::new("username", "Enter a user name."));
         } else if !legal || username.chars().count() > 64 {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 "username",
                 "Use up to 64 letters, digits and . - _ @ + in a user name.",
             ));
@@ -729,7 +744,7 @@ fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
                 .chars()
                 .any(|letter| letter.is_whitespace() || letter.is_control());
         if !email.is_empty() && (!legal || email.len() > 254) {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 "email",
                 "Enter an e-mail address such as ann@example.org, or leave it empty.",
             ));
@@ -743,7 +758,7 @@ fn apply(person: &mut Person, input: &PersonInput) -> Vec<Problem> {
     ] {
         if let Some(name) = typed.as_deref().map(clean) {
             if name.chars().count() > 100 || name.chars().any(is_invisible) {
-                problems.push(Problem::new(
+                problems.push(FieldError::new(
                     key,
                     "Use at most 100 characters, without line breaks and invisible ones.",
                 ));

@@ -8,8 +8,8 @@ use super::{Error, Service, admission::Admission};
 use crate::{
     domain::{
         Id, Timestamp,
-        content::{Content, Mark},
-        leak::Stay,
+        content::{Content, ProcessId},
+        leak::Visit,
         person::Person,
     },
     store::leaks,
@@ -24,38 +24,38 @@ use std::{
 };
 
 /// Least time between two writes of the same presence.
-const NOTED_EVERY: Duration = Duration::from_secs(60);
+const WRITE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long after its last sighting an entry stays in memory.
-const KEPT: Duration = Duration::from_secs(3600);
+const MEMORY_RETENTION: Duration = Duration::from_secs(3600);
 /// Rows per transaction: others need the database's only writer, too.
-const AT_ONCE: usize = 200;
+const MAX_ROWS_PER_TRANSACTION: usize = 200;
 
 /// One viewer at one process of an item. Times are in milliseconds since 1970, 0 for never.
 #[derive(Default)]
 pub struct Presence {
-    seen: AtomicI64,
-    /// The value of `seen` that was last written to the database.
-    noted: AtomicI64,
+    last_seen: AtomicI64,
+    /// The value of `last_seen` that was last written to the database.
+    written: AtomicI64,
     /// Open requests, event streams and WebSockets.
-    open: AtomicUsize,
+    open_count: AtomicUsize,
 }
 
 impl Presence {
-    fn see(&self, now: Timestamp) {
-        self.seen.store(now.0, Ordering::Relaxed);
+    fn note_seen(&self, now: Timestamp) {
+        self.last_seen.store(now.0, Ordering::Relaxed);
     }
 }
 
 /// Guard of one open request, stream or WebSocket: the viewer is present until it is dropped.
-pub struct Here(Arc<Presence>);
+pub struct PresenceGuard(Arc<Presence>);
 
-impl Drop for Here {
+impl Drop for PresenceGuard {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open_count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-type Key = (Id<Content>, Mark, Id<Person>);
+type Key = (Id<Content>, ProcessId, Id<Person>);
 
 /// The presences that this node has seen.
 #[derive(Default)]
@@ -63,7 +63,12 @@ pub(super) struct Presences(Mutex<HashMap<Key, Arc<Presence>>>);
 
 impl Presences {
     /// The presence of a person at a process; made if there is none.
-    pub(super) fn of(&self, item: Id<Content>, process: Mark, person: Id<Person>) -> Arc<Presence> {
+    pub(super) fn of(
+        &self,
+        item: Id<Content>,
+        process: ProcessId,
+        person: Id<Person>,
+    ) -> Arc<Presence> {
         Arc::clone(
             self.0
                 .lock()
@@ -75,35 +80,35 @@ impl Presences {
 
     /// The sightings to write to the database now. Also drops entries that were not seen for an
     /// hour and that nothing refers to.
-    fn news(&self, now: Timestamp) -> Vec<(Id<Content>, Stay, Arc<Presence>)> {
+    fn due_sightings(&self, now: Timestamp) -> Vec<(Id<Content>, Visit, Arc<Presence>)> {
         let mut news = Vec::new();
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|(item, process, person), presence| {
-                if presence.open.load(Ordering::Relaxed) > 0 {
-                    presence.see(now);
+                if presence.open_count.load(Ordering::Relaxed) > 0 {
+                    presence.note_seen(now);
                 }
                 let (seen, noted) = (
-                    presence.seen.load(Ordering::Relaxed),
-                    presence.noted.load(Ordering::Relaxed),
+                    presence.last_seen.load(Ordering::Relaxed),
+                    presence.written.load(Ordering::Relaxed),
                 );
-                if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= NOTED_EVERY {
-                    let stay = Stay {
+                if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= WRITE_INTERVAL {
+                    let visit = Visit {
                         person: *person,
                         process: *process,
                         seen_at: Timestamp(seen),
                     };
-                    news.push((*item, stay, Arc::clone(presence)));
+                    news.push((*item, visit, Arc::clone(presence)));
                 }
-                now.since(Timestamp(seen)) < KEPT || Arc::strong_count(presence) > 1
+                now.since(Timestamp(seen)) < MEMORY_RETENTION || Arc::strong_count(presence) > 1
             });
         news
     }
 }
 
 impl Service {
-    fn presence(&self, admission: &Admission, process: Mark) -> Arc<Presence> {
+    fn presence(&self, admission: &Admission, process: ProcessId) -> Arc<Presence> {
         if process.is_only() {
             Arc::clone(&admission.presence)
         } else {
@@ -113,36 +118,45 @@ impl Service {
     }
 
     /// Registers that the person has something open at a process, until the guard is dropped.
-    pub fn arrive(&self, admission: &Admission, process: Mark) -> Here {
+    pub fn arrive(&self, admission: &Admission, process: ProcessId) -> PresenceGuard {
         let presence = self.presence(admission, process);
-        presence.see(self.now());
-        presence.open.fetch_add(1, Ordering::Relaxed);
-        Here(presence)
+        presence.note_seen(self.now());
+        presence.open_count.fetch_add(1, Ordering::Relaxed);
+        PresenceGuard(presence)
     }
 
     /// Records that the person was seen at a process just now.
-    pub fn see(&self, admission: &Admission, process: Mark) {
-        self.presence(admission, process).see(self.now());
+    pub fn note_seen(&self, admission: &Admission, process: ProcessId) {
+        self.presence(admission, process).note_seen(self.now());
     }
 
     /// The recorded visits to an item, with the time of the last sighting.
-    pub async fn stays(&self, item: Id<Content>) -> Result<Vec<Stay>, Error> {
-        self.store.read(move |db| Ok(leaks::stays(db, item)?)).await
+    pub async fn visits(&self, item: Id<Content>) -> Result<Vec<Visit>, Error> {
+        self.store
+            .read(move |db| Ok(leaks::visits(db, item)?))
+            .await
     }
 
     /// Writes sightings to the database, for all nodes. Called every ten seconds and at a stop.
     pub async fn share_presence(&self) -> Result<(), Error> {
-        for part in self.presences.news(self.now()).chunks(AT_ONCE) {
-            let seen: Vec<_> = part.iter().map(|(item, stay, _)| (*item, *stay)).collect();
+        for part in self
+            .presences
+            .due_sightings(self.now())
+            .chunks(MAX_ROWS_PER_TRANSACTION)
+        {
+            let seen: Vec<_> = part
+                .iter()
+                .map(|(item, visit, _)| (*item, *visit))
+                .collect();
             self.store
-                .note(move |db| {
-                    seen.into_iter().try_for_each(|(item, stay)| {
-                        Ok::<_, Error>(leaks::note_seen(db, item, stay)?)
+                .write_untracked(move |db| {
+                    seen.into_iter().try_for_each(|(item, visit)| {
+                        Ok::<_, Error>(leaks::record_visit(db, item, visit)?)
                     })
                 })
                 .await?;
-            for (_, stay, presence) in part {
-                presence.noted.store(stay.seen_at.0, Ordering::Relaxed);
+            for (_, visit, presence) in part {
+                presence.written.store(visit.seen_at.0, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -159,30 +173,37 @@ mod tests {
         let (item, person, at) = (Id::random(), Id::random(), |seconds: i64| {
             Timestamp(seconds * 1000)
         });
-        let presence = presences.of(item, Mark::ONLY, person);
-        let written = |news: Vec<(Id<Content>, Stay, Arc<Presence>)>| {
-            news.iter().for_each(|(_, stay, presence)| {
-                presence.noted.store(stay.seen_at.0, Ordering::Relaxed)
+        let presence = presences.of(item, ProcessId::ONLY, person);
+        let written = |news: Vec<(Id<Content>, Visit, Arc<Presence>)>| {
+            news.iter().for_each(|(_, visit, presence)| {
+                presence.written.store(visit.seen_at.0, Ordering::Relaxed)
             });
             news.iter()
-                .map(|(_, stay, _)| stay.seen_at)
+                .map(|(_, visit, _)| visit.seen_at)
                 .collect::<Vec<_>>()
         };
-        assert!(presences.news(at(5000)).is_empty(), "never seen");
-        presence.see(at(10_000));
-        assert_eq!(presences.news(at(10_001)).len(), 1, "not written down");
-        assert_eq!(written(presences.news(at(10_002))), [at(10_000)]);
-        presence.see(at(10_030));
-        assert!(presences.news(at(10_031)).is_empty(), "not a minute later");
-        presence.open.fetch_add(1, Ordering::Relaxed);
-        let here = Here(Arc::clone(&presence));
+        assert!(presences.due_sightings(at(5000)).is_empty(), "never seen");
+        presence.note_seen(at(10_000));
         assert_eq!(
-            written(presences.news(at(10_200))),
+            presences.due_sightings(at(10_001)).len(),
+            1,
+            "not written down"
+        );
+        assert_eq!(written(presences.due_sightings(at(10_002))), [at(10_000)]);
+        presence.note_seen(at(10_030));
+        assert!(
+            presences.due_sightings(at(10_031)).is_empty(),
+            "not a minute later"
+        );
+        presence.open_count.fetch_add(1, Ordering::Relaxed);
+        let here = PresenceGuard(Arc::clone(&presence));
+        assert_eq!(
+            written(presences.due_sightings(at(10_200))),
             [at(10_200)],
             "a long request"
         );
         drop((here, presence));
-        assert!(presences.news(at(20_000)).is_empty());
+        assert!(presences.due_sightings(at(20_000)).is_empty());
         assert!(presences.0.lock().unwrap().is_empty(), "forgotten");
     }
 }

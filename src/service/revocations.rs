@@ -20,7 +20,7 @@ use crate::{
         content::Content,
         integration::Integration,
         person::{Person, Role},
-        revocation::{Revocation, Word},
+        revocation::{ProviderNotice, Revocation},
     },
     oauth::RevocationRequest,
     providers,
@@ -31,27 +31,27 @@ use crate::{
         integrations::{self, Secrets},
         people, revocations,
     },
-    vault::{Place, Sealed, Vault},
+    vault::{SealContext, Sealed, Vault},
 };
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
 
 /// Base of the exponential backoff: the pause after the n-th failed try is 2^n times this.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const BACKOFF_BASE: Duration = Duration::from_secs(10);
 /// Upper limit of the backoff.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 /// Tries before giving up: about a day and a half.
-const MOST_TRIES: i64 = 40;
+const MAX_TRIES: i64 = 40;
 /// How long a claimed row is reserved for the node that claimed it.
-const CLAIMED_FOR: Duration = Duration::from_secs(180);
+const CLAIM_LIFETIME: Duration = Duration::from_secs(180);
 /// Rows claimed, and provider calls made, at the same time.
-const AT_ONCE: i64 = 20;
+const MAX_CONCURRENT_REVOCATIONS: i64 = 20;
 /// Connections ended in one transaction.
-const AT_ONCE_ENDED: usize = 100;
+const MAX_ENDS_PER_TRANSACTION: usize = 100;
 
 /// The seal context of a tombstone's request to the provider.
-fn request_place(row: &str) -> Place<'_> {
-    Place {
+fn request_seal_context(row: &str) -> SealContext<'_> {
+    SealContext {
         table: "revocations",
         column: "request",
         row,
@@ -60,7 +60,7 @@ fn request_place(row: &str) -> Place<'_> {
 
 /// Who ends connections, when and why: shared by everything that one action ends.
 #[derive(Clone)]
-pub(super) struct Why {
+pub(super) struct EndReason {
     pub now: Timestamp,
     actor: Option<Id<Person>>,
     actor_name: String,
@@ -70,7 +70,7 @@ pub(super) struct Why {
     reason: String,
 }
 
-impl Why {
+impl EndReason {
     /// An end caused by a person.
     pub fn of(actor: &Actor, now: Timestamp, reason: impl Into<String>) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl Why {
 }
 
 /// The token to revoke when a connection ends.
-pub(super) enum Known {
+pub(super) enum KnownTokens {
     Token(SecretString),
     /// There is no token.
     None,
@@ -118,33 +118,37 @@ pub(super) enum Known {
 
 /// The tombstone of a connection, ready to be stored: with the sealed request to the provider, if
 /// one can be made.
-pub(super) struct Ended {
+pub(super) struct Tombstone {
     revocation: Revocation,
     request: Option<Sealed>,
 }
 
-impl Ended {
+impl Tombstone {
     /// Prepares the tombstone. `token` is the one that the provider is to revoke.
     pub fn new(
         service: &Service,
         connection: &Connection,
         integration: &Integration,
         secrets: &Secrets,
-        token: &Known,
-        why: &Why,
+        token: &KnownTokens,
+        why: &EndReason,
     ) -> Result<Self, Error> {
         let id = Id::random();
         let registration = service.registration(integration, secrets);
         let request = match (&registration, token) {
-            (Ok(registration), Known::Token(token)) => registration.revocation(token),
+            (Ok(registration), KnownTokens::Token(token)) => registration.revocation(token),
             _ => None,
         };
         // There was a token, but no request to revoke it can be made.
-        let lost = matches!(token, Known::Unreadable)
-            || (matches!(token, Known::Token(_)) && registration.is_err());
+        let lost = matches!(token, KnownTokens::Unreadable)
+            || (matches!(token, KnownTokens::Token(_)) && registration.is_err());
         let row = id.to_string();
         let sealed = request
-            .map(|request| service.vault.seal(request_place(&row), &request.to_text()))
+            .map(|request| {
+                service
+                    .vault
+                    .seal(request_seal_context(&row), &request.to_text())
+            })
             .transpose()?;
         let offered =
             providers::endpoints(integration).is_some_and(|endpoints| endpoints.revoke.is_some());
@@ -157,11 +161,11 @@ impl Ended {
             provider: providers::names(integration).provider,
             account: connection.account.label.clone(),
             correlation: why.correlation.clone(),
-            word: match (&sealed, offered) {
-                (Some(_), _) => Word::Waiting,
-                (None, true) if lost => Word::GivenUp,
-                (None, true) => Word::Told,
-                (None, false) => Word::NotOffered,
+            notice: match (&sealed, offered) {
+                (Some(_), _) => ProviderNotice::Waiting,
+                (None, true) if lost => ProviderNotice::GivenUp,
+                (None, true) => ProviderNotice::Told,
+                (None, false) => ProviderNotice::NotOffered,
             },
             tries: 0,
             next_at: why.now,
@@ -174,7 +178,7 @@ impl Ended {
         })
     }
 
-    /// Stores the tombstone; [`Service::tell_providers`] sends the request.
+    /// Stores the tombstone; [`Service::send_due_revocations`] sends the request.
     pub fn record(mut self, db: &mut Db<'_>) -> Result<(), Error> {
         if let Some(person) = people::find(db, self.revocation.person)? {
             self.revocation.person_name = person.username;
@@ -189,38 +193,38 @@ impl Ended {
 
 impl Service {
     /// The token to revoke: the refresh token, else the access token.
-    fn opened(&self, connection: &Connection, tokens: &Tokens) -> Known {
+    fn token_to_revoke(&self, connection: &Connection, tokens: &Tokens) -> KnownTokens {
         let row = token_row(connection.id, connection.person, connection.integration);
         let (column, sealed) = match (&tokens.refresh, &tokens.access) {
             (Some(sealed), _) => ("refresh_token", sealed),
             (None, Some(sealed)) => ("access_token", sealed),
-            (None, None) => return Known::None,
+            (None, None) => return KnownTokens::None,
         };
         // A token that does not decrypt cannot be revoked; it is deleted all the same.
         self.vault
             .open(token_place(column, &row), sealed)
-            .map_or(Known::Unreadable, Known::Token)
+            .map_or(KnownTokens::Unreadable, KnownTokens::Token)
     }
 
     /// Ends one connection inside the caller's transaction: deletes tokens and consents, stores the
-    /// tombstone, writes the audit record. Call [`Self::tell_providers_soon`] after the commit.
+    /// tombstone, writes the audit record. Call [`Self::spawn_revocations`] after the commit.
     pub(super) fn end_connection(
         &self,
         db: &mut Db<'_>,
         connection: &Connection,
         tokens: &Tokens,
-        why: &Why,
+        why: &EndReason,
     ) -> Result<(), Error> {
         let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
         let secrets = integrations::secrets(db, integration.id)?;
-        let token = self.opened(connection, tokens);
+        let token = self.token_to_revoke(connection, tokens);
         let owner = people::find(db, connection.person)?
             .map(|person| person.username)
             .unwrap_or_default();
         let consents =
             connections::delete_consents_of_connection(db, connection.person, integration.id)?;
         connections::delete(db, connection.id)?;
-        Ended::new(self, connection, &integration, &secrets, &token, why)?.record(db)?;
+        Tombstone::new(self, connection, &integration, &secrets, &token, why)?.record(db)?;
         let own = why.actor == Some(connection.person);
         let whose = if own {
             String::new()
@@ -244,19 +248,23 @@ impl Service {
     /// statement, after which no exchange succeeds on any node, then ends them by the hundred.
     /// After a crash the rest stay marked, and end when the action is repeated. Returns how many
     /// ended, 0 if there are 100 or fewer: the caller ends those.
-    pub(super) async fn end_many(self: &Arc<Self>, of: Whose, why: &Why) -> Result<usize, Error> {
+    pub(super) async fn end_large_batch(
+        self: &Arc<Self>,
+        of: Owner,
+        why: &EndReason,
+    ) -> Result<usize, Error> {
         let now = why.now;
         let all = self
             .store
             .read(move |db| Ok::<_, Error>(of.connections(db)?))
             .await?;
-        if all.len() <= AT_ONCE_ENDED {
+        if all.len() <= MAX_ENDS_PER_TRANSACTION {
             return Ok(0);
         }
         self.store
-            .write(move |db| Ok::<_, Error>(of.mark(db, now)?))
+            .write(move |db| Ok::<_, Error>(of.mark_ended(db, now)?))
             .await?;
-        for some in all.chunks(AT_ONCE_ENDED) {
+        for some in all.chunks(MAX_ENDS_PER_TRANSACTION) {
             let (some, service, why) = (
                 some.iter()
                     .map(|connection| connection.id)
@@ -283,7 +291,7 @@ impl Service {
         &self,
         db: &mut Db<'_>,
         id: Id<Integration>,
-        why: &Why,
+        why: &EndReason,
     ) -> Result<usize, Error> {
         let all = connections::of_integration(db, id)?;
         for connection in &all {
@@ -299,7 +307,7 @@ impl Service {
         &self,
         db: &mut Db<'_>,
         id: Id<Person>,
-        why: &Why,
+        why: &EndReason,
     ) -> Result<usize, Error> {
         let all = connections::of_person(db, id)?;
         for connection in &all {
@@ -313,12 +321,15 @@ impl Service {
     /// Ends a connection's tokens by a rule, such as disuse: deletes and revokes them and moves the
     /// connection to [`State::NeedsLogin`], so that its viewer must sign in at the next use.
     /// Consents stay.
-    pub async fn let_lapse(
+    pub async fn expire_connection(
         self: &Arc<Self>,
         id: Id<Connection>,
         cause: Cause,
     ) -> Result<(), Error> {
-        let (service, why) = (Arc::clone(self), Why::of_portal(self.now(), cause.as_str()));
+        let (service, why) = (
+            Arc::clone(self),
+            EndReason::of_portal(self.now(), cause.as_str()),
+        );
         self.store
             .write(move |db| {
                 let Some((connection, tokens)) = connections::find(db, id)? else {
@@ -327,9 +338,9 @@ impl Service {
                 let integration =
                     integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 let secrets = integrations::secrets(db, integration.id)?;
-                let token = service.opened(&connection, &tokens);
+                let token = service.token_to_revoke(&connection, &tokens);
                 connections::set_state(db, id, State::NeedsLogin(cause), why.now)?;
-                Ended::new(&service, &connection, &integration, &secrets, &token, &why)?
+                Tombstone::new(&service, &connection, &integration, &secrets, &token, &why)?
                     .record(db)?;
                 let owner = people::find(db, connection.person)?
                     .map(|person| person.username)
@@ -345,7 +356,7 @@ impl Service {
                 )
             })
             .await?;
-        self.tell_providers_soon();
+        self.spawn_revocations();
         Ok(())
     }
 
@@ -354,7 +365,7 @@ impl Service {
         db: &mut Db<'_>,
         consent: &Consent,
         item: &Content,
-        why: &Why,
+        why: &EndReason,
     ) -> Result<(), Error> {
         connections::delete_consent(db, consent.id)?;
         let owner = people::find(db, consent.person)?
@@ -375,7 +386,7 @@ impl Service {
     pub(super) fn end_lost_consents(
         db: &mut Db<'_>,
         consents: Vec<Consent>,
-        why: &Why,
+        why: &EndReason,
     ) -> Result<usize, Error> {
         let mut ended = 0;
         for consent in consents {
@@ -401,7 +412,7 @@ impl Service {
     pub async fn disconnect_all(
         self: &Arc<Self>,
         actor: &Actor,
-        of: Whose,
+        of: Owner,
         reason: &str,
     ) -> Result<usize, Error> {
         if actor.role != Role::Administrator {
@@ -420,27 +431,27 @@ impl Service {
         } else {
             format!("by an administrator: {reason}")
         };
-        let (service, why) = (Arc::clone(self), Why::of(actor, self.now(), reason));
-        let many = self.end_many(of, &why).await?;
+        let (service, why) = (Arc::clone(self), EndReason::of(actor, self.now(), reason));
+        let many = self.end_large_batch(of, &why).await?;
         let ended = self
             .store
             .write(move |db| match of {
-                Whose::One(id) => {
+                Owner::One(id) => {
                     let (connection, tokens) = connections::find(db, id)?.ok_or(Error::NotFound)?;
                     service.end_connection(db, &connection, &tokens, &why)?;
                     Ok(1)
                 }
-                Whose::Person(id) => {
+                Owner::Person(id) => {
                     people::find(db, id)?.ok_or(Error::NotFound)?;
                     service.end_connections_of_person(db, id, &why)
                 }
-                Whose::Integration(id) => {
+                Owner::Integration(id) => {
                     integrations::find(db, id)?.ok_or(Error::NotFound)?;
                     service.end_connections_of_integration(db, id, &why)
                 }
             })
             .await?;
-        self.tell_providers_soon();
+        self.spawn_revocations();
         Ok(many + ended)
     }
 
@@ -480,7 +491,7 @@ impl Service {
                 "Only administrators end the consents of others.",
             ));
         }
-        let why = Why::of(actor, self.now(), "by an administrator");
+        let why = EndReason::of(actor, self.now(), "by an administrator");
         self.store
             .write(move |db| {
                 let item = content::find(db, id)?.ok_or(Error::NotFound)?;
@@ -494,41 +505,44 @@ impl Service {
     }
 
     /// The actor's ten most recently ended connections.
-    pub async fn ended_lately(&self, actor: &Actor) -> Result<Vec<Revocation>, Error> {
+    pub async fn recent_revocations(&self, actor: &Actor) -> Result<Vec<Revocation>, Error> {
         let person = actor.person.id;
         self.store
             .read(move |db| Ok(revocations::of_person(db, person, 10)?))
             .await
     }
 
-    /// Starts [`Self::tell_providers`] in a separate task.
-    pub(super) fn tell_providers_soon(self: &Arc<Self>) {
+    /// Starts [`Self::send_due_revocations`] in a separate task.
+    pub(super) fn spawn_revocations(self: &Arc<Self>) {
         let service = Arc::clone(self);
-        self.tasks
-            .spawn_on(async move { service.tell_providers().await }, &self.runtime);
+        self.tasks.spawn_on(
+            async move { service.send_due_revocations().await },
+            &self.runtime,
+        );
     }
 
     /// Sends the revocation requests that are due. Safe on several nodes at once: a row is claimed
     /// before it is sent.
-    pub async fn tell_providers(self: &Arc<Self>) {
+    pub async fn send_due_revocations(self: &Arc<Self>) {
         loop {
             let now = self.now();
             let due = self
                 .store
-                .note(move |db| {
+                .write_untracked(move |db| {
                     Ok::<_, Error>(revocations::claim_due(
                         db,
                         now,
-                        now.plus(CLAIMED_FOR),
-                        AT_ONCE,
+                        now.plus(CLAIM_LIFETIME),
+                        MAX_CONCURRENT_REVOCATIONS,
                     )?)
                 })
                 .await;
             let Ok(due) = due else { return };
-            let last = due.len() < usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
+            let last =
+                due.len() < usize::try_from(MAX_CONCURRENT_REVOCATIONS).unwrap_or(usize::MAX);
             let telling = due
                 .into_iter()
-                .map(|(revocation, request)| self.tell(revocation, request));
+                .map(|(revocation, request)| self.send_revocation(revocation, request));
             futures_util::future::join_all(telling).await;
             if last {
                 return;
@@ -538,32 +552,35 @@ impl Service {
 
     /// Sends one revocation request and stores the outcome, or when to try again. A request that
     /// does not decrypt is given up.
-    async fn tell(&self, mut revocation: Revocation, request: Option<Sealed>) {
+    async fn send_revocation(&self, mut revocation: Revocation, request: Option<Sealed>) {
         let outcome =
             match request.and_then(|sealed| open_request(&self.vault, &revocation, &sealed)) {
                 Some(request) => request
                     .send(&self.http)
                     .await
-                    .map_err(|failure| (failure.word, failure.class)),
-                None => Err(("unreadable", crate::oauth::errors::Class::Administrator)),
+                    .map_err(|failure| (failure.error_code, failure.class)),
+                None => Err((
+                    "unreadable",
+                    crate::oauth::errors::FailureClass::Administrator,
+                )),
             };
         let now = self.now();
         revocation.tries += 1;
         let word = match outcome {
             Ok(()) => {
-                (revocation.word, revocation.told_at) = (Word::Told, Some(now));
+                (revocation.notice, revocation.told_at) = (ProviderNotice::Told, Some(now));
                 ""
             }
             Err((word, _)) => {
-                let pause = FIRST_PAUSE
+                let pause = BACKOFF_BASE
                     .saturating_mul(1 << revocation.tries.clamp(0, 20))
-                    .min(LONGEST_PAUSE);
+                    .min(MAX_BACKOFF);
                 revocation.next_at = now.plus(pause);
-                let hopeless = word == "unreadable" || revocation.tries >= MOST_TRIES;
-                revocation.word = if hopeless {
-                    Word::GivenUp
+                let hopeless = word == "unreadable" || revocation.tries >= MAX_TRIES;
+                revocation.notice = if hopeless {
+                    ProviderNotice::GivenUp
                 } else {
-                    Word::Waiting
+                    ProviderNotice::Waiting
                 };
                 tracing::warn!(
                     word,
@@ -573,7 +590,7 @@ impl Service {
                 word
             }
         };
-        let action = if revocation.word == Word::Told {
+        let action = if revocation.notice == ProviderNotice::Told {
             Action::ProviderTold
         } else {
             Action::ProviderNotTold
@@ -590,10 +607,10 @@ impl Service {
         };
         // Only the first failure and the final outcome get an audit record: one per retry would
         // flood it.
-        let worth_it = revocation.word != Word::Waiting || revocation.tries == 1;
+        let worth_it = revocation.notice != ProviderNotice::Waiting || revocation.tries == 1;
         let written = self
             .store
-            .note(move |db| {
+            .write_untracked(move |db| {
                 revocations::update(db, &revocation)?;
                 if worth_it { record(db, &event) } else { Ok(()) }
             })
@@ -612,7 +629,7 @@ fn open_request(
 ) -> Option<RevocationRequest> {
     let row = revocation.id.to_string();
     let text = vault
-        .open(request_place(&row), sealed)
+        .open(request_seal_context(&row), sealed)
         .inspect_err(|error| tracing::error!(reason = %error, "sealed value"))
         .ok()?;
     RevocationRequest::from_text(&text)
@@ -620,29 +637,29 @@ fn open_request(
 
 /// The connections that one action ends.
 #[derive(Clone, Copy, Debug)]
-pub enum Whose {
+pub enum Owner {
     One(Id<Connection>),
     Person(Id<Person>),
     Integration(Id<Integration>),
 }
 
-impl Whose {
+impl Owner {
     fn connections(self, db: &mut Db<'_>) -> Result<Vec<Connection>, crate::store::Error> {
         match self {
-            Whose::One(id) => Ok(connections::find(db, id)?
+            Owner::One(id) => Ok(connections::find(db, id)?
                 .map(|(connection, _)| connection)
                 .into_iter()
                 .collect()),
-            Whose::Person(id) => connections::of_person(db, id),
-            Whose::Integration(id) => connections::of_integration(db, id),
+            Owner::Person(id) => connections::of_person(db, id),
+            Owner::Integration(id) => connections::of_integration(db, id),
         }
     }
     /// Makes the connections unusable in one statement; their tokens stay until each is ended.
-    fn mark(self, db: &mut Db<'_>, now: Timestamp) -> Result<(), crate::store::Error> {
+    fn mark_ended(self, db: &mut Db<'_>, now: Timestamp) -> Result<(), crate::store::Error> {
         match self {
             // A person has too few connections to need a mark.
-            Whose::One(_) | Whose::Person(_) => Ok(()),
-            Whose::Integration(id) => connections::mark_ended(
+            Owner::One(_) | Owner::Person(_) => Ok(()),
+            Owner::Integration(id) => connections::set_state_of_integration(
                 db,
                 id,
                 State::NeedsLogin(Cause::RevokedByAdministrator),

@@ -4,17 +4,17 @@
 use super::{Error, Service};
 use crate::{
     domain::{Id, person::Person},
-    store::moments,
-    vault::{Place, api_key::digest, random},
+    store::short_lived,
+    vault::{SealContext, api_key::digest, random},
 };
 use secrecy::SecretString;
 use std::time::Duration;
 
 /// How long a text waits to be shown.
-const KEPT_FOR: Duration = Duration::from_secs(300);
+const SHOWN_ONCE_TTL: Duration = Duration::from_secs(300);
 
-fn place(row: &str) -> Place<'_> {
-    Place {
+fn place(row: &str) -> SealContext<'_> {
+    SealContext {
         table: "shown_once",
         column: "shown",
         row,
@@ -22,8 +22,8 @@ fn place(row: &str) -> Place<'_> {
 }
 
 impl Service {
-    /// Stores a text for one person. Returns the random name for [`Service::take_shown`].
-    pub async fn keep_shown(
+    /// Stores a text for one person. Returns the random name for [`Service::take_shown_once`].
+    pub async fn store_shown_once(
         &self,
         person: Id<Person>,
         text: &SecretString,
@@ -31,10 +31,12 @@ impl Service {
         let name = random::token();
         let hash = digest(&name);
         let sealed = self.vault.seal(place(&format!("{hash}/{person}")), text)?;
-        let expires_at = self.now().plus(KEPT_FOR);
+        let expires_at = self.now().plus(SHOWN_ONCE_TTL);
         self.store
-            .note(move |db| {
-                Ok::<_, Error>(moments::keep_shown(db, &hash, person, &sealed, expires_at)?)
+            .write_untracked(move |db| {
+                Ok::<_, Error>(short_lived::put_shown_once(
+                    db, &hash, person, &sealed, expires_at,
+                )?)
             })
             .await?;
         Ok(name)
@@ -42,7 +44,7 @@ impl Service {
 
     /// Returns the text of this name and deletes it. `None` if it is another person's, has expired,
     /// or was taken before.
-    pub async fn take_shown(
+    pub async fn take_shown_once(
         &self,
         person: Id<Person>,
         name: &str,
@@ -51,7 +53,9 @@ impl Service {
         let row = format!("{hash}/{person}");
         let sealed = self
             .store
-            .note(move |db| Ok::<_, Error>(moments::take_shown(db, &hash, person, now)?))
+            .write_untracked(move |db| {
+                Ok::<_, Error>(short_lived::take_shown_once(db, &hash, person, now)?)
+            })
             .await?;
         Ok(sealed
             .map(|sealed| self.vault.open(place(&row), &sealed))

@@ -2,7 +2,7 @@
 //! to. Accounts are matched by issuer and subject only, never by name or e-mail address. The
 //! protocol is in `oauth::sign_in`.
 
-use super::{Actor, Error, Service, record, revocations::Why};
+use super::{Actor, Error, Service, record, revocations::EndReason};
 use crate::{
     config::SignIn,
     domain::{
@@ -11,9 +11,9 @@ use crate::{
         group::Group,
         person::{Person, Role, Session, is_invisible},
     },
-    oauth::sign_in::{Client, Failure, Identity, Proofs},
+    oauth::sign_in::{Client, Identity, SignInFailure, SignInSecrets},
     store::{Db, connections, groups, identities, people, sessions},
-    vault::{Place, Sealed, random},
+    vault::{SealContext, Sealed, random},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub enum Purpose {
 
 /// A sign-in in progress. It is kept in the browser session and consumed by the first callback.
 #[derive(Serialize, Deserialize)]
-pub struct Pending {
+pub struct PendingSignIn {
     state: String,
     /// Nonce and PKCE verifier, separated by a blank, sealed.
     sealed: String,
@@ -43,17 +43,17 @@ pub struct Pending {
     /// The path to open afterwards.
     pub next: String,
     /// Deadline, in milliseconds since 1970.
-    until: i64,
+    expires_at: i64,
 }
 
-impl std::fmt::Debug for Pending {
+impl std::fmt::Debug for PendingSignIn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pending")
     }
 }
 
 /// The query parameters of the callback.
-pub struct Answer {
+pub struct SignInCallback {
     pub state: String,
     pub code: Option<String>,
     /// `iss` (RFC 9207).
@@ -62,7 +62,7 @@ pub struct Answer {
 }
 
 /// The outcome of a sign-in.
-pub enum Ending {
+pub enum SignInOutcome {
     /// The person, and the refresh token if the provider issued one.
     SignedIn(Box<Person>, Option<SecretString>),
     Confirmed,
@@ -77,16 +77,16 @@ pub enum Ending {
     /// The provider cannot be reached or does not work.
     Unavailable,
     /// The claims give no role, and there is no default role.
-    NoPlace,
+    NoRole,
     /// The account is locked.
     Locked,
     /// The identity belongs to another account, or the provider did not authenticate the person
     /// again.
-    SomebodyElse,
+    WrongIdentity,
 }
 
-fn place(state: &str) -> Place<'_> {
-    Place {
+fn place(state: &str) -> SealContext<'_> {
+    SealContext {
         table: "sessions",
         column: "sign_in",
         row: state,
@@ -109,9 +109,9 @@ impl Service {
         &self,
         purpose: Purpose,
         next: &str,
-    ) -> Result<Result<(Pending, Url), Ending>, Error> {
+    ) -> Result<Result<(PendingSignIn, Url), SignInOutcome>, Error> {
         let (sign_in, redirect_uri) = self.organisation()?;
-        let proofs = Proofs {
+        let proofs = SignInSecrets {
             state: random::token(),
             nonce: random::token().into(),
             verifier: random::token().into(),
@@ -137,12 +137,12 @@ impl Service {
                 );
                 let sealed = self.vault.seal(place(&proofs.state), &both.into())?.0;
                 Ok(Ok((
-                    Pending {
+                    PendingSignIn {
                         state: proofs.state,
                         sealed,
                         purpose,
                         next: next.to_owned(),
-                        until: now.plus(LIFETIME).0,
+                        expires_at: now.plus(LIFETIME).0,
                     },
                     address,
                 )))
@@ -152,15 +152,15 @@ impl Service {
     }
 
     /// Logs a failure and turns it into an outcome.
-    fn not_accepted(&self, failure: Failure) -> Ending {
+    fn not_accepted(&self, failure: SignInFailure) -> SignInOutcome {
         match failure {
-            Failure::Unavailable(reason) => {
+            SignInFailure::Unavailable(reason) => {
                 tracing::error!(reason, "the sign-in provider cannot be used");
-                Ending::Unavailable
+                SignInOutcome::Unavailable
             }
-            Failure::Refused(reason) => {
+            SignInFailure::Refused(reason) => {
                 tracing::warn!(reason, "a sign-in was not accepted");
-                Ending::NotAccepted
+                SignInOutcome::NotAccepted
             }
         }
     }
@@ -170,28 +170,32 @@ impl Service {
     pub async fn finish_sign_in(
         &self,
         actor: Option<&Actor>,
-        pending: Option<Pending>,
-        answer: Answer,
+        pending: Option<PendingSignIn>,
+        answer: SignInCallback,
         origin: &Origin,
-    ) -> Result<Ending, Error> {
-        let ending = self.judge(actor, pending, answer, origin).await?;
+    ) -> Result<SignInOutcome, Error> {
+        let ending = self.check_callback(actor, pending, answer, origin).await?;
         let why = match &ending {
-            Ending::SignedIn(..) | Ending::Confirmed | Ending::Linkable(..) => return Ok(ending),
-            Ending::Mismatch => "organisation: answer of another session",
-            Ending::Declined => "organisation: declined",
-            Ending::NotAccepted => "organisation: answer not accepted",
-            Ending::Unavailable => "organisation: not answering",
-            Ending::NoPlace => "organisation: no role",
-            Ending::Locked => "organisation: locked",
-            Ending::SomebodyElse => "organisation: another identity",
+            SignInOutcome::SignedIn(..)
+            | SignInOutcome::Confirmed
+            | SignInOutcome::Linkable(..) => return Ok(ending),
+            SignInOutcome::Mismatch => "organisation: answer of another session",
+            SignInOutcome::Declined => "organisation: declined",
+            SignInOutcome::NotAccepted => "organisation: answer not accepted",
+            SignInOutcome::Unavailable => "organisation: not answering",
+            SignInOutcome::NoRole => "organisation: no role",
+            SignInOutcome::Locked => "organisation: locked",
+            SignInOutcome::WrongIdentity => "organisation: another identity",
         };
-        let line = self.line(Action::SignInRefused, None, why, origin);
-        self.store.note(move |db| record(db, &line)).await?;
+        let line = self.sign_in_event(Action::SignInRefused, None, why, origin);
+        self.store
+            .write_untracked(move |db| record(db, &line))
+            .await?;
         Ok(ending)
     }
 
     /// An audit record for this origin.
-    fn line(
+    fn sign_in_event(
         &self,
         action: Action,
         person: Option<&Person>,
@@ -210,33 +214,33 @@ impl Service {
     }
 
     /// Checks the callback, redeems the code, and acts by the purpose of the sign-in.
-    async fn judge(
+    async fn check_callback(
         &self,
         actor: Option<&Actor>,
-        pending: Option<Pending>,
-        answer: Answer,
+        pending: Option<PendingSignIn>,
+        answer: SignInCallback,
         origin: &Origin,
-    ) -> Result<Ending, Error> {
+    ) -> Result<SignInOutcome, Error> {
         let (sign_in, redirect_uri) = self.organisation()?;
         let now = self.now();
         let Some(pending) = pending.filter(|pending| {
-            pending.state == answer.state && !answer.state.is_empty() && now.0 < pending.until
+            pending.state == answer.state && !answer.state.is_empty() && now.0 < pending.expires_at
         }) else {
-            return Ok(Ending::Mismatch);
+            return Ok(SignInOutcome::Mismatch);
         };
         // Mix-up defence (RFC 9207): if the callback names its issuer, it must be exactly ours.
         if answer.issuer.is_some_and(|issuer| issuer != sign_in.issuer) {
-            return Ok(Ending::NotAccepted);
+            return Ok(SignInOutcome::NotAccepted);
         }
         if let Some(error) = answer.error {
             tracing::info!(error = %error.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_').take(60).collect::<String>(), "sign-in declined");
-            return Ok(Ending::Declined);
+            return Ok(SignInOutcome::Declined);
         }
         let Some(code) = answer
             .code
             .filter(|code| !code.is_empty() && code.len() <= 8192)
         else {
-            return Ok(Ending::NotAccepted);
+            return Ok(SignInOutcome::NotAccepted);
         };
         let both = self
             .vault
@@ -245,7 +249,7 @@ impl Service {
             .expose_secret()
             .split_once(' ')
             .ok_or(Error::Internal)?;
-        let proofs = Proofs {
+        let proofs = SignInSecrets {
             state: pending.state,
             nonce: nonce.into(),
             verifier: verifier.into(),
@@ -265,7 +269,7 @@ impl Service {
             Err(failure) => return Ok(self.not_accepted(failure)),
         };
         match pending.purpose {
-            Purpose::SignIn => self.admit(sign_in, identity, origin).await,
+            Purpose::SignIn => self.provision_person(sign_in, identity, origin).await,
             Purpose::Confirm => self.confirm_identity(actor, &identity).await,
             Purpose::Link => self.linkable(actor, &identity).await,
         }
@@ -276,9 +280,9 @@ impl Service {
         &self,
         actor: Option<&Actor>,
         identity: &Identity,
-    ) -> Result<Ending, Error> {
+    ) -> Result<SignInOutcome, Error> {
         let Some(actor) = actor.cloned() else {
-            return Ok(Ending::Mismatch);
+            return Ok(SignInOutcome::Mismatch);
         };
         let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
         let known = self
@@ -291,7 +295,7 @@ impl Service {
             .auth_time()
             .is_none_or(|at| at >= now.unix_seconds() - 600);
         if known != Some(actor.person.id) || !recent {
-            return Ok(Ending::SomebodyElse);
+            return Ok(SignInOutcome::WrongIdentity);
         }
         let line = super::event(
             &actor,
@@ -300,15 +304,21 @@ impl Service {
             actor.person.username.clone(),
             "at the organisation",
         );
-        self.store.note(move |db| record(db, &line)).await?;
-        Ok(Ending::Confirmed)
+        self.store
+            .write_untracked(move |db| record(db, &line))
+            .await?;
+        Ok(SignInOutcome::Confirmed)
     }
 
     /// Whether the actor may link the identity, for [`Purpose::Link`]: it must not be another
     /// account's.
-    async fn linkable(&self, actor: Option<&Actor>, identity: &Identity) -> Result<Ending, Error> {
+    async fn linkable(
+        &self,
+        actor: Option<&Actor>,
+        identity: &Identity,
+    ) -> Result<SignInOutcome, Error> {
         let Some(me) = actor.map(|actor| actor.person.id) else {
-            return Ok(Ending::Mismatch);
+            return Ok(SignInOutcome::Mismatch);
         };
         let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
         let known = self
@@ -316,13 +326,13 @@ impl Service {
             .read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?))
             .await?;
         if known.is_some_and(|known| known != me) {
-            return Ok(Ending::SomebodyElse);
+            return Ok(SignInOutcome::WrongIdentity);
         }
         let label = ["preferred_username", "email", "name"]
             .into_iter()
             .map(|claim| identity.text(claim))
             .find(|text| !text.is_empty());
-        Ok(Ending::Linkable(
+        Ok(SignInOutcome::Linkable(
             identity.subject.clone(),
             clean(label.unwrap_or(&identity.subject), 100),
         ))
@@ -359,12 +369,12 @@ impl Service {
 
     /// Finds or creates the person, and applies the role and groups that the claims map to.
     /// Consents that need access through a lost group end.
-    async fn admit(
+    async fn provision_person(
         &self,
         sign_in: &SignIn,
         identity: Identity,
         origin: &Origin,
-    ) -> Result<Ending, Error> {
+    ) -> Result<SignInOutcome, Error> {
         let mapped = sign_in
             .roles
             .iter()
@@ -375,7 +385,7 @@ impl Service {
             // Without a role mapping, the role that an administrator set on the people's page
             // stays.
             (None, Some(role)) => (role, !sign_in.roles.is_empty()),
-            (None, None) => return Ok(Ending::NoPlace),
+            (None, None) => return Ok(SignInOutcome::NoRole),
         };
         let values = identity.list(&sign_in.group_claim);
         let wanted: Vec<(String, bool)> = sign_in
@@ -389,7 +399,7 @@ impl Service {
             identity.subject.clone(),
             self.now(),
         );
-        let line = self.line(Action::SignIn, None, "organisation", origin);
+        let line = self.sign_in_event(Action::SignIn, None, "organisation", origin);
         let person = self
             .store
             .write(move |db| {
@@ -401,7 +411,7 @@ impl Service {
                     Some(person) if person.locked => return Ok(None),
                     Some(person) => person,
                     None => {
-                        let person = unlike_others(db, fresh)?;
+                        let person = with_unique_username(db, fresh)?;
                         people::insert(db, &person, None)?;
                         identities::insert(db, &issuer, &subject, person.id, now)?;
                         person
@@ -411,7 +421,7 @@ impl Service {
                     person.role = role;
                     person.updated_at = now;
                     people::update(db, &person)?;
-                    sessions::end_of_person(db, person.id, None)?;
+                    sessions::delete_all_of_person(db, person.id, None)?;
                 }
                 for (name, member) in wanted {
                     let group = match groups::by_name(db, &name)? {
@@ -434,9 +444,11 @@ impl Service {
                         .into_iter()
                         .find(|(known, _)| known.id == group.id)
                     {
-                        None if member => drop(groups::add_member(db, group.id, person.id, true)?),
+                        None if member => {
+                            groups::add_member(db, group.id, person.id, true)?;
+                        }
                         Some((_, true)) if !member => {
-                            drop(groups::remove_member(db, group.id, person.id)?)
+                            groups::remove_member(db, group.id, person.id)?;
                         }
                         _ => {}
                     }
@@ -445,7 +457,7 @@ impl Service {
                 Service::end_lost_consents(
                     db,
                     consents,
-                    &Why::of_portal(now, "access went with a group"),
+                    &EndReason::of_portal(now, "access went with a group"),
                 )?;
                 people::set_active(db, person.id, now)?;
                 record(
@@ -460,8 +472,8 @@ impl Service {
             })
             .await?;
         Ok(match person {
-            Some(person) => Ending::SignedIn(Box::new(person), identity.refresh_token),
-            None => Ending::Locked,
+            Some(person) => SignInOutcome::SignedIn(Box::new(person), identity.refresh_token),
+            None => SignInOutcome::Locked,
         })
     }
 
@@ -533,14 +545,14 @@ impl Service {
 
     /// Stores the refresh token of a sign-in, sealed, for as long as its browser session lives. It
     /// spares the viewer a second redirect to the same provider.
-    pub async fn keep_sign_in_grant(
+    pub async fn store_sign_in_grant(
         &self,
         session: Id<Session>,
         token: &SecretString,
     ) -> Result<(), Error> {
         let row = session.to_string();
         let sealed = self.vault.seal(
-            Place {
+            SealContext {
                 table: "sign_in_grants",
                 column: "refresh_token",
                 row: &row,
@@ -548,21 +560,23 @@ impl Service {
             token,
         )?;
         self.store
-            .note(move |db| Ok(identities::put_grant(db, session, &sealed)?))
+            .write_untracked(move |db| {
+                Ok(identities::put_sign_in_refresh_token(db, session, &sealed)?)
+            })
             .await
     }
 
-    /// The refresh token stored by [`Service::keep_sign_in_grant`].
+    /// The refresh token stored by [`Service::store_sign_in_grant`].
     pub(super) async fn sign_in_grant(
         &self,
         session: Id<Session>,
     ) -> Result<Option<SecretString>, Error> {
         let sealed = self
             .store
-            .read(move |db| Ok::<_, Error>(identities::grant(db, session)?))
+            .read(move |db| Ok::<_, Error>(identities::sign_in_refresh_token(db, session)?))
             .await?;
         let row = session.to_string();
-        let place = Place {
+        let place = SealContext {
             table: "sign_in_grants",
             column: "refresh_token",
             row: &row,
@@ -586,7 +600,7 @@ fn clean(text: &str, most: usize) -> String {
 
 /// Adds a suffix to a user name that is taken: it belongs to another account, since names and
 /// e-mail addresses never match accounts.
-fn unlike_others(db: &mut Db<'_>, mut person: Person) -> Result<Person, Error> {
+fn with_unique_username(db: &mut Db<'_>, mut person: Person) -> Result<Person, Error> {
     if people::by_username(db, &person.username)?.is_some() {
         person.username = format!("{}-{}", person.username, &random::label()[..4]);
     }

@@ -5,7 +5,7 @@
 //! is detected too. Records are never changed or deleted here.
 
 use super::{
-    Db, Error, damaged, id,
+    Db, Error, damaged_row, id,
     schema::{audit, audit_head, exchange_hours},
 };
 use crate::{
@@ -40,9 +40,9 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
         detail,
         ..event.clone()
     };
-    let (last, hash) = head(db)?.unwrap_or_default();
+    let (last, hash) = chain_head(db)?.unwrap_or_default();
     let number = last + 1;
-    let hash = chain(
+    let hash = record_hash(
         &hash,
         &Event {
             number,
@@ -73,7 +73,7 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
 
 /// Number and hash of the newest record. Before the first chained record: the highest number, and
 /// an empty hash.
-fn head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
+fn chain_head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
     let head: Option<(i64, String)> = audit_head::table
         .select((audit_head::number, audit_head::hash))
         .first(db.0)
@@ -89,7 +89,7 @@ fn head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
 
 /// A record's hash. Each field is prefixed with its length, so that moving text between fields
 /// changes the hash.
-fn chain(before: &str, event: &Event) -> String {
+fn record_hash(before: &str, event: &Event) -> String {
     let mut text = String::new();
     let actor = event
         .actor
@@ -116,16 +116,16 @@ fn chain(before: &str, event: &Event) -> String {
 
 /// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// All records are intact: `chained` ones, and `unchained` older ones from before the chain.
-    Whole { chained: i64, unchained: i64 },
+pub enum ChainStatus {
+    /// This many records, all intact.
+    Intact { records: i64 },
     /// The number of the first record that was changed or is missing.
     Broken { number: i64 },
 }
 
 /// Recomputes the whole chain.
-pub fn verify(db: &mut Db<'_>) -> Result<Verdict, Error> {
-    let (mut chained, mut unchained, mut last, mut hash) = (0, 0, 0, String::new());
+pub fn verify(db: &mut Db<'_>) -> Result<ChainStatus, Error> {
+    let (mut records, mut last, mut hash) = (0, 0, String::new());
     loop {
         let rows: Vec<Row> = audit::table
             .filter(audit::number.gt(last))
@@ -138,30 +138,27 @@ pub fn verify(db: &mut Db<'_>) -> Result<Verdict, Error> {
         }
         for row in rows {
             let (number, kept) = (row.number, row.hash.clone());
-            if kept.is_empty() && chained == 0 {
-                unchained += 1;
-                last = number;
-                continue;
-            }
-            let gap = chained > 0 && number != last + 1;
+            let gap = records > 0 && number != last + 1;
             let Ok(event) = row.event() else {
-                return Ok(Verdict::Broken { number });
+                return Ok(ChainStatus::Broken { number });
             };
-            hash = chain(&hash, &event);
+            hash = record_hash(&hash, &event);
             if gap || hash != kept {
-                return Ok(Verdict::Broken {
+                return Ok(ChainStatus::Broken {
                     number: if gap { last + 1 } else { number },
                 });
             }
-            (chained, last) = (chained + 1, number);
+            (records, last) = (records + 1, number);
         }
     }
-    match head(db)? {
-        Some((number, kept)) if chained > 0 && (number != last || kept != hash) => {
-            Ok(Verdict::Broken { number: last + 1 })
+    match chain_head(db)? {
+        Some((number, kept)) if records > 0 && (number != last || kept != hash) => {
+            Ok(ChainStatus::Broken { number: last + 1 })
         }
-        Some((number, kept)) if chained == 0 && !kept.is_empty() => Ok(Verdict::Broken { number }),
-        _ => Ok(Verdict::Whole { chained, unchained }),
+        Some((number, kept)) if records == 0 && !kept.is_empty() => {
+            Ok(ChainStatus::Broken { number })
+        }
+        _ => Ok(ChainStatus::Intact { records }),
     }
 }
 
@@ -186,14 +183,14 @@ impl Row {
         Ok(Event {
             number: self.number,
             at: Timestamp(self.at),
-            action: Action::parse(&self.action).ok_or_else(|| damaged("action"))?,
+            action: Action::parse(&self.action).ok_or_else(|| damaged_row("action"))?,
             actor: self.actor.as_deref().map(id).transpose()?,
             actor_name: self.actor_name,
             subject: self.subject,
             detail: self.detail,
             address: self.address,
             correlation: self.correlation,
-            outcome: Outcome::parse(&self.outcome).ok_or_else(|| damaged("outcome"))?,
+            outcome: Outcome::parse(&self.outcome).ok_or_else(|| damaged_row("outcome"))?,
             hash: self.hash,
         })
     }
@@ -201,7 +198,7 @@ impl Row {
 
 /// Which audit records to list.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct RecordFilter {
     pub action: Option<Action>,
     pub actor: Option<Id<Person>>,
     pub outcome: Option<Outcome>,
@@ -216,7 +213,7 @@ pub struct Filter {
 }
 
 /// The records that match, newest first unless `oldest_first` is set.
-pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, Error> {
+pub fn list(db: &mut Db<'_>, filter: &RecordFilter, limit: i64) -> Result<Vec<Event>, Error> {
     let mut query = audit::table.limit(limit).into_boxed();
     query = if filter.oldest_first {
         query.order(audit::number.asc())
@@ -263,7 +260,7 @@ pub fn list(db: &mut Db<'_>, filter: &Filter, limit: i64) -> Result<Vec<Event>, 
 }
 
 /// Exchanges of one viewer, content item and integration within one hour.
-pub struct Hour {
+pub struct ExchangeCount {
     /// The start of the hour.
     pub hour: Timestamp,
     pub person: String,
@@ -274,7 +271,7 @@ pub struct Hour {
 }
 
 /// Adds to an hour's count.
-pub fn add_exchanges(db: &mut Db<'_>, counted: &Hour) -> Result<(), Error> {
+pub fn add_exchanges(db: &mut Db<'_>, counted: &ExchangeCount) -> Result<(), Error> {
     let row = || {
         exchange_hours::table.find((
             counted.hour.0,
@@ -306,7 +303,7 @@ pub fn add_exchanges(db: &mut Db<'_>, counted: &Hour) -> Result<(), Error> {
 
 /// Which counts to list.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct ExchangeFilter {
     pub person: Option<Id<Person>>,
     pub content: Option<Id<Content>>,
     /// Only hours whose last exchange was before this time.
@@ -314,7 +311,11 @@ pub struct Wanted {
 }
 
 /// The counts, last exchange first.
-pub fn exchanges(db: &mut Db<'_>, wanted: &Wanted, limit: i64) -> Result<Vec<Hour>, Error> {
+pub fn exchanges(
+    db: &mut Db<'_>,
+    wanted: &ExchangeFilter,
+    limit: i64,
+) -> Result<Vec<ExchangeCount>, Error> {
     let mut query = exchange_hours::table
         .order(exchange_hours::last_at.desc())
         .limit(limit)
@@ -332,7 +333,7 @@ pub fn exchanges(db: &mut Db<'_>, wanted: &Wanted, limit: i64) -> Result<Vec<Hou
     Ok(rows
         .into_iter()
         .map(
-            |(hour, person, content, integration, exchanges, last_at)| Hour {
+            |(hour, person, content, integration, exchanges, last_at)| ExchangeCount {
                 hour: Timestamp(hour),
                 person,
                 content,

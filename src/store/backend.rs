@@ -5,9 +5,9 @@
 //! writer by nature (`BEGIN IMMEDIATE`); on PostgreSQL a transaction-level advisory lock serializes
 //! the writers of all nodes.
 //!
-//! Diesel's combined connection ([`Either`]) compiles neither `ON CONFLICT` nor `FOR UPDATE`, batch
-//! inserts or `as_returning()`. So the rest of `store` updates and then inserts, and compares and
-//! swaps on a column.
+//! Diesel's combined connection ([`AnyConnection`]) compiles neither `ON CONFLICT` nor `FOR
+//! UPDATE`, batch inserts or `as_returning()`. So the rest of `store` updates and then inserts, and
+//! compares and swaps on a column.
 
 use super::Error;
 use diesel::{
@@ -25,37 +25,37 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRESQL: EmbeddedMigrations = embed_migrations!("migrations/postgresql");
 /// Advisory lock of the writer. The number is arbitrary, but must be the same on all nodes.
 #[cfg(feature = "postgres")]
-const WRITING: &str = "SELECT pg_advisory_xact_lock(7310001)";
+const WRITE_LOCK_SQL: &str = "SELECT pg_advisory_xact_lock(7310001)";
 /// Advisory lock of the migrating node. The number is arbitrary, but must be the same on all nodes.
 #[cfg(feature = "postgres")]
-const MIGRATING: &str = "SELECT pg_advisory_lock(7310002)";
+const MIGRATION_LOCK_SQL: &str = "SELECT pg_advisory_lock(7310002)";
 
 /// Attempts to migrate an SQLite file, 100 ms apart.
-const MIGRATION_TRIES: u32 = 20;
+const MAX_MIGRATION_RETRIES: u32 = 20;
 
 /// The newest contracting migration (one that removed something the previous version used) that
 /// this program works with. See `migrations/README.md`.
-const CONTRACT: i64 = 0;
+const SUPPORTED_CONTRACT: i64 = 0;
 
 /// The database URL.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum DatabaseUrl {
     /// A file.
     Sqlite(PathBuf),
     /// A URL such as `postgres://user:password@host/database`; secret because of the password.
     Postgresql(SecretString),
 }
 
-impl Place {
+impl DatabaseUrl {
     /// Whether other machines can use the same database.
     pub fn is_shared(&self) -> bool {
-        matches!(self, Place::Postgresql(_))
+        matches!(self, DatabaseUrl::Postgresql(_))
     }
 }
 
 /// A connection to either database.
 #[derive(diesel::MultiConnection)]
-pub enum Either {
+pub enum AnyConnection {
     #[cfg(feature = "postgres")]
     Postgresql(diesel::PgConnection),
     Sqlite(SqliteConnection),
@@ -63,7 +63,7 @@ pub enum Either {
 
 /// Creates the file with mode 0600 if it is missing. SQLite gives the `-wal` and `-shm` files the
 /// same mode.
-pub(super) fn make_private(file: &Path) -> std::io::Result<()> {
+pub(super) fn create_private_file(file: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]
@@ -85,11 +85,11 @@ pub(super) fn connect_file(file: &Path) -> Result<SqliteConnection, ConnectionEr
 }
 
 /// Opens one connection and sets its options.
-pub fn connect(place: &Place) -> Result<Either, ConnectionError> {
+pub fn connect(place: &DatabaseUrl) -> Result<AnyConnection, ConnectionError> {
     match place {
-        Place::Sqlite(file) => connect_file(file).map(Either::Sqlite),
+        DatabaseUrl::Sqlite(file) => connect_file(file).map(AnyConnection::Sqlite),
         #[cfg(feature = "postgres")]
-        Place::Postgresql(address) => {
+        DatabaseUrl::Postgresql(address) => {
             let mut connection = diesel::PgConnection::establish(address.expose_secret())?;
             // The timeouts keep a node that hangs inside a transaction from blocking the others.
             connection
@@ -98,7 +98,7 @@ pub fn connect(place: &Place) -> Result<Either, ConnectionError> {
                      SET client_min_messages = warning; SET synchronous_commit = on; SET application_name = 'valetkey';",
                 )
                 .map_err(ConnectionError::CouldntSetupConfiguration)?;
-            Ok(Either::Postgresql(connection))
+            Ok(AnyConnection::Postgresql(connection))
         }
         #[cfg(not(feature = "postgres"))]
         Place::Postgresql(address) => {
@@ -111,10 +111,10 @@ pub fn connect(place: &Place) -> Result<Either, ConnectionError> {
 }
 
 /// Whether the database was never used: there is no file, or no table `meta`.
-pub fn is_new(place: &Place) -> Result<bool, Error> {
+pub fn is_new(place: &DatabaseUrl) -> Result<bool, Error> {
     match place {
-        Place::Sqlite(file) => Ok(!file.exists()),
-        Place::Postgresql(_) => {
+        DatabaseUrl::Sqlite(file) => Ok(!file.exists()),
+        DatabaseUrl::Postgresql(_) => {
             let mut connection = connect(place).map_err(|error| {
                 Error::Other(format!("cannot open the PostgreSQL database: {error}"))
             })?;
@@ -127,20 +127,22 @@ pub fn is_new(place: &Place) -> Result<bool, Error> {
 }
 
 /// Runs the pending migrations; creates a missing SQLite file. Refuses a database that a newer
-/// version made unusable for this one ([`CONTRACT`]).
-pub fn prepare(place: &Place) -> Result<(), Error> {
+/// version made unusable for this one ([`SUPPORTED_CONTRACT`]).
+pub fn migrate(place: &DatabaseUrl) -> Result<(), Error> {
     let explain = |error: &dyn std::fmt::Display| match place {
-        Place::Sqlite(file) => Error::Other(format!("cannot open {}: {error}", file.display())),
-        Place::Postgresql(_) => {
+        DatabaseUrl::Sqlite(file) => {
+            Error::Other(format!("cannot open {}: {error}", file.display()))
+        }
+        DatabaseUrl::Postgresql(_) => {
             Error::Other(format!("cannot open the PostgreSQL database: {error}"))
         }
     };
-    if let Place::Sqlite(file) = place {
-        make_private(file).map_err(|error| explain(&error))?;
+    if let DatabaseUrl::Sqlite(file) = place {
+        create_private_file(file).map_err(|error| explain(&error))?;
     }
     let mut connection = connect(place).map_err(|error| explain(&error))?;
     let migrated = match &mut connection {
-        Either::Sqlite(connection) => {
+        AnyConnection::Sqlite(connection) => {
             // A command may run the same migrations beside the server: retry, since what the other
             // process did is no longer pending. Before the pool exists, since the busy timeout does
             // not cover the switch to WAL.
@@ -150,19 +152,19 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
                     .batch_execute("PRAGMA journal_mode = WAL;")
                     .map_err(Into::into);
                 match switched.and_then(|()| connection.run_pending_migrations(SQLITE)) {
-                    Err(_) if tries < MIGRATION_TRIES => tries += 1,
+                    Err(_) if tries < MAX_MIGRATION_RETRIES => tries += 1,
                     other => break other.map(drop),
                 }
                 std::thread::sleep(std::time::Duration::from_millis(100));
             }
         }
         #[cfg(feature = "postgres")]
-        Either::Postgresql(connection) => {
+        AnyConnection::Postgresql(connection) => {
             // If several nodes start together, one migrates and the others wait for its lock.
             connection
                 .batch_execute("SET lock_timeout = '120s'; SET statement_timeout = '0';")
                 .map_err(|error| explain(&error))?;
-            diesel::sql_query(MIGRATING)
+            diesel::sql_query(MIGRATION_LOCK_SQL)
                 .execute(connection)
                 .map_err(|error| explain(&error))?;
             connection.run_pending_migrations(POSTGRESQL).map(drop)
@@ -178,7 +180,7 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
     };
     if contract
         .and_then(|text| text.parse::<i64>().ok())
-        .is_some_and(|contract| contract > CONTRACT)
+        .is_some_and(|contract| contract > SUPPORTED_CONTRACT)
     {
         return Err(Error::Other(
             "a newer version of this program changed the database in a way that this version cannot work with: start the newer one".into(),
@@ -187,7 +189,7 @@ pub fn prepare(place: &Place) -> Result<(), Error> {
     Ok(())
 }
 
-impl Either {
+impl AnyConnection {
     /// The placeholder of the nth value in hand-written SQL, counted from 1.
     #[cfg_attr(
         not(feature = "postgres"),
@@ -195,15 +197,15 @@ impl Either {
     )]
     pub(super) fn placeholder(&self, number: usize) -> String {
         match self {
-            Either::Sqlite(_) => "?".into(),
+            AnyConnection::Sqlite(_) => "?".into(),
             #[cfg(feature = "postgres")]
-            Either::Postgresql(_) => format!("${number}"),
+            AnyConnection::Postgresql(_) => format!("${number}"),
         }
     }
 
     /// Runs `work` in a transaction that excludes all other writers. Rolls back if `work` or the
     /// commit fails.
-    pub(super) fn exclusively<T, E: From<Error>>(
+    pub(super) fn in_write_transaction<T, E: From<Error>>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
@@ -225,21 +227,21 @@ impl Either {
 
     fn begin(&mut self) -> Result<(), DieselError> {
         match self {
-            Either::Sqlite(connection) => connection.batch_execute("BEGIN IMMEDIATE"),
+            AnyConnection::Sqlite(connection) => connection.batch_execute("BEGIN IMMEDIATE"),
             #[cfg(feature = "postgres")]
-            Either::Postgresql(connection) => connection
-                .batch_execute(&format!("BEGIN; {WRITING}"))
+            AnyConnection::Postgresql(connection) => connection
+                .batch_execute(&format!("BEGIN; {WRITE_LOCK_SQL}"))
                 .inspect_err(|_| drop(connection.batch_execute("ROLLBACK"))),
         }
     }
 
     fn commit(&mut self) -> Result<(), DieselError> {
         match self {
-            Either::Sqlite(connection) => connection.batch_execute("COMMIT"),
+            AnyConnection::Sqlite(connection) => connection.batch_execute("COMMIT"),
             // After a failed statement, PostgreSQL silently turns COMMIT into a rollback. The
             // SELECT makes that an error.
             #[cfg(feature = "postgres")]
-            Either::Postgresql(connection) => connection.batch_execute("SELECT 1; COMMIT"),
+            AnyConnection::Postgresql(connection) => connection.batch_execute("SELECT 1; COMMIT"),
         }
     }
 
@@ -260,7 +262,7 @@ impl From<DieselError> for Error {
             ) => Error::Busy(info.message().to_owned()),
             DieselError::DatabaseError(_, info) => {
                 let text = info.message().to_owned();
-                if PASSES.iter().any(|word| text.contains(word)) {
+                if TRANSIENT_ERROR_WORDS.iter().any(|word| text.contains(word)) {
                     Error::Busy(text)
                 } else {
                     Error::Other(text)
@@ -272,7 +274,7 @@ impl From<DieselError> for Error {
 }
 
 /// Substrings of the messages of temporary errors: locks, a full disk, a restarting server.
-const PASSES: [&str; 16] = [
+const TRANSIENT_ERROR_WORDS: [&str; 16] = [
     "locked",
     "busy",
     "full",
@@ -292,28 +294,28 @@ const PASSES: [&str; 16] = [
 ];
 
 /// Opens and checks the connections of an r2d2 pool.
-pub struct Manager(pub Place);
+pub struct ConnectionManager(pub DatabaseUrl);
 
-impl ManageConnection for Manager {
-    type Connection = Either;
+impl ManageConnection for ConnectionManager {
+    type Connection = AnyConnection;
     type Error = diesel::r2d2::Error;
 
-    fn connect(&self) -> Result<Either, Self::Error> {
+    fn connect(&self) -> Result<AnyConnection, Self::Error> {
         connect(&self.0).map_err(diesel::r2d2::Error::ConnectionError)
     }
 
     /// Checks PostgreSQL only: the server may have gone away; a file cannot.
-    fn is_valid(&self, connection: &mut Either) -> Result<(), Self::Error> {
+    fn is_valid(&self, connection: &mut AnyConnection) -> Result<(), Self::Error> {
         match connection {
-            Either::Sqlite(_) => Ok(()),
+            AnyConnection::Sqlite(_) => Ok(()),
             #[cfg(feature = "postgres")]
-            Either::Postgresql(connection) => connection
+            AnyConnection::Postgresql(connection) => connection
                 .batch_execute("SELECT 1")
                 .map_err(diesel::r2d2::Error::QueryError),
         }
     }
 
-    fn has_broken(&self, _: &mut Either) -> bool {
+    fn has_broken(&self, _: &mut AnyConnection) -> bool {
         std::thread::panicking()
     }
 }
@@ -327,9 +329,9 @@ mod tests {
         let folder =
             std::env::temp_dir().join(format!("valetkey-migrate-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
-        let place = Place::Sqlite(folder.join("valetkey.db"));
+        let place = DatabaseUrl::Sqlite(folder.join("valetkey.db"));
         std::thread::scope(|scope| {
-            let starting: Vec<_> = (0..4).map(|_| scope.spawn(|| prepare(&place))).collect();
+            let starting: Vec<_> = (0..4).map(|_| scope.spawn(|| migrate(&place))).collect();
             for started in starting {
                 started.join().unwrap().unwrap();
             }
@@ -348,7 +350,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("valetkey-pragma-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("valetkey.db");
-        prepare(&Place::Sqlite(file.clone())).unwrap();
+        migrate(&DatabaseUrl::Sqlite(file.clone())).unwrap();
         let mut connection = connect_file(&file).unwrap();
         let mut pragma = |name: &str| {
             let text = format!("SELECT {name} AS value FROM pragma_{name}");

@@ -4,7 +4,7 @@
 //! token is not kept: with reuse detection at the provider, trying it would end the grant.
 
 use super::{
-    Db, Error, damaged, id,
+    Db, Error, damaged_row, id,
     schema::{attempts, connections, consents},
 };
 use crate::{
@@ -56,14 +56,14 @@ pub struct Tokens {
 
 impl Row {
     /// Converts the row into the connection and its tokens.
-    fn split(self) -> Result<(Connection, Tokens), Error> {
+    fn into_parts(self) -> Result<(Connection, Tokens), Error> {
         let connection = Connection {
             number: self.number,
             id: id(&self.guid)?,
             person: id(&self.person)?,
             integration: id(&self.integration)?,
             state: State::parse(&self.state, self.cause.as_deref())
-                .ok_or_else(|| damaged("state of a connection"))?,
+                .ok_or_else(|| damaged_row("state of a connection"))?,
             account: Account {
                 label: self.account_label,
                 subject: self.account_subject,
@@ -100,7 +100,7 @@ pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<
             .filter(connections::guid.ne(connection.id.to_string())),
     )
     .execute(db.0)?;
-    let (state, cause) = connection.state.words();
+    let (state, cause) = connection.state.columns();
     let values = (
         connections::state.eq(state),
         connections::cause.eq(cause),
@@ -141,7 +141,7 @@ pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<
 }
 
 /// The result of a refresh.
-pub struct Refreshed<'a> {
+pub struct RefreshedTokens<'a> {
     pub access: &'a Sealed,
     /// `None` keeps the stored refresh token (RFC 6749 section 6).
     pub refresh: Option<&'a Sealed>,
@@ -157,7 +157,7 @@ pub fn store_refreshed(
     db: &mut Db<'_>,
     connection: Id<Connection>,
     generation: i64,
-    new: &Refreshed<'_>,
+    new: &RefreshedTokens<'_>,
 ) -> Result<bool, Error> {
     let row = || {
         connections::table
@@ -194,7 +194,7 @@ pub fn set_state(
     state: State,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let (word, cause) = state.words();
+    let (word, cause) = state.columns();
     let row = || connections::table.filter(connections::guid.eq(connection.to_string()));
     diesel::update(row())
         .set((
@@ -226,13 +226,13 @@ pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> 
 
 /// Sets the state of all connections of an integration in one statement, so that the single writer
 /// is not blocked for long; the caller then ends them in batches. The tokens stay until then.
-pub fn mark_ended(
+pub fn set_state_of_integration(
     db: &mut Db<'_>,
     integration: Id<Integration>,
     state: State,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let (word, cause) = state.words();
+    let (word, cause) = state.columns();
     diesel::update(connections::table.filter(connections::integration.eq(integration.to_string())))
         .set((
             connections::state.eq(word),
@@ -255,11 +255,11 @@ pub fn find(
         .select(Row::as_select())
         .first(db.0)
         .optional()?;
-    row.map(Row::split).transpose()
+    row.map(Row::into_parts).transpose()
 }
 
 /// The connection of a person at an integration.
-pub fn of(
+pub fn find_of(
     db: &mut Db<'_>,
     person: Id<Person>,
     integration: Id<Integration>,
@@ -270,12 +270,12 @@ pub fn of(
         .select(Row::as_select())
         .first(db.0)
         .optional()?;
-    row.map(Row::split).transpose()
+    row.map(Row::into_parts).transpose()
 }
 
 fn without_tokens(rows: Vec<Row>) -> Result<Vec<Connection>, Error> {
     rows.into_iter()
-        .map(|row| row.split().map(|(connection, _)| connection))
+        .map(|row| row.into_parts().map(|(connection, _)| connection))
         .collect()
 }
 
@@ -431,7 +431,7 @@ pub fn delete_consents_of_connection(
 
 /// At most `most` active connections with a refresh token whose access token expires after `from`,
 /// up to `to`, and that were used since `used_since`. First to expire first.
-pub fn ending(
+pub fn expiring(
     db: &mut Db<'_>,
     from: Timestamp,
     to: Timestamp,
@@ -499,7 +499,7 @@ struct AttemptRow {
     person: String,
     session: String,
     integration: String,
-    era: i64,
+    endpoint_version: i64,
     content: Option<String>,
     return_path: String,
     redirect_uri: String,
@@ -523,7 +523,7 @@ pub fn insert_attempt(
             attempts::person.eq(attempt.person.to_string()),
             attempts::session.eq(attempt.session.to_string()),
             attempts::integration.eq(attempt.integration.to_string()),
-            attempts::era.eq(attempt.era),
+            attempts::endpoint_version.eq(attempt.endpoint_version),
             attempts::content.eq(attempt.content.map(|content| content.to_string())),
             attempts::return_path.eq(attempt.return_path.as_str()),
             attempts::redirect_uri.eq(&attempt.redirect_uri),
@@ -550,10 +550,10 @@ pub fn attempt(
             person: id(&row.person)?,
             session: id(&row.session)?,
             integration: id(&row.integration)?,
-            era: row.era,
+            endpoint_version: row.endpoint_version,
             content: row.content.as_deref().map(id).transpose()?,
             return_path: ReturnPath::parse(&row.return_path)
-                .ok_or_else(|| damaged("return path"))?,
+                .ok_or_else(|| damaged_row("return path"))?,
             redirect_uri: row.redirect_uri,
             expires_at: Timestamp(row.expires_at),
             used_at: row.used_at.map(Timestamp),
@@ -564,7 +564,11 @@ pub fn attempt(
 }
 
 /// Marks an attempt as used and deletes its PKCE verifier; `false` if it was used before.
-pub fn use_attempt(db: &mut Db<'_>, attempt: Id<Attempt>, now: Timestamp) -> Result<bool, Error> {
+pub fn consume_attempt(
+    db: &mut Db<'_>,
+    attempt: Id<Attempt>,
+    now: Timestamp,
+) -> Result<bool, Error> {
     let row = attempts::table
         .find(attempt.to_string())
         .filter(attempts::used_at.is_null());

@@ -4,7 +4,7 @@
 //! a whole, and never searched.
 
 use super::{
-    Db, Error, damaged,
+    Db, Error, damaged_row,
     groups::{principal, principal_columns},
     id,
     schema::{content, content_list, group_members},
@@ -41,28 +41,28 @@ pub(super) struct Row {
 /// `upstream`, which earlier versions read.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Carried {
+struct ProxyingColumn {
     processes: Vec<Process>,
     #[serde(flatten)]
     proxying: Proxying,
 }
 
 /// The value of the column `proxying`.
-fn carried(item: &Content) -> Result<String, Error> {
-    let carried = Carried {
+fn proxying_json(item: &Content) -> Result<String, Error> {
+    let carried = ProxyingColumn {
         processes: item.processes.clone(),
         proxying: item.proxying.clone(),
     };
-    serde_json::to_string(&carried).map_err(|_| damaged("proxying"))
+    serde_json::to_string(&carried).map_err(|_| damaged_row("proxying"))
 }
 
 impl Row {
     /// Converts the row; [`Error::Other`] if a column is damaged.
     pub(super) fn content(self) -> Result<Content, Error> {
-        let Carried {
+        let ProxyingColumn {
             mut processes,
             proxying,
-        } = serde_json::from_str(&self.proxying).map_err(|_| damaged("proxying"))?;
+        } = serde_json::from_str(&self.proxying).map_err(|_| damaged_row("proxying"))?;
         // `upstream` differs: an earlier version changed the URL, and does not know `processes`.
         if processes.first().map(|process| &process.url) != self.upstream.as_ref() {
             processes = self
@@ -78,7 +78,7 @@ impl Row {
             number: self.number,
             id: id(&self.guid)?,
             owner: id(&self.owner)?,
-            access: AccessType::parse(&self.access).ok_or_else(|| damaged("access"))?,
+            access: AccessType::parse(&self.access).ok_or_else(|| damaged_row("access"))?,
             name: self.name,
             title: self.title,
             description: self.description,
@@ -104,7 +104,7 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
             content::access.eq(item.access.as_str()),
             content::app_mode.eq(&item.app_mode),
             content::upstream.eq(item.upstream()),
-            content::proxying.eq(carried(item)?),
+            content::proxying.eq(proxying_json(item)?),
             content::slug.eq(&item.slug),
             content::created_at.eq(item.created_at.0),
             content::updated_at.eq(item.updated_at.0),
@@ -123,7 +123,7 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
             content::owner.eq(item.owner.to_string()),
             content::access.eq(item.access.as_str()),
             content::upstream.eq(item.upstream()),
-            content::proxying.eq(carried(item)?),
+            content::proxying.eq(proxying_json(item)?),
             content::updated_at.eq(item.updated_at.0),
         ))
         .execute(db.0)?;
@@ -183,7 +183,8 @@ impl ListRow {
             number: self.number,
             content: id(&self.content)?,
             principal: principal(self.person.as_deref(), self.group_guid.as_deref())?,
-            role: ContentRole::parse(&self.role).ok_or_else(|| damaged("role of a permission"))?,
+            role: ContentRole::parse(&self.role)
+                .ok_or_else(|| damaged_row("role of a permission"))?,
         })
     }
 }

@@ -4,8 +4,8 @@
 //! that no table has to be listed column by column. Sealed values stay sealed.
 
 use super::{
-    Error, Place,
-    backend::{Either, connect, connect_file, prepare},
+    DatabaseUrl, Error,
+    backend::{AnyConnection, connect, connect_file, migrate},
 };
 use diesel::{
     RunQueryDsl as _,
@@ -23,7 +23,7 @@ use std::{
 /// All tables that are copied, each after those that it references. Leases, nodes and the epoch
 /// belong to processes and are not copied; nor are password attempts, held session tokens and app
 /// sessions, which are short-lived.
-const TABLES: [&str; 28] = [
+const TABLES: [&str; 27] = [
     "meta",
     "people",
     "setup_links",
@@ -47,25 +47,24 @@ const TABLES: [&str; 28] = [
     "revocations",
     "shown_once",
     "exchange_hours",
-    "presences",
-    "stays",
+    "visits",
     "leaks",
     "audit",
     "audit_head",
 ];
 /// Rows per batch.
-const AT_ONCE: usize = 500;
+const ROWS_PER_BATCH: usize = 500;
 
 /// One text value of a hand-written query.
 #[derive(diesel::QueryableByName)]
-struct Column {
+struct TextRow {
     #[diesel(sql_type = Text)]
     value: String,
 }
 
 /// One number and one text value of a hand-written query.
 #[derive(diesel::QueryableByName)]
-struct Numbered {
+struct NumberAndText {
     #[diesel(sql_type = BigInt)]
     number: i64,
     #[diesel(sql_type = Text)]
@@ -115,16 +114,16 @@ impl Summary {
 }
 
 /// A consistent view of a database: one read transaction from [`Snapshot::open`] until drop.
-pub struct Snapshot(Either);
+pub struct Snapshot(AnyConnection);
 
 impl Snapshot {
     /// Opens a connection and starts the transaction.
-    pub fn open(place: &Place) -> Result<Self, Error> {
+    pub fn open(place: &DatabaseUrl) -> Result<Self, Error> {
         let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
         match &mut connection {
-            Either::Sqlite(file) => file.batch_execute("BEGIN")?,
+            AnyConnection::Sqlite(file) => file.batch_execute("BEGIN")?,
             #[cfg(feature = "postgres")]
-            Either::Postgresql(server) => {
+            AnyConnection::Postgresql(server) => {
                 server.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
             }
         }
@@ -135,7 +134,7 @@ impl Snapshot {
     pub fn rows(&mut self) -> Result<u64, Error> {
         let mut all = 0;
         for table in TABLES {
-            let rows: Vec<Numbered> = sql_query(format!(
+            let rows: Vec<NumberAndText> = sql_query(format!(
                 "SELECT count(*) AS number, '' AS value FROM {}",
                 quoted(table)
             ))
@@ -149,7 +148,7 @@ impl Snapshot {
     }
 
     /// Passes every row of a table to `take`, in batches.
-    fn each(
+    fn for_each_batch(
         &mut self,
         table: &'static str,
         mut take: impl FnMut(Vec<Map<String, Value>>) -> Result<(), Error>,
@@ -164,7 +163,7 @@ impl Snapshot {
             take(rows)
         };
         match &mut self.0 {
-            Either::Sqlite(file) => {
+            AnyConnection::Sqlite(file) => {
                 let columns = columns(file, table)?;
                 let pairs: Vec<String> = columns
                     .iter()
@@ -174,10 +173,10 @@ impl Snapshot {
                 let mut after = -1;
                 loop {
                     let query = format!(
-                        "SELECT rowid AS number, {object} AS value FROM {} WHERE rowid > {after} ORDER BY rowid LIMIT {AT_ONCE}",
+                        "SELECT rowid AS number, {object} AS value FROM {} WHERE rowid > {after} ORDER BY rowid LIMIT {ROWS_PER_BATCH}",
                         quoted(table)
                     );
-                    let rows: Vec<Numbered> = sql_query(query).load(file)?;
+                    let rows: Vec<NumberAndText> = sql_query(query).load(file)?;
                     let Some(last) = rows.last() else { break };
                     after = last.number;
                     hand_over(
@@ -187,14 +186,14 @@ impl Snapshot {
                 }
             }
             #[cfg(feature = "postgres")]
-            Either::Postgresql(server) => {
+            AnyConnection::Postgresql(server) => {
                 server.batch_execute(&format!(
                     "DECLARE rows CURSOR FOR SELECT row_to_json(t)::text AS value FROM {} t",
                     quoted(table)
                 ))?;
                 loop {
-                    let rows: Vec<Column> =
-                        sql_query(format!("FETCH {AT_ONCE} FROM rows")).load(server)?;
+                    let rows: Vec<TextRow> =
+                        sql_query(format!("FETCH {ROWS_PER_BATCH} FROM rows")).load(server)?;
                     if rows.is_empty() {
                         break;
                     }
@@ -214,7 +213,7 @@ impl Snapshot {
         TABLES
             .into_iter()
             .map(|table| {
-                self.each(table, |rows| {
+                self.for_each_batch(table, |rows| {
                     progress(rows.len() as u64);
                     Ok(())
                 })
@@ -237,7 +236,7 @@ fn quoted(name: &str) -> String {
 
 /// The column names of a table in SQLite.
 fn columns(file: &mut diesel::SqliteConnection, table: &str) -> Result<Vec<String>, Error> {
-    let rows: Vec<Column> = sql_query(format!(
+    let rows: Vec<TextRow> = sql_query(format!(
         "SELECT name AS value FROM pragma_table_info('{table}')"
     ))
     .load(file)?;
@@ -251,34 +250,34 @@ fn columns(file: &mut diesel::SqliteConnection, table: &str) -> Result<Vec<Strin
 /// the commit.
 pub fn copy(
     from: &mut Snapshot,
-    to: &Place,
+    to: &DatabaseUrl,
     mut progress: impl FnMut(u64),
 ) -> Result<Vec<Summary>, Error> {
-    prepare(to)?;
+    migrate(to)?;
     let mut target = connect(to).map_err(|error| Error::Other(error.to_string()))?;
     #[cfg(feature = "postgres")]
-    if let Either::Postgresql(server) = &mut target {
+    if let AnyConnection::Postgresql(server) = &mut target {
         server.batch_execute(
             "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0",
         )?;
     }
-    let people: Vec<Numbered> =
+    let people: Vec<NumberAndText> =
         sql_query("SELECT count(*) AS number, '' AS value FROM people").load(&mut target)?;
     if people.first().is_some_and(|row| row.number > 0) {
         return Err(Error::Other(
             "the database to copy into is not empty: nothing was changed".into(),
         ));
     }
-    let copied = target.exclusively(|target| {
+    let copied = target.in_write_transaction(|target| {
         sql_query("DELETE FROM meta").execute(target)?;
         let mut copied = Vec::new();
         for table in TABLES {
-            copied.push(from.each(table, |rows| {
+            copied.push(from.for_each_batch(table, |rows| {
                 progress(rows.len() as u64);
                 insert(target, table, rows)
             })?);
         }
-        after(target)?;
+        advance_sequences(target)?;
         Ok::<_, Error>(copied)
     })?;
     let mut written = Snapshot::open(to)?;
@@ -297,10 +296,14 @@ pub fn copy(
 }
 
 /// Inserts one batch of rows.
-fn insert(target: &mut Either, table: &str, rows: Vec<Map<String, Value>>) -> Result<(), Error> {
+fn insert(
+    target: &mut AnyConnection,
+    table: &str,
+    rows: Vec<Map<String, Value>>,
+) -> Result<(), Error> {
     let text = Value::Array(rows.into_iter().map(Value::Object).collect()).to_string();
     match target {
-        Either::Sqlite(file) => {
+        AnyConnection::Sqlite(file) => {
             let columns = columns(file, table)?;
             let names: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
             let values: Vec<String> = columns
@@ -316,7 +319,7 @@ fn insert(target: &mut Either, table: &str, rows: Vec<Map<String, Value>>) -> Re
             sql_query(query).bind::<Text, _>(text).execute(file)?;
         }
         #[cfg(feature = "postgres")]
-        Either::Postgresql(server) => {
+        AnyConnection::Postgresql(server) => {
             let query = format!(
                 "INSERT INTO {t} SELECT * FROM json_populate_recordset(NULL::{t}, $1::json)",
                 t = quoted(table)
@@ -328,11 +331,11 @@ fn insert(target: &mut Either, table: &str, rows: Vec<Map<String, Value>>) -> Re
 }
 
 /// Moves PostgreSQL's identity sequences past the copied numbers; SQLite does so by itself.
-fn after(target: &mut Either) -> Result<(), Error> {
+fn advance_sequences(target: &mut AnyConnection) -> Result<(), Error> {
     #[cfg(feature = "postgres")]
-    if let Either::Postgresql(server) = target {
+    if let AnyConnection::Postgresql(server) = target {
         for table in TABLES {
-            let numbered: Vec<Numbered> = sql_query(format!(
+            let numbered: Vec<NumberAndText> = sql_query(format!(
                 "SELECT count(*) AS number, '' AS value FROM information_schema.columns WHERE table_name = '{table}' AND is_identity = 'YES'"
             ))
             .load(server)?;
@@ -351,17 +354,17 @@ fn after(target: &mut Either) -> Result<(), Error> {
 
 /// Writes the whole database into a new SQLite file: consistent, also while the server runs. Fails
 /// if the file exists.
-pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
+pub fn backup(from: &DatabaseUrl, file: &Path) -> Result<(), Error> {
     let explain =
         |error: IoError| Error::Other(format!("cannot write {}: {error}", file.display()));
     if file.exists() {
         return Err(explain(IoError::from(ErrorKind::AlreadyExists)));
     }
-    let target = Place::Sqlite(file.to_owned());
+    let target = DatabaseUrl::Sqlite(file.to_owned());
     match from {
-        Place::Sqlite(live) => {
+        DatabaseUrl::Sqlite(live) => {
             // Created beforehand with mode 0600; SQLite fills it.
-            super::backend::make_private(file).map_err(explain)?;
+            super::backend::create_private_file(file).map_err(explain)?;
             let mut source = connect_file(live).map_err(|error| Error::Other(error.to_string()))?;
             let name = file
                 .to_str()
@@ -370,7 +373,7 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
                 .bind::<Text, _>(name)
                 .execute(&mut source)?;
         }
-        Place::Postgresql(_) => {
+        DatabaseUrl::Postgresql(_) => {
             copy(&mut Snapshot::open(from)?, &target, |_| ())?;
             // Leave WAL mode, so that the backup is one file without `-wal` and `-shm`.
             let mut written =
@@ -387,7 +390,7 @@ pub fn backup(from: &Place, file: &Path) -> Result<(), Error> {
 /// summaries of its tables.
 pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
     let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
-    let found: Vec<Column> =
+    let found: Vec<TextRow> =
         sql_query("SELECT integrity_check AS value FROM pragma_integrity_check")
             .load(&mut connection)?;
     if let Some(wrong) = found.iter().find(|row| row.value != "ok") {
@@ -397,7 +400,7 @@ pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
             wrong.value
         )));
     }
-    let broken: Vec<Column> = sql_query("SELECT \"table\" AS value FROM pragma_foreign_key_check")
+    let broken: Vec<TextRow> = sql_query("SELECT \"table\" AS value FROM pragma_foreign_key_check")
         .load(&mut connection)?;
     if let Some(table) = broken.first() {
         return Err(Error::Other(format!(
@@ -407,37 +410,37 @@ pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
         )));
     }
     drop(connection);
-    Snapshot::open(&Place::Sqlite(file.to_owned()))?.summaries(|_| ())
+    Snapshot::open(&DatabaseUrl::Sqlite(file.to_owned()))?.summaries(|_| ())
 }
 
 /// Restores a backup and migrates it. Returns the summaries of the backup. A PostgreSQL database
-/// must be empty; an existing SQLite file is renamed ([`aside`]) at the very end, once the new one
-/// is complete, so that an earlier error leaves it as it was.
+/// must be empty; an existing SQLite file is renamed ([`replaced_name`]) at the very end, once the
+/// new one is complete, so that an earlier error leaves it as it was.
 ///
 /// Refreshes since the backup are unknown to it, so every refresh token is marked as possibly used:
 /// a viewer whose token the provider refuses is told that a rotation was lost.
 pub fn restore(
     file: &Path,
-    to: &Place,
+    to: &DatabaseUrl,
     now: crate::domain::Timestamp,
 ) -> Result<Vec<Summary>, Error> {
     let whole = check(file)?;
     match to {
-        Place::Sqlite(target) => {
+        DatabaseUrl::Sqlite(target) => {
             let explain = |error: IoError| {
                 Error::Other(format!("cannot write {}: {error}", target.display()))
             };
             let beside = target.with_extension("restoring");
             drop(std::fs::remove_file(&beside));
-            super::backend::make_private(&beside).map_err(explain)?;
+            super::backend::create_private_file(&beside).map_err(explain)?;
             std::fs::copy(file, &beside).map_err(explain)?;
-            let place = Place::Sqlite(beside.clone());
-            prepare(&place)?;
-            settle(&place, now)?;
+            let place = DatabaseUrl::Sqlite(beside.clone());
+            migrate(&place)?;
+            reset_process_state(&place, now)?;
             std::fs::File::open(&beside)
                 .and_then(|copied| copied.sync_all())
                 .map_err(explain)?;
-            let aside = put_aside(target, now).map_err(explain)?;
+            let aside = rename_replaced(target, now).map_err(explain)?;
             if let Err(error) = std::fs::rename(&beside, target) {
                 for (from, to) in &aside {
                     // Undo; the returned error is that of the first rename.
@@ -452,39 +455,39 @@ pub fn restore(
                 folder.sync_all().map_err(explain)?;
             }
         }
-        Place::Postgresql(_) => {
+        DatabaseUrl::Postgresql(_) => {
             // A backup of an older version is migrated in a temporary copy first.
             let beside = file.with_extension("restoring");
             std::fs::copy(file, &beside).map_err(|error| {
                 Error::Other(format!("cannot write {}: {error}", beside.display()))
             })?;
-            let copied = prepare(&Place::Sqlite(beside.clone()))
-                .and_then(|()| Snapshot::open(&Place::Sqlite(beside.clone())))
+            let copied = migrate(&DatabaseUrl::Sqlite(beside.clone()))
+                .and_then(|()| Snapshot::open(&DatabaseUrl::Sqlite(beside.clone())))
                 .and_then(|mut snapshot| copy(&mut snapshot, to, |_| ()));
             for end in ["restoring", "restoring-wal", "restoring-shm"] {
                 drop(std::fs::remove_file(file.with_extension(end)));
             }
             copied?;
-            settle(to, now)?;
+            reset_process_state(to, now)?;
         }
     }
     Ok(whole)
 }
 
 /// The name to which a replaced database file is renamed.
-pub fn aside(target: &Path, now: crate::domain::Timestamp) -> String {
+pub fn replaced_name(target: &Path, now: crate::domain::Timestamp) -> String {
     format!("{}.before-{}", target.display(), now.unix_seconds())
 }
 
 /// Renames a database file with its `-wal` and `-shm` files; returns the pairs of old and new name.
-fn put_aside(
+fn rename_replaced(
     target: &Path,
     now: crate::domain::Timestamp,
 ) -> Result<Vec<(PathBuf, PathBuf)>, IoError> {
     let mut moved = Vec::new();
     for end in ["", "-wal", "-shm"] {
         let from = PathBuf::from(format!("{}{end}", target.display()));
-        let to = PathBuf::from(format!("{}{end}", aside(target, now)));
+        let to = PathBuf::from(format!("{}{end}", replaced_name(target, now)));
         if from.exists() {
             std::fs::rename(&from, &to)?;
             moved.push((from, to));
@@ -495,9 +498,9 @@ fn put_aside(
 
 /// Prepares a restored database: removes what belonged to processes, increments the epoch, and
 /// marks the outcome of every refresh as unknown.
-fn settle(place: &Place, now: crate::domain::Timestamp) -> Result<(), Error> {
+fn reset_process_state(place: &DatabaseUrl, now: crate::domain::Timestamp) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
-    connection.exclusively(|target| {
+    connection.in_write_transaction(|target| {
         for statement in [
             "DELETE FROM leases".to_owned(),
             "DELETE FROM nodes".to_owned(),
@@ -513,7 +516,7 @@ fn settle(place: &Place, now: crate::domain::Timestamp) -> Result<(), Error> {
         Ok::<_, Error>(())
     })?;
     drop(connection);
-    if let Place::Sqlite(file) = place {
+    if let DatabaseUrl::Sqlite(file) = place {
         // Checkpoint and leave WAL mode: the database must be one file before it is renamed.
         let mut connection = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
         connection

@@ -1,7 +1,7 @@
 //! Groups and their members. Names are compared in lower case.
 
 use super::{
-    Db, Error, damaged, id,
+    Db, Error, damaged_row, id,
     people::PersonRow,
     schema::{group_members, groups, people},
 };
@@ -25,7 +25,7 @@ pub(super) fn principal(person: Option<&str>, group: Option<&str>) -> Result<Pri
     match (person, group) {
         (Some(person), None) => Ok(Principal::Person(id(person)?)),
         (None, Some(group)) => Ok(Principal::Group(id(group)?)),
-        _ => Err(damaged("entry of a list")),
+        _ => Err(damaged_row("entry of a list")),
     }
 }
 

@@ -14,7 +14,7 @@ use diesel::prelude::*;
 
 /// Whom and what a code or a content session stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bearer {
+pub struct ContentSessionOwner {
     /// The browser session on the portal that it depends on.
     pub session: Id<Session>,
     pub person: Id<Person>,
@@ -26,7 +26,7 @@ pub fn insert(
     db: &mut Db<'_>,
     code_hash: &str,
     nonce_hash: &str,
-    bearer: Bearer,
+    bearer: ContentSessionOwner,
     expires_at: Timestamp,
 ) -> Result<(), Error> {
     diesel::insert_into(handovers::table)
@@ -42,8 +42,10 @@ pub fn insert(
     Ok(())
 }
 
-fn bearer((session, person, content): (String, String, String)) -> Result<Bearer, Error> {
-    Ok(Bearer {
+fn bearer(
+    (session, person, content): (String, String, String),
+) -> Result<ContentSessionOwner, Error> {
+    Ok(ContentSessionOwner {
         session: id(&session)?,
         person: id(&person)?,
         content: id(&content)?,
@@ -52,11 +54,11 @@ fn bearer((session, person, content): (String, String, String)) -> Result<Bearer
 
 /// Deletes a code and returns what it stands for, with the hash of its nonce; `None` if it does not
 /// exist or has expired. The caller compares the nonce: a wrong one uses the code up, too.
-pub fn take(
+pub fn redeem(
     db: &mut Db<'_>,
     code_hash: &str,
     now: Timestamp,
-) -> Result<Option<(Bearer, String)>, Error> {
+) -> Result<Option<(ContentSessionOwner, String)>, Error> {
     type Row = (String, String, String, String, i64);
     let row: Option<Row> = handovers::table
         .find(code_hash)
@@ -83,7 +85,7 @@ pub fn take(
 pub fn insert_session(
     db: &mut Db<'_>,
     key_hash: &str,
-    bearer: Bearer,
+    bearer: ContentSessionOwner,
     now: Timestamp,
 ) -> Result<(), Error> {
     diesel::insert_into(content_sessions::table)
@@ -100,7 +102,7 @@ pub fn insert_session(
 
 /// What a content session stands for. Does not check whether the browser session on the portal is
 /// still live.
-pub fn session(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Bearer>, Error> {
+pub fn session(db: &mut Db<'_>, key_hash: &str) -> Result<Option<ContentSessionOwner>, Error> {
     let row = content_sessions::table
         .find(key_hash)
         .select((

@@ -54,7 +54,11 @@ pub fn is_known_at(db: &mut Db<'_>, issuer: &str, person: Id<Person>) -> Result<
 }
 
 /// Stores the refresh token of a browser session's sign-in.
-pub fn put_grant(db: &mut Db<'_>, session: Id<Session>, token: &Sealed) -> Result<(), Error> {
+pub fn put_sign_in_refresh_token(
+    db: &mut Db<'_>,
+    session: Id<Session>,
+    token: &Sealed,
+) -> Result<(), Error> {
     diesel::delete(sign_in_grants::table.find(session.to_string())).execute(db.0)?;
     diesel::insert_into(sign_in_grants::table)
         .values((
@@ -66,7 +70,10 @@ pub fn put_grant(db: &mut Db<'_>, session: Id<Session>, token: &Sealed) -> Resul
 }
 
 /// The refresh token of a browser session's sign-in.
-pub fn grant(db: &mut Db<'_>, session: Id<Session>) -> Result<Option<Sealed>, Error> {
+pub fn sign_in_refresh_token(
+    db: &mut Db<'_>,
+    session: Id<Session>,
+) -> Result<Option<Sealed>, Error> {
     let token: Option<String> = sign_in_grants::table
         .find(session.to_string())
         .select(sign_in_grants::refresh_token)

@@ -2,7 +2,7 @@
 //! associations with content.
 
 use super::{
-    Db, Error, damaged,
+    Db, Error, damaged_row,
     groups::{principal, principal_columns},
     id,
     schema::{associations, connections, group_members, integration_list, integrations},
@@ -13,7 +13,7 @@ use crate::{
         content::Content,
         group::Principal,
         integration::{
-            Association, Availability, IdentityCheck, Integration, Listing, SecretHealth, Usage,
+            Association, Availability, IdentityCheck, Integration, ListEntry, SecretHealth, Usage,
         },
         person::Person,
     },
@@ -39,7 +39,7 @@ pub(super) struct Row {
     secret_state: String,
     secret_state_at: Option<i64>,
     secret_cause: Option<String>,
-    era: i64,
+    endpoint_version: i64,
     availability: String,
     identity_check: String,
     created_at: i64,
@@ -54,7 +54,7 @@ impl Row {
             number: self.number,
             id: id(&self.guid)?,
             config: serde_json::from_str(&self.config)
-                .map_err(|_| damaged("configuration of an integration"))?,
+                .map_err(|_| damaged_row("configuration of an integration"))?,
             secret_health: match self.secret_state.as_str() {
                 "not_needed" => SecretHealth::NotNeeded,
                 "works" => SecretHealth::Works { at },
@@ -71,11 +71,11 @@ impl Row {
             secret_set_at: self.secret_set_at.map(Timestamp),
             secret_set_by: self.secret_set_by,
             secret_expires_at: self.secret_expires_at.map(Timestamp),
-            era: self.era,
+            endpoint_version: self.endpoint_version,
             availability: Availability::parse(&self.availability)
-                .ok_or_else(|| damaged("availability of an integration"))?,
+                .ok_or_else(|| damaged_row("availability of an integration"))?,
             identity_check: IdentityCheck::parse(&self.identity_check)
-                .ok_or_else(|| damaged("identity check"))?,
+                .ok_or_else(|| damaged_row("identity check"))?,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
         })
@@ -83,7 +83,7 @@ impl Row {
 }
 
 /// The columns `secret_state`, `secret_state_at` and `secret_cause`.
-fn health_words(health: &SecretHealth) -> (&'static str, Option<i64>, Option<&str>) {
+fn health_columns(health: &SecretHealth) -> (&'static str, Option<i64>, Option<&str>) {
     match health {
         SecretHealth::NotNeeded => ("not_needed", None, None),
         SecretHealth::Untried => ("untried", None, None),
@@ -98,7 +98,7 @@ pub fn insert(
     integration: &Integration,
     secret: Option<&Sealed>,
 ) -> Result<i64, Error> {
-    let (state, state_at, cause) = health_words(&integration.secret_health);
+    let (state, state_at, cause) = health_columns(&integration.secret_health);
     Ok(diesel::insert_into(integrations::table)
         .values((
             integrations::guid.eq(integration.id.to_string()),
@@ -116,7 +116,7 @@ pub fn insert(
                 integrations::secret_state_at.eq(state_at),
                 integrations::secret_cause.eq(cause),
             ),
-            integrations::era.eq(integration.era),
+            integrations::endpoint_version.eq(integration.endpoint_version),
             integrations::availability.eq(integration.availability.as_str()),
             integrations::identity_check.eq(integration.identity_check.as_str()),
             integrations::created_at.eq(integration.created_at.0),
@@ -128,7 +128,7 @@ pub fn insert(
 
 /// Writes everything except the secrets.
 pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
-    let (state, state_at, cause) = health_words(&integration.secret_health);
+    let (state, state_at, cause) = health_columns(&integration.secret_health);
     diesel::update(integrations::table.filter(integrations::guid.eq(integration.id.to_string())))
         .set((
             integrations::name.eq(&integration.name),
@@ -142,7 +142,7 @@ pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
                 integrations::secret_state_at.eq(state_at),
                 integrations::secret_cause.eq(cause),
             ),
-            integrations::era.eq(integration.era),
+            integrations::endpoint_version.eq(integration.endpoint_version),
             integrations::availability.eq(integration.availability.as_str()),
             integrations::identity_check.eq(integration.identity_check.as_str()),
             integrations::updated_at.eq(integration.updated_at.0),
@@ -154,7 +154,7 @@ pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
 /// The value of the column `config`.
 fn config_text(integration: &Integration) -> Result<String, Error> {
     serde_json::to_string(&integration.config)
-        .map_err(|_| damaged("configuration of an integration"))
+        .map_err(|_| damaged_row("configuration of an integration"))
 }
 
 /// Records what the last use of the secret showed; `false` if the integration was changed since
@@ -165,7 +165,7 @@ pub fn set_health(
     updated_at: Timestamp,
     health: &SecretHealth,
 ) -> Result<bool, Error> {
-    let (state, state_at, cause) = health_words(health);
+    let (state, state_at, cause) = health_columns(health);
     let noted = diesel::update(
         integrations::table
             .filter(integrations::guid.eq(integration.to_string()))
@@ -242,7 +242,10 @@ pub fn drop_previous_secret(db: &mut Db<'_>, integration: Id<Integration>) -> Re
 }
 
 /// For which number of days before its expiry the secret was last warned about.
-pub fn secret_warned(db: &mut Db<'_>, integration: Id<Integration>) -> Result<Option<i64>, Error> {
+pub fn secret_warned_days(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+) -> Result<Option<i64>, Error> {
     let row: Option<Option<i64>> = integrations::table
         .filter(integrations::guid.eq(integration.to_string()))
         .select(integrations::secret_warned)
@@ -275,7 +278,7 @@ pub fn list(db: &mut Db<'_>) -> Result<Vec<Integration>, Error> {
 type ListRow = (i64, String, String, Option<String>, Option<String>);
 
 /// The lists of those who may choose, of one integration or of all, oldest entry first.
-pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<Listing>, Error> {
+pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<ListEntry>, Error> {
     let mut query = integration_list::table
         .order(integration_list::number)
         .into_boxed();
@@ -286,7 +289,7 @@ pub fn listings(db: &mut Db<'_>, of: Option<Id<Integration>>) -> Result<Vec<List
     rows.into_iter()
         .map(|(number, guid, integration, person, group)| {
             let principal = principal(person.as_deref(), group.as_deref())?;
-            Ok(Listing {
+            Ok(ListEntry {
                 number,
                 id: id(&guid)?,
                 integration: id(&integration)?,
@@ -316,7 +319,7 @@ pub fn set_list(
         let (person, group) = principal_columns(*new);
         diesel::insert_into(integration_list::table)
             .values((
-                integration_list::guid.eq(Id::<Listing>::random().to_string()),
+                integration_list::guid.eq(Id::<ListEntry>::random().to_string()),
                 integration_list::integration.eq(integration.to_string()),
                 integration_list::person.eq(person),
                 integration_list::group_guid.eq(group),

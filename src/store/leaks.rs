@@ -2,87 +2,92 @@
 //! token was last used there, and the leaks found. The rules are in `domain::leak`.
 
 use super::{
-    Db, Error, damaged, id,
-    schema::{leaks, presences, stays},
+    Db, Error, damaged_row, id,
+    schema::{leaks, visits},
 };
 use crate::domain::{
     Id, Timestamp,
-    content::{Content, Mark},
-    leak::{Kind, Leak, Stay},
+    content::{Content, ProcessId},
+    leak::{Leak, LeakKind, Visit},
     person::Person,
 };
 use diesel::prelude::*;
 
-/// Records that a viewer was seen at a process. Also writes `presences`, the table that nodes of
-/// the previous version read.
-pub fn note_seen(db: &mut Db<'_>, item: Id<Content>, stay: Stay) -> Result<(), Error> {
-    let (item, process, person, at) = (
-        item.to_string(),
-        stay.process.to_string(),
-        stay.person.to_string(),
-        stay.seen_at.0,
-    );
-    let row = stays::table.find((&item, &process, &person));
-    if diesel::update(row)
-        .set(stays::seen_at.eq(at))
+/// Records that a viewer was seen at a process.
+pub fn record_visit(db: &mut Db<'_>, item: Id<Content>, visit: Visit) -> Result<(), Error> {
+    let key = Key::new(item, visit.process, visit.person);
+    let at = Some(visit.seen_at.0);
+    if diesel::update(visits::table.find(key.columns()))
+        .set(visits::seen_at.eq(at))
         .execute(db.0)?
         == 0
     {
-        insert(db, [&item, &process, &person], at, 0)?;
-    }
-    if diesel::update(presences::table.find((&item, &person)))
-        .set(presences::seen_at.eq(at))
-        .execute(db.0)?
-        == 0
-    {
-        diesel::insert_into(presences::table)
-            .values((
-                presences::content.eq(&item),
-                presences::person.eq(&person),
-                presences::seen_at.eq(at),
-            ))
-            .execute(db.0)?;
+        insert(db, &key, at, None)?;
     }
     Ok(())
 }
 
-/// Records that a process used a viewer's token. Ignored if the known use, or the last [`forget`],
+/// Records that a process used a viewer's token. Ignored if the known use, or the last [`clear`],
 /// is as recent.
-pub fn note_used(
+pub fn record_token_use(
     db: &mut Db<'_>,
     item: Id<Content>,
-    process: Mark,
+    process: ProcessId,
     person: Id<Person>,
     at: Timestamp,
 ) -> Result<(), Error> {
-    let (item, process, person) = (item.to_string(), process.to_string(), person.to_string());
-    let row = stays::table.find((&item, &process, &person));
-    match row.select(stays::used_at).first::<i64>(db.0).optional()? {
-        Some(known) if at.0 > known.abs() => {
+    let key = Key::new(item, process, person);
+    let row = visits::table.find(key.columns());
+    let known: Option<(Option<i64>, Option<i64>)> = row
+        .select((visits::used_at, visits::cleared_at))
+        .first(db.0)
+        .optional()?;
+    match known {
+        Some((used, cleared)) if used.max(cleared).is_none_or(|known| at.0 > known) => {
             diesel::update(row)
-                .set(stays::used_at.eq(at.0))
+                .set(visits::used_at.eq(Some(at.0)))
                 .execute(db.0)?;
         }
         Some(_) => {}
-        None => insert(db, [&item, &process, &person], 0, at.0)?,
+        None => insert(db, &key, None, Some(at.0))?,
     }
     Ok(())
 }
 
-/// Adds a row to `stays`; 0 means never.
+/// The primary key of `visits`, as text.
+struct Key {
+    item: String,
+    process: String,
+    person: String,
+}
+
+impl Key {
+    fn new(item: Id<Content>, process: ProcessId, person: Id<Person>) -> Self {
+        Self {
+            item: item.to_string(),
+            process: process.to_string(),
+            person: person.to_string(),
+        }
+    }
+
+    fn columns(&self) -> (&str, &str, &str) {
+        (&self.item, &self.process, &self.person)
+    }
+}
+
 fn insert(
     db: &mut Db<'_>,
-    [item, process, person]: [&str; 3],
-    seen_at: i64,
-    used_at: i64,
+    key: &Key,
+    seen_at: Option<i64>,
+    used_at: Option<i64>,
 ) -> Result<(), Error> {
-    diesel::insert_into(stays::table)
+    diesel::insert_into(visits::table)
         .values((
-            stays::content.eq(item),
-            stays::process.eq(process),
-            stays::person.eq(person),
-            stays::seen_at.eq(seen_at),
-            stays::used_at.eq(used_at),
+            visits::content.eq(&key.item),
+            visits::process.eq(&key.process),
+            visits::person.eq(&key.person),
+            visits::seen_at.eq(seen_at),
+            visits::used_at.eq(used_at),
         ))
         .execute(db.0)?;
     Ok(())
@@ -90,15 +95,15 @@ fn insert(
 
 /// The last use of a viewer's token by a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
+pub struct TokenUse {
     pub content: Id<Content>,
-    pub process: Mark,
+    pub process: ProcessId,
     pub person: Id<Person>,
     pub at: Timestamp,
 }
 
-fn mark(text: &str) -> Result<Mark, Error> {
-    text.parse().map_err(|_| damaged("mark of a process"))
+fn parse_process_id(text: &str) -> Result<ProcessId, Error> {
+    text.parse().map_err(|_| damaged_row("mark of a process"))
 }
 
 /// The last uses after `since`, up to and including `until`.
@@ -106,79 +111,59 @@ pub fn used_between(
     db: &mut Db<'_>,
     since: Timestamp,
     until: Timestamp,
-) -> Result<Vec<Use>, Error> {
-    let rows: Vec<(String, String, String, i64)> = stays::table
-        .filter(stays::used_at.gt(since.0).and(stays::used_at.le(until.0)))
+) -> Result<Vec<TokenUse>, Error> {
+    let rows: Vec<(String, String, String, Option<i64>)> = visits::table
+        .filter(visits::used_at.gt(since.0).and(visits::used_at.le(until.0)))
         .select((
-            stays::content,
-            stays::process,
-            stays::person,
-            stays::used_at,
+            visits::content,
+            visits::process,
+            visits::person,
+            visits::used_at,
         ))
         .load(db.0)?;
     rows.into_iter()
         .map(|(item, process, person, at)| {
-            Ok(Use {
+            Ok(TokenUse {
                 content: id(&item)?,
-                process: mark(&process)?,
+                process: parse_process_id(&process)?,
                 person: id(&person)?,
-                at: Timestamp(at),
+                at: Timestamp(at.ok_or_else(|| damaged_row("use of a token"))?),
             })
         })
         .collect()
 }
 
 /// When each viewer was last at each process of an item.
-pub fn stays(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Stay>, Error> {
-    let rows: Vec<(String, String, i64)> = stays::table
-        .filter(
-            stays::content
-                .eq(item.to_string())
-                .and(stays::seen_at.gt(0)),
-        )
-        .select((stays::person, stays::process, stays::seen_at))
+pub fn visits(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Visit>, Error> {
+    let rows: Vec<(String, String, Option<i64>)> = visits::table
+        .filter(visits::content.eq(item.to_string()))
+        .select((visits::person, visits::process, visits::seen_at))
         .load(db.0)?;
-    let mut found = rows
-        .into_iter()
+    rows.into_iter()
+        .filter_map(|(person, process, at)| Some((person, process, at?)))
         .map(|(person, process, at)| {
-            Ok(Stay {
+            Ok(Visit {
                 person: id(&person)?,
-                process: mark(&process)?,
+                process: parse_process_id(&process)?,
                 seen_at: Timestamp(at),
             })
         })
-        .collect::<Result<Vec<_>, Error>>()?;
-    // Viewers whom a node of the previous version saw more recently: it does not record the
-    // process.
-    let before: Vec<(String, i64)> = presences::table
-        .filter(presences::content.eq(item.to_string()))
-        .select((presences::person, presences::seen_at))
-        .load(db.0)?;
-    let mut last = std::collections::HashMap::new();
-    for stay in &found {
-        let known = last.entry(stay.person).or_insert(stay.seen_at);
-        *known = (*known).max(stay.seen_at);
-    }
-    for (person, at) in before {
-        let (person, seen_at) = (id(&person)?, Timestamp(at));
-        if last.get(&person).is_none_or(|last| seen_at > *last) {
-            found.push(Stay {
-                person,
-                process: Mark::ONLY,
-                seen_at,
-            });
-        }
-    }
-    Ok(found)
+        .collect()
 }
 
 /// Deletes presence and uses from before `before`.
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     diesel::delete(
-        stays::table.filter(stays::seen_at.lt(before.0).and(stays::used_at.lt(before.0))),
+        visits::table
+            .filter(visits::seen_at.is_null().or(visits::seen_at.lt(before.0)))
+            .filter(visits::used_at.is_null().or(visits::used_at.lt(before.0)))
+            .filter(
+                visits::cleared_at
+                    .is_null()
+                    .or(visits::cleared_at.lt(before.0)),
+            ),
     )
     .execute(db.0)?;
-    diesel::delete(presences::table.filter(presences::seen_at.lt(before.0))).execute(db.0)?;
     Ok(())
 }
 
@@ -194,32 +179,23 @@ struct Row {
 }
 
 /// Adds a use to the leaks; `true` if it is the first for this viewer and item. Ignored if
-/// [`forget`] cleared the use meanwhile.
-pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
-    let (item, process, person, at) = (
-        used.content.to_string(),
-        used.process.to_string(),
-        used.person.to_string(),
-        used.at,
-    );
-    let row = stays::table
-        .find((&item, &process, &person))
-        .select(stays::used_at);
-    if row
-        .first::<i64>(db.0)
-        .optional()?
-        .is_none_or(|last| last < at.0)
-    {
+/// [`clear`] cleared the use meanwhile.
+pub fn record_leak(db: &mut Db<'_>, used: TokenUse, kind: LeakKind) -> Result<bool, Error> {
+    let key = Key::new(used.content, used.process, used.person);
+    let (item, person, at) = (&key.item, &key.person, used.at);
+    let last: Option<Option<i64>> = visits::table
+        .find(key.columns())
+        .select(visits::used_at)
+        .first(db.0)
+        .optional()?;
+    if last.flatten().is_none_or(|last| last < at.0) {
         return Ok(false);
     }
-    let known: i64 = leaks::table
-        .find((&item, &person))
-        .count()
-        .get_result(db.0)?;
+    let known: i64 = leaks::table.find((item, person)).count().get_result(db.0)?;
     // The same use may be judged more than once: `last_at` makes this idempotent.
     diesel::update(
         leaks::table
-            .find((&item, &person))
+            .find((item, person))
             .filter(leaks::last_at.lt(at.0)),
     )
     .set((
@@ -231,8 +207,8 @@ pub fn add(db: &mut Db<'_>, used: Use, kind: Kind) -> Result<bool, Error> {
     if known == 0 {
         diesel::insert_into(leaks::table)
             .values((
-                leaks::content.eq(&item),
-                leaks::person.eq(&person),
+                leaks::content.eq(item),
+                leaks::person.eq(person),
                 leaks::kind.eq(kind.as_str()),
                 leaks::first_at.eq(at.0),
                 leaks::last_at.eq(at.0),
@@ -255,7 +231,7 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
             Ok(Leak {
                 content: id(&row.content)?,
                 person: id(&row.person)?,
-                kind: Kind::parse(&row.kind).ok_or_else(|| damaged("kind of a leak"))?,
+                kind: LeakKind::parse(&row.kind).ok_or_else(|| damaged_row("kind of a leak"))?,
                 first_at: Timestamp(row.first_at),
                 last_at: Timestamp(row.last_at),
                 times: row.times,
@@ -264,11 +240,14 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
         .collect()
 }
 
-/// Clears an item's leaks and uses; returns the number of leaks. A negative `used_at` records when
-/// they were cleared, so that a late report of an earlier use is ignored.
-pub fn forget(db: &mut Db<'_>, item: Id<Content>, now: Timestamp) -> Result<usize, Error> {
-    diesel::update(stays::table.filter(stays::content.eq(item.to_string())))
-        .set(stays::used_at.eq(-now.0))
+/// Clears an item's leaks and uses; returns the number of leaks. `cleared_at` makes a late report of
+/// an earlier use be ignored.
+pub fn clear(db: &mut Db<'_>, item: Id<Content>, now: Timestamp) -> Result<usize, Error> {
+    diesel::update(visits::table.filter(visits::content.eq(item.to_string())))
+        .set((
+            visits::used_at.eq(None::<i64>),
+            visits::cleared_at.eq(Some(now.0)),
+        ))
         .execute(db.0)?;
     Ok(diesel::delete(leaks::table.filter(leaks::content.eq(item.to_string()))).execute(db.0)?)
 }

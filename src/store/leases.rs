@@ -33,7 +33,7 @@ pub struct Lease {
 }
 
 /// The name of the lease for refreshing a connection.
-pub fn of_connection(connection: Id<Connection>) -> String {
+pub fn connection_lease_name(connection: Id<Connection>) -> String {
     format!("connection:{connection}")
 }
 
@@ -48,7 +48,7 @@ pub fn find(db: &mut Db<'_>, name: &str) -> Result<Option<Lease>, Error> {
 
 /// Acquires a lease. Compare-and-swap: `false` unless the stored lease equals `abandoned` (`None`:
 /// there is none).
-pub fn take(db: &mut Db<'_>, lease: &Lease, abandoned: Option<&Lease>) -> Result<bool, Error> {
+pub fn acquire(db: &mut Db<'_>, lease: &Lease, abandoned: Option<&Lease>) -> Result<bool, Error> {
     if find(db, &lease.name)?.as_ref() != abandoned {
         return Ok(false);
     }
@@ -90,7 +90,7 @@ pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
 
 /// Records that a refresh with these tokens is about to be sent. `true` if an earlier refresh of
 /// the same generation has an unknown outcome.
-pub fn begin_attempt(
+pub fn record_refresh_attempt(
     db: &mut Db<'_>,
     connection: Id<Connection>,
     generation: i64,
@@ -114,8 +114,8 @@ pub fn begin_attempt(
     Ok(before == Some(generation))
 }
 
-/// Deletes the record of [`begin_attempt`]: the outcome is known.
-pub fn settle_attempt(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
+/// Deletes the record of [`record_refresh_attempt`]: the outcome is known.
+pub fn delete_refresh_attempt(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
     diesel::delete(refresh_attempts::table.find(connection.to_string())).execute(db.0)?;
     Ok(())
 }

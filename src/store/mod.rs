@@ -7,7 +7,7 @@
 //!
 //! Every transaction that can change a decision increments the epoch, a number in the database.
 //! Caches keep it with each entry ([`Store::epoch`]): so a revocation takes effect at once on its
-//! own node and within [`LOOK_EVERY`] on others, without a query per request.
+//! own node and within [`EPOCH_POLL_INTERVAL`] on others, without a query per request.
 
 pub mod audit;
 mod backend;
@@ -20,15 +20,15 @@ pub mod identities;
 pub mod integrations;
 pub mod leaks;
 pub mod leases;
-pub mod moments;
 pub mod people;
 pub mod revocations;
 mod schema;
 pub mod sealed;
 pub mod sessions;
+pub mod short_lived;
 
-use backend::{Either, Manager};
-pub use backend::{Place, is_new};
+use backend::{AnyConnection, ConnectionManager};
+pub use backend::{DatabaseUrl, is_new};
 use diesel::{RunQueryDsl as _, r2d2::Pool};
 use std::{
     sync::{
@@ -39,18 +39,19 @@ use std::{
 };
 
 /// Size of the read pool on SQLite.
-const READERS: u32 = 4;
+const SQLITE_READ_POOL: u32 = 4;
 /// Size of the read pool on PostgreSQL: larger, since each query includes a network round trip.
-const READERS_AFAR: u32 = 8;
+const POSTGRES_READ_POOL: u32 = 8;
 /// How often the epoch is read from the database, to learn of writes by other processes.
-pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub const EPOCH_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Maximum age of the last reading of the epoch. Beyond it, no cache entry is valid.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+const MAX_EPOCH_AGE: Duration = Duration::from_secs(1);
 /// The epoch that no cache entry is valid for.
-const NEVER: u64 = 0;
+const INVALID_EPOCH: u64 = 0;
 
-/// A database connection inside [`Store::read`], [`Store::write`] or [`Store::note`].
-pub struct Db<'a>(&'a mut Either);
+/// A database connection inside [`Store::read`], [`Store::write`] or
+/// [`Store::write_untracked`].
+pub struct Db<'a>(&'a mut AnyConnection);
 
 /// Errors of the store.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +72,10 @@ pub enum Error {
 }
 
 struct Inner {
-    place: Place,
-    readers: Pool<Manager>,
+    place: DatabaseUrl,
+    readers: Pool<ConnectionManager>,
     /// A pool of one connection: one writer at a time.
-    writer: Pool<Manager>,
+    writer: Pool<ConnectionManager>,
     /// The last known epoch.
     epoch: AtomicU64,
     /// When `epoch` was last read from the database, in milliseconds since `started`.
@@ -87,41 +88,41 @@ struct Inner {
 pub struct Store(Arc<Inner>);
 
 /// A connection pool; waits at most 5 s for a free connection.
-fn pool(place: &Place, size: u32) -> Result<Pool<Manager>, Error> {
+fn pool(place: &DatabaseUrl, size: u32) -> Result<Pool<ConnectionManager>, Error> {
     Pool::builder()
         .max_size(size)
         .min_idle(Some(1))
         .connection_timeout(Duration::from_secs(5))
         .test_on_check_out(true)
         .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
-        .build(Manager(place.clone()))
+        .build(ConnectionManager(place.clone()))
         .map_err(|error| Error::Other(format!("cannot open the database: {error}")))
 }
 
 impl Store {
     /// Opens the database and migrates it; creates a missing SQLite file.
-    pub fn open(place: &Place) -> Result<Self, Error> {
-        backend::prepare(place)?;
+    pub fn open(place: &DatabaseUrl) -> Result<Self, Error> {
+        backend::migrate(place)?;
         let readers = if place.is_shared() {
-            READERS_AFAR
+            POSTGRES_READ_POOL
         } else {
-            READERS
+            SQLITE_READ_POOL
         };
         let inner = Inner {
             place: place.clone(),
             readers: pool(place, readers)?,
             writer: pool(place, 1)?,
-            epoch: AtomicU64::new(NEVER),
+            epoch: AtomicU64::new(INVALID_EPOCH),
             looked: AtomicU64::new(0),
             started: Instant::now(),
         };
         let store = Self(Arc::new(inner));
-        store.look_now()?;
+        store.read_epoch_blocking()?;
         Ok(store)
     }
 
     /// The database that this store uses.
-    pub fn place(&self) -> &Place {
+    pub fn database_url(&self) -> &DatabaseUrl {
         &self.0.place
     }
 
@@ -129,27 +130,28 @@ impl Store {
     /// before loading what is to be cached; an entry that was loaded at another epoch, or at 0, is
     /// invalid.
     ///
-    /// Lags by at most [`LOOK_EVERY`] behind writes of other processes while the server runs;
-    /// returns 0 once the lag could exceed one second.
+    /// Lags by at most [`EPOCH_POLL_INTERVAL`] behind writes of other processes while the server
+    /// runs; returns 0 once the lag could exceed one second.
     pub fn epoch(&self) -> u64 {
         let inner = &self.0;
         let looked = Duration::from_millis(inner.looked.load(Ordering::Acquire));
-        if inner.started.elapsed().saturating_sub(looked) < TRUSTED_FOR {
+        if inner.started.elapsed().saturating_sub(looked) < MAX_EPOCH_AGE {
             inner.epoch.load(Ordering::Acquire)
         } else {
-            NEVER
+            INVALID_EPOCH
         }
     }
 
-    /// Reads the epoch from the database. Called every [`LOOK_EVERY`] while the server runs.
-    pub async fn look(&self) -> Result<(), Error> {
+    /// Reads the epoch from the database. Called every [`EPOCH_POLL_INTERVAL`] while the server
+    /// runs.
+    pub async fn refresh_epoch(&self) -> Result<(), Error> {
         let store = self.clone();
-        blocking(move || store.look_now()).await
+        blocking(move || store.read_epoch_blocking()).await
     }
 
-    /// [`Store::look`], blocking. The time is taken before the query, so that the age is never
+    /// [`Store::refresh_epoch`], blocking. The time is taken before the query, so that the age is never
     /// underestimated.
-    fn look_now(&self) -> Result<(), Error> {
+    fn read_epoch_blocking(&self) -> Result<(), Error> {
         use diesel::prelude::*;
         let asked = self.0.started.elapsed();
         let mut connection = self
@@ -161,15 +163,16 @@ impl Store {
             .find(1)
             .select(schema::epoch::number)
             .first(&mut *connection)?;
-        self.learn(found, asked);
+        self.observe_epoch(found, asked);
         Ok(())
     }
 
     /// Takes over an epoch that was read at `at` or later; never goes back.
-    fn learn(&self, epoch: i64, at: Duration) {
-        self.0
-            .epoch
-            .fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
+    fn observe_epoch(&self, epoch: i64, at: Duration) {
+        self.0.epoch.fetch_max(
+            u64::try_from(epoch).unwrap_or(INVALID_EPOCH),
+            Ordering::AcqRel,
+        );
         self.0
             .looked
             .fetch_max(u64::try_from(at.as_millis()).unwrap_or(0), Ordering::AcqRel);
@@ -206,7 +209,7 @@ impl Store {
 
     /// Like [`Store::write`], without incrementing the epoch: for rows that no cached decision
     /// depends on (counters, times of last use, attempts).
-    pub async fn note<T, E, F>(&self, work: F) -> Result<T, E>
+    pub async fn write_untracked<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -228,7 +231,7 @@ impl Store {
                 .writer
                 .get()
                 .map_err(|error| Error::Busy(error.to_string()))?;
-            let (value, epoch) = writer.exclusively(|connection| {
+            let (value, epoch) = writer.in_write_transaction(|connection| {
                 let value = work(&mut Db(connection))?;
                 let epoch = if decides {
                     Some(next_epoch(connection)?)
@@ -238,10 +241,10 @@ impl Store {
                 Ok::<_, E>((value, epoch))
             })?;
             if let Some(epoch) = epoch {
-                store
-                    .0
-                    .epoch
-                    .fetch_max(u64::try_from(epoch).unwrap_or(NEVER), Ordering::AcqRel);
+                store.0.epoch.fetch_max(
+                    u64::try_from(epoch).unwrap_or(INVALID_EPOCH),
+                    Ordering::AcqRel,
+                );
             }
             Ok(value)
         })
@@ -274,7 +277,7 @@ impl Store {
 }
 
 /// Increments the epoch in the database and returns it.
-fn next_epoch(connection: &mut Either) -> Result<i64, Error> {
+fn next_epoch(connection: &mut AnyConnection) -> Result<i64, Error> {
     use diesel::prelude::*;
     let row = schema::epoch::table.find(1);
     diesel::update(row)
@@ -305,6 +308,6 @@ fn id<T>(text: &str) -> Result<crate::domain::Id<T>, Error> {
     })
 }
 /// The error for a column with an unknown value.
-fn damaged(what: &str) -> Error {
+fn damaged_row(what: &str) -> Error {
     Error::Other(format!("damaged row: {what}"))
 }

@@ -1,6 +1,6 @@
 //! People, their password hashes, API keys (as hashes) and one-time set-up links (as hashes).
 
-use super::{Db, Error, damaged, id, schema::api_keys, schema::people, schema::setup_links};
+use super::{Db, Error, damaged_row, id, schema::api_keys, schema::people, schema::setup_links};
 use crate::domain::{
     Id, Timestamp,
     content::Content,
@@ -29,7 +29,7 @@ impl PersonRow {
     pub(super) fn person(self) -> Result<Person, Error> {
         Ok(Person {
             id: id(&self.guid)?,
-            role: Role::parse(&self.role).ok_or_else(|| damaged("role"))?,
+            role: Role::parse(&self.role).ok_or_else(|| damaged_row("role"))?,
             username: self.username,
             email: self.email,
             first_name: self.first_name,
@@ -209,7 +209,7 @@ pub fn setup_link(
 }
 
 /// Deletes an unexpired one-time link; `false` if there is none.
-pub fn take_setup_link(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
+pub fn redeem_setup_link(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
     let taken = diesel::delete(
         setup_links::table
             .find(token_hash)
@@ -238,7 +238,7 @@ impl KeyRow {
             number: self.number,
             person: id(&self.person)?,
             name: self.name,
-            role: Role::parse(&self.role).ok_or_else(|| damaged("role of a key"))?,
+            role: Role::parse(&self.role).ok_or_else(|| damaged_row("role of a key"))?,
             content: self.content.as_deref().map(id).transpose()?,
             created_at: Timestamp(self.created_at),
             active_at: self.active_at.map(Timestamp),

@@ -1,12 +1,12 @@
 //! Ended connections, and the revocation requests that their providers are still to receive (an
 //! outbox; requests are sealed, since they contain tokens).
 
-use super::{Db, Error, damaged, id, schema::revocations};
+use super::{Db, Error, damaged_row, id, schema::revocations};
 use crate::{
     domain::{
         Id, Timestamp,
         person::Person,
-        revocation::{Revocation, Word},
+        revocation::{ProviderNotice, Revocation},
     },
     vault::Sealed,
 };
@@ -33,7 +33,7 @@ struct Row {
 
 impl Row {
     /// Converts the row into the revocation and its sealed request.
-    fn split(self) -> Result<(Revocation, Option<Sealed>), Error> {
+    fn into_parts(self) -> Result<(Revocation, Option<Sealed>), Error> {
         let revocation = Revocation {
             id: id(&self.guid)?,
             person: id(&self.person)?,
@@ -43,7 +43,8 @@ impl Row {
             provider: self.provider,
             account: self.account,
             correlation: self.correlation,
-            word: Word::parse(&self.state).ok_or_else(|| damaged("state of a revocation"))?,
+            notice: ProviderNotice::parse(&self.state)
+                .ok_or_else(|| damaged_row("state of a revocation"))?,
             tries: self.tries,
             next_at: Timestamp(self.next_at),
             ended_at: Timestamp(self.ended_at),
@@ -70,7 +71,7 @@ pub fn insert(
             revocations::account.eq(&revocation.account),
             revocations::correlation.eq(&revocation.correlation),
             revocations::request.eq(request.map(|sealed| sealed.0.as_str())),
-            revocations::state.eq(revocation.word.as_str()),
+            revocations::state.eq(revocation.notice.as_str()),
             revocations::tries.eq(revocation.tries),
             revocations::next_at.eq(revocation.next_at.0),
             revocations::ended_at.eq(revocation.ended_at.0),
@@ -89,7 +90,7 @@ pub fn claim_due(
     most: i64,
 ) -> Result<Vec<(Revocation, Option<Sealed>)>, Error> {
     let rows: Vec<Row> = revocations::table
-        .filter(revocations::state.eq(Word::Waiting.as_str()))
+        .filter(revocations::state.eq(ProviderNotice::Waiting.as_str()))
         .filter(revocations::next_at.le(now.0))
         .order(revocations::next_at)
         .limit(most)
@@ -100,7 +101,7 @@ pub fn claim_due(
             .set(revocations::next_at.eq(busy_until.0))
             .execute(db.0)?;
     }
-    rows.into_iter().map(Row::split).collect()
+    rows.into_iter().map(Row::into_parts).collect()
 }
 
 /// Records the result of a revocation request. Deletes the request once it will not be retried.
@@ -108,13 +109,13 @@ pub fn update(db: &mut Db<'_>, revocation: &Revocation) -> Result<(), Error> {
     let row = || revocations::table.find(revocation.id.to_string());
     diesel::update(row())
         .set((
-            revocations::state.eq(revocation.word.as_str()),
+            revocations::state.eq(revocation.notice.as_str()),
             revocations::tries.eq(revocation.tries),
             revocations::next_at.eq(revocation.next_at.0),
             revocations::told_at.eq(revocation.told_at.map(|at| at.0)),
         ))
         .execute(db.0)?;
-    if revocation.word != Word::Waiting {
+    if revocation.notice != ProviderNotice::Waiting {
         diesel::update(row())
             .set(revocations::request.eq(None::<String>))
             .execute(db.0)?;
@@ -131,7 +132,7 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>, most: i64) -> Result<Vec<R
         .select(Row::as_select())
         .load(db.0)?;
     rows.into_iter()
-        .map(|row| row.split().map(|(revocation, _)| revocation))
+        .map(|row| row.into_parts().map(|(revocation, _)| revocation))
         .collect()
 }
 
@@ -139,7 +140,7 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>, most: i64) -> Result<Vec<R
 pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
     let over = revocations::table
         .filter(revocations::ended_at.lt(before.0))
-        .filter(revocations::state.ne(Word::Waiting.as_str()));
+        .filter(revocations::state.ne(ProviderNotice::Waiting.as_str()));
     diesel::delete(over).execute(db.0)?;
     Ok(())
 }

@@ -71,7 +71,7 @@ diesel::table! {
         secret_cause -> Nullable<Text>,
         previous_client_secret -> Nullable<Text>,
         secret_warned -> Nullable<BigInt>,
-        era -> BigInt,
+        endpoint_version -> BigInt,
         availability -> Text,
         identity_check -> Text,
         created_at -> BigInt,
@@ -97,24 +97,16 @@ diesel::table! {
     }
 }
 
-// Predecessor of `stays`, without the process; written for nodes of the previous version.
+// When a viewer was last at a process, when their token was last used there, and when the uses were
+// last cleared.
 diesel::table! {
-    presences (content, person) {
-        content -> Text,
-        person -> Text,
-        seen_at -> BigInt,
-    }
-}
-
-// When a viewer was last at a process, and when their token was last used there. 0: never; a
-// negative `used_at`: cleared at that time.
-diesel::table! {
-    stays (content, process, person) {
+    visits (content, process, person) {
         content -> Text,
         process -> Text,
         person -> Text,
-        seen_at -> BigInt,
-        used_at -> BigInt,
+        seen_at -> Nullable<BigInt>,
+        used_at -> Nullable<BigInt>,
+        cleared_at -> Nullable<BigInt>,
     }
 }
 
@@ -393,7 +385,7 @@ diesel::table! {
         person -> Text,
         session -> Text,
         integration -> Text,
-        era -> BigInt,
+        endpoint_version -> BigInt,
         content -> Nullable<Text>,
         return_path -> Text,
         redirect_uri -> Text,

@@ -13,7 +13,7 @@ pub struct Column {
     pub column: &'static str,
     /// The column that identifies the row.
     key: &'static str,
-    /// The row identity that is authenticated with the value: see [`crate::vault::Place`].
+    /// The row identity that is authenticated with the value: see [`crate::vault::SealContext`].
     row: &'static str,
 }
 
@@ -76,7 +76,7 @@ pub const COLUMNS: [Column; 9] = [
     },
 ];
 
-/// One row of [`others`].
+/// One row of [`sealed_with_other_keys`].
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = Text)]
@@ -88,7 +88,7 @@ struct Row {
 }
 
 /// A sealed value, with its row's key and the row identity that it was sealed with.
-pub struct Found {
+pub struct SealedValue {
     pub key: String,
     pub row: String,
     pub sealed: Sealed,
@@ -109,13 +109,13 @@ impl Column {
 
 /// At most `most` values that were not sealed with the key `key_id`, by row key, starting after
 /// `after`. An empty `key_id` finds all values.
-pub fn others(
+pub fn sealed_with_other_keys(
     db: &mut Db<'_>,
     column: &Column,
     key_id: &str,
     after: &str,
     most: i64,
-) -> Result<Vec<Found>, Error> {
+) -> Result<Vec<SealedValue>, Error> {
     let prefix = Sealed::prefix(key_id);
     let (first, second) = (db.0.placeholder(1), db.0.placeholder(2));
     let (name, key, row, table, sealed) = (
@@ -135,7 +135,7 @@ pub fn others(
         .load(db.0)?;
     Ok(rows
         .into_iter()
-        .map(|row| Found {
+        .map(|row| SealedValue {
             key: row.key,
             row: row.identity,
             sealed: Sealed(row.sealed),
@@ -159,7 +159,7 @@ pub fn count(db: &mut Db<'_>, column: &Column, key_id: Option<&str>) -> Result<i
 
 /// Replaces a value by the same secret, sealed with another key. Compare-and-swap: `false` if the
 /// value changed meanwhile.
-pub fn swap(
+pub fn compare_and_swap(
     db: &mut Db<'_>,
     column: &Column,
     key: &str,

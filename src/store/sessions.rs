@@ -10,7 +10,7 @@ use crate::domain::{
 use diesel::prelude::*;
 
 /// The columns that the caller writes.
-pub struct Row<'a> {
+pub struct SessionRow<'a> {
     pub key_hash: &'a str,
     /// The id that session tokens carry; `None` before sign-in.
     pub guid: Option<&'a str>,
@@ -24,7 +24,7 @@ pub struct Row<'a> {
 /// Adds a session.
 pub fn insert(
     db: &mut Db<'_>,
-    row: &Row<'_>,
+    row: &SessionRow<'_>,
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<(), Error> {
@@ -44,7 +44,7 @@ pub fn insert(
 }
 
 /// Writes the state of an existing session; `false` if it ended meanwhile.
-pub fn update(db: &mut Db<'_>, row: &Row<'_>) -> Result<bool, Error> {
+pub fn update(db: &mut Db<'_>, row: &SessionRow<'_>) -> Result<bool, Error> {
     let changed = diesel::update(sessions::table.find(row.key_hash))
         .set((
             sessions::guid.eq(row.guid),
@@ -56,20 +56,20 @@ pub fn update(db: &mut Db<'_>, row: &Row<'_>) -> Result<bool, Error> {
 }
 
 /// A stored session.
-pub struct Loaded {
+pub struct StoredSession {
     pub state: String,
     pub seen_at: Timestamp,
     pub expires_at: Timestamp,
 }
 
 /// The session with this key, expired ones included.
-pub fn load(db: &mut Db<'_>, key_hash: &str) -> Result<Option<Loaded>, Error> {
+pub fn load(db: &mut Db<'_>, key_hash: &str) -> Result<Option<StoredSession>, Error> {
     let row: Option<(String, i64, i64)> = sessions::table
         .find(key_hash)
         .select((sessions::state, sessions::seen_at, sessions::expires_at))
         .first(db.0)
         .optional()?;
-    Ok(row.map(|(state, seen, expires)| Loaded {
+    Ok(row.map(|(state, seen, expires)| StoredSession {
         state,
         seen_at: Timestamp(seen),
         expires_at: Timestamp(expires),
@@ -103,7 +103,7 @@ pub fn delete(db: &mut Db<'_>, key_hash: &str) -> Result<(), Error> {
 
 /// The person of a live session, by the id that session tokens carry. `None` if it expired or was
 /// last used before `idle_since`.
-pub fn live(
+pub fn find_live_person(
     db: &mut Db<'_>,
     session: Id<Session>,
     now: Timestamp,
@@ -154,7 +154,11 @@ pub fn of_person(
 }
 
 /// Deletes one of a person's sessions; returns the number of deleted rows.
-pub fn end(db: &mut Db<'_>, person: Id<Person>, session: Id<Session>) -> Result<usize, Error> {
+pub fn delete_of_person(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    session: Id<Session>,
+) -> Result<usize, Error> {
     let row = sessions::table
         .filter(sessions::person.eq(person.to_string()))
         .filter(sessions::guid.eq(session.to_string()));
@@ -162,7 +166,7 @@ pub fn end(db: &mut Db<'_>, person: Id<Person>, session: Id<Session>) -> Result<
 }
 
 /// Deletes a person's sessions except one; returns their number.
-pub fn end_of_person(
+pub fn delete_all_of_person(
     db: &mut Db<'_>,
     person: Id<Person>,
     except: Option<Id<Session>>,

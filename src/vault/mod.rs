@@ -46,7 +46,7 @@ impl std::fmt::Debug for Sealed {
 /// The table, column and row of a sealed value. They are the associated data of the encryption, so
 /// that a value copied to another row or column does not open.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct SealContext<'a> {
     pub table: &'a str,
     pub column: &'a str,
     /// The row's identity: its GUID, with the ids of its owners where it has any (see
@@ -116,7 +116,7 @@ impl Vault {
         Ok(Self::new(source, keyring))
     }
 
-    /// A vault over a loaded keyring. Its first key seals until [`Vault::seal_with`] selects
+    /// A vault over a loaded keyring. Its first key seals until [`Vault::set_sealing_key`] selects
     /// another.
     pub fn new(source: Source, keyring: Keyring) -> Self {
         let sealing = keyring.first().to_owned();
@@ -146,7 +146,7 @@ impl Vault {
     }
 
     /// The id of the key that seals new values.
-    pub fn sealing(&self) -> String {
+    pub fn sealing_key_id(&self) -> String {
         self.ring
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -155,7 +155,7 @@ impl Vault {
     }
 
     /// Selects the key that seals from now on. `false`, without a change, if it is not in the ring.
-    pub fn seal_with(&self, id: &str) -> bool {
+    pub fn set_sealing_key(&self, id: &str) -> bool {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         let known = ring.keyring.get(id).is_some();
         if known && ring.sealing != id {
@@ -177,7 +177,7 @@ impl Vault {
     }
 
     /// Seals a secret for one place, with the current sealing key.
-    pub fn seal(&self, place: Place<'_>, secret: &SecretString) -> Result<Sealed, Error> {
+    pub fn seal(&self, place: SealContext<'_>, secret: &SecretString) -> Result<Sealed, Error> {
         let (id, keyring) = {
             let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
             (ring.sealing.clone(), Arc::clone(&ring.keyring))
@@ -202,7 +202,7 @@ impl Vault {
     }
 
     /// Opens a value that was sealed for this place. [`Error::Refused`] if it was altered or moved.
-    pub fn open(&self, place: Place<'_>, sealed: &Sealed) -> Result<SecretString, Error> {
+    pub fn open(&self, place: SealContext<'_>, sealed: &Sealed) -> Result<SecretString, Error> {
         let mut parts = sealed.0.split('.');
         let (Some("v1"), Some(id), Some(body), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -231,7 +231,7 @@ impl Vault {
 }
 
 /// Each part is preceded by its length, so that two different places never yield the same bytes.
-fn associated_data(place: Place<'_>, key_id: &str) -> String {
+fn associated_data(place: SealContext<'_>, key_id: &str) -> String {
     [place.table, place.column, place.row, key_id]
         .iter()
         .map(|part| format!("{}:{part}|", part.len()))
@@ -242,7 +242,7 @@ fn associated_data(place: Place<'_>, key_id: &str) -> String {
 mod tests {
     use super::*;
 
-    const PLACE: Place<'static> = Place {
+    const PLACE: SealContext<'static> = SealContext {
         table: "integrations",
         column: "client_secret",
         row: "a",
@@ -262,12 +262,12 @@ mod tests {
             "hunter2"
         );
         for place in [
-            Place { row: "b", ..PLACE },
-            Place {
+            SealContext { row: "b", ..PLACE },
+            SealContext {
                 column: "x",
                 ..PLACE
             },
-            Place {
+            SealContext {
                 table: "y",
                 ..PLACE
             },

@@ -12,13 +12,13 @@ use std::sync::LazyLock;
 /// one lane, since this implementation gains nothing from more.
 const PARAMETERS: (u32, u32, u32) = (64 * 1024, 3, 1);
 /// Maximum length in bytes; a longer password is refused.
-pub const LONGEST: usize = 1024;
+pub const MAX_BYTES: usize = 1024;
 /// Minimum length in characters.
-pub const SHORTEST: usize = 8;
+pub const MIN_CHARS: usize = 8;
 
 /// Verified against when the user name is unknown, so that the response time does not tell which
 /// names exist.
-static DUMMY: LazyLock<String> =
+static DUMMY_HASH: LazyLock<String> =
     LazyLock::new(|| hash(&SecretString::from("nobody has this password")).unwrap_or_default());
 
 fn hasher() -> Option<Argon2<'static>> {
@@ -40,7 +40,7 @@ pub fn hash(password: &SecretString) -> Option<String> {
 
 /// Whether the password matches. Without a stored hash it does the same work and returns `false`.
 pub fn verify(password: &SecretString, stored: Option<&str>) -> bool {
-    let hash = stored.unwrap_or(&DUMMY);
+    let hash = stored.unwrap_or(&DUMMY_HASH);
     let Ok(parsed) = PasswordHash::new(hash) else {
         return false;
     };
@@ -60,7 +60,7 @@ pub fn is_outdated(stored: &str) -> bool {
 
 /// Computes the dummy hash, so that the first verification takes no longer than later ones.
 pub fn warm_up() {
-    LazyLock::force(&DUMMY);
+    LazyLock::force(&DUMMY_HASH);
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 use super::Root;
 use crate::domain::{
     Id, Timestamp,
-    content::{Content, Mark},
+    content::{Content, ProcessId},
     person::{Person, Session},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -32,8 +32,8 @@ pub struct Claims {
     pub sid: Id<Session>,
     /// The process that received the token, if the item has several: tells the leak alarm which of
     /// them used it.
-    #[serde(default, skip_serializing_if = "Mark::is_only")]
-    pub process: Mark,
+    #[serde(default, skip_serializing_if = "ProcessId::is_only")]
+    pub process: ProcessId,
     /// Seconds since 1970, as is `exp`.
     pub iat: i64,
     pub exp: i64,
@@ -41,13 +41,13 @@ pub struct Claims {
 
 /// Why a session token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invalid {
+pub enum InvalidToken {
     /// Not signed with the portal's key, altered, or of another type.
     Forged,
     /// Signed by the portal, but under another issuer.
     WrongIssuer,
     /// Signed by the portal, but the claims do not parse.
-    WrongSubject,
+    BadClaims,
     /// Past `exp`, or `iat` lies more than 300 s in the future.
     Expired,
 }
@@ -91,7 +91,7 @@ impl SessionTokens {
         person: Id<Person>,
         content: Id<Content>,
         session: Id<Session>,
-        process: Mark,
+        process: ProcessId,
         now: Timestamp,
     ) -> Option<String> {
         let claims = Claims {
@@ -107,7 +107,7 @@ impl SessionTokens {
     }
 
     /// The claims of a genuine token, expired or not.
-    pub fn read(&self, token: &str) -> Result<Arc<Claims>, Invalid> {
+    pub fn read_any_age(&self, token: &str) -> Result<Arc<Claims>, InvalidToken> {
         if let Some(claims) = self.verified.get(token) {
             return Ok(claims);
         }
@@ -117,18 +117,18 @@ impl SessionTokens {
     }
 
     /// The claims of a genuine token that has not expired.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, Invalid> {
-        let claims = self.read(token)?;
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, InvalidToken> {
+        let claims = self.read_any_age(token)?;
         if now.unix_seconds() >= claims.exp || claims.iat > now.unix_seconds() + 300 {
-            return Err(Invalid::Expired);
+            return Err(InvalidToken::Expired);
         }
         Ok(claims)
     }
 
-    fn check_signature(&self, token: &str) -> Result<Claims, Invalid> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Invalid::Forged)?;
+    fn check_signature(&self, token: &str) -> Result<Claims, InvalidToken> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| InvalidToken::Forged)?;
         if header.alg != Algorithm::HS256 || header.typ.as_deref() != Some(TYPE) {
-            return Err(Invalid::Forged);
+            return Err(InvalidToken::Forged);
         }
         // `verify` compares the expiry with the portal's clock; the issuer is compared below.
         let mut validation = Validation::new(Algorithm::HS256);
@@ -138,14 +138,14 @@ impl SessionTokens {
         let claims = match jsonwebtoken::decode::<Claims>(token, &self.checking, &validation) {
             Ok(data) => data.claims,
             Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_)) => {
-                return Err(Invalid::WrongSubject);
+                return Err(InvalidToken::BadClaims);
             }
-            Err(_) => return Err(Invalid::Forged),
+            Err(_) => return Err(InvalidToken::Forged),
         };
         if claims.iss == self.issuer {
             Ok(claims)
         } else {
-            Err(Invalid::WrongIssuer)
+            Err(InvalidToken::WrongIssuer)
         }
     }
 }
@@ -173,14 +173,14 @@ mod tests {
             Timestamp(1_000_000_000),
         );
         let token = ours
-            .mint(person, content, session, Mark::ONLY, now)
+            .mint(person, content, session, ProcessId::ONLY, now)
             .unwrap();
         let claims = ours.verify(&token, now).unwrap();
         assert_eq!(
             (claims.sub, claims.content, claims.sid, claims.process),
-            (person, content, session, Mark::ONLY)
+            (person, content, session, ProcessId::ONLY)
         );
-        let process = Mark::of(&Process {
+        let process = ProcessId::of(&Process {
             url: "http://a".into(),
             draining: false,
         });
@@ -188,15 +188,15 @@ mod tests {
         assert!(other.len() > token.len() && ours.verify(&other, now).unwrap().process == process);
         assert_eq!(
             ours.verify(&token, now.plus(Duration::from_secs(3600))),
-            Err(Invalid::Expired)
+            Err(InvalidToken::Expired)
         );
         assert_eq!(
             tokens(&ring, "https://other").verify(&token, now),
-            Err(Invalid::WrongIssuer)
+            Err(InvalidToken::WrongIssuer)
         );
         assert_eq!(
             tokens(&root(), "https://portal").verify(&token, now),
-            Err(Invalid::Forged)
+            Err(InvalidToken::Forged)
         );
     }
     #[test]
@@ -204,7 +204,13 @@ mod tests {
         let ours = tokens(&root(), "https://portal");
         let now = Timestamp(1_000_000_000);
         let token = ours
-            .mint(Id::random(), Id::random(), Id::random(), Mark::ONLY, now)
+            .mint(
+                Id::random(),
+                Id::random(),
+                Id::random(),
+                ProcessId::ONLY,
+                now,
+            )
             .unwrap();
         let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";
         let swapped = {
@@ -220,7 +226,11 @@ mod tests {
             &format!("{token}A"),
             &swapped,
         ] {
-            assert_eq!(ours.verify(wrong, now), Err(Invalid::Forged), "{wrong}");
+            assert_eq!(
+                ours.verify(wrong, now),
+                Err(InvalidToken::Forged),
+                "{wrong}"
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 /// Number of entries.
 const SLOTS: usize = 64;
 /// Bytes per entry, including its name and padding.
-const SLOT: usize = 32 * 1024;
+const SLOT_BYTES: usize = 32 * 1024;
 
 /// Text entries, each under a name.
 pub struct Spool(Mutex<Inner>);
@@ -32,10 +32,10 @@ impl Spool {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
-        if file.metadata()?.len() < (SLOTS * SLOT) as u64 {
+        if file.metadata()?.len() < (SLOTS * SLOT_BYTES) as u64 {
             // Write zeros instead of extending the file: a sparse file would need disk space later.
             file.seek(SeekFrom::End(0))?;
-            let missing = SLOTS * SLOT - usize::try_from(file.metadata()?.len()).unwrap_or(0);
+            let missing = SLOTS * SLOT_BYTES - usize::try_from(file.metadata()?.len()).unwrap_or(0);
             file.write_all(&vec![0; missing])?;
             file.sync_all()?;
         }
@@ -64,11 +64,11 @@ impl Spool {
             return Ok(false);
         };
         let entry = format!("{name}\n{text}\n");
-        if entry.len() >= SLOT {
+        if entry.len() >= SLOT_BYTES {
             return Ok(false);
         }
         let mut bytes = entry.into_bytes();
-        bytes.resize(SLOT, 0);
+        bytes.resize(SLOT_BYTES, 0);
         inner.write(position, &bytes)?;
         if let Some(place) = inner.names.get_mut(position) {
             *place = Some(name.to_owned());
@@ -86,7 +86,7 @@ impl Spool {
         else {
             return Ok(());
         };
-        inner.write(position, &vec![0; SLOT])?;
+        inner.write(position, &vec![0; SLOT_BYTES])?;
         if let Some(place) = inner.names.get_mut(position) {
             *place = None;
         }
@@ -106,15 +106,17 @@ impl Spool {
 
 impl Inner {
     fn write(&mut self, position: usize, bytes: &[u8]) -> std::io::Result<()> {
-        self.file.seek(SeekFrom::Start((position * SLOT) as u64))?;
+        self.file
+            .seek(SeekFrom::Start((position * SLOT_BYTES) as u64))?;
         self.file.write_all(bytes)?;
         self.file.sync_data()
     }
 
     /// The entry's name and text; `None` if the slot is empty or a crash left it partly written.
     fn read(&mut self, position: usize) -> std::io::Result<Option<(String, String)>> {
-        let mut bytes = vec![0; SLOT];
-        self.file.seek(SeekFrom::Start((position * SLOT) as u64))?;
+        let mut bytes = vec![0; SLOT_BYTES];
+        self.file
+            .seek(SeekFrom::Start((position * SLOT_BYTES) as u64))?;
         self.file.read_exact(&mut bytes)?;
         let text = std::str::from_utf8(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
             .unwrap_or("");
@@ -141,7 +143,7 @@ mod tests {
             spool.put("n1", "newer").unwrap(),
             "what is there is replaced"
         );
-        assert!(!spool.put("n2", &"x".repeat(SLOT)).unwrap());
+        assert!(!spool.put("n2", &"x".repeat(SLOT_BYTES)).unwrap());
         let before = std::fs::metadata(&path).unwrap().len();
         drop(spool);
         let spool = Spool::open(&path).unwrap();

@@ -1,6 +1,6 @@
 //! Deadlines for reading request bodies. actix limits only the time to read a head, so every body
-//! must be read through this module or within [`WHOLE`]; otherwise a slow client could hold a
-//! request open without limit.
+//! must be read through this module or within [`BODY_TIMEOUT`]; otherwise a slow client could hold
+//! a request open without limit.
 
 use actix_web::{error::PayloadError, web::Bytes};
 use futures_util::{Stream, StreamExt as _, stream};
@@ -8,14 +8,15 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::time::timeout;
 
 /// Deadline for receiving a complete form or JSON body; the answer is then 408.
-pub const WHOLE: Duration = Duration::from_secs(30);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle timeout between two chunks of an upload to an app; its total time is not limited.
-pub const PAUSE: Duration = Duration::from_secs(30);
+pub const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same body with an idle timeout of [`PAUSE`] per chunk. On expiry the stream yields one
+/// The same body with an idle timeout of [`UPLOAD_IDLE_TIMEOUT`] per chunk. On expiry the stream
+/// yields one
 /// `PayloadError::Incomplete` and ends, and `stalled` is set, so that the caller can tell a timeout
 /// from a broken connection.
-pub fn impatient<S>(
+pub fn with_idle_timeout<S>(
     body: S,
     stalled: Rc<Cell<bool>>,
 ) -> impl Stream<Item = Result<Bytes, PayloadError>> + Unpin
@@ -28,7 +29,7 @@ where
             if over {
                 return None;
             }
-            match timeout(PAUSE, body.next()).await {
+            match timeout(UPLOAD_IDLE_TIMEOUT, body.next()).await {
                 Ok(chunk) => chunk.map(|chunk| (chunk, (body, stalled, false))),
                 Err(_) => {
                     stalled.set(true);

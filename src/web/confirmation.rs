@@ -6,14 +6,14 @@
 //! page that asks for the password and carries the posted values along, so that no typing is lost.
 
 use super::{
-    forms::{Field, Kind, Typed, refill},
+    forms::{Field, FieldKind, FormValues, refill},
     pages::{ConfirmIdentityPage, form_status},
     problems::WebError,
-    visitor::{Me, Posted, Visitor},
+    visitor::{Posted, SignedIn, Visitor},
 };
 use crate::{
     domain::{Timestamp, addresses, return_path::ReturnPath},
-    providers::Problem,
+    providers::FieldError,
     service::Error,
 };
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
@@ -24,13 +24,13 @@ use std::time::Duration;
 /// Session key of the time of the last confirmation, in Unix milliseconds.
 pub const CONFIRMED_AT: &str = "confirmed_at";
 /// How long a confirmation allows a change.
-const FOR_ACTS: Duration = Duration::from_secs(15 * 60);
-/// How old a confirmation may be when a form opens. Shorter than [`FOR_ACTS`], so that it is still
-/// valid when the form is posted.
-const FOR_FORMS: Duration = Duration::from_secs(10 * 60);
+const CONFIRMED_FOR_CHANGES: Duration = Duration::from_secs(15 * 60);
+/// How old a confirmation may be when a form opens. Shorter than [`CONFIRMED_FOR_CHANGES`], so that
+/// it is still valid when the form is posted.
+const CONFIRMED_FOR_FORMS: Duration = Duration::from_secs(10 * 60);
 /// Secret form fields: a page never repeats their values, so the confirmation page asks for them
 /// again, with these labels.
-const SECRETS: [(&str, &str); 4] = [
+const SECRET_FIELDS: [(&str, &str); 4] = [
     ("client_secret", "Client secret, once more"),
     ("password", "Password for the person, once more"),
     ("old_password", "Current password, once more"),
@@ -53,8 +53,8 @@ impl Visitor {
 
     /// For pages with a form that needs confirmation: redirects to `/account/confirm`, and from
     /// there back to this page, if the confirmation is too old.
-    pub fn confirm_first(&self, request: &HttpRequest) -> Result<(), WebError> {
-        if self.confirmed_within(FOR_FORMS) {
+    pub fn require_confirmation(&self, request: &HttpRequest) -> Result<(), WebError> {
+        if self.confirmed_within(CONFIRMED_FOR_FORMS) {
             return Ok(());
         }
         let path = request
@@ -68,11 +68,11 @@ impl Visitor {
     }
 }
 
-impl Me {
+impl SignedIn {
     /// Checks the posted `confirm_password` and notes the confirmation. `Some` is the error to show
     /// at the field; `Err` is a failure of the service, such as too many tries.
-    pub async fn confirm(&self, typed: &Typed) -> Result<Option<Problem>, WebError> {
-        let wrong = |message: &str| Ok(Some(Problem::new("confirm_password", message)));
+    pub async fn confirm(&self, typed: &FormValues) -> Result<Option<FieldError>, WebError> {
+        let wrong = |message: &str| Ok(Some(FieldError::new("confirm_password", message)));
         let Some(given) = typed
             .get("confirm_password")
             .filter(|given| !given.is_empty())
@@ -97,23 +97,23 @@ impl Me {
         &self,
         action: &str,
         next: &str,
-        typed: Option<&Typed>,
-        errors: Vec<Problem>,
+        typed: Option<&FormValues>,
+        errors: Vec<FieldError>,
     ) -> Result<ConfirmIdentityPage, WebError> {
         let has_password = self.service().has_password(self.actor.person.id).await?;
         let mut fields = Vec::new();
         for (name, value) in typed.map_or(&[][..], |typed| &typed.0) {
-            match SECRETS.iter().find(|(secret, _)| secret == name) {
+            match SECRET_FIELDS.iter().find(|(secret, _)| secret == name) {
                 Some((_, label)) if !value.is_empty() => {
-                    fields.push(Field::new(Kind::Secret, name, label))
+                    fields.push(Field::new(FieldKind::Secret, name, label))
                 }
                 Some(_) => {}
                 None if name == "csrf" || name == "confirm_password" => {}
-                None => fields.push(Field::new(Kind::Hidden, name, "").value(value)),
+                None => fields.push(Field::new(FieldKind::Hidden, name, "").value(value)),
             }
         }
         let mut own = vec![
-            Field::new(Kind::Secret, "confirm_password", "Your password")
+            Field::new(FieldKind::Secret, "confirm_password", "Your password")
                 .autocomplete("current-password"),
         ];
         refill(&mut own, None, &errors);
@@ -143,20 +143,24 @@ impl Me {
 
 /// A posted form, like [`Posted`], from a person who confirmed their identity within 15 minutes.
 /// Other people get the confirmation page, which posts the same values again.
-pub struct Confirmed(pub Typed);
+pub struct Confirmed(pub FormValues);
 
 impl Confirmed {
     async fn of(request: HttpRequest, mut payload: Payload) -> Result<Self, WebError> {
-        let me = Me::from_request(&request, &mut Payload::None).await?;
+        let me = SignedIn::from_request(&request, &mut Payload::None).await?;
         let Posted(typed) = Posted::from_request(&request, &mut payload).await?;
         Self::check(&me, &request, typed).await
     }
 
     /// The check itself, for forms where only some changes need confirmation. Without one it
-    /// returns the drawn confirmation page as [`WebError::Drawn`]: 403, or 422 after a wrong
+    /// returns the drawn confirmation page as [`WebError::Rendered`]: 403, or 422 after a wrong
     /// password.
-    pub async fn check(me: &Me, request: &HttpRequest, typed: Typed) -> Result<Self, WebError> {
-        if me.visitor.confirmed_within(FOR_ACTS) {
+    pub async fn check(
+        me: &SignedIn,
+        request: &HttpRequest,
+        typed: FormValues,
+    ) -> Result<Self, WebError> {
+        if me.visitor.confirmed_within(CONFIRMED_FOR_CHANGES) {
             return Ok(Self(typed));
         }
         let mut errors = Vec::new();
@@ -178,7 +182,7 @@ impl Confirmed {
             .confirm_page(request.path(), &next, Some(&typed), errors)
             .await?;
         let html = page.render().map_err(|_| Error::Internal)?;
-        Err(WebError::Drawn(
+        Err(WebError::Rendered(
             if status.is_success() {
                 actix_web::http::StatusCode::FORBIDDEN
             } else {

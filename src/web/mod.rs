@@ -1,6 +1,7 @@
 //! HTTP for browsers and programs: turns a request into a service call, and the result into a page
 //! or JSON. Access rules come from `domain::access`, transactions belong to `service`; no diesel
-//! type appears here. Content is served by `proxy`, which shares [`visitor`], [`sessions`],
+//! type appears here. Content is served by `proxy`, which shares [`visitor`],
+//! `sessions`,
 //! [`body`] and [`problems`] with this module.
 
 pub mod api;

@@ -1,13 +1,13 @@
 //! Error responses: pages for people, JSON for programs, each with a reference number. Also the
-//! outermost middleware ([`finish`]), which adds the correlation id and the security headers to
-//! every response, and leaves responses from apps as they are.
+//! outermost middleware ([`finish_response`]), which adds the correlation id and the security
+//! headers to every response, and leaves responses from apps as they are.
 
 use super::{
-    view::{Chrome, Link},
-    visitor::{Visitor, asked_host, is_navigation},
+    view::{Chrome, NavLink},
+    visitor::{Visitor, is_navigation, requested_host},
 };
 use crate::{
-    domain::{addresses, audit::Action, return_path::ReturnPath, wall::Host},
+    domain::{addresses, audit::Action, origins::HostKind, return_path::ReturnPath},
     service,
     vault::random,
 };
@@ -34,12 +34,12 @@ pub struct ProblemPage {
     pub lines: Vec<String>,
     /// Text to copy and send to another person, such as a request for approval.
     pub copy: Option<String>,
-    pub links: Vec<Link>,
+    pub links: Vec<NavLink>,
     /// The correlation id, which finds the log lines; empty to show none.
     pub reference: String,
 }
 
-/// Why a handler stopped. [`finish`] turns it into a page or JSON.
+/// Why a handler stopped. [`finish_response`] turns it into a page or JSON.
 #[derive(Debug)]
 pub enum WebError {
     Service(service::Error),
@@ -52,11 +52,11 @@ pub enum WebError {
     /// The form is larger than 64 KiB (413).
     TooLarge,
     /// The body did not arrive before its deadline (408).
-    Slow,
+    BodyTimeout,
     /// Not an error: 303 to another page of the portal that comes first.
     Redirect(String),
     /// A page that is already rendered, sent as it is.
-    Drawn(StatusCode, String),
+    Rendered(StatusCode, String),
 }
 
 impl From<service::Error> for WebError {
@@ -71,10 +71,10 @@ impl std::fmt::Display for WebError {
     }
 }
 
-/// What to tell the client. A response carries it as an extension to [`finish`], which knows the
-/// request and so chooses between page and JSON.
+/// What to tell the client. A response carries it as an extension to [`finish_response`], which
+/// knows the request and so chooses between page and JSON.
 #[derive(Clone)]
-struct Told {
+struct ErrorDetails {
     title: String,
     lines: Vec<String>,
     /// The error number of the Connect-compatible API.
@@ -91,11 +91,11 @@ pub struct FromContent;
 
 impl WebError {
     /// Status, texts and error number of this error.
-    fn told(&self) -> (StatusCode, Told) {
+    fn details(&self) -> (StatusCode, ErrorDetails) {
         let told = |status, title: &str, line: &str, code| {
             (
                 status,
-                Told {
+                ErrorDetails {
                     title: title.into(),
                     lines: vec![line.into()],
                     code,
@@ -119,7 +119,7 @@ impl WebError {
                     told(StatusCode::UNPROCESSABLE_ENTITY, "That does not fit", "", 2);
                 (
                     status,
-                    Told {
+                    ErrorDetails {
                         lines: problems
                             .iter()
                             .map(|problem| problem.message.clone())
@@ -146,7 +146,7 @@ impl WebError {
                 let (status, told) = told(StatusCode::TOO_MANY_REQUESTS, "Wait a moment", &line, 2);
                 (
                     status,
-                    Told {
+                    ErrorDetails {
                         retry_after: Some(wait.as_secs()),
                         ..told
                     },
@@ -167,7 +167,7 @@ impl WebError {
                 );
                 (
                     status,
-                    Told {
+                    ErrorDetails {
                         sign_in: Some(back.clone()),
                         ..told
                     },
@@ -188,8 +188,8 @@ impl WebError {
                 told(*status, title, line, code)
             }
             WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", 2),
-            WebError::Drawn(status, _) => told(*status, "", "", 2),
-            WebError::Slow => told(
+            WebError::Rendered(status, _) => told(*status, "", "", 2),
+            WebError::BodyTimeout => told(
                 StatusCode::REQUEST_TIMEOUT,
                 "This took too long",
                 "What you sent did not arrive in time. Check the connection, then send it again.",
@@ -207,7 +207,7 @@ impl WebError {
 
 impl ResponseError for WebError {
     fn status_code(&self) -> StatusCode {
-        self.told().0
+        self.details().0
     }
     fn error_response(&self) -> HttpResponse {
         match self {
@@ -216,14 +216,14 @@ impl ResponseError for WebError {
                     .insert_header((header::LOCATION, path.as_str()))
                     .finish();
             }
-            WebError::Drawn(status, html) => {
+            WebError::Rendered(status, html) => {
                 return HttpResponse::build(*status)
                     .content_type("text/html; charset=utf-8")
                     .body(html.clone());
             }
             _ => {}
         }
-        let (status, told) = self.told();
+        let (status, told) = self.details();
         let mut response = HttpResponse::new(status);
         response.extensions_mut().insert(told);
         response
@@ -261,7 +261,7 @@ impl Correlation {
     }
 }
 
-/// The correlation id of a request; empty outside [`finish`].
+/// The correlation id of a request; empty outside [`finish_response`].
 pub fn correlation(request: &HttpRequest) -> String {
     request
         .extensions()
@@ -271,15 +271,15 @@ pub fn correlation(request: &HttpRequest) -> String {
 }
 
 /// Limit for all `Cookie` headers of a request, in bytes: about what common proxies let through.
-const LARGEST_COOKIES: usize = 32 * 1024;
+const MAX_COOKIE_BYTES: usize = 32 * 1024;
 
 /// The `Content-Security-Policy` of every page.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Adds `origins` to the page's `form-action`. Needed because Chromium applies `form-action` to the
 /// whole chain of redirects after a form is posted.
 pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
-    let policy = POLICY.replace(
+    let policy = CONTENT_SECURITY_POLICY.replace(
         "form-action 'self'",
         &format!("form-action 'self' {}", origins.join(" ")),
     );
@@ -292,7 +292,7 @@ pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
 
 /// The outermost middleware: sets the correlation id, refuses TRACE, CONNECT and oversized cookies,
 /// renders errors, logs the request, and adds the security headers.
-pub async fn finish(
+pub async fn finish_response(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -304,7 +304,7 @@ pub async fn finish(
     let method = request.method().clone();
     let mut response = if method == Method::TRACE || method == Method::CONNECT {
         request.into_response(HttpResponse::MethodNotAllowed().finish())
-    } else if cookies_of(&request) > LARGEST_COOKIES {
+    } else if cookies_of(&request) > MAX_COOKIE_BYTES {
         let why = WebError::Page(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "Too many cookies".into(),
@@ -314,8 +314,12 @@ pub async fn finish(
     } else {
         next.call(request).await?.map_into_boxed_body()
     };
-    let told = response.response().extensions().get::<Told>().cloned();
-    note_refusal(&response, told.as_ref()).await;
+    let told = response
+        .response()
+        .extensions()
+        .get::<ErrorDetails>()
+        .cloned();
+    audit_refusal(&response, told.as_ref()).await;
     // Responses from apps pass unchanged, including an app's own empty 404.
     let from_content = response
         .response()
@@ -328,10 +332,10 @@ pub async fn finish(
         && told.is_none()
         && is_empty(&response);
     if let Some(told) = told {
-        response = explain(response, told, id).await;
+        response = render_error(response, told, id).await;
     } else if bare {
-        let (_, told) = WebError::Service(service::Error::NotFound).told();
-        response = explain(response, told, id).await;
+        let (_, told) = WebError::Service(service::Error::NotFound).details();
+        response = render_error(response, told, id).await;
     } else if let Some(error) = response.response().error().filter(|error| {
         error.as_error::<super::api::ApiError>().is_none() && error.as_error::<WebError>().is_none()
     }) {
@@ -343,12 +347,12 @@ pub async fn finish(
             "That did not work".into(),
             "The request could not be read.".into(),
         )
-        .told();
-        response = explain(response, told, id).await;
+        .details();
+        response = render_error(response, told, id).await;
     }
     let path = response.request().path();
     if !from_content {
-        tracing::info!(correlation = id, method = %method, path = %quiet(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
+        tracing::info!(correlation = id, method = %method, path = %redact_path(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
     }
     if response.status() == StatusCode::REQUEST_TIMEOUT && !from_content {
         // The body is incomplete: close the TCP connection instead of waiting for the rest.
@@ -366,7 +370,7 @@ pub async fn finish(
                 headers.insert(name, HeaderValue::from_static(value));
             }
         };
-        set(header::CONTENT_SECURITY_POLICY, POLICY);
+        set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
         set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
         set(header::REFERRER_POLICY, "same-origin");
         set(header::X_FRAME_OPTIONS, "DENY");
@@ -389,7 +393,7 @@ pub async fn finish(
 /// Writes an audit record when a signed-in person is refused access, a form fails the forgery
 /// check, or an API key is unknown. The service writes at most one per minute for each caller and
 /// reason, with a count, so that a loop in an app cannot fill the audit log or the disk.
-async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) {
+async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorDetails>) {
     let api = response
         .response()
         .error()
@@ -411,7 +415,13 @@ async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) 
     // Refused exchanges, and refusals on content hosts, write their own audit records.
     let exchange =
         request.path().ends_with("/integrations/credentials") && why != "API key unknown";
-    if exchange || service.settings.wall.host(asked_host(request.head())) != Host::Portal {
+    if exchange
+        || service
+            .settings
+            .origins
+            .host(requested_host(request.head()))
+            != HostKind::Portal
+    {
         return;
     }
     let person = match api {
@@ -420,14 +430,14 @@ async fn note_refusal(response: &ServiceResponse<BoxBody>, told: Option<&Told>) 
             .ok()
             .flatten()
             .map(|caller| caller.person.clone()),
-        None => super::visitor::whoever(request).await,
+        None => super::visitor::person_of_request(request).await,
     };
-    let path: String = quiet(request.path()).chars().take(200).collect();
+    let path: String = redact_path(request.path()).chars().take(200).collect();
     service
         .note_refusal(
             Action::AccessRefused,
             person.as_ref(),
-            &super::visitor::origin(request, service),
+            &super::visitor::audit_origin(request, service),
             why,
             path,
         )
@@ -452,7 +462,7 @@ fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {
 }
 
 /// The path for logs and audit records. Only these two paths contain a secret; it is cut off.
-fn quiet(path: &str) -> &str {
+fn redact_path(path: &str) -> &str {
     if path.starts_with("/setup/") {
         "/setup/…"
     } else if path.starts_with("/account/shown/") {
@@ -464,9 +474,9 @@ fn quiet(path: &str) -> &str {
 
 /// Renders an error: JSON below `/__api__` and for requests by scripts, a redirect to the sign-in
 /// page where that helps, an error page otherwise.
-async fn explain(
+async fn render_error(
     response: ServiceResponse<BoxBody>,
-    told: Told,
+    told: ErrorDetails,
     reference: &str,
 ) -> ServiceResponse<BoxBody> {
     let status = response.status();
@@ -479,8 +489,11 @@ async fn explain(
     // links are absolute, back to the portal.
     let portal = service.filter(|service| {
         matches!(
-            service.settings.wall.host(asked_host(request.head())),
-            Host::Content | Host::Item(_)
+            service
+                .settings
+                .origins
+                .host(requested_host(request.head())),
+            HostKind::Content | HostKind::Item(_)
         )
     });
     let portal = portal
@@ -527,7 +540,7 @@ async fn explain(
             chrome,
             lines: told.lines,
             copy: None,
-            links: vec![Link::new(home, "Go to Content")],
+            links: vec![NavLink::new(home, "Go to Content")],
             reference: reference.to_owned(),
         };
         match page.render() {

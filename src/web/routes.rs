@@ -1,7 +1,7 @@
 //! Every route of the portal. [`hot`] is registered first: actix tries patterns in order and each
 //! costs microseconds, so proxied requests and exchanges must not wait behind a hundred pages.
 
-use super::visitor::asked_host;
+use super::visitor::requested_host;
 use super::{
     api, assets,
     pages::{
@@ -10,7 +10,7 @@ use super::{
     },
 };
 use crate::{
-    domain::wall::{Host, Wall},
+    domain::origins::{HostKind, Origins},
     proxy,
 };
 use actix_web::{
@@ -20,14 +20,15 @@ use actix_web::{
 
 /// The two hot paths: proxied content and the token exchange. Content is recognized by its host; by
 /// its path only where it shares the portal's origin.
-pub fn hot(config: &mut ServiceConfig, wall: &Wall) {
-    let wall = wall.clone();
-    let is_content =
-        move |context: &guard::GuardContext<'_>| match wall.host(asked_host(context.head())) {
-            Host::Content | Host::Item(_) => true,
-            Host::Portal => wall.is_same_origin() && is_below_content(context.head().uri.path()),
-            Host::Unknown => false,
-        };
+pub fn hot(config: &mut ServiceConfig, origins: &Origins) {
+    let origins = origins.clone();
+    let is_content = move |context: &guard::GuardContext<'_>| match origins
+        .host(requested_host(context.head()))
+    {
+        HostKind::Content | HostKind::Item(_) => true,
+        HostKind::Portal => origins.is_same_origin() && is_below_content(context.head().uri.path()),
+        HostKind::Unknown => false,
+    };
     config
         .service(
             web::scope("")
@@ -78,7 +79,7 @@ pub fn pages(config: &mut ServiceConfig) {
         )
         .route(
             "/content-settings/{guid}/mended",
-            post().to(content::mended),
+            post().to(content::clear_leaks),
         )
         .route(
             "/content-settings/{guid}/processes/{position}/drain",
@@ -226,7 +227,10 @@ pub fn pages(config: &mut ServiceConfig) {
         )
         .route("/account/shown/{name}", get().to(account::shown))
         // Must follow `/content/new`, which it would match.
-        .route("/content/{rest:.*}", web::route().to(enter::link))
+        .route(
+            "/content/{rest:.*}",
+            web::route().to(enter::redirect_to_content),
+        )
         .route("/enter/{guid}", get().to(enter::enter));
 }
 

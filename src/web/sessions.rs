@@ -1,9 +1,9 @@
 //! The store behind actix-session: browser sessions live in the portal's database, so that people
 //! can list and end them. Only the SHA-256 of a session key is stored.
 //!
-//! The proxy reads sessions through [`Sessions::whose`] without the session middleware: no state is
-//! copied and nothing can be written. Which session a cookie belongs to is cached; a session's
-//! state is not, since another node may have answered the previous request.
+//! The proxy reads sessions through [`Sessions::session_of`] without the session middleware: no
+//! state is copied and nothing can be written. Which session a cookie belongs to is cached; a
+//! session's state is not, since another node may have answered the previous request.
 
 use crate::{
     domain::{
@@ -11,8 +11,8 @@ use crate::{
         content::Content,
         person::{Person, Session as BrowserSession},
     },
-    service::{Error, Service, admission::Kept},
-    store::{self, handovers::Bearer},
+    service::{Error, Service, admission::Cached},
+    store::{self, handovers::ContentSessionOwner},
     vault::{api_key::digest, random},
 };
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
@@ -38,17 +38,17 @@ pub const FLASH: &str = "flash";
 pub const ADDRESS: &str = "address";
 
 /// Minimum interval between two writes of a session's time of last use.
-const NOTED_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+const TOUCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Session store and session lookup of one node. Cheap to clone: caches are shared.
 #[derive(Clone)]
 pub struct Sessions {
     service: Arc<Service>,
     /// Cookie value, as sent, to session. Entries are trusted as long as `Kept::fresh` says.
-    known: Arc<Cache<String, Kept<Id<BrowserSession>>>>,
+    known: Arc<Cache<String, Cached<Id<BrowserSession>>>>,
     /// Cookie value on a content origin to the session that it was issued for.
-    bearers: Arc<Cache<String, Kept<Bearer>>>,
-    /// When each session's last use was last written, to limit writes to [`NOTED_EVERY`].
+    bearers: Arc<Cache<String, Cached<ContentSessionOwner>>>,
+    /// When each session's last use was last written, to limit writes to [`TOUCH_INTERVAL`].
     touched: Arc<Cache<Id<BrowserSession>, Timestamp>>,
     /// Signs session cookies. Derived from a secret in the database (`vault::Root`), not from the
     /// keyring, so rotating or retiring keys signs nobody out.
@@ -80,7 +80,7 @@ impl Sessions {
 
     /// The live session and person of a portal request; `None` without a valid cookie. For the hot
     /// path: reads the cookie through a cache.
-    pub async fn whose(
+    pub async fn session_of(
         &self,
         head: &RequestHead,
     ) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
@@ -96,7 +96,7 @@ impl Sessions {
                     return Ok(None);
                 };
                 self.known
-                    .insert(raw.to_owned(), Kept::new(session, epoch, now));
+                    .insert(raw.to_owned(), Cached::new(session, epoch, now));
                 session
             }
         };
@@ -136,7 +136,7 @@ impl Sessions {
 
     /// The live portal session and person behind the cookie of an item's content origin; `None` if
     /// the cookie is missing, unknown, or issued for another item.
-    pub async fn whose_of_content(
+    pub async fn content_session_of(
         &self,
         head: &RequestHead,
         item: Id<Content>,
@@ -156,7 +156,7 @@ impl Sessions {
                     return Ok(None);
                 };
                 self.bearers
-                    .insert(key.to_owned(), Kept::new(bearer, epoch, now));
+                    .insert(key.to_owned(), Cached::new(bearer, epoch, now));
                 bearer
             }
         };
@@ -177,7 +177,7 @@ impl Sessions {
         if self
             .touched
             .get(&session)
-            .is_none_or(|at| now.since(at) > NOTED_EVERY)
+            .is_none_or(|at| now.since(at) > TOUCH_INTERVAL)
         {
             self.touched.insert(session, now);
             self.service.touch_session(session);
@@ -250,7 +250,7 @@ impl Sessions {
             ))
         });
         let put = move |db: &mut store::Db<'_>| {
-            let row = store::sessions::Row {
+            let row = store::sessions::SessionRow {
                 key_hash: &hash,
                 guid: guid.as_deref(),
                 person: person.as_deref(),
@@ -267,7 +267,7 @@ impl Sessions {
         // A new session cannot be in any cache yet, so the insert does not advance the epoch: a
         // visit to the sign-in page would otherwise invalidate every cache.
         if expires_at.is_some() {
-            self.service.store.note(put).await
+            self.service.store.write_untracked(put).await
         } else {
             self.service.store.write(put).await
         }
@@ -295,9 +295,9 @@ impl SessionStore for Sessions {
             return Ok(None);
         };
         let now = self.service.now();
-        if now.since(seen_at) > NOTED_EVERY {
+        if now.since(seen_at) > TOUCH_INTERVAL {
             self.service
-                .note_later("when a session was last seen", move |db| {
+                .write_in_background("when a session was last seen", move |db| {
                     store::sessions::touch(db, &hash, now)
                 });
         }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 /// A secret and the texts of the page that shows it.
-pub struct Shown {
+pub struct SecretToShow {
     pub title: String,
     pub intro: String,
     pub label: String,
@@ -22,9 +22,9 @@ pub struct Shown {
     pub done: String,
 }
 
-/// The serialized form of [`Shown`] that gets sealed.
+/// The serialized form of [`SecretToShow`] that gets sealed.
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct StoredSecret {
     title: String,
     intro: String,
     label: String,
@@ -34,8 +34,12 @@ struct Written {
 }
 
 /// Stores a secret and returns the path of the page that shows it.
-pub async fn keep(service: &Service, person: Id<Person>, shown: Shown) -> Result<String, Error> {
-    let Shown {
+pub async fn store(
+    service: &Service,
+    person: Id<Person>,
+    shown: SecretToShow,
+) -> Result<String, Error> {
+    let SecretToShow {
         title,
         intro,
         label,
@@ -43,7 +47,7 @@ pub async fn keep(service: &Service, person: Id<Person>, shown: Shown) -> Result
         environment,
         done,
     } = shown;
-    let written = Written {
+    let written = StoredSecret {
         title,
         intro,
         label,
@@ -54,7 +58,7 @@ pub async fn keep(service: &Service, person: Id<Person>, shown: Shown) -> Result
     let text = SecretString::from(serde_json::to_string(&written).map_err(|_| Error::Internal)?);
     Ok(format!(
         "/account/shown/{}",
-        service.keep_shown(person, &text).await?
+        service.store_shown_once(person, &text).await?
     ))
 }
 
@@ -63,13 +67,13 @@ pub async fn take(
     service: &Service,
     person: Id<Person>,
     name: &str,
-) -> Result<Option<Shown>, Error> {
-    let Some(text) = service.take_shown(person, name).await? else {
+) -> Result<Option<SecretToShow>, Error> {
+    let Some(text) = service.take_shown_once(person, name).await? else {
         return Ok(None);
     };
-    let written: Written =
+    let written: StoredSecret =
         serde_json::from_str(text.expose_secret()).map_err(|_| Error::Internal)?;
-    let Written {
+    let StoredSecret {
         title,
         intro,
         label,
@@ -77,7 +81,7 @@ pub async fn take(
         environment,
         done,
     } = written;
-    Ok(Some(Shown {
+    Ok(Some(SecretToShow {
         title,
         intro,
         label,

@@ -9,7 +9,7 @@ pub struct Chrome {
     pub title: String,
     /// The current entry of the navigation bar; empty for none.
     pub area: &'static str,
-    pub person: Option<Signed>,
+    pub person: Option<SignedInPerson>,
     /// The session's anti-forgery token; empty if the session has none yet.
     pub csrf: String,
     /// A message from the previous request, shown once.
@@ -17,7 +17,7 @@ pub struct Chrome {
     /// `light`, `dark`, or empty to follow the system's preference.
     pub theme: String,
     /// Whether content shares the portal's origin; the list pages then show a warning.
-    pub open_wall: bool,
+    pub shares_portal_origin: bool,
     /// Prefix of the frame's links: empty on the portal, the portal's base URL on content hosts.
     pub home: String,
     pub assets: &'static Assets,
@@ -33,7 +33,7 @@ impl Chrome {
             csrf: String::new(),
             flash: None,
             theme: String::new(),
-            open_wall: false,
+            shares_portal_origin: false,
             home: String::new(),
             assets: assets(),
         }
@@ -41,7 +41,7 @@ impl Chrome {
 }
 
 /// The signed-in person, as the navigation bar shows them.
-pub struct Signed {
+pub struct SignedInPerson {
     pub name: String,
     pub administrator: bool,
 }
@@ -69,7 +69,7 @@ impl Moment {
 /// A state: a word, a tone and an icon, so that colour is never the only signal.
 pub struct Status {
     pub word: String,
-    /// The CSS tone: `positive`, `warning`, `negative` or `neutral`.
+    /// The CSS tone: `positive`, `due_expiry_warning`, `negative` or `neutral`.
     pub tone: &'static str,
     /// The icon's name; empty for none.
     pub icon: &'static str,
@@ -111,12 +111,12 @@ impl Status {
 }
 
 /// A link as a template prints it: address and text.
-pub struct Link {
+pub struct NavLink {
     pub href: String,
     pub label: String,
 }
 
-impl Link {
+impl NavLink {
     /// A link to `href` with the text `label`.
     pub fn new(href: impl Into<String>, label: impl Into<String>) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Link {
 }
 
 /// A number with its noun: `1 content item`, `4 content items`, or `none` for 0.
-pub fn count(number: i64, one: &str, many: &str) -> String {
+pub fn count_noun(number: i64, one: &str, many: &str) -> String {
     match number {
         0 => "none".into(),
         1 => format!("1 {one}"),

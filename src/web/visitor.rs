@@ -1,23 +1,23 @@
-//! Extractors for browser requests: [`Visitor`] (signed in or not), [`Me`] (signed in), [`Posted`]
-//! (a form that passed the forgery check). Also what a request says about its client: address,
-//! asked host, whether it is a navigation.
+//! Extractors for browser requests: [`Visitor`] (signed in or not), [`SignedIn`] (signed in),
+//! [`Posted`] (a form that passed the forgery check). Also what a request says about its client:
+//! address, asked host, whether it is a navigation.
 
 use super::{
     assets::assets,
     body,
     confirmation::CONFIRMED_AT,
-    forms::Typed,
+    forms::FormValues,
     problems::{WebError, correlation},
     sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
-    view::{Chrome, Signed},
+    view::{Chrome, SignedInPerson},
 };
 use crate::{
     domain::{
         Id,
         audit::Origin,
+        origins::HostKind,
         person::{Person, Role, Session as BrowserSession},
         return_path::ReturnPath,
-        wall::Host,
     },
     service::{Actor, Error, Service},
     vault::random,
@@ -46,7 +46,7 @@ use tokio::time::timeout;
 /// so the proxy neither forwards it to apps nor lets apps set it.
 pub const THEME: &str = "valetkey-theme";
 /// Limit for a posted form, in bytes.
-const LARGEST_FORM: usize = 64 * 1024;
+const MAX_FORM_BYTES: usize = 64 * 1024;
 
 /// Whether the browser is navigating and can be shown a page, as opposed to a script's request.
 /// Decided by `Sec-Fetch-Mode` and `Sec-Fetch-Dest`; without them, by `Accept: text/html` and no
@@ -78,9 +78,9 @@ pub fn is_navigation(request: &HttpRequest) -> bool {
     }
 }
 
-/// The host that a request was sent to (`Host`, or `:authority` in HTTP/2). Empty if the two
+/// The host that a request was sent to (`HostKind`, or `:authority` in HTTP/2). Empty if the two
 /// differ, or if there is none.
-pub fn asked_host(head: &RequestHead) -> &str {
+pub fn requested_host(head: &RequestHead) -> &str {
     let host = head
         .headers()
         .get(header::HOST)
@@ -98,7 +98,7 @@ pub fn asked_host(head: &RequestHead) -> &str {
 /// Middleware: serves pages to top-level navigations on the portal's host only, so that content on
 /// the portal's own origin cannot read them by script or frame. Browsers set `Sec-Fetch-*` and
 /// scripts cannot forge them; clients other than browsers send none and pass.
-pub async fn windows_only(
+pub async fn navigations_only(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
@@ -112,7 +112,12 @@ pub async fn windows_only(
         .app_data::<web::Data<Service>>()
         .ok_or(Error::Internal)
         .map_err(WebError::from)?;
-    if service.settings.wall.host(asked_host(request.head())) != Host::Portal {
+    if service
+        .settings
+        .origins
+        .host(requested_host(request.head()))
+        != HostKind::Portal
+    {
         let why = WebError::Page(
             StatusCode::BAD_REQUEST,
             "The portal has another address".into(),
@@ -139,13 +144,13 @@ pub async fn windows_only(
 /// The client's IP address: the TCP peer or, if that is a trusted proxy, the nearest hop that is
 /// not a trusted proxy. Stops at the first hop that is not an IP address: hops before it are
 /// untrusted. `None` without a TCP peer.
-pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
+pub fn client_ip(head: &RequestHead, service: &Service) -> Option<IpAddr> {
     let mut at = head.peer_addr?.ip().to_canonical();
     let settings = &service.settings;
     if !settings.is_trusted_proxy(at) {
         return Some(at);
     }
-    for hop in hops(head) {
+    for hop in forwarded_hops(head) {
         let Some(ip) = hop else { break };
         at = ip;
         if !settings.is_trusted_proxy(at) {
@@ -158,7 +163,7 @@ pub fn peer(head: &RequestHead, service: &Service) -> Option<IpAddr> {
 /// The hops that proxies reported, nearest first: `X-Forwarded-For`, or `Forwarded` (RFC 7239) if
 /// that is absent. `None` marks a hop that is not an IP address. The caller decides how much to
 /// trust.
-pub fn hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
+pub fn forwarded_hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
     // Some proxies append a header line instead of extending the list: all lines form one list (RFC
     // 9110 section 5.3).
     let parts = |name: &str| -> Vec<&[u8]> {
@@ -208,9 +213,9 @@ fn address_of(hop: &[u8]) -> Option<IpAddr> {
 }
 
 /// Client address and correlation id of a request, for audit records.
-pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
+pub fn audit_origin(request: &HttpRequest, service: &Service) -> Origin {
     Origin {
-        address: peer(request.head(), service)
+        address: client_ip(request.head(), service)
             .map(|ip| ip.to_string())
             .unwrap_or_default(),
         correlation: correlation(request),
@@ -219,7 +224,7 @@ pub fn origin(request: &HttpRequest, service: &Service) -> Origin {
 
 /// The requested path and query, if it can be returned to after sign-in. OAuth callbacks cannot:
 /// they hold a one-time code that is bound to one session.
-pub fn asked_path(request: &HttpRequest) -> Option<ReturnPath> {
+pub fn return_path_of(request: &HttpRequest) -> Option<ReturnPath> {
     ReturnPath::parse(request.uri().path_and_query()?.as_str())
         .filter(|path| !path.as_str().starts_with("/__oauth__/"))
 }
@@ -241,7 +246,7 @@ impl Visitor {
             .map(|data| data.clone().into_inner())
             .ok_or(Error::Internal)?;
         let session = request.get_session();
-        let origin = origin(&request, &service);
+        let origin = audit_origin(&request, &service);
         let actor = signed_in(&session, &service, &origin).await?;
         let theme = request
             .cookie(THEME)
@@ -276,7 +281,7 @@ impl Visitor {
 
     /// The page frame for this visitor; consumes the flash message.
     pub fn chrome(&self, area: &'static str, title: &str) -> Chrome {
-        let person = self.actor.as_ref().map(|actor| Signed {
+        let person = self.actor.as_ref().map(|actor| SignedInPerson {
             name: actor.person.display_name(),
             administrator: actor.role == Role::Administrator,
         });
@@ -297,7 +302,7 @@ impl Visitor {
             flash,
             theme: self.theme.clone(),
             home: String::new(),
-            open_wall: self.service.settings.wall.is_same_origin(),
+            shares_portal_origin: self.service.settings.origins.is_same_origin(),
             assets: assets(),
         }
     }
@@ -330,10 +335,10 @@ impl Visitor {
 }
 
 /// The signed-in person of a portal request, for audit records; `None` also if the lookup fails.
-pub async fn whoever(request: &HttpRequest) -> Option<Person> {
+pub async fn person_of_request(request: &HttpRequest) -> Option<Person> {
     let sessions = request.app_data::<web::Data<Sessions>>()?;
     sessions
-        .whose(request.head())
+        .session_of(request.head())
         .await
         .ok()
         .flatten()
@@ -370,15 +375,15 @@ impl FromRequest for Visitor {
 }
 
 /// A signed-in person. Anonymous visitors are sent to sign in and, after a GET, back to the page.
-pub struct Me {
+pub struct SignedIn {
     pub visitor: Visitor,
     pub actor: Actor,
 }
 
-impl Me {
+impl SignedIn {
     async fn of(request: HttpRequest) -> Result<Self, WebError> {
         let back = (request.method() == Method::GET)
-            .then(|| asked_path(&request))
+            .then(|| return_path_of(&request))
             .flatten();
         let visitor = Visitor::of(request).await?;
         match visitor.actor.clone() {
@@ -397,7 +402,7 @@ impl Me {
     }
 }
 
-impl FromRequest for Me {
+impl FromRequest for SignedIn {
     type Error = WebError;
     type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
@@ -413,8 +418,8 @@ pub fn see_other(path: &str) -> HttpResponse {
 }
 
 /// A posted form whose sender (`Sec-Fetch-Site`, or else `Origin`) and anti-forgery token were
-/// checked. At most 64 KiB, within [`body::WHOLE`].
-pub struct Posted(pub Typed);
+/// checked. At most 64 KiB, within [`body::BODY_TIMEOUT`].
+pub struct Posted(pub FormValues);
 
 impl Posted {
     async fn of(request: HttpRequest, mut payload: Payload) -> Result<Self, WebError> {
@@ -437,10 +442,10 @@ impl Posted {
         if !same_origin {
             return Err(WebError::Forgery);
         }
-        let body = timeout(body::WHOLE, read(&mut payload))
+        let body = timeout(body::BODY_TIMEOUT, read(&mut payload))
             .await
-            .map_err(|_| WebError::Slow)??;
-        let typed = Typed::parse(&body);
+            .map_err(|_| WebError::BodyTimeout)??;
+        let typed = FormValues::parse(&body);
         let expected = request
             .get_session()
             .get::<String>(CSRF)
@@ -455,7 +460,7 @@ impl Posted {
     }
 }
 
-/// Reads the whole body, up to [`LARGEST_FORM`].
+/// Reads the whole body, up to [`MAX_FORM_BYTES`].
 async fn read(payload: &mut Payload) -> Result<Vec<u8>, WebError> {
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
@@ -466,7 +471,7 @@ async fn read(payload: &mut Payload) -> Result<Vec<u8>, WebError> {
                 "Send it again.".into(),
             )
         })?;
-        if body.len() + chunk.len() > LARGEST_FORM {
+        if body.len() + chunk.len() > MAX_FORM_BYTES {
             return Err(WebError::TooLarge);
         }
         body.extend_from_slice(&chunk);

@@ -14,7 +14,7 @@ use valetkey::{
         Id, Timestamp,
         connection::{Account, Connection, State},
         consent::Consent,
-        content::Mark,
+        content::ProcessId,
         person::{Person, Role},
         time::Clock as _,
     },
@@ -56,7 +56,7 @@ async fn main() {
             println!(
                 "{}",
                 service
-                    .session_token(*person, content, *session, Mark::ONLY)
+                    .session_token(*person, content, *session, ProcessId::ONLY)
                     .expect("a token")
             );
         }
@@ -83,7 +83,7 @@ async fn main() {
                         session.to_string(),
                         Id::<Person>::random().to_string(),
                     );
-                    let row = sessions::Row {
+                    let row = sessions::SessionRow {
                         key_hash: &hash,
                         guid: Some(&guid),
                         person: Some(&person),

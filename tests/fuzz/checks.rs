@@ -48,7 +48,7 @@ pub fn callback_query(bytes: &[u8]) {
     );
     let code = errors::aadsts(&text);
     assert!(code.is_none_or(|code| text.contains("AADSTS") && code < 1_000_000_000));
-    let word = errors::known_word(&error);
+    let word = errors::known_error_code(&error);
     assert!(word == error || word == "other");
     errors::classify(&error, code, &text);
 }
@@ -117,8 +117,8 @@ pub fn request_head(bytes: &[u8]) {
         }
     }
     let mut written = Vec::new();
-    headers::add(&mut written, &headers::SESSION_TOKEN, b"ours");
-    headers::for_app(&incoming, &mut written, &[]);
+    headers::append_line(&mut written, &headers::SESSION_TOKEN, b"ours");
+    headers::append_request_headers(&incoming, &mut written, &[]);
     // As an app reads it: line by line.
     let mut head = HeaderMap::new();
     let lines = written.strip_suffix(b"\r\n").expect("whole lines");

@@ -1244,7 +1244,7 @@ async fn several_processes_keep_their_viewers_and_stand_in_for_one_another() {
     let mark = stage.vera.cookies_of(&stage.place)[&cookie].clone();
     let found = stage
         .world
-        .sql("SELECT process AS value FROM stays WHERE used_at > 0 AND process <> ''");
+        .sql("SELECT process AS value FROM visits WHERE used_at > 0 AND process <> ''");
     assert!(mark.len() == 16 && found == [mark], "{found:?}");
     stage.set(set("")).await;
     let mine = who(&stage.vera).await;
@@ -1381,7 +1381,7 @@ async fn the_reconnect_bar_stands_where_it_was_switched_on_and_knows_when_the_vi
     );
     // The provider ends the connection: the bar leads to our page, from there back to a page of
     // ours on content's origin.
-    stage.world.provider.end_everything();
+    stage.world.provider.revoke_refresh_tokens();
     stage.world.pass(Duration::from_secs(3600));
     let token = stage.world.token(&stage.vera, &stage.guid).await;
     stage.world.pass(Duration::from_secs(60));

@@ -144,7 +144,7 @@ async fn a_refused_refresh_token_asks_the_viewer_and_the_same_session_token_work
     world.pass(HOUR);
     let token = world.token(&browser, &world.content(0)).await;
     let bo = world.key("bo");
-    world.provider.end_everything();
+    world.provider.revoke_refresh_tokens();
     world.pass(Duration::from_secs(60));
     let refused = world.exchange(&bo, &token).await;
     assert_eq!(

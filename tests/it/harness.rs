@@ -16,7 +16,7 @@ use valetkey::{
     app::SystemClock,
     demo::{self, Demo, PASSWORD, provider::Provider},
     domain::{Timestamp, time::Clock},
-    store::Place,
+    store::DatabaseUrl,
 };
 
 /// A PostgreSQL server to make each test a database on, instead of SQLite files.
@@ -27,18 +27,18 @@ fn server() -> Option<String> {
 }
 
 /// A new, empty database for one test; `None` for SQLite in the data directory.
-pub fn database() -> Option<Place> {
+pub fn database() -> Option<DatabaseUrl> {
     let server = server()?;
     let name = format!("test_{}", uuid::Uuid::new_v4().simple());
     sql(&server, &format!("CREATE DATABASE {name}"));
-    Some(Place::Postgresql(SecretString::from(format!(
+    Some(DatabaseUrl::Postgresql(SecretString::from(format!(
         "{}/{name}",
         server.rsplit_once('/').expect("a database").0
     ))))
 }
 
-fn drop_database(place: &Place) {
-    let (Some(server), Place::Postgresql(address)) = (server(), place) else {
+fn drop_database(place: &DatabaseUrl) {
+    let (Some(server), DatabaseUrl::Postgresql(address)) = (server(), place) else {
         return;
     };
     let name = address
@@ -52,8 +52,8 @@ fn drop_database(place: &Place) {
     );
 }
 
-fn variable(place: &Place) -> Option<(String, String)> {
-    let Place::Postgresql(address) = place else {
+fn variable(place: &DatabaseUrl) -> Option<(String, String)> {
+    let DatabaseUrl::Postgresql(address) = place else {
         return None;
     };
     Some((
@@ -84,9 +84,9 @@ const NOTICED: &str = "UPDATE epoch SET number = number + 1";
 
 /// Looks into a portal's database, or changes it behind its back. A query names its one column
 /// `value`.
-fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<String> {
+fn query(folder: &std::path::Path, database: Option<&DatabaseUrl>, text: &str) -> Vec<String> {
     use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
-    if let Some(Place::Postgresql(address)) = database {
+    if let Some(DatabaseUrl::Postgresql(address)) = database {
         let lines = sql(address.expose_secret(), text)
             .lines()
             .map(str::to_owned)
@@ -120,14 +120,14 @@ fn query(folder: &std::path::Path, database: Option<&Place>, text: &str) -> Vec<
 /// Keeps everybody else from writing for a while; ends when it is over.
 async fn lock_database(
     folder: &std::path::Path,
-    database: Option<&Place>,
+    database: Option<&DatabaseUrl>,
     time: Duration,
 ) -> tokio::task::JoinHandle<()> {
     let (folder, database) = (folder.to_owned(), database.cloned());
     let (send, receive) = tokio::sync::oneshot::channel();
     let locking = tokio::task::spawn_blocking(move || {
         use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
-        if let Some(Place::Postgresql(address)) = &database {
+        if let Some(DatabaseUrl::Postgresql(address)) = &database {
             let lock = format!(
                 "BEGIN; SELECT pg_advisory_xact_lock(7310001); SELECT pg_sleep({}); ROLLBACK",
                 time.as_secs()
@@ -166,7 +166,7 @@ fn sql(address: &str, text: &str) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The wall clock, moved by the test.
+/// The origins clock, moved by the test.
 #[derive(Default)]
 pub struct TestClock(AtomicI64);
 
@@ -183,7 +183,7 @@ pub struct World {
     pub summary: Value,
     pub data_dir: PathBuf,
     /// The PostgreSQL database, where the tests run on one.
-    database: Option<Place>,
+    database: Option<DatabaseUrl>,
     http: reqwest::Client,
     clock: Arc<TestClock>,
     handle: actix_web::dev::ServerHandle,
@@ -230,7 +230,7 @@ impl World {
     }
 
     async fn start_on(
-        database: Option<Place>,
+        database: Option<DatabaseUrl>,
         content_url: Option<&str>,
         organisation: Option<demo::Organisation>,
     ) -> Self {
@@ -931,7 +931,7 @@ fn command_with(
 }
 
 /// The address of a PostgreSQL database.
-pub fn address(place: &Place) -> String {
+pub fn address(place: &DatabaseUrl) -> String {
     variable(place).expect("PostgreSQL").1
 }
 
@@ -940,7 +940,7 @@ pub struct Served {
     /// Where it listens.
     pub address: std::net::SocketAddr,
     pub data_dir: PathBuf,
-    database: Option<Place>,
+    database: Option<DatabaseUrl>,
     child: Option<std::process::Child>,
     settings: Vec<(String, String)>,
 }
@@ -1064,7 +1064,7 @@ impl Served {
     }
 
     /// Works on this database from now on.
-    pub fn use_database(&mut self, place: Place) {
+    pub fn use_database(&mut self, place: DatabaseUrl) {
         self.settings.extend(variable(&place));
         self.database = Some(place);
     }
@@ -1132,7 +1132,7 @@ impl Served {
 
     /// All that the database holds, as bytes.
     pub fn dump(&self) -> Vec<u8> {
-        let Some(Place::Postgresql(address)) = &self.database else {
+        let Some(DatabaseUrl::Postgresql(address)) = &self.database else {
             let files = ["valetkey.db", "valetkey.db-wal"]
                 .map(|file| std::fs::read(self.data_dir.join(file)).unwrap_or_default());
             return files.concat();

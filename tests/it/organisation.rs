@@ -4,7 +4,7 @@
 use crate::harness::{Answer, Browser, World};
 use std::time::Duration;
 use valetkey::{
-    demo::{Organisation, PASSWORD, openid::Wrong},
+    demo::{Organisation, PASSWORD, openid::IdTokenFault},
     domain::person::Role,
 };
 
@@ -207,16 +207,16 @@ async fn an_account_is_tied_by_its_owner_and_then_matches_by_subject() {
 async fn forged_and_stale_id_tokens_sign_nobody_in() {
     let world = World::start_organisation(mapped()).await;
     for wrong in [
-        Wrong::AlgNone,
-        Wrong::Audience,
-        Wrong::Issuer,
-        Wrong::Nonce,
-        Wrong::Subject,
-        Wrong::Key,
-        Wrong::Symmetric,
-        Wrong::Missing,
-        Wrong::Clock(-3600 - 301),
-        Wrong::Clock(301),
+        IdTokenFault::AlgNone,
+        IdTokenFault::Audience,
+        IdTokenFault::Issuer,
+        IdTokenFault::Nonce,
+        IdTokenFault::Subject,
+        IdTokenFault::Key,
+        IdTokenFault::Symmetric,
+        IdTokenFault::Missing,
+        IdTokenFault::Clock(-3600 - 301),
+        IdTokenFault::Clock(301),
     ] {
         world.provider.set_faults(|faults| faults.id_token = wrong);
         let (browser, page) = sign_in(&world, "viktor@example.org").await;
@@ -241,7 +241,7 @@ async fn forged_and_stale_id_tokens_sign_nobody_in() {
     for seconds in [-290, 290] {
         world
             .provider
-            .set_faults(|faults| faults.id_token = Wrong::Clock(seconds));
+            .set_faults(|faults| faults.id_token = IdTokenFault::Clock(seconds));
         assert!(
             sign_in(&world, "viktor@example.org")
                 .await
@@ -392,7 +392,7 @@ async fn the_sign_in_brings_the_connection_after_our_consent_page_alone() {
         .add_person("nora@example.org", "Nora Falk", PASSWORD);
     let (nora, _) = sign_in(&world, "nora@example.org").await;
     let asked = nora.get(&app).await;
-    world.provider.end_everything();
+    world.provider.revoke_refresh_tokens();
     let answer = nora.submit(&asked, "/consents/new", &[]).await;
     assert!(
         answer.header("location").starts_with(identity_provider),

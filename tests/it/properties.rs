@@ -7,11 +7,11 @@ mod checks;
 use proptest::prelude::*;
 use std::time::Duration;
 use valetkey::{
-    domain::{Id, Timestamp, content::Mark},
+    domain::{Id, Timestamp, content::ProcessId},
     proxy::headers,
     vault::{
         Root,
-        session_token::{Invalid, SessionTokens},
+        session_token::{InvalidToken, SessionTokens},
     },
 };
 
@@ -102,7 +102,7 @@ proptest! {
         if let Some(kept) = headers::cookie_from_app(&cookie, "/prefix", &base) {
             let mut parts = kept.split(';').map(|part| part.trim().to_ascii_lowercase());
             let pair = parts.next().unwrap();
-            prop_assert!(!headers::is_ours(pair.split('=').next().unwrap().trim()) || pair.starts_with("__host-"), "{kept}");
+            prop_assert!(!headers::is_portal_cookie(pair.split('=').next().unwrap().trim()) || pair.starts_with("__host-"), "{kept}");
             prop_assert!(base == "/" || !pair.starts_with("__host-"), "{kept}");
             let parts: Vec<String> = parts.collect();
             prop_assert!(!parts.iter().any(|part| part.split('=').next().unwrap().trim() == "domain"), "{kept}");
@@ -122,13 +122,13 @@ proptest! {
     fn no_altered_session_token_is_taken(at in any::<prop::sample::Index>(), flip in 1u8.., seconds in 0u64..7200, text in any::<String>()) {
         let tokens = SessionTokens::new(&Root::parse(&Root::generate()).unwrap(), "https://portal".into(), Duration::from_secs(3600));
         let (person, content, session, made) = (Id::random(), Id::random(), Id::random(), Timestamp(1_000_000_000_000));
-        let token = tokens.mint(person, content, session, Mark::ONLY, made).unwrap();
+        let token = tokens.mint(person, content, session, ProcessId::ONLY, made).unwrap();
         let read = tokens.verify(&token, made.plus(Duration::from_secs(seconds)));
         if seconds < 3600 {
             let claims = read.unwrap();
             prop_assert_eq!((claims.sub, claims.content, claims.sid), (person, content, session));
         } else {
-            prop_assert_eq!(read, Err(Invalid::Expired));
+            prop_assert_eq!(read, Err(InvalidToken::Expired));
         }
         let mut bytes = token.clone().into_bytes();
         let at = at.index(bytes.len());

@@ -1,13 +1,13 @@
 //! The audit log for programs, in the shape of Connect's `v1/audit_logs`.
 
-use super::{Answer, ApiError, ApiUser, ok, parameter};
+use super::{ApiError, ApiResult, PersonalKey, ok, parameter};
 use crate::{
     domain::{
         access,
         audit::{Action, Event},
     },
     service::Error,
-    store::audit::Filter,
+    store::audit::RecordFilter,
 };
 use actix_web::HttpRequest;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn entry(event: &Event) -> Value {
 /// `GET v1/audit_logs`: one page of audit records. Query: `limit` (1 to 500, default 20),
 /// `ascOrder` (default true), and a cursor, `next` or `previous` (a record's number).
 /// Administrators only.
-pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
     let number = |name: &str| -> Result<Option<i64>, ApiError> {
         let text = parameter(&request, name).filter(|text| !text.is_empty());
         text.map(|text| {
@@ -57,11 +57,11 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     let backwards = previous.is_some();
     let rising = ascending != backwards;
     let cursor = previous.or(next);
-    let filter = Filter {
+    let filter = RecordFilter {
         after: cursor.filter(|_| rising),
         before: cursor.filter(|_| !rising),
         oldest_first: rising,
-        ..Filter::default()
+        ..RecordFilter::default()
     };
     let mut events = api
         .service
@@ -107,7 +107,7 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
 }
 
 /// `GET v1/audit/actions`: the names of all recorded actions.
-pub async fn actions(api: ApiUser) -> Answer {
+pub async fn actions(api: PersonalKey) -> ApiResult {
     if !access::may_read_audit(api.actor.role) {
         return Err(Error::Forbidden("").into());
     }

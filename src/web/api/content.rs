@@ -2,7 +2,7 @@
 //! Valetkey has are under the key `proxy`; Connect's fields for features that do not exist here are
 //! always null.
 
-use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, parameter};
+use super::{AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, parameter};
 use crate::{
     domain::{
         Id, access,
@@ -14,7 +14,7 @@ use crate::{
     },
     service::{
         Error, Service,
-        contents::{ContentInput, ProxyingInput, Seen},
+        contents::{ContentInput, ProxyingInput, VisibleContent},
     },
 };
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, web};
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// An item in Connect's shape. `include`: comma-separated; `owner` adds the owner's names.
-fn content(service: &Service, seen: &Seen, include: &str) -> Value {
+fn content(service: &Service, seen: &VisibleContent, include: &str) -> Value {
     let item = &seen.content;
     let mut value = json!({
         "guid": item.id,
@@ -115,7 +115,7 @@ fn include(request: &HttpRequest) -> String {
 }
 
 /// `GET v1/content`: the items that the caller may see. Query: `name`, `owner_guid`, `include`.
-pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
     let mut seen = api.service.contents(&api.actor).await?;
     if let Some(name) = parameter(&request, "name") {
         seen.retain(|item| item.content.name == name);
@@ -139,18 +139,18 @@ struct ProxyBody {
     processes: Option<Vec<Process>>,
     keep_path_prefix: Option<bool>,
     reconnect_bar: Option<bool>,
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "present")]
     upstream_ca: Option<Option<String>>,
 }
 
 /// Tells null from absent: null is `Some(None)` and removes the value; an absent key is `None` (by
 /// `serde(default)`) and leaves it unchanged.
-fn there<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
 /// The body of POST and PATCH.
-fn input(body: &Body) -> Result<ContentInput, ApiError> {
+fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
     let access = match body.text("access_type", 2)? {
         None => None,
         Some(text) => Some(
@@ -220,7 +220,7 @@ fn input(body: &Body) -> Result<ContentInput, ApiError> {
 }
 
 /// Field errors with Connect's numbers: 3 for ids, 2 otherwise.
-fn refused(error: Error) -> ApiError {
+fn content_error(error: Error) -> ApiError {
     match error {
         Error::Invalid(problems) => {
             invalid(&problems, |key| if key.ends_with("guid") { 3 } else { 2 })
@@ -230,7 +230,7 @@ fn refused(error: Error) -> ApiError {
 }
 
 /// `POST v1/content`. The caller becomes the owner.
-pub async fn create(api: ApiUser, body: Body) -> Answer {
+pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     let seen = api
         .service
         .create_content(
@@ -241,12 +241,12 @@ pub async fn create(api: ApiUser, body: Body) -> Answer {
             },
         )
         .await
-        .map_err(refused)?;
+        .map_err(content_error)?;
     Ok(ok(&content(&api.service, &seen, "")))
 }
 
 /// `GET v1/content/{guid}`. A content key may read its own item only.
-pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> Answer {
+pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> ApiResult {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
     let seen = any.service.content(&any.actor(), id).await?;
@@ -263,17 +263,17 @@ fn own_item(any: &AnyKey, id: Id<Content>) -> Result<(), ApiError> {
 }
 
 /// `PATCH v1/content/{guid}`.
-pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let seen = api
         .service
         .update_content(&api.actor, guid(&path, 3)?, input(&body)?)
         .await
-        .map_err(refused)?;
+        .map_err(content_error)?;
     Ok(ok(&content(&api.service, &seen, "")))
 }
 
 /// `DELETE v1/content/{guid}`: 204.
-pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .delete_content(&api.actor, guid(&path, 3)?)
         .await?;
@@ -295,13 +295,13 @@ fn permission(entry: &Permission) -> Value {
 }
 
 /// `GET v1/content/{guid}/permissions`.
-pub async fn permissions(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn permissions(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let entries = api.service.permissions(&api.actor, guid(&path, 3)?).await?;
     Ok(ok(&Value::Array(entries.iter().map(permission).collect())))
 }
 
 /// The required field `role`: `viewer` or `owner`.
-fn role(body: &Body) -> Result<ContentRole, ApiError> {
+fn role(body: &JsonObject) -> Result<ContentRole, ApiError> {
     body.text("role", 2)?
         .as_deref()
         .and_then(ContentRole::parse)
@@ -310,7 +310,11 @@ fn role(body: &Body) -> Result<ContentRole, ApiError> {
 
 /// `POST v1/content/{guid}/permissions`: 201, or 200 if the person or group was on the list
 /// already.
-pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn add_permission(
+    api: PersonalKey,
+    path: web::Path<String>,
+    body: JsonObject,
+) -> ApiResult {
     let id = guid(&path, 3)?;
     let principal = body.text("principal_guid", 3)?.unwrap_or_default();
     let principal = match body.text("principal_type", 2)?.as_deref() {
@@ -320,9 +324,9 @@ pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -
     };
     let (entry, new) = api
         .service
-        .permit(&api.actor, id, principal, role(&body)?)
+        .set_permission(&api.actor, id, principal, role(&body)?)
         .await
-        .map_err(refused)?;
+        .map_err(content_error)?;
     let mut answer = if new {
         HttpResponse::Created()
     } else {
@@ -332,7 +336,7 @@ pub async fn add_permission(api: ApiUser, path: web::Path<String>, body: Body) -
 }
 
 /// The permission with the number in the path; 404 if the item has none.
-async fn entry(api: &ApiUser, path: &(String, String)) -> Result<Permission, ApiError> {
+async fn entry(api: &PersonalKey, path: &(String, String)) -> Result<Permission, ApiError> {
     let number: i64 = path
         .1
         .parse()
@@ -348,26 +352,30 @@ async fn entry(api: &ApiUser, path: &(String, String)) -> Result<Permission, Api
 }
 
 /// `GET v1/content/{guid}/permissions/{id}`.
-pub async fn get_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+pub async fn get_permission(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     Ok(ok(&permission(&entry(&api, &path).await?)))
 }
 
 /// `PUT v1/content/{guid}/permissions/{id}`: changes the role.
-pub async fn set_permission(api: ApiUser, path: web::Path<(String, String)>, body: Body) -> Answer {
+pub async fn set_permission(
+    api: PersonalKey,
+    path: web::Path<(String, String)>,
+    body: JsonObject,
+) -> ApiResult {
     let found = entry(&api, &path).await?;
     let (changed, _) = api
         .service
-        .permit(&api.actor, found.content, found.principal, role(&body)?)
+        .set_permission(&api.actor, found.content, found.principal, role(&body)?)
         .await
-        .map_err(refused)?;
+        .map_err(content_error)?;
     Ok(ok(&permission(&changed)))
 }
 
 /// `DELETE v1/content/{guid}/permissions/{id}`: 204.
-pub async fn delete_permission(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+pub async fn delete_permission(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     let found = entry(&api, &path).await?;
     api.service
-        .unpermit(&api.actor, found.content, found.number)
+        .remove_permission(&api.actor, found.content, found.number)
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -387,7 +395,7 @@ pub fn association(entry: &Association, integration: &Integration) -> Value {
 }
 
 /// `GET v1/content/{guid}/oauth/integrations/associations`. Content keys: their own item only.
-pub async fn associations(any: AnyKey, path: web::Path<String>) -> Answer {
+pub async fn associations(any: AnyKey, path: web::Path<String>) -> ApiResult {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
     let rows = any.service.associations(&any.actor(), id).await?;
@@ -408,7 +416,7 @@ impl FromRequest for Wanted {
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = super::collect(payload).await?;
+            let bytes = super::read_body(payload).await?;
             let Ok(Value::Array(entries)) = serde_json::from_slice::<Value>(&bytes) else {
                 return Err(ApiError::bad(
                     208,
@@ -439,7 +447,11 @@ impl FromRequest for Wanted {
 }
 
 /// `PUT v1/content/{guid}/oauth/integrations/associations`: replaces all associations; 204.
-pub async fn set_associations(api: ApiUser, path: web::Path<String>, wanted: Wanted) -> Answer {
+pub async fn set_associations(
+    api: PersonalKey,
+    path: web::Path<String>,
+    wanted: Wanted,
+) -> ApiResult {
     let id = guid(&path, 3)?;
     if !access::may_see_integrations(api.actor.role) {
         return Err(Error::Forbidden("Only publishers attach integrations.").into());

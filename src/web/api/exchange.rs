@@ -5,12 +5,12 @@
 //! is in `service::exchange`. `resource` and `scope` are accepted and ignored: content cannot widen
 //! its access.
 
-use super::{Answer, AnyKey, ApiError, collect};
+use super::{AnyKey, ApiError, ApiResult, read_body};
 use crate::{
     domain::connection::Cause,
     oauth::token_exchange as words,
-    service::exchange::{Refusal, Request},
-    vault::session_token::Invalid,
+    service::exchange::{ExchangeError, Request},
+    vault::session_token::InvalidToken,
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;
@@ -76,8 +76,8 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
 
 /// The handler. Accepts content keys and personal keys. A refusal is audited, at most once a minute
 /// for each caller and reason.
-pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) -> Answer {
-    let body = collect(payload.into_inner()).await?;
+pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) -> ApiResult {
+    let body = read_body(payload.into_inner()).await?;
     let form = form(&body)?;
     match any.service.exchange(&any.caller, &form).await {
         Ok(fresh) => Ok(HttpResponse::Ok()
@@ -85,9 +85,9 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
             .insert_header((header::PRAGMA, "no-cache"))
             .json(Credentials {
                 access_token: fresh.token.expose_secret(),
-                issued_token_type: fresh.issued,
+                issued_token_type: fresh.issued_token_type,
                 // RFC 8693 section 2.2.1: `N_A` for a token that is not usable as an access token.
-                token_type: if fresh.issued == words::ACCESS_TOKEN {
+                token_type: if fresh.issued_token_type == words::ACCESS_TOKEN {
                     "Bearer"
                 } else {
                     "N_A"
@@ -109,7 +109,7 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
 
 /// The error response of a refused exchange, readable both as an OAuth error (RFC 6749 section 5.2)
 /// and by Connect's clients.
-fn explain(refusal: Refusal, reference: &str) -> ApiError {
+fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
     struct Told {
         status: u16,
         code: i64,
@@ -131,26 +131,26 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
         retry_after: None,
     };
     let told = match refusal {
-        Refusal::Service(error) => return error.into(),
-        Refusal::GrantType => plain(
+        ExchangeError::Service(error) => return error.into(),
+        ExchangeError::GrantType => plain(
             213,
             &format!("grant_type: must be {}.", words::GRANT_TYPE),
             "invalid_request",
             "unsupported_grant_type",
         ),
-        Refusal::SubjectTokenType => plain(
+        ExchangeError::SubjectTokenType => plain(
             214,
             &format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN),
             "invalid_request",
             "invalid_request",
         ),
-        Refusal::ContentToken => plain(
+        ExchangeError::ContentToken => plain(
             252,
             "subject_token_type: this portal acts for viewers only; send the viewer's session token.",
             "invalid_request",
             "invalid_request",
         ),
-        Refusal::RequestedTokenType(wanted) => plain(
+        ExchangeError::RequestedTokenType(wanted) => plain(
             242,
             &format!(
                 "requested_token_type: must be {}, or {} for a new session token; not {wanted}.",
@@ -160,37 +160,37 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
             "invalid_request",
             "invalid_request",
         ),
-        Refusal::SubjectToken(Invalid::WrongIssuer) => plain(
+        ExchangeError::SubjectToken(InvalidToken::WrongIssuer) => plain(
             216,
             "Invalid subject_token: it comes from another server.",
             "session_expired",
             "invalid_request",
         ),
-        Refusal::SubjectToken(Invalid::WrongSubject) => plain(
+        ExchangeError::SubjectToken(InvalidToken::BadClaims) => plain(
             217,
             "Invalid subject_token: it names nobody.",
             "session_expired",
             "invalid_request",
         ),
-        Refusal::SubjectToken(Invalid::Forged) => plain(
+        ExchangeError::SubjectToken(InvalidToken::Forged) => plain(
             215,
             "Invalid subject_token",
             "session_expired",
             "invalid_request",
         ),
-        Refusal::SubjectToken(Invalid::Expired) => plain(
+        ExchangeError::SubjectToken(InvalidToken::Expired) => plain(
             215,
             "Invalid subject_token: it has expired. Read the header of a current request.",
             "session_expired",
             "invalid_request",
         ),
-        Refusal::SessionEnded => plain(
+        ExchangeError::SessionEnded => plain(
             215,
             "Invalid subject_token: its viewer has signed out.",
             "session_expired",
             "invalid_request",
         ),
-        Refusal::NotYourContent => Told {
+        ExchangeError::NotYourContent => Told {
             status: 403,
             ..plain(
                 22,
@@ -199,7 +199,7 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "access_denied",
             )
         },
-        Refusal::ViewerMayNot => Told {
+        ExchangeError::ViewerMayNot => Told {
             status: 403,
             ..plain(
                 22,
@@ -208,25 +208,25 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "access_denied",
             )
         },
-        Refusal::NoAssociation => plain(
+        ExchangeError::NoAssociation => plain(
             212,
             "No OAuth integrations have been associated with this content item.",
             "no_association",
             "invalid_target",
         ),
-        Refusal::WrongAudience => plain(
+        ExchangeError::WrongAudience => plain(
             256,
             "audience: is not the GUID of an integration of this content item.",
             "no_association",
             "invalid_target",
         ),
-        Refusal::AmbiguousAudience => plain(
+        ExchangeError::AmbiguousAudience => plain(
             257,
             "audience: name one integration; this content item uses several.",
             "ambiguous_association",
             "invalid_target",
         ),
-        Refusal::NotConsented { login_url, service } => Told {
+        ExchangeError::NotConsented { login_url, service } => Told {
             login_url: Some(login_url),
             ..plain(
                 220,
@@ -235,7 +235,7 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        Refusal::NotConnected { login_url, service } => Told {
+        ExchangeError::NotConnected { login_url, service } => Told {
             login_url: Some(login_url),
             ..plain(
                 220,
@@ -244,7 +244,7 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        Refusal::NotTheirAccount { login_url, service } => Told {
+        ExchangeError::NotTheirAccount { login_url, service } => Told {
             login_url: Some(login_url),
             ..plain(
                 219,
@@ -255,7 +255,7 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        Refusal::NeedsLogin {
+        ExchangeError::NeedsLogin {
             cause: Cause::AccountChanged,
             login_url,
             service,
@@ -270,7 +270,7 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        Refusal::NeedsLogin {
+        ExchangeError::NeedsLogin {
             cause,
             login_url,
             service,
@@ -286,7 +286,7 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        Refusal::Broken { sentence } => Told {
+        ExchangeError::Broken { sentence } => Told {
             status: 503,
             ..plain(
                 241,
@@ -295,7 +295,7 @@ fn explain(refusal: Refusal, reference: &str) -> ApiError {
                 "server_error",
             )
         },
-        Refusal::Unavailable {
+        ExchangeError::Unavailable {
             retry_after,
             sentence,
         } => Told {

@@ -1,6 +1,8 @@
 //! `v1/groups`: groups and their members, in Connect's shapes.
 
-use super::{Answer, ApiError, ApiUser, Body, guid, ok, page_of, parameter, users::user};
+use super::{
+    ApiError, ApiResult, JsonObject, PersonalKey, guid, ok, page_of, parameter, users::user,
+};
 use crate::domain::group::Group;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ fn group(group: &Group) -> Value {
 }
 
 /// `GET v1/groups`. Query: `prefix` of the name, and paging (default 20).
-pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
     let mut groups = api.service.groups(&api.actor).await?;
     if let Some(prefix) = parameter(&request, "prefix").map(|text| text.to_lowercase()) {
         groups.retain(|group| group.name.to_lowercase().starts_with(&prefix));
@@ -19,26 +21,26 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
 }
 
 /// The required field `name`.
-fn name(body: &Body) -> Result<String, ApiError> {
+fn name(body: &JsonObject) -> Result<String, ApiError> {
     body.text("name", 2)?
         .ok_or_else(|| ApiError::bad(2, "name: must be there, as a text."))
 }
 
 /// `POST v1/groups`.
-pub async fn create(api: ApiUser, body: Body) -> Answer {
+pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     Ok(ok(&group(
         &api.service.create_group(&api.actor, &name(&body)?).await?,
     )))
 }
 
 /// `GET v1/groups/{guid}`.
-pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let (found, _) = api.service.group(&api.actor, guid(&path, 3)?).await?;
     Ok(ok(&group(&found)))
 }
 
 /// `PATCH v1/groups/{guid}`: renames the group.
-pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     Ok(ok(&group(
         &api.service
             .rename_group(&api.actor, guid(&path, 3)?, &name(&body)?)
@@ -47,7 +49,7 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
 }
 
 /// `DELETE v1/groups/{guid}`: 204.
-pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .delete_group(&api.actor, guid(&path, 3)?)
         .await?;
@@ -55,13 +57,13 @@ pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
 }
 
 /// `GET v1/groups/{guid}/members`, with paging (default 10).
-pub async fn members(api: ApiUser, path: web::Path<String>, request: HttpRequest) -> Answer {
+pub async fn members(api: PersonalKey, path: web::Path<String>, request: HttpRequest) -> ApiResult {
     let (_, members) = api.service.group(&api.actor, guid(&path, 3)?).await?;
     page_of(&request, &members, 10, user)
 }
 
 /// `POST v1/groups/{guid}/members` with `user_guid`: 204.
-pub async fn add_member(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn add_member(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let person = guid(&body.text("user_guid", 3)?.unwrap_or_default(), 3)?;
     api.service
         .add_member(&api.actor, guid(&path, 3)?, person)
@@ -70,7 +72,7 @@ pub async fn add_member(api: ApiUser, path: web::Path<String>, body: Body) -> An
 }
 
 /// `DELETE v1/groups/{guid}/members/{person}`: 204.
-pub async fn remove_member(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+pub async fn remove_member(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     api.service
         .remove_member(&api.actor, guid(&path.0, 3)?, guid(&path.1, 3)?)
         .await?;

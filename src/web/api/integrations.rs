@@ -1,21 +1,21 @@
 //! Integrations, templates and connections, in Connect's shapes; Connect calls connections
 //! “sessions”.
 //!
-//! `availability` is an extension of `permissions`: `everyone`, `listed` or `nobody`. So an empty
+//! `availability` is an extension of `permissions`: `everyone`, `permissions_with_names` or `nobody`. So an empty
 //! list never opens an integration that was restricted: when its last entry is removed, it means
 //! nobody.
 
-use super::{Answer, ApiError, ApiUser, Body, guid, invalid, is_true, ok, parameter};
+use super::{ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true, ok, parameter};
 use crate::{
     domain::{
         connection::Connection,
         group::Principal,
-        integration::{Availability, Config, IdentityCheck, Integration, Listing},
+        integration::{Availability, Config, IdentityCheck, Integration, ListEntry},
     },
-    providers::{self, Field, Problem, Template},
+    providers::{self, Field, FieldError, Template},
     service::{
         Error,
-        integrations::{IntegrationInput, Updated},
+        integrations::{IntegrationInput, UpdateOutcome},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -23,7 +23,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 /// A list entry in Connect's shape.
-fn permission(entry: &Listing) -> Value {
+fn permission(entry: &ListEntry) -> Value {
     let (person, group) = match entry.principal {
         Principal::Person(person) => (Some(person), None),
         Principal::Group(group) => (None, Some(group)),
@@ -38,7 +38,7 @@ fn permission(entry: &Listing) -> Value {
 }
 
 /// An integration in Connect's shape, with its entries from `listings`. Never contains the secret.
-fn integration(integration: &Integration, listings: &[Listing]) -> Value {
+fn integration(integration: &Integration, listings: &[ListEntry]) -> Value {
     json!({
         "id": integration.number.to_string(),
         "guid": integration.id,
@@ -59,7 +59,7 @@ fn integration(integration: &Integration, listings: &[Listing]) -> Value {
 }
 
 /// `GET v1/oauth/integrations`: the integrations that the caller may see.
-pub async fn list(api: ApiUser) -> Answer {
+pub async fn list(api: PersonalKey) -> ApiResult {
     let all = api.service.integrations(&api.actor).await?;
     let listings = api.service.listings(None).await?;
     Ok(ok(&Value::Array(
@@ -70,16 +70,16 @@ pub async fn list(api: ApiUser) -> Answer {
 }
 
 /// `GET v1/oauth/integrations/{guid}`.
-pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let found = api
         .service
         .integration(&api.actor, guid(&path, 207)?)
         .await?;
-    drawn(&api, &found).await
+    integration_response(&api, &found).await
 }
 
 /// 200 with the integration and its list.
-async fn drawn(api: &ApiUser, found: &Integration) -> Answer {
+async fn integration_response(api: &PersonalKey, found: &Integration) -> ApiResult {
     Ok(ok(&integration(
         found,
         &api.service.listings(Some(found.id)).await?,
@@ -87,10 +87,11 @@ async fn drawn(api: &ApiUser, found: &Integration) -> Answer {
 }
 
 /// Which availability the body asks for; `None` leaves it unchanged. Without the field it follows
-/// from `permissions`: entries mean `listed`; an empty list means `nobody` for an integration that
-/// is listed now, and no change otherwise (a new one is then open, as clients of Connect expect).
+/// from `permissions`: entries mean `permissions_with_names`; an empty list means `nobody` for an
+/// integration that is listed now, and no change otherwise (a new one is then open, as clients of
+/// Connect expect).
 fn availability(
-    body: &Body,
+    body: &JsonObject,
     listed: Option<&[Principal]>,
     stored: Option<Availability>,
 ) -> Result<Option<Availability>, ApiError> {
@@ -146,7 +147,7 @@ fn principals(value: Option<&Value>) -> Result<Option<Vec<Principal>>, ApiError>
 
 /// The body of POST and PATCH: `template` and `config`. POST also accepts the first published
 /// shape, with the settings of an Azure integration at the top level.
-fn input(body: &Body, stored: Option<&Integration>) -> Result<IntegrationInput, ApiError> {
+fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationInput, ApiError> {
     let creating = stored.is_none();
     let mut config = match body.0.get("config") {
         None | Some(Value::Null) => Config::new(),
@@ -247,17 +248,17 @@ fn refused(error: Error) -> ApiError {
 }
 
 /// `POST v1/oauth/integrations`.
-pub async fn create(api: ApiUser, body: Body) -> Answer {
+pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     let made = api
         .service
         .create_integration(&api.actor, input(&body, None)?)
         .await
         .map_err(refused)?;
-    drawn(&api, &made).await
+    integration_response(&api, &made).await
 }
 
 /// `PATCH v1/oauth/integrations/{guid}`. Error 229 if the template would change.
-pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let id = guid(&path, 207)?;
     let stored = api.service.integration(&api.actor, id).await?;
     let input = input(&body, Some(&stored))?;
@@ -277,9 +278,12 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
         .await
         .map_err(refused)?
     {
-        Updated::Saved(saved) => drawn(&api, &saved).await,
-        Updated::NeedsConfirmation(_) => Err(invalid(
-            &[Problem::new("client_secret", "Send it with this change.")],
+        UpdateOutcome::Saved(saved) => integration_response(&api, &saved).await,
+        UpdateOutcome::NeedsConfirmation(_) => Err(invalid(
+            &[FieldError::new(
+                "client_secret",
+                "Send it with this change.",
+            )],
             code,
         )),
     }
@@ -287,7 +291,7 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
 
 /// `POST …/verify`: in Connect, a trial run of a service account. Always refused with error 240:
 /// integrations here act for viewers, and a viewer's sign-in cannot be tried without the viewer.
-pub async fn verify(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn verify(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let (found, _) = api
         .service
         .integration_associations(&api.actor, guid(&path, 207)?)
@@ -302,7 +306,7 @@ pub async fn verify(api: ApiUser, path: web::Path<String>) -> Answer {
 }
 
 /// `DELETE v1/oauth/integrations/{guid}`: 204.
-pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .delete_integration(&api.actor, guid(&path, 207)?)
         .await?;
@@ -310,7 +314,7 @@ pub async fn delete(api: ApiUser, path: web::Path<String>) -> Answer {
 }
 
 /// `GET v1/oauth/integrations/{guid}/associations`.
-pub async fn associations(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn associations(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let (found, entries) = api
         .service
         .integration_associations(&api.actor, guid(&path, 207)?)
@@ -382,7 +386,7 @@ fn template(template: &Template) -> Value {
 }
 
 /// 403 unless the caller may see integrations (publishers and administrators).
-fn must_see(api: &ApiUser) -> Result<(), ApiError> {
+fn must_see(api: &PersonalKey) -> Result<(), ApiError> {
     if crate::domain::access::may_see_integrations(api.actor.role) {
         Ok(())
     } else {
@@ -391,7 +395,7 @@ fn must_see(api: &ApiUser) -> Result<(), ApiError> {
 }
 
 /// `GET v1/oauth/templates`.
-pub async fn templates(api: ApiUser) -> Answer {
+pub async fn templates(api: PersonalKey) -> ApiResult {
     must_see(&api)?;
     Ok(ok(&Value::Array(
         providers::TEMPLATES.into_iter().map(template).collect(),
@@ -399,7 +403,7 @@ pub async fn templates(api: ApiUser) -> Answer {
 }
 
 /// `GET v1/oauth/templates/{key}`.
-pub async fn get_template(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn get_template(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     must_see(&api)?;
     Ok(ok(&template(
         providers::template(&path).ok_or(Error::NotFound)?,
@@ -407,7 +411,7 @@ pub async fn get_template(api: ApiUser, path: web::Path<String>) -> Answer {
 }
 
 /// A connection in the shape of Connect's OAuth session.
-fn session(connection: &Connection) -> Value {
+fn oauth_session(connection: &Connection) -> Value {
     json!({
         "id": connection.number.to_string(),
         "guid": connection.id,
@@ -420,21 +424,23 @@ fn session(connection: &Connection) -> Value {
 }
 
 /// `GET v1/oauth/sessions`: the caller's connections; `all=true` asks for everyone's.
-pub async fn sessions(api: ApiUser, request: HttpRequest) -> Answer {
+pub async fn sessions(api: PersonalKey, request: HttpRequest) -> ApiResult {
     let all = is_true(parameter(&request, "all").as_deref());
-    let rows = api.service.sessions(&api.actor, all).await?;
-    Ok(ok(&Value::Array(rows.iter().map(session).collect())))
+    let rows = api.service.connections_for_api(&api.actor, all).await?;
+    Ok(ok(&Value::Array(rows.iter().map(oauth_session).collect())))
 }
 
 /// `GET v1/oauth/sessions/{guid}`.
-pub async fn get_session(api: ApiUser, path: web::Path<String>) -> Answer {
-    Ok(ok(&session(
-        &api.service.session(&api.actor, guid(&path, 218)?).await?,
+pub async fn get_session(api: PersonalKey, path: web::Path<String>) -> ApiResult {
+    Ok(ok(&oauth_session(
+        &api.service
+            .connection_for_api(&api.actor, guid(&path, 218)?)
+            .await?,
     )))
 }
 
 /// `DELETE v1/oauth/sessions/{guid}`: disconnects; 204.
-pub async fn delete_session(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn delete_session(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .disconnect(&api.actor, guid(&path, 218)?)
         .await?;

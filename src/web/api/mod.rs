@@ -10,10 +10,10 @@ pub mod integrations;
 pub mod server;
 pub mod users;
 
-use super::visitor::origin;
+use super::visitor::audit_origin;
 use crate::{
     domain::{Id, person::Role},
-    providers::Problem,
+    providers::FieldError,
     service::{Actor, Error, Service, keys::Caller},
 };
 use actix_web::{
@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// Limit for a request body, in bytes.
-const LARGEST_BODY: usize = 1 << 20;
+const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// An error response: `code` and `error` as in Connect, repeated under the other names that clients
 /// read (`error_code`, `error_message`, `error_description`).
@@ -114,7 +114,7 @@ impl From<Error> for ApiError {
 
 /// A 400 that lists all field errors, one sentence each with the field's name. `code` maps the
 /// first error's field to the error number.
-pub fn invalid(problems: &[Problem], code: impl Fn(&str) -> i64) -> ApiError {
+pub fn invalid(problems: &[FieldError], code: impl Fn(&str) -> i64) -> ApiError {
     let first = problems.first().map_or(2, |problem| code(&problem.key));
     let sentences: Vec<String> = problems
         .iter()
@@ -130,7 +130,7 @@ pub fn invalid(problems: &[Problem], code: impl Fn(&str) -> i64) -> ApiError {
 }
 
 /// What API handlers return.
-pub type Answer = Result<HttpResponse, ApiError>;
+pub type ApiResult = Result<HttpResponse, ApiError>;
 
 /// 200 with this JSON.
 pub fn ok(value: &Value) -> HttpResponse {
@@ -231,7 +231,7 @@ impl AnyKey {
             person: self.caller.person.clone(),
             role: self.caller.role,
             session: None,
-            origin: origin(&self.request, &self.service),
+            origin: audit_origin(&self.request, &self.service),
         }
     }
 }
@@ -245,12 +245,12 @@ impl FromRequest for AnyKey {
 }
 
 /// A caller with a person's API key. Content keys are refused with 403.
-pub struct ApiUser {
+pub struct PersonalKey {
     pub actor: Actor,
     pub service: Arc<Service>,
 }
 
-impl FromRequest for ApiUser {
+impl FromRequest for PersonalKey {
     type Error = ApiError;
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
@@ -270,15 +270,15 @@ impl FromRequest for ApiUser {
 
 /// A JSON object. The content type is not checked: it guards against cross-site forms, and this API
 /// accepts no cookies.
-pub struct Body(pub Map<String, Value>);
+pub struct JsonObject(pub Map<String, Value>);
 
-impl FromRequest for Body {
+impl FromRequest for JsonObject {
     type Error = ApiError;
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = collect(payload).await?;
+            let bytes = read_body(payload).await?;
             match serde_json::from_slice(&bytes) {
                 Ok(Value::Object(map)) => Ok(Self(map)),
                 Ok(_) => Err(ApiError::bad(2, "The body must be a JSON object.")),
@@ -295,9 +295,9 @@ impl FromRequest for Body {
     }
 }
 
-/// Reads a whole body: 408 after [`super::body::WHOLE`], 413 beyond 1 MiB.
-pub async fn collect(payload: Payload) -> Result<web::Bytes, ApiError> {
-    let whole = tokio::time::timeout(super::body::WHOLE, read(payload)).await;
+/// Reads a whole body: 408 after [`super::body::BODY_TIMEOUT`], 413 beyond 1 MiB.
+pub async fn read_body(payload: Payload) -> Result<web::Bytes, ApiError> {
+    let whole = tokio::time::timeout(super::body::BODY_TIMEOUT, read(payload)).await;
     whole.unwrap_or_else(|_| Err(ApiError::new(408, 2, "The body did not arrive in time.")))
 }
 
@@ -307,7 +307,7 @@ async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
     let mut rest = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| ApiError::bad(2, "The body broke off."))?;
-        if whole.len().max(rest.len()) + chunk.len() > LARGEST_BODY {
+        if whole.len().max(rest.len()) + chunk.len() > MAX_BODY_BYTES {
             return Err(ApiError::new(413, 2, "The body is larger than 1 MiB."));
         }
         if whole.is_empty() {
@@ -326,7 +326,7 @@ async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
     })
 }
 
-impl Body {
+impl JsonObject {
     /// A string; `None` if the key is absent or null; 400 with `code` for another type.
     pub fn text(&self, key: &str, code: i64) -> Result<Option<String>, ApiError> {
         match self.0.get(key) {
@@ -368,7 +368,7 @@ pub fn page_of<T>(
     all: &[T],
     default_size: usize,
     show: impl Fn(&T) -> Value,
-) -> Answer {
+) -> ApiResult {
     let number = |name: &str, default: usize, most: usize| -> Result<usize, ApiError> {
         match parameter(request, name) {
             None => Ok(default),
@@ -397,6 +397,6 @@ pub fn page_of<T>(
 }
 
 /// 404 for every other path below `/__api__`, with or without a key.
-pub async fn unknown() -> Answer {
+pub async fn unknown() -> ApiResult {
     Err(Error::NotFound.into())
 }

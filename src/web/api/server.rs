@@ -1,11 +1,11 @@
 //! `server_settings`, bootstrap of the first administrator, and the probes `/__ping__` (liveness)
 //! and `/__health__` (readiness).
 
-use super::{Answer, ApiError, key_of, ok};
+use super::{ApiError, ApiResult, key_of, ok};
 use crate::{
-    service::{Error, Service, bootstrap::Refused},
+    service::{Error, Service, bootstrap::BootstrapError},
     store::Store,
-    web::visitor::origin,
+    web::visitor::audit_origin,
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;
@@ -16,7 +16,7 @@ const VERSION: &str = "2025.11.0";
 
 /// `GET server_settings`. Works without a key, but a wrong key gets 401: clients test their key
 /// with this call.
-pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answer {
+pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> ApiResult {
     key_of(&request, &service).await?;
     Ok(ok(&json!({
         "version": VERSION,
@@ -41,26 +41,29 @@ pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> Answ
 
 /// `POST v1/bootstrap`: creates the first administrator and returns an API key. Authenticated by
 /// `Authorization: Connect-Bootstrap <JWT>`; 401 for a wrong token, 403 if an account exists.
-pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> Answer {
+pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> ApiResult {
     let header = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .unwrap_or("");
     let token = header.strip_prefix("Connect-Bootstrap ").unwrap_or("");
-    match service.bootstrap(token, &origin(&request, &service)).await {
+    match service
+        .bootstrap(token, &audit_origin(&request, &service))
+        .await
+    {
         Ok(key) => Ok(ok(&json!({"api_key": key.expose_secret()}))),
-        Err(Refused::Token) => Err(ApiError::new(
+        Err(BootstrapError::Token) => Err(ApiError::new(
             401,
             30,
             "This is not a bootstrap token of this server.",
         )),
-        Err(Refused::Taken) => Err(ApiError::new(
+        Err(BootstrapError::AccountExists) => Err(ApiError::new(
             403,
             22,
             "Somebody has an account here already.",
         )),
-        Err(Refused::Service(error)) => Err(error.into()),
+        Err(BootstrapError::Service(error)) => Err(error.into()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `v1/users`: people and their API keys, in Connect's shapes.
 
-use super::{Answer, AnyKey, ApiError, ApiUser, Body, guid, invalid, ok, page_of, parameter};
+use super::{
+    AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, page_of, parameter,
+};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -30,13 +32,13 @@ pub fn user(person: &Person) -> Value {
 }
 
 /// `GET v1/user`, `GET me`: the key's person. Content keys may ask, too.
-pub async fn me(any: AnyKey) -> Answer {
+pub async fn me(any: AnyKey) -> ApiResult {
     Ok(ok(&user(&any.caller.person)))
 }
 
 /// `GET v1/users`. Query: `prefix` of a name, `user_role` and `account_status` (alternatives
 /// separated by `|`), and paging (default 20).
-pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
+pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
     let mut people = api.service.people(&api.actor).await?;
     if let Some(prefix) = parameter(&request, "prefix")
         .map(|text| text.to_lowercase())
@@ -61,7 +63,7 @@ pub async fn list(api: ApiUser, request: HttpRequest) -> Answer {
     page_of(&request, &people, 20, user)
 }
 
-fn person_input(body: &Body) -> Result<PersonInput, ApiError> {
+fn person_input(body: &JsonObject) -> Result<PersonInput, ApiError> {
     Ok(PersonInput {
         username: body.text("username", 2)?,
         email: body.text("email", 2)?,
@@ -80,7 +82,7 @@ fn refused(error: Error) -> ApiError {
 }
 
 /// `POST v1/users`.
-pub async fn create(api: ApiUser, body: Body) -> Answer {
+pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     let input = person_input(&body)?;
     // A person without a password signs in by a one-time link or at the organisation. Without the
     // latter, the caller must ask for the former explicitly.
@@ -102,13 +104,13 @@ pub async fn create(api: ApiUser, body: Body) -> Answer {
 }
 
 /// `GET v1/users/{guid}`.
-pub async fn get(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let person = api.service.person(&api.actor, guid(&path, 3)?).await?;
     Ok(ok(&user(&person)))
 }
 
 /// `PUT v1/users/{guid}`. A `password` is ignored.
-pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let input = PersonInput {
         password: None,
         ..person_input(&body)?
@@ -122,7 +124,7 @@ pub async fn update(api: ApiUser, path: web::Path<String>, body: Body) -> Answer
 }
 
 /// `POST v1/users/{guid}/lock` with `locked`, true or false.
-pub async fn lock(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn lock(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let Some(Value::Bool(locked)) = body.0.get("locked") else {
         return Err(ApiError::bad(2, "locked: must be true or false."));
     };
@@ -147,7 +149,7 @@ fn key(key: &ApiKey) -> Value {
 
 /// The person in the path, if the caller may handle their keys: their own, or, to read (`look`),
 /// anyone's for an administrator.
-fn keys_of(api: &ApiUser, path: &str, look: bool) -> Result<Id<Person>, ApiError> {
+fn keys_of(api: &PersonalKey, path: &str, look: bool) -> Result<Id<Person>, ApiError> {
     let person: Id<Person> = guid(path, 3)?;
     if person == api.actor.person.id || (look && access::may_manage_people(api.actor.role)) {
         return Ok(person);
@@ -156,7 +158,7 @@ fn keys_of(api: &ApiUser, path: &str, look: bool) -> Result<Id<Person>, ApiError
 }
 
 /// `GET v1/users/{guid}/keys`.
-pub async fn keys(api: ApiUser, path: web::Path<String>) -> Answer {
+pub async fn keys(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let person = keys_of(&api, &path, true)?;
     let keys = api.service.own_keys(person).await?;
     Ok(ok(&Value::Array(keys.iter().map(key).collect())))
@@ -164,7 +166,7 @@ pub async fn keys(api: ApiUser, path: web::Path<String>) -> Answer {
 
 /// `POST v1/users/{guid}/keys`: own keys only. The response alone contains the secret (`key`).
 /// Errors: 62 for the name, 234 for the role.
-pub async fn create_key(api: ApiUser, path: web::Path<String>, body: Body) -> Answer {
+pub async fn create_key(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     keys_of(&api, &path, false)?;
     let role = match body.text("user_role", 234)? {
         None => None,
@@ -207,7 +209,7 @@ fn number(text: &str) -> Result<i64, ApiError> {
 }
 
 /// `GET v1/users/{guid}/keys/{id}`.
-pub async fn get_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+pub async fn get_key(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     let (person, wanted) = (keys_of(&api, &path.0, true)?, number(&path.1)?);
     let found = api
         .service
@@ -220,7 +222,7 @@ pub async fn get_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer 
 }
 
 /// `DELETE v1/users/{guid}/keys/{id}`: own keys only; 204.
-pub async fn delete_key(api: ApiUser, path: web::Path<(String, String)>) -> Answer {
+pub async fn delete_key(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     keys_of(&api, &path.0, false)?;
     api.service.delete_key(&api.actor, number(&path.1)?).await?;
     Ok(HttpResponse::NoContent().finish())

@@ -1,11 +1,11 @@
 //! Form fields and posted values: typed text on its way to domain values, and back onto the page
 //! with error messages. Values of secret fields are never sent back.
 
-use crate::providers::Problem;
+use crate::providers::FieldError;
 
 /// The kind of input that a template draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FieldKind {
     Text,
     /// Write-only: a page never shows the value.
     Secret,
@@ -48,7 +48,7 @@ pub struct Field {
     pub hint: String,
     pub value: String,
     pub error: Option<String>,
-    pub kind: Kind,
+    pub kind: FieldKind,
     /// Draw the value in a monospaced font.
     pub mono: bool,
     /// Value of the HTML attribute `autocomplete`.
@@ -58,7 +58,7 @@ pub struct Field {
 
 impl Field {
     /// An empty field without hint, options or autocompletion.
-    pub fn new(kind: Kind, name: &str, label: &str) -> Self {
+    pub fn new(kind: FieldKind, name: &str, label: &str) -> Self {
         Self {
             name: name.into(),
             label: label.into(),
@@ -73,7 +73,7 @@ impl Field {
     }
     /// An empty one-line text field.
     pub fn text(name: &str, label: &str) -> Self {
-        Self::new(Kind::Text, name, label)
+        Self::new(FieldKind::Text, name, label)
     }
     /// Sets the sentence below the label.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -101,23 +101,23 @@ impl Field {
         self
     }
     pub fn is_radio(&self) -> bool {
-        self.kind == Kind::Radio
+        self.kind == FieldKind::Radio
     }
     pub fn is_textarea(&self) -> bool {
-        self.kind == Kind::Textarea
+        self.kind == FieldKind::Textarea
     }
     pub fn is_select(&self) -> bool {
-        self.kind == Kind::Select
+        self.kind == FieldKind::Select
     }
     pub fn is_hidden(&self) -> bool {
-        self.kind == Kind::Hidden
+        self.kind == FieldKind::Hidden
     }
     /// Value of the HTML attribute `type`.
     pub fn input_type(&self) -> &'static str {
         match self.kind {
-            Kind::Secret => "password",
-            Kind::Date => "date",
-            Kind::Email => "email",
+            FieldKind::Secret => "password",
+            FieldKind::Date => "date",
+            FieldKind::Email => "email",
             _ => "text",
         }
     }
@@ -136,11 +136,11 @@ impl Field {
 
 /// Puts posted values and errors back into the fields. Values of secret fields are left out. An
 /// error belongs to the field whose name is its key.
-pub fn refill(fields: &mut [Field], typed: Option<&Typed>, problems: &[Problem]) {
+pub fn refill(fields: &mut [Field], typed: Option<&FormValues>, problems: &[FieldError]) {
     for field in fields {
         if let Some(value) = typed
             .and_then(|typed| typed.get(&field.name))
-            .filter(|_| field.kind != Kind::Secret)
+            .filter(|_| field.kind != FieldKind::Secret)
         {
             field.value = value.to_owned();
         }
@@ -153,15 +153,15 @@ pub fn refill(fields: &mut [Field], typed: Option<&Typed>, problems: &[Problem])
 
 /// Posted names and values, in order. `Debug` prints no values: they may be secrets.
 #[derive(Clone, Default)]
-pub struct Typed(pub Vec<(String, String)>);
+pub struct FormValues(pub Vec<(String, String)>);
 
-impl std::fmt::Debug for Typed {
+impl std::fmt::Debug for FormValues {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Typed")
     }
 }
 
-impl Typed {
+impl FormValues {
     /// Parses `application/x-www-form-urlencoded`.
     pub fn parse(body: &[u8]) -> Self {
         Self(url::form_urlencoded::parse(body).into_owned().collect())
@@ -178,12 +178,12 @@ impl Typed {
         self.get(name).unwrap_or("").trim()
     }
     /// The trimmed value; `None` if it is empty or missing.
-    pub fn filled(&self, name: &str) -> Option<&str> {
+    pub fn non_empty(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }
     /// A pasted secret: trimmed; `None` if it is empty or missing.
     pub fn secret(&self, name: &str) -> Option<secrecy::SecretString> {
-        self.filled(name).map(secrecy::SecretString::from)
+        self.non_empty(name).map(secrecy::SecretString::from)
     }
     /// A password, untrimmed; empty if the field is missing.
     pub fn password(&self, name: &str) -> secrecy::SecretString {

@@ -8,14 +8,14 @@ use crate::{
         person::{Person, Role},
         return_path::ReturnPath,
     },
-    providers::Problem,
+    providers::FieldError,
     web::{
         confirmation::Confirmed,
-        forms::{Choice, Field, Kind, Typed, refill},
+        forms::{Choice, Field, FieldKind, FormValues, refill},
         problems::WebError,
-        shown_once::{self, Shown},
+        shown_once::{self, SecretToShow},
         view::{Chrome, Moment},
-        visitor::{Me, Posted, THEME, see_other},
+        visitor::{Posted, SignedIn, THEME, see_other},
     },
 };
 use actix_web::{
@@ -41,7 +41,7 @@ pub struct SessionRow {
 }
 
 /// The browser sessions of a person.
-pub async fn session_rows(me: &Me, person: Id<Person>) -> Result<Vec<SessionRow>, WebError> {
+pub async fn session_rows(me: &SignedIn, person: Id<Person>) -> Result<Vec<SessionRow>, WebError> {
     let now = me.service().now();
     let sessions = me.service().sessions_of(&me.actor, person).await?;
     Ok(sessions
@@ -64,7 +64,7 @@ pub async fn session_rows(me: &Me, person: Id<Person>) -> Result<Vec<SessionRow>
 #[template(path = "pages/account.html")]
 struct AccountPage {
     chrome: Chrome,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     who: String,
     fields: Vec<Field>,
     /// Name of the organisation's sign-in, if this account is not linked to it yet.
@@ -73,11 +73,11 @@ struct AccountPage {
     sessions: Vec<SessionRow>,
 }
 
-async fn draw(me: &Me, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
+async fn draw(me: &SignedIn, errors: Vec<FieldError>) -> Result<HttpResponse, WebError> {
     let mut fields = vec![
-        Field::new(Kind::Secret, "old_password", "Current password")
+        Field::new(FieldKind::Secret, "old_password", "Current password")
             .autocomplete("current-password"),
-        Field::new(Kind::Secret, "new_password", "New password")
+        Field::new(FieldKind::Secret, "new_password", "New password")
             .hint("At least 8 characters.")
             .autocomplete("new-password"),
     ];
@@ -106,12 +106,15 @@ async fn draw(me: &Me, errors: Vec<Problem>) -> Result<HttpResponse, WebError> {
 }
 
 /// `GET /account`.
-pub async fn account(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn account(me: SignedIn) -> Result<HttpResponse, WebError> {
     draw(&me, Vec::new()).await
 }
 
 /// `POST /account/password`. Ends the person's other browser sessions.
-pub async fn change_password(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn change_password(
+    me: SignedIn,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
     match me
         .service()
         .change_password(
@@ -130,8 +133,8 @@ pub async fn change_password(me: Me, Posted(typed): Posted) -> Result<HttpRespon
 }
 
 /// `POST /account/sessions/end`: ends one session, or all but the current one.
-pub async fn end_sessions(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
-    let only = typed.filled("session").map(id).transpose()?;
+pub async fn end_sessions(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let only = typed.non_empty("session").map(id).transpose()?;
     me.service()
         .end_sessions(&me.actor, me.actor.person.id, only)
         .await?;
@@ -157,9 +160,9 @@ fn after(next: &str) -> ReturnPath {
 }
 
 /// `GET /account/confirm`: asks for confirmation before a page whose form needs it.
-pub async fn confirm_page(me: Me, query: web::Query<Next>) -> Result<HttpResponse, WebError> {
+pub async fn confirm_page(me: SignedIn, query: web::Query<Next>) -> Result<HttpResponse, WebError> {
     let next = after(query.next.as_deref().unwrap_or(""));
-    let typed = Typed(vec![("next".into(), next.as_str().to_owned())]);
+    let typed = FormValues(vec![("next".into(), next.as_str().to_owned())]);
     page(
         &me.confirm_page("/account/confirm", next.as_str(), Some(&typed), Vec::new())
             .await?,
@@ -167,7 +170,7 @@ pub async fn confirm_page(me: Me, query: web::Query<Next>) -> Result<HttpRespons
 }
 
 /// `POST /account/confirm`: checks the password and returns to `next`.
-pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn confirm(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let next = after(typed.text("next"));
     match me.confirm(&typed).await? {
         None => Ok(see_other(next.as_str())),
@@ -186,7 +189,7 @@ pub async fn confirm(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
 }
 
 /// `POST /account/theme`: stores the colour theme in a cookie. A preference, not a credential.
-pub async fn theme(_me: Me, Posted(typed): Posted) -> HttpResponse {
+pub async fn theme(_me: SignedIn, Posted(typed): Posted) -> HttpResponse {
     let theme = if typed.text("theme") == "dark" {
         "dark"
     } else {
@@ -216,15 +219,15 @@ struct KeyRow {
 #[template(path = "pages/keys.html")]
 struct KeysPage {
     chrome: Chrome,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     rows: Vec<KeyRow>,
     fields: Vec<Field>,
 }
 
 async fn draw_keys(
-    me: &Me,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    me: &SignedIn,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let roles = Role::ALL
@@ -233,7 +236,7 @@ async fn draw_keys(
         .rev();
     let mut fields = vec![
         Field::text("name", "Name").hint("What the key is for, so that you recognise it later."),
-        Field::new(Kind::Select, "user_role", "Role").options(
+        Field::new(FieldKind::Select, "user_role", "Role").options(
             roles
                 .map(|role| Choice::new(role.as_str(), role.label(), ""))
                 .collect(),
@@ -263,12 +266,15 @@ async fn draw_keys(
 }
 
 /// `GET /account/keys`.
-pub async fn keys(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn keys(me: SignedIn) -> Result<HttpResponse, WebError> {
     draw_keys(&me, None, Vec::new()).await
 }
 
 /// `POST /account/keys`: creates a key and redirects to the page that shows it once.
-pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn create_key(
+    me: SignedIn,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     let role = Role::parse(typed.text("user_role"));
     match me
         .service()
@@ -276,7 +282,7 @@ pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpRespo
         .await
     {
         Ok((key, secret)) => {
-            let shown = Shown {
+            let shown = SecretToShow {
                 title: format!("API key {}", key.name),
                 intro: "Copy the key now and keep it where the program finds it.".into(),
                 label: "API key".into(),
@@ -285,7 +291,7 @@ pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpRespo
                 done: "/account/keys".into(),
             };
             Ok(see_other(
-                &shown_once::keep(me.service(), me.actor.person.id, shown).await?,
+                &shown_once::store(me.service(), me.actor.person.id, shown).await?,
             ))
         }
         Err(error) => draw_keys(&me, Some(&typed), problems_of(error)?).await,
@@ -293,7 +299,11 @@ pub async fn create_key(me: Me, Confirmed(typed): Confirmed) -> Result<HttpRespo
 }
 
 /// `POST /account/keys/{number}/delete`.
-pub async fn delete_key(me: Me, path: web::Path<i64>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn delete_key(
+    me: SignedIn,
+    path: web::Path<i64>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
     me.service().delete_key(&me.actor, *path).await?;
     Ok(me.done(
         "/account/keys",
@@ -313,7 +323,7 @@ struct SecretPage {
 }
 
 /// `GET /account/shown/{name}`: shows a secret once; 410 afterwards.
-pub async fn shown(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn shown(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let view = match shown_once::take(me.service(), me.actor.person.id, &path).await? {
         Some(shown) => SecretPage {
             chrome: me.visitor.chrome("", &shown.title),

@@ -8,13 +8,13 @@ use crate::{
         addresses::query,
         audit::{Action, Event, Outcome},
     },
-    service::{Error, audit::PAGE},
-    store::audit::{Filter, Wanted},
+    service::{Error, audit::PAGE_SIZE},
+    store::audit::{ExchangeFilter, RecordFilter},
     web::{
-        forms::{Choice, Field, Kind},
+        forms::{Choice, Field, FieldKind},
         problems::WebError,
-        view::{Chrome, Moment, count},
-        visitor::Me,
+        view::{Chrome, Moment, count_noun},
+        visitor::SignedIn,
     },
 };
 use actix_web::{
@@ -31,7 +31,7 @@ struct Row {
     at: Moment,
     actor: String,
     action: String,
-    /// `refused` or `failed`; empty if the action succeeded.
+    /// `content_error` or `record_failure`; empty if the action succeeded.
     outcome: &'static str,
     subject: String,
     detail: String,
@@ -53,7 +53,7 @@ struct AuditPage {
 
 /// The filter, as the query holds it. Malformed values count as absent.
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct AuditQuery {
     action: Option<String>,
     outcome: Option<String>,
     person: Option<String>,
@@ -62,13 +62,13 @@ pub struct Asked {
     before: Option<i64>,
 }
 
-impl Asked {
-    fn filter(&self) -> Filter {
+impl AuditQuery {
+    fn filter(&self) -> RecordFilter {
         let text: Option<String> = self
             .text
             .as_deref()
             .map(|text| text.trim().chars().take(100).collect());
-        Filter {
+        RecordFilter {
             action: self.action.as_deref().and_then(Action::parse),
             outcome: self.outcome.as_deref().and_then(Outcome::parse),
             actor: self
@@ -77,13 +77,13 @@ impl Asked {
                 .and_then(|person| person.parse().ok()),
             text: text.filter(|text| !text.is_empty()),
             before: self.before,
-            ..Filter::default()
+            ..RecordFilter::default()
         }
     }
 }
 
 /// The filter as a query string, without the page position.
-fn query_of(filter: &Filter) -> String {
+fn query_of(filter: &RecordFilter) -> String {
     format!(
         "action={}&outcome={}&person={}&text={}",
         filter.action.map_or("", Action::as_str),
@@ -102,7 +102,7 @@ fn words(action: Action) -> String {
 }
 
 /// A select field for a person.
-async fn people(me: &Me, chosen: Option<String>) -> Result<Field, WebError> {
+async fn people(me: &SignedIn, chosen: Option<String>) -> Result<Field, WebError> {
     let people = me.service().people(&me.actor).await?;
     let people = people.iter().map(|person| {
         Choice::new(
@@ -114,18 +114,18 @@ async fn people(me: &Me, chosen: Option<String>) -> Result<Field, WebError> {
     let options = std::iter::once(Choice::new("", "Everybody", ""))
         .chain(people)
         .collect();
-    Ok(Field::new(Kind::Select, "person", "Who")
+    Ok(Field::new(FieldKind::Select, "person", "Who")
         .options(options)
         .value(chosen.unwrap_or_default()))
 }
 
 /// `GET /audit`: one page of records, newest first.
-pub async fn list(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
+pub async fn list(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let filter = asked.filter();
     let mut events = me.service().audit_events(&me.actor, filter.clone()).await?;
     let (most, asked) = (
-        usize::try_from(PAGE).unwrap_or(usize::MAX),
+        usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX),
         query_of(&filter),
     );
     let more = events.len() > most;
@@ -145,10 +145,10 @@ pub async fn list(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebE
     );
     let fields = vec![
         people(&me, filter.actor.map(|actor| actor.to_string())).await?,
-        Field::new(Kind::Select, "action", "What")
+        Field::new(FieldKind::Select, "action", "What")
             .options(actions.collect())
             .value(filter.action.map_or("", Action::as_str)),
-        Field::new(Kind::Select, "outcome", "How it ended")
+        Field::new(FieldKind::Select, "outcome", "How it ended")
             .options(outcomes.collect())
             .value(filter.outcome.map_or("", Outcome::as_str)),
         Field::text("text", "Name, object or reference")
@@ -157,7 +157,7 @@ pub async fn list(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebE
     page(&AuditPage {
         chrome: me.visitor.chrome("audit", "Audit"),
         fields,
-        filtered: asked != query_of(&Filter::default()) || filter.before.is_some(),
+        filtered: asked != query_of(&RecordFilter::default()) || filter.before.is_some(),
         export: format!("/audit/export?{asked}"),
         rows: events
             .into_iter()
@@ -205,12 +205,12 @@ fn line(event: &Event) -> Value {
 
 /// `GET /audit/export`: the audit log, or the records that pass the filter, as JSON lines, oldest
 /// first. Streamed, since it may be long. The export itself is recorded.
-pub async fn export(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, WebError> {
+pub async fn export(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpResponse, WebError> {
     me.service().note_export(&me.actor).await?;
     let (service, actor, filter) = (
         me.service().clone(),
         me.actor.clone(),
-        Filter {
+        RecordFilter {
             before: None,
             ..asked.filter()
         },
@@ -219,7 +219,7 @@ pub async fn export(me: Me, asked: web::Query<Asked>) -> Result<HttpResponse, We
     let lines = stream::try_unfold(
         (service, actor, filter, 0),
         |(service, actor, filter, after)| async move {
-            let events = service.export(&actor, &filter, after).await?;
+            let events = service.export_batch(&actor, &filter, after).await?;
             let Some(last) = events.last().map(|event| event.number) else {
                 return Ok::<_, Error>(None);
             };
@@ -266,7 +266,7 @@ struct UsesPage {
 
 /// The query of `/audit/uses`.
 #[derive(Deserialize)]
-pub struct AskedUses {
+pub struct UsesQuery {
     person: Option<String>,
     content: Option<String>,
     /// Only rows last used before this time, in Unix milliseconds.
@@ -274,18 +274,18 @@ pub struct AskedUses {
 }
 
 /// `GET /audit/uses`: who used whose access, in which content item, when and how often.
-pub async fn uses(me: Me, asked: web::Query<AskedUses>) -> Result<HttpResponse, WebError> {
+pub async fn uses(me: SignedIn, asked: web::Query<UsesQuery>) -> Result<HttpResponse, WebError> {
     fn chosen<T>(text: Option<&str>) -> Option<Id<T>> {
         text.and_then(|text| text.parse().ok())
     }
     let now = me.service().now();
-    let wanted = Wanted {
+    let wanted = ExchangeFilter {
         person: chosen(asked.person.as_deref()),
         content: chosen(asked.content.as_deref()),
         before: asked.before.map(Timestamp),
     };
-    let mut uses = me.service().uses(&me.actor, wanted.clone()).await?;
-    let most = usize::try_from(PAGE).unwrap_or(usize::MAX);
+    let mut uses = me.service().hourly_uses(&me.actor, wanted.clone()).await?;
+    let most = usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX);
     let more = uses.len() > most;
     uses.truncate(most);
     let (person, content) = (
@@ -311,7 +311,7 @@ pub async fn uses(me: Me, asked: web::Query<AskedUses>) -> Result<HttpResponse, 
         .collect();
     let fields = vec![
         people(&me, Some(person)).await?,
-        Field::new(Kind::Select, "content", "In which content")
+        Field::new(FieldKind::Select, "content", "In which content")
             .options(contents)
             .value(content),
     ];
@@ -335,7 +335,7 @@ pub async fn uses(me: Me, asked: web::Query<AskedUses>) -> Result<HttpResponse, 
                     || gone(&row.hour.integration),
                     |found| found.display_name().to_owned(),
                 ),
-                times: count(row.hour.exchanges, "time", "times"),
+                times: count_noun(row.hour.exchanges, "time", "times"),
                 last: Moment::new(row.hour.last_at, now),
             })
             .collect(),

@@ -5,26 +5,26 @@
 use super::page_with;
 use crate::{
     domain::{addresses, attempt::Mismatch, integration::Integration, return_path::ReturnPath},
-    oauth::errors::{Class, Failure},
+    oauth::errors::{Failure, FailureClass},
     providers,
-    service::attempts::{Answer, Ending},
+    service::attempts::{CallbackOutcome, CallbackQuery},
     web::{
         problems::{ProblemPage, WebError},
-        view::Link,
-        visitor::{Me, see_other},
+        view::NavLink,
+        visitor::{SignedIn, see_other},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 
 /// `GET /__oauth__/integrations/callback`.
-pub async fn shared(me: Me, request: HttpRequest) -> Result<HttpResponse, WebError> {
+pub async fn shared(me: SignedIn, request: HttpRequest) -> Result<HttpResponse, WebError> {
     let callback = me.service().addresses.shared_callback();
     finish(me, &request, &callback).await
 }
 
 /// `GET /__oauth__/integrations/{guid}/callback`.
 pub async fn own(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, WebError> {
@@ -34,8 +34,8 @@ pub async fn own(
 
 /// The parameters of the authorization response. All are dropped if one occurs twice: parameters
 /// must not be repeated (RFC 6749 section 3.1), and choosing one would be a guess.
-pub fn answer(query: &str) -> Answer {
-    let mut answer = Answer::default();
+pub fn answer(query: &str) -> CallbackQuery {
+    let mut answer = CallbackQuery::default();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let place = match key.as_ref() {
             "state" => &mut answer.state,
@@ -46,25 +46,29 @@ pub fn answer(query: &str) -> Answer {
             _ => continue,
         };
         if place.replace(value.into_owned()).is_some() {
-            return Answer::default();
+            return CallbackQuery::default();
         }
     }
     answer
 }
 
-async fn finish(me: Me, request: &HttpRequest, callback: &str) -> Result<HttpResponse, WebError> {
+async fn finish(
+    me: SignedIn,
+    request: &HttpRequest,
+    callback: &str,
+) -> Result<HttpResponse, WebError> {
     let ending = me
         .service()
-        .finish(&me.actor, callback, answer(request.query_string()))
+        .finish_authorization(&me.actor, callback, answer(request.query_string()))
         .await?;
     show(&me, ending)
 }
 
 /// The page, or the redirect, at the end of an authorization.
-pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
+pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebError> {
     let reference = me.visitor.origin.correlation.clone();
     match ending {
-        Ending::Connected {
+        CallbackOutcome::Connected {
             back,
             integration,
             refreshable,
@@ -82,8 +86,8 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                         missing_scopes.join(", ")
                     )],
                     vec![
-                        Link::new(back.as_str(), "Continue"),
-                        Link::new(addresses::reconnect(integration.id), "Review permissions"),
+                        NavLink::new(back.as_str(), "Continue"),
+                        NavLink::new(addresses::reconnect(integration.id), "Review permissions"),
                     ],
                     reference,
                 );
@@ -97,7 +101,7 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                         format!("{} gave no lasting permission (no refresh token), so you are asked again when this one ends.", names.provider),
                         "The administrator of this portal can mend that: the scope offline_access, or the provider's equivalent, must be allowed.".into(),
                     ],
-                    vec![Link::new(back.as_str(), "Continue")],
+                    vec![NavLink::new(back.as_str(), "Continue")],
                     reference,
                 );
             }
@@ -107,7 +111,7 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
             }
             Ok(see_other(back.as_str()))
         }
-        Ending::OtherAccount {
+        CallbackOutcome::OtherAccount {
             connection,
             content,
             back,
@@ -120,7 +124,7 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                 addresses::query(back.as_str())
             )))
         }
-        Ending::NotYourAccount {
+        CallbackOutcome::NotYourAccount {
             account,
             integration,
             content,
@@ -158,11 +162,11 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                 StatusCode::FORBIDDEN,
                 "That is not your account",
                 vec![line, "Nothing was stored. If your address here is wrong, an administrator can correct it.".into()],
-                vec![Link::new(again, "Choose another account"), Link::new("/content", "Back to Content")],
+                vec![NavLink::new(again, "Choose another account"), NavLink::new("/content", "Back to Content")],
                 reference,
             )
         }
-        Ending::AccountChanged {
+        CallbackOutcome::AccountChanged {
             integration,
             connection,
             before,
@@ -184,13 +188,13 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                     ),
                     "Connect again with the account you had, or disconnect first and then connect with the new one.".into(),
                 ],
-                vec![Link::new(addresses::disconnect(connection), "Disconnect"), Link::new("/consents", "Go to Consents")],
+                vec![NavLink::new(addresses::disconnect(connection), "Disconnect"), NavLink::new("/consents", "Go to Consents")],
                 reference,
             )
         }
-        Ending::AlreadyDone { back } => Ok(see_other(back.as_str())),
-        Ending::Mismatch { why, back } => mismatch(me, why, back.as_ref(), reference),
-        Ending::Declined { back, integration } => {
+        CallbackOutcome::AlreadyDone { back } => Ok(see_other(back.as_str())),
+        CallbackOutcome::Mismatch { why, back } => mismatch(me, why, back.as_ref(), reference),
+        CallbackOutcome::Declined { back, integration } => {
             let names = providers::names(&integration);
             problem(
                 me,
@@ -201,13 +205,13 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                     names.service
                 )],
                 vec![
-                    Link::new(back.as_str(), "Try again"),
-                    Link::new("/content", "Back to Content"),
+                    NavLink::new(back.as_str(), "Try again"),
+                    NavLink::new("/content", "Back to Content"),
                 ],
                 String::new(),
             )
         }
-        Ending::NeedsApproval { back, integration } => {
+        CallbackOutcome::NeedsApproval { back, integration } => {
             let names = providers::names(&integration);
             let text = format!(
                 "Please approve the application {} for {} in Microsoft Entra ID (Enterprise applications → Permissions → Grant admin consent).\nI need it for {} through {}.",
@@ -228,14 +232,14 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
                     )],
                     copy: Some(text),
                     links: vec![
-                        Link::new(back.as_str(), "Try again"),
-                        Link::new("/content", "Back to Content"),
+                        NavLink::new(back.as_str(), "Try again"),
+                        NavLink::new("/content", "Back to Content"),
                     ],
                     reference,
                 },
             )
         }
-        Ending::Failed {
+        CallbackOutcome::Failed {
             failure,
             back,
             integration,
@@ -246,7 +250,7 @@ pub fn show(me: &Me, ending: Ending) -> Result<HttpResponse, WebError> {
 /// The provider returned no tokens: says who can repair it, and how. Only administrators see the
 /// reason of a misconfigured integration.
 pub fn failed(
-    me: &Me,
+    me: &SignedIn,
     failure: &Failure,
     back: &ReturnPath,
     integration: &Integration,
@@ -259,12 +263,12 @@ pub fn failed(
         .unwrap_or_default();
     let retry = || {
         vec![
-            Link::new(back.as_str(), "Try again"),
-            Link::new("/content", "Back to Content"),
+            NavLink::new(back.as_str(), "Try again"),
+            NavLink::new("/content", "Back to Content"),
         ]
     };
     match failure.class {
-        Class::Wait { .. } => problem(
+        FailureClass::Temporary { .. } => problem(
             me,
             StatusCode::BAD_GATEWAY,
             &format!("{} is not answering", names.provider),
@@ -275,7 +279,7 @@ pub fn failed(
             retry(),
             reference,
         ),
-        Class::Person(_) => problem(
+        FailureClass::Viewer(_) => problem(
             me,
             StatusCode::OK,
             &format!("{} did not accept the sign-in", names.provider),
@@ -287,7 +291,7 @@ pub fn failed(
             retry(),
             reference,
         ),
-        Class::Administrator => {
+        FailureClass::Administrator => {
             let mut lines = vec!["This integration is misconfigured. You cannot mend it; the administrator of this portal sees the reason under Integrations.".to_owned()];
             if crate::domain::access::may_manage_integrations(me.actor.role) {
                 lines.push(format!("{}{code}", failure.sentence));
@@ -298,8 +302,8 @@ pub fn failed(
                 "An administrator must repair this",
                 lines,
                 vec![
-                    Link::new("/content", "Back to Content"),
-                    Link::new(back.as_str(), "Try again"),
+                    NavLink::new("/content", "Back to Content"),
+                    NavLink::new(back.as_str(), "Try again"),
                 ],
                 reference,
             )
@@ -309,14 +313,14 @@ pub fn failed(
 
 /// The response does not belong to an attempt of this session, or the attempt is no longer valid.
 fn mismatch(
-    me: &Me,
+    me: &SignedIn,
     why: Mismatch,
     back: Option<&ReturnPath>,
     reference: String,
 ) -> Result<HttpResponse, WebError> {
     let again = back.map_or_else(
-        || Link::new("/content", "Go to Content"),
-        |path| Link::new(path.as_str(), "Open the app"),
+        || NavLink::new("/content", "Go to Content"),
+        |path| NavLink::new(path.as_str(), "Open the app"),
     );
     let (title, line) = match why {
         Mismatch::Used => (
@@ -335,7 +339,7 @@ fn mismatch(
             "Another provider answered",
             "The answer does not come from the provider that was asked, so nothing was stored. Open the app to start again; if it stays like this, tell your administrator.",
         ),
-        Mismatch::Unknown | Mismatch::Foreign | Mismatch::WrongCallback => (
+        Mismatch::Unknown | Mismatch::OtherSession | Mismatch::WrongCallback => (
             "This sign-in does not belong to your session",
             "It could not be matched to what you started here, so nothing was stored. Open the app to start again.",
         ),
@@ -351,11 +355,11 @@ fn mismatch(
 }
 
 fn problem(
-    me: &Me,
+    me: &SignedIn,
     status: StatusCode,
     title: &str,
     lines: Vec<String>,
-    links: Vec<Link>,
+    links: Vec<NavLink>,
     reference: String,
 ) -> Result<HttpResponse, WebError> {
     page_with(

@@ -13,14 +13,14 @@ use crate::{
         content::Content,
         integration::Integration,
         return_path::ReturnPath,
-        revocation::{Revocation, Word},
+        revocation::{ProviderNotice, Revocation},
     },
     providers,
     service::{Error, attempts::Question, consents::Overview},
     web::{
         problems::{WebError, allow_forms_to},
-        view::{Chrome, Link, Moment, Status, count, monogram},
-        visitor::{Me, Posted, see_other},
+        view::{Chrome, Moment, NavLink, Status, count_noun, monogram},
+        visitor::{Posted, SignedIn, see_other},
     },
 };
 use actix_web::{HttpResponse, web};
@@ -54,33 +54,33 @@ struct Row {
 struct ListPage {
     chrome: Chrome,
     rows: Vec<Row>,
-    ended: Vec<Gone>,
+    ended: Vec<EndedConnection>,
 }
 
 /// A connection that ended recently, and whether its provider was told.
-struct Gone {
+struct EndedConnection {
     name: String,
     at: Moment,
     told: String,
 }
 
 /// How to describe an ended connection, and the state of its revocation at the provider.
-fn gone(ended: &Revocation, now: crate::domain::Timestamp) -> Gone {
+fn ended_connection(ended: &Revocation, now: crate::domain::Timestamp) -> EndedConnection {
     let provider = &ended.provider;
-    let told = match (ended.word, ended.told_at) {
-        (Word::Told, Some(at)) => format!("{provider} was told {}.", at.relative(now)),
-        (Word::Told, None) => format!("{provider} had nothing to end."),
-        (Word::Waiting, _) if ended.tries > 0 => {
+    let told = match (ended.notice, ended.told_at) {
+        (ProviderNotice::Told, Some(at)) => format!("{provider} was told {}.", at.relative(now)),
+        (ProviderNotice::Told, None) => format!("{provider} had nothing to end."),
+        (ProviderNotice::Waiting, _) if ended.tries > 0 => {
             format!(
                 "{provider} could not be told yet; it is tried again {}.",
                 ended.next_at.max(now).relative(now)
             )
         }
-        (Word::Waiting, _) => format!("{provider} is being told."),
-        (Word::NotOffered, _) => format!(
+        (ProviderNotice::Waiting, _) => format!("{provider} is being told."),
+        (ProviderNotice::NotOffered, _) => format!(
             "{provider} keeps its own list of what you agreed to, and offers no way to be told."
         ),
-        (Word::GivenUp, _) => format!(
+        (ProviderNotice::GivenUp, _) => format!(
             "{provider} could not be told. Its own pages may still list this portal: end it there."
         ),
     };
@@ -89,7 +89,7 @@ fn gone(ended: &Revocation, now: crate::domain::Timestamp) -> Gone {
         .as_deref()
         .map(|label| format!(" as {label}"))
         .unwrap_or_default();
-    Gone {
+    EndedConnection {
         name: format!("{}{account}", ended.integration_name),
         at: Moment::new(ended.ended_at, now),
         told,
@@ -137,7 +137,7 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
                 }
                 // A fixed time, if the provider ends every sign-in after a maximum age, however
                 // often it is used.
-                Some(at) if providers::longest_connection(integration).is_some() => {
+                Some(at) if providers::max_sign_in_lifetime(integration).is_some() => {
                     format!(" · needs you again by {}", at.absolute())
                 }
                 Some(at) => format!(
@@ -187,7 +187,7 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
                 owner: granted.owner.display_name(),
                 allowed: Moment::new(granted.consent.created_at, now),
                 used: granted.consent.last_used_at.map(|at| Moment::new(at, now)),
-                uses: count(granted.consent.uses, "time", "times"),
+                uses: count_noun(granted.consent.uses, "time", "times"),
                 revoke: addresses::revoke(granted.consent.id),
             })
             .collect(),
@@ -204,7 +204,7 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
 }
 
 /// `GET /consents`.
-pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     let now = me.service().now();
     let rows = me
         .service()
@@ -215,10 +215,10 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
         .collect();
     let ended = me
         .service()
-        .ended_lately(&me.actor)
+        .recent_revocations(&me.actor)
         .await?
         .iter()
-        .map(|ended| gone(ended, now))
+        .map(|ended| ended_connection(ended, now))
         .collect();
     page(&ListPage {
         chrome: me.visitor.chrome("consents", "Consents"),
@@ -259,7 +259,7 @@ struct ConsentPage {
 
 /// The query of `/consents/new`: a content item, or an integration alone to reconnect.
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct ConsentQuery {
     content: Option<String>,
     integration: Option<String>,
     #[serde(rename = "return")]
@@ -270,14 +270,21 @@ pub struct Asked {
 
 /// `GET /consents/new`. With `content`: the item's next open question, or a redirect back if there
 /// is none. With `integration` alone: connect again.
-pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpResponse, WebError> {
+pub async fn consent_page(
+    me: SignedIn,
+    query: web::Query<ConsentQuery>,
+) -> Result<HttpResponse, WebError> {
     let back = query.back.as_deref().and_then(ReturnPath::parse);
     if let Some(content) = query.content.as_deref().filter(|text| !text.is_empty()) {
         let content: Id<Content> = id(content)?;
         let back = back
             .or_else(|| ReturnPath::parse(&addresses::app(content)))
             .unwrap_or_else(ReturnPath::consents);
-        return match me.service().question_for_content(&me.actor, content).await {
+        return match me
+            .service()
+            .consent_question_for_content(&me.actor, content)
+            .await
+        {
             Ok(Some(question)) => draw(&me, &question, &back, query.other.is_some()).await,
             Ok(None) => Ok(see_other(back.as_str())),
             Err(error) => Err(error.into()),
@@ -302,7 +309,7 @@ pub async fn consent_page(me: Me, query: web::Query<Asked>) -> Result<HttpRespon
 
 /// The consent page for one question.
 async fn draw(
-    me: &Me,
+    me: &SignedIn,
     question: &Question,
     back: &ReturnPath,
     other: bool,
@@ -411,13 +418,13 @@ async fn draw(
 /// applies `form-action` to all of it.
 async fn allow_form_to(
     response: &mut HttpResponse,
-    me: &Me,
+    me: &SignedIn,
     endpoints: &providers::Endpoints,
     item: Option<Id<Content>>,
 ) -> Result<(), WebError> {
     let mut origins = vec![endpoints.authorize.origin().ascii_serialization()];
-    if let Some(item) = item.filter(|_| !me.service().settings.wall.is_same_origin()) {
-        origins.extend(me.service().place(item).await?.map(|place| place.origin));
+    if let Some(item) = item.filter(|_| !me.service().settings.origins.is_same_origin()) {
+        origins.extend(me.service().location(item).await?.map(|place| place.origin));
     }
     allow_forms_to(response, &origins);
     Ok(())
@@ -426,9 +433,9 @@ async fn allow_form_to(
 /// `POST /consents/new`: the viewer's consent. With a live connection, or a token from the
 /// organisation's sign-in for the same application, that is all; otherwise redirects to the
 /// identity provider.
-pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let integration: Id<Integration> = id(typed.text("integration"))?;
-    let content: Option<Id<Content>> = typed.filled("content").map(id).transpose()?;
+    let content: Option<Id<Content>> = typed.non_empty("content").map(id).transpose()?;
     let back = ReturnPath::parse(typed.text("return")).unwrap_or_else(ReturnPath::consents);
     let service = me.service();
     if let Some(content) = content {
@@ -440,13 +447,16 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
         if !access::may_open(admission.standing) || !asked {
             return Err(Error::NotFound.into());
         }
-        if service.allow(&me.actor, content, integration).await? {
+        if service
+            .allow_content(&me.actor, content, integration)
+            .await?
+        {
             return Ok(see_other(back.as_str()));
         }
     } else if !service.may_connect(&me.actor, integration).await? {
         return Err(Error::NotFound.into());
     }
-    let other = typed.filled("other").is_some();
+    let other = typed.non_empty("other").is_some();
     if !other
         && let Some(ending) = service
             .connect_by_sign_in(&me.actor, integration, content, back.clone())
@@ -459,7 +469,7 @@ pub async fn consent(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebE
 
 /// Starts an attempt and redirects to the provider.
 async fn begin(
-    me: &Me,
+    me: &SignedIn,
     integration: Id<Integration>,
     content: Option<Id<Content>>,
     back: ReturnPath,
@@ -467,7 +477,7 @@ async fn begin(
 ) -> Result<HttpResponse, WebError> {
     match me
         .service()
-        .begin(&me.actor, integration, content, back.clone(), other)
+        .start_authorization(&me.actor, integration, content, back.clone(), other)
         .await?
     {
         Ok(address) => Ok(see_other(address.as_str())),
@@ -484,7 +494,7 @@ async fn begin(
 
 /// `GET /__oauth__/integrations/{guid}/login`: the login address that clients of Connect know.
 /// Redirects to the portal's own consent page, since a GET must not start an authorization.
-pub async fn login(_me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn login(_me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     Ok(see_other(&addresses::reconnect(id(&path)?)))
 }
 
@@ -513,11 +523,14 @@ pub struct Unconfirmed {
 /// `GET /consents/account`: the viewer connected with an account of another name; asks whether to
 /// keep it.
 pub async fn other_account_page(
-    me: Me,
+    me: SignedIn,
     query: web::Query<Unconfirmed>,
 ) -> Result<HttpResponse, WebError> {
     let connection: Id<Connection> = id(query.connection.as_deref().unwrap_or(""))?;
-    let (connection, integration) = me.service().unconfirmed(&me.actor, connection).await?;
+    let (connection, integration) = me
+        .service()
+        .unconfirmed_connection(&me.actor, connection)
+        .await?;
     let names = providers::names(&integration);
     let person = &me.actor.person;
     let back = query
@@ -549,9 +562,9 @@ pub async fn other_account_page(
 
 /// `POST /consents/account`: `choice` is `keep`, `other` (choose another account) or anything else
 /// (drop the tokens).
-pub async fn other_account(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn other_account(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let connection: Id<Connection> = id(typed.text("connection"))?;
-    let content: Option<Id<Content>> = typed.filled("content").map(id).transpose()?;
+    let content: Option<Id<Content>> = typed.non_empty("content").map(id).transpose()?;
     let back = ReturnPath::parse(typed.text("return")).unwrap_or_else(ReturnPath::consents);
     let choice = typed.text("choice");
     let decided = me
@@ -566,7 +579,7 @@ pub async fn other_account(me: Me, Posted(typed): Posted) -> Result<HttpResponse
 }
 
 /// `GET /consents/{guid}/revoke`.
-pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn revoke_page(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let (granted, integration) = me.service().consent(&me.actor, id(&path)?).await?;
     let (title, service) = (
         granted.content.display_title(),
@@ -603,7 +616,11 @@ pub async fn revoke_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
 }
 
 /// `POST /consents/{guid}/revoke`: ends one consent; the connection stays.
-pub async fn revoke(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn revoke(
+    me: SignedIn,
+    path: web::Path<String>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
     let (granted, _) = me.service().revoke_consent(&me.actor, id(&path)?).await?;
     Ok(me.done(
         "/consents",
@@ -615,7 +632,10 @@ pub async fn revoke(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpRe
 }
 
 /// `GET /connections/{guid}/disconnect`.
-pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn disconnect_page(
+    me: SignedIn,
+    path: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
     let overview = me.service().connection(&me.actor, id(&path)?).await?;
     let name = overview.integration.display_name();
     let names = providers::names(&overview.integration);
@@ -668,7 +688,7 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResp
             ),
         ],
         link: microsoft.then(|| {
-            Link::new(
+            NavLink::new(
                 "https://myapps.microsoft.com",
                 "Open Microsoft's list (My Apps)",
             )
@@ -682,7 +702,7 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResp
 
 /// `POST /connections/{guid}/disconnect`: ends a connection and all consents on it.
 pub async fn disconnect(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     _: Posted,
 ) -> Result<HttpResponse, WebError> {

@@ -9,22 +9,22 @@ use super::{
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
-        content::{AccessType, Content, ContentRole, Mark, Process, Proxying},
+        content::{AccessType, Content, ContentRole, Process, ProcessId, Proxying},
         group::Principal,
         integration::Integration,
-        leak::Stay,
+        leak::Visit,
         person::Role,
     },
-    providers::{self, Problem},
+    providers::{self, FieldError},
     proxy::{Proxy, processes::is_up},
-    service::contents::{ContentInput, ProxyingInput, Seen},
+    service::contents::{ContentInput, ProxyingInput, VisibleContent},
     web::{
         confirmation::Confirmed,
-        forms::{Choice, Field, Kind, Typed, refill},
+        forms::{Choice, Field, FieldKind, FormValues, refill},
         problems::WebError,
-        shown_once::{self, Shown},
-        view::{Chrome, Moment, Status, count},
-        visitor::{Me, Posted, see_other},
+        shown_once::{self, SecretToShow},
+        view::{Chrome, Moment, Status, count_noun},
+        visitor::{Posted, SignedIn, see_other},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
@@ -53,7 +53,7 @@ struct ListPage {
 }
 
 /// `GET /content`: the items that the person may see, their own first.
-pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let mut seen = service.contents(&me.actor).await?;
     // A publisher's own items come first.
@@ -94,11 +94,11 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
 fn fields() -> Vec<Field> {
     vec![
         Field::text("title", "Title").hint("What people see in the list and on the consent page."),
-        Field::new(Kind::Textarea, "description", "Description").hint("One or two sentences."),
-        Field::new(Kind::Textarea, "upstream_url", "Address of the running app")
+        Field::new(FieldKind::Textarea, "description", "Description").hint("One or two sentences."),
+        Field::new(FieldKind::Textarea, "upstream_url", "Address of the running app")
             .hint("Where this server reaches the app, such as http://10.0.0.5:8501. Private addresses must be allowed by the operator. For an app of several processes, one address a line.")
             .mono(),
-        Field::new(Kind::Radio, "access_type", "Who may open it").value("acl").options(vec![
+        Field::new(FieldKind::Radio, "access_type", "Who may open it").value("acl").options(vec![
             Choice::new("logged_in", "Everyone who is signed in", ""),
             Choice::new("acl", "Only people and groups on the list", "You add them on the settings page."),
         ]),
@@ -106,31 +106,31 @@ fn fields() -> Vec<Field> {
 }
 
 /// The optional settings of the item's proxy; empty means the default.
-fn carrying_fields() -> Vec<Field> {
+fn proxy_fields() -> Vec<Field> {
     let seconds = |name: &str, label: &str, hint: String| Field::text(name, label).hint(hint);
     vec![
-        Field::new(Kind::Select, "keep_prefix", "What the app gets of the path")
+        Field::new(FieldKind::Select, "keep_prefix", "What the app gets of the path")
             .hint("Where items share a host, an app stands below /content/… there. Most apps want to see only what comes behind it.")
             .options(vec![Choice::new("", "Only what stands behind its place", ""), Choice::new("yes", "The whole path, with its place", "")]),
-        Field::new(Kind::Select, "reconnect_bar", "Reconnect bar")
+        Field::new(FieldKind::Select, "reconnect_bar", "Reconnect bar")
             .hint("When an open page of the app needs its viewer, a small bar of the portal's offers to connect again. It is added to the app's pages.")
             .options(vec![Choice::new("", "Off", ""), Choice::new("yes", "On", "")]),
         seconds(
             "connection_timeout",
             "Seconds to connect",
-            format!("How long a process may take to accept a connection. Empty: {}.", Proxying::CONNECT),
+            format!("How long a process may take to accept a connection. Empty: {}.", Proxying::DEFAULT_CONNECT_SECONDS),
         ),
         seconds(
             "init_timeout",
             "Seconds to the first byte",
-            format!("How long the app may compute before it answers. Empty: {}.", Proxying::FIRST_BYTE),
+            format!("How long the app may compute before it answers. Empty: {}.", Proxying::DEFAULT_FIRST_BYTE_SECONDS),
         ),
         seconds(
             "read_timeout",
             "Seconds without a byte",
-            format!("How long an answer or a WebSocket may rest. Empty: {} for answers, and no limit for WebSockets.", Proxying::IDLE),
+            format!("How long an answer or a WebSocket may rest. Empty: {} for answers, and no limit for WebSockets.", Proxying::DEFAULT_IDLE_SECONDS),
         ),
-        Field::new(Kind::Textarea, "upstream_ca", "Certificates to trust for https")
+        Field::new(FieldKind::Textarea, "upstream_ca", "Certificates to trust for https")
             .hint("For an app whose certificate comes from an authority of your own: the authority's certificates, in PEM form. Empty: the public authorities.")
             .mono(),
     ]
@@ -157,7 +157,7 @@ fn tick(on: bool) -> String {
 
 /// The processes of the form, one address a line. An address that was in the list before keeps its
 /// draining state.
-fn processes(typed: &Typed, before: &[Process]) -> Vec<Process> {
+fn processes(typed: &FormValues, before: &[Process]) -> Vec<Process> {
     let lines = typed
         .text("upstream_url")
         .lines()
@@ -175,16 +175,16 @@ fn processes(typed: &Typed, before: &[Process]) -> Vec<Process> {
 
 /// The proxy settings of the form. A field that is missing from the form leaves its value
 /// unchanged; an empty one restores the default.
-fn proxying(typed: &Typed, problems: &mut Vec<Problem>) -> ProxyingInput {
+fn proxying(typed: &FormValues, problems: &mut Vec<FieldError>) -> ProxyingInput {
     let mut seconds = |key: &str| -> Option<Option<u32>> {
         typed.get(key)?;
-        let Some(text) = typed.filled(key) else {
+        let Some(text) = typed.non_empty(key) else {
             return Some(None);
         };
         match text.parse() {
             Ok(number) => Some(Some(number)),
             Err(_) => {
-                problems.push(Problem::new(
+                problems.push(FieldError::new(
                     key,
                     "Enter a number of seconds from 1 to 86,400, or leave it empty.",
                 ));
@@ -200,25 +200,25 @@ fn proxying(typed: &Typed, problems: &mut Vec<Problem>) -> ProxyingInput {
         reconnect_bar: typed.get("reconnect_bar").map(|value| value == "yes"),
         ca: typed
             .get("upstream_ca")
-            .map(|_| typed.filled("upstream_ca").map(str::to_owned)),
+            .map(|_| typed.non_empty("upstream_ca").map(str::to_owned)),
     }
 }
 
 /// The posted settings, or the errors of the form itself.
-fn input(typed: &Typed, before: &[Process]) -> Result<ContentInput, Vec<Problem>> {
+fn input(typed: &FormValues, before: &[Process]) -> Result<ContentInput, Vec<FieldError>> {
     let mut problems = Vec::new();
     let title = typed.text("title").to_owned();
     if title.is_empty() {
-        problems.push(Problem::new("title", "Enter a title."));
+        problems.push(FieldError::new("title", "Enter a title."));
     }
     let access = match typed.text("access_type") {
         // The form does not offer “anyone”, which only the API can set: without a choice the stored
-        // value stays.
+        // value visits.
         "" => None,
         word => match AccessType::parse(word) {
             Some(access) => Some(access),
             None => {
-                problems.push(Problem::new("access_type", "Choose who may open it."));
+                problems.push(FieldError::new("access_type", "Choose who may open it."));
                 None
             }
         },
@@ -240,9 +240,9 @@ fn input(typed: &Typed, before: &[Process]) -> Result<ContentInput, Vec<Problem>
 }
 
 fn draw_new(
-    me: &Me,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    me: &SignedIn,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     if !access::may_create_content(me.actor.role) {
         return Err(crate::service::Error::Forbidden(
@@ -267,12 +267,12 @@ fn draw_new(
 }
 
 /// `GET /content/new`.
-pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn new_page(me: SignedIn) -> Result<HttpResponse, WebError> {
     draw_new(&me, None, Vec::new())
 }
 
 /// `POST /content/new`.
-pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn create(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let created = match input(&typed, &[]) {
         Ok(input) => me.service().create_content(&me.actor, input).await,
         Err(problems) => {
@@ -297,7 +297,11 @@ pub async fn create(me: Me, Posted(typed): Posted) -> Result<HttpResponse, WebEr
     }
 }
 
-fn with_address_problem(me: &Me, typed: &Typed, mut problems: Vec<Problem>) -> Vec<Problem> {
+fn with_address_problem(
+    me: &SignedIn,
+    typed: &FormValues,
+    mut problems: Vec<FieldError>,
+) -> Vec<FieldError> {
     if let Err(problem) = me.service().check_processes(&processes(typed, &[])) {
         problems.push(problem);
     }
@@ -312,7 +316,7 @@ struct Attached {
 }
 
 /// An integration that can be chosen.
-struct Option_ {
+struct IntegrationChoice {
     guid: String,
     name: String,
     service: String,
@@ -322,7 +326,7 @@ struct Option_ {
     kept_only: bool,
 }
 
-struct Consenting {
+struct ConsentRow {
     person: String,
     integration: String,
     allowed: Moment,
@@ -340,14 +344,14 @@ struct Listed {
 #[template(path = "pages/content_settings.html")]
 struct SettingsPage {
     chrome: Chrome,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     base: String,
     title: String,
     owner: String,
     description: String,
     may_open: bool,
     open: String,
-    choices: Vec<Option_>,
+    choices: Vec<IntegrationChoice>,
     selected: String,
     attached: Vec<Attached>,
     attached_names: String,
@@ -355,15 +359,15 @@ struct SettingsPage {
     environment: String,
     key_made: Option<Moment>,
     may_end_consents: bool,
-    consenting: Vec<Consenting>,
+    consenting: Vec<ConsentRow>,
     access: &'static str,
     listed: Vec<Listed>,
     permit_fields: Vec<Field>,
     fields: Vec<Field>,
-    carrying_fields: Vec<Field>,
+    proxy_fields: Vec<Field>,
     /// The proxy settings are unfolded, since a field in them has an error.
-    carrying_open: bool,
-    /// See [`unplaced`].
+    proxy_open: bool,
+    /// See [`viewers_at_removed_processes`].
     unplaced: Option<String>,
     processes: Vec<ProcessRow>,
     several_processes: bool,
@@ -394,35 +398,42 @@ struct ProcessRow {
 }
 
 /// A viewer counts as present for this long. Presence is written once a minute.
-const LATELY: std::time::Duration = std::time::Duration::from_secs(120);
+const PRESENT_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Number of distinct people among the recent visits that pass `is_meant`.
-fn people_of(stays: &[Stay], now: Timestamp, is_meant: impl Fn(&Stay) -> bool) -> usize {
-    let meant = stays
+fn people_of(visits: &[Visit], now: Timestamp, is_meant: impl Fn(&Visit) -> bool) -> usize {
+    let meant = visits
         .iter()
-        .filter(|stay| now.since(stay.seen_at) < LATELY && is_meant(stay));
-    meant.map(|stay| stay.person).collect::<HashSet<_>>().len()
+        .filter(|visit| now.since(visit.seen_at) < PRESENT_WITHIN && is_meant(visit));
+    meant
+        .map(|visit| visit.person)
+        .collect::<HashSet<_>>()
+        .len()
 }
 
 /// How many viewers are still at a process that is no longer in the list; `None` if there are none,
 /// or if the item has one process only.
-fn unplaced(item: &Content, stays: &[Stay], now: Timestamp) -> Option<String> {
-    let is_nowhere = |stay: &Stay| {
+fn viewers_at_removed_processes(
+    item: &Content,
+    visits: &[Visit],
+    now: Timestamp,
+) -> Option<String> {
+    let is_nowhere = |visit: &Visit| {
         !item
             .processes
             .iter()
-            .any(|process| Mark::of(process) == stay.process)
+            .any(|process| ProcessId::of(process) == visit.process)
     };
-    let there = people_of(stays, now, is_nowhere);
+    let there = people_of(visits, now, is_nowhere);
     (item.processes.len() > 1 && there > 0)
-        .then(|| count(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
+        .then(|| count_noun(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
 }
 
 /// The processes of an item, with health and number of viewers. Probes run concurrently.
 async fn process_rows(
     proxy: &Proxy,
     item: &Content,
-    stays: &[Stay],
+    visits: &[Visit],
     now: Timestamp,
 ) -> Vec<ProcessRow> {
     let service = &proxy.service;
@@ -439,9 +450,10 @@ async fn process_rows(
             } else {
                 is_up(&process.url, service).await
             };
-            let is_here =
-                |stay: &Stay| item.processes.len() == 1 || stay.process == Mark::of(process);
-            let people = people_of(stays, now, is_here);
+            let is_here = |visit: &Visit| {
+                item.processes.len() == 1 || visit.process == ProcessId::of(process)
+            };
+            let people = people_of(visits, now, is_here);
             ProcessRow {
                 position,
                 url: process.url.clone(),
@@ -460,7 +472,7 @@ async fn process_rows(
                 } else {
                     people.to_string()
                 },
-                open: known.open,
+                open: known.open_sockets,
             }
         });
     futures_util::future::join_all(rows).await
@@ -476,15 +488,15 @@ pub fn environment(base: &str, content: Id<Content>) -> String {
 
 /// The settings page, with the posted values and errors if there are any.
 async fn draw_settings(
-    me: &Me,
+    me: &SignedIn,
     proxy: &Proxy,
-    seen: Seen,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    seen: VisibleContent,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let item = &seen.content;
-    let stays = service.stays(item.id).await?;
+    let visits = service.visits(item.id).await?;
     let choices = if access::may_see_integrations(me.actor.role) {
         service.integrations(&me.actor).await?
     } else {
@@ -493,9 +505,9 @@ async fn draw_settings(
     let attached = service.associations(&me.actor, item.id).await?;
     let keys = service.content_keys(item.id).await?;
     let consenting = service.consenting_people(&me.actor, item.id).await?;
-    let listed = service.listed(&me.actor, item.id).await?;
-    let (mut fields, mut carrying_fields) = (fields(), carrying_fields());
-    let stored = Typed(vec![
+    let listed = service.permissions_with_names(&me.actor, item.id).await?;
+    let (mut fields, mut proxy_fields) = (fields(), proxy_fields());
+    let stored = FormValues(vec![
         (
             "title".into(),
             item.title.clone().unwrap_or_else(|| item.name.clone()),
@@ -520,11 +532,7 @@ async fn draw_settings(
         ("access_type".into(), item.access.as_str().into()),
     ]);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
-    refill(
-        &mut carrying_fields,
-        Some(typed.unwrap_or(&stored)),
-        &errors,
-    );
+    refill(&mut proxy_fields, Some(typed.unwrap_or(&stored)), &errors);
     let known: Vec<Principal> = listed
         .iter()
         .map(|(entry, _)| entry.principal)
@@ -532,7 +540,7 @@ async fn draw_settings(
         .collect();
     let mut permit_fields = vec![
         principal_field(me, "Person or group", &known).await?,
-        Field::new(Kind::Select, "role", "May").options(vec![
+        Field::new(FieldKind::Select, "role", "May").options(vec![
             Choice::new("viewer", "open it", ""),
             Choice::new("owner", "open and edit it (publishers)", ""),
         ]),
@@ -564,7 +572,7 @@ async fn draw_settings(
                     .map(|(_, integration)| integration)
                     .filter(|kept| !choices.iter().any(|choice| choice.id == kept.id)),
             )
-            .map(|integration| Option_ {
+            .map(|integration| IntegrationChoice {
                 guid: integration.id.to_string(),
                 name: integration.display_name().to_owned(),
                 service: providers::names(integration).service,
@@ -592,12 +600,12 @@ async fn draw_settings(
         key_made: keys.first().map(|key| Moment::new(key.created_at, now)),
         consenting: consenting
             .iter()
-            .map(|(consent, person, integration)| Consenting {
+            .map(|(consent, person, integration)| ConsentRow {
                 person: person.display_name(),
                 integration: integration.display_name().to_owned(),
                 allowed: Moment::new(consent.created_at, now),
                 used: consent.last_used_at.map(|at| Moment::new(at, now)),
-                uses: count(consent.uses, "time", "times"),
+                uses: count_noun(consent.uses, "time", "times"),
             })
             .collect(),
         access: match item.access {
@@ -624,10 +632,10 @@ async fn draw_settings(
             .collect(),
         permit_fields,
         fields,
-        carrying_open: carrying_fields.iter().any(|field| field.error.is_some()),
-        carrying_fields,
-        unplaced: unplaced(item, &stays, now),
-        processes: process_rows(proxy, item, &stays, now).await,
+        proxy_open: proxy_fields.iter().any(|field| field.error.is_some()),
+        proxy_fields,
+        unplaced: viewers_at_removed_processes(item, &visits, now),
+        processes: process_rows(proxy, item, &visits, now).await,
         several_processes: item.processes.len() > 1,
         leaks: service
             .leaks(&me.actor, item.id)
@@ -638,7 +646,7 @@ async fn draw_settings(
                 words: leak.kind.words(),
                 first: Moment::new(leak.first_at, now),
                 last: Moment::new(leak.last_at, now),
-                times: count(leak.times, "time", "times"),
+                times: count_noun(leak.times, "time", "times"),
             })
             .collect(),
         base,
@@ -649,7 +657,7 @@ async fn draw_settings(
 
 /// `GET /content-settings/{guid}`.
 pub async fn settings_page(
-    me: Me,
+    me: SignedIn,
     proxy: web::Data<Proxy>,
     path: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
@@ -659,7 +667,7 @@ pub async fn settings_page(
 
 /// `POST /content-settings/{guid}`. Needs confirmation only if the processes change.
 pub async fn save_settings(
-    me: Me,
+    me: SignedIn,
     proxy: web::Data<Proxy>,
     request: HttpRequest,
     path: web::Path<String>,
@@ -689,7 +697,11 @@ pub async fn save_settings(
 
 /// `POST /content-settings/{guid}/mended`: the publisher states that the app no longer shares
 /// tokens between viewers, which clears the warnings.
-pub async fn mended(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn clear_leaks(
+    me: SignedIn,
+    path: web::Path<String>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     me.service().forget_leaks(&me.actor, guid).await?;
     Ok(me.done(
@@ -701,7 +713,7 @@ pub async fn mended(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpRe
 /// `POST /content-settings/{guid}/processes/{position}/drain`: stops sending new viewers to a
 /// process (`drain=yes`), or starts again.
 pub async fn drain(
-    me: Me,
+    me: SignedIn,
     path: web::Path<(String, usize)>,
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
@@ -741,7 +753,7 @@ pub async fn drain(
 
 /// `POST /content-settings/{guid}/integration`: attaches one integration, or none.
 pub async fn save_integration(
-    me: Me,
+    me: SignedIn,
     proxy: web::Data<Proxy>,
     path: web::Path<String>,
     Posted(typed): Posted,
@@ -758,7 +770,7 @@ pub async fn save_integration(
                     &proxy,
                     seen,
                     None,
-                    vec![Problem::new(
+                    vec![FieldError::new(
                         "integration",
                         "Choose one of the integrations.",
                     )],
@@ -780,7 +792,7 @@ pub async fn save_integration(
         Err(error) => {
             let problems = problems_of(error)?
                 .into_iter()
-                .map(|problem| Problem::new("integration", problem.message))
+                .map(|problem| FieldError::new("integration", problem.message))
                 .collect();
             draw_settings(&me, &proxy, seen, None, problems).await
         }
@@ -789,7 +801,7 @@ pub async fn save_integration(
 
 /// `POST /content-settings/{guid}/people`: adds a person or group to the access list.
 pub async fn permit(
-    me: Me,
+    me: SignedIn,
     proxy: web::Data<Proxy>,
     path: web::Path<String>,
     Posted(typed): Posted,
@@ -805,16 +817,20 @@ pub async fn permit(
             &proxy,
             seen,
             None,
-            vec![Problem::new("person", "Choose a person or a group.")],
+            vec![FieldError::new("person", "Choose a person or a group.")],
         )
         .await;
     };
-    match me.service().permit(&me.actor, guid, principal, role).await {
+    match me
+        .service()
+        .set_permission(&me.actor, guid, principal, role)
+        .await
+    {
         Ok(_) => Ok(me.done(&addresses::content_settings(guid), "Added to the list.")),
         Err(error) => {
             let problems = problems_of(error)?
                 .into_iter()
-                .map(|problem| Problem::new("person", problem.message))
+                .map(|problem| FieldError::new("person", problem.message))
                 .collect();
             draw_settings(&me, &proxy, seen, None, problems).await
         }
@@ -823,25 +839,27 @@ pub async fn permit(
 
 /// `POST /content-settings/{guid}/people/{number}/remove`.
 pub async fn unpermit(
-    me: Me,
+    me: SignedIn,
     path: web::Path<(String, i64)>,
     _: Posted,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path.0)?;
-    me.service().unpermit(&me.actor, guid, path.1).await?;
+    me.service()
+        .remove_permission(&me.actor, guid, path.1)
+        .await?;
     Ok(me.done(&addresses::content_settings(guid), "Removed from the list."))
 }
 
 /// `POST /content-settings/{guid}/key`: creates a content key, which replaces the old one, and
 /// redirects to the page that shows it once.
 pub async fn make_key(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
     let (content, secret) = me.service().create_content_key(&me.actor, guid).await?;
-    let shown = Shown {
+    let shown = SecretToShow {
         title: format!("Content key of {}", content.display_title()),
         intro: "Put it into the app's environment. It can exchange session tokens of this content and nothing else.".into(),
         label: "Content key".into(),
@@ -850,12 +868,15 @@ pub async fn make_key(
         done: addresses::content_settings(guid),
     };
     Ok(see_other(
-        &shown_once::keep(me.service(), me.actor.person.id, shown).await?,
+        &shown_once::store(me.service(), me.actor.person.id, shown).await?,
     ))
 }
 
 /// `GET /content-settings/{guid}/consents/end`.
-pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn end_consents_page(
+    me: SignedIn,
+    path: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
     let item = me
         .service()
         .editable_content(&me.actor, id(&path)?)
@@ -881,7 +902,7 @@ pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpRe
             Group::new(
                 "What does not happen",
                 &[
-                    "Their connections stay, and other content goes on using them. The next time they open this content they are asked again.",
+                    "Their connections visit, and other content goes on using them. The next time they open this content they are asked again.",
                 ],
                 Vec::new(),
             ),
@@ -896,7 +917,7 @@ pub async fn end_consents_page(me: Me, path: web::Path<String>) -> Result<HttpRe
 
 /// `POST /content-settings/{guid}/consents/end`: ends every viewer's consent for this item.
 pub async fn end_consents(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -907,13 +928,13 @@ pub async fn end_consents(
         .await?;
     let message = format!(
         "Ended {}.",
-        count(i64::try_from(ended).unwrap_or(0), "consent", "consents")
+        count_noun(i64::try_from(ended).unwrap_or(0), "consent", "consents")
     );
     Ok(me.done(&addresses::content_settings(guid), message))
 }
 
 /// `GET /content-settings/{guid}/delete`.
-pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn delete_page(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     let seen = me.service().editable_content(&me.actor, id(&path)?).await?;
     let item = &seen.content;
     let consents = me.service().consenting_people(&me.actor, item.id).await?;
@@ -948,13 +969,17 @@ pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
 }
 
 /// `POST /content-settings/{guid}/delete`.
-pub async fn delete(me: Me, path: web::Path<String>, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn delete(
+    me: SignedIn,
+    path: web::Path<String>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
     let item = me.service().delete_content(&me.actor, id(&path)?).await?;
     Ok(me.done("/content", format!("Deleted {}.", item.display_title())))
 }
 
 /// The 404 for an item without a process; tells editors how to add one.
-pub fn nothing_behind(may_edit: bool) -> WebError {
+pub fn no_app_yet(may_edit: bool) -> WebError {
     let line = if may_edit {
         "Enter the address of the running app on its settings page."
     } else {

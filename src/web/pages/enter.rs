@@ -10,13 +10,13 @@ use crate::{
     domain::{
         Id, addresses,
         content::{AccessType, Content},
+        origins::ContentOrigin,
         return_path::ReturnPath,
-        wall::ContentOrigin,
     },
-    service::{Error, admission::Link},
+    service::{Error, admission::IntegrationAccess},
     web::{
         problems::WebError,
-        visitor::{Visitor, asked_path, see_other},
+        visitor::{Visitor, return_path_of, see_other},
     },
 };
 use actix_web::{
@@ -27,7 +27,7 @@ use actix_web::{
 use serde::Deserialize;
 
 /// 403: the person may not open this item.
-fn closed() -> WebError {
+fn access_denied() -> WebError {
     WebError::Page(
         StatusCode::FORBIDDEN,
         "You may not open this content".into(),
@@ -38,7 +38,7 @@ fn closed() -> WebError {
 /// `/content/{guid}/…` on the portal: the stable address of an item, which people bookmark and
 /// share. It redirects to where the item runs. Other methods than GET and HEAD get 421: the body
 /// would be lost.
-pub async fn link(
+pub async fn redirect_to_content(
     visitor: Visitor,
     request: HttpRequest,
     path: web::Path<String>,
@@ -52,8 +52,8 @@ pub async fn link(
             "Open this page in a browser once: it leads to where the app stands.".into(),
         ));
     }
-    let wall = &visitor.service.settings.wall;
-    if wall.content == ContentOrigin::Unset {
+    let origins = &visitor.service.settings.origins;
+    if origins.content == ContentOrigin::Unset {
         return Err(WebError::Page(
             StatusCode::SERVICE_UNAVAILABLE,
             "Content has no address yet".into(),
@@ -70,28 +70,32 @@ pub async fn link(
     } else {
         sent.get(addresses::app(item).len()..).unwrap_or("")
     };
-    if let ContentOrigin::Shared { .. } = wall.content {
-        return wall
-            .place(item, "")
+    if let ContentOrigin::Shared { .. } = origins.content {
+        return origins
+            .location(item, "")
             .map(|place| see_other(&place.address(rest)))
             .ok_or_else(|| Error::NotFound.into());
     }
     match &visitor.actor {
         Some(actor) => match visitor.service.may_enter(actor, item).await {
             Ok(()) => {}
-            Err(Error::Forbidden(_)) => return Err(closed()),
+            Err(Error::Forbidden(_)) => return Err(access_denied()),
             Err(error) => return Err(error.into()),
         },
         None if visitor.service.public_content(item).await?.is_some() => {}
-        None => return Err(WebError::SignIn(asked_path(&request))),
+        None => return Err(WebError::SignIn(return_path_of(&request))),
     }
-    let place = visitor.service.place(item).await?.ok_or(Error::NotFound)?;
+    let place = visitor
+        .service
+        .location(item)
+        .await?
+        .ok_or(Error::NotFound)?;
     Ok(see_other(&place.address(rest)))
 }
 
 /// The query of `/enter/{guid}`.
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct EnterQuery {
     /// SHA-256 of the nonce in the browser's cookie, in hex.
     nonce: Option<String>,
     /// The path on the content origin to return to.
@@ -103,7 +107,7 @@ pub struct Asked {
 pub async fn enter(
     visitor: Visitor,
     path: web::Path<String>,
-    asked: web::Query<Asked>,
+    asked: web::Query<EnterQuery>,
 ) -> Result<HttpResponse, WebError> {
     let item: Id<Content> = id(&path)?;
     let own = asked.path.as_deref().and_then(ReturnPath::parse);
@@ -116,23 +120,27 @@ pub async fn enter(
         .nonce
         .as_deref()
         .filter(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let (Some(nonce), Some(place)) = (nonce, visitor.service.place(item).await?) else {
+    let (Some(nonce), Some(place)) = (nonce, visitor.service.location(item).await?) else {
         return Err(Error::NotFound.into());
     };
     match visitor.service.may_enter(&actor, item).await {
         Ok(()) => {}
-        Err(Error::Forbidden(_)) => return Err(closed()),
+        Err(Error::Forbidden(_)) => return Err(access_denied()),
         Err(error) => return Err(error.into()),
     }
     let admission = visitor.service.admission(item, actor.person.id).await?;
-    if admission.content.access != AccessType::All && admission.links.iter().any(Link::needs_viewer)
+    if admission.content.access != AccessType::All
+        && admission.links.iter().any(IntegrationAccess::needs_viewer)
     {
         return Ok(see_other(&addresses::consent(
             item,
             &back.ok_or(Error::Internal)?,
         )));
     }
-    let code = visitor.service.hand_over(&actor, item, nonce).await?;
+    let code = visitor
+        .service
+        .issue_handover_code(&actor, item, nonce)
+        .await?;
     Ok(see_other(&format!(
         "{}/__valetkey__/enter?code={code}&path={}",
         place.origin,

@@ -4,14 +4,14 @@
 use super::{form_status, id, page_with, problems_of};
 use crate::{
     domain::{Id, access, addresses, group::Group},
-    providers::Problem,
+    providers::FieldError,
     service::Error,
     web::{
         confirmation::Confirmed,
-        forms::{Choice, Field, Kind, Typed, refill},
+        forms::{Choice, Field, FieldKind, FormValues, refill},
         problems::WebError,
-        view::{Chrome, count},
-        visitor::Me,
+        view::{Chrome, count_noun},
+        visitor::SignedIn,
     },
 };
 use actix_web::{HttpResponse, web};
@@ -27,12 +27,12 @@ struct Row {
 #[template(path = "pages/groups.html")]
 struct ListPage {
     chrome: Chrome,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     rows: Vec<Row>,
     fields: Vec<Field>,
 }
 
-fn must_manage(me: &Me) -> Result<(), WebError> {
+fn must_manage(me: &SignedIn) -> Result<(), WebError> {
     if access::may_manage_people(me.actor.role) {
         Ok(())
     } else {
@@ -41,15 +41,15 @@ fn must_manage(me: &Me) -> Result<(), WebError> {
 }
 
 async fn draw_list(
-    me: &Me,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    me: &SignedIn,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     must_manage(me)?;
     let mut rows = Vec::new();
     for group in me.service().groups(&me.actor).await? {
         let (_, members) = me.service().group(&me.actor, group.id).await?;
-        let members = count(
+        let members = count_noun(
             i64::try_from(members.len()).unwrap_or(i64::MAX),
             "person",
             "people",
@@ -74,20 +74,20 @@ async fn draw_list(
 }
 
 /// `GET /groups`.
-pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     draw_list(&me, None, Vec::new()).await
 }
 
 /// Errors of creating or renaming, moved to the name's field.
-fn named(error: Error) -> Result<Vec<Problem>, WebError> {
+fn named(error: Error) -> Result<Vec<FieldError>, WebError> {
     Ok(problems_of(error)?
         .into_iter()
-        .map(|problem| Problem::new("name", problem.message))
+        .map(|problem| FieldError::new("name", problem.message))
         .collect())
 }
 
 /// `POST /groups`.
-pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     match me
         .service()
@@ -112,7 +112,7 @@ struct Member {
 #[template(path = "pages/group.html")]
 struct GroupPage {
     chrome: Chrome,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     base: String,
     members: Vec<Member>,
     member_fields: Vec<Field>,
@@ -120,10 +120,10 @@ struct GroupPage {
 }
 
 async fn draw(
-    me: &Me,
+    me: &SignedIn,
     group: Id<Group>,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     must_manage(me)?;
     let (group, members) = me.service().group(&me.actor, group).await?;
@@ -140,7 +140,7 @@ async fn draw(
             )
         }));
     let mut member_fields =
-        vec![Field::new(Kind::Select, "person", "Person").options(options.collect())];
+        vec![Field::new(FieldKind::Select, "person", "Person").options(options.collect())];
     refill(&mut member_fields, None, &errors);
     let mut fields = vec![Field::text("name", "Name").value(group.name.clone())];
     refill(&mut fields, typed, &errors);
@@ -165,13 +165,13 @@ async fn draw(
 }
 
 /// `GET /groups/{guid}`.
-pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn detail(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     draw(&me, id(&path)?, None, Vec::new()).await
 }
 
 /// `POST /groups/{guid}`.
 pub async fn rename(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -189,7 +189,7 @@ pub async fn rename(
 
 /// `POST /groups/{guid}/members`.
 pub async fn add_member(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -200,7 +200,7 @@ pub async fn add_member(
             &me,
             group,
             None,
-            vec![Problem::new("person", "Choose a person.")],
+            vec![FieldError::new("person", "Choose a person.")],
         )
         .await;
     };
@@ -210,7 +210,7 @@ pub async fn add_member(
 
 /// `POST /groups/{guid}/members/remove`.
 pub async fn remove_member(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -224,7 +224,7 @@ pub async fn remove_member(
 
 /// `POST /groups/{guid}/delete`.
 pub async fn delete(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {

@@ -14,18 +14,18 @@ use crate::{
         group::Principal,
         integration::{Availability, Config, IdentityCheck, Integration, SecretHealth},
     },
-    providers::{self, Problem, Template as Kind_, azure},
+    providers::{self, FieldError, Template as Kind_, azure},
     service::{
         Error,
-        integrations::{Impact, IntegrationInput, Updated},
-        revocations::Whose,
+        integrations::{Impact, IntegrationInput, UpdateOutcome},
+        revocations::Owner,
     },
     web::{
         confirmation::Confirmed,
-        forms::{Choice, Field, Kind, Typed, refill},
+        forms::{Choice, Field, FieldKind, FormValues, refill},
         problems::WebError,
-        view::{Chrome, Link, Moment, Status, count},
-        visitor::{Me, Posted},
+        view::{Chrome, Moment, NavLink, Status, count_noun},
+        visitor::{Posted, SignedIn},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -80,9 +80,9 @@ const COLUMNS: [(&str, &str); 5] = [
     ("changed", "Changed"),
 ];
 /// How long before its expiry a client secret is reported.
-const SOON: Duration = Duration::from_secs(60 * 86_400);
+const SECRET_EXPIRY_NOTICE: Duration = Duration::from_secs(60 * 86_400);
 
-fn must_manage(me: &Me) -> Result<(), WebError> {
+fn must_manage(me: &SignedIn) -> Result<(), WebError> {
     if access::may_manage_integrations(me.actor.role) {
         Ok(())
     } else {
@@ -106,7 +106,7 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
             format!("since {}", at.relative(now)),
         ),
         (_, Some(end)) if end <= now => (Status::negative("Expired"), format!("on {}", end.date())),
-        (_, Some(end)) if end.since(now) <= SOON => {
+        (_, Some(end)) if end.since(now) <= SECRET_EXPIRY_NOTICE => {
             let days = end.since(now).as_secs() / 86_400;
             (
                 Status::warning(if days == 0 {
@@ -114,7 +114,7 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
                 } else {
                     format!(
                         "Expires in {}",
-                        count(i64::try_from(days).unwrap_or(0), "day", "days")
+                        count_noun(i64::try_from(days).unwrap_or(0), "day", "days")
                     )
                 }),
                 set,
@@ -129,7 +129,7 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
 }
 
 /// `GET /integrations`.
-pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebError> {
+pub async fn list(me: SignedIn, query: web::Query<Sort>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let (service, now) = (me.service(), me.service().now());
     let usage = service.integration_usage().await?;
@@ -158,11 +158,11 @@ pub async fn list(me: Me, query: web::Query<Sort>) -> Result<HttpResponse, WebEr
                 } else {
                     names.provider
                 },
-                contents: count(used.contents, "content item", "content items"),
+                contents: count_noun(used.contents, "content item", "content items"),
                 people: if used.people == 0 {
                     "nobody connected".into()
                 } else {
-                    count(used.people, "person connected", "people connected")
+                    count_noun(used.people, "person connected", "people connected")
                 },
                 secret,
                 secret_note,
@@ -230,12 +230,12 @@ pub struct Chosen {
 
 /// `GET /integrations/new`: the choice of a template or, with `template`, its form.
 pub async fn new_page(
-    me: Me,
+    me: SignedIn,
     request: HttpRequest,
     query: web::Query<Chosen>,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    me.visitor.confirm_first(&request)?;
+    me.visitor.require_confirmation(&request)?;
     match query.template.as_deref().and_then(providers::template) {
         Some(template) => draw_form(
             &me,
@@ -260,7 +260,7 @@ pub async fn new_page(
 }
 
 /// The question before a change that signs people out.
-struct Ask {
+struct Confirmation {
     title: String,
     text: String,
     items: Vec<String>,
@@ -272,7 +272,7 @@ struct Ask {
 struct FormPage {
     chrome: Chrome,
     summary: &'static str,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     action: String,
     template: &'static str,
     guid: String,
@@ -287,7 +287,7 @@ struct FormPage {
     preset: Vec<Field>,
     details_open: bool,
     pkce: &'static str,
-    confirm: Option<Ask>,
+    confirm: Option<Confirmation>,
     submit: &'static str,
     cancel: String,
 }
@@ -306,11 +306,11 @@ fn is_main(template: &Kind_, name: &str) -> bool {
 
 /// The form of an integration. `confirm` adds a question that must be answered to save.
 fn draw_form(
-    me: &Me,
+    me: &SignedIn,
     subject: Subject<'_>,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
-    confirm: Option<Ask>,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
+    confirm: Option<Confirmation>,
 ) -> Result<HttpResponse, WebError> {
     let service = me.service();
     let (template, guid, existing) = match &subject {
@@ -326,7 +326,7 @@ fn draw_form(
             } else {
                 ""
             }),
-        Field::new(Kind::Textarea, "description", "What is it for?")
+        Field::new(FieldKind::Textarea, "description", "What is it for?")
             .hint("One sentence for publishers."),
     ];
     let mut preset = Vec::new();
@@ -342,7 +342,7 @@ fn draw_form(
                 ),
                 None => field.hint.to_owned(),
             };
-            Field::new(Kind::Secret, field.name, field.label)
+            Field::new(FieldKind::Secret, field.name, field.label)
                 .hint(hint)
                 .mono()
                 .autocomplete("off")
@@ -366,7 +366,7 @@ fn draw_form(
                 .map(Timestamp::iso_date)
                 .unwrap_or_default();
             fields.push(
-                Field::new(Kind::Date, "secret_expires", "The secret expires on")
+                Field::new(FieldKind::Date, "secret_expires", "The secret expires on")
                     .hint("Optional. The list of integrations warns you before.")
                     .value(expires),
             );
@@ -383,7 +383,7 @@ fn draw_form(
         let known = azure::CLOUDS.iter().any(|(host, _)| *host == stored);
         preset.insert(
             0,
-            Field::new(Kind::Radio, "cloud", "Cloud")
+            Field::new(FieldKind::Radio, "cloud", "Cloud")
                 .options(options)
                 .value(if known { stored } else { azure::PUBLIC_CLOUD }),
         );
@@ -411,7 +411,7 @@ fn draw_form(
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             });
-        let field = Field::new(Kind::Radio, choice.name, choice.label)
+        let field = Field::new(FieldKind::Radio, choice.name, choice.label)
             .hint(choice.hint)
             .options(options)
             .value(stored.unwrap_or_else(|| choice.default.into()));
@@ -429,7 +429,7 @@ fn draw_form(
         fields.push(availability_field().value(Availability::default().as_str()));
     }
     if let Some(integration) = existing {
-        let stored = Typed(vec![
+        let stored = FormValues(vec![
             ("name".into(), integration.name.clone().unwrap_or_default()),
             (
                 "description".into(),
@@ -532,8 +532,12 @@ fn availability_field() -> Field {
             "Administrators can choose it, for a trial.",
         ),
     });
-    Field::new(Kind::Radio, "availability", "Who may choose it for content")
-        .options(options.to_vec())
+    Field::new(
+        FieldKind::Radio,
+        "availability",
+        "Who may choose it for content",
+    )
+    .options(options.to_vec())
 }
 
 fn identity_field() -> Field {
@@ -553,7 +557,7 @@ fn identity_field() -> Field {
         ),
     });
     Field::new(
-        Kind::Radio,
+        FieldKind::Radio,
         "identity_check",
         "When somebody connects with an account of another name",
     )
@@ -562,7 +566,11 @@ fn identity_field() -> Field {
 
 /// The service's input from the posted text, with all errors of the form itself. When `editing`, an
 /// empty field removes its setting.
-fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, Vec<Problem>) {
+fn input(
+    template: &Kind_,
+    typed: &FormValues,
+    editing: bool,
+) -> (IntegrationInput, Vec<FieldError>) {
     let mut problems = Vec::new();
     let mut config = Config::new();
     for field in template.fields.iter().filter(|field| !field.secret) {
@@ -573,16 +581,16 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
         }
     }
     for choice in template.choices {
-        if let Some(text) = typed.filled(choice.name) {
+        if let Some(text) = typed.non_empty(choice.name) {
             config.insert(choice.name.to_owned(), text.into());
         }
     }
     if template.key == "azure" {
         // A typed authority host wins over the choice of cloud; the public cloud needs no setting.
         let cloud = typed.text("cloud");
-        if typed.filled("authority_host").is_none() && !cloud.is_empty() {
+        if typed.non_empty("authority_host").is_none() && !cloud.is_empty() {
             if !azure::CLOUDS.iter().any(|(host, _)| *host == cloud) {
-                problems.push(Problem::new("cloud", "Choose one of the clouds."));
+                problems.push(FieldError::new("cloud", "Choose one of the clouds."));
             } else if cloud != azure::PUBLIC_CLOUD {
                 config.insert("authority_host".into(), cloud.into());
             }
@@ -590,7 +598,7 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
     }
     let name = typed.text("name").to_owned();
     if name.is_empty() {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             "name",
             "Enter a name. Publishers see it when they choose.",
         ));
@@ -600,7 +608,7 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
         text => {
             let date = Timestamp::from_iso_date(text);
             if date.is_none() {
-                problems.push(Problem::new(
+                problems.push(FieldError::new(
                     "secret_expires",
                     "Enter a date as year-month-day, such as 2027-01-31, or leave it empty.",
                 ));
@@ -625,7 +633,7 @@ fn input(template: &Kind_, typed: &Typed, editing: bool) -> (IntegrationInput, V
 }
 
 /// `POST /integrations/new`.
-pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let template = providers::template(typed.text("template")).ok_or(Error::NotFound)?;
     let (input, own) = input(template, &typed, false);
@@ -636,12 +644,12 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
         let mut problems = own;
         problems.extend(
             template
-                .complete(&input.config, &me.service().policy)
+                .validate(&input.config, &me.service().policy)
                 .err()
                 .unwrap_or_default(),
         );
         if input.client_secret.is_none() && typed.text("auth_mode") != "Public" {
-            problems.push(Problem::new("client_secret", "Enter the client secret."));
+            problems.push(FieldError::new("client_secret", "Enter the client secret."));
         }
         return draw_form(
             &me,
@@ -675,12 +683,12 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
 
 /// `GET /integrations/{guid}/edit`.
 pub async fn edit_page(
-    me: Me,
+    me: SignedIn,
     request: HttpRequest,
     path: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    me.visitor.confirm_first(&request)?;
+    me.visitor.require_confirmation(&request)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal)?;
     draw_form(
@@ -694,7 +702,7 @@ pub async fn edit_page(
 
 /// `POST /integrations/{guid}/edit`. A change that ends connections asks back first.
 pub async fn edit(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -717,13 +725,13 @@ pub async fn edit(
         .update_integration(&me.actor, guid, input)
         .await
     {
-        Ok(Updated::Saved(saved)) => Ok(me.done(
+        Ok(UpdateOutcome::Saved(saved)) => Ok(me.done(
             &addresses::integration(guid),
             format!("Saved {}.", saved.display_name()),
         )),
-        Ok(Updated::NeedsConfirmation(impact)) => {
-            let ask = Ask {
-                title: format!("This signs out {}", count(impact.people.len() as i64, "person", "people")),
+        Ok(UpdateOutcome::NeedsConfirmation(impact)) => {
+            let ask = Confirmation {
+                title: format!("This signs out {}", count_noun(impact.people.len() as i64, "person", "people")),
                 text: "Their connections were made with the old values and end. Each is asked again on the next visit. Enter the client secret again, tick the box, and save.".into(),
                 items: impact.people.iter().map(crate::domain::person::Person::display_name).collect(),
                 label: "Yes, sign them out".into(),
@@ -748,7 +756,7 @@ pub async fn edit(
 
 /// `POST /integrations/{guid}/availability`: who may choose the integration for content.
 pub async fn set_availability(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
@@ -758,7 +766,7 @@ pub async fn set_availability(
         return draw_detail(
             &me,
             guid,
-            vec![Problem::new("availability", "Choose one of the three.")],
+            vec![FieldError::new("availability", "Choose one of the three.")],
         )
         .await;
     };
@@ -777,7 +785,7 @@ pub async fn set_availability(
 /// `POST /integrations/{guid}/people`: adds a person or group to the list of those who may choose
 /// it.
 pub async fn list_principal(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
@@ -787,7 +795,7 @@ pub async fn list_principal(
         return draw_detail(
             &me,
             guid,
-            vec![Problem::new("person", "Choose a person or a group.")],
+            vec![FieldError::new("person", "Choose a person or a group.")],
         )
         .await;
     };
@@ -812,7 +820,7 @@ pub async fn list_principal(
 
 /// `POST /integrations/{guid}/people/{number}/remove`.
 pub async fn unlist(
-    me: Me,
+    me: SignedIn,
     path: web::Path<(String, i64)>,
     _: Posted,
 ) -> Result<HttpResponse, WebError> {
@@ -838,7 +846,7 @@ pub async fn unlist(
 
 /// Saves a change from the detail page; errors appear at its list.
 async fn change(
-    me: &Me,
+    me: &SignedIn,
     guid: Id<Integration>,
     input: IntegrationInput,
     message: &str,
@@ -852,7 +860,7 @@ async fn change(
         Err(error) => {
             let problems = problems_of(error)?
                 .into_iter()
-                .map(|problem| Problem::new("person", problem.message))
+                .map(|problem| FieldError::new("person", problem.message))
                 .collect();
             draw_detail(me, guid, problems).await
         }
@@ -876,9 +884,9 @@ struct DetailPage {
     secret_note: String,
     facts: Vec<Fact>,
     redirect: String,
-    contents: Vec<Link>,
+    contents: Vec<NavLink>,
     people: String,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     availability: Field,
     /// Whether the list applies; under other availabilities it has no effect.
     is_listed: bool,
@@ -888,15 +896,15 @@ struct DetailPage {
 }
 
 /// `GET /integrations/{guid}`.
-pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn detail(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     draw_detail(&me, id(&path)?, Vec::new()).await
 }
 
 async fn draw_detail(
-    me: &Me,
+    me: &SignedIn,
     guid: Id<Integration>,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.service().now());
     let integration = service.integration(&me.actor, guid).await?;
@@ -966,13 +974,13 @@ async fn draw_detail(
         contents: impact
             .contents
             .iter()
-            .map(|item| Link::new(addresses::content_settings(item.id), item.display_title()))
+            .map(|item| NavLink::new(addresses::content_settings(item.id), item.display_title()))
             .collect(),
         people: match impact.people.len() {
             0 => "Nobody is connected.".into(),
             number => format!(
                 "{} connected.",
-                count(number as i64, "person is", "people are")
+                count_noun(number as i64, "person is", "people are")
             ),
         },
         availability: availability_field().value(integration.availability.as_str()),
@@ -1000,10 +1008,10 @@ fn identity_words(check: IdentityCheck) -> &'static str {
 
 /// The page that confirms deletion. If people are connected, the integration's name must be typed.
 fn draw_delete(
-    me: &Me,
+    me: &SignedIn,
     integration: &Integration,
     impact: &Impact,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     let name = integration.display_name();
     let service = providers::names(integration).service;
@@ -1013,7 +1021,7 @@ fn draw_delete(
     } else {
         let title = format!(
             "{} stop working with {service}",
-            count(
+            count_noun(
                 impact.contents.len() as i64,
                 "content item will",
                 "content items will"
@@ -1032,7 +1040,7 @@ fn draw_delete(
     if !impact.people.is_empty() {
         let title = format!(
             "{} signed out of it",
-            count(impact.people.len() as i64, "person is", "people are")
+            count_noun(impact.people.len() as i64, "person is", "people are")
         );
         groups.push(Group::new(
             &title,
@@ -1066,7 +1074,7 @@ fn draw_delete(
 }
 
 /// What happens to people whom an administrator disconnects; also used by the people pages.
-pub(super) fn ending_words() -> Group {
+pub(super) fn what_disconnecting_does() -> Group {
     Group::new(
         "What happens",
         &[
@@ -1079,7 +1087,10 @@ pub(super) fn ending_words() -> Group {
 }
 
 /// `GET /integrations/{guid}/disconnect`.
-pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn disconnect_page(
+    me: SignedIn,
+    path: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
     let impact = me
@@ -1103,7 +1114,7 @@ pub async fn disconnect_page(me: Me, path: web::Path<String>) -> Result<HttpResp
             &format!("Disconnect everybody from {}?", integration.display_name()),
         ),
         errors: Vec::new(),
-        groups: vec![Group::new("Who", &[who], people), ending_words()],
+        groups: vec![Group::new("Who", &[who], people), what_disconnecting_does()],
         link: None,
         action: format!("{base}/disconnect"),
         fields: vec![reason_field()],
@@ -1119,7 +1130,7 @@ pub(super) fn reason_field() -> Field {
 
 /// `POST /integrations/{guid}/disconnect`: ends every connection at this integration.
 pub async fn disconnect(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -1129,19 +1140,19 @@ pub async fn disconnect(
         .service()
         .disconnect_all(
             &me.actor,
-            Whose::Integration(integration.id),
+            Owner::Integration(integration.id),
             typed.text("reason"),
         )
         .await?;
     let message = format!(
         "Disconnected {}.",
-        count(i64::try_from(ended).unwrap_or(0), "person", "people")
+        count_noun(i64::try_from(ended).unwrap_or(0), "person", "people")
     );
     Ok(me.done(&addresses::integration(integration.id), message))
 }
 
 /// `GET /integrations/{guid}/delete`.
-pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn delete_page(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let integration = me.service().integration(&me.actor, id(&path)?).await?;
     let impact = me
@@ -1153,7 +1164,7 @@ pub async fn delete_page(me: Me, path: web::Path<String>) -> Result<HttpResponse
 
 /// `POST /integrations/{guid}/delete`.
 pub async fn delete(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -1164,7 +1175,7 @@ pub async fn delete(
         .integration_impact(&me.actor, integration.id)
         .await?;
     if !impact.people.is_empty() && typed.text("typed_name") != integration.display_name().trim() {
-        let problem = Problem::new(
+        let problem = FieldError::new(
             "typed_name",
             format!("Type the name exactly: {}", integration.display_name()),
         );

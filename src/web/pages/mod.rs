@@ -15,14 +15,14 @@ pub mod people;
 pub mod sign_in;
 
 use super::{
-    forms::{Choice, Field, Kind},
+    forms::{Choice, Field, FieldKind},
     problems::WebError,
-    view::{Chrome, Link},
-    visitor::Me,
+    view::{Chrome, NavLink},
+    visitor::SignedIn,
 };
 use crate::{
     domain::{Id, group::Principal},
-    providers::Problem,
+    providers::FieldError,
     service::Error,
 };
 use actix_web::{HttpResponse, http::StatusCode};
@@ -45,7 +45,7 @@ pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpRes
 }
 
 /// 200 for a form without errors, 422 for one that was refused.
-pub fn form_status(problems: &[Problem]) -> StatusCode {
+pub fn form_status(problems: &[FieldError]) -> StatusCode {
     if problems.is_empty() {
         StatusCode::OK
     } else {
@@ -54,10 +54,10 @@ pub fn form_status(problems: &[Problem]) -> StatusCode {
 }
 
 /// The field errors of a service error; any other kind of error is passed on as `Err`.
-pub fn problems_of(error: Error) -> Result<Vec<Problem>, WebError> {
+pub fn problems_of(error: Error) -> Result<Vec<FieldError>, WebError> {
     match error {
         Error::Invalid(problems) => Ok(problems),
-        Error::Conflict(message) => Ok(vec![Problem::new("", message)]),
+        Error::Conflict(message) => Ok(vec![FieldError::new("", message)]),
         other => Err(other.into()),
     }
 }
@@ -77,7 +77,11 @@ pub fn principal(text: &str) -> Option<Principal> {
 }
 
 /// A select field named `person` for a person or a group, without those in `known`.
-pub async fn principal_field(me: &Me, label: &str, known: &[Principal]) -> Result<Field, WebError> {
+pub async fn principal_field(
+    me: &SignedIn,
+    label: &str,
+    known: &[Principal],
+) -> Result<Field, WebError> {
     let people = me.service().people(&me.actor).await?;
     let groups = me.service().groups(&me.actor).await?;
     let people = people
@@ -104,7 +108,7 @@ pub async fn principal_field(me: &Me, label: &str, known: &[Principal]) -> Resul
         .chain(people)
         .chain(groups)
         .collect();
-    Ok(Field::new(Kind::Select, "person", label).options(options))
+    Ok(Field::new(FieldKind::Select, "person", label).options(options))
 }
 
 /// A page that consists of one form.
@@ -113,7 +117,7 @@ pub async fn principal_field(me: &Me, label: &str, known: &[Principal]) -> Resul
 pub struct FormPage {
     pub chrome: Chrome,
     pub intro: String,
-    pub errors: Vec<Problem>,
+    pub errors: Vec<FieldError>,
     pub fields: Vec<Field>,
     pub action: String,
     pub submit: String,
@@ -125,9 +129,9 @@ pub struct FormPage {
 #[template(path = "pages/confirm.html")]
 pub struct ConfirmPage {
     pub chrome: Chrome,
-    pub errors: Vec<Problem>,
+    pub errors: Vec<FieldError>,
     pub groups: Vec<Group>,
-    pub link: Option<Link>,
+    pub link: Option<NavLink>,
     pub action: String,
     pub fields: Vec<Field>,
     pub submit: String,
@@ -140,7 +144,7 @@ pub struct ConfirmPage {
 #[template(path = "pages/confirm_identity.html")]
 pub struct ConfirmIdentityPage {
     pub chrome: Chrome,
-    pub errors: Vec<Problem>,
+    pub errors: Vec<FieldError>,
     pub who: String,
     pub has_password: bool,
     /// The name of the organisation's sign-in, if one is configured.

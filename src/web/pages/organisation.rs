@@ -8,12 +8,12 @@ use crate::{
     domain::return_path::ReturnPath,
     service::{
         Error,
-        sign_in::{Answer, Ending, Pending, Purpose},
+        sign_in::{PendingSignIn, Purpose, SignInCallback, SignInOutcome},
     },
     web::{
         problems::{ProblemPage, WebError},
-        view::Link,
-        visitor::{Me, Posted, Visitor, see_other},
+        view::NavLink,
+        visitor::{Posted, SignedIn, Visitor, see_other},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
@@ -26,7 +26,7 @@ const LINKABLE: &str = "linkable";
 
 /// The query of `/login/organisation`.
 #[derive(Deserialize)]
-pub struct Wanted {
+pub struct StartQuery {
     next: Option<String>,
     /// Present to re-authenticate a signed-in person.
     again: Option<String>,
@@ -37,7 +37,7 @@ pub struct Wanted {
 /// `GET /login/organisation`: redirects to the organisation's provider.
 pub async fn start(
     visitor: Visitor,
-    wanted: web::Query<Wanted>,
+    wanted: web::Query<StartQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, WebError> {
     let next = wanted
@@ -56,7 +56,7 @@ pub async fn start(
         (None, ..) => Purpose::SignIn,
     };
     if purpose == Purpose::Link {
-        visitor.confirm_first(&request)?;
+        visitor.require_confirmation(&request)?;
     }
     match visitor.service.begin_sign_in(purpose, &next).await? {
         Ok((pending, address)) => {
@@ -81,12 +81,12 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
             _ => None,
         }
     };
-    let pending: Option<Pending> = visitor.session.get(PENDING).ok().flatten();
+    let pending: Option<PendingSignIn> = visitor.session.get(PENDING).ok().flatten();
     visitor.session.remove(PENDING);
     let next = pending
         .as_ref()
         .map_or_else(|| "/content".to_owned(), |pending| pending.next.clone());
-    let answer = Answer {
+    let answer = SignInCallback {
         state: parameter("state").unwrap_or_default(),
         code: parameter("code"),
         issuer: parameter("iss"),
@@ -97,18 +97,18 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
         .finish_sign_in(visitor.actor.as_ref(), pending, answer, &visitor.origin)
         .await?
     {
-        Ending::SignedIn(person, token) => {
+        SignInOutcome::SignedIn(person, token) => {
             let session = visitor.sign_in(&person)?;
             if let Some(token) = token {
-                visitor.service.keep_sign_in_grant(session, &token).await?;
+                visitor.service.store_sign_in_grant(session, &token).await?;
             }
             Ok(see_other(&next))
         }
-        Ending::Confirmed => {
+        SignInOutcome::Confirmed => {
             visitor.note_confirmed()?;
             Ok(see_other(&next))
         }
-        Ending::Linkable(subject, label) => {
+        SignInOutcome::Linkable(subject, label) => {
             visitor
                 .session
                 .insert(LINKABLE, subject)
@@ -136,7 +136,7 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
 }
 
 /// `POST /login/organisation/link`: links the identity that the page before has named.
-pub async fn link(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn link(me: SignedIn, _: Posted) -> Result<HttpResponse, WebError> {
     let subject: Option<String> = me.visitor.session.get(LINKABLE).ok().flatten();
     me.visitor.session.remove(LINKABLE);
     me.service()
@@ -162,41 +162,41 @@ fn name(visitor: &Visitor) -> &str {
 }
 
 /// The page for a sign-in that did not succeed.
-fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError> {
+fn explain(visitor: &Visitor, ending: &SignInOutcome) -> Result<HttpResponse, WebError> {
     let name = name(visitor);
     let (status, title, line) = match ending {
-        Ending::Declined => (
+        SignInOutcome::Declined => (
             StatusCode::OK,
             "You are not signed in",
             format!("{name} did not sign you in, or you stopped it there."),
         ),
-        Ending::Unavailable => (
+        SignInOutcome::Unavailable => (
             StatusCode::SERVICE_UNAVAILABLE,
             "The sign-in does not answer",
             format!(
                 "{name} cannot be reached right now, or is not set up right. Try again in a moment; if it stays like this, tell the operator the reference below."
             ),
         ),
-        Ending::NoPlace => (
+        SignInOutcome::NoRole => (
             StatusCode::FORBIDDEN,
             "You have no place here yet",
             format!(
                 "{name} knows you, but has not given you access to this portal. Ask your administrator to assign you to it."
             ),
         ),
-        Ending::Locked => (
+        SignInOutcome::Locked => (
             StatusCode::FORBIDDEN,
             "Your account here is locked",
             "An administrator of this portal can unlock it.".to_owned(),
         ),
-        Ending::SomebodyElse => (
+        SignInOutcome::WrongIdentity => (
             StatusCode::FORBIDDEN,
             "That is another account",
             format!(
                 "The account at {name} is not the one that you use here, or it was not asked for its password. Nothing was changed."
             ),
         ),
-        Ending::NotAccepted => (
+        SignInOutcome::NotAccepted => (
             StatusCode::BAD_REQUEST,
             "This sign-in is not accepted",
             format!(
@@ -216,9 +216,9 @@ fn explain(visitor: &Visitor, ending: &Ending) -> Result<HttpResponse, WebError>
             lines: vec![line],
             copy: None,
             links: vec![if visitor.actor.is_some() {
-                Link::new("/content", "Go to Content")
+                NavLink::new("/content", "Go to Content")
             } else {
-                Link::new("/login", "Sign in")
+                NavLink::new("/login", "Sign in")
             }],
             reference: visitor.origin.correlation.clone(),
         },

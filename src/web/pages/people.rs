@@ -13,15 +13,15 @@ use crate::{
         integration::Integration,
         person::{Person, Role},
     },
-    providers::Problem,
-    service::{Error, people::PersonInput, revocations::Whose},
+    providers::FieldError,
+    service::{Error, people::PersonInput, revocations::Owner},
     web::{
         confirmation::Confirmed,
-        forms::{Choice, Field, Kind, Typed, refill},
+        forms::{Choice, Field, FieldKind, FormValues, refill},
         problems::WebError,
-        shown_once::{self, Shown},
-        view::{Chrome, Link, Moment, Status, count},
-        visitor::{Me, see_other},
+        shown_once::{self, SecretToShow},
+        view::{Chrome, Moment, NavLink, Status, count_noun},
+        visitor::{SignedIn, see_other},
     },
 };
 use actix_web::{HttpResponse, web};
@@ -45,7 +45,7 @@ struct ListPage {
     rows: Vec<Row>,
 }
 
-fn must_manage(me: &Me) -> Result<(), WebError> {
+fn must_manage(me: &SignedIn) -> Result<(), WebError> {
     if access::may_manage_people(me.actor.role) {
         Ok(())
     } else {
@@ -54,7 +54,7 @@ fn must_manage(me: &Me) -> Result<(), WebError> {
 }
 
 /// `GET /people`.
-pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let now = me.service().now();
     let rows = me
@@ -88,11 +88,11 @@ pub async fn list(me: Me) -> Result<HttpResponse, WebError> {
 fn fields() -> Vec<Field> {
     vec![
         Field::text("username", "User name"),
-        Field::new(Kind::Email, "email", "E-mail address")
+        Field::new(FieldKind::Email, "email", "E-mail address")
             .hint("As the identity provider knows this person: sign-ins with another account are noticed."),
         Field::text("first_name", "First name"),
         Field::text("last_name", "Last name"),
-        Field::new(Kind::Radio, "role", "Role").value("viewer").options(vec![
+        Field::new(FieldKind::Radio, "role", "Role").value("viewer").options(vec![
             Choice::new("viewer", "Viewer", "Opens content and decides about own consents."),
             Choice::new("publisher", "Publisher", "Also adds content and picks integrations."),
             Choice::new("administrator", "Administrator", "Also manages integrations and people, and reads the record."),
@@ -101,13 +101,13 @@ fn fields() -> Vec<Field> {
 }
 
 fn password_field() -> Field {
-    Field::new(Kind::Secret, "password", "Password")
+    Field::new(FieldKind::Secret, "password", "Password")
         .hint("At least 8 characters. The person can change it under Account.")
         .autocomplete("new-password")
 }
 
 /// The posted fields, without a password. The error names the role if it is missing.
-fn input(typed: &Typed) -> Result<PersonInput, Error> {
+fn input(typed: &FormValues) -> Result<PersonInput, Error> {
     let text = |name: &str| Some(typed.text(name).to_owned());
     let role = Role::parse(typed.text("role"))
         .ok_or_else(|| crate::service::invalid("role", "Choose a role."))?;
@@ -122,13 +122,13 @@ fn input(typed: &Typed) -> Result<PersonInput, Error> {
 }
 
 /// Field errors; an error without a field (a name that is taken) goes to the user name.
-fn problems(error: Error) -> Result<Vec<Problem>, WebError> {
+fn problems(error: Error) -> Result<Vec<FieldError>, WebError> {
     let found = problems_of(error)?;
     Ok(found
         .into_iter()
         .map(|problem| {
             if problem.key.is_empty() {
-                Problem::new("username", problem.message)
+                FieldError::new("username", problem.message)
             } else {
                 problem
             }
@@ -137,9 +137,9 @@ fn problems(error: Error) -> Result<Vec<Problem>, WebError> {
 }
 
 fn draw_new(
-    me: &Me,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    me: &SignedIn,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     let mut fields = fields();
     fields.push(password_field().hint("At least 8 characters. Leave it empty to get a one-time link by which the person chooses one."));
@@ -159,13 +159,13 @@ fn draw_new(
 }
 
 /// `GET /people/new`.
-pub async fn new_page(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn new_page(me: SignedIn) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     draw_new(&me, None, Vec::new())
 }
 
 /// `POST /people/new`. Without a password, redirects to a page that shows a one-time link.
-pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let password =
         Some(typed.password("password")).filter(|password| !password.expose_secret().is_empty());
@@ -186,13 +186,13 @@ pub async fn create(me: Me, Confirmed(typed): Confirmed) -> Result<HttpResponse,
 }
 
 /// Creates a one-time link for a person and redirects to the page that shows it once.
-async fn show_link(me: &Me, person: &Person) -> Result<HttpResponse, WebError> {
+async fn show_link(me: &SignedIn, person: &Person) -> Result<HttpResponse, WebError> {
     let (person, token) = me.service().invite(&me.actor, person.id).await?;
     let address = me
         .service()
         .addresses
         .absolute(&format!("/setup/{}", token.expose_secret()));
-    let shown = Shown {
+    let shown = SecretToShow {
         title: format!("One-time link for {}", person.display_name()),
         intro:
             "Send it to the person by a way that only they read. It works once, for three days: they choose a password and are signed in."
@@ -203,7 +203,7 @@ async fn show_link(me: &Me, person: &Person) -> Result<HttpResponse, WebError> {
         done: addresses::person(person.id),
     };
     Ok(see_other(
-        &shown_once::keep(me.service(), me.actor.person.id, shown).await?,
+        &shown_once::store(me.service(), me.actor.person.id, shown).await?,
     ))
 }
 
@@ -211,12 +211,12 @@ async fn show_link(me: &Me, person: &Person) -> Result<HttpResponse, WebError> {
 #[template(path = "pages/person.html")]
 struct PersonPage {
     chrome: Chrome,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     base: String,
     fields: Vec<Field>,
     password_fields: Vec<Field>,
     sessions: Vec<SessionRow>,
-    groups: Vec<Link>,
+    groups: Vec<NavLink>,
     connections: Vec<ConnectionRow>,
     own: bool,
     locked: bool,
@@ -231,7 +231,7 @@ struct ConnectionRow {
     disconnect: String,
 }
 
-async fn connection_rows(me: &Me, person: &Person) -> Result<Vec<ConnectionRow>, WebError> {
+async fn connection_rows(me: &SignedIn, person: &Person) -> Result<Vec<ConnectionRow>, WebError> {
     let now = me.service().now();
     let all = me.service().connections_of(&me.actor, person.id).await?;
     Ok(all
@@ -255,13 +255,13 @@ async fn connection_rows(me: &Me, person: &Person) -> Result<Vec<ConnectionRow>,
 }
 
 async fn draw(
-    me: &Me,
+    me: &SignedIn,
     person: &Person,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     let mut fields = fields();
-    let stored = Typed(vec![
+    let stored = FormValues(vec![
         ("username".into(), person.username.clone()),
         ("email".into(), person.email.clone()),
         ("first_name".into(), person.first_name.clone()),
@@ -290,7 +290,7 @@ async fn draw(
                     } else {
                         group.name
                     };
-                    Link::new(addresses::group(group.id), label)
+                    NavLink::new(addresses::group(group.id), label)
                 })
                 .collect(),
             connections: connection_rows(me, person).await?,
@@ -302,7 +302,7 @@ async fn draw(
 }
 
 /// `GET /people/{guid}`.
-pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+pub async fn detail(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     draw(&me, &person, None, Vec::new()).await
@@ -310,7 +310,7 @@ pub async fn detail(me: Me, path: web::Path<String>) -> Result<HttpResponse, Web
 
 /// `POST /people/{guid}`.
 pub async fn save(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -341,7 +341,7 @@ pub async fn save(
 
 /// `POST /people/{guid}/password`.
 pub async fn set_password(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -369,7 +369,7 @@ pub struct Only {
 
 /// The connection with this id, if it is the person's; 404 otherwise. `None` if none was named.
 async fn only(
-    me: &Me,
+    me: &SignedIn,
     person: &Person,
     named: Option<&str>,
 ) -> Result<Option<(Connection, Integration)>, WebError> {
@@ -386,7 +386,7 @@ async fn only(
 
 /// `GET /people/{guid}/disconnect`.
 pub async fn disconnect_page(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     query: web::Query<Only>,
 ) -> Result<HttpResponse, WebError> {
@@ -399,7 +399,8 @@ pub async fn disconnect_page(
     });
     let mut fields = vec![super::integrations::reason_field()];
     if let Some((connection, _)) = &only {
-        fields.push(Field::new(Kind::Hidden, "connection", "").value(connection.id.to_string()));
+        fields
+            .push(Field::new(FieldKind::Hidden, "connection", "").value(connection.id.to_string()));
     }
     page(&ConfirmPage {
         chrome: me.visitor.chrome(
@@ -407,7 +408,7 @@ pub async fn disconnect_page(
             &format!("Disconnect {} from {from}?", person.display_name()),
         ),
         errors: Vec::new(),
-        groups: vec![super::integrations::ending_words()],
+        groups: vec![super::integrations::what_disconnecting_does()],
         link: None,
         action: format!("{base}/disconnect"),
         fields,
@@ -418,15 +419,15 @@ pub async fn disconnect_page(
 
 /// `POST /people/{guid}/disconnect`: ends one or all connections of a person.
 pub async fn disconnect(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
     let whose = match only(&me, &person, typed.get("connection")).await? {
-        Some((connection, _)) => Whose::One(connection.id),
-        None => Whose::Person(person.id),
+        Some((connection, _)) => Owner::One(connection.id),
+        None => Owner::Person(person.id),
     };
     let ended = me
         .service()
@@ -434,7 +435,7 @@ pub async fn disconnect(
         .await?;
     let message = format!(
         "Ended {} of {}.",
-        count(
+        count_noun(
             i64::try_from(ended).unwrap_or(0),
             "connection",
             "connections"
@@ -446,7 +447,7 @@ pub async fn disconnect(
 
 /// `POST /people/{guid}/lock`: locks (`locked=yes`) or unlocks.
 pub async fn lock(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -465,7 +466,7 @@ pub async fn lock(
 
 /// `POST /people/{guid}/invite`: a new one-time link.
 pub async fn invite(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
@@ -476,13 +477,13 @@ pub async fn invite(
 
 /// `POST /people/{guid}/sessions/end`: ends one browser session, or all.
 pub async fn end_sessions(
-    me: Me,
+    me: SignedIn,
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let person = me.service().person(&me.actor, id(&path)?).await?;
-    let only = typed.filled("session").map(id).transpose()?;
+    let only = typed.non_empty("session").map(id).transpose()?;
     me.service()
         .end_sessions(&me.actor, person.id, only)
         .await?;

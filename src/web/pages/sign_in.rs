@@ -4,16 +4,16 @@
 use super::{FormPage, form_status, page, page_with, problems_of};
 use crate::{
     domain::{access, addresses::query, return_path::ReturnPath},
-    providers::Problem,
+    providers::FieldError,
     service::{
         Error,
         people::{LinkHolder, PersonInput},
     },
     web::{
-        forms::{Field, Kind, Typed, refill},
+        forms::{Field, FieldKind, FormValues, refill},
         problems::{ProblemPage, WebError, allow_forms_to},
-        view::{Chrome, Link},
-        visitor::{Me, Posted, Visitor, see_other},
+        view::{Chrome, NavLink},
+        visitor::{Posted, SignedIn, Visitor, see_other},
     },
 };
 use actix_web::{HttpResponse, http::StatusCode, web};
@@ -24,13 +24,13 @@ use serde::Deserialize;
 #[template(path = "pages/login.html")]
 struct LoginPage {
     chrome: Chrome,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
     fields: Vec<Field>,
     next: String,
     /// Whether sign-in with a password is enabled.
     local: bool,
     /// The link that starts the organisation's sign-in, if one is configured.
-    organisation: Option<Link>,
+    organisation: Option<NavLink>,
 }
 
 #[derive(Template)]
@@ -48,7 +48,7 @@ pub struct Next {
 fn fields() -> Vec<Field> {
     vec![
         Field::text("username", "User name").autocomplete("username"),
-        Field::new(Kind::Secret, "password", "Password").autocomplete("current-password"),
+        Field::new(FieldKind::Secret, "password", "Password").autocomplete("current-password"),
     ]
 }
 
@@ -56,9 +56,9 @@ fn fields() -> Vec<Field> {
 /// [`allow_forms_to`]).
 fn draw(
     visitor: &Visitor,
-    typed: Option<&Typed>,
+    typed: Option<&FormValues>,
     next: &str,
-    errors: Vec<Problem>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     visitor.csrf()?;
     let mut fields = fields();
@@ -73,7 +73,7 @@ fn draw(
             next: next.to_owned(),
             local: settings.local_sign_in,
             organisation: settings.sign_in.as_ref().map(|sign_in| {
-                Link::new(
+                NavLink::new(
                     format!("/login/organisation?next={}", query(next)),
                     format!("Sign in with {}", sign_in.name),
                 )
@@ -81,7 +81,10 @@ fn draw(
         },
     )?;
     if next.starts_with("/content/") {
-        allow_forms_to(&mut response, &visitor.service.settings.wall.form_targets());
+        allow_forms_to(
+            &mut response,
+            &visitor.service.settings.origins.form_targets(),
+        );
     }
     Ok(response)
 }
@@ -111,7 +114,7 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
             &visitor,
             None,
             &next,
-            vec![Problem::new(
+            vec![FieldError::new(
                 "",
                 "Passwords are switched off here. Sign in with your organisation.",
             )],
@@ -119,10 +122,10 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
     }
     let mut problems = Vec::new();
     if typed.text("username").is_empty() {
-        problems.push(Problem::new("username", "Enter your user name."));
+        problems.push(FieldError::new("username", "Enter your user name."));
     }
     if typed.get("password").unwrap_or("").is_empty() {
-        problems.push(Problem::new("password", "Enter your password."));
+        problems.push(FieldError::new("password", "Enter your password."));
     }
     if !problems.is_empty() {
         return draw(&visitor, Some(&typed), &next, problems);
@@ -141,7 +144,7 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
             Ok(see_other(&after(&next)))
         }
         None => {
-            let problem = Problem::new(
+            let problem = FieldError::new(
                 "username",
                 "User name and password do not fit together. Check both and try again.",
             );
@@ -151,14 +154,14 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
 }
 
 /// `POST /logout`: ends the browser session.
-pub async fn logout(me: Me, _: Posted) -> Result<HttpResponse, WebError> {
+pub async fn logout(me: SignedIn, _: Posted) -> Result<HttpResponse, WebError> {
     me.service().record_sign_out(&me.actor).await?;
     me.visitor.session.purge();
     Ok(see_other("/login"))
 }
 
 /// `GET /account/switch`, behind “Not you?”: offers to sign out, to sign in with another account.
-pub async fn switch(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn switch(me: SignedIn) -> Result<HttpResponse, WebError> {
     let chrome = me.visitor.chrome("", "Sign in as somebody else");
     page(&super::ConfirmPage {
         chrome,
@@ -189,12 +192,12 @@ pub async fn help(visitor: Visitor) -> Result<HttpResponse, WebError> {
 fn setup_fields() -> Vec<Field> {
     vec![
         Field::text("username", "User name").autocomplete("username"),
-        Field::new(Kind::Email, "email", "E-mail address")
+        Field::new(FieldKind::Email, "email", "E-mail address")
             .hint("As your identity provider knows you.")
             .autocomplete("email"),
         Field::text("first_name", "First name").autocomplete("given-name"),
         Field::text("last_name", "Last name").autocomplete("family-name"),
-        Field::new(Kind::Secret, "password", "Password")
+        Field::new(FieldKind::Secret, "password", "Password")
             .hint("At least 8 characters.")
             .autocomplete("new-password"),
     ]
@@ -205,8 +208,8 @@ fn draw_setup(
     visitor: &Visitor,
     token: &str,
     holder: &LinkHolder,
-    typed: Option<&Typed>,
-    errors: Vec<Problem>,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     visitor.csrf()?;
     let (title, intro, submit, mut fields) = match holder {
@@ -225,7 +228,7 @@ fn draw_setup(
             ),
             "Set password and sign in",
             vec![
-                Field::new(Kind::Secret, "password", "Password")
+                Field::new(FieldKind::Secret, "password", "Password")
                     .hint("At least 8 characters.")
                     .autocomplete("new-password"),
             ],
@@ -257,7 +260,7 @@ fn dead_link(visitor: &Visitor) -> Result<HttpResponse, WebError> {
                 "Nobody has an account yet? Restart the server: it prints a new link.".into(),
             ],
             copy: None,
-            links: vec![Link::new("/login", "Sign in")],
+            links: vec![NavLink::new("/login", "Sign in")],
             reference: String::new(),
         },
     )
@@ -334,13 +337,13 @@ pub async fn home() -> HttpResponse {
 
 /// `/connect/`: old dashboard links of Connect. The fragment (`#/…`) never reaches a server, so
 /// this page lists the possible targets instead of redirecting.
-pub async fn old_links(me: Me) -> Result<HttpResponse, WebError> {
+pub async fn old_links(me: SignedIn) -> Result<HttpResponse, WebError> {
     let mut links = vec![
-        Link::new("/content", "Content"),
-        Link::new("/consents", "Consents"),
+        NavLink::new("/content", "Content"),
+        NavLink::new("/consents", "Consents"),
     ];
     if access::may_manage_integrations(me.actor.role) {
-        links.push(Link::new("/integrations", "Integrations"));
+        links.push(NavLink::new("/integrations", "Integrations"));
     }
     page(&ProblemPage {
         chrome: me.visitor.chrome("", "This is an old dashboard address"),

@@ -5,15 +5,15 @@
 //! stop does not wait for them.
 
 use super::{
-    Next, Pass, Proxy, bar,
-    client::{Answer, Body, Fields},
+    Candidate, Pass, Proxy, bar,
+    client::{Body, Fields, Response},
     headers,
     sockets::{Close, Ticket},
     upstream::Target,
 };
 use crate::{
-    domain::{Id, content::Content, wall::Place},
-    service::{admission::Held, presence::Here},
+    domain::{Id, content::Content, origins::ContentLocation},
+    service::{admission::HeldToken, presence::PresenceGuard},
     web::problems::FromContent,
 };
 use actix_http::{
@@ -39,16 +39,16 @@ use std::{
 
 /// Builds the browser's response from an app's. `with_bar`: append the reconnect bar if the
 /// response is an uncompressed HTML page with status 200.
-pub fn passed_on(
+pub fn to_browser(
     request: &HttpRequest,
     proxy: &web::Data<Proxy>,
     pass: &Pass,
-    place: &Place,
-    next: Next<'_>,
-    answer: Answer,
+    place: &ContentLocation,
+    next: Candidate<'_>,
+    answer: Response,
     with_bar: bool,
 ) -> HttpResponse {
-    let Answer { head, mut body } = answer;
+    let Response { head, mut body } = answer;
     let mut response = HttpResponse::build(head.status);
     let kind = head
         .get(&header::CONTENT_TYPE)
@@ -76,14 +76,14 @@ pub fn passed_on(
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let mut response = match (bodiless, said) {
         // The length that the body would have; actix sends a length without a body only for HEAD.
-        (true, Some(length)) if request.method() == Method::HEAD => response.body(Bodiless(
+        (true, Some(length)) if request.method() == Method::HEAD => response.body(HeadBody(
             length + bar.as_ref().map_or(0, |bar| bar.len() as u64),
         )),
         (true, _) => response.finish(),
-        _ => match body.whole() {
+        _ => match body.take_whole() {
             Some(bytes) if bar.is_none() => response.body(bytes),
             whole => {
-                let open = is_events.then(|| Open::new(proxy, pass, &next));
+                let open = is_events.then(|| EventStream::new(proxy, pass, &next));
                 let length = body
                     .length()
                     .map(|length| length + whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
@@ -94,14 +94,14 @@ pub fn passed_on(
                 let trailers = match request.version() {
                     Version::HTTP_11 if goes_on => {
                         response.insert_header((header::TRANSFER_ENCODING, "chunked"));
-                        Behind::Chunks
+                        TrailerMode::Chunks
                     }
                     Version::HTTP_2 if goes_on => {
                         let trailers = Trailers::default();
                         response.extensions_mut().insert(trailers.clone());
-                        Behind::Apart(trailers)
+                        TrailerMode::Frame(trailers)
                     }
-                    _ => Behind::Nothing,
+                    _ => TrailerMode::Nothing,
                 };
                 if let Some(names) = head.get(&header::TRAILER).filter(|_| goes_on) {
                     response.insert_header((header::TRAILER, names.clone()));
@@ -111,15 +111,15 @@ pub fn passed_on(
                 // HTTP/1.0 has no chunked coding: a body of unknown length ends with its
                 // connection.
                 let until_close = length.is_none() && request.version() == Version::HTTP_10;
-                let is_raw = matches!(trailers, Behind::Chunks) || until_close;
-                let body = Passing {
+                let is_raw = matches!(trailers, TrailerMode::Chunks) || until_close;
+                let body = StreamedBody {
                     first: whole,
                     body,
                     last: bar,
                     length,
                     trailers,
                     content: place.content,
-                    over: false,
+                    is_done: false,
                     open,
                     _here: next.here,
                 };
@@ -154,9 +154,9 @@ fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderV
 pub struct Trailers(pub Rc<RefCell<Fields>>);
 
 /// An empty body that reports a length in bytes, for HEAD.
-struct Bodiless(u64);
+struct HeadBody(u64);
 
-impl MessageBody for Bodiless {
+impl MessageBody for HeadBody {
     type Error = io::Error;
     fn size(&self) -> BodySize {
         BodySize::Sized(self.0)
@@ -167,17 +167,17 @@ impl MessageBody for Bodiless {
 }
 
 /// How the trailers of a body are passed on.
-enum Behind {
+enum TrailerMode {
     /// Not at all.
     Nothing,
     /// HTTP/1.1: the chunked coding is written by this module, since actix sends no trailers.
     Chunks,
     /// HTTP/2: sent as a HEADERS frame by `front/http2.rs`.
-    Apart(Trailers),
+    Frame(Trailers),
 }
 
 /// An app's body on its way to the browser.
-struct Passing {
+struct StreamedBody {
     /// The whole body, if it came together with the head.
     first: Option<Bytes>,
     body: Body,
@@ -185,35 +185,35 @@ struct Passing {
     last: Option<Bytes>,
     /// Length in bytes with the bar, if known.
     length: Option<u64>,
-    trailers: Behind,
+    trailers: TrailerMode,
     content: Id<Content>,
     /// The body has ended or was cut.
-    over: bool,
+    is_done: bool,
     /// Set for event streams.
-    open: Option<Open>,
+    open: Option<EventStream>,
     /// Keeps the viewer present at the process while the body is sent.
-    _here: Option<Here>,
+    _here: Option<PresenceGuard>,
 }
 
 /// An open event stream. Like a WebSocket it keeps its session token exchangeable, and is cut when
 /// its viewer may not stay. The browser then reconnects by itself and gets the reason as a
 /// response.
-struct Open {
+struct EventStream {
     closed: Pin<Box<dyn Future<Output = Close>>>,
-    _held: Option<Held>,
+    _held: Option<HeldToken>,
 }
 
-impl Open {
-    fn new(proxy: &web::Data<Proxy>, pass: &Pass, next: &Next<'_>) -> Self {
+impl EventStream {
+    fn new(proxy: &web::Data<Proxy>, pass: &Pass, next: &Candidate<'_>) -> Self {
         let mut registered = proxy.sockets.register(Ticket::new(pass));
         Self {
             closed: Box::pin(async move { registered.closed().await }),
-            _held: next.hold(&proxy.service),
+            _held: next.hold_token(&proxy.service),
         }
     }
 }
 
-impl MessageBody for Passing {
+impl MessageBody for StreamedBody {
     type Error = io::Error;
     fn size(&self) -> BodySize {
         self.length.map_or(BodySize::Stream, BodySize::Sized)
@@ -222,13 +222,13 @@ impl MessageBody for Passing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Bytes>>> {
-        if self.over {
+        if self.is_done {
             return Poll::Ready(None);
         }
         if let Some(open) = &mut self.open
             && open.closed.as_mut().poll(context).is_ready()
         {
-            self.over = true;
+            self.is_done = true;
             tracing::debug!(content = %self.content, "an event stream was cut: what let its viewer in is over, or the portal stops");
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
@@ -236,7 +236,7 @@ impl MessageBody for Passing {
             return Poll::Ready(Some(Ok(first)));
         }
         match ready!(self.body.poll_data(context)) {
-            Some(Ok(bytes)) if matches!(self.trailers, Behind::Chunks) => {
+            Some(Ok(bytes)) if matches!(self.trailers, TrailerMode::Chunks) => {
                 let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
                 chunk.extend_from_slice(&bytes);
                 chunk.extend_from_slice(b"\r\n");
@@ -248,23 +248,23 @@ impl MessageBody for Passing {
                 Poll::Ready(Some(Err(error)))
             }
             None => {
-                self.over = true;
+                self.is_done = true;
                 let fields = self
                     .body
                     .trailers
                     .iter()
                     .filter(|(name, _)| headers::trailer_passes(name.as_str()));
                 match &self.trailers {
-                    Behind::Nothing => {}
-                    Behind::Chunks => {
+                    TrailerMode::Nothing => {}
+                    TrailerMode::Chunks => {
                         let mut end = b"0\r\n".to_vec();
                         fields.for_each(|(name, value)| {
-                            headers::add(&mut end, name, value.as_bytes())
+                            headers::append_line(&mut end, name, value.as_bytes())
                         });
                         end.extend_from_slice(b"\r\n");
                         return Poll::Ready(Some(Ok(end.into())));
                     }
-                    Behind::Apart(trailers) => trailers.0.borrow_mut().extend(fields.cloned()),
+                    TrailerMode::Frame(trailers) => trailers.0.borrow_mut().extend(fields.cloned()),
                 }
                 Poll::Ready(self.last.take().map(Ok))
             }
@@ -277,7 +277,7 @@ impl MessageBody for Passing {
 pub fn each_field(
     fields: &Fields,
     target: &Target,
-    place: &Place,
+    place: &ContentLocation,
     mut give: impl FnMut(&HeaderName, &HeaderValue),
 ) {
     let listed = headers::connection_names(
@@ -291,12 +291,12 @@ pub fn each_field(
             give(name, value);
         } else if *name == header::SET_COOKIE {
             let cookie =
-                headers::cookie_from_app(&headers::as_text(value), &target.prefix, &place.base);
-            if let Some(cookie) = cookie.and_then(|cookie| headers::from_text(&cookie)) {
+                headers::cookie_from_app(&headers::to_latin1(value), &target.prefix, &place.base);
+            if let Some(cookie) = cookie.and_then(|cookie| headers::from_latin1(&cookie)) {
                 give(name, &cookie);
             }
         } else if *name == header::LOCATION || *name == header::CONTENT_LOCATION {
-            let location = headers::as_text(value);
+            let location = headers::to_latin1(value);
             let location = headers::location_from_app(
                 &location,
                 &target.origin,
@@ -304,7 +304,7 @@ pub fn each_field(
                 &place.base,
                 &place.origin,
             );
-            if let Some(location) = headers::from_text(&location) {
+            if let Some(location) = headers::from_latin1(&location) {
                 give(name, &location);
             }
         }

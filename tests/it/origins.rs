@@ -1,4 +1,4 @@
-//! The wall between portal and content: one origin each, or one for all content, or none as the
+//! The origins between portal and content: one origin each, or one for all content, or none as the
 //! operator says in words.
 
 use crate::harness::{Browser, World};

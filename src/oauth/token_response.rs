@@ -10,13 +10,13 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// Access token lifetime if the response has no usable `expires_in`.
-const UNKNOWN_LIFETIME: Duration = Duration::from_secs(300);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 /// Upper bound of the access token lifetime, whatever `expires_in` says.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(28 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_secs(28 * 3600);
 
 /// A token response. `Debug` prints no token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TokenAnswer {
+pub struct ProviderTokenResponse {
     #[serde(deserialize_with = "access_token")]
     access_token: AccessToken,
     #[serde(default = "bearer", deserialize_with = "token_type")]
@@ -27,7 +27,7 @@ pub struct TokenAnswer {
     refresh_token: Option<RefreshToken>,
     #[serde(default, deserialize_with = "scopes")]
     scope: Option<Vec<Scope>>,
-    #[serde(default, skip_serializing, deserialize_with = "hidden")]
+    #[serde(default, skip_serializing, deserialize_with = "id_token")]
     id_token: Option<AccessToken>,
 }
 
@@ -73,7 +73,7 @@ fn refresh_token<'de, D: Deserializer<'de>>(
     })
 }
 /// The ID token, in a type that `Debug` redacts.
-fn hidden<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AccessToken>, D::Error> {
+fn id_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AccessToken>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(AccessToken::new(text)),
         _ => None,
@@ -94,7 +94,7 @@ fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Scope
     })
 }
 
-impl oauth2::TokenResponse for TokenAnswer {
+impl oauth2::TokenResponse for ProviderTokenResponse {
     type TokenType = BasicTokenType;
     fn access_token(&self) -> &AccessToken {
         &self.access_token
@@ -113,7 +113,7 @@ impl oauth2::TokenResponse for TokenAnswer {
     }
 }
 
-impl TokenAnswer {
+impl ProviderTokenResponse {
     /// Whether the token type is Bearer (RFC 6750).
     pub fn is_bearer(&self) -> bool {
         self.token_type == BasicTokenType::Bearer
@@ -131,8 +131,8 @@ impl TokenAnswer {
     /// Lifetime of the access token, counted from the time of the request.
     pub fn lifetime(&self) -> Duration {
         self.expires_in
-            .map_or(UNKNOWN_LIFETIME, Duration::from_secs)
-            .min(LONGEST_LIFETIME)
+            .map_or(DEFAULT_LIFETIME, Duration::from_secs)
+            .min(MAX_LIFETIME)
     }
     /// The granted scopes, separated by blanks, if the response names them.
     pub fn issued_scopes(&self) -> Option<String> {
@@ -191,7 +191,7 @@ fn unverified_claims(token: &str) -> Option<serde_json::Map<String, Value>> {
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> TokenAnswer {
+    fn parse(json: &str) -> ProviderTokenResponse {
         serde_json::from_str(json).unwrap()
     }
 
@@ -219,11 +219,15 @@ mod tests {
         );
         for unusable in ["", "a\\r\\nX: 1", "\u{e4}"] {
             assert!(
-                serde_json::from_str::<TokenAnswer>(&format!(r#"{{"access_token":"{unusable}"}}"#))
-                    .is_err()
+                serde_json::from_str::<ProviderTokenResponse>(&format!(
+                    r#"{{"access_token":"{unusable}"}}"#
+                ))
+                .is_err()
             );
         }
-        assert!(serde_json::from_str::<TokenAnswer>(r#"{"token_type":"Bearer"}"#).is_err());
+        assert!(
+            serde_json::from_str::<ProviderTokenResponse>(r#"{"token_type":"Bearer"}"#).is_err()
+        );
         assert!(!parse(r#"{"access_token":"a","token_type":"mac"}"#).is_bearer());
     }
     #[test]

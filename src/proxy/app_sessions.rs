@@ -9,27 +9,27 @@
 use crate::{
     domain::{Id, content::Content, person::Person},
     service::{Error, Service},
-    store::moments,
+    store::short_lived,
     vault::api_key::digest,
 };
 use std::sync::Arc;
 
 /// Length of a UUID as text, in bytes.
-const LENGTH: usize = 36;
-/// The search for ids covers the first [`LOOKED_AT`] bytes that an app sends on a WebSocket, and
-/// ends after [`MOST`] ids.
-const LOOKED_AT: usize = 256 * 1024;
-const MOST: usize = 8;
+const UUID_LENGTH: usize = 36;
+/// The search for ids covers the first [`MAX_SNIFFED_BYTES`] bytes that an app sends on a
+/// WebSocket, and ends after [`MAX_IDS`] ids.
+const MAX_SNIFFED_BYTES: usize = 256 * 1024;
+const MAX_IDS: usize = 8;
 
 /// The id of the app session that a client wants to resume.
-pub struct Resumes<'a>(&'a str);
+pub struct ResumeId<'a>(&'a str);
 
-impl<'a> Resumes<'a> {
+impl<'a> ResumeId<'a> {
     /// Finds the id among the subprotocols that the client offers, in their order.
-    pub fn of(offered: &[&'a str]) -> Option<Self> {
+    pub fn from_protocols(offered: &[&'a str]) -> Option<Self> {
         // By position alone: Streamlit does not check the first subprotocol.
         match offered {
-            [_, _, id, ..] if ids(id.as_bytes()).next().is_some() => Some(Self(id)),
+            [_, _, id, ..] if uuids(id.as_bytes()).next().is_some() => Some(Self(id)),
             _ => None,
         }
     }
@@ -45,7 +45,7 @@ impl<'a> Resumes<'a> {
         let hash = digest(self.0);
         let found = service
             .store
-            .read(move |db| Ok::<_, Error>(moments::app_session(db, &hash, item)?))
+            .read(move |db| Ok::<_, Error>(short_lived::app_session_owner(db, &hash, item)?))
             .await;
         found.ok().flatten().is_some_and(|owner| owner == viewer)
     }
@@ -59,7 +59,7 @@ pub struct Sniffer {
     viewer: Option<Id<Person>>,
     /// The last bytes of the previous piece: an id may be split across two reads.
     tail: Vec<u8>,
-    looked_at: usize,
+    sniffed_bytes: usize,
     found: Vec<String>,
 }
 
@@ -71,35 +71,35 @@ impl Sniffer {
             item,
             viewer,
             tail: Vec::new(),
-            looked_at: 0,
+            sniffed_bytes: 0,
             found: Vec::new(),
         }
     }
 
     /// Searches the next bytes; `false` once no more are needed.
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
-        self.looked_at += bytes.len();
+        self.sniffed_bytes += bytes.len();
         let mut text = std::mem::take(&mut self.tail);
         text.extend_from_slice(bytes);
-        for id in ids(&text) {
-            if self.found.len() < MOST && !self.found.iter().any(|known| known == id) {
+        for id in uuids(&text) {
+            if self.found.len() < MAX_IDS && !self.found.iter().any(|known| known == id) {
                 self.found.push(id.to_owned());
                 let (hash, item, viewer, now) =
                     (digest(id), self.item, self.viewer, self.service.now());
                 self.service
-                    .note_later("whose session of an app this is", move |db| {
-                        moments::keep_app_session(db, &hash, item, viewer, now)
+                    .write_in_background("whose session of an app this is", move |db| {
+                        short_lived::record_app_session_owner(db, &hash, item, viewer, now)
                     });
             }
         }
-        self.tail = text.split_off(text.len().saturating_sub(LENGTH - 1));
-        self.looked_at < LOOKED_AT && self.found.len() < MOST
+        self.tail = text.split_off(text.len().saturating_sub(UUID_LENGTH - 1));
+        self.sniffed_bytes < MAX_SNIFFED_BYTES && self.found.len() < MAX_IDS
     }
 }
 
 /// All substrings that have the form of a UUID, overlapping ones included.
-fn ids(bytes: &[u8]) -> impl Iterator<Item = &str> {
-    bytes.windows(LENGTH).filter_map(|window| {
+fn uuids(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    bytes.windows(UUID_LENGTH).filter_map(|window| {
         let fits = window.iter().enumerate().all(|(place, byte)| match place {
             8 | 13 | 18 | 23 => *byte == b'-',
             _ => byte.is_ascii_hexdigit(),
@@ -120,21 +120,21 @@ mod tests {
     fn session_ids_are_found_among_other_bytes() {
         let message = b"\x82\x7e\x00\x50\x0a$198667fd-393d-4905-873c-3a9abc1f37a6\x12\x05hello-world-0000-1111";
         assert_eq!(
-            ids(message).collect::<Vec<_>>(),
+            uuids(message).collect::<Vec<_>>(),
             ["198667fd-393d-4905-873c-3a9abc1f37a6"]
         );
-        assert_eq!(ids(b"198667fd-393d-4905-873c-3a9abc1f37a").count(), 0);
+        assert_eq!(uuids(b"198667fd-393d-4905-873c-3a9abc1f37a").count(), 0);
     }
     #[test]
     fn an_id_in_third_position_resumes_an_app_session() {
         let id = "198667fd-393d-4905-873c-3a9abc1f37a6";
-        assert!(Resumes::of(&["streamlit", "x", id]).is_some());
+        assert!(ResumeId::from_protocols(&["streamlit", "x", id]).is_some());
         assert!(
-            Resumes::of(&["anything", "x", id]).is_some(),
+            ResumeId::from_protocols(&["anything", "x", id]).is_some(),
             "the server looks at the place, not at the name"
         );
-        assert!(Resumes::of(&["anything", "x", &format!("x{id}")]).is_some());
-        assert!(Resumes::of(&["streamlit", "x"]).is_none());
-        assert!(Resumes::of(&["mqtt", "x", "y"]).is_none());
+        assert!(ResumeId::from_protocols(&["anything", "x", &format!("x{id}")]).is_some());
+        assert!(ResumeId::from_protocols(&["streamlit", "x"]).is_none());
+        assert!(ResumeId::from_protocols(&["mqtt", "x", "y"]).is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! The separation of origins: which `Host` belongs to the portal and which to content, and at which
-//! address each content item is served.
+//! The separation of origins: which `HostKind` belongs to the portal and which to content, and at
+//! which address each content item is served.
 //!
 //! Content is code of other people. On an origin of its own, its scripts cannot reach the portal's
 //! pages; with one origin per item they cannot reach one another either (promise 9). Content shares
@@ -23,7 +23,7 @@ pub enum ContentOrigin {
 
 /// What the host of a request stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Host<'a> {
+pub enum HostKind<'a> {
     Portal,
     /// The host that all content shares.
     Content,
@@ -34,7 +34,7 @@ pub enum Host<'a> {
 
 /// The public address of one content item.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ContentLocation {
     pub content: Id<Content>,
     /// Scheme, host and port.
     pub origin: String,
@@ -42,10 +42,10 @@ pub struct Place {
     pub base: String,
 }
 
-impl Place {
+impl ContentLocation {
     /// The app's own path, without a leading slash, given a full path; `None` if the path is not
     /// below `base`.
-    pub fn rest<'a>(&self, path: &'a str) -> Option<&'a str> {
+    pub fn strip_base<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(&self.base)
     }
     /// The full URL of an app path (`rest`, without a leading slash).
@@ -56,17 +56,17 @@ impl Place {
 
 /// Tells portal and content apart by host.
 #[derive(Clone, Debug)]
-pub struct Wall {
+pub struct Origins {
     /// The portal's origin.
     portal: String,
-    /// The portal's host and port, as in the `Host` header of a browser.
+    /// The portal's host and port, as in the `HostKind` header of a browser.
     authority: String,
     pub content: ContentOrigin,
 }
 
 /// Why the setting `content_url` is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum ContentUrlError {
     #[error(
         "content_url must be an address such as https://*.apps.example.org or https://content.example.org, or the word same-origin"
     )]
@@ -91,10 +91,10 @@ fn authority_of(origin: &str) -> &str {
         .map_or(origin, |(_, authority)| authority)
 }
 
-impl Wall {
+impl Origins {
     /// `setting` is the operator's `content_url`. Without one, a portal on `localhost` serves
     /// content on `127.0.0.1` and vice versa; any other portal serves none.
-    pub fn new(public_url: &Url, setting: Option<&str>) -> Result<Self, Problem> {
+    pub fn new(public_url: &Url, setting: Option<&str>) -> Result<Self, ContentUrlError> {
         let portal = origin_of(public_url);
         let content = match setting.map(str::trim).filter(|text| !text.is_empty()) {
             Some("same-origin") => ContentOrigin::Same,
@@ -111,8 +111,8 @@ impl Wall {
         })
     }
 
-    /// What a host (`Host` or `:authority`, as sent) stands for.
-    pub fn host<'a>(&self, host: &'a str) -> Host<'a> {
+    /// What a host (`HostKind` or `:authority`, as sent) stands for.
+    pub fn host<'a>(&self, host: &'a str) -> HostKind<'a> {
         let plain = |host: &'a str| {
             let default = if self.portal.starts_with("https:") {
                 ":443"
@@ -123,22 +123,22 @@ impl Wall {
         };
         let host = plain(host);
         if host.eq_ignore_ascii_case(&self.authority) {
-            return Host::Portal;
+            return HostKind::Portal;
         }
         match &self.content {
             ContentOrigin::Shared { origin } if host.eq_ignore_ascii_case(authority_of(origin)) => {
-                Host::Content
+                HostKind::Content
             }
             ContentOrigin::Wildcard { suffix, .. } => match split_label(host, suffix) {
-                Some(slug) => Host::Item(slug),
-                None => Host::Unknown,
+                Some(slug) => HostKind::Item(slug),
+                None => HostKind::Unknown,
             },
-            _ => Host::Unknown,
+            _ => HostKind::Unknown,
         }
     }
 
     /// An item's public address; `None` while content is not served.
-    pub fn place(&self, content: Id<Content>, slug: &str) -> Option<Place> {
+    pub fn location(&self, content: Id<Content>, slug: &str) -> Option<ContentLocation> {
         let (origin, base) = match &self.content {
             ContentOrigin::Unset => return None,
             ContentOrigin::Same => (self.portal.clone(), addresses::app(content)),
@@ -147,7 +147,7 @@ impl Wall {
                 (format!("{scheme}://{slug}{suffix}"), "/".to_owned())
             }
         };
-        Some(Place {
+        Some(ContentLocation {
             content,
             origin,
             base,
@@ -214,10 +214,10 @@ fn split_label<'a>(host: &'a str, suffix: &str) -> Option<&'a str> {
 }
 
 /// Parses and checks `content_url`, except for `same-origin`.
-fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
+fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, ContentUrlError> {
     let wildcard = text.contains("://*.");
     let url = Url::parse(&text.replacen("://*.", "://wildcard.", 1))
-        .map_err(|_| Problem::NotAnAddress)?;
+        .map_err(|_| ContentUrlError::NotAnAddress)?;
     let bare = url.path() == "/"
         && url.query().is_none()
         && url.fragment().is_none()
@@ -228,10 +228,10 @@ fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
         || url.host_str().is_none()
         || text.matches('*').count() > usize::from(wildcard)
     {
-        return Err(Problem::NotAnAddress);
+        return Err(ContentUrlError::NotAnAddress);
     }
     if url.scheme() != public_url.scheme() {
-        return Err(Problem::Scheme);
+        return Err(ContentUrlError::Scheme);
     }
     let origin = origin_of(&url);
     if wildcard {
@@ -240,7 +240,7 @@ fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
             .to_owned();
         // The portal's host must not match the wildcard.
         if split_label(authority_of(&origin_of(public_url)), &suffix).is_some() {
-            return Err(Problem::SameHost);
+            return Err(ContentUrlError::SameHost);
         }
         return Ok(ContentOrigin::Wildcard {
             scheme: url.scheme().to_owned(),
@@ -248,7 +248,7 @@ fn parse(public_url: &Url, text: &str) -> Result<ContentOrigin, Problem> {
         });
     }
     if url.host_str() == public_url.host_str() {
-        return Err(Problem::SameHost);
+        return Err(ContentUrlError::SameHost);
     }
     Ok(ContentOrigin::Shared { origin })
 }
@@ -289,20 +289,20 @@ pub fn slug(name: &str, unlike: &str) -> String {
 mod tests {
     use super::*;
 
-    fn wall(public: &str, setting: Option<&str>) -> Result<Wall, Problem> {
-        Wall::new(&Url::parse(public).unwrap(), setting)
+    fn origins(public: &str, setting: Option<&str>) -> Result<Origins, ContentUrlError> {
+        Origins::new(&Url::parse(public).unwrap(), setting)
     }
 
     #[test]
     fn hosts_are_told_apart() {
-        let shared = wall(
+        let shared = origins(
             "https://portal.example.org",
             Some("https://content.example.org"),
         )
         .unwrap();
-        assert_eq!(shared.host("portal.example.org"), Host::Portal);
-        assert_eq!(shared.host("Portal.Example.org:443"), Host::Portal);
-        assert_eq!(shared.host("content.example.org"), Host::Content);
+        assert_eq!(shared.host("portal.example.org"), HostKind::Portal);
+        assert_eq!(shared.host("Portal.Example.org:443"), HostKind::Portal);
+        assert_eq!(shared.host("content.example.org"), HostKind::Content);
         for other in [
             "",
             "example.org",
@@ -310,16 +310,16 @@ mod tests {
             "portal.example.org.evil.example",
             "x.content.example.org",
         ] {
-            assert_eq!(shared.host(other), Host::Unknown, "{other}");
+            assert_eq!(shared.host(other), HostKind::Unknown, "{other}");
         }
-        let each = wall(
+        let each = origins(
             "https://portal.example.org",
             Some("https://*.apps.example.org:8443"),
         )
         .unwrap();
         assert_eq!(
             each.host("sales-1.apps.example.org:8443"),
-            Host::Item("sales-1")
+            HostKind::Item("sales-1")
         );
         for other in [
             "sales-1.apps.example.org",
@@ -327,9 +327,9 @@ mod tests {
             "a.b.apps.example.org:8443",
             "SALES.apps.example.org:8443",
         ] {
-            assert_eq!(each.host(other), Host::Unknown, "{other}");
+            assert_eq!(each.host(other), HostKind::Unknown, "{other}");
         }
-        let place = each.place(Id::random(), "sales-1").unwrap();
+        let place = each.location(Id::random(), "sales-1").unwrap();
         assert_eq!(
             place.address("x?y"),
             "https://sales-1.apps.example.org:8443/x?y"
@@ -338,32 +338,35 @@ mod tests {
     #[test]
     fn content_shares_the_portals_origin_only_if_the_operator_says_so() {
         assert_eq!(
-            wall("https://portal.example.org", None).unwrap().content,
+            origins("https://portal.example.org", None).unwrap().content,
             ContentOrigin::Unset
         );
         assert_eq!(
-            wall("http://127.0.0.1:8080", None).unwrap().content,
+            origins("http://127.0.0.1:8080", None).unwrap().content,
             ContentOrigin::Shared {
                 origin: "http://localhost:8080".into()
             }
         );
         assert!(
-            wall("https://portal.example.org", Some("same-origin"))
+            origins("https://portal.example.org", Some("same-origin"))
                 .unwrap()
                 .is_same_origin()
         );
         for (setting, problem) in [
-            ("https://portal.example.org", Problem::SameHost),
-            ("https://portal.example.org:8443", Problem::SameHost),
-            ("https://*.example.org", Problem::SameHost),
-            ("http://content.example.org", Problem::Scheme),
-            ("https://content.example.org/path", Problem::NotAnAddress),
-            ("https://*.*.example.org", Problem::NotAnAddress),
-            ("https://apps.*.example.org", Problem::NotAnAddress),
-            ("same origin", Problem::NotAnAddress),
+            ("https://portal.example.org", ContentUrlError::SameHost),
+            ("https://portal.example.org:8443", ContentUrlError::SameHost),
+            ("https://*.example.org", ContentUrlError::SameHost),
+            ("http://content.example.org", ContentUrlError::Scheme),
+            (
+                "https://content.example.org/path",
+                ContentUrlError::NotAnAddress,
+            ),
+            ("https://*.*.example.org", ContentUrlError::NotAnAddress),
+            ("https://apps.*.example.org", ContentUrlError::NotAnAddress),
+            ("same origin", ContentUrlError::NotAnAddress),
         ] {
             assert_eq!(
-                wall("https://portal.example.org", Some(setting)).unwrap_err(),
+                origins("https://portal.example.org", Some(setting)).unwrap_err(),
                 problem,
                 "{setting}"
             );

@@ -17,7 +17,11 @@ use diesel::prelude::*;
 
 /// Times of the password attempts of `who` since `since`, oldest first. `who` is a hash of name and
 /// address.
-pub fn tries(db: &mut Db<'_>, who: &str, since: Timestamp) -> Result<Vec<Timestamp>, Error> {
+pub fn password_attempts(
+    db: &mut Db<'_>,
+    who: &str,
+    since: Timestamp,
+) -> Result<Vec<Timestamp>, Error> {
     let rows: Vec<i64> = sign_in_tries::table
         .filter(sign_in_tries::who.eq(who))
         .filter(sign_in_tries::at.gt(since.0))
@@ -28,7 +32,7 @@ pub fn tries(db: &mut Db<'_>, who: &str, since: Timestamp) -> Result<Vec<Timesta
 }
 
 /// Records a password attempt.
-pub fn add_try(db: &mut Db<'_>, who: &str, now: Timestamp) -> Result<(), Error> {
+pub fn add_password_attempt(db: &mut Db<'_>, who: &str, now: Timestamp) -> Result<(), Error> {
     diesel::insert_into(sign_in_tries::table)
         .values((sign_in_tries::who.eq(who), sign_in_tries::at.eq(now.0)))
         .execute(db.0)?;
@@ -36,7 +40,7 @@ pub fn add_try(db: &mut Db<'_>, who: &str, now: Timestamp) -> Result<(), Error> 
 }
 
 /// Deletes the attempts of `who`, after a correct password.
-pub fn forget_tries(db: &mut Db<'_>, who: &str) -> Result<(), Error> {
+pub fn delete_password_attempts(db: &mut Db<'_>, who: &str) -> Result<(), Error> {
     diesel::delete(sign_in_tries::table.filter(sign_in_tries::who.eq(who))).execute(db.0)?;
     Ok(())
 }
@@ -55,13 +59,13 @@ pub fn hold(db: &mut Db<'_>, token_hash: &str, until: Timestamp) -> Result<(), E
 }
 
 /// Ends what [`hold`] started.
-pub fn let_go(db: &mut Db<'_>, token_hash: &str) -> Result<(), Error> {
+pub fn release_token(db: &mut Db<'_>, token_hash: &str) -> Result<(), Error> {
     diesel::delete(held_tokens::table.find(token_hash)).execute(db.0)?;
     Ok(())
 }
 
 /// Whether [`hold`] keeps the session token valid at `now`.
-pub fn is_held(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
+pub fn is_token_held(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
     let count: i64 = held_tokens::table
         .find(token_hash)
         .filter(held_tokens::until.gt(now.0))
@@ -70,8 +74,8 @@ pub fn is_held(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool
     Ok(count > 0)
 }
 
-/// Stores a sealed text for [`take_shown`].
-pub fn keep_shown(
+/// Stores a sealed text for [`take_shown_once`].
+pub fn put_shown_once(
     db: &mut Db<'_>,
     name_hash: &str,
     person: Id<Person>,
@@ -90,7 +94,7 @@ pub fn keep_shown(
 }
 
 /// Returns and deletes the text of this name, if it belongs to this person and has not expired.
-pub fn take_shown(
+pub fn take_shown_once(
     db: &mut Db<'_>,
     name_hash: &str,
     person: Id<Person>,
@@ -109,7 +113,7 @@ pub fn take_shown(
 
 /// The viewer to whom the app gave this app session id. `None`: the id was never seen.
 /// `Some(None)`: a viewer who is not signed in.
-pub fn app_session(
+pub fn app_session_owner(
     db: &mut Db<'_>,
     id_hash: &str,
     item: Id<Content>,
@@ -131,7 +135,7 @@ pub fn app_session(
 
 /// Records the owner of an app session. The first record wins, so repeating another viewer's id has
 /// no effect.
-pub fn keep_app_session(
+pub fn record_app_session_owner(
     db: &mut Db<'_>,
     id_hash: &str,
     item: Id<Content>,
@@ -166,7 +170,7 @@ pub struct Node {
 }
 
 /// Records a node's heartbeat.
-pub fn put_node(db: &mut Db<'_>, node: &Node) -> Result<(), Error> {
+pub fn record_heartbeat(db: &mut Db<'_>, node: &Node) -> Result<(), Error> {
     diesel::delete(nodes::table.find(&node.node)).execute(db.0)?;
     diesel::insert_into(nodes::table)
         .values((

@@ -7,14 +7,14 @@
 //! Whether the viewer may open the item is decided at each request by [`Service::admission`].
 
 use crate::{
-    domain::{Id, content::Content, return_path::ReturnPath, wall::Host},
+    domain::{Id, content::Content, origins::HostKind, return_path::ReturnPath},
     service::{Error, Service},
     vault::{api_key::digest, random},
     web::{
         assets,
         problems::WebError,
         sessions::Sessions,
-        visitor::{asked_host, see_other},
+        visitor::{requested_host, see_other},
     },
 };
 use actix_web::{
@@ -25,10 +25,11 @@ use actix_web::{
 
 /// Path prefix that is reserved for the portal on the content's origins; apps never get such
 /// requests.
-pub const RESERVED: &str = "/__valetkey__/";
+pub const RESERVED_PREFIX: &str = "/__valetkey__/";
 
-/// Serves the paths below [`RESERVED`] that belong to a content host as a whole: static files and
-/// the handover. `None` for other paths, which belong to the item at this host (see `bar.rs`).
+/// Serves the paths below [`RESERVED_PREFIX`] that belong to a content host as a whole: static
+/// files and the handover. `None` for other paths, which belong to the item at this host (see
+/// `bar.rs`).
 pub async fn serve(
     request: &HttpRequest,
     own: &str,
@@ -46,7 +47,7 @@ pub async fn serve(
 
 /// The response on a content host for a path without an item: `/` redirects to the portal, a path
 /// without its slash to the item, everything else is 404.
-pub fn nowhere(request: &HttpRequest, service: &Service) -> Result<HttpResponse, WebError> {
+pub fn no_item(request: &HttpRequest, service: &Service) -> Result<HttpResponse, WebError> {
     let path = request.uri().path();
     if path == "/" {
         return Ok(see_other(&service.addresses.absolute("/content")));
@@ -58,11 +59,14 @@ pub fn nowhere(request: &HttpRequest, service: &Service) -> Result<HttpResponse,
         .and_then(|guid| guid.parse().ok());
     let place = item.filter(|_| {
         !matches!(
-            service.settings.wall.host(asked_host(request.head())),
-            Host::Item(_) | Host::Unknown
+            service
+                .settings
+                .origins
+                .host(requested_host(request.head())),
+            HostKind::Item(_) | HostKind::Unknown
         )
     });
-    match place.and_then(|item| service.settings.wall.place(item, "")) {
+    match place.and_then(|item| service.settings.origins.location(item, "")) {
         Some(place) => Ok(see_other(&place.address(&query(request)))),
         None => Err(Error::NotFound.into()),
     }
@@ -92,7 +96,7 @@ pub fn cookie(name: String, value: String, service: &Service) -> Cookie<'static>
 /// Redirects to the portal's `/enter`, with a nonce cookie that is valid for two minutes. A nonce
 /// that the browser already has is reused, so that tabs opened together do not invalidate one
 /// another's.
-pub fn ask_portal(
+pub fn redirect_to_portal(
     request: &HttpRequest,
     service: &Service,
     sessions: &Sessions,
@@ -131,13 +135,19 @@ async fn enter(
             .cookie(request.head(), &sessions.nonce_cookie(item))
             .map(str::to_owned)
     };
-    let taken = service.take_over(&parameter("code"), nonce).await?;
+    let taken = service
+        .redeem_handover_code(&parameter("code"), nonce)
+        .await?;
     let place = match &taken {
-        Some((item, _)) => match service.settings.wall.host(asked_host(request.head())) {
-            Host::Item(slug) if service.by_slug(slug).await? == Some(*item) => {
-                service.settings.wall.place(*item, slug)
+        Some((item, _)) => match service
+            .settings
+            .origins
+            .host(requested_host(request.head()))
+        {
+            HostKind::Item(slug) if service.item_by_slug(slug).await? == Some(*item) => {
+                service.settings.origins.location(*item, slug)
             }
-            Host::Content => service.settings.wall.place(*item, ""),
+            HostKind::Content => service.settings.origins.location(*item, ""),
             _ => None,
         },
         None => None,
