@@ -78,8 +78,8 @@ CREATE TABLE "groups" (
 CREATE TABLE group_members (
     group_guid TEXT NOT NULL REFERENCES "groups" (guid) ON DELETE CASCADE,
     person TEXT NOT NULL REFERENCES people (guid) ON DELETE CASCADE,
-    -- Set by a claim at sign-in,
-    and taken away by one. by_claim BOOLEAN NOT NULL,
+    -- Set by a claim at sign-in, and taken away by one.
+    by_claim BOOLEAN NOT NULL,
     PRIMARY KEY (group_guid, person)
 );
 CREATE INDEX group_members_by_person ON group_members (person);
