@@ -13,7 +13,7 @@ use crate::{
     },
     jobs,
     proxy::{Proxy, Upstreams, processes::Processes, sockets::Sockets, websocket},
-    service::{Parts, Service, keyring as keys},
+    service::{Parts, Services, cluster::keyring as keys},
     store::{self, Store},
     vault::Vault,
     web::{problems, routes, sessions::Sessions, visitor},
@@ -49,7 +49,7 @@ const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long actix waits for an HTTP/1.1 connection to shut down.
 const DISCONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// The system's origins clock.
+/// The system's wall clock.
 pub struct SystemClock;
 
 impl Clock for SystemClock {
@@ -76,13 +76,13 @@ fn http_date() -> HeaderValue {
 /// A server whose listener is bound and which does not serve yet.
 pub struct App {
     /// Shared by all workers and jobs.
-    pub service: Arc<Service>,
+    pub service: Arc<Services>,
     listener: TcpListener,
 }
 
 /// Opens the data directory, keyring and database, for the server and for commands. The error is a
 /// message for the operator.
-pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Service>, String> {
+pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Services>, String> {
     make_private_folder(&settings.data_dir)?;
     // A new keyring is created only together with a new database: no new key could open the
     // secrets that an existing database holds.
@@ -91,7 +91,7 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
         Vault::open_ring(settings.keyring.clone(), fresh).map_err(|error| error.to_string())?;
     let store = Store::open(&settings.database).map_err(|error| error.to_string())?;
     let root = keys::check(&store, &vault).await?;
-    Service::new(Parts {
+    Services::new(Parts {
         settings,
         store,
         vault,
@@ -115,7 +115,7 @@ pub fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
 
 impl App {
     /// Combines a service with a listener that is already bound.
-    pub fn new(service: Arc<Service>, listener: TcpListener) -> Self {
+    pub fn new(service: Arc<Services>, listener: TcpListener) -> Self {
         Self { service, listener }
     }
 
@@ -134,33 +134,34 @@ impl App {
     /// requests and refreshes to finish. The error is a message for the operator.
     pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
         let service = self.service;
-        service.claim_node()?;
-        service.drain_spool().await?;
+        service.nodes.claim_node()?;
+        service.broker.drain_spool().await?;
         service
+            .nodes
             .write_heartbeat()
             .await
             .map_err(|error| error.to_string())?;
         let data = web::Data::from(Arc::clone(&service));
         let key = cookie_key(&service);
         let sessions = Sessions::new(Arc::clone(&service), key.clone());
-        let secure = service.settings.is_https();
+        let secure = service.core.settings.is_https();
         let lifetime = Duration::seconds(
-            i64::try_from(service.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX),
+            i64::try_from(service.core.settings.session_lifetime.as_secs()).unwrap_or(i64::MAX),
         );
-        match service.settings.origins.content {
+        match service.core.settings.origins.content {
             ContentOrigin::Unset => tracing::warn!("content is not served: content_url is not set"),
             ContentOrigin::Same => tracing::warn!(
                 "content runs on the portal's own origin: items can reach one another as the viewer"
             ),
             ContentOrigin::Shared { .. } | ContentOrigin::Wildcard { .. } => {}
         }
-        let certificate = match &service.settings.tls {
+        let certificate = match &service.core.settings.tls {
             Some((certificate, key)) => Some(Certificate::open(certificate, key)?),
             None => None,
         };
         let (processes, sockets) = (Arc::new(Processes::default()), Arc::new(Sockets::default()));
         let builder = Server::build()
-            .workers(service.settings.workers)
+            .workers(service.core.settings.workers)
             .shutdown_timeout(STOP_TIMEOUT.as_secs())
             .disable_signals();
         let stopping = builder.graceful_shutdown_signal();
@@ -176,7 +177,7 @@ impl App {
                 web::Data::new(Proxy {
                     service: data.clone(),
                     sessions: web::Data::new(sessions.clone()),
-                    upstreams: Upstreams::new(data.addresses.base()),
+                    upstreams: Upstreams::new(data.core.addresses.base()),
                     processes: Arc::clone(&processes),
                     sockets: Arc::clone(&sockets),
                 })
@@ -197,7 +198,7 @@ impl App {
                 .app_data(data.clone())
                 .app_data(proxy.clone())
                 .app_data(sessions.clone())
-                .configure(|config| routes::hot(config, &data.settings.origins))
+                .configure(|config| routes::hot(config, &data.core.settings.origins))
                 .configure(routes::open)
                 .service(web::scope("/__api__").configure(routes::programs))
                 .service(
@@ -304,32 +305,32 @@ impl App {
         let result = server.await.map_err(|error| error.to_string());
         jobs.abort();
         drop(beside);
-        service.tasks.close();
+        service.core.tasks.close();
         // Refreshes matter most: the provider's response may carry the only valid token.
         let left = STOP_TIMEOUT.saturating_sub(
             stopped_at
                 .get()
                 .map_or_else(Default::default, std::time::Instant::elapsed),
         );
-        if tokio::time::timeout(left, service.tasks.wait())
+        if tokio::time::timeout(left, service.core.tasks.wait())
             .await
             .is_err()
         {
             tracing::warn!("stopped while a provider had not answered yet");
         }
-        if service.share_presence().await.is_err() {
+        if service.presence.share_presence().await.is_err() {
             tracing::warn!("could not write down who was where at the end");
         }
-        service.flush_uses().await;
-        service.delete_heartbeat().await;
+        service.usage.flush_uses().await;
+        service.nodes.delete_heartbeat().await;
         result
     }
 }
 
 /// The key of the session cookie, derived from the database's root secret: rotating the keyring
 /// signs nobody out.
-fn cookie_key(service: &Service) -> Key {
+fn cookie_key(service: &Services) -> Key {
     let halves =
-        ["cookie-signing-1", "cookie-signing-2"].map(|purpose| service.root.derive(purpose));
+        ["cookie-signing-1", "cookie-signing-2"].map(|purpose| service.core.root.derive(purpose));
     Key::from(&[halves[0].as_slice(), halves[1].as_slice()].concat())
 }

@@ -6,7 +6,7 @@ use crate::{
     app::{self, SystemClock},
     config::read_secret_line,
     domain::{audit::Origin, person::Role},
-    service::{Actor, Error, people::PersonInput},
+    service::{Actor, Error, people::accounts::PersonInput},
 };
 use clap::Subcommand;
 use secrecy::ExposeSecret as _;
@@ -64,7 +64,11 @@ pub async fn run(command: Admin) -> Result<(), String> {
         password: Some(password),
         ..PersonInput::default()
     };
-    let person = service.insert_person(input, None).await.map_err(explain)?;
+    let person = service
+        .people
+        .insert_person(input, None)
+        .await
+        .map_err(explain)?;
     eprintln!("Created administrator {}.", person.username);
     if api_key {
         let origin = Origin {
@@ -78,6 +82,7 @@ pub async fn run(command: Admin) -> Result<(), String> {
             origin,
         };
         let (_, secret) = service
+            .api_keys
             .create_key(&actor, "made on the command line", None, None)
             .await
             .map_err(explain)?;
@@ -89,6 +94,7 @@ pub async fn run(command: Admin) -> Result<(), String> {
 async fn link(name: &str, common: &Common) -> Result<(), String> {
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
     let token = service
+        .invitations
         .invite_from_command_line(name)
         .await
         .map_err(|error| match error {
@@ -99,6 +105,7 @@ async fn link(name: &str, common: &Common) -> Result<(), String> {
     println!(
         "{}",
         service
+            .core
             .addresses
             .absolute(&format!("/setup/{}", token.expose_secret()))
     );

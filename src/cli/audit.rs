@@ -24,6 +24,7 @@ pub async fn run(command: Audit) -> Result<(), String> {
     let Audit::Verify { common } = command;
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
     match service
+        .audit
         .verify_audit_log()
         .await
         .map_err(|error| error.to_string())?

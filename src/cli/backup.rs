@@ -6,7 +6,7 @@ use super::{Common, progress};
 use crate::{
     app::{self, SystemClock},
     domain::time::Clock as _,
-    service::{keyring::Progress, node},
+    service::cluster::{keyring::Progress, node},
     store::{
         self, DatabaseUrl, Store,
         copy::{self, Summary},
@@ -119,7 +119,7 @@ async fn check_keyring(backup: &DatabaseUrl, keyring: &Vault) -> Result<(), Stri
     std::fs::copy(file, &beside)
         .map_err(|error| format!("cannot write {}: {error}", beside.display()))?;
     let result = match Store::open(&copied) {
-        Ok(store) => crate::service::keyring::check(&store, keyring)
+        Ok(store) => crate::service::cluster::keyring::check(&store, keyring)
             .await
             .map(drop),
         Err(error) => Err(error.to_string()),
@@ -163,7 +163,11 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
     }
     // Runs pending migrations and checks that the keyring fits.
     let service = app::open(settings, Arc::new(SystemClock)).await?;
-    let nodes = service.nodes().await.map_err(|error| error.to_string())?;
+    let nodes = service
+        .nodes
+        .nodes()
+        .await
+        .map_err(|error| error.to_string())?;
     if !nodes.is_empty() {
         return Err("a server runs on this database: stop it first, or what it writes meanwhile is lost. Nothing was changed.".into());
     }

@@ -56,10 +56,10 @@ pub async fn run(command: Keys) -> Result<(), String> {
     | Keys::Retire { common, .. }
     | Keys::Verify { common }) = &command;
     let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
-    let explain = |problem: crate::service::keyring::KeyCommandError| problem.to_string();
+    let explain = |problem: crate::service::cluster::keyring::KeyCommandError| problem.to_string();
     match command {
         Keys::List { .. } => {
-            for key in service.keys_of_ring().await.map_err(explain)? {
+            for key in service.keyring.keys_of_ring().await.map_err(explain)? {
                 println!(
                     "{}  {} value(s){}",
                     key.id,
@@ -70,7 +70,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
         }
         Keys::Add { .. } => {
             let added =
-                Keyring::add(&service.settings.keyring).map_err(|error| error.to_string())?;
+                Keyring::add(&service.core.settings.keyring).map_err(|error| error.to_string())?;
             if added.written {
                 println!(
                     "Added the key {} to the keyring. Back the keyring up, put it on every node, then run: valetkey keys rotate",
@@ -87,6 +87,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
             let started = Instant::now();
             let bar = progress("sealing anew");
             let done = service
+                .keyring
                 .rotate_keys(to, |step| bar.step(step))
                 .await
                 .map_err(explain)?;
@@ -94,11 +95,11 @@ pub async fn run(command: Keys) -> Result<(), String> {
             println!(
                 "Sealed {done} value(s) anew in {:.1} s. The key {} seals now.",
                 started.elapsed().as_secs_f64(),
-                service.vault.sealing_key_id()
+                service.core.vault.sealing_key_id()
             );
         }
         Keys::Retire { id, .. } => {
-            if service.retire_key(&id).await.map_err(explain)? {
+            if service.keyring.retire_key(&id).await.map_err(explain)? {
                 println!(
                     "Took the key {id} out of the keyring. Backups made before need it: keep a copy with them."
                 );
@@ -111,6 +112,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
         Keys::Verify { .. } => {
             let bar = progress("opening");
             let verified = service
+                .keyring
                 .verify_keys(|step| bar.step(step))
                 .await
                 .map_err(explain)?;

@@ -12,7 +12,7 @@ mod dev;
 mod keys;
 mod serve;
 
-use crate::{config::Settings, service::keyring::Progress};
+use crate::{config::Settings, service::cluster::keyring::Progress};
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 

@@ -13,6 +13,7 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let listener = App::bind(&settings)?;
     let service = app::open(settings, Arc::new(SystemClock)).await?;
     if let Some(token) = service
+        .invitations
         .setup_link()
         .await
         .map_err(|error| error.to_string())?
@@ -24,11 +25,12 @@ pub async fn run(settings: Settings) -> Result<(), String> {
         println!(
             "{}",
             service
+                .core
                 .addresses
                 .absolute(&format!("/setup/{}", token.expose_secret()))
         );
     }
-    tracing::info!(address = %service.settings.listen, public = service.addresses.base(), "serving");
+    tracing::info!(address = %service.core.settings.listen, public = service.core.addresses.base(), "serving");
     App::new(service, listener)
         .serve(super::stop_on_signal)
         .await?;

@@ -20,10 +20,12 @@ use crate::{
     },
     providers::azure,
     service::{
-        Actor, Service,
-        contents::{ContentInput, ProxyingInput},
-        integrations::IntegrationInput,
-        people::PersonInput,
+        Actor, Services,
+        catalog::{
+            content::{ContentInput, ProxyingInput},
+            integrations::IntegrationInput,
+        },
+        people::accounts::PersonInput,
     },
     store::DatabaseUrl,
     vault::{keyring::Source, random},
@@ -121,7 +123,7 @@ struct Account {
 
 /// The demo: filled, listening, not serving yet.
 pub struct Demo {
-    pub service: Arc<Service>,
+    pub service: Arc<Services>,
     app: App,
     pub provider: Arc<Provider>,
     pub provider_url: String,
@@ -282,7 +284,7 @@ type Seeded = (
 /// Creates people with API keys, an integration, and content items with content keys. Fails if the
 /// people exist already.
 async fn seed(
-    service: &Arc<Service>,
+    service: &Arc<Services>,
     provider_url: &str,
     workspace_url: &str,
     sample_url: &str,
@@ -302,17 +304,16 @@ async fn seed(
             role: Some(role),
             password: Some(PASSWORD.into()),
         };
-        let person: Person =
-            service
-                .insert_person(input, None)
-                .await
-                .map_err(|error| match error {
-                    crate::service::Error::Conflict(_) => {
-                        "the data folder was filled by an earlier demo; choose another one"
-                            .to_owned()
-                    }
-                    other => fail(other),
-                })?;
+        let person: Person = service
+            .people
+            .insert_person(input, None)
+            .await
+            .map_err(|error| match error {
+                crate::service::Error::Conflict(_) => {
+                    "the data folder was filled by an earlier demo; choose another one".to_owned()
+                }
+                other => fail(other),
+            })?;
         let actor = Actor {
             role,
             person,
@@ -323,6 +324,7 @@ async fn seed(
             },
         };
         let (_, api_key) = service
+            .api_keys
             .create_key(&actor, "demo", None, None)
             .await
             .map_err(fail)?;
@@ -347,6 +349,7 @@ async fn seed(
         config.insert(key.into(), value.into());
     }
     let integration = service
+        .integrations
         .create_integration(
             administrator,
             IntegrationInput {
@@ -385,6 +388,7 @@ async fn seed(
             |dev| dev.upstream.clone(),
         );
         let seen = service
+            .contents
             .create_content(
                 publisher,
                 ContentInput {
@@ -407,17 +411,19 @@ async fn seed(
             .map_err(fail)?;
         if position == 0 {
             service
+                .contents
                 .set_associations(publisher, seen.content.id, vec![integration.id])
                 .await
                 .map_err(fail)?;
         }
         let (_, key) = service
+            .api_keys
             .create_content_key(publisher, seen.content.id)
             .await
             .map_err(fail)?;
         if dev.is_some() {
             let (base, guid) = (
-                service.addresses.base().to_owned(),
+                service.core.addresses.base().to_owned(),
                 seen.content.id.to_string(),
             );
             let pairs = [
@@ -433,6 +439,7 @@ async fn seed(
         }
         sample.add(name, key);
         let place = service
+            .handover
             .location_of(&seen.content)
             .map(|place| place.address(""));
         contents.push((seen.content.id.to_string(), title.to_owned(), place));
@@ -451,7 +458,7 @@ async fn seed(
 impl Demo {
     /// Addresses, accounts and ids as JSON, for scripts and tests. Contains the demo's secrets.
     pub fn summary(&self) -> Value {
-        let base = self.service.addresses.base();
+        let base = self.service.core.addresses.base();
         json!({
             "portal": base,
             "identity_provider": self.provider_url,
@@ -475,7 +482,7 @@ impl Demo {
     /// What a developer needs to know, as text. `environment`: the app runs already, so list the
     /// variables that it must be started with.
     pub fn dev_introduction(&self, upstream: &str, environment: bool) -> String {
-        let base = self.service.addresses.base();
+        let base = self.service.core.addresses.base();
         let guid = self.contents.first().map_or("", |(guid, ..)| guid.as_str());
         let mut text = format!(
             "Your app at {upstream} is behind the portal: open {base}/content/{guid}/ (Ctrl-C ends it and forgets everything)\n\
@@ -493,7 +500,7 @@ impl Demo {
 
     /// The text that `valetkey demo` prints: addresses, accounts, and what to try.
     pub fn introduction(&self) -> String {
-        let base = self.service.addresses.base();
+        let base = self.service.core.addresses.base();
         format!(
             "Valetkey demo: open {base} (Ctrl-C ends it and forgets everything)\n\
              People: ada (administrator), bo (publisher), vera and viktor (viewers); password {PASSWORD}, at the identity provider, too\n\

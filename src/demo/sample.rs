@@ -4,14 +4,10 @@
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use askama::Template;
+use parking_lot::RwLock;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use std::{
-    collections::HashMap,
-    net::TcpListener,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, net::TcpListener, sync::Arc, time::Duration};
 
 /// What an app would read from its environment, for each content item that this one plays.
 #[derive(Clone)]
@@ -50,10 +46,7 @@ impl Sample {
 
     /// Plays another content item below `/{name}/`, with this content key.
     pub fn add(&self, name: &str, key: SecretString) {
-        self.keys
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned(), key);
+        self.keys.write().insert(name.to_owned(), key);
     }
 
     /// The viewer's name at the workspace, and their rows. The error is a sentence, with the
@@ -70,12 +63,7 @@ impl Sample {
                 .unwrap_or("")
         };
         let name = request.match_info().query("name");
-        let key = self
-            .keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .cloned();
+        let key = self.keys.read().get(name).cloned();
         let key = key.ok_or_else(|| {
             (
                 "This app does not know which content it is.".to_owned(),

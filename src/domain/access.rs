@@ -81,6 +81,21 @@ pub fn may_manage_integrations(role: Role) -> bool {
     role == Role::Administrator
 }
 
+/// May this role see the list of people, to choose them for content?
+pub fn may_see_people(role: Role) -> bool {
+    role >= Role::Publisher
+}
+
+/// May this role give a content item to another owner?
+pub fn may_give_content_away(role: Role) -> bool {
+    role == Role::Administrator
+}
+
+/// May this person own content?
+pub fn may_own_content(person: &Person) -> bool {
+    person.role >= Role::Publisher && !person.locked
+}
+
 /// May this role create, change and lock people?
 pub fn may_manage_people(role: Role) -> bool {
     role == Role::Administrator
@@ -100,6 +115,11 @@ pub fn may_change_group(person: &Person, group: &Group) -> bool {
 
 /// May this role read the audit log?
 pub fn may_read_audit(role: Role) -> bool {
+    role == Role::Administrator
+}
+
+/// May this role see and end the connections and consents of others?
+pub fn may_end_connections(role: Role) -> bool {
     role == Role::Administrator
 }
 

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod consent;
 pub mod content;
 pub mod egress;
+pub mod form;
 pub mod group;
 pub mod ids;
 pub mod integration;

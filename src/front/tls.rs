@@ -1,6 +1,7 @@
 //! TLS for browsers (rustls). The certificate and key are read from files and reloaded when these
 //! change, so a renewal needs neither a restart nor a signal.
 
+use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -10,7 +11,7 @@ use rustls::{
 };
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio_rustls::TlsAcceptor;
@@ -29,9 +30,7 @@ pub struct Certificate {
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(
-            &self.current.read().unwrap_or_else(PoisonError::into_inner),
-        ))
+        Some(Arc::clone(&self.current.read()))
     }
 }
 
@@ -88,8 +87,7 @@ impl Certificate {
             let [certificate, key] = &self.files;
             match load(certificate, key) {
                 Ok(loaded) => {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
-                        Arc::new(loaded);
+                    *self.current.write() = Arc::new(loaded);
                     tracing::info!(file = %certificate.display(), "certificate loaded anew");
                     (known, told) = (now, false);
                 }

@@ -8,11 +8,11 @@
 use crate::{
     domain::connection::Cause,
     service::{
-        Error, Service,
-        broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
-        leaks::Alarm,
-        limiter,
-        node::HEARTBEAT_INTERVAL,
+        Error, Services,
+        cluster::node::HEARTBEAT_INTERVAL,
+        grants::broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
+        people::limiter,
+        record::leaks::Alarm,
     },
     store::{
         self, audit, connections, handovers, identities, leaks, leases, revocations, sessions,
@@ -51,7 +51,7 @@ const MAX_CONCURRENT_REFRESHES: usize = 8;
 const MAX_CONNECTIONS_PER_ROUND: i64 = 500;
 
 /// Starts the jobs; aborting the handle stops them all.
-pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
+pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
     let service = Arc::clone(service);
     tokio::spawn(async move {
         let (watched, led, leads) = (
@@ -64,22 +64,25 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
         let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-            if service.share_presence().await.is_err() {
+            if service.presence.share_presence().await.is_err() {
                 tracing::warn!("could not write down who is where; the next round tries again");
             }
-            service.flush_uses().await;
+            service.usage.flush_uses().await;
             // Reload the keyring before `write_heartbeat` tells the other nodes which keys this one
             // holds.
-            if let Err(reason) = service.sync_keyring(true).await {
+            if let Err(reason) = service.keyring.sync_keyring(true).await {
                 tracing::error!(reason, "the keyring");
             }
-            if service.share_held_tokens().await.is_err()
-                || service.write_heartbeat().await.is_err()
+            if service.session_tokens.share_held_tokens().await.is_err()
+                || service.nodes.write_heartbeat().await.is_err()
             {
                 tracing::warn!("could not tell the other nodes what is open here");
             }
             leads.store(
-                service.try_lead(LEADER_LEASE, LEADER_LEASE_LIFE).await,
+                service
+                    .nodes
+                    .try_lead(LEADER_LEASE, LEADER_LEASE_LIFE)
+                    .await,
                 Ordering::Relaxed,
             );
         }
@@ -88,7 +91,7 @@ pub fn start(service: &Arc<Service>) -> JoinHandle<()> {
 
 /// The leader's rounds. A task of its own, so that a provider that hangs does not delay this node's
 /// heartbeat.
-async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
+async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
     let mut rounds: u32 = 0;
     let mut alarm = Alarm::default();
     loop {
@@ -97,9 +100,9 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
             continue;
         }
         let (looked, ..) = tokio::join!(
-            service.look_for_leaks(&mut alarm),
+            service.leaks.look_for_leaks(&mut alarm),
             refresh_ahead(service),
-            service.send_due_revocations()
+            service.revocations.send_due_revocations()
         );
         if looked.is_err() {
             tracing::warn!("could not look for shared tokens; the next round tries again");
@@ -109,7 +112,8 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
             purge(service).await;
             end_unused_connections(service).await;
         }
-        if rounds % PURGE_EVERY_ROUNDS == 1 && service.warn_of_secrets().await.is_err() {
+        if rounds % PURGE_EVERY_ROUNDS == 1 && service.integrations.warn_of_secrets().await.is_err()
+        {
             tracing::warn!(
                 "could not look for client secrets that end soon; the next round tries again"
             );
@@ -119,31 +123,32 @@ async fn lead(service: &Arc<Service>, leads: &AtomicBool) {
 
 /// Reads the epoch every [`store::EPOCH_POLL_INTERVAL`], for writes of other processes, and follows a change
 /// of the sealing key.
-async fn watch(service: &Service) {
+async fn watch(service: &Services) {
     let mut known = 0;
     loop {
         tokio::time::sleep(store::EPOCH_POLL_INTERVAL).await;
-        if let Err(error) = service.store.refresh_epoch().await {
+        if let Err(error) = service.core.store.refresh_epoch().await {
             tracing::warn!(reason = %error, "the database does not answer: nothing remembered counts");
             continue;
         }
-        let epoch = service.store.epoch();
+        let epoch = service.core.store.epoch();
         // The write may have changed the sealing key.
-        if epoch != known && service.sync_keyring(false).await.is_ok() {
+        if epoch != known && service.keyring.sync_keyring(false).await.is_ok() {
             known = epoch;
         }
     }
 }
 
 /// Refreshes connections in use ahead of need, so that no exchange has to wait for it.
-async fn refresh_ahead(service: &Arc<Service>) {
-    let now = service.now();
+async fn refresh_ahead(service: &Arc<Services>) {
+    let now = service.core.now();
     let (from, to, used_since) = (
         now.minus(MAX_LEAD_BEFORE_EXPIRY),
         now.plus(MAX_LEAD_BEFORE_EXPIRY),
         now.minus(REFRESH_IF_USED_WITHIN),
     );
     let ending = service
+        .core
         .store
         .read(move |db| {
             Ok::<_, Error>(connections::expiring(
@@ -163,23 +168,25 @@ async fn refresh_ahead(service: &Arc<Service>) {
     futures_util::stream::iter(due)
         .for_each_concurrent(MAX_CONCURRENT_REFRESHES, |connection| async move {
             // A failed refresh is repeated by the next round or by the next exchange.
-            drop(service.refresh(connection).await);
+            drop(service.broker.refresh(connection).await);
         })
         .await;
 }
 
 /// Ends connections that were not used for longer than the operator allows; consents stay.
-async fn end_unused_connections(service: &Arc<Service>) {
-    let Some(idle) = service.settings.connection_idle else {
+async fn end_unused_connections(service: &Arc<Services>) {
+    let Some(idle) = service.core.settings.connection_idle else {
         return;
     };
-    let since = service.now().minus(idle);
+    let since = service.core.now().minus(idle);
     let unused = service
+        .core
         .store
         .read(move |db| Ok::<_, Error>(connections::unused(db, since, MAX_CONNECTIONS_PER_ROUND)?))
         .await;
     for connection in unused.unwrap_or_default() {
         if service
+            .revocations
             .expire_connection(connection.id, Cause::Unused)
             .await
             .is_err()
@@ -190,12 +197,13 @@ async fn end_unused_connections(service: &Arc<Service>) {
 }
 
 /// Deletes rows that are past their retention.
-async fn purge(service: &Service) {
-    let (now, idle_since) = (service.now(), service.idle_since());
+async fn purge(service: &Services) {
+    let (now, idle_since) = (service.core.now(), service.core.idle_since());
     // Attempts are kept for an hour after they expire, so that a late callback can be told from a
     // foreign one.
     let before = now.minus(Duration::from_secs(3600));
     let purged = service
+        .core
         .store
         .write_untracked(move |db| {
             sessions::purge(db, now, idle_since)?;

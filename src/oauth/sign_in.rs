@@ -19,12 +19,10 @@ use openidconnect::{
         CoreProviderMetadata,
     },
 };
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use url::Url;
 
 /// How long discovered metadata is cached.
@@ -111,11 +109,7 @@ impl MetadataCache {
         now: Timestamp,
         keep_for: Duration,
     ) -> Result<Arc<CoreProviderMetadata>, SignInFailure> {
-        let known = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let known = self.0.lock().clone();
         if let Some((metadata, at)) =
             known.filter(|(_, at)| now >= *at && now.since(*at) < keep_for)
         {
@@ -128,7 +122,7 @@ impl MetadataCache {
         let metadata = Arc::new(
             found.map_err(|error| SignInFailure::Unavailable(format!("discovery: {error}")))?,
         );
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&metadata), now));
+        *self.0.lock() = Some((Arc::clone(&metadata), now));
         Ok(metadata)
     }
 

@@ -2,10 +2,9 @@
 //! application ID of Databricks, the clouds' sign-in hosts and the usual mistakes in the form.
 
 use super::{
-    Choice, Config, Endpoints, Field, FieldError, Names, Rotation, Template, ValueKind,
-    looks_like_uuid,
+    Choice, Config, Endpoints, Field, Names, Rotation, Template, ValueKind, looks_like_uuid,
 };
-use crate::domain::integration::Integration;
+use crate::domain::{form::FieldError, integration::Integration};
 use url::Url;
 
 /// The application ID of Azure Databricks, the same in every Azure cloud.

@@ -2,7 +2,8 @@
 //! Nothing is known about the server, so each integration gets its own callback address, PKCE is on
 //! by default, and refresh tokens are taken to work once.
 
-use super::{Choice, Config, Endpoints, Field, FieldError, Names, Rotation, Template, ValueKind};
+use super::{Choice, Config, Endpoints, Field, Names, Rotation, Template, ValueKind};
+use crate::domain::form::FieldError;
 use url::Url;
 
 /// Base of the fields below (struct update syntax).

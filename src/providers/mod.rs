@@ -7,6 +7,7 @@ pub mod custom;
 
 use crate::domain::{
     egress::{Policy, Purpose},
+    form::FieldError,
     integration::{Config, Integration},
 };
 use serde_json::Value;
@@ -117,23 +118,6 @@ pub struct Endpoints {
     /// The hosts come from this program, not from a form. Such integrations may share one callback
     /// address; others get their own.
     pub fixed_hosts: bool,
-}
-
-/// An invalid setting, and a sentence that says what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    pub key: String,
-    pub message: String,
-}
-
-impl FieldError {
-    /// `key` is the setting's name in the API.
-    pub fn new(key: &str, message: impl Into<String>) -> Self {
-        Self {
-            key: key.to_owned(),
-            message: message.into(),
-        }
-    }
 }
 
 /// All templates.

@@ -8,7 +8,7 @@
 
 use crate::{
     domain::{Id, content::Content, person::Person},
-    service::{Error, Service},
+    service::{Error, Services},
     store::short_lived,
     vault::api_key::digest,
 };
@@ -38,12 +38,13 @@ impl<'a> ResumeId<'a> {
     /// for an unknown id, and if the database cannot be read.
     pub async fn belongs_to(
         &self,
-        service: &Service,
+        service: &Services,
         item: Id<Content>,
         viewer: Option<Id<Person>>,
     ) -> bool {
         let hash = digest(self.0);
         let found = service
+            .core
             .store
             .read(move |db| Ok::<_, Error>(short_lived::app_session_owner(db, &hash, item)?))
             .await;
@@ -54,7 +55,7 @@ impl<'a> ResumeId<'a> {
 /// Searches the first bytes that an app sends on one WebSocket for app session ids, and records
 /// them as this viewer's.
 pub struct Sniffer {
-    service: Arc<Service>,
+    service: Arc<Services>,
     item: Id<Content>,
     viewer: Option<Id<Person>>,
     /// The last bytes of the previous piece: an id may be split across two reads.
@@ -65,7 +66,7 @@ pub struct Sniffer {
 
 impl Sniffer {
     /// For one WebSocket of a viewer (`None`: an anonymous one) to an item.
-    pub fn new(service: Arc<Service>, item: Id<Content>, viewer: Option<Id<Person>>) -> Self {
+    pub fn new(service: Arc<Services>, item: Id<Content>, viewer: Option<Id<Person>>) -> Self {
         Self {
             service,
             item,
@@ -85,8 +86,9 @@ impl Sniffer {
             if self.found.len() < MAX_IDS && !self.found.iter().any(|known| known == id) {
                 self.found.push(id.to_owned());
                 let (hash, item, viewer, now) =
-                    (digest(id), self.item, self.viewer, self.service.now());
+                    (digest(id), self.item, self.viewer, self.service.core.now());
                 self.service
+                    .core
                     .write_in_background("whose session of an app this is", move |db| {
                         short_lived::record_app_session_owner(db, &hash, item, viewer, now)
                     });

@@ -8,7 +8,7 @@
 use super::{GateError, Proxy, admit, handover::RESERVED_PREFIX, refuse};
 use crate::{
     domain::{addresses, origins::ContentLocation, return_path::ReturnPath},
-    service::{Error, Service},
+    service::{Error, Services},
     web::{assets, problems::WebError},
 };
 use actix_web::{
@@ -52,7 +52,7 @@ pub async fn serve(
     rest: &str,
     own: &str,
 ) -> Result<HttpResponse, WebError> {
-    if !proxy.service.has_bar(place.content).await? {
+    if !proxy.service.contents.has_bar(place.content).await? {
         return Err(Error::NotFound.into());
     }
     match own {
@@ -68,7 +68,8 @@ pub async fn serve(
                 // browser's cookie names.
                 proxy
                     .service
-                    .note_seen(admission, pass.stays_at.unwrap_or_default());
+                    .presence
+                    .note_seen(&admission.presence, pass.stays_at.unwrap_or_default());
             }
             Ok(standing(
                 request,
@@ -96,7 +97,7 @@ fn script() -> HttpResponse {
 /// viewer can change that (`login_url`). A refusal is also a 200.
 fn standing(
     request: &HttpRequest,
-    service: &Service,
+    service: &Services,
     place: &ContentLocation,
     refusal: Option<&GateError>,
 ) -> HttpResponse {
@@ -124,7 +125,7 @@ fn standing(
     };
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({"standing": word, "login_url": page.map(|page| service.addresses.absolute(&page))}))
+        .json(json!({"standing": word, "login_url": page.map(|page| service.core.addresses.absolute(&page))}))
 }
 
 /// The last page of the bar's window: its script tells the bar in the app's page, and closes the

@@ -8,7 +8,7 @@
 
 use crate::{
     domain::{Id, content::Content, origins::HostKind, return_path::ReturnPath},
-    service::{Error, Service},
+    service::{Error, Services},
     vault::{api_key::digest, random},
     web::{
         assets,
@@ -33,7 +33,7 @@ pub const RESERVED_PREFIX: &str = "/__valetkey__/";
 pub async fn serve(
     request: &HttpRequest,
     own: &str,
-    service: &Service,
+    service: &Services,
     sessions: &Sessions,
 ) -> Result<Option<HttpResponse>, WebError> {
     if let Some(name) = own.strip_prefix("static/") {
@@ -47,10 +47,10 @@ pub async fn serve(
 
 /// The response on a content host for a path without an item: `/` redirects to the portal, a path
 /// without its slash to the item, everything else is 404.
-pub fn no_item(request: &HttpRequest, service: &Service) -> Result<HttpResponse, WebError> {
+pub fn no_item(request: &HttpRequest, service: &Services) -> Result<HttpResponse, WebError> {
     let path = request.uri().path();
     if path == "/" {
-        return Ok(see_other(&service.addresses.absolute("/content")));
+        return Ok(see_other(&service.core.addresses.absolute("/content")));
     }
     // `/content/{guid}` → `/content/{guid}/`: apps (Shiny) build their WebSocket URL from the path
     // of the page.
@@ -60,13 +60,14 @@ pub fn no_item(request: &HttpRequest, service: &Service) -> Result<HttpResponse,
     let place = item.filter(|_| {
         !matches!(
             service
+                .core
                 .settings
                 .origins
                 .host(requested_host(request.head())),
             HostKind::Item(_) | HostKind::Unknown
         )
     });
-    match place.and_then(|item| service.settings.origins.location(item, "")) {
+    match place.and_then(|item| service.core.settings.origins.location(item, "")) {
         Some(place) => Ok(see_other(&place.address(&query(request)))),
         None => Err(Error::NotFound.into()),
     }
@@ -83,8 +84,8 @@ fn query(request: &HttpRequest) -> String {
 
 /// A cookie of the portal's on a content host: `Path=/`, `HttpOnly`, `SameSite=Lax`, `Secure` on
 /// https, no `Max-Age`.
-pub fn cookie(name: String, value: String, service: &Service) -> Cookie<'static> {
-    let secure = service.settings.is_https();
+pub fn cookie(name: String, value: String, service: &Services) -> Cookie<'static> {
+    let secure = service.core.settings.is_https();
     Cookie::build(name, value)
         .path("/")
         .http_only(true)
@@ -98,7 +99,7 @@ pub fn cookie(name: String, value: String, service: &Service) -> Cookie<'static>
 /// another's.
 pub fn redirect_to_portal(
     request: &HttpRequest,
-    service: &Service,
+    service: &Services,
     sessions: &Sessions,
     item: Id<Content>,
     rest: &str,
@@ -113,7 +114,7 @@ pub fn redirect_to_portal(
     } else {
         "/".into()
     };
-    let address = service.addresses.enter(item, &digest(&nonce), &path);
+    let address = service.core.addresses.enter(item, &digest(&nonce), &path);
     let mut nonce = cookie(name, nonce, service);
     nonce.set_max_age(Duration::minutes(2));
     let mut response = see_other(&address);
@@ -126,7 +127,7 @@ pub fn redirect_to_portal(
 /// asked for. An invalid code, or one for an item that is not at this host, is a 400 page.
 async fn enter(
     request: &HttpRequest,
-    service: &Service,
+    service: &Services,
     sessions: &Sessions,
 ) -> Result<HttpResponse, WebError> {
     let parameter = |name: &str| crate::web::api::parameter(request, name).unwrap_or_default();
@@ -136,18 +137,20 @@ async fn enter(
             .map(str::to_owned)
     };
     let taken = service
+        .handover
         .redeem_handover_code(&parameter("code"), nonce)
         .await?;
     let place = match &taken {
         Some((item, _)) => match service
+            .core
             .settings
             .origins
             .host(requested_host(request.head()))
         {
-            HostKind::Item(slug) if service.item_by_slug(slug).await? == Some(*item) => {
-                service.settings.origins.location(*item, slug)
+            HostKind::Item(slug) if service.handover.item_by_slug(slug).await? == Some(*item) => {
+                service.core.settings.origins.location(*item, slug)
             }
-            HostKind::Content => service.settings.origins.location(*item, ""),
+            HostKind::Content => service.core.settings.origins.location(*item, ""),
             _ => None,
         },
         None => None,

@@ -31,9 +31,12 @@ use crate::{
         return_path::ReturnPath,
     },
     service::{
-        Error, Service,
-        admission::{Admission, HeldToken, IntegrationAccess},
-        presence::PresenceGuard,
+        Error, Services,
+        cluster::presence::PresenceGuard,
+        grants::{
+            admission::{Admission, IntegrationAccess},
+            session_tokens::HeldToken,
+        },
     },
     web::{
         body::with_idle_timeout,
@@ -66,7 +69,7 @@ use upstream::Target;
 /// The proxy's state in one worker. `upstreams` belongs to the worker, the rest is shared.
 pub struct Proxy {
     /// Access decisions, session tokens, settings.
-    pub service: web::Data<Service>,
+    pub service: web::Data<Services>,
     /// Reads the cookies of the portal and of content.
     pub sessions: web::Data<Sessions>,
     /// Resolved upstream addresses and their connection pools.
@@ -109,9 +112,12 @@ impl Pass {
     }
     /// Records the viewer as present at a process until the guard is dropped; `None` for an
     /// anonymous viewer.
-    fn arrive(&self, service: &Service, process: &Process) -> Option<PresenceGuard> {
-        self.viewer()
-            .map(|admission| service.arrive(admission, admission.content.process_id(process)))
+    fn arrive(&self, service: &Services, process: &Process) -> Option<PresenceGuard> {
+        self.viewer().map(|admission| {
+            service
+                .presence
+                .arrive(&admission.presence, admission.content.process_id(process))
+        })
     }
 }
 
@@ -142,10 +148,10 @@ fn item_of(path: &str) -> Option<Id<Content>> {
 }
 
 /// The content location that a request addresses, by host and path; `None` if there is no item.
-async fn locate(head: &RequestHead, service: &Service) -> Result<Option<ContentLocation>, Error> {
-    let origins = &service.settings.origins;
+async fn locate(head: &RequestHead, service: &Services) -> Result<Option<ContentLocation>, Error> {
+    let origins = &service.core.settings.origins;
     let (item, slug) = match origins.host(requested_host(head)) {
-        HostKind::Item(slug) => (service.item_by_slug(slug).await?, slug),
+        HostKind::Item(slug) => (service.handover.item_by_slug(slug).await?, slug),
         HostKind::Content => (item_of(head.uri.path()), ""),
         HostKind::Portal if origins.is_same_origin() => (item_of(head.uri.path()), ""),
         HostKind::Portal | HostKind::Unknown => (None, ""),
@@ -207,7 +213,7 @@ pub async fn serve(
     proxy: web::Data<Proxy>,
 ) -> Result<HttpResponse, WebError> {
     let (service, sessions, head) = (&proxy.service, &proxy.sessions, request.head());
-    if !service.settings.origins.is_same_origin()
+    if !service.core.settings.origins.is_same_origin()
         && let Some(own) = head.uri.path().strip_prefix(handover::RESERVED_PREFIX)
         && let Some(answer) = handover::serve(&request, own, service, sessions).await?
     {
@@ -253,14 +259,14 @@ async fn admit(
     place: &ContentLocation,
 ) -> Result<Result<Pass, GateError>, Error> {
     let (service, sessions, id) = (&proxy.service, &proxy.sessions, place.content);
-    let same_origin = service.settings.origins.is_same_origin();
+    let same_origin = service.core.settings.origins.is_same_origin();
     let found = if same_origin {
         sessions.session_of(head).await?
     } else {
         sessions.content_session_of(head, id).await?
     };
     let Some((session, person)) = found else {
-        return Ok(match service.public_content(id).await? {
+        return Ok(match service.contents.public_content(id).await? {
             Some(content) => Ok(Pass {
                 stays_at: stays_at(head, proxy, &content),
                 content: Audience::Anyone(Box::new(content)),
@@ -269,7 +275,7 @@ async fn admit(
             None => Err(GateError::SignIn),
         });
     };
-    let admission = service.admission(id, person.id).await?;
+    let admission = service.admissions.admission(id, person.id).await?;
     if !access::may_open(admission.standing) {
         return Ok(Err(GateError::MayNot(admission)));
     }
@@ -317,7 +323,7 @@ async fn refuse(
     refusal: GateError,
 ) -> Result<HttpResponse, WebError> {
     let (service, id) = (&proxy.service, place.content);
-    let same_origin = service.settings.origins.is_same_origin();
+    let same_origin = service.core.settings.origins.is_same_origin();
     // The return path is the portal's own address of this page, which redirects to the item
     // wherever that is served.
     let query = request
@@ -345,23 +351,27 @@ async fn refuse(
             ))
         }
         GateError::NeedsViewer(_) if is_navigation(request) => {
-            let page = addresses::consent(id, &back.ok_or(Error::Internal)?);
-            Ok(see_other(&service.addresses.absolute(&page)))
+            let page = addresses::consent(
+                id,
+                &back.ok_or(Error::Internal("an address that cannot be returned to"))?,
+            );
+            Ok(see_other(&service.core.addresses.absolute(&page)))
         }
         GateError::NeedsViewer(reason) => {
             let text = "The viewer has to be asked first. Open login_url in the browser's window.";
             Ok(HttpResponse::Unauthorized().json(json!({
                 "code": 220, "error": text, "error_code": 220, "error_message": text,
-                "payload": {"reason": reason, "login_url": service.login_url(id)},
+                "payload": {"reason": reason, "login_url": service.exchange.login_url(id)},
             })))
         }
     }
 }
 
 /// Writes an audit record: a viewer asked for content that they may not open.
-async fn audit_refusal(service: &Service, admission: &Admission, from: &Origin) {
+async fn audit_refusal(service: &Services, admission: &Admission, from: &Origin) {
     let title = admission.content.display_title().to_owned();
     service
+        .audit
         .note_refusal(
             Action::AccessRefused,
             Some(&admission.person),
@@ -385,12 +395,12 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     /// Keeps the session token exchangeable past its expiry, until the guard is dropped: for a
     /// WebSocket or event stream that stays open. All other checks of an exchange stay.
-    fn hold_token(&self, service: &Arc<Service>) -> Option<HeldToken> {
+    fn hold_token(&self, service: &Arc<Services>) -> Option<HeldToken> {
         self.token
             .as_ref()?
             .to_str()
             .ok()
-            .map(|token| service.hold_token(token))
+            .map(|token| service.session_tokens.hold_token(token))
     }
 }
 
@@ -417,7 +427,11 @@ async fn next_process<'a>(
         tried.push(&process.url);
         match proxy
             .upstreams
-            .target(&process.url, item.proxying.ca.as_ref(), &service.policy)
+            .target(
+                &process.url,
+                item.proxying.ca.as_ref(),
+                &service.core.policy,
+            )
             .await
         {
             Ok(target) => {
@@ -483,7 +497,7 @@ fn add_portal_headers(
     let mut add = |name: &HeaderName, value: &[u8]| headers::append_line(out, name, value);
     // The Host that the browser sent: apps compare it with Origin.
     let host = requested_host(head);
-    let proto = if service.settings.is_https() {
+    let proto = if service.core.settings.is_https() {
         "https"
     } else {
         "http"
@@ -529,7 +543,7 @@ fn add_portal_headers(
 fn add_forwarded(
     add: &mut impl FnMut(&HeaderName, &[u8]),
     head: &RequestHead,
-    service: &Service,
+    service: &Services,
     host: &str,
     proto: &str,
 ) {
@@ -537,7 +551,7 @@ fn add_forwarded(
         return;
     };
     let mut chain = Vec::new();
-    if service.settings.is_trusted_proxy(on_the_wire) {
+    if service.core.settings.is_trusted_proxy(on_the_wire) {
         for before in head.headers().get_all(headers::FORWARDED_FOR) {
             chain.extend_from_slice(before.as_bytes());
             chain.extend_from_slice(b", ");
@@ -642,7 +656,7 @@ async fn forward(
                 tracing::warn!(content = %item.id, reason = %error, "app not reached");
                 proxy
                     .processes
-                    .note_health(&next.process.url, false, service.now());
+                    .note_health(&next.process.url, false, service.core.now());
                 continue;
             }
         };
@@ -715,13 +729,14 @@ fn sticky_cookie(proxy: &Proxy, pass: &Pass, process: &Process) -> Option<Cookie
     ))
 }
 
-async fn not_reached(service: &Service, pass: &Pass) -> WebError {
+async fn not_reached(service: &Services, pass: &Pass) -> WebError {
     app_error(service, pass, StatusCode::BAD_GATEWAY, "is not running").await
 }
 
 /// The error page for an app that fails: names the item and its owner, who can restart it.
-async fn app_error(service: &Service, pass: &Pass, status: StatusCode, what: &str) -> WebError {
+async fn app_error(service: &Services, pass: &Pass, status: StatusCode, what: &str) -> WebError {
     let owner = service
+        .contents
         .owner_name(pass.content().owner)
         .await
         .unwrap_or_else(|| "its publisher".into());

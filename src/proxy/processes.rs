@@ -10,15 +10,12 @@ use crate::{
         Timestamp,
         content::{Content, Process, ProcessId},
     },
-    service::{Error, Service},
+    service::{Error, Services},
     store,
     vault::api_key::digest,
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpStream, UnixStream},
     time::timeout,
@@ -60,8 +57,8 @@ impl Drop for SocketCount {
 }
 
 impl Processes {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Health>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Health>> {
+        self.0.lock()
     }
 
     /// The health of a process; the default for one that was never checked.
@@ -123,13 +120,14 @@ impl Processes {
     /// Checks the processes of all items that have more than one, every `CHECK_INTERVAL`; never
     /// returns. The list of items is read again only when the store's epoch has moved, or is
     /// unknown (0).
-    pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
+    pub async fn watch(self: Arc<Self>, service: Arc<Services>) {
         let (mut epoch, mut urls) = (0, Vec::new());
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
-            let now = service.store.epoch();
+            let now = service.core.store.epoch();
             if now != epoch || now == 0 {
                 let listed = service
+                    .core
                     .store
                     .read(|db| Ok::<_, Error>(store::content::list(db)?))
                     .await;
@@ -150,16 +148,16 @@ impl Processes {
                 .iter()
                 .map(|url| async move { (url, is_up(url, service).await) });
             for (url, is_up) in futures_util::future::join_all(checks).await {
-                self.note_health(url, is_up, service.now());
+                self.note_health(url, is_up, service.core.now());
             }
         }
     }
 }
 
 /// Whether a process accepts a TCP or Unix connection within `CHECK_TIMEOUT`. Nothing is sent.
-pub async fn is_up(address: &str, service: &Service) -> bool {
+pub async fn is_up(address: &str, service: &Services) -> bool {
     let check = async {
-        let endpoint = resolve(&Url::parse(address).ok()?, &service.policy)
+        let endpoint = resolve(&Url::parse(address).ok()?, &service.core.policy)
             .await
             .ok()?;
         match endpoint {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{Id, content::Content, origins::ContentLocation},
-    service::{admission::HeldToken, presence::PresenceGuard},
+    service::{cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
     web::problems::FromContent,
 };
 use actix_http::{

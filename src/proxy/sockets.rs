@@ -12,13 +12,14 @@ use crate::{
         content::{AccessType, Content},
         person::Session,
     },
-    service::{Error, Service},
+    service::{Error, Services},
 };
 use futures_util::StreamExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -118,18 +119,19 @@ impl Ticket {
 
     /// Why the socket must close; `None` while the viewer may stay. An error says nothing about the
     /// viewer.
-    async fn recheck(self, service: &Service) -> Result<Option<Close>, Error> {
+    async fn recheck(self, service: &Services) -> Result<Option<Close>, Error> {
         let Some(session) = self.session else {
             return Ok(service
+                .contents
                 .public_content(self.content)
                 .await?
                 .is_none()
                 .then_some(Close::AccessEnded));
         };
-        let Some(person) = service.session_person(session).await? else {
+        let Some(person) = service.sessions.session_person(session).await? else {
             return Ok(Some(Close::SignedOut));
         };
-        let admission = match service.admission(self.content, person.id).await {
+        let admission = match service.admissions.admission(self.content, person.id).await {
             Err(Error::NotFound) => return Ok(Some(Close::ContentGone)),
             other => other?,
         };
@@ -209,8 +211,8 @@ impl Drop for Registered {
 }
 
 impl Sockets {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Ticket, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ticket, Group>> {
+        self.groups.lock()
     }
 
     /// Registers one more socket; during a stop it is told to close immediately.
@@ -257,7 +259,7 @@ impl Sockets {
 
     /// Re-authorizes every group each `CHECK_INTERVAL`; never returns. One check per group, however
     /// many sockets it has.
-    pub async fn watch(self: Arc<Self>, service: Arc<Service>) {
+    pub async fn watch(self: Arc<Self>, service: Arc<Services>) {
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
             let tickets: Vec<Ticket> = self.lock().keys().copied().collect();
@@ -268,7 +270,7 @@ impl Sockets {
     }
 
     /// Re-authorizes one group, closes it if need be, and marks its browser session as used.
-    async fn check(&self, ticket: Ticket, service: &Service) {
+    async fn check(&self, ticket: Ticket, service: &Services) {
         let verdict = ticket.recheck(service).await;
         let mut groups = self.lock();
         let Some(group) = groups.get_mut(&ticket) else {
@@ -285,7 +287,7 @@ impl Sockets {
                     && let Some(session) = ticket.session
                 {
                     group.touched_at = Some(Instant::now());
-                    service.touch_session(session);
+                    service.sessions.touch_session(session);
                 }
                 close
             }

@@ -13,7 +13,7 @@ use crate::{
         egress::{EgressError, Policy, Purpose},
         person::{Person, Session},
     },
-    service::Service,
+    service::Services,
     vault::api_key::digest,
 };
 use actix_web::http::header::HeaderValue;
@@ -248,14 +248,14 @@ thread_local! {
 /// that gets it, so that the leak alarm knows which process of an item used it. `None` if no token
 /// can be minted.
 pub fn session_token(
-    service: &Service,
+    service: &Services,
     person: Id<Person>,
     content: Id<Content>,
     session: Id<Session>,
     process: ProcessId,
 ) -> Option<HeaderValue> {
-    let fresh_for = service.settings.session_token_lifetime / 12;
-    let now = service.now();
+    let fresh_for = service.core.settings.session_token_lifetime / 12;
+    let now = service.core.now();
     let fresh = |at: &Timestamp| now >= *at && now.since(*at) < fresh_for;
     TOKENS.with_borrow_mut(|tokens| {
         if let Some((token, at)) = tokens.get(&(session, content, process))
@@ -266,9 +266,12 @@ pub fn session_token(
         if tokens.len() > 10_000 {
             tokens.retain(|_, (_, at)| fresh(at));
         }
-        let token =
-            HeaderValue::try_from(service.session_token(person, content, session, process)?)
-                .ok()?;
+        let token = HeaderValue::try_from(
+            service
+                .session_tokens
+                .session_token(person, content, session, process)?,
+        )
+        .ok()?;
         tokens.insert((session, content, process), (token.clone(), now));
         Some(token)
     })

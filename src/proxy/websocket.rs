@@ -18,7 +18,7 @@ use crate::{
         audit::{Action, Origin},
         origins::ContentLocation,
     },
-    service::Service,
+    service::Services,
     web::{problems::Correlation, visitor::client_ip},
 };
 use actix_codec::Framed;
@@ -144,8 +144,8 @@ struct OpenSocket {
     connection: Connection,
     registered: Registered,
     in_use: super::processes::SocketCount,
-    held: Option<crate::service::admission::HeldToken>,
-    here: Option<crate::service::presence::PresenceGuard>,
+    held: Option<crate::service::grants::session_tokens::HeldToken>,
+    here: Option<crate::service::cluster::presence::PresenceGuard>,
     sniffer: Option<Sniffer>,
     idle: Option<Duration>,
 }
@@ -228,7 +228,7 @@ fn protocols(head: &RequestHead) -> Vec<&str> {
 
 /// The origin of a handshake for an audit record. Handshakes bypass the middleware that computes it
 /// for other requests.
-fn origin_of(head: &RequestHead, service: &Service) -> Origin {
+fn origin_of(head: &RequestHead, service: &Services) -> Origin {
     let address = client_ip(head, service)
         .map(|ip| ip.to_string())
         .unwrap_or_default();
@@ -270,6 +270,7 @@ async fn handshake(
     if text(head, &header::ORIGIN) != place.origin {
         let (from, place) = (origin_of(head, service), place.address(""));
         service
+            .audit
             .note_refusal(
                 Action::AccessRefused,
                 None,
@@ -366,7 +367,7 @@ async fn open(
         let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
             proxy
                 .processes
-                .note_health(&next.process.url, false, service.now());
+                .note_health(&next.process.url, false, service.core.now());
             continue;
         };
         next.here = pass.arrive(service, next.process);

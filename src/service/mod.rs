@@ -1,267 +1,260 @@
 //! The service layer: what the server does, one operation per function. Owns transactions, access
 //! checks and audit records: pages and the API never decide. The access rules themselves are in
-//! [`crate::domain::access`].
+//! `domain::access`, the rows in `store`.
 //!
-//! Knows nothing of HTTP requests or pages (`web`, `proxy`), and leaves SQL to `store`. Both
-//! databases allow one writing transaction at a time, so a check and a write in one transaction
-//! cannot race.
+//! Each part is a struct in a file of its own, over one small [`Core`]. It owns its state and gets
+//! the few other parts that it calls; no part knows all of them. The name at a call site tells the
+//! file: `services.consents.revoke_consent(…)` is in `grants/consents.rs`.
 
-pub mod admission;
-pub mod attempts;
-pub mod audit;
-pub mod bootstrap;
-pub mod broker;
-pub mod consents;
-pub mod contents;
-pub mod exchange;
-pub mod groups;
-pub mod handover;
-mod hashing;
-pub mod integrations;
-pub mod keyring;
-pub mod keys;
-pub mod leaks;
-pub mod limiter;
-pub mod node;
-pub mod people;
-pub mod presence;
-pub mod revocations;
-pub mod shown;
-pub mod sign_in;
+pub mod core;
+pub mod error;
 
-use crate::{
-    config::Settings,
-    domain::{
-        Id, Timestamp,
-        addresses::Addresses,
-        audit::{Action, Event, Origin},
-        egress::Policy,
-        person::{Person, Role, Session},
-        time::Clock,
+/// Accounts, groups, passwords, API keys, sign-in.
+pub mod people {
+    pub mod accounts;
+    pub mod api_keys;
+    pub mod bootstrap;
+    pub mod browser_sessions;
+    pub mod groups;
+    mod hashing;
+    pub mod invitations;
+    pub mod limiter;
+    pub mod organisation;
+    pub mod passwords;
+    pub mod shown_once;
+}
+
+/// Integrations and content items, and who may choose what.
+pub mod catalog {
+    pub mod content;
+    pub mod integrations;
+}
+
+/// Everything about one viewer's tokens: consent, connection, refresh, exchange, revocation.
+pub mod grants {
+    pub mod admission;
+    pub mod attempts;
+    pub mod breakers;
+    pub mod broker;
+    pub mod clients;
+    pub mod consents;
+    pub mod end_reason;
+    pub mod exchange;
+    pub mod handover;
+    pub mod revocations;
+    pub mod session_tokens;
+    pub mod sign_in_grants;
+    pub mod usage;
+}
+
+/// The audit log and the leak alarm.
+pub mod record {
+    pub mod audit;
+    pub mod leaks;
+}
+
+/// This process among those that share the database: nodes, presence, caches, keys.
+pub mod cluster {
+    pub mod cache;
+    pub mod keyring;
+    pub mod node;
+    pub mod presence;
+}
+
+use self::{
+    catalog::{content::Contents, integrations::Integrations},
+    cluster::{keyring::KeyringAdmin, node::Nodes, presence::PresenceBoard},
+    grants::{
+        admission::Admissions, attempts::Attempts, breakers::Breakers, broker::Broker,
+        clients::OauthClients, consents::Consents, exchange::Exchange, handover::Handover,
+        revocations::Revocations, session_tokens::SessionTokens, sign_in_grants::SignInGrants,
+        usage::Usage,
     },
-    oauth::{http::ProviderHttp, sign_in::MetadataCache},
-    providers::FieldError,
-    store::{self, Db, Store},
-    vault::{self, Root, Vault, session_token::SessionTokens},
+    people::{
+        accounts::People, api_keys::ApiKeys, bootstrap::Bootstrap,
+        browser_sessions::BrowserSessions, groups::Groups, invitations::Invitations,
+        limiter::PasswordLimiter, organisation::OrganisationSignIn, passwords::Passwords,
+        shown_once::ShownOnce,
+    },
+    record::{audit::Audit, leaks::LeakAlarm},
 };
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+pub use self::{
+    core::{Actor, Core, Parts},
+    error::{Error, invalid},
 };
-use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
+use std::sync::Arc;
 
-/// Errors that a caller can show. Everything else is `Internal`, logged where it happened.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("not found")]
-    NotFound,
-    #[error("{0}")]
-    Forbidden(&'static str),
-    /// Invalid input: all problems at once.
-    #[error("{} problem(s)", .0.len())]
-    Invalid(Vec<FieldError>),
-    /// The name is taken, or the row was changed meanwhile.
-    #[error("{0}")]
-    Conflict(String),
-    /// The database is locked or full: retry.
-    #[error("busy")]
-    Busy,
-    /// Too many tries: retry after this time.
-    #[error("too many tries")]
-    TooMany(std::time::Duration),
-    #[error("internal error")]
-    Internal,
+/// All parts. Built once and shared by requests and jobs.
+pub struct Services {
+    pub core: Arc<Core>,
+    /// Password tries.
+    pub limiter: Arc<PasswordLimiter>,
+    /// Passwords: sign-in, changes, confirmation.
+    pub passwords: Arc<Passwords>,
+    /// Browser sessions.
+    pub sessions: Arc<BrowserSessions>,
+    /// Groups and their members.
+    pub groups: Arc<Groups>,
+    /// API keys of people and content.
+    pub api_keys: Arc<ApiKeys>,
+    /// Sign-in at the organisation's identity provider.
+    pub organisation: Arc<OrganisationSignIn>,
+    /// Secrets that a page shows once.
+    pub shown_once: Arc<ShownOnce>,
+    /// OAuth clients of integrations.
+    pub clients: Arc<OauthClients>,
+    /// Circuit breakers of providers.
+    pub breakers: Arc<Breakers>,
+    /// Session tokens for content.
+    pub session_tokens: Arc<SessionTokens>,
+    /// Counts of exchanges.
+    pub usage: Arc<Usage>,
+    /// Content items.
+    pub contents: Arc<Contents>,
+    /// How connections and consents end.
+    pub revocations: Arc<Revocations>,
+    /// Accounts.
+    pub people: Arc<People>,
+    /// One-time links.
+    pub invitations: Arc<Invitations>,
+    /// The first administrator, made by a program.
+    pub bootstrap: Arc<Bootstrap>,
+    /// Integrations.
+    pub integrations: Arc<Integrations>,
+    /// Consents and connections of viewers.
+    pub consents: Arc<Consents>,
+    /// Refresh tokens of organisation sign-ins.
+    pub sign_in_grants: Arc<SignInGrants>,
+    /// The audit log.
+    pub audit: Arc<Audit>,
+    /// The leak alarm.
+    pub leaks: Arc<LeakAlarm>,
+    /// This process among the others.
+    pub nodes: Arc<Nodes>,
+    /// Refreshes.
+    pub broker: Arc<Broker>,
+    /// Who is at which content.
+    pub presence: Arc<PresenceBoard>,
+    /// Decisions about one viewer and one item.
+    pub admissions: Arc<Admissions>,
+    /// The token exchange.
+    pub exchange: Arc<Exchange>,
+    /// Authorizations in flight.
+    pub attempts: Arc<Attempts>,
+    /// From the portal to a content origin.
+    pub handover: Arc<Handover>,
+    /// The keys that seal secrets.
+    pub keyring: Arc<KeyringAdmin>,
 }
 
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        match error {
-            store::Error::NotFound => Error::NotFound,
-            store::Error::Taken => Error::Conflict("This name is taken.".into()),
-            store::Error::Busy(text) => {
-                tracing::warn!(reason = text, "database busy");
-                Error::Busy
-            }
-            store::Error::Other(text) => {
-                tracing::error!(reason = text, "database error");
-                Error::Internal
-            }
-        }
-    }
-}
-
-impl From<vault::Error> for Error {
-    fn from(error: vault::Error) -> Self {
-        tracing::error!(reason = %error, "sealed value");
-        Error::Internal
-    }
-}
-
-/// An [`Error::Invalid`] with one problem; `key` names the field.
-pub fn invalid(key: &str, message: impl Into<String>) -> Error {
-    Error::Invalid(vec![FieldError::new(key, message)])
-}
-
-/// The caller of an operation.
-#[derive(Clone, Debug)]
-pub struct Actor {
-    pub person: Person,
-    /// The person's role, or the lower one of the API key used.
-    pub role: Role,
-    /// The browser session; `None` for an API key.
-    pub session: Option<Id<Session>>,
-    pub origin: Origin,
-}
-
-impl Actor {
-    /// The person with the lower of both roles: access rules must not grant an API key more than
-    /// its own role.
-    pub fn with_effective_role(&self) -> Person {
-        Person {
-            role: self.role.min(self.person.role),
-            ..self.person.clone()
-        }
-    }
-}
-
-/// The state that all operations share. Built once.
-pub struct Service {
-    pub settings: Settings,
-    pub addresses: Addresses,
-    pub store: Store,
-    pub(crate) vault: Arc<Vault>,
-    /// The secret from which the keys of cookies and session tokens are derived. Stored sealed in
-    /// the database, so that rotating the keyring signs nobody out.
-    pub(crate) root: Root,
-    pub(crate) session_tokens: SessionTokens,
-    pub(crate) http: ProviderHttp,
-    /// The organisation's sign-in provider, as discovery described it.
-    pub(crate) organisation: MetadataCache,
-    /// Which outside addresses the portal may connect to.
-    pub policy: Arc<Policy>,
-    pub clock: Arc<dyn Clock>,
-    node: node::Node,
-    hashing: hashing::Hashing,
-    pub(crate) broker: broker::Broker,
-    admissions: admission::Cache,
-    presences: presence::Presences,
-    /// Held session tokens, with the number of open WebSockets and streams that hold each.
-    held: Mutex<HashMap<String, usize>>,
-    /// Hashes of the held tokens that were last shared with the other nodes.
-    shared: Mutex<HashSet<String>>,
-    /// Exchanges not yet written to the database.
-    usage: exchange::UsageCounters,
-    /// Refusals recorded lately.
-    refusals: audit::Refusals,
-    /// Provider calls run here, so that a client that disconnects does not cancel them.
-    runtime: Handle,
-    /// Background tasks. A stop waits for them, for a limited time.
-    pub tasks: TaskTracker,
-}
-
-/// The parts that [`Service::new`] takes.
-pub struct Parts {
-    pub settings: Settings,
-    pub store: Store,
-    pub vault: Vault,
-    pub root: Root,
-    pub clock: Arc<dyn Clock>,
-}
-
-impl Service {
+impl Services {
     /// Must be called inside the runtime that provider calls are to run on. The error is a sentence
     /// for the operator.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts {
-            settings,
-            store,
-            vault,
-            root,
-            clock,
-        } = parts;
-        let mut own = settings.origins.own_hosts();
-        own.push(settings.listen.to_string());
-        let policy = Arc::new(
-            Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets),
-        );
-        let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
-        let session_tokens = SessionTokens::new(
-            &root,
-            settings.base().to_owned(),
-            settings.session_token_lifetime,
-        );
+        let core = Arc::new(Core::new(parts)?);
+        let limiter = Arc::new(PasswordLimiter::new(Arc::clone(&core)));
+        let passwords = Arc::new(Passwords::new(Arc::clone(&core), Arc::clone(&limiter))?);
+        let sessions = Arc::new(BrowserSessions::new(Arc::clone(&core)));
+        let groups = Arc::new(Groups::new(Arc::clone(&core)));
+        let api_keys = Arc::new(ApiKeys::new(Arc::clone(&core)));
+        let organisation = Arc::new(OrganisationSignIn::new(Arc::clone(&core)));
+        let shown_once = Arc::new(ShownOnce::new(Arc::clone(&core)));
+        let clients = Arc::new(OauthClients::new(Arc::clone(&core)));
+        let breakers = Arc::new(Breakers::new(Arc::clone(&core)));
+        let session_tokens = Arc::new(SessionTokens::new(Arc::clone(&core)));
+        let usage = Arc::new(Usage::new(Arc::clone(&core)));
+        let contents = Arc::new(Contents::new(Arc::clone(&core), Arc::clone(&usage)));
+        let revocations = Arc::new(Revocations::new(Arc::clone(&core), Arc::clone(&clients)));
+        let people = Arc::new(People::new(
+            Arc::clone(&core),
+            Arc::clone(&passwords),
+            Arc::clone(&revocations),
+        ));
+        let invitations = Arc::new(Invitations::new(
+            Arc::clone(&core),
+            Arc::clone(&people),
+            Arc::clone(&passwords),
+        ));
+        let bootstrap = Arc::new(Bootstrap::new(
+            Arc::clone(&core),
+            Arc::clone(&people),
+            Arc::clone(&api_keys),
+        ));
+        let integrations = Arc::new(Integrations::new(
+            Arc::clone(&core),
+            Arc::clone(&breakers),
+            Arc::clone(&revocations),
+        ));
+        let consents = Arc::new(Consents::new(
+            Arc::clone(&core),
+            Arc::clone(&usage),
+            Arc::clone(&revocations),
+        ));
+        let sign_in_grants = Arc::new(SignInGrants::new(Arc::clone(&core)));
+        let audit = Arc::new(Audit::new(Arc::clone(&core)));
+        let leaks = Arc::new(LeakAlarm::new(Arc::clone(&core), Arc::clone(&contents)));
+        let nodes = Arc::new(Nodes::new(Arc::clone(&core)));
+        let broker = Arc::new(Broker::new(
+            Arc::clone(&core),
+            Arc::clone(&clients),
+            Arc::clone(&breakers),
+            Arc::clone(&revocations),
+            Arc::clone(&nodes),
+        ));
+        let presence = Arc::new(PresenceBoard::new(Arc::clone(&core)));
+        let admissions = Arc::new(Admissions::new(Arc::clone(&core), Arc::clone(&presence)));
+        let exchange = Arc::new(Exchange::new(
+            Arc::clone(&core),
+            Arc::clone(&sessions),
+            Arc::clone(&admissions),
+            Arc::clone(&session_tokens),
+            Arc::clone(&broker),
+            Arc::clone(&usage),
+            Arc::clone(&audit),
+        ));
+        let attempts = Arc::new(Attempts::new(
+            Arc::clone(&core),
+            Arc::clone(&admissions),
+            Arc::clone(&clients),
+            Arc::clone(&sign_in_grants),
+        ));
+        let handover = Arc::new(Handover::new(
+            Arc::clone(&core),
+            Arc::clone(&sessions),
+            Arc::clone(&admissions),
+        ));
+        let keyring = Arc::new(KeyringAdmin::new(Arc::clone(&core), Arc::clone(&nodes)));
         Ok(Self {
-            addresses: Addresses::new(settings.base()),
-            store,
-            vault: Arc::new(vault),
-            node: node::Node::default(),
-            root,
+            core,
+            limiter,
+            passwords,
+            sessions,
+            groups,
+            api_keys,
+            organisation,
+            shown_once,
+            clients,
+            breakers,
             session_tokens,
-            http,
-            organisation: MetadataCache::default(),
-            policy,
-            clock,
-            hashing: hashing::Hashing::new()
-                .map_err(|error| format!("cannot start threads: {error}"))?,
-            broker: broker::Broker::default(),
-            admissions: admission::Cache::default(),
-            presences: presence::Presences::default(),
-            held: Mutex::default(),
-            shared: Mutex::default(),
-            usage: exchange::UsageCounters::default(),
-            refusals: audit::Refusals::default(),
-            runtime: Handle::current(),
-            tasks: TaskTracker::new(),
-            settings,
+            usage,
+            contents,
+            revocations,
+            people,
+            invitations,
+            bootstrap,
+            integrations,
+            consents,
+            sign_in_grants,
+            audit,
+            leaks,
+            nodes,
+            broker,
+            presence,
+            admissions,
+            exchange,
+            attempts,
+            handover,
+            keyring,
         })
     }
-
-    /// The current time of the configured clock.
-    pub fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    /// Writes in a background task, so that a busy database delays no request. Failures are only
-    /// logged; `what` names the write in the log.
-    pub fn write_in_background(
-        &self,
-        what: &'static str,
-        work: impl FnOnce(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static,
-    ) {
-        let store = self.store.clone();
-        let noting = async move {
-            if let Err(error) = store.write_untracked(work).await {
-                tracing::warn!(%error, "could not note {what}");
-            }
-        };
-        self.tasks.spawn_on(noting, &self.runtime);
-    }
-
-    /// Browser sessions last seen before this time have expired.
-    pub fn idle_since(&self) -> Timestamp {
-        self.now().minus(self.settings.session_idle)
-    }
-}
-
-/// An audit event of an actor, ready for [`store::audit::insert`].
-fn event(
-    actor: &Actor,
-    now: Timestamp,
-    action: Action,
-    subject: impl Into<String>,
-    detail: impl Into<String>,
-) -> Event {
-    Event {
-        actor: Some(actor.person.id),
-        actor_name: actor.person.username.clone(),
-        address: actor.origin.address.clone(),
-        correlation: actor.origin.correlation.clone(),
-        ..Event::by_portal(now, action, subject, detail)
-    }
-}
-
-/// Appends an audit record inside the transaction of the action that it describes.
-fn record(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
-    Ok(store::audit::insert(db, event)?)
 }

@@ -169,3 +169,13 @@ pub fn remove_member(db: &mut Db<'_>, group: Id<Group>, person: Id<Person>) -> R
             == 1,
     )
 }
+
+/// Display name of a person or group on an access list; `None` if it does not exist.
+pub fn principal_name(db: &mut Db<'_>, principal: Principal) -> Result<Option<String>, Error> {
+    Ok(match principal {
+        Principal::Person(person) => {
+            super::people::find(db, person)?.map(|person| person.display_name())
+        }
+        Principal::Group(group) => find(db, group)?.map(|group| group.name),
+    })
+}

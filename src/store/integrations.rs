@@ -454,3 +454,17 @@ pub fn set_associations(
     }
     Ok(())
 }
+
+/// The integrations of an item, in the order in which they were attached.
+pub fn attached(
+    db: &mut Db<'_>,
+    id: Id<Content>,
+) -> Result<Vec<(Association, Integration)>, Error> {
+    let mut rows = Vec::new();
+    for association in associations_of_content(db, id)? {
+        if let Some(integration) = find(db, association.integration)? {
+            rows.push((association, integration));
+        }
+    }
+    Ok(rows)
+}

@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod keyring;
+pub mod labels;
 pub mod password;
 pub mod random;
 pub mod session_token;
@@ -16,8 +17,9 @@ use chacha20poly1305::{
     aead::{Aead, Payload},
 };
 use keyring::{Keyring, Source};
+use parking_lot::RwLock;
 use secrecy::{ExposeSecret, SecretString};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A value under authenticated encryption, as stored: `v1.<key id>.<nonce and ciphertext in
@@ -136,27 +138,17 @@ impl Vault {
 
     /// The keyring as last loaded.
     pub fn keyring(&self) -> Arc<Keyring> {
-        Arc::clone(
-            &self
-                .ring
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .keyring,
-        )
+        Arc::clone(&self.ring.read().keyring)
     }
 
     /// The id of the key that seals new values.
     pub fn sealing_key_id(&self) -> String {
-        self.ring
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sealing
-            .clone()
+        self.ring.read().sealing.clone()
     }
 
     /// Selects the key that seals from now on. `false`, without a change, if it is not in the ring.
     pub fn set_sealing_key(&self, id: &str) -> bool {
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.ring.write();
         let known = ring.keyring.get(id).is_some();
         if known && ring.sealing != id {
             ring.sealing = id.to_owned();
@@ -168,7 +160,7 @@ impl Vault {
     /// [`Error::MissingKey`], without a change, if it is no longer in the ring.
     pub fn reload(&self) -> Result<(), Error> {
         let keyring = Keyring::load(&self.source, false)?;
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.ring.write();
         if keyring.get(&ring.sealing).is_none() {
             return Err(Error::MissingKey(ring.sealing.clone()));
         }
@@ -179,7 +171,7 @@ impl Vault {
     /// Seals a secret for one place, with the current sealing key.
     pub fn seal(&self, place: SealContext<'_>, secret: &SecretString) -> Result<Sealed, Error> {
         let (id, keyring) = {
-            let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+            let ring = self.ring.read();
             (ring.sealing.clone(), Arc::clone(&ring.keyring))
         };
         let key = keyring

@@ -53,7 +53,7 @@ pub enum InvalidToken {
 }
 
 /// Issues and verifies the session tokens of one issuer.
-pub struct SessionTokens {
+pub struct SessionTokenSigner {
     issuer: String,
     header: Header,
     signing: EncodingKey,
@@ -64,7 +64,7 @@ pub struct SessionTokens {
     verified: Cache<String, Arc<Claims>>,
 }
 
-impl SessionTokens {
+impl SessionTokenSigner {
     /// Derives the signing key from `root`. New tokens are valid for `lifetime`.
     pub fn new(root: &Root, issuer: String, lifetime: Duration) -> Self {
         let key = root.derive(PURPOSE);
@@ -158,8 +158,8 @@ mod tests {
     fn root() -> Root {
         Root::parse(&Root::generate()).unwrap()
     }
-    fn tokens(root: &Root, issuer: &str) -> SessionTokens {
-        SessionTokens::new(root, issuer.into(), Duration::from_secs(3600))
+    fn tokens(root: &Root, issuer: &str) -> SessionTokenSigner {
+        SessionTokenSigner::new(root, issuer.into(), Duration::from_secs(3600))
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //!
 //! Callers store sealed values only; this module never looks into them.
 
+use parking_lot::Mutex;
 use std::{
     fs::File,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
-    sync::{Mutex, PoisonError},
 };
 
 /// Number of entries.
@@ -55,7 +55,7 @@ impl Spool {
     /// Stores a text under a name (without line breaks), replaces an earlier one, and syncs.
     /// `Ok(false)` if no slot is free or the entry is too long.
     pub fn put(&self, name: &str, text: &str) -> std::io::Result<bool> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         let known = inner
             .names
             .iter()
@@ -78,7 +78,7 @@ impl Spool {
 
     /// Clears the entry of this name, if there is one.
     pub fn remove(&self, name: &str) -> std::io::Result<()> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         let Some(position) = inner
             .names
             .iter()
@@ -95,7 +95,7 @@ impl Spool {
 
     /// The names and texts of all entries.
     pub fn entries(&self) -> std::io::Result<Vec<(String, String)>> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         let mut entries = Vec::new();
         for position in 0..SLOTS {
             entries.extend(inner.read(position)?);

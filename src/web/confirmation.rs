@@ -12,8 +12,7 @@ use super::{
     visitor::{Posted, SignedIn, Visitor},
 };
 use crate::{
-    domain::{Timestamp, addresses, return_path::ReturnPath},
-    providers::FieldError,
+    domain::{Timestamp, addresses, form::FieldError, return_path::ReturnPath},
     service::Error,
 };
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
@@ -46,7 +45,7 @@ impl Visitor {
             .ok()
             .flatten()
             .and_then(|text| text.parse().ok());
-        let now = self.service.now();
+        let now = self.service.core.now();
         at.map(Timestamp)
             .is_some_and(|at| now >= at && now.since(at) < window)
     }
@@ -81,6 +80,7 @@ impl SignedIn {
         };
         if !self
             .service()
+            .passwords
             .confirm_password(&self.actor, given.into())
             .await?
         {
@@ -100,7 +100,11 @@ impl SignedIn {
         typed: Option<&FormValues>,
         errors: Vec<FieldError>,
     ) -> Result<ConfirmIdentityPage, WebError> {
-        let has_password = self.service().has_password(self.actor.person.id).await?;
+        let has_password = self
+            .service()
+            .passwords
+            .has_password(self.actor.person.id)
+            .await?;
         let mut fields = Vec::new();
         for (name, value) in typed.map_or(&[][..], |typed| &typed.0) {
             match SECRET_FIELDS.iter().find(|(secret, _)| secret == name) {
@@ -127,6 +131,7 @@ impl SignedIn {
             has_password,
             organisation: self
                 .service()
+                .core
                 .settings
                 .sign_in
                 .as_ref()
@@ -181,7 +186,9 @@ impl Confirmed {
         let page = me
             .confirm_page(request.path(), &next, Some(&typed), errors)
             .await?;
-        let html = page.render().map_err(|_| Error::Internal)?;
+        let html = page
+            .render()
+            .map_err(|_| Error::Internal("a template failed"))?;
         Err(WebError::Rendered(
             if status.is_success() {
                 actix_web::http::StatusCode::FORBIDDEN

@@ -131,7 +131,7 @@ impl WebError {
             WebError::Service(service::Error::Conflict(why)) => {
                 told(StatusCode::CONFLICT, "That is taken", why, 26)
             }
-            WebError::Service(service::Error::Busy) => told(
+            WebError::Service(busy) if busy.is_busy() => told(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The portal is busy",
                 "The database is not answering in time. Nothing was changed. Try again in a moment; if it stays like this, tell the operator.",
@@ -152,7 +152,9 @@ impl WebError {
                     },
                 )
             }
-            WebError::Service(service::Error::Internal) => told(
+            WebError::Service(
+                service::Error::Store(_) | service::Error::Vault(_) | service::Error::Internal(_),
+            ) => told(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Something went wrong here",
                 "This is not your fault. The operator finds the reason in the log, under the reference below.",
@@ -314,6 +316,7 @@ pub async fn finish_response(
     } else {
         next.call(request).await?.map_into_boxed_body()
     };
+    log_failure(&response);
     let told = response
         .response()
         .extensions()
@@ -390,6 +393,31 @@ pub async fn finish_response(
     Ok(response)
 }
 
+/// Logs why a request failed inside, with the sources of the error. The client only gets the
+/// reference.
+fn log_failure(response: &ServiceResponse<BoxBody>) {
+    let Some(error) = response.response().error() else {
+        return;
+    };
+    let inner = match error.as_error::<WebError>() {
+        Some(WebError::Service(inner)) => Some(inner),
+        Some(_) => None,
+        None => error
+            .as_error::<super::api::ApiError>()
+            .and_then(|api| api.source.as_deref()),
+    };
+    let Some(inner) = inner else { return };
+    let reason = inner.with_sources();
+    if inner.is_busy() {
+        tracing::warn!(reason, "database busy");
+    } else if matches!(
+        inner,
+        service::Error::Store(_) | service::Error::Vault(_) | service::Error::Internal(_)
+    ) {
+        tracing::error!(reason, "internal error");
+    }
+}
+
 /// Writes an audit record when a signed-in person is refused access, a form fails the forgery
 /// check, or an API key is unknown. The service writes at most one per minute for each caller and
 /// reason, with a count, so that a loop in an app cannot fill the audit log or the disk.
@@ -409,7 +437,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorD
         _ => return,
     };
     let request = response.request();
-    let Some(service) = request.app_data::<actix_web::web::Data<service::Service>>() else {
+    let Some(service) = request.app_data::<actix_web::web::Data<service::Services>>() else {
         return;
     };
     // Refused exchanges, and refusals on content hosts, write their own audit records.
@@ -417,6 +445,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorD
         request.path().ends_with("/integrations/credentials") && why != "API key unknown";
     if exchange
         || service
+            .core
             .settings
             .origins
             .host(requested_host(request.head()))
@@ -434,6 +463,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorD
     };
     let path: String = redact_path(request.path()).chars().take(200).collect();
     service
+        .audit
         .note_refusal(
             Action::AccessRefused,
             person.as_ref(),
@@ -483,13 +513,14 @@ async fn render_error(
     let (request, _) = response.into_parts();
     let api = request.path().starts_with("/__api__");
     let service = request
-        .app_data::<actix_web::web::Data<service::Service>>()
+        .app_data::<actix_web::web::Data<service::Services>>()
         .cloned();
     // On content hosts the portal's session cookie is not sent, so the page is anonymous and its
     // links are absolute, back to the portal.
     let portal = service.filter(|service| {
         matches!(
             service
+                .core
                 .settings
                 .origins
                 .host(requested_host(request.head())),
@@ -498,17 +529,18 @@ async fn render_error(
     });
     let portal = portal
         .as_ref()
-        .map(|service| service.addresses.base().to_owned());
+        .map(|service| service.core.addresses.base().to_owned());
     let answer = if api
         || !is_navigation(&request) && (request.method() != Method::POST || portal.is_some())
     {
         let mut payload = json!({"reference": reference});
         if let Some(back) = &told.sign_in {
             let path = addresses::login(back.as_ref());
-            let service = request.app_data::<actix_web::web::Data<service::Service>>();
-            payload["login_url"] = json!(
-                service.map_or_else(|| path.clone(), |service| service.addresses.absolute(&path))
-            );
+            let service = request.app_data::<actix_web::web::Data<service::Services>>();
+            payload["login_url"] = json!(service.map_or_else(
+                || path.clone(),
+                |service| service.core.addresses.absolute(&path)
+            ));
         }
         let text = told.lines.join(" ");
         HttpResponse::build(status)

@@ -11,7 +11,7 @@ use crate::{
         content::Content,
         person::{Person, Session as BrowserSession},
     },
-    service::{Error, Service, admission::Cached},
+    service::{Error, Services, cluster::cache::Cached},
     store::{self, handovers::ContentSessionOwner},
     vault::{api_key::digest, random},
 };
@@ -43,7 +43,7 @@ const TOUCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 /// Session store and session lookup of one node. Cheap to clone: caches are shared.
 #[derive(Clone)]
 pub struct Sessions {
-    service: Arc<Service>,
+    service: Arc<Services>,
     /// Cookie value, as sent, to session. Entries are trusted as long as `Kept::fresh` says.
     known: Arc<Cache<String, Cached<Id<BrowserSession>>>>,
     /// Cookie value on a content origin to the session that it was issued for.
@@ -57,7 +57,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// A store with empty caches of at most 20,000 entries each.
-    pub fn new(service: Arc<Service>, signing: Key) -> Self {
+    pub fn new(service: Arc<Services>, signing: Key) -> Self {
         Self {
             service,
             known: Arc::new(Cache::new(20_000)),
@@ -84,11 +84,11 @@ impl Sessions {
         &self,
         head: &RequestHead,
     ) -> Result<Option<(Id<BrowserSession>, Arc<Person>)>, Error> {
-        let name = Self::cookie_name(self.service.settings.is_https());
+        let name = Self::cookie_name(self.service.core.settings.is_https());
         let Some(raw) = raw_cookie(head.headers(), name) else {
             return Ok(None);
         };
-        let (epoch, now) = (self.service.store.epoch(), self.service.now());
+        let (epoch, now) = (self.service.core.store.epoch(), self.service.core.now());
         let session = match self.known.get(raw).and_then(|kept| kept.fresh(epoch, now)) {
             Some(session) => session,
             None => {
@@ -102,6 +102,7 @@ impl Sessions {
         };
         Ok(self
             .service
+            .sessions
             .session_person(session)
             .await?
             .map(|person| (session, person)))
@@ -109,7 +110,7 @@ impl Sessions {
 
     /// A cookie name that is specific to an item, with `__Host-` where the portal is on https.
     fn name_for(&self, what: &str, item: Id<Content>) -> String {
-        let prefix = if self.service.settings.is_https() {
+        let prefix = if self.service.core.settings.is_https() {
             "__Host-"
         } else {
             ""
@@ -144,7 +145,7 @@ impl Sessions {
         let Some(key) = raw_cookie(head.headers(), &self.content_cookie(item)) else {
             return Ok(None);
         };
-        let (epoch, now) = (self.service.store.epoch(), self.service.now());
+        let (epoch, now) = (self.service.core.store.epoch(), self.service.core.now());
         let bearer = match self
             .bearers
             .get(key)
@@ -152,7 +153,7 @@ impl Sessions {
         {
             Some(bearer) => bearer,
             None => {
-                let Some(bearer) = self.service.content_session(key).await? else {
+                let Some(bearer) = self.service.handover.content_session(key).await? else {
                     return Ok(None);
                 };
                 self.bearers
@@ -165,6 +166,7 @@ impl Sessions {
         }
         Ok(self
             .service
+            .handover
             .content_person(bearer)
             .await?
             .map(|person| (bearer.session, person)))
@@ -173,22 +175,23 @@ impl Sessions {
     /// Writes the session's time of last use, at most once a minute, without blocking the request.
     pub fn touch(&self, session: Option<Id<BrowserSession>>) {
         let Some(session) = session else { return };
-        let now = self.service.now();
+        let now = self.service.core.now();
         if self
             .touched
             .get(&session)
             .is_none_or(|at| now.since(at) > TOUCH_INTERVAL)
         {
             self.touched.insert(session, now);
-            self.service.touch_session(session);
+            self.service.sessions.touch_session(session);
         }
     }
 
     /// A session's state and time of last use; `None` once it expired or was idle too long.
     async fn read_state(&self, hash: String) -> Result<Option<(State, Timestamp)>, LoadError> {
-        let (now, idle_since) = (self.service.now(), self.service.idle_since());
+        let (now, idle_since) = (self.service.core.now(), self.service.core.idle_since());
         let loaded = self
             .service
+            .core
             .store
             .read(move |db| Ok::<_, Error>(store::sessions::load(db, &hash)?))
             .await;
@@ -223,7 +226,7 @@ impl Sessions {
         let state = self
             .read_state(digest(key.as_ref()))
             .await
-            .map_err(|_| Error::Internal)?;
+            .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
         Ok(state.and_then(|(state, _)| {
             serde_json::from_str::<String>(state.get(SESSION_ID)?)
                 .ok()?
@@ -242,8 +245,9 @@ impl Sessions {
         };
         let (hash, guid, person) = (digest(key), value(SESSION_ID), value(PERSON));
         let address = value(ADDRESS).unwrap_or_default();
-        let text = serde_json::to_string(state).map_err(|_| Error::Internal)?;
-        let now = self.service.now();
+        let text = serde_json::to_string(state)
+            .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
+        let now = self.service.core.now();
         let expires_at = new.map(|ttl| {
             now.plus(std::time::Duration::from_secs(
                 u64::try_from(ttl.whole_seconds()).unwrap_or(0),
@@ -267,9 +271,9 @@ impl Sessions {
         // A new session cannot be in any cache yet, so the insert does not advance the epoch: a
         // visit to the sign-in page would otherwise invalidate every cache.
         if expires_at.is_some() {
-            self.service.store.write_untracked(put).await
+            self.service.core.store.write_untracked(put).await
         } else {
-            self.service.store.write(put).await
+            self.service.core.store.write(put).await
         }
     }
 }
@@ -294,9 +298,10 @@ impl SessionStore for Sessions {
         let Some((state, seen_at)) = self.read_state(hash.clone()).await? else {
             return Ok(None);
         };
-        let now = self.service.now();
+        let now = self.service.core.now();
         if now.since(seen_at) > TOUCH_INTERVAL {
             self.service
+                .core
                 .write_in_background("when a session was last seen", move |db| {
                     store::sessions::touch(db, &hash, now)
                 });
@@ -316,8 +321,14 @@ impl SessionStore for Sessions {
         self.write(&key, &state, Some(ttl))
             .await
             .map_err(|error| SaveError::Other(reason(&error).into()))?;
-        key.try_into()
-            .map_err(|_| SaveError::Other(reason(&Error::Internal).into()))
+        key.try_into().map_err(|_| {
+            SaveError::Other(
+                reason(&Error::Internal(
+                    "the browser session cannot be read or written",
+                ))
+                .into(),
+            )
+        })
     }
 
     async fn update(
@@ -352,6 +363,7 @@ impl SessionStore for Sessions {
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         let hash = digest(key.as_ref());
         self.service
+            .core
             .store
             .write(move |db| Ok::<_, Error>(store::sessions::delete(db, &hash)?))
             .await

@@ -5,7 +5,7 @@
 
 use crate::{
     domain::{Id, person::Person},
-    service::{Error, Service},
+    service::{Error, Services},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ struct StoredSecret {
 
 /// Stores a secret and returns the path of the page that shows it.
 pub async fn store(
-    service: &Service,
+    service: &Services,
     person: Id<Person>,
     shown: SecretToShow,
 ) -> Result<String, Error> {
@@ -55,24 +55,27 @@ pub async fn store(
         environment,
         done,
     };
-    let text = SecretString::from(serde_json::to_string(&written).map_err(|_| Error::Internal)?);
+    let text = SecretString::from(
+        serde_json::to_string(&written)
+            .map_err(|_| Error::Internal("a secret to show is damaged"))?,
+    );
     Ok(format!(
         "/account/shown/{}",
-        service.store_shown_once(person, &text).await?
+        service.shown_once.store_shown_once(person, &text).await?
     ))
 }
 
 /// Reads and deletes a secret. `None` if it belongs to another person, was read before, or expired.
 pub async fn take(
-    service: &Service,
+    service: &Services,
     person: Id<Person>,
     name: &str,
 ) -> Result<Option<SecretToShow>, Error> {
-    let Some(text) = service.take_shown_once(person, name).await? else {
+    let Some(text) = service.shown_once.take_shown_once(person, name).await? else {
         return Ok(None);
     };
-    let written: StoredSecret =
-        serde_json::from_str(text.expose_secret()).map_err(|_| Error::Internal)?;
+    let written: StoredSecret = serde_json::from_str(text.expose_secret())
+        .map_err(|_| Error::Internal("a secret to show is damaged"))?;
     let StoredSecret {
         title,
         intro,

@@ -19,7 +19,7 @@ use crate::{
         person::{Person, Role, Session as BrowserSession},
         return_path::ReturnPath,
     },
-    service::{Actor, Error, Service},
+    service::{Actor, Error, Services},
     vault::random,
 };
 use actix_session::{Session, SessionExt as _};
@@ -109,10 +109,11 @@ pub async fn navigations_only(
             .map(|value| value.as_bytes().to_owned())
     };
     let service = request
-        .app_data::<web::Data<Service>>()
-        .ok_or(Error::Internal)
+        .app_data::<web::Data<Services>>()
+        .ok_or(Error::Internal("the request has no services"))
         .map_err(WebError::from)?;
     if service
+        .core
         .settings
         .origins
         .host(requested_host(request.head()))
@@ -123,7 +124,7 @@ pub async fn navigations_only(
             "The portal has another address".into(),
             format!(
                 "It answers at {} only. If that is where you went, the proxy in front of it must pass Host on.",
-                service.addresses.base()
+                service.core.addresses.base()
             ),
         );
         return Ok(request.into_response(why.error_response()));
@@ -144,9 +145,9 @@ pub async fn navigations_only(
 /// The client's IP address: the TCP peer or, if that is a trusted proxy, the nearest hop that is
 /// not a trusted proxy. Stops at the first hop that is not an IP address: hops before it are
 /// untrusted. `None` without a TCP peer.
-pub fn client_ip(head: &RequestHead, service: &Service) -> Option<IpAddr> {
+pub fn client_ip(head: &RequestHead, service: &Services) -> Option<IpAddr> {
     let mut at = head.peer_addr?.ip().to_canonical();
-    let settings = &service.settings;
+    let settings = &service.core.settings;
     if !settings.is_trusted_proxy(at) {
         return Some(at);
     }
@@ -213,7 +214,7 @@ fn address_of(hop: &[u8]) -> Option<IpAddr> {
 }
 
 /// Client address and correlation id of a request, for audit records.
-pub fn audit_origin(request: &HttpRequest, service: &Service) -> Origin {
+pub fn audit_origin(request: &HttpRequest, service: &Services) -> Origin {
     Origin {
         address: client_ip(request.head(), service)
             .map(|ip| ip.to_string())
@@ -234,7 +235,7 @@ pub struct Visitor {
     pub session: Session,
     /// The signed-in person; `None` if anonymous.
     pub actor: Option<Actor>,
-    pub service: Arc<Service>,
+    pub service: Arc<Services>,
     pub origin: Origin,
     theme: String,
 }
@@ -242,9 +243,9 @@ pub struct Visitor {
 impl Visitor {
     async fn of(request: HttpRequest) -> Result<Self, WebError> {
         let service = request
-            .app_data::<web::Data<Service>>()
+            .app_data::<web::Data<Services>>()
             .map(|data| data.clone().into_inner())
-            .ok_or(Error::Internal)?;
+            .ok_or(Error::Internal("the request has no services"))?;
         let session = request.get_session();
         let origin = audit_origin(&request, &service);
         let actor = signed_in(&session, &service, &origin).await?;
@@ -269,7 +270,7 @@ impl Visitor {
         let token = random::token();
         self.session
             .insert(CSRF, &token)
-            .map_err(|_| Error::Internal)?;
+            .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
         Ok(token)
     }
 
@@ -302,7 +303,7 @@ impl Visitor {
             flash,
             theme: self.theme.clone(),
             home: String::new(),
-            shares_portal_origin: self.service.settings.origins.is_same_origin(),
+            shares_portal_origin: self.service.core.settings.origins.is_same_origin(),
             assets: assets(),
         }
     }
@@ -313,9 +314,11 @@ impl Visitor {
         self.session.clear();
         self.session.renew();
         let put = |key: &str, value: String| {
-            self.session
-                .insert(key, value)
-                .map_err(|_| WebError::from(Error::Internal))
+            self.session.insert(key, value).map_err(|_| {
+                WebError::from(Error::Internal(
+                    "the browser session cannot be read or written",
+                ))
+            })
         };
         let id = Id::random();
         put(SESSION_ID, id.to_string())?;
@@ -329,8 +332,8 @@ impl Visitor {
     /// Records that the person has just proved who they are; see `web::confirmation`.
     pub fn note_confirmed(&self) -> Result<(), WebError> {
         self.session
-            .insert(CONFIRMED_AT, self.service.now().0.to_string())
-            .map_err(|_| Error::Internal.into())
+            .insert(CONFIRMED_AT, self.service.core.now().0.to_string())
+            .map_err(|_| Error::Internal("the browser session cannot be read or written").into())
     }
 }
 
@@ -348,14 +351,14 @@ pub async fn person_of_request(request: &HttpRequest) -> Option<Person> {
 /// The actor of a session; `None` if it is anonymous or has ended.
 pub async fn signed_in(
     session: &Session,
-    service: &Service,
+    service: &Services,
     origin: &Origin,
 ) -> Result<Option<Actor>, WebError> {
     let id = |name: &str| session.get::<String>(name).ok().flatten();
     let Some(session_id) = id(SESSION_ID).and_then(|text| text.parse().ok()) else {
         return Ok(None);
     };
-    let Some(person) = service.session_person(session_id).await? else {
+    let Some(person) = service.sessions.session_person(session_id).await? else {
         return Ok(None);
     };
     Ok(Some(Actor {
@@ -392,7 +395,7 @@ impl SignedIn {
         }
     }
     /// The service behind this request.
-    pub fn service(&self) -> &Arc<Service> {
+    pub fn service(&self) -> &Arc<Services> {
         &self.visitor.service
     }
     /// Redirects after a successful POST, with a message on the next page.
@@ -424,8 +427,8 @@ pub struct Posted(pub FormValues);
 impl Posted {
     async fn of(request: HttpRequest, mut payload: Payload) -> Result<Self, WebError> {
         let service = request
-            .app_data::<web::Data<Service>>()
-            .ok_or(Error::Internal)?;
+            .app_data::<web::Data<Services>>()
+            .ok_or(Error::Internal("the request has no services"))?;
         let text = |name: &str| {
             request
                 .headers()
@@ -435,7 +438,13 @@ impl Posted {
         let same_origin = match (text("sec-fetch-site"), text("origin")) {
             (Some(site), _) => site == "same-origin",
             (None, Some(origin)) => {
-                origin == service.settings.public_url.origin().ascii_serialization()
+                origin
+                    == service
+                        .core
+                        .settings
+                        .public_url
+                        .origin()
+                        .ascii_serialization()
             }
             (None, None) => true,
         };

@@ -56,11 +56,13 @@ async fn main() {
             println!(
                 "{}",
                 service
+                    .session_tokens
                     .session_token(*person, content, *session, ProcessId::ONLY)
                     .expect("a token")
             );
         }
         service
+            .core
             .store
             .write(move |db| {
                 for (person, connection, tokens) in rows {
@@ -106,7 +108,7 @@ async fn main() {
 }
 
 fn row(
-    service: &valetkey::service::Service,
+    service: &valetkey::service::Services,
     number: usize,
     integration: Id<valetkey::domain::integration::Integration>,
     now: Timestamp,
@@ -128,7 +130,7 @@ fn row(
         active_at: None,
     };
     let id = Id::random();
-    let tokens = service.seal_tokens(
+    let tokens = service.attempts.seal_tokens(
         id,
         person.id,
         integration,

@@ -7,7 +7,7 @@ use valetkey::{
     domain::{Timestamp, return_path::ReturnPath},
     oauth::errors,
     proxy::{headers, is_plain},
-    vault::{Root, session_token::SessionTokens},
+    vault::{Root, session_token::SessionTokenSigner},
     web::{api::exchange, pages::callback},
 };
 
@@ -56,8 +56,8 @@ pub fn callback_query(bytes: &[u8]) {
 /// The form of an exchange: a value that is taken stood there once, and no token that we did not
 /// sign speaks for anybody.
 pub fn exchange_form(bytes: &[u8]) {
-    static TOKENS: LazyLock<SessionTokens> = LazyLock::new(|| {
-        SessionTokens::new(
+    static TOKENS: LazyLock<SessionTokenSigner> = LazyLock::new(|| {
+        SessionTokenSigner::new(
             &Root::parse(&Root::generate()).unwrap(),
             "https://portal".into(),
             Duration::from_secs(3600),

@@ -258,7 +258,7 @@ impl World {
             .await
             .expect("the demo starts");
         let (portal, provider, summary) = (
-            demo.service.addresses.base().to_owned(),
+            demo.service.core.addresses.base().to_owned(),
             Arc::clone(&demo.provider),
             demo.summary(),
         );

@@ -11,7 +11,7 @@ use valetkey::{
     proxy::headers,
     vault::{
         Root,
-        session_token::{InvalidToken, SessionTokens},
+        session_token::{InvalidToken, SessionTokenSigner},
     },
 };
 
@@ -120,7 +120,7 @@ proptest! {
 
     #[test]
     fn no_altered_session_token_is_taken(at in any::<prop::sample::Index>(), flip in 1u8.., seconds in 0u64..7200, text in any::<String>()) {
-        let tokens = SessionTokens::new(&Root::parse(&Root::generate()).unwrap(), "https://portal".into(), Duration::from_secs(3600));
+        let tokens = SessionTokenSigner::new(&Root::parse(&Root::generate()).unwrap(), "https://portal".into(), Duration::from_secs(3600));
         let (person, content, session, made) = (Id::random(), Id::random(), Id::random(), Timestamp(1_000_000_000_000));
         let token = tokens.mint(person, content, session, ProcessId::ONLY, made).unwrap();
         let read = tokens.verify(&token, made.plus(Duration::from_secs(seconds)));

@@ -65,6 +65,7 @@ pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
     };
     let mut events = api
         .service
+        .audit
         .audit_page(&api.actor, filter, limit + 1)
         .await?;
     let more = i64::try_from(events.len()).unwrap_or(i64::MAX) > limit;
@@ -85,7 +86,7 @@ pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
         .last()
         .filter(|_| has_next)
         .map(|event| event.number.to_string());
-    let base = api.service.addresses.absolute(&format!(
+    let base = api.service.core.addresses.absolute(&format!(
         "/__api__/v1/audit_logs?limit={limit}&ascOrder={ascending}"
     ));
     let link = |name: &str, cursor: &Option<String>| {

@@ -5,16 +5,16 @@
 use super::{AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, parameter};
 use crate::{
     domain::{
-        Id, access,
-        access::Standing,
+        Id,
+        access::{self, Standing},
         addresses,
         content::{AccessType, Content, ContentRole, Permission, Process},
         group::Principal,
         integration::{Association, Integration},
     },
     service::{
-        Error, Service,
-        contents::{ContentInput, ProxyingInput, VisibleContent},
+        Error, Services,
+        catalog::content::{ContentInput, ProxyingInput, VisibleContent},
     },
 };
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, web};
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// An item in Connect's shape. `include`: comma-separated; `owner` adds the owner's names.
-fn content(service: &Service, seen: &VisibleContent, include: &str) -> Value {
+fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
     let item = &seen.content;
     let mut value = json!({
         "guid": item.id,
@@ -40,8 +40,8 @@ fn content(service: &Service, seen: &VisibleContent, include: &str) -> Value {
         "parameterized": false,
         "run_as_current_user": false,
         "owner_guid": item.owner,
-        "content_url": service.addresses.absolute(&addresses::app(item.id)),
-        "dashboard_url": service.addresses.absolute(&format!("/connect/#/apps/{}", item.id)),
+        "content_url": service.core.addresses.absolute(&addresses::app(item.id)),
+        "dashboard_url": service.core.addresses.absolute(&format!("/connect/#/apps/{}", item.id)),
         "app_role": match seen.standing {
             Standing::Owner => "owner",
             Standing::Collaborator => "editor",
@@ -116,7 +116,7 @@ fn include(request: &HttpRequest) -> String {
 
 /// `GET v1/content`: the items that the caller may see. Query: `name`, `owner_guid`, `include`.
 pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
-    let mut seen = api.service.contents(&api.actor).await?;
+    let mut seen = api.service.contents.contents(&api.actor).await?;
     if let Some(name) = parameter(&request, "name") {
         seen.retain(|item| item.content.name == name);
     }
@@ -233,6 +233,7 @@ fn content_error(error: Error) -> ApiError {
 pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     let seen = api
         .service
+        .contents
         .create_content(
             &api.actor,
             ContentInput {
@@ -249,7 +250,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
 pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> ApiResult {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
-    let seen = any.service.content(&any.actor(), id).await?;
+    let seen = any.service.contents.content(&any.actor(), id).await?;
     Ok(ok(&content(&any.service, &seen, &include(&request))))
 }
 
@@ -266,6 +267,7 @@ fn own_item(any: &AnyKey, id: Id<Content>) -> Result<(), ApiError> {
 pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let seen = api
         .service
+        .contents
         .update_content(&api.actor, guid(&path, 3)?, input(&body)?)
         .await
         .map_err(content_error)?;
@@ -275,6 +277,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
 /// `DELETE v1/content/{guid}`: 204.
 pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
+        .contents
         .delete_content(&api.actor, guid(&path, 3)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())
@@ -296,7 +299,11 @@ fn permission(entry: &Permission) -> Value {
 
 /// `GET v1/content/{guid}/permissions`.
 pub async fn permissions(api: PersonalKey, path: web::Path<String>) -> ApiResult {
-    let entries = api.service.permissions(&api.actor, guid(&path, 3)?).await?;
+    let entries = api
+        .service
+        .contents
+        .permissions(&api.actor, guid(&path, 3)?)
+        .await?;
     Ok(ok(&Value::Array(entries.iter().map(permission).collect())))
 }
 
@@ -324,6 +331,7 @@ pub async fn add_permission(
     };
     let (entry, new) = api
         .service
+        .contents
         .set_permission(&api.actor, id, principal, role(&body)?)
         .await
         .map_err(content_error)?;
@@ -343,6 +351,7 @@ async fn entry(api: &PersonalKey, path: &(String, String)) -> Result<Permission,
         .map_err(|_| ApiError::bad(3, "The id must be a number."))?;
     let entries = api
         .service
+        .contents
         .permissions(&api.actor, guid(&path.0, 3)?)
         .await?;
     Ok(entries
@@ -365,6 +374,7 @@ pub async fn set_permission(
     let found = entry(&api, &path).await?;
     let (changed, _) = api
         .service
+        .contents
         .set_permission(&api.actor, found.content, found.principal, role(&body)?)
         .await
         .map_err(content_error)?;
@@ -375,6 +385,7 @@ pub async fn set_permission(
 pub async fn delete_permission(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     let found = entry(&api, &path).await?;
     api.service
+        .contents
         .remove_permission(&api.actor, found.content, found.number)
         .await?;
     Ok(HttpResponse::NoContent().finish())
@@ -398,7 +409,7 @@ pub fn association(entry: &Association, integration: &Integration) -> Value {
 pub async fn associations(any: AnyKey, path: web::Path<String>) -> ApiResult {
     let id = guid(&path, 3)?;
     own_item(&any, id)?;
-    let rows = any.service.associations(&any.actor(), id).await?;
+    let rows = any.service.contents.associations(&any.actor(), id).await?;
     Ok(ok(&Value::Array(
         rows.iter()
             .map(|(entry, integration)| association(entry, integration))
@@ -457,6 +468,7 @@ pub async fn set_associations(
         return Err(Error::Forbidden("Only publishers attach integrations.").into());
     }
     api.service
+        .contents
         .set_associations(&api.actor, id, wanted.0)
         .await
         .map_err(|error| match error {

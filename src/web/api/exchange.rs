@@ -9,7 +9,7 @@ use super::{AnyKey, ApiError, ApiResult, read_body};
 use crate::{
     domain::connection::Cause,
     oauth::token_exchange as words,
-    service::exchange::{ExchangeError, Request},
+    service::grants::exchange::{ExchangeError, Request},
     vault::session_token::InvalidToken,
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
@@ -79,7 +79,7 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
 pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) -> ApiResult {
     let body = read_body(payload.into_inner()).await?;
     let form = form(&body)?;
-    match any.service.exchange(&any.caller, &form).await {
+    match any.service.exchange.exchange(&any.caller, &form).await {
         Ok(fresh) => Ok(HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .insert_header((header::PRAGMA, "no-cache"))
@@ -97,6 +97,7 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
         Err(refusal) => {
             let token = form.subject_token.as_deref().unwrap_or("");
             any.service
+                .exchange
                 .note_refused_exchange(&any.caller, token, &refusal, &any.actor().origin)
                 .await;
             Err(explain(

@@ -13,7 +13,7 @@ fn group(group: &Group) -> Value {
 
 /// `GET v1/groups`. Query: `prefix` of the name, and paging (default 20).
 pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
-    let mut groups = api.service.groups(&api.actor).await?;
+    let mut groups = api.service.groups.groups(&api.actor).await?;
     if let Some(prefix) = parameter(&request, "prefix").map(|text| text.to_lowercase()) {
         groups.retain(|group| group.name.to_lowercase().starts_with(&prefix));
     }
@@ -29,13 +29,20 @@ fn name(body: &JsonObject) -> Result<String, ApiError> {
 /// `POST v1/groups`.
 pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     Ok(ok(&group(
-        &api.service.create_group(&api.actor, &name(&body)?).await?,
+        &api.service
+            .groups
+            .create_group(&api.actor, &name(&body)?)
+            .await?,
     )))
 }
 
 /// `GET v1/groups/{guid}`.
 pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
-    let (found, _) = api.service.group(&api.actor, guid(&path, 3)?).await?;
+    let (found, _) = api
+        .service
+        .groups
+        .group(&api.actor, guid(&path, 3)?)
+        .await?;
     Ok(ok(&group(&found)))
 }
 
@@ -43,6 +50,7 @@ pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     Ok(ok(&group(
         &api.service
+            .groups
             .rename_group(&api.actor, guid(&path, 3)?, &name(&body)?)
             .await?,
     )))
@@ -51,6 +59,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
 /// `DELETE v1/groups/{guid}`: 204.
 pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
+        .groups
         .delete_group(&api.actor, guid(&path, 3)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())
@@ -58,7 +67,11 @@ pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 
 /// `GET v1/groups/{guid}/members`, with paging (default 10).
 pub async fn members(api: PersonalKey, path: web::Path<String>, request: HttpRequest) -> ApiResult {
-    let (_, members) = api.service.group(&api.actor, guid(&path, 3)?).await?;
+    let (_, members) = api
+        .service
+        .groups
+        .group(&api.actor, guid(&path, 3)?)
+        .await?;
     page_of(&request, &members, 10, user)
 }
 
@@ -66,6 +79,7 @@ pub async fn members(api: PersonalKey, path: web::Path<String>, request: HttpReq
 pub async fn add_member(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let person = guid(&body.text("user_guid", 3)?.unwrap_or_default(), 3)?;
     api.service
+        .groups
         .add_member(&api.actor, guid(&path, 3)?, person)
         .await?;
     Ok(HttpResponse::NoContent().finish())
@@ -74,6 +88,7 @@ pub async fn add_member(api: PersonalKey, path: web::Path<String>, body: JsonObj
 /// `DELETE v1/groups/{guid}/members/{person}`: 204.
 pub async fn remove_member(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     api.service
+        .groups
         .remove_member(&api.actor, guid(&path.0, 3)?, guid(&path.1, 3)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())

@@ -9,13 +9,14 @@ use super::{ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true
 use crate::{
     domain::{
         connection::Connection,
+        form::FieldError,
         group::Principal,
         integration::{Availability, Config, IdentityCheck, Integration, ListEntry},
     },
-    providers::{self, Field, FieldError, Template},
+    providers::{self, Field, Template},
     service::{
         Error,
-        integrations::{IntegrationInput, UpdateOutcome},
+        catalog::integrations::{IntegrationInput, UpdateOutcome},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -60,8 +61,8 @@ fn integration(integration: &Integration, listings: &[ListEntry]) -> Value {
 
 /// `GET v1/oauth/integrations`: the integrations that the caller may see.
 pub async fn list(api: PersonalKey) -> ApiResult {
-    let all = api.service.integrations(&api.actor).await?;
-    let listings = api.service.listings(None).await?;
+    let all = api.service.integrations.integrations(&api.actor).await?;
+    let listings = api.service.integrations.listings(None).await?;
     Ok(ok(&Value::Array(
         all.iter()
             .map(|found| integration(found, &listings))
@@ -73,6 +74,7 @@ pub async fn list(api: PersonalKey) -> ApiResult {
 pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let found = api
         .service
+        .integrations
         .integration(&api.actor, guid(&path, 207)?)
         .await?;
     integration_response(&api, &found).await
@@ -82,7 +84,7 @@ pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 async fn integration_response(api: &PersonalKey, found: &Integration) -> ApiResult {
     Ok(ok(&integration(
         found,
-        &api.service.listings(Some(found.id)).await?,
+        &api.service.integrations.listings(Some(found.id)).await?,
     )))
 }
 
@@ -251,6 +253,7 @@ fn refused(error: Error) -> ApiError {
 pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     let made = api
         .service
+        .integrations
         .create_integration(&api.actor, input(&body, None)?)
         .await
         .map_err(refused)?;
@@ -260,7 +263,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
 /// `PATCH v1/oauth/integrations/{guid}`. Error 229 if the template would change.
 pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let id = guid(&path, 207)?;
-    let stored = api.service.integration(&api.actor, id).await?;
+    let stored = api.service.integrations.integration(&api.actor, id).await?;
     let input = input(&body, Some(&stored))?;
     if input
         .template
@@ -274,6 +277,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     }
     match api
         .service
+        .integrations
         .update_integration(&api.actor, id, input)
         .await
         .map_err(refused)?
@@ -294,6 +298,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
 pub async fn verify(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let (found, _) = api
         .service
+        .integrations
         .integration_associations(&api.actor, guid(&path, 207)?)
         .await?;
     Err(ApiError::bad(
@@ -308,6 +313,7 @@ pub async fn verify(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 /// `DELETE v1/oauth/integrations/{guid}`: 204.
 pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
+        .integrations
         .delete_integration(&api.actor, guid(&path, 207)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())
@@ -317,6 +323,7 @@ pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 pub async fn associations(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let (found, entries) = api
         .service
+        .integrations
         .integration_associations(&api.actor, guid(&path, 207)?)
         .await?;
     Ok(ok(&Value::Array(
@@ -426,7 +433,11 @@ fn oauth_session(connection: &Connection) -> Value {
 /// `GET v1/oauth/sessions`: the caller's connections; `all=true` asks for everyone's.
 pub async fn sessions(api: PersonalKey, request: HttpRequest) -> ApiResult {
     let all = is_true(parameter(&request, "all").as_deref());
-    let rows = api.service.connections_for_api(&api.actor, all).await?;
+    let rows = api
+        .service
+        .consents
+        .connections_for_api(&api.actor, all)
+        .await?;
     Ok(ok(&Value::Array(rows.iter().map(oauth_session).collect())))
 }
 
@@ -434,6 +445,7 @@ pub async fn sessions(api: PersonalKey, request: HttpRequest) -> ApiResult {
 pub async fn get_session(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     Ok(ok(&oauth_session(
         &api.service
+            .consents
             .connection_for_api(&api.actor, guid(&path, 218)?)
             .await?,
     )))
@@ -442,6 +454,7 @@ pub async fn get_session(api: PersonalKey, path: web::Path<String>) -> ApiResult
 /// `DELETE v1/oauth/sessions/{guid}`: disconnects; 204.
 pub async fn delete_session(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
+        .consents
         .disconnect(&api.actor, guid(&path, 218)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())

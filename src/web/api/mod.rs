@@ -12,9 +12,8 @@ pub mod users;
 
 use super::visitor::audit_origin;
 use crate::{
-    domain::{Id, person::Role},
-    providers::FieldError,
-    service::{Actor, Error, Service, keys::Caller},
+    domain::{Id, form::FieldError, person::Role},
+    service::{Actor, Error, Services, people::api_keys::Caller},
 };
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError, dev::Payload, http::StatusCode, web,
@@ -38,6 +37,8 @@ pub struct ApiError {
     pub payload: Value,
     /// Value of `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
+    /// What failed inside, for the log.
+    pub source: Option<Box<Error>>,
 }
 
 impl ApiError {
@@ -50,6 +51,7 @@ impl ApiError {
             error: error.into(),
             payload: Value::Null,
             retry_after: None,
+            source: None,
         }
     }
     /// An error with status 400.
@@ -95,19 +97,23 @@ impl From<Error> for ApiError {
             ),
             Error::Conflict(message) => ApiError::new(409, 26, message),
             Error::Invalid(problems) => invalid(&problems, |_| 2),
-            Error::Busy => ApiError {
-                retry_after: Some(2),
-                ..ApiError::new(503, 1, "The portal's database is busy. Try again.")
-            },
             Error::TooMany(wait) => ApiError {
                 retry_after: Some(wait.as_secs()),
                 ..ApiError::new(429, 2, "Too many tries. Wait, then try again.")
             },
-            Error::Internal => ApiError::new(
-                500,
-                1,
-                "An internal error occurred. The operator finds the reason in the log.",
-            ),
+            busy if busy.is_busy() => ApiError {
+                retry_after: Some(2),
+                source: Some(Box::new(busy)),
+                ..ApiError::new(503, 1, "The portal's database is busy. Try again.")
+            },
+            inner @ (Error::Store(_) | Error::Vault(_) | Error::Internal(_)) => ApiError {
+                source: Some(Box::new(inner)),
+                ..ApiError::new(
+                    500,
+                    1,
+                    "An internal error occurred. The operator finds the reason in the log.",
+                )
+            },
         }
     }
 }
@@ -155,7 +161,7 @@ pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
 /// several headers.
 pub async fn key_of(
     request: &HttpRequest,
-    service: &Service,
+    service: &Services,
 ) -> Result<Option<Arc<Caller>>, ApiError> {
     let header = |name: &str| {
         let mut values = request.headers().get_all(name);
@@ -182,6 +188,7 @@ pub async fn key_of(
         return Err(wrong());
     }
     service
+        .api_keys
         .caller(text[4..].trim())
         .await?
         .map(Some)
@@ -194,17 +201,17 @@ fn starts_with_key(text: &str) -> bool {
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case("key "))
 }
 
-fn service_of(request: &HttpRequest) -> Result<Arc<Service>, ApiError> {
+fn service_of(request: &HttpRequest) -> Result<Arc<Services>, ApiError> {
     let data = request
-        .app_data::<web::Data<Service>>()
-        .ok_or(Error::Internal)?;
+        .app_data::<web::Data<Services>>()
+        .ok_or(Error::Internal("the request has no services"))?;
     Ok(data.clone().into_inner())
 }
 
 /// A caller with any API key, content keys included.
 pub struct AnyKey {
     pub caller: Arc<Caller>,
-    pub service: Arc<Service>,
+    pub service: Arc<Services>,
     request: HttpRequest,
 }
 
@@ -247,7 +254,7 @@ impl FromRequest for AnyKey {
 /// A caller with a person's API key. Content keys are refused with 403.
 pub struct PersonalKey {
     pub actor: Actor,
-    pub service: Arc<Service>,
+    pub service: Arc<Services>,
 }
 
 impl FromRequest for PersonalKey {

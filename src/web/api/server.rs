@@ -3,7 +3,7 @@
 
 use super::{ApiError, ApiResult, key_of, ok};
 use crate::{
-    service::{Error, Service, bootstrap::BootstrapError},
+    service::{Error, Services, people::bootstrap::BootstrapError},
     store::Store,
     web::visitor::audit_origin,
 };
@@ -16,13 +16,13 @@ const VERSION: &str = "2025.11.0";
 
 /// `GET server_settings`. Works without a key, but a wrong key gets 401: clients test their key
 /// with this call.
-pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> ApiResult {
+pub async fn settings(request: HttpRequest, service: web::Data<Services>) -> ApiResult {
     key_of(&request, &service).await?;
     Ok(ok(&json!({
         "version": VERSION,
         "build": "valetkey",
         "about": "Valetkey",
-        "hostname": service.settings.public_url.host_str().unwrap_or_default(),
+        "hostname": service.core.settings.public_url.host_str().unwrap_or_default(),
         "system_display_name": "Valetkey",
         "dashboard_path": "/connect",
         "authentication": {"name": "Password", "handles_credentials": true, "handles_login": true, "groups_enabled": true,
@@ -41,7 +41,7 @@ pub async fn settings(request: HttpRequest, service: web::Data<Service>) -> ApiR
 
 /// `POST v1/bootstrap`: creates the first administrator and returns an API key. Authenticated by
 /// `Authorization: Connect-Bootstrap <JWT>`; 401 for a wrong token, 403 if an account exists.
-pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> ApiResult {
+pub async fn bootstrap(request: HttpRequest, service: web::Data<Services>) -> ApiResult {
     let header = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -49,6 +49,7 @@ pub async fn bootstrap(request: HttpRequest, service: web::Data<Service>) -> Api
         .unwrap_or("");
     let token = header.strip_prefix("Connect-Bootstrap ").unwrap_or("");
     match service
+        .bootstrap
         .bootstrap(token, &audit_origin(&request, &service))
         .await
     {
@@ -73,8 +74,9 @@ pub async fn ping() -> HttpResponse {
 }
 
 /// Readiness: the database answers; 503 if not.
-pub async fn health(service: web::Data<Service>) -> HttpResponse {
+pub async fn health(service: web::Data<Services>) -> HttpResponse {
     match service
+        .core
         .store
         .read(|db| Ok::<_, Error>(Store::ping(db)?))
         .await

@@ -8,7 +8,7 @@ use crate::{
         Id, Timestamp, access,
         person::{ApiKey, Person, Role},
     },
-    service::{Error, people::PersonInput},
+    service::{Error, people::accounts::PersonInput},
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -39,7 +39,7 @@ pub async fn me(any: AnyKey) -> ApiResult {
 /// `GET v1/users`. Query: `prefix` of a name, `user_role` and `account_status` (alternatives
 /// separated by `|`), and paging (default 20).
 pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
-    let mut people = api.service.people(&api.actor).await?;
+    let mut people = api.service.people.people(&api.actor).await?;
     if let Some(prefix) = parameter(&request, "prefix")
         .map(|text| text.to_lowercase())
         .filter(|text| !text.is_empty())
@@ -88,7 +88,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     // latter, the caller must ask for the former explicitly.
     if input.password.is_none()
         && body.0.get("user_must_set_password") != Some(&Value::Bool(true))
-        && api.service.settings.sign_in.is_none()
+        && api.service.core.settings.sign_in.is_none()
     {
         return Err(ApiError::bad(
             2,
@@ -97,6 +97,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     }
     let person = api
         .service
+        .people
         .create_person(&api.actor, input)
         .await
         .map_err(refused)?;
@@ -105,7 +106,11 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
 
 /// `GET v1/users/{guid}`.
 pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
-    let person = api.service.person(&api.actor, guid(&path, 3)?).await?;
+    let person = api
+        .service
+        .people
+        .person(&api.actor, guid(&path, 3)?)
+        .await?;
     Ok(ok(&user(&person)))
 }
 
@@ -117,6 +122,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     };
     let person = api
         .service
+        .people
         .update_person(&api.actor, guid(&path, 3)?, input)
         .await
         .map_err(refused)?;
@@ -129,6 +135,7 @@ pub async fn lock(api: PersonalKey, path: web::Path<String>, body: JsonObject) -
         return Err(ApiError::bad(2, "locked: must be true or false."));
     };
     api.service
+        .people
         .set_locked(&api.actor, guid(&path, 3)?, *locked)
         .await
         .map_err(refused)?;
@@ -160,7 +167,7 @@ fn keys_of(api: &PersonalKey, path: &str, look: bool) -> Result<Id<Person>, ApiE
 /// `GET v1/users/{guid}/keys`.
 pub async fn keys(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let person = keys_of(&api, &path, true)?;
-    let keys = api.service.own_keys(person).await?;
+    let keys = api.service.api_keys.own_keys(person).await?;
     Ok(ok(&Value::Array(keys.iter().map(key).collect())))
 }
 
@@ -189,6 +196,7 @@ pub async fn create_key(api: PersonalKey, path: web::Path<String>, body: JsonObj
     let name = body.text("name", 62)?.unwrap_or_default();
     let (made, secret) = api
         .service
+        .api_keys
         .create_key(&api.actor, &name, role, expires_at)
         .await
         .map_err(|error| match error {
@@ -213,6 +221,7 @@ pub async fn get_key(api: PersonalKey, path: web::Path<(String, String)>) -> Api
     let (person, wanted) = (keys_of(&api, &path.0, true)?, number(&path.1)?);
     let found = api
         .service
+        .api_keys
         .own_keys(person)
         .await?
         .into_iter()
@@ -224,6 +233,9 @@ pub async fn get_key(api: PersonalKey, path: web::Path<(String, String)>) -> Api
 /// `DELETE v1/users/{guid}/keys/{id}`: own keys only; 204.
 pub async fn delete_key(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     keys_of(&api, &path.0, false)?;
-    api.service.delete_key(&api.actor, number(&path.1)?).await?;
+    api.service
+        .api_keys
+        .delete_key(&api.actor, number(&path.1)?)
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -1,7 +1,7 @@
 //! Form fields and posted values: typed text on its way to domain values, and back onto the page
 //! with error messages. Values of secret fields are never sent back.
 
-use crate::providers::FieldError;
+use crate::domain::form::FieldError;
 
 /// The kind of input that a template draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use super::{form_status, id, page, page_with, problems_of};
 use crate::{
     domain::{
         Id,
+        form::FieldError,
         person::{Person, Role},
         return_path::ReturnPath,
     },
-    providers::FieldError,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
@@ -42,8 +42,8 @@ pub struct SessionRow {
 
 /// The browser sessions of a person.
 pub async fn session_rows(me: &SignedIn, person: Id<Person>) -> Result<Vec<SessionRow>, WebError> {
-    let now = me.service().now();
-    let sessions = me.service().sessions_of(&me.actor, person).await?;
+    let now = me.service().core.now();
+    let sessions = me.service().sessions.sessions_of(&me.actor, person).await?;
     Ok(sessions
         .into_iter()
         .map(|session| SessionRow {
@@ -92,13 +92,19 @@ async fn draw(me: &SignedIn, errors: Vec<FieldError>) -> Result<HttpResponse, We
             person.role.label().to_lowercase()
         ),
         fields,
-        organisation: match &me.service().settings.sign_in {
-            Some(sign_in) if !me.service().signs_in_at(person.id, &sign_in.issuer).await? => {
+        organisation: match &me.service().core.settings.sign_in {
+            Some(sign_in)
+                if !me
+                    .service()
+                    .organisation
+                    .signs_in_at(person.id, &sign_in.issuer)
+                    .await? =>
+            {
                 Some(sign_in.name.clone())
             }
             _ => None,
         },
-        has_password: me.service().has_password(person.id).await?,
+        has_password: me.service().passwords.has_password(person.id).await?,
         sessions,
         errors,
     };
@@ -117,6 +123,7 @@ pub async fn change_password(
 ) -> Result<HttpResponse, WebError> {
     match me
         .service()
+        .passwords
         .change_password(
             &me.actor,
             typed.password("old_password"),
@@ -136,6 +143,7 @@ pub async fn change_password(
 pub async fn end_sessions(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let only = typed.non_empty("session").map(id).transpose()?;
     me.service()
+        .sessions
         .end_sessions(&me.actor, me.actor.person.id, only)
         .await?;
     Ok(me.done(
@@ -229,7 +237,7 @@ async fn draw_keys(
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    let now = me.service().now();
+    let now = me.service().core.now();
     let roles = Role::ALL
         .into_iter()
         .filter(|role| *role <= me.actor.role)
@@ -245,6 +253,7 @@ async fn draw_keys(
     refill(&mut fields, typed, &errors);
     let rows = me
         .service()
+        .api_keys
         .own_keys(me.actor.person.id)
         .await?
         .into_iter()
@@ -278,6 +287,7 @@ pub async fn create_key(
     let role = Role::parse(typed.text("user_role"));
     match me
         .service()
+        .api_keys
         .create_key(&me.actor, typed.text("name"), role, None)
         .await
     {
@@ -304,7 +314,7 @@ pub async fn delete_key(
     path: web::Path<i64>,
     _: Posted,
 ) -> Result<HttpResponse, WebError> {
-    me.service().delete_key(&me.actor, *path).await?;
+    me.service().api_keys.delete_key(&me.actor, *path).await?;
     Ok(me.done(
         "/account/keys",
         "Deleted the key. Programs that use it are refused from now on.",

@@ -8,7 +8,7 @@ use crate::{
         addresses::query,
         audit::{Action, Event, Outcome},
     },
-    service::{Error, audit::PAGE_SIZE},
+    service::{Error, record::audit::PAGE_SIZE},
     store::audit::{ExchangeFilter, RecordFilter},
     web::{
         forms::{Choice, Field, FieldKind},
@@ -103,7 +103,7 @@ fn words(action: Action) -> String {
 
 /// A select field for a person.
 async fn people(me: &SignedIn, chosen: Option<String>) -> Result<Field, WebError> {
-    let people = me.service().people(&me.actor).await?;
+    let people = me.service().people.people(&me.actor).await?;
     let people = people.iter().map(|person| {
         Choice::new(
             person.id.to_string(),
@@ -121,9 +121,13 @@ async fn people(me: &SignedIn, chosen: Option<String>) -> Result<Field, WebError
 
 /// `GET /audit`: one page of records, newest first.
 pub async fn list(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpResponse, WebError> {
-    let now = me.service().now();
+    let now = me.service().core.now();
     let filter = asked.filter();
-    let mut events = me.service().audit_events(&me.actor, filter.clone()).await?;
+    let mut events = me
+        .service()
+        .audit
+        .audit_events(&me.actor, filter.clone())
+        .await?;
     let (most, asked) = (
         usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX),
         query_of(&filter),
@@ -206,7 +210,7 @@ fn line(event: &Event) -> Value {
 /// `GET /audit/export`: the audit log, or the records that pass the filter, as JSON lines, oldest
 /// first. Streamed, since it may be long. The export itself is recorded.
 pub async fn export(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpResponse, WebError> {
-    me.service().note_export(&me.actor).await?;
+    me.service().audit.note_export(&me.actor).await?;
     let (service, actor, filter) = (
         me.service().clone(),
         me.actor.clone(),
@@ -215,11 +219,11 @@ pub async fn export(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpR
             ..asked.filter()
         },
     );
-    let name = format!("audit-{}.jsonl", service.now().iso_date());
+    let name = format!("audit-{}.jsonl", service.core.now().iso_date());
     let lines = stream::try_unfold(
         (service, actor, filter, 0),
         |(service, actor, filter, after)| async move {
-            let events = service.export_batch(&actor, &filter, after).await?;
+            let events = service.audit.export_batch(&actor, &filter, after).await?;
             let Some(last) = events.last().map(|event| event.number) else {
                 return Ok::<_, Error>(None);
             };
@@ -278,13 +282,17 @@ pub async fn uses(me: SignedIn, asked: web::Query<UsesQuery>) -> Result<HttpResp
     fn chosen<T>(text: Option<&str>) -> Option<Id<T>> {
         text.and_then(|text| text.parse().ok())
     }
-    let now = me.service().now();
+    let now = me.service().core.now();
     let wanted = ExchangeFilter {
         person: chosen(asked.person.as_deref()),
         content: chosen(asked.content.as_deref()),
         before: asked.before.map(Timestamp),
     };
-    let mut uses = me.service().hourly_uses(&me.actor, wanted.clone()).await?;
+    let mut uses = me
+        .service()
+        .usage
+        .hourly_uses(&me.actor, wanted.clone())
+        .await?;
     let most = usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX);
     let more = uses.len() > most;
     uses.truncate(most);
@@ -298,7 +306,7 @@ pub async fn uses(me: SignedIn, asked: web::Query<UsesQuery>) -> Result<HttpResp
             last.hour.last_at.0
         )
     });
-    let contents = me.service().contents(&me.actor).await?;
+    let contents = me.service().contents.contents(&me.actor).await?;
     let contents = contents.iter().map(|seen| {
         Choice::new(
             seen.content.id.to_string(),

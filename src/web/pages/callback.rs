@@ -7,7 +7,7 @@ use crate::{
     domain::{addresses, attempt::Mismatch, integration::Integration, return_path::ReturnPath},
     oauth::errors::{Failure, FailureClass},
     providers,
-    service::attempts::{CallbackOutcome, CallbackQuery},
+    service::grants::attempts::{CallbackOutcome, CallbackQuery},
     web::{
         problems::{ProblemPage, WebError},
         view::NavLink,
@@ -18,7 +18,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 
 /// `GET /__oauth__/integrations/callback`.
 pub async fn shared(me: SignedIn, request: HttpRequest) -> Result<HttpResponse, WebError> {
-    let callback = me.service().addresses.shared_callback();
+    let callback = me.service().core.addresses.shared_callback();
     finish(me, &request, &callback).await
 }
 
@@ -28,7 +28,7 @@ pub async fn own(
     path: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, WebError> {
-    let callback = me.service().addresses.own_callback(super::id(&path)?);
+    let callback = me.service().core.addresses.own_callback(super::id(&path)?);
     finish(me, &request, &callback).await
 }
 
@@ -59,6 +59,7 @@ async fn finish(
 ) -> Result<HttpResponse, WebError> {
     let ending = me
         .service()
+        .attempts
         .finish_authorization(&me.actor, callback, answer(request.query_string()))
         .await?;
     show(&me, ending)
@@ -218,7 +219,7 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
                 integration.setting("client_id"),
                 names.service,
                 names.service,
-                me.service().addresses.base(),
+                me.service().core.addresses.base(),
             );
             page_with(
                 StatusCode::OK,

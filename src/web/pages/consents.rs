@@ -16,7 +16,10 @@ use crate::{
         revocation::{ProviderNotice, Revocation},
     },
     providers,
-    service::{Error, attempts::Question, consents::Overview},
+    service::{
+        Error,
+        grants::{attempts::Question, consents::Overview},
+    },
     web::{
         problems::{WebError, allow_forms_to},
         view::{Chrome, Moment, NavLink, Status, count_noun, monogram},
@@ -205,9 +208,10 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
 
 /// `GET /consents`.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
-    let now = me.service().now();
+    let now = me.service().core.now();
     let rows = me
         .service()
+        .consents
         .consents(&me.actor)
         .await?
         .iter()
@@ -215,6 +219,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
         .collect();
     let ended = me
         .service()
+        .revocations
         .recent_revocations(&me.actor)
         .await?
         .iter()
@@ -282,6 +287,7 @@ pub async fn consent_page(
             .unwrap_or_else(ReturnPath::consents);
         return match me
             .service()
+            .attempts
             .consent_question_for_content(&me.actor, content)
             .await
         {
@@ -291,11 +297,17 @@ pub async fn consent_page(
         };
     }
     let integration: Id<Integration> = id(query.integration.as_deref().unwrap_or(""))?;
-    if !me.service().may_connect(&me.actor, integration).await? {
+    if !me
+        .service()
+        .attempts
+        .may_connect(&me.actor, integration)
+        .await?
+    {
         return Err(Error::NotFound.into());
     }
     let question = me
         .service()
+        .attempts
         .question_for_integration(&me.actor, integration)
         .await?;
     draw(
@@ -316,7 +328,9 @@ async fn draw(
 ) -> Result<HttpResponse, WebError> {
     let integration = &question.integration;
     let names = providers::names(integration);
-    let endpoints = providers::endpoints(integration).ok_or(Error::Internal)?;
+    let endpoints = providers::endpoints(integration).ok_or(Error::Internal(
+        "the configuration of an integration is damaged",
+    ))?;
     let host = |text: &str| {
         url::Url::parse(text)
             .ok()
@@ -385,6 +399,7 @@ async fn draw(
             || !other
                 && me
                     .service()
+                    .attempts
                     .sign_in_suffices(&me.actor, integration)
                     .await?
         {
@@ -423,8 +438,14 @@ async fn allow_form_to(
     item: Option<Id<Content>>,
 ) -> Result<(), WebError> {
     let mut origins = vec![endpoints.authorize.origin().ascii_serialization()];
-    if let Some(item) = item.filter(|_| !me.service().settings.origins.is_same_origin()) {
-        origins.extend(me.service().location(item).await?.map(|place| place.origin));
+    if let Some(item) = item.filter(|_| !me.service().core.settings.origins.is_same_origin()) {
+        origins.extend(
+            me.service()
+                .handover
+                .location(item)
+                .await?
+                .map(|place| place.origin),
+        );
     }
     allow_forms_to(response, &origins);
     Ok(())
@@ -439,7 +460,10 @@ pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
     let back = ReturnPath::parse(typed.text("return")).unwrap_or_else(ReturnPath::consents);
     let service = me.service();
     if let Some(content) = content {
-        let admission = service.admission(content, me.actor.person.id).await?;
+        let admission = service
+            .admissions
+            .admission(content, me.actor.person.id)
+            .await?;
         let asked = admission
             .links
             .iter()
@@ -448,17 +472,19 @@ pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
             return Err(Error::NotFound.into());
         }
         if service
+            .consents
             .allow_content(&me.actor, content, integration)
             .await?
         {
             return Ok(see_other(back.as_str()));
         }
-    } else if !service.may_connect(&me.actor, integration).await? {
+    } else if !service.attempts.may_connect(&me.actor, integration).await? {
         return Err(Error::NotFound.into());
     }
     let other = typed.non_empty("other").is_some();
     if !other
         && let Some(ending) = service
+            .attempts
             .connect_by_sign_in(&me.actor, integration, content, back.clone())
             .await?
     {
@@ -477,6 +503,7 @@ async fn begin(
 ) -> Result<HttpResponse, WebError> {
     match me
         .service()
+        .attempts
         .start_authorization(&me.actor, integration, content, back.clone(), other)
         .await?
     {
@@ -484,6 +511,7 @@ async fn begin(
         Err(failure) => {
             let integration = me
                 .service()
+                .attempts
                 .question_for_integration(&me.actor, integration)
                 .await?
                 .integration;
@@ -529,6 +557,7 @@ pub async fn other_account_page(
     let connection: Id<Connection> = id(query.connection.as_deref().unwrap_or(""))?;
     let (connection, integration) = me
         .service()
+        .consents
         .unconfirmed_connection(&me.actor, connection)
         .await?;
     let names = providers::names(&integration);
@@ -538,7 +567,9 @@ pub async fn other_account_page(
         .as_deref()
         .and_then(ReturnPath::parse)
         .unwrap_or_else(ReturnPath::consents);
-    let endpoints = providers::endpoints(&integration).ok_or(Error::Internal)?;
+    let endpoints = providers::endpoints(&integration).ok_or(Error::Internal(
+        "the configuration of an integration is damaged",
+    ))?;
     let mut response = page(&OtherAccountPage {
         chrome: me
             .visitor
@@ -569,6 +600,7 @@ pub async fn other_account(me: SignedIn, Posted(typed): Posted) -> Result<HttpRe
     let choice = typed.text("choice");
     let decided = me
         .service()
+        .consents
         .confirm_account(&me.actor, connection, choice == "keep", content)
         .await?;
     match choice {
@@ -580,7 +612,7 @@ pub async fn other_account(me: SignedIn, Posted(typed): Posted) -> Result<HttpRe
 
 /// `GET /consents/{guid}/revoke`.
 pub async fn revoke_page(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
-    let (granted, integration) = me.service().consent(&me.actor, id(&path)?).await?;
+    let (granted, integration) = me.service().consents.consent(&me.actor, id(&path)?).await?;
     let (title, service) = (
         granted.content.display_title(),
         providers::names(&integration).service,
@@ -621,7 +653,11 @@ pub async fn revoke(
     path: web::Path<String>,
     _: Posted,
 ) -> Result<HttpResponse, WebError> {
-    let (granted, _) = me.service().revoke_consent(&me.actor, id(&path)?).await?;
+    let (granted, _) = me
+        .service()
+        .consents
+        .revoke_consent(&me.actor, id(&path)?)
+        .await?;
     Ok(me.done(
         "/consents",
         format!(
@@ -636,7 +672,11 @@ pub async fn disconnect_page(
     me: SignedIn,
     path: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
-    let overview = me.service().connection(&me.actor, id(&path)?).await?;
+    let overview = me
+        .service()
+        .consents
+        .connection(&me.actor, id(&path)?)
+        .await?;
     let name = overview.integration.display_name();
     let names = providers::names(&overview.integration);
     let titles: Vec<String> = overview
@@ -650,7 +690,7 @@ pub async fn disconnect_page(
         "These can no longer act as you:"
     };
     let token = match overview.connection.access_expires_at {
-        Some(end) if end > me.service().now() => {
+        Some(end) if end > me.service().core.now() => {
             format!("A token already handed out works until {}.", end.absolute())
         }
         _ => "No token that was handed out is still valid.".to_owned(),
@@ -706,9 +746,14 @@ pub async fn disconnect(
     path: web::Path<String>,
     _: Posted,
 ) -> Result<HttpResponse, WebError> {
-    let overview = me.service().connection(&me.actor, id(&path)?).await?;
+    let overview = me
+        .service()
+        .consents
+        .connection(&me.actor, id(&path)?)
+        .await?;
     let integration = me
         .service()
+        .consents
         .disconnect(&me.actor, overview.connection.id)
         .await?;
     Ok(me.done(

@@ -10,14 +10,15 @@ use crate::{
     domain::{
         Id, Timestamp, access, addresses,
         content::{AccessType, Content, ContentRole, Process, ProcessId, Proxying},
+        form::FieldError,
         group::Principal,
         integration::Integration,
         leak::Visit,
         person::Role,
     },
-    providers::{self, FieldError},
+    providers,
     proxy::{Proxy, processes::is_up},
-    service::contents::{ContentInput, ProxyingInput, VisibleContent},
+    service::catalog::content::{ContentInput, ProxyingInput, VisibleContent},
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
@@ -54,8 +55,8 @@ struct ListPage {
 
 /// `GET /content`: the items that the person may see, their own first.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
-    let (service, now) = (me.service(), me.service().now());
-    let mut seen = service.contents(&me.actor).await?;
+    let (service, now) = (me.service(), me.service().core.now());
+    let mut seen = service.contents.contents(&me.actor).await?;
     // A publisher's own items come first.
     seen.sort_by_key(|item| {
         (
@@ -65,7 +66,10 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     });
     let mut rows = Vec::new();
     for item in seen {
-        let attached = service.associations(&me.actor, item.content.id).await?;
+        let attached = service
+            .contents
+            .associations(&me.actor, item.content.id)
+            .await?;
         let names: Vec<String> = attached
             .iter()
             .map(|(_, integration)| providers::names(integration).service)
@@ -274,7 +278,7 @@ pub async fn new_page(me: SignedIn) -> Result<HttpResponse, WebError> {
 /// `POST /content/new`.
 pub async fn create(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let created = match input(&typed, &[]) {
-        Ok(input) => me.service().create_content(&me.actor, input).await,
+        Ok(input) => me.service().contents.create_content(&me.actor, input).await,
         Err(problems) => {
             // The service was not asked: check the addresses here, so that all errors are reported
             // together.
@@ -302,7 +306,11 @@ fn with_address_problem(
     typed: &FormValues,
     mut problems: Vec<FieldError>,
 ) -> Vec<FieldError> {
-    if let Err(problem) = me.service().check_processes(&processes(typed, &[])) {
+    if let Err(problem) = me
+        .service()
+        .contents
+        .check_processes(&processes(typed, &[]))
+    {
         problems.push(problem);
     }
     problems
@@ -494,18 +502,24 @@ async fn draw_settings(
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    let (service, now) = (me.service(), me.service().now());
+    let (service, now) = (me.service(), me.service().core.now());
     let item = &seen.content;
-    let visits = service.visits(item.id).await?;
+    let visits = service.presence.visits(item.id).await?;
     let choices = if access::may_see_integrations(me.actor.role) {
-        service.integrations(&me.actor).await?
+        service.integrations.integrations(&me.actor).await?
     } else {
         Vec::new()
     };
-    let attached = service.associations(&me.actor, item.id).await?;
-    let keys = service.content_keys(item.id).await?;
-    let consenting = service.consenting_people(&me.actor, item.id).await?;
-    let listed = service.permissions_with_names(&me.actor, item.id).await?;
+    let attached = service.contents.associations(&me.actor, item.id).await?;
+    let keys = service.api_keys.content_keys(item.id).await?;
+    let consenting = service
+        .contents
+        .consenting_people(&me.actor, item.id)
+        .await?;
+    let listed = service
+        .contents
+        .permissions_with_names(&me.actor, item.id)
+        .await?;
     let (mut fields, mut proxy_fields) = (fields(), proxy_fields());
     let stored = FormValues(vec![
         (
@@ -594,7 +608,7 @@ async fn draw_settings(
             .iter()
             .map(|(_, integration)| describe(integration))
             .collect(),
-        environment: environment(service.addresses.base(), item.id)
+        environment: environment(service.core.addresses.base(), item.id)
             .replace("{key}", "<the content key>"),
         may_end_consents: me.actor.role == Role::Administrator,
         key_made: keys.first().map(|key| Moment::new(key.created_at, now)),
@@ -638,6 +652,7 @@ async fn draw_settings(
         processes: process_rows(proxy, item, &visits, now).await,
         several_processes: item.processes.len() > 1,
         leaks: service
+            .leaks
             .leaks(&me.actor, item.id)
             .await?
             .into_iter()
@@ -661,7 +676,11 @@ pub async fn settings_page(
     proxy: web::Data<Proxy>,
     path: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
-    let seen = me.service().editable_content(&me.actor, id(&path)?).await?;
+    let seen = me
+        .service()
+        .contents
+        .editable_content(&me.actor, id(&path)?)
+        .await?;
     draw_settings(&me, &proxy, seen, None, Vec::new()).await
 }
 
@@ -674,7 +693,11 @@ pub async fn save_settings(
     Posted(mut typed): Posted,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
-    let seen = me.service().editable_content(&me.actor, guid).await?;
+    let seen = me
+        .service()
+        .contents
+        .editable_content(&me.actor, guid)
+        .await?;
     if processes(&typed, &seen.content.processes) != seen.content.processes {
         // Viewers' session tokens are sent to these addresses.
         Confirmed(typed) = Confirmed::check(&me, &request, typed).await?;
@@ -686,7 +709,12 @@ pub async fn save_settings(
             return draw_settings(&me, &proxy, seen, Some(&typed), problems).await;
         }
     };
-    match me.service().update_content(&me.actor, guid, input).await {
+    match me
+        .service()
+        .contents
+        .update_content(&me.actor, guid, input)
+        .await
+    {
         Ok(seen) => Ok(me.done(
             &addresses::content_settings(guid),
             format!("Saved {}.", seen.content.display_title()),
@@ -703,7 +731,7 @@ pub async fn clear_leaks(
     _: Posted,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
-    me.service().forget_leaks(&me.actor, guid).await?;
+    me.service().leaks.forget_leaks(&me.actor, guid).await?;
     Ok(me.done(
         &addresses::content_settings(guid),
         "Warning put away. It comes back if a token is used without its viewer again.",
@@ -720,6 +748,7 @@ pub async fn drain(
     let guid = id(&path.0)?;
     let mut processes = me
         .service()
+        .contents
         .editable_content(&me.actor, guid)
         .await?
         .content
@@ -739,6 +768,7 @@ pub async fn drain(
         format!("{} takes new viewers again.", process.url)
     };
     me.service()
+        .contents
         .update_content(
             &me.actor,
             guid,
@@ -759,7 +789,11 @@ pub async fn save_integration(
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
-    let seen = me.service().editable_content(&me.actor, guid).await?;
+    let seen = me
+        .service()
+        .contents
+        .editable_content(&me.actor, guid)
+        .await?;
     let wanted = match typed.text("integration") {
         "" => Vec::new(),
         text => match text.parse() {
@@ -780,7 +814,12 @@ pub async fn save_integration(
         },
     };
     let none = wanted.is_empty();
-    match me.service().set_associations(&me.actor, guid, wanted).await {
+    match me
+        .service()
+        .contents
+        .set_associations(&me.actor, guid, wanted)
+        .await
+    {
         Ok(()) => {
             let message = if none {
                 "Saved. This content uses no integration now."
@@ -807,7 +846,11 @@ pub async fn permit(
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
-    let seen = me.service().editable_content(&me.actor, guid).await?;
+    let seen = me
+        .service()
+        .contents
+        .editable_content(&me.actor, guid)
+        .await?;
     let (Some(principal), Some(role)) = (
         principal(typed.text("person")),
         ContentRole::parse(typed.text("role")),
@@ -823,6 +866,7 @@ pub async fn permit(
     };
     match me
         .service()
+        .contents
         .set_permission(&me.actor, guid, principal, role)
         .await
     {
@@ -845,6 +889,7 @@ pub async fn unpermit(
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path.0)?;
     me.service()
+        .contents
         .remove_permission(&me.actor, guid, path.1)
         .await?;
     Ok(me.done(&addresses::content_settings(guid), "Removed from the list."))
@@ -858,13 +903,17 @@ pub async fn make_key(
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
-    let (content, secret) = me.service().create_content_key(&me.actor, guid).await?;
+    let (content, secret) = me
+        .service()
+        .api_keys
+        .create_content_key(&me.actor, guid)
+        .await?;
     let shown = SecretToShow {
         title: format!("Content key of {}", content.display_title()),
         intro: "Put it into the app's environment. It can exchange session tokens of this content and nothing else.".into(),
         label: "Content key".into(),
         secret,
-        environment: environment(me.service().addresses.base(), guid),
+        environment: environment(me.service().core.addresses.base(), guid),
         done: addresses::content_settings(guid),
     };
     Ok(see_other(
@@ -879,10 +928,15 @@ pub async fn end_consents_page(
 ) -> Result<HttpResponse, WebError> {
     let item = me
         .service()
+        .contents
         .editable_content(&me.actor, id(&path)?)
         .await?
         .content;
-    let consents = me.service().consenting_people(&me.actor, item.id).await?;
+    let consents = me
+        .service()
+        .contents
+        .consenting_people(&me.actor, item.id)
+        .await?;
     let people: Vec<String> = consents
         .iter()
         .map(|(_, person, _)| person.display_name())
@@ -924,6 +978,7 @@ pub async fn end_consents(
     let guid = id(&path)?;
     let ended = me
         .service()
+        .revocations
         .revoke_consents_of_content(&me.actor, guid)
         .await?;
     let message = format!(
@@ -935,9 +990,17 @@ pub async fn end_consents(
 
 /// `GET /content-settings/{guid}/delete`.
 pub async fn delete_page(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
-    let seen = me.service().editable_content(&me.actor, id(&path)?).await?;
+    let seen = me
+        .service()
+        .contents
+        .editable_content(&me.actor, id(&path)?)
+        .await?;
     let item = &seen.content;
-    let consents = me.service().consenting_people(&me.actor, item.id).await?;
+    let consents = me
+        .service()
+        .contents
+        .consenting_people(&me.actor, item.id)
+        .await?;
     let people: Vec<String> = consents
         .iter()
         .map(|(_, person, _)| person.display_name())
@@ -974,7 +1037,11 @@ pub async fn delete(
     path: web::Path<String>,
     _: Posted,
 ) -> Result<HttpResponse, WebError> {
-    let item = me.service().delete_content(&me.actor, id(&path)?).await?;
+    let item = me
+        .service()
+        .contents
+        .delete_content(&me.actor, id(&path)?)
+        .await?;
     Ok(me.done("/content", format!("Deleted {}.", item.display_title())))
 }
 

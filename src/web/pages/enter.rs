@@ -13,7 +13,7 @@ use crate::{
         origins::ContentOrigin,
         return_path::ReturnPath,
     },
-    service::{Error, admission::IntegrationAccess},
+    service::{Error, grants::admission::IntegrationAccess},
     web::{
         problems::WebError,
         visitor::{Visitor, return_path_of, see_other},
@@ -52,7 +52,7 @@ pub async fn redirect_to_content(
             "Open this page in a browser once: it leads to where the app stands.".into(),
         ));
     }
-    let origins = &visitor.service.settings.origins;
+    let origins = &visitor.service.core.settings.origins;
     if origins.content == ContentOrigin::Unset {
         return Err(WebError::Page(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -77,16 +77,22 @@ pub async fn redirect_to_content(
             .ok_or_else(|| Error::NotFound.into());
     }
     match &visitor.actor {
-        Some(actor) => match visitor.service.may_enter(actor, item).await {
+        Some(actor) => match visitor.service.handover.may_enter(actor, item).await {
             Ok(()) => {}
             Err(Error::Forbidden(_)) => return Err(access_denied()),
             Err(error) => return Err(error.into()),
         },
-        None if visitor.service.public_content(item).await?.is_some() => {}
+        None if visitor
+            .service
+            .contents
+            .public_content(item)
+            .await?
+            .is_some() => {}
         None => return Err(WebError::SignIn(return_path_of(&request))),
     }
     let place = visitor
         .service
+        .handover
         .location(item)
         .await?
         .ok_or(Error::NotFound)?;
@@ -120,25 +126,30 @@ pub async fn enter(
         .nonce
         .as_deref()
         .filter(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let (Some(nonce), Some(place)) = (nonce, visitor.service.location(item).await?) else {
+    let (Some(nonce), Some(place)) = (nonce, visitor.service.handover.location(item).await?) else {
         return Err(Error::NotFound.into());
     };
-    match visitor.service.may_enter(&actor, item).await {
+    match visitor.service.handover.may_enter(&actor, item).await {
         Ok(()) => {}
         Err(Error::Forbidden(_)) => return Err(access_denied()),
         Err(error) => return Err(error.into()),
     }
-    let admission = visitor.service.admission(item, actor.person.id).await?;
+    let admission = visitor
+        .service
+        .admissions
+        .admission(item, actor.person.id)
+        .await?;
     if admission.content.access != AccessType::All
         && admission.links.iter().any(IntegrationAccess::needs_viewer)
     {
         return Ok(see_other(&addresses::consent(
             item,
-            &back.ok_or(Error::Internal)?,
+            &back.ok_or(Error::Internal("an address that cannot be returned to"))?,
         )));
     }
     let code = visitor
         .service
+        .handover
         .issue_handover_code(&actor, item, nonce)
         .await?;
     Ok(see_other(&format!(

@@ -3,8 +3,7 @@
 
 use super::{form_status, id, page_with, problems_of};
 use crate::{
-    domain::{Id, access, addresses, group::Group},
-    providers::FieldError,
+    domain::{Id, access, addresses, form::FieldError, group::Group},
     service::Error,
     web::{
         confirmation::Confirmed,
@@ -47,8 +46,8 @@ async fn draw_list(
 ) -> Result<HttpResponse, WebError> {
     must_manage(me)?;
     let mut rows = Vec::new();
-    for group in me.service().groups(&me.actor).await? {
-        let (_, members) = me.service().group(&me.actor, group.id).await?;
+    for group in me.service().groups.groups(&me.actor).await? {
+        let (_, members) = me.service().groups.group(&me.actor, group.id).await?;
         let members = count_noun(
             i64::try_from(members.len()).unwrap_or(i64::MAX),
             "person",
@@ -91,6 +90,7 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
     must_manage(&me)?;
     match me
         .service()
+        .groups
         .create_group(&me.actor, typed.text("name"))
         .await
     {
@@ -126,8 +126,8 @@ async fn draw(
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     must_manage(me)?;
-    let (group, members) = me.service().group(&me.actor, group).await?;
-    let people = me.service().people(&me.actor).await?;
+    let (group, members) = me.service().groups.group(&me.actor, group).await?;
+    let people = me.service().people.people(&me.actor).await?;
     let others = people
         .iter()
         .filter(|person| !members.iter().any(|member| member.id == person.id));
@@ -179,6 +179,7 @@ pub async fn rename(
     let group = id(&path)?;
     match me
         .service()
+        .groups
         .rename_group(&me.actor, group, typed.text("name"))
         .await
     {
@@ -204,7 +205,10 @@ pub async fn add_member(
         )
         .await;
     };
-    me.service().add_member(&me.actor, group, person).await?;
+    me.service()
+        .groups
+        .add_member(&me.actor, group, person)
+        .await?;
     Ok(me.done(&addresses::group(group), "Added to the group."))
 }
 
@@ -217,6 +221,7 @@ pub async fn remove_member(
     must_manage(&me)?;
     let group = id(&path)?;
     me.service()
+        .groups
         .remove_member(&me.actor, group, id(typed.text("person"))?)
         .await?;
     Ok(me.done(&addresses::group(group), "Removed from the group."))
@@ -229,6 +234,10 @@ pub async fn delete(
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let gone = me.service().delete_group(&me.actor, id(&path)?).await?;
+    let gone = me
+        .service()
+        .groups
+        .delete_group(&me.actor, id(&path)?)
+        .await?;
     Ok(me.done("/groups", format!("Deleted {}.", gone.name)))
 }

@@ -11,14 +11,15 @@ use super::{
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
+        form::FieldError,
         group::Principal,
         integration::{Availability, Config, IdentityCheck, Integration, SecretHealth},
     },
-    providers::{self, FieldError, Template as Kind_, azure},
+    providers::{self, Template as Kind_, azure},
     service::{
         Error,
-        integrations::{Impact, IntegrationInput, UpdateOutcome},
-        revocations::Owner,
+        catalog::integrations::{Impact, IntegrationInput, UpdateOutcome},
+        grants::revocations::Owner,
     },
     web::{
         confirmation::Confirmed,
@@ -131,9 +132,10 @@ fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) 
 /// `GET /integrations`.
 pub async fn list(me: SignedIn, query: web::Query<Sort>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let (service, now) = (me.service(), me.service().now());
-    let usage = service.integration_usage().await?;
+    let (service, now) = (me.service(), me.service().core.now());
+    let usage = service.integrations.integration_usage().await?;
     let mut rows: Vec<Row> = service
+        .integrations
         .integrations(&me.actor)
         .await?
         .iter()
@@ -337,7 +339,7 @@ fn draw_form(
             {
                 Some((integration, at)) => format!(
                     "Secret set {} by {}. Leave empty to keep it.",
-                    at.relative(service.now()),
+                    at.relative(service.core.now()),
                     integration.secret_set_by.as_deref().unwrap_or("somebody")
                 ),
                 None => field.hint.to_owned(),
@@ -440,7 +442,7 @@ fn draw_form(
     }
     refill(&mut fields, typed, &errors);
     refill(&mut preset, typed, &errors);
-    let own = service.addresses.own_callback(guid);
+    let own = service.core.addresses.own_callback(guid);
     let title = match existing {
         Some(integration) => format!("Edit {}", integration.display_name()),
         None => format!(
@@ -472,7 +474,7 @@ fn draw_form(
             "As its redirect URI (callback address), enter exactly:"
         },
         redirect: if azure_kind {
-            service.addresses.shared_callback()
+            service.core.addresses.shared_callback()
         } else {
             own.clone()
         },
@@ -644,7 +646,7 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
         let mut problems = own;
         problems.extend(
             template
-                .validate(&input.config, &me.service().policy)
+                .validate(&input.config, &me.service().core.policy)
                 .err()
                 .unwrap_or_default(),
         );
@@ -659,7 +661,12 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
             None,
         );
     }
-    match me.service().create_integration(&me.actor, input).await {
+    match me
+        .service()
+        .integrations
+        .create_integration(&me.actor, input)
+        .await
+    {
         Ok(integration) => {
             let next = match integration.availability {
                 Availability::Everyone => "Publishers can choose it now.",
@@ -689,8 +696,14 @@ pub async fn edit_page(
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     me.visitor.require_confirmation(&request)?;
-    let integration = me.service().integration(&me.actor, id(&path)?).await?;
-    let template = providers::template(&integration.template).ok_or(Error::Internal)?;
+    let integration = me
+        .service()
+        .integrations
+        .integration(&me.actor, id(&path)?)
+        .await?;
+    let template = providers::template(&integration.template).ok_or(Error::Internal(
+        "the configuration of an integration is damaged",
+    ))?;
     draw_form(
         &me,
         Subject::Edit(template, &integration),
@@ -708,8 +721,14 @@ pub async fn edit(
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let guid = id(&path)?;
-    let integration = me.service().integration(&me.actor, guid).await?;
-    let template = providers::template(&integration.template).ok_or(Error::Internal)?;
+    let integration = me
+        .service()
+        .integrations
+        .integration(&me.actor, guid)
+        .await?;
+    let template = providers::template(&integration.template).ok_or(Error::Internal(
+        "the configuration of an integration is damaged",
+    ))?;
     let (input, own) = input(template, &typed, true);
     if !own.is_empty() {
         return draw_form(
@@ -722,6 +741,7 @@ pub async fn edit(
     }
     match me
         .service()
+        .integrations
         .update_integration(&me.actor, guid, input)
         .await
     {
@@ -801,6 +821,7 @@ pub async fn list_principal(
     };
     let listed = me
         .service()
+        .integrations
         .integration_list(&me.actor, guid)
         .await?
         .into_iter()
@@ -826,7 +847,11 @@ pub async fn unlist(
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
     let guid = id(&path.0)?;
-    let entries = me.service().integration_list(&me.actor, guid).await?;
+    let entries = me
+        .service()
+        .integrations
+        .integration_list(&me.actor, guid)
+        .await?;
     let listed = entries
         .into_iter()
         .filter(|(entry, _)| entry.number != path.1)
@@ -853,6 +878,7 @@ async fn change(
 ) -> Result<HttpResponse, WebError> {
     match me
         .service()
+        .integrations
         .update_integration(&me.actor, guid, input)
         .await
     {
@@ -906,16 +932,22 @@ async fn draw_detail(
     guid: Id<Integration>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    let (service, now) = (me.service(), me.service().now());
-    let integration = service.integration(&me.actor, guid).await?;
-    let listed = service.integration_list(&me.actor, guid).await?;
+    let (service, now) = (me.service(), me.service().core.now());
+    let integration = service.integrations.integration(&me.actor, guid).await?;
+    let listed = service
+        .integrations
+        .integration_list(&me.actor, guid)
+        .await?;
     let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).collect();
     let mut list_fields = vec![principal_field(me, "Person or group", &known).await?];
     refill(&mut list_fields, None, &errors);
     let impact = service
+        .integrations
         .integration_impact(&me.actor, integration.id)
         .await?;
-    let template = providers::template(&integration.template).ok_or(Error::Internal)?;
+    let template = providers::template(&integration.template).ok_or(Error::Internal(
+        "the configuration of an integration is damaged",
+    ))?;
     let fact = |label: &str, value: String, mono: bool| Fact {
         label: label.into(),
         value,
@@ -970,7 +1002,7 @@ async fn draw_detail(
         secret,
         secret_note,
         facts,
-        redirect: service.redirect_uri(&integration),
+        redirect: service.clients.redirect_uri(&integration),
         contents: impact
             .contents
             .iter()
@@ -1092,9 +1124,14 @@ pub async fn disconnect_page(
     path: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let integration = me
+        .service()
+        .integrations
+        .integration(&me.actor, id(&path)?)
+        .await?;
     let impact = me
         .service()
+        .integrations
         .integration_impact(&me.actor, integration.id)
         .await?;
     let people: Vec<String> = impact
@@ -1135,9 +1172,14 @@ pub async fn disconnect(
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let integration = me
+        .service()
+        .integrations
+        .integration(&me.actor, id(&path)?)
+        .await?;
     let ended = me
         .service()
+        .revocations
         .disconnect_all(
             &me.actor,
             Owner::Integration(integration.id),
@@ -1154,9 +1196,14 @@ pub async fn disconnect(
 /// `GET /integrations/{guid}/delete`.
 pub async fn delete_page(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let integration = me
+        .service()
+        .integrations
+        .integration(&me.actor, id(&path)?)
+        .await?;
     let impact = me
         .service()
+        .integrations
         .integration_impact(&me.actor, integration.id)
         .await?;
     draw_delete(&me, &integration, &impact, Vec::new())
@@ -1169,9 +1216,14 @@ pub async fn delete(
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let integration = me.service().integration(&me.actor, id(&path)?).await?;
+    let integration = me
+        .service()
+        .integrations
+        .integration(&me.actor, id(&path)?)
+        .await?;
     let impact = me
         .service()
+        .integrations
         .integration_impact(&me.actor, integration.id)
         .await?;
     if !impact.people.is_empty() && typed.text("typed_name") != integration.display_name().trim() {
@@ -1183,6 +1235,7 @@ pub async fn delete(
     }
     let gone = me
         .service()
+        .integrations
         .delete_integration(&me.actor, integration.id)
         .await?;
     Ok(me.done("/integrations", format!("Deleted {}.", gone.display_name())))

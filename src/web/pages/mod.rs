@@ -21,8 +21,7 @@ use super::{
     visitor::SignedIn,
 };
 use crate::{
-    domain::{Id, group::Principal},
-    providers::FieldError,
+    domain::{Id, form::FieldError, group::Principal},
     service::Error,
 };
 use actix_web::{HttpResponse, http::StatusCode};
@@ -35,10 +34,9 @@ pub fn page(template: &impl Template) -> Result<HttpResponse, WebError> {
 
 /// Renders a page with this status.
 pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpResponse, WebError> {
-    let html = template.render().map_err(|error| {
-        tracing::error!(reason = %error, "a template failed");
-        Error::Internal
-    })?;
+    let html = template
+        .render()
+        .map_err(|_| Error::Internal("a template failed"))?;
     Ok(HttpResponse::build(status)
         .content_type("text/html; charset=utf-8")
         .body(html))
@@ -82,8 +80,8 @@ pub async fn principal_field(
     label: &str,
     known: &[Principal],
 ) -> Result<Field, WebError> {
-    let people = me.service().people(&me.actor).await?;
-    let groups = me.service().groups(&me.actor).await?;
+    let people = me.service().people.people(&me.actor).await?;
+    let groups = me.service().groups.groups(&me.actor).await?;
     let people = people
         .iter()
         .filter(|person| !known.contains(&Principal::Person(person.id)))

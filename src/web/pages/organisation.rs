@@ -8,7 +8,7 @@ use crate::{
     domain::return_path::ReturnPath,
     service::{
         Error,
-        sign_in::{PendingSignIn, Purpose, SignInCallback, SignInOutcome},
+        people::organisation::{PendingSignIn, Purpose, SignInCallback, SignInOutcome},
     },
     web::{
         problems::{ProblemPage, WebError},
@@ -58,12 +58,17 @@ pub async fn start(
     if purpose == Purpose::Link {
         visitor.require_confirmation(&request)?;
     }
-    match visitor.service.begin_sign_in(purpose, &next).await? {
+    match visitor
+        .service
+        .organisation
+        .begin_sign_in(purpose, &next)
+        .await?
+    {
         Ok((pending, address)) => {
             visitor
                 .session
                 .insert(PENDING, pending)
-                .map_err(|_| Error::Internal)?;
+                .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
             Ok(see_other(address.as_str()))
         }
         Err(ending) => explain(&visitor, &ending),
@@ -94,13 +99,18 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
     };
     match visitor
         .service
+        .organisation
         .finish_sign_in(visitor.actor.as_ref(), pending, answer, &visitor.origin)
         .await?
     {
         SignInOutcome::SignedIn(person, token) => {
             let session = visitor.sign_in(&person)?;
             if let Some(token) = token {
-                visitor.service.store_sign_in_grant(session, &token).await?;
+                visitor
+                    .service
+                    .sign_in_grants
+                    .store_sign_in_grant(session, &token)
+                    .await?;
             }
             Ok(see_other(&next))
         }
@@ -112,7 +122,7 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
             visitor
                 .session
                 .insert(LINKABLE, subject)
-                .map_err(|_| Error::Internal)?;
+                .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
             let name = name(&visitor);
             let lines = [
                 format!(
@@ -140,6 +150,7 @@ pub async fn link(me: SignedIn, _: Posted) -> Result<HttpResponse, WebError> {
     let subject: Option<String> = me.visitor.session.get(LINKABLE).ok().flatten();
     me.visitor.session.remove(LINKABLE);
     me.service()
+        .organisation
         .link_identity(&me.actor, subject.ok_or(Error::NotFound)?)
         .await?;
     Ok(me.done(
@@ -155,6 +166,7 @@ pub async fn link(me: SignedIn, _: Posted) -> Result<HttpResponse, WebError> {
 fn name(visitor: &Visitor) -> &str {
     visitor
         .service
+        .core
         .settings
         .sign_in
         .as_ref()

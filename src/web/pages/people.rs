@@ -10,11 +10,11 @@ use crate::{
     domain::{
         access, addresses,
         connection::{Connection, State},
+        form::FieldError,
         integration::Integration,
         person::{Person, Role},
     },
-    providers::FieldError,
-    service::{Error, people::PersonInput, revocations::Owner},
+    service::{Error, grants::revocations::Owner, people::accounts::PersonInput},
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
@@ -56,9 +56,10 @@ fn must_manage(me: &SignedIn) -> Result<(), WebError> {
 /// `GET /people`.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let now = me.service().now();
+    let now = me.service().core.now();
     let rows = me
         .service()
+        .people
         .people(&me.actor)
         .await?
         .into_iter()
@@ -173,6 +174,7 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
     let created = match input(&typed) {
         Ok(input) => {
             me.service()
+                .people
                 .create_person(&me.actor, PersonInput { password, ..input })
                 .await
         }
@@ -187,9 +189,14 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
 
 /// Creates a one-time link for a person and redirects to the page that shows it once.
 async fn show_link(me: &SignedIn, person: &Person) -> Result<HttpResponse, WebError> {
-    let (person, token) = me.service().invite(&me.actor, person.id).await?;
+    let (person, token) = me
+        .service()
+        .invitations
+        .invite(&me.actor, person.id)
+        .await?;
     let address = me
         .service()
+        .core
         .addresses
         .absolute(&format!("/setup/{}", token.expose_secret()));
     let shown = SecretToShow {
@@ -232,8 +239,12 @@ struct ConnectionRow {
 }
 
 async fn connection_rows(me: &SignedIn, person: &Person) -> Result<Vec<ConnectionRow>, WebError> {
-    let now = me.service().now();
-    let all = me.service().connections_of(&me.actor, person.id).await?;
+    let now = me.service().core.now();
+    let all = me
+        .service()
+        .revocations
+        .connections_of(&me.actor, person.id)
+        .await?;
     Ok(all
         .into_iter()
         .map(|(connection, integration)| ConnectionRow {
@@ -281,6 +292,7 @@ async fn draw(
             sessions: session_rows(me, person.id).await?,
             groups: me
                 .service()
+                .groups
                 .groups_of(&me.actor, person.id)
                 .await?
                 .into_iter()
@@ -304,7 +316,7 @@ async fn draw(
 /// `GET /people/{guid}`.
 pub async fn detail(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     draw(&me, &person, None, Vec::new()).await
 }
 
@@ -315,10 +327,11 @@ pub async fn save(
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     let saved = match input(&typed) {
         Ok(input) => {
             me.service()
+                .people
                 .update_person(&me.actor, person.id, input)
                 .await
         }
@@ -346,9 +359,10 @@ pub async fn set_password(
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     match me
         .service()
+        .passwords
         .reset_password(&me.actor, person.id, typed.password("password"))
         .await
     {
@@ -377,7 +391,11 @@ async fn only(
         return Ok(None);
     };
     let wanted = id(named)?;
-    let all = me.service().connections_of(&me.actor, person.id).await?;
+    let all = me
+        .service()
+        .revocations
+        .connections_of(&me.actor, person.id)
+        .await?;
     let found = all
         .into_iter()
         .find(|(connection, _)| connection.id == wanted);
@@ -391,7 +409,7 @@ pub async fn disconnect_page(
     query: web::Query<Only>,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     let only = only(&me, &person, query.connection.as_deref()).await?;
     let base = addresses::person(person.id);
     let from = only.as_ref().map_or("every service", |(_, integration)| {
@@ -424,13 +442,14 @@ pub async fn disconnect(
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     let whose = match only(&me, &person, typed.get("connection")).await? {
         Some((connection, _)) => Owner::One(connection.id),
         None => Owner::Person(person.id),
     };
     let ended = me
         .service()
+        .revocations
         .disconnect_all(&me.actor, whose, typed.text("reason"))
         .await?;
     let message = format!(
@@ -452,9 +471,10 @@ pub async fn lock(
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     let locked = typed.text("locked") == "yes";
     me.service()
+        .people
         .set_locked(&me.actor, person.id, locked)
         .await?;
     let message = if locked { "Locked" } else { "Unlocked" };
@@ -471,7 +491,7 @@ pub async fn invite(
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     show_link(&me, &person).await
 }
 
@@ -482,9 +502,10 @@ pub async fn end_sessions(
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage(&me)?;
-    let person = me.service().person(&me.actor, id(&path)?).await?;
+    let person = me.service().people.person(&me.actor, id(&path)?).await?;
     let only = typed.non_empty("session").map(id).transpose()?;
     me.service()
+        .sessions
         .end_sessions(&me.actor, person.id, only)
         .await?;
     let what = if only.is_some() {

@@ -3,11 +3,10 @@
 
 use super::{FormPage, form_status, page, page_with, problems_of};
 use crate::{
-    domain::{access, addresses::query, return_path::ReturnPath},
-    providers::FieldError,
+    domain::{access, addresses::query, form::FieldError, return_path::ReturnPath},
     service::{
         Error,
-        people::{LinkHolder, PersonInput},
+        people::{accounts::PersonInput, invitations::LinkHolder},
     },
     web::{
         forms::{Field, FieldKind, FormValues, refill},
@@ -63,7 +62,7 @@ fn draw(
     visitor.csrf()?;
     let mut fields = fields();
     refill(&mut fields, typed, &errors);
-    let (status, settings) = (form_status(&errors), &visitor.service.settings);
+    let (status, settings) = (form_status(&errors), &visitor.service.core.settings);
     let mut response = page_with(
         status,
         &LoginPage {
@@ -83,7 +82,7 @@ fn draw(
     if next.starts_with("/content/") {
         allow_forms_to(
             &mut response,
-            &visitor.service.settings.origins.form_targets(),
+            &visitor.service.core.settings.origins.form_targets(),
         );
     }
     Ok(response)
@@ -109,7 +108,7 @@ pub async fn login_page(
 /// `POST /login`. The error never tells whether the user name or the password was wrong.
 pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let next = typed.text("next").to_owned();
-    if !visitor.service.settings.local_sign_in {
+    if !visitor.service.core.settings.local_sign_in {
         return draw(
             &visitor,
             None,
@@ -132,6 +131,7 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
     }
     match visitor
         .service
+        .passwords
         .sign_in(
             typed.text("username"),
             typed.password("password"),
@@ -155,7 +155,7 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
 
 /// `POST /logout`: ends the browser session.
 pub async fn logout(me: SignedIn, _: Posted) -> Result<HttpResponse, WebError> {
-    me.service().record_sign_out(&me.actor).await?;
+    me.service().sessions.record_sign_out(&me.actor).await?;
     me.visitor.session.purge();
     Ok(see_other("/login"))
 }
@@ -271,7 +271,7 @@ pub async fn setup_page(
     visitor: Visitor,
     token: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
-    match visitor.service.link_holder(&token).await {
+    match visitor.service.invitations.link_holder(&token).await {
         Ok(holder) => draw_setup(&visitor, &token, &holder, None, Vec::new()),
         Err(Error::NotFound) => dead_link(&visitor),
         Err(error) => Err(error.into()),
@@ -285,7 +285,7 @@ pub async fn setup(
     token: web::Path<String>,
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
-    let holder = match visitor.service.link_holder(&token).await {
+    let holder = match visitor.service.invitations.link_holder(&token).await {
         Ok(holder) => holder,
         Err(Error::NotFound) => return dead_link(&visitor),
         Err(error) => return Err(error.into()),
@@ -302,7 +302,11 @@ pub async fn setup(
                 password: Some(typed.password("password")),
             };
             (
-                visitor.service.complete_setup(&token, input).await,
+                visitor
+                    .service
+                    .invitations
+                    .complete_setup(&token, input)
+                    .await,
                 "/integrations",
                 "Created your account. Add an integration next.",
             )
@@ -310,9 +314,10 @@ pub async fn setup(
         LinkHolder::Person(_) => {
             let done = visitor
                 .service
+                .invitations
                 .accept_invitation(&token, typed.password("password"), &visitor.origin)
                 .await;
-            let next_time = match visitor.service.settings.local_sign_in {
+            let next_time = match visitor.service.core.settings.local_sign_in {
                 true => "Set your password. Use it with your user name the next time.",
                 false => "You are signed in. The next time, sign in with your organisation.",
             };

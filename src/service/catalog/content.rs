@@ -2,27 +2,29 @@
 //! a change takes access away, the consents that depended on it end in the same transaction. What a
 //! viewer may open is in `service::admission`.
 
-use super::{
-    Actor, Error, Service, event, groups::principal_name, integrations::may_choose, invalid,
-    record, revocations::EndReason,
-};
+use super::integrations::may_choose;
 use crate::{
     domain::{
-        Id, access,
-        access::Standing,
+        Id,
+        access::{self, Standing},
         audit::Action,
         content::{AccessType, Content, ContentRole, Permission, Process, Proxying},
         egress::Purpose,
+        form::FieldError,
         group::Principal,
         integration::{Association, Integration},
         origins,
-        person::{Person, Role},
+        person::Person,
     },
-    providers::FieldError,
-    store::{Db, connections, content, integrations, people},
+    service::{
+        core::{Actor, Core, event, record, require},
+        error::{Error, invalid},
+        grants::{end_reason::EndReason, revocations, usage::Usage},
+    },
+    store::{Db, connections, content, groups, integrations, people},
     vault::random,
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// The typed values of a content item. `None` keeps a value.
 #[derive(Clone, Debug, Default)]
@@ -123,11 +125,22 @@ pub struct VisibleContent {
     pub may_edit: bool,
 }
 
-impl Service {
+/// Content items.
+pub struct Contents {
+    core: Arc<Core>,
+    usage: Arc<Usage>,
+}
+
+impl Contents {
+    pub(in crate::service) fn new(core: Arc<Core>, usage: Arc<Usage>) -> Self {
+        Self { core, usage }
+    }
+
     /// The items that the actor may see, in order of creation.
     pub async fn contents(&self, actor: &Actor) -> Result<Vec<VisibleContent>, Error> {
         let person = actor.with_effective_role();
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let roles: HashMap<_, _> = content::roles_of(db, person.id)?.into_iter().collect();
                 let owners: HashMap<_, _> = people::list(db)?
@@ -138,7 +151,10 @@ impl Service {
                 for item in content::list(db)? {
                     let standing = access::standing(&item, &person, roles.get(&item.id).copied());
                     if access::may_see_content(&person, standing) {
-                        let owner = owners.get(&item.owner).cloned().ok_or(Error::Internal)?;
+                        let owner = owners
+                            .get(&item.owner)
+                            .cloned()
+                            .ok_or(Error::Internal("a row that another row names is missing"))?;
                         seen.push(VisibleContent {
                             may_edit: access::may_edit_content(&person, standing),
                             content: item,
@@ -155,7 +171,8 @@ impl Service {
     /// One item; `NotFound` if the actor may not see it.
     pub async fn content(&self, actor: &Actor, id: Id<Content>) -> Result<VisibleContent, Error> {
         let person = actor.with_effective_role();
-        self.store
+        self.core
+            .store
             .read(move |db| visible_content(db, &person, id))
             .await
     }
@@ -163,6 +180,7 @@ impl Service {
     /// The item, if it is open to anyone without sign-in.
     pub async fn public_content(&self, id: Id<Content>) -> Result<Option<Content>, Error> {
         let found = self
+            .core
             .store
             .read(move |db| Ok::<_, Error>(content::find(db, id)?))
             .await?;
@@ -171,7 +189,8 @@ impl Service {
 
     /// Whether the portal adds its reconnect bar to pages of the item.
     pub async fn has_bar(&self, id: Id<Content>) -> Result<bool, Error> {
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 Ok(content::find(db, id)?.is_some_and(|item| item.proxying.reconnect_bar))
             })
@@ -181,6 +200,7 @@ impl Service {
     /// The display name of an item's owner, for pages shown to all who may open the item.
     pub async fn owner_name(&self, owner: Id<Person>) -> Option<String> {
         let found = self
+            .core
             .store
             .read(move |db| Ok::<_, Error>(people::find(db, owner)?))
             .await
@@ -210,12 +230,11 @@ impl Service {
         actor: &Actor,
         input: ContentInput,
     ) -> Result<VisibleContent, Error> {
-        if !access::may_create_content(actor.role) {
-            return Err(Error::Forbidden(
-                "Only publishers and administrators add content.",
-            ));
-        }
-        let now = self.now();
+        require(
+            access::may_create_content(actor.role),
+            "Only publishers and administrators add content.",
+        )?;
+        let now = self.core.now();
         let mut item = Content {
             number: 0,
             id: Id::random(),
@@ -240,7 +259,8 @@ impl Service {
         }
         item.slug = origins::slug(item.display_title(), &random::label());
         let (actor, person) = (actor.clone(), actor.with_effective_role());
-        self.store
+        self.core
+            .store
             .write(move |db| {
                 item.number = content::insert(db, &item).map_err(name_conflict)?;
                 record(
@@ -275,9 +295,9 @@ impl Service {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let (now, actor) = (self.now(), actor.clone());
+        let (now, actor) = (self.core.now(), actor.clone());
         let person = actor.with_effective_role();
-        self.store
+        self.core.store
             .write(move |db| {
                 let before = content::find(db, id)?.ok_or(Error::NotFound)?;
                 let mut after = Content {
@@ -290,10 +310,11 @@ impl Service {
                     ..before.clone()
                 };
                 if let Some(owner) = input.owner.filter(|owner| *owner != before.owner) {
-                    if person.role != Role::Administrator {
-                        return Err(Error::Forbidden("Only administrators give content to another owner."));
-                    }
-                    let new = people::find(db, owner)?.filter(|new| new.role >= Role::Publisher && !new.locked);
+                    require(
+                        access::may_give_content_away(person.role),
+                        "Only administrators give content to another owner.",
+                    )?;
+                    let new = people::find(db, owner)?.filter(access::may_own_content);
                     after.owner = new.ok_or_else(|| invalid("owner_guid", "The new owner must be a publisher or administrator."))?.id;
                     people::delete_content_keys(db, id)?;
                 }
@@ -325,7 +346,7 @@ impl Service {
                 }
                 if before.access != after.access || before.owner != after.owner {
                     let consents = connections::consents_of_content(db, id)?;
-                    Service::end_lost_consents(db, consents, &EndReason::of(&actor, now, "access was taken away"))?;
+                    revocations::end_lost_consents(db, consents, &EndReason::of(&actor, now, "access was taken away"))?;
                 }
                 visible_content(db, &person, id)
             })
@@ -335,12 +356,13 @@ impl Service {
     /// Deletes an item and ends all its consents.
     pub async fn delete_content(&self, actor: &Actor, id: Id<Content>) -> Result<Content, Error> {
         let found = self.editable_content(actor, id).await?.content;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let why = EndReason::of(&actor, now, "the content was deleted");
                 for consent in connections::consents_of_content(db, id)? {
-                    Service::end_consent(db, &consent, &found, &why)?;
+                    revocations::end_consent(db, &consent, &found, &why)?;
                 }
                 if !content::delete(db, id)? {
                     return Err(Error::NotFound);
@@ -440,6 +462,7 @@ impl Service {
                 ));
             }
             let url = self
+                .core
                 .policy
                 .parse(address, Purpose::Upstream)
                 .map_err(|refused| {
@@ -470,7 +493,8 @@ impl Service {
         id: Id<Content>,
     ) -> Result<Vec<Permission>, Error> {
         self.editable_content(actor, id).await?;
-        self.store
+        self.core
+            .store
             .read(move |db| Ok(content::permissions(db, id)?))
             .await
     }
@@ -482,14 +506,15 @@ impl Service {
         id: Id<Content>,
     ) -> Result<Vec<(Permission, String)>, Error> {
         self.editable_content(actor, id).await?;
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 content::permissions(db, id)?
                     .into_iter()
                     .map(|entry| {
                         Ok((
                             entry.clone(),
-                            principal_name(db, entry.principal)?.unwrap_or_default(),
+                            groups::principal_name(db, entry.principal)?.unwrap_or_default(),
                         ))
                     })
                     .collect()
@@ -513,10 +538,11 @@ impl Service {
                 "The owner needs no entry in the list.",
             ));
         }
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
-                let who = principal_name(db, principal)?;
+                let who = groups::principal_name(db, principal)?;
                 let who = who.ok_or_else(|| {
                     invalid(
                         "principal_guid",
@@ -545,7 +571,7 @@ impl Service {
                 let entry = content::permissions(db, id)?
                     .into_iter()
                     .find(|entry| entry.principal == principal)
-                    .ok_or(Error::Internal)?;
+                    .ok_or(Error::Internal("a row that another row names is missing"))?;
                 Ok((entry, new))
             })
             .await
@@ -559,15 +585,16 @@ impl Service {
         number: i64,
     ) -> Result<(), Error> {
         let item = self.editable_content(actor, id).await?.content;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let entry = content::permissions(db, id)?
                     .into_iter()
                     .find(|entry| entry.number == number)
                     .ok_or(Error::NotFound)?;
                 content::delete_permission(db, id, number)?;
-                let who = principal_name(db, entry.principal)?.unwrap_or_default();
+                let who = groups::principal_name(db, entry.principal)?.unwrap_or_default();
                 record(
                     db,
                     &event(
@@ -579,7 +606,7 @@ impl Service {
                     ),
                 )?;
                 let consents = connections::consents_of_content(db, id)?;
-                Service::end_lost_consents(
+                revocations::end_lost_consents(
                     db,
                     consents,
                     &EndReason::of(&actor, now, "access was taken away"),
@@ -596,7 +623,10 @@ impl Service {
         id: Id<Content>,
     ) -> Result<Vec<(Association, Integration)>, Error> {
         self.content(actor, id).await?;
-        self.store.read(move |db| attached(db, id)).await
+        self.core
+            .store
+            .read(move |db| Ok(integrations::attached(db, id)?))
+            .await
     }
 
     /// Makes `wanted` the whole set of integrations of an item. Consents for removed ones end.
@@ -621,8 +651,9 @@ impl Service {
                 ));
             }
         }
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let before: Vec<_> = integrations::associations_of_content(db, id)?
                     .into_iter()
@@ -655,7 +686,7 @@ impl Service {
                 let mut ended = 0;
                 for consent in connections::consents_of_content(db, id)? {
                     if !wanted.contains(&consent.integration) {
-                        Service::end_consent(db, &consent, &item, &why)?;
+                        revocations::end_consent(db, &consent, &item, &why)?;
                         ended += 1;
                     }
                 }
@@ -691,8 +722,9 @@ impl Service {
         id: Id<Content>,
     ) -> Result<Vec<(crate::domain::consent::Consent, Person, Integration)>, Error> {
         self.editable_content(actor, id).await?;
-        self.flush_uses().await;
-        self.store
+        self.usage.flush_uses().await;
+        self.core
+            .store
             .read(move |db| {
                 let mut rows = Vec::new();
                 for consent in connections::consents_of_content(db, id)? {
@@ -720,27 +752,14 @@ fn visible_content(
     if !access::may_see_content(person, standing) {
         return Err(Error::NotFound);
     }
-    let owner = people::find(db, item.owner)?.ok_or(Error::Internal)?;
+    let owner = people::find(db, item.owner)?
+        .ok_or(Error::Internal("a row that another row names is missing"))?;
     Ok(VisibleContent {
         may_edit: access::may_edit_content(person, standing),
         content: item,
         owner,
         standing,
     })
-}
-
-/// The integrations of an item, in the order in which they were attached.
-pub(super) fn attached(
-    db: &mut Db<'_>,
-    id: Id<Content>,
-) -> Result<Vec<(Association, Integration)>, Error> {
-    let mut rows = Vec::new();
-    for association in integrations::associations_of_content(db, id)? {
-        if let Some(integration) = integrations::find(db, association.integration)? {
-            rows.push((association, integration));
-        }
-    }
-    Ok(rows)
 }
 
 /// Turns the unique constraint on names into a sentence.

@@ -2,27 +2,16 @@
 //! group also loses the consents for it, in the same transaction. Memberships that come from the
 //! identity provider's claims are set in `service::sign_in`.
 
-use super::{Actor, Error, Service, event, invalid, record, revocations::EndReason};
 use crate::{
-    domain::{
-        Id, access,
-        audit::Action,
-        group::{Group, Principal},
-        person::Person,
+    domain::{Id, access, audit::Action, group::Group, person::Person},
+    service::{
+        core::{Actor, Core, event, record, require},
+        error::{Error, invalid},
+        grants::{end_reason::EndReason, revocations},
     },
-    store::{Db, connections, groups, people},
+    store::{connections, groups, people},
 };
-
-/// Display name of a person or group on an access list; `None` if it does not exist.
-pub(super) fn principal_name(
-    db: &mut Db<'_>,
-    principal: Principal,
-) -> Result<Option<String>, Error> {
-    Ok(match principal {
-        Principal::Person(person) => people::find(db, person)?.map(|person| person.display_name()),
-        Principal::Group(group) => groups::find(db, group)?.map(|group| group.name),
-    })
-}
+use std::sync::Arc;
 
 /// The trimmed name, or a problem for the form.
 fn check_name(name: &str) -> Result<String, Error> {
@@ -49,25 +38,33 @@ fn name_conflict(error: crate::store::Error) -> Error {
     }
 }
 
-impl Service {
+/// Groups and their members.
+pub struct Groups {
+    core: Arc<Core>,
+}
+
+impl Groups {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
     /// All groups, for publishers and administrators.
     pub async fn groups(&self, actor: &Actor) -> Result<Vec<Group>, Error> {
-        if !access::may_see_groups(actor.role) {
-            return Err(Error::Forbidden(
-                "Only publishers and administrators see groups.",
-            ));
-        }
-        self.store.read(|db| Ok(groups::list(db)?)).await
+        require(
+            access::may_see_groups(actor.role),
+            "Only publishers and administrators see groups.",
+        )?;
+        self.core.store.read(|db| Ok(groups::list(db)?)).await
     }
 
     /// A group with its members.
     pub async fn group(&self, actor: &Actor, id: Id<Group>) -> Result<(Group, Vec<Person>), Error> {
-        if !access::may_see_groups(actor.role) {
-            return Err(Error::Forbidden(
-                "Only publishers and administrators see groups.",
-            ));
-        }
-        self.store
+        require(
+            access::may_see_groups(actor.role),
+            "Only publishers and administrators see groups.",
+        )?;
+        self.core
+            .store
             .read(move |db| {
                 Ok((
                     groups::find(db, id)?.ok_or(Error::NotFound)?,
@@ -91,21 +88,21 @@ impl Service {
 
     /// Creates a group that the actor owns.
     pub async fn create_group(&self, actor: &Actor, name: &str) -> Result<Group, Error> {
-        if !access::may_see_groups(actor.role) {
-            return Err(Error::Forbidden(
-                "Only publishers and administrators add groups.",
-            ));
-        }
+        require(
+            access::may_see_groups(actor.role),
+            "Only publishers and administrators add groups.",
+        )?;
         let name = check_name(name)?;
         let group = Group {
             number: 0,
             id: Id::random(),
             name,
             owner: Some(actor.person.id),
-            created_at: self.now(),
+            created_at: self.core.now(),
         };
         let actor = actor.clone();
-        self.store
+        self.core
+            .store
             .write(move |db| {
                 groups::insert(db, &group).map_err(name_conflict)?;
                 record(
@@ -132,8 +129,9 @@ impl Service {
     ) -> Result<Group, Error> {
         let before = self.changeable_group(actor, id).await?;
         let name = check_name(name)?;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 groups::rename(db, id, &name).map_err(name_conflict)?;
                 record(
@@ -155,8 +153,9 @@ impl Service {
     /// it, and their consents end.
     pub async fn delete_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
         let group = self.changeable_group(actor, id).await?;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let members = groups::members(db, id)?;
                 if !groups::delete(db, id)? {
@@ -175,7 +174,7 @@ impl Service {
                 let why = EndReason::of(&actor, now, "access went with a group");
                 for member in members {
                     let consents = connections::consents_of_person(db, member.id)?;
-                    Service::end_lost_consents(db, consents, &why)?;
+                    revocations::end_lost_consents(db, consents, &why)?;
                 }
                 Ok(group)
             })
@@ -190,8 +189,9 @@ impl Service {
         person: Id<Person>,
     ) -> Result<(), Error> {
         let group = self.changeable_group(actor, id).await?;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let who = people::find(db, person)?
                     .ok_or_else(|| invalid("user_guid", "There is no person with this GUID."))?;
@@ -220,8 +220,9 @@ impl Service {
         person: Id<Person>,
     ) -> Result<(), Error> {
         let group = self.changeable_group(actor, id).await?;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let who = people::find(db, person)?.ok_or(Error::NotFound)?;
                 if !groups::remove_member(db, id, person)? {
@@ -238,7 +239,7 @@ impl Service {
                     ),
                 )?;
                 let consents = connections::consents_of_person(db, person)?;
-                Service::end_lost_consents(
+                revocations::end_lost_consents(
                     db,
                     consents,
                     &EndReason::of(&actor, now, "access went with a group"),
@@ -255,12 +256,12 @@ impl Service {
         actor: &Actor,
         person: Id<Person>,
     ) -> Result<Vec<(Group, bool)>, Error> {
-        if !access::may_manage_people(actor.role) {
-            return Err(Error::Forbidden(
-                "Only administrators look at people's groups.",
-            ));
-        }
-        self.store
+        require(
+            access::may_manage_people(actor.role),
+            "Only administrators look at people's groups.",
+        )?;
+        self.core
+            .store
             .read(move |db| Ok(groups::of_person(db, person)?))
             .await
     }

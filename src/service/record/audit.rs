@@ -4,27 +4,23 @@
 //! A refusal is recorded once a minute per caller and reason, with a count: a loop in an app must
 //! not fill the log or the disk.
 
-use super::{Actor, Error, Service, event, record};
 use crate::{
     domain::{
-        Id, Timestamp, access,
+        Timestamp, access,
         audit::{Action, Event, Origin},
-        content::Content,
-        integration::Integration,
         person::Person,
     },
-    store::{
-        Db,
-        audit::{self, ChainStatus, ExchangeCount, ExchangeFilter, RecordFilter},
-        content, integrations, people,
+    service::{
+        core::{Actor, Core, event, record, require},
+        error::Error,
     },
+    store::audit::{self, ChainStatus, RecordFilter},
 };
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+/// Who may read the audit log.
+const READERS: &str = "Only administrators read the record.";
 /// Rows per page.
 pub const PAGE_SIZE: i64 = 50;
 /// Records per read of an export.
@@ -39,12 +35,12 @@ type RefusalKey = (String, &'static str);
 
 /// Refusals recorded lately: when, and how many have been suppressed since.
 #[derive(Default)]
-pub(super) struct Refusals(Mutex<HashMap<RefusalKey, (Timestamp, u64)>>);
+pub(in crate::service) struct Refusals(Mutex<HashMap<RefusalKey, (Timestamp, u64)>>);
 
 impl Refusals {
     /// `Some` if a refusal is to be recorded now, with the number suppressed since the last record.
     fn should_record(&self, who: &str, why: &'static str, now: Timestamp) -> Option<u64> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if known.len() >= MAX_TRACKED_REFUSALS {
             known.retain(|_, (at, _)| now.since(*at) < REFUSAL_INTERVAL);
         }
@@ -66,15 +62,20 @@ impl Refusals {
     }
 }
 
-/// The exchanges of one hour, with person, item and integration where they still exist.
-pub struct HourlyUse {
-    pub hour: ExchangeCount,
-    pub person: Option<Person>,
-    pub content: Option<Content>,
-    pub integration: Option<Integration>,
+/// Reads and verifies the audit log. Owns the refusals recorded lately.
+pub struct Audit {
+    core: Arc<Core>,
+    refusals: Refusals,
 }
 
-impl Service {
+impl Audit {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            refusals: Refusals::default(),
+        }
+    }
+
     /// Records that match the filter, one more than [`PAGE_SIZE`] if there are more. Administrators
     /// only.
     pub async fn audit_events(
@@ -92,17 +93,19 @@ impl Service {
         filter: RecordFilter,
         most: i64,
     ) -> Result<Vec<Event>, Error> {
-        require_audit_reader(actor)?;
-        self.store
+        require(access::may_read_audit(actor.role), READERS)?;
+        self.core
+            .store
             .read(move |db| Ok(audit::list(db, &filter, most)?))
             .await
     }
 
     /// Records that the actor exports the audit log.
     pub async fn note_export(&self, actor: &Actor) -> Result<(), Error> {
-        require_audit_reader(actor)?;
-        let line = event(actor, self.now(), Action::RecordExported, "", "");
-        self.store
+        require(access::may_read_audit(actor.role), READERS)?;
+        let line = event(actor, self.core.now(), Action::RecordExported, "", "");
+        self.core
+            .store
             .write_untracked(move |db| record(db, &line))
             .await
     }
@@ -128,26 +131,7 @@ impl Service {
 
     /// Verifies the hash chain of the audit log.
     pub async fn verify_audit_log(&self) -> Result<ChainStatus, Error> {
-        self.store.read(|db| Ok(audit::verify(db)?)).await
-    }
-
-    /// Exchanges by hour, person, item and integration; one more than [`PAGE_SIZE`] if there are
-    /// more. Administrators only.
-    pub async fn hourly_uses(
-        &self,
-        actor: &Actor,
-        wanted: ExchangeFilter,
-    ) -> Result<Vec<HourlyUse>, Error> {
-        require_audit_reader(actor)?;
-        self.flush_uses().await;
-        self.store
-            .read(move |db| {
-                audit::exchanges(db, &wanted, PAGE_SIZE + 1)?
-                    .into_iter()
-                    .map(|hour| named(db, hour))
-                    .collect()
-            })
-            .await
+        self.core.store.read(|db| Ok(audit::verify(db)?)).await
     }
 
     /// Records a refusal, once a minute per caller and reason. A caller is a person, or an address
@@ -160,7 +144,7 @@ impl Service {
         why: &'static str,
         subject: String,
     ) {
-        let now = self.now();
+        let now = self.core.now();
         let caller = who.map_or_else(|| origin.address.clone(), |person| person.id.to_string());
         let Some(more) = self.refusals.should_record(&caller, why, now) else {
             return;
@@ -180,6 +164,7 @@ impl Service {
             ..Event::by_portal(now, action, subject, detail)
         };
         if self
+            .core
             .store
             .write_untracked(move |db| record(db, &line))
             .await
@@ -188,45 +173,6 @@ impl Service {
             tracing::warn!(why, "a refusal could not be written down");
         }
     }
-}
-
-fn require_audit_reader(actor: &Actor) -> Result<(), Error> {
-    if access::may_read_audit(actor.role) {
-        Ok(())
-    } else {
-        Err(Error::Forbidden("Only administrators read the record."))
-    }
-}
-
-/// Looks up the names of an hour's person, item and integration.
-fn named(db: &mut Db<'_>, hour: ExchangeCount) -> Result<HourlyUse, Error> {
-    let person = hour
-        .person
-        .parse()
-        .ok()
-        .map(|id: Id<Person>| people::find(db, id))
-        .transpose()?
-        .flatten();
-    let content = hour
-        .content
-        .parse()
-        .ok()
-        .map(|id: Id<Content>| content::find(db, id))
-        .transpose()?
-        .flatten();
-    let integration = hour
-        .integration
-        .parse()
-        .ok()
-        .map(|id: Id<Integration>| integrations::find(db, id))
-        .transpose()?
-        .flatten();
-    Ok(HourlyUse {
-        hour,
-        person,
-        content,
-        integration,
-    })
 }
 
 #[cfg(test)]
@@ -251,6 +197,6 @@ mod tests {
         for caller in 0..20_000 {
             refusals.should_record(&caller.to_string(), "x", at(61));
         }
-        assert!(refusals.0.lock().unwrap().len() <= MAX_TRACKED_REFUSALS);
+        assert!(refusals.0.lock().len() <= MAX_TRACKED_REFUSALS);
     }
 }

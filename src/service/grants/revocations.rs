@@ -6,11 +6,6 @@
 //! Local deletion never depends on the provider: some offer no revocation (Microsoft Entra ID), and
 //! it may be down.
 
-use super::{
-    Actor, Error, Service,
-    admission::{token_place, token_row},
-    record,
-};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -19,11 +14,16 @@ use crate::{
         consent::Consent,
         content::Content,
         integration::Integration,
-        person::{Person, Role},
+        person::Person,
         revocation::{ProviderNotice, Revocation},
     },
     oauth::RevocationRequest,
     providers,
+    service::{
+        core::{Actor, Core, record, require},
+        error::Error,
+        grants::{clients::OauthClients, end_reason::EndReason},
+    },
     store::{
         Db,
         connections::{self, Tokens},
@@ -31,7 +31,7 @@ use crate::{
         integrations::{self, Secrets},
         people, revocations,
     },
-    vault::{SealContext, Sealed, Vault},
+    vault::{Sealed, Vault, labels},
 };
 use secrecy::SecretString;
 use std::{sync::Arc, time::Duration};
@@ -49,66 +49,8 @@ const MAX_CONCURRENT_REVOCATIONS: i64 = 20;
 /// Connections ended in one transaction.
 const MAX_ENDS_PER_TRANSACTION: usize = 100;
 
-/// The seal context of a tombstone's request to the provider.
-fn request_seal_context(row: &str) -> SealContext<'_> {
-    SealContext {
-        table: "revocations",
-        column: "request",
-        row,
-    }
-}
-
-/// Who ends connections, when and why: shared by everything that one action ends.
-#[derive(Clone)]
-pub(super) struct EndReason {
-    pub now: Timestamp,
-    actor: Option<Id<Person>>,
-    actor_name: String,
-    address: String,
-    correlation: String,
-    /// A phrase for the audit record.
-    reason: String,
-}
-
-impl EndReason {
-    /// An end caused by a person.
-    pub fn of(actor: &Actor, now: Timestamp, reason: impl Into<String>) -> Self {
-        Self {
-            now,
-            actor: Some(actor.person.id),
-            actor_name: actor.person.username.clone(),
-            address: actor.origin.address.clone(),
-            correlation: actor.origin.correlation.clone(),
-            reason: reason.into(),
-        }
-    }
-
-    /// An end caused by the portal itself, by a rule of the operator's.
-    pub fn of_portal(now: Timestamp, reason: &str) -> Self {
-        Self {
-            now,
-            actor: None,
-            actor_name: "portal".into(),
-            address: String::new(),
-            correlation: uuid::Uuid::new_v4().simple().to_string(),
-            reason: reason.into(),
-        }
-    }
-
-    /// An audit event of this end.
-    fn event(&self, action: Action, subject: &str, detail: String) -> Event {
-        Event {
-            actor: self.actor,
-            actor_name: self.actor_name.clone(),
-            address: self.address.clone(),
-            correlation: self.correlation.clone(),
-            ..Event::by_portal(self.now, action, subject, detail)
-        }
-    }
-}
-
 /// The token to revoke when a connection ends.
-pub(super) enum KnownTokens {
+pub(in crate::service) enum KnownTokens {
     Token(SecretString),
     /// There is no token.
     None,
@@ -118,7 +60,7 @@ pub(super) enum KnownTokens {
 
 /// The tombstone of a connection, ready to be stored: with the sealed request to the provider, if
 /// one can be made.
-pub(super) struct Tombstone {
+pub(in crate::service) struct Tombstone {
     revocation: Revocation,
     request: Option<Sealed>,
 }
@@ -126,7 +68,8 @@ pub(super) struct Tombstone {
 impl Tombstone {
     /// Prepares the tombstone. `token` is the one that the provider is to revoke.
     pub fn new(
-        service: &Service,
+        core: &Core,
+        clients: &OauthClients,
         connection: &Connection,
         integration: &Integration,
         secrets: &Secrets,
@@ -134,7 +77,7 @@ impl Tombstone {
         why: &EndReason,
     ) -> Result<Self, Error> {
         let id = Id::random();
-        let registration = service.registration(integration, secrets);
+        let registration = clients.registration(integration, secrets);
         let request = match (&registration, token) {
             (Ok(registration), KnownTokens::Token(token)) => registration.revocation(token),
             _ => None,
@@ -145,9 +88,8 @@ impl Tombstone {
         let row = id.to_string();
         let sealed = request
             .map(|request| {
-                service
-                    .vault
-                    .seal(request_seal_context(&row), &request.to_text())
+                core.vault
+                    .seal(labels::revocation_request(&row), &request.to_text())
             })
             .transpose()?;
         let offered =
@@ -178,7 +120,7 @@ impl Tombstone {
         })
     }
 
-    /// Stores the tombstone; [`Service::send_due_revocations`] sends the request.
+    /// Stores the tombstone; [`Revocations::send_due_revocations`] sends the request.
     pub fn record(mut self, db: &mut Db<'_>) -> Result<(), Error> {
         if let Some(person) = people::find(db, self.revocation.person)? {
             self.revocation.person_name = person.username;
@@ -191,24 +133,35 @@ impl Tombstone {
     }
 }
 
-impl Service {
+/// Ends connections and tells their providers.
+pub struct Revocations {
+    core: Arc<Core>,
+    clients: Arc<OauthClients>,
+}
+
+impl Revocations {
+    pub(in crate::service) fn new(core: Arc<Core>, clients: Arc<OauthClients>) -> Self {
+        Self { core, clients }
+    }
+
     /// The token to revoke: the refresh token, else the access token.
     fn token_to_revoke(&self, connection: &Connection, tokens: &Tokens) -> KnownTokens {
-        let row = token_row(connection.id, connection.person, connection.integration);
+        let row = labels::connection_row(connection.id, connection.person, connection.integration);
         let (column, sealed) = match (&tokens.refresh, &tokens.access) {
             (Some(sealed), _) => ("refresh_token", sealed),
             (None, Some(sealed)) => ("access_token", sealed),
             (None, None) => return KnownTokens::None,
         };
         // A token that does not decrypt cannot be revoked; it is deleted all the same.
-        self.vault
-            .open(token_place(column, &row), sealed)
+        self.core
+            .vault
+            .open(labels::connection_token(column, &row), sealed)
             .map_or(KnownTokens::Unreadable, KnownTokens::Token)
     }
 
     /// Ends one connection inside the caller's transaction: deletes tokens and consents, stores the
     /// tombstone, writes the audit record. Call [`Self::spawn_revocations`] after the commit.
-    pub(super) fn end_connection(
+    pub(in crate::service) fn end_connection(
         &self,
         db: &mut Db<'_>,
         connection: &Connection,
@@ -224,7 +177,16 @@ impl Service {
         let consents =
             connections::delete_consents_of_connection(db, connection.person, integration.id)?;
         connections::delete(db, connection.id)?;
-        Tombstone::new(self, connection, &integration, &secrets, &token, why)?.record(db)?;
+        Tombstone::new(
+            &self.core,
+            &self.clients,
+            connection,
+            &integration,
+            &secrets,
+            &token,
+            why,
+        )?
+        .record(db)?;
         let own = why.actor == Some(connection.person);
         let whose = if own {
             String::new()
@@ -248,20 +210,22 @@ impl Service {
     /// statement, after which no exchange succeeds on any node, then ends them by the hundred.
     /// After a crash the rest stay marked, and end when the action is repeated. Returns how many
     /// ended, 0 if there are 100 or fewer: the caller ends those.
-    pub(super) async fn end_large_batch(
+    pub(in crate::service) async fn end_large_batch(
         self: &Arc<Self>,
         of: Owner,
         why: &EndReason,
     ) -> Result<usize, Error> {
         let now = why.now;
         let all = self
+            .core
             .store
             .read(move |db| Ok::<_, Error>(of.connections(db)?))
             .await?;
         if all.len() <= MAX_ENDS_PER_TRANSACTION {
             return Ok(0);
         }
-        self.store
+        self.core
+            .store
             .write(move |db| Ok::<_, Error>(of.mark_ended(db, now)?))
             .await?;
         for some in all.chunks(MAX_ENDS_PER_TRANSACTION) {
@@ -272,7 +236,8 @@ impl Service {
                 Arc::clone(self),
                 why.clone(),
             );
-            self.store
+            self.core
+                .store
                 .write(move |db| {
                     for id in some {
                         if let Some((connection, tokens)) = connections::find(db, id)? {
@@ -287,7 +252,7 @@ impl Service {
     }
 
     /// Ends all connections of an integration; returns how many.
-    pub(super) fn end_connections_of_integration(
+    pub(in crate::service) fn end_connections_of_integration(
         &self,
         db: &mut Db<'_>,
         id: Id<Integration>,
@@ -303,7 +268,7 @@ impl Service {
     }
 
     /// Ends all connections of a person; returns how many.
-    pub(super) fn end_connections_of_person(
+    pub(in crate::service) fn end_connections_of_person(
         &self,
         db: &mut Db<'_>,
         id: Id<Person>,
@@ -328,9 +293,10 @@ impl Service {
     ) -> Result<(), Error> {
         let (service, why) = (
             Arc::clone(self),
-            EndReason::of_portal(self.now(), cause.as_str()),
+            EndReason::of_portal(self.core.now(), cause.as_str()),
         );
-        self.store
+        self.core
+            .store
             .write(move |db| {
                 let Some((connection, tokens)) = connections::find(db, id)? else {
                     return Ok(());
@@ -340,8 +306,16 @@ impl Service {
                 let secrets = integrations::secrets(db, integration.id)?;
                 let token = service.token_to_revoke(&connection, &tokens);
                 connections::set_state(db, id, State::NeedsLogin(cause), why.now)?;
-                Tombstone::new(&service, &connection, &integration, &secrets, &token, &why)?
-                    .record(db)?;
+                Tombstone::new(
+                    &service.core,
+                    &service.clients,
+                    &connection,
+                    &integration,
+                    &secrets,
+                    &token,
+                    &why,
+                )?
+                .record(db)?;
                 let owner = people::find(db, connection.person)?
                     .map(|person| person.username)
                     .unwrap_or_default();
@@ -360,53 +334,6 @@ impl Service {
         Ok(())
     }
 
-    /// Ends one consent, with its audit record.
-    pub(super) fn end_consent(
-        db: &mut Db<'_>,
-        consent: &Consent,
-        item: &Content,
-        why: &EndReason,
-    ) -> Result<(), Error> {
-        connections::delete_consent(db, consent.id)?;
-        let owner = people::find(db, consent.person)?
-            .map(|person| person.username)
-            .unwrap_or_default();
-        record(
-            db,
-            &why.event(
-                Action::ConsentRevoked,
-                item.display_title(),
-                format!("of {owner}; {}", why.reason),
-            ),
-        )
-    }
-
-    /// Ends those of `consents` whose person may no longer open the item; returns how many. Call it
-    /// wherever access is taken away.
-    pub(super) fn end_lost_consents(
-        db: &mut Db<'_>,
-        consents: Vec<Consent>,
-        why: &EndReason,
-    ) -> Result<usize, Error> {
-        let mut ended = 0;
-        for consent in consents {
-            let (Some(item), Some(person)) = (
-                content::find(db, consent.content)?,
-                people::find(db, consent.person)?,
-            ) else {
-                continue;
-            };
-            let standing =
-                access::standing(&item, &person, content::role_of(db, item.id, person.id)?);
-            if access::may_open(standing) {
-                continue;
-            }
-            Service::end_consent(db, &consent, &item, why)?;
-            ended += 1;
-        }
-        Ok(ended)
-    }
-
     /// Ends one connection, all of a person, or all of an integration; returns how many.
     /// Administrators only. `reason` is free text for the audit record, cut to 200 characters.
     pub async fn disconnect_all(
@@ -415,11 +342,10 @@ impl Service {
         of: Owner,
         reason: &str,
     ) -> Result<usize, Error> {
-        if actor.role != Role::Administrator {
-            return Err(Error::Forbidden(
-                "Only administrators end the connections of others.",
-            ));
-        }
+        require(
+            access::may_end_connections(actor.role),
+            "Only administrators end the connections of others.",
+        )?;
         let reason: String = reason
             .trim()
             .chars()
@@ -431,9 +357,13 @@ impl Service {
         } else {
             format!("by an administrator: {reason}")
         };
-        let (service, why) = (Arc::clone(self), EndReason::of(actor, self.now(), reason));
+        let (service, why) = (
+            Arc::clone(self),
+            EndReason::of(actor, self.core.now(), reason),
+        );
         let many = self.end_large_batch(of, &why).await?;
         let ended = self
+            .core
             .store
             .write(move |db| match of {
                 Owner::One(id) => {
@@ -461,12 +391,12 @@ impl Service {
         actor: &Actor,
         id: Id<Person>,
     ) -> Result<Vec<(Connection, Integration)>, Error> {
-        if actor.role != Role::Administrator {
-            return Err(Error::Forbidden(
-                "Only administrators see the connections of others.",
-            ));
-        }
-        self.store
+        require(
+            access::may_end_connections(actor.role),
+            "Only administrators see the connections of others.",
+        )?;
+        self.core
+            .store
             .read(move |db| {
                 let mut rows = Vec::new();
                 for connection in connections::of_person(db, id)? {
@@ -486,18 +416,18 @@ impl Service {
         actor: &Actor,
         id: Id<Content>,
     ) -> Result<usize, Error> {
-        if actor.role != Role::Administrator {
-            return Err(Error::Forbidden(
-                "Only administrators end the consents of others.",
-            ));
-        }
-        let why = EndReason::of(actor, self.now(), "by an administrator");
-        self.store
+        require(
+            access::may_end_connections(actor.role),
+            "Only administrators end the consents of others.",
+        )?;
+        let why = EndReason::of(actor, self.core.now(), "by an administrator");
+        self.core
+            .store
             .write(move |db| {
                 let item = content::find(db, id)?.ok_or(Error::NotFound)?;
                 let all = connections::consents_of_content(db, id)?;
                 for consent in &all {
-                    Service::end_consent(db, consent, &item, &why)?;
+                    end_consent(db, consent, &item, &why)?;
                 }
                 Ok(all.len())
             })
@@ -507,17 +437,18 @@ impl Service {
     /// The actor's ten most recently ended connections.
     pub async fn recent_revocations(&self, actor: &Actor) -> Result<Vec<Revocation>, Error> {
         let person = actor.person.id;
-        self.store
+        self.core
+            .store
             .read(move |db| Ok(revocations::of_person(db, person, 10)?))
             .await
     }
 
     /// Starts [`Self::send_due_revocations`] in a separate task.
-    pub(super) fn spawn_revocations(self: &Arc<Self>) {
+    pub(in crate::service) fn spawn_revocations(self: &Arc<Self>) {
         let service = Arc::clone(self);
-        self.tasks.spawn_on(
+        self.core.tasks.spawn_on(
             async move { service.send_due_revocations().await },
-            &self.runtime,
+            &self.core.runtime,
         );
     }
 
@@ -525,8 +456,9 @@ impl Service {
     /// before it is sent.
     pub async fn send_due_revocations(self: &Arc<Self>) {
         loop {
-            let now = self.now();
+            let now = self.core.now();
             let due = self
+                .core
                 .store
                 .write_untracked(move |db| {
                     Ok::<_, Error>(revocations::claim_due(
@@ -554,9 +486,9 @@ impl Service {
     /// does not decrypt is given up.
     async fn send_revocation(&self, mut revocation: Revocation, request: Option<Sealed>) {
         let outcome =
-            match request.and_then(|sealed| open_request(&self.vault, &revocation, &sealed)) {
+            match request.and_then(|sealed| open_request(&self.core.vault, &revocation, &sealed)) {
                 Some(request) => request
-                    .send(&self.http)
+                    .send(&self.core.http)
                     .await
                     .map_err(|failure| (failure.error_code, failure.class)),
                 None => Err((
@@ -564,7 +496,7 @@ impl Service {
                     crate::oauth::errors::FailureClass::Administrator,
                 )),
             };
-        let now = self.now();
+        let now = self.core.now();
         revocation.tries += 1;
         let word = match outcome {
             Ok(()) => {
@@ -609,6 +541,7 @@ impl Service {
         // flood it.
         let worth_it = revocation.notice != ProviderNotice::Waiting || revocation.tries == 1;
         let written = self
+            .core
             .store
             .write_untracked(move |db| {
                 revocations::update(db, &revocation)?;
@@ -621,6 +554,52 @@ impl Service {
     }
 }
 
+/// Ends one consent, with its audit record.
+pub(in crate::service) fn end_consent(
+    db: &mut Db<'_>,
+    consent: &Consent,
+    item: &Content,
+    why: &EndReason,
+) -> Result<(), Error> {
+    connections::delete_consent(db, consent.id)?;
+    let owner = people::find(db, consent.person)?
+        .map(|person| person.username)
+        .unwrap_or_default();
+    record(
+        db,
+        &why.event(
+            Action::ConsentRevoked,
+            item.display_title(),
+            format!("of {owner}; {}", why.reason),
+        ),
+    )
+}
+
+/// Ends those of `consents` whose person may no longer open the item; returns how many. Call it
+/// wherever access is taken away.
+pub(in crate::service) fn end_lost_consents(
+    db: &mut Db<'_>,
+    consents: Vec<Consent>,
+    why: &EndReason,
+) -> Result<usize, Error> {
+    let mut ended = 0;
+    for consent in consents {
+        let (Some(item), Some(person)) = (
+            content::find(db, consent.content)?,
+            people::find(db, consent.person)?,
+        ) else {
+            continue;
+        };
+        let standing = access::standing(&item, &person, content::role_of(db, item.id, person.id)?);
+        if access::may_open(standing) {
+            continue;
+        }
+        end_consent(db, &consent, &item, why)?;
+        ended += 1;
+    }
+    Ok(ended)
+}
+
 /// The decrypted request; `None` if it does not decrypt or parse.
 fn open_request(
     vault: &Vault,
@@ -629,7 +608,7 @@ fn open_request(
 ) -> Option<RevocationRequest> {
     let row = revocation.id.to_string();
     let text = vault
-        .open(request_seal_context(&row), sealed)
+        .open(labels::revocation_request(&row), sealed)
         .inspect_err(|error| tracing::error!(reason = %error, "sealed value"))
         .ok()?;
     RevocationRequest::from_text(&text)

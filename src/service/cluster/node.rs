@@ -3,24 +3,25 @@
 //! work.
 //!
 //! A lease is abandoned once **this** process's monotonic clock has seen it unrenewed for its whole
-//! lifetime: origins clocks of machines differ and jump. Its `until` is for people to read. A lease
+//! lifetime: wall clocks of machines differ and jump. Its `until` is for people to read. A lease
 //! held by an earlier process of the same node is abandoned at once: the lock on the node's file
 //! proves that that process is gone.
 
-use super::{Error, Service};
 use crate::{
     domain::{Id, Timestamp},
+    service::{core::Core, error::Error},
     store::{
         leases::{self, Lease},
         short_lived::{self, Node as Seen},
     },
     vault::spool::Spool,
 };
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     fs::File,
     path::Path,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -44,7 +45,7 @@ pub fn is_served(folder: &Path) -> Result<bool, String> {
 }
 
 /// The state of this process as a node.
-pub(super) struct Node {
+pub(in crate::service) struct Node {
     /// Random, new at each start.
     boot_id: String,
     claimed: OnceLock<Claimed>,
@@ -72,7 +73,7 @@ impl Default for Node {
 
 impl Node {
     /// The name of this process in leases: `<node id>/<boot id>`, or `-/<boot id>` without a node.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::service) fn name(&self) -> String {
         match self.claimed.get() {
             Some(claimed) => format!("{}/{}", claimed.id, self.boot_id),
             None => format!("-/{}", self.boot_id),
@@ -80,7 +81,7 @@ impl Node {
     }
 
     /// The spool of this node; `None` if the node is not claimed or the spool cannot be opened.
-    pub(super) fn spool(&self) -> Option<&Spool> {
+    pub(in crate::service) fn spool(&self) -> Option<&Spool> {
         self.claimed.get()?.spool.as_ref()
     }
 
@@ -123,7 +124,7 @@ impl Node {
 
     /// Whether the holder of a lease is gone. Call it repeatedly: the first call only starts the
     /// clock.
-    pub(super) fn is_abandoned(&self, lease: &Lease, life: Duration) -> bool {
+    pub(in crate::service) fn is_abandoned(&self, lease: &Lease, life: Duration) -> bool {
         let (node, boot) = lease.node.split_once('/').unwrap_or(("", ""));
         // This process asks only about leases that it does not hold at the moment, and an earlier
         // process of this node is gone.
@@ -131,7 +132,7 @@ impl Node {
         if ours || boot == self.boot_id {
             return true;
         }
-        let mut seen = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.watched.lock();
         if seen.len() > MAX_WATCHED_LEASES {
             seen.retain(|_, (_, _, since)| since.elapsed() < Duration::from_secs(600));
         }
@@ -150,11 +151,39 @@ impl Node {
     }
 }
 
-impl Service {
+/// This node, and what it knows of the others.
+pub struct Nodes {
+    core: Arc<Core>,
+    node: Node,
+}
+
+impl Nodes {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            node: Node::default(),
+        }
+    }
+
+    /// See [`Node::name`].
+    pub(in crate::service) fn name(&self) -> String {
+        self.node.name()
+    }
+
+    /// See [`Node::spool`].
+    pub(in crate::service) fn spool(&self) -> Option<&Spool> {
+        self.node.spool()
+    }
+
+    /// See [`Node::is_abandoned`].
+    pub(in crate::service) fn is_abandoned(&self, lease: &Lease, life: Duration) -> bool {
+        self.node.is_abandoned(lease, life)
+    }
+
     /// Makes this process the node of its data directory. Logs a warning if another process has it;
     /// the error is a sentence for the operator.
     pub fn claim_node(&self) -> Result<(), String> {
-        if !self.node.claim(&self.settings.data_dir)? {
+        if !self.node.claim(&self.core.settings.data_dir)? {
             tracing::warn!(
                 "another process serves from the same data directory: after a crash its refreshes are taken up later"
             );
@@ -167,10 +196,11 @@ impl Service {
         let node = Seen {
             node: self.node.name(),
             version: env!("CARGO_PKG_VERSION").into(),
-            keys: self.vault.keyring().ids().map(str::to_owned).collect(),
-            seen_at: self.now(),
+            keys: self.core.vault.keyring().ids().map(str::to_owned).collect(),
+            seen_at: self.core.now(),
         };
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| Ok::<_, Error>(short_lived::record_heartbeat(db, &node)?))
             .await
     }
@@ -179,6 +209,7 @@ impl Service {
     pub async fn delete_heartbeat(&self) {
         let name = self.node.name();
         let gone = self
+            .core
             .store
             .write_untracked(move |db| Ok::<_, Error>(short_lived::delete_node(db, &name)?))
             .await;
@@ -189,8 +220,9 @@ impl Service {
 
     /// The nodes with a current heartbeat.
     pub async fn nodes(&self) -> Result<Vec<Seen>, Error> {
-        let since = self.now().minus(HEARTBEAT_TIMEOUT);
-        self.store
+        let since = self.core.now().minus(HEARTBEAT_TIMEOUT);
+        self.core
+            .store
             .read(move |db| Ok(short_lived::nodes(db, since)?))
             .await
     }
@@ -199,9 +231,10 @@ impl Service {
     /// and renews it if it is held here. Call it again within `life`. `false` if the database
     /// fails.
     pub async fn try_lead(&self, work: &'static str, life: Duration) -> bool {
-        let (node, now) = (self.node.name(), self.now());
+        let (node, now) = (self.node.name(), self.core.now());
         let led = async {
             let found = self
+                .core
                 .store
                 .read(move |db| Ok::<_, Error>(leases::find(db, work)?))
                 .await?;
@@ -212,7 +245,8 @@ impl Service {
                 return Ok(false);
             }
             let lease = self.new_lease(work.to_owned(), node.clone(), 0, now.plus(life));
-            self.store
+            self.core
+                .store
                 .write_untracked(move |db| match (ours, found) {
                     (true, Some(lease)) => {
                         Ok(leases::renew(db, work, &lease.owner, now.plus(life))?)
@@ -225,7 +259,7 @@ impl Service {
     }
 
     /// A lease with a new random owner. `until` is informative only.
-    pub(super) fn new_lease(
+    pub(in crate::service) fn new_lease(
         &self,
         name: String,
         node: String,
@@ -238,7 +272,7 @@ impl Service {
             node,
             generation,
             beat: 0,
-            taken_at: self.now().0,
+            taken_at: self.core.now().0,
             until: until.0,
         }
     }

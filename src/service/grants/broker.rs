@@ -9,11 +9,6 @@
 //! After a refusal the previous refresh token is not tried: with reuse detection that would end the
 //! grant.
 
-use super::{
-    Error, Service,
-    admission::{token_place, token_row},
-    revocations::{EndReason, KnownTokens, Tombstone},
-};
 use crate::{
     domain::{
         Id, Timestamp,
@@ -24,20 +19,35 @@ use crate::{
     faults,
     oauth::{Granted, errors::FailureClass, token_response::ProviderTokenResponse},
     providers::{self, Rotation},
+    service::{
+        cluster::node::Nodes,
+        core::{Core, record},
+        error::Error,
+        grants::{
+            breakers::Breakers,
+            clients::OauthClients,
+            end_reason::EndReason,
+            revocations::{KnownTokens, Revocations, Tombstone},
+        },
+    },
     store::{
         connections::{self, RefreshedTokens, Tokens},
         integrations::{self, Secrets},
         leases::{self, Lease},
         people,
     },
-    vault::Sealed,
+    vault::{Sealed, labels},
 };
-use futures_util::{FutureExt as _, future::BoxFuture, future::Shared};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -94,27 +104,6 @@ pub enum NoToken {
 
 /// A refresh in flight, awaited by all its callers.
 type SharedRefresh = Shared<BoxFuture<'static, Result<FreshToken, NoToken>>>;
-
-/// Refreshes in flight, and the circuit breakers of integrations.
-#[derive(Default)]
-pub struct Broker {
-    in_flight: Mutex<HashMap<Id<Connection>, SharedRefresh>>,
-    breakers: Mutex<HashMap<Id<Integration>, Breaker>>,
-}
-
-/// Circuit breaker of one integration: open until `until`, then half-open while one request probes.
-#[derive(Clone)]
-struct Breaker {
-    /// `from` and `until` are origins-clock times: a clock set back to before `from` ends the pause.
-    from: Timestamp,
-    until: Timestamp,
-    failures: u32,
-    sentence: String,
-    /// Whether an administrator must repair the integration; otherwise the failure is temporary.
-    needs_administrator: bool,
-    /// Half-open: one request is trying the provider.
-    probing: bool,
-}
 
 /// A connection with everything that a refresh needs.
 struct LoadedConnection {
@@ -181,7 +170,34 @@ pub const MAX_REFRESH_LEAD: Duration = Duration::from_secs(300);
 pub const MAX_LEAD_BEFORE_EXPIRY: Duration =
     Duration::from_secs(MIN_REMAINING_LIFE.as_secs() + MAX_REFRESH_LEAD.as_secs());
 
-impl Service {
+/// Refreshes access tokens. Owns the refreshes in flight in this process.
+pub struct Broker {
+    core: Arc<Core>,
+    clients: Arc<OauthClients>,
+    breakers: Arc<Breakers>,
+    revocations: Arc<Revocations>,
+    nodes: Arc<Nodes>,
+    in_flight: Mutex<HashMap<Id<Connection>, SharedRefresh>>,
+}
+
+impl Broker {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        clients: Arc<OauthClients>,
+        breakers: Arc<Breakers>,
+        revocations: Arc<Revocations>,
+        nodes: Arc<Nodes>,
+    ) -> Self {
+        Self {
+            core,
+            clients,
+            breakers,
+            revocations,
+            nodes,
+            in_flight: Mutex::default(),
+        }
+    }
+
     /// Refreshes a connection, or joins the refresh in flight. Waits 10 s at most; then returns the
     /// stored token if that still lasts a while, else [`NoToken::Unavailable`].
     pub async fn refresh(
@@ -189,27 +205,18 @@ impl Service {
         connection: Id<Connection>,
     ) -> Result<FreshToken, NoToken> {
         let refreshing = {
-            let mut in_flight = self
-                .broker
-                .in_flight
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut in_flight = self.in_flight.lock();
             match in_flight.get(&connection) {
                 Some(refreshing) => refreshing.clone(),
                 None => {
                     let service = Arc::clone(self);
-                    let task = self.tasks.spawn_on(
+                    let task = self.core.tasks.spawn_on(
                         async move {
                             let result = service.refresh_now(connection).await;
-                            service
-                                .broker
-                                .in_flight
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner)
-                                .remove(&connection);
+                            service.in_flight.lock().remove(&connection);
                             result
                         },
-                        &self.runtime,
+                        &self.core.runtime,
                     );
                     let refreshing = task
                         .map(|ended| {
@@ -267,13 +274,14 @@ impl Service {
 
     /// `None` if the connection does not exist.
     async fn load(&self, id: Id<Connection>) -> Result<Option<LoadedConnection>, Error> {
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let Some((connection, tokens)) = connections::find(db, id)? else {
                     return Ok(None);
                 };
-                let integration =
-                    integrations::find(db, connection.integration)?.ok_or(Error::Internal)?;
+                let integration = integrations::find(db, connection.integration)?
+                    .ok_or(Error::Internal("a row that another row names is missing"))?;
                 let secrets = integrations::secrets(db, integration.id)?;
                 let lease = leases::find(db, &leases::connection_lease_name(id))?;
                 Ok(Some(LoadedConnection {
@@ -294,8 +302,8 @@ impl Service {
         column: &str,
         sealed: &Sealed,
     ) -> Result<SecretString, NoToken> {
-        let row = token_row(connection.id, connection.person, connection.integration);
-        self.vault.open(token_place(column, &row), sealed).map_err(|error| {
+        let row = labels::connection_row(connection.id, connection.person, connection.integration);
+        self.core.vault.open(labels::connection_token(column, &row), sealed).map_err(|error| {
             tracing::error!(connection = %connection.id, reason = %error, "a stored token does not open");
             NoToken::Broken { sentence: "A stored token cannot be opened. The operator finds the reason in the log.".into() }
         })
@@ -312,7 +320,7 @@ impl Service {
         match (&loaded.tokens.access, connection.access_expires_at) {
             (Some(sealed), Some(expires_at))
                 if connection.state == State::Active
-                    && passes(connection.updated_at, expires_at, self.now()) =>
+                    && passes(connection.updated_at, expires_at, self.core.now()) =>
             {
                 Ok(Some(FreshToken {
                     token: Arc::new(self.open_token(connection, "access_token", sealed)?),
@@ -338,7 +346,7 @@ impl Service {
         // Another refresh may have finished since the caller looked. A token that is still usable
         // is refreshed only if a background refresh is due.
         let usable = self.stored_token_if(&loaded, is_usable)?;
-        if let Some(fresh) = usable.filter(|_| !is_due_ahead(&loaded.connection, self.now())) {
+        if let Some(fresh) = usable.filter(|_| !is_due_ahead(&loaded.connection, self.core.now())) {
             return Ok(StartOutcome::Done(Ok(fresh)));
         }
         let bearable = self.stored_token_if(&loaded, is_usable_as_fallback)?;
@@ -360,12 +368,15 @@ impl Service {
         if loaded
             .lease
             .as_ref()
-            .is_some_and(|lease| !self.node.is_abandoned(lease, life))
+            .is_some_and(|lease| !self.nodes.is_abandoned(lease, life))
         {
             return Ok(StartOutcome::Taken);
         }
-        if let Some(rest) = self.open_breaker_of(loaded.integration.id) {
-            let retry_after = rest.until.since(self.now()).max(Duration::from_secs(1));
+        if let Some(rest) = self.breakers.open_breaker_of(loaded.integration.id) {
+            let retry_after = rest
+                .until
+                .since(self.core.now())
+                .max(Duration::from_secs(1));
             return Ok(StartOutcome::Done(bearable.ok_or(
                 if rest.needs_administrator {
                     NoToken::Broken {
@@ -383,19 +394,20 @@ impl Service {
             match self.open_token(&loaded.connection, "refresh_token", refresh_token) {
                 Ok(token) => token,
                 Err(why) => {
-                    self.close_breaker(loaded.integration.id);
+                    self.breakers.close_breaker(loaded.integration.id);
                     return Err(why);
                 }
             };
-        let (now, generation) = (self.now(), loaded.connection.generation);
-        let lease = self.new_lease(
+        let (now, generation) = (self.core.now(), loaded.connection.generation);
+        let lease = self.nodes.new_lease(
             leases::connection_lease_name(id),
-            self.node.name(),
+            self.nodes.name(),
             generation,
             now.plus(LEASE_LIFETIME),
         );
         let (owner, before, taken) = (lease.owner.clone(), loaded.lease.clone(), Instant::now());
         let begun = self
+            .core
             .store
             .write_untracked(move |db| {
                 let current = connections::find(db, id)?;
@@ -427,11 +439,11 @@ impl Service {
             }
             // The tokens or the lease changed meanwhile: look again.
             Ok(None) => {
-                self.close_breaker(loaded.integration.id);
+                self.breakers.close_breaker(loaded.integration.id);
                 Ok(StartOutcome::Taken)
             }
             Err(_) => {
-                self.close_breaker(loaded.integration.id);
+                self.breakers.close_breaker(loaded.integration.id);
                 Ok(StartOutcome::Done(bearable.ok_or_else(|| {
                     unavailable("The portal's database is busy.")
                 })))
@@ -449,28 +461,30 @@ impl Service {
             leases::connection_lease_name(ours.loaded.connection.id),
             ours.owner.clone(),
         );
-        let _renewing = tokio_util::task::AbortOnDropHandle::new(self.runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(faults::shortened(LEASE_LIFETIME) / 3).await;
-                let (name, owner, until) = (
-                    name.clone(),
-                    owner.clone(),
-                    service.now().plus(LEASE_LIFETIME),
-                );
-                let renewed = service
-                    .store
-                    .write_untracked(move |db| {
-                        Ok::<_, Error>(leases::renew(db, &name, &owner, until)?)
-                    })
-                    .await;
-                if matches!(renewed, Ok(false)) {
-                    // Another node judged the lease abandoned. The answer is still worth storing if
-                    // it is committed first.
-                    tracing::warn!("the lease of a refresh was taken over by another node");
-                    return;
+        let _renewing =
+            tokio_util::task::AbortOnDropHandle::new(self.core.runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(faults::shortened(LEASE_LIFETIME) / 3).await;
+                    let (name, owner, until) = (
+                        name.clone(),
+                        owner.clone(),
+                        service.core.now().plus(LEASE_LIFETIME),
+                    );
+                    let renewed = service
+                        .core
+                        .store
+                        .write_untracked(move |db| {
+                            Ok::<_, Error>(leases::renew(db, &name, &owner, until)?)
+                        })
+                        .await;
+                    if matches!(renewed, Ok(false)) {
+                        // Another node judged the lease abandoned. The answer is still worth storing if
+                        // it is committed first.
+                        tracing::warn!("the lease of a refresh was taken over by another node");
+                        return;
+                    }
                 }
-            }
-        }));
+            }));
         self.call_provider(&ours).await
     }
 
@@ -483,19 +497,19 @@ impl Service {
             ..
         } = &ours.loaded;
         let id = connection.id;
-        let Ok(registration) = self.registration(integration, secrets) else {
-            self.close_breaker(integration.id);
+        let Ok(registration) = self.clients.registration(integration, secrets) else {
+            self.breakers.close_breaker(integration.id);
             self.release_lease(ours, true).await;
             return Err(NoToken::Broken {
                 sentence: "The integration's settings cannot be read. The operator finds the reason in the log.".into(),
             });
         };
-        let asked_at = self.now();
+        let asked_at = self.core.now();
         tracing::debug!(connection = %id, unknown = ours.earlier_outcome_unknown, "refreshing");
         let limit = ours.lease_taken_at + faults::shortened(SEND_TIMEOUT);
         let answer = while_running(
             RESPONSE_TIMEOUT,
-            registration.refresh(&self.http, ours.refresh_token.clone(), limit),
+            registration.refresh(&self.core.http, ours.refresh_token.clone(), limit),
         )
         .await;
         faults::checkpoint("answered");
@@ -504,7 +518,7 @@ impl Service {
                 answer,
                 by_previous_secret,
             })) => {
-                self.close_breaker(integration.id);
+                self.breakers.close_breaker(integration.id);
                 if answer.account().is_different_account(&connection.account) {
                     self.mark_needs_login(
                         &ours.loaded,
@@ -517,7 +531,8 @@ impl Service {
                 }
                 let fresh = self.commit_tokens(ours, &answer, asked_at).await?;
                 faults::checkpoint("committed");
-                self.record_accepted_secret(integration, by_previous_secret, asked_at)
+                self.clients
+                    .record_accepted_secret(integration, by_previous_secret, asked_at)
                     .await;
                 return Ok(fresh);
             }
@@ -533,7 +548,7 @@ impl Service {
             .flatten();
         match failure.class {
             FailureClass::Viewer(cause) => {
-                self.close_breaker(integration.id);
+                self.breakers.close_breaker(integration.id);
                 // An earlier answer never reached this portal: that request used the token up, and
                 // its successor was lost.
                 let cause = if ours.earlier_outcome_unknown && cause == Cause::Expired {
@@ -548,19 +563,31 @@ impl Service {
             FailureClass::Administrator => {
                 // Retrying at each exchange repairs nothing. Saving the integration closes the
                 // breaker.
-                self.open_breaker(integration.id, Some(BROKEN_PAUSE), &failure.sentence, true);
+                self.breakers.open_breaker(
+                    integration.id,
+                    Some(BROKEN_PAUSE),
+                    &failure.sentence,
+                    true,
+                );
                 self.release_lease(ours, true).await;
                 let health = SecretHealth::Rejected {
                     at: asked_at,
                     cause: failure.sentence.clone(),
                 };
-                self.record_secret_health(integration, health, false).await;
+                self.clients
+                    .record_secret_health(integration, health, false)
+                    .await;
                 stored.ok_or(NoToken::Broken {
                     sentence: failure.sentence,
                 })
             }
             FailureClass::Temporary { retry_after } => {
-                let rest = self.open_breaker(integration.id, retry_after, &failure.sentence, false);
+                let rest = self.breakers.open_breaker(
+                    integration.id,
+                    retry_after,
+                    &failure.sentence,
+                    false,
+                );
                 self.release_lease(ours, !failure.may_have_acted).await;
                 stored.ok_or(NoToken::Unavailable {
                     retry_after: rest,
@@ -579,6 +606,7 @@ impl Service {
             known && !ours.earlier_outcome_unknown,
         );
         let settled = self
+            .core
             .store
             .write_untracked(move |db| {
                 if forget {
@@ -609,10 +637,11 @@ impl Service {
             integration,
             ..
         } = &ours.loaded;
-        let row = token_row(connection.id, connection.person, connection.integration);
+        let row = labels::connection_row(connection.id, connection.person, connection.integration);
         let seal = |column: &str, token: &SecretString| {
-            self.vault
-                .seal(token_place(column, &row), token)
+            self.core
+                .vault
+                .seal(labels::connection_token(column, &row), token)
                 .map_err(|_| unavailable("The new token could not be stored."))
         };
         let (token, refresh_token) = (answer.access(), answer.refresh());
@@ -686,7 +715,8 @@ impl Service {
         // `note` does not move the epoch: no cached decision depends on the token itself, and an
         // exchange that finds its cached token expired asks the broker. So hourly refreshes of many
         // viewers do not invalidate the caches of all nodes.
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| {
                 let (access, refresh) = (Sealed(kept.access), kept.refresh.map(Sealed));
                 let new = RefreshedTokens {
@@ -712,7 +742,7 @@ impl Service {
     /// Writes the sealed tokens to the spool, so that they survive a restart.
     fn spool(&self, name: &str, kept: &SealedTokens) {
         let text = serde_json::to_string(kept).unwrap_or_default();
-        match self.node.spool().map(|spool| spool.put(name, &text)) {
+        match self.nodes.spool().map(|spool| spool.put(name, &text)) {
             Some(Ok(true)) => tracing::warn!(
                 connection = name,
                 "new tokens are kept in the spool until the database takes them"
@@ -729,7 +759,7 @@ impl Service {
 
     /// Deletes the tokens from the spool after they were committed.
     fn unspool(&self, name: &str) {
-        if let Some(Err(error)) = self.node.spool().map(|spool| spool.remove(name)) {
+        if let Some(Err(error)) = self.nodes.spool().map(|spool| spool.remove(name)) {
             tracing::warn!(connection = name, %error, "the spool could not be cleared; the next start does it");
         }
     }
@@ -737,7 +767,7 @@ impl Service {
     /// Commits tokens that an earlier process of this node left in the spool. Called before
     /// serving. The error is a sentence for the operator.
     pub async fn drain_spool(&self) -> Result<(), String> {
-        let Some(spool) = self.node.spool() else {
+        let Some(spool) = self.nodes.spool() else {
             return Ok(());
         };
         for (name, text) in spool
@@ -807,7 +837,7 @@ impl Service {
             connection.id,
             connection.generation,
             connection.person,
-            self.now(),
+            self.core.now(),
         );
         let (subject, detail) = (
             integration.display_name().to_owned(),
@@ -815,6 +845,7 @@ impl Service {
         );
         let owner = owner.map(str::to_owned);
         let ended = self
+            .core
             .store
             .write(move |db| {
                 if let Some(owner) = owner {
@@ -837,7 +868,7 @@ impl Service {
                     Action::ConnectionNeedsLogin
                 };
                 let line = Event::by_portal(now, action, subject, detail);
-                super::record(
+                record(
                     db,
                     &Event {
                         actor: Some(person),
@@ -862,9 +893,10 @@ impl Service {
         secrets: &Secrets,
         token: &SecretString,
     ) {
-        let why = EndReason::of_portal(self.now(), "a token that arrived after the end");
+        let why = EndReason::of_portal(self.core.now(), "a token that arrived after the end");
         let Ok(ended) = Tombstone::new(
-            self,
+            &self.core,
+            &self.clients,
             connection,
             integration,
             secrets,
@@ -873,73 +905,17 @@ impl Service {
         ) else {
             return;
         };
-        let written = self.store.write_untracked(move |db| ended.record(db)).await;
+        let written = self
+            .core
+            .store
+            .write_untracked(move |db| ended.record(db))
+            .await;
         match written {
-            Ok(()) => self.spawn_revocations(),
+            Ok(()) => self.revocations.spawn_revocations(),
             Err(_) => {
                 tracing::error!("a token that arrived too late could not be ended at its provider")
             }
         }
-    }
-
-    /// The integration's breaker while it is open. `None` lets the request through: there is no
-    /// breaker, or this request probes (half-open).
-    fn open_breaker_of(&self, integration: Id<Integration>) -> Option<Breaker> {
-        let mut resting = self
-            .broker
-            .breakers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let rest = resting.get_mut(&integration)?;
-        let now = self.now();
-        if (rest.until > now && now >= rest.from) || rest.probing {
-            return Some(rest.clone());
-        }
-        rest.probing = true;
-        None
-    }
-
-    /// Closes the breaker: the next refresh asks the provider.
-    pub(super) fn close_breaker(&self, integration: Id<Integration>) {
-        self.broker
-            .breakers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&integration);
-    }
-
-    /// Opens the breaker for as long as the provider asked, else with exponential backoff from 1 s
-    /// to 30 s. Returns the pause, at least 1 s.
-    fn open_breaker(
-        &self,
-        integration: Id<Integration>,
-        asked: Option<Duration>,
-        sentence: &str,
-        broken: bool,
-    ) -> Duration {
-        let mut resting = self
-            .broker
-            .breakers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let failures = resting.get(&integration).map_or(0, |rest| rest.failures) + 1;
-        let pause = asked.unwrap_or_else(|| {
-            Duration::from_secs(1 << (failures - 1).min(5)).min(Duration::from_secs(30))
-        });
-        let from = self.now();
-        let until = from.plus(pause);
-        resting.insert(
-            integration,
-            Breaker {
-                from,
-                until,
-                failures,
-                sentence: sentence.to_owned(),
-                needs_administrator: broken,
-                probing: false,
-            },
-        );
-        pause.max(Duration::from_secs(1))
     }
 }
 
@@ -984,7 +960,7 @@ fn unavailable(sentence: &str) -> NoToken {
 
 /// When the provider will ask the viewer to sign in again, as far as that is known: the earlier of
 /// its limit on disuse and its limit on the age of a connection.
-pub(super) fn lapses_at(
+pub(in crate::service) fn lapses_at(
     integration: &Integration,
     connected_at: Timestamp,
     now: Timestamp,

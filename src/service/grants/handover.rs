@@ -6,13 +6,14 @@
 //! A content session ends with the browser session that it came from. Access to the item is not
 //! decided here but by [`Service::admission`] at each request.
 
-use super::{Actor, Error, Service};
 use crate::{
-    domain::{
-        Id, access,
-        content::Content,
-        origins::ContentLocation,
-        person::{Person, Session},
+    domain::{Id, access, content::Content, origins::ContentLocation, person::Person},
+    service::{
+        cluster::cache::DecisionCache,
+        core::{Actor, CACHE_CAPACITY, Core},
+        error::Error,
+        grants::admission::Admissions,
+        people::browser_sessions::BrowserSessions,
     },
     store::{
         content,
@@ -26,11 +27,33 @@ use subtle::ConstantTimeEq as _;
 /// How long a handover code is valid.
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
 
-impl Service {
+/// Handover codes and content sessions. Owns the cache of slugs.
+pub struct Handover {
+    core: Arc<Core>,
+    sessions: Arc<BrowserSessions>,
+    admissions: Arc<Admissions>,
+    slugs: DecisionCache<String, Id<Content>>,
+}
+
+impl Handover {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        sessions: Arc<BrowserSessions>,
+        admissions: Arc<Admissions>,
+    ) -> Self {
+        Self {
+            core,
+            sessions,
+            admissions,
+            slugs: DecisionCache::new(CACHE_CAPACITY),
+        }
+    }
+
     /// The origin and base path of an item for browsers; `None` if no content origin is configured
     /// or the item does not exist.
     pub async fn location(&self, item: Id<Content>) -> Result<Option<ContentLocation>, Error> {
         let found = self
+            .core
             .store
             .read(move |db| Ok::<_, Error>(content::find(db, item)?))
             .await?;
@@ -39,23 +62,23 @@ impl Service {
 
     /// Like [`Self::location`], for an item that is loaded already.
     pub fn location_of(&self, item: &Content) -> Option<ContentLocation> {
-        self.settings.origins.location(item.id, &item.slug)
+        self.core.settings.origins.location(item.id, &item.slug)
     }
 
     /// The item with this slug, which is the label of its own host name. Cached.
     pub async fn item_by_slug(&self, slug: &str) -> Result<Option<Id<Content>>, Error> {
-        let (epoch, now) = (self.store.epoch(), self.now());
-        if let Some(found) = self.admissions.slug(slug, epoch, now) {
+        let (epoch, now) = (self.core.store.epoch(), self.core.now());
+        if let Some(found) = self.slugs.fresh(slug, epoch, now) {
             return Ok(Some(found));
         }
         let wanted = slug.to_owned();
         let found = self
+            .core
             .store
             .read(move |db| Ok::<_, Error>(content::by_slug(db, &wanted)?))
             .await?;
         if let Some(item) = found {
-            self.admissions
-                .cache_slug(slug.to_owned(), item, epoch, now);
+            self.slugs.insert(slug.to_owned(), item, epoch, now);
         }
         Ok(found)
     }
@@ -68,7 +91,9 @@ impl Service {
         item: Id<Content>,
         nonce_hash: &str,
     ) -> Result<String, Error> {
-        let session = actor.session.ok_or(Error::Internal)?;
+        let session = actor
+            .session
+            .ok_or(Error::Internal("this operation needs a browser session"))?;
         let code = random::token();
         let (hash, nonce_hash) = (digest(&code), nonce_hash.to_owned());
         let bearer = ContentSessionOwner {
@@ -76,8 +101,9 @@ impl Service {
             person: actor.person.id,
             content: item,
         };
-        let expires_at = self.now().plus(CODE_LIFETIME);
-        self.store
+        let expires_at = self.core.now().plus(CODE_LIFETIME);
+        self.core
+            .store
             .write_untracked(move |db| {
                 Ok::<_, Error>(handovers::insert(
                     db,
@@ -99,8 +125,9 @@ impl Service {
         code: &str,
         nonce: impl FnOnce(Id<Content>) -> Option<String>,
     ) -> Result<Option<(Id<Content>, String)>, Error> {
-        let (hash, now) = (digest(code), self.now());
+        let (hash, now) = (digest(code), self.core.now());
         let taken = self
+            .core
             .store
             .write_untracked(move |db| Ok::<_, Error>(handovers::redeem(db, &hash, now)?))
             .await?;
@@ -117,7 +144,8 @@ impl Service {
         }
         let key = random::token();
         let key_hash = digest(&key);
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| {
                 Ok::<_, Error>(handovers::insert_session(db, &key_hash, bearer, now)?)
             })
@@ -129,7 +157,8 @@ impl Service {
     /// whether the browser session still lives: see [`Self::content_person`].
     pub async fn content_session(&self, key: &str) -> Result<Option<ContentSessionOwner>, Error> {
         let hash = digest(key);
-        self.store
+        self.core
+            .store
             .read(move |db| Ok::<_, Error>(handovers::session(db, &hash)?))
             .await
     }
@@ -140,24 +169,16 @@ impl Service {
         bearer: ContentSessionOwner,
     ) -> Result<Option<Arc<Person>>, Error> {
         Ok(self
+            .sessions
             .session_person(bearer.session)
             .await?
             .filter(|person| person.id == bearer.person))
     }
 
-    /// Records that a browser session is in use, at most once a minute: requests to an app count as
-    /// activity. Does not wait for the database.
-    pub fn touch_session(&self, session: Id<Session>) {
-        let now = self.now();
-        self.write_in_background("when a session was last seen", move |db| {
-            crate::store::sessions::touch_by_id(db, session, now)
-        });
-    }
-
     /// Whether this person may enter this item. `Forbidden` if not, `NotFound` if the item does not
     /// exist.
     pub async fn may_enter(&self, actor: &Actor, item: Id<Content>) -> Result<(), Error> {
-        let admission = self.admission(item, actor.person.id).await?;
+        let admission = self.admissions.admission(item, actor.person.id).await?;
         if access::may_open(admission.standing) {
             Ok(())
         } else {

@@ -2,12 +2,22 @@
 //! bootstrap`). The program presents a JWT signed (HS256) with that secret; it works only while
 //! nobody has an account.
 
-use super::{Actor, Error, Service, people::PersonInput};
-use crate::domain::{audit::Origin, person::Role};
+use crate::{
+    domain::{audit::Origin, person::Role},
+    service::{
+        core::{Actor, Core},
+        error::Error,
+        people::{
+            accounts::{People, PersonInput},
+            api_keys::ApiKeys,
+        },
+    },
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// User name of the account.
 const NAME: &str = "administrator";
@@ -33,7 +43,26 @@ pub enum BootstrapError {
     Service(Error),
 }
 
-impl Service {
+/// Makes the first administrator for a program.
+pub struct Bootstrap {
+    core: Arc<Core>,
+    people: Arc<People>,
+    api_keys: Arc<ApiKeys>,
+}
+
+impl Bootstrap {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        people: Arc<People>,
+        api_keys: Arc<ApiKeys>,
+    ) -> Self {
+        Self {
+            core,
+            people,
+            api_keys,
+        }
+    }
+
     /// Creates the first administrator and an API key of theirs; returns the key.
     pub async fn bootstrap(
         &self,
@@ -48,7 +77,7 @@ impl Service {
             role: Some(Role::Administrator),
             ..PersonInput::default()
         };
-        let person = match self.insert_first(input).await {
+        let person = match self.people.insert_first(input).await {
             Ok(Some(person)) => person,
             Ok(None) => return Err(BootstrapError::AccountExists),
             Err(error) => return Err(BootstrapError::Service(error)),
@@ -60,6 +89,7 @@ impl Service {
             origin: origin.clone(),
         };
         let (_, secret) = self
+            .api_keys
             .create_key(&actor, "bootstrap", None, None)
             .await
             .map_err(BootstrapError::Service)?;
@@ -67,7 +97,7 @@ impl Service {
     }
 
     fn is_bootstrap_token(&self, token: &str) -> bool {
-        let Some(secret) = &self.settings.bootstrap_secret else {
+        let Some(secret) = &self.core.settings.bootstrap_secret else {
             return false;
         };
         let Ok(key) = STANDARD.decode(secret.expose_secret()) else {
@@ -84,7 +114,7 @@ impl Service {
         else {
             return false;
         };
-        let (claims, now) = (decoded.claims, self.now().unix_seconds());
+        let (claims, now) = (decoded.claims, self.core.now().unix_seconds());
         claims.scope == "bootstrap"
             && now < claims.exp + SKEW
             && claims.iat <= now + SKEW

@@ -4,9 +4,13 @@
 //! Counted by name **and** address, so that nobody can lock another user out; unknown names count
 //! like known ones. Counted in the database, since the next try may reach another node.
 
-use super::{Error, Service};
-use crate::{domain::Timestamp, store::short_lived, vault::api_key::digest};
-use std::time::Duration;
+use crate::{
+    domain::Timestamp,
+    service::{core::Core, error::Error},
+    store::short_lived,
+    vault::api_key::digest,
+};
+use std::{sync::Arc, time::Duration};
 
 /// Tries per name and address within [`WINDOW`].
 const MAX_TRIES: usize = 10;
@@ -37,12 +41,26 @@ fn time_to_wait(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
     )
 }
 
-impl Service {
+/// Counts password tries.
+pub struct PasswordLimiter {
+    core: Arc<Core>,
+}
+
+impl PasswordLimiter {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
     /// Counts a try before the password is checked, so that concurrent tries are limited too.
     /// `TooMany` with the time to wait if there were too many.
-    pub(super) async fn count_try(&self, name: &str, address: &str) -> Result<(), Error> {
-        let (who, now) = (try_key(name, address), self.now());
-        self.store
+    pub(in crate::service) async fn count_try(
+        &self,
+        name: &str,
+        address: &str,
+    ) -> Result<(), Error> {
+        let (who, now) = (try_key(name, address), self.core.now());
+        self.core
+            .store
             .write_untracked(move |db| {
                 let tries = short_lived::password_attempts(db, &who, now.minus(WINDOW))?;
                 match time_to_wait(&tries, now) {
@@ -54,9 +72,10 @@ impl Service {
     }
 
     /// Deletes the counted tries after a correct password.
-    pub(super) async fn try_succeeded(&self, name: &str, address: &str) {
+    pub(in crate::service) async fn try_succeeded(&self, name: &str, address: &str) {
         let who = try_key(name, address);
         if self
+            .core
             .store
             .write_untracked(move |db| {
                 Ok::<_, Error>(short_lived::delete_password_attempts(db, &who)?)

@@ -3,8 +3,8 @@
 //! sealing key and the ids of all keys in use. Values are sealed anew while servers run, one batch
 //! per transaction.
 
-use super::{Error, Service};
 use crate::{
+    service::{cluster::node::Nodes, core::Core, error::Error},
     store::{
         Db, Store,
         sealed::{self, COLUMNS},
@@ -12,6 +12,7 @@ use crate::{
     vault::{
         Root, SealContext, Sealed, Vault,
         keyring::{Keyring, Source},
+        labels,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -28,14 +29,6 @@ const IN_USE: &str = "keys_in_use";
 const BATCH_SIZE: i64 = 200;
 /// Running nodes use a new sealing key within this time: see [`crate::jobs`].
 const KEY_CHANGE_DELAY: Duration = Duration::from_millis(1500);
-
-fn place(row: &str) -> SealContext<'_> {
-    SealContext {
-        table: "meta",
-        column: "value",
-        row,
-    }
-}
 
 /// Checks at start that the keyring belongs to this database, or sets up a new database. Returns
 /// the root secret of cookies and session tokens. The error is a sentence for the operator.
@@ -69,13 +62,13 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         ));
     }
     if let Some(kept) = kept {
-        let opened = vault.open(place(KEY_CHECK), &Sealed(kept));
+        let opened = vault.open(labels::meta(KEY_CHECK), &Sealed(kept));
         opened.map_err(|error| {
             format!("the keyring does not fit this database: {error}. Nothing was changed.")
         })?;
     } else {
         let sealed = vault
-            .seal(place(KEY_CHECK), &"valetkey".into())
+            .seal(labels::meta(KEY_CHECK), &"valetkey".into())
             .map_err(|error| error.to_string())?;
         // If several nodes start together, one writes the value, and the keyring of the others has
         // to open it.
@@ -90,7 +83,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
             .await
             .map_err(text)?;
         if let Some(first) = first {
-            let opened = vault.open(place(KEY_CHECK), &Sealed(first));
+            let opened = vault.open(labels::meta(KEY_CHECK), &Sealed(first));
             opened.map_err(|error| {
                 format!("the keyring does not fit this database: {error}. Nothing was changed.")
             })?;
@@ -105,7 +98,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
             .map_err(text)?;
     }
     let new = vault
-        .seal(place(ROOT), &Root::generate())
+        .seal(labels::meta(ROOT), &Root::generate())
         .map_err(|error| error.to_string())?;
     let root = store
         .write_untracked(move |db| match Store::meta(db, ROOT)? {
@@ -118,7 +111,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         .await
         .map_err(text)?;
     let root = vault
-        .open(place(ROOT), &root)
+        .open(labels::meta(ROOT), &root)
         .map_err(|error| format!("the keyring does not fit this database: {error}"))?;
     Root::parse(&root).ok_or_else(|| "the row “root” of the table meta is damaged".to_owned())
 }
@@ -170,12 +163,22 @@ fn count_of(db: &mut Db<'_>, id: &str) -> Result<i64, Error> {
     Ok(all)
 }
 
-impl Service {
+/// Keys of the ring: rotation, retirement, verification.
+pub struct KeyringAdmin {
+    core: Arc<Core>,
+    nodes: Arc<Nodes>,
+}
+
+impl KeyringAdmin {
+    pub(in crate::service) fn new(core: Arc<Core>, nodes: Arc<Nodes>) -> Self {
+        Self { core, nodes }
+    }
+
     /// The keys of the ring, each with the number of values it sealed.
     pub async fn keys_of_ring(&self) -> Result<Vec<Key>, KeyCommandError> {
-        let (ring, sealing) = (self.vault.keyring(), self.vault.sealing_key_id());
+        let (ring, sealing) = (self.core.vault.keyring(), self.core.vault.sealing_key_id());
         let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
-        let counted = self.store.read(move |db| {
+        let counted = self.core.store.read(move |db| {
             ids.into_iter()
                 .map(|id| Ok::<_, Error>((count_of(db, &id)?, id)))
                 .collect::<Result<Vec<_>, _>>()
@@ -200,7 +203,7 @@ impl Service {
         to: Option<String>,
         mut progress: impl FnMut(Progress),
     ) -> Result<u64, KeyCommandError> {
-        let ring = self.vault.keyring();
+        let ring = self.core.vault.keyring();
         let newest = ring.ids().last().unwrap_or_default().to_owned();
         let to = to.unwrap_or(newest);
         if ring.get(&to).is_none() {
@@ -208,7 +211,7 @@ impl Service {
                 "there is no key {to} in the keyring: add one with `valetkey keys add`"
             ));
         }
-        let nodes = self.nodes().await?;
+        let nodes = self.nodes.nodes().await?;
         if let Some(node) = nodes.iter().find(|node| !node.keys.contains(&to)) {
             return refuse(format!(
                 "the node {} does not hold the key {to} yet: put the keyring there and wait ten seconds. Nothing was changed.",
@@ -216,7 +219,8 @@ impl Service {
             ));
         }
         let (wanted, in_use) = (to.clone(), to.clone());
-        self.store
+        self.core
+            .store
             .write(move |db| {
                 Store::set_meta(db, SEALING, &wanted)?;
                 let mut ids: Vec<String> = Store::meta(db, IN_USE)?
@@ -230,12 +234,13 @@ impl Service {
                 Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids.join(" "))?)
             })
             .await?;
-        self.vault.set_sealing_key(&to);
+        self.core.vault.set_sealing_key(&to);
         if !nodes.is_empty() {
             tokio::time::sleep(KEY_CHANGE_DELAY).await;
         }
         let wanted = to.clone();
         let todo = self
+            .core
             .store
             .read(move |db| {
                 let mut all = 0;
@@ -253,6 +258,7 @@ impl Service {
             loop {
                 let (wanted, from) = (to.clone(), after);
                 let found = self
+                    .core
                     .store
                     .read(move |db| {
                         Ok::<_, Error>(sealed::sealed_with_other_keys(
@@ -270,11 +276,13 @@ impl Service {
                         row: &value.row,
                     };
                     let new = self
+                        .core
                         .vault
-                        .seal(place, &self.vault.open(place, &value.sealed)?)?;
+                        .seal(place, &self.core.vault.open(place, &value.sealed)?)?;
                     anew.push((value, new));
                 }
                 let changed = self
+                    .core
                     .store
                     .write_untracked(move |db| {
                         let mut changed = 0;
@@ -300,16 +308,17 @@ impl Service {
     /// Removes a key from the ring once no stored value needs it. `Ok(false)` if the operator has
     /// to remove its line.
     pub async fn retire_key(&self, id: &str) -> Result<bool, KeyCommandError> {
-        if self.vault.keyring().get(id).is_none() {
+        if self.core.vault.keyring().get(id).is_none() {
             return refuse(format!("there is no key {id} in the keyring"));
         }
-        if self.vault.sealing_key_id() == id {
+        if self.core.vault.sealing_key_id() == id {
             return refuse(format!(
                 "the key {id} seals new values: make another one with `valetkey keys add`, then run `valetkey keys rotate`"
             ));
         }
         let wanted = id.to_owned();
         let needed = self
+            .core
             .store
             .write(move |db| {
                 let needed = count_of(db, &wanted)?;
@@ -326,7 +335,7 @@ impl Service {
                 "{needed} value(s) are sealed with the key {id}: run `valetkey keys rotate` first. Nothing was changed."
             ));
         }
-        Ok(Keyring::remove(self.vault.source(), id)?)
+        Ok(Keyring::remove(self.core.vault.source(), id)?)
     }
 
     /// Opens every sealed value and reports those that do not open.
@@ -335,6 +344,7 @@ impl Service {
         mut progress: impl FnMut(Progress),
     ) -> Result<VerifyReport, KeyCommandError> {
         let all = self
+            .core
             .store
             .read(|db| {
                 COLUMNS
@@ -350,6 +360,7 @@ impl Service {
             loop {
                 let from = after;
                 let found = self
+                    .core
                     .store
                     .read(move |db| {
                         Ok::<_, Error>(sealed::sealed_with_other_keys(
@@ -366,7 +377,7 @@ impl Service {
                         column: column.column,
                         row: &value.row,
                     };
-                    match self.vault.open(place, &value.sealed) {
+                    match self.core.vault.open(place, &value.sealed) {
                         Ok(_) => verified.opened += 1,
                         Err(error) => verified.damaged.push(format!(
                             "{}.{} of {}: {error}",
@@ -383,20 +394,21 @@ impl Service {
     /// is missing, and with `anew` a keyring file in any case. The error says what is missing.
     pub async fn sync_keyring(&self, anew: bool) -> Result<(), String> {
         let named = self
+            .core
             .store
             .read(|db| Ok::<_, Error>(Store::meta(db, SEALING)?))
             .await
             .map_err(|error| error.to_string())?;
-        let wanted = named.unwrap_or_else(|| self.vault.sealing_key_id());
-        let from_file = anew && matches!(self.vault.source(), Source::File(_));
-        if from_file || self.vault.keyring().get(&wanted).is_none() {
-            let vault = Arc::clone(&self.vault);
+        let wanted = named.unwrap_or_else(|| self.core.vault.sealing_key_id());
+        let from_file = anew && matches!(self.core.vault.source(), Source::File(_));
+        if from_file || self.core.vault.keyring().get(&wanted).is_none() {
+            let vault = Arc::clone(&self.core.vault);
             let reloaded = tokio::task::spawn_blocking(move || vault.reload())
                 .await
                 .map_err(|error| error.to_string())?;
             reloaded.map_err(|error| format!("cannot be read again: {error}"))?;
         }
-        if self.vault.set_sealing_key(&wanted) {
+        if self.core.vault.set_sealing_key(&wanted) {
             Ok(())
         } else {
             Err(format!(

@@ -3,7 +3,6 @@
 //! A consent is one viewer's permission for one content item to use one connection. Ending a
 //! consent keeps the connection; ending a connection ends its consents.
 
-use super::{Actor, Error, Service, event, record, revocations::EndReason};
 use crate::{
     domain::{
         Id, Timestamp, access,
@@ -12,7 +11,12 @@ use crate::{
         consent::Consent,
         content::Content,
         integration::Integration,
-        person::{Person, Role},
+        person::Person,
+    },
+    service::{
+        core::{Actor, Core, event, record, require},
+        error::Error,
+        grants::{end_reason::EndReason, revocations::Revocations, usage::Usage},
     },
     store::{Db, connections, content, integrations, people},
 };
@@ -34,12 +38,31 @@ pub struct ConsentedContent {
     pub owner: Person,
 }
 
-impl Service {
+/// Consents and connections of a viewer.
+pub struct Consents {
+    core: Arc<Core>,
+    usage: Arc<Usage>,
+    revocations: Arc<Revocations>,
+}
+
+impl Consents {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        usage: Arc<Usage>,
+        revocations: Arc<Revocations>,
+    ) -> Self {
+        Self {
+            core,
+            usage,
+            revocations,
+        }
+    }
+
     /// The actor's connections and consents.
     pub async fn consents(&self, actor: &Actor) -> Result<Vec<Overview>, Error> {
-        self.flush_uses().await;
+        self.usage.flush_uses().await;
         let person = actor.person.id;
-        self.store.read(move |db| overview(db, person)).await
+        self.core.store.read(move |db| overview(db, person)).await
     }
 
     /// One of the actor's own consents; `NotFound` for anybody else's.
@@ -49,7 +72,8 @@ impl Service {
         id: Id<Consent>,
     ) -> Result<(ConsentedContent, Integration), Error> {
         let person = actor.person.id;
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let consent = connections::consent(db, id)?
                     .filter(|consent| consent.person == person)
@@ -71,12 +95,13 @@ impl Service {
         id: Id<Consent>,
     ) -> Result<(ConsentedContent, Integration), Error> {
         let found = self.consent(actor, id).await?;
-        let (now, actor) = (self.now(), actor.clone());
+        let (now, actor) = (self.core.now(), actor.clone());
         let (title, name) = (
             found.0.content.display_title().to_owned(),
             found.1.display_name().to_owned(),
         );
-        self.store
+        self.core
+            .store
             .write(move |db| {
                 if !connections::delete_consent(db, id)? {
                     return Err(Error::NotFound);
@@ -104,21 +129,25 @@ impl Service {
         id: Id<Connection>,
     ) -> Result<Integration, Error> {
         let (actor, service) = (actor.clone(), Arc::clone(self));
-        let why = EndReason::of(&actor, self.now(), "");
+        let why = EndReason::of(&actor, self.core.now(), "");
         let integration = self
+            .core
             .store
             .write(move |db| {
                 let (connection, tokens) = connections::find(db, id)?.ok_or(Error::NotFound)?;
-                if connection.person != actor.person.id && actor.role != Role::Administrator {
+                if connection.person != actor.person.id && !access::may_end_connections(actor.role)
+                {
                     return Err(Error::NotFound);
                 }
                 let integration =
                     integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
-                service.end_connection(db, &connection, &tokens, &why)?;
+                service
+                    .revocations
+                    .end_connection(db, &connection, &tokens, &why)?;
                 Ok(integration)
             })
             .await?;
-        self.spawn_revocations();
+        self.revocations.spawn_revocations();
         Ok(integration)
     }
 
@@ -129,13 +158,13 @@ impl Service {
         actor: &Actor,
         all: bool,
     ) -> Result<Vec<Connection>, Error> {
-        if all && actor.role != Role::Administrator {
-            return Err(Error::Forbidden(
-                "Only administrators list the sessions of others.",
-            ));
-        }
+        require(
+            !all || access::may_end_connections(actor.role),
+            "Only administrators list the sessions of others.",
+        )?;
         let person = actor.person.id;
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 Ok(if all {
                     connections::all(db)?
@@ -153,8 +182,9 @@ impl Service {
         actor: &Actor,
         id: Id<Connection>,
     ) -> Result<Connection, Error> {
-        let (person, administrator) = (actor.person.id, actor.role == Role::Administrator);
-        self.store
+        let (person, administrator) = (actor.person.id, access::may_end_connections(actor.role));
+        self.core
+            .store
             .read(move |db| {
                 let found = connections::find(db, id)?.map(|(connection, _)| connection);
                 found
@@ -172,8 +202,9 @@ impl Service {
         item: Id<Content>,
         integration: Id<Integration>,
     ) -> Result<bool, Error> {
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let check = integrations::find(db, integration)?
                     .ok_or(Error::NotFound)?
@@ -203,9 +234,10 @@ impl Service {
         keep: bool,
         item: Option<Id<Content>>,
     ) -> Result<Connection, Error> {
-        let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
+        let (now, actor, service) = (self.core.now(), actor.clone(), Arc::clone(self));
         let why = EndReason::of(&actor, now, "another account");
         let confirmed = self
+            .core
             .store
             .write(move |db| {
                 let found = connections::find(db, id)?;
@@ -215,7 +247,9 @@ impl Service {
                     })
                     .ok_or(Error::NotFound)?;
                 if !keep {
-                    service.end_connection(db, &connection, &tokens, &why)?;
+                    service
+                        .revocations
+                        .end_connection(db, &connection, &tokens, &why)?;
                     return Ok(connection);
                 }
                 let integration =
@@ -247,7 +281,7 @@ impl Service {
                 Ok(connection)
             })
             .await?;
-        self.spawn_revocations();
+        self.revocations.spawn_revocations();
         Ok(confirmed)
     }
 
@@ -258,7 +292,8 @@ impl Service {
         id: Id<Connection>,
     ) -> Result<(Connection, Integration), Error> {
         let person = actor.person.id;
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let found = connections::find(db, id)?.map(|(connection, _)| connection);
                 let connection = found
@@ -274,7 +309,7 @@ impl Service {
 
 /// Stores a consent with its audit record. `NotFound` unless the person may open the item and the
 /// item uses the integration now. An existing consent stays as it is.
-pub(super) fn give_consent(
+pub(in crate::service) fn give_consent(
     db: &mut Db<'_>,
     actor: &Actor,
     item: Id<Content>,
@@ -325,7 +360,8 @@ fn consented_content(db: &mut Db<'_>, consent: Consent) -> Result<Option<Consent
     let Some(content) = content::find(db, consent.content)? else {
         return Ok(None);
     };
-    let owner = people::find(db, content.owner)?.ok_or(Error::Internal)?;
+    let owner = people::find(db, content.owner)?
+        .ok_or(Error::Internal("a row that another row names is missing"))?;
     Ok(Some(ConsentedContent {
         consent,
         content,

@@ -2,13 +2,17 @@
 //! than its person's role. The clear key is returned once, at creation; format and hash are in
 //! `vault::api_key`.
 
-use super::{Actor, Error, Service, event, invalid, record};
 use crate::{
     domain::{
         Id, Timestamp, access,
         audit::Action,
         content::Content,
         person::{ApiKey, Person, Role},
+    },
+    service::{
+        cluster::cache::DecisionCache,
+        core::{Actor, CACHE_CAPACITY, Core, event, record, require},
+        error::{Error, invalid},
     },
     store::{content, people},
     vault::api_key,
@@ -29,20 +33,37 @@ pub struct Caller {
     expires_at: Option<Timestamp>,
 }
 
-impl Service {
+/// API keys. Owns the cache of their callers.
+pub struct ApiKeys {
+    core: Arc<Core>,
+    cache: DecisionCache<String, Arc<Caller>>,
+}
+
+impl ApiKeys {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            cache: DecisionCache::new(CACHE_CAPACITY),
+        }
+    }
+
     /// Resolves a presented API key; `None` unless it is a live key of an unlocked person. A found
     /// key is cached with the store's epoch, so that any deciding write invalidates it.
     pub async fn caller(&self, presented: &str) -> Result<Option<Arc<Caller>>, Error> {
         let Some(hash) = api_key::lookup(presented) else {
             return Ok(None);
         };
-        let now = self.now();
-        let caller = match self.admissions.caller(&hash, self.store.epoch(), now) {
+        let now = self.core.now();
+        let caller = match self
+            .cache
+            .fresh(hash.as_str(), self.core.store.epoch(), now)
+        {
             Some(caller) => caller,
             None => {
-                let epoch = self.store.epoch();
+                let epoch = self.core.store.epoch();
                 let wanted = hash.clone();
                 let found = self
+                    .core
                     .store
                     .read(move |db| Ok::<_, Error>(people::by_key(db, &wanted)?))
                     .await?;
@@ -57,8 +78,7 @@ impl Service {
                     active_at: key.active_at,
                     expires_at: key.expires_at,
                 });
-                self.admissions
-                    .cache_caller(hash, Arc::clone(&caller), epoch, now);
+                self.cache.insert(hash, Arc::clone(&caller), epoch, now);
                 // Written at most once an hour: the last use is shown to people, and no decision
                 // depends on it.
                 if caller
@@ -66,9 +86,10 @@ impl Service {
                     .is_none_or(|at| now.since(at).as_secs() > 3600)
                 {
                     let number = key.number;
-                    self.write_in_background("when a key was last used", move |db| {
-                        people::touch_key(db, number, now)
-                    });
+                    self.core
+                        .write_in_background("when a key was last used", move |db| {
+                            people::touch_key(db, number, now)
+                        });
                 }
                 caller
             }
@@ -79,7 +100,8 @@ impl Service {
 
     /// All API keys of a person.
     pub async fn own_keys(&self, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
-        self.store
+        self.core
+            .store
             .read(move |db| Ok(people::keys(db, person)?))
             .await
     }
@@ -113,7 +135,7 @@ impl Service {
             name: name.to_owned(),
             role,
             content: None,
-            created_at: self.now(),
+            created_at: self.core.now(),
             active_at: None,
             expires_at,
         };
@@ -131,6 +153,7 @@ impl Service {
         let hash = api_key::hash(&secret);
         let actor = actor.clone();
         let key = self
+            .core
             .store
             .write(move |db| {
                 key.number = people::insert_key(db, &key, &hash)?;
@@ -152,8 +175,9 @@ impl Service {
 
     /// Deletes one of the actor's keys; `NotFound` if it is not theirs.
     pub async fn delete_key(&self, actor: &Actor, number: i64) -> Result<(), Error> {
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 let name = people::keys(db, actor.person.id)?
                     .into_iter()
@@ -184,23 +208,25 @@ impl Service {
         item: Id<Content>,
     ) -> Result<(Content, SecretString), Error> {
         let found = self
+            .core
             .store
             .read(move |db| content::find(db, item)?.ok_or(Error::NotFound))
             .await?;
         // The key acts as its creator, so the creator must be allowed to exchange for this item.
         let listed = {
             let person = actor.person.id;
-            self.store
+            self.core
+                .store
                 .read(move |db| Ok::<_, Error>(content::role_of(db, item, person)?))
                 .await?
         };
         let standing = access::standing(&found, &actor.person, listed);
-        if !access::may_exchange(&actor.person, actor.role, standing, None, &found) {
-            return Err(Error::Forbidden(
-                "Only the owner and collaborators of a content item make its key.",
-            ));
-        }
-        self.store
+        require(
+            access::may_exchange(&actor.person, actor.role, standing, None, &found),
+            "Only the owner and collaborators of a content item make its key.",
+        )?;
+        self.core
+            .store
             .write(move |db| Ok::<_, Error>(people::delete_content_keys(db, item)?))
             .await?;
         let key = ApiKey {
@@ -209,7 +235,7 @@ impl Service {
             name: format!("Content key of {}", found.display_title()),
             role: Role::Publisher,
             content: Some(item),
-            created_at: self.now(),
+            created_at: self.core.now(),
             active_at: None,
             expires_at: None,
         };
@@ -221,7 +247,8 @@ impl Service {
 
     /// The content keys of an item.
     pub async fn content_keys(&self, item: Id<Content>) -> Result<Vec<ApiKey>, Error> {
-        self.store
+        self.core
+            .store
             .read(move |db| Ok(people::content_keys(db, item)?))
             .await
     }

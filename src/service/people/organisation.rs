@@ -2,22 +2,26 @@
 //! to. Accounts are matched by issuer and subject only, never by name or e-mail address. The
 //! protocol is in `oauth::sign_in`.
 
-use super::{Actor, Error, Service, record, revocations::EndReason};
 use crate::{
     config::SignIn,
     domain::{
         Id,
         audit::{Action, Event, Origin},
         group::Group,
-        person::{Person, Role, Session, is_invisible},
+        person::{Person, Role, is_invisible},
     },
-    oauth::sign_in::{Client, Identity, SignInFailure, SignInSecrets},
+    oauth::sign_in::{Client, Identity, MetadataCache, SignInFailure, SignInSecrets},
+    service::{
+        core::{Actor, Core, event, record},
+        error::Error,
+        grants::{end_reason::EndReason, revocations},
+    },
     store::{Db, connections, groups, identities, people, sessions},
-    vault::{SealContext, Sealed, random},
+    vault::{Sealed, labels, random},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use url::Url;
 
 /// Time from the start of a sign-in to its callback, at most.
@@ -85,21 +89,26 @@ pub enum SignInOutcome {
     WrongIdentity,
 }
 
-fn place(state: &str) -> SealContext<'_> {
-    SealContext {
-        table: "sessions",
-        column: "sign_in",
-        row: state,
-    }
+/// Sign-in at the organisation's provider. Owns what discovery found.
+pub struct OrganisationSignIn {
+    core: Arc<Core>,
+    metadata: MetadataCache,
 }
 
-impl Service {
+impl OrganisationSignIn {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            metadata: MetadataCache::default(),
+        }
+    }
+
     /// The provider's settings and the callback address; `NotFound` if none is configured.
     fn organisation(&self) -> Result<(&SignIn, String), Error> {
-        let sign_in = self.settings.sign_in.as_ref().ok_or(Error::NotFound)?;
+        let sign_in = self.core.settings.sign_in.as_ref().ok_or(Error::NotFound)?;
         Ok((
             sign_in,
-            self.addresses.absolute("/login/organisation/callback"),
+            self.core.addresses.absolute("/login/organisation/callback"),
         ))
     }
 
@@ -122,11 +131,18 @@ impl Service {
             client_secret: sign_in.client_secret.as_ref(),
             redirect_uri: &redirect_uri,
         };
-        let now = self.now();
+        let now = self.core.now();
         let again = purpose == Purpose::Confirm;
         match self
-            .organisation
-            .authorize_url(&client, &self.http, &proofs, &sign_in.scopes, again, now)
+            .metadata
+            .authorize_url(
+                &client,
+                &self.core.http,
+                &proofs,
+                &sign_in.scopes,
+                again,
+                now,
+            )
             .await
         {
             Ok(address) => {
@@ -135,7 +151,11 @@ impl Service {
                     proofs.nonce.expose_secret(),
                     proofs.verifier.expose_secret()
                 );
-                let sealed = self.vault.seal(place(&proofs.state), &both.into())?.0;
+                let sealed = self
+                    .core
+                    .vault
+                    .seal(labels::pending_sign_in(&proofs.state), &both.into())?
+                    .0;
                 Ok(Ok((
                     PendingSignIn {
                         state: proofs.state,
@@ -188,7 +208,8 @@ impl Service {
             SignInOutcome::WrongIdentity => "organisation: another identity",
         };
         let line = self.sign_in_event(Action::SignInRefused, None, why, origin);
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| record(db, &line))
             .await?;
         Ok(ending)
@@ -209,7 +230,7 @@ impl Service {
                 .unwrap_or_default(),
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
-            ..Event::by_portal(self.now(), action, subject, "")
+            ..Event::by_portal(self.core.now(), action, subject, "")
         }
     }
 
@@ -222,7 +243,7 @@ impl Service {
         origin: &Origin,
     ) -> Result<SignInOutcome, Error> {
         let (sign_in, redirect_uri) = self.organisation()?;
-        let now = self.now();
+        let now = self.core.now();
         let Some(pending) = pending.filter(|pending| {
             pending.state == answer.state && !answer.state.is_empty() && now.0 < pending.expires_at
         }) else {
@@ -242,13 +263,14 @@ impl Service {
         else {
             return Ok(SignInOutcome::NotAccepted);
         };
-        let both = self
-            .vault
-            .open(place(&pending.state), &Sealed(pending.sealed))?;
+        let both = self.core.vault.open(
+            labels::pending_sign_in(&pending.state),
+            &Sealed(pending.sealed),
+        )?;
         let (nonce, verifier) = both
             .expose_secret()
             .split_once(' ')
-            .ok_or(Error::Internal)?;
+            .ok_or(Error::Internal("a row that another row names is missing"))?;
         let proofs = SignInSecrets {
             state: pending.state,
             nonce: nonce.into(),
@@ -261,8 +283,8 @@ impl Service {
             redirect_uri: &redirect_uri,
         };
         let identity = match self
-            .organisation
-            .redeem(&client, &self.http, code, proofs, now)
+            .metadata
+            .redeem(&client, &self.core.http, code, proofs, now)
             .await
         {
             Ok(identity) => identity,
@@ -286,10 +308,11 @@ impl Service {
         };
         let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
         let known = self
+            .core
             .store
             .read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?))
             .await?;
-        let now = self.now();
+        let now = self.core.now();
         // If the ID token has `auth_time`, it must be within the last ten minutes.
         let recent = identity
             .auth_time()
@@ -297,14 +320,15 @@ impl Service {
         if known != Some(actor.person.id) || !recent {
             return Ok(SignInOutcome::WrongIdentity);
         }
-        let line = super::event(
+        let line = event(
             &actor,
             now,
             Action::Confirmed,
             actor.person.username.clone(),
             "at the organisation",
         );
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| record(db, &line))
             .await?;
         Ok(SignInOutcome::Confirmed)
@@ -322,6 +346,7 @@ impl Service {
         };
         let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
         let known = self
+            .core
             .store
             .read(move |db| Ok::<_, Error>(identities::person(db, &issuer, &subject)?))
             .await?;
@@ -342,8 +367,9 @@ impl Service {
     /// `Conflict` if it belongs to another account.
     pub async fn link_identity(&self, actor: &Actor, subject: String) -> Result<(), Error> {
         let issuer = self.organisation()?.0.issuer.clone();
-        let (actor, now) = (actor.clone(), self.now());
-        self.store
+        let (actor, now) = (actor.clone(), self.core.now());
+        self.core
+            .store
             .write(move |db| match identities::person(db, &issuer, &subject)? {
                 Some(known) if known == actor.person.id => Ok(()),
                 Some(_) => Err(Error::Conflict(
@@ -354,7 +380,7 @@ impl Service {
                     let detail = "organisation's sign-in tied";
                     record(
                         db,
-                        &super::event(
+                        &event(
                             &actor,
                             now,
                             Action::PersonChanged,
@@ -397,10 +423,11 @@ impl Service {
         let (issuer, subject, now) = (
             identity.issuer.clone(),
             identity.subject.clone(),
-            self.now(),
+            self.core.now(),
         );
         let line = self.sign_in_event(Action::SignIn, None, "organisation", origin);
         let person = self
+            .core
             .store
             .write(move |db| {
                 let known = match identities::person(db, &issuer, &subject)? {
@@ -437,7 +464,8 @@ impl Service {
                                     created_at: now,
                                 },
                             )?;
-                            groups::by_name(db, &name)?.ok_or(Error::Internal)?
+                            groups::by_name(db, &name)?
+                                .ok_or(Error::Internal("a row that another row names is missing"))?
                         }
                     };
                     match groups::of_person(db, person.id)?
@@ -454,7 +482,7 @@ impl Service {
                     }
                 }
                 let consents = connections::consents_of_person(db, person.id)?;
-                Service::end_lost_consents(
+                revocations::end_lost_consents(
                     db,
                     consents,
                     &EndReason::of_portal(now, "access went with a group"),
@@ -516,7 +544,7 @@ impl Service {
                     (first.to_owned(), last.to_owned())
                 });
         }
-        let now = self.now();
+        let now = self.core.now();
         Person {
             id: Id::random(),
             username: if username.is_empty() {
@@ -538,52 +566,10 @@ impl Service {
     /// Whether an identity at this provider is linked to the person.
     pub async fn signs_in_at(&self, person: Id<Person>, issuer: &str) -> Result<bool, Error> {
         let issuer = issuer.to_owned();
-        self.store
+        self.core
+            .store
             .read(move |db| Ok(identities::is_known_at(db, &issuer, person)?))
             .await
-    }
-
-    /// Stores the refresh token of a sign-in, sealed, for as long as its browser session lives. It
-    /// spares the viewer a second redirect to the same provider.
-    pub async fn store_sign_in_grant(
-        &self,
-        session: Id<Session>,
-        token: &SecretString,
-    ) -> Result<(), Error> {
-        let row = session.to_string();
-        let sealed = self.vault.seal(
-            SealContext {
-                table: "sign_in_grants",
-                column: "refresh_token",
-                row: &row,
-            },
-            token,
-        )?;
-        self.store
-            .write_untracked(move |db| {
-                Ok(identities::put_sign_in_refresh_token(db, session, &sealed)?)
-            })
-            .await
-    }
-
-    /// The refresh token stored by [`Service::store_sign_in_grant`].
-    pub(super) async fn sign_in_grant(
-        &self,
-        session: Id<Session>,
-    ) -> Result<Option<SecretString>, Error> {
-        let sealed = self
-            .store
-            .read(move |db| Ok::<_, Error>(identities::sign_in_refresh_token(db, session)?))
-            .await?;
-        let row = session.to_string();
-        let place = SealContext {
-            table: "sign_in_grants",
-            column: "refresh_token",
-            row: &row,
-        };
-        Ok(sealed
-            .map(|sealed| self.vault.open(place, &sealed))
-            .transpose()?)
     }
 }
 

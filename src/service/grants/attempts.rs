@@ -4,13 +4,6 @@
 //! An attempt is stored before the browser is redirected. The callback consumes it before any other
 //! parameter is used. Tokens, consent and audit record are committed in one transaction.
 
-use super::{
-    Actor, Error, Service,
-    admission::{Admission, IntegrationAccess},
-    broker::lapses_at,
-    consents::give_consent,
-    event, record,
-};
 use crate::{
     domain::{
         Id, access,
@@ -19,6 +12,7 @@ use crate::{
         connection::{Account, Connection, IdentityVerdict, State},
         content::Content,
         integration::{Integration, SecretHealth},
+        person::Person,
         return_path::ReturnPath,
     },
     oauth::{
@@ -26,8 +20,19 @@ use crate::{
         errors::{Failure, FailureClass, aadsts, classify, known_error_code},
     },
     providers,
-    store::{connections, integrations, people},
-    vault::{SealContext, api_key::digest, random},
+    service::{
+        core::{Actor, Core, event, record},
+        error::Error,
+        grants::{
+            admission::{Admission, Admissions, IntegrationAccess},
+            broker::lapses_at,
+            clients::OauthClients,
+            consents::give_consent,
+            sign_in_grants::SignInGrants,
+        },
+    },
+    store::{connections, content, integrations, people},
+    vault::{api_key::digest, labels, random},
 };
 use secrecy::SecretString;
 use std::{sync::Arc, time::Instant};
@@ -123,16 +128,29 @@ pub enum CallbackOutcome {
     },
 }
 
-/// The seal context of an attempt's PKCE verifier.
-fn verifier_seal_context(row: &str) -> SealContext<'_> {
-    SealContext {
-        table: "attempts",
-        column: "verifier",
-        row,
-    }
+/// Authorizations, from the click to the stored tokens.
+pub struct Attempts {
+    core: Arc<Core>,
+    admissions: Arc<Admissions>,
+    clients: Arc<OauthClients>,
+    sign_in_grants: Arc<SignInGrants>,
 }
 
-impl Service {
+impl Attempts {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        admissions: Arc<Admissions>,
+        clients: Arc<OauthClients>,
+        sign_in_grants: Arc<SignInGrants>,
+    ) -> Self {
+        Self {
+            core,
+            admissions,
+            clients,
+            sign_in_grants,
+        }
+    }
+
     /// The question about the item's first integration that needs the viewer; `None` if none does.
     /// `NotFound` if the viewer may not open the item.
     pub async fn consent_question_for_content(
@@ -140,7 +158,7 @@ impl Service {
         actor: &Actor,
         item: Id<Content>,
     ) -> Result<Option<Question>, Error> {
-        let admission = self.admission(item, actor.person.id).await?;
+        let admission = self.admissions.admission(item, actor.person.id).await?;
         if !access::may_open(admission.standing) {
             return Err(Error::NotFound);
         }
@@ -153,8 +171,12 @@ impl Service {
         };
         let owner = admission.content.owner;
         let owner = self
+            .core
             .store
-            .read(move |db| people::find(db, owner)?.ok_or(Error::Internal))
+            .read(move |db| {
+                people::find(db, owner)?
+                    .ok_or(Error::Internal("a row that another row names is missing"))
+            })
             .await?;
         Ok(Some(question(&admission, position, owner.display_name())))
     }
@@ -167,6 +189,7 @@ impl Service {
     ) -> Result<Question, Error> {
         let person = actor.person.id;
         let (integration, connection) = self
+            .core
             .store
             .read(move |db| {
                 let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
@@ -193,19 +216,21 @@ impl Service {
         if access::may_see_integrations(actor.role) {
             return Ok(true);
         }
-        let visible: Vec<Id<Content>> = self
-            .contents(actor)
-            .await?
-            .into_iter()
-            .map(|seen| seen.content.id)
-            .collect();
-        let person = actor.person.id;
-        self.store
+        let person = actor.with_effective_role();
+        self.core
+            .store
             .read(move |db| {
-                let attached = integrations::associations_of_integration(db, id)?
-                    .iter()
-                    .any(|entry| visible.contains(&entry.content));
-                Ok(attached || connections::find_of(db, person, id)?.is_some())
+                for association in integrations::associations_of_integration(db, id)? {
+                    let Some(item) = content::find(db, association.content)? else {
+                        continue;
+                    };
+                    let listed = content::role_of(db, item.id, person.id)?;
+                    let standing = access::standing(&item, &person, listed);
+                    if access::may_see_content(&person, standing) {
+                        return Ok(true);
+                    }
+                }
+                Ok(connections::find_of(db, person.id, id)?.is_some())
             })
             .await
     }
@@ -221,8 +246,11 @@ impl Service {
         back: ReturnPath,
         other_account: bool,
     ) -> Result<Result<Url, Failure>, Error> {
-        let session = actor.session.ok_or(Error::Internal)?;
+        let session = actor
+            .session
+            .ok_or(Error::Internal("this operation needs a browser session"))?;
         let (found, secrets) = self
+            .core
             .store
             .read(move |db| {
                 Ok::<_, Error>((
@@ -241,11 +269,11 @@ impl Service {
             endpoint_version: found.endpoint_version,
             content: item,
             return_path: back,
-            redirect_uri: self.redirect_uri(&found),
-            expires_at: self.now().plus(LIFETIME),
+            redirect_uri: self.clients.redirect_uri(&found),
+            expires_at: self.core.now().plus(LIFETIME),
             used_at: None,
         };
-        let registration = self.registration(&found, &secrets)?;
+        let registration = self.clients.registration(&found, &secrets)?;
         let address = registration.authorize_url(&AuthorizationRequest {
             redirect_uri: &attempt.redirect_uri,
             state: &state,
@@ -259,12 +287,17 @@ impl Service {
         };
         let row = attempt.id.to_string();
         let sealed = if pkce {
-            Some(self.vault.seal(verifier_seal_context(&row), &verifier)?)
+            Some(
+                self.core
+                    .vault
+                    .seal(labels::attempt_verifier(&row), &verifier)?,
+            )
         } else {
             None
         };
         let hash = digest(&state);
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| {
                 Ok::<_, Error>(connections::insert_attempt(
                     db,
@@ -296,7 +329,7 @@ impl Service {
         integration: &Integration,
     ) -> Result<Option<SecretString>, Error> {
         let (Some(sign_in), Some(session), Some(endpoints)) = (
-            &self.settings.sign_in,
+            &self.core.settings.sign_in,
             actor.session,
             providers::endpoints(integration),
         ) else {
@@ -311,7 +344,7 @@ impl Service {
             && tokens_at.as_deref() == Some(endpoints.token.as_str())
             && sign_in.client_id == integration.setting("client_id");
         if same {
-            self.sign_in_grant(session).await
+            self.sign_in_grants.sign_in_grant(session).await
         } else {
             Ok(None)
         }
@@ -328,6 +361,7 @@ impl Service {
         back: ReturnPath,
     ) -> Result<Option<CallbackOutcome>, Error> {
         let (found, secrets) = self
+            .core
             .store
             .read(move |db| {
                 Ok::<_, Error>((
@@ -341,26 +375,28 @@ impl Service {
         };
         let registration = Registration {
             names_scopes_at_refresh: true,
-            ..self.registration(&found, &secrets)?
+            ..self.clients.registration(&found, &secrets)?
         };
         // Never stored: no browser is redirected, so no callback can arrive.
         let attempt = Attempt {
             id: Id::random(),
             person: actor.person.id,
-            session: actor.session.ok_or(Error::Internal)?,
+            session: actor
+                .session
+                .ok_or(Error::Internal("this operation needs a browser session"))?,
             integration: id,
             endpoint_version: found.endpoint_version,
             content: item,
             return_path: back,
             redirect_uri: String::new(),
-            expires_at: self.now().plus(LIFETIME),
+            expires_at: self.core.now().plus(LIFETIME),
             used_at: None,
         };
         let (service, actor) = (Arc::clone(self), actor.clone());
-        let task = self.tasks.spawn_on(
+        let task = self.core.tasks.spawn_on(
             async move {
                 match registration
-                    .refresh(&service.http, token, Instant::now() + LIFETIME)
+                    .refresh(&service.core.http, token, Instant::now() + LIFETIME)
                     .await
                 {
                     Ok(granted) if granted.answer.is_bearer() => service
@@ -378,9 +414,10 @@ impl Service {
                     }
                 }
             },
-            &self.runtime,
+            &self.core.runtime,
         );
-        task.await.map_err(|_| Error::Internal)?
+        task.await
+            .map_err(|_| Error::Internal("a background task ended early"))?
     }
 
     /// Handles the provider's callback. Checks and consumes the state before any other parameter.
@@ -391,13 +428,14 @@ impl Service {
         callback: &str,
         answer: CallbackQuery,
     ) -> Result<CallbackOutcome, Error> {
-        let now = self.now();
+        let now = self.core.now();
         let state = answer
             .state
             .clone()
             .filter(|state| !state.is_empty() && state.len() <= 200);
         let hash = state.map(|state| digest(&state)).unwrap_or_default();
         let found = self
+            .core
             .store
             .read(move |db| {
                 let Some((attempt, verifier)) = connections::attempt(db, &hash)? else {
@@ -412,7 +450,9 @@ impl Service {
         let Some((attempt, verifier, integration, secrets)) = found else {
             return self.record_mismatch(actor, Mismatch::Unknown, None).await;
         };
-        let session = actor.session.ok_or(Error::Internal)?;
+        let session = actor
+            .session
+            .ok_or(Error::Internal("this operation needs a browser session"))?;
         if let Err(why) = attempt.check_callback(
             actor.person.id,
             session,
@@ -440,6 +480,7 @@ impl Service {
         }
         let id = attempt.id;
         if !self
+            .core
             .store
             .write_untracked(move |db| Ok::<_, Error>(connections::consume_attempt(db, id, now)?))
             .await?
@@ -470,14 +511,18 @@ impl Service {
         };
         let row = attempt.id.to_string();
         let verifier = verifier
-            .map(|sealed| self.vault.open(verifier_seal_context(&row), &sealed))
+            .map(|sealed| {
+                self.core
+                    .vault
+                    .open(labels::attempt_verifier(&row), &sealed)
+            })
             .transpose()?;
-        let registration = self.registration(&integration, &secrets)?;
-        let (http, redirect_uri) = (self.http.clone(), attempt.redirect_uri.clone());
+        let registration = self.clients.registration(&integration, &secrets)?;
+        let (http, redirect_uri) = (self.core.http.clone(), attempt.redirect_uri.clone());
         // A separate task: tokens must be stored even if the browser disconnects meanwhile.
         let service = Arc::clone(self);
         let (actor, finishing) = (actor.clone(), actor.clone());
-        let task = self.tasks.spawn_on(
+        let task = self.core.tasks.spawn_on(
             async move {
                 match registration.redeem(&http, code, &redirect_uri, verifier).await {
                     Ok(granted) if !granted.answer.is_bearer() => {
@@ -489,9 +534,11 @@ impl Service {
                     Err(failure) => service.record_failure(&finishing, failure, integration, back).await,
                 }
             },
-            &self.runtime,
+            &self.core.runtime,
         );
-        let ending = task.await.map_err(|_| Error::Internal)?;
+        let ending = task
+            .await
+            .map_err(|_| Error::Internal("a background task ended early"))?;
         if ending.is_err() {
             tracing::error!(person = %actor.person.id, "an authorization could not be finished");
         }
@@ -508,7 +555,7 @@ impl Service {
         granted: &Granted,
     ) -> Result<CallbackOutcome, Error> {
         let answer = &granted.answer;
-        let now = self.now();
+        let now = self.core.now();
         let (person, item, back) = (
             actor.person.id,
             attempt.content,
@@ -528,7 +575,8 @@ impl Service {
                 integration.display_name(),
                 detail,
             );
-            self.store
+            self.core
+                .store
                 .write_untracked(move |db| record(db, &line))
                 .await?;
             return Ok(CallbackOutcome::NotYourAccount {
@@ -544,7 +592,8 @@ impl Service {
             .unwrap_or_else(|| integration.setting("scopes").to_owned());
         let existing = {
             let id = integration.id;
-            self.store
+            self.core
+                .store
                 .read(move |db| Ok::<_, Error>(connections::find_of(db, person, id)?))
                 .await?
         };
@@ -572,7 +621,8 @@ impl Service {
                 integration.display_name(),
                 detail,
             );
-            self.store
+            self.core
+                .store
                 .write_untracked(move |db| record(db, &line))
                 .await?;
             return Ok(CallbackOutcome::AccountChanged {
@@ -626,7 +676,8 @@ impl Service {
             integration.display_name().to_owned(),
             attempt.endpoint_version,
         );
-        self.store
+        self.core
+            .store
             .write(move |db| {
                 // An administrator may have changed the integration's addresses during the provider
                 // call.
@@ -664,7 +715,8 @@ impl Service {
                 Ok(())
             })
             .await?;
-        self.record_accepted_secret(&integration, granted.by_previous_secret, now)
+        self.clients
+            .record_accepted_secret(&integration, granted.by_previous_secret, now)
             .await;
         if other {
             return Ok(CallbackOutcome::OtherAccount {
@@ -696,7 +748,7 @@ impl Service {
         if word == "access_denied" || approval {
             let line = event(
                 actor,
-                self.now(),
+                self.core.now(),
                 Action::ConsentRefused,
                 integration.display_name(),
                 if approval {
@@ -705,7 +757,8 @@ impl Service {
                     "declined"
                 },
             );
-            self.store
+            self.core
+                .store
                 .write_untracked(move |db| record(db, &line))
                 .await?;
             return Ok(if approval {
@@ -737,10 +790,12 @@ impl Service {
         tracing::warn!(integration = %integration.id, word = failure.error_code, aadsts = failure.aadsts, "connecting failed");
         if failure.class == FailureClass::Administrator {
             let health = SecretHealth::Rejected {
-                at: self.now(),
+                at: self.core.now(),
                 cause: failure.sentence.clone(),
             };
-            self.record_secret_health(&integration, health, false).await;
+            self.clients
+                .record_secret_health(&integration, health, false)
+                .await;
         }
         let detail = match failure.aadsts {
             Some(code) => format!("{} AADSTS{code}", failure.error_code),
@@ -748,12 +803,13 @@ impl Service {
         };
         let line = event(
             actor,
-            self.now(),
+            self.core.now(),
             Action::ConnectionFailed,
             integration.display_name(),
             detail,
         );
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| record(db, &line))
             .await?;
         Ok(CallbackOutcome::Failed {
@@ -772,15 +828,43 @@ impl Service {
     ) -> Result<CallbackOutcome, Error> {
         let line = event(
             actor,
-            self.now(),
+            self.core.now(),
             Action::CallbackRefused,
             "",
             format!("{why:?}").to_lowercase(),
         );
-        self.store
+        self.core
+            .store
             .write_untracked(move |db| record(db, &line))
             .await?;
         Ok(CallbackOutcome::Mismatch { why, back })
+    }
+
+    /// Seals an access token and an optional refresh token for the row of their connection.
+    pub fn seal_tokens(
+        &self,
+        connection: Id<Connection>,
+        person: Id<Person>,
+        integration: Id<Integration>,
+        access: &SecretString,
+        refresh: Option<&SecretString>,
+    ) -> Result<connections::Tokens, Error> {
+        let row = labels::connection_row(connection, person, integration);
+        let access = self
+            .core
+            .vault
+            .seal(labels::connection_token("access_token", &row), access)?;
+        let refresh = refresh
+            .map(|token| {
+                self.core
+                    .vault
+                    .seal(labels::connection_token("refresh_token", &row), token)
+            })
+            .transpose()?;
+        Ok(connections::Tokens {
+            access: Some(access),
+            refresh,
+        })
     }
 }
 

@@ -5,41 +5,34 @@
 //! that clients see belong to `web/api/exchange.rs`. There are no service accounts, so no other
 //! token is handed out when the viewer's is missing.
 
-use super::{
-    Error, Service,
-    admission::{Admission, IntegrationAccess},
-    broker::{FreshToken, NoToken, is_usable},
-    keys::Caller,
-};
 use crate::{
     domain::{
-        Id, Timestamp, access, addresses,
+        Id, access, addresses,
         audit::{Action, Origin},
         connection::{Cause, State},
-        consent::Consent,
-        content::{Content, ProcessId},
+        content::Content,
         integration::Integration,
-        person::Person,
         return_path::ReturnPath,
     },
     oauth::token_exchange as words,
     providers,
-    store::{
-        audit::{ExchangeCount, add_exchanges},
-        connections, content, leaks,
+    service::{
+        core::Core,
+        error::Error,
+        grants::{
+            admission::{Admission, Admissions, IntegrationAccess},
+            broker::{Broker, FreshToken, NoToken, is_usable},
+            session_tokens::{ClaimsError, SessionTokens},
+            usage::Usage,
+        },
+        people::{api_keys::Caller, browser_sessions::BrowserSessions},
+        record::audit::Audit,
     },
+    store::content,
     vault::session_token::{Claims, InvalidToken},
 };
 use secrecy::SecretString;
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-/// An hour, in milliseconds.
-const HOUR_MS: i64 = 3_600_000;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 /// The form parameters as sent (RFC 8693 section 2.1).
 #[derive(Default)]
@@ -133,36 +126,53 @@ impl ExchangeError {
     }
 }
 
+impl From<ClaimsError> for ExchangeError {
+    fn from(error: ClaimsError) -> Self {
+        match error {
+            ClaimsError::Invalid(why) => ExchangeError::SubjectToken(why),
+            ClaimsError::Service(error) => ExchangeError::Service(error),
+        }
+    }
+}
+
 impl From<Error> for ExchangeError {
     fn from(error: Error) -> Self {
         ExchangeError::Service(error)
     }
 }
 
-/// Exchanges counted in memory and not yet written to the database.
-#[derive(Default)]
-pub(super) struct UsageCounters(Mutex<HashMap<UsageKey, UsageCount>>);
-
-/// What uses are counted by: a consent, the process that used it, and the hour.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct UsageKey {
-    consent: Id<Consent>,
-    process: ProcessId,
-    /// Hours since 1970 (UTC).
-    hour: i64,
+/// The token exchange.
+pub struct Exchange {
+    core: Arc<Core>,
+    sessions: Arc<BrowserSessions>,
+    admissions: Arc<Admissions>,
+    session_tokens: Arc<SessionTokens>,
+    broker: Arc<Broker>,
+    usage: Arc<Usage>,
+    audit: Arc<Audit>,
 }
 
-/// A count of exchanges, with what its database rows need.
-#[derive(Clone, Copy)]
-struct UsageCount {
-    times: i64,
-    last: Timestamp,
-    person: Id<Person>,
-    content: Id<Content>,
-    integration: Id<Integration>,
-}
+impl Exchange {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        sessions: Arc<BrowserSessions>,
+        admissions: Arc<Admissions>,
+        session_tokens: Arc<SessionTokens>,
+        broker: Arc<Broker>,
+        usage: Arc<Usage>,
+        audit: Arc<Audit>,
+    ) -> Self {
+        Self {
+            core,
+            sessions,
+            admissions,
+            session_tokens,
+            broker,
+            usage,
+            audit,
+        }
+    }
 
-impl Service {
     /// Exchanges a session token. Checks on every call: key, content item, viewer's session and
     /// access, association, consent and connection.
     pub async fn exchange(
@@ -190,9 +200,9 @@ impl Service {
                 .unwrap_or("an unknown type");
             return Err(ExchangeError::RequestedTokenType(known.to_owned()));
         }
-        let now = self.now();
+        let now = self.core.now();
         let token = request.subject_token.as_deref().unwrap_or("");
-        let claims = self.session_claims(token).await?;
+        let claims = self.session_tokens.session_claims(token).await?;
         let admission = self.viewer_admission(&claims).await?;
         let may_act = |own: &Admission| {
             access::may_exchange(
@@ -207,6 +217,7 @@ impl Service {
             admission.standing
         } else {
             match self
+                .admissions
                 .admission_for(claims.content, caller.person.id, may_act)
                 .await
             {
@@ -231,9 +242,10 @@ impl Service {
             // Renewal grants nothing new: consent and connection are checked when the new token is
             // exchanged.
             let token = self
+                .session_tokens
                 .session_token(claims.sub, claims.content, claims.sid, claims.process)
-                .ok_or(Error::Internal)?;
-            let expires_in = self.settings.session_token_lifetime;
+                .ok_or(Error::Internal("a row that another row names is missing"))?;
+            let expires_in = self.core.settings.session_token_lifetime;
             return Ok(Exchanged {
                 token: Arc::new(token.into()),
                 issued_token_type: words::USER_SESSION_TOKEN,
@@ -278,7 +290,7 @@ impl Service {
                 })
             }
             (State::Active, _, _) => {
-                let fresh = self.refresh(connection.id).await;
+                let fresh = self.broker.refresh(connection.id).await;
                 // A refresh may take seconds: check access and consent again.
                 let again = self.viewer_admission(&claims).await?;
                 if !access::may_open(again.standing) {
@@ -296,7 +308,8 @@ impl Service {
                         still.connection.is_some(),
                     ));
                 }
-                self.invalidate_admission(claims.content, claims.sub);
+                self.admissions
+                    .invalidate_admission(claims.content, claims.sub);
                 fresh
             }
             (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),
@@ -304,9 +317,10 @@ impl Service {
         };
         match fresh {
             Ok(fresh) => {
-                self.count(consent, claims.process, &admission, link, now);
+                self.usage
+                    .count_use(consent, claims.process, &admission, link, now);
                 Ok(Exchanged {
-                    expires_in: fresh.expires_at.since(self.now()),
+                    expires_in: fresh.expires_at.since(self.core.now()),
                     token: fresh.token,
                     issued_token_type: words::ACCESS_TOKEN,
                 })
@@ -334,11 +348,12 @@ impl Service {
     /// lives.
     async fn viewer_admission(&self, claims: &Claims) -> Result<Arc<Admission>, ExchangeError> {
         let viewer = self
+            .sessions
             .session_person(claims.sid)
             .await?
             .filter(|person| person.id == claims.sub)
             .ok_or(ExchangeError::SessionEnded)?;
-        match self.admission(claims.content, viewer.id).await {
+        match self.admissions.admission(claims.content, viewer.id).await {
             Err(Error::NotFound) => Err(ExchangeError::NotYourContent),
             other => Ok(other?),
         }
@@ -359,12 +374,12 @@ impl Service {
         // The token may be expired, but if it is genuine, it still names the content item.
         let item = self
             .session_tokens
-            .read_any_age(token)
-            .ok()
+            .claims_of_any_age(token)
             .map(|claims| claims.content);
         let title = match item {
             Some(item) => {
                 let found = self
+                    .core
                     .store
                     .read(move |db| Ok::<_, Error>(content::find(db, item)?))
                     .await;
@@ -376,21 +391,25 @@ impl Service {
             }
             None => String::new(),
         };
-        self.note_refusal(
-            Action::ExchangeRefused,
-            Some(&caller.person),
-            origin,
-            why,
-            title,
-        )
-        .await;
+        self.audit
+            .note_refusal(
+                Action::ExchangeRefused,
+                Some(&caller.person),
+                origin,
+                why,
+                title,
+            )
+            .await;
     }
 
     /// The page on which the viewer gives a missing consent or connects.
     pub fn login_url(&self, content: Id<Content>) -> String {
         match ReturnPath::parse(&addresses::app(content)) {
-            Some(back) => self.addresses.absolute(&addresses::consent(content, &back)),
-            None => self.addresses.absolute(&addresses::app(content)),
+            Some(back) => self
+                .core
+                .addresses
+                .absolute(&addresses::consent(content, &back)),
+            None => self.core.addresses.absolute(&addresses::app(content)),
         }
     }
 
@@ -409,83 +428,6 @@ impl Service {
             ExchangeError::NotConsented { login_url, service }
         } else {
             ExchangeError::NotConnected { login_url, service }
-        }
-    }
-
-    /// Counts one exchange in memory.
-    fn count(
-        &self,
-        consent: Id<Consent>,
-        process: ProcessId,
-        admission: &Admission,
-        link: &IntegrationAccess,
-        now: Timestamp,
-    ) {
-        let counted = UsageKey {
-            consent,
-            process,
-            hour: now.0.div_euclid(HOUR_MS),
-        };
-        let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let uses = counters.entry(counted).or_insert(UsageCount {
-            times: 0,
-            last: now,
-            person: admission.person.id,
-            content: admission.content.id,
-            integration: link.integration.id,
-        });
-        uses.times += 1;
-        uses.last = now;
-    }
-
-    /// Writes the counted uses to the database: every ten seconds, at a stop, and before a page
-    /// shows them. So an exchange writes no row. Counts that cannot be written are kept for the
-    /// next call.
-    pub async fn flush_uses(&self) {
-        let counted =
-            std::mem::take(&mut *self.usage.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if counted.is_empty() {
-            return;
-        }
-        let mut rows: Vec<(UsageKey, UsageCount)> =
-            counted.iter().map(|(key, uses)| (*key, *uses)).collect();
-        // Several processes may use one consent: write the newest use last.
-        rows.sort_by_key(|(_, uses)| uses.last);
-        let written = self
-            .store
-            .write_untracked(move |db| {
-                for (counted, uses) in rows {
-                    leaks::record_token_use(
-                        db,
-                        uses.content,
-                        counted.process,
-                        uses.person,
-                        uses.last,
-                    )?;
-                    connections::add_uses(db, counted.consent, uses.times, uses.last)?;
-                    connections::touch(db, uses.person, uses.integration, uses.last)?;
-                    let hour = ExchangeCount {
-                        hour: Timestamp(counted.hour * HOUR_MS),
-                        person: uses.person.to_string(),
-                        content: uses.content.to_string(),
-                        integration: uses.integration.to_string(),
-                        exchanges: uses.times,
-                        last_at: uses.last,
-                    };
-                    add_exchanges(db, &hour)?;
-                }
-                Ok::<_, Error>(())
-            })
-            .await;
-        if written.is_err() {
-            let mut counters = self.usage.0.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, lost) in counted {
-                let uses = counters
-                    .entry(key)
-                    .or_insert(UsageCount { times: 0, ..lost });
-                uses.times += lost.times;
-                uses.last = uses.last.max(lost.last);
-            }
         }
     }
 }

@@ -4,7 +4,6 @@
 //! Kept in memory and written to the database for all nodes, at most once a minute per viewer and
 //! process.
 
-use super::{Error, Service, admission::Admission};
 use crate::{
     domain::{
         Id, Timestamp,
@@ -12,12 +11,14 @@ use crate::{
         leak::Visit,
         person::Person,
     },
+    service::{core::Core, error::Error},
     store::leaks,
 };
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -55,84 +56,106 @@ impl Drop for PresenceGuard {
     }
 }
 
+/// A viewer at an item. Looked up once per admission, so that a request to an item with one process
+/// takes no lock.
+pub struct ViewerAt {
+    item: Id<Content>,
+    person: Id<Person>,
+    /// The presence at the item's only process. Not used for an item with several.
+    single: Arc<Presence>,
+}
+
 type Key = (Id<Content>, ProcessId, Id<Person>);
 
 /// The presences that this node has seen.
 #[derive(Default)]
-pub(super) struct Presences(Mutex<HashMap<Key, Arc<Presence>>>);
+pub(in crate::service) struct Presences(Mutex<HashMap<Key, Arc<Presence>>>);
 
 impl Presences {
     /// The presence of a person at a process; made if there is none.
-    pub(super) fn of(
+    pub(in crate::service) fn of(
         &self,
         item: Id<Content>,
         process: ProcessId,
         person: Id<Person>,
     ) -> Arc<Presence> {
-        Arc::clone(
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry((item, process, person))
-                .or_default(),
-        )
+        Arc::clone(self.0.lock().entry((item, process, person)).or_default())
     }
 
     /// The sightings to write to the database now. Also drops entries that were not seen for an
     /// hour and that nothing refers to.
     fn due_sightings(&self, now: Timestamp) -> Vec<(Id<Content>, Visit, Arc<Presence>)> {
         let mut news = Vec::new();
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(item, process, person), presence| {
-                if presence.open_count.load(Ordering::Relaxed) > 0 {
-                    presence.note_seen(now);
-                }
-                let (seen, noted) = (
-                    presence.last_seen.load(Ordering::Relaxed),
-                    presence.written.load(Ordering::Relaxed),
-                );
-                if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= WRITE_INTERVAL {
-                    let visit = Visit {
-                        person: *person,
-                        process: *process,
-                        seen_at: Timestamp(seen),
-                    };
-                    news.push((*item, visit, Arc::clone(presence)));
-                }
-                now.since(Timestamp(seen)) < MEMORY_RETENTION || Arc::strong_count(presence) > 1
-            });
+        self.0.lock().retain(|(item, process, person), presence| {
+            if presence.open_count.load(Ordering::Relaxed) > 0 {
+                presence.note_seen(now);
+            }
+            let (seen, noted) = (
+                presence.last_seen.load(Ordering::Relaxed),
+                presence.written.load(Ordering::Relaxed),
+            );
+            if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= WRITE_INTERVAL {
+                let visit = Visit {
+                    person: *person,
+                    process: *process,
+                    seen_at: Timestamp(seen),
+                };
+                news.push((*item, visit, Arc::clone(presence)));
+            }
+            now.since(Timestamp(seen)) < MEMORY_RETENTION || Arc::strong_count(presence) > 1
+        });
         news
     }
 }
 
-impl Service {
-    fn presence(&self, admission: &Admission, process: ProcessId) -> Arc<Presence> {
+/// Who is at which content, as this node saw it.
+pub struct PresenceBoard {
+    core: Arc<Core>,
+    presences: Arc<Presences>,
+}
+
+impl PresenceBoard {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            presences: Arc::default(),
+        }
+    }
+
+    /// The entry of a viewer at an item.
+    pub(in crate::service) fn viewer(&self, item: Id<Content>, person: Id<Person>) -> ViewerAt {
+        ViewerAt {
+            item,
+            person,
+            single: self.presences.of(item, ProcessId::ONLY, person),
+        }
+    }
+
+    fn presence(&self, viewer: &ViewerAt, process: ProcessId) -> Arc<Presence> {
         if process.is_only() {
-            Arc::clone(&admission.presence)
+            Arc::clone(&viewer.single)
         } else {
-            self.presences
-                .of(admission.content.id, process, admission.person.id)
+            self.presences.of(viewer.item, process, viewer.person)
         }
     }
 
     /// Registers that the person has something open at a process, until the guard is dropped.
-    pub fn arrive(&self, admission: &Admission, process: ProcessId) -> PresenceGuard {
-        let presence = self.presence(admission, process);
-        presence.note_seen(self.now());
+    pub fn arrive(&self, viewer: &ViewerAt, process: ProcessId) -> PresenceGuard {
+        let presence = self.presence(viewer, process);
+        presence.note_seen(self.core.now());
         presence.open_count.fetch_add(1, Ordering::Relaxed);
         PresenceGuard(presence)
     }
 
     /// Records that the person was seen at a process just now.
-    pub fn note_seen(&self, admission: &Admission, process: ProcessId) {
-        self.presence(admission, process).note_seen(self.now());
+    pub fn note_seen(&self, viewer: &ViewerAt, process: ProcessId) {
+        self.presence(viewer, process).note_seen(self.core.now());
     }
 
     /// The recorded visits to an item, with the time of the last sighting.
     pub async fn visits(&self, item: Id<Content>) -> Result<Vec<Visit>, Error> {
-        self.store
+        self.core
+            .store
             .read(move |db| Ok(leaks::visits(db, item)?))
             .await
     }
@@ -141,14 +164,15 @@ impl Service {
     pub async fn share_presence(&self) -> Result<(), Error> {
         for part in self
             .presences
-            .due_sightings(self.now())
+            .due_sightings(self.core.now())
             .chunks(MAX_ROWS_PER_TRANSACTION)
         {
             let seen: Vec<_> = part
                 .iter()
                 .map(|(item, visit, _)| (*item, *visit))
                 .collect();
-            self.store
+            self.core
+                .store
                 .write_untracked(move |db| {
                     seen.into_iter().try_for_each(|(item, visit)| {
                         Ok::<_, Error>(leaks::record_visit(db, item, visit)?)
@@ -204,6 +228,6 @@ mod tests {
         );
         drop((here, presence));
         assert!(presences.due_sightings(at(20_000)).is_empty());
-        assert!(presences.0.lock().unwrap().is_empty(), "forgotten");
+        assert!(presences.0.lock().is_empty(), "forgotten");
     }
 }

@@ -6,7 +6,6 @@
 //! process that got it. [`crate::domain::leak`] judges. Only the leader runs it. It never blocks an
 //! exchange.
 
-use super::{Actor, Error, Service, record};
 use crate::{
     domain::{
         Id, Timestamp,
@@ -15,10 +14,16 @@ use crate::{
         leak::{Leak, LeakKind, Visit, absence, judge},
         person::Person,
     },
+    service::{
+        catalog::content::Contents,
+        core::{Actor, Core, event, record},
+        error::Error,
+    },
     store::{Db, content, leaks, people},
 };
 use std::{
     collections::{HashMap, hash_map::Entry},
+    sync::Arc,
     time::Duration,
 };
 
@@ -56,11 +61,21 @@ fn map_uses<T>(
     Ok(found)
 }
 
-impl Service {
+/// Looks for tokens that are used without their viewers.
+pub struct LeakAlarm {
+    core: Arc<Core>,
+    contents: Arc<Contents>,
+}
+
+impl LeakAlarm {
+    pub(in crate::service) fn new(core: Arc<Core>, contents: Arc<Contents>) -> Self {
+        Self { core, contents }
+    }
+
     /// Looks for tokens that were recently used without their viewers. Records a suspicion once it
     /// is older than 25 s and the viewer was still absent.
     pub async fn look_for_leaks(&self, alarm: &mut Alarm) -> Result<(), Error> {
-        let now = self.now();
+        let now = self.core.now();
         let since = alarm.last_look_at.unwrap_or(now).minus(LOOKBACK);
         let is_due = |since: Timestamp| now.since(since) >= CONFIRM_AFTER;
         let due: Vec<(leaks::TokenUse, LeakKind)> = alarm
@@ -71,6 +86,7 @@ impl Service {
             .collect();
         let asked = due.iter().map(|(used, _)| *used).collect();
         let (fresh, still) = self
+            .core
             .store
             .read(move |db| {
                 let fresh = leaks::used_between(db, since, now)?;
@@ -114,7 +130,7 @@ impl Service {
     /// Stores a leak. The first one of a viewer at an item also gets an audit record and a log
     /// line.
     async fn record_leak(&self, used: leaks::TokenUse, kind: LeakKind) -> Result<(), Error> {
-        self.store
+        self.core.store
             .write_untracked(move |db| {
                 if !leaks::record_leak(db, used, kind)? {
                     return Ok(());
@@ -140,8 +156,9 @@ impl Service {
         actor: &Actor,
         id: Id<Content>,
     ) -> Result<Vec<(Leak, Person)>, Error> {
-        self.editable_content(actor, id).await?;
-        self.store
+        self.contents.editable_content(actor, id).await?;
+        self.core
+            .store
             .read(move |db| {
                 let mut rows = Vec::new();
                 for leak in leaks::of_content(db, id)? {
@@ -157,14 +174,15 @@ impl Service {
     /// Deletes the leaks of an item after the publisher has fixed the app. Uses up to now no longer
     /// count.
     pub async fn forget_leaks(&self, actor: &Actor, id: Id<Content>) -> Result<(), Error> {
-        let item = self.editable_content(actor, id).await?.content;
-        let (now, actor) = (self.now(), actor.clone());
-        self.store
+        let item = self.contents.editable_content(actor, id).await?.content;
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
             .write(move |db| {
                 if leaks::clear(db, id, now)? > 0 {
                     record(
                         db,
-                        &super::event(&actor, now, Action::LeaksCleared, item.display_title(), ""),
+                        &event(&actor, now, Action::LeaksCleared, item.display_title(), ""),
                     )?;
                 }
                 Ok(())

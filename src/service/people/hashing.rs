@@ -1,7 +1,7 @@
 //! A thread pool for password hashes: few threads with the lowest priority, so that sign-ins do not
 //! slow down other requests.
 
-use super::Error;
+use crate::service::error::Error;
 use tokio::runtime::{Builder, Runtime};
 
 /// The pool; `None` only while it is dropped.
@@ -26,8 +26,13 @@ impl Hashing {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let pool = self.0.as_ref().ok_or(Error::Internal)?;
-        pool.spawn_blocking(work).await.map_err(|_| Error::Internal)
+        let pool = self
+            .0
+            .as_ref()
+            .ok_or(Error::Internal("a row that another row names is missing"))?;
+        pool.spawn_blocking(work)
+            .await
+            .map_err(|_| Error::Internal("a background task ended early"))
     }
 }
 

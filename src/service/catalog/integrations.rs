@@ -6,17 +6,12 @@
 //! secret is never sent to a new address. Of a rotated secret the last working one is kept as the
 //! previous secret until the new one works.
 
-use super::{
-    Actor, Error, Service, event,
-    groups::principal_name,
-    invalid, record,
-    revocations::{EndReason, Owner},
-};
 use crate::{
     domain::{
         Id, Timestamp, access,
         audit::{Action, Event},
         content::Content,
+        form::FieldError,
         group::Principal,
         integration::{
             Association, Availability, Config, IdentityCheck, Integration, ListEntry, SecretHealth,
@@ -24,16 +19,25 @@ use crate::{
         },
         person::Person,
     },
-    oauth::{Registration, assertion},
-    providers::{self, ClientAuthentication, FieldError, Template},
+    oauth::assertion,
+    providers::{self, ClientAuthentication, Template},
+    service::{
+        core::{Actor, Core, event, record, require},
+        error::{Error, invalid},
+        grants::{
+            breakers::Breakers,
+            end_reason::EndReason,
+            revocations::{Owner, Revocations},
+        },
+    },
     store::{
-        Db, connections, content,
+        Db, connections, content, groups,
         integrations::{self, Secrets},
         people,
     },
-    vault::{SealContext, Sealed},
+    vault::{Sealed, labels},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
 
@@ -76,78 +80,35 @@ pub enum UpdateOutcome {
     NeedsConfirmation(Impact),
 }
 
-/// Where the current client secret is sealed.
-pub(super) fn secret_place(row: &str) -> SealContext<'_> {
-    SealContext {
-        table: "integrations",
-        column: "client_secret",
-        row,
-    }
+/// Integrations.
+pub struct Integrations {
+    core: Arc<Core>,
+    breakers: Arc<Breakers>,
+    revocations: Arc<Revocations>,
 }
 
-/// Where the previous client secret is sealed.
-pub(super) fn previous_secret_place(row: &str) -> SealContext<'_> {
-    SealContext {
-        table: "integrations",
-        column: "previous_client_secret",
-        row,
-    }
-}
-
-impl Service {
-    /// The redirect URI to register at the provider: shared if the provider's hosts are fixed,
-    /// otherwise one per integration.
-    pub fn redirect_uri(&self, integration: &Integration) -> String {
-        match providers::endpoints(integration) {
-            Some(endpoints) if endpoints.fixed_hosts => self.addresses.shared_callback(),
-            _ => self.addresses.own_callback(integration.id),
+impl Integrations {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        breakers: Arc<Breakers>,
+        revocations: Arc<Revocations>,
+    ) -> Self {
+        Self {
+            core,
+            breakers,
+            revocations,
         }
-    }
-
-    /// The OAuth client of an integration, with its secrets opened.
-    pub(super) fn registration(
-        &self,
-        integration: &Integration,
-        secrets: &Secrets,
-    ) -> Result<Registration, Error> {
-        let endpoints = providers::endpoints(integration).ok_or_else(|| {
-            tracing::error!(integration = %integration.id, "the configuration of an integration is damaged");
-            Error::Internal
-        })?;
-        let row = integration.id.to_string();
-        let mut opened = Vec::new();
-        if let Some(sealed) = &secrets.current {
-            opened.push(self.vault.open(secret_place(&row), sealed)?);
-        }
-        if let Some(sealed) = &secrets.previous {
-            opened.push(self.vault.open(previous_secret_place(&row), sealed)?);
-        }
-        let template = providers::template(&integration.template);
-        Ok(Registration {
-            endpoints,
-            client_id: integration.setting("client_id").to_owned(),
-            secrets: opened,
-            authentication: providers::client_authentication(integration),
-            scopes: integration
-                .scopes()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-            names_scopes_at_refresh: template
-                .is_some_and(|template| template.sends_scopes_at_refresh),
-            refusals: template.map_or(&[], |template| template.refresh_refusal_codes),
-        })
     }
 
     /// The integrations that the actor may choose: for administrators all.
     pub async fn integrations(&self, actor: &Actor) -> Result<Vec<Integration>, Error> {
-        if !access::may_see_integrations(actor.role) {
-            return Err(Error::Forbidden(
-                "Only publishers and administrators see integrations.",
-            ));
-        }
+        require(
+            access::may_see_integrations(actor.role),
+            "Only publishers and administrators see integrations.",
+        )?;
         let actor = actor.clone();
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let listed = integrations::listed_for(db, actor.person.id)?;
                 let mut all = integrations::list(db)?;
@@ -169,13 +130,13 @@ impl Service {
         actor: &Actor,
         id: Id<Integration>,
     ) -> Result<Integration, Error> {
-        if !access::may_see_integrations(actor.role) {
-            return Err(Error::Forbidden(
-                "Only publishers and administrators see integrations.",
-            ));
-        }
+        require(
+            access::may_see_integrations(actor.role),
+            "Only publishers and administrators see integrations.",
+        )?;
         let actor = actor.clone();
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let found = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 if may_choose(db, &actor, &found)? {
@@ -189,7 +150,8 @@ impl Service {
 
     /// The people and groups who may choose one integration, or any.
     pub async fn listings(&self, of: Option<Id<Integration>>) -> Result<Vec<ListEntry>, Error> {
-        self.store
+        self.core
+            .store
             .read(move |db| Ok(integrations::listings(db, of)?))
             .await
     }
@@ -201,7 +163,8 @@ impl Service {
         id: Id<Integration>,
     ) -> Result<Vec<(ListEntry, String)>, Error> {
         must_manage(actor)?;
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let entries = integrations::listings(db, Some(id))?;
                 entries
@@ -209,7 +172,7 @@ impl Service {
                     .map(|entry| {
                         Ok((
                             entry.clone(),
-                            principal_name(db, entry.principal)?.unwrap_or_default(),
+                            groups::principal_name(db, entry.principal)?.unwrap_or_default(),
                         ))
                     })
                     .collect()
@@ -219,7 +182,10 @@ impl Service {
 
     /// How many content items and people use each integration.
     pub async fn integration_usage(&self) -> Result<HashMap<Id<Integration>, Usage>, Error> {
-        self.store.read(|db| Ok(integrations::usage(db)?)).await
+        self.core
+            .store
+            .read(|db| Ok(integrations::usage(db)?))
+            .await
     }
 
     /// An integration with its associations, for administrators.
@@ -229,7 +195,8 @@ impl Service {
         id: Id<Integration>,
     ) -> Result<(Integration, Vec<Association>), Error> {
         must_manage(actor)?;
-        self.store
+        self.core
+            .store
             .read(move |db| {
                 let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 Ok((
@@ -261,7 +228,7 @@ impl Service {
                 ),
             ));
         };
-        let now = self.now();
+        let now = self.core.now();
         let mut problems = Vec::new();
         let name = check_text("name", input.name.as_deref(), 100, &mut problems);
         let description = check_text(
@@ -271,7 +238,7 @@ impl Service {
             &mut problems,
         );
         let config = template
-            .validate(&input.config, &self.policy)
+            .validate(&input.config, &self.core.policy)
             .unwrap_or_else(|found| {
                 problems.extend(found);
                 Config::new()
@@ -313,7 +280,8 @@ impl Service {
         };
         let sealed = self.seal_secret(integration.id, input.client_secret.as_ref())?;
         let (actor, listed) = (actor.clone(), input.listed);
-        self.store
+        self.core
+            .store
             .write(move |db| {
                 integration.number = integrations::insert(db, &integration, sealed.as_ref())
                     .map_err(|error| match error {
@@ -355,9 +323,10 @@ impl Service {
         input: IntegrationInput,
     ) -> Result<UpdateOutcome, Error> {
         must_manage(actor)?;
-        let now = self.now();
+        let now = self.core.now();
         let before = self.integration(actor, id).await?;
-        let template = providers::template(&before.template).ok_or(Error::Internal)?;
+        let template = providers::template(&before.template)
+            .ok_or(Error::Internal("a row that another row names is missing"))?;
         let mut problems = Vec::new();
         let mut after = before.clone();
         if input.name.is_some() {
@@ -378,7 +347,7 @@ impl Service {
                 value => drop(merged.insert(key.clone(), value.clone())),
             }
         }
-        match template.validate(&merged, &self.policy) {
+        match template.validate(&merged, &self.core.policy) {
             Ok(config) => after.config = config,
             Err(found) => problems.extend(found),
         }
@@ -453,12 +422,14 @@ impl Service {
         let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
         let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
         let many = if repointed {
-            self.end_large_batch(Owner::Integration(id), &why).await?
+            self.revocations
+                .end_large_batch(Owner::Integration(id), &why)
+                .await?
         } else {
             0
         };
         let after = self
-            .store
+            .core.store
             .write(move |db| {
                 let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 if current.updated_at != before.updated_at {
@@ -468,7 +439,7 @@ impl Service {
                 }
                 // Viewers agreed to the old provider, so their connections end. This comes first,
                 // since revocations must carry the old secret.
-                let ended = many + if repointed { service.end_connections_of_integration(db, id, &why)? } else { 0 };
+                let ended = many + if repointed { service.revocations.end_connections_of_integration(db, id, &why)? } else { 0 };
                 if let Some(new) = sealed {
                     let kept = integrations::secrets(db, id)?;
                     // Keep as previous the last secret that worked: it may still be the valid one.
@@ -494,8 +465,8 @@ impl Service {
                 Ok(after)
             })
             .await?;
-        self.close_breaker(id);
-        self.spawn_revocations();
+        self.breakers.close_breaker(id);
+        self.revocations.spawn_revocations();
         Ok(UpdateOutcome::Saved(Box::new(after)))
     }
 
@@ -506,7 +477,7 @@ impl Service {
         id: Id<Integration>,
     ) -> Result<Impact, Error> {
         must_manage(actor)?;
-        self.store.read(move |db| impact(db, id)).await
+        self.core.store.read(move |db| impact(db, id)).await
     }
 
     /// Deletes an integration with its associations, connections and consents; the provider is told
@@ -517,15 +488,21 @@ impl Service {
         id: Id<Integration>,
     ) -> Result<Integration, Error> {
         must_manage(actor)?;
-        let (now, actor, service) = (self.now(), actor.clone(), Arc::clone(self));
+        let (now, actor, service) = (self.core.now(), actor.clone(), Arc::clone(self));
         let why = EndReason::of(&actor, now, "the integration was deleted");
-        let many = self.end_large_batch(Owner::Integration(id), &why).await?;
+        let many = self
+            .revocations
+            .end_large_batch(Owner::Integration(id), &why)
+            .await?;
         let deleted = self
+            .core
             .store
             .write(move |db| {
                 let integration = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 let impact = impact(db, id)?;
-                service.end_connections_of_integration(db, id, &why)?;
+                service
+                    .revocations
+                    .end_connections_of_integration(db, id, &why)?;
                 integrations::delete(db, id)?;
                 let detail = format!(
                     "{} content item(s), {} connected",
@@ -545,7 +522,7 @@ impl Service {
                 Ok::<_, Error>(integration)
             })
             .await?;
-        self.spawn_revocations();
+        self.revocations.spawn_revocations();
         Ok(deleted)
     }
 
@@ -557,43 +534,23 @@ impl Service {
     ) -> Result<Option<Sealed>, Error> {
         let row = id.to_string();
         let opened = current
-            .map(|sealed| self.vault.open(secret_place(&row), sealed))
+            .map(|sealed| self.core.vault.open(labels::client_secret(&row), sealed))
             .transpose()?;
         Ok(opened
-            .map(|secret| self.vault.seal(previous_secret_place(&row), &secret))
+            .map(|secret| {
+                self.core
+                    .vault
+                    .seal(labels::previous_client_secret(&row), &secret)
+            })
             .transpose()?)
-    }
-
-    /// Records which secret the provider accepted. If it was the current one, the previous one is
-    /// deleted; otherwise the current one is marked as rejected.
-    pub(super) async fn record_accepted_secret(
-        &self,
-        integration: &Integration,
-        by_previous_secret: bool,
-        at: Timestamp,
-    ) {
-        if by_previous_secret {
-            let cause = "The identity provider refuses the new client secret. The one before still works, and is used until the new one does.";
-            return self
-                .record_secret_health(
-                    integration,
-                    SecretHealth::Rejected {
-                        at,
-                        cause: cause.into(),
-                    },
-                    false,
-                )
-                .await;
-        }
-        self.record_secret_health(integration, SecretHealth::Works { at }, true)
-            .await;
     }
 
     /// Records and logs a warning for each client secret that is about to expire, once per entry of
     /// `EXPIRY_WARNING_DAYS`.
     pub async fn warn_of_secrets(&self) -> Result<(), Error> {
-        let now = self.now();
+        let now = self.core.now();
         let all = self
+            .core
             .store
             .read(|db| Ok::<_, Error>(integrations::list(db)?))
             .await?;
@@ -617,6 +574,7 @@ impl Service {
             );
             let id = integration.id;
             let warned = self
+                .core
                 .store
                 .write_untracked(move |db| {
                     let last = integrations::secret_warned_days(db, id)?;
@@ -647,59 +605,21 @@ impl Service {
     ) -> Result<Option<Sealed>, Error> {
         let row = id.to_string();
         Ok(secret
-            .map(|secret| self.vault.seal(secret_place(&row), secret))
+            .map(|secret| self.core.vault.seal(labels::client_secret(&row), secret))
             .transpose()?)
-    }
-
-    /// Stores what a use of the secret showed, if that is news and the integration was not changed
-    /// meanwhile. A failure to store it is only logged.
-    pub(super) async fn record_secret_health(
-        &self,
-        integration: &Integration,
-        health: SecretHealth,
-        drop_previous: bool,
-    ) {
-        let worth_it = match (&integration.secret_health, &health) {
-            (SecretHealth::Works { at }, SecretHealth::Works { at: now }) => {
-                now.since(*at).as_secs() > 60
-            }
-            (
-                SecretHealth::Rejected { cause: old, .. },
-                SecretHealth::Rejected { cause: new, .. },
-            ) => old != new,
-            (SecretHealth::NotNeeded, SecretHealth::Works { .. }) => false,
-            _ => true,
-        };
-        if worth_it {
-            let (id, updated_at) = (integration.id, integration.updated_at);
-            let written = self
-                .store
-                .write_untracked(move |db| {
-                    let noted = integrations::set_health(db, id, updated_at, &health)?;
-                    if noted && drop_previous {
-                        integrations::drop_previous_secret(db, id)?;
-                    }
-                    Ok::<_, Error>(())
-                })
-                .await;
-            if written.is_err() {
-                tracing::warn!(integration = %id, "could not note the state of the client secret");
-            }
-        }
     }
 }
 
 /// `Forbidden` unless the actor manages integrations.
 fn must_manage(actor: &Actor) -> Result<(), Error> {
-    if access::may_manage_integrations(actor.role) {
-        Ok(())
-    } else {
-        Err(Error::Forbidden("Only administrators manage integrations."))
-    }
+    require(
+        access::may_manage_integrations(actor.role),
+        "Only administrators manage integrations.",
+    )
 }
 
 /// Whether the actor may choose this integration, and so see it.
-pub(super) fn may_choose(
+pub(in crate::service) fn may_choose(
     db: &mut Db<'_>,
     actor: &Actor,
     integration: &Integration,
@@ -721,7 +641,7 @@ fn replace_listing(
 ) -> Result<String, Error> {
     let mut names = Vec::new();
     for principal in wanted {
-        let name = principal_name(db, *principal)?;
+        let name = groups::principal_name(db, *principal)?;
         names.push(name.ok_or_else(|| {
             invalid(
                 "permissions",

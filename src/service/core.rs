@@ -1,0 +1,162 @@
+//! What every part of the service layer may use: settings, database, keys, clock, policy, and where
+//! background work runs. Owns no operation.
+
+use super::error::Error;
+use crate::{
+    config::Settings,
+    domain::{
+        Id, Timestamp,
+        addresses::Addresses,
+        audit::{Action, Event, Origin},
+        egress::Policy,
+        person::{Person, Role, Session},
+        time::Clock,
+    },
+    oauth::http::ProviderHttp,
+    store::{self, Db, Store},
+    vault::{Root, Vault},
+};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+/// Entries that each cache of decisions holds at most.
+pub(in crate::service) const CACHE_CAPACITY: usize = 20_000;
+
+/// The shared foundation of all parts. Built once.
+pub struct Core {
+    pub settings: Settings,
+    pub addresses: Addresses,
+    pub store: Store,
+    pub(crate) vault: Arc<Vault>,
+    /// The secret from which the keys of cookies and session tokens are derived. Stored sealed in
+    /// the database, so that rotating the keyring signs nobody out.
+    pub(crate) root: Root,
+    pub(crate) http: ProviderHttp,
+    /// Which outside addresses the portal may connect to.
+    pub policy: Arc<Policy>,
+    pub clock: Arc<dyn Clock>,
+    /// Provider calls run here, so that a client that disconnects does not cancel them.
+    pub(in crate::service) runtime: Handle,
+    /// Background tasks. A stop waits for them, for a limited time.
+    pub tasks: TaskTracker,
+}
+
+/// What [`Core::new`] takes.
+pub struct Parts {
+    pub settings: Settings,
+    pub store: Store,
+    pub vault: Vault,
+    pub root: Root,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Core {
+    /// Must be called inside the runtime that provider calls are to run on. The error is a sentence
+    /// for the operator.
+    pub(in crate::service) fn new(parts: Parts) -> Result<Self, String> {
+        let Parts {
+            settings,
+            store,
+            vault,
+            root,
+            clock,
+        } = parts;
+        let mut own = settings.origins.own_hosts();
+        own.push(settings.listen.to_string());
+        let policy = Arc::new(
+            Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets),
+        );
+        let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
+        Ok(Self {
+            addresses: Addresses::new(settings.base()),
+            store,
+            vault: Arc::new(vault),
+            root,
+            http,
+            policy,
+            clock,
+            runtime: Handle::current(),
+            tasks: TaskTracker::new(),
+            settings,
+        })
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Writes in a background task, so that a busy database delays no request. Failures are only
+    /// logged; `what` names the write in the log.
+    pub fn write_in_background(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static,
+    ) {
+        let store = self.store.clone();
+        let writing = async move {
+            if let Err(error) = store.write_untracked(work).await {
+                tracing::warn!(%error, "could not note {what}");
+            }
+        };
+        self.tasks.spawn_on(writing, &self.runtime);
+    }
+
+    /// Browser sessions last seen before this time have expired.
+    pub fn idle_since(&self) -> Timestamp {
+        self.now().minus(self.settings.session_idle)
+    }
+}
+
+/// The caller of an operation.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    pub person: Person,
+    /// The person's role, or the lower one of the API key used.
+    pub role: Role,
+    /// The browser session; `None` for an API key.
+    pub session: Option<Id<Session>>,
+    pub origin: Origin,
+}
+
+impl Actor {
+    /// The person with the lower of both roles: access rules must not grant an API key more than
+    /// its own role.
+    pub fn with_effective_role(&self) -> Person {
+        Person {
+            role: self.role.min(self.person.role),
+            ..self.person.clone()
+        }
+    }
+}
+
+/// Refuses with `sentence`, which says who may, unless a rule of [`crate::domain::access`] allows it.
+pub(in crate::service) fn require(allowed: bool, sentence: &'static str) -> Result<(), Error> {
+    if allowed {
+        Ok(())
+    } else {
+        Err(Error::Forbidden(sentence))
+    }
+}
+
+/// An audit event of an actor, ready for [`store::audit::insert`].
+pub(in crate::service) fn event(
+    actor: &Actor,
+    now: Timestamp,
+    action: Action,
+    subject: impl Into<String>,
+    detail: impl Into<String>,
+) -> Event {
+    Event {
+        actor: Some(actor.person.id),
+        actor_name: actor.person.username.clone(),
+        address: actor.origin.address.clone(),
+        correlation: actor.origin.correlation.clone(),
+        ..Event::by_portal(now, action, subject, detail)
+    }
+}
+
+/// Appends an audit record inside the transaction of the action that it describes.
+pub(in crate::service) fn record(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
+    Ok(store::audit::insert(db, event)?)
+}

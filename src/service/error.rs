@@ -1,0 +1,76 @@
+//! The error of every operation in `service`. An error keeps its source; it is logged where it is
+//! answered (`http::errors`), and nowhere on the way.
+
+use crate::{domain::form::FieldError, store, vault};
+use std::time::Duration;
+
+/// Why an operation failed. All but the last three are written for the person who asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It does not exist, or the caller may not know that it does.
+    #[error("not found")]
+    NotFound,
+    /// The caller may not do this; the sentence says who may.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// Invalid input: all problems at once.
+    #[error("{} problem(s)", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// A name is taken, or the row was changed meanwhile.
+    #[error("{0}")]
+    Conflict(String),
+    /// Too many tries: retry after this time.
+    #[error("too many tries")]
+    TooMany(Duration),
+    /// The database failed; [`Error::is_busy`] tells whether a retry may help.
+    #[error("database")]
+    Store(#[source] store::Error),
+    /// A sealed value does not open, or a value cannot be sealed.
+    #[error("sealed value")]
+    Vault(#[from] vault::Error),
+    /// A defect of this program, or a row that contradicts another one.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+impl Error {
+    /// Whether the database is locked, full or unreachable, so that the same call may succeed later.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Error::Store(store::Error::Busy(_)))
+    }
+
+    /// The message of this error and of its sources, for the log.
+    pub fn with_sources(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(inner) = source {
+            text.push_str(": ");
+            text.push_str(&inner.to_string());
+            source = inner.source();
+        }
+        text
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::NotFound => Error::NotFound,
+            other => Error::Store(other),
+        }
+    }
+}
+
+/// An [`Error::Invalid`] with one problem; `key` names the field.
+pub fn invalid(key: &str, message: impl Into<String>) -> Error {
+    Error::Invalid(vec![FieldError::new(key, message)])
+}
+
+/// Says `sentence` if a unique constraint failed. For inserts and updates whose only unique value
+/// is a name that the caller chose.
+pub(in crate::service) fn name_taken(sentence: &str) -> impl FnOnce(store::Error) -> Error + '_ {
+    move |error| match error {
+        store::Error::Taken => Error::Conflict(sentence.to_owned()),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,335 @@
+//! People: accounts, roles, passwords, sign-in by password, one-time links, browser sessions. At
+//! least one unlocked administrator always remains after a change here. Sign-in at the
+//! organisation's identity provider is in `service::sign_in`.
+
+use crate::{
+    domain::{
+        Id, Timestamp, access,
+        audit::{Action, Event, Outcome},
+        form::FieldError,
+        person::{Person, Role, is_invisible},
+    },
+    service::{
+        core::{Actor, Core, event, record, require},
+        error::{Error, invalid, name_taken},
+        grants::{end_reason::EndReason, revocations::Revocations},
+        people::passwords::{Passwords, check_password},
+    },
+    store::{people, sessions},
+};
+use secrecy::SecretString;
+use std::sync::Arc;
+
+/// What a person is told whose user name exists already.
+const NAME_TAKEN: &str = "Somebody has this user name already. Choose another one.";
+
+/// The typed values of a person. `None` keeps a value, or takes the default for a new person.
+#[derive(Clone, Debug, Default)]
+pub struct PersonInput {
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub role: Option<Role>,
+    pub password: Option<SecretString>,
+}
+
+/// Accounts of people.
+pub struct People {
+    core: Arc<Core>,
+    passwords: Arc<Passwords>,
+    revocations: Arc<Revocations>,
+}
+
+impl People {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        passwords: Arc<Passwords>,
+        revocations: Arc<Revocations>,
+    ) -> Self {
+        Self {
+            core,
+            passwords,
+            revocations,
+        }
+    }
+
+    /// All people, for publishers and administrators, who choose people for content.
+    pub async fn people(&self, actor: &Actor) -> Result<Vec<Person>, Error> {
+        require(
+            access::may_see_people(actor.role),
+            "Only publishers and administrators see the list of people.",
+        )?;
+        self.core.store.read(|db| Ok(people::list(db)?)).await
+    }
+
+    /// One person: the actor, or for publishers and administrators anyone.
+    pub async fn person(&self, actor: &Actor, person: Id<Person>) -> Result<Person, Error> {
+        if !access::may_see_people(actor.role) && actor.person.id != person {
+            return Err(Error::NotFound);
+        }
+        self.core
+            .store
+            .read(move |db| people::find(db, person)?.ok_or(Error::NotFound))
+            .await
+    }
+
+    /// Creates a person; administrators only.
+    pub async fn create_person(&self, actor: &Actor, input: PersonInput) -> Result<Person, Error> {
+        require(
+            access::may_manage_people(actor.role),
+            "Only administrators add people.",
+        )?;
+        let actor = actor.clone();
+        self.insert_person(input, Some(actor)).await
+    }
+
+    /// Creates a person without an access check, for the command line. Without an `actor` the audit
+    /// record names the command line.
+    pub async fn insert_person(
+        &self,
+        input: PersonInput,
+        actor: Option<Actor>,
+    ) -> Result<Person, Error> {
+        self.insert(input, actor, false)
+            .await?
+            .ok_or(Error::Internal("a row that another row names is missing"))
+    }
+
+    /// Creates the first person; `None` if anybody has an account already.
+    pub(in crate::service) async fn insert_first(
+        &self,
+        input: PersonInput,
+    ) -> Result<Option<Person>, Error> {
+        self.insert(input, None, true).await
+    }
+
+    /// `None` only if `only_first` is set and anybody has an account already.
+    async fn insert(
+        &self,
+        input: PersonInput,
+        actor: Option<Actor>,
+        only_first: bool,
+    ) -> Result<Option<Person>, Error> {
+        let now = self.core.now();
+        let mut person = Person {
+            id: Id::random(),
+            username: String::new(),
+            email: String::new(),
+            first_name: String::new(),
+            last_name: String::new(),
+            role: Role::Viewer,
+            locked: false,
+            created_at: now,
+            updated_at: now,
+            active_at: None,
+        };
+        let mut problems = apply(&mut person, &input);
+        if person.username.is_empty() && !problems.iter().any(|problem| problem.key == "username") {
+            problems.push(FieldError::new("username", "Enter a user name."));
+        }
+        problems.extend(input.password.as_ref().and_then(check_password));
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        // A person without a password signs in by a one-time link or at the identity provider.
+        let hash = match input.password {
+            Some(password) => Some(self.passwords.hash(password).await?),
+            None => None,
+        };
+        let created = person.clone();
+        self.core
+            .store
+            .write(move |db| {
+                if only_first && people::count(db)? > 0 {
+                    return Ok(None);
+                }
+                people::insert(db, &person, hash.as_deref()).map_err(name_taken(NAME_TAKEN))?;
+                let subject = person.username.clone();
+                let detail = format!("role {}", person.role.as_str());
+                let line = match &actor {
+                    Some(actor) => event(actor, now, Action::PersonCreated, subject, detail),
+                    None => by_command_line(now, Action::PersonCreated, subject, detail),
+                };
+                record(db, &line)?;
+                Ok(Some(created))
+            })
+            .await
+    }
+
+    /// Changes a person: the actor (not the role), or for administrators anyone.
+    pub async fn update_person(
+        &self,
+        actor: &Actor,
+        id: Id<Person>,
+        input: PersonInput,
+    ) -> Result<Person, Error> {
+        let administrator = access::may_manage_people(actor.role);
+        if !administrator
+            && (actor.person.id != id || input.role.is_some_and(|role| role != actor.person.role))
+        {
+            return Err(Error::Forbidden(
+                "Only administrators change other people and roles.",
+            ));
+        }
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
+            .write(move |db| {
+                let mut person = people::find(db, id)?.ok_or(Error::NotFound)?;
+                let before = person.clone();
+                let problems = apply(&mut person, &input);
+                if !problems.is_empty() {
+                    return Err(Error::Invalid(problems));
+                }
+                person.updated_at = now;
+                people::update(db, &person).map_err(name_taken(NAME_TAKEN))?;
+                keep_one_administrator(db)?;
+                let detail = if before.role == person.role {
+                    String::new()
+                } else {
+                    format!("role {} to {}", before.role.as_str(), person.role.as_str())
+                };
+                if before.role != person.role {
+                    // A changed role requires new browser sessions (promise 1), so the old ones
+                    // end, except the one that made the change.
+                    let keep = actor.session.filter(|_| actor.person.id == person.id);
+                    sessions::delete_all_of_person(db, person.id, keep)?;
+                }
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::PersonChanged,
+                        person.username.clone(),
+                        detail,
+                    ),
+                )?;
+                Ok(person)
+            })
+            .await
+    }
+
+    /// Locks or unlocks an account. Locking ends all browser sessions and connections; API keys and
+    /// session tokens of a locked person are refused.
+    pub async fn set_locked(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Person>,
+        locked: bool,
+    ) -> Result<(), Error> {
+        require(
+            access::may_manage_people(actor.role),
+            "Only administrators lock people.",
+        )?;
+        if actor.person.id == id && locked {
+            return Err(invalid("locked", "You cannot lock yourself."));
+        }
+        let (now, actor, service) = (self.core.now(), actor.clone(), Arc::clone(self));
+        let why = EndReason::of(&actor, now, "the account was locked");
+        self.core
+            .store
+            .write(move |db| {
+                let person = people::find(db, id)?.ok_or(Error::NotFound)?;
+                people::set_locked(db, id, locked)?;
+                if locked {
+                    sessions::delete_all_of_person(db, id, None)?;
+                    service
+                        .revocations
+                        .end_connections_of_person(db, id, &why)?;
+                }
+                keep_one_administrator(db)?;
+                let action = if locked {
+                    Action::PersonLocked
+                } else {
+                    Action::PersonUnlocked
+                };
+                record(db, &event(&actor, now, action, person.username, ""))
+            })
+            .await?;
+        self.revocations.spawn_revocations();
+        Ok(())
+    }
+}
+
+/// Fails if no unlocked administrator is left. Call it in the transaction, after the change.
+fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
+    if people::count_administrators(db)? == 0 {
+        return Err(invalid(
+            "role",
+            "Somebody must remain administrator. Make another person administrator first.",
+        ));
+    }
+    Ok(())
+}
+
+/// Applies typed values to `person`; returns all problems at once.
+fn apply(person: &mut Person, input: &PersonInput) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    let clean = |text: &str| text.trim().to_owned();
+    if let Some(username) = input.username.as_deref().map(clean) {
+        let legal = username.chars().all(|letter| {
+            letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '@' | '+')
+        });
+        if username.is_empty() {
+            problems.push(FieldError::new("username", "Enter a user name."));
+        } else if !legal || username.chars().count() > 64 {
+            problems.push(FieldError::new(
+                "username",
+                "Use up to 64 letters, digits and . - _ @ + in a user name.",
+            ));
+        } else {
+            person.username = username;
+        }
+    }
+    if let Some(email) = input.email.as_deref().map(clean) {
+        let parts: Vec<&str> = email.split('@').collect();
+        let legal = parts.len() == 2
+            && parts.iter().all(|part| !part.is_empty())
+            && !email
+                .chars()
+                .any(|letter| letter.is_whitespace() || letter.is_control());
+        if !email.is_empty() && (!legal || email.len() > 254) {
+            problems.push(FieldError::new(
+                "email",
+                "Enter an e-mail address such as ann@example.org, or leave it empty.",
+            ));
+        } else {
+            person.email = email;
+        }
+    }
+    for (key, typed, target) in [
+        ("first_name", &input.first_name, &mut person.first_name),
+        ("last_name", &input.last_name, &mut person.last_name),
+    ] {
+        if let Some(name) = typed.as_deref().map(clean) {
+            if name.chars().count() > 100 || name.chars().any(is_invisible) {
+                problems.push(FieldError::new(
+                    key,
+                    "Use at most 100 characters, without line breaks and invisible ones.",
+                ));
+            } else {
+                *target = name;
+            }
+        }
+    }
+    if let Some(role) = input.role {
+        person.role = role;
+    }
+    problems
+}
+
+/// An audit record with the command line as actor.
+pub(in crate::service) fn by_command_line(
+    now: Timestamp,
+    action: Action,
+    subject: String,
+    detail: String,
+) -> Event {
+    Event {
+        actor_name: "command line".into(),
+        outcome: Outcome::Done,
+        ..Event::by_portal(now, action, subject, detail)
+    }
+}

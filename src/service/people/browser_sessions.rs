@@ -1,0 +1,129 @@
+//! Browser sessions of people: whether one is live, and ending them. The session's state and its
+//! cookie belong to `web::sessions`.
+
+use crate::{
+    domain::{
+        Id, access,
+        audit::Action,
+        person::{Person, Session},
+    },
+    service::{
+        cluster::cache::DecisionCache,
+        core::{Actor, CACHE_CAPACITY, Core, event, record},
+        error::Error,
+    },
+    store::{people, sessions},
+};
+use std::sync::Arc;
+
+/// Browser sessions. Owns the cache of live ones.
+pub struct BrowserSessions {
+    core: Arc<Core>,
+    cache: DecisionCache<Id<Session>, Arc<Person>>,
+}
+
+impl BrowserSessions {
+    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            cache: DecisionCache::new(CACHE_CAPACITY),
+        }
+    }
+
+    /// The person of a live browser session; `None` if the session has ended or the person is
+    /// locked.
+    pub async fn session_person(&self, session: Id<Session>) -> Result<Option<Arc<Person>>, Error> {
+        let (epoch, now) = (self.core.store.epoch(), self.core.now());
+        if let Some(person) = self.cache.fresh(&session, epoch, now) {
+            return Ok(Some(person));
+        }
+        let idle_since = self.core.idle_since();
+        let found = self
+            .core
+            .store
+            .read(move |db| {
+                Ok::<_, Error>(sessions::find_live_person(db, session, now, idle_since)?)
+            })
+            .await?;
+        let Some(person) = found.filter(|person| !person.locked) else {
+            return Ok(None);
+        };
+        let person = Arc::new(person);
+        self.cache.insert(session, Arc::clone(&person), epoch, now);
+        Ok(Some(person))
+    }
+
+    /// Records that a browser session is in use, at most once a minute: requests to an app count as
+    /// activity. Does not wait for the database.
+    pub fn touch_session(&self, session: Id<Session>) {
+        let now = self.core.now();
+        self.core
+            .write_in_background("when a session was last seen", move |db| {
+                crate::store::sessions::touch_by_id(db, session, now)
+            });
+    }
+
+    /// The browser sessions of a person: the actor's own, or for administrators anyone's.
+    pub async fn sessions_of(
+        &self,
+        actor: &Actor,
+        person: Id<Person>,
+    ) -> Result<Vec<Session>, Error> {
+        must_be_own_or_managed(actor, person)?;
+        let (now, idle_since) = (self.core.now(), self.core.idle_since());
+        self.core
+            .store
+            .read(move |db| Ok(sessions::of_person(db, person, now, idle_since)?))
+            .await
+    }
+
+    /// Ends the session `only`, or all but the actor's current one; returns how many.
+    pub async fn end_sessions(
+        &self,
+        actor: &Actor,
+        person: Id<Person>,
+        only: Option<Id<Session>>,
+    ) -> Result<usize, Error> {
+        must_be_own_or_managed(actor, person)?;
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
+            .write(move |db| {
+                let who = people::find(db, person)?.ok_or(Error::NotFound)?;
+                let ended = match only {
+                    Some(session) => sessions::delete_of_person(db, person, session)?,
+                    None => sessions::delete_all_of_person(db, person, actor.session)?,
+                };
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::SessionsEnded,
+                        who.username,
+                        format!("{ended} ended"),
+                    ),
+                )?;
+                Ok(ended)
+            })
+            .await
+    }
+
+    /// Writes the audit record of a sign-out.
+    pub async fn record_sign_out(&self, actor: &Actor) -> Result<(), Error> {
+        let line = event(actor, self.core.now(), Action::SignOut, "", "");
+        self.core
+            .store
+            .write_untracked(move |db| record(db, &line))
+            .await
+    }
+}
+
+/// `NotFound` unless the actor is this person or manages people.
+fn must_be_own_or_managed(actor: &Actor, person: Id<Person>) -> Result<(), Error> {
+    if actor.person.id == person || access::may_manage_people(actor.role) {
+        Ok(())
+    } else {
+        Err(Error::NotFound)
+    }
+}
