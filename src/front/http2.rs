@@ -5,8 +5,10 @@
 //! responses between the two libraries' types. Its behaviour on the wire is tested frame by frame
 //! in `tests/it/http2.rs`, after the cases of h2spec.
 
-use super::{BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT};
-use crate::proxy::{HasBody, Trailers};
+use crate::{
+    front::{BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT},
+    proxy::{HasBody, Trailers},
+};
 use actix_http::{
     HttpMessage as _, Payload, Request, Response,
     body::{BodySize, BoxBody, MessageBody},

@@ -5,9 +5,9 @@
 //! Everything it loads is served from the content's own origin, below [`RESERVED_PREFIX`], so the
 //! app's page can load it like a file of the app. The app is never asked for these paths.
 
-use super::{GateError, Proxy, admit, handover::RESERVED_PREFIX, refuse};
 use crate::{
     domain::{addresses, origins::ContentLocation, return_path::ReturnPath},
+    proxy::{GateError, Proxy, admit, handover::RESERVED_PREFIX, refuse},
     service::{Error, Services},
     web::{assets, problems::WebError},
 };

@@ -7,8 +7,10 @@
 //! Responses are parsed strictly: one whose body length is ambiguous is refused, and a body that
 //! ends early ends with an error, never as a short success.
 
-use super::{upstream::Target, wire::Transport};
-use crate::domain::content::Proxying;
+use crate::{
+    domain::content::Proxying,
+    proxy::{upstream::Target, wire::Transport},
+};
 use actix_web::{
     error::PayloadError,
     http::{

@@ -30,6 +30,12 @@ use crate::{
         person::{Person, Session as BrowserSession},
         return_path::ReturnPath,
     },
+    proxy::{
+        client::{ClientError, Upload},
+        processes::Processes,
+        sockets::Sockets,
+        upstream::Target,
+    },
     service::{
         Error, Services,
         cluster::presence::PresenceGuard,
@@ -58,13 +64,9 @@ use actix_web::{
     },
     web,
 };
-use client::{ClientError, Upload};
 use futures_util::StreamExt as _;
-use processes::Processes;
 use serde_json::json;
-use sockets::Sockets;
 use std::{cell::Cell, io::Write as _, net::IpAddr, rc::Rc, sync::Arc};
-use upstream::Target;
 
 /// The proxy's state in one worker. `upstreams` belongs to the worker, the rest is shared.
 pub struct Proxy {

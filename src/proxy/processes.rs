@@ -4,12 +4,12 @@
 //! The choice is a rendezvous hash plus a cookie, not a table: every node computes the same process
 //! for a viewer without any coordination. Health is known only to this node.
 
-use super::upstream::{Endpoint, resolve};
 use crate::{
     domain::{
         Timestamp,
         content::{Content, Process, ProcessId},
     },
+    proxy::upstream::{Endpoint, resolve},
     service::{Error, Services},
     store,
     vault::api_key::digest,

@@ -4,15 +4,15 @@
 //! Event streams are registered like WebSockets (`sockets.rs`): a revoke cuts them, and a graceful
 //! stop does not wait for them.
 
-use super::{
-    Candidate, Pass, Proxy, bar,
-    client::{Body, Fields, Response},
-    headers,
-    sockets::{Close, Ticket},
-    upstream::Target,
-};
 use crate::{
     domain::{Id, content::Content, origins::ContentLocation},
+    proxy::{
+        Candidate, Pass, Proxy, bar,
+        client::{Body, Fields, Response},
+        headers,
+        sockets::{Close, Ticket},
+        upstream::Target,
+    },
     service::{cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
     web::problems::FromContent,
 };

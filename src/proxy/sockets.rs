@@ -5,13 +5,13 @@
 //! ends what is already open. A graceful stop closes all of them instead of waiting for them. This
 //! module only tells a socket to close; `websocket.rs` and `answer.rs` do it.
 
-use super::Pass;
 use crate::{
     domain::{
         Id, access,
         content::{AccessType, Content},
         person::Session,
     },
+    proxy::Pass,
     service::{Error, Services},
 };
 use futures_util::StreamExt as _;

@@ -5,7 +5,6 @@
 //! between check and connection makes no difference. Also caches the session tokens that requests
 //! carry.
 
-use super::client::Pool;
 use crate::{
     domain::{
         Id, Timestamp,
@@ -13,6 +12,7 @@ use crate::{
         egress::{EgressError, Policy, Purpose},
         person::{Person, Session},
     },
+    proxy::client::Pool,
     service::Services,
     vault::api_key::digest,
 };

@@ -5,18 +5,18 @@
 //! own between two frames of the app's. Messages are not read, except that `sessions_of_apps.rs`
 //! searches the first bytes from an app for ids of app sessions.
 
-use super::{
-    GateError, Pass, Proxy, Rejection, admit,
-    app_sessions::{ResumeId, Sniffer},
-    check_request,
-    client::{self, Connection},
-    headers, locate, next_process,
-    sockets::{Close, Registered, Ticket},
-};
 use crate::{
     domain::{
         audit::{Action, Origin},
         origins::ContentLocation,
+    },
+    proxy::{
+        GateError, Pass, Proxy, Rejection, admit,
+        app_sessions::{ResumeId, Sniffer},
+        check_request,
+        client::{self, Connection},
+        headers, locate, next_process,
+        sockets::{Close, Registered, Ticket},
     },
     service::Services,
     web::{problems::Correlation, visitor::client_ip},
@@ -143,7 +143,7 @@ struct OpenSocket {
     accepted: Vec<u8>,
     connection: Connection,
     registered: Registered,
-    in_use: super::processes::SocketCount,
+    in_use: crate::proxy::processes::SocketCount,
     held: Option<crate::service::grants::session_tokens::HeldToken>,
     here: Option<crate::service::cluster::presence::PresenceGuard>,
     sniffer: Option<Sniffer>,
@@ -288,7 +288,7 @@ async fn handshake(
         let Rejection(status, title, _) = stop;
         http_error(status, title)
     })?;
-    if rest.starts_with(&super::handover::RESERVED_PREFIX[1..]) {
+    if rest.starts_with(&crate::proxy::handover::RESERVED_PREFIX[1..]) {
         return Err(http_error(
             StatusCode::NOT_FOUND,
             "This address is the portal's own.",
@@ -298,7 +298,7 @@ async fn handshake(
         Ok(pass) => pass,
         Err(GateError::SignIn) => return Err(refuse_with_close(head, Close::SignedOut)),
         Err(GateError::MayNot(admission)) => {
-            super::audit_refusal(service, &admission, &origin_of(head, service)).await;
+            crate::proxy::audit_refusal(service, &admission, &origin_of(head, service)).await;
             return Err(refuse_with_close(head, Close::AccessEnded));
         }
         Err(GateError::NeedsViewer(_)) => return Err(refuse_with_close(head, Close::NeedsViewer)),
@@ -344,7 +344,7 @@ async fn open(
             return Err(refuse_with_close(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
-        super::request_line(
+        crate::proxy::request_line(
             &mut out,
             &head.method,
             &next.target,
@@ -354,7 +354,7 @@ async fn open(
             head.uri.query(),
         );
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
-        super::add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
+        crate::proxy::add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
         headers::append_request_headers(&head.headers, &mut out, left_out);
         if !offered.is_empty() {
             headers::append_line(
@@ -390,10 +390,10 @@ async fn open(
         return Err(http_error(status, "The app refused this WebSocket."));
     }
     let mut accepted = ACCEPTED.to_vec();
-    super::response::each_field(&answer.fields, &next.target, place, |name, value| {
+    crate::proxy::response::each_field(&answer.fields, &next.target, place, |name, value| {
         headers::append_line(&mut accepted, name, value.as_bytes())
     });
-    if let Some(cookie) = super::sticky_cookie(proxy, pass, next.process) {
+    if let Some(cookie) = crate::proxy::sticky_cookie(proxy, pass, next.process) {
         headers::append_line(
             &mut accepted,
             &header::SET_COOKIE,

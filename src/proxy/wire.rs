@@ -2,7 +2,7 @@
 //!
 //! It opens connections and moves bytes; it knows nothing of HTTP, limits or pooling.
 
-use super::upstream::{Endpoint, Target};
+use crate::proxy::upstream::{Endpoint, Target};
 use std::{
     io,
     pin::Pin,

@@ -5,15 +5,15 @@
 //! [`Confirmed`] replaces [`Posted`] for such forms. If confirmation is missing, it answers with a
 //! page that asks for the password and carries the posted values along, so that no typing is lost.
 
-use super::{
-    forms::{Field, FieldKind, FormValues, refill},
-    pages::{ConfirmIdentityPage, form_status},
-    problems::WebError,
-    visitor::{Posted, SignedIn, Visitor},
-};
 use crate::{
     domain::{Timestamp, addresses, form::FieldError, return_path::ReturnPath},
     service::Error,
+    web::{
+        forms::{Field, FieldKind, FormValues, refill},
+        pages::{ConfirmIdentityPage, form_status},
+        problems::WebError,
+        visitor::{Posted, SignedIn, Visitor},
+    },
 };
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
 use askama::Template as _;

@@ -2,14 +2,14 @@
 //! outermost middleware ([`finish_response`]), which adds the correlation id and the security
 //! headers to every response, and leaves responses from apps as they are.
 
-use super::{
-    view::{Chrome, NavLink},
-    visitor::{Visitor, is_navigation, requested_host},
-};
 use crate::{
     domain::{addresses, audit::Action, origins::HostKind, return_path::ReturnPath},
     service,
     vault::random,
+    web::{
+        view::{Chrome, NavLink},
+        visitor::{Visitor, is_navigation, requested_host},
+    },
 };
 use actix_http::ConnectionType;
 use actix_web::{
@@ -340,7 +340,8 @@ pub async fn finish_response(
         let (_, told) = WebError::Service(service::Error::NotFound).details();
         response = render_error(response, told, id).await;
     } else if let Some(error) = response.response().error().filter(|error| {
-        error.as_error::<super::api::ApiError>().is_none() && error.as_error::<WebError>().is_none()
+        error.as_error::<crate::web::api::ApiError>().is_none()
+            && error.as_error::<WebError>().is_none()
     }) {
         // An error of actix itself: its text goes to the log only.
         tracing::debug!(reason = %error, "framework error");
@@ -403,7 +404,7 @@ fn log_failure(response: &ServiceResponse<BoxBody>) {
         Some(WebError::Service(inner)) => Some(inner),
         Some(_) => None,
         None => error
-            .as_error::<super::api::ApiError>()
+            .as_error::<crate::web::api::ApiError>()
             .and_then(|api| api.source.as_deref()),
     };
     let Some(inner) = inner else { return };
@@ -425,7 +426,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorD
     let api = response
         .response()
         .error()
-        .and_then(|error| error.as_error::<super::api::ApiError>());
+        .and_then(|error| error.as_error::<crate::web::api::ApiError>());
     let why = match (
         told.map(|told| (told.code, response.status())),
         api.map(|api| (api.code, api.status)),
@@ -454,12 +455,12 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorD
         return;
     }
     let person = match api {
-        Some(_) => super::api::key_of(request, service)
+        Some(_) => crate::web::api::key_of(request, service)
             .await
             .ok()
             .flatten()
             .map(|caller| caller.person.clone()),
-        None => super::visitor::person_of_request(request).await,
+        None => crate::web::visitor::person_of_request(request).await,
     };
     let path: String = redact_path(request.path()).chars().take(200).collect();
     service
@@ -467,7 +468,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorD
         .note_refusal(
             Action::AccessRefused,
             person.as_ref(),
-            &super::visitor::audit_origin(request, service),
+            &crate::web::visitor::audit_origin(request, service),
             why,
             path,
         )

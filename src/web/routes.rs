@@ -1,17 +1,17 @@
 //! Every route of the portal. [`hot`] is registered first: actix tries patterns in order and each
 //! costs microseconds, so proxied requests and exchanges must not wait behind a hundred pages.
 
-use super::visitor::requested_host;
-use super::{
-    api, assets,
-    pages::{
-        account, audit, callback, consents, content, enter, groups, integrations, organisation,
-        people, sign_in,
-    },
-};
 use crate::{
     domain::origins::{HostKind, Origins},
     proxy,
+    web::{
+        api, assets,
+        pages::{
+            account, audit, callback, consents, content, enter, groups, integrations, organisation,
+            people, sign_in,
+        },
+        visitor::requested_host,
+    },
 };
 use actix_web::{
     guard,

@@ -1,8 +1,10 @@
 //! View data that all pages share: the frame around a page ([`Chrome`]) and small value types that
 //! templates print. No lookups and no decisions.
 
-use super::assets::{Assets, assets};
-use crate::domain::Timestamp;
+use crate::{
+    domain::Timestamp,
+    web::assets::{Assets, assets},
+};
 
 /// The frame of a page: title, navigation, flash message.
 pub struct Chrome {

@@ -2,15 +2,6 @@
 //! [`Posted`] (a form that passed the forgery check). Also what a request says about its client:
 //! address, asked host, whether it is a navigation.
 
-use super::{
-    assets::assets,
-    body,
-    confirmation::CONFIRMED_AT,
-    forms::FormValues,
-    problems::{WebError, correlation},
-    sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
-    view::{Chrome, SignedInPerson},
-};
 use crate::{
     domain::{
         Id,
@@ -21,6 +12,15 @@ use crate::{
     },
     service::{Actor, Error, Services},
     vault::random,
+    web::{
+        assets::assets,
+        body,
+        confirmation::CONFIRMED_AT,
+        forms::FormValues,
+        problems::{WebError, correlation},
+        sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
+        view::{Chrome, SignedInPerson},
+    },
 };
 use actix_session::{Session, SessionExt as _};
 use actix_web::{

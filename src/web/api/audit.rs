@@ -1,6 +1,5 @@
 //! The audit log for programs, in the shape of Connect's `v1/audit_logs`.
 
-use super::{ApiError, ApiResult, PersonalKey, ok, parameter};
 use crate::{
     domain::{
         access,
@@ -8,6 +7,7 @@ use crate::{
     },
     service::Error,
     store::audit::RecordFilter,
+    web::api::{ApiError, ApiResult, PersonalKey, ok, parameter},
 };
 use actix_web::HttpRequest;
 use serde_json::{Value, json};
@@ -50,7 +50,8 @@ pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
             "limit: must be a whole number from 1 to 500.",
         ));
     }
-    let ascending = parameter(&request, "ascOrder").is_none_or(|text| super::is_true(Some(&text)));
+    let ascending =
+        parameter(&request, "ascOrder").is_none_or(|text| crate::web::api::is_true(Some(&text)));
     let (next, previous) = (number("next")?, number("previous")?);
     // The page before a cursor is read in the opposite order, starting at the cursor, and then
     // reversed.

@@ -2,7 +2,6 @@
 //! Valetkey has are under the key `proxy`; Connect's fields for features that do not exist here are
 //! always null.
 
-use super::{AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, parameter};
 use crate::{
     domain::{
         Id,
@@ -15,6 +14,9 @@ use crate::{
     service::{
         Error, Services,
         catalog::content::{ContentInput, ProxyingInput, VisibleContent},
+    },
+    web::api::{
+        AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, parameter,
     },
 };
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, web};
@@ -427,7 +429,7 @@ impl FromRequest for Wanted {
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = super::read_body(payload).await?;
+            let bytes = crate::web::api::read_body(payload).await?;
             let Ok(Value::Array(entries)) = serde_json::from_slice::<Value>(&bytes) else {
                 return Err(ApiError::bad(
                     208,

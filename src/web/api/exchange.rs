@@ -5,12 +5,12 @@
 //! is in `service::exchange`. `resource` and `scope` are accepted and ignored: content cannot widen
 //! its access.
 
-use super::{AnyKey, ApiError, ApiResult, read_body};
 use crate::{
     domain::connection::Cause,
     oauth::token_exchange as words,
     service::grants::exchange::{ExchangeError, Request},
     vault::session_token::InvalidToken,
+    web::api::{AnyKey, ApiError, ApiResult, read_body},
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;

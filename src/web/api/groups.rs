@@ -1,9 +1,11 @@
 //! `v1/groups`: groups and their members, in Connect's shapes.
 
-use super::{
-    ApiError, ApiResult, JsonObject, PersonalKey, guid, ok, page_of, parameter, users::user,
+use crate::{
+    domain::group::Group,
+    web::api::{
+        ApiError, ApiResult, JsonObject, PersonalKey, guid, ok, page_of, parameter, users::user,
+    },
 };
-use crate::domain::group::Group;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 

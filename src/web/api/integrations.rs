@@ -5,7 +5,6 @@
 //! list never opens an integration that was restricted: when its last entry is removed, it means
 //! nobody.
 
-use super::{ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true, ok, parameter};
 use crate::{
     domain::{
         connection::Connection,
@@ -17,6 +16,9 @@ use crate::{
     service::{
         Error,
         catalog::integrations::{IntegrationInput, UpdateOutcome},
+    },
+    web::api::{
+        ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true, ok, parameter,
     },
 };
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -329,7 +331,7 @@ pub async fn associations(api: PersonalKey, path: web::Path<String>) -> ApiResul
     Ok(ok(&Value::Array(
         entries
             .iter()
-            .map(|entry| super::content::association(entry, &found))
+            .map(|entry| crate::web::api::content::association(entry, &found))
             .collect(),
     )))
 }

@@ -10,10 +10,10 @@ pub mod integrations;
 pub mod server;
 pub mod users;
 
-use super::visitor::audit_origin;
 use crate::{
     domain::{Id, form::FieldError, person::Role},
     service::{Actor, Error, Services, people::api_keys::Caller},
+    web::visitor::audit_origin,
 };
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError, dev::Payload, http::StatusCode, web,
@@ -302,9 +302,9 @@ impl FromRequest for JsonObject {
     }
 }
 
-/// Reads a whole body: 408 after [`super::body::BODY_TIMEOUT`], 413 beyond 1 MiB.
+/// Reads a whole body: 408 after [`crate::web::body::BODY_TIMEOUT`], 413 beyond 1 MiB.
 pub async fn read_body(payload: Payload) -> Result<web::Bytes, ApiError> {
-    let whole = tokio::time::timeout(super::body::BODY_TIMEOUT, read(payload)).await;
+    let whole = tokio::time::timeout(crate::web::body::BODY_TIMEOUT, read(payload)).await;
     whole.unwrap_or_else(|_| Err(ApiError::new(408, 2, "The body did not arrive in time.")))
 }
 

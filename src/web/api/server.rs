@@ -1,11 +1,13 @@
 //! `server_settings`, bootstrap of the first administrator, and the probes `/__ping__` (liveness)
 //! and `/__health__` (readiness).
 
-use super::{ApiError, ApiResult, key_of, ok};
 use crate::{
     service::{Error, Services, people::bootstrap::BootstrapError},
     store::Store,
-    web::visitor::audit_origin,
+    web::{
+        api::{ApiError, ApiResult, key_of, ok},
+        visitor::audit_origin,
+    },
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;

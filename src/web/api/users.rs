@@ -1,14 +1,14 @@
 //! `v1/users`: people and their API keys, in Connect's shapes.
 
-use super::{
-    AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, page_of, parameter,
-};
 use crate::{
     domain::{
         Id, Timestamp, access,
         person::{ApiKey, Person, Role},
     },
     service::{Error, people::accounts::PersonInput},
+    web::api::{
+        AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, page_of, parameter,
+    },
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::{ExposeSecret as _, SecretString};

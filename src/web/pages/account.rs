@@ -1,7 +1,6 @@
 //! A person's own pages: `/account` (password, browser sessions, theme, confirmation),
 //! `/account/keys` (API keys) and `/account/shown/{name}` (a secret, shown once).
 
-use super::{form_status, id, page, page_with, problems_of};
 use crate::{
     domain::{
         Id,
@@ -12,6 +11,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        pages::{form_status, id, page, page_with, problems_of},
         problems::WebError,
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment},

@@ -1,7 +1,6 @@
 //! The audit log for administrators: `/audit` (list with filter), `/audit/export` (JSON lines) and
 //! `/audit/uses` (exchanges by hour).
 
-use super::page;
 use crate::{
     domain::{
         Id, Timestamp,
@@ -12,6 +11,7 @@ use crate::{
     store::audit::{ExchangeFilter, RecordFilter},
     web::{
         forms::{Choice, Field, FieldKind},
+        pages::page,
         problems::WebError,
         view::{Chrome, Moment, count_noun},
         visitor::SignedIn,

@@ -2,13 +2,13 @@
 //! `/__oauth__/integrations/{guid}/callback` (one integration's own), and the page for each way in
 //! which an authorization can end.
 
-use super::page_with;
 use crate::{
     domain::{addresses, attempt::Mismatch, integration::Integration, return_path::ReturnPath},
     oauth::errors::{Failure, FailureClass},
     providers,
     service::grants::attempts::{CallbackOutcome, CallbackQuery},
     web::{
+        pages::page_with,
         problems::{ProblemPage, WebError},
         view::NavLink,
         visitor::{SignedIn, see_other},
@@ -28,7 +28,11 @@ pub async fn own(
     path: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, WebError> {
-    let callback = me.service().core.addresses.own_callback(super::id(&path)?);
+    let callback = me
+        .service()
+        .core
+        .addresses
+        .own_callback(crate::web::pages::id(&path)?);
     finish(me, &request, &callback).await
 }
 

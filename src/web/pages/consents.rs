@@ -5,7 +5,6 @@
 //! A consent is always given by a POST from a page that names content item, integration and
 //! account; no GET starts an authorization.
 
-use super::{ConfirmPage, Group, callback, id, page};
 use crate::{
     domain::{
         Id, access, addresses,
@@ -21,6 +20,7 @@ use crate::{
         grants::{attempts::Question, consents::Overview},
     },
     web::{
+        pages::{ConfirmPage, Group, callback, id, page},
         problems::{WebError, allow_forms_to},
         view::{Chrome, Moment, NavLink, Status, count_noun, monogram},
         visitor::{Posted, SignedIn, see_other},

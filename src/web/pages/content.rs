@@ -2,10 +2,6 @@
 //! below it (settings, integration, processes, access list, content key, consents, leak warnings).
 //! Below `/content/{guid}/` everything belongs to the app.
 
-use super::{
-    ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal, principal_field,
-    problems_of,
-};
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
@@ -22,6 +18,10 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        pages::{
+            ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal,
+            principal_field, problems_of,
+        },
         problems::WebError,
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment, Status, count_noun},

@@ -5,7 +5,6 @@
 //! The chain of redirects is: content host → `/enter` (nonce hash) → content host (code) → the
 //! item.
 
-use super::id;
 use crate::{
     domain::{
         Id, addresses,
@@ -15,6 +14,7 @@ use crate::{
     },
     service::{Error, grants::admission::IntegrationAccess},
     web::{
+        pages::id,
         problems::WebError,
         visitor::{Visitor, return_path_of, see_other},
     },

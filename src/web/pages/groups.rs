@@ -1,13 +1,13 @@
 //! Groups and their members: `/groups` and below. Administrators only. Changes need confirmation
 //! ([`Confirmed`]), since a group's members gain access.
 
-use super::{form_status, id, page_with, problems_of};
 use crate::{
     domain::{Id, access, addresses, form::FieldError, group::Group},
     service::Error,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        pages::{form_status, id, page_with, problems_of},
         problems::WebError,
         view::{Chrome, count_noun},
         visitor::SignedIn,

@@ -5,9 +5,6 @@
 //! The forms are drawn from the provider's template (`providers::Template`); the Azure template
 //! gets its own wording and a choice of clouds. Secrets can be replaced and are never shown.
 
-use super::{
-    ConfirmPage, Group, form_status, id, page, page_with, principal, principal_field, problems_of,
-};
 use crate::{
     domain::{
         Id, Timestamp, access, addresses,
@@ -24,6 +21,10 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        pages::{
+            ConfirmPage, Group, form_status, id, page, page_with, principal, principal_field,
+            problems_of,
+        },
         problems::WebError,
         view::{Chrome, Moment, NavLink, Status, count_noun},
         visitor::{Posted, SignedIn},

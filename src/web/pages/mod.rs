@@ -14,15 +14,15 @@ pub mod organisation;
 pub mod people;
 pub mod sign_in;
 
-use super::{
-    forms::{Choice, Field, FieldKind},
-    problems::WebError,
-    view::{Chrome, NavLink},
-    visitor::SignedIn,
-};
 use crate::{
     domain::{Id, form::FieldError, group::Principal},
     service::Error,
+    web::{
+        forms::{Choice, Field, FieldKind},
+        problems::WebError,
+        view::{Chrome, NavLink},
+        visitor::SignedIn,
+    },
 };
 use actix_web::{HttpResponse, http::StatusCode};
 use askama::Template;

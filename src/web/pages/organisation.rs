@@ -3,7 +3,6 @@
 //! to their account, after a click on a page that names it. The protocol is in `service::sign_in`
 //! and `oauth::sign_in`.
 
-use super::{ConfirmPage, Group, page, page_with};
 use crate::{
     domain::return_path::ReturnPath,
     service::{
@@ -11,6 +10,7 @@ use crate::{
         people::organisation::{PendingSignIn, Purpose, SignInCallback, SignInOutcome},
     },
     web::{
+        pages::{ConfirmPage, Group, page, page_with},
         problems::{ProblemPage, WebError},
         view::NavLink,
         visitor::{Posted, SignedIn, Visitor, see_other},

@@ -1,11 +1,6 @@
 //! People, for administrators: `/people` and below. Roles, passwords, one-time links, locking,
 //! ending sessions and connections. Every change needs confirmation ([`Confirmed`]).
 
-use super::{
-    ConfirmPage, FormPage,
-    account::{SessionRow, session_rows},
-    form_status, id, page, page_with, problems_of,
-};
 use crate::{
     domain::{
         access, addresses,
@@ -18,6 +13,11 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        pages::{
+            ConfirmPage, FormPage,
+            account::{SessionRow, session_rows},
+            form_status, id, page, page_with, problems_of,
+        },
         problems::WebError,
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment, NavLink, Status, count_noun},
@@ -415,7 +415,7 @@ pub async fn disconnect_page(
     let from = only.as_ref().map_or("every service", |(_, integration)| {
         integration.display_name()
     });
-    let mut fields = vec![super::integrations::reason_field()];
+    let mut fields = vec![crate::web::pages::integrations::reason_field()];
     if let Some((connection, _)) = &only {
         fields
             .push(Field::new(FieldKind::Hidden, "connection", "").value(connection.id.to_string()));
@@ -426,7 +426,7 @@ pub async fn disconnect_page(
             &format!("Disconnect {} from {from}?", person.display_name()),
         ),
         errors: Vec::new(),
-        groups: vec![super::integrations::what_disconnecting_does()],
+        groups: vec![crate::web::pages::integrations::what_disconnecting_does()],
         link: None,
         action: format!("{base}/disconnect"),
         fields,

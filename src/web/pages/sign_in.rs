@@ -1,7 +1,6 @@
 //! Sign-in with a password (`/login`), sign-out, one-time links (`/setup/{token}`: the first
 //! administrator, or an invitation), `/help`, and redirects from old addresses.
 
-use super::{FormPage, form_status, page, page_with, problems_of};
 use crate::{
     domain::{access, addresses::query, form::FieldError, return_path::ReturnPath},
     service::{
@@ -10,6 +9,7 @@ use crate::{
     },
     web::{
         forms::{Field, FieldKind, FormValues, refill},
+        pages::{FormPage, form_status, page, page_with, problems_of},
         problems::{ProblemPage, WebError, allow_forms_to},
         view::{Chrome, NavLink},
         visitor::{Posted, SignedIn, Visitor, see_other},
@@ -163,10 +163,10 @@ pub async fn logout(me: SignedIn, _: Posted) -> Result<HttpResponse, WebError> {
 /// `GET /account/switch`, behind “Not you?”: offers to sign out, to sign in with another account.
 pub async fn switch(me: SignedIn) -> Result<HttpResponse, WebError> {
     let chrome = me.visitor.chrome("", "Sign in as somebody else");
-    page(&super::ConfirmPage {
+    page(&crate::web::pages::ConfirmPage {
         chrome,
         errors: Vec::new(),
-        groups: vec![super::Group::new(
+        groups: vec![crate::web::pages::Group::new(
             "",
             &[&format!(
                 "You are signed in as {}. Sign out, then sign in with the other account.",

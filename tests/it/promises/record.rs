@@ -6,6 +6,12 @@ use serde_json::{Value, json};
 /// Methods and paths of THE list of addresses.
 fn routes() -> Vec<(String, String)> {
     let list = include_str!("../../../src/web/routes.rs");
+    // Each route in one line, however it is wrapped.
+    let lines: Vec<&str> = list.lines().map(str::trim).collect();
+    let list = lines
+        .join("\n")
+        .replace(".route(\n", ".route(")
+        .replace("\",\n", "\", ");
     let mut found = Vec::new();
     let mut prefix = "";
     for line in list.lines() {
