@@ -11,12 +11,13 @@ use crate::{
     front::{
         BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, Protocol, TlsGreeter, http2, tls::Certificate,
     },
+    http::sessions::Sessions,
     jobs,
     proxy::{Proxy, Upstreams, processes::Processes, sockets::Sockets, websocket},
     service::{Parts, Services, cluster::keyring as keys},
     store::{self, Store},
     vault::Vault,
-    web::{problems, routes, sessions::Sessions, visitor},
+    web::{error_pages, routes, visitor},
 };
 use actix_http::HttpService;
 use actix_server::Server;
@@ -207,7 +208,7 @@ impl App {
                         .wrap(session)
                         .wrap(from_fn(visitor::navigations_only)),
                 )
-                .wrap(from_fn(problems::finish_response))
+                .wrap(from_fn(error_pages::finish_response))
         };
         // The same as actix-web's `HttpServer`, except for WebSockets, which get the bare
         // connection, and for HTTP/2.

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod domain;
 pub mod faults;
 pub mod front;
+pub mod http;
 pub mod jobs;
 pub mod oauth;
 pub mod providers;

@@ -7,9 +7,9 @@
 
 use crate::{
     domain::{addresses, origins::ContentLocation, return_path::ReturnPath},
+    http::{assets, errors::WebError},
     proxy::{GateError, Proxy, admit, handover::RESERVED_PREFIX, refuse},
     service::{Error, Services},
-    web::{assets, problems::WebError},
 };
 use actix_web::{
     HttpRequest, HttpResponse,

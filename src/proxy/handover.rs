@@ -8,14 +8,11 @@
 
 use crate::{
     domain::{Id, content::Content, origins::HostKind, return_path::ReturnPath},
+    http::{
+        assets, errors::WebError, host::requested_host, redirect::see_other, sessions::Sessions,
+    },
     service::{Error, Services},
     vault::{api_key::digest, random},
-    web::{
-        assets,
-        problems::WebError,
-        sessions::Sessions,
-        visitor::{requested_host, see_other},
-    },
 };
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -130,7 +127,7 @@ async fn enter(
     service: &Services,
     sessions: &Sessions,
 ) -> Result<HttpResponse, WebError> {
-    let parameter = |name: &str| crate::web::api::parameter(request, name).unwrap_or_default();
+    let parameter = |name: &str| crate::http::query::parameter(request, name).unwrap_or_default();
     let nonce = |item| {
         sessions
             .cookie(request.head(), &sessions.nonce_cookie(item))

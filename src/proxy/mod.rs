@@ -30,6 +30,15 @@ use crate::{
         person::{Person, Session as BrowserSession},
         return_path::ReturnPath,
     },
+    http::{
+        body::with_idle_timeout,
+        client_address::{audit_origin, client_ip, forwarded_hops},
+        errors::WebError,
+        host::requested_host,
+        navigation::is_navigation,
+        redirect::see_other,
+        sessions::Sessions,
+    },
     proxy::{
         client::{ClientError, Upload},
         processes::Processes,
@@ -42,15 +51,6 @@ use crate::{
         grants::{
             admission::{Admission, IntegrationAccess},
             session_tokens::HeldToken,
-        },
-    },
-    web::{
-        body::with_idle_timeout,
-        pages::content::no_app_yet,
-        problems::WebError,
-        sessions::Sessions,
-        visitor::{
-            audit_origin, client_ip, forwarded_hops, is_navigation, requested_host, see_other,
         },
     },
 };
@@ -346,11 +346,7 @@ async fn refuse(
             if !same_origin {
                 audit_refusal(service, &admission, &audit_origin(request, service)).await;
             }
-            Err(WebError::Page(
-                StatusCode::FORBIDDEN,
-                "You may not open this content".into(),
-                "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
-            ))
+            Err(WebError::may_not_open())
         }
         GateError::NeedsViewer(_) if is_navigation(request) => {
             let page = addresses::consent(
@@ -595,7 +591,7 @@ async fn forward(
     let (service, item, head) = (&proxy.service, pass.content(), request.head());
     if item.processes.is_empty() {
         let mine = matches!(&pass.content, Audience::Viewer(admission) if admission.person.id == admission.content.owner);
-        return Err(no_app_yet(mine));
+        return Err(WebError::no_app_yet(mine));
     }
     let incoming = head.headers();
     // The response of a page that gets the bar must be uncompressed and complete.

@@ -6,6 +6,7 @@
 
 use crate::{
     domain::{Id, content::Content, origins::ContentLocation},
+    http::errors::FromContent,
     proxy::{
         Candidate, Pass, Proxy, bar,
         client::{Body, Fields, Response},
@@ -14,7 +15,6 @@ use crate::{
         upstream::Target,
     },
     service::{cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
-    web::problems::FromContent,
 };
 use actix_http::{
     ConnectionType,

@@ -10,6 +10,7 @@ use crate::{
         audit::{Action, Origin},
         origins::ContentLocation,
     },
+    http::{client_address::client_ip, correlation::Correlation},
     proxy::{
         GateError, Pass, Proxy, Rejection, admit,
         app_sessions::{ResumeId, Sniffer},
@@ -19,7 +20,6 @@ use crate::{
         sockets::{Close, Registered, Ticket},
     },
     service::Services,
-    web::{problems::Correlation, visitor::client_ip},
 };
 use actix_codec::Framed;
 use actix_http::{Request, h1};

@@ -7,11 +7,11 @@
 
 use crate::{
     domain::{Timestamp, addresses, form::FieldError, return_path::ReturnPath},
+    http::errors::WebError,
     service::Error,
     web::{
         forms::{Field, FieldKind, FormValues, refill},
         pages::{ConfirmIdentityPage, form_status},
-        problems::WebError,
         visitor::{Posted, SignedIn, Visitor},
     },
 };

@@ -5,14 +5,11 @@
 //! [`body`] and [`problems`] with this module.
 
 pub mod api;
-pub mod assets;
-pub mod body;
 pub mod confirmation;
+pub mod error_pages;
 pub mod forms;
 pub mod pages;
-pub mod problems;
 pub mod routes;
-pub mod sessions;
 pub mod shown_once;
 pub mod view;
 pub mod visitor;

@@ -3,14 +3,14 @@
 
 use crate::{
     domain::origins::{HostKind, Origins},
+    http::{assets, host::requested_host},
     proxy,
     web::{
-        api, assets,
+        api,
         pages::{
             account, audit, callback, consents, content, enter, groups, integrations, organisation,
             people, sign_in,
         },
-        visitor::requested_host,
     },
 };
 use actix_web::{

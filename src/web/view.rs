@@ -3,7 +3,7 @@
 
 use crate::{
     domain::Timestamp,
-    web::assets::{Assets, assets},
+    http::assets::{Assets, assets},
 };
 
 /// The frame of a page: title, navigation, flash message.

@@ -1,6 +1,5 @@
 //! Extractors for browser requests: [`Visitor`] (signed in or not), [`SignedIn`] (signed in),
-//! [`Posted`] (a form that passed the forgery check). Also what a request says about its client:
-//! address, asked host, whether it is a navigation.
+//! [`Posted`] (a form that passed the forgery check).
 
 use crate::{
     domain::{
@@ -8,17 +7,22 @@ use crate::{
         audit::Origin,
         origins::HostKind,
         person::{Person, Role, Session as BrowserSession},
-        return_path::ReturnPath,
+    },
+    http::{
+        assets::assets,
+        body,
+        client_address::audit_origin,
+        errors::WebError,
+        host::requested_host,
+        navigation::return_path_of,
+        redirect::see_other,
+        sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
     },
     service::{Actor, Error, Services},
     vault::random,
     web::{
-        assets::assets,
-        body,
         confirmation::CONFIRMED_AT,
         forms::FormValues,
-        problems::{WebError, correlation},
-        sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
         view::{Chrome, SignedInPerson},
     },
 };
@@ -26,19 +30,13 @@ use actix_session::{Session, SessionExt as _};
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError as _,
     body::{BoxBody, MessageBody},
-    dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
-    http::{
-        Method, StatusCode,
-        header::{self, HeaderValue},
-    },
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode},
     middleware::Next,
     web,
 };
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
@@ -47,53 +45,6 @@ use tokio::time::timeout;
 pub const THEME: &str = "valetkey-theme";
 /// Limit for a posted form, in bytes.
 const MAX_FORM_BYTES: usize = 64 * 1024;
-
-/// Whether the browser is navigating and can be shown a page, as opposed to a script's request.
-/// Decided by `Sec-Fetch-Mode` and `Sec-Fetch-Dest`; without them, by `Accept: text/html` and no
-/// `X-Requested-With`. Never true for upgrades and for methods other than GET, HEAD and POST.
-pub fn is_navigation(request: &HttpRequest) -> bool {
-    let text = |name: &str| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
-    if request.method() != Method::GET
-        && request.method() != Method::HEAD
-        && request.method() != Method::POST
-    {
-        return false;
-    }
-    if request.headers().contains_key(header::UPGRADE) {
-        return false;
-    }
-    match text("sec-fetch-mode") {
-        Some(mode) => {
-            mode == "navigate" && text("sec-fetch-dest").is_none_or(|dest| dest == "document")
-        }
-        None => {
-            text("accept").is_some_and(|accept| accept.contains("text/html"))
-                && text("x-requested-with").is_none()
-        }
-    }
-}
-
-/// The host that a request was sent to (`HostKind`, or `:authority` in HTTP/2). Empty if the two
-/// differ, or if there is none.
-pub fn requested_host(head: &RequestHead) -> &str {
-    let host = head
-        .headers()
-        .get(header::HOST)
-        .map(|host| host.to_str().unwrap_or(""));
-    match (
-        head.uri.authority().map(|authority| authority.as_str()),
-        host,
-    ) {
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => "",
-        (Some(authority), _) => authority,
-        (None, host) => host.unwrap_or(""),
-    }
-}
 
 /// Middleware: serves pages to top-level navigations on the portal's host only, so that content on
 /// the portal's own origin cannot read them by script or frame. Browsers set `Sec-Fetch-*` and
@@ -140,94 +91,6 @@ pub async fn navigations_only(
         return Ok(request.into_response(why.error_response()));
     }
     Ok(next.call(request).await?.map_into_boxed_body())
-}
-
-/// The client's IP address: the TCP peer or, if that is a trusted proxy, the nearest hop that is
-/// not a trusted proxy. Stops at the first hop that is not an IP address: hops before it are
-/// untrusted. `None` without a TCP peer.
-pub fn client_ip(head: &RequestHead, service: &Services) -> Option<IpAddr> {
-    let mut at = head.peer_addr?.ip().to_canonical();
-    let settings = &service.core.settings;
-    if !settings.is_trusted_proxy(at) {
-        return Some(at);
-    }
-    for hop in forwarded_hops(head) {
-        let Some(ip) = hop else { break };
-        at = ip;
-        if !settings.is_trusted_proxy(at) {
-            break;
-        }
-    }
-    Some(at)
-}
-
-/// The hops that proxies reported, nearest first: `X-Forwarded-For`, or `Forwarded` (RFC 7239) if
-/// that is absent. `None` marks a hop that is not an IP address. The caller decides how much to
-/// trust.
-pub fn forwarded_hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
-    // Some proxies append a header line instead of extending the list: all lines form one list (RFC
-    // 9110 section 5.3).
-    let parts = |name: &str| -> Vec<&[u8]> {
-        let lines = head.headers().get_all(name).map(HeaderValue::as_bytes);
-        let parts = lines
-            .flat_map(|line| line.split(|byte| *byte == b','))
-            .map(<[u8]>::trim_ascii);
-        parts.filter(|part| !part.is_empty()).collect()
-    };
-    let words = parts("x-forwarded-for");
-    if !words.is_empty() {
-        return words.into_iter().rev().map(address_of).collect();
-    }
-    let said_for = |element: &[u8]| {
-        let mut pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let value = pairs
-            .find(|pair| {
-                pair.get(..4)
-                    .is_some_and(|name| name.eq_ignore_ascii_case(b"for="))
-            })?
-            .get(4..)?;
-        address_of(
-            value
-                .strip_prefix(b"\"")
-                .and_then(|value| value.strip_suffix(b"\""))
-                .unwrap_or(value),
-        )
-    };
-    parts("forwarded").into_iter().rev().map(said_for).collect()
-}
-
-/// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, the first and last with an optional port.
-fn address_of(hop: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(hop).ok()?;
-    let bare = || {
-        text.strip_prefix('[')?
-            .strip_suffix(']')?
-            .parse::<IpAddr>()
-            .ok()
-    };
-    let ip = text
-        .parse()
-        .ok()
-        .or_else(bare)
-        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
-    Some(ip.to_canonical())
-}
-
-/// Client address and correlation id of a request, for audit records.
-pub fn audit_origin(request: &HttpRequest, service: &Services) -> Origin {
-    Origin {
-        address: client_ip(request.head(), service)
-            .map(|ip| ip.to_string())
-            .unwrap_or_default(),
-        correlation: correlation(request),
-    }
-}
-
-/// The requested path and query, if it can be returned to after sign-in. OAuth callbacks cannot:
-/// they hold a one-time code that is bound to one session.
-pub fn return_path_of(request: &HttpRequest) -> Option<ReturnPath> {
-    ReturnPath::parse(request.uri().path_and_query()?.as_str())
-        .filter(|path| !path.as_str().starts_with("/__oauth__/"))
 }
 
 /// A browser session, signed in or not.
@@ -413,13 +276,6 @@ impl FromRequest for SignedIn {
     }
 }
 
-/// A 303 redirect to `path`.
-pub fn see_other(path: &str) -> HttpResponse {
-    HttpResponse::SeeOther()
-        .insert_header((header::LOCATION, path))
-        .finish()
-}
-
 /// A posted form whose sender (`Sec-Fetch-Site`, or else `Origin`) and anti-forgery token were
 /// checked. At most 64 KiB, within [`body::BODY_TIMEOUT`].
 pub struct Posted(pub FormValues);
@@ -493,35 +349,5 @@ impl FromRequest for Posted {
     type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         Box::pin(Self::of(request.clone(), payload.take()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hops_are_read_with_and_without_a_port() {
-        for (hop, ip) in [
-            ("192.0.2.1", "192.0.2.1"),
-            ("192.0.2.1:443", "192.0.2.1"),
-            ("2001:db8::1", "2001:db8::1"),
-            ("[2001:db8::1]", "2001:db8::1"),
-            ("[2001:db8::1]:443", "2001:db8::1"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-        ] {
-            assert_eq!(address_of(hop.as_bytes()), ip.parse().ok(), "{hop}");
-        }
-        for wrong in [
-            "",
-            "unknown",
-            "_hidden",
-            "192.0.2",
-            "192.0.2.1:x",
-            "[192.0.2.1",
-            "192.0.2.1 192.0.2.2",
-        ] {
-            assert_eq!(address_of(wrong.as_bytes()), None, "{wrong}");
-        }
     }
 }

@@ -5,9 +5,10 @@ use crate::{
         access,
         audit::{Action, Event},
     },
+    http::query::parameter,
     service::Error,
     store::audit::RecordFilter,
-    web::api::{ApiError, ApiResult, PersonalKey, ok, parameter},
+    web::api::{ApiError, ApiResult, PersonalKey, ok},
 };
 use actix_web::HttpRequest;
 use serde_json::{Value, json};

@@ -11,13 +11,12 @@ use crate::{
         group::Principal,
         integration::{Association, Integration},
     },
+    http::query::parameter,
     service::{
         Error, Services,
         catalog::content::{ContentInput, ProxyingInput, VisibleContent},
     },
-    web::api::{
-        AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, parameter,
-    },
+    web::api::{AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok},
 };
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, web};
 use futures_util::future::LocalBoxFuture;

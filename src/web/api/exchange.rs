@@ -102,7 +102,7 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
                 .await;
             Err(explain(
                 refusal,
-                &crate::web::problems::correlation(&request),
+                &crate::http::correlation::correlation(&request),
             ))
         }
     }

@@ -2,9 +2,8 @@
 
 use crate::{
     domain::group::Group,
-    web::api::{
-        ApiError, ApiResult, JsonObject, PersonalKey, guid, ok, page_of, parameter, users::user,
-    },
+    http::query::parameter,
+    web::api::{ApiError, ApiResult, JsonObject, PersonalKey, guid, ok, page_of, users::user},
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};

@@ -12,14 +12,13 @@ use crate::{
         group::Principal,
         integration::{Availability, Config, IdentityCheck, Integration, ListEntry},
     },
+    http::query::parameter,
     providers::{self, Field, Template},
     service::{
         Error,
         catalog::integrations::{IntegrationInput, UpdateOutcome},
     },
-    web::api::{
-        ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true, ok, parameter,
-    },
+    web::api::{ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true, ok},
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::SecretString;

@@ -2,18 +2,10 @@
 //! never by cookie, so requests from other sites cannot act for a signed-in person (no anti-forgery
 //! token needed). Error numbers (`code`) and field names follow Connect.
 
-pub mod audit;
-pub mod content;
-pub mod exchange;
-pub mod groups;
-pub mod integrations;
-pub mod server;
-pub mod users;
-
 use crate::{
     domain::{Id, form::FieldError, person::Role},
+    http::{client_address::audit_origin, query::parameter},
     service::{Actor, Error, Services, people::api_keys::Caller},
-    web::visitor::audit_origin,
 };
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError, dev::Payload, http::StatusCode, web,
@@ -21,6 +13,14 @@ use actix_web::{
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+
+pub mod audit;
+pub mod content;
+pub mod exchange;
+pub mod groups;
+pub mod integrations;
+pub mod server;
+pub mod users;
 
 /// Limit for a request body, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -302,9 +302,9 @@ impl FromRequest for JsonObject {
     }
 }
 
-/// Reads a whole body: 408 after [`crate::web::body::BODY_TIMEOUT`], 413 beyond 1 MiB.
+/// Reads a whole body: 408 after [`crate::http::body::BODY_TIMEOUT`], 413 beyond 1 MiB.
 pub async fn read_body(payload: Payload) -> Result<web::Bytes, ApiError> {
-    let whole = tokio::time::timeout(crate::web::body::BODY_TIMEOUT, read(payload)).await;
+    let whole = tokio::time::timeout(crate::http::body::BODY_TIMEOUT, read(payload)).await;
     whole.unwrap_or_else(|_| Err(ApiError::new(408, 2, "The body did not arrive in time.")))
 }
 
@@ -359,13 +359,6 @@ impl JsonObject {
 /// Whether a query parameter is `true`, `True` or `1`: clients send what their language prints.
 pub fn is_true(text: Option<&str>) -> bool {
     text.is_some_and(|text| text.eq_ignore_ascii_case("true") || text == "1")
-}
-
-/// The first value of a query parameter.
-pub fn parameter(request: &HttpRequest, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(request.query_string().as_bytes())
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
 }
 
 /// One page of a list that is already in memory. Query: `page_number` from 1, `page_size` from 1 to

@@ -2,12 +2,10 @@
 //! and `/__health__` (readiness).
 
 use crate::{
+    http::client_address::audit_origin,
     service::{Error, Services, people::bootstrap::BootstrapError},
     store::Store,
-    web::{
-        api::{ApiError, ApiResult, key_of, ok},
-        visitor::audit_origin,
-    },
+    web::api::{ApiError, ApiResult, key_of, ok},
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;

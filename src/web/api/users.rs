@@ -5,10 +5,9 @@ use crate::{
         Id, Timestamp, access,
         person::{ApiKey, Person, Role},
     },
+    http::query::parameter,
     service::{Error, people::accounts::PersonInput},
-    web::api::{
-        AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, page_of, parameter,
-    },
+    web::api::{AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, page_of},
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::{ExposeSecret as _, SecretString};

@@ -8,14 +8,14 @@ use crate::{
         person::{Person, Role},
         return_path::ReturnPath,
     },
+    http::{errors::WebError, redirect::see_other},
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
         pages::{form_status, id, page, page_with, problems_of},
-        problems::WebError,
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment},
-        visitor::{Posted, SignedIn, THEME, see_other},
+        visitor::{Posted, SignedIn, THEME},
     },
 };
 use actix_web::{

@@ -7,12 +7,12 @@ use crate::{
         addresses::query,
         audit::{Action, Event, Outcome},
     },
+    http::errors::WebError,
     service::{Error, record::audit::PAGE_SIZE},
     store::audit::{ExchangeFilter, RecordFilter},
     web::{
         forms::{Choice, Field, FieldKind},
         pages::page,
-        problems::WebError,
         view::{Chrome, Moment, count_noun},
         visitor::SignedIn,
     },

@@ -4,15 +4,11 @@
 
 use crate::{
     domain::{addresses, attempt::Mismatch, integration::Integration, return_path::ReturnPath},
+    http::{errors::WebError, redirect::see_other},
     oauth::errors::{Failure, FailureClass},
     providers,
     service::grants::attempts::{CallbackOutcome, CallbackQuery},
-    web::{
-        pages::page_with,
-        problems::{ProblemPage, WebError},
-        view::NavLink,
-        visitor::{SignedIn, see_other},
-    },
+    web::{error_pages::ProblemPage, pages::page_with, view::NavLink, visitor::SignedIn},
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 

@@ -14,16 +14,17 @@ use crate::{
         return_path::ReturnPath,
         revocation::{ProviderNotice, Revocation},
     },
+    http::{errors::WebError, redirect::see_other},
     providers,
     service::{
         Error,
         grants::{attempts::Question, consents::Overview},
     },
     web::{
+        error_pages::allow_forms_to,
         pages::{ConfirmPage, Group, callback, id, page},
-        problems::{WebError, allow_forms_to},
         view::{Chrome, Moment, NavLink, Status, count_noun, monogram},
-        visitor::{Posted, SignedIn, see_other},
+        visitor::{Posted, SignedIn},
     },
 };
 use actix_web::{HttpResponse, web};

@@ -12,6 +12,7 @@ use crate::{
         leak::Visit,
         person::Role,
     },
+    http::{errors::WebError, redirect::see_other},
     providers,
     proxy::{Proxy, processes::is_up},
     service::catalog::content::{ContentInput, ProxyingInput, VisibleContent},
@@ -22,10 +23,9 @@ use crate::{
             ConfirmPage, FormPage, Group, form_status, id, page, page_with, principal,
             principal_field, problems_of,
         },
-        problems::WebError,
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment, Status, count_noun},
-        visitor::{Posted, SignedIn, see_other},
+        visitor::{Posted, SignedIn},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
@@ -1045,16 +1045,3 @@ pub async fn delete(
     Ok(me.done("/content", format!("Deleted {}.", item.display_title())))
 }
 
-/// The 404 for an item without a process; tells editors how to add one.
-pub fn no_app_yet(may_edit: bool) -> WebError {
-    let line = if may_edit {
-        "Enter the address of the running app on its settings page."
-    } else {
-        "Its publisher has not said yet where the app runs."
-    };
-    WebError::Page(
-        StatusCode::NOT_FOUND,
-        "There is no app here yet".into(),
-        line.into(),
-    )
-}

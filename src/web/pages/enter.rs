@@ -12,12 +12,9 @@ use crate::{
         origins::ContentOrigin,
         return_path::ReturnPath,
     },
+    http::{errors::WebError, navigation::return_path_of, redirect::see_other},
     service::{Error, grants::admission::IntegrationAccess},
-    web::{
-        pages::id,
-        problems::WebError,
-        visitor::{Visitor, return_path_of, see_other},
-    },
+    web::{pages::id, visitor::Visitor},
 };
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -25,15 +22,6 @@ use actix_web::{
     web,
 };
 use serde::Deserialize;
-
-/// 403: the person may not open this item.
-fn access_denied() -> WebError {
-    WebError::Page(
-        StatusCode::FORBIDDEN,
-        "You may not open this content".into(),
-        "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
-    )
-}
 
 /// `/content/{guid}/…` on the portal: the stable address of an item, which people bookmark and
 /// share. It redirects to where the item runs. Other methods than GET and HEAD get 421: the body
@@ -79,7 +67,7 @@ pub async fn redirect_to_content(
     match &visitor.actor {
         Some(actor) => match visitor.service.handover.may_enter(actor, item).await {
             Ok(()) => {}
-            Err(Error::Forbidden(_)) => return Err(access_denied()),
+            Err(Error::Forbidden(_)) => return Err(WebError::may_not_open()),
             Err(error) => return Err(error.into()),
         },
         None if visitor
@@ -131,7 +119,7 @@ pub async fn enter(
     };
     match visitor.service.handover.may_enter(&actor, item).await {
         Ok(()) => {}
-        Err(Error::Forbidden(_)) => return Err(access_denied()),
+        Err(Error::Forbidden(_)) => return Err(WebError::may_not_open()),
         Err(error) => return Err(error.into()),
     }
     let admission = visitor

@@ -3,12 +3,12 @@
 
 use crate::{
     domain::{Id, access, addresses, form::FieldError, group::Group},
+    http::errors::WebError,
     service::Error,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
         pages::{form_status, id, page_with, problems_of},
-        problems::WebError,
         view::{Chrome, count_noun},
         visitor::SignedIn,
     },

@@ -12,6 +12,7 @@ use crate::{
         group::Principal,
         integration::{Availability, Config, IdentityCheck, Integration, SecretHealth},
     },
+    http::errors::WebError,
     providers::{self, Template as Kind_, azure},
     service::{
         Error,
@@ -25,7 +26,6 @@ use crate::{
             ConfirmPage, Group, form_status, id, page, page_with, principal, principal_field,
             problems_of,
         },
-        problems::WebError,
         view::{Chrome, Moment, NavLink, Status, count_noun},
         visitor::{Posted, SignedIn},
     },

@@ -16,10 +16,10 @@ pub mod sign_in;
 
 use crate::{
     domain::{Id, form::FieldError, group::Principal},
+    http::errors::WebError,
     service::Error,
     web::{
         forms::{Choice, Field, FieldKind},
-        problems::WebError,
         view::{Chrome, NavLink},
         visitor::SignedIn,
     },

@@ -5,15 +5,16 @@
 
 use crate::{
     domain::return_path::ReturnPath,
+    http::{errors::WebError, redirect::see_other},
     service::{
         Error,
         people::organisation::{PendingSignIn, Purpose, SignInCallback, SignInOutcome},
     },
     web::{
+        error_pages::ProblemPage,
         pages::{ConfirmPage, Group, page, page_with},
-        problems::{ProblemPage, WebError},
         view::NavLink,
-        visitor::{Posted, SignedIn, Visitor, see_other},
+        visitor::{Posted, SignedIn, Visitor},
     },
 };
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};

@@ -9,6 +9,7 @@ use crate::{
         integration::Integration,
         person::{Person, Role},
     },
+    http::{errors::WebError, redirect::see_other},
     service::{Error, grants::revocations::Owner, people::accounts::PersonInput},
     web::{
         confirmation::Confirmed,
@@ -18,10 +19,9 @@ use crate::{
             account::{SessionRow, session_rows},
             form_status, id, page, page_with, problems_of,
         },
-        problems::WebError,
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment, NavLink, Status, count_noun},
-        visitor::{SignedIn, see_other},
+        visitor::SignedIn,
     },
 };
 use actix_web::{HttpResponse, web};

@@ -3,16 +3,17 @@
 
 use crate::{
     domain::{access, addresses::query, form::FieldError, return_path::ReturnPath},
+    http::{errors::WebError, redirect::see_other},
     service::{
         Error,
         people::{accounts::PersonInput, invitations::LinkHolder},
     },
     web::{
+        error_pages::{ProblemPage, allow_forms_to},
         forms::{Field, FieldKind, FormValues, refill},
         pages::{FormPage, form_status, page, page_with, problems_of},
-        problems::{ProblemPage, WebError, allow_forms_to},
         view::{Chrome, NavLink},
-        visitor::{Posted, SignedIn, Visitor, see_other},
+        visitor::{Posted, SignedIn, Visitor},
     },
 };
 use actix_web::{HttpResponse, http::StatusCode, web};

@@ -1,30 +1,34 @@
-//! Error responses: pages for people, JSON for programs, each with a reference number. Also the
+//! How errors are shown: as pages for people, as JSON for programs, each with a reference. Also the
 //! outermost middleware ([`finish_response`]), which adds the correlation id and the security
 //! headers to every response, and leaves responses from apps as they are.
 
 use crate::{
-    domain::{addresses, audit::Action, origins::HostKind, return_path::ReturnPath},
+    domain::{addresses, audit::Action, origins::HostKind},
+    http::{
+        correlation::Correlation,
+        errors::{ErrorDetails, FromContent, WebError},
+        host::requested_host,
+        navigation::is_navigation,
+    },
     service,
-    vault::random,
     web::{
         view::{Chrome, NavLink},
-        visitor::{Visitor, is_navigation, requested_host},
+        visitor::Visitor,
     },
 };
 use actix_http::ConnectionType;
 use actix_web::{
-    Error, FromRequest as _, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
+    Error, FromRequest as _, HttpMessage as _, HttpResponse, ResponseError as _,
     body::{BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{self, HeaderMap, HeaderName, HeaderValue},
+        header::{self, HeaderName, HeaderValue},
     },
     middleware::Next,
 };
 use askama::Template;
 use serde_json::json;
-use std::cell::Cell;
 
 /// The page for an error or an unusual outcome: sentences, and links onward.
 #[derive(Template)]
@@ -37,239 +41,6 @@ pub struct ProblemPage {
     pub links: Vec<NavLink>,
     /// The correlation id, which finds the log lines; empty to show none.
     pub reference: String,
-}
-
-/// Why a handler stopped. [`finish_response`] turns it into a page or JSON.
-#[derive(Debug)]
-pub enum WebError {
-    Service(service::Error),
-    /// No live session: sign in first, then continue at this path.
-    SignIn(Option<ReturnPath>),
-    /// The anti-forgery token or the request's origin does not match.
-    Forgery,
-    /// A status, a title and a sentence, written for people.
-    Page(StatusCode, String, String),
-    /// The form is larger than 64 KiB (413).
-    TooLarge,
-    /// The body did not arrive before its deadline (408).
-    BodyTimeout,
-    /// Not an error: 303 to another page of the portal that comes first.
-    Redirect(String),
-    /// A page that is already rendered, sent as it is.
-    Rendered(StatusCode, String),
-}
-
-impl From<service::Error> for WebError {
-    fn from(error: service::Error) -> Self {
-        WebError::Service(error)
-    }
-}
-
-impl std::fmt::Display for WebError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("request stopped")
-    }
-}
-
-/// What to tell the client. A response carries it as an extension to [`finish_response`], which
-/// knows the request and so chooses between page and JSON.
-#[derive(Clone)]
-struct ErrorDetails {
-    title: String,
-    lines: Vec<String>,
-    /// The error number of the Connect-compatible API.
-    code: i64,
-    /// `Some` if signing in helps, with the path to continue at.
-    sign_in: Option<Option<ReturnPath>>,
-    /// Value of `Retry-After`, in seconds.
-    retry_after: Option<u64>,
-}
-
-/// Marks a response that comes from an app: the portal's error pages, security headers and access
-/// log do not apply to it.
-pub struct FromContent;
-
-impl WebError {
-    /// Status, texts and error number of this error.
-    fn details(&self) -> (StatusCode, ErrorDetails) {
-        let told = |status, title: &str, line: &str, code| {
-            (
-                status,
-                ErrorDetails {
-                    title: title.into(),
-                    lines: vec![line.into()],
-                    code,
-                    sign_in: None,
-                    retry_after: None,
-                },
-            )
-        };
-        match self {
-            WebError::Service(service::Error::NotFound) => told(
-                StatusCode::NOT_FOUND,
-                "Nothing here",
-                "This address leads nowhere, or to something that you may not see.",
-                4,
-            ),
-            WebError::Service(service::Error::Forbidden(why)) => {
-                told(StatusCode::FORBIDDEN, "Not allowed", why, 22)
-            }
-            WebError::Service(service::Error::Invalid(problems)) => {
-                let (status, told) =
-                    told(StatusCode::UNPROCESSABLE_ENTITY, "That does not fit", "", 2);
-                (
-                    status,
-                    ErrorDetails {
-                        lines: problems
-                            .iter()
-                            .map(|problem| problem.message.clone())
-                            .collect(),
-                        ..told
-                    },
-                )
-            }
-            WebError::Service(service::Error::Conflict(why)) => {
-                told(StatusCode::CONFLICT, "That is taken", why, 26)
-            }
-            WebError::Service(busy) if busy.is_busy() => told(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The portal is busy",
-                "The database is not answering in time. Nothing was changed. Try again in a moment; if it stays like this, tell the operator.",
-                1,
-            ),
-            WebError::Service(service::Error::TooMany(wait)) => {
-                let minutes = wait.as_secs().div_ceil(60);
-                let line = format!(
-                    "There were too many tries for this name from this network. Try again in {minutes} minute{}. Your account is not locked, and an administrator can set a new password.",
-                    if minutes == 1 { "" } else { "s" }
-                );
-                let (status, told) = told(StatusCode::TOO_MANY_REQUESTS, "Wait a moment", &line, 2);
-                (
-                    status,
-                    ErrorDetails {
-                        retry_after: Some(wait.as_secs()),
-                        ..told
-                    },
-                )
-            }
-            WebError::Service(
-                service::Error::Store(_) | service::Error::Vault(_) | service::Error::Internal(_),
-            ) => told(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Something went wrong here",
-                "This is not your fault. The operator finds the reason in the log, under the reference below.",
-                1,
-            ),
-            WebError::SignIn(back) => {
-                let (status, told) = told(
-                    StatusCode::UNAUTHORIZED,
-                    "Sign in first",
-                    "Your session has ended, or you have not signed in yet.",
-                    24,
-                );
-                (
-                    status,
-                    ErrorDetails {
-                        sign_in: Some(back.clone()),
-                        ..told
-                    },
-                )
-            }
-            WebError::Forgery => told(
-                StatusCode::FORBIDDEN,
-                "This form is out of date",
-                "It was opened in another session, or sent from another site. Nothing was changed. Open the page again and repeat.",
-                92,
-            ),
-            WebError::Page(status, title, line) => {
-                let code = match *status {
-                    StatusCode::NOT_FOUND => 4,
-                    StatusCode::FORBIDDEN => 22,
-                    _ => 2,
-                };
-                told(*status, title, line, code)
-            }
-            WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", 2),
-            WebError::Rendered(status, _) => told(*status, "", "", 2),
-            WebError::BodyTimeout => told(
-                StatusCode::REQUEST_TIMEOUT,
-                "This took too long",
-                "What you sent did not arrive in time. Check the connection, then send it again.",
-                2,
-            ),
-            WebError::TooLarge => told(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "Too much text",
-                "A form here takes at most 64 KiB.",
-                2,
-            ),
-        }
-    }
-}
-
-impl ResponseError for WebError {
-    fn status_code(&self) -> StatusCode {
-        self.details().0
-    }
-    fn error_response(&self) -> HttpResponse {
-        match self {
-            WebError::Redirect(path) => {
-                return HttpResponse::SeeOther()
-                    .insert_header((header::LOCATION, path.as_str()))
-                    .finish();
-            }
-            WebError::Rendered(status, html) => {
-                return HttpResponse::build(*status)
-                    .content_type("text/html; charset=utf-8")
-                    .body(html.clone());
-            }
-            _ => {}
-        }
-        let (status, told) = self.details();
-        let mut response = HttpResponse::new(status);
-        response.extensions_mut().insert(told);
-        response
-    }
-}
-
-/// The correlation id: ties a request to its log lines, audit records and error page.
-pub struct Correlation(HeaderValue);
-
-impl Correlation {
-    /// `X-Correlation-Id` of the request, if it has 8 to 64 letters, digits or hyphens; otherwise a
-    /// new id. New ids only have to be distinct, not unpredictable: a per-thread sequence with a
-    /// random start, stepped by the odd constant of the 64-bit golden ratio.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get("x-correlation-id");
-        let good = |id: &[u8]| {
-            (8..=64).contains(&id.len())
-                && id
-                    .iter()
-                    .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-        };
-        if let Some(given) = given.filter(|value| good(value.as_bytes())) {
-            return Self(given.clone());
-        }
-        thread_local! {
-            static LAST: Cell<u64> = Cell::new(u64::from_ne_bytes(random::bytes()));
-        }
-        let next = LAST.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        LAST.set(next);
-        Self(HeaderValue::try_from(format!("{next:016x}")).unwrap_or(HeaderValue::from_static("")))
-    }
-    /// The id as text; empty if it cannot be printed.
-    pub fn text(&self) -> &str {
-        self.0.to_str().unwrap_or("")
-    }
-}
-
-/// The correlation id of a request; empty outside [`finish_response`].
-pub fn correlation(request: &HttpRequest) -> String {
-    request
-        .extensions()
-        .get::<Correlation>()
-        .map(|found| found.text().to_owned())
-        .unwrap_or_default()
 }
 
 /// Limit for all `Cookie` headers of a request, in bytes: about what common proxies let through.
@@ -299,7 +70,7 @@ pub async fn finish_response(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let correlation = Correlation::of(request.headers());
-    let value = correlation.0.clone();
+    let value = correlation.value().clone();
     request.extensions_mut().insert(correlation);
     let id = value.to_str().unwrap_or("");
     let started = std::time::Instant::now();
@@ -468,7 +239,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorD
         .note_refusal(
             Action::AccessRefused,
             person.as_ref(),
-            &crate::web::visitor::audit_origin(request, service),
+            &crate::http::client_address::audit_origin(request, service),
             why,
             path,
         )

@@ -1,0 +1,224 @@
+//! Why a handler stopped, with the status, the texts and the error number that belong to it. How it
+//! is shown (a page or JSON) is decided by `web::error_pages`, which knows pages.
+
+use crate::{domain::return_path::ReturnPath, service};
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+
+/// Why a handler stopped. [`finish_response`] turns it into a page or JSON.
+#[derive(Debug)]
+pub enum WebError {
+    Service(service::Error),
+    /// No live session: sign in first, then continue at this path.
+    SignIn(Option<ReturnPath>),
+    /// The anti-forgery token or the request's origin does not match.
+    Forgery,
+    /// A status, a title and a sentence, written for people.
+    Page(StatusCode, String, String),
+    /// The form is larger than 64 KiB (413).
+    TooLarge,
+    /// The body did not arrive before its deadline (408).
+    BodyTimeout,
+    /// Not an error: 303 to another page of the portal that comes first.
+    Redirect(String),
+    /// A page that is already rendered, sent as it is.
+    Rendered(StatusCode, String),
+}
+
+impl From<service::Error> for WebError {
+    fn from(error: service::Error) -> Self {
+        WebError::Service(error)
+    }
+}
+
+impl std::fmt::Display for WebError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("request stopped")
+    }
+}
+
+/// What to tell the client. A response carries it as an extension to [`finish_response`], which
+/// knows the request and so chooses between page and JSON.
+#[derive(Clone)]
+pub struct ErrorDetails {
+    pub title: String,
+    pub lines: Vec<String>,
+    /// The error number of the Connect-compatible API.
+    pub code: i64,
+    /// `Some` if signing in helps, with the path to continue at.
+    pub sign_in: Option<Option<ReturnPath>>,
+    /// Value of `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
+}
+
+/// Marks a response that comes from an app: the portal's error pages, security headers and access
+/// log do not apply to it.
+pub struct FromContent;
+
+impl WebError {
+    /// The 404 for an item without a process; tells editors how to add one.
+    pub fn no_app_yet(may_edit: bool) -> Self {
+        let line = if may_edit {
+            "Enter the address of the running app on its settings page."
+        } else {
+            "Its publisher has not said yet where the app runs."
+        };
+        WebError::Page(
+            StatusCode::NOT_FOUND,
+            "There is no app here yet".into(),
+            line.into(),
+        )
+    }
+
+    /// 403: the person may not open this item.
+    pub fn may_not_open() -> Self {
+        WebError::Page(
+            StatusCode::FORBIDDEN,
+            "You may not open this content".into(),
+            "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
+        )
+    }
+
+    /// Status, texts and error number of this error.
+    pub fn details(&self) -> (StatusCode, ErrorDetails) {
+        let told = |status, title: &str, line: &str, code| {
+            (
+                status,
+                ErrorDetails {
+                    title: title.into(),
+                    lines: vec![line.into()],
+                    code,
+                    sign_in: None,
+                    retry_after: None,
+                },
+            )
+        };
+        match self {
+            WebError::Service(service::Error::NotFound) => told(
+                StatusCode::NOT_FOUND,
+                "Nothing here",
+                "This address leads nowhere, or to something that you may not see.",
+                4,
+            ),
+            WebError::Service(service::Error::Forbidden(why)) => {
+                told(StatusCode::FORBIDDEN, "Not allowed", why, 22)
+            }
+            WebError::Service(service::Error::Invalid(problems)) => {
+                let (status, told) =
+                    told(StatusCode::UNPROCESSABLE_ENTITY, "That does not fit", "", 2);
+                (
+                    status,
+                    ErrorDetails {
+                        lines: problems
+                            .iter()
+                            .map(|problem| problem.message.clone())
+                            .collect(),
+                        ..told
+                    },
+                )
+            }
+            WebError::Service(service::Error::Conflict(why)) => {
+                told(StatusCode::CONFLICT, "That is taken", why, 26)
+            }
+            WebError::Service(busy) if busy.is_busy() => told(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The portal is busy",
+                "The database is not answering in time. Nothing was changed. Try again in a moment; if it stays like this, tell the operator.",
+                1,
+            ),
+            WebError::Service(service::Error::TooMany(wait)) => {
+                let minutes = wait.as_secs().div_ceil(60);
+                let line = format!(
+                    "There were too many tries for this name from this network. Try again in {minutes} minute{}. Your account is not locked, and an administrator can set a new password.",
+                    if minutes == 1 { "" } else { "s" }
+                );
+                let (status, told) = told(StatusCode::TOO_MANY_REQUESTS, "Wait a moment", &line, 2);
+                (
+                    status,
+                    ErrorDetails {
+                        retry_after: Some(wait.as_secs()),
+                        ..told
+                    },
+                )
+            }
+            WebError::Service(
+                service::Error::Store(_) | service::Error::Vault(_) | service::Error::Internal(_),
+            ) => told(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong here",
+                "This is not your fault. The operator finds the reason in the log, under the reference below.",
+                1,
+            ),
+            WebError::SignIn(back) => {
+                let (status, told) = told(
+                    StatusCode::UNAUTHORIZED,
+                    "Sign in first",
+                    "Your session has ended, or you have not signed in yet.",
+                    24,
+                );
+                (
+                    status,
+                    ErrorDetails {
+                        sign_in: Some(back.clone()),
+                        ..told
+                    },
+                )
+            }
+            WebError::Forgery => told(
+                StatusCode::FORBIDDEN,
+                "This form is out of date",
+                "It was opened in another session, or sent from another site. Nothing was changed. Open the page again and repeat.",
+                92,
+            ),
+            WebError::Page(status, title, line) => {
+                let code = match *status {
+                    StatusCode::NOT_FOUND => 4,
+                    StatusCode::FORBIDDEN => 22,
+                    _ => 2,
+                };
+                told(*status, title, line, code)
+            }
+            WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", 2),
+            WebError::Rendered(status, _) => told(*status, "", "", 2),
+            WebError::BodyTimeout => told(
+                StatusCode::REQUEST_TIMEOUT,
+                "This took too long",
+                "What you sent did not arrive in time. Check the connection, then send it again.",
+                2,
+            ),
+            WebError::TooLarge => told(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Too much text",
+                "A form here takes at most 64 KiB.",
+                2,
+            ),
+        }
+    }
+}
+
+impl ResponseError for WebError {
+    fn status_code(&self) -> StatusCode {
+        self.details().0
+    }
+    fn error_response(&self) -> HttpResponse {
+        match self {
+            WebError::Redirect(path) => {
+                return HttpResponse::SeeOther()
+                    .insert_header((header::LOCATION, path.as_str()))
+                    .finish();
+            }
+            WebError::Rendered(status, html) => {
+                return HttpResponse::build(*status)
+                    .content_type("text/html; charset=utf-8")
+                    .body(html.clone());
+            }
+            _ => {}
+        }
+        let (status, told) = self.details();
+        let mut response = HttpResponse::new(status);
+        response.extensions_mut().insert(told);
+        response
+    }
+}

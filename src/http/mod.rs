@@ -1,0 +1,14 @@
+//! What pages, the API and the proxy all need of a request and of an answer: the client's address,
+//! the requested host, whether it is a navigation, whose browser session it belongs to, limits of
+//! bodies, and errors with their reference. Knows neither pages nor apps.
+
+pub mod assets;
+pub mod body;
+pub mod client_address;
+pub mod correlation;
+pub mod errors;
+pub mod host;
+pub mod navigation;
+pub mod query;
+pub mod redirect;
+pub mod sessions;
