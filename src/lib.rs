@@ -2,18 +2,17 @@
 //! for that viewer's OAuth access token at a third-party service.
 //! `src/README.md` maps the modules.
 
-pub mod app;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod faults;
-pub mod front;
 pub mod http;
 pub mod jobs;
 pub mod oauth;
 pub mod providers;
 pub mod proxy;
+pub mod server;
 pub mod service;
 pub mod store;
 pub mod telemetry;

@@ -3,9 +3,9 @@
 
 use super::Common;
 use crate::{
-    app::{self, SystemClock},
     config::read_secret_line,
     domain::{audit::Origin, person::Role},
+    server::{clock::SystemClock, installation},
     service::{Actor, Error, people::accounts::PersonInput},
 };
 use clap::Subcommand;
@@ -54,7 +54,7 @@ pub async fn run(command: Admin) -> Result<(), String> {
         } => (name, api_key, email, common),
         Admin::Link { name, common } => return link(&name, &common).await,
     };
-    let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
     let password =
         read_secret_line().map_err(|error| format!("cannot read the password: {error}"))?;
     let input = PersonInput {
@@ -92,7 +92,7 @@ pub async fn run(command: Admin) -> Result<(), String> {
 }
 
 async fn link(name: &str, common: &Common) -> Result<(), String> {
-    let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
     let token = service
         .invitations
         .invite_from_command_line(name)

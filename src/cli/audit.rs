@@ -2,7 +2,7 @@
 
 use super::Common;
 use crate::{
-    app::{self, SystemClock},
+    server::{clock::SystemClock, installation},
     store::audit::ChainStatus,
 };
 use clap::Subcommand;
@@ -22,7 +22,7 @@ pub enum Audit {
 /// Runs the command. A broken chain is an error.
 pub async fn run(command: Audit) -> Result<(), String> {
     let Audit::Verify { common } = command;
-    let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
     match service
         .audit
         .verify_audit_log()

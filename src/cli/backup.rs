@@ -4,8 +4,8 @@
 
 use super::{Common, progress};
 use crate::{
-    app::{self, SystemClock},
     domain::time::Clock as _,
+    server::{clock::SystemClock, installation},
     service::cluster::{keyring::Progress, node},
     store::{
         self, DatabaseUrl, Store,
@@ -65,7 +65,7 @@ pub struct Restore {
 pub async fn restore(arguments: Restore) -> Result<(), String> {
     let settings = arguments.common.settings()?;
     let place = settings.database.clone();
-    app::make_private_folder(&settings.data_dir)?;
+    installation::make_private_folder(&settings.data_dir)?;
     // Check the keyring before anything else: a backup that it cannot open is useless here.
     let keyring =
         Vault::open_ring(settings.keyring.clone(), false).map_err(|error| error.to_string())?;
@@ -162,7 +162,7 @@ pub async fn migrate_database(arguments: MigrateDatabase) -> Result<(), String> 
         return Err("the address must start with postgres://".into());
     }
     // Runs pending migrations and checks that the keyring fits.
-    let service = app::open(settings, Arc::new(SystemClock)).await?;
+    let service = installation::open(settings, Arc::new(SystemClock)).await?;
     let nodes = service
         .nodes
         .nodes()

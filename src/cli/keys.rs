@@ -4,7 +4,7 @@
 
 use super::{Common, progress};
 use crate::{
-    app::{self, SystemClock},
+    server::{clock::SystemClock, installation},
     vault::keyring::Keyring,
 };
 use clap::Subcommand;
@@ -55,7 +55,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
     | Keys::Rotate { common, .. }
     | Keys::Retire { common, .. }
     | Keys::Verify { common }) = &command;
-    let service = app::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
     let explain = |problem: crate::service::cluster::keyring::KeyCommandError| problem.to_string();
     match command {
         Keys::List { .. } => {

@@ -2,16 +2,16 @@
 //! database, so that a port in use fails early.
 
 use crate::{
-    app::{self, App, SystemClock},
     config::Settings,
+    server::{Server, clock::SystemClock, installation},
 };
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 
 /// Serves until stopped. The error is a sentence for the user.
 pub async fn run(settings: Settings) -> Result<(), String> {
-    let listener = App::bind(&settings)?;
-    let service = app::open(settings, Arc::new(SystemClock)).await?;
+    let listener = Server::bind(&settings)?;
+    let service = installation::open(settings, Arc::new(SystemClock)).await?;
     if let Some(token) = service
         .invitations
         .setup_link()
@@ -31,7 +31,7 @@ pub async fn run(settings: Settings) -> Result<(), String> {
         );
     }
     tracing::info!(address = %service.core.settings.listen, public = service.core.addresses.base(), "serving");
-    App::new(service, listener)
+    Server::new(service, listener)
         .serve(super::stop_on_signal)
         .await?;
     tracing::info!("stopped");

@@ -8,7 +8,6 @@ pub mod sample;
 pub mod workspace;
 
 use crate::{
-    app::{self, App, SystemClock},
     config::{LogFormat, Settings, SignIn},
     domain::{
         audit::Origin,
@@ -19,6 +18,7 @@ use crate::{
         time::Clock,
     },
     providers::azure,
+    server::{Server, clock::SystemClock, installation},
     service::{
         Actor, Services,
         catalog::{
@@ -124,7 +124,7 @@ struct Account {
 /// The demo: filled, listening, not serving yet.
 pub struct Demo {
     pub service: Arc<Services>,
-    app: App,
+    app: Server,
     pub provider: Arc<Provider>,
     pub provider_url: String,
     pub workspace_url: String,
@@ -241,7 +241,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         log: "info".into(),
         log_format: LogFormat::Text,
     };
-    let service = app::open(settings, Arc::clone(&clock)).await?;
+    let service = installation::open(settings, Arc::clone(&clock)).await?;
     let sample = sample::Sample::new(&portal_url, &workspace_url)?;
     let seeded = seed(
         &service,
@@ -260,7 +260,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
     ];
     let (accounts, contents, integration, environment) = seeded;
     Ok(Demo {
-        app: App::new(Arc::clone(&service), portal),
+        app: Server::new(Arc::clone(&service), portal),
         service,
         provider,
         provider_url,

@@ -2,9 +2,9 @@
 //! (`tid`, `oid`, `preferred_username`, app roles and groups). [`IdTokenFault`] lists the ways in
 //! which a token can be made invalid for tests.
 
-use super::{CLIENT_ID, TENANT, provider::Provider};
+use super::{CLIENT_ID, TENANT};
 use crate::vault::random;
-use actix_web::{HttpResponse, web};
+use actix_web::HttpResponse;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -47,8 +47,7 @@ fn issuer(own: &str) -> String {
 }
 
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`: the discovery document.
-pub async fn discovery(provider: web::Data<Provider>) -> HttpResponse {
-    let own = &provider.base_url;
+pub fn discovery(own: &str) -> HttpResponse {
     HttpResponse::Ok().json(json!({
         "issuer": issuer(own),
         "authorization_endpoint": format!("{own}/{TENANT}/oauth2/v2.0/authorize"),
@@ -61,8 +60,7 @@ pub async fn discovery(provider: web::Data<Provider>) -> HttpResponse {
 }
 
 /// `GET /{tenant}/discovery/v2.0/keys`: the JWKS with every published key.
-pub async fn keys(provider: web::Data<Provider>) -> HttpResponse {
-    let keys = provider.public_keys();
+pub fn keys(keys: &[(String, Vec<u8>)]) -> HttpResponse {
     let keys: Vec<Value> = keys
         .iter()
         .map(|(id, point)| {

@@ -251,11 +251,6 @@ impl Provider {
         Ok(())
     }
 
-    /// Key id and public point of each published key.
-    pub(super) fn public_keys(&self) -> Vec<(String, Vec<u8>)> {
-        self.keys().published.clone()
-    }
-
     /// Sets the app roles and groups in a person's ID tokens.
     pub fn set_claims(&self, upn: &str, roles: &[&str], groups: &[&str]) {
         let mut state = self.lock();
@@ -296,7 +291,7 @@ impl Provider {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&[DATABRICKS_RESOURCE]);
         validation.validate_exp = false;
-        let keys = self.public_keys();
+        let keys = self.keys().published.clone();
         let decode = |(_, point): &(String, Vec<u8>)| {
             jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_ec_der(point), &validation)
                 .ok()
@@ -822,6 +817,14 @@ async fn token(
     }
 }
 
+async fn discovery(provider: web::Data<Provider>) -> HttpResponse {
+    openid::discovery(&provider.base_url)
+}
+
+async fn keys(provider: web::Data<Provider>) -> HttpResponse {
+    openid::keys(&provider.keys().published)
+}
+
 /// Serves the provider on `socket`, without signal handling. The handle stops it.
 pub fn serve(provider: Arc<Provider>, socket: TcpListener) -> Result<ServerHandle, String> {
     let data = web::Data::from(provider);
@@ -830,9 +833,9 @@ pub fn serve(provider: Arc<Provider>, socket: TcpListener) -> Result<ServerHandl
             .app_data(data.clone())
             .route(
                 "/{tenant}/v2.0/.well-known/openid-configuration",
-                web::get().to(openid::discovery),
+                web::get().to(discovery),
             )
-            .route("/{tenant}/discovery/v2.0/keys", web::get().to(openid::keys))
+            .route("/{tenant}/discovery/v2.0/keys", web::get().to(keys))
             .route("/{tenant}/oauth2/v2.0/authorize", web::get().to(authorize))
             .route("/{tenant}/oauth2/v2.0/signin", web::post().to(sign_in))
             .route("/{tenant}/oauth2/v2.0/consent", web::post().to(consent))

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod addresses;
+pub mod api_key;
 pub mod attempt;
 pub mod audit;
 pub mod connection;

@@ -86,23 +86,6 @@ pub struct Session {
     pub address: String,
 }
 
-/// An API key, without its secret.
-#[derive(Clone, Debug)]
-pub struct ApiKey {
-    /// The database's row number; the `id` of the API.
-    pub number: i64,
-    pub person: Id<Person>,
-    pub name: String,
-    /// Upper bound of the key's rights: it acts with the lower of this and its person's role.
-    pub role: Role,
-    /// Set for a content key: it acts for this item only.
-    pub content: Option<Id<super::content::Content>>,
-    pub created_at: Timestamp,
-    /// When it was last used.
-    pub active_at: Option<Timestamp>,
-    pub expires_at: Option<Timestamp>,
-}
-
 /// Characters that names must not contain: control characters, invisible ones and those that change
 /// the direction of writing, since they let one name pass for another.
 pub fn is_invisible(letter: char) -> bool {

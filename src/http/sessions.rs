@@ -30,6 +30,8 @@ type State = HashMap<String, String>;
 pub const SESSION_ID: &str = "sid";
 /// Id of the signed-in person; absent before sign-in.
 pub const PERSON: &str = "person";
+/// Session key of the time of the last confirmation of a password, in Unix milliseconds.
+pub const CONFIRMED_AT: &str = "confirmed_at";
 /// The anti-forgery token of all forms of this session.
 pub const CSRF: &str = "csrf";
 /// A message for the next page.

@@ -5,6 +5,7 @@
 //! A provider's free text never leaves this module: it may hold names and fragments of requests.
 //! What leaves are known error words, AADSTS numbers and sentences of our own.
 
+use super::http_error::HttpError;
 use crate::domain::connection::Cause;
 use oauth2::RequestTokenError;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -275,7 +276,7 @@ impl Failure {
     /// Classifies a failed token request. `refresh_refusal_codes`: error words besides
     /// `invalid_grant` with which this provider refuses a refresh token.
     pub fn from_token_error(
-        error: RequestTokenError<super::http::HttpError, ProviderError>,
+        error: RequestTokenError<HttpError, ProviderError>,
         refusals: &[&str],
     ) -> Self {
         match error {
@@ -311,6 +312,43 @@ impl Failure {
             RequestTokenError::Request(error) => error.into(),
             RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
                 Failure::wait("The identity provider sent something that is no answer.")
+            }
+        }
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        let (sentence, may_have_acted) = match &error {
+            HttpError::Refused => {
+                return Failure::administrator(
+                    "configuration",
+                    "The address of the identity provider leads into a private network that the operator has not allowed.",
+                );
+            }
+            HttpError::Connect => ("The identity provider cannot be reached.", false),
+            HttpError::Timeout => ("The identity provider did not answer in time.", true),
+            HttpError::Broken => ("The connection to the identity provider broke off.", true),
+            HttpError::TooLarge => (
+                "The identity provider sent something that is no answer.",
+                true,
+            ),
+            HttpError::Unavailable { may_have_acted, .. } => (
+                "The identity provider is not answering right now.",
+                *may_have_acted,
+            ),
+            HttpError::TooLate => ("The request could not be sent in time.", false),
+        };
+        let retry_after = if let HttpError::Unavailable { retry_after, .. } = error {
+            retry_after
+        } else {
+            None
+        };
+        Failure {
+            class: FailureClass::Temporary { retry_after },
+            ..Failure {
+                may_have_acted,
+                ..Failure::wait(sentence)
             }
         }
     }

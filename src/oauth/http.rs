@@ -2,7 +2,7 @@
 //! tokens. It follows no redirects, uses no proxy, limits the size of responses, and connects only
 //! to addresses that the egress policy allows.
 
-use super::errors::{Failure, FailureClass};
+use super::http_error::{HttpError, retry_after};
 use crate::domain::egress::{Policy, Purpose};
 use std::{
     net::SocketAddr,
@@ -21,90 +21,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const NO_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// Maximum bytes of a response body.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
-
-/// Why a request brought no usable response.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    #[error("address refused")]
-    Refused,
-    #[error("could not connect")]
-    Connect,
-    #[error("no answer in time")]
-    Timeout,
-    #[error("the answer broke off")]
-    Broken,
-    #[error("the answer is too large")]
-    TooLarge,
-    /// 429 or 5xx.
-    #[error("throttled or failing")]
-    Unavailable {
-        retry_after: Option<Duration>,
-        may_have_acted: bool,
-    },
-    /// The send deadline of a patient request passed before its body was sent.
-    #[error("too late to be sent")]
-    TooLate,
-}
-
-impl From<HttpError> for Failure {
-    fn from(error: HttpError) -> Self {
-        let (sentence, may_have_acted) = match &error {
-            HttpError::Refused => {
-                return Failure::administrator(
-                    "configuration",
-                    "The address of the identity provider leads into a private network that the operator has not allowed.",
-                );
-            }
-            HttpError::Connect => ("The identity provider cannot be reached.", false),
-            HttpError::Timeout => ("The identity provider did not answer in time.", true),
-            HttpError::Broken => ("The connection to the identity provider broke off.", true),
-            HttpError::TooLarge => (
-                "The identity provider sent something that is no answer.",
-                true,
-            ),
-            HttpError::Unavailable { may_have_acted, .. } => (
-                "The identity provider is not answering right now.",
-                *may_have_acted,
-            ),
-            HttpError::TooLate => ("The request could not be sent in time.", false),
-        };
-        let retry_after = if let HttpError::Unavailable { retry_after, .. } = error {
-            retry_after
-        } else {
-            None
-        };
-        Failure {
-            class: FailureClass::Temporary { retry_after },
-            ..Failure {
-                may_have_acted,
-                ..Failure::wait(sentence)
-            }
-        }
-    }
-}
-
-/// `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date, which is compared with the
-/// response's own `Date`. At most one hour.
-fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &http::HeaderValue| value.to_str().ok())
-            .map(str::trim)
-    };
-    let asked = text(http::header::RETRY_AFTER)?;
-    let wait = match asked.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let (until, now) = (
-                httpdate::parse_http_date(asked).ok()?,
-                httpdate::parse_http_date(text(http::header::DATE)?).ok()?,
-            );
-            until.duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(wait.min(Duration::from_secs(3600)))
-}
 
 /// The HTTP client for identity providers.
 #[derive(Clone)]

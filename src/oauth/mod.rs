@@ -5,6 +5,7 @@
 pub mod assertion;
 pub mod errors;
 pub mod http;
+pub mod http_error;
 pub mod sign_in;
 pub mod token_exchange;
 pub mod token_response;

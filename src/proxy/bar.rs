@@ -8,7 +8,11 @@
 use crate::{
     domain::{addresses, origins::ContentLocation, return_path::ReturnPath},
     http::{assets, errors::WebError},
-    proxy::{GateError, Proxy, admit, handover::RESERVED_PREFIX, refuse},
+    proxy::{
+        gate::{GateError, admit, refuse},
+        handover::RESERVED_PREFIX,
+        state::Proxy,
+    },
     service::{Error, Services},
 };
 use actix_web::{

@@ -9,7 +9,11 @@
 
 use crate::{
     domain::content::Proxying,
-    proxy::{upstream::Target, wire::Transport},
+    proxy::{
+        pool::{Connection, Pool},
+        upstream::Target,
+        wire::Transport,
+    },
 };
 use actix_web::{
     error::PayloadError,
@@ -28,7 +32,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     io::AsyncWrite as _,
@@ -41,8 +45,6 @@ const MAX_TRAILER_BYTES: usize = 16 * 1024;
 const MAX_CHUNK_LINE_BYTES: usize = 4 * 1024;
 /// Maximum number of header fields, and of trailer fields.
 const MAX_FIELDS: usize = 128;
-/// Buffer space reserved for each read, in bytes.
-const READ_BYTES: usize = 16 * 1024;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -66,109 +68,6 @@ pub enum ClientError {
 
 /// Header or trailer fields in the order in which they arrived; names may repeat.
 pub type Fields = Vec<(HeaderName, HeaderValue)>;
-
-/// A connection to an app.
-pub struct Connection {
-    /// The transport.
-    pub wire: Transport,
-    /// Bytes that were read and not yet consumed.
-    pub buffer: BytesMut,
-    /// When the connection became idle; meaningful in the pool only.
-    idle_since: Instant,
-}
-
-impl Connection {
-    /// Opens a new connection within the item's connect limit.
-    async fn open(target: &Target, limits: &Proxying) -> Result<Self, ClientError> {
-        let slow = || ClientError::Connect(io::ErrorKind::TimedOut.into());
-        let wire = timeout(limits.connect(), Transport::open(target))
-            .await
-            .map_err(|_| slow())?
-            .map_err(ClientError::Connect)?;
-        Ok(Self {
-            wire,
-            buffer: BytesMut::new(),
-            idle_since: Instant::now(),
-        })
-    }
-
-    /// Reads more into the buffer; `Ok(0)` at the end of the stream.
-    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(READ_BYTES);
-        tokio_util::io::poll_read_buf(Pin::new(&mut self.wire), context, &mut self.buffer)
-    }
-
-    /// Reads until a final response head, or a 101, is complete. `to_head`: the request was a HEAD.
-    fn poll_head(
-        &mut self,
-        context: &mut Context<'_>,
-        to_head: bool,
-    ) -> Poll<Result<Head, ClientError>> {
-        loop {
-            if let Some(head) = Head::parse(&mut self.buffer, to_head)? {
-                // Interim responses (103) should be forwarded (RFC 9110 section 15.2), but actix
-                // cannot send them. A 101 is final.
-                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
-                {
-                    continue;
-                }
-                return Poll::Ready(Ok(head));
-            }
-            if ready!(self.poll_fill(context)).map_err(ClientError::Io)? == 0 {
-                return Poll::Ready(Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into())));
-            }
-        }
-    }
-}
-
-/// Idle connections, most recently used first. One pool per endpoint and worker.
-#[derive(Default)]
-pub struct Pool(std::cell::RefCell<VecDeque<Connection>>);
-
-impl Pool {
-    const MAX_IDLE: usize = 128;
-    /// How long a connection stays in the pool.
-    const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-    /// A request that must not be sent twice gets only connections that were idle for less than
-    /// this: the app may be closing an older one at this moment.
-    const MAX_IDLE_UNREPEATABLE: Duration = Duration::from_secs(1);
-
-    /// Takes a usable connection; those found unusable on the way are closed.
-    fn take(&self, repeatable: bool) -> Option<Connection> {
-        let longest = if repeatable {
-            Self::IDLE_TIMEOUT
-        } else {
-            Self::MAX_IDLE_UNREPEATABLE
-        };
-        let mut resting = self.0.borrow_mut();
-        while let Some(connection) = resting.pop_back() {
-            if connection.idle_since.elapsed() < longest && !connection.wire.is_readable_or_closed()
-            {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    /// Closes connections that were idle for too long, or that the app has closed.
-    pub fn sweep(&self) {
-        self.0.borrow_mut().retain(|connection| {
-            connection.idle_since.elapsed() < Self::IDLE_TIMEOUT
-                && !connection.wire.is_readable_or_closed()
-        });
-    }
-
-    /// Returns a connection to the pool; closes it if the pool is full.
-    fn put(&self, mut connection: Connection) {
-        let mut resting = self.0.borrow_mut();
-        if resting.len() < Self::MAX_IDLE {
-            connection.idle_since = Instant::now();
-            // Idle connections must not hold large buffers.
-            connection.buffer = BytesMut::new();
-            resting.push_back(connection);
-        }
-    }
-}
 
 /// A request body that is being sent.
 pub struct Upload {
@@ -441,6 +340,40 @@ pub struct Response {
     pub body: Body,
 }
 
+/// Opens a new connection within the item's connect limit.
+async fn open(target: &Target, limits: &Proxying) -> Result<Connection, ClientError> {
+    let slow = || ClientError::Connect(io::ErrorKind::TimedOut.into());
+    let wire = timeout(
+        limits.connect(),
+        Transport::open(&target.endpoint, target.tls.as_ref()),
+    )
+    .await
+    .map_err(|_| slow())?
+    .map_err(ClientError::Connect)?;
+    Ok(Connection::new(wire))
+}
+
+/// Reads until a final response head, or a 101, is complete. `to_head`: the request was a HEAD.
+fn poll_head(
+    connection: &mut Connection,
+    context: &mut Context<'_>,
+    to_head: bool,
+) -> Poll<Result<Head, ClientError>> {
+    loop {
+        if let Some(head) = Head::parse(&mut connection.buffer, to_head)? {
+            // Interim responses (103) should be forwarded (RFC 9110 section 15.2), but actix
+            // cannot send them. A 101 is final.
+            if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                continue;
+            }
+            return Poll::Ready(Ok(head));
+        }
+        if ready!(connection.poll_fill(context)).map_err(ClientError::Io)? == 0 {
+            return Poll::Ready(Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into())));
+        }
+    }
+}
+
 /// A connection for one request, from the pool or new. `repeatable`: the request is idempotent and
 /// has no body, so it may be sent twice. The only error is [`ClientError::Connect`].
 pub async fn connect(
@@ -454,7 +387,7 @@ pub async fn connect(
             may_retry: repeatable,
         }),
         None => Ok(Prepared {
-            connection: Connection::open(target, limits).await?,
+            connection: open(target, limits).await?,
             may_retry: false,
         }),
     }
@@ -488,7 +421,7 @@ pub async fn send(
             Err(ClientError::Io(_))
                 if may_retry && upload.is_none() && connection.buffer.is_empty() =>
             {
-                connection = Connection::open(target, limits).await?;
+                connection = open(target, limits).await?;
                 may_retry = false;
                 continue;
             }
@@ -549,7 +482,7 @@ async fn await_head(
                     Poll::Pending => {}
                 }
             }
-            connection.poll_head(context, to_head)
+            poll_head(connection, context, to_head)
         });
         match timeout(limits.first_byte(), waiting).await {
             Ok(found) => return found,

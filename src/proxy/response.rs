@@ -5,16 +5,26 @@
 //! stop does not wait for them.
 
 use crate::{
-    domain::{Id, content::Content, origins::ContentLocation},
-    http::errors::FromContent,
+    domain::{
+        Id,
+        content::{Content, Process},
+        origins::ContentLocation,
+    },
+    http::{
+        errors::{FromContent, WebError},
+        trailers::Trailers,
+    },
     proxy::{
-        Candidate, Pass, Proxy, bar,
+        bar,
+        candidate::Candidate,
         client::{Body, Fields, Response},
-        headers,
-        sockets::{Close, Ticket},
+        gate::Pass,
+        handover, headers,
+        sockets::Close,
+        state::Proxy,
         upstream::Target,
     },
-    service::{cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
+    service::{Services, cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
 };
 use actix_http::{
     ConnectionType,
@@ -22,6 +32,7 @@ use actix_http::{
 };
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
+    cookie::Cookie,
     http::{
         Method, StatusCode, Version,
         header::{self, HeaderName, HeaderValue},
@@ -30,10 +41,8 @@ use actix_web::{
 };
 use bytes::Bytes;
 use std::{
-    cell::RefCell,
     io,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -148,11 +157,6 @@ fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderV
     response.append_header((name.clone(), value.clone()));
 }
 
-/// The trailers of a response, filled in when its body has ended. Put into the response's
-/// extensions for HTTP/2.
-#[derive(Clone, Default)]
-pub struct Trailers(pub Rc<RefCell<Fields>>);
-
 /// An empty body that reports a length in bytes, for HEAD.
 struct HeadBody(u64);
 
@@ -205,7 +209,7 @@ struct EventStream {
 
 impl EventStream {
     fn new(proxy: &web::Data<Proxy>, pass: &Pass, next: &Candidate<'_>) -> Self {
-        let mut registered = proxy.sockets.register(Ticket::new(pass));
+        let mut registered = proxy.sockets.register(pass.ticket());
         Self {
             closed: Box::pin(async move { registered.closed().await }),
             _held: next.hold_token(&proxy.service),
@@ -309,4 +313,48 @@ pub fn each_field(
             }
         }
     }
+}
+
+/// The sticky cookie that names the browser's process; `None` if the item has one process, or if
+/// the browser has this cookie already.
+pub(super) fn sticky_cookie(
+    proxy: &Proxy,
+    pass: &Pass,
+    process: &Process,
+) -> Option<Cookie<'static>> {
+    let item = pass.content();
+    let mark = item.process_id(process);
+    if mark.is_only() || pass.stays_at == Some(mark) {
+        return None;
+    }
+    Some(handover::cookie(
+        proxy.sessions.process_cookie(item.id),
+        mark.to_string(),
+        &proxy.service,
+    ))
+}
+
+pub(super) async fn not_reached(service: &Services, pass: &Pass) -> WebError {
+    app_error(service, pass, StatusCode::BAD_GATEWAY, "is not running").await
+}
+
+/// The error page for an app that fails: names the item and its owner, who can restart it.
+pub(super) async fn app_error(
+    service: &Services,
+    pass: &Pass,
+    status: StatusCode,
+    what: &str,
+) -> WebError {
+    let owner = service
+        .contents
+        .owner_name(pass.content().owner)
+        .await
+        .unwrap_or_else(|| "its publisher".into());
+    WebError::Page(
+        status,
+        format!("“{}” {what}", pass.content().display_title()),
+        format!(
+            "The portal works, but the app behind this address cannot be reached. {owner} publishes it and can start it again."
+        ),
+    )
 }

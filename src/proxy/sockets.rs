@@ -11,7 +11,6 @@ use crate::{
         content::{AccessType, Content},
         person::Session,
     },
-    proxy::Pass,
     service::{Error, Services},
 };
 use futures_util::StreamExt as _;
@@ -109,14 +108,6 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// The ticket of a request that was admitted.
-    pub fn new(pass: &Pass) -> Self {
-        Self {
-            content: pass.content().id,
-            session: pass.session,
-        }
-    }
-
     /// Why the socket must close; `None` while the viewer may stay. An error says nothing about the
     /// viewer.
     async fn recheck(self, service: &Services) -> Result<Option<Close>, Error> {

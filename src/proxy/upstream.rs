@@ -1,19 +1,10 @@
-//! Upstream addresses of apps: parsed, resolved, and checked against the egress policy, each with a
-//! connection pool; one set per worker.
-//!
-//! Only the addresses that the policy allowed are connected to, so a DNS answer that changes
-//! between check and connection makes no difference. Also caches the session tokens that requests
-//! carry.
+//! Upstream addresses of apps, resolved and allowed, each with a connection pool; one set per
+//! worker.
 
 use crate::{
-    domain::{
-        Id, Timestamp,
-        content::{Content, ProcessId},
-        egress::{EgressError, Policy, Purpose},
-        person::{Person, Session},
-    },
-    proxy::client::Pool,
-    service::Services,
+    domain::egress::{EgressError, Policy},
+    http::endpoint::{Endpoint, ResolveError, resolve},
+    proxy::pool::Pool,
     vault::api_key::digest,
 };
 use actix_web::http::header::HeaderValue;
@@ -24,31 +15,19 @@ use rustls::{
 use std::{
     cell::RefCell,
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
-use url::{Host, Url};
+use url::Url;
 
 /// How long a resolved address, and the policy's decision on it, are cached.
 const RESOLVE_TTL: Duration = Duration::from_secs(10);
-/// Deadline of a DNS lookup.
-const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Pause between two sweeps of the pools for dead connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// The cache is emptied when it holds so many targets.
 const MAX_TARGETS: usize = 10_000;
-
-/// What to connect to, already allowed by the policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// The addresses of the name that the policy allows; at least one.
-    Tcp(Vec<SocketAddr>),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
 
 /// One process's URL: parsed, resolved and allowed by the policy.
 pub struct Target {
@@ -76,17 +55,6 @@ pub struct Upstreams {
     /// This portal's entry in `Via`.
     via: HeaderValue,
     tls: Arc<ClientConfig>,
-}
-
-/// Why an address cannot be used; nothing was connected to.
-#[derive(Debug, thiserror::Error)]
-pub enum ResolveError {
-    /// The policy refuses it, or it is not a valid address.
-    #[error(transparent)]
-    Refused(#[from] EgressError),
-    /// The DNS lookup failed, timed out or found nothing.
-    #[error("the name is not known")]
-    Name,
 }
 
 /// A TLS client configuration that accepts certificates of these roots.
@@ -202,77 +170,4 @@ impl Upstreams {
         );
         client_config(roots)
     }
-}
-
-/// Resolves a URL and checks it against the policy. Fails if none of its addresses is allowed.
-pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, ResolveError> {
-    policy.check(url, Purpose::Upstream)?;
-    if url.scheme() == "unix" {
-        return Ok(Endpoint::Unix(policy.socket(url)?));
-    }
-    let port = url
-        .port_or_known_default()
-        .ok_or(EgressError::NotAnAddress)?;
-    let name = match url.host().ok_or(EgressError::NotAnAddress)? {
-        Host::Ipv4(ip) => return Ok(Endpoint::Tcp(vec![SocketAddr::new(IpAddr::V4(ip), port)])),
-        Host::Ipv6(ip) => return Ok(Endpoint::Tcp(vec![SocketAddr::new(IpAddr::V6(ip), port)])),
-        Host::Domain(name) => name,
-    };
-    let mut refused = None;
-    let mut allowed = Vec::new();
-    let found = tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name, port)))
-        .await
-        .map_err(|_| ResolveError::Name)?;
-    for address in found.map_err(|_| ResolveError::Name)? {
-        match policy.check_ip(name, port, address.ip()) {
-            Ok(()) => allowed.push(address),
-            Err(why) => refused = Some(why),
-        }
-    }
-    if allowed.is_empty() {
-        Err(refused.map_or(ResolveError::Name, ResolveError::Refused))
-    } else {
-        Ok(Endpoint::Tcp(allowed))
-    }
-}
-
-/// Session tokens by browser session, item and process, with the time at which each was minted.
-type TokenCache = HashMap<(Id<Session>, Id<Content>, ProcessId), (HeaderValue, Timestamp)>;
-
-thread_local! {
-    static TOKENS: RefCell<TokenCache> = RefCell::default();
-}
-
-/// The session token for a request, cached per worker. It is minted anew after a twelfth of its
-/// lifetime, so that each request carries one that is valid for most of it. It names the process
-/// that gets it, so that the leak alarm knows which process of an item used it. `None` if no token
-/// can be minted.
-pub fn session_token(
-    service: &Services,
-    person: Id<Person>,
-    content: Id<Content>,
-    session: Id<Session>,
-    process: ProcessId,
-) -> Option<HeaderValue> {
-    let fresh_for = service.core.settings.session_token_lifetime / 12;
-    let now = service.core.now();
-    let fresh = |at: &Timestamp| now >= *at && now.since(*at) < fresh_for;
-    TOKENS.with_borrow_mut(|tokens| {
-        if let Some((token, at)) = tokens.get(&(session, content, process))
-            && fresh(at)
-        {
-            return Some(token.clone());
-        }
-        if tokens.len() > 10_000 {
-            tokens.retain(|_, (_, at)| fresh(at));
-        }
-        let token = HeaderValue::try_from(
-            service
-                .session_tokens
-                .session_token(person, content, session, process)?,
-        )
-        .ok()?;
-        tokens.insert((session, content, process), (token.clone(), now));
-        Some(token)
-    })
 }

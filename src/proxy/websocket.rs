@@ -12,12 +12,17 @@ use crate::{
     },
     http::{client_address::client_ip, correlation::Correlation},
     proxy::{
-        GateError, Pass, Proxy, Rejection, admit,
         app_sessions::{ResumeId, Sniffer},
-        check_request,
-        client::{self, Connection},
-        headers, locate, next_process,
-        sockets::{Close, Registered, Ticket},
+        candidate::next_process,
+        client,
+        gate::{GateError, Pass, Rejection, admit, audit_refusal, check_request, locate},
+        handover::RESERVED_PREFIX,
+        headers,
+        pool::Connection,
+        request::{add_portal_headers, request_line},
+        response::{each_field, sticky_cookie},
+        sockets::{Close, Registered},
+        state::Proxy,
     },
     service::Services,
 };
@@ -37,7 +42,7 @@ use serde_json::json;
 use std::{
     cell::RefCell,
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     sync::atomic::Ordering,
@@ -143,7 +148,7 @@ struct OpenSocket {
     accepted: Vec<u8>,
     connection: Connection,
     registered: Registered,
-    in_use: crate::proxy::processes::SocketCount,
+    in_use: crate::service::cluster::process_health::SocketCount,
     held: Option<crate::service::grants::session_tokens::HeldToken>,
     here: Option<crate::service::cluster::presence::PresenceGuard>,
     sniffer: Option<Sniffer>,
@@ -288,7 +293,7 @@ async fn handshake(
         let Rejection(status, title, _) = stop;
         http_error(status, title)
     })?;
-    if rest.starts_with(&crate::proxy::handover::RESERVED_PREFIX[1..]) {
+    if rest.starts_with(&RESERVED_PREFIX[1..]) {
         return Err(http_error(
             StatusCode::NOT_FOUND,
             "This address is the portal's own.",
@@ -298,7 +303,7 @@ async fn handshake(
         Ok(pass) => pass,
         Err(GateError::SignIn) => return Err(refuse_with_close(head, Close::SignedOut)),
         Err(GateError::MayNot(admission)) => {
-            crate::proxy::audit_refusal(service, &admission, &origin_of(head, service)).await;
+            audit_refusal(service, &admission, &origin_of(head, service)).await;
             return Err(refuse_with_close(head, Close::AccessEnded));
         }
         Err(GateError::NeedsViewer(_)) => return Err(refuse_with_close(head, Close::NeedsViewer)),
@@ -344,7 +349,7 @@ async fn open(
             return Err(refuse_with_close(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
-        crate::proxy::request_line(
+        request_line(
             &mut out,
             &head.method,
             &next.target,
@@ -354,7 +359,7 @@ async fn open(
             head.uri.query(),
         );
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
-        crate::proxy::add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
+        add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
         headers::append_request_headers(&head.headers, &mut out, left_out);
         if !offered.is_empty() {
             headers::append_line(
@@ -366,7 +371,8 @@ async fn open(
         out.extend_from_slice(b"\r\n");
         let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
             proxy
-                .processes
+                .service
+                .process_health
                 .note_health(&next.process.url, false, service.core.now());
             continue;
         };
@@ -390,10 +396,10 @@ async fn open(
         return Err(http_error(status, "The app refused this WebSocket."));
     }
     let mut accepted = ACCEPTED.to_vec();
-    crate::proxy::response::each_field(&answer.fields, &next.target, place, |name, value| {
+    each_field(&answer.fields, &next.target, place, |name, value| {
         headers::append_line(&mut accepted, name, value.as_bytes())
     });
-    if let Some(cookie) = crate::proxy::sticky_cookie(proxy, pass, next.process) {
+    if let Some(cookie) = sticky_cookie(proxy, pass, next.process) {
         headers::append_line(
             &mut accepted,
             &header::SET_COOKIE,
@@ -412,8 +418,8 @@ async fn open(
         connection,
         held: next.hold_token(service),
         here: next.here,
-        registered: proxy.sockets.register(Ticket::new(pass)),
-        in_use: proxy.processes.count_socket(&next.process.url),
+        registered: proxy.sockets.register(pass.ticket()),
+        in_use: proxy.service.process_health.count_socket(&next.process.url),
         sniffer,
         idle: item.proxying.socket_idle(),
     }))

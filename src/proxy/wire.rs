@@ -2,7 +2,8 @@
 //!
 //! It opens connections and moves bytes; it knows nothing of HTTP, limits or pooling.
 
-use crate::proxy::upstream::{Endpoint, Target};
+use crate::http::endpoint::Endpoint;
+use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
     io,
     pin::Pin,
@@ -23,10 +24,13 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Opens a connection, with the TLS handshake where the target has one. The caller limits the
+    /// Opens a connection, with the TLS handshake where `tls` names the app and its roots. The caller limits the
     /// time.
-    pub async fn open(target: &Target) -> io::Result<Self> {
-        let sockets = match &target.endpoint {
+    pub async fn open(
+        endpoint: &Endpoint,
+        tls: Option<&(ServerName<'static>, Arc<ClientConfig>)>,
+    ) -> io::Result<Self> {
+        let sockets = match endpoint {
             Endpoint::Unix(path) => return UnixStream::connect(path).await.map(Transport::Unix),
             Endpoint::Tcp(sockets) => sockets,
         };
@@ -35,7 +39,7 @@ impl Transport {
         // detects within minutes a peer that vanished without closing.
         tcp.set_nodelay(true)?;
         set_tcp_keepalive(&tcp);
-        match &target.tls {
+        match tls {
             None => Ok(Transport::Tcp(tcp)),
             Some((name, config)) => {
                 let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));

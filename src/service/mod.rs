@@ -59,11 +59,14 @@ pub mod cluster {
     pub mod keyring;
     pub mod node;
     pub mod presence;
+    pub mod process_health;
 }
 
 use self::{
     catalog::{content::Contents, integrations::Integrations},
-    cluster::{keyring::KeyringAdmin, node::Nodes, presence::PresenceBoard},
+    cluster::{
+        keyring::KeyringAdmin, node::Nodes, presence::PresenceBoard, process_health::ProcessHealth,
+    },
     grants::{
         admission::Admissions, attempts::Attempts, breakers::Breakers, broker::Broker,
         clients::OauthClients, consents::Consents, exchange::Exchange, handover::Handover,
@@ -135,6 +138,8 @@ pub struct Services {
     pub broker: Arc<Broker>,
     /// Who is at which content.
     pub presence: Arc<PresenceBoard>,
+    /// Health of the processes of content items.
+    pub process_health: Arc<ProcessHealth>,
     /// Decisions about one viewer and one item.
     pub admissions: Arc<Admissions>,
     /// The token exchange.
@@ -250,6 +255,7 @@ impl Services {
             nodes,
             broker,
             presence,
+            process_health: Arc::default(),
             admissions,
             exchange,
             attempts,

@@ -1,10 +1,14 @@
 //! People, their password hashes, API keys (as hashes) and one-time set-up links (as hashes).
 
-use super::{Db, Error, damaged_row, id, schema::api_keys, schema::people, schema::setup_links};
+use super::{
+    Db, Error, damaged_row, id,
+    schema::{api_keys, people, setup_links},
+};
 use crate::domain::{
     Id, Timestamp,
+    api_key::ApiKey,
     content::Content,
-    person::{ApiKey, Person, Role},
+    person::{Person, Role},
 };
 use diesel::prelude::*;
 

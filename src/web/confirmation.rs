@@ -7,7 +7,7 @@
 
 use crate::{
     domain::{Timestamp, addresses, form::FieldError, return_path::ReturnPath},
-    http::errors::WebError,
+    http::{errors::WebError, sessions::CONFIRMED_AT},
     service::Error,
     web::{
         forms::{Field, FieldKind, FormValues, refill},
@@ -20,8 +20,6 @@ use askama::Template as _;
 use futures_util::future::LocalBoxFuture;
 use std::time::Duration;
 
-/// Session key of the time of the last confirmation, in Unix milliseconds.
-pub const CONFIRMED_AT: &str = "confirmed_at";
 /// How long a confirmation allows a change.
 const CONFIRMED_FOR_CHANGES: Duration = Duration::from_secs(15 * 60);
 /// How old a confirmation may be when a form opens. Shorter than [`CONFIRMED_FOR_CHANGES`], so that

@@ -4,7 +4,6 @@
 use crate::{
     domain::origins::{HostKind, Origins},
     http::{assets, host::requested_host},
-    proxy,
     web::{
         api,
         pages::{
@@ -14,13 +13,14 @@ use crate::{
     },
 };
 use actix_web::{
-    guard,
+    Route, guard,
     web::{self, ServiceConfig, delete, get, patch, post, put},
 };
 
 /// The two hot paths: proxied content and the token exchange. Content is recognized by its host; by
-/// its path only where it shares the portal's origin.
-pub fn hot(config: &mut ServiceConfig, origins: &Origins) {
+/// its path only where it shares the portal's origin. `content` is the route of the proxy, which
+/// this module does not know.
+pub fn hot(config: &mut ServiceConfig, origins: &Origins, content: Route) {
     let origins = origins.clone();
     let is_content = move |context: &guard::GuardContext<'_>| match origins
         .host(requested_host(context.head()))
@@ -33,7 +33,7 @@ pub fn hot(config: &mut ServiceConfig, origins: &Origins) {
         .service(
             web::scope("")
                 .guard(guard::fn_guard(is_content))
-                .default_service(web::route().to(proxy::serve)),
+                .default_service(content),
         )
         .route(
             "/__api__/v1/oauth/integrations/credentials",

@@ -16,12 +16,11 @@ use crate::{
         host::requested_host,
         navigation::return_path_of,
         redirect::see_other,
-        sessions::{ADDRESS, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
+        sessions::{ADDRESS, CONFIRMED_AT, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
     },
     service::{Actor, Error, Services},
     vault::random,
     web::{
-        confirmation::CONFIRMED_AT,
         forms::FormValues,
         view::{Chrome, SignedInPerson},
     },

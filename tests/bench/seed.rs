@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 use valetkey::{
-    app::{self, SystemClock},
     config::Settings,
     domain::{
         Id, Timestamp,
@@ -18,6 +17,7 @@ use valetkey::{
         person::{Person, Role},
         time::Clock as _,
     },
+    server::{clock::SystemClock, installation},
     store::{connections, people, sessions},
 };
 
@@ -39,7 +39,7 @@ async fn main() {
         .map_or(0, |text| text.parse().expect("a number"));
     drop(rustls::crypto::ring::default_provider().install_default());
     let settings = Settings::load(None, &|name| std::env::var(name).ok()).expect("settings");
-    let service = app::open(settings, Arc::new(SystemClock))
+    let service = installation::open(settings, Arc::new(SystemClock))
         .await
         .expect("the database");
     let now = SystemClock.now();

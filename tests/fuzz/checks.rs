@@ -6,7 +6,7 @@ use std::{sync::LazyLock, time::Duration};
 use valetkey::{
     domain::{Timestamp, return_path::ReturnPath},
     oauth::errors,
-    proxy::{headers, is_plain},
+    proxy::{gate::is_plain, headers},
     vault::{Root, session_token::SessionTokenSigner},
     web::{api::exchange, pages::callback},
 };

@@ -13,9 +13,9 @@ use std::{
     time::Duration,
 };
 use valetkey::{
-    app::SystemClock,
     demo::{self, Demo, PASSWORD, provider::Provider},
     domain::{Timestamp, time::Clock},
+    server::clock::SystemClock,
     store::DatabaseUrl,
 };
 

@@ -15,3 +15,4 @@ mod policy;
 mod promises;
 mod properties;
 mod proxy;
+mod structure;

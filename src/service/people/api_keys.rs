@@ -5,9 +5,10 @@
 use crate::{
     domain::{
         Id, Timestamp, access,
+        api_key::ApiKey,
         audit::Action,
         content::Content,
-        person::{ApiKey, Person, Role},
+        person::{Person, Role},
     },
     service::{
         cluster::cache::DecisionCache,

@@ -3,7 +3,8 @@
 use crate::{
     domain::{
         Id, Timestamp, access,
-        person::{ApiKey, Person, Role},
+        api_key::ApiKey,
+        person::{Person, Role},
     },
     http::query::parameter,
     service::{Error, people::accounts::PersonInput},

@@ -12,10 +12,12 @@ use crate::{
         leak::Visit,
         person::Role,
     },
-    http::{errors::WebError, redirect::see_other},
+    http::{endpoint::is_up, errors::WebError, redirect::see_other},
     providers,
-    proxy::{Proxy, processes::is_up},
-    service::catalog::content::{ContentInput, ProxyingInput, VisibleContent},
+    service::{
+        Services,
+        catalog::content::{ContentInput, ProxyingInput, VisibleContent},
+    },
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
@@ -28,7 +30,7 @@ use crate::{
         visitor::{Posted, SignedIn},
     },
 };
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use std::collections::HashSet;
 
@@ -439,24 +441,23 @@ fn viewers_at_removed_processes(
 
 /// The processes of an item, with health and number of viewers. Probes run concurrently.
 async fn process_rows(
-    proxy: &Proxy,
+    service: &Services,
     item: &Content,
     visits: &[Visit],
     now: Timestamp,
 ) -> Vec<ProcessRow> {
-    let service = &proxy.service;
     let rows = item
         .processes
         .iter()
         .enumerate()
         .map(|(position, process)| async move {
-            let known = proxy.processes.health(&process.url);
+            let known = service.process_health.health(&process.url);
             // Health checks run only for items with several processes; a single process is probed
             // now.
             let is_up = if known.since.is_some() && item.processes.len() > 1 {
                 !known.is_down
             } else {
-                is_up(&process.url, service).await
+                is_up(&process.url, &service.core.policy).await
             };
             let is_here = |visit: &Visit| {
                 item.processes.len() == 1 || visit.process == ProcessId::of(process)
@@ -497,7 +498,6 @@ pub fn environment(base: &str, content: Id<Content>) -> String {
 /// The settings page, with the posted values and errors if there are any.
 async fn draw_settings(
     me: &SignedIn,
-    proxy: &Proxy,
     seen: VisibleContent,
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
@@ -649,7 +649,7 @@ async fn draw_settings(
         proxy_open: proxy_fields.iter().any(|field| field.error.is_some()),
         proxy_fields,
         unplaced: viewers_at_removed_processes(item, &visits, now),
-        processes: process_rows(proxy, item, &visits, now).await,
+        processes: process_rows(service, item, &visits, now).await,
         several_processes: item.processes.len() > 1,
         leaks: service
             .leaks
@@ -673,7 +673,6 @@ async fn draw_settings(
 /// `GET /content-settings/{guid}`.
 pub async fn settings_page(
     me: SignedIn,
-    proxy: web::Data<Proxy>,
     path: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
     let seen = me
@@ -681,13 +680,12 @@ pub async fn settings_page(
         .contents
         .editable_content(&me.actor, id(&path)?)
         .await?;
-    draw_settings(&me, &proxy, seen, None, Vec::new()).await
+    draw_settings(&me, seen, None, Vec::new()).await
 }
 
 /// `POST /content-settings/{guid}`. Needs confirmation only if the processes change.
 pub async fn save_settings(
     me: SignedIn,
-    proxy: web::Data<Proxy>,
     request: HttpRequest,
     path: web::Path<String>,
     Posted(mut typed): Posted,
@@ -706,7 +704,7 @@ pub async fn save_settings(
         Ok(input) => input,
         Err(problems) => {
             let problems = with_address_problem(&me, &typed, problems);
-            return draw_settings(&me, &proxy, seen, Some(&typed), problems).await;
+            return draw_settings(&me, seen, Some(&typed), problems).await;
         }
     };
     match me
@@ -719,7 +717,7 @@ pub async fn save_settings(
             &addresses::content_settings(guid),
             format!("Saved {}.", seen.content.display_title()),
         )),
-        Err(error) => draw_settings(&me, &proxy, seen, Some(&typed), problems_of(error)?).await,
+        Err(error) => draw_settings(&me, seen, Some(&typed), problems_of(error)?).await,
     }
 }
 
@@ -784,7 +782,6 @@ pub async fn drain(
 /// `POST /content-settings/{guid}/integration`: attaches one integration, or none.
 pub async fn save_integration(
     me: SignedIn,
-    proxy: web::Data<Proxy>,
     path: web::Path<String>,
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
@@ -801,7 +798,6 @@ pub async fn save_integration(
             Err(_) => {
                 return draw_settings(
                     &me,
-                    &proxy,
                     seen,
                     None,
                     vec![FieldError::new(
@@ -833,7 +829,7 @@ pub async fn save_integration(
                 .into_iter()
                 .map(|problem| FieldError::new("integration", problem.message))
                 .collect();
-            draw_settings(&me, &proxy, seen, None, problems).await
+            draw_settings(&me, seen, None, problems).await
         }
     }
 }
@@ -841,7 +837,6 @@ pub async fn save_integration(
 /// `POST /content-settings/{guid}/people`: adds a person or group to the access list.
 pub async fn permit(
     me: SignedIn,
-    proxy: web::Data<Proxy>,
     path: web::Path<String>,
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
@@ -857,7 +852,6 @@ pub async fn permit(
     ) else {
         return draw_settings(
             &me,
-            &proxy,
             seen,
             None,
             vec![FieldError::new("person", "Choose a person or a group.")],
@@ -876,7 +870,7 @@ pub async fn permit(
                 .into_iter()
                 .map(|problem| FieldError::new("person", problem.message))
                 .collect();
-            draw_settings(&me, &proxy, seen, None, problems).await
+            draw_settings(&me, seen, None, problems).await
         }
     }
 }
@@ -1044,4 +1038,3 @@ pub async fn delete(
         .await?;
     Ok(me.done("/content", format!("Deleted {}.", item.display_title())))
 }
-

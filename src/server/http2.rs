@@ -5,12 +5,10 @@
 //! responses between the two libraries' types. Its behaviour on the wire is tested frame by frame
 //! in `tests/it/http2.rs`, after the cases of h2spec.
 
-use crate::{
-    front::{BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT},
-    proxy::{HasBody, Trailers},
-};
+use super::connection::{BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT};
+use crate::http::trailers::Trailers;
 use actix_http::{
-    HttpMessage as _, Payload, Request, Response,
+    Payload, Request, Response,
     body::{BodySize, BoxBody, MessageBody},
     error::PayloadError,
 };
@@ -160,9 +158,6 @@ fn to_actix(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Opt
     };
     let has_body = matches!(payload, Payload::Stream { .. });
     let mut taken = Request::with_payload(payload);
-    if has_body {
-        taken.extensions_mut().insert(HasBody);
-    }
     let head = taken.head_mut();
     head.version = Version::HTTP_2;
     head.peer_addr = peer;
@@ -172,6 +167,15 @@ fn to_actix(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Opt
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
         head.headers
             .append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+    }
+    // A body whose length HTTP/2 does not announce is what HTTP/1.1 calls chunked: say so, for
+    // handlers that ask whether there is one. No HTTP/2 request carries this field (RFC 9113
+    // section 8.2.2).
+    if has_body && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.headers.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
     }
     Some(taken)
 }

@@ -1,12 +1,10 @@
 //! Connections from browsers: TCP, or TLS over it, with the deadlines that end dead ones.
 //!
-//! A [`BrowserConnection`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2 (`http2.rs`)
+//! A [`BrowserConnection`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2 ([`super::http2`])
 //! and enforces two deadlines: one while a write is blocked, one after the browser half-closed. It
 //! never parses what it carries.
 
-pub mod http2;
-pub mod tls;
-
+use super::tls::HTTP_2;
 use std::{
     cell::Cell,
     io,
@@ -97,7 +95,7 @@ impl BrowserConnection {
                 let stream = timeout(HEAD_TIMEOUT, Box::pin(tls.accept(tcp)))
                     .await
                     .ok()??;
-                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
                 (
                     Either::Right(stream),
                     if is_http2 {
@@ -121,7 +119,7 @@ impl BrowserConnection {
     }
 
     /// Starts counting non-empty reads, and returns the counter.
-    fn count_reads(&mut self) -> Rc<Cell<u64>> {
+    pub(super) fn count_reads(&mut self) -> Rc<Cell<u64>> {
         Rc::clone(self.reads.get_or_insert_default())
     }
 

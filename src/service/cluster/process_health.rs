@@ -1,6 +1,8 @@
 //! The upstream processes of content items: their health as this node sees it, and the choice of a
 //! process for a viewer (sticky sessions).
 //!
+//! Knows nothing of how a check is made: `proxy::health_checks` makes them.
+//!
 //! The choice is a rendezvous hash plus a cookie, not a table: every node computes the same process
 //! for a viewer without any coordination. Health is known only to this node.
 
@@ -9,23 +11,10 @@ use crate::{
         Timestamp,
         content::{Content, Process, ProcessId},
     },
-    proxy::upstream::{Endpoint, resolve},
-    service::{Error, Services},
-    store,
     vault::api_key::digest,
 };
 use parking_lot::{Mutex, MutexGuard};
-use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
-use url::Url;
-
-/// Pause between two health checks.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Deadline of one health check.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+use std::{collections::HashMap, sync::Arc};
 
 /// The health of one process, as this node sees it. The default counts as up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,11 +29,11 @@ pub struct Health {
 
 /// The health of all processes, by URL.
 #[derive(Default)]
-pub struct Processes(Mutex<HashMap<String, Health>>);
+pub struct ProcessHealth(Mutex<HashMap<String, Health>>);
 
 /// One open WebSocket to a process, counted in [`Health::open_sockets`] until this is dropped.
 pub struct SocketCount {
-    processes: Arc<Processes>,
+    processes: Arc<ProcessHealth>,
     url: String,
 }
 
@@ -56,7 +45,7 @@ impl Drop for SocketCount {
     }
 }
 
-impl Processes {
+impl ProcessHealth {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Health>> {
         self.0.lock()
     }
@@ -73,6 +62,13 @@ impl Processes {
             processes: Arc::clone(self),
             url: url.to_owned(),
         }
+    }
+
+    /// Forgets processes that no item lists any more, except while WebSockets to them are open:
+    /// [`SocketCount`] counts those down.
+    pub fn forget_all_but(&self, urls: &[String]) {
+        self.lock()
+            .retain(|url, health| health.open_sockets > 0 || urls.contains(url));
     }
 
     /// Records whether a process accepted a connection; logs a change.
@@ -116,56 +112,6 @@ impl Processes {
         });
         order
     }
-
-    /// Checks the processes of all items that have more than one, every `CHECK_INTERVAL`; never
-    /// returns. The list of items is read again only when the store's epoch has moved, or is
-    /// unknown (0).
-    pub async fn watch(self: Arc<Self>, service: Arc<Services>) {
-        let (mut epoch, mut urls) = (0, Vec::new());
-        loop {
-            tokio::time::sleep(CHECK_INTERVAL).await;
-            let now = service.core.store.epoch();
-            if now != epoch || now == 0 {
-                let listed = service
-                    .core
-                    .store
-                    .read(|db| Ok::<_, Error>(store::content::list(db)?))
-                    .await;
-                let Ok(items) = listed else { continue };
-                let several = items.into_iter().filter(|item| item.processes.len() > 1);
-                urls = several
-                    .flat_map(|item| item.processes)
-                    .map(|process| process.url)
-                    .collect();
-                epoch = now;
-                // Forget processes that no item lists any more, except while WebSockets to them are
-                // open: `SocketCount` counts those down.
-                self.lock()
-                    .retain(|url, health| health.open_sockets > 0 || urls.contains(url));
-            }
-            let service = &service;
-            let checks = urls
-                .iter()
-                .map(|url| async move { (url, is_up(url, service).await) });
-            for (url, is_up) in futures_util::future::join_all(checks).await {
-                self.note_health(url, is_up, service.core.now());
-            }
-        }
-    }
-}
-
-/// Whether a process accepts a TCP or Unix connection within `CHECK_TIMEOUT`. Nothing is sent.
-pub async fn is_up(address: &str, service: &Services) -> bool {
-    let check = async {
-        let endpoint = resolve(&Url::parse(address).ok()?, &service.core.policy)
-            .await
-            .ok()?;
-        match endpoint {
-            Endpoint::Tcp(sockets) => TcpStream::connect(sockets.as_slice()).await.map(drop).ok(),
-            Endpoint::Unix(path) => UnixStream::connect(path).await.map(drop).ok(),
-        }
-    };
-    timeout(CHECK_TIMEOUT, check).await.ok().flatten().is_some()
 }
 
 #[cfg(test)]
@@ -199,7 +145,7 @@ mod tests {
 
     #[test]
     fn viewers_stay_at_their_process_spread_evenly_and_leave_one_that_is_down() {
-        let processes = Processes::default();
+        let processes = ProcessHealth::default();
         let app = item(&[
             ("http://a", false),
             ("http://b", false),
@@ -239,7 +185,7 @@ mod tests {
     }
     #[test]
     fn a_draining_process_keeps_its_viewers_and_gets_no_new_ones() {
-        let processes = Processes::default();
+        let processes = ProcessHealth::default();
         let app = item(&[("http://a", true), ("http://b", false)]);
         for viewer in 0..50 {
             assert_eq!(

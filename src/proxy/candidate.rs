@@ -1,0 +1,86 @@
+//! The process that gets a request: the next one to try for a viewer, resolved, with the session
+//! token that it will be given.
+
+use crate::{
+    domain::content::Process,
+    http::client_address::client_ip,
+    proxy::{gate::Pass, state::Proxy, tokens, upstream::Target},
+    service::{Services, cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
+};
+use actix_web::{dev::RequestHead, http::header::HeaderValue};
+use std::{rc::Rc, sync::Arc};
+
+/// The next process to try.
+pub(super) struct Candidate<'a> {
+    pub(super) process: &'a Process,
+    pub(super) target: Rc<Target>,
+    /// The session token for this process; `None` for an anonymous viewer.
+    pub(super) token: Option<HeaderValue>,
+    /// The viewer's presence; set once the process has accepted the connection.
+    pub(super) here: Option<PresenceGuard>,
+}
+
+impl Candidate<'_> {
+    /// Keeps the session token exchangeable past its expiry, until the guard is dropped: for a
+    /// WebSocket or event stream that stays open. All other checks of an exchange stay.
+    pub(super) fn hold_token(&self, service: &Arc<Services>) -> Option<HeldToken> {
+        self.token
+            .as_ref()?
+            .to_str()
+            .ok()
+            .map(|token| service.session_tokens.hold_token(token))
+    }
+}
+
+/// The next process to try for a viewer, best first; its URL is added to `tried`. Skips processes
+/// whose address cannot be resolved or is not allowed. `None` when all were tried.
+pub(super) async fn next_process<'a>(
+    head: &RequestHead,
+    proxy: &Proxy,
+    pass: &'a Pass,
+    tried: &mut Vec<&'a str>,
+) -> Option<Candidate<'a>> {
+    let (service, item) = (&proxy.service, pass.content());
+    let viewer = match (item.processes.len() > 1, pass.person()) {
+        (false, _) => String::new(),
+        (true, Some(person)) => person.to_string(),
+        (true, None) => client_ip(head, service)
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
+    };
+    for process in service.process_health.order(item, &viewer, pass.stays_at) {
+        if tried.contains(&process.url.as_str()) {
+            continue;
+        }
+        tried.push(&process.url);
+        match proxy
+            .upstreams
+            .target(
+                &process.url,
+                item.proxying.ca.as_ref(),
+                &service.core.policy,
+            )
+            .await
+        {
+            Ok(target) => {
+                let mark = item.process_id(process);
+                let token = match (pass.person(), pass.session) {
+                    (Some(person), Some(session)) => Some(tokens::session_token(
+                        service, person, item.id, session, mark,
+                    )?),
+                    _ => None,
+                };
+                return Some(Candidate {
+                    process,
+                    target,
+                    token,
+                    here: None,
+                });
+            }
+            Err(reason) => {
+                tracing::warn!(content = %item.id, %reason, "a process has no address that may be used")
+            }
+        }
+    }
+    None
+}

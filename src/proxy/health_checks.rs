@@ -1,0 +1,47 @@
+//! Health checks of processes: whether each accepts a connection, as this node sees it. Only items
+//! with several processes are checked; for the others nothing depends on it.
+
+use crate::{
+    http::endpoint::is_up,
+    service::{Error, Services},
+    store,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Pause between two health checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Checks the processes of all items that have more than one, every `CHECK_INTERVAL`; never
+/// returns. The list of items is read again only when the store's epoch has moved, or is
+/// unknown (0).
+pub async fn watch(service: Arc<Services>) {
+    let (mut epoch, mut urls) = (0, Vec::new());
+    loop {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        let now = service.core.store.epoch();
+        if now != epoch || now == 0 {
+            let listed = service
+                .core
+                .store
+                .read(|db| Ok::<_, Error>(store::content::list(db)?))
+                .await;
+            let Ok(items) = listed else { continue };
+            let several = items.into_iter().filter(|item| item.processes.len() > 1);
+            urls = several
+                .flat_map(|item| item.processes)
+                .map(|process| process.url)
+                .collect();
+            epoch = now;
+            service.process_health.forget_all_but(&urls);
+        }
+        let service = &service;
+        let checks = urls
+            .iter()
+            .map(|url| async move { (url, is_up(url, &service.core.policy).await) });
+        for (url, is_up) in futures_util::future::join_all(checks).await {
+            service
+                .process_health
+                .note_health(url, is_up, service.core.now());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Opens an installation (data directory, keyring, database), for the server and for commands.
+
+use crate::{
+    config::Settings,
+    domain::time::Clock,
+    service::{Parts, Services, cluster::keyring as keys},
+    store::{self, Store},
+    vault::Vault,
+};
+use std::sync::Arc;
+
+/// Opens the data directory, keyring and database, for the server and for commands. The error is a
+/// message for the operator.
+pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Services>, String> {
+    make_private_folder(&settings.data_dir)?;
+    // A new keyring is created only together with a new database: no new key could open the
+    // secrets that an existing database holds.
+    let fresh = store::is_new(&settings.database).map_err(|error| error.to_string())?;
+    let vault =
+        Vault::open_ring(settings.keyring.clone(), fresh).map_err(|error| error.to_string())?;
+    let store = Store::open(&settings.database).map_err(|error| error.to_string())?;
+    let root = keys::check(&store, &vault).await?;
+    Services::new(Parts {
+        settings,
+        store,
+        vault,
+        root,
+        clock,
+    })
+    .map(Arc::new)
+}
+
+/// Creates the folder and its parents with mode 0700 if they do not exist; the mode of an existing
+/// folder is left alone.
+pub fn make_private_folder(path: &std::path::Path) -> Result<(), String> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(path)
+        .map_err(|error| format!("cannot create {}: {error}", path.display()))
+}

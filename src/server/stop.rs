@@ -1,0 +1,82 @@
+//! Start and stop: joining the cluster before the first request, the background work while the
+//! server runs, and a graceful end within [`STOP_TIMEOUT`].
+
+use super::application::Shared;
+use crate::{jobs, proxy::health_checks, service::Services};
+use actix_server::{GracefulShutdownSignal, Server};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Deadline of a graceful stop; requests and token refreshes share it.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Makes this process a node: takes the data directory's identity, stores tokens that an earlier
+/// life left in the spool, and tells the other nodes. The error is a message for the operator.
+pub async fn join_cluster(services: &Services) -> Result<(), String> {
+    services.nodes.claim_node()?;
+    services.broker.drain_spool().await?;
+    let written = services.nodes.write_heartbeat().await;
+    written.map_err(|error| error.with_sources())
+}
+
+/// Work beside the requests, ended when this is dropped.
+pub struct Background {
+    services: Arc<Services>,
+    jobs: JoinHandle<()>,
+    tasks: Vec<AbortOnDropHandle<()>>,
+    /// When the graceful stop began.
+    stopped_at: Arc<OnceLock<Instant>>,
+}
+
+impl Background {
+    /// Starts jobs, health checks, the watches of sockets and certificate.
+    pub fn start(shared: &Shared, stopping: GracefulShutdownSignal) -> Self {
+        let services = Arc::clone(&shared.services);
+        let stopped_at = Arc::new(OnceLock::new());
+        let (stopping_since, sockets) = (Arc::clone(&stopped_at), Arc::clone(&shared.sockets));
+        let mut tasks = vec![
+            tokio::spawn(health_checks::watch(Arc::clone(&services))),
+            tokio::spawn(Arc::clone(&shared.sockets).watch(Arc::clone(&services))),
+            tokio::spawn(async move {
+                stopping.notified().await;
+                let _ = stopping_since.set(Instant::now());
+                // Clients reconnect, to a node that keeps running.
+                sockets.close_all();
+            }),
+        ];
+        let certificate = shared.certificate.clone();
+        tasks.extend(certificate.map(|certificate| tokio::spawn(certificate.watch())));
+        Self {
+            jobs: jobs::start(&services),
+            services,
+            tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
+            stopped_at,
+        }
+    }
+
+    /// Waits until the server has stopped, then for refreshes in flight: the provider's response
+    /// may carry the only valid token. Writes down at the end what only this node knows.
+    pub async fn until_stopped(self, server: Server) -> Result<(), String> {
+        let result = server.await.map_err(|error| error.to_string());
+        self.jobs.abort();
+        drop(self.tasks);
+        let services = self.services;
+        let tasks = &services.core.tasks;
+        tasks.close();
+        let since = self.stopped_at.get().map(Instant::elapsed);
+        let left = STOP_TIMEOUT.saturating_sub(since.unwrap_or_default());
+        if tokio::time::timeout(left, tasks.wait()).await.is_err() {
+            tracing::warn!("stopped while a provider had not answered yet");
+        }
+        if services.presence.share_presence().await.is_err() {
+            tracing::warn!("could not write down who was where at the end");
+        }
+        services.usage.flush_uses().await;
+        services.nodes.delete_heartbeat().await;
+        result
+    }
+}
