@@ -45,7 +45,7 @@ impl Correlation {
     }
 }
 
-/// The correlation id of a request; empty outside [`finish_response`].
+/// The correlation id of a request; empty outside `web::error_pages`.
 pub fn correlation(request: &HttpRequest) -> String {
     request
         .extensions()

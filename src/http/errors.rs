@@ -7,7 +7,7 @@ use actix_web::{
     http::{StatusCode, header},
 };
 
-/// Why a handler stopped. [`finish_response`] turns it into a page or JSON.
+/// Why a handler stopped. `web::error_pages` turns it into a page or JSON.
 #[derive(Debug)]
 pub enum WebError {
     Service(service::Error),
@@ -39,7 +39,7 @@ impl std::fmt::Display for WebError {
     }
 }
 
-/// What to tell the client. A response carries it as an extension to [`finish_response`], which
+/// What to tell the client. A response carries it as an extension to `web::error_pages`, which
 /// knows the request and so chooses between page and JSON.
 #[derive(Clone)]
 pub struct ErrorDetails {

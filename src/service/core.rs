@@ -5,7 +5,7 @@ use super::error::Error;
 use crate::{
     config::Settings,
     domain::{
-        Id, Timestamp,
+        Id, Timestamp, access,
         addresses::Addresses,
         audit::{Action, Event, Origin},
         egress::Policy,
@@ -137,6 +137,22 @@ pub(in crate::service) fn require(allowed: bool, sentence: &'static str) -> Resu
     } else {
         Err(Error::Forbidden(sentence))
     }
+}
+
+/// Refuses unless the actor may create, change and delete integrations.
+pub fn must_manage_integrations(actor: &Actor) -> Result<(), Error> {
+    require(
+        access::may_manage_integrations(actor.role),
+        "Only administrators manage integrations.",
+    )
+}
+
+/// Refuses unless the actor may create, change and lock people, and manage their groups.
+pub fn must_manage_people(actor: &Actor) -> Result<(), Error> {
+    require(
+        access::may_manage_people(actor.role),
+        "Only administrators manage people.",
+    )
 }
 
 /// An audit event of an actor, ready for [`store::audit::insert`].

@@ -1,8 +1,6 @@
-//! HTTP for browsers and programs: turns a request into a service call, and the result into a page
-//! or JSON. Access rules come from `domain::access`, transactions belong to `service`; no diesel
-//! type appears here. Content is served by `proxy`, which shares [`visitor`],
-//! `sessions`,
-//! [`body`] and [`problems`] with this module.
+//! HTTP for people and programs: turns a request into a service call, and the result into a page or
+//! JSON. Access rules come from `domain::access`, transactions belong to `service`; no diesel type
+//! appears here. Content is served by `proxy`, which this module does not know.
 
 pub mod api;
 pub mod confirmation;

@@ -68,105 +68,129 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/connect", get().to(sign_in::old_links))
         .route("/connect/{rest:.*}", get().to(sign_in::old_links))
         // content
-        .route("/content", get().to(content::list))
-        .route("/content/", get().to(content::list))
-        .route("/content/new", get().to(content::new_page))
-        .route("/content/new", post().to(content::create))
-        .route("/content-settings/{guid}", get().to(content::settings_page))
+        .route("/content", get().to(content::list::list))
+        .route("/content/", get().to(content::list::list))
+        .route("/content/new", get().to(content::new::new_page))
+        .route("/content/new", post().to(content::new::create))
         .route(
             "/content-settings/{guid}",
-            post().to(content::save_settings),
+            get().to(content::settings::settings_page),
+        )
+        .route(
+            "/content-settings/{guid}",
+            post().to(content::settings::save_settings),
         )
         .route(
             "/content-settings/{guid}/mended",
-            post().to(content::clear_leaks),
+            post().to(content::leaks::clear_leaks),
         )
         .route(
             "/content-settings/{guid}/processes/{position}/drain",
-            post().to(content::drain),
+            post().to(content::processes::drain),
         )
         .route(
             "/content-settings/{guid}/integration",
-            post().to(content::save_integration),
+            post().to(content::integration::save_integration),
         )
-        .route("/content-settings/{guid}/key", post().to(content::make_key))
+        .route(
+            "/content-settings/{guid}/key",
+            post().to(content::key::make_key),
+        )
         .route(
             "/content-settings/{guid}/people",
-            post().to(content::permit),
+            post().to(content::people::permit),
         )
         .route(
             "/content-settings/{guid}/people/{number}/remove",
-            post().to(content::unpermit),
+            post().to(content::people::unpermit),
         )
         .route(
             "/content-settings/{guid}/consents/end",
-            get().to(content::end_consents_page),
+            get().to(content::consents::end_consents_page),
         )
         .route(
             "/content-settings/{guid}/consents/end",
-            post().to(content::end_consents),
+            post().to(content::consents::end_consents),
         )
         .route(
             "/content-settings/{guid}/delete",
-            get().to(content::delete_page),
+            get().to(content::delete::delete_page),
         )
         .route(
             "/content-settings/{guid}/delete",
-            post().to(content::delete),
+            post().to(content::delete::delete),
         )
         // integrations
-        .route("/integrations", get().to(integrations::list))
-        .route("/integrations/new", get().to(integrations::new_page))
-        .route("/integrations/new", post().to(integrations::create))
-        .route("/integrations/{guid}", get().to(integrations::detail))
+        .route("/integrations", get().to(integrations::list::list))
+        .route(
+            "/integrations/new",
+            get().to(integrations::choose::new_page),
+        )
+        .route("/integrations/new", post().to(integrations::new::create))
+        .route("/integrations/{guid}", get().to(integrations::show::detail))
         .route(
             "/integrations/{guid}/edit",
-            get().to(integrations::edit_page),
+            get().to(integrations::edit::edit_page),
         )
-        .route("/integrations/{guid}/edit", post().to(integrations::edit))
+        .route(
+            "/integrations/{guid}/edit",
+            post().to(integrations::edit::edit),
+        )
         .route(
             "/integrations/{guid}/availability",
-            post().to(integrations::set_availability),
+            post().to(integrations::availability::set_availability),
         )
         .route(
             "/integrations/{guid}/people",
-            post().to(integrations::list_principal),
+            post().to(integrations::availability::list_principal),
         )
         .route(
             "/integrations/{guid}/people/{number}/remove",
-            post().to(integrations::unlist),
+            post().to(integrations::availability::unlist),
         )
         .route(
             "/integrations/{guid}/disconnect",
-            get().to(integrations::disconnect_page),
+            get().to(integrations::disconnect::disconnect_page),
         )
         .route(
             "/integrations/{guid}/disconnect",
-            post().to(integrations::disconnect),
+            post().to(integrations::disconnect::disconnect),
         )
         .route(
             "/integrations/{guid}/delete",
-            get().to(integrations::delete_page),
+            get().to(integrations::delete::delete_page),
         )
         .route(
             "/integrations/{guid}/delete",
-            post().to(integrations::delete),
+            post().to(integrations::delete::delete),
         )
         // consents
-        .route("/consents", get().to(consents::list))
-        .route("/consents/new", get().to(consents::consent_page))
-        .route("/consents/new", post().to(consents::consent))
-        .route("/consents/account", get().to(consents::other_account_page))
-        .route("/consents/account", post().to(consents::other_account))
-        .route("/consents/{guid}/revoke", get().to(consents::revoke_page))
-        .route("/consents/{guid}/revoke", post().to(consents::revoke))
+        .route("/consents", get().to(consents::list::list))
+        .route("/consents/new", get().to(consents::new::consent_page))
+        .route("/consents/new", post().to(consents::new::consent))
         .route(
-            "/connections/{guid}/disconnect",
-            get().to(consents::disconnect_page),
+            "/consents/account",
+            get().to(consents::other_account::other_account_page),
+        )
+        .route(
+            "/consents/account",
+            post().to(consents::other_account::other_account),
+        )
+        .route(
+            "/consents/{guid}/revoke",
+            get().to(consents::revoke::revoke_page),
+        )
+        .route(
+            "/consents/{guid}/revoke",
+            post().to(consents::revoke::revoke),
         )
         .route(
             "/connections/{guid}/disconnect",
-            post().to(consents::disconnect),
+            get().to(consents::disconnect::disconnect_page),
+        )
+        .route(
+            "/connections/{guid}/disconnect",
+            post().to(consents::disconnect::disconnect),
         )
         // OAuth
         .route(
@@ -179,53 +203,68 @@ pub fn pages(config: &mut ServiceConfig) {
         )
         .route(
             "/__oauth__/integrations/{guid}/login",
-            get().to(consents::login),
+            get().to(consents::new::login),
         )
         // people, groups, audit log, account
-        .route("/people", get().to(people::list))
-        .route("/people/new", get().to(people::new_page))
-        .route("/people/new", post().to(people::create))
-        .route("/people/{guid}", get().to(people::detail))
-        .route("/people/{guid}", post().to(people::save))
-        .route("/people/{guid}/password", post().to(people::set_password))
-        .route("/people/{guid}/lock", post().to(people::lock))
-        .route("/people/{guid}/invite", post().to(people::invite))
+        .route("/people", get().to(people::list::list))
+        .route("/people/new", get().to(people::new::new_page))
+        .route("/people/new", post().to(people::new::create))
+        .route("/people/{guid}", get().to(people::show::detail))
+        .route("/people/{guid}", post().to(people::show::save))
+        .route(
+            "/people/{guid}/password",
+            post().to(people::show::set_password),
+        )
+        .route("/people/{guid}/lock", post().to(people::lock::lock))
+        .route("/people/{guid}/invite", post().to(people::invite::invite))
         .route(
             "/people/{guid}/disconnect",
-            get().to(people::disconnect_page),
+            get().to(people::disconnect::disconnect_page),
         )
-        .route("/people/{guid}/disconnect", post().to(people::disconnect))
+        .route(
+            "/people/{guid}/disconnect",
+            post().to(people::disconnect::disconnect),
+        )
         .route(
             "/people/{guid}/sessions/end",
-            post().to(people::end_sessions),
+            post().to(people::sessions::end_sessions),
         )
-        .route("/groups", get().to(groups::list))
-        .route("/groups", post().to(groups::create))
-        .route("/groups/{guid}", get().to(groups::detail))
-        .route("/groups/{guid}", post().to(groups::rename))
-        .route("/groups/{guid}/members", post().to(groups::add_member))
+        .route("/groups", get().to(groups::list::list))
+        .route("/groups", post().to(groups::list::create))
+        .route("/groups/{guid}", get().to(groups::show::detail))
+        .route("/groups/{guid}", post().to(groups::show::rename))
+        .route(
+            "/groups/{guid}/members",
+            post().to(groups::show::add_member),
+        )
         .route(
             "/groups/{guid}/members/remove",
-            post().to(groups::remove_member),
+            post().to(groups::show::remove_member),
         )
-        .route("/groups/{guid}/delete", post().to(groups::delete))
-        .route("/audit", get().to(audit::list))
-        .route("/audit/export", get().to(audit::export))
-        .route("/audit/uses", get().to(audit::uses))
-        .route("/account", get().to(account::account))
-        .route("/account/password", post().to(account::change_password))
-        .route("/account/sessions/end", post().to(account::end_sessions))
-        .route("/account/confirm", get().to(account::confirm_page))
-        .route("/account/confirm", post().to(account::confirm))
-        .route("/account/theme", post().to(account::theme))
+        .route("/groups/{guid}/delete", post().to(groups::show::delete))
+        .route("/audit", get().to(audit::list::list))
+        .route("/audit/export", get().to(audit::list::export))
+        .route("/audit/uses", get().to(audit::uses::uses))
+        .route("/account", get().to(account::overview::account))
+        .route(
+            "/account/password",
+            post().to(account::overview::change_password),
+        )
+        .route(
+            "/account/sessions/end",
+            post().to(account::overview::end_sessions),
+        )
+        .route("/account/confirm", get().to(account::confirm::confirm_page))
+        .route("/account/confirm", post().to(account::confirm::confirm))
+        .route("/account/theme", post().to(account::theme::theme))
         .route("/account/switch", get().to(sign_in::switch))
-        .route("/account/keys", get().to(account::keys))
-        .route("/account/keys", post().to(account::create_key))
+        .route("/account/keys", get().to(account::keys::keys))
+        .route("/account/keys", post().to(account::keys::create_key))
         .route(
             "/account/keys/{number}/delete",
-            post().to(account::delete_key),
+            post().to(account::keys::delete_key),
         )
-        .route("/account/shown/{name}", get().to(account::shown))
+        .route("/account/shown/{name}", get().to(account::secret::shown))
         // Must follow `/content/new`, which it would match.
         .route(
             "/content/{rest:.*}",

@@ -22,7 +22,7 @@ use crate::{
     oauth::assertion,
     providers::{self, ClientAuthentication, Template},
     service::{
-        core::{Actor, Core, event, record, require},
+        core::{Actor, Core, event, must_manage_integrations, record, require},
         error::{Error, invalid},
         grants::{
             breakers::Breakers,
@@ -162,7 +162,7 @@ impl Integrations {
         actor: &Actor,
         id: Id<Integration>,
     ) -> Result<Vec<(ListEntry, String)>, Error> {
-        must_manage(actor)?;
+        must_manage_integrations(actor)?;
         self.core
             .store
             .read(move |db| {
@@ -194,7 +194,7 @@ impl Integrations {
         actor: &Actor,
         id: Id<Integration>,
     ) -> Result<(Integration, Vec<Association>), Error> {
-        must_manage(actor)?;
+        must_manage_integrations(actor)?;
         self.core
             .store
             .read(move |db| {
@@ -213,7 +213,7 @@ impl Integrations {
         actor: &Actor,
         input: IntegrationInput,
     ) -> Result<Integration, Error> {
-        must_manage(actor)?;
+        must_manage_integrations(actor)?;
         let key = input.template.as_deref().unwrap_or("");
         let Some(template) = providers::template(key) else {
             let known: Vec<&str> = providers::TEMPLATES
@@ -322,7 +322,7 @@ impl Integrations {
         id: Id<Integration>,
         input: IntegrationInput,
     ) -> Result<UpdateOutcome, Error> {
-        must_manage(actor)?;
+        must_manage_integrations(actor)?;
         let now = self.core.now();
         let before = self.integration(actor, id).await?;
         let template = providers::template(&before.template)
@@ -476,7 +476,7 @@ impl Integrations {
         actor: &Actor,
         id: Id<Integration>,
     ) -> Result<Impact, Error> {
-        must_manage(actor)?;
+        must_manage_integrations(actor)?;
         self.core.store.read(move |db| impact(db, id)).await
     }
 
@@ -487,7 +487,7 @@ impl Integrations {
         actor: &Actor,
         id: Id<Integration>,
     ) -> Result<Integration, Error> {
-        must_manage(actor)?;
+        must_manage_integrations(actor)?;
         let (now, actor, service) = (self.core.now(), actor.clone(), Arc::clone(self));
         let why = EndReason::of(&actor, now, "the integration was deleted");
         let many = self
@@ -608,14 +608,6 @@ impl Integrations {
             .map(|secret| self.core.vault.seal(labels::client_secret(&row), secret))
             .transpose()?)
     }
-}
-
-/// `Forbidden` unless the actor manages integrations.
-fn must_manage(actor: &Actor) -> Result<(), Error> {
-    require(
-        access::may_manage_integrations(actor.role),
-        "Only administrators manage integrations.",
-    )
 }
 
 /// Whether the actor may choose this integration, and so see it.

@@ -140,7 +140,7 @@ pub struct Key {
     pub values: i64,
 }
 
-/// Result of [`Service::verify_keys`].
+/// Result of [`KeyringAdmin::verify_keys`].
 #[derive(Default)]
 pub struct VerifyReport {
     pub opened: u64,

@@ -4,7 +4,7 @@
 //! The content origin trades the code for a content session with its own cookie.
 //!
 //! A content session ends with the browser session that it came from. Access to the item is not
-//! decided here but by [`Service::admission`] at each request.
+//! decided here but by [`crate::service::grants::admission`] at each request.
 
 use crate::{
     domain::{Id, access, content::Content, origins::ContentLocation, person::Person},

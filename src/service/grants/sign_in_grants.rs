@@ -38,7 +38,7 @@ impl SignInGrants {
             .await
     }
 
-    /// The refresh token stored by [`Service::store_sign_in_grant`].
+    /// The refresh token stored by [`Self::store_sign_in_grant`].
     pub(in crate::service) async fn sign_in_grant(
         &self,
         session: Id<Session>,

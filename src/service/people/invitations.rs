@@ -106,7 +106,7 @@ impl Invitations {
         Ok((person, SecretString::from(token)))
     }
 
-    /// Like [`Service::invite`], without an access check: the way in for an operator when every
+    /// Like [`Self::invite`], without an access check: the way in for an operator when every
     /// other one fails.
     pub async fn invite_from_command_line(&self, username: &str) -> Result<SecretString, Error> {
         let token = random::token();

@@ -23,7 +23,7 @@ impl ShownOnce {
         Self { core }
     }
 
-    /// Stores a text for one person. Returns the random name for [`Service::take_shown_once`].
+    /// Stores a text for one person. Returns the random name for [`Self::take_shown_once`].
     pub async fn store_shown_once(
         &self,
         person: Id<Person>,

@@ -1,106 +1,19 @@
-//! Groups and their members: `/groups` and below. Administrators only. Changes need confirmation
-//! ([`Confirmed`]), since a group's members gain access.
+//! `/groups/{guid}`: one group; its name, members and end.
 
 use crate::{
-    domain::{Id, access, addresses, form::FieldError, group::Group},
+    domain::{Id, addresses, form::FieldError, group::Group},
     http::errors::WebError,
-    service::Error,
+    service::core::must_manage_people,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        pages::{form_status, id, page_with, problems_of},
-        view::{Chrome, count_noun},
+        pages::{form_status, groups::list::named, id, page_with},
+        view::Chrome,
         visitor::SignedIn,
     },
 };
 use actix_web::{HttpResponse, web};
 use askama::Template;
-
-struct Row {
-    href: String,
-    name: String,
-    members: String,
-}
-
-#[derive(Template)]
-#[template(path = "pages/groups.html")]
-struct ListPage {
-    chrome: Chrome,
-    errors: Vec<FieldError>,
-    rows: Vec<Row>,
-    fields: Vec<Field>,
-}
-
-fn must_manage(me: &SignedIn) -> Result<(), WebError> {
-    if access::may_manage_people(me.actor.role) {
-        Ok(())
-    } else {
-        Err(Error::Forbidden("Only administrators manage groups.").into())
-    }
-}
-
-async fn draw_list(
-    me: &SignedIn,
-    typed: Option<&FormValues>,
-    errors: Vec<FieldError>,
-) -> Result<HttpResponse, WebError> {
-    must_manage(me)?;
-    let mut rows = Vec::new();
-    for group in me.service().groups.groups(&me.actor).await? {
-        let (_, members) = me.service().groups.group(&me.actor, group.id).await?;
-        let members = count_noun(
-            i64::try_from(members.len()).unwrap_or(i64::MAX),
-            "person",
-            "people",
-        );
-        rows.push(Row {
-            href: addresses::group(group.id),
-            name: group.name,
-            members,
-        });
-    }
-    let mut fields = vec![Field::text("name", "Name")];
-    refill(&mut fields, typed, &errors);
-    page_with(
-        form_status(&errors),
-        &ListPage {
-            chrome: me.visitor.chrome("people", "Groups"),
-            errors,
-            rows,
-            fields,
-        },
-    )
-}
-
-/// `GET /groups`.
-pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
-    draw_list(&me, None, Vec::new()).await
-}
-
-/// Errors of creating or renaming, moved to the name's field.
-fn named(error: Error) -> Result<Vec<FieldError>, WebError> {
-    Ok(problems_of(error)?
-        .into_iter()
-        .map(|problem| FieldError::new("name", problem.message))
-        .collect())
-}
-
-/// `POST /groups`.
-pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
-    must_manage(&me)?;
-    match me
-        .service()
-        .groups
-        .create_group(&me.actor, typed.text("name"))
-        .await
-    {
-        Ok(group) => Ok(me.done(
-            &addresses::group(group.id),
-            format!("Added {}. Add its members.", group.name),
-        )),
-        Err(error) => draw_list(&me, Some(&typed), named(error)?).await,
-    }
-}
 
 struct Member {
     guid: String,
@@ -109,7 +22,7 @@ struct Member {
 }
 
 #[derive(Template)]
-#[template(path = "pages/group.html")]
+#[template(path = "pages/groups/show.html")]
 struct GroupPage {
     chrome: Chrome,
     errors: Vec<FieldError>,
@@ -125,7 +38,7 @@ async fn draw(
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    must_manage(me)?;
+    must_manage_people(&me.actor)?;
     let (group, members) = me.service().groups.group(&me.actor, group).await?;
     let people = me.service().people.people(&me.actor).await?;
     let others = people
@@ -175,7 +88,7 @@ pub async fn rename(
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage(&me)?;
+    must_manage_people(&me.actor)?;
     let group = id(&path)?;
     match me
         .service()
@@ -194,7 +107,7 @@ pub async fn add_member(
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage(&me)?;
+    must_manage_people(&me.actor)?;
     let group = id(&path)?;
     let Ok(person) = typed.text("person").parse() else {
         return draw(
@@ -218,7 +131,7 @@ pub async fn remove_member(
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage(&me)?;
+    must_manage_people(&me.actor)?;
     let group = id(&path)?;
     me.service()
         .groups
@@ -233,7 +146,7 @@ pub async fn delete(
     path: web::Path<String>,
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage(&me)?;
+    must_manage_people(&me.actor)?;
     let gone = me
         .service()
         .groups

@@ -1,19 +1,17 @@
-//! The audit log for administrators: `/audit` (list with filter), `/audit/export` (JSON lines) and
-//! `/audit/uses` (exchanges by hour).
+//! `/audit`: the audit log, with filters and export.
 
 use crate::{
     domain::{
-        Id, Timestamp,
         addresses::query,
         audit::{Action, Event, Outcome},
     },
     http::errors::WebError,
     service::{Error, record::audit::PAGE_SIZE},
-    store::audit::{ExchangeFilter, RecordFilter},
+    store::audit::RecordFilter,
     web::{
         forms::{Choice, Field, FieldKind},
         pages::page,
-        view::{Chrome, Moment, count_noun},
+        view::{Chrome, Moment},
         visitor::SignedIn,
     },
 };
@@ -40,7 +38,7 @@ struct Row {
 }
 
 #[derive(Template)]
-#[template(path = "pages/audit.html")]
+#[template(path = "pages/audit/list.html")]
 struct AuditPage {
     chrome: Chrome,
     fields: Vec<Field>,
@@ -102,7 +100,7 @@ fn words(action: Action) -> String {
 }
 
 /// A select field for a person.
-async fn people(me: &SignedIn, chosen: Option<String>) -> Result<Field, WebError> {
+pub(super) async fn people(me: &SignedIn, chosen: Option<String>) -> Result<Field, WebError> {
     let people = me.service().people.people(&me.actor).await?;
     let people = people.iter().map(|person| {
         Choice::new(
@@ -247,106 +245,4 @@ pub async fn export(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpR
             },
         ))
         .streaming(lines))
-}
-
-struct UseRow {
-    hour: String,
-    person: String,
-    content: String,
-    integration: String,
-    times: String,
-    last: Moment,
-}
-
-#[derive(Template)]
-#[template(path = "pages/audit_uses.html")]
-struct UsesPage {
-    chrome: Chrome,
-    fields: Vec<Field>,
-    filtered: bool,
-    rows: Vec<UseRow>,
-    older: Option<String>,
-}
-
-/// The query of `/audit/uses`.
-#[derive(Deserialize)]
-pub struct UsesQuery {
-    person: Option<String>,
-    content: Option<String>,
-    /// Only rows last used before this time, in Unix milliseconds.
-    before: Option<i64>,
-}
-
-/// `GET /audit/uses`: who used whose access, in which content item, when and how often.
-pub async fn uses(me: SignedIn, asked: web::Query<UsesQuery>) -> Result<HttpResponse, WebError> {
-    fn chosen<T>(text: Option<&str>) -> Option<Id<T>> {
-        text.and_then(|text| text.parse().ok())
-    }
-    let now = me.service().core.now();
-    let wanted = ExchangeFilter {
-        person: chosen(asked.person.as_deref()),
-        content: chosen(asked.content.as_deref()),
-        before: asked.before.map(Timestamp),
-    };
-    let mut uses = me
-        .service()
-        .usage
-        .hourly_uses(&me.actor, wanted.clone())
-        .await?;
-    let most = usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX);
-    let more = uses.len() > most;
-    uses.truncate(most);
-    let (person, content) = (
-        wanted.person.map(|id| id.to_string()).unwrap_or_default(),
-        wanted.content.map(|id| id.to_string()).unwrap_or_default(),
-    );
-    let older = uses.last().filter(|_| more).map(|last| {
-        format!(
-            "/audit/uses?person={person}&content={content}&before={}",
-            last.hour.last_at.0
-        )
-    });
-    let contents = me.service().contents.contents(&me.actor).await?;
-    let contents = contents.iter().map(|seen| {
-        Choice::new(
-            seen.content.id.to_string(),
-            seen.content.display_title(),
-            "",
-        )
-    });
-    let contents = std::iter::once(Choice::new("", "All content", ""))
-        .chain(contents)
-        .collect();
-    let fields = vec![
-        people(&me, Some(person)).await?,
-        Field::new(FieldKind::Select, "content", "In which content")
-            .options(contents)
-            .value(content),
-    ];
-    let gone = |guid: &str| format!("deleted ({})", guid.get(..8).unwrap_or(guid));
-    page(&UsesPage {
-        chrome: me.visitor.chrome("audit", "Who used whose access"),
-        fields,
-        filtered: wanted.person.is_some() || wanted.content.is_some() || wanted.before.is_some(),
-        rows: uses
-            .into_iter()
-            .map(|row| UseRow {
-                hour: row.hour.hour.absolute(),
-                person: row
-                    .person
-                    .map_or_else(|| gone(&row.hour.person), |person| person.display_name()),
-                content: row.content.map_or_else(
-                    || gone(&row.hour.content),
-                    |content| content.display_title().to_owned(),
-                ),
-                integration: row.integration.map_or_else(
-                    || gone(&row.hour.integration),
-                    |found| found.display_name().to_owned(),
-                ),
-                times: count_noun(row.hour.exchanges, "time", "times"),
-                last: Moment::new(row.hour.last_at, now),
-            })
-            .collect(),
-        older,
-    })
 }

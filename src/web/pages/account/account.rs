@@ -1,0 +1,142 @@
+//! `/account`: one's own password and browser sessions.
+
+use crate::{
+    domain::{Id, form::FieldError, person::Person},
+    http::errors::WebError,
+    web::{
+        forms::{Field, FieldKind, refill},
+        pages::{form_status, id, page_with, problems_of},
+        view::{Chrome, Moment},
+        visitor::{Posted, SignedIn},
+    },
+};
+use actix_web::HttpResponse;
+use askama::Template;
+
+/// One browser session, as a page lists it.
+pub struct SessionRow {
+    /// Id of the session, to end it.
+    pub guid: String,
+    /// IP address at sign-in.
+    pub address: String,
+    /// Whether this request belongs to it.
+    pub current: bool,
+    pub since: Moment,
+    pub seen: Moment,
+}
+
+/// The browser sessions of a person.
+pub async fn session_rows(me: &SignedIn, person: Id<Person>) -> Result<Vec<SessionRow>, WebError> {
+    let now = me.service().core.now();
+    let sessions = me.service().sessions.sessions_of(&me.actor, person).await?;
+    Ok(sessions
+        .into_iter()
+        .map(|session| SessionRow {
+            guid: session.id.to_string(),
+            current: me.actor.session == Some(session.id),
+            address: if session.address.is_empty() {
+                "an unknown address".into()
+            } else {
+                session.address
+            },
+            since: Moment::new(session.created_at, now),
+            seen: Moment::new(session.seen_at, now),
+        })
+        .collect())
+}
+
+#[derive(Template)]
+#[template(path = "pages/account/account.html")]
+struct AccountPage {
+    chrome: Chrome,
+    errors: Vec<FieldError>,
+    who: String,
+    fields: Vec<Field>,
+    /// Name of the organisation's sign-in, if this account is not linked to it yet.
+    organisation: Option<String>,
+    has_password: bool,
+    sessions: Vec<SessionRow>,
+}
+
+async fn draw(me: &SignedIn, errors: Vec<FieldError>) -> Result<HttpResponse, WebError> {
+    let mut fields = vec![
+        Field::new(FieldKind::Secret, "old_password", "Current password")
+            .autocomplete("current-password"),
+        Field::new(FieldKind::Secret, "new_password", "New password")
+            .hint("At least 8 characters.")
+            .autocomplete("new-password"),
+    ];
+    refill(&mut fields, None, &errors);
+    let sessions = session_rows(me, me.actor.person.id).await?;
+    let person = &me.actor.person;
+    let view = AccountPage {
+        chrome: me.visitor.chrome("", "Account"),
+        who: format!(
+            "{}, {}",
+            person.display_name(),
+            person.role.label().to_lowercase()
+        ),
+        fields,
+        organisation: match &me.service().core.settings.sign_in {
+            Some(sign_in)
+                if !me
+                    .service()
+                    .organisation
+                    .signs_in_at(person.id, &sign_in.issuer)
+                    .await? =>
+            {
+                Some(sign_in.name.clone())
+            }
+            _ => None,
+        },
+        has_password: me.service().passwords.has_password(person.id).await?,
+        sessions,
+        errors,
+    };
+    page_with(form_status(&view.errors), &view)
+}
+
+/// `GET /account`.
+pub async fn account(me: SignedIn) -> Result<HttpResponse, WebError> {
+    draw(&me, Vec::new()).await
+}
+
+/// `POST /account/password`. Ends the person's other browser sessions.
+pub async fn change_password(
+    me: SignedIn,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
+    match me
+        .service()
+        .passwords
+        .change_password(
+            &me.actor,
+            typed.password("old_password"),
+            typed.password("new_password"),
+        )
+        .await
+    {
+        Ok(()) => Ok(me.done(
+            "/account",
+            "Changed your password. Your other browsers are signed out.",
+        )),
+        Err(error) => draw(&me, problems_of(error)?).await,
+    }
+}
+
+/// `POST /account/sessions/end`: ends one session, or all but the current one.
+pub async fn end_sessions(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let only = typed.non_empty("session").map(id).transpose()?;
+    me.service()
+        .sessions
+        .end_sessions(&me.actor, me.actor.person.id, only)
+        .await?;
+    Ok(me.done(
+        "/account",
+        if only.is_some() {
+            "Signed out that browser."
+        } else {
+            "Signed out everywhere else."
+        },
+    ))
+}

@@ -1,0 +1,122 @@
+//! `/account/keys`: one's own API keys.
+
+use crate::{
+    domain::{form::FieldError, person::Role},
+    http::{errors::WebError, redirect::see_other},
+    web::{
+        confirmation::Confirmed,
+        forms::{Choice, Field, FieldKind, FormValues, refill},
+        pages::{form_status, page_with, problems_of},
+        shown_once::{self, SecretToShow},
+        view::{Chrome, Moment},
+        visitor::{Posted, SignedIn},
+    },
+};
+use actix_web::{HttpResponse, web};
+use askama::Template;
+
+struct KeyRow {
+    number: i64,
+    name: String,
+    role: &'static str,
+    made: Moment,
+    used: Option<Moment>,
+}
+
+#[derive(Template)]
+#[template(path = "pages/account/keys.html")]
+struct KeysPage {
+    chrome: Chrome,
+    errors: Vec<FieldError>,
+    rows: Vec<KeyRow>,
+    fields: Vec<Field>,
+}
+
+async fn draw_keys(
+    me: &SignedIn,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
+) -> Result<HttpResponse, WebError> {
+    let now = me.service().core.now();
+    let roles = Role::ALL
+        .into_iter()
+        .filter(|role| *role <= me.actor.role)
+        .rev();
+    let mut fields = vec![
+        Field::text("name", "Name").hint("What the key is for, so that you recognise it later."),
+        Field::new(FieldKind::Select, "user_role", "Role").options(
+            roles
+                .map(|role| Choice::new(role.as_str(), role.label(), ""))
+                .collect(),
+        ),
+    ];
+    refill(&mut fields, typed, &errors);
+    let rows = me
+        .service()
+        .api_keys
+        .own_keys(me.actor.person.id)
+        .await?
+        .into_iter()
+        .map(|key| KeyRow {
+            number: key.number,
+            name: key.name,
+            role: key.role.label(),
+            made: Moment::new(key.created_at, now),
+            used: key.active_at.map(|at| Moment::new(at, now)),
+        })
+        .collect();
+    let view = KeysPage {
+        chrome: me.visitor.chrome("", "API keys"),
+        rows,
+        fields,
+        errors,
+    };
+    page_with(form_status(&view.errors), &view)
+}
+
+/// `GET /account/keys`.
+pub async fn keys(me: SignedIn) -> Result<HttpResponse, WebError> {
+    draw_keys(&me, None, Vec::new()).await
+}
+
+/// `POST /account/keys`: creates a key and redirects to the page that shows it once.
+pub async fn create_key(
+    me: SignedIn,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
+    let role = Role::parse(typed.text("user_role"));
+    match me
+        .service()
+        .api_keys
+        .create_key(&me.actor, typed.text("name"), role, None)
+        .await
+    {
+        Ok((key, secret)) => {
+            let shown = SecretToShow {
+                title: format!("API key {}", key.name),
+                intro: "Copy the key now and keep it where the program finds it.".into(),
+                label: "API key".into(),
+                secret,
+                environment: String::new(),
+                done: "/account/keys".into(),
+            };
+            Ok(see_other(
+                &shown_once::store(me.service(), me.actor.person.id, shown).await?,
+            ))
+        }
+        Err(error) => draw_keys(&me, Some(&typed), problems_of(error)?).await,
+    }
+}
+
+/// `POST /account/keys/{number}/delete`.
+pub async fn delete_key(
+    me: SignedIn,
+    path: web::Path<i64>,
+    _: Posted,
+) -> Result<HttpResponse, WebError> {
+    me.service().api_keys.delete_key(&me.actor, *path).await?;
+    Ok(me.done(
+        "/account/keys",
+        "Deleted the key. Programs that use it are refused from now on.",
+    ))
+}

@@ -1,0 +1,221 @@
+//! `GET /consents`: a viewer's connections, consents, and what ended lately.
+
+use crate::{
+    domain::{
+        addresses,
+        connection::{Cause, State},
+        revocation::{ProviderNotice, Revocation},
+    },
+    http::errors::WebError,
+    providers,
+    service::grants::consents::Overview,
+    web::{
+        pages::page,
+        view::{Chrome, Moment, Status, count_noun},
+        visitor::SignedIn,
+    },
+};
+use actix_web::HttpResponse;
+use askama::Template;
+
+struct Item {
+    title: String,
+    owner: String,
+    allowed: Moment,
+    used: Option<Moment>,
+    uses: String,
+    revoke: String,
+}
+
+struct Row {
+    name: String,
+    monogram: &'static str,
+    about: String,
+    state: Status,
+    items: Vec<Item>,
+    may: String,
+    scopes: String,
+    reconnect: Option<String>,
+    reconnect_label: &'static str,
+    disconnect: String,
+}
+
+#[derive(Template)]
+#[template(path = "pages/consents/list.html")]
+struct ListPage {
+    chrome: Chrome,
+    rows: Vec<Row>,
+    ended: Vec<EndedConnection>,
+}
+
+/// A connection that ended recently, and whether its provider was told.
+struct EndedConnection {
+    name: String,
+    at: Moment,
+    told: String,
+}
+
+/// How to describe an ended connection, and the state of its revocation at the provider.
+fn ended_connection(ended: &Revocation, now: crate::domain::Timestamp) -> EndedConnection {
+    let provider = &ended.provider;
+    let told = match (ended.notice, ended.told_at) {
+        (ProviderNotice::Told, Some(at)) => format!("{provider} was told {}.", at.relative(now)),
+        (ProviderNotice::Told, None) => format!("{provider} had nothing to end."),
+        (ProviderNotice::Waiting, _) if ended.tries > 0 => {
+            format!(
+                "{provider} could not be told yet; it is tried again {}.",
+                ended.next_at.max(now).relative(now)
+            )
+        }
+        (ProviderNotice::Waiting, _) => format!("{provider} is being told."),
+        (ProviderNotice::NotOffered, _) => format!(
+            "{provider} keeps its own list of what you agreed to, and offers no way to be told."
+        ),
+        (ProviderNotice::GivenUp, _) => format!(
+            "{provider} could not be told. Its own pages may still list this portal: end it there."
+        ),
+    };
+    let account = ended
+        .account
+        .as_deref()
+        .map(|label| format!(" as {label}"))
+        .unwrap_or_default();
+    EndedConnection {
+        name: format!("{}{account}", ended.integration_name),
+        at: Moment::new(ended.ended_at, now),
+        told,
+    }
+}
+
+/// Why a connection needs its viewer, as part of a sentence.
+pub fn cause_words(cause: Cause, provider: &str) -> String {
+    match cause {
+        Cause::Expired => format!("{provider} ended the connection"),
+        Cause::Policy => {
+            format!("{provider} asks you to sign in again: your organisation's rules want it")
+        }
+        Cause::RotationLost => "a new key got lost on its way; sign in once more".into(),
+        Cause::RevokedByViewer => "you took it back".into(),
+        Cause::RevokedByAdministrator => "an administrator ended the connection".into(),
+        Cause::AccountChanged => format!("{provider} answered for another account"),
+        Cause::Unused => "nothing used it for a long time, so this portal let it go".into(),
+    }
+}
+
+/// One connection with the content items that may use it.
+fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
+    let (connection, integration) = (&overview.connection, &overview.integration);
+    let names = providers::names(integration);
+    let account = connection
+        .account
+        .label
+        .as_deref()
+        .map(|label| format!("as {label} · "))
+        .unwrap_or_default();
+    let (state, about, reconnect) = match connection.state {
+        State::Active => {
+            let connected = connection.connected_at.relative(now);
+            let again = match connection.lapses_at {
+                _ if !connection.has_refresh_token => {
+                    let end = connection
+                        .access_expires_at
+                        .map(crate::domain::Timestamp::absolute)
+                        .unwrap_or_default();
+                    format!(
+                        " · asks you again at {end}, since {} gave no lasting permission",
+                        names.provider
+                    )
+                }
+                // A fixed time, if the provider ends every sign-in after a maximum age, however
+                // often it is used.
+                Some(at) if providers::max_sign_in_lifetime(integration).is_some() => {
+                    format!(" · needs you again by {}", at.absolute())
+                }
+                Some(at) => format!(
+                    " · needs you again by {}, if nothing uses it until then",
+                    at.date()
+                ),
+                None => String::new(),
+            };
+            (
+                Status::positive("Connected"),
+                format!("{account}connected {connected}{again}"),
+                None,
+            )
+        }
+        State::Unconfirmed => (
+            Status::warning("Needs you"),
+            format!("{account}another account than expected: keep it, or connect again"),
+            Some(format!("/consents/account?connection={}", connection.id)),
+        ),
+        State::NeedsLogin(cause) => (
+            Status::warning("Needs you again"),
+            format!(
+                "{account}{} on {}",
+                cause_words(cause, &names.provider),
+                connection.state_at.date()
+            ),
+            Some(addresses::reconnect(integration.id)),
+        ),
+    };
+    let mut may: Vec<String> = providers::capabilities(integration)
+        .iter()
+        .map(|line| line.to_lowercase())
+        .collect();
+    if connection.has_refresh_token {
+        may.push("stay connected while you are away".into());
+    }
+    Row {
+        name: integration.display_name().to_owned(),
+        monogram: names.monogram,
+        about,
+        state,
+        items: overview
+            .consents
+            .iter()
+            .map(|granted| Item {
+                title: granted.content.display_title().to_owned(),
+                owner: granted.owner.display_name(),
+                allowed: Moment::new(granted.consent.created_at, now),
+                used: granted.consent.last_used_at.map(|at| Moment::new(at, now)),
+                uses: count_noun(granted.consent.uses, "time", "times"),
+                revoke: addresses::revoke(granted.consent.id),
+            })
+            .collect(),
+        may: format!("May: {}", may.join(" · ")),
+        scopes: connection.scopes.clone(),
+        reconnect_label: if connection.state == State::Unconfirmed {
+            "Decide"
+        } else {
+            "Reconnect"
+        },
+        reconnect,
+        disconnect: addresses::disconnect(connection.id),
+    }
+}
+
+/// `GET /consents`.
+pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
+    let now = me.service().core.now();
+    let rows = me
+        .service()
+        .consents
+        .consents(&me.actor)
+        .await?
+        .iter()
+        .map(|overview| row(overview, now))
+        .collect();
+    let ended = me
+        .service()
+        .revocations
+        .recent_revocations(&me.actor)
+        .await?
+        .iter()
+        .map(|ended| ended_connection(ended, now))
+        .collect();
+    page(&ListPage {
+        chrome: me.visitor.chrome("consents", "Consents"),
+        rows,
+        ended,
+    })
+}

@@ -1,0 +1,180 @@
+//! The fields of an item: its own, and how it is proxied.
+
+use crate::{
+    domain::{
+        content::{AccessType, Process, Proxying},
+        form::FieldError,
+    },
+    service::catalog::content::{ContentInput, ProxyingInput},
+    web::{
+        forms::{Choice, Field, FieldKind, FormValues},
+        visitor::SignedIn,
+    },
+};
+
+/// The fields that every item has.
+pub(super) fn fields() -> Vec<Field> {
+    vec![
+        Field::text("title", "Title").hint("What people see in the list and on the consent page."),
+        Field::new(FieldKind::Textarea, "description", "Description").hint("One or two sentences."),
+        Field::new(FieldKind::Textarea, "upstream_url", "Address of the running app")
+            .hint("Where this server reaches the app, such as http://10.0.0.5:8501. Private addresses must be allowed by the operator. For an app of several processes, one address a line.")
+            .mono(),
+        Field::new(FieldKind::Radio, "access_type", "Who may open it").value("acl").options(vec![
+            Choice::new("logged_in", "Everyone who is signed in", ""),
+            Choice::new("acl", "Only people and groups on the list", "You add them on the settings page."),
+        ]),
+    ]
+}
+
+/// The optional settings of the item's proxy; empty means the default.
+pub(super) fn proxy_fields() -> Vec<Field> {
+    let seconds = |name: &str, label: &str, hint: String| Field::text(name, label).hint(hint);
+    vec![
+        Field::new(FieldKind::Select, "keep_prefix", "What the app gets of the path")
+            .hint("Where items share a host, an app stands below /content/… there. Most apps want to see only what comes behind it.")
+            .options(vec![Choice::new("", "Only what stands behind its place", ""), Choice::new("yes", "The whole path, with its place", "")]),
+        Field::new(FieldKind::Select, "reconnect_bar", "Reconnect bar")
+            .hint("When an open page of the app needs its viewer, a small bar of the portal's offers to connect again. It is added to the app's pages.")
+            .options(vec![Choice::new("", "Off", ""), Choice::new("yes", "On", "")]),
+        seconds(
+            "connection_timeout",
+            "Seconds to connect",
+            format!("How long a process may take to accept a connection. Empty: {}.", Proxying::DEFAULT_CONNECT_SECONDS),
+        ),
+        seconds(
+            "init_timeout",
+            "Seconds to the first byte",
+            format!("How long the app may compute before it answers. Empty: {}.", Proxying::DEFAULT_FIRST_BYTE_SECONDS),
+        ),
+        seconds(
+            "read_timeout",
+            "Seconds without a byte",
+            format!("How long an answer or a WebSocket may rest. Empty: {} for answers, and no limit for WebSockets.", Proxying::DEFAULT_IDLE_SECONDS),
+        ),
+        Field::new(FieldKind::Textarea, "upstream_ca", "Certificates to trust for https")
+            .hint("For an app whose certificate comes from an authority of your own: the authority's certificates, in PEM form. Empty: the public authorities.")
+            .mono(),
+    ]
+}
+
+/// One address a line, as the form shows processes.
+pub(super) fn addresses_text(processes: &[Process]) -> String {
+    processes
+        .iter()
+        .map(|process| process.url.as_str())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+pub(super) fn number(seconds: Option<u32>) -> String {
+    seconds
+        .map(|seconds| seconds.to_string())
+        .unwrap_or_default()
+}
+
+pub(super) fn tick(on: bool) -> String {
+    if on { "yes".into() } else { String::new() }
+}
+
+/// The processes of the form, one address a line. An address that was in the list before keeps its
+/// draining state.
+pub(super) fn processes(typed: &FormValues, before: &[Process]) -> Vec<Process> {
+    let lines = typed
+        .text("upstream_url")
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    lines
+        .map(|url| Process {
+            url: url.to_owned(),
+            draining: before
+                .iter()
+                .any(|process| process.url == url && process.draining),
+        })
+        .collect()
+}
+
+/// The proxy settings of the form. A field that is missing from the form leaves its value
+/// unchanged; an empty one restores the default.
+pub(super) fn proxying(typed: &FormValues, problems: &mut Vec<FieldError>) -> ProxyingInput {
+    let mut seconds = |key: &str| -> Option<Option<u32>> {
+        typed.get(key)?;
+        let Some(text) = typed.non_empty(key) else {
+            return Some(None);
+        };
+        match text.parse() {
+            Ok(number) => Some(Some(number)),
+            Err(_) => {
+                problems.push(FieldError::new(
+                    key,
+                    "Enter a number of seconds from 1 to 86,400, or leave it empty.",
+                ));
+                None
+            }
+        }
+    };
+    ProxyingInput {
+        connect_seconds: seconds("connection_timeout"),
+        first_byte_seconds: seconds("init_timeout"),
+        idle_seconds: seconds("read_timeout"),
+        keep_prefix: typed.get("keep_prefix").map(|value| value == "yes"),
+        reconnect_bar: typed.get("reconnect_bar").map(|value| value == "yes"),
+        ca: typed
+            .get("upstream_ca")
+            .map(|_| typed.non_empty("upstream_ca").map(str::to_owned)),
+    }
+}
+
+/// The posted settings, or the errors of the form itself.
+pub(super) fn input(
+    typed: &FormValues,
+    before: &[Process],
+) -> Result<ContentInput, Vec<FieldError>> {
+    let mut problems = Vec::new();
+    let title = typed.text("title").to_owned();
+    if title.is_empty() {
+        problems.push(FieldError::new("title", "Enter a title."));
+    }
+    let access = match typed.text("access_type") {
+        // The form does not offer “anyone”, which only the API can set: without a choice the stored
+        // value visits.
+        "" => None,
+        word => match AccessType::parse(word) {
+            Some(access) => Some(access),
+            None => {
+                problems.push(FieldError::new("access_type", "Choose who may open it."));
+                None
+            }
+        },
+    };
+    let input = ContentInput {
+        name: None,
+        title: Some(Some(title)),
+        description: Some(typed.text("description").to_owned()),
+        access,
+        processes: Some(processes(typed, before)),
+        proxying: proxying(typed, &mut problems),
+        owner: None,
+    };
+    if problems.is_empty() {
+        Ok(input)
+    } else {
+        Err(problems)
+    }
+}
+
+pub(super) fn with_address_problem(
+    me: &SignedIn,
+    typed: &FormValues,
+    mut problems: Vec<FieldError>,
+) -> Vec<FieldError> {
+    if let Err(problem) = me
+        .service()
+        .contents
+        .check_processes(&processes(typed, &[]))
+    {
+        problems.push(problem);
+    }
+    problems
+}

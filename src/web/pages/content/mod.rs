@@ -1,0 +1,15 @@
+//! Content items: `/content` (list), `/content/new`, and `/content-settings/{guid}` with everything
+//! below it (settings, integration, processes, access list, content key, consents, leak warnings).
+//! Below `/content/{guid}/` everything belongs to the app.
+
+pub mod consents;
+pub mod delete;
+pub mod form;
+pub mod integration;
+pub mod key;
+pub mod leaks;
+pub mod list;
+pub mod new;
+pub mod people;
+pub mod processes;
+pub mod settings;

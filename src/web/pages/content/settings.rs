@@ -1,0 +1,335 @@
+//! `/content-settings/{guid}`: everything about one item; saves its own fields.
+
+use crate::{
+    domain::{
+        access, addresses,
+        content::{AccessType, ContentRole},
+        form::FieldError,
+        group::Principal,
+        integration::Integration,
+        person::Role,
+    },
+    http::errors::WebError,
+    providers,
+    service::catalog::content::VisibleContent,
+    web::{
+        confirmation::Confirmed,
+        forms::{Choice, Field, FieldKind, FormValues, refill},
+        pages::{
+            content::{
+                form::{
+                    addresses_text, fields, input, number, processes, proxy_fields, tick,
+                    with_address_problem,
+                },
+                key::environment,
+                processes::{ProcessRow, process_rows, viewers_at_removed_processes},
+            },
+            form_status, id, page_with, principal_field, problems_of,
+        },
+        view::{Chrome, Moment, count_noun},
+        visitor::{Posted, SignedIn},
+    },
+};
+use actix_web::{HttpRequest, HttpResponse, web};
+use askama::Template;
+
+struct Attached {
+    service: String,
+    provider: String,
+    capabilities: Vec<String>,
+    offline: bool,
+}
+
+/// An integration that can be chosen.
+struct IntegrationChoice {
+    guid: String,
+    name: String,
+    service: String,
+    description: String,
+    /// Attached, but no longer available to this reader: once another one is saved, it cannot be
+    /// chosen again.
+    kept_only: bool,
+}
+
+struct ConsentRow {
+    person: String,
+    integration: String,
+    allowed: Moment,
+    used: Option<Moment>,
+    uses: String,
+}
+
+struct Listed {
+    number: i64,
+    person: String,
+    role: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "pages/content/settings.html")]
+struct SettingsPage {
+    chrome: Chrome,
+    errors: Vec<FieldError>,
+    base: String,
+    title: String,
+    owner: String,
+    description: String,
+    may_open: bool,
+    open: String,
+    choices: Vec<IntegrationChoice>,
+    selected: String,
+    attached: Vec<Attached>,
+    attached_names: String,
+    several: bool,
+    environment: String,
+    key_made: Option<Moment>,
+    may_end_consents: bool,
+    consenting: Vec<ConsentRow>,
+    access: &'static str,
+    listed: Vec<Listed>,
+    permit_fields: Vec<Field>,
+    fields: Vec<Field>,
+    proxy_fields: Vec<Field>,
+    /// The proxy settings are unfolded, since a field in them has an error.
+    proxy_open: bool,
+    /// See [`viewers_at_removed_processes`].
+    unplaced: Option<String>,
+    processes: Vec<ProcessRow>,
+    several_processes: bool,
+    leaks: Vec<LeakRow>,
+}
+
+/// A viewer whose session token was used while they were absent.
+struct LeakRow {
+    person: String,
+    words: &'static str,
+    first: Moment,
+    last: Moment,
+    times: String,
+}
+
+/// The settings page, with the posted values and errors if there are any.
+pub(super) async fn draw_settings(
+    me: &SignedIn,
+    seen: VisibleContent,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
+) -> Result<HttpResponse, WebError> {
+    let (service, now) = (me.service(), me.service().core.now());
+    let item = &seen.content;
+    let visits = service.presence.visits(item.id).await?;
+    let choices = if access::may_see_integrations(me.actor.role) {
+        service.integrations.integrations(&me.actor).await?
+    } else {
+        Vec::new()
+    };
+    let attached = service.contents.associations(&me.actor, item.id).await?;
+    let keys = service.api_keys.content_keys(item.id).await?;
+    let consenting = service
+        .contents
+        .consenting_people(&me.actor, item.id)
+        .await?;
+    let listed = service
+        .contents
+        .permissions_with_names(&me.actor, item.id)
+        .await?;
+    let (mut fields, mut proxy_fields) = (fields(), proxy_fields());
+    let stored = FormValues(vec![
+        (
+            "title".into(),
+            item.title.clone().unwrap_or_else(|| item.name.clone()),
+        ),
+        ("description".into(), item.description.clone()),
+        ("upstream_url".into(), addresses_text(&item.processes)),
+        (
+            "connection_timeout".into(),
+            number(item.proxying.connect_seconds),
+        ),
+        (
+            "init_timeout".into(),
+            number(item.proxying.first_byte_seconds),
+        ),
+        ("read_timeout".into(), number(item.proxying.idle_seconds)),
+        ("keep_prefix".into(), tick(item.proxying.keep_prefix)),
+        ("reconnect_bar".into(), tick(item.proxying.reconnect_bar)),
+        (
+            "upstream_ca".into(),
+            item.proxying.ca.clone().unwrap_or_default(),
+        ),
+        ("access_type".into(), item.access.as_str().into()),
+    ]);
+    refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
+    refill(&mut proxy_fields, Some(typed.unwrap_or(&stored)), &errors);
+    let known: Vec<Principal> = listed
+        .iter()
+        .map(|(entry, _)| entry.principal)
+        .chain([Principal::Person(item.owner)])
+        .collect();
+    let mut permit_fields = vec![
+        principal_field(me, "Person or group", &known).await?,
+        Field::new(FieldKind::Select, "role", "May").options(vec![
+            Choice::new("viewer", "open it", ""),
+            Choice::new("owner", "open and edit it (publishers)", ""),
+        ]),
+    ];
+    refill(&mut permit_fields, None, &errors);
+    let describe = |integration: &Integration| {
+        let names = providers::names(integration);
+        Attached {
+            service: names.service,
+            provider: names.provider,
+            capabilities: providers::capabilities(integration),
+            offline: providers::asks_for_refresh_token(integration),
+        }
+    };
+    let base = addresses::content_settings(item.id);
+    let view = SettingsPage {
+        chrome: me.visitor.chrome("content", item.display_title()),
+        title: item.display_title().to_owned(),
+        owner: seen.owner.display_name(),
+        description: item.description.clone(),
+        may_open: access::may_open(seen.standing) && item.upstream().is_some(),
+        open: addresses::app(item.id),
+        choices: choices
+            .iter()
+            // An attached integration stays in the list, even if nobody may choose it any more.
+            .chain(
+                attached
+                    .iter()
+                    .map(|(_, integration)| integration)
+                    .filter(|kept| !choices.iter().any(|choice| choice.id == kept.id)),
+            )
+            .map(|integration| IntegrationChoice {
+                guid: integration.id.to_string(),
+                name: integration.display_name().to_owned(),
+                service: providers::names(integration).service,
+                description: integration.description.clone().unwrap_or_default(),
+                kept_only: !choices.iter().any(|choice| choice.id == integration.id),
+            })
+            .collect(),
+        selected: attached
+            .first()
+            .map(|(_, integration)| integration.id.to_string())
+            .unwrap_or_default(),
+        attached_names: attached
+            .iter()
+            .map(|(_, integration)| integration.display_name().to_owned())
+            .collect::<Vec<_>>()
+            .join(", "),
+        several: attached.len() > 1,
+        attached: attached
+            .iter()
+            .map(|(_, integration)| describe(integration))
+            .collect(),
+        environment: environment(service.core.addresses.base(), item.id)
+            .replace("{key}", "<the content key>"),
+        may_end_consents: me.actor.role == Role::Administrator,
+        key_made: keys.first().map(|key| Moment::new(key.created_at, now)),
+        consenting: consenting
+            .iter()
+            .map(|(consent, person, integration)| ConsentRow {
+                person: person.display_name(),
+                integration: integration.display_name().to_owned(),
+                allowed: Moment::new(consent.created_at, now),
+                used: consent.last_used_at.map(|at| Moment::new(at, now)),
+                uses: count_noun(consent.uses, "time", "times"),
+            })
+            .collect(),
+        access: match item.access {
+            AccessType::All => "Anyone, even without signing in.",
+            AccessType::LoggedIn => {
+                "Everyone who is signed in. Whoever is on the list may do more if it says so."
+            }
+            AccessType::Acl => "Only the owner and the people and groups on this list.",
+        },
+        listed: listed
+            .iter()
+            .map(|(permission, name)| Listed {
+                number: permission.number,
+                person: match permission.principal {
+                    Principal::Person(_) => name.clone(),
+                    Principal::Group(_) => format!("Group {name}"),
+                },
+                role: if permission.role == ContentRole::Viewer {
+                    "open it"
+                } else {
+                    "open and edit it"
+                },
+            })
+            .collect(),
+        permit_fields,
+        fields,
+        proxy_open: proxy_fields.iter().any(|field| field.error.is_some()),
+        proxy_fields,
+        unplaced: viewers_at_removed_processes(item, &visits, now),
+        processes: process_rows(service, item, &visits, now).await,
+        several_processes: item.processes.len() > 1,
+        leaks: service
+            .leaks
+            .leaks(&me.actor, item.id)
+            .await?
+            .into_iter()
+            .map(|(leak, person)| LeakRow {
+                person: person.display_name(),
+                words: leak.kind.words(),
+                first: Moment::new(leak.first_at, now),
+                last: Moment::new(leak.last_at, now),
+                times: count_noun(leak.times, "time", "times"),
+            })
+            .collect(),
+        base,
+        errors,
+    };
+    page_with(form_status(&view.errors), &view)
+}
+
+/// `GET /content-settings/{guid}`.
+pub async fn settings_page(
+    me: SignedIn,
+    path: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
+    let seen = me
+        .service()
+        .contents
+        .editable_content(&me.actor, id(&path)?)
+        .await?;
+    draw_settings(&me, seen, None, Vec::new()).await
+}
+
+/// `POST /content-settings/{guid}`. Needs confirmation only if the processes change.
+pub async fn save_settings(
+    me: SignedIn,
+    request: HttpRequest,
+    path: web::Path<String>,
+    Posted(mut typed): Posted,
+) -> Result<HttpResponse, WebError> {
+    let guid = id(&path)?;
+    let seen = me
+        .service()
+        .contents
+        .editable_content(&me.actor, guid)
+        .await?;
+    if processes(&typed, &seen.content.processes) != seen.content.processes {
+        // Viewers' session tokens are sent to these addresses.
+        Confirmed(typed) = Confirmed::check(&me, &request, typed).await?;
+    }
+    let input = match input(&typed, &seen.content.processes) {
+        Ok(input) => input,
+        Err(problems) => {
+            let problems = with_address_problem(&me, &typed, problems);
+            return draw_settings(&me, seen, Some(&typed), problems).await;
+        }
+    };
+    match me
+        .service()
+        .contents
+        .update_content(&me.actor, guid, input)
+        .await
+    {
+        Ok(seen) => Ok(me.done(
+            &addresses::content_settings(guid),
+            format!("Saved {}.", seen.content.display_title()),
+        )),
+        Err(error) => draw_settings(&me, seen, Some(&typed), problems_of(error)?).await,
+    }
+}

@@ -1,0 +1,94 @@
+//! `/groups`: all groups; adds one.
+
+use crate::{
+    domain::{addresses, form::FieldError},
+    http::errors::WebError,
+    service::{Error, core::must_manage_people},
+    web::{
+        confirmation::Confirmed,
+        forms::{Field, FormValues, refill},
+        pages::{form_status, page_with, problems_of},
+        view::{Chrome, count_noun},
+        visitor::SignedIn,
+    },
+};
+use actix_web::HttpResponse;
+use askama::Template;
+
+struct Row {
+    href: String,
+    name: String,
+    members: String,
+}
+
+#[derive(Template)]
+#[template(path = "pages/groups/list.html")]
+struct ListPage {
+    chrome: Chrome,
+    errors: Vec<FieldError>,
+    rows: Vec<Row>,
+    fields: Vec<Field>,
+}
+
+async fn draw_list(
+    me: &SignedIn,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
+) -> Result<HttpResponse, WebError> {
+    must_manage_people(&me.actor)?;
+    let mut rows = Vec::new();
+    for group in me.service().groups.groups(&me.actor).await? {
+        let (_, members) = me.service().groups.group(&me.actor, group.id).await?;
+        let members = count_noun(
+            i64::try_from(members.len()).unwrap_or(i64::MAX),
+            "person",
+            "people",
+        );
+        rows.push(Row {
+            href: addresses::group(group.id),
+            name: group.name,
+            members,
+        });
+    }
+    let mut fields = vec![Field::text("name", "Name")];
+    refill(&mut fields, typed, &errors);
+    page_with(
+        form_status(&errors),
+        &ListPage {
+            chrome: me.visitor.chrome("people", "Groups"),
+            errors,
+            rows,
+            fields,
+        },
+    )
+}
+
+/// `GET /groups`.
+pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
+    draw_list(&me, None, Vec::new()).await
+}
+
+/// Errors of creating or renaming, moved to the name's field.
+pub(super) fn named(error: Error) -> Result<Vec<FieldError>, WebError> {
+    Ok(problems_of(error)?
+        .into_iter()
+        .map(|problem| FieldError::new("name", problem.message))
+        .collect())
+}
+
+/// `POST /groups`.
+pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+    must_manage_people(&me.actor)?;
+    match me
+        .service()
+        .groups
+        .create_group(&me.actor, typed.text("name"))
+        .await
+    {
+        Ok(group) => Ok(me.done(
+            &addresses::group(group.id),
+            format!("Added {}. Add its members.", group.name),
+        )),
+        Err(error) => draw_list(&me, Some(&typed), named(error)?).await,
+    }
+}

@@ -1,0 +1,16 @@
+//! Integrations, for administrators: `/integrations` and below. List, choice of a template, form,
+//! detail page with the list of people who may choose the integration, and the pages that
+//! disconnect or delete.
+//!
+//! The forms are drawn from the provider's template (`providers::Template`); the Azure template
+//! gets its own wording and a choice of clouds. Secrets can be replaced and are never shown.
+
+pub mod availability;
+pub mod choose;
+pub mod delete;
+pub mod disconnect;
+pub mod edit;
+pub mod form;
+pub mod list;
+pub mod new;
+pub mod show;

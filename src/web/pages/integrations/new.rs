@@ -1,0 +1,71 @@
+//! `POST /integrations/new`: creates an integration.
+
+use crate::{
+    domain::{Id, addresses, form::FieldError, integration::Availability},
+    http::errors::WebError,
+    providers,
+    service::{Error, core::must_manage_integrations},
+    web::{
+        confirmation::Confirmed,
+        pages::{
+            integrations::form::{Subject, draw_form, input},
+            problems_of,
+        },
+        visitor::SignedIn,
+    },
+};
+use actix_web::HttpResponse;
+
+/// `POST /integrations/new`.
+pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+    must_manage_integrations(&me.actor)?;
+    let template = providers::template(typed.text("template")).ok_or(Error::NotFound)?;
+    let (input, own) = input(template, &typed, false);
+    let guid = input.id.unwrap_or_else(Id::random);
+    if !own.is_empty() {
+        // Nothing is saved, but the remaining checks run as well, so that all errors are reported
+        // together.
+        let mut problems = own;
+        problems.extend(
+            template
+                .validate(&input.config, &me.service().core.policy)
+                .err()
+                .unwrap_or_default(),
+        );
+        if input.client_secret.is_none() && typed.text("auth_mode") != "Public" {
+            problems.push(FieldError::new("client_secret", "Enter the client secret."));
+        }
+        return draw_form(
+            &me,
+            Subject::New(template, guid),
+            Some(&typed),
+            problems,
+            None,
+        );
+    }
+    match me
+        .service()
+        .integrations
+        .create_integration(&me.actor, input)
+        .await
+    {
+        Ok(integration) => {
+            let next = match integration.availability {
+                Availability::Everyone => "Publishers can choose it now.",
+                Availability::Listed => "Now name who may choose it.",
+                Availability::Nobody => "Only administrators can choose it.",
+            };
+            Ok(me.done(
+                &addresses::integration(integration.id),
+                format!("Saved {}. {next}", integration.display_name()),
+            ))
+        }
+        Err(error) => draw_form(
+            &me,
+            Subject::New(template, guid),
+            Some(&typed),
+            problems_of(error)?,
+            None,
+        ),
+    }
+}

@@ -1,0 +1,170 @@
+//! `GET /integrations/{guid}`: one integration with its facts, and who may choose it.
+
+use crate::{
+    domain::{
+        Id, addresses,
+        form::FieldError,
+        group::Principal,
+        integration::{Availability, IdentityCheck, Integration, SecretHealth},
+    },
+    http::errors::WebError,
+    providers,
+    service::{Error, core::must_manage_integrations},
+    web::{
+        forms::{Field, refill},
+        pages::{
+            form_status, id,
+            integrations::{form::availability_field, list::secret_status},
+            page_with, principal_field,
+        },
+        view::{Chrome, NavLink, Status, count_noun},
+        visitor::SignedIn,
+    },
+};
+use actix_web::{HttpResponse, web};
+use askama::Template;
+
+struct Fact {
+    label: String,
+    value: String,
+    mono: bool,
+}
+
+#[derive(Template)]
+#[template(path = "pages/integrations/show.html")]
+struct DetailPage {
+    chrome: Chrome,
+    base: String,
+    description: String,
+    service: String,
+    secret: Status,
+    secret_note: String,
+    facts: Vec<Fact>,
+    redirect: String,
+    contents: Vec<NavLink>,
+    people: String,
+    errors: Vec<FieldError>,
+    availability: Field,
+    /// Whether the list applies; under other availabilities it has no effect.
+    is_listed: bool,
+    /// Number and name of each list entry.
+    listed: Vec<(i64, String)>,
+    list_fields: Vec<Field>,
+}
+
+/// `GET /integrations/{guid}`.
+pub async fn detail(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    must_manage_integrations(&me.actor)?;
+    draw_detail(&me, id(&path)?, Vec::new()).await
+}
+
+pub(super) async fn draw_detail(
+    me: &SignedIn,
+    guid: Id<Integration>,
+    errors: Vec<FieldError>,
+) -> Result<HttpResponse, WebError> {
+    let (service, now) = (me.service(), me.service().core.now());
+    let integration = service.integrations.integration(&me.actor, guid).await?;
+    let listed = service
+        .integrations
+        .integration_list(&me.actor, guid)
+        .await?;
+    let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).collect();
+    let mut list_fields = vec![principal_field(me, "Person or group", &known).await?];
+    refill(&mut list_fields, None, &errors);
+    let impact = service
+        .integrations
+        .integration_impact(&me.actor, integration.id)
+        .await?;
+    let template = providers::template(&integration.template).ok_or(Error::Internal(
+        "the configuration of an integration is damaged",
+    ))?;
+    let fact = |label: &str, value: String, mono: bool| Fact {
+        label: label.into(),
+        value,
+        mono,
+    };
+    let mut facts = vec![fact("Template", template.title.into(), false)];
+    for field in template.fields.iter().filter(|field| !field.secret) {
+        let value = integration.setting(field.name);
+        if !value.is_empty() {
+            facts.push(fact(field.label, value.to_owned(), true));
+        }
+    }
+    if let Some(endpoints) = providers::endpoints(&integration).filter(|_| template.key == "azure")
+    {
+        facts.push(fact(
+            "Authorization address",
+            endpoints.authorize.to_string(),
+            true,
+        ));
+        facts.push(fact("Token address", endpoints.token.to_string(), true));
+    }
+    facts.push(fact(
+        "PKCE",
+        if providers::uses_pkce(&integration) {
+            "yes, S256".into()
+        } else {
+            "no".into()
+        },
+        false,
+    ));
+    facts.push(fact(
+        "Another account",
+        identity_words(integration.identity_check).into(),
+        false,
+    ));
+    facts.push(fact("Identifier", integration.id.to_string(), true));
+    facts.push(fact("Added", integration.created_at.absolute(), false));
+    facts.push(fact("Changed", integration.updated_at.absolute(), false));
+    let (secret, note) = secret_status(&integration, now);
+    let secret_note = match (&integration.secret_health, integration.secret_expires_at) {
+        (SecretHealth::Rejected { at, cause }, _) => format!("{cause} Since {}.", at.absolute()),
+        (_, Some(end)) => format!("{note}. Expires on {}.", end.date()),
+        _ => format!("{note}."),
+    };
+    let view = DetailPage {
+        chrome: me
+            .visitor
+            .chrome("integrations", integration.display_name()),
+        base: addresses::integration(integration.id),
+        description: integration.description.clone().unwrap_or_default(),
+        service: providers::names(&integration).service,
+        secret,
+        secret_note,
+        facts,
+        redirect: service.clients.redirect_uri(&integration),
+        contents: impact
+            .contents
+            .iter()
+            .map(|item| NavLink::new(addresses::content_settings(item.id), item.display_title()))
+            .collect(),
+        people: match impact.people.len() {
+            0 => "Nobody is connected.".into(),
+            number => format!(
+                "{} connected.",
+                count_noun(number as i64, "person is", "people are")
+            ),
+        },
+        availability: availability_field().value(integration.availability.as_str()),
+        is_listed: integration.availability == Availability::Listed,
+        listed: listed
+            .into_iter()
+            .map(|(entry, name)| match entry.principal {
+                Principal::Person(_) => (entry.number, name),
+                Principal::Group(_) => (entry.number, format!("Group {name}")),
+            })
+            .collect(),
+        list_fields,
+        errors,
+    };
+    page_with(form_status(&view.errors), &view)
+}
+
+fn identity_words(check: IdentityCheck) -> &'static str {
+    match check {
+        IdentityCheck::Off => "is used",
+        IdentityCheck::Warn => "is used after the person said it is theirs",
+        IdentityCheck::Require => "is refused",
+    }
+}
