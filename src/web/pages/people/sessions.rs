@@ -4,11 +4,7 @@ use crate::{
     domain::addresses,
     http::errors::WebError,
     service::core::must_manage_people,
-    web::{
-        confirmation::Confirmed,
-        pages::id,
-        visitor::SignedIn,
-    },
+    web::{confirmation::Confirmed, pages::id, visitor::SignedIn},
 };
 use actix_web::{HttpResponse, web};
 

@@ -46,7 +46,7 @@ pub async fn session_rows(me: &SignedIn, person: Id<Person>) -> Result<Vec<Sessi
 }
 
 #[derive(Template)]
-#[template(path = "pages/account/account.html")]
+#[template(path = "pages/account/overview.html")]
 struct AccountPage {
     chrome: Chrome,
     errors: Vec<FieldError>,
