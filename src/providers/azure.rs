@@ -2,7 +2,8 @@
 //! application ID of Databricks, the clouds' sign-in hosts and the usual mistakes in the form.
 
 use super::{
-    Choice, Config, Endpoints, Field, Names, Rotation, Template, ValueKind, looks_like_uuid,
+    Choice, Config, Endpoints, Field, Names, Preset, Rotation, Steps, Template, ValueKind,
+    looks_like_uuid,
 };
 use crate::domain::{form::FieldError, integration::Integration};
 use url::Url;
@@ -12,11 +13,11 @@ pub const DATABRICKS_RESOURCE: &str = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d";
 /// Default scopes: the registered Databricks permissions, and a refresh token.
 pub const DATABRICKS_SCOPES: &str = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default offline_access";
 /// Sign-in host of the public Azure cloud.
-pub const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com";
+const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com";
 
 /// Sign-in hosts of the Azure clouds, with labels. Any other authority was typed in by an
 /// administrator.
-pub const CLOUDS: [(&str, &str); 3] = [
+const CLOUDS: [(&str, &str); 3] = [
     (PUBLIC_CLOUD, "Azure (public cloud)"),
     ("https://login.microsoftonline.us", "Azure US Government"),
     (
@@ -29,6 +30,8 @@ pub const CLOUDS: [(&str, &str); 3] = [
 pub static TEMPLATE: Template = Template {
     key: "azure",
     title: "Azure Databricks (Microsoft Entra ID)",
+    short_title: "Azure Databricks",
+    proposes_name: true,
     summary: "Signs people in with Microsoft Entra ID, so that content queries Databricks as the person who looks at it.",
     monogram: "DB",
     rotation: Rotation::KeepsOld,
@@ -127,13 +130,54 @@ pub static TEMPLATE: Template = Template {
             changes_token_source: false,
         },
     ],
+    details: &["scopes", "authority_host", "auth_mode"],
+    presets: &[Preset {
+        name: "cloud",
+        label: "Cloud",
+        fills: "authority_host",
+        values: &CLOUDS,
+        problem: "Choose one of the clouds.",
+    }],
+    steps: Steps {
+        register: (
+            "Register an application in Microsoft Entra ID",
+            "As its Web redirect URI, enter exactly:",
+        ),
+        allow: (
+            "Give it the permission AzureDatabricks / user_impersonation",
+            "API permissions → Add a permission → APIs my organization uses → AzureDatabricks → Delegated. Then Certificates & secrets → New client secret.",
+        ),
+        paste: "Paste what Entra ID shows you",
+        shared_redirect: Some("With an authority address of your own"),
+        pkce: "always, with S256.",
+    },
     endpoints,
     names,
     check,
+    secret_problem,
+    issuer,
+    capability,
+    sign_in_tokens_at,
+    consents_link: Some((
+        "https://myapps.microsoft.com",
+        "Open Microsoft's list (My Apps)",
+    )),
+    approval: "in Microsoft Entra ID (Enterprise applications → Permissions → Grant admin consent)",
 };
 
+fn capability(scope: &str) -> Option<&'static str> {
+    is_databricks_scope(scope)
+        .then_some("Run queries with your permissions: it sees what you may see, and no more")
+}
+
+/// Entra binds refresh tokens to person and application, not to a resource.
+fn sign_in_tokens_at(issuer: &str) -> Option<String> {
+    let tenant = issuer.strip_suffix("/v2.0")?;
+    Some(format!("{tenant}/oauth2/v2.0/token"))
+}
+
 /// Whether a scope gives access to Azure Databricks.
-pub fn is_databricks_scope(scope: &str) -> bool {
+fn is_databricks_scope(scope: &str) -> bool {
     scope
         .strip_prefix(DATABRICKS_RESOURCE)
         .is_some_and(|rest| rest.starts_with('/'))
@@ -162,7 +206,7 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
 
 /// The issuer of this integration's tenant, if the tenant is given by its ID and not by a domain
 /// name.
-pub fn issuer(integration: &Integration) -> Option<String> {
+fn issuer(integration: &Integration) -> Option<String> {
     let tenant = integration.setting("tenant_id");
     let authority = endpoints(&integration.config)?
         .authorize
@@ -184,6 +228,7 @@ fn names(config: &Config) -> Names {
             "Microsoft Azure".into()
         },
         provider: "Microsoft".into(),
+        provider_full: "Microsoft Entra ID".into(),
         monogram: if databricks { "DB" } else { "AZ" },
     }
 }
@@ -225,7 +270,7 @@ fn check(config: &Config, problems: &mut Vec<FieldError>) {
 }
 
 /// Recognises a Secret ID or a masked Value pasted as client secret; returns what to do.
-pub fn secret_problem(secret: &str) -> Option<&'static str> {
+fn secret_problem(secret: &str) -> Option<&'static str> {
     if looks_like_uuid(secret) {
         return Some(
             "This looks like the Secret ID. Copy the Value: it stands left of the Secret ID and is shown only right after the secret was made.",

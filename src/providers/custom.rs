@@ -2,7 +2,7 @@
 //! Nothing is known about the server, so each integration gets its own callback address, PKCE is on
 //! by default, and refresh tokens are taken to work once.
 
-use super::{Choice, Config, Endpoints, Field, Names, Rotation, Template, ValueKind};
+use super::{Choice, Config, Endpoints, Field, Names, Rotation, Steps, Template, ValueKind};
 use crate::domain::form::FieldError;
 use url::Url;
 
@@ -24,6 +24,8 @@ const ADDRESS: Field = Field {
 pub static TEMPLATE: Template = Template {
     key: "custom",
     title: "Custom OAuth 2.0",
+    short_title: "Custom OAuth 2.0",
+    proposes_name: false,
     summary: "Any service with an OAuth 2.0 server: you type its addresses.",
     monogram: "O2",
     rotation: Rotation::SingleUse,
@@ -168,9 +170,30 @@ pub static TEMPLATE: Template = Template {
             changes_token_source: false,
         },
     ],
+    details: &[],
+    presets: &[],
+    steps: Steps {
+        register: (
+            "Register an application at the provider",
+            "As its redirect URI (callback address), enter exactly:",
+        ),
+        allow: (
+            "Allow the authorization code flow",
+            "With refresh tokens, so that people are not asked every hour. PKCE (S256) is used unless you switch it off.",
+        ),
+        paste: "Enter what the provider shows you",
+        shared_redirect: None,
+        pkce: "as chosen above, with S256.",
+    },
     endpoints,
     names,
     check,
+    secret_problem: |_| None,
+    issuer: |_| None,
+    capability: |_| None,
+    sign_in_tokens_at: |_| None,
+    consents_link: None,
+    approval: "at the identity provider",
 };
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
@@ -194,7 +217,8 @@ fn names(config: &Config) -> Names {
         .unwrap_or_else(|| "the provider".into());
     Names {
         service: host.clone(),
-        provider: host,
+        provider: host.clone(),
+        provider_full: host,
         monogram: "O2",
     }
 }
@@ -303,8 +327,8 @@ mod tests {
             )
             .unwrap_err();
         assert!(problems[0].message.starts_with("This is an address."));
-        assert!(azure::secret_problem(id).is_some());
-        assert!(azure::secret_problem("abc8Q~realvalue").is_none());
+        assert!((azure::TEMPLATE.secret_problem)(id).is_some());
+        assert!((azure::TEMPLATE.secret_problem)("abc8Q~realvalue").is_none());
     }
     #[test]
     fn only_fixed_hosts_share_the_callback() {

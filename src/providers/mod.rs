@@ -77,11 +77,21 @@ pub struct Template {
     pub key: &'static str,
     /// The tile's title on "Add integration".
     pub title: &'static str,
+    /// The short form of the title: heading of the form, and the name that it proposes.
+    pub short_title: &'static str,
+    /// Whether a new integration is named like the template.
+    pub proposes_name: bool,
     pub summary: &'static str,
     /// Two characters, shown as an icon.
     pub monogram: &'static str,
     pub fields: &'static [Field],
     pub choices: &'static [Choice],
+    /// Settings that the form shows under *Set for you by the template*, not in its main list.
+    pub details: &'static [&'static str],
+    /// Lists in the form whose choice fills in another setting.
+    pub presets: &'static [Preset],
+    /// What the administrator does at the provider, in the provider's own terms.
+    pub steps: Steps,
     /// The behaviour of refresh tokens, unless an administrator sets another; use [`rotation`].
     pub rotation: Rotation,
     /// Error words besides `invalid_grant` with which the provider refuses a refresh token.
@@ -96,6 +106,48 @@ pub struct Template {
     names: fn(&Config) -> Names,
     /// Validates combinations of settings; adds to `problems`.
     check: fn(&Config, &mut Vec<FieldError>),
+    /// Recognises something else that was pasted as the client secret; returns what to do.
+    pub secret_problem: fn(&str) -> Option<&'static str>,
+    /// The issuer that an authorization response may name (RFC 9207), if it is known without being
+    /// configured.
+    issuer: fn(&Integration) -> Option<String>,
+    /// What a scope allows, as a sentence for viewers; `None` for the general sentence.
+    capability: fn(scope: &str) -> Option<&'static str>,
+    /// The token endpoint that belongs to an OpenID issuer of this provider. A refresh token of the
+    /// organisation's sign-in there, for the same client, brings a connection as well.
+    sign_in_tokens_at: fn(issuer: &str) -> Option<String>,
+    /// Where a person withdraws what they agreed to at the provider: address and link text.
+    pub consents_link: Option<(&'static str, &'static str)>,
+    /// How an administrator of the organisation approves the application, as the end of "Please
+    /// approve the application … for … ".
+    pub approval: &'static str,
+}
+
+/// A list in the form whose choice fills in another setting; that setting, typed, wins.
+#[derive(Debug)]
+pub struct Preset {
+    pub name: &'static str,
+    pub label: &'static str,
+    /// The setting that it fills in.
+    pub fills: &'static str,
+    /// Value and label of each entry. The first is the default, and leaves the setting empty.
+    pub values: &'static [(&'static str, &'static str)],
+    /// What is wrong with any other value.
+    pub problem: &'static str,
+}
+
+/// The steps of the form: title and text of the first two, title of the third, whose content is the
+/// form.
+#[derive(Debug)]
+pub struct Steps {
+    pub register: (&'static str, &'static str),
+    pub allow: (&'static str, &'static str),
+    pub paste: &'static str,
+    /// The form shows the redirect URI that integrations share; the value introduces the case in
+    /// which the integration's own is needed. `None`: always the integration's own.
+    pub shared_redirect: Option<&'static str>,
+    /// How PKCE is used.
+    pub pkce: &'static str,
 }
 
 /// Display names for the parts of an integration.
@@ -105,6 +157,8 @@ pub struct Names {
     pub service: String,
     /// The identity provider, short: "Microsoft".
     pub provider: String,
+    /// The identity provider's full name: "Microsoft Entra ID".
+    pub provider_full: String,
     pub monogram: &'static str,
 }
 
@@ -119,6 +173,22 @@ pub struct Endpoints {
     /// address; others get their own.
     pub fixed_hosts: bool,
 }
+
+/// Whether the refresh token of a sign-in at `issuer` with `client_id` belongs to this integration's
+/// own OAuth client, and so brings a connection.
+pub fn sign_in_suffices(integration: &Integration, issuer: &str, client_id: &str) -> bool {
+    let tokens_at =
+        template(&integration.template).and_then(|template| (template.sign_in_tokens_at)(issuer));
+    let endpoints = endpoints(integration);
+    client_id == integration.setting("client_id")
+        && tokens_at.is_some_and(|address| {
+            endpoints.is_some_and(|endpoints| endpoints.token.as_str() == address)
+        })
+}
+
+/// The template of an API request that names none: its settings stand at the top level, in the first
+/// shape that Connect published, which had Azure only.
+pub const UNNAMED: &str = azure::TEMPLATE.key;
 
 /// All templates.
 pub const TEMPLATES: [&Template; 2] = [&azure::TEMPLATE, &custom::TEMPLATE];
@@ -150,6 +220,12 @@ impl Template {
             || self
                 .choice(name)
                 .is_some_and(|choice| choice.changes_token_source)
+    }
+
+    /// Whether an administrator types the addresses of the endpoints; else they follow from other
+    /// settings.
+    pub fn types_addresses(&self) -> bool {
+        self.field("token_uri").is_some()
     }
 
     /// Validates a whole configuration (without the secret) and fills in defaults. Errors: all
@@ -226,6 +302,7 @@ pub fn names(integration: &Integration) -> Names {
         None => Names {
             service: integration.display_name().to_owned(),
             provider: "the identity provider".into(),
+            provider_full: "the identity provider".into(),
             monogram: "?",
         },
     }
@@ -237,11 +314,13 @@ pub fn endpoints(integration: &Integration) -> Option<Endpoints> {
 }
 
 /// Whether an authorization response with this issuer (`iss`, RFC 9207) may belong to the
-/// integration. A configured issuer must be present and equal. Microsoft does not send one today;
-/// if it does, it must be the tenant's.
+/// integration. A configured issuer must be present and equal. One that the template knows must be
+/// equal if the provider names it: Microsoft does not today.
 pub fn issuer_matches(integration: &Integration, named: Option<&str>) -> bool {
     match (integration.setting("issuer"), named) {
-        ("", Some(named)) => azure::issuer(integration).is_none_or(|issuer| issuer == named),
+        ("", Some(named)) => template(&integration.template)
+            .and_then(|template| (template.issuer)(integration))
+            .is_none_or(|issuer| issuer == named),
         ("", None) => true,
         (typed, named) => named == Some(typed),
     }
@@ -311,6 +390,7 @@ pub fn asks_for_refresh_token(integration: &Integration) -> bool {
 /// What the scopes allow, as sentences for viewers.
 pub fn capabilities(integration: &Integration) -> Vec<String> {
     let names = names(integration);
+    let known = |scope: &str| (template(&integration.template)?.capability)(scope);
     let mut words = Vec::new();
     for scope in integration.scopes() {
         let sentence = match scope {
@@ -318,15 +398,14 @@ pub fn capabilities(integration: &Integration) -> Vec<String> {
             "openid" => "Learn which account you signed in with".to_owned(),
             "profile" => "See your name".to_owned(),
             "email" => "See your e-mail address".to_owned(),
-            scope if azure::is_databricks_scope(scope) => {
-                "Run queries with your permissions: it sees what you may see, and no more"
-                    .to_owned()
-            }
-            scope => format!(
-                "Use “{}” in {} with your permissions",
-                shorten(scope),
-                names.service
-            ),
+            scope => match known(scope) {
+                Some(sentence) => sentence.to_owned(),
+                None => format!(
+                    "Use “{}” in {} with your permissions",
+                    shorten(scope),
+                    names.service
+                ),
+            },
         };
         if !words.contains(&sentence) {
             words.push(sentence);

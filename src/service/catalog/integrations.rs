@@ -742,10 +742,7 @@ fn check_secret(
                     "The secret holds a blank or a line break in its middle. Copy it again.",
                 );
             }
-            let known = (template.key == "azure")
-                .then(|| providers::azure::secret_problem(text))
-                .flatten();
-            known.and_then(wrong)
+            (template.secret_problem)(text).and_then(wrong)
         }
     }
 }

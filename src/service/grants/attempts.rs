@@ -328,22 +328,10 @@ impl Attempts {
         actor: &Actor,
         integration: &Integration,
     ) -> Result<Option<SecretString>, Error> {
-        let (Some(sign_in), Some(session), Some(endpoints)) = (
-            &self.core.settings.sign_in,
-            actor.session,
-            providers::endpoints(integration),
-        ) else {
+        let (Some(sign_in), Some(session)) = (&self.core.settings.sign_in, actor.session) else {
             return Ok(None);
         };
-        // Entra binds refresh tokens to person and application, not to a resource.
-        let tokens_at = sign_in
-            .issuer
-            .strip_suffix("/v2.0")
-            .map(|tenant| format!("{tenant}/oauth2/v2.0/token"));
-        let same = integration.template == "azure"
-            && tokens_at.as_deref() == Some(endpoints.token.as_str())
-            && sign_in.client_id == integration.setting("client_id");
-        if same {
+        if providers::sign_in_suffices(integration, &sign_in.issuer, &sign_in.client_id) {
             self.sign_in_grants.sign_in_grant(session).await
         } else {
             Ok(None)

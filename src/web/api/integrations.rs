@@ -163,7 +163,7 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
         && !body.0.contains_key("config")
         && body.0.contains_key("client_id")
     {
-        template = Some("azure".into());
+        template = Some(providers::UNNAMED.into());
         for key in [
             "client_id",
             "client_secret",

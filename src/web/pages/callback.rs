@@ -215,9 +215,10 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
         CallbackOutcome::NeedsApproval { back, integration } => {
             let names = providers::names(&integration);
             let text = format!(
-                "Please approve the application {} for {} in Microsoft Entra ID (Enterprise applications → Permissions → Grant admin consent).\nI need it for {} through {}.",
+                "Please approve the application {} for {} {}.\nI need it for {} through {}.",
                 integration.setting("client_id"),
                 names.service,
+                providers::template(&integration.template).map_or("", |template| template.approval),
                 names.service,
                 me.service().core.addresses.base(),
             );

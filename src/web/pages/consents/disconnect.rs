@@ -40,20 +40,15 @@ pub async fn disconnect_page(
         }
         _ => "No token that was handed out is still valid.".to_owned(),
     };
-    let microsoft = overview.integration.template == "azure";
-    let elsewhere = match (
-        microsoft,
-        overview.integration.setting("revocation_uri").is_empty(),
-    ) {
-        (true, _) => {
-            "Microsoft keeps its own list of what you agreed to; this page cannot change it."
-                .to_owned()
-        }
-        (false, false) => format!("{} is told that the connection ended.", names.provider),
-        (false, true) => format!(
+    let told = providers::endpoints(&overview.integration)
+        .is_some_and(|endpoints| endpoints.revoke.is_some());
+    let elsewhere = if told {
+        format!("{} is told that the connection ended.", names.provider)
+    } else {
+        format!(
             "{} keeps its own list of what you agreed to; this page cannot change it.",
             names.provider
-        ),
+        )
     };
     page(&ConfirmPage {
         chrome: me
@@ -72,12 +67,9 @@ pub async fn disconnect_page(
                 Vec::new(),
             ),
         ],
-        link: microsoft.then(|| {
-            NavLink::new(
-                "https://myapps.microsoft.com",
-                "Open Microsoft's list (My Apps)",
-            )
-        }),
+        link: providers::template(&overview.integration.template)
+            .and_then(|template| template.consents_link)
+            .map(|(href, label)| NavLink::new(href, label)),
         action: addresses::disconnect(overview.connection.id),
         fields: Vec::new(),
         submit: format!("Disconnect {name}"),

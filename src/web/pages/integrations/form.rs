@@ -7,7 +7,7 @@ use crate::{
         integration::{Availability, Config, IdentityCheck, Integration},
     },
     http::errors::WebError,
-    providers::{Template as Kind_, azure},
+    providers::Template as ProviderTemplate,
     service::catalog::integrations::IntegrationInput,
     web::{
         forms::{Choice, Field, FieldKind, FormValues, refill},
@@ -40,7 +40,8 @@ struct FormPage {
     first_title: &'static str,
     first_text: &'static str,
     redirect: String,
-    own_redirect: Option<String>,
+    /// When the integration's own redirect URI is needed instead, and that URI.
+    own_redirect: Option<(&'static str, String)>,
     second_title: &'static str,
     second_text: &'static str,
     third_title: &'static str,
@@ -55,14 +56,13 @@ struct FormPage {
 
 /// What the form is for: a new integration, whose id is known before it is saved, or an old one.
 pub(super) enum Subject<'a> {
-    New(&'static Kind_, Id<Integration>),
-    Edit(&'static Kind_, &'a Integration),
+    New(&'static ProviderTemplate, Id<Integration>),
+    Edit(&'static ProviderTemplate, &'a Integration),
 }
 
 /// Whether a setting is in the main list of fields; the others are under details.
-fn is_main(template: &Kind_, name: &str) -> bool {
-    !(template.key == "azure" && matches!(name, "scopes" | "authority_host" | "auth_mode"))
-        && name != "auth_type"
+fn is_main(template: &ProviderTemplate, name: &str) -> bool {
+    !template.details.contains(&name) && name != "auth_type"
 }
 
 /// The form of an integration. `confirm` adds a question that must be answered to save.
@@ -78,12 +78,11 @@ pub(super) fn draw_form(
         Subject::New(template, guid) => (*template, *guid, None),
         Subject::Edit(template, integration) => (*template, integration.id, Some(*integration)),
     };
-    let azure_kind = template.key == "azure";
     let mut fields = vec![
         Field::text("name", "Name")
             .hint("Publishers see this when they choose.")
-            .value(if existing.is_none() && azure_kind {
-                "Azure Databricks"
+            .value(if existing.is_none() && template.proposes_name {
+                template.short_title
             } else {
                 ""
             }),
@@ -133,26 +132,22 @@ pub(super) fn draw_form(
             );
         }
     }
-    if azure_kind {
-        let options = azure::CLOUDS
+    for list in template.presets {
+        let options = list
+            .values
             .iter()
-            .map(|(host, label)| Choice::new(*host, *label, *host))
+            .map(|(value, label)| Choice::new(*value, *label, *value))
             .collect();
-        let stored = existing
-            .map(|integration| integration.setting("authority_host"))
-            .unwrap_or("");
-        let known = azure::CLOUDS.iter().any(|(host, _)| *host == stored);
+        let stored = existing.map_or("", |integration| integration.setting(list.fills));
+        let known = list.values.iter().any(|(value, _)| *value == stored);
+        let default = list.values.first().map_or("", |(value, _)| value);
         preset.insert(
             0,
-            Field::new(FieldKind::Radio, "cloud", "Cloud")
+            Field::new(FieldKind::Radio, list.name, list.label)
                 .options(options)
-                .value(if known { stored } else { azure::PUBLIC_CLOUD }),
+                .value(if known { stored } else { default }),
         );
-        if known
-            && let Some(field) = preset
-                .iter_mut()
-                .find(|field| field.name == "authority_host")
-        {
+        if known && let Some(field) = preset.iter_mut().find(|field| field.name == list.fills) {
             field.value.clear();
         }
     }
@@ -204,15 +199,9 @@ pub(super) fn draw_form(
     let own = service.core.addresses.own_callback(guid);
     let title = match existing {
         Some(integration) => format!("Edit {}", integration.display_name()),
-        None => format!(
-            "Add integration: {}",
-            if azure_kind {
-                "Azure Databricks"
-            } else {
-                template.title
-            }
-        ),
+        None => format!("Add integration: {}", template.short_title),
     };
+    let steps = &template.steps;
     let view = FormPage {
         chrome: me.visitor.chrome("integrations", &title),
         summary: template.summary,
@@ -222,45 +211,22 @@ pub(super) fn draw_form(
         ),
         template: template.key,
         guid: guid.to_string(),
-        first_title: if azure_kind {
-            "Register an application in Microsoft Entra ID"
-        } else {
-            "Register an application at the provider"
-        },
-        first_text: if azure_kind {
-            "As its Web redirect URI, enter exactly:"
-        } else {
-            "As its redirect URI (callback address), enter exactly:"
-        },
-        redirect: if azure_kind {
+        first_title: steps.register.0,
+        first_text: steps.register.1,
+        redirect: if steps.shared_redirect.is_some() {
             service.core.addresses.shared_callback()
         } else {
             own.clone()
         },
-        own_redirect: azure_kind.then_some(own),
-        second_title: if azure_kind {
-            "Give it the permission AzureDatabricks / user_impersonation"
-        } else {
-            "Allow the authorization code flow"
-        },
-        second_text: if azure_kind {
-            "API permissions → Add a permission → APIs my organization uses → AzureDatabricks → Delegated. Then Certificates & secrets → New client secret."
-        } else {
-            "With refresh tokens, so that people are not asked every hour. PKCE (S256) is used unless you switch it off."
-        },
-        third_title: if azure_kind {
-            "Paste what Entra ID shows you"
-        } else {
-            "Enter what the provider shows you"
-        },
+        own_redirect: steps.shared_redirect.map(|when| (when, own)),
+        second_title: steps.allow.0,
+        second_text: steps.allow.1,
+        third_title: steps.paste,
         details_open: preset.iter().any(|field| field.error.is_some())
-            || existing
-                .is_some_and(|integration| !integration.setting("authority_host").is_empty()),
-        pkce: if azure_kind {
-            "always, with S256."
-        } else {
-            "as chosen above, with S256."
-        },
+            || template.presets.iter().any(|list| {
+                existing.is_some_and(|integration| !integration.setting(list.fills).is_empty())
+            }),
+        pkce: steps.pkce,
         fields,
         preset,
         confirm,
@@ -328,7 +294,7 @@ fn identity_field() -> Field {
 /// The service's input from the posted text, with all errors of the form itself. When `editing`, an
 /// empty field removes its setting.
 pub(super) fn input(
-    template: &Kind_,
+    template: &ProviderTemplate,
     typed: &FormValues,
     editing: bool,
 ) -> (IntegrationInput, Vec<FieldError>) {
@@ -346,14 +312,14 @@ pub(super) fn input(
             config.insert(choice.name.to_owned(), text.into());
         }
     }
-    if template.key == "azure" {
-        // A typed authority host wins over the choice of cloud; the public cloud needs no setting.
-        let cloud = typed.text("cloud");
-        if typed.non_empty("authority_host").is_none() && !cloud.is_empty() {
-            if !azure::CLOUDS.iter().any(|(host, _)| *host == cloud) {
-                problems.push(FieldError::new("cloud", "Choose one of the clouds."));
-            } else if cloud != azure::PUBLIC_CLOUD {
-                config.insert("authority_host".into(), cloud.into());
+    for list in template.presets {
+        // The setting, typed, wins over the list; the default needs no setting.
+        let chosen = typed.text(list.name);
+        if typed.non_empty(list.fills).is_none() && !chosen.is_empty() {
+            match list.values.iter().position(|(value, _)| *value == chosen) {
+                None => problems.push(FieldError::new(list.name, list.problem)),
+                Some(0) => {}
+                Some(_) => drop(config.insert(list.fills.into(), chosen.into())),
             }
         }
     }

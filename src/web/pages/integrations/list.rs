@@ -132,11 +132,7 @@ pub async fn list(me: SignedIn, query: web::Query<Sort>) -> Result<HttpResponse,
                 name: integration.display_name().to_owned(),
                 description: integration.description.clone().unwrap_or_default(),
                 service: names.service,
-                provider: if integration.template == "azure" {
-                    "Microsoft Entra ID".into()
-                } else {
-                    names.provider
-                },
+                provider: names.provider_full,
                 contents: count_noun(used.contents, "content item", "content items"),
                 people: if used.people == 0 {
                     "nobody connected".into()

@@ -91,7 +91,8 @@ pub(super) async fn draw_detail(
             facts.push(fact(field.label, value.to_owned(), true));
         }
     }
-    if let Some(endpoints) = providers::endpoints(&integration).filter(|_| template.key == "azure")
+    if let Some(endpoints) =
+        providers::endpoints(&integration).filter(|_| !template.types_addresses())
     {
         facts.push(fact(
             "Authorization address",
