@@ -4,6 +4,7 @@
 
 pub mod azure;
 pub mod custom;
+pub mod databricks;
 
 use crate::domain::{
     egress::{Policy, Purpose},
@@ -191,7 +192,7 @@ pub fn sign_in_suffices(integration: &Integration, issuer: &str, client_id: &str
 pub const UNNAMED: &str = azure::TEMPLATE.key;
 
 /// All templates.
-pub const TEMPLATES: [&Template; 2] = [&azure::TEMPLATE, &custom::TEMPLATE];
+pub const TEMPLATES: [&Template; 3] = [&azure::TEMPLATE, &databricks::TEMPLATE, &custom::TEMPLATE];
 
 /// The template with this key.
 pub fn template(key: &str) -> Option<&'static Template> {
