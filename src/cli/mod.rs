@@ -7,6 +7,7 @@
 mod admin;
 mod audit;
 mod backup;
+mod config;
 mod demo;
 mod dev;
 mod keys;
@@ -27,7 +28,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the portal.
+    #[command(after_long_help = crate::config::declared::help())]
     Serve(Common),
+    /// Prints the settings in effect and where each came from. Secrets are hidden.
+    Config(config::Config),
     /// Runs the portal with an identity provider, a workspace and a sample app to try it out. Keeps
     /// no data.
     Demo(demo::Demo),
@@ -62,11 +66,19 @@ struct Common {
 impl Common {
     /// Reads the settings and starts logging. The error is a sentence for the user.
     fn settings(&self) -> Result<Settings, String> {
-        let settings = Settings::load(self.config.as_deref(), &|name| std::env::var(name).ok())
+        let settings = Settings::load(self.config.as_deref(), &environment())
             .map_err(|problem| problem.to_string())?;
         crate::telemetry::start(&settings.log, settings.log_format);
         Ok(settings)
     }
+}
+
+/// The environment; variables that are not valid Unicode cannot be settings.
+fn environment() -> Vec<(String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Parses the arguments and runs the command. Errors go to standard error, with exit code 1.
@@ -84,6 +96,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match arguments.command {
+            Command::Config(arguments) => config::run(&arguments),
             Command::Serve(common) => serve::run(common.settings()?).await,
             Command::Demo(demo) => demo::run(demo).await,
             Command::Dev(arguments) => dev::run(arguments).await,

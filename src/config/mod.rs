@@ -1,6 +1,10 @@
 //! Settings: a TOML file, overridden by environment variables (`VALETKEY_…`), read and checked once
-//! at start. The README's table lists each setting. Secrets come from the environment or from a
-//! file of their own, never from the TOML file.
+//! at start. [`declared`] lists every setting, [`reader`] reads them; this module decides what they
+//! mean together. Secrets come from the environment or from a file of their own, never from the
+//! TOML file.
+
+pub mod declared;
+pub mod reader;
 
 use crate::{
     domain::{origins::Origins, person::Role},
@@ -9,8 +13,8 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
+use reader::Given;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -91,58 +95,11 @@ pub struct SignIn {
 }
 
 /// Format of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     #[default]
     Text,
     Json,
-}
-
-/// The settings as given. Names are the same in the file and the environment: `listen = "…"`,
-/// `VALETKEY_LISTEN`. Skipped fields come from the environment only.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawSettings {
-    listen: Option<String>,
-    public_url: Option<String>,
-    content_url: Option<String>,
-    data_dir: Option<PathBuf>,
-    keyring_file: Option<PathBuf>,
-    keyring_command: Option<String>,
-    #[serde(skip)]
-    keyring: Option<SecretString>,
-    database_url_file: Option<PathBuf>,
-    #[serde(skip)]
-    database_url: Option<SecretString>,
-    connection_idle_days: Option<u64>,
-    private_hosts: Option<Vec<String>>,
-    upstream_sockets: Option<Vec<PathBuf>>,
-    tls_certificate_file: Option<PathBuf>,
-    tls_key_file: Option<PathBuf>,
-    trusted_proxies: Option<Vec<String>>,
-    sign_in_issuer: Option<String>,
-    sign_in_client_id: Option<String>,
-    sign_in_client_secret_file: Option<PathBuf>,
-    #[serde(skip)]
-    sign_in_client_secret: Option<SecretString>,
-    sign_in_name: Option<String>,
-    sign_in_scopes: Option<String>,
-    sign_in_role_claim: Option<String>,
-    sign_in_roles: Option<Vec<String>>,
-    sign_in_default_role: Option<String>,
-    sign_in_group_claim: Option<String>,
-    sign_in_groups: Option<Vec<String>>,
-    local_sign_in: Option<bool>,
-    bootstrap_secret_file: Option<PathBuf>,
-    #[serde(skip)]
-    bootstrap_secret: Option<SecretString>,
-    session_idle_minutes: Option<u64>,
-    session_lifetime_hours: Option<u64>,
-    session_token_minutes: Option<u64>,
-    workers: Option<usize>,
-    log: Option<String>,
-    log_format: Option<LogFormat>,
 }
 
 /// Why the settings are refused, as a sentence that names the setting.
@@ -151,136 +108,23 @@ struct RawSettings {
 pub struct SettingsError(String);
 
 impl Settings {
-    /// Reads `file`, if given, overrides it from the environment, and checks the result.
-    /// `environment` looks up a variable. The first problem is returned.
+    /// Reads `file`, if given, overrides it from the environment, and checks the result. The first
+    /// problem is returned.
     pub fn load(
         file: Option<&Path>,
-        environment: &dyn Fn(&str) -> Option<String>,
+        variables: &[(String, String)],
     ) -> Result<Self, SettingsError> {
-        let mut given = match file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    SettingsError(format!("cannot read {}: {error}", path.display()))
-                })?;
-                toml::from_str(&text)
-                    .map_err(|error| SettingsError(format!("{}: {error}", path.display())))?
-            }
-            None => RawSettings::default(),
-        };
-        let variable = |name: &str| {
-            environment(&format!("VALETKEY_{name}")).filter(|value| !value.trim().is_empty())
-        };
-        let list = |text: String| {
-            text.split([',', ' '])
-                .filter(|part| !part.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        // Separated by commas only: names of groups may contain spaces.
-        let comma = |text: String| {
-            text.split(',')
-                .map(|part| part.trim().to_owned())
-                .filter(|part| !part.is_empty())
-                .collect::<Vec<_>>()
-        };
-        let number = |name: &str| -> Result<Option<u64>, SettingsError> {
-            variable(name)
-                .map(|text| {
-                    text.trim().parse().map_err(|_| {
-                        SettingsError(format!(
-                            "VALETKEY_{name} must be a whole number, not {text:?}"
-                        ))
-                    })
-                })
-                .transpose()
-        };
-        given.listen = variable("LISTEN").or(given.listen);
-        given.public_url = variable("PUBLIC_URL").or(given.public_url);
-        given.content_url = variable("CONTENT_URL").or(given.content_url);
-        given.data_dir = variable("DATA_DIR").map(PathBuf::from).or(given.data_dir);
-        given.keyring_file = variable("KEYRING_FILE")
-            .map(PathBuf::from)
-            .or(given.keyring_file);
-        given.keyring_command = variable("KEYRING_COMMAND").or(given.keyring_command);
-        given.keyring = variable("KEYRING").map(SecretString::from);
-        given.database_url_file = variable("DATABASE_URL_FILE")
-            .map(PathBuf::from)
-            .or(given.database_url_file);
-        given.database_url = variable("DATABASE_URL").map(SecretString::from);
-        given.connection_idle_days = number("CONNECTION_IDLE_DAYS")?.or(given.connection_idle_days);
-        given.private_hosts = variable("PRIVATE_HOSTS").map(list).or(given.private_hosts);
-        given.upstream_sockets = variable("UPSTREAM_SOCKETS")
-            .map(|text| comma(text).into_iter().map(PathBuf::from).collect())
-            .or(given.upstream_sockets);
-        given.tls_certificate_file = variable("TLS_CERTIFICATE_FILE")
-            .map(PathBuf::from)
-            .or(given.tls_certificate_file);
-        given.tls_key_file = variable("TLS_KEY_FILE")
-            .map(PathBuf::from)
-            .or(given.tls_key_file);
-        given.trusted_proxies = variable("TRUSTED_PROXIES")
-            .map(list)
-            .or(given.trusted_proxies);
-        given.sign_in_issuer = variable("SIGN_IN_ISSUER").or(given.sign_in_issuer);
-        given.sign_in_client_id = variable("SIGN_IN_CLIENT_ID").or(given.sign_in_client_id);
-        given.sign_in_client_secret_file = variable("SIGN_IN_CLIENT_SECRET_FILE")
-            .map(PathBuf::from)
-            .or(given.sign_in_client_secret_file);
-        given.sign_in_client_secret = variable("SIGN_IN_CLIENT_SECRET").map(SecretString::from);
-        given.sign_in_name = variable("SIGN_IN_NAME").or(given.sign_in_name);
-        given.sign_in_scopes = variable("SIGN_IN_SCOPES").or(given.sign_in_scopes);
-        given.sign_in_role_claim = variable("SIGN_IN_ROLE_CLAIM").or(given.sign_in_role_claim);
-        given.sign_in_roles = variable("SIGN_IN_ROLES").map(comma).or(given.sign_in_roles);
-        given.sign_in_default_role =
-            variable("SIGN_IN_DEFAULT_ROLE").or(given.sign_in_default_role);
-        given.sign_in_group_claim = variable("SIGN_IN_GROUP_CLAIM").or(given.sign_in_group_claim);
-        given.sign_in_groups = variable("SIGN_IN_GROUPS")
-            .map(comma)
-            .or(given.sign_in_groups);
-        given.local_sign_in = match variable("LOCAL_SIGN_IN").as_deref() {
-            None => given.local_sign_in,
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            Some(other) => {
-                return Err(SettingsError(format!(
-                    "VALETKEY_LOCAL_SIGN_IN must be true or false, not {other:?}"
-                )));
-            }
-        };
-        given.bootstrap_secret_file = variable("BOOTSTRAP_SECRET_FILE")
-            .map(PathBuf::from)
-            .or(given.bootstrap_secret_file);
-        given.bootstrap_secret = variable("BOOTSTRAP_SECRET").map(SecretString::from);
-        given.session_idle_minutes = number("SESSION_IDLE_MINUTES")?.or(given.session_idle_minutes);
-        given.session_lifetime_hours =
-            number("SESSION_LIFETIME_HOURS")?.or(given.session_lifetime_hours);
-        given.session_token_minutes =
-            number("SESSION_TOKEN_MINUTES")?.or(given.session_token_minutes);
-        given.workers = number("WORKERS")?
-            .and_then(|count| usize::try_from(count).ok())
-            .or(given.workers);
-        given.log = variable("LOG").or(given.log);
-        given.log_format = match variable("LOG_FORMAT").as_deref() {
-            Some("json") => Some(LogFormat::Json),
-            Some("text") => Some(LogFormat::Text),
-            Some(other) => {
-                return Err(SettingsError(format!(
-                    "VALETKEY_LOG_FORMAT must be text or json, not {other:?}"
-                )));
-            }
-            None => given.log_format,
-        };
-        given.check()
+        Self::check(&Given::read(file, variables)?)
     }
 }
 
-impl RawSettings {
+impl SignIn {
     /// The organisation's sign-in; `None` without an issuer.
-    fn sign_in(&self) -> Result<Option<SignIn>, SettingsError> {
-        let Some(issuer) = &self.sign_in_issuer else {
+    fn check(given: &Given) -> Result<Option<Self>, SettingsError> {
+        let Some(issuer) = given.text("sign_in_issuer") else {
             return Ok(None);
         };
-        let url = Url::parse(issuer)
+        let url = Url::parse(&issuer)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
         let url = url.ok_or_else(|| {
@@ -288,18 +132,12 @@ impl RawSettings {
                 "sign_in_issuer must be the issuer's address, not {issuer:?}"
             ))
         })?;
-        let client_id = self
-            .sign_in_client_id
-            .clone()
+        let client_id = given
+            .text("sign_in_client_id")
             .ok_or_else(|| SettingsError("sign_in_client_id is missing".into()))?;
-        let client_secret = secret(
-            &self.sign_in_client_secret,
-            self.sign_in_client_secret_file.as_deref(),
-        )?;
-        let pairs = |name: &str,
-                     entries: &Option<Vec<String>>|
-         -> Result<Vec<(String, String)>, SettingsError> {
-            let entries = entries.iter().flatten();
+        let client_secret = given.secret("sign_in_client_secret")?;
+        let pairs = |name: &str| -> Result<Vec<(String, String)>, SettingsError> {
+            let entries = given.list(name).into_iter();
             entries
                 .map(|entry| match entry.split_once('=') {
                     Some((value, meaning))
@@ -320,7 +158,7 @@ impl RawSettings {
                 ))
             })
         };
-        let roles = pairs("sign_in_roles", &self.sign_in_roles)?;
+        let roles = pairs("sign_in_roles")?;
         let roles = roles
             .into_iter()
             .map(|(value, word)| Ok((value, role("sign_in_roles", &word)?)))
@@ -328,42 +166,32 @@ impl RawSettings {
         Ok(Some(SignIn {
             client_id,
             client_secret,
-            name: self
-                .sign_in_name
-                .clone()
+            name: given
+                .text("sign_in_name")
                 .unwrap_or_else(|| url.host_str().unwrap_or("your organisation").to_owned()),
-            scopes: self
-                .sign_in_scopes
-                .as_deref()
-                .unwrap_or("openid profile email")
+            scopes: given
+                .text_or_default("sign_in_scopes")
                 .split_whitespace()
                 .map(str::to_owned)
                 .collect(),
-            role_claim: self
-                .sign_in_role_claim
-                .clone()
-                .unwrap_or_else(|| "roles".into()),
+            role_claim: given.text_or_default("sign_in_role_claim"),
             roles,
-            default_role: match self.sign_in_default_role.as_deref().unwrap_or("viewer") {
+            default_role: match given.text_or_default("sign_in_default_role").as_str() {
                 "none" => None,
                 word => Some(role("sign_in_default_role", word)?),
             },
-            group_claim: self
-                .sign_in_group_claim
-                .clone()
-                .unwrap_or_else(|| "groups".into()),
-            groups: pairs("sign_in_groups", &self.sign_in_groups)?,
-            issuer: issuer.clone(),
+            group_claim: given.text_or_default("sign_in_group_claim"),
+            groups: pairs("sign_in_groups")?,
+            issuer,
         }))
     }
+}
 
+impl Settings {
     /// Checks every setting and fills in defaults.
-    fn check(self) -> Result<Settings, SettingsError> {
-        let sign_in = self.sign_in()?;
-        let bootstrap_secret = secret(
-            &self.bootstrap_secret,
-            self.bootstrap_secret_file.as_deref(),
-        )?;
+    pub fn check(given: &Given) -> Result<Self, SettingsError> {
+        let sign_in = SignIn::check(given)?;
+        let bootstrap_secret = given.secret("bootstrap_secret")?;
         let too_short = |text: &SecretString| {
             STANDARD
                 .decode(text.expose_secret())
@@ -375,26 +203,30 @@ impl RawSettings {
                 "bootstrap_secret must be base64 of at least 32 random bytes".into(),
             ));
         }
-        let local_sign_in = self.local_sign_in.unwrap_or(true);
+        let local_sign_in = given.flag("local_sign_in");
         if sign_in.is_none() && !local_sign_in {
             return Err(SettingsError(
                 "local_sign_in = false leaves nobody a way in: set sign_in_issuer, too".into(),
             ));
         }
-        let listen = self.listen.unwrap_or_else(|| "127.0.0.1:8080".into());
+        let listen = given.text_or_default("listen");
         let listen: SocketAddr = listen.parse().map_err(|_| {
             SettingsError(format!(
                 "listen must be an address and a port such as 127.0.0.1:8080, not {listen:?}"
             ))
         })?;
-        let public_url = self
-            .public_url
+        let public_url = given
+            .text("public_url")
             .unwrap_or_else(|| format!("http://{listen}"));
         let public_url = check_public_url(&public_url)?;
-        let origins = Origins::new(&public_url, self.content_url.as_deref())
+        let origins = Origins::new(&public_url, given.text("content_url").as_deref())
             .map_err(|problem| SettingsError(problem.to_string()))?;
-        let data_dir = self.data_dir.unwrap_or_else(|| "valetkey-data".into());
-        let keyring = match (self.keyring, self.keyring_command, self.keyring_file) {
+        let data_dir = PathBuf::from(given.text_or_default("data_dir"));
+        let keyring = match (
+            given.lines("keyring"),
+            given.text("keyring_command"),
+            given.path("keyring_file"),
+        ) {
             (Some(lines), _, _) => Source::Text(lines),
             (None, Some(command), None) => Source::Command(command),
             (None, None, file) => Source::File(file.unwrap_or_else(|| data_dir.join("keyring"))),
@@ -404,7 +236,7 @@ impl RawSettings {
                 ));
             }
         };
-        let database = match secret(&self.database_url, self.database_url_file.as_deref())? {
+        let database = match given.secret("database_url")? {
             None => DatabaseUrl::Sqlite(data_dir.join("valetkey.db")),
             Some(url)
                 if ["postgres://", "postgresql://"]
@@ -418,9 +250,8 @@ impl RawSettings {
                 return Err(SettingsError("database_url must start with postgres://; leave it out for SQLite in the data directory".into()));
             }
         };
-        let trusted_proxies = self
-            .trusted_proxies
-            .unwrap_or_default()
+        let trusted_proxies = given
+            .list("trusted_proxies")
             .iter()
             .map(|text| {
                 // Peer addresses are compared in canonical form, so an IPv4-mapped IPv6 address
@@ -431,14 +262,21 @@ impl RawSettings {
                     .ok_or_else(|| SettingsError(format!("trusted_proxies: {text:?} is neither an IP address nor a network such as 10.0.5.0/28")))
             })
             .collect::<Result<_, _>>()?;
-        let upstream_sockets = self.upstream_sockets.unwrap_or_default();
+        let upstream_sockets: Vec<PathBuf> = given
+            .list("upstream_sockets")
+            .into_iter()
+            .map(PathBuf::from)
+            .collect();
         if let Some(folder) = upstream_sockets.iter().find(|folder| !folder.is_absolute()) {
             return Err(SettingsError(format!(
                 "upstream_sockets: {} must be the whole path of a folder",
                 folder.display()
             )));
         }
-        let tls = match (self.tls_certificate_file, self.tls_key_file) {
+        let tls = match (
+            given.path("tls_certificate_file"),
+            given.path("tls_key_file"),
+        ) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => {
@@ -448,14 +286,6 @@ impl RawSettings {
                 ));
             }
         };
-        let within = |name: &str, value: Option<u64>, default: u64, most: u64| match value
-            .unwrap_or(default)
-        {
-            value if (1..=most).contains(&value) => Ok(value),
-            value => Err(SettingsError(format!(
-                "{name} must lie between 1 and {most}, not {value}"
-            ))),
-        };
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Settings {
             listen,
@@ -464,70 +294,34 @@ impl RawSettings {
             data_dir,
             keyring,
             database,
-            connection_idle: match self.connection_idle_days.unwrap_or(0) {
+            connection_idle: match given.number_or_default("connection_idle_days") {
                 0 => None,
-                days => Some(Duration::from_secs(
-                    86_400 * within("connection_idle_days", Some(days), 0, 3650)?,
-                )),
+                days => Some(Duration::from_secs(86_400 * days)),
             },
-            private_hosts: self.private_hosts.unwrap_or_default(),
+            private_hosts: given.list("private_hosts"),
             upstream_sockets,
             tls,
             trusted_proxies,
             sign_in,
             local_sign_in,
             bootstrap_secret,
-            session_idle: Duration::from_secs(
-                60 * within(
-                    "session_idle_minutes",
-                    self.session_idle_minutes,
-                    480,
-                    43_200,
-                )?,
-            ),
+            session_idle: Duration::from_secs(60 * given.number_or_default("session_idle_minutes")),
             session_lifetime: Duration::from_secs(
-                3600 * within(
-                    "session_lifetime_hours",
-                    self.session_lifetime_hours,
-                    168,
-                    8760,
-                )?,
+                3600 * given.number_or_default("session_lifetime_hours"),
             ),
             session_token_lifetime: Duration::from_secs(
-                60 * within(
-                    "session_token_minutes",
-                    self.session_token_minutes,
-                    60,
-                    1440,
-                )?,
+                60 * given.number_or_default("session_token_minutes"),
             ),
-            workers: usize::try_from(within(
-                "workers",
-                self.workers.and_then(|count| count.try_into().ok()),
-                cores as u64,
-                256,
-            )?)
-            .unwrap_or(cores),
-            log: self.log.unwrap_or_else(|| "info".into()),
-            log_format: self.log_format.unwrap_or_default(),
+            workers: given
+                .number("workers")
+                .and_then(|count| usize::try_from(count).ok())
+                .unwrap_or(cores),
+            log: given.text_or_default("log"),
+            log_format: match given.text_or_default("log_format").as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
         })
-    }
-}
-
-/// A secret from the environment or, failing that, from its file, trimmed.
-fn secret(
-    given: &Option<SecretString>,
-    file: Option<&Path>,
-) -> Result<Option<SecretString>, SettingsError> {
-    match (given, file) {
-        (Some(secret), _) => Ok(Some(secret.clone())),
-        (None, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                SettingsError(format!("cannot read {}: {error}", path.display()))
-            })?;
-            Ok(Some(SecretString::from(text.trim())))
-        }
-        (None, None) => Ok(None),
     }
 }
 
@@ -588,12 +382,11 @@ mod tests {
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let dir = std::env::temp_dir().join(format!("valetkey-config-{}", uuid::Uuid::new_v4()));
         std::fs::write(&dir, text).unwrap();
-        let result = Settings::load(Some(&dir), &|name| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        });
+        let variables: Vec<(String, String)> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let result = Settings::load(Some(&dir), &variables);
         std::fs::remove_file(&dir).unwrap();
         result
     }
@@ -612,7 +405,9 @@ mod tests {
     #[test]
     fn wrong_settings_say_what_is_wrong() {
         for (text, word) in [
-            ("lissten = 'x'", "lissten"),
+            ("lissten = 'x'", "did you mean listen?"),
+            ("database_url = 'postgres://u:hunter2@h/d'", "secret"),
+            ("listen = 5", "a text"),
             ("listen = 'x'", "listen"),
             ("public_url = 'ftp://x'", "public_url"),
             ("public_url = 'https://x/y'", "public_url"),

@@ -38,7 +38,7 @@ async fn main() {
         .first()
         .map_or(0, |text| text.parse().expect("a number"));
     drop(rustls::crypto::ring::default_provider().install_default());
-    let settings = Settings::load(None, &|name| std::env::var(name).ok()).expect("settings");
+    let settings = Settings::load(None, &std::env::vars().collect::<Vec<_>>()).expect("settings");
     let service = installation::open(settings, Arc::new(SystemClock))
         .await
         .expect("the database");

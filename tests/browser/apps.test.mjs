@@ -36,7 +36,7 @@ before(async () => {
     const environment = { CONNECT_SERVER: here.portal, CONNECT_API_KEY: bo.api_key, CONNECT_CONTENT_GUID: content.guid, POSIT_PRODUCT: "CONNECT", RSTUDIO_PRODUCT: "CONNECT", DATABRICKS_HOST: here.workspace, DATABRICKS_WAREHOUSE_ID: "demo", PORT: port, GRADIO_ANALYTICS_ENABLED: "False" };
     // Beside the newest one, which stands where the others do.
     if (name === "streamlit-1.56") Object.assign(environment, { PYTHONPATH: join(root, "target/streamlit-1.56"), STREAMLIT_GLOBAL_DEVELOPMENT_MODE: "false" });
-    running.push(spawn(python, command(port), { stdio: ["ignore", "ignore", process.env.VALETKEY_APPS_LOG ? "inherit" : "ignore"], env: { ...process.env, ...environment } }));
+    running.push(spawn(python, command(port), { stdio: ["ignore", "ignore", process.env.TEST_APPS_LOG ? "inherit" : "ignore"], env: { ...process.env, ...environment } }));
     for (let tries = 0; tries < 240; tries++) {
       if (await fetch(`http://127.0.0.1:${port}/`).then(() => true, () => false)) return;
       await new Promise((done) => setTimeout(done, 500));

@@ -17,7 +17,7 @@ mkdirSync(pictures, { recursive: true });
 const venv = join(root, "tests/.venv/bin/python");
 export const python = process.env.PYTHON || (existsSync(venv) ? venv : "python3");
 
-export const binary = process.env.VALETKEY_BIN ?? join(root, "target/debug/valetkey");
+export const binary = process.env.TEST_BIN ?? join(root, "target/debug/valetkey");
 
 /** Runs `valetkey demo --json` on a free port; `stop` ends it. */
 export async function demo() {

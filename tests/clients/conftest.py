@@ -15,7 +15,7 @@ import requests
 os.environ["POSIT_PRODUCT"] = os.environ["RSTUDIO_PRODUCT"] = "CONNECT"
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("VALETKEY_BIN", str(ROOT / "target/debug/valetkey"))
+BINARY = os.environ.get("TEST_BIN", str(ROOT / "target/debug/valetkey"))
 PASSWORD = "valetkey-demo"
 
 

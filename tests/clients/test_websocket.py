@@ -92,7 +92,7 @@ def cases():
     for code in (0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65535):
         yield f"7 bad code {code}", close(code), None
     yield "7 not masked", frame(TEXT, b"x", masked=False), None
-    long = os.environ.get("VALETKEY_LONG")
+    long = os.environ.get("TEST_LONG")
     for power in (16, 18, 20) + ((22, 24) if long else ()):
         for kind, byte in ((TEXT, b"*"), (BINARY, b"\xfe")):
             yield f"9 opcode {kind}, 2^{power} bytes", frame(kind, byte * 2**power) + end, None

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import Provider from "oidc-provider";
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-export const binary = process.env.VALETKEY_BIN ?? join(root, "target/debug/valetkey");
+export const binary = process.env.TEST_BIN ?? join(root, "target/debug/valetkey");
 export const PASSWORD = "laboratory-password";
 const SECRET = "a-long-secret-of-the-laboratory";
 const agent = new http.Agent({ keepAlive: true, maxSockets: 2000 });

@@ -1,7 +1,7 @@
 // The fault harness: nine scenarios against real processes, a real database and a certified identity provider in strict rotation.
 //   node tests/faults/run.mjs [--long] [scenario …]
 // Short rounds by default; `--long` is what results.md shows. Ends with 1 if a scenario does not pass.
-// Needs the binary built with `--features postgres,faults` (VALETKEY_BIN names another than target/debug/valetkey).
+// Needs the binary built with `--features postgres,faults` (TEST_BIN names another than target/debug/valetkey).
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -11,7 +11,7 @@ import { Browser, PASSWORD, call, lab, root, sleep } from "./lab.mjs";
 
 const long = process.argv.includes("--long");
 const wanted = process.argv.slice(2).filter((word) => !word.startsWith("--"));
-const postgresql = process.env.VALETKEY_TEST_POSTGRES || execFileSync(join(root, "tests/postgres"), ["start"]).toString().trim();
+const postgresql = process.env.TEST_POSTGRES || execFileSync(join(root, "tests/postgres"), ["start"]).toString().trim();
 const rows = [];
 const times = (count, make) => Array.from({ length: count }, (_, index) => make(index));
 const statuses = (answers) => {
@@ -314,7 +314,7 @@ const scenarios = {
     const count = long ? 10_000 : 500;
     for (const [where, server, nodes] of [["SQLite, 1 node", undefined, 1], ["PostgreSQL, 3 nodes", postgresql, 3]]) {
       const here = await lab({ nodes, postgresql: server, viewers: 4 });
-      const seed = process.env.VALETKEY_SEED ?? join(root, "target/debug/examples/seed");
+      const seed = process.env.TEST_SEED ?? join(root, "target/debug/examples/seed");
       execFileSync(seed, [here.integration, here.content, String(count)], { env: { ...process.env, VALETKEY_DATA_DIR: here.nodes[0].folder, VALETKEY_KEYRING_FILE: join(here.folder, "keyring"), VALETKEY_PUBLIC_URL: `http://127.0.0.1:${here.front}`, ...(here.database ? { VALETKEY_DATABASE_URL: here.database } : {}) } });
       let running = true, exchanges = 0;
       const failed = [];
@@ -324,7 +324,7 @@ const scenarios = {
       let done, seconds;
       for (let tries = 0; tries < 20; tries++) {
         // In a process of its own, so that this one goes on asking.
-        const rotating = spawn(process.env.VALETKEY_BIN ?? join(root, "target/debug/valetkey"), ["keys", "rotate"], { env: { ...process.env, VALETKEY_DATA_DIR: here.nodes[0].folder, VALETKEY_KEYRING_FILE: join(here.folder, "keyring"), VALETKEY_PUBLIC_URL: `http://127.0.0.1:${here.front}`, ...(here.database ? { VALETKEY_DATABASE_URL: here.database } : {}) } });
+        const rotating = spawn(process.env.TEST_BIN ?? join(root, "target/debug/valetkey"), ["keys", "rotate"], { env: { ...process.env, VALETKEY_DATA_DIR: here.nodes[0].folder, VALETKEY_KEYRING_FILE: join(here.folder, "keyring"), VALETKEY_PUBLIC_URL: `http://127.0.0.1:${here.front}`, ...(here.database ? { VALETKEY_DATABASE_URL: here.database } : {}) } });
         let said = "";
         rotating.stdout.on("data", (chunk) => (said += chunk));
         rotating.stderr.on("data", (chunk) => (said += chunk));

@@ -21,7 +21,7 @@ use valetkey::{
 
 /// A PostgreSQL server to make each test a database on, instead of SQLite files.
 fn server() -> Option<String> {
-    std::env::var("VALETKEY_TEST_POSTGRES")
+    std::env::var("TEST_POSTGRES")
         .ok()
         .filter(|address| !address.is_empty())
 }
