@@ -5,6 +5,7 @@
 //! is full.
 
 use crate::config::LogFormat;
+use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// Installs the global subscriber; a second call has no effect. An invalid `filter` (in the syntax
@@ -13,7 +14,7 @@ pub fn start(filter: &str, format: LogFormat) {
     let asked = filter;
     let mut filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("info"));
     // actix logs an error for every response that ends early, also for those that the portal cuts
-    // on purpose; `proxy/answer.rs` logs the real cause. A filter that names `actix_http` or
+    // on purpose; `proxy/response.rs` logs the real cause. A filter that names `actix_http` or
     // `trace` keeps these lines.
     if !asked.contains("actix_http")
         && !asked.contains("trace")
@@ -24,6 +25,8 @@ pub fn start(filter: &str, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Colours only for people: a file or a pipe would keep the escape sequences.
+        .with_ansi(std::io::stderr().is_terminal())
         // The default reports a failed write on the same stream and panics when that fails, too: a
         // full disk must not stop the server.
         .log_internal_errors(false);

@@ -6,6 +6,7 @@ use crate::config::{
     declared::{self, Setting},
     reader::Given,
 };
+use std::io::Write as _;
 
 // Arguments of `valetkey config`.
 #[derive(clap::Args)]
@@ -26,17 +27,20 @@ pub fn run(arguments: &Config) -> Result<(), String> {
     let explain = |problem: crate::config::SettingsError| problem.to_string();
     let given = Given::read(arguments.common.config.as_deref(), &environment()).map_err(explain)?;
     let settings = Settings::check(&given).map_err(explain)?;
+    let mut out = String::new();
     for section in declared::SECTIONS {
-        println!("# {}", section.title);
+        out.push_str(&format!("# {}\n", section.title));
         for setting in section.settings {
             let value = given
                 .shown(setting.name)
                 .unwrap_or_else(|| default(setting, &settings));
             let line = format!("{} = {value}", setting.name);
-            println!("{line:<60} # {}", given.origin(setting.name));
+            out.push_str(&format!("{line:<60} # {}\n", given.origin(setting.name)));
         }
-        println!();
+        out.push('\n');
     }
+    // A reader such as `head` may close the pipe.
+    let _ = std::io::stdout().write_all(out.as_bytes());
     Ok(())
 }
 

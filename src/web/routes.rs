@@ -7,8 +7,8 @@ use crate::{
     web::{
         api,
         pages::{
-            account, audit, callback, consents, content, enter, groups, integrations, organisation,
-            people, sign_in,
+            account, audit, callback, consents, content, enter, groups, help, integrations,
+            organisation, people, sign_in,
         },
     },
 };
@@ -62,7 +62,8 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/login/organisation/link", post().to(organisation::link))
         .route("/__login__", get().to(sign_in::login_page))
         .route("/logout", post().to(sign_in::logout))
-        .route("/help", get().to(sign_in::help))
+        .route("/help", get().to(help::index))
+        .route("/help/{name}", get().to(help::chapter))
         .route("/setup/{token}", get().to(sign_in::setup_page))
         .route("/setup/{token}", post().to(sign_in::setup))
         .route("/connect", get().to(sign_in::old_links))

@@ -1,4 +1,4 @@
-// The README's apps as real content, Streamlit in both generations of its server: the page, its WebSocket, the header, the exchange with posit-sdk, two viewers each.
+// The apps of the publisher's handbook as real content, Streamlit in both generations of its server: the page, its WebSocket, the header, the exchange with posit-sdk, two viewers each.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -73,9 +73,9 @@ for (const name of Object.keys(commands)) {
   });
 }
 
-test("the README shows the apps that were tested", () => {
-  const readme = readFileSync(join(root, "README.md"), "utf8");
-  for (const name of Object.keys(commands).filter((name) => !name.includes("-"))) assert.ok(readme.includes(readFileSync(file(name), "utf8").trim()), name);
+test("the handbook shows the apps that were tested", () => {
+  const handbook = readFileSync(join(root, "templates/help/publisher.md"), "utf8");
+  for (const name of Object.keys(commands).filter((name) => !name.includes("-"))) assert.ok(handbook.includes(readFileSync(file(name), "utf8").trim()), name);
 });
 
 test("signing out closes the socket of an open app within seconds", async () => {

@@ -9,6 +9,7 @@ pub mod consents;
 pub mod content;
 pub mod enter;
 pub mod groups;
+pub mod help;
 pub mod integrations;
 pub mod organisation;
 pub mod people;

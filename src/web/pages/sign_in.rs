@@ -33,12 +33,6 @@ struct LoginPage {
     organisation: Option<NavLink>,
 }
 
-#[derive(Template)]
-#[template(path = "pages/help.html")]
-struct HelpPage {
-    chrome: Chrome,
-}
-
 /// The query parameter `next`: where to go after sign-in.
 #[derive(Deserialize)]
 pub struct Next {
@@ -180,13 +174,6 @@ pub async fn switch(me: SignedIn) -> Result<HttpResponse, WebError> {
         fields: Vec::new(),
         submit: "Sign out".into(),
         cancel: "/content".into(),
-    })
-}
-
-/// `GET /help`.
-pub async fn help(visitor: Visitor) -> Result<HttpResponse, WebError> {
-    page(&HelpPage {
-        chrome: visitor.chrome("", "Help"),
     })
 }
 
