@@ -77,7 +77,6 @@ async fn bad_requests_have_their_codes_and_name_the_field() {
         );
         assert_eq!(answer.header("content-type"), "application/json");
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,5 +201,4 @@ async fn objects_are_the_same_wherever_they_are_read() {
             .status,
         204
     );
-    world.stop().await;
 }

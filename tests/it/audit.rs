@@ -60,7 +60,6 @@ async fn a_changed_record_is_found_out() {
         world.sql(undo);
         assert!(verdict(&world).0, "{undo}");
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,7 +273,6 @@ async fn the_record_is_filtered_exported_and_read_by_programs() {
             "{path}"
         );
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,5 +326,4 @@ async fn exchanges_are_counted_by_the_hour_and_refused_ones_are_lines() {
     );
     assert!(refused.body.contains("session token not genuine"));
     assert!(!refused.body.contains(&token));
-    world.stop().await;
 }

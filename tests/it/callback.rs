@@ -81,7 +81,6 @@ async fn refusals_of_the_provider_have_pages_of_ours() {
             .body
             .contains("Connected for about an hour")
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +108,6 @@ async fn another_account_is_held_back_until_the_viewer_decides() {
         "{}",
         app_page.body
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,5 +145,4 @@ async fn a_second_content_item_costs_one_click() {
             .ends_with(&format!("/content/{second}/?a=b"))
     );
     assert_eq!(world.provider.counts().redeemed, 1);
-    world.stop().await;
 }

@@ -210,7 +210,6 @@ async fn bodies_stream_both_ways_at_once_without_being_collected() {
     }
     socket.write_all(b"0\r\n\r\n").await.expect("the end");
     assert!(until(&mut socket, "0\r\n\r\n").await.ends_with("0\r\n\r\n"));
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +270,6 @@ async fn large_bodies_pass_whole_with_their_length() {
     let said = format!("{} {sum}", piece.len() * pieces);
     let answer = until(&mut socket, &said).await;
     assert!(answer.ends_with(&said), "{answer}");
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,7 +306,6 @@ async fn interim_answers_stay_here_and_trailers_go_to_whoever_takes_them() {
         !heads[0].contains("te:") && heads[1].contains("te: trailers\r\n"),
         "{heads:?}"
     );
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,7 +378,6 @@ async fn an_answer_whose_end_is_not_sure_is_never_taken_for_whole() {
             .await
             .starts_with("HTTP/1.1 502")
     );
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -472,7 +468,6 @@ async fn connections_are_used_again_and_no_request_that_changes_something_is_sen
         };
         assert_eq!(used, posted, "the POST went over the used connection");
     }
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -579,7 +574,6 @@ async fn no_request_is_smuggled_past_the_head_of_another() {
             "{answer}"
         ),
     }
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -623,7 +617,6 @@ async fn half_closed_clients_early_answers_and_long_ones() {
     socket.write_all(&[b'x'; 1000]).await.expect("some of it");
     let answer = until(&mut socket, "big").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -685,7 +678,6 @@ async fn an_app_does_not_work_for_a_browser_that_is_gone() {
             .unwrap_or_else(|_| panic!("{path}: the app still works"))
             .expect("an end");
     }
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -716,7 +708,6 @@ async fn clients_of_http_1_0_get_no_chunks() {
         !answer.to_ascii_lowercase().contains("keep-alive"),
         "{answer}"
     );
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -772,7 +763,6 @@ async fn answers_without_a_body_keep_the_connection() {
             .await
             .starts_with("HTTP/1.1 502")
     );
-    stage.world.stop().await;
 }
 
 /// An app that answers once it has got a body of this length.
@@ -884,7 +874,6 @@ async fn limits_of_an_item_are_kept_and_said_in_words() {
         seen["init_timeout"].is_null() && seen["read_timeout"].is_null(),
         "{seen}"
     );
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -949,7 +938,6 @@ async fn an_app_hears_where_it_stands_and_its_own_addresses_become_ours() {
         head.starts_with(&format!("GET {base}deep HTTP/1.1\r\n")),
         "{head}"
     );
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1029,7 +1017,6 @@ async fn what_a_trusted_outer_proxy_says_of_the_way_stays() {
         "{head}"
     );
     assert!(head.contains("forwarded: for=\"[2001:db8::1]\";"), "{head}");
-    stage.world.stop().await;
 }
 
 impl Stage {
@@ -1161,7 +1148,6 @@ async fn apps_on_unix_sockets_and_behind_tls_of_their_own() {
         "{}",
         answer.body
     );
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1282,7 +1268,6 @@ async fn several_processes_keep_their_viewers_and_stand_in_for_one_another() {
     one_task.abort();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(stage.vera.get(&stage.place).await.status, 502);
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1447,7 +1432,6 @@ async fn the_reconnect_bar_stands_where_it_was_switched_on_and_knows_when_the_vi
                 .is_some_and(|url| url.contains("/login?next=")),
         "{out}"
     );
-    stage.world.stop().await;
 }
 
 /// A frame as a browser sends it: masked.
@@ -1578,7 +1562,6 @@ async fn websockets_pass_as_they_are() {
     })
     .await
     .expect("in time");
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1616,7 +1599,6 @@ async fn an_event_stream_ends_with_what_let_its_viewer_in() {
     let open = begin(&stage).await;
     stage.set(json!({"access_type": "acl"})).await;
     ended(open).await;
-    stage.world.stop().await;
     // A node that stops does not wait for it: its page asks again, and another node answers.
     let open = begin(&other).await;
     let since = Instant::now();
@@ -1710,7 +1692,6 @@ async fn a_websocket_says_why_it_is_closed() {
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     stage.world.begin_stop();
     assert_eq!(close_code(&mut open, SOON).await, Some(1012));
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1737,7 +1718,6 @@ async fn an_app_that_never_ends_its_frame_cannot_keep_the_portal_from_closing() 
         .await
         .expect("it is closed")
         .expect("no panic");
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1836,7 +1816,6 @@ async fn a_session_of_the_apps_own_goes_on_only_for_the_viewer_who_had_it() {
             .starts_with("HTTP/1.1 404")
     );
     assert_eq!(heads.lock().expect("heads").len(), before);
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1904,7 +1883,6 @@ async fn content_renews_its_session_token_while_the_session_lives() {
     let page = stage.vera.get("/content").await;
     stage.vera.submit(&page, "/logout", &[]).await;
     assert_eq!(renew(&newer).await.json()["code"], 215, "signed out");
-    stage.world.stop().await;
 }
 
 async fn renew_with(stage: &Stage, key: &str, token: &str) -> u16 {
@@ -1985,7 +1963,6 @@ async fn a_token_that_is_used_without_its_viewer_raises_the_alarm() {
     assert!(record.contains("shared_token_suspected"), "{record}");
     bo.submit(&bo.get(&settings).await, "/mended", &[]).await;
     assert!(!bo.get(&settings).await.body.contains("may show one viewer"));
-    stage.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,6 @@ async fn two_hundred_exchanges_on_an_expired_token_make_one_refresh() {
             .iter()
             .all(|answer| answer.json()["expires_in"].as_i64() >= Some(120))
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +77,6 @@ async fn nothing_falls_back_to_acting_as_the_content_itself() {
             .body
             .contains("Fall back to a service account: no.")
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +132,6 @@ async fn an_outage_of_the_provider_ends_no_connection() {
         200,
         "it comes back by itself"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +166,6 @@ async fn a_refused_refresh_token_asks_the_viewer_and_the_same_session_token_work
         .open(&format!("/content/{}/", world.content(0)), "vera")
         .await;
     assert_eq!(world.exchange(&bo, &token).await.status, 200);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,5 +205,4 @@ async fn a_wrong_client_secret_is_the_administrators_business() {
         200,
         "the connection was kept"
     );
-    world.stop().await;
 }

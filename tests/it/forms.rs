@@ -166,5 +166,4 @@ async fn bad_input_comes_back_with_all_errors_and_without_secrets() {
             );
         }
     }
-    world.stop().await;
 }

@@ -16,6 +16,7 @@ use valetkey::{
     demo::{self, Demo, PASSWORD, provider::Provider},
     domain::{Timestamp, time::Clock},
     server::clock::SystemClock,
+    service::Services,
     store::DatabaseUrl,
 };
 
@@ -187,7 +188,11 @@ pub struct World {
     http: reqwest::Client,
     clock: Arc<TestClock>,
     handle: actix_web::dev::ServerHandle,
-    serving: tokio::task::JoinHandle<Result<(), String>>,
+    /// `None` once it was awaited.
+    serving: Option<tokio::task::JoinHandle<Result<(), String>>>,
+    services: Arc<Services>,
+    /// The data is kept for another process.
+    is_parked: bool,
 }
 
 impl World {
@@ -245,6 +250,7 @@ impl World {
     }
 
     async fn start_by(options: demo::Options) -> Self {
+        capture_log();
         let (http, clock) = (client(), Arc::new(TestClock::default()));
         let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
         let options = demo::Options {
@@ -257,6 +263,7 @@ impl World {
         let demo: Demo = demo::start_with(options, Arc::clone(&clock) as Arc<dyn Clock>)
             .await
             .expect("the demo starts");
+        let services = Arc::clone(&demo.service);
         let (portal, provider, summary) = (
             demo.service.core.addresses.base().to_owned(),
             Arc::clone(&demo.provider),
@@ -276,8 +283,15 @@ impl World {
             database: place,
             clock,
             handle,
-            serving,
+            serving: Some(serving),
+            services,
+            is_parked: false,
         }
+    }
+
+    /// The wall clock of portal and provider.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Moves the clock of portal and provider forward.
@@ -502,13 +516,10 @@ impl World {
     }
 
     /// Stops the portal and keeps what it stored, for the program to work on.
-    pub async fn park(self) -> Served {
+    pub async fn park(mut self) -> Served {
         let settings = self.settings();
-        within("the portal to stop", self.handle.stop(true)).await;
-        within("the portal's end", self.serving)
-            .await
-            .expect("no panic")
-            .expect("a clean end");
+        self.end().await;
+        self.is_parked = true;
         let address = self
             .portal
             .trim_start_matches("http://")
@@ -516,11 +527,52 @@ impl World {
             .expect("an address");
         Served {
             address,
-            data_dir: self.data_dir,
-            database: self.database,
+            data_dir: self.data_dir.clone(),
+            database: self.database.take(),
             child: None,
             settings,
         }
+    }
+
+    /// Stops the portal as a signal would. Not needed at the end of a test: dropping does it.
+    pub async fn stop(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
+        let Some(serving) = self.serving.take() else {
+            return;
+        };
+        within("the portal to stop", self.handle.stop(true)).await;
+        within("the portal's end", serving)
+            .await
+            .expect("no panic")
+            .expect("a clean end");
+    }
+
+    /// What no test has to ask for: no task is left, no error was logged that no test provokes, and
+    /// no secret of this portal stands in the log or, readable, in the database.
+    fn verify(&self) {
+        let tasks = self.services.core.tasks.len();
+        assert_eq!(tasks, 0, "background tasks are left");
+        let secrets = [
+            self.provider.client_secret().to_owned(),
+            self.key("ada"),
+            self.key("vera"),
+        ];
+        let mut stored = Vec::new();
+        for file in ["valetkey.db", "valetkey.db-wal"] {
+            stored.extend(std::fs::read(self.data_dir.join(file)).unwrap_or_default());
+        }
+        for secret in &secrets {
+            assert!(!logged().contains(secret), "a secret is in the log");
+            let is_stored = stored
+                .windows(secret.len())
+                .any(|part| part == secret.as_bytes());
+            assert!(!is_stored, "a secret is readable in the database");
+        }
+        let errors = unexpected_errors();
+        assert!(errors.is_empty(), "errors were logged: {errors:#?}");
     }
 
     /// See [`lock_database`].
@@ -543,17 +595,74 @@ impl World {
         );
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
+}
 
-    /// Stops the portal as a signal would.
-    pub async fn stop(self) {
-        within("the portal to stop", self.handle.stop(true)).await;
-        within("the portal's end", self.serving)
-            .await
-            .expect("no panic")
-            .expect("a clean end");
-        drop(std::fs::remove_dir_all(&self.data_dir));
-        self.database.iter().for_each(drop_database);
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tokio::spawn(self.handle.stop(false));
+        } else {
+            tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(self.end());
+            });
+            self.verify();
+        }
+        if !self.is_parked {
+            drop(std::fs::remove_dir_all(&self.data_dir));
+            self.database.iter().for_each(drop_database);
+        }
     }
+}
+
+/// All that was logged in this process, at debug level.
+static LOG: Mutex<String> = Mutex::new(String::new());
+
+/// Lines at error level that some test provokes on purpose.
+const PROVOKED: [&str; 8] = [
+    "new tokens could not be stored",
+    "the spool",
+    "database",
+    "sealed value",
+    "a stored token does not open",
+    "the sign-in provider cannot be used",
+    "could not mark a connection",
+    "the keyring",
+];
+
+fn logged() -> String {
+    LOG.lock().expect("the log").clone()
+}
+
+fn unexpected_errors() -> Vec<String> {
+    let log = logged();
+    let errors = log.lines().filter(|line| line.contains(" ERROR "));
+    errors
+        .filter(|line| !PROVOKED.iter().any(|known| line.contains(known)))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Collects the log of all portals of this process. Which one wrote a line is not known, so a test
+/// may report the error of another one that runs at the same time; the line says enough.
+fn capture_log() {
+    struct Writer;
+    impl std::io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            LOG.lock()
+                .expect("the log")
+                .push_str(&String::from_utf8_lossy(bytes));
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("warn,valetkey=debug,actix_http::h1::dispatcher=off")
+        .with_ansi(false)
+        .with_writer(|| Writer);
+    // Only the first portal of the process installs it.
+    drop(subscriber.try_init());
 }
 
 /// An answer with its body read.

@@ -134,7 +134,6 @@ async fn claims_give_role_and_groups_and_names_match_nobody() {
     let veras = person(&world, "vera").await;
     assert_eq!(veras.len(), 2, "{veras:?}");
     assert!(veras.iter().all(|vera| vera["user_role"] == "viewer"));
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +199,6 @@ async fn an_account_is_tied_by_its_owner_and_then_matches_by_subject() {
     .await;
     assert!(answer.contains("code="));
     assert!(again.get(&answer).await.url.ends_with("/account"));
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,7 +249,6 @@ async fn forged_and_stale_id_tokens_sign_nobody_in() {
             "{seconds}"
         );
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +310,6 @@ async fn answers_count_once_in_the_browser_that_asked_and_keys_may_rotate() {
         "{}",
         page.body
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,7 +353,6 @@ async fn people_without_a_role_stay_outside_and_locked_ones_too() {
             .body
             .contains("Your account here is locked")
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -399,7 +394,6 @@ async fn the_sign_in_brings_the_connection_after_our_consent_page_alone() {
         "{}",
         answer.header("location")
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -445,5 +439,4 @@ async fn passwords_can_be_off_and_a_link_still_lets_in() {
         404,
         "once"
     );
-    world.stop().await;
 }

@@ -64,7 +64,6 @@ async fn the_way_in_works_once_in_a_minute_and_only_in_the_browser_that_asked() 
         vera.only_cookies_of(&world.portal).get(&code).await.status,
         400
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +128,6 @@ async fn contents_cookie_opens_one_item_and_dies_with_the_portal_session() {
         answer.status, 401,
         "signing out at the portal ends it at once"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +232,6 @@ async fn with_a_wildcard_each_item_has_an_origin_of_its_own() {
         unknown.header("location").starts_with("/login")
             && known.header("location").starts_with("/login")
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +258,6 @@ async fn content_shares_the_portals_origin_only_by_the_operators_word() {
             "{path}"
         );
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +309,6 @@ async fn the_portal_answers_to_its_own_name_only() {
             "probes ask by address"
         );
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,5 +328,4 @@ async fn content_that_leads_back_to_the_portal_is_stopped() {
         assert_eq!(answer.status, 400, "{}", answer.body);
         assert!(answer.body.contains("own address"), "{}", answer.body);
     }
-    world.stop().await;
 }

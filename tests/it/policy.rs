@@ -198,7 +198,6 @@ async fn who_may_choose_an_integration_is_said_and_an_empty_list_is_closed() {
             "{key}"
         );
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +238,6 @@ async fn the_page_of_an_integration_keeps_its_list() {
     assert!(!seen_by_bo(&world).await);
     let empty = ada.submit(&page, "/people", &[("person", "")]).await;
     assert_eq!(empty.status, 422);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +311,6 @@ async fn the_account_at_the_provider_is_compared_as_the_administrator_wants_it()
         viktor.get(&app).await.url.contains("/consents/new"),
         "asked at the next visit"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -396,5 +393,4 @@ async fn a_connection_whose_account_changes_is_stopped() {
         .get("/audit?action=connection_account_changed")
         .await;
     assert_eq!(record.body.matches("<tr><td").count(), 2, "{}", record.body);
-    world.stop().await;
 }

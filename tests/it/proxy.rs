@@ -88,7 +88,6 @@ async fn whoever_may_not_pass_hears_why_in_the_right_form() {
         (answer.status, answer.header("location").to_owned()),
         (303, format!("{}?q=1", world.app(&world.content(0))))
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +119,6 @@ async fn an_app_that_is_down_is_named_with_its_publisher() {
         )
         .await;
     assert_eq!(vera.get(&format!("/content/{second}/")).await.status, 404);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,5 +173,4 @@ async fn what_an_app_answers_passes_as_it_is() {
         Err(error) => Err(error),
     };
     assert!(cut.is_err(), "{cut:?}");
-    world.stop().await;
 }

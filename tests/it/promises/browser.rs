@@ -81,7 +81,6 @@ async fn p07_nothing_changes_without_this_sessions_token_from_our_own_pages() {
         )
         .await;
     assert_eq!(answer.status, 401);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +180,6 @@ async fn p08_every_answer_carries_the_browser_policy_and_tells_nothing() {
             assert!(!answer.body.contains(word), "{}: {word}", answer.url);
         }
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +256,6 @@ async fn p09_scripts_and_frames_get_no_page_of_the_portal() {
         ];
         let answer = ada.send("OPTIONS", "/people/new", &preflight, None).await;
         assert!(answer.status >= 400 && answer.header("access-control-allow-origin").is_empty());
-        world.stop().await;
     }
 }
 
@@ -396,5 +393,4 @@ async fn p10_no_parameter_sends_a_browser_to_another_site() {
                 .await,
         );
     }
-    world.stop().await;
 }

@@ -118,7 +118,6 @@ async fn p18_content_gets_exactly_one_session_token_and_it_is_ours() {
             "{got}"
         );
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +219,6 @@ async fn p19_content_gets_nothing_of_the_portals_and_sets_nothing_there() {
                 )),
             "{mine}"
         );
-        world.stop().await;
     }
 }
 
@@ -403,7 +401,6 @@ async fn p33_sockets_open_from_their_own_pages_and_close_when_that_is_over() {
         Some(4404),
         "content deleted"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -489,7 +486,6 @@ async fn p20_a_session_token_dies_with_its_session_its_hour_and_its_access() {
         30
     );
     assert!(browser.get("/consents").await.url.contains("/login"));
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -531,7 +527,6 @@ async fn p20_a_token_lives_as_long_as_the_socket_it_was_made_for() {
         assert!(tries < 40, "{}", answer.body);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -700,7 +695,6 @@ async fn p21_every_wrong_request_has_its_code_and_no_token() {
         )
         .await;
     assert_eq!(wide.json()["access_token"], good.json()["access_token"]);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -827,5 +821,4 @@ async fn p22_an_exchange_gives_an_access_token_and_content_chooses_nothing_else(
         .api(&world.key("bo"), "PUT", &associations, "[]")
         .await;
     assert_eq!(exchange(&[]).await.json()["code"], 212);
-    world.stop().await;
 }

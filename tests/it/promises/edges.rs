@@ -237,7 +237,6 @@ async fn p32_a_provider_whose_name_leads_into_this_machine_is_not_connected_to()
         0,
         "nothing was connected to"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -408,7 +407,6 @@ async fn p34_odd_requests_are_refused_and_never_reach_an_app() {
             .json()["total"],
         0
     );
-    world.stop().await;
 }
 
 /// What a client gets that sends `first` and then dawdles, and when.
@@ -514,5 +512,4 @@ async fn p35_dawdlers_are_gone_in_time_and_hold_nobody_up() {
     for dawdler in dawdlers {
         dawdler.await.expect("a dawdler that was sent away");
     }
-    world.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Promises 1–6: who gets in, and for how long.
 
-use crate::harness::{Browser, Served, World};
+use crate::harness::{Browser, Served, World, within};
 use std::time::Duration;
 use valetkey::demo::PASSWORD;
 
@@ -90,7 +90,6 @@ async fn p01_signing_in_out_or_changing_role_gives_a_new_session() {
     let page = ada.get("/account").await;
     ada.submit(&page, "/logout", &[]).await;
     assert!(!opens(&world, &after).await);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,6 +163,15 @@ async fn p03_sessions_end_and_locking_ends_everything_at_once() {
     for _ in 0..27 {
         world.pass(Duration::from_secs(6 * 3600));
         assert!(opens(&world, &session(&busy, &world)).await);
+        // The last use is written beside the request.
+        let used = world.now().minus(Duration::from_secs(60)).0;
+        let written = async {
+            let query = "SELECT CAST(max(seen_at) AS TEXT) AS value FROM sessions";
+            while world.sql(query)[0].parse::<i64>().unwrap_or(0) < used {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        within("the session's last use to be written", written).await;
     }
     world.pass(Duration::from_secs(6 * 3600 + 60));
     assert!(!opens(&world, &session(&busy, &world)).await);
@@ -202,7 +210,6 @@ async fn p03_sessions_end_and_locking_ends_everything_at_once() {
         "{:?}",
         started.elapsed()
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -366,7 +373,6 @@ async fn p05_guessing_is_slowed_down_for_one_name_and_for_nobody_else() {
         303,
         "never for good"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -399,5 +405,4 @@ async fn p06_wrong_password_unknown_name_and_locked_account_look_alike() {
         try_password(&world, "viktor", "valetkey-demo", "").await,
         "locked, with the right password"
     );
-    world.stop().await;
 }

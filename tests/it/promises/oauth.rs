@@ -168,7 +168,6 @@ async fn p11_authorization_requests_are_fresh_and_ask_for_what_is_configured() {
         "{}",
         forwarded.header("location")
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +227,6 @@ async fn p12_an_answer_is_taken_once_in_time_and_only_where_it_began() {
     world.pass(Duration::from_secs(601));
     let page = vera.get(&late).await;
     assert!(page.body.contains("took too long"), "{}", page.body);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,7 +308,6 @@ async fn p13_an_answer_from_another_provider_than_the_one_asked_is_refused() {
         page.body
     );
     assert_eq!(world.provider.counts().redeemed, 0);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,7 +416,6 @@ async fn p14_consent_starts_only_with_a_click_on_our_page_that_names_what_is_ask
         404
     );
     nothing_is_stored(&vera).await;
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -513,7 +509,6 @@ async fn p15_secrets_travel_to_their_token_address_and_nowhere_else() {
     let page = answer(&viktor, &click(&world, &viktor, 1).await, "").await;
     assert!(page.body.contains("is not answering"), "{}", page.body);
     nothing_is_stored(&viktor).await;
-    world.stop().await;
 }
 
 /// A server with a certificate of its own making.
@@ -597,7 +592,6 @@ async fn p16_repointing_an_integration_asks_demands_the_secret_and_signs_everyon
         world.exchange(&world.key("bo"), &token).await.json()["code"],
         220
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -702,5 +696,4 @@ async fn p17_whatever_a_provider_answers_the_flow_ends_on_a_page_of_ours() {
             "the flow has ended, case {number}"
         );
     }
-    world.stop().await;
 }

@@ -282,7 +282,6 @@ async fn p29_every_route_is_closed_unless_a_rule_opens_it() {
         200,
         "nothing was deleted"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -471,7 +470,6 @@ async fn p30_settings_secrets_and_content_belong_to_those_who_run_them() {
         .await
         .json();
     assert!(seen["upstream_url"].is_null(), "{seen}");
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -600,5 +598,4 @@ async fn p31_every_event_leaves_one_line_that_input_cannot_forge() {
     );
     // Exchanges are counted, not lines: see the page of uses.
     assert!(ada.get("/audit/uses").await.body.contains("Vera Holm"));
-    world.stop().await;
 }

@@ -55,7 +55,6 @@ async fn p24_consent_revoked_during_a_refresh_stops_the_exchange_that_waits_for_
         "{}",
         answer.body
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +90,6 @@ async fn p38_no_token_is_handed_out_before_its_successor_is_stored() {
         "{}",
         last.body
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +125,6 @@ async fn p23_a_late_refresh_does_not_overwrite_the_tokens_of_a_new_connection() 
     // Until the late answer has come for sure.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(stored(), new, "the new connection's tokens stand");
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +140,6 @@ async fn p23_a_connection_in_use_is_refreshed_before_it_ends() {
         world.provider.counts().refreshed > before
     })
     .await;
-    world.stop().await;
 }
 
 /// What [`rotating`] saw and does.
@@ -247,7 +243,6 @@ async fn p23_a_refusal_after_a_lost_answer_is_called_a_lost_rotation() {
     ));
     assert_eq!(causes, ["rotation_lost"]);
     assert_eq!(state.refreshed.load(Ordering::SeqCst), 1);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

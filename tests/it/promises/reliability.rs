@@ -50,7 +50,6 @@ async fn p23_one_refresh_is_in_flight_its_outcome_is_shared_and_only_a_refusal_e
         world.pass(HOUR);
         world.pass(Duration::from_secs(150));
     }
-    world.stop().await;
 }
 
 /// A provider of the test's own: `revoke` is the status that its revocation address answers with.
@@ -211,7 +210,6 @@ async fn p24_revoking_stops_exchanges_at_once_and_tells_the_provider_when_it_can
         rows.len() == 3 && rows.iter().all(|row| *row == rows[0] && !row.is_empty()),
         "{rows:?}"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +265,6 @@ async fn p24_whatever_ends_a_connection_tells_the_provider() {
         })
         .await;
     }
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,7 +346,6 @@ async fn p28_keys_rotate_online_and_nothing_starts_without_those_it_needs() {
     std::fs::set_permissions(&ring, std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .expect("private");
     assert!(say(&["keys", "list"]).0);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,7 +376,6 @@ async fn p36_a_slow_provider_costs_only_its_own_requests_and_its_late_answer_cou
     let answer = world.exchange(&bo, &token).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(world.provider.counts().refreshed - before, 1);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -446,7 +441,6 @@ async fn p38_a_locked_database_is_503_with_retry_after_and_then_all_is_well() {
         .api(&ada, "POST", "v1/content", r#"{"name": "after"}"#)
         .await;
     assert_eq!(made.status, 200, "{}", made.body);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -474,7 +468,6 @@ async fn p39_a_refresh_in_flight_is_stored_before_the_end() {
     );
     let after = world.sql("SELECT refresh_token AS value FROM connections");
     assert_ne!(before, after, "and are stored");
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,6 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
         before,
         "no secret of another row was sent anywhere"
     );
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +209,6 @@ async fn p26_api_keys_are_shown_once_kept_as_hashes_and_taken_from_one_header() 
             .collect();
         assert_eq!(try_with(&headers, &query).await, 401, "{headers:?} {query}");
     }
-    world.stop().await;
 }
 
 /// What a browser and programs see, all of it.
