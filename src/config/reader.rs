@@ -55,6 +55,16 @@ enum Value {
 #[derive(Default)]
 pub struct Given(BTreeMap<&'static str, (Value, Origin)>);
 
+/// Whether Kubernetes sets this variable by itself, in pods beside a service named `valetkey`.
+fn is_of_kubernetes(name: &str) -> bool {
+    ["SERVICE_HOST", "SERVICE_PORT", "PORT"].iter().any(|word| {
+        let rest = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.strip_prefix(word));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    })
+}
+
 impl std::fmt::Debug for Given {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Given")
@@ -86,7 +96,10 @@ impl Given {
             given.read_file(path)?;
         }
         for (name, value) in variables {
-            if !name.starts_with(PREFIX) || OTHER_VARIABLES.contains(&name.as_str()) {
+            if !name.starts_with(PREFIX)
+                || OTHER_VARIABLES.contains(&name.as_str())
+                || is_of_kubernetes(name)
+            {
                 continue;
             }
             let Some(setting) = declared::all().find(|setting| setting.variable() == *name) else {

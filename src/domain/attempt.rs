@@ -61,11 +61,25 @@ pub enum Mismatch {
     Superseded,
 }
 
+impl Mismatch {
+    /// The reason in the audit log.
+    pub fn words(self) -> &'static str {
+        match self {
+            Mismatch::Unknown => "unknown",
+            Mismatch::OtherSession => "another person or session",
+            Mismatch::Expired => "expired",
+            Mismatch::Used => "used before",
+            Mismatch::WrongCallback => "wrong callback address",
+            Mismatch::OtherIssuer => "another issuer",
+            Mismatch::Superseded => "the integration was changed",
+        }
+    }
+}
+
 impl Attempt {
     /// Checks whether a callback that arrived in `session` of `person` at the address `callback`
     /// may finish this attempt. `endpoint_version` is the integration's current one. Checks neither
-    /// `state` nor
-    /// `iss`: the caller does.
+    /// `state` nor `iss`: the caller does.
     pub fn check_callback(
         &self,
         person: Id<Person>,

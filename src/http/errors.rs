@@ -1,7 +1,7 @@
 //! Why a handler stopped, with the status, the texts and the error number that belong to it. How it
 //! is shown (a page or JSON) is decided by `web::error_pages`, which knows pages.
 
-use crate::{domain::return_path::ReturnPath, service};
+use crate::{domain::return_path::ReturnPath, http::codes::Code, service};
 use actix_web::{
     HttpResponse, ResponseError,
     http::{StatusCode, header},
@@ -46,7 +46,7 @@ pub struct ErrorDetails {
     pub title: String,
     pub lines: Vec<String>,
     /// The error number of the Connect-compatible API.
-    pub code: i64,
+    pub code: Code,
     /// `Some` if signing in helps, with the path to continue at.
     pub sign_in: Option<Option<ReturnPath>>,
     /// Value of `Retry-After`, in seconds.
@@ -100,14 +100,18 @@ impl WebError {
                 StatusCode::NOT_FOUND,
                 "Nothing here",
                 "This address leads nowhere, or to something that you may not see.",
-                4,
+                Code::NotFound,
             ),
             WebError::Service(service::Error::Forbidden(why)) => {
-                told(StatusCode::FORBIDDEN, "Not allowed", why, 22)
+                told(StatusCode::FORBIDDEN, "Not allowed", why, Code::Forbidden)
             }
             WebError::Service(service::Error::Invalid(problems)) => {
-                let (status, told) =
-                    told(StatusCode::UNPROCESSABLE_ENTITY, "That does not fit", "", 2);
+                let (status, told) = told(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "That does not fit",
+                    "",
+                    Code::Invalid,
+                );
                 (
                     status,
                     ErrorDetails {
@@ -120,13 +124,13 @@ impl WebError {
                 )
             }
             WebError::Service(service::Error::Conflict(why)) => {
-                told(StatusCode::CONFLICT, "That is taken", why, 26)
+                told(StatusCode::CONFLICT, "That is taken", why, Code::Conflict)
             }
             WebError::Service(busy) if busy.is_busy() => told(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The portal is busy",
                 "The database is not answering in time. Nothing was changed. Try again in a moment; if it stays like this, tell the operator.",
-                1,
+                Code::Internal,
             ),
             WebError::Service(service::Error::TooMany(wait)) => {
                 let minutes = wait.as_secs().div_ceil(60);
@@ -134,7 +138,12 @@ impl WebError {
                     "There were too many tries for this name from this network. Try again in {minutes} minute{}. Your account is not locked, and an administrator can set a new password.",
                     if minutes == 1 { "" } else { "s" }
                 );
-                let (status, told) = told(StatusCode::TOO_MANY_REQUESTS, "Wait a moment", &line, 2);
+                let (status, told) = told(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "Wait a moment",
+                    &line,
+                    Code::Invalid,
+                );
                 (
                     status,
                     ErrorDetails {
@@ -149,14 +158,14 @@ impl WebError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Something went wrong here",
                 "This is not your fault. The operator finds the reason in the log, under the reference below.",
-                1,
+                Code::Internal,
             ),
             WebError::SignIn(back) => {
                 let (status, told) = told(
                     StatusCode::UNAUTHORIZED,
                     "Sign in first",
                     "Your session has ended, or you have not signed in yet.",
-                    24,
+                    Code::NotSignedIn,
                 );
                 (
                     status,
@@ -170,29 +179,29 @@ impl WebError {
                 StatusCode::FORBIDDEN,
                 "This form is out of date",
                 "It was opened in another session, or sent from another site. Nothing was changed. Open the page again and repeat.",
-                92,
+                Code::Forgery,
             ),
             WebError::Page(status, title, line) => {
                 let code = match *status {
-                    StatusCode::NOT_FOUND => 4,
-                    StatusCode::FORBIDDEN => 22,
-                    _ => 2,
+                    StatusCode::NOT_FOUND => Code::NotFound,
+                    StatusCode::FORBIDDEN => Code::Forbidden,
+                    _ => Code::Invalid,
                 };
                 told(*status, title, line, code)
             }
-            WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", 2),
-            WebError::Rendered(status, _) => told(*status, "", "", 2),
+            WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", Code::Invalid),
+            WebError::Rendered(status, _) => told(*status, "", "", Code::Invalid),
             WebError::BodyTimeout => told(
                 StatusCode::REQUEST_TIMEOUT,
                 "This took too long",
                 "What you sent did not arrive in time. Check the connection, then send it again.",
-                2,
+                Code::Invalid,
             ),
             WebError::TooLarge => told(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "Too much text",
                 "A form here takes at most 64 KiB.",
-                2,
+                Code::Invalid,
             ),
         }
     }

@@ -64,8 +64,8 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
         let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-            if service.presence.share_presence().await.is_err() {
-                tracing::warn!("could not write down who is where; the next round tries again");
+            if let Err(error) = service.presence.share_presence().await {
+                tracing::warn!(reason = %error, "could not write down who is where; the next round tries again");
             }
             service.usage.flush_uses().await;
             // Reload the keyring before `write_heartbeat` tells the other nodes which keys this one
@@ -73,10 +73,13 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
             if let Err(reason) = service.keyring.sync_keyring(true).await {
                 tracing::error!(reason, "the keyring");
             }
-            if service.session_tokens.share_held_tokens().await.is_err()
-                || service.nodes.write_heartbeat().await.is_err()
-            {
-                tracing::warn!("could not tell the other nodes what is open here");
+            let told = service.session_tokens.share_held_tokens().await;
+            let told = match told {
+                Ok(()) => service.nodes.write_heartbeat().await,
+                failed => failed,
+            };
+            if let Err(error) = told {
+                tracing::warn!(reason = %error, "could not tell the other nodes what is open here");
             }
             leads.store(
                 service
@@ -104,19 +107,18 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
             refresh_ahead(service),
             service.revocations.send_due_revocations()
         );
-        if looked.is_err() {
-            tracing::warn!("could not look for shared tokens; the next round tries again");
+        if let Err(error) = looked {
+            tracing::warn!(reason = %error, "could not look for shared tokens; the next round tries again");
         }
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(PURGE_EVERY_ROUNDS) {
             purge(service).await;
             end_unused_connections(service).await;
         }
-        if rounds % PURGE_EVERY_ROUNDS == 1 && service.integrations.warn_of_secrets().await.is_err()
+        if rounds % PURGE_EVERY_ROUNDS == 1
+            && let Err(error) = service.integrations.warn_of_secrets().await
         {
-            tracing::warn!(
-                "could not look for client secrets that end soon; the next round tries again"
-            );
+            tracing::warn!(reason = %error, "could not look for client secrets that end soon; the next round tries again");
         }
     }
 }
@@ -160,7 +162,10 @@ async fn refresh_ahead(service: &Arc<Services>) {
             )?)
         })
         .await;
-    let Ok(ending) = ending else { return };
+    let ending = match ending {
+        Ok(ending) => ending,
+        Err(error) => return error.log("finding connections to refresh ahead"),
+    };
     let due = ending
         .into_iter()
         .filter(|connection| is_due_ahead(connection, now))
@@ -184,14 +189,17 @@ async fn end_unused_connections(service: &Arc<Services>) {
         .store
         .read(move |db| Ok::<_, Error>(connections::unused(db, since, MAX_CONNECTIONS_PER_ROUND)?))
         .await;
-    for connection in unused.unwrap_or_default() {
-        if service
+    let unused = match unused {
+        Ok(unused) => unused,
+        Err(error) => return error.log("finding unused connections"),
+    };
+    for connection in unused {
+        if let Err(error) = service
             .revocations
             .expire_connection(connection.id, Cause::Unused)
             .await
-            .is_err()
         {
-            tracing::warn!(connection = %connection.id, "could not let an unused connection go; the next round tries again");
+            tracing::warn!(connection = %connection.id, reason = %error, "could not let an unused connection go; the next round tries again");
         }
     }
 }
@@ -218,7 +226,7 @@ async fn purge(service: &Services) {
             Ok::<_, Error>(())
         })
         .await;
-    if purged.is_err() {
-        tracing::warn!("could not purge what is over; the next round tries again");
+    if let Err(error) = purged {
+        tracing::warn!(reason = %error, "could not purge what is over; the next round tries again");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         return_path::ReturnPath,
     },
     http::{
-        client_address::audit_origin, errors::WebError, host::requested_host,
+        client_address::audit_origin, codes::Code, errors::WebError, host::requested_host,
         navigation::is_navigation, redirect::see_other,
     },
     proxy::{handover, sockets::Ticket, state::Proxy},
@@ -286,7 +286,8 @@ pub(super) async fn refuse(
         GateError::NeedsViewer(reason) => {
             let text = "The viewer has to be asked first. Open login_url in the browser's window.";
             Ok(HttpResponse::Unauthorized().json(json!({
-                "code": 220, "error": text, "error_code": 220, "error_message": text,
+                "code": Code::NotConnected, "error": text,
+                "error_code": Code::NotConnected, "error_message": text,
                 "payload": {"reason": reason, "login_url": service.exchange.login_url(id)},
             })))
         }

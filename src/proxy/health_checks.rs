@@ -25,7 +25,13 @@ pub async fn watch(service: Arc<Services>) {
                 .store
                 .read(|db| Ok::<_, Error>(store::content::list(db)?))
                 .await;
-            let Ok(items) = listed else { continue };
+            let items = match listed {
+                Ok(items) => items,
+                Err(error) => {
+                    error.log("reading the processes to check");
+                    continue;
+                }
+            };
             let several = items.into_iter().filter(|item| item.processes.len() > 1);
             urls = several
                 .flat_map(|item| item.processes)

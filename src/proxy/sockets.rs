@@ -282,12 +282,15 @@ impl Sockets {
                 }
                 close
             }
-            Err(_) => (group
-                .failing_since
-                .get_or_insert_with(Instant::now)
-                .elapsed()
-                > CHECK_FAILURE_GRACE)
-                .then_some(Close::CheckFailed),
+            Err(error) => {
+                error.log("checking whether a WebSocket may stay open");
+                (group
+                    .failing_since
+                    .get_or_insert_with(Instant::now)
+                    .elapsed()
+                    > CHECK_FAILURE_GRACE)
+                    .then_some(Close::CheckFailed)
+            }
         };
         if close.is_some() {
             group.close.send_replace(close);

@@ -250,7 +250,8 @@ async fn handshake(
 ) -> Result<Box<OpenSocket>, NotOpened> {
     let head = request.head();
     let service = &proxy.service;
-    let busy = |_| {
+    let busy = |error: crate::service::Error| {
+        error.log("opening a WebSocket");
         http_error(
             StatusCode::SERVICE_UNAVAILABLE,
             "The portal is busy. Try again in a moment.",

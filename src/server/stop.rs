@@ -20,7 +20,7 @@ pub async fn join_cluster(services: &Services) -> Result<(), String> {
     services.nodes.claim_node()?;
     services.broker.drain_spool().await?;
     let written = services.nodes.write_heartbeat().await;
-    written.map_err(|error| error.with_sources())
+    written.map_err(|error| error.to_string())
 }
 
 /// Work beside the requests, ended when this is dropped.

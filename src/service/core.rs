@@ -147,7 +147,15 @@ pub fn must_manage_integrations(actor: &Actor) -> Result<(), Error> {
     )
 }
 
-/// Refuses unless the actor may create, change and lock people, and manage their groups.
+/// Refuses unless the actor may manage groups: whoever manages people.
+pub fn must_manage_groups(actor: &Actor) -> Result<(), Error> {
+    require(
+        access::may_manage_people(actor.role),
+        "Only administrators manage groups.",
+    )
+}
+
+/// Refuses unless the actor may create, change and lock people.
 pub fn must_manage_people(actor: &Actor) -> Result<(), Error> {
     require(
         access::may_manage_people(actor.role),

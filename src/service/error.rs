@@ -1,5 +1,5 @@
-//! The error of every operation in `service`. An error keeps its source; it is logged where it is
-//! answered (`http::errors`), and nowhere on the way.
+//! The error of every operation in `service`. An error keeps its source; it is logged once, where
+//! it is answered: `web::error_pages` for requests, the caller that goes on without for the rest.
 
 use crate::{domain::form::FieldError, store, vault};
 use std::time::Duration;
@@ -23,10 +23,10 @@ pub enum Error {
     #[error("too many tries")]
     TooMany(Duration),
     /// The database failed; [`Error::is_busy`] tells whether a retry may help.
-    #[error("database")]
-    Store(#[source] store::Error),
+    #[error(transparent)]
+    Store(store::Error),
     /// A sealed value does not open, or a value cannot be sealed.
-    #[error("sealed value")]
+    #[error(transparent)]
     Vault(#[from] vault::Error),
     /// A defect of this program, or a row that contradicts another one.
     #[error("{0}")]
@@ -39,16 +39,18 @@ impl Error {
         matches!(self, Error::Store(store::Error::Busy(_)))
     }
 
-    /// The message of this error and of its sources, for the log.
-    pub fn with_sources(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(inner) = source {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
-            source = inner.source();
+    /// Logs a failure inside the portal, at the place that answers it: a warning for a busy
+    /// database, an error for anything else that nobody outside can mend. `doing` says what failed.
+    pub fn log(&self, doing: &'static str) {
+        match self {
+            Error::Store(store::Error::Busy(_)) => {
+                tracing::warn!(reason = %self, "database busy: {doing}");
+            }
+            Error::Store(_) | Error::Vault(_) | Error::Internal(_) => {
+                tracing::error!(reason = %self, "internal error: {doing}");
+            }
+            _ => {}
         }
-        text
     }
 }
 

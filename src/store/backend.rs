@@ -101,7 +101,7 @@ pub fn connect(place: &DatabaseUrl) -> Result<AnyConnection, ConnectionError> {
             Ok(AnyConnection::Postgresql(connection))
         }
         #[cfg(not(feature = "postgres"))]
-        Place::Postgresql(address) => {
+        DatabaseUrl::Postgresql(address) => {
             let _ = address.expose_secret();
             Err(ConnectionError::BadConnection(
                 "this program was built without PostgreSQL: build it with `cargo build --release --features postgres`".into(),

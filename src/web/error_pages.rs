@@ -5,6 +5,7 @@
 use crate::{
     domain::{addresses, audit::Action, origins::HostKind},
     http::{
+        codes::Code,
         correlation::Correlation,
         errors::{ErrorDetails, FromContent, WebError},
         host::requested_host,
@@ -85,7 +86,14 @@ pub async fn finish_response(
         );
         request.into_response(why.error_response())
     } else {
-        next.call(request).await?.map_into_boxed_body()
+        match next.call(request).await {
+            Ok(response) => response.map_into_boxed_body(),
+            // From the session middleware, which has no page for it: a bare 500.
+            Err(error) => {
+                tracing::error!(reason = ?error, "the browser session cannot be read or written");
+                return Err(error);
+            }
+        }
     };
     log_failure(&response);
     let told = response
@@ -93,7 +101,7 @@ pub async fn finish_response(
         .extensions()
         .get::<ErrorDetails>()
         .cloned();
-    audit_refusal(&response, told.as_ref()).await;
+    audit_refusal(&response).await;
     // Responses from apps pass unchanged, including an app's own empty 404.
     let from_content = response
         .response()
@@ -178,34 +186,30 @@ fn log_failure(response: &ServiceResponse<BoxBody>) {
             .as_error::<crate::web::api::ApiError>()
             .and_then(|api| api.source.as_deref()),
     };
-    let Some(inner) = inner else { return };
-    let reason = inner.with_sources();
-    if inner.is_busy() {
-        tracing::warn!(reason, "database busy");
-    } else if matches!(
-        inner,
-        service::Error::Store(_) | service::Error::Vault(_) | service::Error::Internal(_)
-    ) {
-        tracing::error!(reason, "internal error");
+    if let Some(inner) = inner {
+        inner.log("a request");
     }
 }
 
 /// Writes an audit record when a signed-in person is refused access, a form fails the forgery
 /// check, or an API key is unknown. The service writes at most one per minute for each caller and
 /// reason, with a count, so that a loop in an app cannot fill the audit log or the disk.
-async fn audit_refusal(response: &ServiceResponse<BoxBody>, told: Option<&ErrorDetails>) {
-    let api = response
-        .response()
-        .error()
-        .and_then(|error| error.as_error::<crate::web::api::ApiError>());
-    let why = match (
-        told.map(|told| (told.code, response.status())),
-        api.map(|api| (api.code, api.status)),
-    ) {
-        (Some((22, StatusCode::FORBIDDEN)), _) => "not allowed",
-        (Some((92, StatusCode::FORBIDDEN)), _) => "form from elsewhere",
-        (_, Some((22, _))) => "not allowed to this key",
-        (_, Some((30, _))) => "API key unknown",
+async fn audit_refusal(response: &ServiceResponse<BoxBody>) {
+    let Some(error) = response.response().error() else {
+        return;
+    };
+    let api = error.as_error::<crate::web::api::ApiError>();
+    let why = match (error.as_error::<WebError>(), api.map(|api| api.code)) {
+        (
+            Some(
+                WebError::Service(service::Error::Forbidden(_))
+                | WebError::Page(StatusCode::FORBIDDEN, ..),
+            ),
+            _,
+        ) => "not allowed",
+        (Some(WebError::Forgery), _) => "form from elsewhere",
+        (_, Some(Code::Forbidden)) => "not allowed to this key",
+        (_, Some(Code::UnknownKey)) => "API key unknown",
         _ => return,
     };
     let request = response.request();

@@ -5,6 +5,7 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use std::{sync::LazyLock, time::Duration};
 use valetkey::{
     domain::{Timestamp, return_path::ReturnPath},
+    http::codes::Code,
     oauth::errors,
     proxy::{gate::is_plain, headers},
     vault::{Root, session_token::SessionTokenSigner},
@@ -92,7 +93,9 @@ pub fn exchange_form(bytes: &[u8]) {
             );
         }
         Err(error) => {
-            assert!(error.status == 400 && matches!(error.code, 210 | 211));
+            assert!(
+                error.status == 400 && matches!(error.code, Code::EmptyForm | Code::MalformedForm)
+            );
             // A fault is named, what was sent is not echoed.
             assert!(error.error.len() < 100);
         }

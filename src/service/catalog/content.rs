@@ -204,6 +204,7 @@ impl Contents {
             .store
             .read(move |db| Ok::<_, Error>(people::find(db, owner)?))
             .await
+            .inspect_err(|error| error.log("the name of an owner"))
             .ok()?;
         found.map(|person| person.display_name())
     }

@@ -326,7 +326,7 @@ impl Integrations {
         let now = self.core.now();
         let before = self.integration(actor, id).await?;
         let template = providers::template(&before.template)
-            .ok_or(Error::Internal("a row that another row names is missing"))?;
+            .ok_or(Error::Internal("the template of an integration is unknown"))?;
         let mut problems = Vec::new();
         let mut after = before.clone();
         if input.name.is_some() {

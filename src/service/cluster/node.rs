@@ -213,8 +213,8 @@ impl Nodes {
             .store
             .write_untracked(move |db| Ok::<_, Error>(short_lived::delete_node(db, &name)?))
             .await;
-        if gone.is_err() {
-            tracing::debug!("could not say goodbye");
+        if let Err(error) = gone {
+            tracing::debug!(reason = %error, "could not say goodbye");
         }
     }
 

@@ -527,8 +527,8 @@ impl Attempts {
         let ending = task
             .await
             .map_err(|_| Error::Internal("a background task ended early"))?;
-        if ending.is_err() {
-            tracing::error!(person = %actor.person.id, "an authorization could not be finished");
+        if let Err(error) = &ending {
+            tracing::error!(reason = %error, person = %actor.person.id, "an authorization could not be finished");
         }
         ending
     }
@@ -819,7 +819,7 @@ impl Attempts {
             self.core.now(),
             Action::CallbackRefused,
             "",
-            format!("{why:?}").to_lowercase(),
+            why.words().to_owned(),
         );
         self.core
             .store

@@ -232,7 +232,12 @@ impl Broker {
         match tokio::time::timeout(CALLER_TIMEOUT, refreshing).await {
             Ok(result) => result,
             Err(_) => {
-                let loaded = self.load(connection).await.ok().flatten();
+                let loaded = self
+                    .load(connection)
+                    .await
+                    .inspect_err(|error| error.log("the stored token of a slow refresh"))
+                    .ok()
+                    .flatten();
                 let stored = loaded.and_then(|loaded| {
                     self.stored_token_if(&loaded, is_usable_as_fallback)
                         .ok()
@@ -259,6 +264,7 @@ impl Broker {
                     let loaded = self
                         .load(id)
                         .await
+                        .inspect_err(|error| error.log("the token that another node refreshed"))
                         .map_err(|_| unavailable("The portal's database is busy."))?;
                     let stored = loaded.and_then(|loaded| {
                         self.stored_token_if(&loaded, is_usable_as_fallback)
@@ -334,7 +340,10 @@ impl Broker {
     /// Checks whether a refresh is needed and possible. If so, takes the lease and records the
     /// attempt in one transaction.
     async fn start_refresh(self: &Arc<Self>, id: Id<Connection>) -> Result<StartOutcome, NoToken> {
-        let busy = |_| unavailable("The portal's database is busy.");
+        let busy = |error: Error| {
+            error.log("loading a connection");
+            unavailable("The portal's database is busy.")
+        };
         let Some(loaded) = self.load(id).await.map_err(busy)? else {
             return Err(NoToken::Gone);
         };
@@ -442,7 +451,8 @@ impl Broker {
                 self.breakers.close_breaker(loaded.integration.id);
                 Ok(StartOutcome::Taken)
             }
-            Err(_) => {
+            Err(error) => {
+                error.log("starting a refresh");
                 self.breakers.close_breaker(loaded.integration.id);
                 Ok(StartOutcome::Done(bearable.ok_or_else(|| {
                     unavailable("The portal's database is busy.")
@@ -497,12 +507,16 @@ impl Broker {
             ..
         } = &ours.loaded;
         let id = connection.id;
-        let Ok(registration) = self.clients.registration(integration, secrets) else {
-            self.breakers.close_breaker(integration.id);
-            self.release_lease(ours, true).await;
-            return Err(NoToken::Broken {
-                sentence: "The integration's settings cannot be read. The operator finds the reason in the log.".into(),
-            });
+        let registration = match self.clients.registration(integration, secrets) {
+            Ok(registration) => registration,
+            Err(error) => {
+                error.log("the client secret of an integration");
+                self.breakers.close_breaker(integration.id);
+                self.release_lease(ours, true).await;
+                return Err(NoToken::Broken {
+                    sentence: "The integration's settings cannot be read. The operator finds the reason in the log.".into(),
+                });
+            }
         };
         let asked_at = self.core.now();
         tracing::debug!(connection = %id, unknown = ours.earlier_outcome_unknown, "refreshing");
@@ -619,8 +633,8 @@ impl Broker {
                 )?)
             })
             .await;
-        if settled.is_err() {
-            tracing::warn!(connection = %id, "could not let the lease of a refresh go; it ends by itself");
+        if let Err(error) = settled {
+            tracing::warn!(reason = %error, connection = %id, "could not let the lease of a refresh go; it ends by itself");
         }
     }
 
@@ -684,9 +698,13 @@ impl Broker {
             });
         }
         // The connection ended or was replaced during the call: its tokens must not be used.
-        let Ok(current) = self.load(connection.id).await else {
+        let current = match self.load(connection.id).await {
+            Ok(current) => current,
             // The connection may still exist, so its tokens must not be revoked at the provider.
-            return Err(unavailable("The portal's database is busy."));
+            Err(error) => {
+                error.log("loading a connection after a refresh");
+                return Err(unavailable("The portal's database is busy."));
+            }
         };
         let usable = current
             .as_ref()
@@ -879,8 +897,8 @@ impl Broker {
                 )
             })
             .await;
-        if ended.is_err() {
-            tracing::error!(connection = %id, "could not mark a connection as needing its viewer");
+        if let Err(error) = ended {
+            tracing::error!(reason = %error, connection = %id, "could not mark a connection as needing its viewer");
         }
     }
 
@@ -912,8 +930,8 @@ impl Broker {
             .await;
         match written {
             Ok(()) => self.revocations.spawn_revocations(),
-            Err(_) => {
-                tracing::error!("a token that arrived too late could not be ended at its provider")
+            Err(error) => {
+                tracing::error!(reason = %error, "a token that arrived too late could not be ended at its provider");
             }
         }
     }

@@ -130,8 +130,8 @@ impl OauthClients {
                     Ok::<_, Error>(())
                 })
                 .await;
-            if written.is_err() {
-                tracing::warn!(integration = %id, "could not note the state of the client secret");
+            if let Err(error) = written {
+                tracing::warn!(reason = %error, integration = %id, "could not note the state of the client secret");
             }
         }
     }

@@ -244,7 +244,7 @@ impl Exchange {
             let token = self
                 .session_tokens
                 .session_token(claims.sub, claims.content, claims.sid, claims.process)
-                .ok_or(Error::Internal("a row that another row names is missing"))?;
+                .ok_or(Error::Internal("a session token cannot be signed"))?;
             let expires_in = self.core.settings.session_token_lifetime;
             return Ok(Exchanged {
                 token: Arc::new(token.into()),

@@ -469,7 +469,10 @@ impl Revocations {
                     )?)
                 })
                 .await;
-            let Ok(due) = due else { return };
+            let due = match due {
+                Ok(due) => due,
+                Err(error) => return error.log("finding revocations that are due"),
+            };
             let last =
                 due.len() < usize::try_from(MAX_CONCURRENT_REVOCATIONS).unwrap_or(usize::MAX);
             let telling = due
@@ -548,8 +551,8 @@ impl Revocations {
                 if worth_it { record(db, &event) } else { Ok(()) }
             })
             .await;
-        if written.is_err() {
-            tracing::warn!("could not write down what a provider was told; it is told again");
+        if let Err(error) = written {
+            tracing::warn!(reason = %error, "could not write down what a provider was told; it is told again");
         }
     }
 }

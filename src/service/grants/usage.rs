@@ -140,7 +140,8 @@ impl Usage {
                 Ok::<_, Error>(())
             })
             .await;
-        if written.is_err() {
+        if let Err(error) = written {
+            error.log("counting token uses; they are counted again in the next round");
             let mut counters = self.counters.0.lock();
             for (key, lost) in counted {
                 let uses = counters

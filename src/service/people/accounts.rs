@@ -93,7 +93,7 @@ impl People {
     ) -> Result<Person, Error> {
         self.insert(input, actor, false)
             .await?
-            .ok_or(Error::Internal("a row that another row names is missing"))
+            .ok_or(Error::Internal("a new person was refused as a guest"))
     }
 
     /// Creates the first person; `None` if anybody has an account already.

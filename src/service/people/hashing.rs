@@ -29,7 +29,7 @@ impl Hashing {
         let pool = self
             .0
             .as_ref()
-            .ok_or(Error::Internal("a row that another row names is missing"))?;
+            .ok_or(Error::Internal("the threads for passwords are missing"))?;
         pool.spawn_blocking(work)
             .await
             .map_err(|_| Error::Internal("a background task ended early"))

@@ -267,10 +267,9 @@ impl OrganisationSignIn {
             labels::pending_sign_in(&pending.state),
             &Sealed(pending.sealed),
         )?;
-        let (nonce, verifier) = both
-            .expose_secret()
-            .split_once(' ')
-            .ok_or(Error::Internal("a row that another row names is missing"))?;
+        let (nonce, verifier) = both.expose_secret().split_once(' ').ok_or(Error::Internal(
+            "the sealed values of a sign-in have another form",
+        ))?;
         let proofs = SignInSecrets {
             state: pending.state,
             nonce: nonce.into(),

@@ -159,7 +159,7 @@ impl Passwords {
                 "This is not your current password.",
             ));
         };
-        let hash = hash.ok_or(Error::Internal("a row that another row names is missing"))?;
+        let hash = hash.ok_or(Error::Internal("a password cannot be hashed"))?;
         self.limiter
             .try_succeeded(&actor.person.username, &actor.origin.address)
             .await;
@@ -202,7 +202,7 @@ impl Passwords {
             .hashing
             .run(move || password::hash(&new))
             .await?
-            .ok_or(Error::Internal("a row that another row names is missing"))?;
+            .ok_or(Error::Internal("a password cannot be hashed"))?;
         let (now, actor) = (self.core.now(), actor.clone());
         self.core
             .store

@@ -5,7 +5,7 @@ use crate::{
         access,
         audit::{Action, Event},
     },
-    http::query::parameter,
+    http::{codes::Code, query::parameter},
     service::Error,
     store::audit::RecordFilter,
     web::api::{ApiError, ApiResult, PersonalKey, ok},
@@ -39,15 +39,16 @@ pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
     let number = |name: &str| -> Result<Option<i64>, ApiError> {
         let text = parameter(&request, name).filter(|text| !text.is_empty());
         text.map(|text| {
-            text.parse()
-                .map_err(|_| ApiError::bad(2, format!("{name}: must be a whole number.")))
+            text.parse().map_err(|_| {
+                ApiError::bad(Code::Invalid, format!("{name}: must be a whole number."))
+            })
         })
         .transpose()
     };
     let limit = number("limit")?.unwrap_or(20);
     if !(1..=500).contains(&limit) {
         return Err(ApiError::bad(
-            2,
+            Code::Invalid,
             "limit: must be a whole number from 1 to 500.",
         ));
     }

@@ -11,7 +11,7 @@ use crate::{
         group::Principal,
         integration::{Association, Integration},
     },
-    http::query::parameter,
+    http::{codes::Code, query::parameter},
     service::{
         Error, Services,
         catalog::content::{ContentInput, ProxyingInput, VisibleContent},
@@ -122,7 +122,7 @@ pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
         seen.retain(|item| item.content.name == name);
     }
     if let Some(owner) = parameter(&request, "owner_guid") {
-        let owner = guid(&owner, 3)?;
+        let owner = guid(&owner, Code::MalformedId)?;
         seen.retain(|item| item.content.owner == owner);
     }
     let include = include(&request);
@@ -152,17 +152,16 @@ fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<S
 
 /// The body of POST and PATCH.
 fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
-    let access = match body.text("access_type", 2)? {
+    let access = match body.text("access_type", Code::Invalid)? {
         None => None,
-        Some(text) => Some(
-            AccessType::parse(&text)
-                .ok_or_else(|| ApiError::bad(2, "access_type: must be all, logged_in or acl."))?,
-        ),
+        Some(text) => Some(AccessType::parse(&text).ok_or_else(|| {
+            ApiError::bad(Code::Invalid, "access_type: must be all, logged_in or acl.")
+        })?),
     };
     // Null removes the value; an absent key leaves it unchanged.
     let clearable = |key: &str| -> Result<Option<Option<String>>, ApiError> {
         Ok(if body.0.contains_key(key) {
-            Some(body.text(key, 2)?)
+            Some(body.text(key, Code::Invalid)?)
         } else {
             None
         })
@@ -174,7 +173,10 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
             Some(value) => {
                 let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
                 number.map(|number| Some(Some(number))).ok_or_else(|| {
-                    ApiError::bad(2, format!("{key}: must be a number of seconds, or null."))
+                    ApiError::bad(
+                        Code::Invalid,
+                        format!("{key}: must be a number of seconds, or null."),
+                    )
                 })
             }
         }
@@ -182,12 +184,12 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
     let proxy: ProxyBody = match body.0.get("proxy") {
         None | Some(Value::Null) => ProxyBody::default(),
         Some(value) => serde_json::from_value(value.clone())
-            .map_err(|error| ApiError::bad(2, format!("proxy: {error}.")))?,
+            .map_err(|error| ApiError::bad(Code::Invalid, format!("proxy: {error}.")))?,
     };
     Ok(ContentInput {
-        name: body.text("name", 2)?,
+        name: body.text("name", Code::Invalid)?,
         title: clearable("title")?,
-        description: body.text("description", 2)?,
+        description: body.text("description", Code::Invalid)?,
         access,
         processes: match (proxy.processes, clearable("upstream_url")?) {
             (Some(processes), _) => Some(processes),
@@ -214,8 +216,8 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
             ca: proxy.upstream_ca,
         },
         owner: body
-            .text("owner_guid", 3)?
-            .map(|text| guid(&text, 3))
+            .text("owner_guid", Code::MalformedId)?
+            .map(|text| guid(&text, Code::MalformedId))
             .transpose()?,
     })
 }
@@ -223,9 +225,13 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
 /// Field errors with Connect's numbers: 3 for ids, 2 otherwise.
 fn content_error(error: Error) -> ApiError {
     match error {
-        Error::Invalid(problems) => {
-            invalid(&problems, |key| if key.ends_with("guid") { 3 } else { 2 })
-        }
+        Error::Invalid(problems) => invalid(&problems, |key| {
+            if key.ends_with("guid") {
+                Code::MalformedId
+            } else {
+                Code::Invalid
+            }
+        }),
         other => other.into(),
     }
 }
@@ -249,7 +255,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
 
 /// `GET v1/content/{guid}`. A content key may read its own item only.
 pub async fn get(any: AnyKey, path: web::Path<String>, request: HttpRequest) -> ApiResult {
-    let id = guid(&path, 3)?;
+    let id = guid(&path, Code::MalformedId)?;
     own_item(&any, id)?;
     let seen = any.service.contents.content(&any.actor(), id).await?;
     Ok(ok(&content(&any.service, &seen, &include(&request))))
@@ -269,7 +275,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     let seen = api
         .service
         .contents
-        .update_content(&api.actor, guid(&path, 3)?, input(&body)?)
+        .update_content(&api.actor, guid(&path, Code::MalformedId)?, input(&body)?)
         .await
         .map_err(content_error)?;
     Ok(ok(&content(&api.service, &seen, "")))
@@ -279,7 +285,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
 pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .contents
-        .delete_content(&api.actor, guid(&path, 3)?)
+        .delete_content(&api.actor, guid(&path, Code::MalformedId)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -303,17 +309,17 @@ pub async fn permissions(api: PersonalKey, path: web::Path<String>) -> ApiResult
     let entries = api
         .service
         .contents
-        .permissions(&api.actor, guid(&path, 3)?)
+        .permissions(&api.actor, guid(&path, Code::MalformedId)?)
         .await?;
     Ok(ok(&Value::Array(entries.iter().map(permission).collect())))
 }
 
 /// The required field `role`: `viewer` or `owner`.
 fn role(body: &JsonObject) -> Result<ContentRole, ApiError> {
-    body.text("role", 2)?
+    body.text("role", Code::Invalid)?
         .as_deref()
         .and_then(ContentRole::parse)
-        .ok_or_else(|| ApiError::bad(2, "role: must be viewer or owner."))
+        .ok_or_else(|| ApiError::bad(Code::Invalid, "role: must be viewer or owner."))
 }
 
 /// `POST v1/content/{guid}/permissions`: 201, or 200 if the person or group was on the list
@@ -323,12 +329,19 @@ pub async fn add_permission(
     path: web::Path<String>,
     body: JsonObject,
 ) -> ApiResult {
-    let id = guid(&path, 3)?;
-    let principal = body.text("principal_guid", 3)?.unwrap_or_default();
-    let principal = match body.text("principal_type", 2)?.as_deref() {
-        None | Some("user") => Principal::Person(guid(&principal, 3)?),
-        Some("group") => Principal::Group(guid(&principal, 3)?),
-        Some(_) => return Err(ApiError::bad(2, "principal_type: must be user or group.")),
+    let id = guid(&path, Code::MalformedId)?;
+    let principal = body
+        .text("principal_guid", Code::MalformedId)?
+        .unwrap_or_default();
+    let principal = match body.text("principal_type", Code::Invalid)?.as_deref() {
+        None | Some("user") => Principal::Person(guid(&principal, Code::MalformedId)?),
+        Some("group") => Principal::Group(guid(&principal, Code::MalformedId)?),
+        Some(_) => {
+            return Err(ApiError::bad(
+                Code::Invalid,
+                "principal_type: must be user or group.",
+            ));
+        }
     };
     let (entry, new) = api
         .service
@@ -349,11 +362,11 @@ async fn entry(api: &PersonalKey, path: &(String, String)) -> Result<Permission,
     let number: i64 = path
         .1
         .parse()
-        .map_err(|_| ApiError::bad(3, "The id must be a number."))?;
+        .map_err(|_| ApiError::bad(Code::MalformedId, "The id must be a number."))?;
     let entries = api
         .service
         .contents
-        .permissions(&api.actor, guid(&path.0, 3)?)
+        .permissions(&api.actor, guid(&path.0, Code::MalformedId)?)
         .await?;
     Ok(entries
         .into_iter()
@@ -408,7 +421,7 @@ pub fn association(entry: &Association, integration: &Integration) -> Value {
 
 /// `GET v1/content/{guid}/oauth/integrations/associations`. Content keys: their own item only.
 pub async fn associations(any: AnyKey, path: web::Path<String>) -> ApiResult {
-    let id = guid(&path, 3)?;
+    let id = guid(&path, Code::MalformedId)?;
     own_item(&any, id)?;
     let rows = any.service.contents.associations(&any.actor(), id).await?;
     Ok(ok(&Value::Array(
@@ -431,7 +444,7 @@ impl FromRequest for Wanted {
             let bytes = crate::web::api::read_body(payload).await?;
             let Ok(Value::Array(entries)) = serde_json::from_slice::<Value>(&bytes) else {
                 return Err(ApiError::bad(
-                    208,
+                    Code::AssociationShape,
                     "The body must be an array of objects with oauth_integration_guid.",
                 ));
             };
@@ -440,14 +453,14 @@ impl FromRequest for Wanted {
                 let text = entry.get("oauth_integration_guid").and_then(Value::as_str);
                 let text = text.ok_or_else(|| {
                     ApiError::bad(
-                        208,
+                        Code::AssociationShape,
                         "oauth_integration_guid: must be there in each entry, as a text.",
                     )
                 })?;
-                let id = guid(text, 207)?;
+                let id = guid(text, Code::IntegrationId)?;
                 if wanted.contains(&id) {
                     return Err(ApiError::bad(
-                        258,
+                        Code::DuplicateAssociation,
                         format!("oauth_integration_guid: {id} stands there twice."),
                     ));
                 }
@@ -464,7 +477,7 @@ pub async fn set_associations(
     path: web::Path<String>,
     wanted: Wanted,
 ) -> ApiResult {
-    let id = guid(&path, 3)?;
+    let id = guid(&path, Code::MalformedId)?;
     if !access::may_see_integrations(api.actor.role) {
         return Err(Error::Forbidden("Only publishers attach integrations.").into());
     }
@@ -475,9 +488,9 @@ pub async fn set_associations(
         .map_err(|error| match error {
             Error::Invalid(problems) => invalid(&problems, |key| {
                 if key == "oauth_integration_guid" {
-                    207
+                    Code::IntegrationId
                 } else {
-                    209
+                    Code::AssociationUnknown
                 }
             }),
             other => other.into(),

@@ -7,6 +7,7 @@
 
 use crate::{
     domain::connection::Cause,
+    http::codes::Code,
     oauth::token_exchange as words,
     service::grants::exchange::{ExchangeError, Request},
     vault::session_token::InvalidToken,
@@ -41,7 +42,7 @@ fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
 pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::bad(
-            210,
+            Code::EmptyForm,
             "Send a form with grant_type, subject_token_type and subject_token.",
         ));
     }
@@ -50,7 +51,7 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
         .filter(|text| !text.starts_with('{'));
     let Some(text) = text else {
         return Err(ApiError::bad(
-            211,
+            Code::MalformedForm,
             "The body must be a form (application/x-www-form-urlencoded).",
         ));
     };
@@ -67,7 +68,10 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
             _ => continue,
         };
         if place.is_some() {
-            return Err(ApiError::bad(211, format!("{key}: stands there twice.")));
+            return Err(ApiError::bad(
+                Code::MalformedForm,
+                format!("{key}: stands there twice."),
+            ));
         }
         *place = Some(value);
     }
@@ -113,7 +117,7 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
 fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
     struct Told {
         status: u16,
-        code: i64,
+        code: Code,
         text: String,
         reason: &'static str,
         cause: Option<Cause>,
@@ -121,7 +125,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         login_url: Option<String>,
         retry_after: Option<u64>,
     }
-    let plain = |code: i64, text: &str, reason: &'static str, oauth: &'static str| Told {
+    let plain = |code: Code, text: &str, reason: &'static str, oauth: &'static str| Told {
         status: 400,
         code,
         text: text.to_owned(),
@@ -134,25 +138,25 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
     let told = match refusal {
         ExchangeError::Service(error) => return error.into(),
         ExchangeError::GrantType => plain(
-            213,
+            Code::GrantType,
             &format!("grant_type: must be {}.", words::GRANT_TYPE),
             "invalid_request",
             "unsupported_grant_type",
         ),
         ExchangeError::SubjectTokenType => plain(
-            214,
+            Code::SubjectTokenType,
             &format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN),
             "invalid_request",
             "invalid_request",
         ),
         ExchangeError::ContentToken => plain(
-            252,
+            Code::ContentToken,
             "subject_token_type: this portal acts for viewers only; send the viewer's session token.",
             "invalid_request",
             "invalid_request",
         ),
         ExchangeError::RequestedTokenType(wanted) => plain(
-            242,
+            Code::RequestedTokenType,
             &format!(
                 "requested_token_type: must be {}, or {} for a new session token; not {wanted}.",
                 words::ACCESS_TOKEN,
@@ -162,31 +166,31 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             "invalid_request",
         ),
         ExchangeError::SubjectToken(InvalidToken::WrongIssuer) => plain(
-            216,
+            Code::SubjectTokenIssuer,
             "Invalid subject_token: it comes from another server.",
             "session_expired",
             "invalid_request",
         ),
         ExchangeError::SubjectToken(InvalidToken::BadClaims) => plain(
-            217,
+            Code::SubjectTokenClaims,
             "Invalid subject_token: it names nobody.",
             "session_expired",
             "invalid_request",
         ),
         ExchangeError::SubjectToken(InvalidToken::Forged) => plain(
-            215,
+            Code::SubjectToken,
             "Invalid subject_token",
             "session_expired",
             "invalid_request",
         ),
         ExchangeError::SubjectToken(InvalidToken::Expired) => plain(
-            215,
+            Code::SubjectToken,
             "Invalid subject_token: it has expired. Read the header of a current request.",
             "session_expired",
             "invalid_request",
         ),
         ExchangeError::SessionEnded => plain(
-            215,
+            Code::SubjectToken,
             "Invalid subject_token: its viewer has signed out.",
             "session_expired",
             "invalid_request",
@@ -194,7 +198,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ExchangeError::NotYourContent => Told {
             status: 403,
             ..plain(
-                22,
+                Code::Forbidden,
                 "You don't have permission to perform this operation: the key must belong to somebody who runs the content that the token was made for.",
                 "access_denied",
                 "access_denied",
@@ -203,26 +207,26 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ExchangeError::ViewerMayNot => Told {
             status: 403,
             ..plain(
-                22,
+                Code::Forbidden,
                 "You don't have permission to perform this operation: this viewer may not open the content.",
                 "access_denied",
                 "access_denied",
             )
         },
         ExchangeError::NoAssociation => plain(
-            212,
+            Code::NoAssociation,
             "No OAuth integrations have been associated with this content item.",
             "no_association",
             "invalid_target",
         ),
         ExchangeError::WrongAudience => plain(
-            256,
+            Code::Audience,
             "audience: is not the GUID of an integration of this content item.",
             "no_association",
             "invalid_target",
         ),
         ExchangeError::AmbiguousAudience => plain(
-            257,
+            Code::AmbiguousAudience,
             "audience: name one integration; this content item uses several.",
             "ambiguous_association",
             "invalid_target",
@@ -230,7 +234,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ExchangeError::NotConsented { login_url, service } => Told {
             login_url: Some(login_url),
             ..plain(
-                220,
+                Code::NotConnected,
                 &format!("The viewer has not allowed this content to use {service}."),
                 "not_consented",
                 "invalid_grant",
@@ -239,7 +243,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ExchangeError::NotConnected { login_url, service } => Told {
             login_url: Some(login_url),
             ..plain(
-                220,
+                Code::NotConnected,
                 &format!("The viewer is not connected to {service}."),
                 "not_connected",
                 "invalid_grant",
@@ -248,7 +252,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ExchangeError::NotTheirAccount { login_url, service } => Told {
             login_url: Some(login_url),
             ..plain(
-                219,
+                Code::NeedsLogin,
                 &format!(
                     "The viewer is connected to {service} with another account than their own, which this integration refuses."
                 ),
@@ -263,7 +267,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         } => Told {
             login_url: Some(login_url),
             ..plain(
-                219,
+                Code::NeedsLogin,
                 &format!(
                     "The account behind the viewer's connection to {service} changed, so it was stopped. The viewer must connect again."
                 ),
@@ -279,7 +283,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             login_url: Some(login_url),
             cause: Some(cause),
             ..plain(
-                219,
+                Code::NeedsLogin,
                 &format!(
                     "Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."
                 ),
@@ -290,7 +294,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ExchangeError::Broken { sentence } => Told {
             status: 503,
             ..plain(
-                241,
+                Code::ProviderFailed,
                 &format!("An administrator must repair the integration. {sentence}"),
                 "integration_broken",
                 "server_error",
@@ -303,7 +307,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             status: 503,
             retry_after: Some(retry_after.as_secs().max(1)),
             ..plain(
-                241,
+                Code::ProviderFailed,
                 &sentence,
                 "identity_provider_unavailable",
                 "temporarily_unavailable",

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::group::Group,
-    http::query::parameter,
+    http::{codes::Code, query::parameter},
     web::api::{ApiError, ApiResult, JsonObject, PersonalKey, guid, ok, page_of, users::user},
 };
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -23,8 +23,8 @@ pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
 
 /// The required field `name`.
 fn name(body: &JsonObject) -> Result<String, ApiError> {
-    body.text("name", 2)?
-        .ok_or_else(|| ApiError::bad(2, "name: must be there, as a text."))
+    body.text("name", Code::Invalid)?
+        .ok_or_else(|| ApiError::bad(Code::Invalid, "name: must be there, as a text."))
 }
 
 /// `POST v1/groups`.
@@ -42,7 +42,7 @@ pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let (found, _) = api
         .service
         .groups
-        .group(&api.actor, guid(&path, 3)?)
+        .group(&api.actor, guid(&path, Code::MalformedId)?)
         .await?;
     Ok(ok(&group(&found)))
 }
@@ -52,7 +52,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     Ok(ok(&group(
         &api.service
             .groups
-            .rename_group(&api.actor, guid(&path, 3)?, &name(&body)?)
+            .rename_group(&api.actor, guid(&path, Code::MalformedId)?, &name(&body)?)
             .await?,
     )))
 }
@@ -61,7 +61,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
 pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .groups
-        .delete_group(&api.actor, guid(&path, 3)?)
+        .delete_group(&api.actor, guid(&path, Code::MalformedId)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -71,17 +71,22 @@ pub async fn members(api: PersonalKey, path: web::Path<String>, request: HttpReq
     let (_, members) = api
         .service
         .groups
-        .group(&api.actor, guid(&path, 3)?)
+        .group(&api.actor, guid(&path, Code::MalformedId)?)
         .await?;
     page_of(&request, &members, 10, user)
 }
 
 /// `POST v1/groups/{guid}/members` with `user_guid`: 204.
 pub async fn add_member(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
-    let person = guid(&body.text("user_guid", 3)?.unwrap_or_default(), 3)?;
+    let person = guid(
+        &body
+            .text("user_guid", Code::MalformedId)?
+            .unwrap_or_default(),
+        Code::MalformedId,
+    )?;
     api.service
         .groups
-        .add_member(&api.actor, guid(&path, 3)?, person)
+        .add_member(&api.actor, guid(&path, Code::MalformedId)?, person)
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -90,7 +95,11 @@ pub async fn add_member(api: PersonalKey, path: web::Path<String>, body: JsonObj
 pub async fn remove_member(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
     api.service
         .groups
-        .remove_member(&api.actor, guid(&path.0, 3)?, guid(&path.1, 3)?)
+        .remove_member(
+            &api.actor,
+            guid(&path.0, Code::MalformedId)?,
+            guid(&path.1, Code::MalformedId)?,
+        )
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }

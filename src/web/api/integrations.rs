@@ -12,7 +12,7 @@ use crate::{
         group::Principal,
         integration::{Availability, Config, IdentityCheck, Integration, ListEntry},
     },
-    http::query::parameter,
+    http::{codes::Code, query::parameter},
     providers::{self, Field, Template},
     service::{
         Error,
@@ -76,7 +76,7 @@ pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let found = api
         .service
         .integrations
-        .integration(&api.actor, guid(&path, 207)?)
+        .integration(&api.actor, guid(&path, Code::IntegrationId)?)
         .await?;
     integration_response(&api, &found).await
 }
@@ -98,19 +98,22 @@ fn availability(
     listed: Option<&[Principal]>,
     stored: Option<Availability>,
 ) -> Result<Option<Availability>, ApiError> {
-    let given = match body.text("availability", 2)? {
+    let given = match body.text("availability", Code::Invalid)? {
         None => None,
         Some(text) => {
             let known = Availability::parse(&text);
             Some(known.ok_or_else(|| {
-                ApiError::bad(2, "availability: must be everyone, listed or nobody.")
+                ApiError::bad(
+                    Code::Invalid,
+                    "availability: must be everyone, listed or nobody.",
+                )
             })?)
         }
     };
     match (given, listed, stored) {
         (Some(Availability::Everyone | Availability::Nobody), Some([_, ..]), _) => {
             Err(ApiError::bad(
-                2,
+                Code::Invalid,
                 "availability: with permissions it must be listed, or be left out.",
             ))
         }
@@ -126,17 +129,22 @@ fn principals(value: Option<&Value>) -> Result<Option<Vec<Principal>>, ApiError>
     let list = match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(list)) => list,
-        Some(_) => return Err(ApiError::bad(2, "permissions: must be an array.")),
+        Some(_) => {
+            return Err(ApiError::bad(
+                Code::Invalid,
+                "permissions: must be an array.",
+            ));
+        }
     };
     let mut principals = Vec::new();
     for entry in list {
         let text = |key: &str| entry.get(key).and_then(Value::as_str);
         let principal = match (text("user_guid"), text("group_guid")) {
-            (Some(person), None) => Principal::Person(guid(person, 3)?),
-            (None, Some(group)) => Principal::Group(guid(group, 3)?),
+            (Some(person), None) => Principal::Person(guid(person, Code::MalformedId)?),
+            (None, Some(group)) => Principal::Group(guid(group, Code::MalformedId)?),
             _ => {
                 return Err(ApiError::bad(
-                    2,
+                    Code::Invalid,
                     "permissions: each entry needs user_guid or group_guid, and not both.",
                 ));
             }
@@ -155,9 +163,14 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
     let mut config = match body.0.get("config") {
         None | Some(Value::Null) => Config::new(),
         Some(Value::Object(config)) => config.clone(),
-        Some(_) => return Err(ApiError::bad(228, "config: must be an object.")),
+        Some(_) => {
+            return Err(ApiError::bad(
+                Code::IntegrationConfig,
+                "config: must be an object.",
+            ));
+        }
     };
-    let mut template = body.text("template", 227)?;
+    let mut template = body.text("template", Code::Template)?;
     if creating
         && template.is_none()
         && !body.0.contains_key("config")
@@ -186,7 +199,7 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
             ),
             Some(_) => {
                 return Err(ApiError::bad(
-                    228,
+                    Code::IntegrationConfig,
                     "default_scopes: must be an array of texts.",
                 ));
             }
@@ -200,20 +213,27 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
         Some(Value::String(secret)) => Some(secret.trim().to_owned())
             .filter(|secret| !secret.is_empty())
             .map(SecretString::from),
-        Some(_) => return Err(ApiError::bad(205, "client_secret: must be a text.")),
+        Some(_) => {
+            return Err(ApiError::bad(
+                Code::ClientSecret,
+                "client_secret: must be a text.",
+            ));
+        }
     };
     let listed = principals(body.0.get("permissions"))?;
-    let identity_check = match body.text("identity_check", 2)? {
+    let identity_check = match body.text("identity_check", Code::Invalid)? {
         None => None,
-        Some(text) => Some(
-            IdentityCheck::parse(&text)
-                .ok_or_else(|| ApiError::bad(2, "identity_check: must be off, warn or require."))?,
-        ),
+        Some(text) => Some(IdentityCheck::parse(&text).ok_or_else(|| {
+            ApiError::bad(
+                Code::Invalid,
+                "identity_check: must be off, warn or require.",
+            )
+        })?),
     };
     Ok(IntegrationInput {
         id: None,
-        name: body.text("name", 225)?,
-        description: body.text("description", 226)?,
+        name: body.text("name", Code::IntegrationName)?,
+        description: body.text("description", Code::IntegrationDescription)?,
         template,
         config,
         client_secret,
@@ -232,14 +252,14 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
 }
 
 /// Connect's error number for a field.
-fn code(problem: &str) -> i64 {
+fn code(problem: &str) -> Code {
     match problem {
-        "template" => 227,
-        "name" => 225,
-        "description" => 226,
-        "client_secret" => 205,
-        "permissions" => 3,
-        _ => 228,
+        "template" => Code::Template,
+        "name" => Code::IntegrationName,
+        "description" => Code::IntegrationDescription,
+        "client_secret" => Code::ClientSecret,
+        "permissions" => Code::MalformedId,
+        _ => Code::IntegrationConfig,
     }
 }
 
@@ -263,7 +283,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
 
 /// `PATCH v1/oauth/integrations/{guid}`. Error 229 if the template would change.
 pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
-    let id = guid(&path, 207)?;
+    let id = guid(&path, Code::IntegrationId)?;
     let stored = api.service.integrations.integration(&api.actor, id).await?;
     let input = input(&body, Some(&stored))?;
     if input
@@ -272,7 +292,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
         .is_some_and(|template| *template != stored.template)
     {
         return Err(ApiError::bad(
-            229,
+            Code::TemplateChange,
             "template: cannot be changed. Make a new integration instead.",
         ));
     }
@@ -300,10 +320,10 @@ pub async fn verify(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let (found, _) = api
         .service
         .integrations
-        .integration_associations(&api.actor, guid(&path, 207)?)
+        .integration_associations(&api.actor, guid(&path, Code::IntegrationId)?)
         .await?;
     Err(ApiError::bad(
-        240,
+        Code::VerifyAuthType,
         format!(
             "“{}” acts for viewers: only they can try it, by opening content that uses it.",
             found.display_name()
@@ -315,7 +335,7 @@ pub async fn verify(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .integrations
-        .delete_integration(&api.actor, guid(&path, 207)?)
+        .delete_integration(&api.actor, guid(&path, Code::IntegrationId)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -325,7 +345,7 @@ pub async fn associations(api: PersonalKey, path: web::Path<String>) -> ApiResul
     let (found, entries) = api
         .service
         .integrations
-        .integration_associations(&api.actor, guid(&path, 207)?)
+        .integration_associations(&api.actor, guid(&path, Code::IntegrationId)?)
         .await?;
     Ok(ok(&Value::Array(
         entries
@@ -447,7 +467,7 @@ pub async fn get_session(api: PersonalKey, path: web::Path<String>) -> ApiResult
     Ok(ok(&oauth_session(
         &api.service
             .consents
-            .connection_for_api(&api.actor, guid(&path, 218)?)
+            .connection_for_api(&api.actor, guid(&path, Code::SessionId)?)
             .await?,
     )))
 }
@@ -456,7 +476,7 @@ pub async fn get_session(api: PersonalKey, path: web::Path<String>) -> ApiResult
 pub async fn delete_session(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     api.service
         .consents
-        .disconnect(&api.actor, guid(&path, 218)?)
+        .disconnect(&api.actor, guid(&path, Code::SessionId)?)
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -2,9 +2,17 @@
 //! never by cookie, so requests from other sites cannot act for a signed-in person (no anti-forgery
 //! token needed). Error numbers (`code`) and field names follow Connect.
 
+pub mod audit;
+pub mod content;
+pub mod exchange;
+pub mod groups;
+pub mod integrations;
+pub mod server;
+pub mod users;
+
 use crate::{
     domain::{Id, form::FieldError, person::Role},
-    http::{client_address::audit_origin, query::parameter},
+    http::{client_address::audit_origin, codes::Code, query::parameter},
     service::{Actor, Error, Services, people::api_keys::Caller},
 };
 use actix_web::{
@@ -13,14 +21,6 @@ use actix_web::{
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-
-pub mod audit;
-pub mod content;
-pub mod exchange;
-pub mod groups;
-pub mod integrations;
-pub mod server;
-pub mod users;
 
 /// Limit for a request body, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -31,7 +31,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 pub struct ApiError {
     pub status: StatusCode,
     /// Connect's error number.
-    pub code: i64,
+    pub code: Code,
     pub error: String,
     /// Details for programs; null for most errors.
     pub payload: Value,
@@ -43,7 +43,7 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error without payload. An invalid `status` becomes 500.
-    pub fn new(status: u16, code: i64, error: impl Into<String>) -> Self {
+    pub fn new(status: u16, code: Code, error: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
             status,
@@ -55,7 +55,7 @@ impl ApiError {
         }
     }
     /// An error with status 400.
-    pub fn bad(code: i64, error: impl Into<String>) -> Self {
+    pub fn bad(code: Code, error: impl Into<String>) -> Self {
         Self::new(400, code, error)
     }
 }
@@ -89,28 +89,34 @@ impl ResponseError for ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
-            Error::NotFound => ApiError::new(404, 4, "The requested object does not exist."),
+            Error::NotFound => {
+                ApiError::new(404, Code::NotFound, "The requested object does not exist.")
+            }
             Error::Forbidden(_) => ApiError::new(
                 403,
-                22,
+                Code::Forbidden,
                 "You don't have permission to perform this operation.",
             ),
-            Error::Conflict(message) => ApiError::new(409, 26, message),
-            Error::Invalid(problems) => invalid(&problems, |_| 2),
+            Error::Conflict(message) => ApiError::new(409, Code::Conflict, message),
+            Error::Invalid(problems) => invalid(&problems, |_| Code::Invalid),
             Error::TooMany(wait) => ApiError {
                 retry_after: Some(wait.as_secs()),
-                ..ApiError::new(429, 2, "Too many tries. Wait, then try again.")
+                ..ApiError::new(429, Code::Invalid, "Too many tries. Wait, then try again.")
             },
             busy if busy.is_busy() => ApiError {
                 retry_after: Some(2),
                 source: Some(Box::new(busy)),
-                ..ApiError::new(503, 1, "The portal's database is busy. Try again.")
+                ..ApiError::new(
+                    503,
+                    Code::Internal,
+                    "The portal's database is busy. Try again.",
+                )
             },
             inner @ (Error::Store(_) | Error::Vault(_) | Error::Internal(_)) => ApiError {
                 source: Some(Box::new(inner)),
                 ..ApiError::new(
                     500,
-                    1,
+                    Code::Internal,
                     "An internal error occurred. The operator finds the reason in the log.",
                 )
             },
@@ -120,8 +126,10 @@ impl From<Error> for ApiError {
 
 /// A 400 that lists all field errors, one sentence each with the field's name. `code` maps the
 /// first error's field to the error number.
-pub fn invalid(problems: &[FieldError], code: impl Fn(&str) -> i64) -> ApiError {
-    let first = problems.first().map_or(2, |problem| code(&problem.key));
+pub fn invalid(problems: &[FieldError], code: impl Fn(&str) -> Code) -> ApiError {
+    let first = problems
+        .first()
+        .map_or(Code::Invalid, |problem| code(&problem.key));
     let sentences: Vec<String> = problems
         .iter()
         .map(|problem| {
@@ -144,7 +152,7 @@ pub fn ok(value: &Value) -> HttpResponse {
 }
 
 /// Parses an id from a path or a body, in either case of letters; else 400 with `code`.
-pub fn guid<T>(text: &str, code: i64) -> Result<Id<T>, ApiError> {
+pub fn guid<T>(text: &str, code: Code) -> Result<Id<T>, ApiError> {
     text.to_ascii_lowercase().parse().map_err(|_| {
         ApiError::bad(
             code,
@@ -169,7 +177,7 @@ pub async fn key_of(
         if values.next().is_some() {
             return Err(ApiError::new(
                 401,
-                30,
+                Code::UnknownKey,
                 "Send one Authorization header, not several.",
             ));
         }
@@ -183,7 +191,13 @@ pub async fn key_of(
     else {
         return Ok(None);
     };
-    let wrong = || ApiError::new(401, 30, "The API key is unknown or has expired.");
+    let wrong = || {
+        ApiError::new(
+            401,
+            Code::UnknownKey,
+            "The API key is unknown or has expired.",
+        )
+    };
     if !starts_with_key(text) {
         return Err(wrong());
     }
@@ -221,7 +235,7 @@ impl AnyKey {
         let caller = key_of(&request, &service).await?.ok_or_else(|| {
             ApiError::new(
                 401,
-                24,
+                Code::NotSignedIn,
                 "You must be signed in: send an API key as “Authorization: Key …”.",
             )
         })?;
@@ -288,9 +302,12 @@ impl FromRequest for JsonObject {
             let bytes = read_body(payload).await?;
             match serde_json::from_slice(&bytes) {
                 Ok(Value::Object(map)) => Ok(Self(map)),
-                Ok(_) => Err(ApiError::bad(2, "The body must be a JSON object.")),
+                Ok(_) => Err(ApiError::bad(
+                    Code::Invalid,
+                    "The body must be a JSON object.",
+                )),
                 Err(error) => Err(ApiError::bad(
-                    2,
+                    Code::Invalid,
                     format!(
                         "The body is not JSON: line {}, column {}.",
                         error.line(),
@@ -305,7 +322,13 @@ impl FromRequest for JsonObject {
 /// Reads a whole body: 408 after [`crate::http::body::BODY_TIMEOUT`], 413 beyond 1 MiB.
 pub async fn read_body(payload: Payload) -> Result<web::Bytes, ApiError> {
     let whole = tokio::time::timeout(crate::http::body::BODY_TIMEOUT, read(payload)).await;
-    whole.unwrap_or_else(|_| Err(ApiError::new(408, 2, "The body did not arrive in time.")))
+    whole.unwrap_or_else(|_| {
+        Err(ApiError::new(
+            408,
+            Code::Invalid,
+            "The body did not arrive in time.",
+        ))
+    })
 }
 
 /// Most bodies arrive in one chunk, which is returned without a copy.
@@ -313,9 +336,13 @@ async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
     let mut whole = web::Bytes::new();
     let mut rest = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| ApiError::bad(2, "The body broke off."))?;
+        let chunk = chunk.map_err(|_| ApiError::bad(Code::Invalid, "The body broke off."))?;
         if whole.len().max(rest.len()) + chunk.len() > MAX_BODY_BYTES {
-            return Err(ApiError::new(413, 2, "The body is larger than 1 MiB."));
+            return Err(ApiError::new(
+                413,
+                Code::Invalid,
+                "The body is larger than 1 MiB.",
+            ));
         }
         if whole.is_empty() {
             whole = chunk;
@@ -335,7 +362,7 @@ async fn read(mut payload: Payload) -> Result<web::Bytes, ApiError> {
 
 impl JsonObject {
     /// A string; `None` if the key is absent or null; 400 with `code` for another type.
-    pub fn text(&self, key: &str, code: i64) -> Result<Option<String>, ApiError> {
+    pub fn text(&self, key: &str, code: Code) -> Result<Option<String>, ApiError> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -344,11 +371,11 @@ impl JsonObject {
     }
     /// A role; `None` if the key is absent or null; 400 for anything else.
     pub fn role(&self, key: &str) -> Result<Option<Role>, ApiError> {
-        match self.text(key, 2)? {
+        match self.text(key, Code::Invalid)? {
             None => Ok(None),
             Some(text) => Role::parse(&text).map(Some).ok_or_else(|| {
                 ApiError::bad(
-                    2,
+                    Code::Invalid,
                     format!("{key}: must be administrator, publisher or viewer."),
                 )
             }),
@@ -375,7 +402,7 @@ pub fn page_of<T>(
             Some(text) => match text.parse() {
                 Ok(value) if (1..=most).contains(&value) => Ok(value),
                 _ => Err(ApiError::bad(
-                    2,
+                    Code::Invalid,
                     format!("{name}: must be a whole number from 1 to {most}."),
                 )),
             },

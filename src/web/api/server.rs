@@ -2,7 +2,7 @@
 //! and `/__health__` (readiness).
 
 use crate::{
-    http::client_address::audit_origin,
+    http::{client_address::audit_origin, codes::Code},
     service::{Error, Services, people::bootstrap::BootstrapError},
     store::Store,
     web::api::{ApiError, ApiResult, key_of, ok},
@@ -56,12 +56,12 @@ pub async fn bootstrap(request: HttpRequest, service: web::Data<Services>) -> Ap
         Ok(key) => Ok(ok(&json!({"api_key": key.expose_secret()}))),
         Err(BootstrapError::Token) => Err(ApiError::new(
             401,
-            30,
+            Code::UnknownKey,
             "This is not a bootstrap token of this server.",
         )),
         Err(BootstrapError::AccountExists) => Err(ApiError::new(
             403,
-            22,
+            Code::Forbidden,
             "Somebody has an account here already.",
         )),
         Err(BootstrapError::Service(error)) => Err(error.into()),
@@ -82,7 +82,8 @@ pub async fn health(service: web::Data<Services>) -> HttpResponse {
         .await
     {
         Ok(()) => HttpResponse::Ok().json(json!({"status": "ok"})),
-        Err(_) => {
+        Err(error) => {
+            error.log("the health check");
             HttpResponse::ServiceUnavailable().json(json!({"status": "database not available"}))
         }
     }

@@ -6,7 +6,7 @@ use crate::{
         api_key::ApiKey,
         person::{Person, Role},
     },
-    http::query::parameter,
+    http::{codes::Code, query::parameter},
     service::{Error, people::accounts::PersonInput},
     web::api::{AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, ok, page_of},
 };
@@ -65,18 +65,20 @@ pub async fn list(api: PersonalKey, request: HttpRequest) -> ApiResult {
 
 fn person_input(body: &JsonObject) -> Result<PersonInput, ApiError> {
     Ok(PersonInput {
-        username: body.text("username", 2)?,
-        email: body.text("email", 2)?,
-        first_name: body.text("first_name", 2)?,
-        last_name: body.text("last_name", 2)?,
+        username: body.text("username", Code::Invalid)?,
+        email: body.text("email", Code::Invalid)?,
+        first_name: body.text("first_name", Code::Invalid)?,
+        last_name: body.text("last_name", Code::Invalid)?,
         role: body.role("user_role")?,
-        password: body.text("password", 2)?.map(SecretString::from),
+        password: body
+            .text("password", Code::Invalid)?
+            .map(SecretString::from),
     })
 }
 
 fn refused(error: Error) -> ApiError {
     match error {
-        Error::Invalid(problems) => invalid(&problems, |_| 2),
+        Error::Invalid(problems) => invalid(&problems, |_| Code::Invalid),
         other => other.into(),
     }
 }
@@ -91,7 +93,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
         && api.service.core.settings.sign_in.is_none()
     {
         return Err(ApiError::bad(
-            2,
+            Code::Invalid,
             "password: must be there, or user_must_set_password be true.",
         ));
     }
@@ -109,7 +111,7 @@ pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
     let person = api
         .service
         .people
-        .person(&api.actor, guid(&path, 3)?)
+        .person(&api.actor, guid(&path, Code::MalformedId)?)
         .await?;
     Ok(ok(&user(&person)))
 }
@@ -123,7 +125,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     let person = api
         .service
         .people
-        .update_person(&api.actor, guid(&path, 3)?, input)
+        .update_person(&api.actor, guid(&path, Code::MalformedId)?, input)
         .await
         .map_err(refused)?;
     Ok(ok(&user(&person)))
@@ -132,11 +134,14 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
 /// `POST v1/users/{guid}/lock` with `locked`, true or false.
 pub async fn lock(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     let Some(Value::Bool(locked)) = body.0.get("locked") else {
-        return Err(ApiError::bad(2, "locked: must be true or false."));
+        return Err(ApiError::bad(
+            Code::Invalid,
+            "locked: must be true or false.",
+        ));
     };
     api.service
         .people
-        .set_locked(&api.actor, guid(&path, 3)?, *locked)
+        .set_locked(&api.actor, guid(&path, Code::MalformedId)?, *locked)
         .await
         .map_err(refused)?;
     Ok(ok(&json!({})))
@@ -157,7 +162,7 @@ fn key(key: &ApiKey) -> Value {
 /// The person in the path, if the caller may handle their keys: their own, or, to read (`look`),
 /// anyone's for an administrator.
 fn keys_of(api: &PersonalKey, path: &str, look: bool) -> Result<Id<Person>, ApiError> {
-    let person: Id<Person> = guid(path, 3)?;
+    let person: Id<Person> = guid(path, Code::MalformedId)?;
     if person == api.actor.person.id || (look && access::may_manage_people(api.actor.role)) {
         return Ok(person);
     }
@@ -175,34 +180,38 @@ pub async fn keys(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 /// Errors: 62 for the name, 234 for the role.
 pub async fn create_key(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
     keys_of(&api, &path, false)?;
-    let role = match body.text("user_role", 234)? {
+    let role = match body.text("user_role", Code::KeyRole)? {
         None => None,
         Some(text) => Some(Role::parse(&text).ok_or_else(|| {
             ApiError::bad(
-                234,
+                Code::KeyRole,
                 "user_role: must be administrator, publisher or viewer.",
             )
         })?),
     };
-    let expires_at = match body.text("expires_at", 2)? {
+    let expires_at = match body.text("expires_at", Code::Invalid)? {
         None => None,
         Some(text) => Some(Timestamp::parse_rfc3339(&text).ok_or_else(|| {
             ApiError::bad(
-                2,
+                Code::Invalid,
                 "expires_at: must be a time such as 2026-01-31T08:00:00Z.",
             )
         })?),
     };
-    let name = body.text("name", 62)?.unwrap_or_default();
+    let name = body.text("name", Code::KeyName)?.unwrap_or_default();
     let (made, secret) = api
         .service
         .api_keys
         .create_key(&api.actor, &name, role, expires_at)
         .await
         .map_err(|error| match error {
-            Error::Invalid(problems) => {
-                invalid(&problems, |key| if key == "name" { 62 } else { 234 })
-            }
+            Error::Invalid(problems) => invalid(&problems, |key| {
+                if key == "name" {
+                    Code::KeyName
+                } else {
+                    Code::KeyRole
+                }
+            }),
             other => other.into(),
         })?;
     let mut answer = key(&made);
@@ -213,7 +222,7 @@ pub async fn create_key(api: PersonalKey, path: web::Path<String>, body: JsonObj
 /// A key's id in the path.
 fn number(text: &str) -> Result<i64, ApiError> {
     text.parse()
-        .map_err(|_| ApiError::bad(3, "The id must be a number."))
+        .map_err(|_| ApiError::bad(Code::MalformedId, "The id must be a number."))
 }
 
 /// `GET v1/users/{guid}/keys/{id}`.

@@ -35,9 +35,10 @@ pub fn page(template: &impl Template) -> Result<HttpResponse, WebError> {
 
 /// Renders a page with this status.
 pub fn page_with(status: StatusCode, template: &impl Template) -> Result<HttpResponse, WebError> {
-    let html = template
-        .render()
-        .map_err(|_| Error::Internal("a template failed"))?;
+    let html = template.render().map_err(|error| {
+        tracing::error!(reason = %error, "a template failed");
+        Error::Internal("a template failed")
+    })?;
     Ok(HttpResponse::build(status)
         .content_type("text/html; charset=utf-8")
         .body(html))

@@ -47,7 +47,7 @@ pub async fn end_consents_page(
             Group::new(
                 "What does not happen",
                 &[
-                    "Their connections visit, and other content goes on using them. The next time they open this content they are asked again.",
+                    "Their connections stay, and other content goes on using them. The next time they open this content they are asked again.",
                 ],
                 Vec::new(),
             ),

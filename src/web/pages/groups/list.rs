@@ -3,7 +3,7 @@
 use crate::{
     domain::{addresses, form::FieldError},
     http::errors::WebError,
-    service::{Error, core::must_manage_people},
+    service::{Error, core::must_manage_groups},
     web::{
         confirmation::Confirmed,
         forms::{Field, FormValues, refill},
@@ -35,7 +35,7 @@ async fn draw_list(
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    must_manage_people(&me.actor)?;
+    must_manage_groups(&me.actor)?;
     let mut rows = Vec::new();
     for group in me.service().groups.groups(&me.actor).await? {
         let (_, members) = me.service().groups.group(&me.actor, group.id).await?;
@@ -78,7 +78,7 @@ pub(super) fn named(error: Error) -> Result<Vec<FieldError>, WebError> {
 
 /// `POST /groups`.
 pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
-    must_manage_people(&me.actor)?;
+    must_manage_groups(&me.actor)?;
     match me
         .service()
         .groups

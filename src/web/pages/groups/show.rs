@@ -3,7 +3,7 @@
 use crate::{
     domain::{Id, addresses, form::FieldError, group::Group},
     http::errors::WebError,
-    service::core::must_manage_people,
+    service::core::must_manage_groups,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
@@ -38,7 +38,7 @@ async fn draw(
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    must_manage_people(&me.actor)?;
+    must_manage_groups(&me.actor)?;
     let (group, members) = me.service().groups.group(&me.actor, group).await?;
     let people = me.service().people.people(&me.actor).await?;
     let others = people
@@ -88,7 +88,7 @@ pub async fn rename(
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage_people(&me.actor)?;
+    must_manage_groups(&me.actor)?;
     let group = id(&path)?;
     match me
         .service()
@@ -107,7 +107,7 @@ pub async fn add_member(
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage_people(&me.actor)?;
+    must_manage_groups(&me.actor)?;
     let group = id(&path)?;
     let Ok(person) = typed.text("person").parse() else {
         return draw(
@@ -131,7 +131,7 @@ pub async fn remove_member(
     path: web::Path<String>,
     Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage_people(&me.actor)?;
+    must_manage_groups(&me.actor)?;
     let group = id(&path)?;
     me.service()
         .groups
@@ -146,7 +146,7 @@ pub async fn delete(
     path: web::Path<String>,
     _: Confirmed,
 ) -> Result<HttpResponse, WebError> {
-    must_manage_people(&me.actor)?;
+    must_manage_groups(&me.actor)?;
     let gone = me
         .service()
         .groups
