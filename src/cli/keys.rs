@@ -1,5 +1,6 @@
 //! `valetkey keys …`: lists, adds, rotates, retires and verifies the keys that seal stored secrets.
-//! The work is in `service::keyring`. Sessions and session tokens do not depend on these keys, so
+//! The work is in `service::cluster::keyring`, except for `add`, which only changes the keyring
+//! (`vault::keyring`). Sessions and session tokens do not depend on these keys, so
 //! rotating or retiring one signs nobody out.
 
 use super::{Common, progress};
@@ -50,16 +51,17 @@ pub enum Keys {
 
 /// Runs the command. The error is a sentence for the user.
 pub async fn run(command: Keys) -> Result<(), String> {
+    // Every subcommand has `common`.
     let (Keys::List { common }
     | Keys::Add { common }
     | Keys::Rotate { common, .. }
     | Keys::Retire { common, .. }
     | Keys::Verify { common }) = &command;
-    let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let services = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
     let explain = |problem: crate::service::cluster::keyring::KeyCommandError| problem.to_string();
     match command {
         Keys::List { .. } => {
-            for key in service.keyring.keys_of_ring().await.map_err(explain)? {
+            for key in services.keyring.keys_of_ring().await.map_err(explain)? {
                 println!(
                     "{}  {} value(s){}",
                     key.id,
@@ -70,8 +72,8 @@ pub async fn run(command: Keys) -> Result<(), String> {
         }
         Keys::Add { .. } => {
             let added =
-                Keyring::add(&service.core.settings.keyring).map_err(|error| error.to_string())?;
-            if added.written {
+                Keyring::add(&services.core.settings.keyring).map_err(|error| error.to_string())?;
+            if added.written_to_file {
                 println!(
                     "Added the key {} to the keyring. Back the keyring up, put it on every node, then run: valetkey keys rotate",
                     added.id
@@ -85,21 +87,22 @@ pub async fn run(command: Keys) -> Result<(), String> {
         }
         Keys::Rotate { to, .. } => {
             let started = Instant::now();
-            let bar = progress("sealing anew");
-            let done = service
+            let bar = progress("re-sealing");
+            let done = services
                 .keyring
                 .rotate_keys(to, |step| bar.step(step))
                 .await
                 .map_err(explain)?;
             bar.end();
             println!(
-                "Sealed {done} value(s) anew in {:.1} s. The key {} seals now.",
+                "Re-sealed {done} value(s) in {:.1} s. The key {} seals now.",
                 started.elapsed().as_secs_f64(),
-                service.core.vault.sealing_key_id()
+                services.core.vault.sealing_key_id()
             );
         }
         Keys::Retire { id, .. } => {
-            if service.keyring.retire_key(&id).await.map_err(explain)? {
+            let removed_from_file = services.keyring.retire_key(&id).await.map_err(explain)?;
+            if removed_from_file {
                 println!(
                     "Took the key {id} out of the keyring. Backups made before need it: keep a copy with them."
                 );
@@ -111,7 +114,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
         }
         Keys::Verify { .. } => {
             let bar = progress("opening");
-            let verified = service
+            let verified = services
                 .keyring
                 .verify_keys(|step| bar.step(step))
                 .await

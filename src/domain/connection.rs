@@ -97,8 +97,9 @@ pub struct Account {
     /// The name that a person recognises: user principal name, e-mail address or preferred user
     /// name.
     pub label: Option<String>,
-    /// `oid:…`, `id:…` or `access:…`. The prefix says which claim it comes from: with pairwise
-    /// subjects, the id token and the access token may have different subjects for one account.
+    /// `oid:…`, `id:…` or `access:…`. The prefix says where it was read: the claim `oid`, the
+    /// subject of the id token, or the subject of the access token. With pairwise subjects, the two
+    /// tokens may have different subjects for one account.
     /// Only subjects with the same prefix are comparable.
     pub subject: Option<String>,
     pub tenant: Option<String>,
@@ -115,8 +116,8 @@ pub enum IdentityVerdict {
 
 impl Account {
     /// Whether the account is visibly not this person's. Only labels that look like an e-mail
-    /// address can be compared; otherwise `false`.
-    pub fn differs_from(&self, person: &Person) -> bool {
+    /// address can be compared; otherwise both this and [`Self::matches_person`] may be false.
+    pub fn contradicts_person(&self, person: &Person) -> bool {
         let Some(label) = self.label.as_deref().filter(|label| label.contains('@')) else {
             return false;
         };
@@ -126,7 +127,7 @@ impl Account {
     }
 
     /// Whether the account's label is this person's e-mail address or user name.
-    pub fn belongs_to(&self, person: &Person) -> bool {
+    pub fn matches_person(&self, person: &Person) -> bool {
         let label = self.label.as_deref().filter(|label| !label.is_empty());
         label.is_some_and(|label| {
             label.eq_ignore_ascii_case(&person.email)
@@ -138,32 +139,36 @@ impl Account {
     pub fn verdict(&self, person: &Person, check: IdentityCheck) -> IdentityVerdict {
         match check {
             IdentityCheck::Off => IdentityVerdict::Fits,
-            IdentityCheck::Warn if self.differs_from(person) => IdentityVerdict::Ask,
-            IdentityCheck::Require if !self.belongs_to(person) => IdentityVerdict::Refuse,
+            IdentityCheck::Warn if self.contradicts_person(person) => IdentityVerdict::Ask,
+            IdentityCheck::Require if !self.matches_person(person) => IdentityVerdict::Refuse,
             _ => IdentityVerdict::Fits,
         }
     }
 
     /// Whether the two accounts certainly differ, by tenant or by a comparable subject. Labels do
     /// not count: names change.
-    pub fn is_different_account(&self, known: &Account) -> bool {
-        let differ = |left: &Option<String>, right: &Option<String>| matches!((left, right), (Some(left), Some(right)) if left != right);
-        let kind = |subject: &Option<String>| {
-            subject
-                .as_deref()
-                .and_then(|text| text.split_once(':'))
-                .map(|(kind, _)| kind.to_owned())
-        };
-        let comparable =
-            kind(&self.subject).is_some() && kind(&self.subject) == kind(&known.subject);
-        differ(&self.tenant, &known.tenant) || (comparable && differ(&self.subject, &known.subject))
+    pub fn certainly_differs_from(&self, stored: &Account) -> bool {
+        let origin = subject_origin(self.subject.as_deref());
+        let comparable = origin.is_some() && origin == subject_origin(stored.subject.as_deref());
+        both_known_and_different(self.tenant.as_deref(), stored.tenant.as_deref())
+            || (comparable
+                && both_known_and_different(self.subject.as_deref(), stored.subject.as_deref()))
     }
+}
+
+fn both_known_and_different(left: Option<&str>, right: Option<&str>) -> bool {
+    matches!((left, right), (Some(left), Some(right)) if left != right)
+}
+
+/// Where a subject was read: the part before the colon.
+fn subject_origin(subject: Option<&str>) -> Option<&str> {
+    Some(subject?.split_once(':')?.0)
 }
 
 /// A connection without its tokens.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// The database's row number; the `id` of the API.
+    /// The row number. The API shows it as `id`, and the field `id` as `guid`.
     pub number: i64,
     pub id: Id<Connection>,
     pub person: Id<Person>,
@@ -174,7 +179,7 @@ pub struct Connection {
     pub scopes: String,
     pub has_refresh_token: bool,
     pub access_expires_at: Option<Timestamp>,
-    /// The latest time at which the provider will require a new sign-in; `None` if unknown.
+    /// The provider requires a new sign-in at this time at the latest; `None` if unknown.
     pub lapses_at: Option<Timestamp>,
     /// Incremented with each new pair of tokens and each change of state; compared by
     /// compare-and-swap.
@@ -216,11 +221,11 @@ mod tests {
             ..Account::default()
         };
         let ann = person("ann", "ann@example.org");
-        assert!(!account("Ann@Example.org").differs_from(&ann));
-        assert!(account("bo@example.org").differs_from(&ann));
-        assert!(!account("opaque-subject").differs_from(&ann));
-        assert!(!account("bo@example.org").differs_from(&person("bo", "")));
-        assert!(!Account::default().differs_from(&ann));
+        assert!(!account("Ann@Example.org").contradicts_person(&ann));
+        assert!(account("bo@example.org").contradicts_person(&ann));
+        assert!(!account("opaque-subject").contradicts_person(&ann));
+        assert!(!account("bo@example.org").contradicts_person(&person("bo", "")));
+        assert!(!Account::default().contradicts_person(&ann));
     }
     #[test]
     fn a_required_account_must_carry_the_persons_name() {
@@ -264,11 +269,11 @@ mod tests {
             tenant: tenant.map(str::to_owned),
             ..Account::default()
         };
-        assert!(account("oid:1", None).is_different_account(&account("oid:2", None)));
-        assert!(account("oid:1", Some("a")).is_different_account(&account("oid:1", Some("b"))));
-        assert!(!account("id:1", None).is_different_account(&account("access:2", None)));
-        assert!(!account("oid:1", Some("a")).is_different_account(&account("1", None)));
-        assert!(!Account::default().is_different_account(&account("oid:1", Some("a"))));
+        assert!(account("oid:1", None).certainly_differs_from(&account("oid:2", None)));
+        assert!(account("oid:1", Some("a")).certainly_differs_from(&account("oid:1", Some("b"))));
+        assert!(!account("id:1", None).certainly_differs_from(&account("access:2", None)));
+        assert!(!account("oid:1", Some("a")).certainly_differs_from(&account("1", None)));
+        assert!(!Account::default().certainly_differs_from(&account("oid:1", Some("a"))));
     }
     #[test]
     fn states_are_read_back_as_they_were_stored() {

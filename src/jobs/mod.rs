@@ -9,10 +9,10 @@ use crate::{
     domain::connection::Cause,
     service::{
         Error, Services,
+        auditing::leaks::Alarm,
         cluster::node::HEARTBEAT_INTERVAL,
         grants::broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
         people::limiter,
-        record::leaks::Alarm,
     },
     store::{
         self, audit, connections, handovers, identities, leaks, leases, revocations, sessions,

@@ -157,7 +157,7 @@ pub static TEMPLATE: Template = Template {
     secret_problem,
     issuer,
     capability,
-    sign_in_tokens_at,
+    token_endpoint_of,
     consents_link: Some((
         "https://myapps.microsoft.com",
         "Open Microsoft's list (My Apps)",
@@ -170,8 +170,9 @@ fn capability(scope: &str) -> Option<&'static str> {
         .then_some("Run queries with your permissions: it sees what you may see, and no more")
 }
 
-/// Entra binds refresh tokens to person and application, not to a resource.
-fn sign_in_tokens_at(issuer: &str) -> Option<String> {
+/// The token endpoint of an issuer. The refresh token of a sign-in gets tokens for Databricks there:
+/// Entra ID binds it to person and application, not to a resource.
+fn token_endpoint_of(issuer: &str) -> Option<String> {
     let tenant = issuer.strip_suffix("/v2.0")?;
     Some(format!("{tenant}/oauth2/v2.0/token"))
 }
@@ -200,7 +201,7 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
         token: address("token")?,
         // Entra ID has no revocation endpoint.
         revoke: None,
-        fixed_hosts: CLOUDS.iter().any(|(host, _)| *host == authority),
+        has_known_host: CLOUDS.iter().any(|(host, _)| *host == authority),
     })
 }
 
@@ -233,7 +234,8 @@ fn names(config: &Config) -> Names {
     }
 }
 
-/// Finds swapped IDs, the ID of Databricks itself, and more than one `.default` scope.
+/// Finds an application ID that was entered as tenant ID, too (both fields equal), the ID of
+/// Databricks itself, and more than one `.default` scope.
 fn check(config: &Config, problems: &mut Vec<FieldError>) {
     let text = |key: &str| {
         config

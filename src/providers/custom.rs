@@ -191,7 +191,7 @@ pub static TEMPLATE: Template = Template {
     secret_problem: |_| None,
     issuer: |_| None,
     capability: |_| None,
-    sign_in_tokens_at: |_| None,
+    token_endpoint_of: |_| None,
     consents_link: None,
     approval: "at the identity provider",
 };
@@ -207,7 +207,7 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
         authorize: address("authorization_uri")?,
         token: address("token_uri")?,
         revoke: address("revocation_uri"),
-        fixed_hosts: false,
+        has_known_host: false,
     })
 }
 
@@ -338,7 +338,7 @@ mod tests {
         let fixed = |authority: &str| {
             (azure::TEMPLATE.endpoints)(&integration(authority))
                 .unwrap()
-                .fixed_hosts
+                .has_known_host
         };
         assert!(fixed(""));
         assert!(fixed("https://login.microsoftonline.us"));

@@ -115,7 +115,7 @@ pub static TEMPLATE: Template = Template {
     secret_problem,
     issuer: |_| None,
     capability,
-    sign_in_tokens_at: |_| None,
+    token_endpoint_of: |_| None,
     consents_link: None,
     approval: "in the Databricks account console (Settings → App connections)",
 };
@@ -137,7 +137,7 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
         token: address("token")?,
         // Not in Databricks' discovery document.
         revoke: None,
-        fixed_hosts: false,
+        has_known_host: false,
     })
 }
 
@@ -209,7 +209,10 @@ mod tests {
                 "https://dbc-1.cloud.databricks.com/oidc/v1/token"
             ]
         );
-        assert!(!found.fixed_hosts, "each integration has its own callback");
+        assert!(
+            !found.has_known_host,
+            "each integration has its own callback"
+        );
         let account = "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11";
         let console = config(
             json!({"databricks_host": "https://accounts.cloud.databricks.com", "client_id": "c", "account_id": account}),

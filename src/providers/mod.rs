@@ -116,7 +116,7 @@ pub struct Template {
     capability: fn(scope: &str) -> Option<&'static str>,
     /// The token endpoint that belongs to an OpenID issuer of this provider. A refresh token of the
     /// organisation's sign-in there, for the same client, brings a connection as well.
-    sign_in_tokens_at: fn(issuer: &str) -> Option<String>,
+    token_endpoint_of: fn(issuer: &str) -> Option<String>,
     /// Where a person withdraws what they agreed to at the provider: address and link text.
     pub consents_link: Option<(&'static str, &'static str)>,
     /// How an administrator of the organisation approves the application, as the end of "Please
@@ -170,16 +170,16 @@ pub struct Endpoints {
     pub token: Url,
     /// The revocation endpoint (RFC 7009), if the provider has one.
     pub revoke: Option<Url>,
-    /// The hosts come from this program, not from a form. Such integrations may share one callback
-    /// address; others get their own.
-    pub fixed_hosts: bool,
+    /// The host comes from this program, not from a form that an administrator filled in. Such
+    /// integrations may share one callback address; others get their own.
+    pub has_known_host: bool,
 }
 
 /// Whether the refresh token of a sign-in at `issuer` with `client_id` belongs to this integration's
 /// own OAuth client, and so brings a connection.
 pub fn sign_in_suffices(integration: &Integration, issuer: &str, client_id: &str) -> bool {
     let tokens_at =
-        template(&integration.template).and_then(|template| (template.sign_in_tokens_at)(issuer));
+        template(&integration.template).and_then(|template| (template.token_endpoint_of)(issuer));
     let endpoints = endpoints(integration);
     client_id == integration.setting("client_id")
         && tokens_at.is_some_and(|address| {

@@ -2,7 +2,7 @@
 //!
 //! Frames are not parsed into messages and never changed, so extensions work and large messages are
 //! streamed. Only frame boundaries are tracked, so that the portal can insert a close frame of its
-//! own between two frames of the app's. Messages are not read, except that `sessions_of_apps.rs`
+//! own between two frames of the app's. Messages are not read, except that `app_sessions`
 //! searches the first bytes from an app for ids of app sessions.
 
 use crate::{
@@ -102,13 +102,14 @@ where
                 accepted,
                 connection,
                 registered,
-                in_use,
-                held,
-                here,
+                socket_count,
+                held_token,
+                presence,
                 sniffer,
                 idle,
             } = *open;
-            let _kept = (in_use, held, here);
+            // Guards, kept until the socket ends.
+            let _kept = (socket_count, held_token, presence);
             if matches!(
                 timeout(CLOSE_TIMEOUT, io.write_all(&accepted)).await,
                 Ok(Ok(()))
@@ -148,9 +149,9 @@ struct OpenSocket {
     accepted: Vec<u8>,
     connection: Connection,
     registered: Registered,
-    in_use: crate::service::cluster::process_health::SocketCount,
-    held: Option<crate::service::grants::session_tokens::HeldToken>,
-    here: Option<crate::service::cluster::presence::PresenceGuard>,
+    socket_count: crate::service::cluster::process_health::SocketCount,
+    held_token: Option<crate::service::grants::session_tokens::HeldToken>,
+    presence: Option<crate::service::cluster::presence::PresenceGuard>,
     sniffer: Option<Sniffer>,
     idle: Option<Duration>,
 }
@@ -313,7 +314,8 @@ async fn handshake(
     open(head, proxy, &place, rest, &pass).await
 }
 
-/// Sends the handshake to a process. The app's response is used only if its status is 101.
+/// Connects to the first process that accepts a connection and sends it the handshake. Only a failed
+/// connect moves on to the next process; a broken handshake or any response but 101 is a refusal.
 async fn open(
     head: &RequestHead,
     proxy: &web::Data<Proxy>,
@@ -331,6 +333,7 @@ async fn open(
         None => false,
     };
     let offered = if resumes.is_some() && !allowed {
+        // The id is the third subprotocol.
         offered.into_iter().take(2).collect()
     } else {
         offered
@@ -417,10 +420,10 @@ async fn open(
     Ok(Box::new(OpenSocket {
         accepted,
         connection,
-        held: next.hold_token(service),
-        here: next.here,
+        held_token: next.hold_token(service),
+        presence: next.here,
         registered: proxy.sockets.register(pass.ticket()),
-        in_use: proxy.service.process_health.count_socket(&next.process.url),
+        socket_count: proxy.service.process_health.count_socket(&next.process.url),
         sniffer,
         idle: item.proxying.socket_idle(),
     }))
@@ -456,11 +459,12 @@ impl FrameTracker {
                 bytes = bytes.get(skipped..).unwrap_or_default();
                 continue;
             }
-            if let Some(place) = self.head.get_mut(self.head_len) {
-                *place = *first;
+            if let Some(slot) = self.head.get_mut(self.head_len) {
+                *slot = *first;
             }
             self.head_len += 1;
             bytes = bytes.get(1..).unwrap_or_default();
+            // `length` is of an earlier frame until its byte has arrived; the sum below is at least 2.
             let [opcode, length, ..] = self.head;
             let extended = match length & 0x7f {
                 126 => 2,
@@ -556,13 +560,13 @@ impl Direction {
                         let bytes = buffer.filled();
                         seen(bytes);
                         // Usually the destination accepts all of it at once, and nothing is copied.
-                        let written = match (
-                            bytes.is_empty(),
-                            Pin::new(&mut *to).poll_write(context, bytes),
-                        ) {
-                            (true, _) => 0,
-                            (_, Poll::Ready(written)) => written?,
-                            (_, Poll::Pending) => 0,
+                        let written = if bytes.is_empty() {
+                            0
+                        } else {
+                            match Pin::new(&mut *to).poll_write(context, bytes) {
+                                Poll::Ready(written) => written?,
+                                Poll::Pending => 0,
+                            }
                         };
                         self.pending
                             .extend_from_slice(bytes.get(written..).unwrap_or_default());
@@ -604,24 +608,25 @@ async fn relay<B, A>(
     B: AsyncRead + AsyncWrite + Unpin,
     A: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut frames = FrameTracker::default();
-    frames.feed(&from_app);
+    let mut app_frames = FrameTracker::default();
+    app_frames.feed(&from_app);
     if let Some(sniffer) = &mut sniffer {
         sniffer.feed(&from_app);
     }
-    let (used, mut said) = (registered.used(), FrameTracker::default());
-    said.feed(&from_browser);
-    let (mut down, mut up) = (Direction::start(from_app), Direction::start(from_browser));
+    let (use_flag, mut browser_frames) = (registered.used(), FrameTracker::default());
+    browser_frames.feed(&from_browser);
+    let (mut app_to_browser, mut browser_to_app) =
+        (Direction::start(from_app), Direction::start(from_browser));
     let mut closing: Option<Close> = None;
-    let wanted = registered.closed();
-    let mut wanted = std::pin::pin!(wanted);
-    // The deadline that applies now: idle limit, half-close or close. None is armed without a need,
-    // since most sockets are idle for days.
+    let close_request = registered.closed();
+    let mut close_request = std::pin::pin!(close_request);
+    // The deadline that applies now: idle limit, half-close or close. Without an idle limit no timer
+    // runs before that: most sockets are idle for days.
     let mut limit = idle.map(|idle| Box::pin(sleep(idle)));
     let mut halved = false;
     poll_fn(|context| {
         if closing.is_none()
-            && let Poll::Ready(close) = wanted.as_mut().poll(context)
+            && let Poll::Ready(close) = close_request.as_mut().poll(context)
         {
             closing = Some(close);
             limit = Some(Box::pin(sleep(CLOSE_TIMEOUT)));
@@ -629,12 +634,14 @@ async fn relay<B, A>(
         let mut moved = false;
         // Once the socket is to be closed, the app's bytes are passed on until the next frame
         // boundary, or until the deadline.
-        let to_browser = if closing.is_some() && frames.is_at_boundary() && down.pending.is_empty()
+        let down_poll = if closing.is_some()
+            && app_frames.is_at_boundary()
+            && app_to_browser.pending.is_empty()
         {
             return Poll::Ready(());
         } else {
-            down.poll(context, &mut app, &mut browser, &mut moved, |bytes| {
-                frames.feed(bytes);
+            app_to_browser.poll(context, &mut app, &mut browser, &mut moved, |bytes| {
+                app_frames.feed(bytes);
                 if let Some(sniffing) = &mut sniffer
                     && !sniffing.feed(bytes)
                 {
@@ -642,26 +649,26 @@ async fn relay<B, A>(
                 }
             })
         };
-        let to_app = if closing.is_some() {
+        let up_poll = if closing.is_some() {
             Poll::Pending
         } else {
-            up.poll(context, &mut browser, &mut app, &mut moved, |bytes| {
-                said.feed(bytes);
-                if std::mem::take(&mut said.saw_data) {
-                    used.store(true, Ordering::Relaxed);
+            browser_to_app.poll(context, &mut browser, &mut app, &mut moved, |bytes| {
+                browser_frames.feed(bytes);
+                if std::mem::take(&mut browser_frames.saw_data) {
+                    use_flag.store(true, Ordering::Relaxed);
                 }
             })
         };
-        match (&to_browser, &to_app) {
+        match (&down_poll, &up_poll) {
             (Poll::Ready(Err(_)), _)
             | (_, Poll::Ready(Err(_)))
             | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             _ => {}
         }
-        if closing.is_some() && frames.is_at_boundary() && down.pending.is_empty() {
+        if closing.is_some() && app_frames.is_at_boundary() && app_to_browser.pending.is_empty() {
             return Poll::Ready(());
         }
-        if (down.is_eof || up.is_eof) && !halved && closing.is_none() {
+        if (app_to_browser.is_eof || browser_to_app.is_eof) && !halved && closing.is_none() {
             halved = true;
             limit = Some(Box::pin(sleep(HALF_CLOSE_TIMEOUT)));
         }
@@ -676,6 +683,7 @@ async fn relay<B, A>(
         // A new or reset timer must be polled once to register the waker.
         match limit.as_mut().map(|timer| timer.as_mut().poll(context)) {
             Some(Poll::Ready(())) => {
+                // What ran out is the idle limit, unless a half-close or a close came first.
                 if !halved {
                     closing = closing.or(Some(Close::Idle));
                 }
@@ -687,8 +695,10 @@ async fn relay<B, A>(
     .await;
     // The portal's close frame may be sent only at a frame boundary, and not after the app's own
     // close frame.
-    let fits =
-        frames.is_at_boundary() && down.pending.is_empty() && !frames.saw_close && !down.is_eof;
+    let fits = app_frames.is_at_boundary()
+        && app_to_browser.pending.is_empty()
+        && !app_frames.saw_close
+        && !app_to_browser.is_eof;
     if let Some(close) = closing.filter(|_| fits) {
         drop(timeout(CLOSE_TIMEOUT, send_and_close(&mut browser, &close.frame())).await);
     } else {
@@ -731,17 +741,20 @@ mod tests {
             ));
         }
         for at_once in [1, 2, 3, 10, 1000, 1 << 20] {
-            let mut frames = FrameTracker::default();
+            let mut app_frames = FrameTracker::default();
             for piece in stream.chunks(at_once) {
-                frames.feed(piece);
+                app_frames.feed(piece);
             }
-            assert!(frames.is_at_boundary() && frames.saw_close, "{at_once}");
-            frames.feed(&[0x81]);
-            assert!(!frames.is_at_boundary());
-            frames.feed(&[3, b'a', b'b']);
-            assert!(!frames.is_at_boundary());
-            frames.feed(b"c");
-            assert!(frames.is_at_boundary());
+            assert!(
+                app_frames.is_at_boundary() && app_frames.saw_close,
+                "{at_once}"
+            );
+            app_frames.feed(&[0x81]);
+            assert!(!app_frames.is_at_boundary());
+            app_frames.feed(&[3, b'a', b'b']);
+            assert!(!app_frames.is_at_boundary());
+            app_frames.feed(b"c");
+            assert!(app_frames.is_at_boundary());
         }
     }
 }

@@ -2,9 +2,10 @@
 //! checks and audit records: pages and the API never decide. The access rules themselves are in
 //! `domain::access`, the rows in `store`.
 //!
-//! Each part is a struct in a file of its own, over one small [`Core`]. It owns its state and gets
-//! the few other parts that it calls; no part knows all of them. The name at a call site tells the
-//! file: `services.consents.revoke_consent(…)` is in `grants/consents.rs`.
+//! Each part is a struct in a file of its own; all but `process_health` are built over one small
+//! [`Core`]. A part owns its state and gets the few other parts that it calls; no part knows all of
+//! them. The `use` list below says in which file each part is: `services.consents` is a
+//! `grants::consents::Consents`.
 
 pub mod core;
 pub mod error;
@@ -48,7 +49,7 @@ pub mod grants {
 }
 
 /// The audit log and the leak alarm.
-pub mod record {
+pub mod auditing {
     pub mod audit;
     pub mod leaks;
 }
@@ -63,6 +64,7 @@ pub mod cluster {
 }
 
 use self::{
+    auditing::{audit::Audit, leaks::LeakAlarm},
     catalog::{content::Contents, integrations::Integrations},
     cluster::{
         keyring::KeyringAdmin, node::Nodes, presence::PresenceBoard, process_health::ProcessHealth,
@@ -79,7 +81,6 @@ use self::{
         limiter::PasswordLimiter, organisation::OrganisationSignIn, passwords::Passwords,
         shown_once::ShownOnce,
     },
-    record::{audit::Audit, leaks::LeakAlarm},
 };
 pub use self::{
     core::{Actor, Core, Parts},
@@ -120,7 +121,7 @@ pub struct Services {
     pub people: Arc<People>,
     /// One-time links.
     pub invitations: Arc<Invitations>,
-    /// The first administrator, made by a program.
+    /// Creates the first administrator for a program, for setup without a browser.
     pub bootstrap: Arc<Bootstrap>,
     /// Integrations.
     pub integrations: Arc<Integrations>,
@@ -134,7 +135,7 @@ pub struct Services {
     pub leaks: Arc<LeakAlarm>,
     /// This process among the others.
     pub nodes: Arc<Nodes>,
-    /// Refreshes.
+    /// Access tokens for exchanges; refreshes them when needed.
     pub broker: Arc<Broker>,
     /// Who is at which content.
     pub presence: Arc<PresenceBoard>,

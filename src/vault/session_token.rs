@@ -28,10 +28,10 @@ pub struct Claims {
     pub sub: Id<Person>,
     /// The content item that the token was issued for.
     pub content: Id<Content>,
-    /// The browser session; the token ends with it.
+    /// The browser session. The service refuses the token once it has ended.
     pub sid: Id<Session>,
-    /// The process that received the token, if the item has several: tells the leak alarm which of
-    /// them used it.
+    /// The process that the token was given to, if the item has several. If the leak alarm goes
+    /// off, it names this process.
     #[serde(default, skip_serializing_if = "ProcessId::is_only")]
     pub process: ProcessId,
     /// Seconds since 1970, as is `exp`.
@@ -106,7 +106,8 @@ impl SessionTokenSigner {
         jsonwebtoken::encode(&self.header, &claims, &self.signing).ok()
     }
 
-    /// The claims of a genuine token, expired or not.
+    /// The claims of a genuine token, expired or not: for the audit record of a refused exchange,
+    /// and for apps that renew a token shortly after its end.
     pub fn read_any_age(&self, token: &str) -> Result<Arc<Claims>, InvalidToken> {
         if let Some(claims) = self.verified.get(token) {
             return Ok(claims);

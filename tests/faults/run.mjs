@@ -329,7 +329,7 @@ const scenarios = {
         rotating.stdout.on("data", (chunk) => (said += chunk));
         rotating.stderr.on("data", (chunk) => (said += chunk));
         const code = await new Promise((end) => rotating.once("exit", end));
-        if (code === 0) { [, done, seconds] = /Sealed (\d+) value\(s\) anew in ([\d.]+) s/.exec(said); break; }
+        if (code === 0) { [, done, seconds] = /Re-sealed (\d+) value\(s\) in ([\d.]+) s/.exec(said); break; }
         assert.match(said, /does not hold the key/, said);
         await sleep(1000);
       }

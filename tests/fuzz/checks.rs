@@ -64,7 +64,7 @@ pub fn exchange_form(bytes: &[u8]) {
             Duration::from_secs(3600),
         )
     });
-    match exchange::form(bytes) {
+    match exchange::parse_form(bytes) {
         Ok(form) => {
             let pairs: Vec<(String, String)> =
                 url::form_urlencoded::parse(bytes).into_owned().collect();

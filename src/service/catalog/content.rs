@@ -477,7 +477,7 @@ impl Contents {
                 return Err(problem("Leave out everything from the ? on.".into()));
             }
             if checked.iter().any(|other| other.url == url.as_str()) {
-                return Err(problem(format!("{address} stands there twice.")));
+                return Err(problem(format!("{address} is given twice.")));
             }
             checked.push(Process {
                 url: url.into(),

@@ -27,7 +27,7 @@ use crate::{
         grants::{
             breakers::Breakers,
             end_reason::EndReason,
-            revocations::{Owner, Revocations},
+            revocations::{EndScope, Revocations},
         },
     },
     store::{
@@ -423,7 +423,7 @@ impl Integrations {
         let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
         let many = if repointed {
             self.revocations
-                .end_large_batch(Owner::Integration(id), &why)
+                .end_large_batch(EndScope::Integration(id), &why)
                 .await?
         } else {
             0
@@ -492,7 +492,7 @@ impl Integrations {
         let why = EndReason::of(&actor, now, "the integration was deleted");
         let many = self
             .revocations
-            .end_large_batch(Owner::Integration(id), &why)
+            .end_large_batch(EndScope::Integration(id), &why)
             .await?;
         let deleted = self
             .core

@@ -75,19 +75,24 @@ impl ProcessHealth {
     pub fn note_health(&self, url: &str, is_up: bool, now: Timestamp) {
         let mut known = self.lock();
         let health = known.entry(url.to_owned()).or_default();
-        if health.since.is_none() || health.is_down == is_up {
-            if health.is_down == is_up {
-                tracing::warn!(process = url, up = is_up, "a process of an app changed");
+        let has_changed = health.is_down == is_up;
+        if health.since.is_none() || has_changed {
+            if has_changed {
+                tracing::warn!(
+                    process = url,
+                    up = is_up,
+                    "a process of an app went up or down"
+                );
             }
             health.is_down = !is_up;
             health.since = Some(now);
         }
     }
 
-    /// The processes to try for a viewer, best first. `viewer` is the hash key: the person's id, or
-    /// the IP address of an anonymous viewer. A viewer stays at the process of the cookie
-    /// (`stays_at`) while that is up, even if it is draining; other viewers get one by rendezvous
-    /// hash, the same on every node. Processes that are down come last.
+    /// The processes to try for a viewer, best first: up before down; then the process of the cookie
+    /// (`stays_at`), even if it is draining; then those that are not draining; then by rendezvous
+    /// hash of `viewer`, the same on every node. `viewer` is the person's id, or the IP address of
+    /// an anonymous viewer.
     pub fn order<'a>(
         &self,
         item: &'a Content,

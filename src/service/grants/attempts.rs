@@ -593,7 +593,7 @@ impl Attempts {
                     .account
                     .verdict(&actor.person, integration.identity_check)
                     != IdentityVerdict::Refuse;
-            was_theirs && account.is_different_account(&known.account)
+            was_theirs && account.certainly_differs_from(&known.account)
         }) {
             let (connection, before) = (known.id, known.account.label.clone());
             let words = |label: &Option<String>| {

@@ -533,7 +533,7 @@ impl Broker {
                 by_previous_secret,
             })) => {
                 self.breakers.close_breaker(integration.id);
-                if answer.account().is_different_account(&connection.account) {
+                if answer.account().certainly_differs_from(&connection.account) {
                     self.mark_needs_login(
                         &ours.loaded,
                         Cause::AccountChanged,

@@ -29,7 +29,7 @@ impl OauthClients {
     /// otherwise one per integration.
     pub fn redirect_uri(&self, integration: &Integration) -> String {
         match providers::endpoints(integration) {
-            Some(endpoints) if endpoints.fixed_hosts => self.core.addresses.shared_callback(),
+            Some(endpoints) if endpoints.has_known_host => self.core.addresses.shared_callback(),
             _ => self.core.addresses.own_callback(integration.id),
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     oauth::token_exchange as words,
     providers,
     service::{
+        auditing::audit::Audit,
         core::Core,
         error::Error,
         grants::{
@@ -26,7 +27,6 @@ use crate::{
             usage::Usage,
         },
         people::{api_keys::Caller, browser_sessions::BrowserSessions},
-        record::audit::Audit,
     },
     store::content,
     vault::session_token::{Claims, InvalidToken},

@@ -40,7 +40,7 @@ use std::{sync::Arc, time::Duration};
 const BACKOFF_BASE: Duration = Duration::from_secs(10);
 /// Upper limit of the backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(3600);
-/// Tries before giving up: about a day and a half.
+/// Tries before giving up: 8 pauses of 20 s to 43 min, then one try an hour, about 32 h in all.
 const MAX_TRIES: i64 = 40;
 /// How long a claimed row is reserved for the node that claimed it.
 const CLAIM_LIFETIME: Duration = Duration::from_secs(180);
@@ -83,7 +83,7 @@ impl Tombstone {
             _ => None,
         };
         // There was a token, but no request to revoke it can be made.
-        let lost = matches!(token, KnownTokens::Unreadable)
+        let token_is_lost = matches!(token, KnownTokens::Unreadable)
             || (matches!(token, KnownTokens::Token(_)) && registration.is_err());
         let row = id.to_string();
         let sealed = request
@@ -92,20 +92,22 @@ impl Tombstone {
                     .seal(labels::revocation_request(&row), &request.to_text())
             })
             .transpose()?;
-        let offered =
+        let offers_revocation =
             providers::endpoints(integration).is_some_and(|endpoints| endpoints.revoke.is_some());
         let revocation = Revocation {
             id,
             person: connection.person,
+            // `record` fills it in: it has the database.
             person_name: String::new(),
             integration: integration.id,
             integration_name: integration.display_name().to_owned(),
             provider: providers::names(integration).provider,
             account: connection.account.label.clone(),
             correlation: why.correlation.clone(),
-            notice: match (&sealed, offered) {
+            notice: match (&sealed, offers_revocation) {
                 (Some(_), _) => ProviderNotice::Waiting,
-                (None, true) if lost => ProviderNotice::GivenUp,
+                (None, true) if token_is_lost => ProviderNotice::GivenUp,
+                // There was no token: nothing to tell.
                 (None, true) => ProviderNotice::Told,
                 (None, false) => ProviderNotice::NotOffered,
             },
@@ -205,32 +207,35 @@ impl Revocations {
         )
     }
 
-    /// Ends the connections of `of` if there are more than 100, before the caller's transaction, so
-    /// that the only writer is never held for long. Marks all connections of an integration in one
-    /// statement, after which no exchange succeeds on any node, then ends them by the hundred.
-    /// After a crash the rest stay marked, and end when the action is repeated. Returns how many
-    /// ended, 0 if there are 100 or fewer: the caller ends those.
+    /// Up to 100 connections: does nothing and returns 0; the caller ends them in its own
+    /// transaction. More: ends all of them, 100 a transaction so that the only writer is never held
+    /// for long, and returns how many. Call it before that transaction.
+    ///
+    /// The connections of an integration are first made unusable in one statement, after which no
+    /// exchange succeeds on any node; after a crash the rest stay so, and end when the action is
+    /// repeated.
     pub(in crate::service) async fn end_large_batch(
         self: &Arc<Self>,
-        of: Owner,
+        scope: EndScope,
         why: &EndReason,
     ) -> Result<usize, Error> {
         let now = why.now;
         let all = self
             .core
             .store
-            .read(move |db| Ok::<_, Error>(of.connections(db)?))
+            .read(move |db| Ok::<_, Error>(scope.connections(db)?))
             .await?;
         if all.len() <= MAX_ENDS_PER_TRANSACTION {
             return Ok(0);
         }
         self.core
             .store
-            .write(move |db| Ok::<_, Error>(of.mark_ended(db, now)?))
+            .write(move |db| Ok::<_, Error>(scope.make_unusable(db, now)?))
             .await?;
-        for some in all.chunks(MAX_ENDS_PER_TRANSACTION) {
-            let (some, service, why) = (
-                some.iter()
+        for batch in all.chunks(MAX_ENDS_PER_TRANSACTION) {
+            let (batch, service, why) = (
+                batch
+                    .iter()
                     .map(|connection| connection.id)
                     .collect::<Vec<_>>(),
                 Arc::clone(self),
@@ -239,7 +244,7 @@ impl Revocations {
             self.core
                 .store
                 .write(move |db| {
-                    for id in some {
+                    for id in batch {
                         if let Some((connection, tokens)) = connections::find(db, id)? {
                             service.end_connection(db, &connection, &tokens, &why)?;
                         }
@@ -339,7 +344,7 @@ impl Revocations {
     pub async fn disconnect_all(
         self: &Arc<Self>,
         actor: &Actor,
-        of: Owner,
+        scope: EndScope,
         reason: &str,
     ) -> Result<usize, Error> {
         require(
@@ -361,21 +366,21 @@ impl Revocations {
             Arc::clone(self),
             EndReason::of(actor, self.core.now(), reason),
         );
-        let many = self.end_large_batch(of, &why).await?;
+        let many = self.end_large_batch(scope, &why).await?;
         let ended = self
             .core
             .store
-            .write(move |db| match of {
-                Owner::One(id) => {
+            .write(move |db| match scope {
+                EndScope::One(id) => {
                     let (connection, tokens) = connections::find(db, id)?.ok_or(Error::NotFound)?;
                     service.end_connection(db, &connection, &tokens, &why)?;
                     Ok(1)
                 }
-                Owner::Person(id) => {
+                EndScope::Person(id) => {
                     people::find(db, id)?.ok_or(Error::NotFound)?;
                     service.end_connections_of_person(db, id, &why)
                 }
-                Owner::Integration(id) => {
+                EndScope::Integration(id) => {
                     integrations::find(db, id)?.ok_or(Error::NotFound)?;
                     service.end_connections_of_integration(db, id, &why)
                 }
@@ -619,29 +624,29 @@ fn open_request(
 
 /// The connections that one action ends.
 #[derive(Clone, Copy, Debug)]
-pub enum Owner {
+pub enum EndScope {
     One(Id<Connection>),
     Person(Id<Person>),
     Integration(Id<Integration>),
 }
 
-impl Owner {
+impl EndScope {
     fn connections(self, db: &mut Db<'_>) -> Result<Vec<Connection>, crate::store::Error> {
         match self {
-            Owner::One(id) => Ok(connections::find(db, id)?
+            EndScope::One(id) => Ok(connections::find(db, id)?
                 .map(|(connection, _)| connection)
                 .into_iter()
                 .collect()),
-            Owner::Person(id) => connections::of_person(db, id),
-            Owner::Integration(id) => connections::of_integration(db, id),
+            EndScope::Person(id) => connections::of_person(db, id),
+            EndScope::Integration(id) => connections::of_integration(db, id),
         }
     }
     /// Makes the connections unusable in one statement; their tokens stay until each is ended.
-    fn mark_ended(self, db: &mut Db<'_>, now: Timestamp) -> Result<(), crate::store::Error> {
+    fn make_unusable(self, db: &mut Db<'_>, now: Timestamp) -> Result<(), crate::store::Error> {
         match self {
             // A person has too few connections to need a mark.
-            Owner::One(_) | Owner::Person(_) => Ok(()),
-            Owner::Integration(id) => connections::set_state_of_integration(
+            EndScope::One(_) | EndScope::Person(_) => Ok(()),
+            EndScope::Integration(id) => connections::set_state_of_integration(
                 db,
                 id,
                 State::NeedsLogin(Cause::RevokedByAdministrator),

@@ -10,10 +10,10 @@ use crate::{
         person::Person,
     },
     service::{
+        auditing::audit::PAGE_SIZE,
         core::{Actor, Core, require},
         error::Error,
         grants::admission::{Admission, IntegrationAccess},
-        record::audit::PAGE_SIZE,
     },
     store::{
         Db,

@@ -461,7 +461,7 @@ impl FromRequest for Wanted {
                 if wanted.contains(&id) {
                     return Err(ApiError::bad(
                         Code::DuplicateAssociation,
-                        format!("oauth_integration_guid: {id} stands there twice."),
+                        format!("oauth_integration_guid: {id} is given twice."),
                     ));
                 }
                 wanted.push(id);

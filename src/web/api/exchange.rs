@@ -2,8 +2,8 @@
 //! token of its viewer's request and receives the viewer's access token.
 //!
 //! This module parses the form and maps results to status, error number and reason; every decision
-//! is in `service::exchange`. `resource` and `scope` are accepted and ignored: content cannot widen
-//! its access.
+//! is in `service::grants::exchange`. `resource` and `scope` are accepted and ignored, so content
+//! cannot ask for more than its integration grants.
 
 use crate::{
     domain::connection::Cause,
@@ -39,7 +39,7 @@ fn pair(part: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
 
 /// Parses the form of an exchange. Errors: 210 for an empty body, 211 for another format or a
 /// duplicate.
-pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
+pub fn parse_form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::bad(
             Code::EmptyForm,
@@ -63,14 +63,13 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
             "subject_token" => &mut request.subject_token,
             "requested_token_type" => &mut request.requested_token_type,
             "audience" => &mut request.audience,
-            // Includes `resource` and `scope`, which are never passed on: content cannot widen its
-            // access.
+            // Includes `resource` and `scope`: see the head of the module.
             _ => continue,
         };
         if place.is_some() {
             return Err(ApiError::bad(
                 Code::MalformedForm,
-                format!("{key}: stands there twice."),
+                format!("{key}: is given twice."),
             ));
         }
         *place = Some(value);
@@ -80,10 +79,15 @@ pub fn form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
 
 /// The handler. Accepts content keys and personal keys. A refusal is audited, at most once a minute
 /// for each caller and reason.
-pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) -> ApiResult {
+pub async fn exchange(caller: AnyKey, request: HttpRequest, payload: web::Payload) -> ApiResult {
     let body = read_body(payload.into_inner()).await?;
-    let form = form(&body)?;
-    match any.service.exchange.exchange(&any.caller, &form).await {
+    let parameters = parse_form(&body)?;
+    match caller
+        .service
+        .exchange
+        .exchange(&caller.caller, &parameters)
+        .await
+    {
         Ok(fresh) => Ok(HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .insert_header((header::PRAGMA, "no-cache"))
@@ -99,10 +103,11 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
                 expires_in: fresh.expires_in.as_secs(),
             })),
         Err(refusal) => {
-            let token = form.subject_token.as_deref().unwrap_or("");
-            any.service
+            let token = parameters.subject_token.as_deref().unwrap_or("");
+            caller
+                .service
                 .exchange
-                .note_refused_exchange(&any.caller, token, &refusal, &any.actor().origin)
+                .note_refused_exchange(&caller.caller, token, &refusal, &caller.actor().origin)
                 .await;
             Err(explain(
                 refusal,
@@ -113,9 +118,10 @@ pub async fn exchange(any: AnyKey, request: HttpRequest, payload: web::Payload) 
 }
 
 /// The error response of a refused exchange, readable both as an OAuth error (RFC 6749 section 5.2)
-/// and by Connect's clients.
+/// and by the client libraries of Posit Connect, whose error numbers these are. Several reasons may
+/// share a number; `reason` tells them apart.
 fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
-    struct Told {
+    struct Explanation {
         status: u16,
         code: Code,
         text: String,
@@ -125,7 +131,8 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         login_url: Option<String>,
         retry_after: Option<u64>,
     }
-    let plain = |code: Code, text: &str, reason: &'static str, oauth: &'static str| Told {
+    // Status 400 without details.
+    let plain = |code: Code, text: &str, reason: &'static str, oauth: &'static str| Explanation {
         status: 400,
         code,
         text: text.to_owned(),
@@ -135,7 +142,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         login_url: None,
         retry_after: None,
     };
-    let told = match refusal {
+    let explanation = match refusal {
         ExchangeError::Service(error) => return error.into(),
         ExchangeError::GrantType => plain(
             Code::GrantType,
@@ -173,7 +180,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ),
         ExchangeError::SubjectToken(InvalidToken::BadClaims) => plain(
             Code::SubjectTokenClaims,
-            "Invalid subject_token: it names nobody.",
+            "Invalid subject_token: its claims cannot be read.",
             "session_expired",
             "invalid_request",
         ),
@@ -195,7 +202,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             "session_expired",
             "invalid_request",
         ),
-        ExchangeError::NotYourContent => Told {
+        ExchangeError::NotYourContent => Explanation {
             status: 403,
             ..plain(
                 Code::Forbidden,
@@ -204,7 +211,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
                 "access_denied",
             )
         },
-        ExchangeError::ViewerMayNot => Told {
+        ExchangeError::ViewerMayNot => Explanation {
             status: 403,
             ..plain(
                 Code::Forbidden,
@@ -231,7 +238,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             "ambiguous_association",
             "invalid_target",
         ),
-        ExchangeError::NotConsented { login_url, service } => Told {
+        ExchangeError::NotConsented { login_url, service } => Explanation {
             login_url: Some(login_url),
             ..plain(
                 Code::NotConnected,
@@ -240,7 +247,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        ExchangeError::NotConnected { login_url, service } => Told {
+        ExchangeError::NotConnected { login_url, service } => Explanation {
             login_url: Some(login_url),
             ..plain(
                 Code::NotConnected,
@@ -249,7 +256,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        ExchangeError::NotTheirAccount { login_url, service } => Told {
+        ExchangeError::NotTheirAccount { login_url, service } => Explanation {
             login_url: Some(login_url),
             ..plain(
                 Code::NeedsLogin,
@@ -260,11 +267,12 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
+        // Without `cause`: the reason `identity_mismatch` says it.
         ExchangeError::NeedsLogin {
             cause: Cause::AccountChanged,
             login_url,
             service,
-        } => Told {
+        } => Explanation {
             login_url: Some(login_url),
             ..plain(
                 Code::NeedsLogin,
@@ -279,7 +287,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             cause,
             login_url,
             service,
-        } => Told {
+        } => Explanation {
             login_url: Some(login_url),
             cause: Some(cause),
             ..plain(
@@ -291,7 +299,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
                 "invalid_grant",
             )
         },
-        ExchangeError::Broken { sentence } => Told {
+        ExchangeError::Broken { sentence } => Explanation {
             status: 503,
             ..plain(
                 Code::ProviderFailed,
@@ -303,7 +311,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ExchangeError::Unavailable {
             retry_after,
             sentence,
-        } => Told {
+        } => Explanation {
             status: 503,
             retry_after: Some(retry_after.as_secs().max(1)),
             ..plain(
@@ -316,14 +324,14 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
     };
     ApiError {
         payload: json!({
-            "reason": told.reason,
-            "cause": told.cause.map(Cause::as_str),
-            "oauth_error": told.oauth,
-            "login_url": told.login_url,
-            "retry_after": told.retry_after,
+            "reason": explanation.reason,
+            "cause": explanation.cause.map(Cause::as_str),
+            "oauth_error": explanation.oauth,
+            "login_url": explanation.login_url,
+            "retry_after": explanation.retry_after,
             "reference": reference,
         }),
-        retry_after: told.retry_after,
-        ..ApiError::new(told.status, told.code, told.text)
+        retry_after: explanation.retry_after,
+        ..ApiError::new(explanation.status, explanation.code, explanation.text)
     }
 }

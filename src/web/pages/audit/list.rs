@@ -6,7 +6,7 @@ use crate::{
         audit::{Action, Event, Outcome},
     },
     http::errors::WebError,
-    service::{Error, record::audit::PAGE_SIZE},
+    service::{Error, auditing::audit::PAGE_SIZE},
     store::audit::RecordFilter,
     web::{
         forms::{Choice, Field, FieldKind},

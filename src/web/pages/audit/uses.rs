@@ -3,7 +3,7 @@
 use crate::{
     domain::{Id, Timestamp},
     http::errors::WebError,
-    service::record::audit::PAGE_SIZE,
+    service::auditing::audit::PAGE_SIZE,
     store::audit::ExchangeFilter,
     web::{
         forms::{Choice, Field, FieldKind},

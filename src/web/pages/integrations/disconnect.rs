@@ -3,7 +3,7 @@
 use crate::{
     domain::addresses,
     http::errors::WebError,
-    service::{core::must_manage_integrations, grants::revocations::Owner},
+    service::{core::must_manage_integrations, grants::revocations::EndScope},
     web::{
         confirmation::Confirmed,
         forms::Field,
@@ -73,7 +73,7 @@ pub async fn disconnect(
         .revocations
         .disconnect_all(
             &me.actor,
-            Owner::Integration(integration.id),
+            EndScope::Integration(integration.id),
             typed.text("reason"),
         )
         .await?;

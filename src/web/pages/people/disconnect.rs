@@ -3,7 +3,7 @@
 use crate::{
     domain::{addresses, connection::Connection, integration::Integration, person::Person},
     http::errors::WebError,
-    service::{Error, core::must_manage_people, grants::revocations::Owner},
+    service::{Error, core::must_manage_people, grants::revocations::EndScope},
     web::{
         confirmation::Confirmed,
         forms::{Field, FieldKind},
@@ -85,8 +85,8 @@ pub async fn disconnect(
     must_manage_people(&me.actor)?;
     let person = me.service().people.person(&me.actor, id(&path)?).await?;
     let whose = match only(&me, &person, typed.get("connection")).await? {
-        Some((connection, _)) => Owner::One(connection.id),
-        None => Owner::Person(person.id),
+        Some((connection, _)) => EndScope::One(connection.id),
+        None => EndScope::Person(person.id),
     };
     let ended = me
         .service()
