@@ -28,7 +28,7 @@ pub struct Settings {
     /// Address and port to listen on.
     pub listen: SocketAddr,
     /// The portal's address, as browsers see it. Redirect URIs and links are built from it, never
-    /// from the `HostKind` header.
+    /// from the `Host` header.
     pub public_url: Url,
     /// Which hosts belong to the portal and which to content.
     pub origins: Origins,

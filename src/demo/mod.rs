@@ -11,6 +11,7 @@ use crate::{
     config::{LogFormat, Settings, SignIn},
     domain::{
         audit::Origin,
+        change::Change,
         content::{AccessType, Process},
         integration::Config,
         origins::Origins,
@@ -393,7 +394,7 @@ async fn seed(
                 publisher,
                 ContentInput {
                     name: Some(name.into()),
-                    title: Some(Some(title.into())),
+                    title: Change::Set(title.into()),
                     description: Some(description.into()),
                     access: Some(AccessType::LoggedIn),
                     processes: Some(vec![Process {

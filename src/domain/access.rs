@@ -18,7 +18,7 @@ pub enum Standing {
     Owner,
 }
 
-/// Computes the relation; `permissions_with_names` is the best role that the item's list gives the
+/// Computes the relation; `listed` is the best role that the item's list gives the
 /// person. A locked person has none.
 pub fn standing(content: &Content, person: &Person, listed: Option<ContentRole>) -> Standing {
     if person.locked {
@@ -64,7 +64,7 @@ pub fn may_see_integrations(role: Role) -> bool {
     role >= Role::Publisher
 }
 
-/// May this person choose the integration for content, and so see it? `permissions_with_names`: its
+/// May this person choose the integration for content, and so see it? `listed`: its
 /// list names the person or one of their groups.
 pub fn may_choose_integration(role: Role, availability: Availability, listed: bool) -> bool {
     may_manage_integrations(role)

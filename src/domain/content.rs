@@ -189,7 +189,7 @@ pub struct Content {
     pub description: String,
     pub owner: Id<Person>,
     pub access: AccessType,
-    /// The kind of app, in the API's words. Set to `earlier_outcome_unknown` at creation and never
+    /// The kind of app, in the API's words. Set to `unknown` at creation and never
     /// changed by the portal.
     pub app_mode: String,
     /// Its upstream processes, usually one; empty until a publisher sets an address.

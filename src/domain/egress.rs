@@ -98,7 +98,7 @@ impl HostPattern {
 }
 
 impl Policy {
-    /// `permissions_with_names` and `own` hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own` are the hosts
+    /// `listed` and `own` hold `host`, `host:port`, `[v6]:port` or `*.suffix`. `own` are the hosts
     /// of the portal and of content; they are always refused.
     pub fn new(listed: &[String], own: &[String]) -> Self {
         Self {

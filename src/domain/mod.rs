@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod api_key;
 pub mod attempt;
 pub mod audit;
+pub mod change;
 pub mod connection;
 pub mod consent;
 pub mod content;

@@ -1,4 +1,4 @@
-//! The separation of origins: which `HostKind` belongs to the portal and which to content, and at
+//! The separation of origins: which `Host` belongs to the portal and which to content, and at
 //! which address each content item is served.
 //!
 //! Content is code of other people. On an origin of its own, its scripts cannot reach the portal's
@@ -59,7 +59,7 @@ impl ContentLocation {
 pub struct Origins {
     /// The portal's origin.
     portal: String,
-    /// The portal's host and port, as in the `HostKind` header of a browser.
+    /// The portal's host and port, as in the `Host` header of a browser.
     authority: String,
     pub content: ContentOrigin,
 }
@@ -111,7 +111,7 @@ impl Origins {
         })
     }
 
-    /// What a host (`HostKind` or `:authority`, as sent) stands for.
+    /// What a host (`Host` or `:authority`, as sent) stands for.
     pub fn host<'a>(&self, host: &'a str) -> HostKind<'a> {
         let plain = |host: &'a str| {
             let default = if self.portal.starts_with("https:") {

@@ -53,7 +53,7 @@ pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, ResolveErro
     };
     let mut refused = None;
     let mut allowed = Vec::new();
-    let found = tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name, port)))
+    let found = timeout(DNS_TIMEOUT, tokio::net::lookup_host((name, port)))
         .await
         .map_err(|_| ResolveError::Name)?;
     for address in found.map_err(|_| ResolveError::Name)? {

@@ -2,7 +2,7 @@
 
 use actix_web::{dev::RequestHead, http::header};
 
-/// The host that a request was sent to (`HostKind`, or `:authority` in HTTP/2). Empty if the two
+/// The host that a request was sent to (`Host`, or `:authority` in HTTP/2). Empty if the two
 /// differ, or if there is none.
 pub fn requested_host(head: &RequestHead) -> &str {
     let host = head

@@ -29,6 +29,7 @@ use std::{
 };
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 /// Retention of the counts of exchanges. Audit records are kept forever.
 const EXCHANGE_COUNT_RETENTION: Duration = Duration::from_secs(400 * 86_400);
@@ -92,6 +93,11 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
     })
 }
 
+/// The span of one run of a job.
+fn job(name: &'static str) -> tracing::Span {
+    tracing::info_span!("job", name)
+}
+
 /// The leader's rounds. A task of its own, so that a provider that hangs does not delay this node's
 /// heartbeat.
 async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
@@ -103,17 +109,25 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
             continue;
         }
         let (looked, ..) = tokio::join!(
-            service.leaks.look_for_leaks(&mut alarm),
-            refresh_ahead(service),
-            service.revocations.send_due_revocations()
+            service
+                .leaks
+                .look_for_leaks(&mut alarm)
+                .instrument(job("look for leaks")),
+            refresh_ahead(service).instrument(job("refresh ahead")),
+            service
+                .revocations
+                .send_due_revocations()
+                .instrument(job("send revocations"))
         );
         if let Err(error) = looked {
             tracing::warn!(reason = %error, "could not look for shared tokens; the next round tries again");
         }
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(PURGE_EVERY_ROUNDS) {
-            purge(service).await;
-            end_unused_connections(service).await;
+            purge(service).instrument(job("purge")).await;
+            end_unused_connections(service)
+                .instrument(job("end unused connections"))
+                .await;
         }
         if rounds % PURGE_EVERY_ROUNDS == 1
             && let Err(error) = service.integrations.warn_of_secrets().await

@@ -9,7 +9,7 @@ use crate::{
     domain::{addresses, origins::ContentLocation, return_path::ReturnPath},
     http::{assets, errors::WebError},
     proxy::{
-        gate::{GateError, admit, refuse},
+        gate::{Decision, GateError, admit, refuse},
         handover::RESERVED_PREFIX,
         state::Proxy,
     },
@@ -65,7 +65,7 @@ pub async fn serve(
         // which would never expire otherwise.
         "standing" => {
             let admitted = admit(request.head(), proxy, place).await?;
-            if let Ok(pass) = &admitted
+            if let Decision::Admitted(pass) = &admitted
                 && let Some(admission) = pass.viewer()
             {
                 // An open page counts as presence for the leak alarm, at the process that the
@@ -75,16 +75,15 @@ pub async fn serve(
                     .presence
                     .note_seen(&admission.presence, pass.stays_at.unwrap_or_default());
             }
-            Ok(standing(
-                request,
-                &proxy.service,
-                place,
-                admitted.as_ref().err(),
-            ))
+            let refusal = match &admitted {
+                Decision::Admitted(_) => None,
+                Decision::Refused(refusal) => Some(refusal),
+            };
+            Ok(standing(request, &proxy.service, place, refusal))
         }
         "connected" => match admit(request.head(), proxy, place).await? {
-            Ok(_) => Ok(connected(place)),
-            Err(refusal) => refuse(request, proxy, place, rest, refusal).await,
+            Decision::Admitted(_) => Ok(connected(place)),
+            Decision::Refused(refusal) => refuse(request, proxy, place, rest, refusal).await,
         },
         _ => Err(Error::NotFound.into()),
     }

@@ -182,12 +182,18 @@ pub fn is_plain(path: &str) -> bool {
         && !lower.contains("%252e")
 }
 
-/// Authorizes a request: the outer `Result` is a failure to decide, the inner one the decision.
+/// Whether a request may pass.
+pub(super) enum Decision {
+    Admitted(Pass),
+    Refused(GateError),
+}
+
+/// Authorizes a request. The error is a failure to decide.
 pub(super) async fn admit(
     head: &RequestHead,
     proxy: &Proxy,
     place: &ContentLocation,
-) -> Result<Result<Pass, GateError>, Error> {
+) -> Result<Decision, Error> {
     let (service, sessions, id) = (&proxy.service, &proxy.sessions, place.content);
     let same_origin = service.core.settings.origins.is_same_origin();
     let found = if same_origin {
@@ -197,30 +203,30 @@ pub(super) async fn admit(
     };
     let Some((session, person)) = found else {
         return Ok(match service.contents.public_content(id).await? {
-            Some(content) => Ok(Pass {
+            Some(content) => Decision::Admitted(Pass {
                 stays_at: stays_at(head, proxy, &content),
                 content: Audience::Anyone(Box::new(content)),
                 session: None,
             }),
-            None => Err(GateError::SignIn),
+            None => Decision::Refused(GateError::SignIn),
         });
     };
     let admission = service.admissions.admission(id, person.id).await?;
     if !access::may_open(admission.standing) {
-        return Ok(Err(GateError::MayNot(admission)));
+        return Ok(Decision::Refused(GateError::MayNot(admission)));
     }
     if admission.content.access != AccessType::All
         && admission.links.iter().any(IntegrationAccess::needs_viewer)
     {
         let is_asked = admission.links.iter().any(|link| link.consent.is_none());
-        return Ok(Err(GateError::NeedsViewer(if is_asked {
+        return Ok(Decision::Refused(GateError::NeedsViewer(if is_asked {
             "not_consented"
         } else {
             "needs_reauthorization"
         })));
     }
     let stays_at = stays_at(head, proxy, &admission.content);
-    Ok(Ok(Pass {
+    Ok(Decision::Admitted(Pass {
         content: Audience::Viewer(admission),
         session: Some(session),
         stays_at,

@@ -84,7 +84,7 @@ pub fn connection_names<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Ve
         .collect()
 }
 
-/// Whether a request header may reach an app. `permissions_with_names`: names from `Connection`
+/// Whether a request header may reach an app. `listed`: names from `Connection`
 /// (see
 /// [`connection_names`]). `cookie`, `host` and `content-length` are handled separately.
 pub fn request_passes(name: &str, listed: &[String]) -> bool {
@@ -99,7 +99,7 @@ pub fn request_passes(name: &str, listed: &[String]) -> bool {
         && !listed.iter().any(|other| other == name)
 }
 
-/// Whether a response header of an app may reach the browser. `permissions_with_names`: as in
+/// Whether a response header of an app may reach the browser. `listed`: as in
 /// [`request_passes`].
 /// `set-cookie`, `location`, `content-location` and `content-length` are handled separately.
 pub fn response_passes(name: &str, listed: &[String]) -> bool {
@@ -345,8 +345,7 @@ mod tests {
     #[test]
     fn an_apps_cookie_is_bound_to_its_item() {
         let base = "/content/g/";
-        let cookie_from_app =
-            |cookie: &str, base: &str| super::cookie_from_app(cookie, "/base", base);
+        let cookie_from_app = |cookie: &str, base: &str| cookie_from_app(cookie, "/base", base);
         assert_eq!(
             cookie_from_app("a=1; Path=/base/x", base).as_deref(),
             Some("a=1; Path=/content/g/x")

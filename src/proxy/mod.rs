@@ -12,7 +12,7 @@ use crate::{
     proxy::{
         candidate::next_process,
         client::{ClientError, Upload},
-        gate::{Audience, Pass, Rejection, admit, check_request, locate, refuse},
+        gate::{Audience, Decision, Pass, Rejection, admit, check_request, locate, refuse},
         request::{add_portal_headers, request_line},
         response::{app_error, not_reached, sticky_cookie},
         state::Proxy,
@@ -68,11 +68,11 @@ pub async fn serve(
         return bar::serve(&request, &proxy, &place, rest, own).await;
     }
     match admit(head, &proxy, &place).await? {
-        Ok(pass) => {
+        Decision::Admitted(pass) => {
             proxy.sessions.touch(pass.session);
             forward(&request, payload, &proxy, &pass, &place, rest).await
         }
-        Err(refusal) => refuse(&request, &proxy, &place, rest, refusal).await,
+        Decision::Refused(refusal) => refuse(&request, &proxy, &place, rest, refusal).await,
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn request_line(
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// Appends the headers that only the portal sets: the session token, `HostKind`, `Via`, and those
+/// Appends the headers that only the portal sets: the session token, `Host`, `Via`, and those
 /// that describe the original request. Clients' copies of these never pass
 /// (`headers::request_passes`).
 pub(super) fn add_portal_headers(

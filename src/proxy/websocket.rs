@@ -15,7 +15,7 @@ use crate::{
         app_sessions::{ResumeId, Sniffer},
         candidate::next_process,
         client,
-        gate::{GateError, Pass, Rejection, admit, audit_refusal, check_request, locate},
+        gate::{Decision, GateError, Pass, Rejection, admit, audit_refusal, check_request, locate},
         handover::RESERVED_PREFIX,
         headers,
         pool::Connection,
@@ -302,13 +302,17 @@ async fn handshake(
         ));
     }
     let pass = match admit(head, proxy, &place).await.map_err(busy)? {
-        Ok(pass) => pass,
-        Err(GateError::SignIn) => return Err(refuse_with_close(head, Close::SignedOut)),
-        Err(GateError::MayNot(admission)) => {
+        Decision::Admitted(pass) => pass,
+        Decision::Refused(GateError::SignIn) => {
+            return Err(refuse_with_close(head, Close::SignedOut));
+        }
+        Decision::Refused(GateError::MayNot(admission)) => {
             audit_refusal(service, &admission, &origin_of(head, service)).await;
             return Err(refuse_with_close(head, Close::AccessEnded));
         }
-        Err(GateError::NeedsViewer(_)) => return Err(refuse_with_close(head, Close::NeedsViewer)),
+        Decision::Refused(GateError::NeedsViewer(_)) => {
+            return Err(refuse_with_close(head, Close::NeedsViewer));
+        }
     };
     proxy.sessions.touch(pass.session);
     open(head, proxy, &place, rest, &pass).await

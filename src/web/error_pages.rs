@@ -30,6 +30,7 @@ use actix_web::{
 };
 use askama::Template;
 use serde_json::json;
+use tracing::Instrument as _;
 
 /// The page for an error or an unusual outcome: sentences, and links onward.
 #[derive(Template)]
@@ -86,7 +87,8 @@ pub async fn finish_response(
         );
         request.into_response(why.error_response())
     } else {
-        match next.call(request).await {
+        let span = tracing::info_span!("request", correlation = id);
+        match next.call(request).instrument(span).await {
             Ok(response) => response.map_into_boxed_body(),
             // From the session middleware, which has no page for it: a bare 500.
             Err(error) => {

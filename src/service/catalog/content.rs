@@ -8,6 +8,7 @@ use crate::{
         Id,
         access::{self, Standing},
         audit::Action,
+        change::Change,
         content::{AccessType, Content, ContentRole, Permission, Process, Proxying},
         egress::Purpose,
         form::FieldError,
@@ -30,8 +31,7 @@ use std::{collections::HashMap, sync::Arc};
 #[derive(Clone, Debug, Default)]
 pub struct ContentInput {
     pub name: Option<String>,
-    /// `Some(None)` removes the title.
-    pub title: Option<Option<String>>,
+    pub title: Change<String>,
     pub description: Option<String>,
     pub access: Option<AccessType>,
     /// An empty list removes all addresses.
@@ -82,36 +82,34 @@ fn check_proxying(typed: &Proxying) -> Vec<FieldError> {
     problems
 }
 
-/// The typed proxy settings of an item. `None` keeps a value, `Some(None)` restores its default.
+/// The typed proxy settings of an item. `None` keeps a value.
 /// They are stored as one JSON column, since they are read and written as a whole and never
 /// searched.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyingInput {
-    pub connect_seconds: Option<Option<u32>>,
-    pub first_byte_seconds: Option<Option<u32>>,
-    pub idle_seconds: Option<Option<u32>>,
+    pub connect_seconds: Change<u32>,
+    pub first_byte_seconds: Change<u32>,
+    pub idle_seconds: Change<u32>,
     pub keep_prefix: Option<bool>,
     pub reconnect_bar: Option<bool>,
-    pub ca: Option<Option<String>>,
+    pub ca: Change<String>,
 }
 
 impl ProxyingInput {
     /// The settings `before`, with the typed ones applied.
     fn apply(&self, before: &Proxying) -> Proxying {
         Proxying {
-            connect_seconds: self.connect_seconds.unwrap_or(before.connect_seconds),
-            first_byte_seconds: self.first_byte_seconds.unwrap_or(before.first_byte_seconds),
-            idle_seconds: self.idle_seconds.unwrap_or(before.idle_seconds),
+            connect_seconds: self.connect_seconds.apply(before.connect_seconds),
+            first_byte_seconds: self.first_byte_seconds.apply(before.first_byte_seconds),
+            idle_seconds: self.idle_seconds.apply(before.idle_seconds),
             keep_prefix: self.keep_prefix.unwrap_or(before.keep_prefix),
             reconnect_bar: self.reconnect_bar.unwrap_or(before.reconnect_bar),
-            ca: match &self.ca {
-                None => before.ca.clone(),
-                Some(text) => text
-                    .as_deref()
-                    .map(str::trim)
-                    .filter(|text| !text.is_empty())
-                    .map(str::to_owned),
-            },
+            ca: self
+                .ca
+                .clone()
+                .apply(before.ca.clone())
+                .map(|text| text.trim().to_owned())
+                .filter(|text| !text.is_empty()),
         }
     }
 }
@@ -402,12 +400,12 @@ impl Contents {
                 ));
             }
         }
-        if let Some(title) = &input.title {
+        if input.title != Change::Keep {
+            let title = input.title.clone().apply(None);
             let title = title
-                .as_deref()
-                .map(str::trim)
+                .map(|title| title.trim().to_owned())
                 .filter(|title| !title.is_empty());
-            if title.is_some_and(|title| {
+            if title.as_ref().is_some_and(|title| {
                 title.chars().count() > 200 || title.chars().any(char::is_control)
             }) {
                 problems.push(FieldError::new(
@@ -415,7 +413,7 @@ impl Contents {
                     "Use at most 200 characters, without line breaks.",
                 ));
             } else {
-                item.title = title.map(str::to_owned);
+                item.title = title;
             }
         }
         if let Some(description) = &input.description {

@@ -10,6 +10,7 @@ use crate::{
     domain::{
         Id, Timestamp, access,
         audit::{Action, Event},
+        change::Change,
         content::Content,
         form::FieldError,
         group::Principal,
@@ -53,7 +54,7 @@ pub struct IntegrationInput {
     pub config: Config,
     pub client_secret: Option<SecretString>,
     /// `Some(None)` removes the date.
-    pub secret_expires_at: Option<Option<Timestamp>>,
+    pub secret_expires_at: Change<Timestamp>,
     /// Everyone, the people and groups on its list, or nobody. A list whose last entry is removed
     /// stays closed.
     pub availability: Option<Availability>,
@@ -266,7 +267,7 @@ impl Integrations {
                 .client_secret
                 .as_ref()
                 .map(|_| actor.person.display_name()),
-            secret_expires_at: input.secret_expires_at.flatten(),
+            secret_expires_at: input.secret_expires_at.apply(None),
             secret_health: if input.client_secret.is_some() {
                 SecretHealth::Untried
             } else {
@@ -407,9 +408,7 @@ impl Integrations {
                 SecretHealth::NotNeeded
             };
         }
-        if let Some(date) = input.secret_expires_at {
-            after.secret_expires_at = date;
-        }
+        after.secret_expires_at = input.secret_expires_at.apply(after.secret_expires_at);
         after.availability = input.availability.unwrap_or(before.availability);
         after.identity_check = input.identity_check.unwrap_or(before.identity_check);
         after.updated_at = now;

@@ -128,6 +128,14 @@ pub enum CallbackOutcome {
     },
 }
 
+/// How an authorization starts.
+pub enum AuthorizationStart {
+    /// The attempt is stored; send the browser there.
+    Redirect(Url),
+    /// No address can be built: the integration's settings do not allow it.
+    Failed(Failure),
+}
+
 /// Authorizations, from the click to the stored tokens.
 pub struct Attempts {
     core: Arc<Core>,
@@ -236,8 +244,7 @@ impl Attempts {
     }
 
     /// Starts an authorization: stores the attempt, then returns the address to redirect the
-    /// browser to. `other_account` asks the provider for its account picker. The inner error says
-    /// why no address can be built.
+    /// browser to. `other_account` asks the provider for its account picker.
     pub async fn start_authorization(
         &self,
         actor: &Actor,
@@ -245,7 +252,7 @@ impl Attempts {
         item: Option<Id<Content>>,
         back: ReturnPath,
         other_account: bool,
-    ) -> Result<Result<Url, Failure>, Error> {
+    ) -> Result<AuthorizationStart, Error> {
         let session = actor
             .session
             .ok_or(Error::Internal("this operation needs a browser session"))?;
@@ -283,7 +290,7 @@ impl Attempts {
         });
         let address = match address {
             Ok(address) => address,
-            Err(failure) => return Ok(Err(failure)),
+            Err(failure) => return Ok(AuthorizationStart::Failed(failure)),
         };
         let row = attempt.id.to_string();
         let sealed = if pkce {
@@ -307,7 +314,7 @@ impl Attempts {
                 )?)
             })
             .await?;
-        Ok(Ok(address))
+        Ok(AuthorizationStart::Redirect(address))
     }
 
     /// Whether this browser session signed in through the same OAuth client (tenant and client id)

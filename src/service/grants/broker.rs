@@ -50,6 +50,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tracing::Instrument as _;
 
 /// Least remaining lifetime of a token that is handed out; half of its whole lifetime, if that is
 /// shorter.
@@ -215,7 +216,8 @@ impl Broker {
                             let result = service.refresh_now(connection).await;
                             service.in_flight.lock().remove(&connection);
                             result
-                        },
+                        }
+                        .instrument(tracing::info_span!(parent: None, "refresh", %connection)),
                         &self.core.runtime,
                     );
                     let refreshing = task

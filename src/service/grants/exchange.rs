@@ -413,7 +413,7 @@ impl Exchange {
         }
     }
 
-    /// The refusal for a missing consent (`store_granted_tokens`) or a missing connection.
+    /// The refusal for a missing consent (`connected`) or a missing connection.
     fn not_connected_error(
         &self,
         content: Id<Content>,

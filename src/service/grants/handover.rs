@@ -175,14 +175,9 @@ impl Handover {
             .filter(|person| person.id == bearer.person))
     }
 
-    /// Whether this person may enter this item. `Forbidden` if not, `NotFound` if the item does not
-    /// exist.
-    pub async fn may_enter(&self, actor: &Actor, item: Id<Content>) -> Result<(), Error> {
+    /// Whether this person may enter this item. `NotFound` if the item does not exist.
+    pub async fn may_enter(&self, actor: &Actor, item: Id<Content>) -> Result<bool, Error> {
         let admission = self.admissions.admission(item, actor.person.id).await?;
-        if access::may_open(admission.standing) {
-            Ok(())
-        } else {
-            Err(Error::Forbidden("closed"))
-        }
+        Ok(access::may_open(admission.standing))
     }
 }

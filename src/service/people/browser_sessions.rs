@@ -59,7 +59,7 @@ impl BrowserSessions {
         let now = self.core.now();
         self.core
             .write_in_background("when a session was last seen", move |db| {
-                crate::store::sessions::touch_by_id(db, session, now)
+                sessions::touch_by_id(db, session, now)
             });
     }
 

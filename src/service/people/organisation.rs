@@ -89,6 +89,14 @@ pub enum SignInOutcome {
     WrongIdentity,
 }
 
+/// How a sign-in starts.
+pub enum SignInStart {
+    /// Store the value in the browser session, then send the browser there.
+    Redirect(PendingSignIn, Url),
+    /// The provider cannot be used.
+    Failed(SignInOutcome),
+}
+
 /// Sign-in at the organisation's provider. Owns what discovery found.
 pub struct OrganisationSignIn {
     core: Arc<Core>,
@@ -112,13 +120,8 @@ impl OrganisationSignIn {
         ))
     }
 
-    /// Starts a sign-in: what to store in the browser session, and where to send the browser. The
-    /// inner error is the outcome if the provider cannot be used.
-    pub async fn begin_sign_in(
-        &self,
-        purpose: Purpose,
-        next: &str,
-    ) -> Result<Result<(PendingSignIn, Url), SignInOutcome>, Error> {
+    /// Starts a sign-in: what to store in the browser session, and where to send the browser.
+    pub async fn begin_sign_in(&self, purpose: Purpose, next: &str) -> Result<SignInStart, Error> {
         let (sign_in, redirect_uri) = self.organisation()?;
         let proofs = SignInSecrets {
             state: random::token(),
@@ -156,7 +159,7 @@ impl OrganisationSignIn {
                     .vault
                     .seal(labels::pending_sign_in(&proofs.state), &both.into())?
                     .0;
-                Ok(Ok((
+                Ok(SignInStart::Redirect(
                     PendingSignIn {
                         state: proofs.state,
                         sealed,
@@ -165,9 +168,9 @@ impl OrganisationSignIn {
                         expires_at: now.plus(LIFETIME).0,
                     },
                     address,
-                )))
+                ))
             }
-            Err(failure) => Ok(Err(self.not_accepted(failure))),
+            Err(failure) => Ok(SignInStart::Failed(self.not_accepted(failure))),
         }
     }
 

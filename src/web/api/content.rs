@@ -7,6 +7,7 @@ use crate::{
         Id,
         access::{self, Standing},
         addresses,
+        change::Change,
         content::{AccessType, Content, ContentRole, Permission, Process},
         group::Principal,
         integration::{Association, Integration},
@@ -140,14 +141,13 @@ struct ProxyBody {
     processes: Option<Vec<Process>>,
     keep_path_prefix: Option<bool>,
     reconnect_bar: Option<bool>,
-    #[serde(deserialize_with = "present")]
-    upstream_ca: Option<Option<String>>,
+    #[serde(deserialize_with = "change")]
+    upstream_ca: Change<String>,
 }
 
-/// Tells null from absent: null is `Some(None)` and removes the value; an absent key is `None` (by
-/// `serde(default)`) and leaves it unchanged.
-fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(value).map(Some)
+/// Tells null, which clears, from an absent key, which keeps (by `serde(default)`).
+fn change<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Change<String>, D::Error> {
+    Option::deserialize(value).map(Change::to)
 }
 
 /// The body of POST and PATCH.
@@ -159,20 +159,20 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
         })?),
     };
     // Null removes the value; an absent key leaves it unchanged.
-    let clearable = |key: &str| -> Result<Option<Option<String>>, ApiError> {
+    let clearable = |key: &str| -> Result<Change<String>, ApiError> {
         Ok(if body.0.contains_key(key) {
-            Some(body.text(key, Code::Invalid)?)
+            Change::to(body.text(key, Code::Invalid)?)
         } else {
-            None
+            Change::Keep
         })
     };
-    let seconds = |key: &str| -> Result<Option<Option<u32>>, ApiError> {
+    let seconds = |key: &str| -> Result<Change<u32>, ApiError> {
         match body.0.get(key) {
-            None => Ok(None),
-            Some(Value::Null) => Ok(Some(None)),
+            None => Ok(Change::Keep),
+            Some(Value::Null) => Ok(Change::Clear),
             Some(value) => {
                 let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-                number.map(|number| Some(Some(number))).ok_or_else(|| {
+                number.map(Change::Set).ok_or_else(|| {
                     ApiError::bad(
                         Code::Invalid,
                         format!("{key}: must be a number of seconds, or null."),
@@ -193,19 +193,12 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
         access,
         processes: match (proxy.processes, clearable("upstream_url")?) {
             (Some(processes), _) => Some(processes),
-            (None, Some(address)) => {
-                let address = address.filter(|address| !address.trim().is_empty());
-                Some(
-                    address
-                        .into_iter()
-                        .map(|url| Process {
-                            url,
-                            draining: false,
-                        })
-                        .collect(),
-                )
-            }
-            (None, None) => None,
+            (None, Change::Set(url)) if !url.trim().is_empty() => Some(vec![Process {
+                url,
+                draining: false,
+            }]),
+            (None, Change::Set(_) | Change::Clear) => Some(Vec::new()),
+            (None, Change::Keep) => None,
         },
         proxying: ProxyingInput {
             connect_seconds: seconds("connection_timeout")?,

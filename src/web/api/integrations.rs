@@ -1,12 +1,13 @@
 //! Integrations, templates and connections, in Connect's shapes; Connect calls connections
 //! “sessions”.
 //!
-//! `availability` is an extension of `permissions`: `everyone`, `permissions_with_names` or `nobody`. So an empty
+//! `availability` is an extension of `permissions`: `everyone`, `listed` or `nobody`. So an empty
 //! list never opens an integration that was restricted: when its last entry is removed, it means
 //! nobody.
 
 use crate::{
     domain::{
+        change::Change,
         connection::Connection,
         form::FieldError,
         group::Principal,
@@ -90,7 +91,7 @@ async fn integration_response(api: &PersonalKey, found: &Integration) -> ApiResu
 }
 
 /// Which availability the body asks for; `None` leaves it unchanged. Without the field it follows
-/// from `permissions`: entries mean `permissions_with_names`; an empty list means `nobody` for an
+/// from `permissions`: entries mean `listed`; an empty list means `nobody` for an
 /// integration that is listed now, and no change otherwise (a new one is then open, as clients of
 /// Connect expect).
 fn availability(
@@ -237,7 +238,7 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
         template,
         config,
         client_secret,
-        secret_expires_at: None,
+        secret_expires_at: Change::Keep,
         availability: availability(
             body,
             listed.as_deref(),

@@ -65,11 +65,11 @@ pub async fn redirect_to_content(
             .ok_or_else(|| Error::NotFound.into());
     }
     match &visitor.actor {
-        Some(actor) => match visitor.service.handover.may_enter(actor, item).await {
-            Ok(()) => {}
-            Err(Error::Forbidden(_)) => return Err(WebError::may_not_open()),
-            Err(error) => return Err(error.into()),
-        },
+        Some(actor) => {
+            if !visitor.service.handover.may_enter(actor, item).await? {
+                return Err(WebError::may_not_open());
+            }
+        }
         None if visitor
             .service
             .contents
@@ -117,10 +117,8 @@ pub async fn enter(
     let (Some(nonce), Some(place)) = (nonce, visitor.service.handover.location(item).await?) else {
         return Err(Error::NotFound.into());
     };
-    match visitor.service.handover.may_enter(&actor, item).await {
-        Ok(()) => {}
-        Err(Error::Forbidden(_)) => return Err(WebError::may_not_open()),
-        Err(error) => return Err(error.into()),
+    if !visitor.service.handover.may_enter(&actor, item).await? {
+        return Err(WebError::may_not_open());
     }
     let admission = visitor
         .service

@@ -8,7 +8,9 @@ use crate::{
     http::{errors::WebError, redirect::see_other},
     service::{
         Error,
-        people::organisation::{PendingSignIn, Purpose, SignInCallback, SignInOutcome},
+        people::organisation::{
+            PendingSignIn, Purpose, SignInCallback, SignInOutcome, SignInStart,
+        },
     },
     web::{
         error_pages::ProblemPage,
@@ -65,14 +67,14 @@ pub async fn start(
         .begin_sign_in(purpose, &next)
         .await?
     {
-        Ok((pending, address)) => {
+        SignInStart::Redirect(pending, address) => {
             visitor
                 .session
                 .insert(PENDING, pending)
                 .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
             Ok(see_other(address.as_str()))
         }
-        Err(ending) => explain(&visitor, &ending),
+        SignInStart::Failed(ending) => explain(&visitor, &ending),
     }
 }
 

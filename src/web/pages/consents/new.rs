@@ -7,7 +7,10 @@ use crate::{
     },
     http::{errors::WebError, redirect::see_other},
     providers,
-    service::{Error, grants::attempts::Question},
+    service::{
+        Error,
+        grants::attempts::{AuthorizationStart, Question},
+    },
     web::{
         error_pages::allow_forms_to,
         pages::{callback, consents::list::cause_words, id, page},
@@ -294,8 +297,8 @@ pub(super) async fn begin(
         .start_authorization(&me.actor, integration, content, back.clone(), other)
         .await?
     {
-        Ok(address) => Ok(see_other(address.as_str())),
-        Err(failure) => {
+        AuthorizationStart::Redirect(address) => Ok(see_other(address.as_str())),
+        AuthorizationStart::Failed(failure) => {
             let integration = me
                 .service()
                 .attempts

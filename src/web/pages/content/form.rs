@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{
+        change::Change,
         content::{AccessType, Process, Proxying},
         form::FieldError,
     },
@@ -98,19 +99,21 @@ pub(super) fn processes(typed: &FormValues, before: &[Process]) -> Vec<Process> 
 /// The proxy settings of the form. A field that is missing from the form leaves its value
 /// unchanged; an empty one restores the default.
 pub(super) fn proxying(typed: &FormValues, problems: &mut Vec<FieldError>) -> ProxyingInput {
-    let mut seconds = |key: &str| -> Option<Option<u32>> {
-        typed.get(key)?;
+    let mut seconds = |key: &str| -> Change<u32> {
+        if typed.get(key).is_none() {
+            return Change::Keep;
+        }
         let Some(text) = typed.non_empty(key) else {
-            return Some(None);
+            return Change::Clear;
         };
         match text.parse() {
-            Ok(number) => Some(Some(number)),
+            Ok(number) => Change::Set(number),
             Err(_) => {
                 problems.push(FieldError::new(
                     key,
                     "Enter a number of seconds from 1 to 86,400, or leave it empty.",
                 ));
-                None
+                Change::Keep
             }
         }
     };
@@ -120,9 +123,10 @@ pub(super) fn proxying(typed: &FormValues, problems: &mut Vec<FieldError>) -> Pr
         idle_seconds: seconds("read_timeout"),
         keep_prefix: typed.get("keep_prefix").map(|value| value == "yes"),
         reconnect_bar: typed.get("reconnect_bar").map(|value| value == "yes"),
-        ca: typed
-            .get("upstream_ca")
-            .map(|_| typed.non_empty("upstream_ca").map(str::to_owned)),
+        ca: match typed.get("upstream_ca") {
+            None => Change::Keep,
+            Some(_) => Change::to(typed.non_empty("upstream_ca").map(str::to_owned)),
+        },
     }
 }
 
@@ -138,7 +142,7 @@ pub(super) fn input(
     }
     let access = match typed.text("access_type") {
         // The form does not offer “anyone”, which only the API can set: without a choice the stored
-        // value visits.
+        // value stays.
         "" => None,
         word => match AccessType::parse(word) {
             Some(access) => Some(access),
@@ -150,7 +154,7 @@ pub(super) fn input(
     };
     let input = ContentInput {
         name: None,
-        title: Some(Some(title)),
+        title: Change::Set(title),
         description: Some(typed.text("description").to_owned()),
         access,
         processes: Some(processes(typed, before)),

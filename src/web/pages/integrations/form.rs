@@ -3,6 +3,7 @@
 use crate::{
     domain::{
         Id, Timestamp, addresses,
+        change::Change,
         form::FieldError,
         integration::{Availability, Config, IdentityCheck, Integration},
     },
@@ -350,7 +351,7 @@ pub(super) fn input(
         template: Some(template.key.to_owned()),
         config,
         client_secret: typed.secret("client_secret"),
-        secret_expires_at: Some(expires),
+        secret_expires_at: Change::to(expires),
         availability: Availability::parse(typed.text("availability")),
         identity_check: IdentityCheck::parse(typed.text("identity_check")),
         listed: None,
