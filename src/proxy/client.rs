@@ -643,6 +643,31 @@ impl Body {
     }
 }
 
+/// Status and body of a final response to a GET that is whole in memory, or `None` if it is not
+/// valid or breaks off. For tests, with the parsers of a live connection.
+#[doc(hidden)]
+pub fn parse_whole(bytes: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
+    let mut buffer = BytesMut::from(bytes);
+    let head = Head::parse(&mut buffer, false).ok()??;
+    let body = match head.framing {
+        _ if head.status.is_informational() => return None,
+        Framing::Empty => Vec::new(),
+        Framing::UntilClose => buffer.to_vec(),
+        Framing::Length(length) => buffer.get(..usize::try_from(length).ok()?)?.to_vec(),
+        Framing::Chunked(mut chunk) => {
+            let (mut body, mut trailers) = (Vec::new(), Fields::new());
+            loop {
+                match next_chunk(&mut chunk, &mut buffer, &mut trailers).ok()? {
+                    Step::Data(bytes) => body.extend_from_slice(&bytes),
+                    Step::NeedMore => return None,
+                    Step::End => break body,
+                }
+            }
+        }
+    };
+    Some((head.status, body))
+}
+
 /// What [`next_chunk`] found.
 enum Step {
     Data(Bytes),
@@ -672,12 +697,15 @@ fn next_chunk(
                 let line = buffer.split_to(end + 1);
                 let line = line
                     .strip_suffix(b"\r\n")
+                    .filter(|line| !line.contains(&b'\r'))
                     .ok_or("a chunk's line ends with a bare line feed")?;
-                let size = line
-                    .split(|byte| *byte == b';')
-                    .next()
-                    .unwrap_or_default()
-                    .trim_ascii();
+                let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
+                // Blanks may follow the number, but not precede it.
+                let end = size
+                    .iter()
+                    .rposition(|byte| !matches!(byte, b' ' | b'\t'))
+                    .map_or(0, |last| last + 1);
+                let size = size.get(..end).unwrap_or_default();
                 let size = std::str::from_utf8(size)
                     .ok()
                     .filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -732,7 +760,11 @@ fn next_chunk(
                     }
                     _ => return Err("the trailers"),
                 };
-                drop(buffer.split_to(length));
+                let block = buffer.split_to(length);
+                let mut lines = <[u8]>::split(&block, |byte| *byte == b'\n').rev().skip(1);
+                if lines.any(|line| !line.ends_with(b"\r")) {
+                    return Err("a trailer ends with a bare line feed");
+                }
                 return Ok(Step::End);
             }
         }

@@ -2,12 +2,16 @@
 //! the fuzz targets for as long as one likes.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
 use std::{sync::LazyLock, time::Duration};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use valetkey::{
     domain::{Timestamp, return_path::ReturnPath},
     http::codes::Code,
     oauth::errors,
-    proxy::{gate::is_plain, headers},
+    proxy::{client, gate::is_plain, headers},
     vault::{Root, session_token::SessionTokenSigner},
     web::{api::exchange, pages::callback},
 };
@@ -99,6 +103,53 @@ pub fn exchange_form(bytes: &[u8]) {
             // A fault is named, what was sent is not echoed.
             assert!(error.error.len() < 100);
         }
+    }
+}
+
+/// A response of an app: what we take for whole, hyper reads as the same status and the same body.
+/// We refuse more than hyper does.
+pub fn app_response(bytes: &[u8]) {
+    let Some((status, body)) = client::parse_whole(bytes) else {
+        return;
+    };
+    // hyper refuses a transfer coding in HTTP/1.0; we read it and close the connection.
+    if bytes.starts_with(b"HTTP/1.0") {
+        return;
+    }
+    let read = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime")
+        .block_on(read_by_hyper(bytes));
+    let (theirs, read) = read.expect("hyper refuses what we accept");
+    assert_eq!((theirs, read), (status.as_u16(), body));
+}
+
+/// Status and body of the response to a GET, as hyper reads them.
+async fn read_by_hyper(bytes: &[u8]) -> Result<(u16, Vec<u8>), hyper::Error> {
+    let (ours, app) = tokio::io::duplex(1 << 20);
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(128)
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(ours))
+        .await?;
+    let app = async {
+        let (mut reading, mut writing) = tokio::io::split(app);
+        let mut request = [0; 1024];
+        // hyper refuses a response that arrives before its request.
+        drop(reading.read(&mut request).await);
+        drop(writing.write_all(bytes).await);
+        drop(writing.shutdown().await);
+        reading
+    };
+    let asking = async {
+        let request = hyper::Request::new(Empty::new());
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?;
+        Ok((status, body.to_bytes().to_vec()))
+    };
+    tokio::select! {
+        answer = asking => answer,
+        _ = async { tokio::join!(connection, app, std::future::pending::<()>()) } => unreachable!(),
     }
 }
 

@@ -151,12 +151,51 @@ proptest! {
     }
 }
 
+/// A line of a response's head, right or nearly so.
+fn response_line() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("Transfer-Encoding: chunked".to_owned()),
+        Just("transfer-encoding: gzip, chunked".to_owned()),
+        Just("Connection: close".to_owned()),
+        "Content-Length: [0-9]{1,2}(, [0-9])?",
+        "[A-Za-z-]{1,8}:[ a-z0-9]{0,8}",
+    ]
+}
+
+/// A piece of a chunked body, right or nearly so.
+fn piece() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::collection::vec("[a-z]", 1..20).prop_map(|letters| format!("{:x}\r\n{}\r\n", letters.len(), letters.concat())),
+        1 => "[ \t]{0,1}[0-9a-f]{1,2}[ \t]{0,1}(;[a-z=\r]{0,4})?\r{0,2}\n[a-z]{0,6}(\r\n)?",
+        1 => "0\r\n([A-Za-z-]{1,6}: [a-z]{0,4}\r{0,1}\n){0,2}\r{0,1}\n",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn hyper_reads_the_same_response(status in prop_oneof![Just(200), Just(204), Just(304), Just(404), 200..600], lines in prop::collection::vec(response_line(), 0..4), pieces in prop::collection::vec(piece(), 0..4), ended: bool, raw in any::<Vec<u8>>()) {
+        let mut text = format!("HTTP/1.1 {status} OK\r\n");
+        for line in lines {
+            text += &line;
+            text += "\r\n";
+        }
+        text += "\r\n";
+        text += &pieces.concat();
+        if ended {
+            text += "0\r\n\r\n";
+        }
+        checks::app_response(text.as_bytes());
+        checks::app_response(&raw);
+    }
+}
+
 /// Inputs that the fuzzers start from, and what they found once.
 #[test]
 fn the_seeds_of_the_fuzzers_hold() {
     let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
     let targets = [
-        ("callback_query", checks::callback_query as fn(&[u8])),
+        ("app_response", checks::app_response as fn(&[u8])),
+        ("callback_query", checks::callback_query),
         ("exchange_form", checks::exchange_form),
         ("request_head", checks::request_head),
     ];
