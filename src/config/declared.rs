@@ -1,5 +1,5 @@
-//! All settings, each declared once: name, type, default and meaning. The reader, `valetkey config`,
-//! the text of `--help` and the handbook's table are derived from this list.
+//! All settings, each declared once: name, type, default and meaning. The reader, `valetkey
+//! config`, the text of `--help` and the handbook's table are derived from this list.
 
 /// The type of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,8 +85,8 @@ fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl Given {
-    /// Reads `file`, if given, then the variables; the environment wins. An empty variable counts as
-    /// not set. The first problem is returned.
+    /// Reads `file`, if given, then the variables; the environment wins. An empty variable counts
+    /// as not set. The first problem is returned.
     pub fn read(
         file: Option<&Path>,
         variables: &[(String, String)],

@@ -1,5 +1,5 @@
-//! What an update does with a value that may be absent. An absent field of a request keeps the value;
-//! null, or an empty field of a form, removes it.
+//! What an update does with a value that may be absent. An absent field of a request keeps the
+//! value; null, or an empty field of a form, removes it.
 
 /// What to do with an optional value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

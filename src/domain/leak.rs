@@ -2,8 +2,8 @@
 //! suggests that the app shares one client between its viewers (a module global, a shared cache).
 //!
 //! Session tokens name the process that received them, where an item has several ([`ProcessId`]),
-//! so presence is compared per process. This module judges; `service::leaks` collects presence and
-//! uses, and reports.
+//! so presence is compared per process. This module judges; `service::auditing::leaks` collects
+//! presence and uses, and reports.
 
 use super::{
     Id, Timestamp,

@@ -1,5 +1,5 @@
-//! Trailers of a response (RFC 9110 section 6.5). actix cannot send them; a response carries them as
-//! an extension to `server::http2`, which can.
+//! Trailers of a response (RFC 9110 section 6.5). actix cannot send them; a response carries them
+//! as an extension to `server::http2`, which can.
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use std::{cell::RefCell, rc::Rc};

@@ -137,8 +137,8 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
     }
 }
 
-/// Reads the epoch every [`store::EPOCH_POLL_INTERVAL`], for writes of other processes, and follows a change
-/// of the sealing key.
+/// Reads the epoch every [`store::EPOCH_POLL_INTERVAL`], for writes of other processes, and follows
+/// a change of the sealing key.
 async fn watch(service: &Services) {
     let mut known = 0;
     loop {

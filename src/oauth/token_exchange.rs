@@ -1,5 +1,5 @@
 //! Names used by the exchange that the portal serves to apps (RFC 8693), with Posit Connect's own
-//! token types. Constants only: the exchange is in `service::exchange`.
+//! token types. Constants only: the exchange is in `service::grants::exchange`.
 
 /// The `grant_type` of the exchange.
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";

@@ -170,8 +170,8 @@ fn capability(scope: &str) -> Option<&'static str> {
         .then_some("Run queries with your permissions: it sees what you may see, and no more")
 }
 
-/// The token endpoint of an issuer. The refresh token of a sign-in gets tokens for Databricks there:
-/// Entra ID binds it to person and application, not to a resource.
+/// The token endpoint of an issuer. The refresh token of a sign-in gets tokens for Databricks
+/// there: Entra ID binds it to person and application, not to a resource.
 fn token_endpoint_of(issuer: &str) -> Option<String> {
     let tenant = issuer.strip_suffix("/v2.0")?;
     Some(format!("{tenant}/oauth2/v2.0/token"))

@@ -175,8 +175,8 @@ pub struct Endpoints {
     pub has_known_host: bool,
 }
 
-/// Whether the refresh token of a sign-in at `issuer` with `client_id` belongs to this integration's
-/// own OAuth client, and so brings a connection.
+/// Whether the refresh token of a sign-in at `issuer` with `client_id` belongs to this
+/// integration's own OAuth client, and so brings a connection.
 pub fn sign_in_suffices(integration: &Integration, issuer: &str, client_id: &str) -> bool {
     let tokens_at =
         template(&integration.template).and_then(|template| (template.token_endpoint_of)(issuer));
@@ -187,8 +187,8 @@ pub fn sign_in_suffices(integration: &Integration, issuer: &str, client_id: &str
         })
 }
 
-/// The template of an API request that names none: its settings stand at the top level, in the first
-/// shape that Connect published, which had Azure only.
+/// The template of an API request that names none: its settings stand at the top level, in the
+/// first shape that Connect published, which had Azure only.
 pub const UNNAMED: &str = azure::TEMPLATE.key;
 
 /// All templates.

@@ -4,7 +4,8 @@
 //! The portal, which knows the browser session, redirects back with a code that is bound to the
 //! nonce's hash and works once, within a minute (`service/handover.rs`). The content's origin
 //! exchanges the code for a cookie of its own. No app sees any of these requests or cookies.
-//! Whether the viewer may open the item is decided at each request by [`crate::service::grants::admission`].
+//! Whether the viewer may open the item is decided at each request by
+//! [`crate::service::grants::admission`].
 
 use crate::{
     domain::{Id, content::Content, origins::HostKind, return_path::ReturnPath},

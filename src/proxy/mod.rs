@@ -1,7 +1,7 @@
-//! The reverse proxy in front of content items, in the order in which a request passes:
-//! [`gate`] (which item, who, may they pass) → [`candidate`] (which process) → [`request`] (what the
-//! app is told) → [`client`] (HTTP/1.1 to the app) → [`response`] (what the browser is told). A
-//! WebSocket takes the same gate, candidate and request, then [`websocket`].
+//! The reverse proxy in front of content items, in the order in which a request passes: [`gate`]
+//! (which item, who, may they pass) → [`candidate`] (which process) → [`request`] (what the app is
+//! told) → [`client`] (HTTP/1.1 to the app) → [`response`] (what the browser is told). A WebSocket
+//! takes the same gate, candidate and request, then [`websocket`].
 //!
 //! A request to an app carries exactly one session token, the portal's, and none for anonymous
 //! viewers. Bodies are streamed in both directions.

@@ -318,8 +318,9 @@ async fn handshake(
     open(head, proxy, &place, rest, &pass).await
 }
 
-/// Connects to the first process that accepts a connection and sends it the handshake. Only a failed
-/// connect moves on to the next process; a broken handshake or any response but 101 is a refusal.
+/// Connects to the first process that accepts a connection and sends it the handshake. Only a
+/// failed connect moves on to the next process; a broken handshake or any response but 101 is a
+/// refusal.
 async fn open(
     head: &RequestHead,
     proxy: &web::Data<Proxy>,
@@ -468,7 +469,8 @@ impl FrameTracker {
             }
             self.head_len += 1;
             bytes = bytes.get(1..).unwrap_or_default();
-            // `length` is of an earlier frame until its byte has arrived; the sum below is at least 2.
+            // `length` is of an earlier frame until its byte has arrived; the sum below is at least
+            // 2.
             let [opcode, length, ..] = self.head;
             let extended = match length & 0x7f {
                 126 => 2,
@@ -624,8 +626,8 @@ async fn relay<B, A>(
     let mut closing: Option<Close> = None;
     let close_request = registered.closed();
     let mut close_request = std::pin::pin!(close_request);
-    // The deadline that applies now: idle limit, half-close or close. Without an idle limit no timer
-    // runs before that: most sockets are idle for days.
+    // The deadline that applies now: idle limit, half-close or close. Without an idle limit no
+    // timer runs before that: most sockets are idle for days.
     let mut limit = idle.map(|idle| Box::pin(sleep(idle)));
     let mut halved = false;
     poll_fn(|context| {

@@ -24,8 +24,8 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Opens a connection, with the TLS handshake where `tls` names the app and its roots. The caller limits the
-    /// time.
+    /// Opens a connection, with the TLS handshake where `tls` names the app and its roots. The
+    /// caller limits the time.
     pub async fn open(
         endpoint: &Endpoint,
         tls: Option<&(ServerName<'static>, Arc<ClientConfig>)>,

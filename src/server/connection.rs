@@ -1,8 +1,8 @@
 //! Connections from browsers: TCP, or TLS over it, with the deadlines that end dead ones.
 //!
-//! A [`BrowserConnection`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2 ([`super::http2`])
-//! and enforces two deadlines: one while a write is blocked, one after the browser half-closed. It
-//! never parses what it carries.
+//! A [`BrowserConnection`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2
+//! ([`super::http2`]) and enforces two deadlines: one while a write is blocked, one after the
+//! browser half-closed. It never parses what it carries.
 
 use super::tls::HTTP_2;
 use std::{

@@ -1,6 +1,7 @@
 //! The server: binds the listener, serves, and stops gracefully. [`installation`] opens what it
 //! serves, [`application`] is the actix application of each worker, [`listen`] accepts connections,
-//! [`stop`] runs the background work and ends it. It builds everything and owns no state of its own.
+//! [`stop`] runs the background work and ends it. It builds everything and owns no state of its
+//! own.
 
 pub mod application;
 pub mod clock;

@@ -130,7 +130,8 @@ impl Actor {
     }
 }
 
-/// Refuses with `sentence`, which says who may, unless a rule of [`crate::domain::access`] allows it.
+/// Refuses with `sentence`, which says who may, unless a rule of [`crate::domain::access`] allows
+/// it.
 pub(in crate::service) fn require(allowed: bool, sentence: &'static str) -> Result<(), Error> {
     if allowed {
         Ok(())

@@ -34,7 +34,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the database is locked, full or unreachable, so that the same call may succeed later.
+    /// Whether the database is locked, full or unreachable, so that the same call may succeed
+    /// later.
     pub fn is_busy(&self) -> bool {
         matches!(self, Error::Store(store::Error::Busy(_)))
     }

@@ -240,8 +240,8 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
         .collect()
 }
 
-/// Clears an item's leaks and uses; returns the number of leaks. `cleared_at` makes a late report of
-/// an earlier use be ignored.
+/// Clears an item's leaks and uses; returns the number of leaks. `cleared_at` makes a late report
+/// of an earlier use be ignored.
 pub fn clear(db: &mut Db<'_>, item: Id<Content>, now: Timestamp) -> Result<usize, Error> {
     diesel::update(visits::table.filter(visits::content.eq(item.to_string())))
         .set((

@@ -149,8 +149,8 @@ impl Store {
         blocking(move || store.read_epoch_blocking()).await
     }
 
-    /// [`Store::refresh_epoch`], blocking. The time is taken before the query, so that the age is never
-    /// underestimated.
+    /// [`Store::refresh_epoch`], blocking. The time is taken before the query, so that the age is
+    /// never underestimated.
     fn read_epoch_blocking(&self) -> Result<(), Error> {
         use diesel::prelude::*;
         let asked = self.0.started.elapsed();

@@ -168,8 +168,8 @@ impl Keyring {
             })
     }
 
-    /// Appends a new key. A keyring file is rewritten, without its comments and blank lines; for other sources the operator adds the
-    /// returned line.
+    /// Appends a new key. A keyring file is rewritten, without its comments and blank lines; for
+    /// other sources the operator adds the returned line.
     pub fn add(source: &Source) -> Result<AddedKey, Error> {
         let mut ring = Self::load(source, false)?;
         let key = Key::generate();

@@ -89,10 +89,10 @@ impl ProcessHealth {
         }
     }
 
-    /// The processes to try for a viewer, best first: up before down; then the process of the cookie
-    /// (`stays_at`), even if it is draining; then those that are not draining; then by rendezvous
-    /// hash of `viewer`, the same on every node. `viewer` is the person's id, or the IP address of
-    /// an anonymous viewer.
+    /// The processes to try for a viewer, best first: up before down; then the process of the
+    /// cookie (`stays_at`), even if it is draining; then those that are not draining; then by
+    /// rendezvous hash of `viewer`, the same on every node. `viewer` is the person's id, or the IP
+    /// address of an anonymous viewer.
     pub fn order<'a>(
         &self,
         item: &'a Content,

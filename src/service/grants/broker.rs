@@ -490,8 +490,8 @@ impl Broker {
                         })
                         .await;
                     if matches!(renewed, Ok(false)) {
-                        // Another node judged the lease abandoned. The answer is still worth storing if
-                        // it is committed first.
+                        // Another node judged the lease abandoned. The answer is still worth
+                        // storing if it is committed first.
                         tracing::warn!("the lease of a refresh was taken over by another node");
                         return;
                     }

@@ -1,5 +1,5 @@
-//! Refresh tokens of organisation sign-ins, sealed, one per browser session. They let a viewer whose
-//! organisation signs in at the very application of an integration connect without a second
+//! Refresh tokens of organisation sign-ins, sealed, one per browser session. They let a viewer
+//! whose organisation signs in at the very application of an integration connect without a second
 //! redirect.
 
 use crate::{

@@ -1,4 +1,5 @@
-//! The processes of an item: health, viewers, and draining one (`POST …/processes/{position}/drain`).
+//! The processes of an item: health, viewers, and draining one (`POST
+//! …/processes/{position}/drain`).
 
 use crate::{
     domain::{
