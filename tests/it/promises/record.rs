@@ -73,6 +73,7 @@ async fn p29_every_route_is_closed_unless_a_rule_opens_it() {
         "/login/organisation",
         "/login/organisation/callback",
         "/help",
+        "/help/{name}",
         "/setup/{token}",
         "/__ping__",
         "/__health__",

@@ -313,7 +313,7 @@ async fn p28_keys_rotate_online_and_nothing_starts_without_those_it_needs() {
         panic!("{said}");
     };
     let (_, said) = tokio::join!(exchanging, rotating);
-    assert!(said.contains("value(s) anew"), "{said}");
+    assert!(said.contains("Re-sealed"), "{said}");
     assert!(
         failed.lock().expect("a list").is_empty(),
         "{:?}",
