@@ -139,14 +139,12 @@ fn render(markdown: &str) -> String {
                 id,
             })],
             start @ Event::Start(Tag::Table(_)) => vec![
-                scroll(
-                    "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table\">",
-                ),
+                scroll("<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Table\">"),
                 start,
             ],
             end @ Event::End(TagEnd::Table) => vec![end, scroll("</div>")],
             start @ Event::Start(Tag::CodeBlock(_)) => vec![
-                scroll("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Code\">"),
+                scroll("<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Code\">"),
                 start,
             ],
             end @ Event::End(TagEnd::CodeBlock) => vec![end, scroll("</div>")],
