@@ -10,16 +10,18 @@ use crate::{
     domain::origins::ContentLocation,
     http::{body::with_idle_timeout, errors::WebError, navigation::is_navigation},
     proxy::{
-        candidate::next_process,
+        candidate::{Candidate, next_process},
         client::{ClientError, Upload},
         gate::{Audience, Decision, Pass, Rejection, admit, check_request, locate, refuse},
         request::{add_portal_headers, request_line},
         response::{app_error, not_reached, sticky_cookie},
         state::Proxy,
     },
+    service::Services,
 };
 use actix_web::{
     HttpRequest, HttpResponse,
+    dev::RequestHead,
     http::{Method, StatusCode, header},
     web,
 };
@@ -91,14 +93,11 @@ async fn forward(
         let mine = matches!(&pass.content, Audience::Viewer(admission) if admission.person.id == admission.content.owner);
         return Err(WebError::no_app_yet(mine));
     }
-    let incoming = head.headers();
     // The response of a page that gets the bar must be uncompressed and complete.
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let with_bar = item.proxying.reconnect_bar && is_read && is_navigation(request);
-    let length: Option<u64> = incoming
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    let has_body = length.is_some() || incoming.contains_key(header::TRANSFER_ENCODING);
+    let length = content_length(head);
+    let has_body = length.is_some() || head.headers().contains_key(header::TRANSFER_ENCODING);
     let stalled = Rc::new(Cell::new(false));
     let mut body = has_body.then_some(payload);
     let idempotent = matches!(
@@ -110,36 +109,7 @@ async fn forward(
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(not_reached(service, pass).await);
         };
-        let mut out = Vec::with_capacity(2048);
-        request_line(
-            &mut out,
-            &head.method,
-            &next.target,
-            pass,
-            place,
-            rest,
-            head.uri.query(),
-        );
-        add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
-        headers::append_request_headers(
-            incoming,
-            &mut out,
-            if with_bar {
-                &bar::DROPPED_REQUEST_HEADERS
-            } else {
-                &[]
-            },
-        );
-        if let Some(length) = length {
-            headers::append_line(
-                &mut out,
-                &header::CONTENT_LENGTH,
-                length.to_string().as_bytes(),
-            );
-        } else if has_body {
-            headers::append_line(&mut out, &header::TRANSFER_ENCODING, b"chunked");
-        }
-        out.extend_from_slice(b"\r\n");
+        let head_bytes = request_head(request, proxy, pass, place, rest, &next, with_bar);
         // The body is not read before the connection is established, so it is still complete for
         // the next process.
         let connected =
@@ -165,7 +135,7 @@ async fn forward(
             connected,
             &next.target,
             &item.proxying,
-            &out,
+            &head_bytes,
             upload,
             head.method == Method::HEAD,
         )
@@ -177,26 +147,7 @@ async fn forward(
             }
             Ok(answer) => break (answer, next),
             Err(ClientError::Upload) if stalled.get() => return Err(WebError::BodyTimeout),
-            Err(error) => {
-                tracing::warn!(content = %item.id, reason = %error, "an app did not answer");
-                return Err(match error {
-                    ClientError::FirstByteTimeout => {
-                        app_error(
-                            service,
-                            pass,
-                            StatusCode::GATEWAY_TIMEOUT,
-                            "does not answer",
-                        )
-                        .await
-                    }
-                    ClientError::Protocol(_) | ClientError::Io(_) => {
-                        app_error(service, pass, StatusCode::BAD_GATEWAY, "broke off").await
-                    }
-                    ClientError::Connect(_) | ClientError::Upload => {
-                        not_reached(service, pass).await
-                    }
-                });
-            }
+            Err(error) => return Err(no_response(service, pass, error).await),
         }
     };
     let process = next.process;
@@ -206,4 +157,71 @@ async fn forward(
         drop(response.add_cookie(&cookie));
     }
     Ok(response)
+}
+/// The request's length; `None` if it has no body or a chunked one.
+fn content_length(head: &RequestHead) -> Option<u64> {
+    head.headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// The head of the request to the app, with the empty line.
+fn request_head(
+    request: &HttpRequest,
+    proxy: &Proxy,
+    pass: &Pass,
+    place: &ContentLocation,
+    rest: &str,
+    next: &Candidate<'_>,
+    with_bar: bool,
+) -> Vec<u8> {
+    let head = request.head();
+    let mut out = Vec::with_capacity(2048);
+    request_line(
+        &mut out,
+        &head.method,
+        &next.target,
+        pass,
+        place,
+        rest,
+        head.uri.query(),
+    );
+    add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
+    let dropped: &[_] = if with_bar {
+        &bar::DROPPED_REQUEST_HEADERS
+    } else {
+        &[]
+    };
+    headers::append_request_headers(head.headers(), &mut out, dropped);
+    if let Some(length) = content_length(head) {
+        headers::append_line(
+            &mut out,
+            &header::CONTENT_LENGTH,
+            length.to_string().as_bytes(),
+        );
+    } else if head.headers().contains_key(header::TRANSFER_ENCODING) {
+        headers::append_line(&mut out, &header::TRANSFER_ENCODING, b"chunked");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The error page for an app that took the connection and gave no response.
+async fn no_response(service: &Services, pass: &Pass, error: ClientError) -> WebError {
+    tracing::warn!(content = %pass.content().id, reason = %error, "an app did not answer");
+    match error {
+        ClientError::FirstByteTimeout => {
+            app_error(
+                service,
+                pass,
+                StatusCode::GATEWAY_TIMEOUT,
+                "does not answer",
+            )
+            .await
+        }
+        ClientError::Protocol(_) | ClientError::Io(_) => {
+            app_error(service, pass, StatusCode::BAD_GATEWAY, "broke off").await
+        }
+        ClientError::Connect(_) | ClientError::Upload => not_reached(service, pass).await,
+    }
 }

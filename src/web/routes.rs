@@ -51,6 +51,24 @@ fn is_below_content(path: &str) -> bool {
 /// Pages and the OAuth flow: every route with a browser session.
 pub fn pages(config: &mut ServiceConfig) {
     config
+        .configure(sign_in_pages)
+        .configure(content_pages)
+        .configure(integration_pages)
+        .configure(consent_pages)
+        .configure(people_pages)
+        .configure(audit_and_help_pages)
+        .configure(account_pages)
+        // Must follow `/content/new`, which it would match.
+        .route(
+            "/content/{rest:.*}",
+            web::route().to(enter::redirect_to_content),
+        )
+        .route("/enter/{guid}", get().to(enter::enter));
+}
+
+/// Home, signing in and out, invitations, and old dashboard links of Connect's clients.
+fn sign_in_pages(config: &mut ServiceConfig) {
+    config
         .route("/", get().to(sign_in::home))
         .route("/login", get().to(sign_in::login_page))
         .route("/login", post().to(sign_in::login))
@@ -62,13 +80,15 @@ pub fn pages(config: &mut ServiceConfig) {
         .route("/login/organisation/link", post().to(organisation::link))
         .route("/__login__", get().to(sign_in::login_page))
         .route("/logout", post().to(sign_in::logout))
-        .route("/help", get().to(help::index))
-        .route("/help/{name}", get().to(help::chapter))
         .route("/setup/{token}", get().to(sign_in::setup_page))
         .route("/setup/{token}", post().to(sign_in::setup))
         .route("/connect", get().to(sign_in::old_links))
-        .route("/connect/{rest:.*}", get().to(sign_in::old_links))
-        // content
+        .route("/connect/{rest:.*}", get().to(sign_in::old_links));
+}
+
+/// The list of content and the pages of one item.
+fn content_pages(config: &mut ServiceConfig) {
+    config
         .route("/content", get().to(content::list::list))
         .route("/content/", get().to(content::list::list))
         .route("/content/new", get().to(content::new::new_page))
@@ -120,8 +140,12 @@ pub fn pages(config: &mut ServiceConfig) {
         .route(
             "/content-settings/{guid}/delete",
             post().to(content::delete::delete),
-        )
-        // integrations
+        );
+}
+
+/// Integrations.
+fn integration_pages(config: &mut ServiceConfig) {
+    config
         .route("/integrations", get().to(integrations::list::list))
         .route(
             "/integrations/new",
@@ -164,8 +188,12 @@ pub fn pages(config: &mut ServiceConfig) {
         .route(
             "/integrations/{guid}/delete",
             post().to(integrations::delete::delete),
-        )
-        // consents
+        );
+}
+
+/// Consents, connections and the OAuth flow.
+fn consent_pages(config: &mut ServiceConfig) {
+    config
         .route("/consents", get().to(consents::list::list))
         .route("/consents/new", get().to(consents::new::consent_page))
         .route("/consents/new", post().to(consents::new::consent))
@@ -193,7 +221,6 @@ pub fn pages(config: &mut ServiceConfig) {
             "/connections/{guid}/disconnect",
             post().to(consents::disconnect::disconnect),
         )
-        // OAuth
         .route(
             "/__oauth__/integrations/callback",
             get().to(callback::shared),
@@ -205,8 +232,12 @@ pub fn pages(config: &mut ServiceConfig) {
         .route(
             "/__oauth__/integrations/{guid}/login",
             get().to(consents::new::login),
-        )
-        // people, groups, audit log, account
+        );
+}
+
+/// People and groups.
+fn people_pages(config: &mut ServiceConfig) {
+    config
         .route("/people", get().to(people::list::list))
         .route("/people/new", get().to(people::new::new_page))
         .route("/people/new", post().to(people::new::create))
@@ -242,10 +273,22 @@ pub fn pages(config: &mut ServiceConfig) {
             "/groups/{guid}/members/remove",
             post().to(groups::show::remove_member),
         )
-        .route("/groups/{guid}/delete", post().to(groups::show::delete))
+        .route("/groups/{guid}/delete", post().to(groups::show::delete));
+}
+
+/// The audit log and the handbook.
+fn audit_and_help_pages(config: &mut ServiceConfig) {
+    config
+        .route("/help", get().to(help::index))
+        .route("/help/{name}", get().to(help::chapter))
         .route("/audit", get().to(audit::list::list))
         .route("/audit/export", get().to(audit::list::export))
-        .route("/audit/uses", get().to(audit::uses::uses))
+        .route("/audit/uses", get().to(audit::uses::uses));
+}
+
+/// The reader's own account.
+fn account_pages(config: &mut ServiceConfig) {
+    config
         .route("/account", get().to(account::overview::account))
         .route(
             "/account/password",
@@ -265,19 +308,29 @@ pub fn pages(config: &mut ServiceConfig) {
             "/account/keys/{number}/delete",
             post().to(account::keys::delete_key),
         )
-        .route("/account/shown/{name}", get().to(account::secret::shown))
-        // Must follow `/content/new`, which it would match.
-        .route(
-            "/content/{rest:.*}",
-            web::route().to(enter::redirect_to_content),
-        )
-        .route("/enter/{guid}", get().to(enter::enter));
+        .route("/account/shown/{name}", get().to(account::secret::shown));
 }
 
 /// The Connect-compatible API, below `/__api__`. Authenticated by API key.
 pub fn programs(config: &mut ServiceConfig) {
     config
+        .configure(people_api)
+        .configure(content_api)
+        .configure(oauth_api)
         .route("/server_settings", get().to(api::server::settings))
+        .route("/v1/audit_logs", get().to(api::audit::list))
+        .route("/v1/audit/actions", get().to(api::audit::actions))
+        .route("/v1/bootstrap", post().to(api::server::bootstrap))
+        .route(
+            "/v1/experimental/bootstrap",
+            post().to(api::server::bootstrap),
+        )
+        .default_service(web::route().to(api::unknown));
+}
+
+/// Users, their API keys, and groups.
+fn people_api(config: &mut ServiceConfig) {
+    config
         .route("/me", get().to(api::users::me))
         .route("/v1/user", get().to(api::users::me))
         .route("/v1/users", get().to(api::users::list))
@@ -305,7 +358,12 @@ pub fn programs(config: &mut ServiceConfig) {
         .route(
             "/v1/groups/{guid}/members/{person}",
             delete().to(api::groups::remove_member),
-        )
+        );
+}
+
+/// Content, its permissions and its associations.
+fn content_api(config: &mut ServiceConfig) {
+    config
         .route("/v1/content", get().to(api::content::list))
         .route("/v1/content", post().to(api::content::create))
         .route("/v1/content/{guid}", get().to(api::content::get))
@@ -338,7 +396,12 @@ pub fn programs(config: &mut ServiceConfig) {
         .route(
             "/v1/content/{guid}/oauth/integrations/associations",
             put().to(api::content::set_associations),
-        )
+        );
+}
+
+/// Integrations, templates and connections (`oauth/sessions`).
+fn oauth_api(config: &mut ServiceConfig) {
+    config
         .route("/v1/oauth/integrations", get().to(api::integrations::list))
         .route(
             "/v1/oauth/integrations",
@@ -364,13 +427,6 @@ pub fn programs(config: &mut ServiceConfig) {
             "/v1/oauth/integrations/{guid}/verify",
             post().to(api::integrations::verify),
         )
-        .route("/v1/audit_logs", get().to(api::audit::list))
-        .route("/v1/audit/actions", get().to(api::audit::actions))
-        .route("/v1/bootstrap", post().to(api::server::bootstrap))
-        .route(
-            "/v1/experimental/bootstrap",
-            post().to(api::server::bootstrap),
-        )
         .route(
             "/v1/oauth/templates",
             get().to(api::integrations::templates),
@@ -387,8 +443,7 @@ pub fn programs(config: &mut ServiceConfig) {
         .route(
             "/v1/oauth/sessions/{guid}",
             delete().to(api::integrations::delete_session),
-        )
-        .default_service(web::route().to(api::unknown));
+        );
 }
 
 /// Routes without session or key: liveness, readiness, static assets.

@@ -42,6 +42,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
 
+/// An integration after a form, before it is saved.
+struct Edited {
+    after: Integration,
+    /// Tokens come from another place: needs the secret, and ends all connections.
+    leads_elsewhere: bool,
+    /// The stored secret can still serve: a secret is no private key.
+    same_kind_of_secret: bool,
+}
+
 /// The typed values of an integration. `None` keeps a value.
 #[derive(Clone, Debug, Default)]
 pub struct IntegrationInput {
@@ -326,6 +335,87 @@ impl Integrations {
         must_manage_integrations(actor)?;
         let now = self.core.now();
         let before = self.integration(actor, id).await?;
+        let Edited {
+            mut after,
+            leads_elsewhere,
+            same_kind_of_secret,
+        } = self.apply_input(&before, &input)?;
+        if leads_elsewhere && !input.confirmed {
+            let impact = self.integration_impact(actor, id).await?;
+            if !impact.people.is_empty() {
+                return Ok(UpdateOutcome::NeedsConfirmation(impact));
+            }
+        }
+        if input.client_secret.is_some() {
+            after.secret_set_at = Some(now);
+            after.secret_set_by = Some(actor.person.display_name());
+            after.secret_health = SecretHealth::Untried;
+        } else if !matches!(before.secret_health, SecretHealth::Works { .. })
+            && before.config != after.config
+        {
+            after.secret_health = if before.secret_set_at.is_some() && same_kind_of_secret {
+                SecretHealth::Untried
+            } else {
+                SecretHealth::NotNeeded
+            };
+        }
+        after.updated_at = now;
+        let public = providers::client_authentication(&after) == ClientAuthentication::None;
+        let sealed = self.seal_secret(id, input.client_secret.as_ref())?;
+        let detail = describe_changes(&before, &after, input.client_secret.is_some());
+        let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
+        let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
+        let many = if leads_elsewhere {
+            self.revocations
+                .end_large_batch(EndScope::Integration(id), &why)
+                .await?
+        } else {
+            0
+        };
+        let after = self
+            .core.store
+            .write(move |db| {
+                let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
+                if current.updated_at != before.updated_at {
+                    return Err(Error::Conflict(
+                        "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
+                    ));
+                }
+                // Viewers agreed to the old provider, so their connections end. This comes first,
+                // since revocations must carry the old secret.
+                let ended = many + if leads_elsewhere { service.revocations.end_connections_of_integration(db, id, &why)? } else { 0 };
+                if let Some(new) = sealed {
+                    let kept = integrations::secrets(db, id)?;
+                    // Keep as previous the last secret that worked: it may still be the valid one.
+                    // Nothing is kept when tokens come from somewhere else.
+                    let last = match (&current.secret_health, kept.previous) {
+                        _ if leads_elsewhere || !same_kind_of_secret => None,
+                        (SecretHealth::Works { .. }, _) | (_, None) => service.reseal_as_previous(id, kept.current.as_ref())?,
+                        (_, older) => older,
+                    };
+                    integrations::set_secrets(db, id, &Secrets { current: Some(new), previous: last })?;
+                } else if public {
+                    integrations::set_secrets(db, id, &Secrets::default())?;
+                }
+                integrations::update(db, &after)?;
+                if current.secret_expires_at != after.secret_expires_at {
+                    integrations::set_secret_warned(db, id, None)?;
+                }
+                let mut detail = if leads_elsewhere { format!("{detail}; {ended} connection(s) ended") } else { detail };
+                if let Some(listed) = listed {
+                    detail.push_str(&replace_listing(db, id, &listed)?);
+                }
+                record(db, &event(&actor, now, Action::IntegrationChanged, after.display_name(), detail))?;
+                Ok(after)
+            })
+            .await?;
+        self.breakers.close_breaker(id);
+        self.revocations.spawn_revocations();
+        Ok(UpdateOutcome::Saved(Box::new(after)))
+    }
+
+    /// What an integration becomes with `input`. Errors: [`Error::Invalid`], with every problem.
+    fn apply_input(&self, before: &Integration, input: &IntegrationInput) -> Result<Edited, Error> {
         let template = providers::template(&before.template)
             .ok_or(Error::Internal("the template of an integration is unknown"))?;
         let mut problems = Vec::new();
@@ -352,34 +442,25 @@ impl Integrations {
             Ok(config) => after.config = config,
             Err(found) => problems.extend(found),
         }
-        let moved: Vec<&str> = after
-            .config
-            .iter()
-            .filter(|(key, value)| {
-                template.moves_tokens(key) && before.config.get(*key) != Some(value)
-            })
-            .map(|(key, _)| key.as_str())
-            .chain(
-                before
-                    .config
-                    .keys()
-                    .filter(|key| template.moves_tokens(key) && !after.config.contains_key(*key))
-                    .map(String::as_str),
-            )
-            .collect();
+        let leads_elsewhere = before.config.keys().chain(after.config.keys()).any(|key| {
+            template.moves_tokens(key) && before.config.get(key) != after.config.get(key)
+        });
         let method = providers::client_authentication(&after);
-        let public = method == ClientAuthentication::None;
         // A stored secret cannot serve as a private key, nor the other way round.
         let is_key = |method| method == ClientAuthentication::PrivateKey;
-        let same_kind = is_key(method) == is_key(providers::client_authentication(&before));
-        let has_secret = before.secret_set_at.is_some() && same_kind;
+        let same_kind_of_secret =
+            is_key(method) == is_key(providers::client_authentication(before));
         problems.extend(check_secret(
             template,
             input.client_secret.as_ref(),
             method,
-            has_secret,
+            before.secret_set_at.is_some() && same_kind_of_secret,
         ));
-        if !moved.is_empty() && input.client_secret.is_none() && !public && problems.is_empty() {
+        if leads_elsewhere
+            && input.client_secret.is_none()
+            && method != ClientAuthentication::None
+            && problems.is_empty()
+        {
             problems.push(FieldError::new(
                 "client_secret",
                 "Enter the client secret again: tenant, client ID or an address changes, and the stored secret is never sent to a new place.",
@@ -388,85 +469,21 @@ impl Integrations {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        if !moved.is_empty() && !input.confirmed {
-            let impact = self.integration_impact(actor, id).await?;
-            if !impact.people.is_empty() {
-                return Ok(UpdateOutcome::NeedsConfirmation(impact));
-            }
-        }
-        if input.client_secret.is_some() {
-            after.secret_set_at = Some(now);
-            after.secret_set_by = Some(actor.person.display_name());
-            after.secret_health = SecretHealth::Untried;
-            after.secret_expires_at = None;
-        } else if !matches!(before.secret_health, SecretHealth::Works { .. })
-            && before.config != after.config
-        {
-            after.secret_health = if has_secret {
-                SecretHealth::Untried
-            } else {
-                SecretHealth::NotNeeded
-            };
-        }
-        after.secret_expires_at = input.secret_expires_at.apply(after.secret_expires_at);
+        // The date belongs to the secret.
+        let expires = before
+            .secret_expires_at
+            .filter(|_| input.client_secret.is_none());
+        after.secret_expires_at = input.secret_expires_at.apply(expires);
         after.availability = input.availability.unwrap_or(before.availability);
         after.identity_check = input.identity_check.unwrap_or(before.identity_check);
-        after.updated_at = now;
-        let repointed = !moved.is_empty();
-        if repointed {
+        if leads_elsewhere {
             after.endpoint_version += 1;
         }
-        let sealed = self.seal_secret(id, input.client_secret.as_ref())?;
-        let detail = describe_changes(&before, &after, input.client_secret.is_some());
-        let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
-        let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
-        let many = if repointed {
-            self.revocations
-                .end_large_batch(EndScope::Integration(id), &why)
-                .await?
-        } else {
-            0
-        };
-        let after = self
-            .core.store
-            .write(move |db| {
-                let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
-                if current.updated_at != before.updated_at {
-                    return Err(Error::Conflict(
-                        "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
-                    ));
-                }
-                // Viewers agreed to the old provider, so their connections end. This comes first,
-                // since revocations must carry the old secret.
-                let ended = many + if repointed { service.revocations.end_connections_of_integration(db, id, &why)? } else { 0 };
-                if let Some(new) = sealed {
-                    let kept = integrations::secrets(db, id)?;
-                    // Keep as previous the last secret that worked: it may still be the valid one.
-                    // Nothing is kept when tokens come from somewhere else.
-                    let last = match (&current.secret_health, kept.previous) {
-                        _ if repointed || !same_kind => None,
-                        (SecretHealth::Works { .. }, _) | (_, None) => service.reseal_as_previous(id, kept.current.as_ref())?,
-                        (_, older) => older,
-                    };
-                    integrations::set_secrets(db, id, &Secrets { current: Some(new), previous: last })?;
-                } else if public {
-                    integrations::set_secrets(db, id, &Secrets::default())?;
-                }
-                integrations::update(db, &after)?;
-                if current.secret_expires_at != after.secret_expires_at {
-                    integrations::set_secret_warned(db, id, None)?;
-                }
-                let mut detail = if repointed { format!("{detail}; {ended} connection(s) ended") } else { detail };
-                if let Some(listed) = listed {
-                    detail.push_str(&replace_listing(db, id, &listed)?);
-                }
-                record(db, &event(&actor, now, Action::IntegrationChanged, after.display_name(), detail))?;
-                Ok(after)
-            })
-            .await?;
-        self.breakers.close_breaker(id);
-        self.revocations.spawn_revocations();
-        Ok(UpdateOutcome::Saved(Box::new(after)))
+        Ok(Edited {
+            after,
+            leads_elsewhere,
+            same_kind_of_secret,
+        })
     }
 
     /// The content items that use an integration, and the people connected through it.

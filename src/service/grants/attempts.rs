@@ -32,7 +32,7 @@ use crate::{
         },
     },
     store::{connections, content, integrations, people},
-    vault::{api_key::digest, labels, random},
+    vault::{Sealed, api_key::digest, labels, random},
 };
 use secrecy::SecretString;
 use std::{sync::Arc, time::Instant};
@@ -127,6 +127,9 @@ pub enum CallbackOutcome {
         integration: Integration,
     },
 }
+
+/// An attempt, its sealed PKCE verifier, its integration and that one's sealed secrets.
+type FoundAttempt = (Attempt, Option<Sealed>, Integration, integrations::Secrets);
 
 /// How an authorization starts.
 pub enum AuthorizationStart {
@@ -424,24 +427,7 @@ impl Attempts {
         answer: CallbackQuery,
     ) -> Result<CallbackOutcome, Error> {
         let now = self.core.now();
-        let state = answer
-            .state
-            .clone()
-            .filter(|state| !state.is_empty() && state.len() <= 200);
-        let hash = state.map(|state| digest(&state)).unwrap_or_default();
-        let found = self
-            .core
-            .store
-            .read(move |db| {
-                let Some((attempt, verifier)) = connections::attempt(db, &hash)? else {
-                    return Ok(None);
-                };
-                let integration =
-                    integrations::find(db, attempt.integration)?.ok_or(Error::NotFound)?;
-                let secrets = integrations::secrets(db, integration.id)?;
-                Ok::<_, Error>(Some((attempt, verifier, integration, secrets)))
-            })
-            .await?;
+        let found = self.find_attempt(answer.state.as_deref()).await?;
         let Some((attempt, verifier, integration, secrets)) = found else {
             return self.record_mismatch(actor, Mismatch::Unknown, None).await;
         };
@@ -455,23 +441,7 @@ impl Attempts {
             integration.endpoint_version,
             now,
         ) {
-            let ours = why != Mismatch::OtherSession;
-            let back = ours.then(|| attempt.return_path.clone());
-            if why == Mismatch::Used {
-                let done = match attempt.content {
-                    Some(item) => matches!(
-                        self.consent_question_for_content(actor, item).await,
-                        Ok(None)
-                    ),
-                    None => true,
-                };
-                if done {
-                    return Ok(CallbackOutcome::AlreadyDone {
-                        back: attempt.return_path,
-                    });
-                }
-            }
-            return self.record_mismatch(actor, why, back).await;
+            return self.refuse_callback(actor, why, attempt).await;
         }
         let id = attempt.id;
         if !self
@@ -521,12 +491,20 @@ impl Attempts {
             async move {
                 match registration.redeem(&http, code, &redirect_uri, verifier).await {
                     Ok(granted) if !granted.answer.is_bearer() => {
-                        let failure =
-                            Failure::administrator("other", "The identity provider issued a kind of token that this portal cannot use.");
+                        let failure = Failure::administrator(
+                            "other",
+                            "The identity provider issued a kind of token that this portal cannot use.",
+                        );
                         service.record_failure(&finishing, failure, integration, back).await
                     }
-                    Ok(granted) => service.store_granted_tokens(&finishing, &attempt, integration, &granted).await,
-                    Err(failure) => service.record_failure(&finishing, failure, integration, back).await,
+                    Ok(granted) => {
+                        service
+                            .store_granted_tokens(&finishing, &attempt, integration, &granted)
+                            .await
+                    }
+                    Err(failure) => {
+                        service.record_failure(&finishing, failure, integration, back).await
+                    }
                 }
             },
             &self.core.runtime,
@@ -538,6 +516,52 @@ impl Attempts {
             tracing::error!(reason = %error, person = %actor.person.id, "an authorization could not be finished");
         }
         ending
+    }
+
+    /// The attempt that `state` names, with its sealed verifier and its integration.
+    async fn find_attempt(&self, state: Option<&str>) -> Result<Option<FoundAttempt>, Error> {
+        let hash = state
+            .filter(|state| !state.is_empty() && state.len() <= 200)
+            .map(digest)
+            .unwrap_or_default();
+        self.core
+            .store
+            .read(move |db| {
+                let Some((attempt, verifier)) = connections::attempt(db, &hash)? else {
+                    return Ok(None);
+                };
+                let integration =
+                    integrations::find(db, attempt.integration)?.ok_or(Error::NotFound)?;
+                let secrets = integrations::secrets(db, integration.id)?;
+                Ok::<_, Error>(Some((attempt, verifier, integration, secrets)))
+            })
+            .await
+    }
+
+    /// Refuses a callback that does not fit its attempt. A callback that arrives twice (the browser
+    /// went back) leads on to the app if the first one was enough to open it.
+    async fn refuse_callback(
+        &self,
+        actor: &Actor,
+        why: Mismatch,
+        attempt: Attempt,
+    ) -> Result<CallbackOutcome, Error> {
+        if why == Mismatch::Used {
+            let done = match attempt.content {
+                Some(item) => matches!(
+                    self.consent_question_for_content(actor, item).await,
+                    Ok(None)
+                ),
+                None => true,
+            };
+            if done {
+                return Ok(CallbackOutcome::AlreadyDone {
+                    back: attempt.return_path,
+                });
+            }
+        }
+        let back = (why != Mismatch::OtherSession).then_some(attempt.return_path);
+        self.record_mismatch(actor, why, back).await
     }
 
     /// Checks the account of a successful token answer; then stores tokens, consent and audit
@@ -559,20 +583,9 @@ impl Attempts {
         let account = answer.account();
         let verdict = account.verdict(&actor.person, integration.identity_check);
         if verdict == IdentityVerdict::Refuse {
-            let detail = format!(
-                "another account: {}",
-                account.label.as_deref().unwrap_or("without a name")
-            );
-            let line = event(
-                actor,
-                now,
-                Action::ConnectionFailed,
-                integration.display_name(),
-                detail,
-            );
-            self.core
-                .store
-                .write_untracked(move |db| record(db, &line))
+            let words = account.label.as_deref().unwrap_or("without a name");
+            let detail = format!("another account: {words}");
+            self.record_about(actor, Action::ConnectionFailed, &integration, detail)
                 .await?;
             return Ok(CallbackOutcome::NotYourAccount {
                 account: account.label,
@@ -594,36 +607,23 @@ impl Attempts {
         };
         // Tokens of another account never replace a connection silently: the viewer must disconnect
         // it first.
-        if let Some((known, _)) = existing.as_ref().filter(|(known, _)| {
+        let replaced = existing.as_ref().map(|(known, _)| known).filter(|known| {
             let was_theirs = known.state != State::Unconfirmed
                 && known
                     .account
                     .verdict(&actor.person, integration.identity_check)
                     != IdentityVerdict::Refuse;
             was_theirs && account.certainly_differs_from(&known.account)
-        }) {
-            let (connection, before) = (known.id, known.account.label.clone());
-            let words = |label: &Option<String>| {
-                label
-                    .clone()
-                    .unwrap_or_else(|| "an account without a name".into())
-            };
-            let detail = format!("{} instead of {}", words(&account.label), words(&before));
-            let line = event(
-                actor,
-                now,
-                Action::AccountChanged,
-                integration.display_name(),
-                detail,
-            );
-            self.core
-                .store
-                .write_untracked(move |db| record(db, &line))
+        });
+        if let Some(known) = replaced {
+            let (now, before) = (&account, &known.account);
+            let detail = format!("{} instead of {}", name_of(now), name_of(before));
+            self.record_about(actor, Action::AccountChanged, &integration, detail)
                 .await?;
             return Ok(CallbackOutcome::AccountChanged {
                 integration,
-                connection,
-                before,
+                connection: known.id,
+                before: before.label.clone(),
                 now: account.label,
             });
         }
@@ -666,49 +666,7 @@ impl Attempts {
             state_at: now,
             used_at: Some(now),
         };
-        let (writer, name, endpoint_version) = (
-            actor.clone(),
-            integration.display_name().to_owned(),
-            attempt.endpoint_version,
-        );
-        self.core
-            .store
-            .write(move |db| {
-                // An administrator may have changed the integration's addresses during the provider
-                // call.
-                let current =
-                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
-                if current.endpoint_version != endpoint_version {
-                    return Err(Error::NotFound);
-                }
-                connections::put(db, &connection, &tokens)?;
-                if !other {
-                    let account = connection
-                        .account
-                        .label
-                        .clone()
-                        .unwrap_or_else(|| "an account without a name".into());
-                    record(
-                        db,
-                        &event(
-                            &writer,
-                            now,
-                            Action::Connected,
-                            name,
-                            format!("as {account}"),
-                        ),
-                    )?;
-                    if let Some(item) = item {
-                        match give_consent(db, &writer, item, connection.integration, now) {
-                            // The item is gone or no longer open to the viewer: keep the
-                            // connection, without a consent.
-                            Ok(()) | Err(Error::NotFound) => {}
-                            Err(error) => return Err(error),
-                        }
-                    }
-                }
-                Ok(())
-            })
+        self.commit_connection(actor, attempt, &integration, connection, tokens)
             .await?;
         self.clients
             .record_accepted_secret(&integration, granted.by_previous_secret, now)
@@ -729,6 +687,63 @@ impl Attempts {
         })
     }
 
+    /// Stores a connection and its tokens; and, unless the viewer must confirm the account first,
+    /// the consent that the attempt asked for.
+    async fn commit_connection(
+        &self,
+        actor: &Actor,
+        attempt: &Attempt,
+        integration: &Integration,
+        connection: Connection,
+        tokens: connections::Tokens,
+    ) -> Result<(), Error> {
+        let actor = actor.clone();
+        let name = integration.display_name().to_owned();
+        let (item, endpoint_version) = (attempt.content, attempt.endpoint_version);
+        let now = connection.connected_at;
+        self.core
+            .store
+            .write(move |db| {
+                // An administrator may have changed the integration's addresses during the provider
+                // call.
+                let current =
+                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+                if current.endpoint_version != endpoint_version {
+                    return Err(Error::NotFound);
+                }
+                connections::put(db, &connection, &tokens)?;
+                if connection.state == State::Unconfirmed {
+                    return Ok(());
+                }
+                let detail = format!("as {}", name_of(&connection.account));
+                record(db, &event(&actor, now, Action::Connected, name, detail))?;
+                let Some(item) = item else { return Ok(()) };
+                match give_consent(db, &actor, item, connection.integration, now) {
+                    // The item is gone or no longer open to the viewer: keep the connection,
+                    // without a consent.
+                    Ok(()) | Err(Error::NotFound) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+    }
+
+    /// Writes one audit record about `integration`.
+    async fn record_about(
+        &self,
+        actor: &Actor,
+        action: Action,
+        integration: &Integration,
+        detail: String,
+    ) -> Result<(), Error> {
+        let name = integration.display_name();
+        let line = event(actor, self.core.now(), action, name, detail);
+        self.core
+            .store
+            .write_untracked(move |db| record(db, &line))
+            .await
+    }
+
     /// Handles an `error` callback: a refusal by the viewer, a missing approval, or a failure.
     /// `code` is the AADSTS number.
     async fn handle_error_callback(
@@ -741,21 +756,18 @@ impl Attempts {
     ) -> Result<CallbackOutcome, Error> {
         let approval = matches!(code, Some(90094 | 90095)) || word == "admin_consent_required";
         if word == "access_denied" || approval {
-            let line = event(
+            let detail = if approval {
+                "needs approval"
+            } else {
+                "declined"
+            };
+            self.record_about(
                 actor,
-                self.core.now(),
                 Action::ConsentRefused,
-                integration.display_name(),
-                if approval {
-                    "needs approval"
-                } else {
-                    "declined"
-                },
-            );
-            self.core
-                .store
-                .write_untracked(move |db| record(db, &line))
-                .await?;
+                &integration,
+                detail.to_owned(),
+            )
+            .await?;
             return Ok(if approval {
                 CallbackOutcome::NeedsApproval { back, integration }
             } else {
@@ -796,16 +808,7 @@ impl Attempts {
             Some(code) => format!("{} AADSTS{code}", failure.error_code),
             None => failure.error_code.to_owned(),
         };
-        let line = event(
-            actor,
-            self.core.now(),
-            Action::ConnectionFailed,
-            integration.display_name(),
-            detail,
-        );
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
+        self.record_about(actor, Action::ConnectionFailed, &integration, detail)
             .await?;
         Ok(CallbackOutcome::Failed {
             failure,
@@ -861,6 +864,14 @@ impl Attempts {
             refresh,
         })
     }
+}
+
+/// The account's name in audit records.
+fn name_of(account: &Account) -> &str {
+    account
+        .label
+        .as_deref()
+        .unwrap_or("an account without a name")
 }
 
 /// The question about the link at `position` (from 0).

@@ -9,7 +9,8 @@ use crate::{
     domain::{
         Id, access, addresses,
         audit::{Action, Origin},
-        connection::{Cause, State},
+        connection::{Cause, Connection, State},
+        consent::Consent,
         content::Content,
         integration::Integration,
         return_path::ReturnPath,
@@ -42,6 +43,32 @@ pub struct Request<'a> {
     pub subject_token: Option<Cow<'a, str>>,
     pub requested_token_type: Option<Cow<'a, str>>,
     pub audience: Option<Cow<'a, str>>,
+}
+
+impl Request<'_> {
+    /// Checks the types of tokens; true if the app asks for a new session token instead of an
+    /// access token.
+    fn asks_for_session_token(&self) -> Result<bool, ExchangeError> {
+        if self.grant_type.as_deref() != Some(words::GRANT_TYPE) {
+            return Err(ExchangeError::GrantType);
+        }
+        match self.subject_token_type.as_deref() {
+            Some(words::USER_SESSION_TOKEN) => {}
+            Some(words::CONTENT_SESSION_TOKEN) => return Err(ExchangeError::ContentToken),
+            _ => return Err(ExchangeError::SubjectTokenType),
+        }
+        match self.requested_token_type.as_deref() {
+            None | Some("" | words::ACCESS_TOKEN) => Ok(false),
+            Some(words::USER_SESSION_TOKEN) => Ok(true),
+            Some(other) => {
+                let known = words::UNSUPPORTED_TOKEN_TYPES
+                    .into_iter()
+                    .find(|known| *known == other)
+                    .unwrap_or("an unknown type");
+                Err(ExchangeError::RequestedTokenType(known.to_owned()))
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Request<'_> {
@@ -180,61 +207,12 @@ impl Exchange {
         caller: &Caller,
         request: &Request<'_>,
     ) -> Result<Exchanged, ExchangeError> {
-        if request.grant_type.as_deref() != Some(words::GRANT_TYPE) {
-            return Err(ExchangeError::GrantType);
-        }
-        match request.subject_token_type.as_deref() {
-            Some(words::USER_SESSION_TOKEN) => {}
-            Some(words::CONTENT_SESSION_TOKEN) => return Err(ExchangeError::ContentToken),
-            _ => return Err(ExchangeError::SubjectTokenType),
-        }
-        let wanted = request
-            .requested_token_type
-            .as_deref()
-            .filter(|wanted| !wanted.is_empty() && *wanted != words::ACCESS_TOKEN);
-        let renews = wanted == Some(words::USER_SESSION_TOKEN);
-        if let Some(wanted) = wanted.filter(|_| !renews) {
-            let known = words::UNSUPPORTED_TOKEN_TYPES
-                .into_iter()
-                .find(|known| *known == wanted)
-                .unwrap_or("an unknown type");
-            return Err(ExchangeError::RequestedTokenType(known.to_owned()));
-        }
+        let renews = request.asks_for_session_token()?;
         let now = self.core.now();
         let token = request.subject_token.as_deref().unwrap_or("");
         let claims = self.session_tokens.session_claims(token).await?;
         let admission = self.viewer_admission(&claims).await?;
-        let may_act = |own: &Admission| {
-            access::may_exchange(
-                &caller.person,
-                caller.role,
-                own.standing,
-                caller.content,
-                &own.content,
-            )
-        };
-        let standing = if caller.person.id == admission.person.id {
-            admission.standing
-        } else {
-            match self
-                .admissions
-                .admission_for(claims.content, caller.person.id, may_act)
-                .await
-            {
-                Ok(own) => own.standing,
-                Err(Error::NotFound) => return Err(ExchangeError::NotYourContent),
-                Err(error) => return Err(error.into()),
-            }
-        };
-        if !access::may_exchange(
-            &caller.person,
-            caller.role,
-            standing,
-            caller.content,
-            &admission.content,
-        ) {
-            return Err(ExchangeError::NotYourContent);
-        }
+        self.check_caller(caller, &claims, &admission).await?;
         if !access::may_open(admission.standing) {
             return Err(ExchangeError::ViewerMayNot);
         }
@@ -290,27 +268,8 @@ impl Exchange {
                 })
             }
             (State::Active, _, _) => {
-                let fresh = self.broker.refresh(connection.id).await;
-                // A refresh may take seconds: check access and consent again.
-                let again = self.viewer_admission(&claims).await?;
-                if !access::may_open(again.standing) {
-                    return Err(ExchangeError::ViewerMayNot);
-                }
-                let still = again
-                    .links
-                    .iter()
-                    .find(|again| again.integration.id == link.integration.id);
-                let still = still.ok_or(ExchangeError::WrongAudience)?;
-                if still.consent != Some(consent) {
-                    return Err(self.not_connected_error(
-                        admission.content.id,
-                        &link.integration,
-                        still.connection.is_some(),
-                    ));
-                }
-                self.admissions
-                    .invalidate_admission(claims.content, claims.sub);
-                fresh
+                self.refresh_and_check_again(&claims, &admission, link, consent, connection.id)
+                    .await?
             }
             (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),
             (State::Unconfirmed, _, _) => Err(NoToken::Gone),
@@ -325,22 +284,107 @@ impl Exchange {
                     issued_token_type: words::ACCESS_TOKEN,
                 })
             }
-            Err(NoToken::NeedsLogin(cause)) => Err(ExchangeError::NeedsLogin {
-                cause,
-                login_url: self.login_url(admission.content.id),
-                service: providers::names(&link.integration).service,
-            }),
-            Err(NoToken::Gone) => {
-                Err(self.not_connected_error(admission.content.id, &link.integration, false))
+            Err(why) => Err(self.no_token_error(why, admission.content.id, &link.integration)),
+        }
+    }
+
+    /// Whether the caller runs the content that the session token was made for. Whether the viewer
+    /// may open it is another question.
+    async fn check_caller(
+        &self,
+        caller: &Caller,
+        claims: &Claims,
+        admission: &Admission,
+    ) -> Result<(), ExchangeError> {
+        let may_act = |own: &Admission| {
+            access::may_exchange(
+                &caller.person,
+                caller.role,
+                own.standing,
+                caller.content,
+                &own.content,
+            )
+        };
+        let standing = if caller.person.id == admission.person.id {
+            admission.standing
+        } else {
+            match self
+                .admissions
+                .admission_for(claims.content, caller.person.id, may_act)
+                .await
+            {
+                Ok(own) => own.standing,
+                Err(Error::NotFound) => return Err(ExchangeError::NotYourContent),
+                Err(error) => return Err(error.into()),
             }
-            Err(NoToken::Broken { sentence }) => Err(ExchangeError::Broken { sentence }),
-            Err(NoToken::Unavailable {
+        };
+        let allowed = access::may_exchange(
+            &caller.person,
+            caller.role,
+            standing,
+            caller.content,
+            &admission.content,
+        );
+        if allowed {
+            Ok(())
+        } else {
+            Err(ExchangeError::NotYourContent)
+        }
+    }
+
+    /// Refreshes the connection. A refresh may take seconds: checks access and consent again
+    /// before the token is handed out.
+    async fn refresh_and_check_again(
+        &self,
+        claims: &Claims,
+        admission: &Admission,
+        link: &IntegrationAccess,
+        consent: Id<Consent>,
+        connection: Id<Connection>,
+    ) -> Result<Result<FreshToken, NoToken>, ExchangeError> {
+        let fresh = self.broker.refresh(connection).await;
+        let again = self.viewer_admission(claims).await?;
+        if !access::may_open(again.standing) {
+            return Err(ExchangeError::ViewerMayNot);
+        }
+        let still = again
+            .links
+            .iter()
+            .find(|again| again.integration.id == link.integration.id)
+            .ok_or(ExchangeError::WrongAudience)?;
+        if still.consent != Some(consent) {
+            return Err(self.not_connected_error(
+                admission.content.id,
+                &link.integration,
+                still.connection.is_some(),
+            ));
+        }
+        self.admissions
+            .invalidate_admission(claims.content, claims.sub);
+        Ok(fresh)
+    }
+
+    fn no_token_error(
+        &self,
+        why: NoToken,
+        content: Id<Content>,
+        integration: &Integration,
+    ) -> ExchangeError {
+        match why {
+            NoToken::NeedsLogin(cause) => ExchangeError::NeedsLogin {
+                cause,
+                login_url: self.login_url(content),
+                service: providers::names(integration).service,
+            },
+            NoToken::Gone => self.not_connected_error(content, integration, false),
+            NoToken::Broken { sentence } => ExchangeError::Broken { sentence },
+            NoToken::Unavailable {
                 retry_after,
                 sentence,
-            }) => Err(ExchangeError::Unavailable {
+            } => ExchangeError::Unavailable {
                 retry_after,
                 sentence,
-            }),
+            },
         }
     }
 

@@ -117,221 +117,229 @@ pub async fn exchange(caller: AnyKey, request: HttpRequest, payload: web::Payloa
     }
 }
 
-/// The error response of a refused exchange, readable both as an OAuth error (RFC 6749 section 5.2)
-/// and by the client libraries of Posit Connect, whose error numbers these are. Several reasons may
-/// share a number; `reason` tells them apart.
-fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
-    struct Explanation {
-        status: u16,
-        code: Code,
-        text: String,
-        reason: &'static str,
-        cause: Option<Cause>,
-        oauth: &'static str,
-        login_url: Option<String>,
-        retry_after: Option<u64>,
+/// What the response to a refused exchange says.
+struct Explanation {
+    status: u16,
+    code: Code,
+    text: String,
+    /// Tells apart the reasons that share a number.
+    reason: &'static str,
+    cause: Option<Cause>,
+    /// RFC 6749 section 5.2, RFC 8693 section 2.2.2.
+    oauth: &'static str,
+    login_url: Option<String>,
+    retry_after: Option<u64>,
+}
+
+impl Explanation {
+    /// Status 400 without details.
+    fn new(code: Code, text: impl Into<String>, reason: &'static str, oauth: &'static str) -> Self {
+        Self {
+            status: 400,
+            code,
+            text: text.into(),
+            reason,
+            cause: None,
+            oauth,
+            login_url: None,
+            retry_after: None,
+        }
     }
-    // Status 400 without details.
-    let plain = |code: Code, text: &str, reason: &'static str, oauth: &'static str| Explanation {
-        status: 400,
-        code,
-        text: text.to_owned(),
-        reason,
-        cause: None,
-        oauth,
-        login_url: None,
-        retry_after: None,
-    };
+
+    /// A parameter of the request is wrong.
+    fn request(code: Code, text: impl Into<String>) -> Self {
+        Self::new(code, text, "invalid_request", "invalid_request")
+    }
+
+    /// The session token is not valid, or no longer.
+    fn token(code: Code, text: impl Into<String>) -> Self {
+        Self::new(code, text, "session_expired", "invalid_request")
+    }
+
+    fn forbidden(why: &str) -> Self {
+        Self {
+            status: 403,
+            ..Self::new(
+                Code::Forbidden,
+                format!("You don't have permission to perform this operation: {why}"),
+                "access_denied",
+                "access_denied",
+            )
+        }
+    }
+
+    /// The viewer can mend it at `login_url`.
+    fn grant(code: Code, text: String, reason: &'static str, login_url: String) -> Self {
+        Self {
+            login_url: Some(login_url),
+            ..Self::new(code, text, reason, "invalid_grant")
+        }
+    }
+
+    /// Status 503.
+    fn provider(text: String, reason: &'static str, oauth: &'static str) -> Self {
+        Self {
+            status: 503,
+            ..Self::new(Code::ProviderFailed, text, reason, oauth)
+        }
+    }
+
+    fn into_error(self, reference: &str) -> ApiError {
+        ApiError {
+            payload: json!({
+                "reason": self.reason,
+                "cause": self.cause.map(Cause::as_str),
+                "oauth_error": self.oauth,
+                "login_url": self.login_url,
+                "retry_after": self.retry_after,
+                "reference": reference,
+            }),
+            retry_after: self.retry_after,
+            ..ApiError::new(self.status, self.code, self.text)
+        }
+    }
+}
+
+/// The error response of a refused exchange, readable both as an OAuth error (RFC 6749 section 5.2)
+/// and by the client libraries of Posit Connect, whose error numbers these are.
+fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
     let explanation = match refusal {
         ExchangeError::Service(error) => return error.into(),
-        ExchangeError::GrantType => plain(
+        ExchangeError::GrantType => Explanation::new(
             Code::GrantType,
-            &format!("grant_type: must be {}.", words::GRANT_TYPE),
+            format!("grant_type: must be {}.", words::GRANT_TYPE),
             "invalid_request",
             "unsupported_grant_type",
         ),
-        ExchangeError::SubjectTokenType => plain(
+        ExchangeError::SubjectTokenType => Explanation::request(
             Code::SubjectTokenType,
-            &format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN),
-            "invalid_request",
-            "invalid_request",
+            format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN),
         ),
-        ExchangeError::ContentToken => plain(
+        ExchangeError::ContentToken => Explanation::request(
             Code::ContentToken,
             "subject_token_type: this portal acts for viewers only; send the viewer's session token.",
-            "invalid_request",
-            "invalid_request",
         ),
-        ExchangeError::RequestedTokenType(wanted) => plain(
+        ExchangeError::RequestedTokenType(wanted) => Explanation::request(
             Code::RequestedTokenType,
-            &format!(
+            format!(
                 "requested_token_type: must be {}, or {} for a new session token; not {wanted}.",
                 words::ACCESS_TOKEN,
                 words::USER_SESSION_TOKEN
             ),
-            "invalid_request",
-            "invalid_request",
         ),
-        ExchangeError::SubjectToken(InvalidToken::WrongIssuer) => plain(
-            Code::SubjectTokenIssuer,
-            "Invalid subject_token: it comes from another server.",
-            "session_expired",
-            "invalid_request",
-        ),
-        ExchangeError::SubjectToken(InvalidToken::BadClaims) => plain(
-            Code::SubjectTokenClaims,
-            "Invalid subject_token: its claims cannot be read.",
-            "session_expired",
-            "invalid_request",
-        ),
-        ExchangeError::SubjectToken(InvalidToken::Forged) => plain(
-            Code::SubjectToken,
-            "Invalid subject_token",
-            "session_expired",
-            "invalid_request",
-        ),
-        ExchangeError::SubjectToken(InvalidToken::Expired) => plain(
-            Code::SubjectToken,
-            "Invalid subject_token: it has expired. Read the header of a current request.",
-            "session_expired",
-            "invalid_request",
-        ),
-        ExchangeError::SessionEnded => plain(
+        ExchangeError::SubjectToken(invalid) => explain_token(invalid),
+        ExchangeError::SessionEnded => Explanation::token(
             Code::SubjectToken,
             "Invalid subject_token: its viewer has signed out.",
-            "session_expired",
-            "invalid_request",
         ),
-        ExchangeError::NotYourContent => Explanation {
-            status: 403,
-            ..plain(
-                Code::Forbidden,
-                "You don't have permission to perform this operation: the key must belong to somebody who runs the content that the token was made for.",
-                "access_denied",
-                "access_denied",
-            )
-        },
-        ExchangeError::ViewerMayNot => Explanation {
-            status: 403,
-            ..plain(
-                Code::Forbidden,
-                "You don't have permission to perform this operation: this viewer may not open the content.",
-                "access_denied",
-                "access_denied",
-            )
-        },
-        ExchangeError::NoAssociation => plain(
+        ExchangeError::NotYourContent => Explanation::forbidden(
+            "the key must belong to somebody who runs the content that the token was made for.",
+        ),
+        ExchangeError::ViewerMayNot => {
+            Explanation::forbidden("this viewer may not open the content.")
+        }
+        ExchangeError::NoAssociation => Explanation::new(
             Code::NoAssociation,
             "No OAuth integrations have been associated with this content item.",
             "no_association",
             "invalid_target",
         ),
-        ExchangeError::WrongAudience => plain(
+        ExchangeError::WrongAudience => Explanation::new(
             Code::Audience,
             "audience: is not the GUID of an integration of this content item.",
             "no_association",
             "invalid_target",
         ),
-        ExchangeError::AmbiguousAudience => plain(
+        ExchangeError::AmbiguousAudience => Explanation::new(
             Code::AmbiguousAudience,
             "audience: name one integration; this content item uses several.",
             "ambiguous_association",
             "invalid_target",
         ),
-        ExchangeError::NotConsented { login_url, service } => Explanation {
-            login_url: Some(login_url),
-            ..plain(
-                Code::NotConnected,
-                &format!("The viewer has not allowed this content to use {service}."),
-                "not_consented",
-                "invalid_grant",
-            )
-        },
-        ExchangeError::NotConnected { login_url, service } => Explanation {
-            login_url: Some(login_url),
-            ..plain(
-                Code::NotConnected,
-                &format!("The viewer is not connected to {service}."),
-                "not_connected",
-                "invalid_grant",
-            )
-        },
-        ExchangeError::NotTheirAccount { login_url, service } => Explanation {
-            login_url: Some(login_url),
-            ..plain(
-                Code::NeedsLogin,
-                &format!(
-                    "The viewer is connected to {service} with another account than their own, which this integration refuses."
-                ),
-                "identity_mismatch",
-                "invalid_grant",
-            )
-        },
-        // Without `cause`: the reason `identity_mismatch` says it.
-        ExchangeError::NeedsLogin {
-            cause: Cause::AccountChanged,
+        ExchangeError::NotConsented { login_url, service } => Explanation::grant(
+            Code::NotConnected,
+            format!("The viewer has not allowed this content to use {service}."),
+            "not_consented",
             login_url,
-            service,
-        } => Explanation {
-            login_url: Some(login_url),
-            ..plain(
-                Code::NeedsLogin,
-                &format!(
-                    "The account behind the viewer's connection to {service} changed, so it was stopped. The viewer must connect again."
-                ),
-                "identity_mismatch",
-                "invalid_grant",
-            )
-        },
+        ),
+        ExchangeError::NotConnected { login_url, service } => Explanation::grant(
+            Code::NotConnected,
+            format!("The viewer is not connected to {service}."),
+            "not_connected",
+            login_url,
+        ),
+        ExchangeError::NotTheirAccount { login_url, service } => Explanation::grant(
+            Code::NeedsLogin,
+            format!(
+                "The viewer is connected to {service} with another account than their own, which this integration refuses."
+            ),
+            "identity_mismatch",
+            login_url,
+        ),
         ExchangeError::NeedsLogin {
             cause,
             login_url,
             service,
-        } => Explanation {
-            login_url: Some(login_url),
-            cause: Some(cause),
-            ..plain(
-                Code::NeedsLogin,
-                &format!(
-                    "Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."
-                ),
-                "needs_reauthorization",
-                "invalid_grant",
-            )
-        },
-        ExchangeError::Broken { sentence } => Explanation {
-            status: 503,
-            ..plain(
-                Code::ProviderFailed,
-                &format!("An administrator must repair the integration. {sentence}"),
-                "integration_broken",
-                "server_error",
-            )
-        },
+        } => explain_ended_connection(cause, login_url, &service),
+        ExchangeError::Broken { sentence } => Explanation::provider(
+            format!("An administrator must repair the integration. {sentence}"),
+            "integration_broken",
+            "server_error",
+        ),
         ExchangeError::Unavailable {
             retry_after,
             sentence,
         } => Explanation {
-            status: 503,
             retry_after: Some(retry_after.as_secs().max(1)),
-            ..plain(
-                Code::ProviderFailed,
-                &sentence,
+            ..Explanation::provider(
+                sentence,
                 "identity_provider_unavailable",
                 "temporarily_unavailable",
             )
         },
     };
-    ApiError {
-        payload: json!({
-            "reason": explanation.reason,
-            "cause": explanation.cause.map(Cause::as_str),
-            "oauth_error": explanation.oauth,
-            "login_url": explanation.login_url,
-            "retry_after": explanation.retry_after,
-            "reference": reference,
-        }),
-        retry_after: explanation.retry_after,
-        ..ApiError::new(explanation.status, explanation.code, explanation.text)
+    explanation.into_error(reference)
+}
+
+fn explain_token(invalid: InvalidToken) -> Explanation {
+    match invalid {
+        InvalidToken::WrongIssuer => Explanation::token(
+            Code::SubjectTokenIssuer,
+            "Invalid subject_token: it comes from another server.",
+        ),
+        InvalidToken::BadClaims => Explanation::token(
+            Code::SubjectTokenClaims,
+            "Invalid subject_token: its claims cannot be read.",
+        ),
+        InvalidToken::Forged => Explanation::token(Code::SubjectToken, "Invalid subject_token"),
+        InvalidToken::Expired => Explanation::token(
+            Code::SubjectToken,
+            "Invalid subject_token: it has expired. Read the header of a current request.",
+        ),
+    }
+}
+
+fn explain_ended_connection(cause: Cause, login_url: String, service: &str) -> Explanation {
+    if cause == Cause::AccountChanged {
+        // Without `cause`: the reason `identity_mismatch` says it.
+        return Explanation::grant(
+            Code::NeedsLogin,
+            format!(
+                "The account behind the viewer's connection to {service} changed, so it was stopped. The viewer must connect again."
+            ),
+            "identity_mismatch",
+            login_url,
+        );
+    }
+    Explanation {
+        cause: Some(cause),
+        ..Explanation::grant(
+            Code::NeedsLogin,
+            format!(
+                "Refresh token is invalid: the connection to {service} has ended. The viewer must sign in again."
+            ),
+            "needs_reauthorization",
+            login_url,
+        )
     }
 }

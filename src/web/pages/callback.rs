@@ -3,7 +3,10 @@
 //! which an authorization can end.
 
 use crate::{
-    domain::{addresses, attempt::Mismatch, integration::Integration, return_path::ReturnPath},
+    domain::{
+        Id, addresses, attempt::Mismatch, connection::Connection, integration::Integration,
+        return_path::ReturnPath,
+    },
     http::{errors::WebError, redirect::see_other},
     oauth::errors::{Failure, FailureClass},
     providers,
@@ -67,51 +70,13 @@ async fn finish(
 
 /// The page, or the redirect, at the end of an authorization.
 pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebError> {
-    let reference = me.visitor.origin.correlation.clone();
     match ending {
         CallbackOutcome::Connected {
             back,
             integration,
             refreshable,
             missing_scopes,
-        } => {
-            let names = providers::names(&integration);
-            if !missing_scopes.is_empty() {
-                return problem(
-                    me,
-                    StatusCode::OK,
-                    "Connected, with less than was asked for",
-                    vec![format!(
-                        "{} did not give: {}. Some parts of the app may not work.",
-                        names.provider,
-                        missing_scopes.join(", ")
-                    )],
-                    vec![
-                        NavLink::new(back.as_str(), "Continue"),
-                        NavLink::new(addresses::reconnect(integration.id), "Review permissions"),
-                    ],
-                    reference,
-                );
-            }
-            if !refreshable && providers::asks_for_refresh_token(&integration) {
-                return problem(
-                    me,
-                    StatusCode::OK,
-                    "Connected for about an hour",
-                    vec![
-                        format!("{} gave no lasting permission (no refresh token), so you are asked again when this one ends.", names.provider),
-                        "The administrator of this portal can mend that: the scope offline_access, or the provider's equivalent, must be allowed.".into(),
-                    ],
-                    vec![NavLink::new(back.as_str(), "Continue")],
-                    reference,
-                );
-            }
-            if back == ReturnPath::consents() {
-                me.visitor
-                    .flash(format!("Connected {}.", integration.display_name()));
-            }
-            Ok(see_other(back.as_str()))
-        }
+        } => connected(me, &back, &integration, refreshable, &missing_scopes),
         CallbackOutcome::OtherAccount {
             connection,
             content,
@@ -131,25 +96,6 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
             content,
             back,
         } => {
-            let names = providers::names(&integration);
-            let person = &me.actor.person;
-            let own = if person.email.is_empty() {
-                person.username.clone()
-            } else {
-                person.email.clone()
-            };
-            let line = match account {
-                Some(account) => {
-                    format!(
-                        "You signed in to {} as {account}. This integration takes only your own account, {own}.",
-                        names.provider
-                    )
-                }
-                None => format!(
-                    "{} does not say which account you signed in with. This integration takes only your own account, {own}.",
-                    names.provider
-                ),
-            };
             let content = content
                 .map(|content| format!("content={content}&"))
                 .unwrap_or_default();
@@ -158,88 +104,19 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
                 integration.id,
                 addresses::query(back.as_str())
             );
-            problem(
-                me,
-                StatusCode::FORBIDDEN,
-                "That is not your account",
-                vec![line, "Nothing was stored. If your address here is wrong, an administrator can correct it.".into()],
-                vec![NavLink::new(again, "Choose another account"), NavLink::new("/content", "Back to Content")],
-                reference,
-            )
+            not_your_account(me, account, &integration, again)
         }
         CallbackOutcome::AccountChanged {
             integration,
             connection,
             before,
             now,
-        } => {
-            let names = providers::names(&integration);
-            let words =
-                |label: Option<String>| label.unwrap_or_else(|| "an account without a name".into());
-            problem(
-                me,
-                StatusCode::CONFLICT,
-                "You are connected with another account",
-                vec![
-                    format!(
-                        "{} answered for {}. Your connection here belongs to {}, so nothing was stored.",
-                        names.provider,
-                        words(now),
-                        words(before)
-                    ),
-                    "Connect again with the account you had, or disconnect first and then connect with the new one.".into(),
-                ],
-                vec![NavLink::new(addresses::disconnect(connection), "Disconnect"), NavLink::new("/consents", "Go to Consents")],
-                reference,
-            )
-        }
+        } => account_changed(me, &integration, connection, before, now),
         CallbackOutcome::AlreadyDone { back } => Ok(see_other(back.as_str())),
-        CallbackOutcome::Mismatch { why, back } => mismatch(me, why, back.as_ref(), reference),
-        CallbackOutcome::Declined { back, integration } => {
-            let names = providers::names(&integration);
-            problem(
-                me,
-                StatusCode::OK,
-                "You chose not to connect",
-                vec![format!(
-                    "The app cannot show your data from {} until you do. Nothing was stored.",
-                    names.service
-                )],
-                vec![
-                    NavLink::new(back.as_str(), "Try again"),
-                    NavLink::new("/content", "Back to Content"),
-                ],
-                String::new(),
-            )
-        }
+        CallbackOutcome::Mismatch { why, back } => mismatch(me, why, back.as_ref()),
+        CallbackOutcome::Declined { back, integration } => declined(me, &back, &integration),
         CallbackOutcome::NeedsApproval { back, integration } => {
-            let names = providers::names(&integration);
-            let text = format!(
-                "Please approve the application {} for {} {}.\nI need it for {} through {}.",
-                integration.setting("client_id"),
-                names.service,
-                providers::template(&integration.template).map_or("", |template| template.approval),
-                names.service,
-                me.service().core.addresses.base(),
-            );
-            page_with(
-                StatusCode::OK,
-                &ProblemPage {
-                    chrome: me
-                        .visitor
-                        .chrome("consents", "Your organisation must approve this app"),
-                    lines: vec![format!(
-                        "{} lets an administrator of your organisation decide. Send them this request, then try again.",
-                        names.provider
-                    )],
-                    copy: Some(text),
-                    links: vec![
-                        NavLink::new(back.as_str(), "Try again"),
-                        NavLink::new("/content", "Back to Content"),
-                    ],
-                    reference,
-                },
-            )
+            needs_approval(me, &back, &integration)
         }
         CallbackOutcome::Failed {
             failure,
@@ -247,6 +124,180 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
             integration,
         } => failed(me, &failure, &back, &integration),
     }
+}
+
+/// Back to the app; with a page in between if the provider gave less than was asked for.
+fn connected(
+    me: &SignedIn,
+    back: &ReturnPath,
+    integration: &Integration,
+    refreshable: bool,
+    missing_scopes: &[String],
+) -> Result<HttpResponse, WebError> {
+    let names = providers::names(integration);
+    if !missing_scopes.is_empty() {
+        return problem(
+            me,
+            StatusCode::OK,
+            "Connected, with less than was asked for",
+            vec![format!(
+                "{} did not give: {}. Some parts of the app may not work.",
+                names.provider,
+                missing_scopes.join(", ")
+            )],
+            vec![
+                NavLink::new(back.as_str(), "Continue"),
+                NavLink::new(addresses::reconnect(integration.id), "Review permissions"),
+            ],
+        );
+    }
+    if !refreshable && providers::asks_for_refresh_token(integration) {
+        return problem(
+            me,
+            StatusCode::OK,
+            "Connected for about an hour",
+            vec![
+                format!("{} gave no lasting permission (no refresh token), so you are asked again when this one ends.", names.provider),
+                "The administrator of this portal can mend that: the scope offline_access, or the provider's equivalent, must be allowed.".into(),
+            ],
+            vec![NavLink::new(back.as_str(), "Continue")],
+        );
+    }
+    if *back == ReturnPath::consents() {
+        me.visitor
+            .flash(format!("Connected {}.", integration.display_name()));
+    }
+    Ok(see_other(back.as_str()))
+}
+
+/// The integration requires the viewer's own account. `again` is the link for another try.
+fn not_your_account(
+    me: &SignedIn,
+    account: Option<String>,
+    integration: &Integration,
+    again: String,
+) -> Result<HttpResponse, WebError> {
+    let names = providers::names(integration);
+    let person = &me.actor.person;
+    let own = if person.email.is_empty() {
+        &person.username
+    } else {
+        &person.email
+    };
+    let line = match account {
+        Some(account) => format!(
+            "You signed in to {} as {account}. This integration takes only your own account, {own}.",
+            names.provider
+        ),
+        None => format!(
+            "{} does not say which account you signed in with. This integration takes only your own account, {own}.",
+            names.provider
+        ),
+    };
+    problem(
+        me,
+        StatusCode::FORBIDDEN,
+        "That is not your account",
+        vec![
+            line,
+            "Nothing was stored. If your address here is wrong, an administrator can correct it."
+                .into(),
+        ],
+        vec![
+            NavLink::new(again, "Choose another account"),
+            NavLink::new("/content", "Back to Content"),
+        ],
+    )
+}
+
+/// The viewer is connected with the account `before`; the provider answered for `now`.
+fn account_changed(
+    me: &SignedIn,
+    integration: &Integration,
+    connection: Id<Connection>,
+    before: Option<String>,
+    now: Option<String>,
+) -> Result<HttpResponse, WebError> {
+    let words = |label: Option<String>| label.unwrap_or_else(|| "an account without a name".into());
+    problem(
+        me,
+        StatusCode::CONFLICT,
+        "You are connected with another account",
+        vec![
+            format!(
+                "{} answered for {}. Your connection here belongs to {}, so nothing was stored.",
+                providers::names(integration).provider,
+                words(now),
+                words(before)
+            ),
+            "Connect again with the account you had, or disconnect first and then connect with the new one.".into(),
+        ],
+        vec![
+            NavLink::new(addresses::disconnect(connection), "Disconnect"),
+            NavLink::new("/consents", "Go to Consents"),
+        ],
+    )
+}
+
+/// The viewer refused at the provider: nothing went wrong, so the page shows no reference.
+fn declined(
+    me: &SignedIn,
+    back: &ReturnPath,
+    integration: &Integration,
+) -> Result<HttpResponse, WebError> {
+    let title = "You chose not to connect";
+    page_with(
+        StatusCode::OK,
+        &ProblemPage {
+            chrome: me.visitor.chrome("consents", title),
+            lines: vec![format!(
+                "The app cannot show your data from {} until you do. Nothing was stored.",
+                providers::names(integration).service
+            )],
+            copy: None,
+            links: retry(back),
+            reference: String::new(),
+        },
+    )
+}
+
+/// An administrator of the organisation must approve at the provider; offers a text to send them.
+fn needs_approval(
+    me: &SignedIn,
+    back: &ReturnPath,
+    integration: &Integration,
+) -> Result<HttpResponse, WebError> {
+    let names = providers::names(integration);
+    let text = format!(
+        "Please approve the application {} for {} {}.\nI need it for {} through {}.",
+        integration.setting("client_id"),
+        names.service,
+        providers::template(&integration.template).map_or("", |template| template.approval),
+        names.service,
+        me.service().core.addresses.base(),
+    );
+    page_with(
+        StatusCode::OK,
+        &ProblemPage {
+            chrome: me
+                .visitor
+                .chrome("consents", "Your organisation must approve this app"),
+            lines: vec![format!(
+                "{} lets an administrator of your organisation decide. Send them this request, then try again.",
+                names.provider
+            )],
+            copy: Some(text),
+            links: retry(back),
+            reference: me.visitor.origin.correlation.clone(),
+        },
+    )
+}
+
+fn retry(back: &ReturnPath) -> Vec<NavLink> {
+    vec![
+        NavLink::new(back.as_str(), "Try again"),
+        NavLink::new("/content", "Back to Content"),
+    ]
 }
 
 /// The provider returned no tokens: says who can repair it, and how. Only administrators see the
@@ -258,17 +309,10 @@ pub fn failed(
     integration: &Integration,
 ) -> Result<HttpResponse, WebError> {
     let names = providers::names(integration);
-    let reference = me.visitor.origin.correlation.clone();
     let code = failure
         .aadsts
         .map(|code| format!(" (AADSTS{code})"))
         .unwrap_or_default();
-    let retry = || {
-        vec![
-            NavLink::new(back.as_str(), "Try again"),
-            NavLink::new("/content", "Back to Content"),
-        ]
-    };
     match failure.class {
         FailureClass::Temporary { .. } => problem(
             me,
@@ -278,8 +322,7 @@ pub fn failed(
                 "{}{code} Nothing was stored. Try again in a minute.",
                 failure.sentence
             )],
-            retry(),
-            reference,
+            retry(back),
         ),
         FailureClass::Viewer(_) => problem(
             me,
@@ -290,8 +333,7 @@ pub fn failed(
                 "Start again. If it stays like this, send the reference to your administrator."
                     .into(),
             ],
-            retry(),
-            reference,
+            retry(back),
         ),
         FailureClass::Administrator => {
             let mut lines = vec!["This integration is misconfigured. You cannot mend it; the administrator of this portal sees the reason under Integrations.".to_owned()];
@@ -307,7 +349,6 @@ pub fn failed(
                     NavLink::new("/content", "Back to Content"),
                     NavLink::new(back.as_str(), "Try again"),
                 ],
-                reference,
             )
         }
     }
@@ -318,7 +359,6 @@ fn mismatch(
     me: &SignedIn,
     why: Mismatch,
     back: Option<&ReturnPath>,
-    reference: String,
 ) -> Result<HttpResponse, WebError> {
     let again = back.map_or_else(
         || NavLink::new("/content", "Go to Content"),
@@ -352,17 +392,16 @@ fn mismatch(
         title,
         vec![line.into()],
         vec![again],
-        reference,
     )
 }
 
+/// A page of `lines` and `links` with the reference of this request.
 fn problem(
     me: &SignedIn,
     status: StatusCode,
     title: &str,
     lines: Vec<String>,
     links: Vec<NavLink>,
-    reference: String,
 ) -> Result<HttpResponse, WebError> {
     page_with(
         status,
@@ -371,7 +410,7 @@ fn problem(
             lines,
             copy: None,
             links,
-            reference,
+            reference: me.visitor.origin.correlation.clone(),
         },
     )
 }

@@ -3,10 +3,10 @@
 use crate::{
     domain::{
         access, addresses,
-        content::{AccessType, ContentRole},
+        content::{AccessType, Content, ContentRole, Permission},
         form::FieldError,
         group::Principal,
-        integration::Integration,
+        integration::{Association, Integration},
         person::Role,
     },
     http::errors::WebError,
@@ -123,7 +123,7 @@ pub(super) async fn draw_settings(
     } else {
         Vec::new()
     };
-    let attached = service.contents.associations(&me.actor, item.id).await?;
+    let associations = service.contents.associations(&me.actor, item.id).await?;
     let keys = service.api_keys.content_keys(item.id).await?;
     let consenting = service
         .contents
@@ -134,30 +134,7 @@ pub(super) async fn draw_settings(
         .permissions_with_names(&me.actor, item.id)
         .await?;
     let (mut fields, mut proxy_fields) = (fields(), proxy_fields());
-    let stored = FormValues(vec![
-        (
-            "title".into(),
-            item.title.clone().unwrap_or_else(|| item.name.clone()),
-        ),
-        ("description".into(), item.description.clone()),
-        ("upstream_url".into(), addresses_text(&item.processes)),
-        (
-            "connection_timeout".into(),
-            number(item.proxying.connect_seconds),
-        ),
-        (
-            "init_timeout".into(),
-            number(item.proxying.first_byte_seconds),
-        ),
-        ("read_timeout".into(), number(item.proxying.idle_seconds)),
-        ("keep_prefix".into(), tick(item.proxying.keep_prefix)),
-        ("reconnect_bar".into(), tick(item.proxying.reconnect_bar)),
-        (
-            "upstream_ca".into(),
-            item.proxying.ca.clone().unwrap_or_default(),
-        ),
-        ("access_type".into(), item.access.as_str().into()),
-    ]);
+    let stored = stored_values(item);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
     refill(&mut proxy_fields, Some(typed.unwrap_or(&stored)), &errors);
     let known: Vec<Principal> = listed
@@ -173,15 +150,6 @@ pub(super) async fn draw_settings(
         ]),
     ];
     refill(&mut permit_fields, None, &errors);
-    let describe = |integration: &Integration| {
-        let names = providers::names(integration);
-        Attached {
-            service: names.service,
-            provider: names.provider,
-            capabilities: providers::capabilities(integration),
-            offline: providers::asks_for_refresh_token(integration),
-        }
-    };
     let base = addresses::content_settings(item.id);
     let view = SettingsPage {
         chrome: me.visitor.chrome("content", item.display_title()),
@@ -190,36 +158,20 @@ pub(super) async fn draw_settings(
         description: item.description.clone(),
         may_open: access::may_open(seen.standing) && item.upstream().is_some(),
         open: addresses::app(item.id),
-        choices: choices
-            .iter()
-            // An attached integration stays in the list, even if nobody may choose it any more.
-            .chain(
-                attached
-                    .iter()
-                    .map(|(_, integration)| integration)
-                    .filter(|kept| !choices.iter().any(|choice| choice.id == kept.id)),
-            )
-            .map(|integration| IntegrationChoice {
-                guid: integration.id.to_string(),
-                name: integration.display_name().to_owned(),
-                service: providers::names(integration).service,
-                description: integration.description.clone().unwrap_or_default(),
-                kept_only: !choices.iter().any(|choice| choice.id == integration.id),
-            })
-            .collect(),
-        selected: attached
+        choices: choice_list(&choices, &associations),
+        selected: associations
             .first()
             .map(|(_, integration)| integration.id.to_string())
             .unwrap_or_default(),
-        attached_names: attached
+        attached_names: associations
             .iter()
             .map(|(_, integration)| integration.display_name().to_owned())
             .collect::<Vec<_>>()
             .join(", "),
-        several: attached.len() > 1,
-        attached: attached
+        several: associations.len() > 1,
+        attached: associations
             .iter()
-            .map(|(_, integration)| describe(integration))
+            .map(|(_, integration)| attached(integration))
             .collect(),
         environment: environment(service.core.addresses.base(), item.id)
             .replace("{key}", "<the content key>"),
@@ -235,28 +187,8 @@ pub(super) async fn draw_settings(
                 uses: count_noun(consent.uses, "time", "times"),
             })
             .collect(),
-        access: match item.access {
-            AccessType::All => "Anyone, even without signing in.",
-            AccessType::LoggedIn => {
-                "Everyone who is signed in. Whoever is on the list may do more if it says so."
-            }
-            AccessType::Acl => "Only the owner and the people and groups on this list.",
-        },
-        listed: listed
-            .iter()
-            .map(|(permission, name)| Listed {
-                number: permission.number,
-                person: match permission.principal {
-                    Principal::Person(_) => name.clone(),
-                    Principal::Group(_) => format!("Group {name}"),
-                },
-                role: if permission.role == ContentRole::Viewer {
-                    "open it"
-                } else {
-                    "open and edit it"
-                },
-            })
-            .collect(),
+        access: access_sentence(item.access),
+        listed: listed.iter().map(listed_row).collect(),
         permit_fields,
         fields,
         proxy_open: proxy_fields.iter().any(|field| field.error.is_some()),
@@ -281,6 +213,95 @@ pub(super) async fn draw_settings(
         errors,
     };
     page_with(form_status(&view.errors), &view)
+}
+
+/// What the fields show before anything is typed.
+fn stored_values(item: &Content) -> FormValues {
+    FormValues(vec![
+        (
+            "title".into(),
+            item.title.clone().unwrap_or_else(|| item.name.clone()),
+        ),
+        ("description".into(), item.description.clone()),
+        ("upstream_url".into(), addresses_text(&item.processes)),
+        (
+            "connection_timeout".into(),
+            number(item.proxying.connect_seconds),
+        ),
+        (
+            "init_timeout".into(),
+            number(item.proxying.first_byte_seconds),
+        ),
+        ("read_timeout".into(), number(item.proxying.idle_seconds)),
+        ("keep_prefix".into(), tick(item.proxying.keep_prefix)),
+        ("reconnect_bar".into(), tick(item.proxying.reconnect_bar)),
+        (
+            "upstream_ca".into(),
+            item.proxying.ca.clone().unwrap_or_default(),
+        ),
+        ("access_type".into(), item.access.as_str().into()),
+    ])
+}
+
+/// What an attached integration lets the app do.
+fn attached(integration: &Integration) -> Attached {
+    let names = providers::names(integration);
+    Attached {
+        service: names.service,
+        provider: names.provider,
+        capabilities: providers::capabilities(integration),
+        offline: providers::asks_for_refresh_token(integration),
+    }
+}
+
+/// The integrations to choose from. An attached one stays in the list, even if the reader may not
+/// choose it any more.
+fn choice_list(
+    choices: &[Integration],
+    associations: &[(Association, Integration)],
+) -> Vec<IntegrationChoice> {
+    let offered =
+        |integration: &Integration| choices.iter().any(|choice| choice.id == integration.id);
+    let kept = associations
+        .iter()
+        .map(|(_, integration)| integration)
+        .filter(|integration| !offered(integration));
+    choices
+        .iter()
+        .chain(kept)
+        .map(|integration| IntegrationChoice {
+            guid: integration.id.to_string(),
+            name: integration.display_name().to_owned(),
+            service: providers::names(integration).service,
+            description: integration.description.clone().unwrap_or_default(),
+            kept_only: !offered(integration),
+        })
+        .collect()
+}
+
+fn access_sentence(access: AccessType) -> &'static str {
+    match access {
+        AccessType::All => "Anyone, even without signing in.",
+        AccessType::LoggedIn => {
+            "Everyone who is signed in. Whoever is on the list may do more if it says so."
+        }
+        AccessType::Acl => "Only the owner and the people and groups on this list.",
+    }
+}
+
+fn listed_row((permission, name): &(Permission, String)) -> Listed {
+    Listed {
+        number: permission.number,
+        person: match permission.principal {
+            Principal::Person(_) => name.clone(),
+            Principal::Group(_) => format!("Group {name}"),
+        },
+        role: if permission.role == ContentRole::Viewer {
+            "open it"
+        } else {
+            "open and edit it"
+        },
+    }
 }
 
 /// `GET /content-settings/{guid}`.

@@ -79,105 +79,31 @@ pub(super) fn draw_form(
         Subject::New(template, guid) => (*template, *guid, None),
         Subject::Edit(template, integration) => (*template, integration.id, Some(*integration)),
     };
-    let mut fields = vec![
-        Field::text("name", "Name")
-            .hint("Publishers see this when they choose.")
-            .value(if existing.is_none() && template.proposes_name {
-                template.short_title
-            } else {
-                ""
-            }),
-        Field::new(FieldKind::Textarea, "description", "What is it for?")
-            .hint("One sentence for publishers."),
-    ];
-    let mut preset = Vec::new();
-    for field in template.fields {
-        let mut drawn = if field.secret {
-            let hint = match existing
-                .and_then(|integration| integration.secret_set_at.map(|at| (integration, at)))
-            {
-                Some((integration, at)) => format!(
-                    "Secret set {} by {}. Leave empty to keep it.",
-                    at.relative(service.core.now()),
-                    integration.secret_set_by.as_deref().unwrap_or("somebody")
-                ),
-                None => field.hint.to_owned(),
-            };
-            Field::new(FieldKind::Secret, field.name, field.label)
-                .hint(hint)
-                .mono()
-                .autocomplete("off")
-        } else {
-            Field::text(field.name, field.label)
-                .hint(field.hint)
-                .value(field.default)
-                .mono()
-        };
-        if let Some(integration) = existing.filter(|_| !field.secret) {
-            drawn.value = integration.setting(field.name).to_owned();
-        }
-        if is_main(template, field.name) {
-            fields.push(drawn)
-        } else {
-            preset.push(drawn)
-        }
-        if field.secret {
-            let expires = existing
-                .and_then(|integration| integration.secret_expires_at)
-                .map(Timestamp::iso_date)
-                .unwrap_or_default();
-            fields.push(
-                Field::new(FieldKind::Date, "secret_expires", "The secret expires on")
-                    .hint("Optional. The list of integrations warns you before.")
-                    .value(expires),
-            );
-        }
-    }
-    for list in template.presets {
-        let options = list
-            .values
-            .iter()
-            .map(|(value, label)| Choice::new(*value, *label, *value))
-            .collect();
-        let stored = existing.map_or("", |integration| integration.setting(list.fills));
-        let known = list.values.iter().any(|(value, _)| *value == stored);
-        let default = list.values.first().map_or("", |(value, _)| value);
-        preset.insert(
-            0,
-            Field::new(FieldKind::Radio, list.name, list.label)
-                .options(options)
-                .value(if known { stored } else { default }),
-        );
-        if known && let Some(field) = preset.iter_mut().find(|field| field.name == list.fills) {
-            field.value.clear();
-        }
-    }
-    for choice in template
-        .choices
-        .iter()
-        .filter(|choice| choice.values.len() > 1)
+    let (mut fields, mut preset) = (
+        vec![
+            Field::text("name", "Name")
+                .hint("Publishers see this when they choose.")
+                .value(if existing.is_none() && template.proposes_name {
+                    template.short_title
+                } else {
+                    ""
+                }),
+            Field::new(FieldKind::Textarea, "description", "What is it for?")
+                .hint("One sentence for publishers."),
+        ],
+        Vec::new(),
+    );
+    for field in typed_fields(template, existing, service.core.now())
+        .into_iter()
+        .chain(choice_fields(template, existing))
     {
-        let options = choice
-            .values
-            .iter()
-            .map(|(value, label)| Choice::new(*value, *label, ""))
-            .collect();
-        let stored = existing
-            .and_then(|integration| integration.config.get(choice.name))
-            .map(|value| match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            });
-        let field = Field::new(FieldKind::Radio, choice.name, choice.label)
-            .hint(choice.hint)
-            .options(options)
-            .value(stored.unwrap_or_else(|| choice.default.into()));
-        if is_main(template, choice.name) {
+        if is_main(template, &field.name) {
             fields.push(field)
         } else {
             preset.push(field)
         }
     }
+    add_preset_lists(template, existing, &mut preset);
     let check = existing.map_or_else(IdentityCheck::default, |integration| {
         integration.identity_check
     });
@@ -244,6 +170,106 @@ pub(super) fn draw_form(
         form_status(&view.errors)
     };
     page_with(status, &view)
+}
+
+/// The settings that are typed. The date on which a secret expires follows its field.
+fn typed_fields(
+    template: &ProviderTemplate,
+    existing: Option<&Integration>,
+    now: Timestamp,
+) -> Vec<Field> {
+    let mut fields = Vec::new();
+    for field in template.fields {
+        if !field.secret {
+            fields.push(
+                Field::text(field.name, field.label)
+                    .hint(field.hint)
+                    .mono()
+                    .value(existing.map_or(field.default, |known| known.setting(field.name))),
+            );
+            continue;
+        }
+        let set = existing.and_then(|known| known.secret_set_at.map(|at| (known, at)));
+        let hint = match set {
+            Some((known, at)) => format!(
+                "Secret set {} by {}. Leave empty to keep it.",
+                at.relative(now),
+                known.secret_set_by.as_deref().unwrap_or("somebody")
+            ),
+            None => field.hint.to_owned(),
+        };
+        let expires = existing
+            .and_then(|known| known.secret_expires_at)
+            .map(Timestamp::iso_date)
+            .unwrap_or_default();
+        fields.push(
+            Field::new(FieldKind::Secret, field.name, field.label)
+                .hint(hint)
+                .mono()
+                .autocomplete("off"),
+        );
+        fields.push(
+            Field::new(FieldKind::Date, "secret_expires", "The secret expires on")
+                .hint("Optional. The list of integrations warns you before.")
+                .value(expires),
+        );
+    }
+    fields
+}
+
+/// The settings with a fixed list of values. A choice with a single value is not shown.
+fn choice_fields(template: &ProviderTemplate, existing: Option<&Integration>) -> Vec<Field> {
+    let shown = template
+        .choices
+        .iter()
+        .filter(|choice| choice.values.len() > 1);
+    shown
+        .map(|choice| {
+            let options = choice
+                .values
+                .iter()
+                .map(|(value, label)| Choice::new(*value, *label, ""))
+                .collect();
+            let stored = existing
+                .and_then(|known| known.config.get(choice.name))
+                .map(|value| match value {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+            Field::new(FieldKind::Radio, choice.name, choice.label)
+                .hint(choice.hint)
+                .options(options)
+                .value(stored.unwrap_or_else(|| choice.default.into()))
+        })
+        .collect()
+}
+
+/// Puts the lists of usual values before the details. The field that a list fills stays empty while
+/// its value is one of the list.
+fn add_preset_lists(
+    template: &ProviderTemplate,
+    existing: Option<&Integration>,
+    preset: &mut Vec<Field>,
+) {
+    for list in template.presets {
+        let options = list
+            .values
+            .iter()
+            .map(|(value, label)| Choice::new(*value, *label, *value))
+            .collect();
+        let stored = existing.map_or("", |known| known.setting(list.fills));
+        let listed = list.values.iter().any(|(value, _)| *value == stored);
+        let default = list.values.first().map_or("", |(value, _)| value);
+        preset.insert(
+            0,
+            Field::new(FieldKind::Radio, list.name, list.label)
+                .options(options)
+                .value(if listed { stored } else { default }),
+        );
+        if listed && let Some(field) = preset.iter_mut().find(|field| field.name == list.fills) {
+            field.value.clear();
+        }
+    }
 }
 
 pub(super) fn availability_field() -> Field {
