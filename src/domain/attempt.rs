@@ -105,6 +105,14 @@ impl Attempt {
         }
         Ok(())
     }
+
+    /// The attempt after its first callback. Only the store knows whether this one is the first.
+    pub fn consume(self, now: Timestamp) -> Self {
+        Self {
+            used_at: Some(now),
+            ..self
+        }
+    }
 }
 
 #[cfg(test)]

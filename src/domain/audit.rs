@@ -3,8 +3,11 @@
 
 use super::{Id, Timestamp, person::Person};
 
-/// What happened. Its text is what the table, the page and the API show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happened. Its text is what the table, the page and the API show, in this order.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     SignIn,
     SignInRefused,
@@ -16,17 +19,23 @@ pub enum Action {
     PasswordChanged,
     SessionsEnded,
     /// A person entered their password again, or signed in again, before a sensitive action.
+    #[strum(serialize = "identity_confirmed")]
     Confirmed,
+    #[strum(serialize = "identity_confirm_refused")]
     ConfirmRefused,
     /// A one-time link for setting a password was made.
+    #[strum(serialize = "one_time_link_made")]
     OneTimeLinkCreated,
     GroupChanged,
     /// A refresh or a new sign-in returned the tokens of another account at the provider.
+    #[strum(serialize = "connection_account_changed")]
     AccountChanged,
     ExchangeRefused,
     AccessRefused,
     RecordExported,
+    #[strum(serialize = "api_key_created")]
     KeyCreated,
+    #[strum(serialize = "api_key_deleted")]
     KeyDeleted,
     IntegrationCreated,
     IntegrationChanged,
@@ -34,7 +43,9 @@ pub enum Action {
     ContentCreated,
     ContentChanged,
     ContentDeleted,
+    #[strum(serialize = "content_access_changed")]
     AccessChanged,
+    #[strum(serialize = "content_integrations_changed")]
     AssociationsChanged,
     ConsentRefused,
     ConsentGiven,
@@ -47,110 +58,30 @@ pub enum Action {
     ProviderTold,
     ProviderNotTold,
     /// Warning: a client secret expires soon.
+    #[strum(serialize = "client_secret_ending")]
     SecretExpiring,
     /// The leak alarm ([`super::leak`]) saw a viewer's token used without its viewer.
+    #[strum(serialize = "shared_token_suspected")]
     LeakSuspected,
     /// The publisher fixed the app and cleared the item's leaks.
+    #[strum(serialize = "shared_token_mended")]
     LeaksCleared,
 }
 
 impl Action {
-    /// All actions, in the order in which pages show them.
-    pub const ALL: [Action; 40] = [
-        Action::SignIn,
-        Action::SignInRefused,
-        Action::SignOut,
-        Action::PersonCreated,
-        Action::PersonChanged,
-        Action::PersonLocked,
-        Action::PersonUnlocked,
-        Action::PasswordChanged,
-        Action::SessionsEnded,
-        Action::Confirmed,
-        Action::ConfirmRefused,
-        Action::OneTimeLinkCreated,
-        Action::GroupChanged,
-        Action::AccountChanged,
-        Action::ExchangeRefused,
-        Action::AccessRefused,
-        Action::RecordExported,
-        Action::KeyCreated,
-        Action::KeyDeleted,
-        Action::IntegrationCreated,
-        Action::IntegrationChanged,
-        Action::IntegrationDeleted,
-        Action::ContentCreated,
-        Action::ContentChanged,
-        Action::ContentDeleted,
-        Action::AccessChanged,
-        Action::AssociationsChanged,
-        Action::ConsentRefused,
-        Action::ConsentGiven,
-        Action::ConsentRevoked,
-        Action::Connected,
-        Action::Disconnected,
-        Action::ConnectionNeedsLogin,
-        Action::ConnectionFailed,
-        Action::CallbackRefused,
-        Action::ProviderTold,
-        Action::ProviderNotTold,
-        Action::SecretExpiring,
-        Action::LeakSuspected,
-        Action::LeaksCleared,
-    ];
     /// The word in the table, on pages and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Action::SignIn => "sign_in",
-            Action::SignInRefused => "sign_in_refused",
-            Action::SignOut => "sign_out",
-            Action::PersonCreated => "person_created",
-            Action::PersonChanged => "person_changed",
-            Action::PersonLocked => "person_locked",
-            Action::PersonUnlocked => "person_unlocked",
-            Action::PasswordChanged => "password_changed",
-            Action::SessionsEnded => "sessions_ended",
-            Action::Confirmed => "identity_confirmed",
-            Action::ConfirmRefused => "identity_confirm_refused",
-            Action::OneTimeLinkCreated => "one_time_link_made",
-            Action::GroupChanged => "group_changed",
-            Action::AccountChanged => "connection_account_changed",
-            Action::ExchangeRefused => "exchange_refused",
-            Action::AccessRefused => "access_refused",
-            Action::RecordExported => "record_exported",
-            Action::KeyCreated => "api_key_created",
-            Action::KeyDeleted => "api_key_deleted",
-            Action::IntegrationCreated => "integration_created",
-            Action::IntegrationChanged => "integration_changed",
-            Action::IntegrationDeleted => "integration_deleted",
-            Action::ContentCreated => "content_created",
-            Action::ContentChanged => "content_changed",
-            Action::ContentDeleted => "content_deleted",
-            Action::AccessChanged => "content_access_changed",
-            Action::AssociationsChanged => "content_integrations_changed",
-            Action::ConsentRefused => "consent_refused",
-            Action::ConsentGiven => "consent_given",
-            Action::ConsentRevoked => "consent_revoked",
-            Action::Connected => "connected",
-            Action::Disconnected => "disconnected",
-            Action::ConnectionNeedsLogin => "connection_needs_login",
-            Action::ConnectionFailed => "connection_failed",
-            Action::CallbackRefused => "callback_refused",
-            Action::ProviderTold => "provider_told",
-            Action::ProviderNotTold => "provider_not_told",
-            Action::SecretExpiring => "client_secret_ending",
-            Action::LeakSuspected => "shared_token_suspected",
-            Action::LeaksCleared => "shared_token_mended",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`Action::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.as_str() == text)
+        text.parse().ok()
     }
 }
 
 /// How an action ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     #[default]
     Done,
@@ -160,18 +91,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// The word in the table, on pages and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Done => "done",
-            Outcome::Refused => "refused",
-            Outcome::Failed => "failed",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`Outcome::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Outcome::Done, Outcome::Refused, Outcome::Failed]
-            .into_iter()
-            .find(|outcome| outcome.as_str() == text)
+        text.parse().ok()
     }
     /// The outcome that an action implies.
     pub const fn of(action: Action) -> Self {

@@ -10,7 +10,10 @@ use super::{
 };
 
 /// Why the viewer must sign in at the provider again. The words are those of the API's `cause`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Cause {
     /// The provider no longer accepts the refresh token, or there was none.
     Expired,
@@ -27,31 +30,13 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All causes.
-    pub const ALL: [Cause; 7] = [
-        Cause::Expired,
-        Cause::Policy,
-        Cause::RotationLost,
-        Cause::RevokedByViewer,
-        Cause::RevokedByAdministrator,
-        Cause::AccountChanged,
-        Cause::Unused,
-    ];
     /// The word in the API and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Cause::Expired => "expired",
-            Cause::Policy => "policy",
-            Cause::RotationLost => "rotation_lost",
-            Cause::RevokedByViewer => "revoked_by_viewer",
-            Cause::RevokedByAdministrator => "revoked_by_administrator",
-            Cause::AccountChanged => "account_changed",
-            Cause::Unused => "unused",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`Cause::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|cause| cause.as_str() == text)
+        text.parse().ok()
     }
 }
 
@@ -69,7 +54,7 @@ pub enum State {
 
 impl State {
     /// The columns `state` and `cause`.
-    pub const fn columns(self) -> (&'static str, Option<&'static str>) {
+    pub fn columns(self) -> (&'static str, Option<&'static str>) {
         match self {
             State::Active => ("active", None),
             State::Unconfirmed => ("unconfirmed", None),
@@ -194,10 +179,37 @@ pub struct Connection {
     pub used_at: Option<Timestamp>,
 }
 
+impl Connection {
+    /// The viewer says that the account is theirs; `None` unless the connection waits for that.
+    pub fn confirm(self, now: Timestamp) -> Option<Self> {
+        (self.state == State::Unconfirmed).then(|| self.moved(State::Active, now))
+    }
+
+    /// The connection ends, and its viewer must sign in at the provider again. The tokens go.
+    pub fn require_login(self, cause: Cause, now: Timestamp) -> Self {
+        Self {
+            has_refresh_token: false,
+            access_expires_at: None,
+            ..self.moved(State::NeedsLogin(cause), now)
+        }
+    }
+
+    fn moved(self, state: State, now: Timestamp) -> Self {
+        Self {
+            state,
+            state_at: now,
+            updated_at: now,
+            generation: self.generation + 1,
+            ..self
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::person::Role;
+    use strum::VariantArray as _;
 
     fn person(username: &str, email: &str) -> Person {
         Person {
@@ -279,7 +291,7 @@ mod tests {
     fn states_are_read_back_as_they_were_stored() {
         for state in [State::Active, State::Unconfirmed]
             .into_iter()
-            .chain(Cause::ALL.map(State::NeedsLogin))
+            .chain(Cause::VARIANTS.iter().copied().map(State::NeedsLogin))
         {
             let (word, cause) = state.columns();
             assert_eq!(State::parse(word, cause), Some(state));

@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 
 /// Who may open a content item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum AccessType {
     /// Anyone, without signing in. Such an item cannot use integrations.
     All,
@@ -22,18 +23,12 @@ pub enum AccessType {
 
 impl AccessType {
     /// The word in the API and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            AccessType::All => "all",
-            AccessType::LoggedIn => "logged_in",
-            AccessType::Acl => "acl",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`AccessType::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::All, Self::LoggedIn, Self::Acl]
-            .into_iter()
-            .find(|access| access.as_str() == text)
+        text.parse().ok()
     }
 }
 
@@ -233,26 +228,25 @@ impl Content {
 }
 
 /// What a person or group on an item's list may do with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::EnumString, strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum ContentRole {
     Viewer,
     /// `owner` in the API: may edit the item.
+    #[strum(serialize = "owner")]
     Collaborator,
 }
 
 impl ContentRole {
     /// The word in the API and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ContentRole::Viewer => "viewer",
-            ContentRole::Collaborator => "owner",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`ContentRole::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Viewer, Self::Collaborator]
-            .into_iter()
-            .find(|role| role.as_str() == text)
+        text.parse().ok()
     }
 }
 

@@ -27,7 +27,18 @@ pub enum SecretHealth {
 ///
 /// The API shows it beside `permissions`: an empty list means nobody, and a list whose last entry
 /// is removed stays closed instead of opening to everyone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Availability {
     #[default]
     Everyone,
@@ -37,24 +48,29 @@ pub enum Availability {
 }
 
 impl Availability {
-    /// All values, in the order in which pages show them.
-    pub const ALL: [Self; 3] = [Self::Everyone, Self::Listed, Self::Nobody];
     /// The word in the API and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Availability::Everyone => "everyone",
-            Availability::Listed => "listed",
-            Availability::Nobody => "nobody",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`Availability::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.as_str() == text)
+        text.parse().ok()
     }
 }
 
 /// Whether the account at the identity provider must be that of the viewer who is signed in here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum IdentityCheck {
     /// Not compared.
     Off,
@@ -66,19 +82,13 @@ pub enum IdentityCheck {
 }
 
 impl IdentityCheck {
-    /// All values, in the order in which pages show them.
-    pub const ALL: [Self; 3] = [Self::Warn, Self::Require, Self::Off];
     /// The word in the API and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            IdentityCheck::Off => "off",
-            IdentityCheck::Warn => "warn",
-            IdentityCheck::Require => "require",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`IdentityCheck::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.as_str() == text)
+        text.parse().ok()
     }
 }
 

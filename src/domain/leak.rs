@@ -13,7 +13,8 @@ use super::{
 use std::time::Duration;
 
 /// The kind of suspicious use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum LeakKind {
     /// The token was exchanged long after its viewer had left.
     LongAfter,
@@ -23,17 +24,12 @@ pub enum LeakKind {
 
 impl LeakKind {
     /// The word in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            LeakKind::LongAfter => "long_after",
-            LeakKind::WhileOthers => "while_others",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`LeakKind::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::LongAfter, Self::WhileOthers]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        text.parse().ok()
     }
     /// Completes the sentence "X's token was used …".
     pub const fn words(self) -> &'static str {

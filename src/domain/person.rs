@@ -4,8 +4,23 @@ use super::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A role; a higher role may do everything that a lower one may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "snake_case")]
 pub enum Role {
     Viewer,
     Publisher,
@@ -13,15 +28,9 @@ pub enum Role {
 }
 
 impl Role {
-    /// All roles, in ascending order.
-    pub const ALL: [Role; 3] = [Role::Viewer, Role::Publisher, Role::Administrator];
     /// The word in the API and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Viewer => "viewer",
-            Role::Publisher => "publisher",
-            Role::Administrator => "administrator",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The word on pages.
     pub const fn label(self) -> &'static str {
@@ -33,7 +42,7 @@ impl Role {
     }
     /// The inverse of [`Role::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text)
+        text.parse().ok()
     }
 }
 

@@ -4,7 +4,10 @@
 use super::{Id, Timestamp, integration::Integration, person::Person};
 
 /// What the provider was told about the end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum ProviderNotice {
     /// The revocation request has not succeeded yet and will be retried.
     Waiting,
@@ -18,25 +21,13 @@ pub enum ProviderNotice {
 }
 
 impl ProviderNotice {
-    /// All values.
-    pub const ALL: [Self; 4] = [
-        ProviderNotice::Waiting,
-        ProviderNotice::Told,
-        ProviderNotice::NotOffered,
-        ProviderNotice::GivenUp,
-    ];
     /// The word in the API and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ProviderNotice::Waiting => "waiting",
-            ProviderNotice::Told => "told",
-            ProviderNotice::NotOffered => "not_offered",
-            ProviderNotice::GivenUp => "given_up",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
     /// The inverse of [`ProviderNotice::as_str`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.as_str() == text)
+        text.parse().ok()
     }
 }
 

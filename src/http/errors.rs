@@ -1,7 +1,11 @@
 //! Why a handler stopped, with the status, the texts and the error number that belong to it. How it
 //! is shown (a page or JSON) is decided by `web::error_pages`, which knows pages.
 
-use crate::{domain::return_path::ReturnPath, http::codes::Code, service};
+use crate::{
+    domain::{addresses, return_path::ReturnPath},
+    http::codes::Code,
+    service,
+};
 use actix_web::{
     HttpResponse, ResponseError,
     http::{StatusCode, header},
@@ -47,8 +51,8 @@ pub struct ErrorDetails {
     pub lines: Vec<String>,
     /// The error number of the Connect-compatible API.
     pub code: Code,
-    /// `Some` if signing in helps, with the path to continue at.
-    pub sign_in: Option<Option<ReturnPath>>,
+    /// The path of the sign-in page, if signing in helps.
+    pub login_path: Option<String>,
     /// Value of `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
 }
@@ -90,7 +94,7 @@ impl WebError {
                     title: title.into(),
                     lines: vec![line.into()],
                     code,
-                    sign_in: None,
+                    login_path: None,
                     retry_after: None,
                 },
             )
@@ -170,7 +174,7 @@ impl WebError {
                 (
                     status,
                     ErrorDetails {
-                        sign_in: Some(back.clone()),
+                        login_path: Some(addresses::login(back.as_ref())),
                         ..told
                     },
                 )

@@ -63,8 +63,7 @@ pub enum FailureClass {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub class: FailureClass,
-    /// The OAuth error word, from a fixed list; safe to log and to show.
-    pub error_code: &'static str,
+    pub error_code: ErrorCode,
     /// Microsoft's AADSTS number, if there was one.
     pub aadsts: Option<u64>,
     /// A sentence of our own, fit to be shown.
@@ -75,10 +74,10 @@ pub struct Failure {
 
 impl Failure {
     /// A failure that an administrator has to repair; the provider did not act.
-    pub fn administrator(word: &'static str, sentence: &str) -> Self {
+    pub fn administrator(error_code: ErrorCode, sentence: &str) -> Self {
         Self {
             class: FailureClass::Administrator,
-            error_code: word,
+            error_code,
             aadsts: None,
             sentence: sentence.into(),
             may_have_acted: false,
@@ -88,7 +87,7 @@ impl Failure {
     pub fn wait(sentence: &str) -> Self {
         Self {
             class: FailureClass::Temporary { retry_after: None },
-            error_code: "temporarily_unavailable",
+            error_code: ErrorCode::TemporarilyUnavailable,
             aadsts: None,
             sentence: sentence.into(),
             may_have_acted: true,
@@ -96,32 +95,43 @@ impl Failure {
     }
 }
 
-/// The error words that leave this module.
-const KNOWN_ERROR_CODES: [&str; 16] = [
-    "invalid_request",
-    "invalid_client",
-    "invalid_grant",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
-    "invalid_target",
-    "invalid_resource",
-    "access_denied",
-    "server_error",
-    "temporarily_unavailable",
-    "interaction_required",
-    "consent_required",
-    "login_required",
-    "slow_down",
-    "unsupported_response_type",
-];
+/// The error codes of RFC 6749 sections 4.1.2.1 and 5.2, RFC 8707 and OpenID Connect that leave this
+/// module, and three of our own. Safe to log and to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum ErrorCode {
+    InvalidRequest,
+    InvalidClient,
+    InvalidGrant,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+    InvalidScope,
+    InvalidTarget,
+    InvalidResource,
+    AccessDenied,
+    ServerError,
+    TemporarilyUnavailable,
+    InteractionRequired,
+    ConsentRequired,
+    LoginRequired,
+    SlowDown,
+    UnsupportedResponseType,
+    /// Our own: the integration's settings make a request impossible.
+    Configuration,
+    /// Our own: a stored request cannot be read.
+    Unreadable,
+    /// Any other text.
+    Other,
+}
 
-/// The word itself if it is in the list of known ones, or else `other`.
-pub fn known_error_code(word: &str) -> &'static str {
-    KNOWN_ERROR_CODES
-        .into_iter()
-        .find(|known| *known == word)
-        .unwrap_or("other")
+impl ErrorCode {
+    /// The code that a provider sent; [`ErrorCode::Other`] if it is not in the list.
+    pub fn received(text: &str) -> Self {
+        match text.parse() {
+            Ok(Self::Configuration | Self::Unreadable) | Err(_) => Self::Other,
+            Ok(known) => known,
+        }
+    }
 }
 
 /// The first AADSTS number in an error description of Microsoft's.
@@ -137,7 +147,11 @@ pub fn aadsts(text: &str) -> Option<u64> {
 
 /// Classifies an OAuth error word and an AADSTS number, with a sentence to show. A known number
 /// decides before the word. The table is in `flows.md`, c.2.
-pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (FailureClass, &'static str) {
+pub fn classify(
+    word: ErrorCode,
+    code: Option<u64>,
+    suberror: &str,
+) -> (FailureClass, &'static str) {
     let person = |cause, sentence| (FailureClass::Viewer(cause), sentence);
     let administrator = |sentence| (FailureClass::Administrator, sentence);
     let wait = |sentence| (FailureClass::Temporary { retry_after: None }, sentence);
@@ -237,28 +251,30 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (FailureClass,
         _ => {}
     }
     match word {
-        "invalid_grant" if suberror == "consent_required" => person(
+        ErrorCode::InvalidGrant if suberror == "consent_required" => person(
             Cause::Policy,
             "The identity provider asks for your permission again.",
         ),
-        "invalid_grant" => person(
+        ErrorCode::InvalidGrant => person(
             Cause::Expired,
             "The identity provider ended this connection.",
         ),
-        "invalid_request" => administrator(
+        ErrorCode::InvalidRequest => administrator(
             "The identity provider does not understand the requests of this integration.",
         ),
-        "interaction_required" | "login_required" | "consent_required" => person(
-            Cause::Policy,
-            "The identity provider asks you to sign in again.",
-        ),
-        "invalid_client" => administrator(
+        ErrorCode::InteractionRequired | ErrorCode::LoginRequired | ErrorCode::ConsentRequired => {
+            person(
+                Cause::Policy,
+                "The identity provider asks you to sign in again.",
+            )
+        }
+        ErrorCode::InvalidClient => administrator(
             "The identity provider does not accept the client ID or the client secret.",
         ),
-        "unauthorized_client" | "unsupported_grant_type" => administrator(
+        ErrorCode::UnauthorizedClient | ErrorCode::UnsupportedGrantType => administrator(
             "The identity provider does not allow this application to sign people in this way.",
         ),
-        "invalid_scope" | "invalid_target" | "invalid_resource" => {
+        ErrorCode::InvalidScope | ErrorCode::InvalidTarget | ErrorCode::InvalidResource => {
             administrator("The identity provider does not accept the scopes of this integration.")
         }
         _ => wait("The identity provider is not answering as it should."),
@@ -266,14 +282,13 @@ pub fn classify(word: &str, code: Option<u64>, suberror: &str) -> (FailureClass,
 }
 
 impl ProviderError {
-    /// The error word, or `other` if it is unknown.
-    pub fn word(&self) -> &'static str {
-        known_error_code(&self.error)
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::received(&self.error)
     }
 }
 
 impl Failure {
-    /// Classifies a failed token request. `refresh_refusal_codes`: error words besides
+    /// Classifies a failed token request. `refusals`: error words besides
     /// `invalid_grant` with which this provider refuses a refresh token.
     pub fn from_token_error(
         error: RequestTokenError<HttpError, ProviderError>,
@@ -295,15 +310,16 @@ impl Failure {
                 let refused = code.is_none()
                     && refusals.contains(&body.error.as_str())
                     && about.contains("refresh token");
-                let word = if refused {
-                    "invalid_grant"
+                let error_code = body.code();
+                let meaning = if refused {
+                    ErrorCode::InvalidGrant
                 } else {
-                    &body.error
+                    error_code
                 };
-                let (class, sentence) = classify(word, code, &body.suberror);
+                let (class, sentence) = classify(meaning, code, &body.suberror);
                 Failure {
                     class,
-                    error_code: known_error_code(&body.error),
+                    error_code,
                     aadsts: code,
                     sentence: sentence.into(),
                     may_have_acted: false,
@@ -322,7 +338,7 @@ impl From<HttpError> for Failure {
         let (sentence, may_have_acted) = match &error {
             HttpError::Refused => {
                 return Failure::administrator(
-                    "configuration",
+                    ErrorCode::Configuration,
                     "The address of the identity provider leads into a private network that the operator has not allowed.",
                 );
             }
@@ -361,35 +377,35 @@ mod tests {
     #[test]
     fn errors_are_classified_by_who_has_to_act() {
         assert_eq!(
-            classify("invalid_grant", Some(700_082), "").0,
+            classify(ErrorCode::received("invalid_grant"), Some(700_082), "").0,
             FailureClass::Viewer(Cause::Expired)
         );
         assert_eq!(
-            classify("invalid_grant", Some(50076), "").0,
+            classify(ErrorCode::received("invalid_grant"), Some(50076), "").0,
             FailureClass::Viewer(Cause::Policy)
         );
         assert_eq!(
-            classify("invalid_client", Some(7_000_215), "").0,
+            classify(ErrorCode::received("invalid_client"), Some(7_000_215), "").0,
             FailureClass::Administrator
         );
         assert_eq!(
-            classify("invalid_request", Some(90002), "").0,
+            classify(ErrorCode::received("invalid_request"), Some(90002), "").0,
             FailureClass::Administrator
         );
         assert_eq!(
-            classify("invalid_request", None, "").0,
+            classify(ErrorCode::received("invalid_request"), None, "").0,
             FailureClass::Administrator
         );
         assert!(matches!(
-            classify("server_error", None, "").0,
+            classify(ErrorCode::received("server_error"), None, "").0,
             FailureClass::Temporary { .. }
         ));
         assert!(matches!(
-            classify("", None, "").0,
+            classify(ErrorCode::received(""), None, "").0,
             FailureClass::Temporary { .. }
         ));
         assert!(matches!(
-            classify("something_new", None, "").0,
+            classify(ErrorCode::received("something_new"), None, "").0,
             FailureClass::Temporary { .. }
         ));
     }

@@ -2,7 +2,10 @@
 //! tokens. It follows no redirects, uses no proxy, limits the size of responses, and connects only
 //! to addresses that the egress policy allows.
 
-use super::http_error::{HttpError, retry_after};
+use super::{
+    errors::ErrorCode,
+    http_error::{HttpError, retry_after},
+};
 use crate::domain::egress::{Policy, Purpose};
 use std::{
     net::SocketAddr,
@@ -198,10 +201,10 @@ fn normalise_error_body(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
         return body;
     }
     let word = match (status.as_u16(), body.is_empty()) {
-        (401, _) => "invalid_client",
+        (401, _) => ErrorCode::InvalidClient,
         // Seen in practice: 400 with an empty body in response to a replayed refresh token.
-        (400, true) => "invalid_grant",
-        _ => "temporarily_unavailable",
+        (400, true) => ErrorCode::InvalidGrant,
+        _ => ErrorCode::TemporarilyUnavailable,
     };
     format!(r#"{{"error":"{word}"}}"#).into_bytes()
 }

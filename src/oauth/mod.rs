@@ -12,7 +12,7 @@ pub mod token_response;
 
 use crate::providers::{ClientAuthentication, Endpoints};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use errors::{Failure, ProviderError};
+use errors::{ErrorCode, Failure, ProviderError};
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
     EndpointSet, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, Scope, TokenUrl,
@@ -75,7 +75,7 @@ impl Registration {
     fn client(&self, secret: Option<&SecretString>) -> Result<Client, Failure> {
         let broken = |_| {
             Failure::administrator(
-                "configuration",
+                ErrorCode::Configuration,
                 "The addresses of this integration are damaged. Save them again.",
             )
         };
@@ -108,7 +108,7 @@ impl Registration {
                 let assertion =
                     assertion::sign(&self.client_id, audience.as_str(), key).map_err(|why| {
                         Failure::administrator(
-                            "invalid_client",
+                            ErrorCode::InvalidClient,
                             &format!("The private key cannot be used: {why}."),
                         )
                     })?;
@@ -128,7 +128,7 @@ impl Registration {
         }
         if self.secrets.is_empty() {
             return Err(Failure::administrator(
-                "invalid_client",
+                ErrorCode::InvalidClient,
                 "This integration has no client secret. Enter one.",
             ));
         }
@@ -154,7 +154,7 @@ impl Registration {
                         by_previous_secret: position > 0,
                     });
                 }
-                Err(failure) if failure.error_code == "invalid_client" => {
+                Err(failure) if failure.error_code == ErrorCode::InvalidClient => {
                     first.get_or_insert(failure);
                 }
                 // Any other failure is not about the secret.
@@ -171,7 +171,7 @@ impl Registration {
         let client = self.client(None)?;
         let redirect = RedirectUrl::new(request.redirect_uri.to_owned()).map_err(|_| {
             Failure::administrator(
-                "configuration",
+                ErrorCode::Configuration,
                 "The public address of this portal is damaged.",
             )
         })?;
@@ -207,7 +207,7 @@ impl Registration {
     ) -> Result<Granted, Failure> {
         let redirect = RedirectUrl::new(redirect_uri.to_owned()).map_err(|_| {
             Failure::administrator(
-                "configuration",
+                ErrorCode::Configuration,
                 "The public address of this portal is damaged.",
             )
         })?;
@@ -321,7 +321,7 @@ impl RevocationRequest {
                 return Ok(());
             }
             let body: ProviderError = serde_json::from_slice(answer.body()).unwrap_or_default();
-            refused.error_code = body.word();
+            refused.error_code = body.code();
         }
         Err(refused)
     }
@@ -352,7 +352,10 @@ impl RevocationRequest {
                     &secret.to_owned().into(),
                 )
                 .map_err(|_| {
-                    Failure::administrator("invalid_client", "The private key cannot be used.")
+                    Failure::administrator(
+                        ErrorCode::InvalidClient,
+                        "The private key cannot be used.",
+                    )
                 })?;
                 form.append_pair("client_id", &self.client_id);
                 form.append_pair("client_assertion_type", assertion::TYPE)
@@ -362,7 +365,7 @@ impl RevocationRequest {
         }
         request.body(form.finish().into_bytes()).map_err(|_| {
             Failure::administrator(
-                "configuration",
+                ErrorCode::Configuration,
                 "The revocation address of this integration is damaged.",
             )
         })

@@ -46,9 +46,11 @@ impl<'a> ResumeId<'a> {
         let found = service
             .core
             .store
-            .read(move |db| Ok::<_, Error>(short_lived::app_session_owner(db, &hash, item)?))
+            .read(move |db| {
+                Ok::<_, Error>(short_lived::is_app_session_of(db, &hash, item, viewer)?)
+            })
             .await;
-        found.ok().flatten().is_some_and(|owner| owner == viewer)
+        found.unwrap_or(false)
     }
 }
 

@@ -140,6 +140,14 @@ pub(in crate::service) fn require(allowed: bool, sentence: &'static str) -> Resu
     }
 }
 
+/// Refuses unless the actor may see integrations.
+pub fn must_see_integrations(actor: &Actor) -> Result<(), Error> {
+    require(
+        access::may_see_integrations(actor.role),
+        "Only publishers and administrators see integrations.",
+    )
+}
+
 /// Refuses unless the actor may create, change and delete integrations.
 pub fn must_manage_integrations(actor: &Actor) -> Result<(), Error> {
     require(

@@ -47,6 +47,58 @@ struct Row {
     used_at: Option<i64>,
 }
 
+/// What [`put`] writes.
+#[derive(Insertable, AsChangeset)]
+#[diesel(table_name = connections, treat_none_as_null = true, treat_none_as_default_value = false)]
+struct WrittenRow<'a> {
+    guid: String,
+    person: String,
+    integration: String,
+    state: &'a str,
+    cause: Option<&'a str>,
+    state_at: i64,
+    account_label: Option<&'a str>,
+    account_subject: Option<&'a str>,
+    account_tenant: Option<&'a str>,
+    scopes: &'a str,
+    access_token: Option<&'a str>,
+    access_expires_at: Option<i64>,
+    refresh_token: Option<&'a str>,
+    lapses_at: Option<i64>,
+    generation: i64,
+    connected_at: i64,
+    created_at: i64,
+    updated_at: i64,
+    used_at: Option<i64>,
+}
+
+impl<'a> WrittenRow<'a> {
+    fn new(connection: &'a Connection, tokens: &'a Tokens) -> Self {
+        let (state, cause) = connection.state.columns();
+        Self {
+            guid: connection.id.to_string(),
+            person: connection.person.to_string(),
+            integration: connection.integration.to_string(),
+            state,
+            cause,
+            state_at: connection.state_at.0,
+            account_label: connection.account.label.as_deref(),
+            account_subject: connection.account.subject.as_deref(),
+            account_tenant: connection.account.tenant.as_deref(),
+            scopes: &connection.scopes,
+            access_token: tokens.access.as_ref().map(|sealed| sealed.0.as_str()),
+            access_expires_at: connection.access_expires_at.map(|at| at.0),
+            refresh_token: tokens.refresh.as_ref().map(|sealed| sealed.0.as_str()),
+            lapses_at: connection.lapses_at.map(|at| at.0),
+            generation: connection.generation,
+            connected_at: connection.connected_at.0,
+            created_at: connection.created_at.0,
+            updated_at: connection.updated_at.0,
+            used_at: connection.used_at.map(|at| at.0),
+        }
+    }
+}
+
 /// A connection's sealed tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
@@ -100,41 +152,13 @@ pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<
             .filter(connections::guid.ne(connection.id.to_string())),
     )
     .execute(db.0)?;
-    let (state, cause) = connection.state.columns();
-    let values = (
-        connections::state.eq(state),
-        connections::cause.eq(cause),
-        connections::state_at.eq(connection.state_at.0),
-        (
-            connections::account_label.eq(&connection.account.label),
-            connections::account_subject.eq(&connection.account.subject),
-            connections::account_tenant.eq(&connection.account.tenant),
-        ),
-        connections::scopes.eq(&connection.scopes),
-        connections::access_token.eq(tokens.access.as_ref().map(|sealed| sealed.0.as_str())),
-        connections::access_expires_at.eq(connection.access_expires_at.map(|at| at.0)),
-        connections::refresh_token.eq(tokens.refresh.as_ref().map(|sealed| sealed.0.as_str())),
-        connections::lapses_at.eq(connection.lapses_at.map(|at| at.0)),
-        connections::generation.eq(connection.generation),
-        (
-            connections::connected_at.eq(connection.connected_at.0),
-            connections::used_at.eq(connection.used_at.map(|at| at.0)),
-        ),
-        connections::updated_at.eq(connection.updated_at.0),
-    );
-    let changed =
-        diesel::update(connections::table.filter(connections::guid.eq(connection.id.to_string())))
-            .set(values)
-            .execute(db.0)?;
+    let row = WrittenRow::new(connection, tokens);
+    let changed = diesel::update(connections::table.filter(connections::guid.eq(&row.guid)))
+        .set(&row)
+        .execute(db.0)?;
     if changed == 0 {
         diesel::insert_into(connections::table)
-            .values((
-                connections::guid.eq(connection.id.to_string()),
-                connections::person.eq(connection.person.to_string()),
-                connections::integration.eq(connection.integration.to_string()),
-                connections::created_at.eq(connection.created_at.0),
-                values,
-            ))
+            .values(&row)
             .execute(db.0)?;
     }
     Ok(())
@@ -187,26 +211,27 @@ pub fn store_refreshed(
     Ok(true)
 }
 
-/// Changes the state and increments the generation. [`State::NeedsLogin`] deletes the tokens.
-pub fn set_state(
-    db: &mut Db<'_>,
-    connection: Id<Connection>,
-    state: State,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let (word, cause) = state.columns();
-    let row = || connections::table.filter(connections::guid.eq(connection.to_string()));
-    diesel::update(row())
+/// Stores a new state of a connection: the result of [`Connection::confirm`] or
+/// [`Connection::require_login`], which deletes the tokens. Compare-and-swap on the generation:
+/// `false` if the connection was changed meanwhile.
+pub fn save_state(db: &mut Db<'_>, connection: &Connection) -> Result<bool, Error> {
+    let (word, cause) = connection.state.columns();
+    let row = |generation: i64| {
+        connections::table
+            .filter(connections::guid.eq(connection.id.to_string()))
+            .filter(connections::generation.eq(generation))
+    };
+    let changed = diesel::update(row(connection.generation - 1))
         .set((
             connections::state.eq(word),
             connections::cause.eq(cause),
-            connections::state_at.eq(now.0),
-            connections::updated_at.eq(now.0),
-            connections::generation.eq(connections::generation + 1),
+            connections::state_at.eq(connection.state_at.0),
+            connections::updated_at.eq(connection.updated_at.0),
+            connections::generation.eq(connection.generation),
         ))
         .execute(db.0)?;
-    if matches!(state, State::NeedsLogin(_)) {
-        diesel::update(row())
+    if changed == 1 && matches!(connection.state, State::NeedsLogin(_)) {
+        diesel::update(row(connection.generation))
             .set((
                 connections::access_token.eq(None::<String>),
                 connections::refresh_token.eq(None::<String>),
@@ -214,7 +239,7 @@ pub fn set_state(
             ))
             .execute(db.0)?;
     }
-    Ok(())
+    Ok(changed == 1)
 }
 
 /// Deletes a connection with its tokens.
@@ -563,18 +588,15 @@ pub fn attempt(
     .transpose()
 }
 
-/// Marks an attempt as used and deletes its PKCE verifier; `false` if it was used before.
-pub fn consume_attempt(
-    db: &mut Db<'_>,
-    attempt: Id<Attempt>,
-    now: Timestamp,
-) -> Result<bool, Error> {
+/// Stores that an attempt was used ([`Attempt::consume`]) and deletes its PKCE verifier; `false` if
+/// it was used before.
+pub fn save_consumed(db: &mut Db<'_>, attempt: &Attempt) -> Result<bool, Error> {
     let row = attempts::table
-        .find(attempt.to_string())
+        .find(attempt.id.to_string())
         .filter(attempts::used_at.is_null());
     Ok(diesel::update(row)
         .set((
-            attempts::used_at.eq(now.0),
+            attempts::used_at.eq(attempt.used_at.map(|at| at.0)),
             attempts::verifier.eq(None::<String>),
         ))
         .execute(db.0)?

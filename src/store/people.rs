@@ -194,22 +194,30 @@ pub fn set_setup_link(
     Ok(())
 }
 
-/// Whom an unexpired one-time link is for; `Some(None)`: the first administrator, who does not
-/// exist yet.
+/// Whom a one-time link is for.
+pub enum SetupLink {
+    /// The first administrator, who does not exist yet.
+    FirstAdministrator,
+    Person(Id<Person>),
+}
+
+/// Whom an unexpired one-time link is for.
 pub fn setup_link(
     db: &mut Db<'_>,
     token_hash: &str,
     now: Timestamp,
-) -> Result<Option<Option<Id<Person>>>, Error> {
+) -> Result<Option<SetupLink>, Error> {
     let found: Option<Option<String>> = setup_links::table
         .find(token_hash)
         .filter(setup_links::expires_at.gt(now.0))
         .select(setup_links::person)
         .first(db.0)
         .optional()?;
-    found
-        .map(|person| person.as_deref().map(id).transpose())
-        .transpose()
+    Ok(match found {
+        None => None,
+        Some(None) => Some(SetupLink::FirstAdministrator),
+        Some(Some(person)) => Some(SetupLink::Person(id(&person)?)),
+    })
 }
 
 /// Deletes an unexpired one-time link; `false` if there is none.

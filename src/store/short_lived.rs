@@ -6,14 +6,14 @@
 //! WebSocket subprotocol): the proxy refuses an id that was given to another viewer.
 
 use super::{
-    Db, Error, id,
+    Db, Error,
     schema::{app_sessions, held_tokens, nodes, shown_once, sign_in_tries},
 };
 use crate::{
     domain::{Id, Timestamp, content::Content, person::Person},
     vault::Sealed,
 };
-use diesel::prelude::*;
+use diesel::{dsl::exists, prelude::*};
 
 /// Times of the password attempts of `who` since `since`, oldest first. `who` is a hash of name and
 /// address.
@@ -111,26 +111,20 @@ pub fn take_shown_once(
     Ok(found.map(Sealed))
 }
 
-/// The viewer to whom the app gave this app session id. `None`: the id was never seen.
-/// `Some(None)`: a viewer who is not signed in.
-pub fn app_session_owner(
+/// Whether the app gave this app session id to this viewer (`None`: one who is not signed in).
+pub fn is_app_session_of(
     db: &mut Db<'_>,
     id_hash: &str,
     item: Id<Content>,
-) -> Result<Option<Option<Id<Person>>>, Error> {
+    viewer: Option<Id<Person>>,
+) -> Result<bool, Error> {
+    // A viewer who is not signed in is the empty text.
+    let owner = viewer.map(|person| person.to_string()).unwrap_or_default();
     let row = app_sessions::table
         .find(id_hash)
-        .filter(app_sessions::content.eq(item.to_string()));
-    let person: Option<String> = row.select(app_sessions::person).first(db.0).optional()?;
-    person
-        .map(|person| {
-            if person.is_empty() {
-                Ok(None)
-            } else {
-                id(&person).map(Some)
-            }
-        })
-        .transpose()
+        .filter(app_sessions::content.eq(item.to_string()))
+        .filter(app_sessions::person.eq(owner));
+    Ok(diesel::select(exists(row)).get_result(db.0)?)
 }
 
 /// Records the owner of an app session. The first record wins, so repeating another viewer's id has

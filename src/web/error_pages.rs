@@ -3,7 +3,7 @@
 //! headers to every response, and leaves responses from apps as they are.
 
 use crate::{
-    domain::{addresses, audit::Action, origins::HostKind},
+    domain::{audit::Action, origins::HostKind},
     http::{
         codes::Code,
         correlation::Correlation,
@@ -312,26 +312,21 @@ async fn render_error(
         || !is_navigation(&request) && (request.method() != Method::POST || portal.is_some())
     {
         let mut payload = json!({"reference": reference});
-        if let Some(back) = &told.sign_in {
-            let path = addresses::login(back.as_ref());
+        if let Some(path) = &told.login_path {
             let service = request.app_data::<actix_web::web::Data<service::Services>>();
             payload["login_url"] = json!(service.map_or_else(
                 || path.clone(),
-                |service| service.core.addresses.absolute(&path)
+                |service| service.core.addresses.absolute(path)
             ));
         }
         let text = told.lines.join(" ");
         HttpResponse::build(status)
             .json(json!({"code": told.code, "error": text, "error_code": told.code, "error_message": text, "payload": payload}))
-    } else if let Some(back) = &told.sign_in {
+    } else if let Some(path) = &told.login_path {
         HttpResponse::SeeOther()
             .insert_header((
                 header::LOCATION,
-                format!(
-                    "{}{}",
-                    portal.unwrap_or_default(),
-                    addresses::login(back.as_ref())
-                ),
+                format!("{}{path}", portal.unwrap_or_default()),
             ))
             .finish()
     } else {

@@ -53,9 +53,9 @@ pub fn callback_query(bytes: &[u8]) {
     );
     let code = errors::aadsts(&text);
     assert!(code.is_none_or(|code| text.contains("AADSTS") && code < 1_000_000_000));
-    let word = errors::known_error_code(&error);
-    assert!(word == error || word == "other");
-    errors::classify(&error, code, &text);
+    let known = errors::ErrorCode::received(&error);
+    assert!(known == errors::ErrorCode::Other || known.to_string() == error);
+    errors::classify(known, code, &text);
 }
 
 /// The form of an exchange: a value that is taken stood there once, and no token that we did not

@@ -5,8 +5,8 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// What the page's table says.
-fn rows(page: &Answer) -> &str {
-    page.body.split("<tbody>").nth(1).unwrap_or("")
+fn rows(page: &Answer) -> String {
+    page.text("tbody")
 }
 
 fn verdict(world: &World) -> (bool, String) {

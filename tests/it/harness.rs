@@ -1,6 +1,7 @@
 //! Starts a whole demo for one test, speaks HTTP to it as browsers and programs do, and checks
 //! itself at the end.
 
+use scraper::{Html, Selector};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::{
@@ -682,26 +683,35 @@ impl Answer {
         serde_json::from_str(&self.body)
             .unwrap_or_else(|_| panic!("not JSON: {} {}", self.status, self.body))
     }
+    /// The page, parsed as a browser parses it.
+    pub fn html(&self) -> Html {
+        Html::parse_document(&self.body)
+    }
+    /// An attribute of all elements that a CSS selector finds.
+    pub fn attributes(&self, selector: &str, attribute: &str) -> Vec<String> {
+        self.html()
+            .select(&css(selector))
+            .filter_map(|element| element.attr(attribute).map(str::to_owned))
+            .collect()
+    }
+    /// The text of all elements that a CSS selector finds.
+    pub fn text(&self, selector: &str) -> String {
+        self.html()
+            .select(&css(selector))
+            .flat_map(|element| element.text().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    }
     /// The anti-forgery token that the page's forms carry.
     pub fn csrf(&self) -> String {
-        let token = self
-            .body
-            .split("name=\"csrf\" value=\"")
-            .nth(1)
-            .and_then(|rest| rest.split('"').next());
-        token
+        self.attributes("form input[name=csrf]", "value")
+            .into_iter()
+            .next()
             .unwrap_or_else(|| panic!("no form in {} {}", self.status, self.body))
-            .to_owned()
     }
     /// The first link of the page whose address ends like this.
     pub fn link(&self, end: &str) -> String {
-        let links = self
-            .body
-            .split("href=\"")
-            .skip(1)
-            .filter_map(|rest| rest.split('"').next());
-        links
-            .map(str::to_owned)
+        self.attributes("a[href]", "href")
+            .into_iter()
             .find(|link| link.ends_with(end))
             .unwrap_or_else(|| panic!("no link {end} in {}", self.body))
     }
@@ -711,6 +721,10 @@ impl Answer {
             .and_then(|value| value.to_str().ok())
             .unwrap_or("")
     }
+}
+
+fn css(selector: &str) -> Selector {
+    Selector::parse(selector).expect("a selector")
 }
 
 /// A browser without script: cookies for each origin, redirects, forms.
@@ -871,31 +885,30 @@ impl Browser {
         action_part: &str,
         values: &[(&str, &str)],
     ) -> Answer {
-        let form = page
-            .body
-            .split("<form ")
-            .skip(1)
-            .map(|form| form.split("</form>").next().unwrap_or(""))
-            .find(|form| attribute(form, "action").ends_with(action_part))
+        let html = page.html();
+        let form = html
+            .select(&css("form[action]"))
+            .find(|form| {
+                form.attr("action")
+                    .is_some_and(|it| it.ends_with(action_part))
+            })
             .unwrap_or_else(|| panic!("no form {action_part} in {} {}", page.status, page.body));
         let mut pairs: Vec<(String, String)> = values
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        for input in form
-            .split("<input ")
-            .skip(1)
-            .filter(|input| input.starts_with("type=\"hidden\""))
-        {
-            let name = attribute(input, "name");
+        for input in form.select(&css("input[type=hidden][name]")) {
+            let name = input.attr("name").unwrap_or("");
             if !pairs.iter().any(|(known, _)| *known == name) {
-                pairs.push((name, attribute(input, "value")));
+                pairs.push((name.into(), input.attr("value").unwrap_or("").into()));
             }
         }
         let action = url::Url::parse(&page.url)
             .expect("an address")
-            .join(&attribute(form, "action"))
+            .join(form.attr("action").unwrap_or(""))
             .expect("an action");
+        // The parsed page is not `Send`.
+        drop(html);
         let body = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(&pairs)
             .finish();
@@ -1000,22 +1013,6 @@ impl reqwest::dns::Resolve for Loopback {
             )))) as reqwest::dns::Addrs)
         })
     }
-}
-
-fn attribute(text: &str, name: &str) -> String {
-    let start = format!("{name}=\"");
-    let value = text
-        .split(&start)
-        .nth(1)
-        .and_then(|rest| rest.split('"').next())
-        .unwrap_or("");
-    value
-        .replace("&#38;", "&")
-        .replace("&amp;", "&")
-        .replace("&#34;", "\"")
-        .replace("&#39;", "'")
-        .replace("&#60;", "<")
-        .replace("&#62;", ">")
 }
 
 /// Runs the program; what it prints.

@@ -23,7 +23,7 @@ use crate::{
     oauth::assertion,
     providers::{self, ClientAuthentication, Template},
     service::{
-        core::{Actor, Core, event, must_manage_integrations, record, require},
+        core::{Actor, Core, event, must_manage_integrations, must_see_integrations, record},
         error::{Error, invalid},
         grants::{
             breakers::Breakers,
@@ -112,10 +112,7 @@ impl Integrations {
 
     /// The integrations that the actor may choose: for administrators all.
     pub async fn integrations(&self, actor: &Actor) -> Result<Vec<Integration>, Error> {
-        require(
-            access::may_see_integrations(actor.role),
-            "Only publishers and administrators see integrations.",
-        )?;
+        must_see_integrations(actor)?;
         let actor = actor.clone();
         self.core
             .store
@@ -140,10 +137,7 @@ impl Integrations {
         actor: &Actor,
         id: Id<Integration>,
     ) -> Result<Integration, Error> {
-        require(
-            access::may_see_integrations(actor.role),
-            "Only publishers and administrators see integrations.",
-        )?;
+        must_see_integrations(actor)?;
         let actor = actor.clone();
         self.core
             .store
@@ -159,7 +153,12 @@ impl Integrations {
     }
 
     /// The people and groups who may choose one integration, or any.
-    pub async fn listings(&self, of: Option<Id<Integration>>) -> Result<Vec<ListEntry>, Error> {
+    pub async fn listings(
+        &self,
+        actor: &Actor,
+        of: Option<Id<Integration>>,
+    ) -> Result<Vec<ListEntry>, Error> {
+        must_see_integrations(actor)?;
         self.core
             .store
             .read(move |db| Ok(integrations::listings(db, of)?))
@@ -190,8 +189,12 @@ impl Integrations {
             .await
     }
 
-    /// How many content items and people use each integration.
-    pub async fn integration_usage(&self) -> Result<HashMap<Id<Integration>, Usage>, Error> {
+    /// How many content items and people use each integration, for administrators.
+    pub async fn integration_usage(
+        &self,
+        actor: &Actor,
+    ) -> Result<HashMap<Id<Integration>, Usage>, Error> {
+        must_manage_integrations(actor)?;
         self.core
             .store
             .read(|db| Ok(integrations::usage(db)?))

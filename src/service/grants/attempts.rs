@@ -17,7 +17,7 @@ use crate::{
     },
     oauth::{
         AuthorizationRequest, Granted, Registration,
-        errors::{Failure, FailureClass, aadsts, classify, known_error_code},
+        errors::{ErrorCode, Failure, FailureClass, aadsts, classify},
     },
     providers,
     service::{
@@ -404,7 +404,7 @@ impl Attempts {
                     Ok(_) => Ok(None),
                     Err(failure) => {
                         tracing::info!(
-                            word = failure.error_code,
+                            error_code = %failure.error_code,
                             aadsts = failure.aadsts,
                             "the sign-in brings no connection; the viewer goes to the provider"
                         );
@@ -443,11 +443,12 @@ impl Attempts {
         ) {
             return self.refuse_callback(actor, why, attempt).await;
         }
-        let id = attempt.id;
+        let attempt = attempt.consume(now);
+        let consumed = attempt.clone();
         if !self
             .core
             .store
-            .write_untracked(move |db| Ok::<_, Error>(connections::consume_attempt(db, id, now)?))
+            .write_untracked(move |db| Ok::<_, Error>(connections::save_consumed(db, &consumed)?))
             .await?
         {
             return self
@@ -492,7 +493,7 @@ impl Attempts {
                 match registration.redeem(&http, code, &redirect_uri, verifier).await {
                     Ok(granted) if !granted.answer.is_bearer() => {
                         let failure = Failure::administrator(
-                            "other",
+                            ErrorCode::Other,
                             "The identity provider issued a kind of token that this portal cannot use.",
                         );
                         service.record_failure(&finishing, failure, integration, back).await
@@ -774,10 +775,11 @@ impl Attempts {
                 CallbackOutcome::Declined { back, integration }
             });
         }
-        let (class, sentence) = classify(word, code, "");
+        let error_code = ErrorCode::received(word);
+        let (class, sentence) = classify(error_code, code, "");
         let failure = Failure {
             class,
-            error_code: known_error_code(word),
+            error_code,
             aadsts: code,
             sentence: sentence.into(),
             may_have_acted: false,
@@ -794,7 +796,7 @@ impl Attempts {
         integration: Integration,
         back: ReturnPath,
     ) -> Result<CallbackOutcome, Error> {
-        tracing::warn!(integration = %integration.id, word = failure.error_code, aadsts = failure.aadsts, "connecting failed");
+        tracing::warn!(integration = %integration.id, error_code = %failure.error_code, aadsts = failure.aadsts, "connecting failed");
         if failure.class == FailureClass::Administrator {
             let health = SecretHealth::Rejected {
                 at: self.core.now(),
@@ -806,7 +808,7 @@ impl Attempts {
         }
         let detail = match failure.aadsts {
             Some(code) => format!("{} AADSTS{code}", failure.error_code),
-            None => failure.error_code.to_owned(),
+            None => failure.error_code.to_string(),
         };
         self.record_about(actor, Action::ConnectionFailed, &integration, detail)
             .await?;

@@ -557,7 +557,7 @@ impl Broker {
                 crate::oauth::errors::Failure::wait("The identity provider did not answer in time.")
             }
         };
-        tracing::warn!(connection = %id, integration = %integration.id, word = failure.error_code, aadsts = failure.aadsts, "refresh failed");
+        tracing::warn!(connection = %id, integration = %integration.id, error_code = %failure.error_code, aadsts = failure.aadsts, "refresh failed");
         let stored = self
             .stored_token_if(&ours.loaded, is_usable_as_fallback)
             .ok()
@@ -845,7 +845,7 @@ impl Broker {
         &self,
         loaded: &LoadedConnection,
         cause: Cause,
-        word: &str,
+        why: impl std::fmt::Display,
         owner: Option<&str>,
     ) {
         let LoadedConnection {
@@ -861,7 +861,7 @@ impl Broker {
         );
         let (subject, detail) = (
             integration.display_name().to_owned(),
-            format!("{}: {word}", cause.as_str()),
+            format!("{}: {why}", cause.as_str()),
         );
         let owner = owner.map(str::to_owned);
         let ended = self
@@ -871,14 +871,14 @@ impl Broker {
                 if let Some(owner) = owner {
                     leases::release(db, &leases::connection_lease_name(id), &owner)?;
                 }
-                let current = connections::find(db, id)?;
-                if current.is_none_or(|(current, _)| {
-                    current.generation != generation || current.state != State::Active
-                }) {
+                let current = connections::find(db, id)?.map(|(current, _)| current);
+                let Some(current) = current.filter(|current| {
+                    current.generation == generation && current.state == State::Active
+                }) else {
                     return Ok(());
-                }
+                };
                 leases::delete_refresh_attempt(db, id)?;
-                connections::set_state(db, id, State::NeedsLogin(cause), now)?;
+                connections::save_state(db, &current.require_login(cause, now))?;
                 let name = people::find(db, person)?
                     .map(|person| person.username)
                     .unwrap_or_default();

@@ -263,7 +263,8 @@ impl Consents {
                         "This integration takes only your own account. Choose the other one.",
                     ));
                 }
-                connections::set_state(db, id, State::Active, now)?;
+                let connection = connection.confirm(now).ok_or(Error::NotFound)?;
+                connections::save_state(db, &connection)?;
                 if let Some(item) = item {
                     give_consent(db, &actor, item, connection.integration, now)?;
                 }

@@ -17,7 +17,7 @@ use crate::{
         person::Person,
         revocation::{ProviderNotice, Revocation},
     },
-    oauth::RevocationRequest,
+    oauth::{RevocationRequest, errors::ErrorCode},
     providers,
     service::{
         core::{Actor, Core, record, require},
@@ -310,7 +310,7 @@ impl Revocations {
                     integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 let secrets = integrations::secrets(db, integration.id)?;
                 let token = service.token_to_revoke(&connection, &tokens);
-                connections::set_state(db, id, State::NeedsLogin(cause), why.now)?;
+                connections::save_state(db, &connection.clone().require_login(cause, why.now))?;
                 Tombstone::new(
                     &service.core,
                     &service.clients,
@@ -498,36 +498,34 @@ impl Revocations {
                 Some(request) => request
                     .send(&self.core.http)
                     .await
-                    .map_err(|failure| (failure.error_code, failure.class)),
-                None => Err((
-                    "unreadable",
-                    crate::oauth::errors::FailureClass::Administrator,
-                )),
+                    .map_err(|failure| failure.error_code),
+                None => Err(ErrorCode::Unreadable),
             };
         let now = self.core.now();
         revocation.tries += 1;
-        let word = match outcome {
+        let tries = revocation.tries;
+        let failure = match outcome {
             Ok(()) => {
                 (revocation.notice, revocation.told_at) = (ProviderNotice::Told, Some(now));
-                ""
+                String::new()
             }
-            Err((word, _)) => {
+            Err(error_code) => {
                 let pause = BACKOFF_BASE
                     .saturating_mul(1 << revocation.tries.clamp(0, 20))
                     .min(MAX_BACKOFF);
                 revocation.next_at = now.plus(pause);
-                let hopeless = word == "unreadable" || revocation.tries >= MAX_TRIES;
+                let hopeless = error_code == ErrorCode::Unreadable || revocation.tries >= MAX_TRIES;
                 revocation.notice = if hopeless {
                     ProviderNotice::GivenUp
                 } else {
                     ProviderNotice::Waiting
                 };
                 tracing::warn!(
-                    word,
-                    tries = revocation.tries,
+                    %error_code,
+                    tries,
                     "a provider could not be told of an end; the tokens are deleted here all the same"
                 );
-                word
+                format!("; {error_code}; try {tries}")
             }
         };
         let action = if revocation.notice == ProviderNotice::Told {
@@ -535,12 +533,7 @@ impl Revocations {
         } else {
             Action::ProviderNotTold
         };
-        let more = if word.is_empty() {
-            String::new()
-        } else {
-            format!("; {word}; try {}", revocation.tries)
-        };
-        let detail = format!("connection of {}{more}", revocation.person_name);
+        let detail = format!("connection of {}{failure}", revocation.person_name);
         let event = Event {
             correlation: revocation.correlation.clone(),
             ..Event::by_portal(now, action, revocation.integration_name.clone(), detail)

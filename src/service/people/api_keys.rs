@@ -99,8 +99,12 @@ impl ApiKeys {
         Ok(live.then_some(caller))
     }
 
-    /// All API keys of a person.
-    pub async fn own_keys(&self, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
+    /// All API keys of a person: their own, or anyone's for an administrator.
+    pub async fn keys_of(&self, actor: &Actor, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
+        require(
+            person == actor.person.id || access::may_manage_people(actor.role),
+            "Keys belong to their person.",
+        )?;
         self.core
             .store
             .read(move |db| Ok(people::keys(db, person)?))
@@ -246,11 +250,24 @@ impl ApiKeys {
         Ok((found, secret))
     }
 
-    /// The content keys of an item.
-    pub async fn content_keys(&self, item: Id<Content>) -> Result<Vec<ApiKey>, Error> {
+    /// The content keys of an item, for those who may edit it.
+    pub async fn content_keys(
+        &self,
+        actor: &Actor,
+        item: Id<Content>,
+    ) -> Result<Vec<ApiKey>, Error> {
+        let person = actor.with_effective_role();
         self.core
             .store
-            .read(move |db| Ok(people::content_keys(db, item)?))
+            .read(move |db| {
+                let found = content::find(db, item)?.ok_or(Error::NotFound)?;
+                let listed = content::role_of(db, item, person.id)?;
+                require(
+                    access::may_edit_content(&person, access::standing(&found, &person, listed)),
+                    "Only those who may edit a content item see its keys.",
+                )?;
+                Ok(people::content_keys(db, item)?)
+            })
             .await
     }
 }

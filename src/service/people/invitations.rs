@@ -137,8 +137,8 @@ impl Invitations {
             .store
             .read(move |db| match people::setup_link(db, &hash, now)? {
                 None => Err(Error::NotFound),
-                Some(None) => Ok(LinkHolder::FirstAdministrator),
-                Some(Some(person)) => {
+                Some(people::SetupLink::FirstAdministrator) => Ok(LinkHolder::FirstAdministrator),
+                Some(people::SetupLink::Person(person)) => {
                     let person = people::find(db, person)?.filter(|person| !person.locked);
                     person
                         .map(|person| LinkHolder::Person(Box::new(person)))

@@ -64,7 +64,7 @@ fn integration(integration: &Integration, listings: &[ListEntry]) -> Value {
 /// `GET v1/oauth/integrations`: the integrations that the caller may see.
 pub async fn list(api: PersonalKey) -> ApiResult {
     let all = api.service.integrations.integrations(&api.actor).await?;
-    let listings = api.service.integrations.listings(None).await?;
+    let listings = api.service.integrations.listings(&api.actor, None).await?;
     Ok(ok(&Value::Array(
         all.iter()
             .map(|found| integration(found, &listings))
@@ -86,7 +86,10 @@ pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 async fn integration_response(api: &PersonalKey, found: &Integration) -> ApiResult {
     Ok(ok(&integration(
         found,
-        &api.service.integrations.listings(Some(found.id)).await?,
+        &api.service
+            .integrations
+            .listings(&api.actor, Some(found.id))
+            .await?,
     )))
 }
 

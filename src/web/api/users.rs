@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        Id, Timestamp, access,
+        Id, Timestamp,
         api_key::ApiKey,
         person::{Person, Role},
     },
@@ -159,27 +159,26 @@ fn key(key: &ApiKey) -> Value {
     })
 }
 
-/// The person in the path, if the caller may handle their keys: their own, or, to read (`look`),
-/// anyone's for an administrator.
-fn keys_of(api: &PersonalKey, path: &str, look: bool) -> Result<Id<Person>, ApiError> {
+/// Refuses unless the path names the caller: only their own keys are created and deleted.
+fn must_be_caller(api: &PersonalKey, path: &str) -> Result<(), ApiError> {
     let person: Id<Person> = guid(path, Code::MalformedId)?;
-    if person == api.actor.person.id || (look && access::may_manage_people(api.actor.role)) {
-        return Ok(person);
+    if person == api.actor.person.id {
+        return Ok(());
     }
     Err(Error::Forbidden("Keys belong to their person.").into())
 }
 
 /// `GET v1/users/{guid}/keys`.
 pub async fn keys(api: PersonalKey, path: web::Path<String>) -> ApiResult {
-    let person = keys_of(&api, &path, true)?;
-    let keys = api.service.api_keys.own_keys(person).await?;
+    let person = guid(&path, Code::MalformedId)?;
+    let keys = api.service.api_keys.keys_of(&api.actor, person).await?;
     Ok(ok(&Value::Array(keys.iter().map(key).collect())))
 }
 
 /// `POST v1/users/{guid}/keys`: own keys only. The response alone contains the secret (`key`).
 /// Errors: 62 for the name, 234 for the role.
 pub async fn create_key(api: PersonalKey, path: web::Path<String>, body: JsonObject) -> ApiResult {
-    keys_of(&api, &path, false)?;
+    must_be_caller(&api, &path)?;
     let role = match body.text("user_role", Code::KeyRole)? {
         None => None,
         Some(text) => Some(Role::parse(&text).ok_or_else(|| {
@@ -227,11 +226,11 @@ fn number(text: &str) -> Result<i64, ApiError> {
 
 /// `GET v1/users/{guid}/keys/{id}`.
 pub async fn get_key(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
-    let (person, wanted) = (keys_of(&api, &path.0, true)?, number(&path.1)?);
+    let (person, wanted) = (guid(&path.0, Code::MalformedId)?, number(&path.1)?);
     let found = api
         .service
         .api_keys
-        .own_keys(person)
+        .keys_of(&api.actor, person)
         .await?
         .into_iter()
         .find(|key| key.number == wanted)
@@ -241,7 +240,7 @@ pub async fn get_key(api: PersonalKey, path: web::Path<(String, String)>) -> Api
 
 /// `DELETE v1/users/{guid}/keys/{id}`: own keys only; 204.
 pub async fn delete_key(api: PersonalKey, path: web::Path<(String, String)>) -> ApiResult {
-    keys_of(&api, &path.0, false)?;
+    must_be_caller(&api, &path.0)?;
     api.service
         .api_keys
         .delete_key(&api.actor, number(&path.1)?)

@@ -211,14 +211,7 @@ async fn p12_an_answer_is_taken_once_in_time_and_only_where_it_began() {
     // A reload with everything in place goes on silently; after a disconnect it explains itself.
     assert!(vera.get(&answer).await.url.ends_with(&app));
     let page = vera.get("/consents").await;
-    let link = page
-        .body
-        .split("href=\"/connections/")
-        .nth(1)
-        .and_then(|rest| rest.split('"').next())
-        .expect("a disconnect link")
-        .to_owned();
-    let page = vera.get(&format!("/connections/{link}")).await;
+    let page = vera.get(&page.link("/disconnect")).await;
     vera.submit(&page, "/disconnect", &[]).await;
     let again = vera.get(&answer).await;
     assert!(again.body.contains("already used"), "{}", again.body);

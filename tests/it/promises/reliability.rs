@@ -141,16 +141,7 @@ async fn p24_revoking_stops_exchanges_at_once_and_tells_the_provider_when_it_can
     assert_eq!(sealed.len(), 1);
     // While the provider is down.
     let page = vera.get("/consents").await;
-    let link = page
-        .body
-        .split("href=\"")
-        .find_map(|part| {
-            part.split('"')
-                .next()
-                .filter(|link| link.ends_with("/disconnect"))
-        })
-        .expect("a link")
-        .to_owned();
+    let link = page.link("/disconnect");
     vera.submit(&vera.get(&link).await, "/disconnect", &[])
         .await;
     assert_eq!(

@@ -393,11 +393,12 @@ async fn p27_a_canary_run_finds_no_secret_anywhere() {
     let vera_page = browser
         .get(
             &people
-                .body
-                .split("href=\"/people/")
-                .filter_map(|part| part.split('"').next())
-                .find(|part| part.len() == 36 && !ada_is(&people.body, part))
-                .map(|guid| format!("/people/{guid}"))
+                .attributes("a[href^='/people/']", "href")
+                .into_iter()
+                .find(|link| {
+                    let guid = &link["/people/".len()..];
+                    guid.len() == 36 && !ada_is(&people.body, guid)
+                })
                 .expect("vera"),
         )
         .await;

@@ -14,6 +14,7 @@ use crate::{
 };
 use actix_web::{HttpResponse, web};
 use askama::Template;
+use strum::VariantArray as _;
 
 struct KeyRow {
     number: i64,
@@ -38,8 +39,9 @@ async fn draw_keys(
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
     let now = me.service().core.now();
-    let roles = Role::ALL
-        .into_iter()
+    let roles = Role::VARIANTS
+        .iter()
+        .copied()
         .filter(|role| *role <= me.actor.role)
         .rev();
     let mut fields = vec![
@@ -54,7 +56,7 @@ async fn draw_keys(
     let rows = me
         .service()
         .api_keys
-        .own_keys(me.actor.person.id)
+        .keys_of(&me.actor, me.actor.person.id)
         .await?
         .into_iter()
         .map(|key| KeyRow {

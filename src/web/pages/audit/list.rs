@@ -24,6 +24,7 @@ use askama::Template;
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 struct Row {
     at: Moment,
@@ -137,8 +138,9 @@ pub async fn list(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpRes
         .filter(|_| more)
         .map(|last| format!("/audit?{asked}&before={}", last.number));
     let actions = std::iter::once(Choice::new("", "Everything", "")).chain(
-        Action::ALL
-            .into_iter()
+        Action::VARIANTS
+            .iter()
+            .copied()
             .map(|action| Choice::new(action.as_str(), words(action), "")),
     );
     let outcomes = std::iter::once(Choice::new("", "Any", "")).chain(

@@ -124,7 +124,7 @@ pub(super) async fn draw_settings(
         Vec::new()
     };
     let associations = service.contents.associations(&me.actor, item.id).await?;
-    let keys = service.api_keys.content_keys(item.id).await?;
+    let keys = service.api_keys.content_keys(&me.actor, item.id).await?;
     let consenting = service
         .contents
         .consenting_people(&me.actor, item.id)

@@ -20,6 +20,7 @@ use crate::{
 use actix_web::HttpResponse;
 use askama::Template;
 use serde_json::Value;
+use strum::VariantArray as _;
 
 /// The question before a change that signs people out.
 pub(super) struct Confirmation {
@@ -273,7 +274,7 @@ fn add_preset_lists(
 }
 
 pub(super) fn availability_field() -> Field {
-    let options = Availability::ALL.map(|known| match known {
+    let options = Availability::VARIANTS.iter().map(|known| match known {
         Availability::Everyone => Choice::new(known.as_str(), "Every publisher", ""),
         Availability::Listed => Choice::new(
             known.as_str(),
@@ -291,11 +292,11 @@ pub(super) fn availability_field() -> Field {
         "availability",
         "Who may choose it for content",
     )
-    .options(options.to_vec())
+    .options(options.collect())
 }
 
 fn identity_field() -> Field {
-    let options = IdentityCheck::ALL.map(|known| match known {
+    let options = IdentityCheck::VARIANTS.iter().map(|known| match known {
         IdentityCheck::Warn => {
             Choice::new(known.as_str(), "Ask the person whether it is theirs", "")
         }
@@ -315,7 +316,7 @@ fn identity_field() -> Field {
         "identity_check",
         "When somebody connects with an account of another name",
     )
-    .options(options.to_vec())
+    .options(options.collect())
 }
 
 /// The service's input from the posted text, with all errors of the form itself. When `editing`, an

@@ -110,7 +110,7 @@ pub(super) fn secret_status(integration: &Integration, now: Timestamp) -> (Statu
 pub async fn list(me: SignedIn, query: web::Query<Sort>) -> Result<HttpResponse, WebError> {
     must_manage_integrations(&me.actor)?;
     let (service, now) = (me.service(), me.service().core.now());
-    let usage = service.integrations.integration_usage().await?;
+    let usage = service.integrations.integration_usage(&me.actor).await?;
     let mut rows: Vec<Row> = service
         .integrations
         .integrations(&me.actor)
