@@ -1,9 +1,9 @@
-//! `valetkey audit verify`: checks the hash chain of the audit log.
+//! `valetkey audit verify`: checks the seals of the audit log.
 
 use super::Common;
 use crate::{
     server::{clock::SystemClock, installation},
-    store::audit::ChainStatus,
+    store::audit::SealStatus,
 };
 use clap::Subcommand;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use std::sync::Arc;
 // Arguments of `valetkey audit`.
 #[derive(Subcommand)]
 pub enum Audit {
-    /// Recomputes the hash chain of the audit log, and reports a line that was changed, removed or
-    /// cut off.
+    /// Recomputes the seals of the audit log, and reports a block of which a line was changed or
+    /// removed.
     Verify {
         #[command(flatten)]
         common: Common,
     },
 }
 
-/// Runs the command. A broken chain is an error.
+/// Runs the command. A broken seal is an error.
 pub async fn run(command: Audit) -> Result<(), String> {
     let Audit::Verify { common } = command;
     let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
@@ -29,12 +29,12 @@ pub async fn run(command: Audit) -> Result<(), String> {
         .await
         .map_err(|error| error.to_string())?
     {
-        ChainStatus::Intact { records } => {
-            println!("The record is whole: {records} line(s) in the chain.");
+        SealStatus::Intact { sealed, unsealed } => {
+            println!("The record is whole: {sealed} line(s) sealed, {unsealed} not sealed yet.");
             Ok(())
         }
-        ChainStatus::Broken { number } => Err(format!(
-            "the record was changed: line {number} is not what was written, or is missing. Lines before it are as they were."
+        SealStatus::Broken { block, first, last } => Err(format!(
+            "the record was changed: line {first} to {last} (block {block}) are not what was written, or one is missing. The blocks before are as they were."
         )),
     }
 }

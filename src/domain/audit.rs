@@ -1,5 +1,5 @@
-//! The audit log's vocabulary: actions, outcomes and records. `store::audit` keeps the records in a
-//! hash chain.
+//! The audit log's vocabulary: actions, outcomes and records. `store::audit` keeps the records
+//! and seals them.
 
 use super::{Id, Timestamp, person::Person};
 
@@ -142,8 +142,8 @@ pub struct Event {
     pub address: String,
     pub correlation: String,
     pub outcome: Outcome,
-    /// Hash over the previous record and this one; empty until stored.
-    pub hash: String,
+    /// The block that seals the record; `None` for about a second.
+    pub block: Option<i64>,
 }
 
 impl Event {
@@ -166,7 +166,7 @@ impl Event {
             address: String::new(),
             correlation: String::new(),
             outcome: Outcome::of(action),
-            hash: String::new(),
+            block: None,
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum Cause {
     Expired,
     /// A policy of the organisation requires a new sign-in.
     Policy,
+    /// The provider refused repeatedly, with an error that this portal does not know.
+    Refused,
     /// The provider issued a new refresh token, and the response was lost before it was stored.
     RotationLost,
     RevokedByViewer,

@@ -2,7 +2,7 @@
 //!
 //! An address is checked when it is saved and again at each TCP connection, after name resolution,
 //! so that DNS rebinding does not help. Private addresses and plain http work only for hosts that
-//! the operator lists; link-local addresses (cloud metadata) never work. This module resolves no
+//! the operator lists; link-local addresses and the IPv6 address of AWS's metadata service never work. This module resolves no
 //! names and connects to nothing.
 
 use std::{
@@ -207,7 +207,7 @@ impl Policy {
             IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
             v4 => v4,
         };
-        if is_link_local(ip) {
+        if is_never_allowed(ip) {
             return Err(EgressError::LinkLocal);
         }
         if is_public(ip) || self.is_listed(host, port) {
@@ -219,7 +219,7 @@ impl Policy {
 }
 
 /// Link-local addresses, and the IPv6 metadata address of AWS (`fd00:ec2::254`).
-fn is_link_local(ip: IpAddr) -> bool {
+fn is_never_allowed(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => {

@@ -13,6 +13,11 @@ impl<T> Id<T> {
     pub fn random() -> Self {
         Self(Uuid::new_v4(), PhantomData)
     }
+
+    /// The identifier as a number.
+    pub fn as_u128(self) -> u128 {
+        self.0.as_u128()
+    }
 }
 
 impl<T> Clone for Id<T> {

@@ -136,6 +136,21 @@ impl WebError {
                 "The database is not answering in time. Nothing was changed. Try again in a moment; if it stays like this, tell the operator.",
                 Code::Internal,
             ),
+            WebError::Service(service::Error::Overloaded(wait)) => {
+                let (status, told) = told(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The portal is busy",
+                    "Too many people sign in at the same time, or somebody tries many passwords. Nothing was changed. Try again in a moment.",
+                    Code::Internal,
+                );
+                (
+                    status,
+                    ErrorDetails {
+                        retry_after: Some(wait.as_secs()),
+                        ..told
+                    },
+                )
+            }
             WebError::Service(service::Error::TooMany(wait)) => {
                 let minutes = wait.as_secs().div_ceil(60);
                 let line = format!(

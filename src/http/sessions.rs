@@ -1,6 +1,10 @@
 //! The store behind actix-session: browser sessions live in the portal's database, so that people
 //! can list and end them. Only the SHA-256 of a session key is stored.
 //!
+//! Before sign-in a session lives in the browser: its signed cookie holds the anti-forgery token, a
+//! message, and a sign-in in flight, whose secrets are sealed. So a request of somebody who is not
+//! signed in writes nothing. A sign-in makes a stored session under a new key.
+//!
 //! The proxy reads sessions through [`Sessions::session_of`] without the session middleware: no
 //! state is copied and nothing can be written. Which session a cookie belongs to is cached; a
 //! session's state is not, since another node may have answered the previous request.
@@ -11,8 +15,11 @@ use crate::{
         content::Content,
         person::{Person, Session as BrowserSession},
     },
-    service::{Error, Services, cluster::cache::Cached},
-    store::{self, handovers::ContentSessionOwner},
+    service::{
+        Error, Services,
+        cluster::cache::{DecisionCache, Validity},
+    },
+    store::{self, changes::Subject, handovers::ContentSessionOwner},
     vault::{api_key::digest, random},
 };
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
@@ -21,7 +28,9 @@ use actix_web::{
     dev::RequestHead,
     http::header::{self, HeaderMap},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use quick_cache::sync::Cache;
+use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::Arc};
 
 type State = HashMap<String, String>;
@@ -46,10 +55,10 @@ const TOUCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Sessions {
     service: Arc<Services>,
-    /// Cookie value, as sent, to session. Entries are trusted as long as `Kept::fresh` says.
-    known: Arc<Cache<String, Cached<Id<BrowserSession>>>>,
+    /// Cookie value, as sent, to session.
+    known: Arc<DecisionCache<String, Id<BrowserSession>>>,
     /// Cookie value on a content origin to the session that it was issued for.
-    bearers: Arc<Cache<String, Cached<ContentSessionOwner>>>,
+    bearers: Arc<DecisionCache<String, ContentSessionOwner>>,
     /// When each session's last use was last written, to limit writes to [`TOUCH_INTERVAL`].
     touched: Arc<Cache<Id<BrowserSession>, Timestamp>>,
     /// Signs session cookies. Derived from a secret in the database (`vault::Root`), not from the
@@ -62,8 +71,8 @@ impl Sessions {
     pub fn new(service: Arc<Services>, signing: Key) -> Self {
         Self {
             service,
-            known: Arc::new(Cache::new(20_000)),
-            bearers: Arc::new(Cache::new(20_000)),
+            known: Arc::new(DecisionCache::new(20_000)),
+            bearers: Arc::new(DecisionCache::new(20_000)),
             touched: Arc::new(Cache::new(20_000)),
             signing,
         }
@@ -90,15 +99,15 @@ impl Sessions {
         let Some(raw) = raw_cookie(head.headers(), name) else {
             return Ok(None);
         };
-        let (epoch, now) = (self.service.core.store.epoch(), self.service.core.now());
-        let session = match self.known.get(raw).and_then(|kept| kept.fresh(epoch, now)) {
+        let (store, start) = (&self.service.core.store, self.service.core.load_start());
+        let session = match self.known.fresh(raw, store, start) {
             Some(session) => session,
             None => {
                 let Some(session) = self.read_cookie(name, raw).await? else {
                     return Ok(None);
                 };
-                self.known
-                    .insert(raw.to_owned(), Cached::new(session, epoch, now));
+                let validity = Validity::new(start, [Subject::Session(session)]);
+                self.known.insert(raw.to_owned(), session, validity);
                 session
             }
         };
@@ -147,19 +156,15 @@ impl Sessions {
         let Some(key) = raw_cookie(head.headers(), &self.content_cookie(item)) else {
             return Ok(None);
         };
-        let (epoch, now) = (self.service.core.store.epoch(), self.service.core.now());
-        let bearer = match self
-            .bearers
-            .get(key)
-            .and_then(|kept| kept.fresh(epoch, now))
-        {
+        let (store, start) = (&self.service.core.store, self.service.core.load_start());
+        let bearer = match self.bearers.fresh(key, store, start) {
             Some(bearer) => bearer,
             None => {
                 let Some(bearer) = self.service.handover.content_session(key).await? else {
                     return Ok(None);
                 };
-                self.bearers
-                    .insert(key.to_owned(), Cached::new(bearer, epoch, now));
+                let validity = Validity::new(start, [Subject::Session(bearer.session)]);
+                self.bearers.insert(key.to_owned(), bearer, validity);
                 bearer
             }
         };
@@ -222,6 +227,7 @@ impl Sessions {
             .signed(&self.signing)
             .get(name)
             .and_then(|cookie| SessionKey::try_from(cookie.value().to_owned()).ok())
+            .filter(|key| !is_anonymous(key))
         else {
             return Ok(None);
         };
@@ -270,13 +276,14 @@ impl Sessions {
                 None => Ok(store::sessions::update(db, &row)?),
             }
         };
-        // A new session cannot be in any cache yet, so the insert does not advance the epoch: a
-        // visit to the sign-in page would otherwise invalidate every cache.
-        if expires_at.is_some() {
-            self.service.core.store.write_untracked(put).await
-        } else {
-            self.service.core.store.write(put).await
-        }
+        self.service.core.store.write(put).await
+    }
+
+    /// Saves a state under a new key.
+    async fn save_again(&self, state: State, ttl: &Duration) -> Result<SessionKey, UpdateError> {
+        self.save(state, ttl)
+            .await
+            .map_err(|error| UpdateError::Other(std::io::Error::other(error.to_string()).into()))
     }
 }
 
@@ -294,8 +301,45 @@ fn reason(error: &Error) -> std::io::Error {
     std::io::Error::other(error.to_string())
 }
 
+/// Begins the key of an anonymous session. Keys of stored sessions are base64url, without a dot.
+const ANONYMOUS: &str = "anonymous.";
+/// Lifetime of an anonymous session: it only has to outlive the sign-in form.
+const ANONYMOUS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// An anonymous session, which the browser keeps: its key is its content. The cookie is signed, so
+/// the browser cannot change it.
+#[derive(Serialize, Deserialize)]
+struct AnonymousSession {
+    expires_at: i64,
+    state: State,
+}
+
+fn is_anonymous(key: &SessionKey) -> bool {
+    key.as_ref().starts_with(ANONYMOUS)
+}
+
+impl AnonymousSession {
+    fn to_key(&self) -> Option<SessionKey> {
+        let json = serde_json::to_vec(self).ok()?;
+        let key = format!("{ANONYMOUS}{}", URL_SAFE_NO_PAD.encode(json));
+        key.try_into().ok()
+    }
+
+    /// The state, unless it has expired.
+    fn open(key: &SessionKey, now: Timestamp) -> Option<State> {
+        let json = URL_SAFE_NO_PAD
+            .decode(key.as_ref().strip_prefix(ANONYMOUS)?)
+            .ok()?;
+        let session: Self = serde_json::from_slice(&json).ok()?;
+        (now.0 < session.expires_at).then_some(session.state)
+    }
+}
+
 impl SessionStore for Sessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
+        if is_anonymous(key) {
+            return Ok(AnonymousSession::open(key, self.service.core.now()));
+        }
         let hash = digest(key.as_ref());
         let Some((state, seen_at)) = self.read_state(hash.clone()).await? else {
             return Ok(None);
@@ -312,14 +356,17 @@ impl SessionStore for Sessions {
     }
 
     async fn save(&self, state: State, ttl: &Duration) -> Result<SessionKey, SaveError> {
+        if !state.contains_key(PERSON) {
+            let session = AnonymousSession {
+                expires_at: self.service.core.now().plus(ANONYMOUS_LIFETIME).0,
+                state,
+            };
+            let too_long = Error::Internal("an anonymous session does not fit into a cookie");
+            return session
+                .to_key()
+                .ok_or_else(|| SaveError::Other(reason(&too_long).into()));
+        }
         let key = random::token();
-        // An anonymous session only has to outlive the sign-in form.
-        let short = Duration::hours(1);
-        let ttl = if state.contains_key(PERSON) {
-            ttl
-        } else {
-            &short
-        };
         self.write(&key, &state, Some(ttl))
             .await
             .map_err(|error| SaveError::Other(reason(&error).into()))?;
@@ -339,6 +386,9 @@ impl SessionStore for Sessions {
         state: State,
         ttl: &Duration,
     ) -> Result<SessionKey, UpdateError> {
+        if is_anonymous(&key) {
+            return self.save_again(state, ttl).await;
+        }
         let there = self
             .write(key.as_ref(), &state, None)
             .await
@@ -352,9 +402,7 @@ impl SessionStore for Sessions {
             .into_iter()
             .filter(|(name, _)| name == CSRF || name == FLASH)
             .collect();
-        self.save(anonymous, ttl)
-            .await
-            .map_err(|error| UpdateError::Other(std::io::Error::other(error.to_string()).into()))
+        self.save_again(anonymous, ttl).await
     }
 
     async fn update_ttl(&self, _: &SessionKey, _: &Duration) -> Result<(), anyhow::Error> {
@@ -363,6 +411,9 @@ impl SessionStore for Sessions {
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
+        if is_anonymous(key) {
+            return Ok(());
+        }
         let hash = digest(key.as_ref());
         self.service
             .core

@@ -10,13 +10,14 @@ use crate::{
     service::{
         Error, Services,
         auditing::leaks::Alarm,
-        cluster::node::HEARTBEAT_INTERVAL,
+        cluster::{cache::Validity, node::HEARTBEAT_INTERVAL},
         grants::broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
         people::limiter,
     },
     store::{
-        self, audit, connections, handovers, identities, leaks, leases, revocations, sessions,
-        short_lived,
+        self, audit,
+        changes::{self, Subject},
+        connections, handovers, identities, leaks, leases, revocations, sessions, short_lived,
     },
 };
 use futures_util::StreamExt as _;
@@ -33,17 +34,21 @@ use tracing::Instrument as _;
 
 /// Retention of the counts of exchanges. Audit records are kept forever.
 const EXCHANGE_COUNT_RETENTION: Duration = Duration::from_secs(400 * 86_400);
-/// Retention of what ended and is still shown to its person.
+/// Retention of ended connections, which their people can still see.
 const REVOCATION_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// The leader purges every sixtieth round: every ten minutes.
 const PURGE_EVERY_ROUNDS: u32 = 60;
-/// Retention of the records of who was where.
+/// Retention of presence records.
 const PRESENCE_RETENTION: Duration = Duration::from_secs(2 * 86_400);
 /// Name of the leader's lease.
 const LEADER_LEASE: &str = "jobs";
 /// Life of the leader's lease. It is renewed each round; after three missed renewals another node
 /// takes over.
 const LEADER_LEASE_LIFE: Duration = Duration::from_secs(35);
+/// How often the leader seals audit records.
+const SEAL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often refusals and wrong passwords are written.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
 /// Only connections used within this time are refreshed ahead of need.
 const REFRESH_IF_USED_WITHIN: Duration = Duration::from_secs(3600);
 /// Maximum concurrent refreshes ahead of need.
@@ -54,19 +59,44 @@ const MAX_CONNECTIONS_PER_ROUND: i64 = 500;
 /// Starts the jobs; aborting the handle stops them all.
 pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
     let service = Arc::clone(service);
+    if let Err(error) = service.core.store.follow_changes() {
+        tracing::error!(%error, "cannot follow the changes of other processes: nothing is cached");
+    }
     tokio::spawn(async move {
         let (watched, led, leads) = (
             Arc::clone(&service),
             Arc::clone(&service),
             Arc::new(AtomicBool::new(false)),
         );
+        let flushed = Arc::clone(&service);
+        let _flushing = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(FLUSH_INTERVAL).await;
+                flushed.audit.flush_refusals().await;
+                flushed.limiter.share().await;
+            }
+        }));
         let _watching = AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
         let told = Arc::clone(&leads);
         let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
+        let (sealed, told) = (Arc::clone(&service), Arc::clone(&leads));
+        let _sealing = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SEAL_INTERVAL).await;
+                if told.load(Ordering::Relaxed)
+                    && let Err(error) = sealed.audit.seal_records().await
+                {
+                    tracing::debug!(reason = %error, "could not seal audit records; the next round tries again");
+                }
+            }
+        }));
+        // The first node leads at once.
+        let leader = service.nodes.try_lead(LEADER_LEASE, LEADER_LEASE_LIFE);
+        leads.store(leader.await, Ordering::Relaxed);
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             if let Err(error) = service.presence.share_presence().await {
-                tracing::warn!(reason = %error, "could not write down who is where; the next round tries again");
+                tracing::warn!(reason = %error, "could not write the presence records; the next round tries again");
             }
             service.usage.flush_uses().await;
             // Reload the keyring before `write_heartbeat` tells the other nodes which keys this one
@@ -80,7 +110,7 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
                 failed => failed,
             };
             if let Err(error) = told {
-                tracing::warn!(reason = %error, "could not tell the other nodes what is open here");
+                tracing::warn!(reason = %error, "could not write the heartbeat or the held tokens");
             }
             leads.store(
                 service
@@ -120,7 +150,7 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
                 .instrument(job("send revocations"))
         );
         if let Err(error) = looked {
-            tracing::warn!(reason = %error, "could not look for shared tokens; the next round tries again");
+            tracing::warn!(reason = %error, "could not look for leaked tokens; the next round tries again");
         }
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(PURGE_EVERY_ROUNDS) {
@@ -137,20 +167,22 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
     }
 }
 
-/// Reads the epoch every [`store::EPOCH_POLL_INTERVAL`], for writes of other processes, and follows
-/// a change of the sealing key.
+/// Follows a change of the sealing key, and keeps the change log going.
 async fn watch(service: &Services) {
-    let mut known = 0;
+    let mut followed: Option<Validity> = None;
     loop {
-        tokio::time::sleep(store::EPOCH_POLL_INTERVAL).await;
-        if let Err(error) = service.core.store.refresh_epoch().await {
-            tracing::warn!(reason = %error, "the database does not answer: nothing remembered counts");
+        tokio::time::sleep(changes::POLL_INTERVAL).await;
+        let store = &service.core.store;
+        store.supervise_followers();
+        if followed
+            .as_ref()
+            .is_some_and(|known| known.is_unchanged(store))
+        {
             continue;
         }
-        let epoch = service.core.store.epoch();
-        // The write may have changed the sealing key.
-        if epoch != known && service.keyring.sync_keyring(false).await.is_ok() {
-            known = epoch;
+        let validity = Validity::new(service.core.load_start(), [Subject::Keyring]);
+        if service.keyring.sync_keyring(false).await.is_ok() {
+            followed = Some(validity);
         }
     }
 }
@@ -213,34 +245,58 @@ async fn end_unused_connections(service: &Arc<Services>) {
             .expire_connection(connection.id, Cause::Unused)
             .await
         {
-            tracing::warn!(connection = %connection.id, reason = %error, "could not let an unused connection go; the next round tries again");
+            tracing::warn!(connection = %connection.id, reason = %error, "could not end an unused connection; the next round tries again");
         }
     }
 }
 
-/// Deletes rows that are past their retention.
+/// Deletes old rows, table by table: one that fails does not stop the others.
 async fn purge(service: &Services) {
     let (now, idle_since) = (service.core.now(), service.core.idle_since());
-    // Attempts are kept for an hour after they expire, so that a late callback can be told from a
-    // foreign one.
+    // Attempts are kept for an hour after they expire, so that a late callback can be distinguished
+    // from an unknown one.
     let before = now.minus(Duration::from_secs(3600));
-    let purged = service
-        .core
-        .store
-        .write_untracked(move |db| {
-            sessions::purge(db, now, idle_since)?;
-            connections::purge_attempts(db, before)?;
-            handovers::purge(db, now)?;
-            identities::purge(db)?;
-            audit::purge_exchanges(db, now.minus(EXCHANGE_COUNT_RETENTION))?;
-            leases::purge(db, now.minus(Duration::from_secs(86_400)))?;
-            short_lived::purge(db, now, now.minus(limiter::WINDOW), before)?;
-            revocations::purge(db, now.minus(REVOCATION_RETENTION))?;
-            leaks::purge(db, now.minus(PRESENCE_RETENTION))?;
-            Ok::<_, Error>(())
-        })
-        .await;
-    if let Err(error) = purged {
-        tracing::warn!(reason = %error, "could not purge what is over; the next round tries again");
+    let tries = now.minus(limiter::WINDOW);
+    purge_table(service, "sessions", move |db| {
+        sessions::purge(db, now, idle_since)
+    })
+    .await;
+    purge_table(service, "attempts", move |db| {
+        connections::purge_attempts(db, before)
+    })
+    .await;
+    purge_table(service, "handovers", move |db| handovers::purge(db, now)).await;
+    purge_table(service, "sign-in grants", identities::purge).await;
+    purge_table(service, "counts of exchanges", move |db| {
+        audit::purge_exchanges(db, now.minus(EXCHANGE_COUNT_RETENTION))
+    })
+    .await;
+    purge_table(service, "leases", move |db| {
+        leases::purge(db, now.minus(Duration::from_secs(86_400)))
+    })
+    .await;
+    purge_table(service, "short-lived rows", move |db| {
+        short_lived::purge(db, now, tries, before)
+    })
+    .await;
+    purge_table(service, "revocations", move |db| {
+        revocations::purge(db, now.minus(REVOCATION_RETENTION))
+    })
+    .await;
+    purge_table(service, "presence", move |db| {
+        leaks::purge(db, now.minus(PRESENCE_RETENTION))
+    })
+    .await;
+    purge_table(service, "changes", move |db| changes::purge(db, now)).await;
+}
+
+/// Runs one purge in a transaction of its own; a failure is logged.
+async fn purge_table<T: Send + 'static>(
+    service: &Services,
+    what: &'static str,
+    work: impl Fn(&mut store::Db<'_>) -> Result<T, store::Error> + Send + 'static,
+) {
+    if let Err(error) = service.core.store.write(work).await {
+        tracing::warn!(reason = %error, what, "could not purge old rows; the next round tries again");
     }
 }

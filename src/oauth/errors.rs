@@ -57,6 +57,9 @@ pub enum FailureClass {
     Viewer(Cause),
     /// An administrator, by repairing the integration.
     Administrator,
+    /// Not known: a well-formed refusal (RFC 6749 section 5.2) with an error code that this portal
+    /// does not know. Worth a few more tries, not endless ones.
+    Unknown,
 }
 
 /// A request to a provider that brought no tokens.
@@ -72,7 +75,36 @@ pub struct Failure {
     pub may_have_acted: bool,
 }
 
+/// AADSTS numbers of a refused client: unknown application or directory, wrong or expired secret.
+const AADSTS_CLIENT: [u64; 10] = [
+    70002, 90002, 90038, 700_016, 700_025, 700_084, 7_000_112, 7_000_215, 7_000_218, 7_000_222,
+];
+/// AADSTS number: this person is not assigned to the application.
+const AADSTS_NOT_ASSIGNED: u64 = 50105;
+/// AADSTS number: one person's requests go in circles.
+const AADSTS_LOOP: u64 = 50196;
+
 impl Failure {
+    /// Whether the failure concerns all connections of the integration: the provider cannot be
+    /// reached, fails, limits the client's rate, or refuses the client itself.
+    pub fn concerns_integration(&self) -> bool {
+        match (&self.class, self.aadsts) {
+            (_, Some(AADSTS_NOT_ASSIGNED | AADSTS_LOOP)) => false,
+            (FailureClass::Temporary { .. }, _) => true,
+            (FailureClass::Administrator, Some(number)) => AADSTS_CLIENT.contains(&number),
+            (FailureClass::Administrator, None) => matches!(
+                self.error_code,
+                ErrorCode::InvalidClient | ErrorCode::UnauthorizedClient
+            ),
+            (FailureClass::Viewer(_) | FailureClass::Unknown, _) => false,
+        }
+    }
+
+    /// Whether an administrator must do something for this person, while the integration works.
+    pub fn is_about_one_user(&self) -> bool {
+        self.aadsts == Some(AADSTS_NOT_ASSIGNED)
+    }
+
     /// A failure that an administrator has to repair; the provider did not act.
     pub fn administrator(error_code: ErrorCode, sentence: &str) -> Self {
         Self {
@@ -96,7 +128,7 @@ impl Failure {
 }
 
 /// The error codes of RFC 6749 sections 4.1.2.1 and 5.2, RFC 8707 and OpenID Connect that leave this
-/// module, and three of our own. Safe to log and to show.
+/// module, and four of our own. Safe to log and to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
@@ -120,6 +152,8 @@ pub enum ErrorCode {
     Configuration,
     /// Our own: a stored request cannot be read.
     Unreadable,
+    /// Our own: the provider sent no error code.
+    Missing,
     /// Any other text.
     Other,
 }
@@ -128,7 +162,8 @@ impl ErrorCode {
     /// The code that a provider sent; [`ErrorCode::Other`] if it is not in the list.
     pub fn received(text: &str) -> Self {
         match text.parse() {
-            Ok(Self::Configuration | Self::Unreadable) | Err(_) => Self::Other,
+            _ if text.is_empty() => Self::Missing,
+            Ok(Self::Configuration | Self::Unreadable | Self::Missing) | Err(_) => Self::Other,
             Ok(known) => known,
         }
     }
@@ -277,8 +312,21 @@ pub fn classify(
         ErrorCode::InvalidScope | ErrorCode::InvalidTarget | ErrorCode::InvalidResource => {
             administrator("The identity provider does not accept the scopes of this integration.")
         }
-        _ => wait("The identity provider is not answering as it should."),
+        ErrorCode::ServerError
+        | ErrorCode::TemporarilyUnavailable
+        | ErrorCode::SlowDown
+        | ErrorCode::Missing => wait("The identity provider is not answering as it should."),
+        _ => (
+            FailureClass::Unknown,
+            "The identity provider refused, and did not say why in a way that this portal knows.",
+        ),
     }
+}
+
+/// A provider's error code, if it looks like one: fit to be logged and shown.
+fn printable_code(text: &str) -> Option<&str> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (!text.is_empty() && text.len() <= 60 && text.bytes().all(fits)).then_some(text)
 }
 
 impl ProviderError {
@@ -317,11 +365,17 @@ impl Failure {
                     error_code
                 };
                 let (class, sentence) = classify(meaning, code, &body.suberror);
+                let sentence = match (&class, printable_code(&body.error)) {
+                    (FailureClass::Unknown, Some(word)) => {
+                        format!("The identity provider refused with “{word}”.")
+                    }
+                    _ => sentence.to_owned(),
+                };
                 Failure {
                     class,
                     error_code,
                     aadsts: code,
-                    sentence: sentence.into(),
+                    sentence,
                     may_have_acted: false,
                 }
             }
@@ -404,10 +458,10 @@ mod tests {
             classify(ErrorCode::received(""), None, "").0,
             FailureClass::Temporary { .. }
         ));
-        assert!(matches!(
+        assert_eq!(
             classify(ErrorCode::received("something_new"), None, "").0,
-            FailureClass::Temporary { .. }
-        ));
+            FailureClass::Unknown
+        );
     }
     #[test]
     fn invalid_request_refuses_the_token_only_if_it_speaks_of_the_refresh_token() {

@@ -303,14 +303,11 @@ pub(super) async fn refuse(
 /// Writes an audit record: a viewer asked for content that they may not open.
 pub(super) async fn audit_refusal(service: &Services, admission: &Admission, from: &Origin) {
     let title = admission.content.display_title().to_owned();
-    service
-        .audit
-        .note_refusal(
-            Action::AccessRefused,
-            Some(&admission.person),
-            from,
-            "may not open this content",
-            title,
-        )
-        .await;
+    service.audit.note_refusal(
+        Action::AccessRefused,
+        Some(&admission.person),
+        from,
+        "may not open this content",
+        title,
+    );
 }

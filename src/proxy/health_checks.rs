@@ -3,8 +3,8 @@
 
 use crate::{
     http::endpoint::is_up,
-    service::{Error, Services},
-    store,
+    service::{Error, Services, cluster::cache::Validity},
+    store::{self, changes::Subject},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -12,14 +12,14 @@ use std::{sync::Arc, time::Duration};
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Checks the processes of all items that have more than one, every `CHECK_INTERVAL`; never
-/// returns. The list of items is read again only when the store's epoch has moved, or is
-/// unknown (0).
+/// returns. The list of items is read again only when an item has changed.
 pub async fn watch(service: Arc<Services>) {
-    let (mut epoch, mut urls) = (0, Vec::new());
+    let (mut read, mut urls): (Option<Validity>, _) = (None, Vec::new());
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
-        let now = service.core.store.epoch();
-        if now != epoch || now == 0 {
+        let known = read.as_ref();
+        if !known.is_some_and(|read| read.is_unchanged(&service.core.store)) {
+            let validity = Validity::new(service.core.load_start(), [Subject::Contents]);
             let listed = service
                 .core
                 .store
@@ -37,7 +37,7 @@ pub async fn watch(service: Arc<Services>) {
                 .flat_map(|item| item.processes)
                 .map(|process| process.url)
                 .collect();
-            epoch = now;
+            read = Some(validity);
             service.process_health.forget_all_but(&urls);
         }
         let service = &service;

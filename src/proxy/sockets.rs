@@ -1,8 +1,8 @@
 //! The registry of this node's open WebSockets and event streams.
 //!
-//! They are grouped by browser session and item. Each group is re-authorized twice a second and
-//! closed with a close code of the portal's once its viewer may not stay, so that a revoke also
-//! ends what is already open. A graceful stop closes all of them instead of waiting for them. This
+//! They are grouped by browser session and item. Each group is re-authorized when something that it
+//! depends on has changed, at least once a minute, and closed with a close code of the portal's once
+//! its viewer may not stay, so that a revoke also ends what is already open. A graceful stop closes all of them instead of waiting for them. This
 //! module only tells a socket to close; `websocket.rs` and `answer.rs` do it.
 
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
         content::{AccessType, Content},
         person::Session,
     },
-    service::{Error, Services},
+    service::{Error, Services, cluster::cache::Validity},
+    store::changes::Subject,
 };
 use futures_util::StreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
@@ -25,9 +26,12 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Pause between two rounds of re-authorization. A revoke takes effect on open sockets within two
-/// seconds on every node.
-const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause between two rounds, in which the groups are found that must be re-authorized. A revoke
+/// takes effect on open sockets within two seconds on every node.
+const ROUND_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a group of which nothing has changed stays unchecked: browser sessions also expire by
+/// time, without a change.
+const MAX_CHECK_AGE: Duration = Duration::from_secs(60);
 /// Maximum number of groups that are re-authorized concurrently.
 const MAX_CONCURRENT_CHECKS: usize = 32;
 /// How often a socket in use marks its browser session as used.
@@ -108,36 +112,54 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Why the socket must close; `None` while the viewer may stay. An error says nothing about the
-    /// viewer.
-    async fn recheck(self, service: &Services) -> Result<Option<Close>, Error> {
+    /// Why the socket must close; else until when the viewer may stay. An error says nothing about
+    /// the viewer.
+    async fn recheck(self, service: &Services) -> Result<Verdict, Error> {
+        let start = service.core.load_start();
         let Some(session) = self.session else {
-            return Ok(service
-                .contents
-                .public_content(self.content)
-                .await?
-                .is_none()
-                .then_some(Close::AccessEnded));
+            let open = service.contents.public_content(self.content).await?;
+            return Ok(match open {
+                Some(_) => {
+                    Verdict::Stay(vec![Validity::new(start, [Subject::Content(self.content)])])
+                }
+                None => Verdict::Close(Close::AccessEnded),
+            });
         };
         let Some(person) = service.sessions.session_person(session).await? else {
-            return Ok(Some(Close::SignedOut));
+            return Ok(Verdict::Close(Close::SignedOut));
         };
         let admission = match service.admissions.admission(self.content, person.id).await {
-            Err(Error::NotFound) => return Ok(Some(Close::ContentGone)),
+            Err(Error::NotFound) => return Ok(Verdict::Close(Close::ContentGone)),
             other => other?,
         };
         // A missing consent closes open sockets; a connection that needs the viewer to sign in at
         // the provider again does not.
         let consented = admission.content.access == AccessType::All
             || admission.links.iter().all(|link| link.consent.is_some());
-        Ok((!access::may_open(admission.standing) || !consented).then_some(Close::AccessEnded))
+        if !access::may_open(admission.standing) || !consented {
+            return Ok(Verdict::Close(Close::AccessEnded));
+        }
+        let subjects = [Subject::Session(session), Subject::Person(person.id)];
+        Ok(Verdict::Stay(vec![
+            Validity::new(start, subjects),
+            admission.validity.clone(),
+        ]))
     }
+}
+
+/// What re-authorization found.
+enum Verdict {
+    /// The viewer may stay while all of this is unchanged.
+    Stay(Vec<Validity>),
+    Close(Close),
 }
 
 /// The open sockets and event streams of one [`Ticket`].
 struct Group {
     close: watch::Sender<Option<Close>>,
     open: usize,
+    /// When the group was last re-authorized, and on what that depends.
+    checked: Option<(Instant, Vec<Validity>)>,
     /// Since when re-authorization has failed with an error.
     failing_since: Option<Instant>,
     /// Set when the viewer sends a message: like a request, it keeps the browser session from
@@ -145,6 +167,25 @@ struct Group {
     used: Arc<AtomicBool>,
     /// When the browser session was last marked as used.
     touched_at: Option<Instant>,
+}
+
+impl Group {
+    /// Whether the group must be re-authorized. Marks its browser session as used, too.
+    fn is_due(&mut self, ticket: Ticket, service: &Services) -> bool {
+        if self
+            .touched_at
+            .is_none_or(|at| at.elapsed() > TOUCH_INTERVAL)
+            && self.used.swap(false, Ordering::Relaxed)
+            && let Some(session) = ticket.session
+        {
+            self.touched_at = Some(Instant::now());
+            service.sessions.touch_session(session);
+        }
+        self.checked.as_ref().is_none_or(|(at, depends)| {
+            let store = &service.core.store;
+            at.elapsed() > MAX_CHECK_AGE || !depends.iter().all(|part| part.is_unchanged(store))
+        })
+    }
 }
 
 /// All open WebSockets and event streams of this node.
@@ -216,6 +257,7 @@ impl Sockets {
         let fresh = || Group {
             close: watch::Sender::new(close),
             open: 0,
+            checked: None,
             failing_since: None,
             used: Arc::default(),
             touched_at: None,
@@ -248,19 +290,23 @@ impl Sockets {
         }
     }
 
-    /// Re-authorizes every group each `CHECK_INTERVAL`; never returns. One check per group, however
+    /// Re-authorizes the groups that need it, in rounds; never returns. One check per group, however
     /// many sockets it has.
     pub async fn watch(self: Arc<Self>, service: Arc<Services>) {
         loop {
-            tokio::time::sleep(CHECK_INTERVAL).await;
-            let tickets: Vec<Ticket> = self.lock().keys().copied().collect();
-            futures_util::stream::iter(tickets)
+            tokio::time::sleep(ROUND_INTERVAL).await;
+            let due: Vec<Ticket> = self
+                .lock()
+                .iter_mut()
+                .filter_map(|(ticket, group)| group.is_due(*ticket, &service).then_some(*ticket))
+                .collect();
+            futures_util::stream::iter(due)
                 .for_each_concurrent(MAX_CONCURRENT_CHECKS, |ticket| self.check(ticket, &service))
                 .await;
         }
     }
 
-    /// Re-authorizes one group, closes it if need be, and marks its browser session as used.
+    /// Re-authorizes one group and closes it if need be.
     async fn check(&self, ticket: Ticket, service: &Services) {
         let verdict = ticket.recheck(service).await;
         let mut groups = self.lock();
@@ -268,19 +314,11 @@ impl Sockets {
             return;
         };
         let close = match verdict {
-            Ok(close) => {
+            Ok(Verdict::Close(close)) => Some(close),
+            Ok(Verdict::Stay(depends)) => {
                 group.failing_since = None;
-                if close.is_none()
-                    && group
-                        .touched_at
-                        .is_none_or(|at| at.elapsed() > TOUCH_INTERVAL)
-                    && group.used.swap(false, Ordering::Relaxed)
-                    && let Some(session) = ticket.session
-                {
-                    group.touched_at = Some(Instant::now());
-                    service.sessions.touch_session(session);
-                }
-                close
+                group.checked = Some((Instant::now(), depends));
+                None
             }
             Err(error) => {
                 error.log("checking whether a WebSocket may stay open");

@@ -276,16 +276,13 @@ async fn handshake(
     // it. A missing Origin is refused, too.
     if text(head, &header::ORIGIN) != place.origin {
         let (from, place) = (origin_of(head, service), place.address(""));
-        service
-            .audit
-            .note_refusal(
-                Action::AccessRefused,
-                None,
-                &from,
-                "WebSocket from elsewhere",
-                place,
-            )
-            .await;
+        service.audit.note_refusal(
+            Action::AccessRefused,
+            None,
+            &from,
+            "WebSocket from elsewhere",
+            place,
+        );
         return Err(http_error(
             StatusCode::FORBIDDEN,
             "Another site may not open this: a WebSocket opens only from the pages of its own app.",

@@ -46,6 +46,7 @@ impl Server {
     /// Serves until the handle given to `started` stops the server, then waits up to 30 s for
     /// requests and refreshes to finish. The error is a message for the operator.
     pub async fn serve(self, started: impl FnOnce(ServerHandle)) -> Result<(), String> {
+        raise_file_limit();
         stop::join_cluster(&self.services).await?;
         let shared = Arc::new(application::Shared::new(&self.services)?);
         let (server, stopping) = listen::listen(self.listener, &shared)?;
@@ -54,3 +55,19 @@ impl Server {
         background.until_stopped(server).await
     }
 }
+
+/// Raises the soft limit on open files to the hard limit: every connection needs a descriptor, and
+/// the usual soft limit of 1024 is one that a single client can use up.
+#[cfg(target_os = "linux")]
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => tracing::info!(?before, now = ?limit.current, "limit of open files"),
+        Err(error) => tracing::warn!(%error, ?before, "the limit of open files stays as it is"),
+    }
+}
+#[cfg(not(target_os = "linux"))]
+fn raise_file_limit() {}

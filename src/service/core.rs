@@ -1,7 +1,7 @@
 //! What every part of the service layer may use: settings, database, keys, clock, policy, and where
 //! background work runs. Owns no operation.
 
-use super::error::Error;
+use super::{cluster::cache::LoadStart, error::Error};
 use crate::{
     config::Settings,
     domain::{
@@ -86,16 +86,21 @@ impl Core {
         self.clock.now()
     }
 
+    /// The moment before something cacheable is loaded.
+    pub fn load_start(&self) -> LoadStart {
+        LoadStart::new(&self.store, self.now())
+    }
+
     /// Writes in a background task, so that a busy database delays no request. Failures are only
     /// logged; `what` names the write in the log.
     pub fn write_in_background(
         &self,
         what: &'static str,
-        work: impl FnOnce(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static,
+        work: impl Fn(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static,
     ) {
         let store = self.store.clone();
         let writing = async move {
-            if let Err(error) = store.write_untracked(work).await {
+            if let Err(error) = store.write(work).await {
                 tracing::warn!(%error, "could not note {what}");
             }
         };

@@ -22,6 +22,9 @@ pub enum Error {
     /// Too many tries: retry after this time.
     #[error("too many tries")]
     TooMany(Duration),
+    /// The portal does too much of this at the same time: retry after this time.
+    #[error("overloaded")]
+    Overloaded(Duration),
     /// The database failed; [`Error::is_busy`] tells whether a retry may help.
     #[error(transparent)]
     Store(store::Error),
@@ -52,6 +55,12 @@ impl Error {
             }
             _ => {}
         }
+    }
+}
+
+impl store::WriteError for Error {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Error::Store(store::Error::Conflict))
     }
 }
 

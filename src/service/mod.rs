@@ -35,7 +35,7 @@ pub mod catalog {
 pub mod grants {
     pub mod admission;
     pub mod attempts;
-    pub mod breakers;
+    pub mod backoff;
     pub mod broker;
     pub mod clients;
     pub mod consents;
@@ -70,7 +70,7 @@ use self::{
         keyring::KeyringAdmin, node::Nodes, presence::PresenceBoard, process_health::ProcessHealth,
     },
     grants::{
-        admission::Admissions, attempts::Attempts, breakers::Breakers, broker::Broker,
+        admission::Admissions, attempts::Attempts, backoff::Backoff, broker::Broker,
         clients::OauthClients, consents::Consents, exchange::Exchange, handover::Handover,
         revocations::Revocations, session_tokens::SessionTokens, sign_in_grants::SignInGrants,
         usage::Usage,
@@ -107,8 +107,8 @@ pub struct Services {
     pub shown_once: Arc<ShownOnce>,
     /// OAuth clients of integrations.
     pub clients: Arc<OauthClients>,
-    /// Circuit breakers of providers.
-    pub breakers: Arc<Breakers>,
+    /// Pauses after failed refreshes.
+    pub backoff: Arc<Backoff>,
     /// Session tokens for content.
     pub session_tokens: Arc<SessionTokens>,
     /// Counts of exchanges.
@@ -159,14 +159,22 @@ impl Services {
     pub fn new(parts: Parts) -> Result<Self, String> {
         let core = Arc::new(Core::new(parts)?);
         let limiter = Arc::new(PasswordLimiter::new(Arc::clone(&core)));
-        let passwords = Arc::new(Passwords::new(Arc::clone(&core), Arc::clone(&limiter))?);
+        let audit = Arc::new(Audit::new(Arc::clone(&core)));
+        let passwords = Arc::new(Passwords::new(
+            Arc::clone(&core),
+            Arc::clone(&limiter),
+            Arc::clone(&audit),
+        )?);
         let sessions = Arc::new(BrowserSessions::new(Arc::clone(&core)));
         let groups = Arc::new(Groups::new(Arc::clone(&core)));
         let api_keys = Arc::new(ApiKeys::new(Arc::clone(&core)));
-        let organisation = Arc::new(OrganisationSignIn::new(Arc::clone(&core)));
+        let organisation = Arc::new(OrganisationSignIn::new(
+            Arc::clone(&core),
+            Arc::clone(&audit),
+        ));
         let shown_once = Arc::new(ShownOnce::new(Arc::clone(&core)));
         let clients = Arc::new(OauthClients::new(Arc::clone(&core)));
-        let breakers = Arc::new(Breakers::new(Arc::clone(&core)));
+        let backoff = Arc::new(Backoff::new(Arc::clone(&core)));
         let session_tokens = Arc::new(SessionTokens::new(Arc::clone(&core)));
         let usage = Arc::new(Usage::new(Arc::clone(&core)));
         let contents = Arc::new(Contents::new(Arc::clone(&core), Arc::clone(&usage)));
@@ -188,7 +196,7 @@ impl Services {
         ));
         let integrations = Arc::new(Integrations::new(
             Arc::clone(&core),
-            Arc::clone(&breakers),
+            Arc::clone(&backoff),
             Arc::clone(&revocations),
         ));
         let consents = Arc::new(Consents::new(
@@ -197,13 +205,12 @@ impl Services {
             Arc::clone(&revocations),
         ));
         let sign_in_grants = Arc::new(SignInGrants::new(Arc::clone(&core)));
-        let audit = Arc::new(Audit::new(Arc::clone(&core)));
         let leaks = Arc::new(LeakAlarm::new(Arc::clone(&core), Arc::clone(&contents)));
         let nodes = Arc::new(Nodes::new(Arc::clone(&core)));
         let broker = Arc::new(Broker::new(
             Arc::clone(&core),
             Arc::clone(&clients),
-            Arc::clone(&breakers),
+            Arc::clone(&backoff),
             Arc::clone(&revocations),
             Arc::clone(&nodes),
         ));
@@ -240,7 +247,7 @@ impl Services {
             organisation,
             shown_once,
             clients,
-            breakers,
+            backoff,
             session_tokens,
             usage,
             contents,

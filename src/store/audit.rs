@@ -1,12 +1,14 @@
 //! The audit log, and the hourly counts of exchanges.
 //!
-//! Audit records form a hash chain: each hash covers the previous one and all fields of the record.
-//! The last number and hash are also stored in `audit_head`, so that cutting off the newest records
-//! is detected too. Records are never changed or deleted here.
+//! Records are inserted without looking at each other, so that writers do not wait for one another.
+//! Once a second the leader seals the new ones in a block: a keyed hash over the seal of the block
+//! before and all fields of the records, in the order of their numbers. A record that becomes
+//! visible late, with a lower number, is in a later block. Records are never changed or deleted
+//! here.
 
 use super::{
     Db, Error, damaged_row, id,
-    schema::{audit, audit_head, exchange_hours},
+    schema::{audit, audit_blocks, exchange_hours},
 };
 use crate::{
     domain::{
@@ -15,7 +17,7 @@ use crate::{
         content::Content,
         person::Person,
     },
-    vault::api_key::digest,
+    vault::audit_key::AuditKey,
 };
 use diesel::prelude::*;
 
@@ -25,7 +27,7 @@ extern "SQL" {
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
-/// Appends a record to the chain; `event.number` and `event.hash` are ignored.
+/// Appends a record; `event.number` and `event.block` are ignored.
 pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
     // PostgreSQL cannot store NUL in text.
     let clean = |text: &str| text.replace('\0', "\u{fffd}");
@@ -40,18 +42,8 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
         detail,
         ..event.clone()
     };
-    let (last, hash) = chain_head(db)?.unwrap_or_default();
-    let number = last + 1;
-    let hash = record_hash(
-        &hash,
-        &Event {
-            number,
-            ..event.clone()
-        },
-    );
     diesel::insert_into(audit::table)
         .values((
-            audit::number.eq(number),
             audit::at.eq(event.at.0),
             audit::action.eq(event.action.as_str()),
             audit::actor.eq(event.actor.map(|actor| actor.to_string())),
@@ -61,105 +53,158 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
             audit::address.eq(&event.address),
             audit::correlation.eq(&event.correlation),
             audit::outcome.eq(event.outcome.as_str()),
-            audit::hash.eq(&hash),
         ))
-        .execute(db.0)?;
-    diesel::delete(audit_head::table).execute(db.0)?;
-    diesel::insert_into(audit_head::table)
-        .values((audit_head::number.eq(number), audit_head::hash.eq(&hash)))
         .execute(db.0)?;
     Ok(())
 }
 
-/// Number and hash of the newest record. Before the first chained record: the highest number, and
-/// an empty hash.
-fn chain_head(db: &mut Db<'_>) -> Result<Option<(i64, String)>, Error> {
-    let head: Option<(i64, String)> = audit_head::table
-        .select((audit_head::number, audit_head::hash))
-        .first(db.0)
-        .optional()?;
-    if head.is_some() {
-        return Ok(head);
+/// Records in one block, at most.
+const MAX_BLOCK: i64 = 5000;
+
+/// The seal of a block over these rows.
+fn seal_of(key: &AuditKey, block: i64, before: &str, rows: &[Row]) -> String {
+    let mut seal = key.block();
+    seal.add(&block.to_string());
+    seal.add(before);
+    seal.add(&rows.len().to_string());
+    for row in rows {
+        for field in [
+            &row.number.to_string(),
+            &row.at.to_string(),
+            &row.action,
+            row.actor.as_deref().unwrap_or(""),
+            &row.actor_name,
+            &row.subject,
+            &row.detail,
+            &row.address,
+            &row.correlation,
+            &row.outcome,
+        ] {
+            seal.add(field);
+        }
     }
-    let newest: Option<i64> = audit::table
-        .select(diesel::dsl::max(audit::number))
-        .first(db.0)?;
-    Ok(newest.map(|number| (number, String::new())))
+    seal.seal()
 }
 
-/// A record's hash. Each field is prefixed with its length, so that moving text between fields
-/// changes the hash.
-fn record_hash(before: &str, event: &Event) -> String {
-    let mut text = String::new();
-    let actor = event
-        .actor
-        .map(|actor| actor.to_string())
-        .unwrap_or_default();
-    let (number, at) = (event.number.to_string(), event.at.0.to_string());
-    for field in [
-        before,
-        &number,
-        &at,
-        event.action.as_str(),
-        &actor,
-        &event.actor_name,
-        &event.subject,
-        &event.detail,
-        &event.address,
-        &event.correlation,
-        event.outcome.as_str(),
-    ] {
-        text.push_str(&format!("{}:{field},", field.len()));
+/// Number and seal of the newest block; 0 and the empty text if there is none.
+fn newest_block(db: &mut Db<'_>) -> Result<(i64, String), Error> {
+    let newest = audit_blocks::table
+        .order(audit_blocks::number.desc())
+        .select((audit_blocks::number, audit_blocks::seal))
+        .first(db.0)
+        .optional()?;
+    Ok(newest.unwrap_or_default())
+}
+
+/// Whether there are records that no block seals.
+pub fn has_unsealed(db: &mut Db<'_>) -> Result<bool, Error> {
+    let open = audit::table.filter(audit::block.is_null());
+    Ok(diesel::select(diesel::dsl::exists(open)).get_result(db.0)?)
+}
+
+/// Seals the records that are not sealed yet in a new block; returns how many. If two processes
+/// try at once, one fails with [`Error::Taken`] or [`Error::Conflict`].
+pub fn seal_block(db: &mut Db<'_>, key: &AuditKey, now: Timestamp) -> Result<usize, Error> {
+    let rows: Vec<Row> = audit::table
+        .filter(audit::block.is_null())
+        .order(audit::number)
+        .limit(MAX_BLOCK)
+        .select(Row::as_select())
+        .load(db.0)?;
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+        return Ok(0);
+    };
+    let (newest, before) = newest_block(db)?;
+    let block = newest + 1;
+    diesel::insert_into(audit_blocks::table)
+        .values((
+            audit_blocks::number.eq(block),
+            audit_blocks::lines.eq(i64::try_from(rows.len()).unwrap_or(MAX_BLOCK)),
+            audit_blocks::seal.eq(seal_of(key, block, &before, &rows)),
+            audit_blocks::sealed_at.eq(now.0),
+        ))
+        .execute(db.0)?;
+    let open = audit::table
+        .filter(audit::block.is_null())
+        .filter(audit::number.between(first.number, last.number));
+    let sealed = diesel::update(open)
+        .set(audit::block.eq(block))
+        .execute(db.0)?;
+    if sealed != rows.len() {
+        // A record with a number in between became visible meanwhile: try again.
+        return Err(Error::Conflict);
     }
-    digest(&text)
+    Ok(sealed)
 }
 
 /// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChainStatus {
-    /// This many records, all intact.
-    Intact { records: i64 },
-    /// The number of the first record that was changed or is missing.
-    Broken { number: i64 },
+pub enum SealStatus {
+    /// All sealed records are as they were written.
+    Intact {
+        sealed: i64,
+        /// Records of the last second, which no block covers yet.
+        unsealed: i64,
+    },
+    /// The first block that is not what was sealed, and the numbers of its first and last record;
+    /// 0 if it has none.
+    Broken { block: i64, first: i64, last: i64 },
 }
 
-/// Recomputes the whole chain.
-pub fn verify(db: &mut Db<'_>) -> Result<ChainStatus, Error> {
-    let (mut records, mut last, mut hash) = (0, 0, String::new());
+/// Recomputes all seals. Run it on one snapshot ([`super::Store::read_snapshot`]).
+pub fn verify(db: &mut Db<'_>, key: &AuditKey) -> Result<SealStatus, Error> {
+    let (mut sealed, mut last_block, mut before) = (0, 0, String::new());
     loop {
-        let rows: Vec<Row> = audit::table
-            .filter(audit::number.gt(last))
-            .order(audit::number)
-            .limit(1000)
-            .select(Row::as_select())
+        let blocks: Vec<(i64, i64, String)> = audit_blocks::table
+            .filter(audit_blocks::number.gt(last_block))
+            .order(audit_blocks::number)
+            .limit(200)
+            .select((
+                audit_blocks::number,
+                audit_blocks::lines,
+                audit_blocks::seal,
+            ))
             .load(db.0)?;
-        if rows.is_empty() {
+        if blocks.is_empty() {
             break;
         }
-        for row in rows {
-            let (number, kept) = (row.number, row.hash.clone());
-            let gap = records > 0 && number != last + 1;
-            let Ok(event) = row.event() else {
-                return Ok(ChainStatus::Broken { number });
-            };
-            hash = record_hash(&hash, &event);
-            if gap || hash != kept {
-                return Ok(ChainStatus::Broken {
-                    number: if gap { last + 1 } else { number },
+        for (block, lines, seal) in blocks {
+            let rows: Vec<Row> = audit::table
+                .filter(audit::block.eq(block))
+                .order(audit::number)
+                .select(Row::as_select())
+                .load(db.0)?;
+            let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            let whole = block == last_block + 1
+                && count == lines
+                && seal_of(key, block, &before, &rows) == seal;
+            if !whole {
+                return Ok(SealStatus::Broken {
+                    block: last_block + 1,
+                    first: rows.first().map_or(0, |row| row.number),
+                    last: rows.last().map_or(0, |row| row.number),
                 });
             }
-            (records, last) = (records + 1, number);
+            (sealed, last_block, before) = (sealed + lines, block, seal);
         }
     }
-    match chain_head(db)? {
-        Some((number, kept)) if records > 0 && (number != last || kept != hash) => {
-            Ok(ChainStatus::Broken { number: last + 1 })
-        }
-        Some((number, kept)) if records == 0 && !kept.is_empty() => {
-            Ok(ChainStatus::Broken { number })
-        }
-        _ => Ok(ChainStatus::Intact { records }),
+    // A record that names a block without a row: the newest blocks were cut off.
+    let beyond: Option<i64> = audit::table
+        .filter(audit::block.gt(last_block))
+        .select(diesel::dsl::min(audit::number))
+        .first(db.0)?;
+    if let Some(first) = beyond {
+        return Ok(SealStatus::Broken {
+            block: last_block + 1,
+            first,
+            last: first,
+        });
     }
+    let unsealed = audit::table
+        .filter(audit::block.is_null())
+        .count()
+        .get_result(db.0)?;
+    Ok(SealStatus::Intact { sealed, unsealed })
 }
 
 #[derive(Queryable, Selectable)]
@@ -175,7 +220,7 @@ struct Row {
     address: String,
     correlation: String,
     outcome: String,
-    hash: String,
+    block: Option<i64>,
 }
 
 impl Row {
@@ -191,7 +236,7 @@ impl Row {
             address: self.address,
             correlation: self.correlation,
             outcome: Outcome::parse(&self.outcome).ok_or_else(|| damaged_row("outcome"))?,
-            hash: self.hash,
+            block: self.block,
         })
     }
 }

@@ -4,7 +4,9 @@
 //! token is not kept: with reuse detection at the provider, trying it would end the grant.
 
 use super::{
-    Db, Error, damaged_row, id,
+    Db, Error,
+    changes::Subject,
+    damaged_row, id,
     schema::{attempts, connections, consents},
 };
 use crate::{
@@ -145,6 +147,7 @@ impl Row {
 /// Adds a connection, or replaces the one with the same id. Deletes another connection of the same
 /// person and integration.
 pub fn put(db: &mut Db<'_>, connection: &Connection, tokens: &Tokens) -> Result<(), Error> {
+    db.changed(Subject::Person(connection.person));
     diesel::delete(
         connections::table
             .filter(connections::person.eq(connection.person.to_string()))
@@ -215,6 +218,7 @@ pub fn store_refreshed(
 /// [`Connection::require_login`], which deletes the tokens. Compare-and-swap on the generation:
 /// `false` if the connection was changed meanwhile.
 pub fn save_state(db: &mut Db<'_>, connection: &Connection) -> Result<bool, Error> {
+    db.changed(Subject::Connection(connection.id));
     let (word, cause) = connection.state.columns();
     let row = |generation: i64| {
         connections::table
@@ -244,6 +248,7 @@ pub fn save_state(db: &mut Db<'_>, connection: &Connection) -> Result<bool, Erro
 
 /// Deletes a connection with its tokens.
 pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
+    db.changed(Subject::Connection(connection));
     diesel::delete(connections::table.filter(connections::guid.eq(connection.to_string())))
         .execute(db.0)?;
     Ok(())
@@ -257,6 +262,7 @@ pub fn set_state_of_integration(
     state: State,
     now: Timestamp,
 ) -> Result<(), Error> {
+    db.changed(Subject::Integration(integration));
     let (word, cause) = state.columns();
     diesel::update(connections::table.filter(connections::integration.eq(integration.to_string())))
         .set((
@@ -367,6 +373,7 @@ impl ConsentRow {
 
 /// Adds a consent; `false` if there is one already, which then stays unchanged.
 pub fn give_consent(db: &mut Db<'_>, consent: &Consent) -> Result<bool, Error> {
+    db.changed(Subject::Person(consent.person));
     if consent_for(db, consent.person, consent.content, consent.integration)?.is_some() {
         return Ok(false);
     }
@@ -438,7 +445,12 @@ pub fn consents_of_content(db: &mut Db<'_>, content: Id<Content>) -> Result<Vec<
 
 /// Deletes a consent; `false` if there is none.
 pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Error> {
-    Ok(diesel::delete(consents::table.find(consent.to_string())).execute(db.0)? == 1)
+    let row = || consents::table.find(consent.to_string());
+    let person: Option<String> = row().select(consents::person).first(db.0).optional()?;
+    if let Some(person) = person {
+        db.changed(Subject::Person(id(&person)?));
+    }
+    Ok(diesel::delete(row()).execute(db.0)? == 1)
 }
 
 /// Deletes a person's consents for all content items that use the integration; returns their
@@ -448,6 +460,7 @@ pub fn delete_consents_of_connection(
     person: Id<Person>,
     integration: Id<Integration>,
 ) -> Result<usize, Error> {
+    db.changed(Subject::Person(person));
     let rows = consents::table
         .filter(consents::person.eq(person.to_string()))
         .filter(consents::integration.eq(integration.to_string()));

@@ -4,7 +4,9 @@
 //! a whole, and never searched.
 
 use super::{
-    Db, Error, damaged_row,
+    Db, Error,
+    changes::Subject,
+    damaged_row,
     groups::{principal, principal_columns},
     id,
     schema::{content, content_list, group_members},
@@ -94,6 +96,7 @@ impl Row {
 
 /// Adds an item and returns its number; `item.number` is ignored.
 pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
+    db.changed(Subject::Contents);
     Ok(diesel::insert_into(content::table)
         .values((
             content::guid.eq(item.id.to_string()),
@@ -115,6 +118,7 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
 
 /// Writes everything except the item's app mode and slug.
 pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
+    db.changed(Subject::Content(item.id));
     diesel::update(content::table.filter(content::guid.eq(item.id.to_string())))
         .set((
             content::name.eq(&item.name),
@@ -161,6 +165,7 @@ pub fn list(db: &mut Db<'_>) -> Result<Vec<Content>, Error> {
 
 /// Deletes an item; `false` if there is none.
 pub fn delete(db: &mut Db<'_>, item: Id<Content>) -> Result<bool, Error> {
+    db.changed(Subject::Content(item));
     Ok(
         diesel::delete(content::table.filter(content::guid.eq(item.to_string()))).execute(db.0)?
             == 1,
@@ -254,6 +259,7 @@ pub fn set_permission(
     principal: Principal,
     role: ContentRole,
 ) -> Result<bool, Error> {
+    db.changed(Subject::Content(item));
     let (person, group) = principal_columns(principal);
     let listed = permissions(db, item)?
         .into_iter()
@@ -280,6 +286,7 @@ pub fn set_permission(
 
 /// Deletes an entry of the item's list; `false` if there is none.
 pub fn delete_permission(db: &mut Db<'_>, item: Id<Content>, number: i64) -> Result<bool, Error> {
+    db.changed(Subject::Content(item));
     let gone = diesel::delete(
         content_list::table
             .find(number)

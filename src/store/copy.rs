@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// All tables that are copied, each after those that it references. Leases, nodes and the epoch
+/// All tables that are copied, each after those that it references. Leases, nodes and changes
 /// belong to processes and are not copied; nor are password attempts, held session tokens and app
 /// sessions, which are short-lived.
 const TABLES: [&str; 27] = [
@@ -50,7 +50,7 @@ const TABLES: [&str; 27] = [
     "visits",
     "leaks",
     "audit",
-    "audit_head",
+    "audit_blocks",
 ];
 /// Rows per batch.
 const ROWS_PER_BATCH: usize = 500;
@@ -496,7 +496,7 @@ fn rename_replaced(
     Ok(moved)
 }
 
-/// Prepares a restored database: removes what belonged to processes, increments the epoch, and
+/// Prepares a restored database: removes what belonged to processes, and
 /// marks the outcome of every refresh as unknown.
 fn reset_process_state(place: &DatabaseUrl, now: crate::domain::Timestamp) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
@@ -504,7 +504,7 @@ fn reset_process_state(place: &DatabaseUrl, now: crate::domain::Timestamp) -> Re
         for statement in [
             "DELETE FROM leases".to_owned(),
             "DELETE FROM nodes".to_owned(),
-            "UPDATE epoch SET number = number + 1".to_owned(),
+            "DELETE FROM changes".to_owned(),
             "DELETE FROM refresh_attempts".to_owned(),
             format!(
                 "INSERT INTO refresh_attempts (connection, generation, owner, started_at) SELECT guid, generation, 'restore', {} FROM connections WHERE refresh_token IS NOT NULL",

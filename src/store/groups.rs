@@ -1,7 +1,9 @@
 //! Groups and their members. Names are compared in lower case.
 
 use super::{
-    Db, Error, damaged_row, id,
+    Db, Error,
+    changes::Subject,
+    damaged_row, id,
     people::PersonRow,
     schema::{group_members, groups, people},
 };
@@ -78,6 +80,9 @@ pub fn rename(db: &mut Db<'_>, group: Id<Group>, name: &str) -> Result<(), Error
 
 /// Deletes a group, its memberships and its entries in access lists; `false` if there is none.
 pub fn delete(db: &mut Db<'_>, group: Id<Group>) -> Result<bool, Error> {
+    for member in members(db, group)? {
+        db.changed(Subject::Person(member.id));
+    }
     Ok(
         diesel::delete(groups::table.filter(groups::guid.eq(group.to_string()))).execute(db.0)?
             == 1,
@@ -145,6 +150,7 @@ pub fn add_member(
     person: Id<Person>,
     by_claim: bool,
 ) -> Result<bool, Error> {
+    db.changed(Subject::Person(person));
     if of_person(db, person)?
         .iter()
         .any(|(known, _)| known.id == group)
@@ -163,6 +169,7 @@ pub fn add_member(
 
 /// Removes a member; `false` if the person is none.
 pub fn remove_member(db: &mut Db<'_>, group: Id<Group>, person: Id<Person>) -> Result<bool, Error> {
+    db.changed(Subject::Person(person));
     Ok(
         diesel::delete(group_members::table.find((group.to_string(), person.to_string())))
             .execute(db.0)?

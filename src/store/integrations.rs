@@ -2,7 +2,9 @@
 //! associations with content.
 
 use super::{
-    Db, Error, damaged_row,
+    Db, Error,
+    changes::Subject,
+    damaged_row,
     groups::{principal, principal_columns},
     id,
     schema::{associations, connections, group_members, integration_list, integrations},
@@ -128,6 +130,7 @@ pub fn insert(
 
 /// Writes everything except the secrets.
 pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
+    db.changed(Subject::Integration(integration.id));
     let (state, state_at, cause) = health_columns(&integration.secret_health);
     diesel::update(integrations::table.filter(integrations::guid.eq(integration.id.to_string())))
         .set((
@@ -348,6 +351,7 @@ pub fn listed_for(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<Id<Integrat
 
 /// Deletes an integration; `false` if there is none.
 pub fn delete(db: &mut Db<'_>, integration: Id<Integration>) -> Result<bool, Error> {
+    db.changed(Subject::Integration(integration));
     Ok(
         diesel::delete(integrations::table.filter(integrations::guid.eq(integration.to_string())))
             .execute(db.0)?
@@ -427,6 +431,7 @@ pub fn set_associations(
     wanted: &[Id<Integration>],
     now: Timestamp,
 ) -> Result<(), Error> {
+    db.changed(Subject::Content(content));
     let present = associations_of_content(db, content)?;
     for gone in present
         .iter()

@@ -2,15 +2,17 @@
 //! never sees a clear-text secret (secrets arrive as [`crate::vault::Sealed`]) and makes no
 //! decision.
 //!
-//! Writes are serialized on both databases, so a transaction may read and then write without `FOR
+//! Transactions are serializable on both databases, so one may read and then write without `FOR
 //! UPDATE` (see `backend`). An acknowledged write survives power loss (`synchronous=FULL`).
 //!
-//! Every transaction that can change a decision increments the epoch, a number in the database.
-//! Caches keep it with each entry ([`Store::epoch`]): so a revocation takes effect at once on its
-//! own node and within [`EPOCH_POLL_INTERVAL`] on others, without a query per request.
+//! A function that changes what a decision depends on names it with [`Db::changed`]; the transaction
+//! stores that in the change log (see [`changes`]). So a revocation takes effect at once on its own
+//! node and within [`changes::POLL_INTERVAL`] on others, without a query per request, and a write
+//! invalidates nothing that does not depend on it.
 
 pub mod audit;
 mod backend;
+pub mod changes;
 pub mod connections;
 pub mod content;
 pub mod copy;
@@ -29,29 +31,32 @@ pub mod short_lived;
 
 use backend::{AnyConnection, ConnectionManager};
 pub use backend::{DatabaseUrl, is_new};
+use changes::{ChangeLog, Subject};
 use diesel::{RunQueryDsl as _, r2d2::Pool};
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 /// Size of the read pool on SQLite.
 const SQLITE_READ_POOL: u32 = 4;
 /// Size of the read pool on PostgreSQL: larger, since each query includes a network round trip.
 const POSTGRES_READ_POOL: u32 = 8;
-/// How often the epoch is read from the database, to learn of writes by other processes.
-pub const EPOCH_POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// Maximum age of the last reading of the epoch. Beyond it, no cache entry is valid.
-const MAX_EPOCH_AGE: Duration = Duration::from_secs(1);
-/// The epoch that no cache entry is valid for.
-const INVALID_EPOCH: u64 = 0;
+/// How often a transaction is tried again after a conflict.
+const MAX_CONFLICTS: u32 = 20;
+/// Writers of one process on PostgreSQL.
+const POSTGRES_WRITERS: u32 = 4;
 
-/// A database connection inside [`Store::read`], [`Store::write`] or
-/// [`Store::write_untracked`].
-pub struct Db<'a>(&'a mut AnyConnection);
+/// A database connection inside [`Store::read`] or [`Store::write`], and the subjects that the
+/// transaction changed.
+pub struct Db<'a>(&'a mut AnyConnection, Vec<Subject>);
+
+impl Db<'_> {
+    /// Names something that the transaction changed and that decisions depend on.
+    pub(crate) fn changed(&mut self, subject: Subject) {
+        self.1.push(subject);
+    }
+}
 
 /// Errors of the store.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,9 @@ pub enum Error {
     /// A unique constraint failed.
     #[error("a row with this value exists")]
     Taken,
+    /// Another transaction changed the same rows at the same time. [`Store::write`] tries again.
+    #[error("another transaction changed the same rows")]
+    Conflict,
     /// A row that was expected is missing.
     #[error("no such row")]
     NotFound,
@@ -71,16 +79,37 @@ pub enum Error {
     Other(String),
 }
 
+/// The error of a transaction's work.
+pub trait WriteError: From<Error> {
+    /// Whether another transaction got in the way, so that the work should run again.
+    fn is_conflict(&self) -> bool;
+}
+
+impl WriteError for Error {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Error::Conflict)
+    }
+}
+
+/// A random pause of up to 4, 8, … 64 ms.
+fn pause_after_conflict(tries: u32) -> Duration {
+    let most = 2_u64 << tries.min(5);
+    let random = u64::from_le_bytes(crate::vault::random::bytes::<8>());
+    Duration::from_micros(random % (most * 1000))
+}
+
 struct Inner {
     place: DatabaseUrl,
     readers: Pool<ConnectionManager>,
-    /// A pool of one connection: one writer at a time.
+    /// On SQLite a pool of one connection: one writer at a time.
     writer: Pool<ConnectionManager>,
-    /// The last known epoch.
-    epoch: AtomicU64,
-    /// When `epoch` was last read from the database, in milliseconds since `started`.
-    looked: AtomicU64,
-    started: Instant,
+    changes: ChangeLog,
+    /// The number of the follower that is in charge (see [`changes`]).
+    turn: changes::Count,
+    /// Followers that have not ended.
+    followers: changes::Count,
+    /// When a follower was last replaced, in milliseconds since the start.
+    replaced: AtomicU64,
 }
 
 /// A handle to the database; cheap to clone.
@@ -103,22 +132,21 @@ impl Store {
     /// Opens the database and migrates it; creates a missing SQLite file.
     pub fn open(place: &DatabaseUrl) -> Result<Self, Error> {
         backend::migrate(place)?;
-        let readers = if place.is_shared() {
-            POSTGRES_READ_POOL
+        let (readers, writers) = if place.is_shared() {
+            (POSTGRES_READ_POOL, POSTGRES_WRITERS)
         } else {
-            SQLITE_READ_POOL
+            (SQLITE_READ_POOL, 1)
         };
         let inner = Inner {
             place: place.clone(),
             readers: pool(place, readers)?,
-            writer: pool(place, 1)?,
-            epoch: AtomicU64::new(INVALID_EPOCH),
-            looked: AtomicU64::new(0),
-            started: Instant::now(),
+            writer: pool(place, writers)?,
+            changes: ChangeLog::new(),
+            turn: changes::Count::default(),
+            followers: changes::Count::default(),
+            replaced: AtomicU64::new(0),
         };
-        let store = Self(Arc::new(inner));
-        store.read_epoch_blocking()?;
-        Ok(store)
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The database that this store uses.
@@ -126,56 +154,21 @@ impl Store {
         &self.0.place
     }
 
-    /// The epoch: it changes with every write that can change a decision, by any process. Read it
-    /// before loading what is to be cached; an entry that was loaded at another epoch, or at 0, is
-    /// invalid.
-    ///
-    /// Lags by at most [`EPOCH_POLL_INTERVAL`] behind writes of other processes while the server
-    /// runs; returns 0 once the lag could exceed one second.
-    pub fn epoch(&self) -> u64 {
-        let inner = &self.0;
-        let looked = Duration::from_millis(inner.looked.load(Ordering::Acquire));
-        if inner.started.elapsed().saturating_sub(looked) < MAX_EPOCH_AGE {
-            inner.epoch.load(Ordering::Acquire)
-        } else {
-            INVALID_EPOCH
-        }
+    /// What this process knows of changes, for caches. Nothing cached is valid before
+    /// [`Store::follow_changes`].
+    pub fn changes(&self) -> &ChangeLog {
+        &self.0.changes
     }
 
-    /// Reads the epoch from the database. Called every [`EPOCH_POLL_INTERVAL`] while the server
-    /// runs.
-    pub async fn refresh_epoch(&self) -> Result<(), Error> {
-        let store = self.clone();
-        blocking(move || store.read_epoch_blocking()).await
+    /// Starts to follow the changes of other processes. Call [`Store::supervise_followers`] every
+    /// second from then on.
+    pub fn follow_changes(&self) -> std::io::Result<()> {
+        changes::follow(&self.0)
     }
 
-    /// [`Store::refresh_epoch`], blocking. The time is taken before the query, so that the age is
-    /// never underestimated.
-    fn read_epoch_blocking(&self) -> Result<(), Error> {
-        use diesel::prelude::*;
-        let asked = self.0.started.elapsed();
-        let mut connection = self
-            .0
-            .readers
-            .get()
-            .map_err(|error| Error::Busy(error.to_string()))?;
-        let found: i64 = schema::epoch::table
-            .find(1)
-            .select(schema::epoch::number)
-            .first(&mut *connection)?;
-        self.observe_epoch(found, asked);
-        Ok(())
-    }
-
-    /// Takes over an epoch that was read at `at` or later; never goes back.
-    fn observe_epoch(&self, epoch: i64, at: Duration) {
-        self.0.epoch.fetch_max(
-            u64::try_from(epoch).unwrap_or(INVALID_EPOCH),
-            Ordering::AcqRel,
-        );
-        self.0
-            .looked
-            .fetch_max(u64::try_from(at.as_millis()).unwrap_or(0), Ordering::AcqRel);
+    /// Replaces the connection that follows changes if it hangs.
+    pub fn supervise_followers(&self) {
+        changes::supervise(&self.0);
     }
 
     /// Runs `work` on a connection of the read pool, on a blocking thread. No transaction.
@@ -191,62 +184,74 @@ impl Store {
                 .readers
                 .get()
                 .map_err(|error| Error::Busy(error.to_string()))?;
-            work(&mut Db(&mut connection))
+            work(&mut Db(&mut connection, Vec::new()))
         })
         .await
     }
 
-    /// Runs `work` in one exclusive transaction, on a blocking thread; commits if `work` succeeds.
-    /// Increments the epoch, which invalidates all caches.
+    /// Runs `work` on one snapshot of the database, read only.
+    pub async fn read_snapshot<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&mut Db<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let mut connection = inner
+                .readers
+                .get()
+                .map_err(|error| Error::Busy(error.to_string()))?;
+            connection.in_snapshot(|connection| work(&mut Db(connection, Vec::new())))
+        })
+        .await
+    }
+
+    /// Runs `work` in one transaction, on a blocking thread; commits if `work` succeeds. Concurrent
+    /// transactions have the effect of one after the other (see `backend`), so `work` may read and
+    /// then write. If another transaction got in the way, `work` runs again: it must have no effect
+    /// outside the transaction.
+    ///
+    /// Invalidates what is cached about the subjects that `work` changed.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<Error> + Send + 'static,
-        F: FnOnce(&mut Db<'_>) -> Result<T, E> + Send + 'static,
+        E: WriteError + Send + 'static,
+        F: Fn(&mut Db<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.transact(work, true).await
-    }
-
-    /// Like [`Store::write`], without incrementing the epoch: for rows that no cached decision
-    /// depends on (counters, times of last use, attempts).
-    pub async fn write_untracked<T, E, F>(&self, work: F) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-        F: FnOnce(&mut Db<'_>) -> Result<T, E> + Send + 'static,
-    {
-        self.transact(work, false).await
-    }
-
-    async fn transact<T, E, F>(&self, work: F, decides: bool) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-        F: FnOnce(&mut Db<'_>) -> Result<T, E> + Send + 'static,
-    {
-        let store = self.clone();
+        let inner = Arc::clone(&self.0);
         blocking(move || {
-            let mut writer = store
-                .0
+            let mut writer = inner
                 .writer
                 .get()
                 .map_err(|error| Error::Busy(error.to_string()))?;
-            let (value, epoch) = writer.in_write_transaction(|connection| {
-                let value = work(&mut Db(connection))?;
-                let epoch = if decides {
-                    Some(next_epoch(connection)?)
-                } else {
-                    None
-                };
-                Ok::<_, E>((value, epoch))
-            })?;
-            if let Some(epoch) = epoch {
-                store.0.epoch.fetch_max(
-                    u64::try_from(epoch).unwrap_or(INVALID_EPOCH),
-                    Ordering::AcqRel,
-                );
+            let mut tries = 0;
+            loop {
+                let mut changed = Vec::new();
+                let written = writer.in_write_transaction(|connection| {
+                    let mut db = Db(connection, Vec::new());
+                    let value = work(&mut db)?;
+                    changed = db.1;
+                    if !changed.is_empty() {
+                        inner.changes.record(connection, &changed)?;
+                    }
+                    Ok::<_, E>(value)
+                });
+                // After a failed commit, too: the database may have committed all the same.
+                if !changed.is_empty() {
+                    inner.changes.note(&changed);
+                }
+                match written {
+                    Err(error) if error.is_conflict() && tries < MAX_CONFLICTS => {
+                        tries += 1;
+                        std::thread::sleep(pause_after_conflict(tries));
+                    }
+                    Err(error) if error.is_conflict() => {
+                        return Err(Error::Busy("other transactions got in the way".into()).into());
+                    }
+                    written => return written,
+                }
             }
-            Ok(value)
         })
         .await
     }
@@ -260,9 +265,10 @@ impl Store {
             .first(db.0)
             .optional()?)
     }
-    /// Sets a named value of the installation.
+    /// Sets a named value of the installation; all of them belong to the keyring.
     pub fn set_meta(db: &mut Db<'_>, name: &str, value: &str) -> Result<(), Error> {
         use diesel::prelude::*;
+        db.changed(Subject::Keyring);
         diesel::delete(schema::meta::table.find(name)).execute(db.0)?;
         diesel::insert_into(schema::meta::table)
             .values((schema::meta::name.eq(name), schema::meta::value.eq(value)))
@@ -274,16 +280,6 @@ impl Store {
         diesel::sql_query("SELECT 1").execute(db.0)?;
         Ok(())
     }
-}
-
-/// Increments the epoch in the database and returns it.
-fn next_epoch(connection: &mut AnyConnection) -> Result<i64, Error> {
-    use diesel::prelude::*;
-    let row = schema::epoch::table.find(1);
-    diesel::update(row)
-        .set(schema::epoch::number.eq(schema::epoch::number + 1))
-        .execute(connection)?;
-    Ok(row.select(schema::epoch::number).first(connection)?)
 }
 
 /// Runs `work` on a blocking thread. A panic there becomes [`Error::Other`].

@@ -1,7 +1,9 @@
 //! People, their password hashes, API keys (as hashes) and one-time set-up links (as hashes).
 
 use super::{
-    Db, Error, damaged_row, id,
+    Db, Error,
+    changes::Subject,
+    damaged_row, id,
     schema::{api_keys, people, setup_links},
 };
 use crate::domain::{
@@ -75,6 +77,7 @@ pub fn insert(db: &mut Db<'_>, person: &Person, password_hash: Option<&str>) -> 
 
 /// Writes everything that can change except the lock, the password and `active_at`.
 pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
+    db.changed(Subject::Person(person.id));
     diesel::update(people::table.filter(people::guid.eq(person.id.to_string())))
         .set((
             people::username.eq(&person.username),
@@ -92,6 +95,7 @@ pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
 /// Locks or unlocks. Changes no other column, not even `updated_at`: API clients compare
 /// `updated_time`.
 pub fn set_locked(db: &mut Db<'_>, person: Id<Person>, locked: bool) -> Result<(), Error> {
+    db.changed(Subject::Person(person));
     diesel::update(people::table.filter(people::guid.eq(person.to_string())))
         .set(people::locked.eq(locked))
         .execute(db.0)?;
@@ -317,6 +321,7 @@ pub fn touch_key(db: &mut Db<'_>, number: i64, at: Timestamp) -> Result<(), Erro
 
 /// Deletes a key of this person; `false` if there is none.
 pub fn delete_key(db: &mut Db<'_>, person: Id<Person>, number: i64) -> Result<bool, Error> {
+    db.changed(Subject::ApiKey(number));
     let gone = diesel::delete(
         api_keys::table
             .find(number)
@@ -328,6 +333,9 @@ pub fn delete_key(db: &mut Db<'_>, person: Id<Person>, number: i64) -> Result<bo
 
 /// Deletes an item's content keys; returns their number.
 pub fn delete_content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<usize, Error> {
+    for key in content_keys(db, content)? {
+        db.changed(Subject::ApiKey(key.number));
+    }
     Ok(
         diesel::delete(api_keys::table.filter(api_keys::content.eq(content.to_string())))
             .execute(db.0)?,

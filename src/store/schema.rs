@@ -237,11 +237,13 @@ diesel::table! {
     }
 }
 
-// Number and hash of the newest audit record: one row.
+// The seals of the audit log.
 diesel::table! {
-    audit_head (number) {
+    audit_blocks (number) {
         number -> BigInt,
-        hash -> Text,
+        lines -> BigInt,
+        seal -> Text,
+        sealed_at -> BigInt,
     }
 }
 
@@ -359,9 +361,11 @@ diesel::table! {
 
 // One row; its number changes with every write that can change a decision.
 diesel::table! {
-    epoch (id) {
-        id -> BigInt,
-        number -> BigInt,
+    changes (seq) {
+        seq -> BigInt,
+        at -> BigInt,
+        process -> Text,
+        subjects -> Text,
     }
 }
 
@@ -407,7 +411,7 @@ diesel::table! {
         address -> Text,
         correlation -> Text,
         outcome -> Text,
-        hash -> Text,
+        block -> Nullable<BigInt>,
     }
 }
 
@@ -428,7 +432,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     sign_in_grants,
     content_sessions,
     exchange_hours,
-    audit_head,
+    audit_blocks,
     associations,
     connections,
     consents,
@@ -441,5 +445,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     held_tokens,
     shown_once,
     nodes,
-    epoch
+    changes
 );

@@ -2,7 +2,7 @@
 //!
 //! The state is not cached: the next request may reach another node.
 
-use super::{Db, Error, id, schema::people, schema::sessions};
+use super::{Db, Error, changes::Subject, id, schema::people, schema::sessions};
 use crate::domain::{
     Id, Timestamp,
     person::{Person, Session},
@@ -46,11 +46,7 @@ pub fn insert(
 /// Writes the state of an existing session; `false` if it ended meanwhile.
 pub fn update(db: &mut Db<'_>, row: &SessionRow<'_>) -> Result<bool, Error> {
     let changed = diesel::update(sessions::table.find(row.key_hash))
-        .set((
-            sessions::guid.eq(row.guid),
-            sessions::person.eq(row.person),
-            sessions::state.eq(row.state),
-        ))
+        .set(sessions::state.eq(row.state))
         .execute(db.0)?;
     Ok(changed == 1)
 }
@@ -97,7 +93,12 @@ pub fn touch_by_id(db: &mut Db<'_>, session: Id<Session>, at: Timestamp) -> Resu
 
 /// Deletes a session.
 pub fn delete(db: &mut Db<'_>, key_hash: &str) -> Result<(), Error> {
-    diesel::delete(sessions::table.find(key_hash)).execute(db.0)?;
+    let row = || sessions::table.find(key_hash);
+    let guid: Option<Option<String>> = row().select(sessions::guid).first(db.0).optional()?;
+    if let Some(guid) = guid.flatten() {
+        db.changed(Subject::Session(id(&guid)?));
+    }
+    diesel::delete(row()).execute(db.0)?;
     Ok(())
 }
 
@@ -159,6 +160,7 @@ pub fn delete_of_person(
     person: Id<Person>,
     session: Id<Session>,
 ) -> Result<usize, Error> {
+    db.changed(Subject::Person(person));
     let row = sessions::table
         .filter(sessions::person.eq(person.to_string()))
         .filter(sessions::guid.eq(session.to_string()));
@@ -171,6 +173,7 @@ pub fn delete_all_of_person(
     person: Id<Person>,
     except: Option<Id<Session>>,
 ) -> Result<usize, Error> {
+    db.changed(Subject::Person(person));
     let except = except.map(|id| id.to_string()).unwrap_or_default();
     Ok(diesel::delete(
         sessions::table

@@ -31,11 +31,16 @@ pub fn password_attempts(
     Ok(rows.into_iter().map(Timestamp).collect())
 }
 
-/// Records a password attempt.
-pub fn add_password_attempt(db: &mut Db<'_>, who: &str, now: Timestamp) -> Result<(), Error> {
-    diesel::insert_into(sign_in_tries::table)
-        .values((sign_in_tries::who.eq(who), sign_in_tries::at.eq(now.0)))
-        .execute(db.0)?;
+/// Records password attempts.
+pub fn add_password_attempts(
+    db: &mut Db<'_>,
+    attempts: &[(String, Timestamp)],
+) -> Result<(), Error> {
+    for (who, at) in attempts {
+        diesel::insert_into(sign_in_tries::table)
+            .values((sign_in_tries::who.eq(who), sign_in_tries::at.eq(at.0)))
+            .execute(db.0)?;
+    }
     Ok(())
 }
 

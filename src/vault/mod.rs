@@ -4,6 +4,7 @@
 //! Clear secrets are `secrecy::SecretString`; it needs no wrapper of our own.
 
 pub mod api_key;
+pub mod audit_key;
 pub mod keyring;
 pub mod labels;
 pub mod password;

@@ -240,16 +240,13 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>) {
         None => crate::web::visitor::person_of_request(request).await,
     };
     let path: String = redact_path(request.path()).chars().take(200).collect();
-    service
-        .audit
-        .note_refusal(
-            Action::AccessRefused,
-            person.as_ref(),
-            &crate::http::client_address::audit_origin(request, service),
-            why,
-            path,
-        )
-        .await;
+    service.audit.note_refusal(
+        Action::AccessRefused,
+        person.as_ref(),
+        &crate::http::client_address::audit_origin(request, service),
+        why,
+        path,
+    );
 }
 
 /// Total length of the request's `Cookie` headers, in bytes.

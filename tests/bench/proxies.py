@@ -275,7 +275,7 @@ def storm(portal, here, data):
         file = sqlite3.connect(data / "valetkey.db", timeout=20, isolation_level=None)
         while not stop.is_set():
             file.execute("UPDATE connections SET access_expires_at = 1000, updated_at = 500")
-            file.execute("UPDATE epoch SET number = number + 1")
+            file.execute("INSERT INTO changes (process, subjects) VALUES ('test', 'everything')")
             counts["refreshes"] += 1
             time.sleep(0.2)
 

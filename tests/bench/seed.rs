@@ -65,7 +65,7 @@ async fn main() {
             .core
             .store
             .write(move |db| {
-                for (person, connection, tokens) in rows {
+                for (person, connection, tokens) in rows.clone() {
                     people::insert(db, &person, None)?;
                     connections::put(db, &connection, &tokens)?;
                     let consent = Consent {
@@ -79,7 +79,7 @@ async fn main() {
                     };
                     connections::give_consent(db, &consent)?;
                 }
-                for (person, session) in sessions {
+                for (person, session) in sessions.clone() {
                     let (person, guid, hash) = (
                         person.to_string(),
                         session.to_string(),

@@ -186,7 +186,7 @@ export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDi
   /** Lets every access token end now. */
   self.expire = () => {
     self.sql("UPDATE connections SET access_expires_at = 1000, updated_at = 500");
-    self.sql("UPDATE epoch SET number = number + 1");
+    self.sql("INSERT INTO changes (process, subjects) VALUES ('test', 'everything')");
     return sleep(350);
   };
 

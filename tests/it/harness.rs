@@ -82,7 +82,7 @@ pub async fn within<T>(what: &str, work: impl IntoFuture<Output = T>) -> T {
 }
 
 /// So that a running portal notices a change within a moment.
-const NOTICED: &str = "UPDATE epoch SET number = number + 1";
+const NOTICED: &str = "INSERT INTO changes (process, subjects) VALUES ('test', 'everything')";
 
 /// Looks into a portal's database, or changes it behind its back. A query names its one column
 /// `value`.
@@ -114,7 +114,7 @@ fn query(folder: &std::path::Path, database: Option<&DatabaseUrl>, text: &str) -
     sql_query(text)
         .execute(&mut file)
         .unwrap_or_else(|error| panic!("{text}: {error}"));
-    sql_query(NOTICED).execute(&mut file).expect("an epoch");
+    sql_query(NOTICED).execute(&mut file).expect("a change");
     std::thread::sleep(Duration::from_millis(400));
     Vec::new()
 }
@@ -131,7 +131,10 @@ async fn lock_database(
         use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
         if let Some(DatabaseUrl::Postgresql(address)) = &database {
             let lock = format!(
-                "BEGIN; SELECT pg_advisory_xact_lock(7310001); SELECT pg_sleep({}); ROLLBACK",
+                "BEGIN; DO $$ DECLARE name text; BEGIN \
+                 FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1 \
+                 LOOP EXECUTE format('LOCK TABLE %I IN EXCLUSIVE MODE', name); END LOOP; END $$; \
+                 SELECT pg_sleep({}); ROLLBACK",
                 time.as_secs()
             );
             let address = address.expose_secret().to_owned();

@@ -9,12 +9,14 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 );
 
--- One row. The number grows with every write that can change a decision; caches compare it.
-CREATE TABLE epoch (
-    id BIGINT NOT NULL PRIMARY KEY,
-    number BIGINT NOT NULL
+-- What deciding writes changed, for the caches of other processes (`src/store/changes.rs`). Rows are
+-- kept for ten minutes.
+CREATE TABLE changes (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    at BIGINT NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER)),
+    process TEXT NOT NULL,
+    subjects TEXT NOT NULL
 );
-INSERT INTO epoch (id, number) VALUES (1, 1);
 
 -- Running processes and the keys that they hold. A row that is not renewed is a node that has
 -- ended.
@@ -374,7 +376,6 @@ CREATE TABLE leaks (
 
 -- Audit record
 
--- Each line's hash covers the hash of the line before.
 CREATE TABLE audit (
     number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     at BIGINT NOT NULL,
@@ -386,14 +387,19 @@ CREATE TABLE audit (
     address TEXT NOT NULL,
     correlation TEXT NOT NULL,
     outcome TEXT NOT NULL,
-    hash TEXT NOT NULL
+    -- The block that seals the line; NULL for about a second.
+    block BIGINT
 );
 CREATE INDEX audit_by_action ON audit (action, number);
 
--- One row: the number and hash of the last line.
-CREATE TABLE audit_head (
+CREATE INDEX audit_by_block ON audit (block, number);
+
+-- The seals of the audit log: each covers the seal before and its lines, in order.
+CREATE TABLE audit_blocks (
     number BIGINT NOT NULL PRIMARY KEY,
-    hash TEXT NOT NULL
+    lines BIGINT NOT NULL,
+    seal TEXT NOT NULL,
+    sealed_at BIGINT NOT NULL
 );
 
 -- Exchanges by hour. No foreign keys: counts outlive what they name.

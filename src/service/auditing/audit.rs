@@ -14,7 +14,8 @@ use crate::{
         core::{Actor, Core, event, record, require},
         error::Error,
     },
-    store::audit::{self, ChainStatus, RecordFilter},
+    store::audit::{self, RecordFilter, SealStatus},
+    vault::audit_key::AuditKey,
 };
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -27,6 +28,8 @@ pub const PAGE_SIZE: i64 = 50;
 const EXPORT_BATCH: i64 = 1000;
 /// Least time between two records of the same refusal of the same caller.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
+/// Refusals that wait to be written.
+const MAX_WAITING: usize = 10_000;
 /// Pairs of caller and reason that are remembered.
 const MAX_TRACKED_REFUSALS: usize = 10_000;
 
@@ -66,6 +69,9 @@ impl Refusals {
 pub struct Audit {
     core: Arc<Core>,
     refusals: Refusals,
+    /// Records of refusals that wait for [`Audit::flush_refusals`]: a refused request must not cost
+    /// a write of its own.
+    waiting: Mutex<Vec<Event>>,
 }
 
 impl Audit {
@@ -73,6 +79,37 @@ impl Audit {
         Self {
             core,
             refusals: Refusals::default(),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Records a refusal within the next seconds. Beyond [`MAX_WAITING`] it is only logged.
+    pub(in crate::service) fn note_later(&self, line: Event) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() < MAX_WAITING {
+            waiting.push(line);
+        } else {
+            tracing::warn!(action = line.action.as_str(), address = %line.address, "a refusal could not be recorded: too many wait");
+        }
+    }
+
+    /// Writes the refusals that wait, in one transaction. A failure keeps them.
+    pub async fn flush_refusals(&self) {
+        let lines = std::mem::take(&mut *self.waiting.lock());
+        if lines.is_empty() {
+            return;
+        }
+        let again = lines.clone();
+        let written = self
+            .core
+            .store
+            .write(move |db| lines.iter().try_for_each(|line| record(db, line)))
+            .await;
+        if let Err(error) = written {
+            error.log("recording refusals");
+            let mut waiting = self.waiting.lock();
+            waiting.splice(0..0, again);
+            waiting.truncate(MAX_WAITING);
         }
     }
 
@@ -94,6 +131,7 @@ impl Audit {
         most: i64,
     ) -> Result<Vec<Event>, Error> {
         require(access::may_read_audit(actor.role), READERS)?;
+        self.flush_refusals().await;
         self.core
             .store
             .read(move |db| Ok(audit::list(db, &filter, most)?))
@@ -104,10 +142,7 @@ impl Audit {
     pub async fn note_export(&self, actor: &Actor) -> Result<(), Error> {
         require(access::may_read_audit(actor.role), READERS)?;
         let line = event(actor, self.core.now(), Action::RecordExported, "", "");
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await
+        self.core.store.write(move |db| record(db, &line)).await
     }
 
     /// The next records of an export after number `after`, oldest first; empty at the end.
@@ -129,14 +164,39 @@ impl Audit {
         .await
     }
 
-    /// Verifies the hash chain of the audit log.
-    pub async fn verify_audit_log(&self) -> Result<ChainStatus, Error> {
-        self.core.store.read(|db| Ok(audit::verify(db)?)).await
+    /// Verifies the seals of the audit log, on one snapshot.
+    pub async fn verify_audit_log(&self) -> Result<SealStatus, Error> {
+        let key = AuditKey::new(&self.core.root);
+        self.core
+            .store
+            .read_snapshot(move |db| Ok(audit::verify(db, &key)?))
+            .await
+    }
+
+    /// Seals the records of the last second. For the leader; if two try at once, one fails.
+    pub async fn seal_records(&self) -> Result<(), Error> {
+        let unsealed = self
+            .core
+            .store
+            .read(|db| Ok::<_, Error>(audit::has_unsealed(db)?))
+            .await?;
+        if !unsealed {
+            return Ok(());
+        }
+        let (root, now) = (Arc::clone(&self.core), self.core.now());
+        self.core
+            .store
+            .write(move |db| {
+                let key = AuditKey::new(&root.root);
+                Ok::<_, Error>(audit::seal_block(db, &key, now)?)
+            })
+            .await
+            .map(drop)
     }
 
     /// Records a refusal, once a minute per caller and reason. A caller is a person, or an address
     /// if nobody is signed in.
-    pub async fn note_refusal(
+    pub fn note_refusal(
         &self,
         action: Action,
         who: Option<&Person>,
@@ -163,15 +223,7 @@ impl Audit {
             correlation: origin.correlation.clone(),
             ..Event::by_portal(now, action, subject, detail)
         };
-        if self
-            .core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await
-            .is_err()
-        {
-            tracing::warn!(why, "a refusal could not be written down");
-        }
+        self.note_later(line);
     }
 }
 

@@ -131,7 +131,7 @@ impl LeakAlarm {
     /// line.
     async fn record_leak(&self, used: leaks::TokenUse, kind: LeakKind) -> Result<(), Error> {
         self.core.store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 if !leaks::record_leak(db, used, kind)? {
                     return Ok(());
                 }

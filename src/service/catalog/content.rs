@@ -261,6 +261,7 @@ impl Contents {
         self.core
             .store
             .write(move |db| {
+                let mut item = item.clone();
                 item.number = content::insert(db, &item).map_err(name_conflict)?;
                 record(
                     db,
@@ -298,6 +299,7 @@ impl Contents {
         let person = actor.with_effective_role();
         self.core.store
             .write(move |db| {
+                let checked = checked.clone();
                 let before = content::find(db, id)?.ok_or(Error::NotFound)?;
                 let mut after = Content {
                     name: checked.name,
@@ -359,6 +361,7 @@ impl Contents {
         self.core
             .store
             .write(move |db| {
+                let found = found.clone();
                 let why = EndReason::of(&actor, now, "the content was deleted");
                 for consent in connections::consents_of_content(db, id)? {
                     revocations::end_consent(db, &consent, &found, &why)?;

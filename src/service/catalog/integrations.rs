@@ -26,7 +26,7 @@ use crate::{
         core::{Actor, Core, event, must_manage_integrations, must_see_integrations, record},
         error::{Error, invalid},
         grants::{
-            breakers::Breakers,
+            backoff::Backoff,
             end_reason::EndReason,
             revocations::{EndScope, Revocations},
         },
@@ -93,19 +93,19 @@ pub enum UpdateOutcome {
 /// Integrations.
 pub struct Integrations {
     core: Arc<Core>,
-    breakers: Arc<Breakers>,
+    backoff: Arc<Backoff>,
     revocations: Arc<Revocations>,
 }
 
 impl Integrations {
     pub(in crate::service) fn new(
         core: Arc<Core>,
-        breakers: Arc<Breakers>,
+        backoff: Arc<Backoff>,
         revocations: Arc<Revocations>,
     ) -> Self {
         Self {
             core,
-            breakers,
+            backoff,
             revocations,
         }
     }
@@ -266,7 +266,7 @@ impl Integrations {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let mut integration = Integration {
+        let integration = Integration {
             number: 0,
             id: input.id.unwrap_or_else(Id::random),
             name,
@@ -296,6 +296,8 @@ impl Integrations {
         self.core
             .store
             .write(move |db| {
+                let mut integration = integration.clone();
+                let listed = listed.clone();
                 integration.number = integrations::insert(db, &integration, sealed.as_ref())
                     .map_err(|error| match error {
                         crate::store::Error::Taken => Error::Conflict(
@@ -368,35 +370,54 @@ impl Integrations {
         let detail = describe_changes(&before, &after, input.client_secret.is_some());
         let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
         let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
-        let many = if leads_elsewhere {
-            self.revocations
+        let (mut known, mut many) = (before.updated_at, 0);
+        if leads_elsewhere {
+            self.claim_change(id, known, now).await?;
+            known = now;
+            many = self
+                .revocations
                 .end_large_batch(EndScope::Integration(id), &why)
-                .await?
-        } else {
-            0
-        };
+                .await?;
+        }
         let after = self
-            .core.store
+            .core
+            .store
             .write(move |db| {
+                let after = after.clone();
+                let detail = detail.clone();
+                let listed = listed.clone();
+                let sealed = sealed.clone();
                 let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
-                if current.updated_at != before.updated_at {
-                    return Err(Error::Conflict(
-                        "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
-                    ));
-                }
+                must_be_unchanged(&current, known)?;
                 // Viewers agreed to the old provider, so their connections end. This comes first,
                 // since revocations must carry the old secret.
-                let ended = many + if leads_elsewhere { service.revocations.end_connections_of_integration(db, id, &why)? } else { 0 };
+                let ended = many
+                    + if leads_elsewhere {
+                        service
+                            .revocations
+                            .end_connections_of_integration(db, id, &why)?
+                    } else {
+                        0
+                    };
                 if let Some(new) = sealed {
                     let kept = integrations::secrets(db, id)?;
                     // Keep as previous the last secret that worked: it may still be the valid one.
                     // Nothing is kept when tokens come from somewhere else.
                     let last = match (&current.secret_health, kept.previous) {
                         _ if leads_elsewhere || !same_kind_of_secret => None,
-                        (SecretHealth::Works { .. }, _) | (_, None) => service.reseal_as_previous(id, kept.current.as_ref())?,
+                        (SecretHealth::Works { .. }, _) | (_, None) => {
+                            service.reseal_as_previous(id, kept.current.as_ref())?
+                        }
                         (_, older) => older,
                     };
-                    integrations::set_secrets(db, id, &Secrets { current: Some(new), previous: last })?;
+                    integrations::set_secrets(
+                        db,
+                        id,
+                        &Secrets {
+                            current: Some(new),
+                            previous: last,
+                        },
+                    )?;
                 } else if public {
                     integrations::set_secrets(db, id, &Secrets::default())?;
                 }
@@ -404,17 +425,52 @@ impl Integrations {
                 if current.secret_expires_at != after.secret_expires_at {
                     integrations::set_secret_warned(db, id, None)?;
                 }
-                let mut detail = if leads_elsewhere { format!("{detail}; {ended} connection(s) ended") } else { detail };
+                let mut detail = if leads_elsewhere {
+                    format!("{detail}; {ended} connection(s) ended")
+                } else {
+                    detail
+                };
                 if let Some(listed) = listed {
                     detail.push_str(&replace_listing(db, id, &listed)?);
                 }
-                record(db, &event(&actor, now, Action::IntegrationChanged, after.display_name(), detail))?;
-                Ok(after)
+                record(
+                    db,
+                    &event(
+                        &actor,
+                        now,
+                        Action::IntegrationChanged,
+                        after.display_name(),
+                        detail,
+                    ),
+                )?;
+                Ok::<_, Error>(after)
             })
             .await?;
-        self.breakers.close_breaker(id);
+        self.backoff.forget(id);
         self.revocations.spawn_revocations();
         Ok(UpdateOutcome::Saved(Box::new(after)))
+    }
+
+    /// Checks that the integration is as it was when its form was read, and marks it as changed: a
+    /// save that is rejected must not have ended any connection.
+    async fn claim_change(
+        &self,
+        id: Id<Integration>,
+        known: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.core
+            .store
+            .write(move |db| {
+                let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
+                must_be_unchanged(&current, known)?;
+                let claimed = Integration {
+                    updated_at: now,
+                    ..current
+                };
+                Ok(integrations::update(db, &claimed)?)
+            })
+            .await
     }
 
     /// What an integration becomes with `input`. Errors: [`Error::Invalid`], with every problem.
@@ -595,7 +651,7 @@ impl Integrations {
             let warned = self
                 .core
                 .store
-                .write_untracked(move |db| {
+                .write(move |db| {
                     let last = integrations::secret_warned_days(db, id)?;
                     if last.is_some_and(|last| last <= days) {
                         return Ok(false);
@@ -810,6 +866,16 @@ fn describe_changes(before: &Integration, after: &Integration, secret: bool) -> 
     } else {
         words.join(", ")
     }
+}
+
+/// Refuses a change that is based on an older version of the integration.
+fn must_be_unchanged(current: &Integration, known: Timestamp) -> Result<(), Error> {
+    if current.updated_at == known {
+        return Ok(());
+    }
+    Err(Error::Conflict(
+        "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
+    ))
 }
 
 #[cfg(test)]

@@ -1,65 +1,94 @@
-//! The rule by which any cache of decisions is valid: an entry holds the store's epoch and the time
-//! at which it was loaded. The epoch is a number in the database that grows with every write that
-//! can change a decision, by any process; each process reads it four times a second. So an ended
-//! consent counts at once on its own node and within a quarter of a second on others, without a
-//! query per request.
+//! Caches of decisions. An entry names the subjects that it depends on and is valid while none of
+//! them changed since it was loaded (`store::changes`): an ended consent counts at once on its own
+//! node and within a fraction of a second on others, without a query per request, and the activity
+//! of one person leaves the entries of others alone.
 //!
 //! Owns no entries: each part has its own [`DecisionCache`]. Refusals must not be served from a
 //! cache: another node may have granted access a moment ago.
 
-use crate::domain::Timestamp;
+use crate::{
+    domain::Timestamp,
+    store::{
+        Store,
+        changes::{Slot, Subject, Tick},
+    },
+};
 use quick_cache::sync::Cache;
-use std::{hash::Hash, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 /// Maximum age of an entry: browser sessions also expire by time, without a write.
 const MAX_CACHE_AGE: Duration = Duration::from_secs(10);
 
-/// A cached value, with the store's epoch and the time at which it was loaded.
-#[derive(Clone)]
-pub struct Cached<T> {
-    value: T,
-    epoch: u64,
+/// The moment before a value is loaded. Take it before the first query.
+#[derive(Clone, Copy)]
+pub struct LoadStart {
+    tick: Tick,
     at: Timestamp,
 }
 
-impl<T: Clone> Cached<T> {
-    /// `epoch` and `at` must have been read before the value was loaded.
-    pub fn new(value: T, epoch: u64, at: Timestamp) -> Self {
-        Self { value, epoch, at }
-    }
-
-    /// The value, if no process has made a deciding write since it was loaded and it is younger
-    /// than ten seconds. `None` at epoch 0, which means unknown: see
-    /// [`crate::store::Store::epoch`].
-    pub fn fresh(&self, epoch: u64, now: Timestamp) -> Option<T> {
-        let counts = epoch != 0
-            && self.epoch == epoch
-            && now >= self.at
-            && now.since(self.at) < MAX_CACHE_AGE;
-        counts.then(|| self.value.clone())
+impl LoadStart {
+    /// `now` is the clock's time.
+    pub fn new(store: &Store, now: Timestamp) -> Self {
+        Self {
+            tick: store.changes().now(),
+            at: now,
+        }
     }
 }
 
-/// A bounded cache of [`Cached`] values.
-pub(in crate::service) struct DecisionCache<K, V>(Cache<K, Cached<V>>);
+/// What a value depends on, and when it was loaded. Cheap to clone.
+#[derive(Clone)]
+pub struct Validity {
+    start: LoadStart,
+    slots: Arc<[Slot]>,
+}
+
+impl Validity {
+    /// `subjects`: everything that the value depends on.
+    pub fn new(start: LoadStart, subjects: impl IntoIterator<Item = Subject>) -> Self {
+        Self {
+            start,
+            slots: subjects.into_iter().map(Subject::slot).collect(),
+        }
+    }
+
+    /// Whether nothing that the value depends on has changed, however old the value is.
+    pub fn is_unchanged(&self, store: &Store) -> bool {
+        let log = store.changes();
+        log.is_valid(self.start.tick, log.now(), &self.slots)
+    }
+
+    /// Whether the value may be used: unchanged, and younger than ten seconds.
+    fn is_fresh(&self, store: &Store, now: LoadStart) -> bool {
+        now.at >= self.start.at
+            && now.at.since(self.start.at) < MAX_CACHE_AGE
+            && store
+                .changes()
+                .is_valid(self.start.tick, now.tick, &self.slots)
+    }
+}
+
+/// A bounded cache of decisions.
+pub struct DecisionCache<K, V>(Cache<K, (V, Validity)>);
 
 impl<K: Eq + Hash + Clone, V: Clone> DecisionCache<K, V> {
     /// Holds at most `capacity` entries.
-    pub(in crate::service) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self(Cache::new(capacity))
     }
 
-    /// See [`Cached::fresh`].
-    pub(in crate::service) fn fresh<Q>(&self, key: &Q, epoch: u64, now: Timestamp) -> Option<V>
+    /// The value, if it is valid at `now`; else the caller loads it.
+    pub fn fresh<Q>(&self, key: &Q, store: &Store, now: LoadStart) -> Option<V>
     where
         Q: Hash + quick_cache::Equivalent<K> + ?Sized,
     {
-        self.0.get(key)?.fresh(epoch, now)
+        let (value, validity) = self.0.get(key)?;
+        validity.is_fresh(store, now).then_some(value)
     }
 
-    /// See [`Cached::new`].
-    pub(in crate::service) fn insert(&self, key: K, value: V, epoch: u64, at: Timestamp) {
-        self.0.insert(key, Cached::new(value, epoch, at));
+    /// Keeps a value that was loaded after the start of `validity`.
+    pub fn insert(&self, key: K, value: V, validity: Validity) {
+        self.0.insert(key, (value, validity));
     }
 
     /// Makes the next look-up load anew.

@@ -73,7 +73,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         // If several nodes start together, one writes the value, and the keyring of the others has
         // to open it.
         let first = store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 let first = Store::meta(db, KEY_CHECK)?;
                 if first.is_none() {
                     Store::set_meta(db, KEY_CHECK, &sealed.0)?;
@@ -93,7 +93,7 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         // A new database, or one from before this entry existed.
         let ids = ring.ids().collect::<Vec<_>>().join(" ");
         store
-            .write_untracked(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?))
+            .write(move |db| Ok::<_, Error>(Store::set_meta(db, IN_USE, &ids)?))
             .await
             .map_err(text)?;
     }
@@ -101,11 +101,11 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         .seal(labels::meta(ROOT), &Root::generate())
         .map_err(|error| error.to_string())?;
     let root = store
-        .write_untracked(move |db| match Store::meta(db, ROOT)? {
+        .write(move |db| match Store::meta(db, ROOT)? {
             Some(root) => Ok::<_, Error>(Sealed(root)),
             None => {
                 Store::set_meta(db, ROOT, &new.0)?;
-                Ok(new)
+                Ok(new.clone())
             }
         })
         .await
@@ -222,6 +222,7 @@ impl KeyringAdmin {
         self.core
             .store
             .write(move |db| {
+                let in_use = in_use.clone();
                 Store::set_meta(db, SEALING, &wanted)?;
                 let mut ids: Vec<String> = Store::meta(db, IN_USE)?
                     .unwrap_or_default()
@@ -284,7 +285,7 @@ impl KeyringAdmin {
                 let changed = self
                     .core
                     .store
-                    .write_untracked(move |db| {
+                    .write(move |db| {
                         let mut changed = 0;
                         for (value, new) in &anew {
                             changed += u64::from(sealed::compare_and_swap(

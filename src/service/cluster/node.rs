@@ -6,6 +6,11 @@
 //! lifetime: wall clocks of machines differ and jump. Its `until` is for people to read. A lease
 //! held by an earlier process of the same node is abandoned at once: the lock on the node's file
 //! proves that that process is gone.
+//!
+//! The lock proves it only for this file. A copied data directory (a cloned machine, a copied
+//! volume) has the same identity in another file. So the file also holds a fingerprint of the
+//! machine's boot and of the file itself; where it differs, the start waits to see whether another
+//! process still sends heartbeats under this identity, and then takes a new one.
 
 use crate::{
     domain::{Id, Timestamp},
@@ -14,7 +19,7 @@ use crate::{
         leases::{self, Lease},
         short_lived::{self, Node as Seen},
     },
-    vault::spool::Spool,
+    vault::{api_key::digest, spool::Spool},
 };
 use parking_lot::Mutex;
 use std::{
@@ -29,6 +34,8 @@ use std::{
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A node without a heartbeat for this long counts as gone.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(35);
+/// How long a start watches for heartbeats of another process with the same identity.
+const IDENTITY_WATCH: Duration = Duration::from_millis(12_500);
 /// Watched leases beyond which old entries are dropped.
 const MAX_WATCHED_LEASES: usize = 10_000;
 
@@ -48,10 +55,39 @@ pub fn is_served(folder: &Path) -> Result<bool, String> {
 pub(in crate::service) struct Node {
     /// Random, new at each start.
     boot_id: String,
+    /// Set once it is known whether another process uses the identity.
+    seen: OnceLock<()>,
     claimed: OnceLock<Claimed>,
     /// Leases of other processes, by name: owner and beat as last seen, and since when they are
     /// unchanged.
     watched: Mutex<HashMap<String, (String, i64, Instant)>>,
+}
+
+/// The result of claiming a data directory.
+#[derive(Debug, PartialEq, Eq)]
+enum Claim {
+    Ours,
+    /// Another process of this machine serves from the directory.
+    Served,
+    /// The file was not written here since the machine started: it may be a copy. The identity in
+    /// it.
+    Doubtful(String),
+}
+
+/// A value that differs for a copy of the node's file, and after a restart of the machine.
+fn fingerprint(file: &File) -> String {
+    #[cfg(unix)]
+    let place = file.metadata().map_or_else(
+        |_| String::new(),
+        |data| {
+            use std::os::unix::fs::MetadataExt as _;
+            format!("{}:{}", data.dev(), data.ino())
+        },
+    );
+    #[cfg(not(unix))]
+    let place = String::new();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    digest(&format!("{place}\n{boot}"))
 }
 
 /// The node of a data directory, held by one process at a time.
@@ -65,6 +101,7 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             boot_id: Id::<Node>::random().to_string(),
+            seen: OnceLock::new(),
             claimed: OnceLock::new(),
             watched: Mutex::default(),
         }
@@ -85,9 +122,8 @@ impl Node {
         self.claimed.get()?.spool.as_ref()
     }
 
-    /// Makes this process the node of the data directory; `false` if another process is. Opens the
-    /// spool.
-    fn claim(&self, folder: &Path) -> Result<bool, String> {
+    /// Makes this process the node of the data directory. Opens the spool.
+    fn claim(&self, folder: &Path, new_identity: bool) -> Result<Claim, String> {
         let path = folder.join("node");
         let explain = |error: std::io::Error| format!("cannot use {}: {error}", path.display());
         let mut options = File::options();
@@ -96,17 +132,25 @@ impl Node {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut lock = options.open(&path).map_err(explain)?;
         if lock.try_lock().is_err() {
-            return Ok(false);
+            return Ok(Claim::Served);
         }
         use std::io::{Read as _, Write as _};
-        let mut id = String::new();
-        lock.read_to_string(&mut id).map_err(explain)?;
-        if id.trim().is_empty() {
-            id = Id::<Node>::random().to_string();
-            lock.write_all(id.as_bytes())
-                .and_then(|()| lock.sync_all())
-                .map_err(explain)?;
-        }
+        let mut text = String::new();
+        lock.read_to_string(&mut text).map_err(explain)?;
+        let mut lines = text.lines().map(str::trim);
+        let known = lines.next().filter(|id| !id.is_empty()).map(str::to_owned);
+        let (same_file, here) = (lines.next().map(str::to_owned), fingerprint(&lock));
+        let id = match known.clone().filter(|_| !new_identity) {
+            Some(id) if same_file.as_ref() != Some(&here) && self.seen.get().is_none() => {
+                return Ok(Claim::Doubtful(id));
+            }
+            Some(id) => id,
+            None => Id::<Node>::random().to_string(),
+        };
+        lock.set_len(0)
+            .and_then(|()| lock.write_all(format!("{id}\n{here}\n").as_bytes()))
+            .and_then(|()| lock.sync_all())
+            .map_err(explain)?;
         let spool = match Spool::open(&folder.join("spool")) {
             Ok(spool) => Some(spool),
             Err(error) => {
@@ -115,11 +159,11 @@ impl Node {
             }
         };
         drop(self.claimed.set(Claimed {
-            id: id.trim().to_owned(),
+            id,
             _lock: lock,
             spool,
         }));
-        Ok(true)
+        Ok(Claim::Ours)
     }
 
     /// Whether the holder of a lease is gone. Call it repeatedly: the first call only starts the
@@ -180,15 +224,63 @@ impl Nodes {
         self.node.is_abandoned(lease, life)
     }
 
-    /// Makes this process the node of its data directory. Logs a warning if another process has it;
-    /// the error is a sentence for the operator.
-    pub fn claim_node(&self) -> Result<(), String> {
-        if !self.node.claim(&self.core.settings.data_dir)? {
+    /// Makes this process the node of its data directory. Takes a new identity if the directory is a
+    /// copy and the original runs; that is found out within [`IDENTITY_WATCH`]. Logs a warning if
+    /// another process has the directory; the error is a sentence for the operator.
+    pub async fn claim_node(&self) -> Result<(), String> {
+        let folder = &self.core.settings.data_dir;
+        let claim = match self.node.claim(folder, false)? {
+            Claim::Doubtful(id) => {
+                let lives = self.identity_lives(&id).await?;
+                if lives {
+                    tracing::warn!(
+                        identity = id,
+                        "this data directory is a copy of another node's, which is running: this node takes a new identity"
+                    );
+                }
+                let _ = self.node.seen.set(());
+                self.node.claim(folder, lives)?
+            }
+            claim => claim,
+        };
+        if claim == Claim::Served {
             tracing::warn!(
                 "another process serves from the same data directory: after a crash its refreshes are taken up later"
             );
         }
         Ok(())
+    }
+
+    /// Whether a process sends heartbeats under this identity. At once `false` if there was none
+    /// lately.
+    async fn identity_lives(&self, id: &str) -> Result<bool, String> {
+        let prefix = format!("{id}/");
+        let heartbeats = async || {
+            let mut seen: Vec<(String, Timestamp)> = self
+                .nodes()
+                .await
+                .map_err(|error| error.to_string())?
+                .into_iter()
+                .filter(|node| node.node.starts_with(&prefix))
+                .map(|node| (node.node, node.seen_at))
+                .collect();
+            seen.sort();
+            Ok::<_, String>(seen)
+        };
+        let before = heartbeats().await?;
+        if before.is_empty() {
+            return Ok(false);
+        }
+        tracing::info!("looking whether another process uses this node's identity");
+        let started = Instant::now();
+        while started.elapsed() < IDENTITY_WATCH {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let now = heartbeats().await?;
+            if !now.is_empty() && now != before {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes this node's heartbeat, with its version and the ids of its keys.
@@ -201,7 +293,7 @@ impl Nodes {
         };
         self.core
             .store
-            .write_untracked(move |db| Ok::<_, Error>(short_lived::record_heartbeat(db, &node)?))
+            .write(move |db| Ok::<_, Error>(short_lived::record_heartbeat(db, &node)?))
             .await
     }
 
@@ -211,7 +303,7 @@ impl Nodes {
         let gone = self
             .core
             .store
-            .write_untracked(move |db| Ok::<_, Error>(short_lived::delete_node(db, &name)?))
+            .write(move |db| Ok::<_, Error>(short_lived::delete_node(db, &name)?))
             .await;
         if let Err(error) = gone {
             tracing::debug!(reason = %error, "could not say goodbye");
@@ -247,7 +339,7 @@ impl Nodes {
             let lease = self.new_lease(work.to_owned(), node.clone(), 0, now.plus(life));
             self.core
                 .store
-                .write_untracked(move |db| match (ours, found) {
+                .write(move |db| match (ours, found.clone()) {
                     (true, Some(lease)) => {
                         Ok(leases::renew(db, work, &lease.owner, now.plus(life))?)
                     }
@@ -314,13 +406,26 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("valetkey-node-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let (first, second) = (Node::default(), Node::default());
-        assert!(first.claim(&folder).unwrap());
-        assert!(!second.claim(&folder).unwrap(), "one process at a time");
+        assert_eq!(first.claim(&folder, false).unwrap(), Claim::Ours);
+        let second_claim = second.claim(&folder, false).unwrap();
+        assert_eq!(second_claim, Claim::Served, "one process at a time");
         let name = first.name();
         drop(first);
-        assert!(second.claim(&folder).unwrap());
+        assert_eq!(second.claim(&folder, false).unwrap(), Claim::Ours);
         assert!(second.is_abandoned(&lease(&name, 1), Duration::from_secs(60)));
         assert!(!second.is_abandoned(&lease("another/life", 1), Duration::from_secs(60)));
+        // A copy of the folder is not taken for the node itself.
+        let copy = folder.join("copy");
+        std::fs::create_dir_all(&copy).unwrap();
+        std::fs::copy(folder.join("node"), copy.join("node")).unwrap();
+        let third = Node::default();
+        assert!(matches!(
+            third.claim(&copy, false).unwrap(),
+            Claim::Doubtful(_)
+        ));
+        assert_eq!(third.claim(&copy, true).unwrap(), Claim::Ours);
+        assert_ne!(third.name().split('/').next(), name.split('/').next());
+        assert!(!third.is_abandoned(&lease(&name, 1), Duration::from_secs(60)));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

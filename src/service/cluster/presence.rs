@@ -173,7 +173,8 @@ impl PresenceBoard {
                 .collect();
             self.core
                 .store
-                .write_untracked(move |db| {
+                .write(move |db| {
+                    let seen = seen.clone();
                     seen.into_iter().try_for_each(|(item, visit)| {
                         Ok::<_, Error>(leaks::record_visit(db, item, visit)?)
                     })

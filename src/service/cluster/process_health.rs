@@ -90,14 +90,14 @@ impl ProcessHealth {
     }
 
     /// The processes to try for a viewer, best first: up before down; then the process of the
-    /// cookie (`stays_at`), even if it is draining; then those that are not draining; then by
+    /// cookie (`cookie_process`), even if it is draining; then those that are not draining; then by
     /// rendezvous hash of `viewer`, the same on every node. `viewer` is the person's id, or the IP
     /// address of an anonymous viewer.
     pub fn order<'a>(
         &self,
         item: &'a Content,
         viewer: &str,
-        stays_at: Option<ProcessId>,
+        cookie_process: Option<ProcessId>,
     ) -> Vec<&'a Process> {
         if let [only] = item.processes.as_slice() {
             return vec![only];
@@ -107,10 +107,10 @@ impl ProcessHealth {
             |process: &Process| known.get(&process.url).is_some_and(|health| health.is_down);
         let mut order: Vec<&Process> = item.processes.iter().collect();
         order.sort_by_cached_key(|process| {
-            let is_own = stays_at == Some(ProcessId::of(process));
+            let is_cookie_process = cookie_process == Some(ProcessId::of(process));
             (
                 is_down(process),
-                !is_own,
+                !is_cookie_process,
                 process.draining,
                 digest(&format!("{viewer} {}", process.url)),
             )
@@ -162,8 +162,8 @@ mod tests {
                 draining: false,
             })
         };
-        let first = |viewer: &str, stays_at: Option<ProcessId>| {
-            processes.order(&app, viewer, stays_at)[0].url.clone()
+        let first = |viewer: &str, cookie_process: Option<ProcessId>| {
+            processes.order(&app, viewer, cookie_process)[0].url.clone()
         };
         let mut counts = HashMap::new();
         for viewer in 0..300 {

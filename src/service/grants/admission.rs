@@ -1,11 +1,9 @@
 //! Admission: may this person use this content item now, and with which access tokens? Asked on
-//! every proxied request and every exchange. Also owns held session tokens, which stay exchangeable
-//! past their expiry.
+//! every proxied request and every exchange.
 //!
-//! A cache entry counts only while the store's epoch equals the one it was loaded at. The epoch is
-//! a number in the database that grows with each deciding write of any process. Each process polls
-//! it every 250 ms and uses no cache entry once its last look is over a second old. So a revocation
-//! takes effect at once on its own node and within 250 ms on the others, without a query per call.
+//! A cached admission is valid while nothing it depends on changes: the person, the item, its
+//! integrations and their connections (`service::cluster::cache`). So a revocation takes effect at
+//! once on its own node and within a fraction of a second on the others, without a query per call.
 //! A refusal is never served from the cache: another node may have granted access a moment ago.
 
 use crate::{
@@ -20,13 +18,13 @@ use crate::{
     },
     service::{
         cluster::{
-            cache::DecisionCache,
+            cache::{DecisionCache, Validity},
             presence::{PresenceBoard, ViewerAt},
         },
         core::{CACHE_CAPACITY, Core},
         error::Error,
     },
-    store::{connections, content, integrations, people},
+    store::{changes::Subject, connections, content, integrations, people},
     vault::labels,
 };
 use secrecy::SecretString;
@@ -37,8 +35,8 @@ pub struct IntegrationAccess {
     pub integration: Integration,
     pub consent: Option<Id<Consent>>,
     pub connection: Option<Connection>,
-    /// The integration requires the viewer's own account, and the connection's account is another
-    /// one or has no name.
+    /// The integration requires the viewer's own account, and the connected account differs or
+    /// has no name.
     pub is_other_account: bool,
     /// The stored access token, decrypted; it may have expired. `Some` only while the connection is
     /// active, its account is accepted and the consent is given.
@@ -65,11 +63,13 @@ pub struct Admission {
     pub links: Vec<IntegrationAccess>,
     /// For the presence of the person at the item's processes.
     pub presence: ViewerAt,
+    /// What the admission depends on.
+    pub validity: Validity,
 }
 
 type AdmissionKey = (Id<Content>, Id<Person>);
 
-/// Decides about one person and one item. Owns the cache of admissions.
+/// Loads and caches the facts for decisions about one person and one item.
 pub struct Admissions {
     core: Arc<Core>,
     presence: Arc<PresenceBoard>,
@@ -85,7 +85,7 @@ impl Admissions {
         }
     }
 
-    /// How one person stands with one item now. A cached result is used only if it lets the person
+    /// The current facts about one person and one item. A cached result is used only if it lets the person
     /// open the item with every integration ready. `NotFound` if the item or the person is gone.
     pub async fn admission(
         &self,
@@ -100,17 +100,17 @@ impl Admissions {
     }
 
     /// Like [`Self::admission`], for a caller with a weaker condition: a cached result is used only
-    /// if `says_yes` accepts it.
+    /// if `may_use_cached` accepts it.
     pub(in crate::service) async fn admission_for(
         &self,
         item: Id<Content>,
         person: Id<Person>,
-        says_yes: impl Fn(&Admission) -> bool,
+        may_use_cached: impl Fn(&Admission) -> bool,
     ) -> Result<Arc<Admission>, Error> {
-        let (epoch, now) = (self.core.store.epoch(), self.core.now());
-        if let Some(found) = self.cache.fresh(&(item, person), epoch, now) {
-            // A grant may be 250 ms stale; a refusal must be current.
-            if says_yes(&found) {
+        let start = self.core.load_start();
+        if let Some(found) = self.cache.fresh(&(item, person), &self.core.store, start) {
+            // A grant may be a fraction of a second stale; a refusal must be current.
+            if may_use_cached(&found) {
                 return Ok(found);
             }
         }
@@ -169,24 +169,33 @@ impl Admissions {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let presence = self.presence.viewer(item, person.id);
+        let subjects = [Subject::Content(item), Subject::Person(person.id)]
+            .into_iter()
+            .chain(links.iter().flat_map(|link| {
+                let connection = link.connection.as_ref();
+                [Subject::Integration(link.integration.id)]
+                    .into_iter()
+                    .chain(connection.map(|connection| Subject::Connection(connection.id)))
+            }));
+        let validity = Validity::new(start, subjects);
         let admission = Arc::new(Admission {
             content,
             person,
             standing,
             links,
             presence,
+            validity: validity.clone(),
         });
         self.cache.insert(
             (item, admission.person.id),
             Arc::clone(&admission),
-            epoch,
-            now,
+            validity,
         );
         Ok(admission)
     }
 
     /// Invalidates one cached admission because its access token was replaced. Storing refreshed
-    /// tokens does not move the epoch.
+    /// tokens changes no subject.
     pub(in crate::service) fn invalidate_admission(&self, item: Id<Content>, person: Id<Person>) {
         self.cache.remove(&(item, person));
     }

@@ -308,7 +308,7 @@ impl Attempts {
         let hash = digest(&state);
         self.core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 Ok::<_, Error>(connections::insert_attempt(
                     db,
                     &attempt,
@@ -448,7 +448,7 @@ impl Attempts {
         if !self
             .core
             .store
-            .write_untracked(move |db| Ok::<_, Error>(connections::save_consumed(db, &consumed)?))
+            .write(move |db| Ok::<_, Error>(connections::save_consumed(db, &consumed)?))
             .await?
         {
             return self
@@ -705,6 +705,7 @@ impl Attempts {
         self.core
             .store
             .write(move |db| {
+                let name = name.clone();
                 // An administrator may have changed the integration's addresses during the provider
                 // call.
                 let current =
@@ -739,10 +740,7 @@ impl Attempts {
     ) -> Result<(), Error> {
         let name = integration.display_name();
         let line = event(actor, self.core.now(), action, name, detail);
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await
+        self.core.store.write(move |db| record(db, &line)).await
     }
 
     /// Handles an `error` callback: a refusal by the viewer, a missing approval, or a failure.
@@ -833,10 +831,7 @@ impl Attempts {
             "",
             why.words().to_owned(),
         );
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await?;
+        self.core.store.write(move |db| record(db, &line)).await?;
         Ok(CallbackOutcome::Mismatch { why, back })
     }
 

@@ -24,7 +24,7 @@ use crate::{
         core::{Core, record},
         error::Error,
         grants::{
-            breakers::Breakers,
+            backoff::{AfterFailure, Backoff},
             clients::OauthClients,
             end_reason::EndReason,
             revocations::{KnownTokens, Revocations, Tombstone},
@@ -74,9 +74,6 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// the only valid refresh token: with 60 s, a provider that took 70 s would cost the grant. The
 /// lease is renewed meanwhile, without a limit: losing it would let another node replay the token.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(110);
-/// How long the breaker stays open when an administrator must repair the integration. Saving the
-/// integration closes it on that node; other nodes notice the repair after this time.
-const BROKEN_PAUSE: Duration = Duration::from_secs(15);
 /// Failed commits before the tokens are also written to the spool.
 const TRIES_BEFORE_SPOOL: u32 = 3;
 
@@ -175,7 +172,7 @@ pub const MAX_LEAD_BEFORE_EXPIRY: Duration =
 pub struct Broker {
     core: Arc<Core>,
     clients: Arc<OauthClients>,
-    breakers: Arc<Breakers>,
+    backoff: Arc<Backoff>,
     revocations: Arc<Revocations>,
     nodes: Arc<Nodes>,
     in_flight: Mutex<HashMap<Id<Connection>, SharedRefresh>>,
@@ -185,14 +182,14 @@ impl Broker {
     pub(in crate::service) fn new(
         core: Arc<Core>,
         clients: Arc<OauthClients>,
-        breakers: Arc<Breakers>,
+        backoff: Arc<Backoff>,
         revocations: Arc<Revocations>,
         nodes: Arc<Nodes>,
     ) -> Self {
         Self {
             core,
             clients,
-            breakers,
+            backoff,
             revocations,
             nodes,
             in_flight: Mutex::default(),
@@ -383,20 +380,17 @@ impl Broker {
         {
             return Ok(StartOutcome::Taken);
         }
-        if let Some(rest) = self.breakers.open_breaker_of(loaded.integration.id) {
-            let retry_after = rest
-                .until
-                .since(self.core.now())
-                .max(Duration::from_secs(1));
+        if let Some(pause) = self.backoff.pause_of(id, loaded.integration.id) {
+            let retry_after = pause.rest(self.core.now());
             return Ok(StartOutcome::Done(bearable.ok_or(
-                if rest.needs_administrator {
+                if pause.needs_administrator {
                     NoToken::Broken {
-                        sentence: rest.sentence,
+                        sentence: pause.sentence,
                     }
                 } else {
                     NoToken::Unavailable {
                         retry_after,
-                        sentence: rest.sentence,
+                        sentence: pause.sentence,
                     }
                 },
             )));
@@ -405,7 +399,7 @@ impl Broker {
             match self.open_token(&loaded.connection, "refresh_token", refresh_token) {
                 Ok(token) => token,
                 Err(why) => {
-                    self.breakers.close_breaker(loaded.integration.id);
+                    self.backoff.not_sent(loaded.integration.id);
                     return Err(why);
                 }
             };
@@ -420,7 +414,7 @@ impl Broker {
         let begun = self
             .core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 let current = connections::find(db, id)?;
                 let same = current.is_some_and(|(found, _)| {
                     found.generation == generation && found.state == State::Active
@@ -450,12 +444,12 @@ impl Broker {
             }
             // The tokens or the lease changed meanwhile: look again.
             Ok(None) => {
-                self.breakers.close_breaker(loaded.integration.id);
+                self.backoff.not_sent(loaded.integration.id);
                 Ok(StartOutcome::Taken)
             }
             Err(error) => {
                 error.log("starting a refresh");
-                self.breakers.close_breaker(loaded.integration.id);
+                self.backoff.not_sent(loaded.integration.id);
                 Ok(StartOutcome::Done(bearable.ok_or_else(|| {
                     unavailable("The portal's database is busy.")
                 })))
@@ -485,9 +479,7 @@ impl Broker {
                     let renewed = service
                         .core
                         .store
-                        .write_untracked(move |db| {
-                            Ok::<_, Error>(leases::renew(db, &name, &owner, until)?)
-                        })
+                        .write(move |db| Ok::<_, Error>(leases::renew(db, &name, &owner, until)?))
                         .await;
                     if matches!(renewed, Ok(false)) {
                         // Another node judged the lease abandoned. The answer is still worth
@@ -500,7 +492,7 @@ impl Broker {
         self.call_provider(&ours).await
     }
 
-    /// Calls the provider, then commits the tokens, ends the connection, or opens the breaker.
+    /// Calls the provider, then commits the tokens, ends the connection, or pauses it.
     async fn call_provider(self: &Arc<Self>, ours: &OwnedRefresh) -> Result<FreshToken, NoToken> {
         let LoadedConnection {
             connection,
@@ -513,7 +505,7 @@ impl Broker {
             Ok(registration) => registration,
             Err(error) => {
                 error.log("the client secret of an integration");
-                self.breakers.close_breaker(integration.id);
+                self.backoff.not_sent(integration.id);
                 self.release_lease(ours, true).await;
                 return Err(NoToken::Broken {
                     sentence: "The integration's settings cannot be read. The operator finds the reason in the log.".into(),
@@ -534,7 +526,7 @@ impl Broker {
                 answer,
                 by_previous_secret,
             })) => {
-                self.breakers.close_breaker(integration.id);
+                self.backoff.succeeded(id, integration.id);
                 if answer.account().certainly_differs_from(&connection.account) {
                     self.mark_needs_login(
                         &ours.loaded,
@@ -564,7 +556,7 @@ impl Broker {
             .flatten();
         match failure.class {
             FailureClass::Viewer(cause) => {
-                self.breakers.close_breaker(integration.id);
+                self.backoff.ended(id, integration.id);
                 // An earlier answer never reached this portal: that request used the token up, and
                 // its successor was lost.
                 let cause = if ours.earlier_outcome_unknown && cause == Cause::Expired {
@@ -577,38 +569,43 @@ impl Broker {
                 Err(NoToken::NeedsLogin(cause))
             }
             FailureClass::Administrator => {
-                // Retrying at each exchange repairs nothing. Saving the integration closes the
-                // breaker.
-                self.breakers.open_breaker(
-                    integration.id,
-                    Some(BROKEN_PAUSE),
-                    &failure.sentence,
-                    true,
-                );
+                // Retrying at each exchange repairs nothing. Saving the integration ends the pause.
+                self.backoff.failed(id, integration.id, &failure);
                 self.release_lease(ours, true).await;
-                let health = SecretHealth::Rejected {
-                    at: asked_at,
-                    cause: failure.sentence.clone(),
-                };
-                self.clients
-                    .record_secret_health(integration, health, false)
-                    .await;
+                if !failure.is_about_one_user() {
+                    let health = SecretHealth::Rejected {
+                        at: asked_at,
+                        cause: failure.sentence.clone(),
+                    };
+                    self.clients
+                        .record_secret_health(integration, health, false)
+                        .await;
+                }
                 stored.ok_or(NoToken::Broken {
                     sentence: failure.sentence,
                 })
             }
-            FailureClass::Temporary { retry_after } => {
-                let rest = self.breakers.open_breaker(
-                    integration.id,
-                    retry_after,
-                    &failure.sentence,
-                    false,
-                );
-                self.release_lease(ours, !failure.may_have_acted).await;
-                stored.ok_or(NoToken::Unavailable {
-                    retry_after: rest,
-                    sentence: failure.sentence,
-                })
+            FailureClass::Temporary { .. } | FailureClass::Unknown => {
+                match self.backoff.failed(id, integration.id, &failure) {
+                    AfterFailure::Wait(retry_after) => {
+                        self.release_lease(ours, !failure.may_have_acted).await;
+                        stored.ok_or(NoToken::Unavailable {
+                            retry_after,
+                            sentence: failure.sentence,
+                        })
+                    }
+                    AfterFailure::GiveUp => {
+                        let cause = Cause::Refused;
+                        self.mark_needs_login(
+                            &ours.loaded,
+                            cause,
+                            &failure.sentence,
+                            Some(&ours.owner),
+                        )
+                        .await;
+                        Err(NoToken::NeedsLogin(cause))
+                    }
+                }
             }
         }
     }
@@ -624,7 +621,7 @@ impl Broker {
         let settled = self
             .core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 if forget {
                     leases::delete_refresh_attempt(db, id)?;
                 }
@@ -737,7 +734,9 @@ impl Broker {
         // viewers do not invalidate the caches of all nodes.
         self.core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
+                let kept = kept.clone();
+                let owner = owner.clone();
                 let (access, refresh) = (Sealed(kept.access), kept.refresh.map(Sealed));
                 let new = RefreshedTokens {
                     access: &access,
@@ -868,6 +867,9 @@ impl Broker {
             .core
             .store
             .write(move |db| {
+                let detail = detail.clone();
+                let owner = owner.clone();
+                let subject = subject.clone();
                 if let Some(owner) = owner {
                     leases::release(db, &leases::connection_lease_name(id), &owner)?;
                 }
@@ -925,11 +927,7 @@ impl Broker {
         ) else {
             return;
         };
-        let written = self
-            .core
-            .store
-            .write_untracked(move |db| ended.record(db))
-            .await;
+        let written = self.core.store.write(move |db| ended.record(db)).await;
         match written {
             Ok(()) => self.revocations.spawn_revocations(),
             Err(error) => {

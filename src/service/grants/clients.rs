@@ -122,7 +122,7 @@ impl OauthClients {
             let written = self
                 .core
                 .store
-                .write_untracked(move |db| {
+                .write(move |db| {
                     let noted = integrations::set_health(db, id, updated_at, &health)?;
                     if noted && drop_previous {
                         integrations::drop_previous_secret(db, id)?;

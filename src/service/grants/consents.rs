@@ -103,6 +103,8 @@ impl Consents {
         self.core
             .store
             .write(move |db| {
+                let name = name.clone();
+                let title = title.clone();
                 if !connections::delete_consent(db, id)? {
                     return Err(Error::NotFound);
                 }

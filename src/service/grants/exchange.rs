@@ -435,15 +435,13 @@ impl Exchange {
             }
             None => String::new(),
         };
-        self.audit
-            .note_refusal(
-                Action::ExchangeRefused,
-                Some(&caller.person),
-                origin,
-                why,
-                title,
-            )
-            .await;
+        self.audit.note_refusal(
+            Action::ExchangeRefused,
+            Some(&caller.person),
+            origin,
+            why,
+            title,
+        );
     }
 
     /// The page on which the viewer gives a missing consent or connects.

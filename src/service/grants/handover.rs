@@ -9,13 +9,14 @@
 use crate::{
     domain::{Id, access, content::Content, origins::ContentLocation, person::Person},
     service::{
-        cluster::cache::DecisionCache,
+        cluster::cache::{DecisionCache, Validity},
         core::{Actor, CACHE_CAPACITY, Core},
         error::Error,
         grants::admission::Admissions,
         people::browser_sessions::BrowserSessions,
     },
     store::{
+        changes::Subject,
         content,
         handovers::{self, ContentSessionOwner},
     },
@@ -67,8 +68,8 @@ impl Handover {
 
     /// The item with this slug, which is the label of its own host name. Cached.
     pub async fn item_by_slug(&self, slug: &str) -> Result<Option<Id<Content>>, Error> {
-        let (epoch, now) = (self.core.store.epoch(), self.core.now());
-        if let Some(found) = self.slugs.fresh(slug, epoch, now) {
+        let start = self.core.load_start();
+        if let Some(found) = self.slugs.fresh(slug, &self.core.store, start) {
             return Ok(Some(found));
         }
         let wanted = slug.to_owned();
@@ -78,7 +79,8 @@ impl Handover {
             .read(move |db| Ok::<_, Error>(content::by_slug(db, &wanted)?))
             .await?;
         if let Some(item) = found {
-            self.slugs.insert(slug.to_owned(), item, epoch, now);
+            let validity = Validity::new(start, [Subject::Content(item)]);
+            self.slugs.insert(slug.to_owned(), item, validity);
         }
         Ok(found)
     }
@@ -104,7 +106,7 @@ impl Handover {
         let expires_at = self.core.now().plus(CODE_LIFETIME);
         self.core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 Ok::<_, Error>(handovers::insert(
                     db,
                     &hash,
@@ -129,7 +131,7 @@ impl Handover {
         let taken = self
             .core
             .store
-            .write_untracked(move |db| Ok::<_, Error>(handovers::redeem(db, &hash, now)?))
+            .write(move |db| Ok::<_, Error>(handovers::redeem(db, &hash, now)?))
             .await?;
         let Some((bearer, nonce_hash)) = taken else {
             return Ok(None);
@@ -146,9 +148,7 @@ impl Handover {
         let key_hash = digest(&key);
         self.core
             .store
-            .write_untracked(move |db| {
-                Ok::<_, Error>(handovers::insert_session(db, &key_hash, bearer, now)?)
-            })
+            .write(move |db| Ok::<_, Error>(handovers::insert_session(db, &key_hash, bearer, now)?))
             .await?;
         Ok(Some((bearer.content, key)))
     }

@@ -123,15 +123,12 @@ impl Tombstone {
     }
 
     /// Stores the tombstone; [`Revocations::send_due_revocations`] sends the request.
-    pub fn record(mut self, db: &mut Db<'_>) -> Result<(), Error> {
-        if let Some(person) = people::find(db, self.revocation.person)? {
-            self.revocation.person_name = person.username;
+    pub fn record(&self, db: &mut Db<'_>) -> Result<(), Error> {
+        let mut revocation = self.revocation.clone();
+        if let Some(person) = people::find(db, revocation.person)? {
+            revocation.person_name = person.username;
         }
-        Ok(revocations::insert(
-            db,
-            &self.revocation,
-            self.request.as_ref(),
-        )?)
+        Ok(revocations::insert(db, &revocation, self.request.as_ref())?)
     }
 }
 
@@ -244,6 +241,7 @@ impl Revocations {
             self.core
                 .store
                 .write(move |db| {
+                    let batch = batch.clone();
                     for id in batch {
                         if let Some((connection, tokens)) = connections::find(db, id)? {
                             service.end_connection(db, &connection, &tokens, &why)?;
@@ -465,7 +463,7 @@ impl Revocations {
             let due = self
                 .core
                 .store
-                .write_untracked(move |db| {
+                .write(move |db| {
                     Ok::<_, Error>(revocations::claim_due(
                         db,
                         now,
@@ -544,7 +542,7 @@ impl Revocations {
         let written = self
             .core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 revocations::update(db, &revocation)?;
                 if worth_it { record(db, &event) } else { Ok(()) }
             })

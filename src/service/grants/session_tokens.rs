@@ -152,7 +152,7 @@ impl SessionTokens {
         }
         self.core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 for hash in &shared {
                     short_lived::hold(db, hash, soon)?;
                 }

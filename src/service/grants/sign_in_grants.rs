@@ -32,9 +32,7 @@ impl SignInGrants {
         let sealed = self.core.vault.seal(labels::sign_in_grant(&row), token)?;
         self.core
             .store
-            .write_untracked(move |db| {
-                Ok(identities::put_sign_in_refresh_token(db, session, &sealed)?)
-            })
+            .write(move |db| Ok(identities::put_sign_in_refresh_token(db, session, &sealed)?))
             .await
     }
 

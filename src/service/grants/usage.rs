@@ -58,6 +58,8 @@ pub struct HourlyUse {
 /// Who may read the counts.
 const READERS: &str = "Only administrators read the record.";
 
+/// Rows per transaction: others write, too.
+const MAX_ROWS_PER_TRANSACTION: usize = 200;
 /// Milliseconds in an hour.
 const HOUR_MS: i64 = 3_600_000;
 
@@ -113,11 +115,19 @@ impl Usage {
             counted.iter().map(|(key, uses)| (*key, *uses)).collect();
         // Several processes may use one consent: write the newest use last.
         rows.sort_by_key(|(_, uses)| uses.last);
+        for rows in rows.chunks(MAX_ROWS_PER_TRANSACTION) {
+            self.write_uses(rows.to_vec()).await;
+        }
+    }
+
+    /// Writes counted uses in one transaction; takes them back if it fails.
+    async fn write_uses(&self, rows: Vec<(UsageKey, UsageCount)>) {
+        let counted = rows.clone();
         let written = self
             .core
             .store
-            .write_untracked(move |db| {
-                for (counted, uses) in rows {
+            .write(move |db| {
+                for (counted, uses) in &rows {
                     leaks::record_token_use(
                         db,
                         uses.content,

@@ -141,6 +141,7 @@ impl People {
         self.core
             .store
             .write(move |db| {
+                let created = created.clone();
                 if only_first && people::count(db)? > 0 {
                     return Ok(None);
                 }

@@ -11,11 +11,11 @@ use crate::{
         person::{Person, Role},
     },
     service::{
-        cluster::cache::DecisionCache,
+        cluster::cache::{DecisionCache, Validity},
         core::{Actor, CACHE_CAPACITY, Core, event, record, require},
         error::{Error, invalid},
     },
-    store::{content, people},
+    store::{changes::Subject, content, people},
     vault::api_key,
 };
 use secrecy::SecretString;
@@ -48,20 +48,16 @@ impl ApiKeys {
         }
     }
 
-    /// Resolves a presented API key; `None` unless it is a live key of an unlocked person. A found
-    /// key is cached with the store's epoch, so that any deciding write invalidates it.
+    /// Resolves a presented API key; `None` unless it is an unexpired key of an unlocked person. A found
+    /// key is cached until it or its person changes.
     pub async fn caller(&self, presented: &str) -> Result<Option<Arc<Caller>>, Error> {
         let Some(hash) = api_key::lookup(presented) else {
             return Ok(None);
         };
-        let now = self.core.now();
-        let caller = match self
-            .cache
-            .fresh(hash.as_str(), self.core.store.epoch(), now)
-        {
+        let (start, now) = (self.core.load_start(), self.core.now());
+        let caller = match self.cache.fresh(hash.as_str(), &self.core.store, start) {
             Some(caller) => caller,
             None => {
-                let epoch = self.core.store.epoch();
                 let wanted = hash.clone();
                 let found = self
                     .core
@@ -79,7 +75,16 @@ impl ApiKeys {
                     active_at: key.active_at,
                     expires_at: key.expires_at,
                 });
-                self.cache.insert(hash, Arc::clone(&caller), epoch, now);
+                let subjects = [
+                    Subject::ApiKey(key.number),
+                    Subject::Person(caller.person.id),
+                ];
+                let item = key.content.map(Subject::Content);
+                self.cache.insert(
+                    hash,
+                    Arc::clone(&caller),
+                    Validity::new(start, subjects.into_iter().chain(item)),
+                );
                 // Written at most once an hour: the last use is shown to people, and no decision
                 // depends on it.
                 if caller
@@ -88,7 +93,7 @@ impl ApiKeys {
                 {
                     let number = key.number;
                     self.core
-                        .write_in_background("when a key was last used", move |db| {
+                        .write_in_background("the last use of a key", move |db| {
                             people::touch_key(db, number, now)
                         });
                 }
@@ -151,7 +156,7 @@ impl ApiKeys {
     async fn store_key(
         &self,
         actor: &Actor,
-        mut key: ApiKey,
+        key: ApiKey,
         detail: String,
     ) -> Result<(ApiKey, SecretString), Error> {
         let secret = api_key::generate();
@@ -161,6 +166,8 @@ impl ApiKeys {
             .core
             .store
             .write(move |db| {
+                let detail = detail.clone();
+                let mut key = key.clone();
                 key.number = people::insert_key(db, &key, &hash)?;
                 record(
                     db,

@@ -8,11 +8,11 @@ use crate::{
         person::{Person, Session},
     },
     service::{
-        cluster::cache::DecisionCache,
+        cluster::cache::{DecisionCache, Validity},
         core::{Actor, CACHE_CAPACITY, Core, event, record},
         error::Error,
     },
-    store::{people, sessions},
+    store::{changes::Subject, people, sessions},
 };
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl BrowserSessions {
     /// The person of a live browser session; `None` if the session has ended or the person is
     /// locked.
     pub async fn session_person(&self, session: Id<Session>) -> Result<Option<Arc<Person>>, Error> {
-        let (epoch, now) = (self.core.store.epoch(), self.core.now());
-        if let Some(person) = self.cache.fresh(&session, epoch, now) {
+        let (start, now) = (self.core.load_start(), self.core.now());
+        if let Some(person) = self.cache.fresh(&session, &self.core.store, start) {
             return Ok(Some(person));
         }
         let idle_since = self.core.idle_since();
@@ -49,7 +49,9 @@ impl BrowserSessions {
             return Ok(None);
         };
         let person = Arc::new(person);
-        self.cache.insert(session, Arc::clone(&person), epoch, now);
+        let subjects = [Subject::Session(session), Subject::Person(person.id)];
+        self.cache
+            .insert(session, Arc::clone(&person), Validity::new(start, subjects));
         Ok(Some(person))
     }
 
@@ -112,10 +114,7 @@ impl BrowserSessions {
     /// Writes the audit record of a sign-out.
     pub async fn record_sign_out(&self, actor: &Actor) -> Result<(), Error> {
         let line = event(actor, self.core.now(), Action::SignOut, "", "");
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await
+        self.core.store.write(move |db| record(db, &line)).await
     }
 }
 

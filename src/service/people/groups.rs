@@ -104,6 +104,7 @@ impl Groups {
         self.core
             .store
             .write(move |db| {
+                let group = group.clone();
                 groups::insert(db, &group).map_err(name_conflict)?;
                 record(
                     db,
@@ -133,6 +134,7 @@ impl Groups {
         self.core
             .store
             .write(move |db| {
+                let name = name.clone();
                 groups::rename(db, id, &name).map_err(name_conflict)?;
                 record(
                     db,
@@ -157,6 +159,7 @@ impl Groups {
         self.core
             .store
             .write(move |db| {
+                let group = group.clone();
                 let members = groups::members(db, id)?;
                 if !groups::delete(db, id)? {
                     return Err(Error::NotFound);
@@ -193,6 +196,7 @@ impl Groups {
         self.core
             .store
             .write(move |db| {
+                let group = group.clone();
                 let who = people::find(db, person)?
                     .ok_or_else(|| invalid("user_guid", "There is no person with this GUID."))?;
                 if groups::add_member(db, id, person, false)? {
@@ -224,6 +228,7 @@ impl Groups {
         self.core
             .store
             .write(move |db| {
+                let group = group.clone();
                 let who = people::find(db, person)?.ok_or(Error::NotFound)?;
                 if !groups::remove_member(db, id, person)? {
                     return Err(Error::NotFound);

@@ -60,7 +60,7 @@ impl Invitations {
         let fresh = self
             .core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 let fresh = people::count(db)? == 0;
                 if fresh {
                     people::set_setup_link(db, None, &hash, expires_at)?;
@@ -194,6 +194,7 @@ impl Invitations {
         self.core
             .store
             .write(move |db| {
+                let actor = actor.clone();
                 people::set_password(db, actor.person.id, &hash)?;
                 people::set_active(db, actor.person.id, now)?;
                 sessions::delete_all_of_person(db, actor.person.id, None)?;

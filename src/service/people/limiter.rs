@@ -1,8 +1,12 @@
-//! Rate limit on password guesses: ten tries per name and address within five minutes, then
-//! `TooMany` until the oldest try is five minutes old.
+//! Rate limits on password guesses. Counted in memory, so that a guess costs no write; shared with
+//! the other nodes every few seconds ([`PasswordLimiter::share`]).
 //!
-//! Counted by name **and** address, so that nobody can lock another user out; unknown names count
-//! like known ones. Counted in the database, since the next try may reach another node.
+//! - Per name **and** address: ten tries within five minutes, then `TooMany` until the oldest try is
+//!   five minutes old. By both, so that nobody can lock another user out; unknown names count like
+//!   known ones.
+//! - Per network (an IPv4 address, an IPv6 /64): sixty tries, of which few are ever right.
+//! - Per name, over all addresses: a soft limit. After a hundred tries the name is tried at most
+//!   every two seconds: its owner still gets in.
 
 use crate::{
     domain::Timestamp,
@@ -10,12 +14,21 @@ use crate::{
     store::short_lived,
     vault::api_key::digest,
 };
-use std::{sync::Arc, time::Duration};
+use parking_lot::Mutex;
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 /// Tries per name and address within [`WINDOW`].
 const MAX_TRIES: usize = 10;
+/// Tries per network within [`WINDOW`].
+const MAX_TRIES_PER_NETWORK: usize = 60;
+/// Tries per name within [`WINDOW`] after which the name is slowed down.
+const SOFT_TRIES_PER_NAME: usize = 100;
+/// Least time between two tries of a name that is slowed down.
+const SLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a try counts.
 pub const WINDOW: Duration = Duration::from_secs(300);
+/// Keys that are counted at the same time; old ones are dropped beyond it.
+const MAX_KEYS: usize = 50_000;
 
 /// The key that tries are counted by. A hash: users sometimes type a password into the name field,
 /// and it must not be stored.
@@ -27,13 +40,27 @@ fn try_key(name: &str, address: &str) -> String {
     ))
 }
 
+/// What counts as one network: an IPv4 address, the first 64 bits of an IPv6 address, else the text.
+pub fn network(address: &str) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.to_string(),
+            None => format!("{:x?}/64", &v6.segments()[..4]),
+        },
+        _ => address.to_owned(),
+    }
+}
+
 /// How long to wait after these tries (oldest first); `None` if another one is allowed.
-fn time_to_wait(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
+fn time_to_wait(tries: &[Timestamp], most: usize, now: Timestamp) -> Option<Duration> {
     let recent: Vec<_> = tries
         .iter()
         .filter(|at| now >= **at && now.since(**at) < WINDOW)
         .collect();
-    let oldest = recent.first().filter(|_| recent.len() >= MAX_TRIES)?;
+    let oldest = recent
+        .len()
+        .checked_sub(most)
+        .and_then(|first| recent.get(first))?;
     Some(
         WINDOW
             .saturating_sub(now.since(**oldest))
@@ -41,14 +68,50 @@ fn time_to_wait(tries: &[Timestamp], now: Timestamp) -> Option<Duration> {
     )
 }
 
+/// Times of tries, oldest first, by key.
+#[derive(Default)]
+struct Tries(HashMap<String, Vec<Timestamp>>);
+
+impl Tries {
+    fn add(&mut self, key: String, now: Timestamp) {
+        if self.0.len() >= MAX_KEYS {
+            self.0.retain(|_, tries| {
+                let last = tries.last();
+                last.is_some_and(|at| now >= *at && now.since(*at) < WINDOW)
+            });
+        }
+        if self.0.len() < MAX_KEYS || self.0.contains_key(&key) {
+            let tries = self.0.entry(key).or_default();
+            tries.retain(|at| now >= *at && now.since(*at) < WINDOW);
+            tries.push(now);
+        }
+    }
+
+    fn of(&self, key: &str) -> &[Timestamp] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[derive(Default)]
+struct Counted {
+    /// By name and address; not stored yet.
+    unshared: Tries,
+    by_network: Tries,
+    by_name: Tries,
+}
+
 /// Counts password tries.
 pub struct PasswordLimiter {
     core: Arc<Core>,
+    counted: Mutex<Counted>,
 }
 
 impl PasswordLimiter {
     pub(in crate::service) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+        Self {
+            core,
+            counted: Mutex::default(),
+        }
     }
 
     /// Counts a try before the password is checked, so that concurrent tries are limited too.
@@ -59,31 +122,92 @@ impl PasswordLimiter {
         address: &str,
     ) -> Result<(), Error> {
         let (who, now) = (try_key(name, address), self.core.now());
-        self.core
-            .store
-            .write_untracked(move |db| {
-                let tries = short_lived::password_attempts(db, &who, now.minus(WINDOW))?;
-                match time_to_wait(&tries, now) {
-                    Some(pause) => Err(Error::TooMany(pause)),
-                    None => Ok(short_lived::add_password_attempt(db, &who, now)?),
-                }
-            })
-            .await
-    }
-
-    /// Deletes the counted tries after a correct password.
-    pub(in crate::service) async fn try_succeeded(&self, name: &str, address: &str) {
-        let who = try_key(name, address);
-        if self
+        let (network, name) = (network(address), try_key(name, ""));
+        let refuse = |pause| Err(Error::TooMany(pause));
+        {
+            let mut counted = self.counted.lock();
+            let tries = counted.by_network.of(&network);
+            if let Some(pause) = time_to_wait(tries, MAX_TRIES_PER_NETWORK, now) {
+                return refuse(pause);
+            }
+            let tries = counted.by_name.of(&name);
+            let slowed = time_to_wait(tries, SOFT_TRIES_PER_NAME, now).is_some()
+                && tries
+                    .last()
+                    .is_some_and(|at| now.since(*at) < SLOW_INTERVAL);
+            // The try counts at once, before the database is asked.
+            counted.by_network.add(network, now);
+            if slowed {
+                return refuse(SLOW_INTERVAL);
+            }
+            counted.by_name.add(name, now);
+            if let Some(pause) = time_to_wait(counted.unshared.of(&who), MAX_TRIES, now) {
+                return refuse(pause);
+            }
+            counted.unshared.add(who.clone(), now);
+        }
+        let wanted = who.clone();
+        let mut tries = self
             .core
             .store
-            .write_untracked(move |db| {
-                Ok::<_, Error>(short_lived::delete_password_attempts(db, &who)?)
+            .read(move |db| {
+                Ok::<_, Error>(short_lived::password_attempts(
+                    db,
+                    &wanted,
+                    now.minus(WINDOW),
+                )?)
             })
-            .await
-            .is_err()
-        {
-            tracing::debug!("could not forget wrong passwords");
+            .await?;
+        tries.extend_from_slice(self.counted.lock().unshared.of(&who));
+        tries.sort();
+        // The newest one is this try itself.
+        match time_to_wait(&tries[..tries.len().saturating_sub(1)], MAX_TRIES, now) {
+            Some(pause) => refuse(pause),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the counted tries after a correct password.
+    pub(in crate::service) async fn try_succeeded(&self, name: &str, address: &str) {
+        let who = try_key(name, address);
+        self.counted.lock().unshared.0.remove(&who);
+        let forgotten = async {
+            let (wanted, since) = (who.clone(), self.core.now().minus(WINDOW));
+            let stored = self
+                .core
+                .store
+                .read(move |db| Ok::<_, Error>(short_lived::password_attempts(db, &wanted, since)?))
+                .await?;
+            if stored.is_empty() {
+                return Ok::<_, Error>(());
+            }
+            self.core
+                .store
+                .write(move |db| Ok(short_lived::delete_password_attempts(db, &who)?))
+                .await
+        };
+        if let Err(error) = forgotten.await {
+            tracing::debug!(reason = %error, "could not forget wrong passwords");
+        }
+    }
+
+    /// Stores the tries of the last seconds, for the other nodes.
+    pub async fn share(&self) {
+        let unshared = std::mem::take(&mut self.counted.lock().unshared).0;
+        if unshared.is_empty() {
+            return;
+        }
+        let rows: Vec<(String, Timestamp)> = unshared
+            .into_iter()
+            .flat_map(|(who, tries)| tries.into_iter().map(move |at| (who.clone(), at)))
+            .collect();
+        let stored = self
+            .core
+            .store
+            .write(move |db| Ok::<_, Error>(short_lived::add_password_attempts(db, &rows)?))
+            .await;
+        if let Err(error) = stored {
+            tracing::debug!(reason = %error, "could not share wrong passwords");
         }
     }
 }
@@ -96,17 +220,24 @@ mod tests {
     fn the_eleventh_try_must_wait_and_other_addresses_need_not() {
         let now = Timestamp(1_000_000_000);
         let tries = [now; MAX_TRIES];
-        assert_eq!(time_to_wait(&tries[1..], now), None);
+        assert_eq!(time_to_wait(&tries[1..], MAX_TRIES, now), None);
         assert_eq!(
-            time_to_wait(&tries, now.plus(Duration::from_secs(60))),
+            time_to_wait(&tries, MAX_TRIES, now.plus(Duration::from_secs(60))),
             Some(Duration::from_secs(240))
         );
         assert_eq!(
-            time_to_wait(&tries, now.plus(WINDOW)),
+            time_to_wait(&tries, MAX_TRIES, now.plus(WINDOW)),
             None,
             "never for good"
         );
         assert_eq!(try_key("Vera", "192.0.2.1"), try_key("vera", "192.0.2.1"));
         assert_ne!(try_key("vera", "192.0.2.1"), try_key("vera", "192.0.2.2"));
+    }
+    #[test]
+    fn a_network_is_an_address_or_an_ipv6_prefix() {
+        assert_eq!(network("192.0.2.1"), "192.0.2.1");
+        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     },
     oauth::sign_in::{Client, Identity, MetadataCache, SignInFailure, SignInSecrets},
     service::{
+        auditing::audit::Audit,
         core::{Actor, Core, event, record},
         error::Error,
         grants::{end_reason::EndReason, revocations},
@@ -97,16 +98,21 @@ pub enum SignInStart {
     Failed(SignInOutcome),
 }
 
+/// Longest return path of a sign-in, in bytes; a longer one leads to the list of content.
+const MAX_NEXT: usize = 1500;
+
 /// Sign-in at the organisation's provider. Owns what discovery found.
 pub struct OrganisationSignIn {
     core: Arc<Core>,
+    audit: Arc<Audit>,
     metadata: MetadataCache,
 }
 
 impl OrganisationSignIn {
-    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+    pub(in crate::service) fn new(core: Arc<Core>, audit: Arc<Audit>) -> Self {
         Self {
             core,
+            audit,
             metadata: MetadataCache::default(),
         }
     }
@@ -164,7 +170,13 @@ impl OrganisationSignIn {
                         state: proofs.state,
                         sealed,
                         purpose,
-                        next: next.to_owned(),
+                        // The browser keeps it in a cookie.
+                        next: if next.len() <= MAX_NEXT {
+                            next
+                        } else {
+                            "/content"
+                        }
+                        .to_owned(),
                         expires_at: now.plus(LIFETIME).0,
                     },
                     address,
@@ -189,7 +201,7 @@ impl OrganisationSignIn {
     }
 
     /// Handles the callback. The caller has removed `pending` from the session, so that it works
-    /// once. A sign-in that fails is recorded.
+    /// once. A sign-in that fails is recorded, like other refusals.
     pub async fn finish_sign_in(
         &self,
         actor: Option<&Actor>,
@@ -210,11 +222,8 @@ impl OrganisationSignIn {
             SignInOutcome::Locked => "organisation: locked",
             SignInOutcome::WrongIdentity => "organisation: another identity",
         };
-        let line = self.sign_in_event(Action::SignInRefused, None, why, origin);
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await?;
+        self.audit
+            .note_refusal(Action::SignInRefused, None, origin, why, why.to_owned());
         Ok(ending)
     }
 
@@ -329,10 +338,7 @@ impl OrganisationSignIn {
             actor.person.username.clone(),
             "at the organisation",
         );
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await?;
+        self.core.store.write(move |db| record(db, &line)).await?;
         Ok(SignInOutcome::Confirmed)
     }
 
@@ -432,6 +438,9 @@ impl OrganisationSignIn {
             .core
             .store
             .write(move |db| {
+                let fresh = fresh.clone();
+                let line = line.clone();
+                let wanted = wanted.clone();
                 let known = match identities::person(db, &issuer, &subject)? {
                     Some(id) => people::find(db, id)?,
                     None => None,

@@ -9,9 +9,13 @@ use crate::{
         person::{Person, is_invisible},
     },
     service::{
+        auditing::audit::Audit,
         core::{Actor, Core, event, record, require},
         error::{Error, invalid},
-        people::{hashing::Hashing, limiter::PasswordLimiter},
+        people::{
+            hashing::Hashing,
+            limiter::{PasswordLimiter, network},
+        },
     },
     store::{people, sessions},
     vault::password,
@@ -23,6 +27,7 @@ use std::sync::Arc;
 pub struct Passwords {
     core: Arc<Core>,
     limiter: Arc<PasswordLimiter>,
+    audit: Arc<Audit>,
     hashing: Hashing,
 }
 
@@ -30,10 +35,12 @@ impl Passwords {
     pub(in crate::service) fn new(
         core: Arc<Core>,
         limiter: Arc<PasswordLimiter>,
+        audit: Arc<Audit>,
     ) -> Result<Self, String> {
         Ok(Self {
             core,
             limiter,
+            audit,
             hashing: Hashing::new().map_err(|error| format!("cannot start threads: {error}"))?,
         })
     }
@@ -41,14 +48,14 @@ impl Passwords {
     /// Hashes a new password on the pool.
     pub(in crate::service) async fn hash(&self, new: SecretString) -> Result<String, Error> {
         self.hashing
-            .run(move || password::hash(&new))
+            .run(None, move || password::hash(&new))
             .await?
             .ok_or(Error::Internal("a password could not be hashed"))
     }
 
     /// Checks user name and password. `Ok(None)` for a wrong password, an unknown name or a locked
     /// account, each after the same work. `TooMany`, before any work, if there were too many tries.
-    /// Sign-ins and refusals are recorded.
+    /// Sign-ins and refusals are recorded; a refusal within a few seconds.
     pub async fn sign_in(
         &self,
         username: &str,
@@ -68,7 +75,7 @@ impl Passwords {
         let usable = password.expose_secret().len() <= password::MAX_BYTES;
         let (fits, better) = self
             .hashing
-            .run(move || {
+            .run(Some(&network(&origin.address)), move || {
                 let checked = if usable {
                     password
                 } else {
@@ -85,39 +92,29 @@ impl Passwords {
         if accepted.is_some() {
             self.limiter.try_succeeded(&name, &origin.address).await;
         }
-        let action = if accepted.is_some() {
-            Action::SignIn
-        } else {
-            Action::SignInRefused
-        };
-        let mut line = Event {
+        let line = |action, subject: String| Event {
             actor: accepted.as_ref().map(|person| person.id),
             actor_name: accepted
                 .as_ref()
                 .map_or_else(String::new, |person| person.username.clone()),
             address: origin.address.clone(),
             correlation: origin.correlation.clone(),
-            ..Event::by_portal(
-                now,
-                action,
-                if accepted.is_some() {
-                    String::new()
-                } else {
-                    name
-                },
-                "",
-            )
+            ..Event::by_portal(now, action, subject, "")
         };
-        line.subject.retain(|letter| !is_invisible(letter));
-        let id = accepted.as_ref().map(|person| person.id);
+        let Some(person) = accepted.as_ref().map(|person| person.id) else {
+            let mut name = name;
+            name.retain(|letter| !is_invisible(letter));
+            self.audit.note_later(line(Action::SignInRefused, name));
+            return Ok(None);
+        };
+        let line = line(Action::SignIn, String::new());
         self.core
             .store
             .write(move |db| {
-                if let Some(id) = id {
-                    people::set_active(db, id, now)?;
-                    if let Some(hash) = better {
-                        people::set_password(db, id, &hash)?;
-                    }
+                let better = better.clone();
+                people::set_active(db, person, now)?;
+                if let Some(hash) = better {
+                    people::set_password(db, person, &hash)?;
                 }
                 record(db, &line)
             })
@@ -151,7 +148,9 @@ impl Passwords {
         let stored = found.and_then(|(_, hash)| hash);
         let hash = self
             .hashing
-            .run(move || password::verify(&old, stored.as_deref()).then(|| password::hash(&new)))
+            .run(None, move || {
+                password::verify(&old, stored.as_deref()).then(|| password::hash(&new))
+            })
             .await?;
         let Some(hash) = hash else {
             return Err(invalid(
@@ -200,7 +199,7 @@ impl Passwords {
         }
         let hash = self
             .hashing
-            .run(move || password::hash(&new))
+            .run(None, move || password::hash(&new))
             .await?
             .ok_or(Error::Internal("a password cannot be hashed"))?;
         let (now, actor) = (self.core.now(), actor.clone());
@@ -244,7 +243,7 @@ impl Passwords {
                 .await?
                 .and_then(|(_, hash)| hash);
             self.hashing
-                .run(move || password::verify(&given, stored.as_deref()))
+                .run(None, move || password::verify(&given, stored.as_deref()))
                 .await?
         };
         if fits {
@@ -258,10 +257,7 @@ impl Passwords {
             Action::ConfirmRefused
         };
         let line = event(actor, now, action, username, "");
-        self.core
-            .store
-            .write_untracked(move |db| record(db, &line))
-            .await?;
+        self.core.store.write(move |db| record(db, &line)).await?;
         Ok(fits)
     }
 

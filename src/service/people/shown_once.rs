@@ -38,7 +38,7 @@ impl ShownOnce {
         let expires_at = self.core.now().plus(SHOWN_ONCE_TTL);
         self.core
             .store
-            .write_untracked(move |db| {
+            .write(move |db| {
                 Ok::<_, Error>(short_lived::put_shown_once(
                     db, &hash, person, &sealed, expires_at,
                 )?)
@@ -59,9 +59,7 @@ impl ShownOnce {
         let sealed = self
             .core
             .store
-            .write_untracked(move |db| {
-                Ok::<_, Error>(short_lived::take_shown_once(db, &hash, person, now)?)
-            })
+            .write(move |db| Ok::<_, Error>(short_lived::take_shown_once(db, &hash, person, now)?))
             .await?;
         Ok(sealed
             .map(|sealed| self.core.vault.open(labels::shown_once(&row), &sealed))

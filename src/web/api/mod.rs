@@ -103,6 +103,10 @@ impl From<Error> for ApiError {
                 retry_after: Some(wait.as_secs()),
                 ..ApiError::new(429, Code::Invalid, "Too many tries. Wait, then try again.")
             },
+            Error::Overloaded(wait) => ApiError {
+                retry_after: Some(wait.as_secs()),
+                ..ApiError::new(503, Code::Internal, "The portal is busy. Try again.")
+            },
             busy if busy.is_busy() => ApiError {
                 retry_after: Some(2),
                 source: Some(Box::new(busy)),

@@ -314,7 +314,7 @@ pub fn failed(
         .map(|code| format!(" (AADSTS{code})"))
         .unwrap_or_default();
     match failure.class {
-        FailureClass::Temporary { .. } => problem(
+        FailureClass::Temporary { .. } | FailureClass::Unknown => problem(
             me,
             StatusCode::BAD_GATEWAY,
             &format!("{} is not answering", names.provider),

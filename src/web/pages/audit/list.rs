@@ -203,7 +203,7 @@ fn line(event: &Event) -> Value {
         "detail": event.detail,
         "address": event.address,
         "correlation": event.correlation,
-        "hash": event.hash,
+        "block": event.block,
     })
 }
 

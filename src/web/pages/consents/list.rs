@@ -94,6 +94,7 @@ pub fn cause_words(cause: Cause, provider: &str) -> String {
         Cause::Policy => {
             format!("{provider} asks you to sign in again: your organisation's rules want it")
         }
+        Cause::Refused => format!("{provider} refused three times, for a reason of its own"),
         Cause::RotationLost => "a new key got lost on its way; sign in once more".into(),
         Cause::RevokedByViewer => "you took it back".into(),
         Cause::RevokedByAdministrator => "an administrator ended the connection".into(),

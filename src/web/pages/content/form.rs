@@ -74,7 +74,7 @@ pub(super) fn number(seconds: Option<u32>) -> String {
         .unwrap_or_default()
 }
 
-pub(super) fn tick(on: bool) -> String {
+pub(super) fn checkbox_value(on: bool) -> String {
     if on { "yes".into() } else { String::new() }
 }
 
@@ -130,7 +130,7 @@ pub(super) fn proxying(typed: &FormValues, problems: &mut Vec<FieldError>) -> Pr
     }
 }
 
-/// The posted settings, or the errors of the form itself.
+/// The posted settings, or the errors found without the service.
 pub(super) fn input(
     typed: &FormValues,
     before: &[Process],

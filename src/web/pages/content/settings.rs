@@ -18,7 +18,7 @@ use crate::{
         pages::{
             content::{
                 form::{
-                    addresses_text, fields, input, number, processes, proxy_fields, tick,
+                    addresses_text, checkbox_value, fields, input, number, processes, proxy_fields,
                     with_address_problem,
                 },
                 key::environment,
@@ -233,8 +233,14 @@ fn stored_values(item: &Content) -> FormValues {
             number(item.proxying.first_byte_seconds),
         ),
         ("read_timeout".into(), number(item.proxying.idle_seconds)),
-        ("keep_prefix".into(), tick(item.proxying.keep_prefix)),
-        ("reconnect_bar".into(), tick(item.proxying.reconnect_bar)),
+        (
+            "keep_prefix".into(),
+            checkbox_value(item.proxying.keep_prefix),
+        ),
+        (
+            "reconnect_bar".into(),
+            checkbox_value(item.proxying.reconnect_bar),
+        ),
         (
             "upstream_ca".into(),
             item.proxying.ca.clone().unwrap_or_default(),

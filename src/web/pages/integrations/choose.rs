@@ -7,7 +7,7 @@ use crate::{
     service::core::must_manage_integrations,
     web::{
         pages::{
-            integrations::form::{Subject, draw_form},
+            integrations::form::{FormTarget, draw_form},
             page,
         },
         view::Chrome,
@@ -49,7 +49,7 @@ pub async fn new_page(
     match query.template.as_deref().and_then(providers::template) {
         Some(template) => draw_form(
             &me,
-            Subject::New(template, Id::random()),
+            FormTarget::New(template, Id::random()),
             None,
             Vec::new(),
             None,

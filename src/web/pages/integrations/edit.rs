@@ -9,7 +9,7 @@ use crate::{
         confirmation::Confirmed,
         pages::{
             id,
-            integrations::form::{Confirmation, Subject, draw_form, input},
+            integrations::form::{Confirmation, FormTarget, draw_form, input},
             problems_of,
         },
         view::count_noun,
@@ -36,7 +36,7 @@ pub async fn edit_page(
     ))?;
     draw_form(
         &me,
-        Subject::Edit(template, &integration),
+        FormTarget::Edit(template, &integration),
         None,
         Vec::new(),
         None,
@@ -63,7 +63,7 @@ pub async fn edit(
     if !own.is_empty() {
         return draw_form(
             &me,
-            Subject::Edit(template, &integration),
+            FormTarget::Edit(template, &integration),
             Some(&typed),
             own,
             None,
@@ -88,7 +88,7 @@ pub async fn edit(
             };
             draw_form(
                 &me,
-                Subject::Edit(template, &integration),
+                FormTarget::Edit(template, &integration),
                 Some(&typed),
                 Vec::new(),
                 Some(ask),
@@ -96,7 +96,7 @@ pub async fn edit(
         }
         Err(error) => draw_form(
             &me,
-            Subject::Edit(template, &integration),
+            FormTarget::Edit(template, &integration),
             Some(&typed),
             problems_of(error)?,
             None,

@@ -22,7 +22,7 @@ use askama::Template;
 use serde_json::Value;
 use strum::VariantArray as _;
 
-/// The question before a change that signs people out.
+/// The confirmation of a change that ends connections.
 pub(super) struct Confirmation {
     pub(super) title: String,
     pub(super) text: String,
@@ -42,7 +42,7 @@ struct FormPage {
     first_title: &'static str,
     first_text: &'static str,
     redirect: String,
-    /// When the integration's own redirect URI is needed instead, and that URI.
+    /// The condition under which the integration's own redirect URI is needed, and that URI.
     own_redirect: Option<(&'static str, String)>,
     second_title: &'static str,
     second_text: &'static str,
@@ -56,8 +56,8 @@ struct FormPage {
     cancel: String,
 }
 
-/// What the form is for: a new integration, whose id is known before it is saved, or an old one.
-pub(super) enum Subject<'a> {
+/// What the form is for: a new integration, whose id is known before it is saved, or an existing one.
+pub(super) enum FormTarget<'a> {
     New(&'static ProviderTemplate, Id<Integration>),
     Edit(&'static ProviderTemplate, &'a Integration),
 }
@@ -70,15 +70,15 @@ fn is_main(template: &ProviderTemplate, name: &str) -> bool {
 /// The form of an integration. `confirm` adds a question that must be answered to save.
 pub(super) fn draw_form(
     me: &SignedIn,
-    subject: Subject<'_>,
+    subject: FormTarget<'_>,
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
     confirm: Option<Confirmation>,
 ) -> Result<HttpResponse, WebError> {
     let service = me.service();
     let (template, guid, existing) = match &subject {
-        Subject::New(template, guid) => (*template, *guid, None),
-        Subject::Edit(template, integration) => (*template, integration.id, Some(*integration)),
+        FormTarget::New(template, guid) => (*template, *guid, None),
+        FormTarget::Edit(template, integration) => (*template, integration.id, Some(*integration)),
     };
     let (mut fields, mut preset) = (
         vec![
@@ -245,8 +245,8 @@ fn choice_fields(template: &ProviderTemplate, existing: Option<&Integration>) ->
         .collect()
 }
 
-/// Puts the lists of usual values before the details. The field that a list fills stays empty while
-/// its value is one of the list.
+/// Puts the lists of usual values before the details. If the stored value is in
+/// the list, the text field is empty.
 fn add_preset_lists(
     template: &ProviderTemplate,
     existing: Option<&Integration>,
@@ -314,13 +314,13 @@ fn identity_field() -> Field {
     Field::new(
         FieldKind::Radio,
         "identity_check",
-        "When somebody connects with an account of another name",
+        "If the connected account has a different name",
     )
     .options(options.collect())
 }
 
-/// The service's input from the posted text, with all errors of the form itself. When `editing`, an
-/// empty field removes its setting.
+/// The service's input from the posted text, with all errors found without the service. When
+/// `editing`, an empty text field removes its setting.
 pub(super) fn input(
     template: &ProviderTemplate,
     typed: &FormValues,
@@ -341,7 +341,7 @@ pub(super) fn input(
         }
     }
     for list in template.presets {
-        // The setting, typed, wins over the list; the default needs no setting.
+        // A typed value overrides the list. The default is not stored.
         let chosen = typed.text(list.name);
         if typed.non_empty(list.fills).is_none() && !chosen.is_empty() {
             match list.values.iter().position(|(value, _)| *value == chosen) {

@@ -8,7 +8,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         pages::{
-            integrations::form::{Subject, draw_form, input},
+            integrations::form::{FormTarget, draw_form, input},
             problems_of,
         },
         visitor::SignedIn,
@@ -37,7 +37,7 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
         }
         return draw_form(
             &me,
-            Subject::New(template, guid),
+            FormTarget::New(template, guid),
             Some(&typed),
             problems,
             None,
@@ -62,7 +62,7 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
         }
         Err(error) => draw_form(
             &me,
-            Subject::New(template, guid),
+            FormTarget::New(template, guid),
             Some(&typed),
             problems_of(error)?,
             None,
