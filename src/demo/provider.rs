@@ -41,7 +41,8 @@ pub struct Faults {
     pub token_seconds: u64,
     /// Answers every token request with this status and an HTML page.
     pub status: Option<u16>,
-    /// Answers every token request with this OAuth error and AADSTS code.
+    /// Answers every token request with this OAuth error and AADSTS code; 0 for a provider that has
+    /// no such codes.
     pub error: Option<(String, u64)>,
     /// Delay before each answer to a token request.
     pub delay: Duration,
@@ -387,6 +388,9 @@ impl Provider {
 
 /// An error body in Entra's shape.
 fn entra_error(error: &str, code: u64, text: &str) -> HttpResponse {
+    if code == 0 {
+        return HttpResponse::BadRequest().json(json!({ "error": error }));
+    }
     let status = if error == "invalid_client" { 401 } else { 400 };
     HttpResponse::build(actix_web::http::StatusCode::from_u16(status).unwrap_or_default()).json(json!({
         "error": error, "error_description": format!("AADSTS{code}: {text} Trace ID: 00000000-0000-0000-0000-000000000000"),

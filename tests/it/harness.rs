@@ -87,17 +87,26 @@ const NOTICED: &str = "INSERT INTO changes (process, subjects) VALUES ('test', '
 /// Looks into a portal's database, or changes it behind its back. A query names its one column
 /// `value`.
 fn query(folder: &std::path::Path, database: Option<&DatabaseUrl>, text: &str) -> Vec<String> {
+    let rows = query_unnoticed(folder, database, text);
+    if !text.starts_with("SELECT") {
+        query_unnoticed(folder, database, NOTICED);
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    rows
+}
+
+/// Like [`query`], without a word to a running portal.
+fn query_unnoticed(
+    folder: &std::path::Path,
+    database: Option<&DatabaseUrl>,
+    text: &str,
+) -> Vec<String> {
     use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
     if let Some(DatabaseUrl::Postgresql(address)) = database {
-        let lines = sql(address.expose_secret(), text)
+        return sql(address.expose_secret(), text)
             .lines()
             .map(str::to_owned)
             .collect();
-        if !text.starts_with("SELECT") {
-            sql(address.expose_secret(), NOTICED);
-            std::thread::sleep(Duration::from_millis(400));
-        }
-        return lines;
     }
     let mut file =
         SqliteConnection::establish(folder.join("valetkey.db").to_str().expect("a path"))
@@ -114,8 +123,6 @@ fn query(folder: &std::path::Path, database: Option<&DatabaseUrl>, text: &str) -
     sql_query(text)
         .execute(&mut file)
         .unwrap_or_else(|error| panic!("{text}: {error}"));
-    sql_query(NOTICED).execute(&mut file).expect("a change");
-    std::thread::sleep(Duration::from_millis(400));
     Vec::new()
 }
 
@@ -188,7 +195,7 @@ pub struct World {
     pub summary: Value,
     pub data_dir: PathBuf,
     /// The PostgreSQL database, where the tests run on one.
-    database: Option<DatabaseUrl>,
+    pub database: Option<DatabaseUrl>,
     http: reqwest::Client,
     clock: Arc<TestClock>,
     handle: actix_web::dev::ServerHandle,
@@ -587,6 +594,30 @@ impl World {
     /// See [`query`].
     pub fn sql(&self, text: &str) -> Vec<String> {
         query(&self.data_dir, self.database.as_ref(), text)
+    }
+
+    /// See [`query_unnoticed`].
+    pub fn sql_unnoticed(&self, text: &str) -> Vec<String> {
+        query_unnoticed(&self.data_dir, self.database.as_ref(), text)
+    }
+
+    /// Runs a statement on PostgreSQL and leaves its transaction open for a while.
+    pub async fn in_open_transaction(
+        &self,
+        statement: &str,
+        time: Duration,
+    ) -> tokio::task::JoinHandle<()> {
+        let Some(DatabaseUrl::Postgresql(address)) = &self.database else {
+            panic!("only on PostgreSQL");
+        };
+        let text = format!(
+            "BEGIN; {statement}; SELECT pg_sleep({}); ROLLBACK",
+            time.as_secs()
+        );
+        let address = address.expose_secret().to_owned();
+        let holding = tokio::task::spawn_blocking(move || drop(sql(&address, &text)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        holding
     }
 
     /// A one-time link for somebody, made on the command line.
@@ -1052,7 +1083,7 @@ pub struct Served {
     /// Where it listens.
     pub address: std::net::SocketAddr,
     pub data_dir: PathBuf,
-    database: Option<DatabaseUrl>,
+    pub database: Option<DatabaseUrl>,
     child: Option<std::process::Child>,
     settings: Vec<(String, String)>,
 }
@@ -1126,8 +1157,13 @@ impl Served {
 
     /// Starts the program and waits until it answers.
     pub async fn restart(&mut self) {
+        self.restart_patiently(Duration::from_secs(10)).await;
+    }
+
+    /// Like [`Served::restart`], for a start that takes long.
+    pub async fn restart_patiently(&mut self, patience: Duration) {
         self.launch();
-        for _ in 0..200 {
+        for _ in 0..patience.as_millis() / 50 {
             if client()
                 .get(format!("http://{}/__ping__", self.address))
                 .send()

@@ -7,6 +7,7 @@ mod browser;
 mod content;
 mod edges;
 mod identity;
+mod isolation;
 mod oauth;
 mod record;
 mod refresh;
