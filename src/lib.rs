@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod dns;
 pub mod domain;
 pub mod faults;
 pub mod http;

@@ -2,7 +2,10 @@
 //! policy allowed are connected to, so a DNS answer that changes between check and connection makes
 //! no difference.
 
-use crate::domain::egress::{EgressError, Policy, Purpose};
+use crate::{
+    dns::{Resolver, UnknownName},
+    domain::egress::{EgressError, Policy, Purpose},
+};
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -30,15 +33,16 @@ pub enum ResolveError {
     #[error(transparent)]
     Refused(#[from] EgressError),
     /// The DNS lookup failed, timed out or found nothing.
-    #[error("the name is not known")]
-    Name,
+    #[error(transparent)]
+    Name(#[from] UnknownName),
 }
 
-/// Deadline of a DNS lookup.
-const DNS_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Resolves a URL and checks it against the policy. Fails if none of its addresses is allowed.
-pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, ResolveError> {
+pub async fn resolve(
+    url: &Url,
+    policy: &Policy,
+    names: &Resolver,
+) -> Result<Endpoint, ResolveError> {
     policy.check(url, Purpose::Upstream)?;
     if url.scheme() == "unix" {
         return Ok(Endpoint::Unix(policy.socket(url)?));
@@ -53,17 +57,14 @@ pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, ResolveErro
     };
     let mut refused = None;
     let mut allowed = Vec::new();
-    let found = timeout(DNS_TIMEOUT, tokio::net::lookup_host((name, port)))
-        .await
-        .map_err(|_| ResolveError::Name)?;
-    for address in found.map_err(|_| ResolveError::Name)? {
-        match policy.check_ip(name, port, address.ip()) {
-            Ok(()) => allowed.push(address),
+    for address in names.lookup(name).await?.iter() {
+        match policy.check_ip(name, port, *address) {
+            Ok(()) => allowed.push(SocketAddr::new(*address, port)),
             Err(why) => refused = Some(why),
         }
     }
     if allowed.is_empty() {
-        Err(refused.map_or(ResolveError::Name, ResolveError::Refused))
+        Err(refused.map_or(UnknownName.into(), ResolveError::Refused))
     } else {
         Ok(Endpoint::Tcp(allowed))
     }
@@ -73,9 +74,11 @@ pub async fn resolve(url: &Url, policy: &Policy) -> Result<Endpoint, ResolveErro
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether a process accepts a TCP or Unix connection within `CHECK_TIMEOUT`. Nothing is sent.
-pub async fn is_up(address: &str, policy: &Policy) -> bool {
+pub async fn is_up(address: &str, policy: &Policy, names: &Resolver) -> bool {
     let check = async {
-        let endpoint = resolve(&Url::parse(address).ok()?, policy).await.ok()?;
+        let endpoint = resolve(&Url::parse(address).ok()?, policy, names)
+            .await
+            .ok()?;
         match endpoint {
             Endpoint::Tcp(sockets) => TcpStream::connect(sockets.as_slice()).await.map(drop).ok(),
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(drop).ok(),

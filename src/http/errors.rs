@@ -76,6 +76,24 @@ impl WebError {
         )
     }
 
+    /// 503: too many requests to the app are under way.
+    pub fn app_busy() -> Self {
+        WebError::Page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This app is busy".into(),
+            "Too many requests to it are under way. Try again in a moment; if it stays like this, tell its publisher.".into(),
+        )
+    }
+
+    /// 429: this viewer has too much open at the app.
+    pub fn too_much_open() -> Self {
+        WebError::Page(
+            StatusCode::TOO_MANY_REQUESTS,
+            "You have too much open here".into(),
+            "Two hundred requests of yours to this app are under way. Close some of its windows, then try again.".into(),
+        )
+    }
+
     /// 403: the person may not open this item.
     pub fn may_not_open() -> Self {
         WebError::Page(
@@ -206,7 +224,18 @@ impl WebError {
                     StatusCode::FORBIDDEN => Code::Forbidden,
                     _ => Code::Invalid,
                 };
-                told(*status, title, line, code)
+                let (status, told) = told(*status, title, line, code);
+                let busy = matches!(
+                    status,
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+                );
+                (
+                    status,
+                    ErrorDetails {
+                        retry_after: busy.then_some(1),
+                        ..told
+                    },
+                )
             }
             WebError::Redirect(_) => told(StatusCode::SEE_OTHER, "", "", Code::Invalid),
             WebError::Rendered(status, _) => told(*status, "", "", Code::Invalid),

@@ -1,4 +1,4 @@
-//! Background jobs. Every node reads the database's epoch, follows the keyring, writes its counters
+//! Background jobs. Every node follows the changes of other processes and the keyring, writes its counters
 //! and its presence, and renews its record as a live node. One node, the leader (holder of a
 //! lease), also refreshes connections ahead of need, sends pending revocations to providers, looks
 //! for leaks, warns of client secrets that expire, and purges old rows.

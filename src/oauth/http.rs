@@ -6,7 +6,10 @@ use super::{
     errors::ErrorCode,
     http_error::{HttpError, retry_after},
 };
-use crate::domain::egress::{Policy, Purpose};
+use crate::{
+    dns::Resolver,
+    domain::egress::{Policy, Purpose},
+};
 use std::{
     net::SocketAddr,
     pin::Pin,
@@ -34,7 +37,7 @@ pub struct ProviderHttp {
 
 impl ProviderHttp {
     /// TLS by rustls, with Mozilla's root certificates.
-    pub fn new(policy: Arc<Policy>) -> Result<Self, reqwest::Error> {
+    pub fn new(policy: Arc<Policy>, names: Resolver) -> Result<Self, reqwest::Error> {
         let roots = rustls::RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         };
@@ -52,6 +55,7 @@ impl ProviderHttp {
             .user_agent("valetkey")
             .dns_resolver(Arc::new(GuardedResolver {
                 policy: Arc::clone(&policy),
+                names,
             }));
         if let Ok(tls) = tls {
             builder = builder.tls_backend_preconfigured(tls);
@@ -234,20 +238,20 @@ fn classify(error: &reqwest::Error) -> HttpError {
 /// checked address is the one connected to.
 struct GuardedResolver {
     policy: Arc<Policy>,
+    names: Resolver,
 }
 
 impl reqwest::dns::Resolve for GuardedResolver {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let policy = Arc::clone(&self.policy);
+        let (policy, names) = (Arc::clone(&self.policy), self.names.clone());
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let found = names.lookup(&host).await?;
+            let found = found.iter().map(|address| SocketAddr::new(*address, 0));
             // The port is not known here: a host allowed with any port passes. `Policy::check`
             // compared the port before.
             let mut refused = None;
             let allowed: Vec<SocketAddr> = found
-                .into_iter()
                 .filter(
                     |address| match policy.check_ip_of_host(&host, address.ip()) {
                         Ok(()) => true,

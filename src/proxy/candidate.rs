@@ -4,7 +4,7 @@
 use crate::{
     domain::content::Process,
     http::client_address::client_ip,
-    proxy::{gate::Pass, state::Proxy, tokens, upstream::Target},
+    proxy::{gate::Pass, pool::InFlight, state::Proxy, tokens, upstream::Target},
     service::{Services, cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
 };
 use actix_web::{dev::RequestHead, http::header::HeaderValue};
@@ -16,6 +16,8 @@ pub(super) struct Candidate<'a> {
     pub(super) target: Rc<Target>,
     /// The session token for this process; `None` for an anonymous viewer.
     pub(super) token: Option<HeaderValue>,
+    /// The count of requests at the process; set for a request, not for a WebSocket.
+    pub(super) in_flight: Option<InFlight>,
     /// The viewer's presence; set once the process has accepted the connection.
     pub(super) here: Option<PresenceGuard>,
 }
@@ -59,6 +61,7 @@ pub(super) async fn next_process<'a>(
                 &process.url,
                 item.proxying.ca.as_ref(),
                 &service.core.policy,
+                &service.core.names,
             )
             .await
         {
@@ -74,6 +77,7 @@ pub(super) async fn next_process<'a>(
                     process,
                     target,
                     token,
+                    in_flight: None,
                     here: None,
                 });
             }

@@ -66,6 +66,24 @@ pub enum ClientError {
     Protocol(&'static str),
 }
 
+impl ClientError {
+    /// Whether this machine is the cause: no file descriptor or port is left. Says nothing about
+    /// the app.
+    pub(super) fn is_local(&self) -> bool {
+        // EMFILE and ENFILE have no kind of their own.
+        const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+        match self {
+            ClientError::Connect(error) => {
+                error.kind() == io::ErrorKind::AddrNotAvailable
+                    || error
+                        .raw_os_error()
+                        .is_some_and(|code| NO_DESCRIPTOR.contains(&code))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Header or trailer fields in the order in which they arrived; names may repeat.
 pub type Fields = Vec<(HeaderName, HeaderValue)>;
 

@@ -68,6 +68,14 @@ impl Pass {
     pub(super) fn person(&self) -> Option<Id<Person>> {
         self.viewer().map(|admission| admission.person.id)
     }
+    /// Whether the viewer has so much open at a process that others could suffer.
+    pub(super) fn has_too_much_open(&self, service: &Services, process: &Process) -> bool {
+        self.viewer().is_some_and(|admission| {
+            let process = admission.content.process_id(process);
+            service.presence.open_count(&admission.presence, process) >= MAX_OPEN_PER_VIEWER
+        })
+    }
+
     /// Records the viewer as present at a process until the guard is dropped; `None` for an
     /// anonymous viewer.
     pub(super) fn arrive(&self, service: &Services, process: &Process) -> Option<PresenceGuard> {
@@ -78,6 +86,10 @@ impl Pass {
         })
     }
 }
+
+/// Requests, event streams and WebSockets that one viewer may have open at one process of an item,
+/// on each node.
+const MAX_OPEN_PER_VIEWER: usize = 200;
 
 /// Why a request is not admitted.
 pub(super) enum GateError {

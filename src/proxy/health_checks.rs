@@ -41,9 +41,12 @@ pub async fn watch(service: Arc<Services>) {
             service.process_health.forget_all_but(&urls);
         }
         let service = &service;
-        let checks = urls
-            .iter()
-            .map(|url| async move { (url, is_up(url, &service.core.policy).await) });
+        let checks = urls.iter().map(|url| async move {
+            (
+                url,
+                is_up(url, &service.core.policy, &service.core.names).await,
+            )
+        });
         for (url, is_up) in futures_util::future::join_all(checks).await {
             service
                 .process_health

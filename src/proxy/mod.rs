@@ -13,6 +13,7 @@ use crate::{
         candidate::{Candidate, next_process},
         client::{ClientError, Upload},
         gate::{Audience, Decision, Pass, Rejection, admit, check_request, locate, refuse},
+        pool::InFlight,
         request::{add_portal_headers, request_line},
         response::{app_error, not_reached, sticky_cookie},
         state::Proxy,
@@ -109,6 +110,13 @@ async fn forward(
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(not_reached(service, pass).await);
         };
+        if pass.has_too_much_open(service, next.process) {
+            return Err(WebError::too_much_open());
+        }
+        let Some(in_flight) = InFlight::begin(&next.target.pool) else {
+            return Err(WebError::app_busy());
+        };
+        next.in_flight = Some(in_flight);
         let head_bytes = request_head(request, proxy, pass, place, rest, &next, with_bar);
         // The body is not read before the connection is established, so it is still complete for
         // the next process.
@@ -116,6 +124,10 @@ async fn forward(
             client::connect(&next.target, &item.proxying, idempotent && !has_body).await;
         let connected = match connected {
             Ok(connected) => connected,
+            Err(error) if error.is_local() => {
+                tracing::error!(reason = %error, "this machine has no connection left for apps");
+                return Err(WebError::app_busy());
+            }
             Err(error) => {
                 tracing::warn!(content = %item.id, reason = %error, "app not reached");
                 service

@@ -3,9 +3,11 @@
 use crate::proxy::wire::Transport;
 use bytes::BytesMut;
 use std::{
+    cell::{Cell, RefCell},
     collections::VecDeque,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -40,12 +42,38 @@ impl Connection {
     }
 }
 
-/// Idle connections, most recently used first. One pool per endpoint and worker.
+/// Idle connections, most recently used first, and the count of requests in flight. One pool per
+/// endpoint and worker.
 #[derive(Default)]
-pub struct Pool(std::cell::RefCell<VecDeque<Connection>>);
+pub struct Pool {
+    idle: RefCell<VecDeque<Connection>>,
+    in_flight: Cell<usize>,
+}
+
+/// A request in flight, until it is dropped.
+pub struct InFlight(Rc<Pool>);
+
+impl InFlight {
+    /// `None` if too many requests of this worker are in flight at this process: an app that does
+    /// not answer must not use up memory and connections of the others.
+    pub(super) fn begin(pool: &Rc<Pool>) -> Option<Self> {
+        let count = pool.in_flight.get();
+        (count < Pool::MAX_IN_FLIGHT).then(|| {
+            pool.in_flight.set(count + 1);
+            Self(Rc::clone(pool))
+        })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
 
 impl Pool {
     const MAX_IDLE: usize = 128;
+    const MAX_IN_FLIGHT: usize = 1000;
     /// How long a connection stays in the pool.
     const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
     /// A request that must not be sent twice gets only connections that were idle for less than
@@ -59,7 +87,7 @@ impl Pool {
         } else {
             Self::MAX_IDLE_UNREPEATABLE
         };
-        let mut resting = self.0.borrow_mut();
+        let mut resting = self.idle.borrow_mut();
         while let Some(connection) = resting.pop_back() {
             if connection.idle_since.elapsed() < longest && !connection.wire.is_readable_or_closed()
             {
@@ -71,7 +99,7 @@ impl Pool {
 
     /// Closes connections that were idle for too long, or that the app has closed.
     pub fn sweep(&self) {
-        self.0.borrow_mut().retain(|connection| {
+        self.idle.borrow_mut().retain(|connection| {
             connection.idle_since.elapsed() < Self::IDLE_TIMEOUT
                 && !connection.wire.is_readable_or_closed()
         });
@@ -79,7 +107,7 @@ impl Pool {
 
     /// Returns a connection to the pool; closes it if the pool is full.
     pub(super) fn put(&self, mut connection: Connection) {
-        let mut resting = self.0.borrow_mut();
+        let mut resting = self.idle.borrow_mut();
         if resting.len() < Self::MAX_IDLE {
             connection.idle_since = Instant::now();
             // Idle connections must not hold large buffers.

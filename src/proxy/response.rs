@@ -20,6 +20,7 @@ use crate::{
         client::{Body, Fields, Response},
         gate::Pass,
         handover, headers,
+        pool::InFlight,
         sockets::Close,
         state::Proxy,
         upstream::Target,
@@ -130,7 +131,7 @@ pub fn to_browser(
                     content: place.content,
                     is_done: false,
                     open,
-                    _here: next.here,
+                    _held: (next.here, next.in_flight),
                 };
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
@@ -196,7 +197,7 @@ struct StreamedBody {
     /// Set for event streams.
     open: Option<EventStream>,
     /// Keeps the viewer present at the process while the body is sent.
-    _here: Option<PresenceGuard>,
+    _held: (Option<PresenceGuard>, Option<InFlight>),
 }
 
 /// An open event stream. Like a WebSocket it keeps its session token exchangeable, and is cut when

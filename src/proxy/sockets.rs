@@ -58,6 +58,8 @@ pub enum Close {
     CheckFailed,
     /// The app cannot be reached, or broke off the handshake.
     AppGone,
+    /// The viewer has too much open at the app.
+    TooMuchOpen,
     /// No bytes passed for longer than the item's idle limit.
     Idle,
 }
@@ -72,7 +74,7 @@ impl Close {
             Close::Idle => 4408,
             Close::NeedsViewer => 4428,
             Close::Restart => 1012,
-            Close::CheckFailed => 1013,
+            Close::CheckFailed | Close::TooMuchOpen => 1013,
             Close::AppGone => 1014,
         }
     }
@@ -85,6 +87,7 @@ impl Close {
             Close::ContentGone => "this content is gone",
             Close::Restart => "the portal restarts: connect again",
             Close::CheckFailed => "the portal is busy: connect again",
+            Close::TooMuchOpen => "you have too much open here: close some windows",
             Close::AppGone => "the app does not answer",
             Close::Idle => "nothing was said for too long",
         }
@@ -389,6 +392,7 @@ mod tests {
             Close::Restart,
             Close::CheckFailed,
             Close::AppGone,
+            Close::TooMuchOpen,
             Close::Idle,
         ] {
             let frame = close.frame();

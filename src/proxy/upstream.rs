@@ -2,6 +2,7 @@
 //! worker.
 
 use crate::{
+    dns::Resolver,
     domain::egress::{EgressError, Policy},
     http::endpoint::{Endpoint, ResolveError, resolve},
     proxy::pool::Pool,
@@ -108,6 +109,7 @@ impl Upstreams {
         address: &str,
         ca: Option<&String>,
         policy: &Policy,
+        names: &Resolver,
     ) -> Result<Rc<Target>, ResolveError> {
         let known = self
             .targets
@@ -121,7 +123,7 @@ impl Upstreams {
             return Ok(Rc::clone(target));
         }
         let url = Url::parse(address).map_err(|_| EgressError::NotAnAddress)?;
-        let endpoint = resolve(&url, policy).await?;
+        let endpoint = resolve(&url, policy, names).await?;
         let tls = match (&known, url.scheme()) {
             (Some(known), _) => known.tls.clone(),
             (None, "https") => {

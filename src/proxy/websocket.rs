@@ -375,6 +375,9 @@ async fn open(
             );
         }
         out.extend_from_slice(b"\r\n");
+        if pass.has_too_much_open(service, next.process) {
+            return Err(refuse_with_close(head, Close::TooMuchOpen));
+        }
         let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
             proxy
                 .service

@@ -4,6 +4,7 @@
 use super::{cluster::cache::LoadStart, error::Error};
 use crate::{
     config::Settings,
+    dns::Resolver,
     domain::{
         Id, Timestamp, access,
         addresses::Addresses,
@@ -33,6 +34,8 @@ pub struct Core {
     /// the database, so that rotating the keyring signs nobody out.
     pub(crate) root: Root,
     pub(crate) http: ProviderHttp,
+    /// Looks host names up.
+    pub names: Resolver,
     /// Which outside addresses the portal may connect to.
     pub policy: Arc<Policy>,
     pub clock: Arc<dyn Clock>,
@@ -67,13 +70,16 @@ impl Core {
         let policy = Arc::new(
             Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets),
         );
-        let http = ProviderHttp::new(Arc::clone(&policy)).map_err(|error| error.to_string())?;
+        let names = Resolver::new();
+        let http = ProviderHttp::new(Arc::clone(&policy), names.clone())
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             addresses: Addresses::new(settings.base()),
             store,
             vault: Arc::new(vault),
             root,
             http,
+            names,
             policy,
             clock,
             runtime: Handle::current(),

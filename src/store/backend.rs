@@ -21,7 +21,10 @@ use diesel::{
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use secrecy::{ExposeSecret as _, SecretString};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 #[cfg(feature = "postgres")]
@@ -155,7 +158,7 @@ pub fn migrate(place: &DatabaseUrl) -> Result<(), Error> {
                     Err(_) if tries < MAX_MIGRATION_RETRIES => tries += 1,
                     other => break other.map(drop),
                 }
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(100));
             }
         }
         #[cfg(feature = "postgres")]
@@ -312,29 +315,60 @@ const TRANSIENT_ERROR_WORDS: [&str; 16] = [
     "no connection to the server",
 ];
 
+/// How long a checked connection is trusted. A check costs PostgreSQL a round trip.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A connection of a pool.
+pub struct PooledConnection {
+    connection: AnyConnection,
+    checked_at: Instant,
+}
+
+impl std::ops::Deref for PooledConnection {
+    type Target = AnyConnection;
+    fn deref(&self) -> &AnyConnection {
+        &self.connection
+    }
+}
+impl std::ops::DerefMut for PooledConnection {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
+}
+
 /// Opens and checks the connections of an r2d2 pool.
 pub struct ConnectionManager(pub DatabaseUrl);
 
 impl ManageConnection for ConnectionManager {
-    type Connection = AnyConnection;
+    type Connection = PooledConnection;
     type Error = diesel::r2d2::Error;
 
-    fn connect(&self) -> Result<AnyConnection, Self::Error> {
-        connect(&self.0).map_err(diesel::r2d2::Error::ConnectionError)
+    fn connect(&self) -> Result<PooledConnection, Self::Error> {
+        let connection = connect(&self.0).map_err(diesel::r2d2::Error::ConnectionError)?;
+        Ok(PooledConnection {
+            connection,
+            checked_at: Instant::now(),
+        })
     }
 
     /// Checks PostgreSQL only: the server may have gone away; a file cannot.
-    fn is_valid(&self, connection: &mut AnyConnection) -> Result<(), Self::Error> {
-        match connection {
+    fn is_valid(&self, pooled: &mut PooledConnection) -> Result<(), Self::Error> {
+        match &mut pooled.connection {
             AnyConnection::Sqlite(_) => Ok(()),
             #[cfg(feature = "postgres")]
-            AnyConnection::Postgresql(connection) => connection
-                .batch_execute("SELECT 1")
-                .map_err(diesel::r2d2::Error::QueryError),
+            AnyConnection::Postgresql(_) if pooled.checked_at.elapsed() < CHECK_INTERVAL => Ok(()),
+            #[cfg(feature = "postgres")]
+            AnyConnection::Postgresql(connection) => {
+                connection
+                    .batch_execute("SELECT 1")
+                    .map_err(diesel::r2d2::Error::QueryError)?;
+                pooled.checked_at = Instant::now();
+                Ok(())
+            }
         }
     }
 
-    fn has_broken(&self, _: &mut AnyConnection) -> bool {
+    fn has_broken(&self, _: &mut PooledConnection) -> bool {
         std::thread::panicking()
     }
 }

@@ -254,8 +254,7 @@ pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Sets the state of all connections of an integration in one statement, so that the single writer
-/// is not blocked for long; the caller then ends them in batches. The tokens stay until then.
+/// Sets the state of all connections of an integration in one short statement; the caller then ends them in batches. The tokens stay until then.
 pub fn set_state_of_integration(
     db: &mut Db<'_>,
     integration: Id<Integration>,

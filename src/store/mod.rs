@@ -28,6 +28,7 @@ mod schema;
 pub mod sealed;
 pub mod sessions;
 pub mod short_lived;
+mod threads;
 
 use backend::{AnyConnection, ConnectionManager};
 pub use backend::{DatabaseUrl, is_new};
@@ -37,6 +38,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
+use threads::Threads;
 
 /// Size of the read pool on SQLite.
 const SQLITE_READ_POOL: u32 = 4;
@@ -101,8 +103,10 @@ fn pause_after_conflict(tries: u32) -> Duration {
 struct Inner {
     place: DatabaseUrl,
     readers: Pool<ConnectionManager>,
+    read_threads: Threads,
     /// On SQLite a pool of one connection: one writer at a time.
     writer: Pool<ConnectionManager>,
+    write_threads: Threads,
     changes: ChangeLog,
     /// The number of the follower that is in charge (see [`changes`]).
     turn: changes::Count,
@@ -140,7 +144,9 @@ impl Store {
         let inner = Inner {
             place: place.clone(),
             readers: pool(place, readers)?,
+            read_threads: Threads::new("db-read", readers)?,
             writer: pool(place, writers)?,
+            write_threads: Threads::new("db-write", writers)?,
             changes: ChangeLog::new(),
             turn: changes::Count::default(),
             followers: changes::Count::default(),
@@ -171,7 +177,7 @@ impl Store {
         changes::supervise(&self.0);
     }
 
-    /// Runs `work` on a connection of the read pool, on a blocking thread. No transaction.
+    /// Runs `work` on a connection of the read pool, on a database thread. No transaction.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -179,14 +185,14 @@ impl Store {
         F: FnOnce(&mut Db<'_>) -> Result<T, E> + Send + 'static,
     {
         let inner = Arc::clone(&self.0);
-        blocking(move || {
+        let reading = self.0.read_threads.run(move || {
             let mut connection = inner
                 .readers
                 .get()
                 .map_err(|error| Error::Busy(error.to_string()))?;
             work(&mut Db(&mut connection, Vec::new()))
-        })
-        .await
+        });
+        reading.await
     }
 
     /// Runs `work` on one snapshot of the database, read only.
@@ -197,17 +203,17 @@ impl Store {
         F: FnOnce(&mut Db<'_>) -> Result<T, E> + Send + 'static,
     {
         let inner = Arc::clone(&self.0);
-        blocking(move || {
+        let reading = self.0.read_threads.run(move || {
             let mut connection = inner
                 .readers
                 .get()
                 .map_err(|error| Error::Busy(error.to_string()))?;
             connection.in_snapshot(|connection| work(&mut Db(connection, Vec::new())))
-        })
-        .await
+        });
+        reading.await
     }
 
-    /// Runs `work` in one transaction, on a blocking thread; commits if `work` succeeds. Concurrent
+    /// Runs `work` in one transaction, on a database thread; commits if `work` succeeds. Concurrent
     /// transactions have the effect of one after the other (see `backend`), so `work` may read and
     /// then write. If another transaction got in the way, `work` runs again: it must have no effect
     /// outside the transaction.
@@ -220,7 +226,7 @@ impl Store {
         F: Fn(&mut Db<'_>) -> Result<T, E> + Send + 'static,
     {
         let inner = Arc::clone(&self.0);
-        blocking(move || {
+        let writing = self.0.write_threads.run(move || {
             let mut writer = inner
                 .writer
                 .get()
@@ -252,8 +258,8 @@ impl Store {
                     written => return written,
                 }
             }
-        })
-        .await
+        });
+        writing.await
     }
 
     /// A named value of the installation; `None` if it is not set.
@@ -279,18 +285,6 @@ impl Store {
     pub fn ping(db: &mut Db<'_>) -> Result<(), Error> {
         diesel::sql_query("SELECT 1").execute(db.0)?;
         Ok(())
-    }
-}
-
-/// Runs `work` on a blocking thread. A panic there becomes [`Error::Other`].
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<Error> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::Other(format!("a database task ended early: {error}")).into()),
     }
 }
 

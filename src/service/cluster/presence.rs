@@ -28,7 +28,7 @@ use std::{
 const WRITE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long after its last sighting an entry stays in memory.
 const MEMORY_RETENTION: Duration = Duration::from_secs(3600);
-/// Rows per transaction: others need the database's only writer, too.
+/// Rows per transaction: others write, too.
 const MAX_ROWS_PER_TRANSACTION: usize = 200;
 
 /// One viewer at one process of an item. Times are in milliseconds since 1970, 0 for never.
@@ -145,6 +145,13 @@ impl PresenceBoard {
         presence.note_seen(self.core.now());
         presence.open_count.fetch_add(1, Ordering::Relaxed);
         PresenceGuard(presence)
+    }
+
+    /// What the person has open at a process: requests, event streams and WebSockets.
+    pub fn open_count(&self, viewer: &ViewerAt, process: ProcessId) -> usize {
+        self.presence(viewer, process)
+            .open_count
+            .load(Ordering::Relaxed)
     }
 
     /// Records that the person was seen at a process just now.

@@ -729,9 +729,8 @@ impl Broker {
         owner: Option<&str>,
     ) -> Result<bool, Error> {
         let (kept, owner) = (kept.clone(), owner.map(str::to_owned));
-        // `note` does not move the epoch: no cached decision depends on the token itself, and an
-        // exchange that finds its cached token expired asks the broker. So hourly refreshes of many
-        // viewers do not invalidate the caches of all nodes.
+        // Changes no subject: no cached decision depends on the token itself, and an exchange that
+        // finds its cached token expired asks the broker.
         self.core
             .store
             .write(move |db| {

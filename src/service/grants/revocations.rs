@@ -205,8 +205,8 @@ impl Revocations {
     }
 
     /// Up to 100 connections: does nothing and returns 0; the caller ends them in its own
-    /// transaction. More: ends all of them, 100 a transaction so that the only writer is never held
-    /// for long, and returns how many. Call it before that transaction.
+    /// transaction. More: ends all of them, 100 a transaction so that a writer is never held for
+    /// long, and returns how many. Call it before that transaction.
     ///
     /// The connections of an integration are first made unusable in one statement, after which no
     /// exchange succeeds on any node; after a crash the rest stay so, and end when the action is

@@ -188,8 +188,8 @@ pub async fn list(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpRes
     })
 }
 
-/// One line of an export. It holds every field that the hash chain covers, so that readers of a
-/// complete export can recompute the chain; `store::audit` defines how the fields are hashed.
+/// One line of an export. It holds every field that the seal covers, and the block that
+/// seals the line.
 fn line(event: &Event) -> Value {
     json!({
         "number": event.number,

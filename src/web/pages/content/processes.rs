@@ -82,7 +82,7 @@ pub(super) async fn process_rows(
             let is_up = if known.since.is_some() && item.processes.len() > 1 {
                 !known.is_down
             } else {
-                is_up(&process.url, &service.core.policy).await
+                is_up(&process.url, &service.core.policy, &service.core.names).await
             };
             let is_here = |visit: &Visit| {
                 item.processes.len() == 1 || visit.process == ProcessId::of(process)
