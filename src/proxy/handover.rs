@@ -156,7 +156,7 @@ async fn enter(
     let (Some((item, key)), Some(place)) = (taken, place) else {
         return Err(WebError::Page(
             StatusCode::BAD_REQUEST,
-            "This sign-in link is no longer valid".into(),
+            "This sign-in link is used up".into(),
             "It works once, for a minute, in the browser that asked for it. Open the content again from the portal; if this page comes back, let your browser keep cookies for this site.".into(),
         ));
     };

@@ -353,19 +353,16 @@ impl ManageConnection for ConnectionManager {
 
     /// Checks PostgreSQL only: the server may have gone away; a file cannot.
     fn is_valid(&self, pooled: &mut PooledConnection) -> Result<(), Self::Error> {
-        match &mut pooled.connection {
-            AnyConnection::Sqlite(_) => Ok(()),
-            #[cfg(feature = "postgres")]
-            AnyConnection::Postgresql(_) if pooled.checked_at.elapsed() < CHECK_INTERVAL => Ok(()),
-            #[cfg(feature = "postgres")]
-            AnyConnection::Postgresql(connection) => {
-                connection
-                    .batch_execute("SELECT 1")
-                    .map_err(diesel::r2d2::Error::QueryError)?;
-                pooled.checked_at = Instant::now();
-                Ok(())
-            }
+        let is_file = matches!(pooled.connection, AnyConnection::Sqlite(_));
+        if is_file || pooled.checked_at.elapsed() < CHECK_INTERVAL {
+            return Ok(());
         }
+        pooled
+            .connection
+            .batch_execute("SELECT 1")
+            .map_err(diesel::r2d2::Error::QueryError)?;
+        pooled.checked_at = Instant::now();
+        Ok(())
     }
 
     fn has_broken(&self, _: &mut PooledConnection) -> bool {
