@@ -294,6 +294,12 @@ pub static SECTIONS: &[Section] = &[
                 "Threads that serve requests.",
             ),
             setting(
+                "open_per_viewer",
+                Kind::Number(1, 1_000_000),
+                "500",
+                "Requests, event streams and WebSockets that one viewer may have open at one process of an app, on each node. Beyond it: 429.",
+            ),
+            setting(
                 "log",
                 Kind::Text,
                 "info",

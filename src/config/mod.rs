@@ -64,6 +64,8 @@ pub struct Settings {
     pub session_lifetime: Duration,
     /// Lifetime of a session token.
     pub session_token_lifetime: Duration,
+    /// What one viewer may have open at one process of an item, on this node.
+    pub open_per_viewer: usize,
     /// Number of worker threads of the server.
     pub workers: usize,
     /// Filter of the log, such as `info`.
@@ -312,6 +314,8 @@ impl Settings {
             session_token_lifetime: Duration::from_secs(
                 60 * given.number_or_default("session_token_minutes"),
             ),
+            open_per_viewer: usize::try_from(given.number_or_default("open_per_viewer"))
+                .unwrap_or(usize::MAX),
             workers: given
                 .number("workers")
                 .and_then(|count| usize::try_from(count).ok())

@@ -238,6 +238,8 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         session_idle: Duration::from_secs(8 * 3600),
         session_lifetime: Duration::from_secs(7 * 86_400),
         session_token_lifetime: Duration::from_secs(3600),
+        // A benchmark opens thousands of WebSockets as one viewer.
+        open_per_viewer: 100_000,
         workers: 2,
         log: "info".into(),
         log_format: LogFormat::Text,

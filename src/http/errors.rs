@@ -90,7 +90,7 @@ impl WebError {
         WebError::Page(
             StatusCode::TOO_MANY_REQUESTS,
             "You have too much open here".into(),
-            "Two hundred requests of yours to this app are under way. Close some of its windows, then try again.".into(),
+            "Too many requests of yours to this app are under way. Close some of its windows, then try again.".into(),
         )
     }
 

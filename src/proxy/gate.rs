@@ -72,7 +72,8 @@ impl Pass {
     pub(super) fn has_too_much_open(&self, service: &Services, process: &Process) -> bool {
         self.viewer().is_some_and(|admission| {
             let process = admission.content.process_id(process);
-            service.presence.open_count(&admission.presence, process) >= MAX_OPEN_PER_VIEWER
+            let open = service.presence.open_count(&admission.presence, process);
+            open >= service.core.settings.open_per_viewer
         })
     }
 
@@ -86,10 +87,6 @@ impl Pass {
         })
     }
 }
-
-/// Requests, event streams and WebSockets that one viewer may have open at one process of an item,
-/// on each node.
-const MAX_OPEN_PER_VIEWER: usize = 200;
 
 /// Why a request is not admitted.
 pub(super) enum GateError {

@@ -452,6 +452,31 @@ pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Err
     Ok(diesel::delete(row()).execute(db.0)? == 1)
 }
 
+/// Deletes the consents for an item, except those for the integrations `kept`; returns them. One
+/// statement for each integration, however many people consented.
+pub fn delete_consents_of_content(
+    db: &mut Db<'_>,
+    content: Id<Content>,
+    kept: &[Id<Integration>],
+) -> Result<Vec<Consent>, Error> {
+    db.changed(Subject::Content(content));
+    let mut ended = consents_of_content(db, content)?;
+    ended.retain(|consent| !kept.contains(&consent.integration));
+    let mut integrations: Vec<String> = ended
+        .iter()
+        .map(|consent| consent.integration.to_string())
+        .collect();
+    integrations.sort();
+    integrations.dedup();
+    for integration in integrations {
+        let rows = consents::table
+            .filter(consents::content.eq(content.to_string()))
+            .filter(consents::integration.eq(integration));
+        diesel::delete(rows).execute(db.0)?;
+    }
+    Ok(ended)
+}
+
 /// Deletes a person's consents for all content items that use the integration; returns their
 /// number.
 pub fn delete_consents_of_connection(

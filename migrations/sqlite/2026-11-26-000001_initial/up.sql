@@ -13,7 +13,7 @@ CREATE TABLE meta (
 -- kept for ten minutes.
 CREATE TABLE changes (
     seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-    at BIGINT NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER)),
+    at BIGINT NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
     process TEXT NOT NULL,
     subjects TEXT NOT NULL
 );

@@ -358,14 +358,14 @@ impl Contents {
     pub async fn delete_content(&self, actor: &Actor, id: Id<Content>) -> Result<Content, Error> {
         let found = self.editable_content(actor, id).await?.content;
         let (now, actor) = (self.core.now(), actor.clone());
-        self.core
+        let why = EndReason::of(&actor, now, "the content was deleted");
+        let recorded = why.clone();
+        let (ended, deleted) = self
+            .core
             .store
             .write(move |db| {
                 let found = found.clone();
-                let why = EndReason::of(&actor, now, "the content was deleted");
-                for consent in connections::consents_of_content(db, id)? {
-                    revocations::end_consent(db, &consent, &found, &why)?;
-                }
+                let ended = revocations::end_consents_of_content(db, &found, &[], &why)?;
                 if !content::delete(db, id)? {
                     return Err(Error::NotFound);
                 }
@@ -379,9 +379,11 @@ impl Contents {
                         id.to_string(),
                     ),
                 )?;
-                Ok(found)
+                Ok::<_, Error>((ended, found))
             })
-            .await
+            .await?;
+        ended.record_in_background(&self.core, &deleted, &recorded);
+        Ok(deleted)
     }
 
     /// Applies typed values to `item`; returns all problems at once.
@@ -654,7 +656,10 @@ impl Contents {
             }
         }
         let (now, actor) = (self.core.now(), actor.clone());
-        self.core
+        let why = EndReason::of(&actor, now, "the content uses another integration now");
+        let (recorded, changed) = (why.clone(), item.clone());
+        let ended = self
+            .core
             .store
             .write(move |db| {
                 let before: Vec<_> = integrations::associations_of_content(db, id)?
@@ -681,24 +686,17 @@ impl Contents {
                     names.push(found.display_name().to_owned());
                 }
                 if before == wanted {
-                    return Ok(());
+                    return Ok::<_, Error>(None);
                 }
                 integrations::set_associations(db, id, &wanted, now)?;
-                let why = EndReason::of(&actor, now, "the content uses another integration now");
-                let mut ended = 0;
-                for consent in connections::consents_of_content(db, id)? {
-                    if !wanted.contains(&consent.integration) {
-                        revocations::end_consent(db, &consent, &item, &why)?;
-                        ended += 1;
-                    }
-                }
+                let ended = revocations::end_consents_of_content(db, &item, &wanted, &why)?;
                 let detail = if names.is_empty() {
                     "none".to_owned()
                 } else {
                     names.join(", ")
                 };
-                let detail = if ended > 0 {
-                    format!("{detail}; {ended} consent(s) ended")
+                let detail = if ended.count() > 0 {
+                    format!("{detail}; {} consent(s) ended", ended.count())
                 } else {
                     detail
                 };
@@ -711,9 +709,14 @@ impl Contents {
                         item.display_title(),
                         detail,
                     ),
-                )
+                )?;
+                Ok(Some(ended))
             })
-            .await
+            .await?;
+        if let Some(ended) = ended {
+            ended.record_in_background(&self.core, &changed, &recorded);
+        }
+        Ok(())
     }
 
     /// The consents for this item. Counted uses are written first, so that the times of last use

@@ -424,17 +424,20 @@ impl Revocations {
             "Only administrators end the consents of others.",
         )?;
         let why = EndReason::of(actor, self.core.now(), "by an administrator");
+        let recorded = why.clone();
         self.core
             .store
             .write(move |db| {
                 let item = content::find(db, id)?.ok_or(Error::NotFound)?;
-                let all = connections::consents_of_content(db, id)?;
-                for consent in &all {
-                    end_consent(db, consent, &item, &why)?;
-                }
-                Ok(all.len())
+                let ended = end_consents_of_content(db, &item, &[], &why)?;
+                Ok((ended, item))
             })
             .await
+            .map(|(ended, item)| {
+                let count = ended.count();
+                ended.record_in_background(&self.core, &item, &recorded);
+                count
+            })
     }
 
     /// The actor's ten most recently ended connections.
@@ -553,14 +556,99 @@ impl Revocations {
     }
 }
 
+/// Consents that were ended together.
+pub(in crate::service) struct EndedConsents {
+    count: usize,
+    /// Those without an audit record of their own yet.
+    unrecorded: Vec<Consent>,
+}
+
+impl EndedConsents {
+    pub(in crate::service) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Writes the missing audit records, a few at a time, so that nobody else waits for them.
+    pub(in crate::service) fn record_in_background(
+        self,
+        core: &Arc<Core>,
+        item: &Content,
+        why: &EndReason,
+    ) {
+        if self.unrecorded.is_empty() {
+            return;
+        }
+        let (core, item, why) = (Arc::clone(core), item.clone(), why.clone());
+        let (tasks, runtime) = (core.tasks.clone(), core.runtime.clone());
+        let recording = async move {
+            for batch in self.unrecorded.chunks(MAX_ENDS_PER_TRANSACTION) {
+                let (batch, item, why) = (batch.to_vec(), item.clone(), why.clone());
+                let written = core
+                    .store
+                    .write(move |db| {
+                        batch
+                            .iter()
+                            .try_for_each(|consent| record_end(db, consent, &item, &why))
+                    })
+                    .await;
+                if let Err(error) = written {
+                    error.log("recording ended consents");
+                }
+            }
+        };
+        tasks.spawn_on(recording, &runtime);
+    }
+}
+
+/// Ends the consents for an item, except those for the integrations `kept`. Takes effect with one
+/// statement for each integration. Of more than [`MAX_ENDS_PER_TRANSACTION`], one record counts
+/// them here, and [`EndedConsents::record_in_background`] names them one by one after the commit.
+pub(in crate::service) fn end_consents_of_content(
+    db: &mut Db<'_>,
+    item: &Content,
+    kept: &[Id<Integration>],
+    why: &EndReason,
+) -> Result<EndedConsents, Error> {
+    let ended = connections::delete_consents_of_content(db, item.id, kept)?;
+    let count = ended.len();
+    if count <= MAX_ENDS_PER_TRANSACTION {
+        for consent in &ended {
+            record_end(db, consent, item, why)?;
+        }
+        return Ok(EndedConsents {
+            count,
+            unrecorded: Vec::new(),
+        });
+    }
+    let detail = format!("{count} consents; {}", why.reason);
+    record(
+        db,
+        &why.event(Action::ConsentRevoked, item.display_title(), detail),
+    )?;
+    Ok(EndedConsents {
+        count,
+        unrecorded: ended,
+    })
+}
+
 /// Ends one consent, with its audit record.
-pub(in crate::service) fn end_consent(
+fn end_consent(
     db: &mut Db<'_>,
     consent: &Consent,
     item: &Content,
     why: &EndReason,
 ) -> Result<(), Error> {
     connections::delete_consent(db, consent.id)?;
+    record_end(db, consent, item, why)
+}
+
+/// The audit record of one ended consent.
+fn record_end(
+    db: &mut Db<'_>,
+    consent: &Consent,
+    item: &Content,
+    why: &EndReason,
+) -> Result<(), Error> {
     let owner = people::find(db, consent.person)?
         .map(|person| person.username)
         .unwrap_or_default();
