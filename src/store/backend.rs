@@ -282,6 +282,9 @@ impl From<DieselError> for Error {
                 DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
                 info,
             ) => Error::Busy(info.message().to_owned()),
+            DieselError::DatabaseError(_, info) if info.message().contains("deadlock") => {
+                Error::Conflict
+            }
             DieselError::DatabaseError(_, info) => {
                 let text = info.message().to_owned();
                 if TRANSIENT_ERROR_WORDS.iter().any(|word| text.contains(word)) {
@@ -296,7 +299,7 @@ impl From<DieselError> for Error {
 }
 
 /// Substrings of the messages of temporary errors: locks, a full disk, a restarting server.
-const TRANSIENT_ERROR_WORDS: [&str; 16] = [
+const TRANSIENT_ERROR_WORDS: [&str; 15] = [
     "locked",
     "busy",
     "full",
@@ -305,7 +308,6 @@ const TRANSIENT_ERROR_WORDS: [&str; 16] = [
     "unable to open database file",
     "lock timeout",
     "statement timeout",
-    "deadlock",
     "No space left",
     "server closed the connection",
     "terminating connection",

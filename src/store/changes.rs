@@ -531,4 +531,85 @@ mod tests {
         assert_eq!(Subject::parse("person:nonsense"), Subject::Everything);
         assert_eq!(Subject::parse("planet:mars"), Subject::Everything);
     }
+
+    /// Two processes on one database. One caches two values, the other changes them, and the look
+    /// for changes stops at random times without a word. A cached value that is used is never older
+    /// than a second.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_interleaving_serves_a_value_that_is_older_than_a_second() {
+        use super::super::{DatabaseUrl, Store};
+        let folder = std::env::temp_dir().join(format!("valetkey-changes-{}", Id::<()>::random()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let place = DatabaseUrl::Sqlite(folder.join("valetkey.db"));
+        let (reader, writer) = (Store::open(&place).unwrap(), Store::open(&place).unwrap());
+        reader.follow_changes().unwrap();
+        let subjects = [Subject::ApiKey(1), Subject::ApiKey(2)];
+        // For each value: when which number was committed.
+        let mut history: [Vec<(Instant, i64)>; 2] = Default::default();
+        let mut cached: [Option<(Tick, i64)>; 2] = [None, None];
+        let mut served = [0, 0];
+        let mut random = proptest::test_runner::TestRng::from_seed(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+            &[7; 32],
+        );
+        let started = Instant::now();
+        let mut number = 0;
+        while started.elapsed() < Duration::from_secs(6) {
+            use proptest::prelude::Rng as _;
+            let which = usize::from(random.next_u32() % 2 == 1);
+            let (name, subject) = (format!("value{which}"), subjects[which]);
+            match random.next_u32() % 100 {
+                0..10 => {
+                    number += 1;
+                    writer
+                        .write(move |db| {
+                            let text = number.to_string();
+                            diesel::delete(schema::meta::table.find(&name)).execute(db.0)?;
+                            diesel::insert_into(schema::meta::table)
+                                .values((
+                                    schema::meta::name.eq(&name),
+                                    schema::meta::value.eq(text),
+                                ))
+                                .execute(db.0)?;
+                            db.changed(subject);
+                            Ok::<_, Error>(())
+                        })
+                        .await
+                        .unwrap();
+                    history[which].push((Instant::now(), number));
+                }
+                // The look stops; after a while another follower takes over.
+                10 => {
+                    reader.0.turn.fetch_add(1, Ordering::AcqRel);
+                }
+                11..14 => reader.follow_changes().unwrap(),
+                14..40 => tokio::time::sleep(Duration::from_millis(3)).await,
+                _ => {
+                    let now = reader.changes().now();
+                    let valid = cached[which].filter(|(since, _)| {
+                        reader.changes().is_valid(*since, now, &[subject.slot()])
+                    });
+                    if let Some((_, value)) = valid {
+                        served[1] += 1;
+                        // The first number that was committed after the served one.
+                        let newer = history[which].iter().find(|(_, newer)| *newer > value);
+                        if let Some((at, _)) = newer {
+                            assert!(
+                                at.elapsed() < Duration::from_millis(1200),
+                                "{:?}",
+                                at.elapsed()
+                            );
+                        }
+                        continue;
+                    }
+                    served[0] += 1;
+                    let value = reader.read(move |db| Store::meta(db, &name)).await.unwrap();
+                    let value = value.map_or(0, |text| text.parse().unwrap());
+                    cached[which] = Some((now, value));
+                }
+            }
+        }
+        assert!(served.iter().all(|count| *count > 10), "{served:?}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -104,6 +104,8 @@ impl Presences {
             }
             now.since(Timestamp(seen)) < MEMORY_RETENTION || Arc::strong_count(presence) > 1
         });
+        // All nodes write in the same order, so that none waits for another in a circle.
+        news.sort_by_key(|(item, visit, _)| (item.as_u128(), visit.person.as_u128()));
         news
     }
 }

@@ -113,8 +113,11 @@ impl Usage {
         }
         let mut rows: Vec<(UsageKey, UsageCount)> =
             counted.iter().map(|(key, uses)| (*key, *uses)).collect();
-        // Several processes may use one consent: write the newest use last.
-        rows.sort_by_key(|(_, uses)| uses.last);
+        // All nodes write in the same order, so that none waits for another in a circle. Several
+        // processes may use one consent: write the newest use last.
+        rows.sort_by_key(|(_, uses)| {
+            (uses.person.as_u128(), uses.integration.as_u128(), uses.last)
+        });
         for rows in rows.chunks(MAX_ROWS_PER_TRANSACTION) {
             self.write_uses(rows.to_vec()).await;
         }

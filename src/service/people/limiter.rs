@@ -1,5 +1,6 @@
-//! Rate limits on password guesses. Counted in memory, so that a guess costs no write; shared with
-//! the other nodes every few seconds ([`PasswordLimiter::share`]).
+//! Rate limits on password guesses. Counted in memory before the password is checked; the tries that
+//! were wrong are then stored for the other nodes ([`PasswordLimiter::share`]). So what is refused
+//! here costs no write, and writes are limited by how fast passwords can be checked.
 //!
 //! - Per name **and** address: ten tries within five minutes, then `TooMany` until the oldest try is
 //!   five minutes old. By both, so that nobody can lock another user out; unknown names count like
@@ -191,7 +192,7 @@ impl PasswordLimiter {
         }
     }
 
-    /// Stores the tries of the last seconds, for the other nodes.
+    /// Stores the tries that are not stored yet, for the other nodes.
     pub async fn share(&self) {
         let unshared = std::mem::take(&mut self.counted.lock().unshared).0;
         if unshared.is_empty() {

@@ -105,6 +105,8 @@ impl Passwords {
             let mut name = name;
             name.retain(|letter| !is_invisible(letter));
             self.audit.note_later(line(Action::SignInRefused, name));
+            // The next try may reach another node.
+            self.limiter.share().await;
             return Ok(None);
         };
         let line = line(Action::SignIn, String::new());
