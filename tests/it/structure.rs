@@ -302,3 +302,122 @@ fn wrong_imports_are_found() {
         "{modules:?}"
     );
 }
+
+/// Tables that decisions are based on.
+const DECISION_TABLES: [&str; 12] = [
+    "people",
+    "sessions",
+    "api_keys",
+    "content",
+    "content_list",
+    "groups",
+    "group_members",
+    "integrations",
+    "associations",
+    "connections",
+    "consents",
+    "content_sessions",
+];
+
+/// Functions of `store` that write to such a table without changing a decision.
+const NO_DECISION: &[(&str, &str)] = &[
+    ("integrations.rs:set_health", "a state that is only shown"),
+    (
+        "integrations.rs:set_secrets",
+        "secrets are read at each use",
+    ),
+    (
+        "integrations.rs:drop_previous_secret",
+        "secrets are read at each use",
+    ),
+    (
+        "integrations.rs:set_secret_warned",
+        "a time that is only shown",
+    ),
+    ("identities.rs:purge", "what has expired by time"),
+    ("handovers.rs:purge", "what has expired by time"),
+    ("people.rs:insert", "nothing is cached about a new person"),
+    ("people.rs:set_password", "its sessions are deleted apart"),
+    ("people.rs:set_active", "a time that is only shown"),
+    ("people.rs:insert_key", "nothing is cached about a new key"),
+    ("people.rs:touch_key", "a time that is only shown"),
+    (
+        "sessions.rs:insert",
+        "nothing is cached about a new session",
+    ),
+    ("sessions.rs:update", "only the state, which is not cached"),
+    (
+        "sessions.rs:touch",
+        "a time; sessions expire by time anyway",
+    ),
+    (
+        "sessions.rs:touch_by_id",
+        "a time; sessions expire by time anyway",
+    ),
+    ("sessions.rs:purge", "what has expired by time"),
+    ("groups.rs:insert", "a new group has no members"),
+    ("groups.rs:rename", "a name that is only shown"),
+    (
+        "integrations.rs:insert",
+        "nothing is cached about a new one",
+    ),
+    (
+        "connections.rs:store_refreshed",
+        "tokens; an expired one is refreshed",
+    ),
+    ("connections.rs:touch", "a time that is only shown"),
+    ("connections.rs:add_uses", "a count that is only shown"),
+    (
+        "handovers.rs:insert_session",
+        "nothing is cached about a new one",
+    ),
+];
+
+#[test]
+fn every_write_that_changes_a_decision_says_so() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let mut silent = Vec::new();
+    let mut known = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).expect("the store") {
+        let path = entry.expect("a file").path();
+        let file = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        if ["schema.rs", "copy.rs", "sealed.rs"].contains(&file) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a source");
+        for part in text.split("\npub fn ").skip(1) {
+            let name = part.split(['(', '<']).next().unwrap_or("");
+            let body = part.split("\n}\n").next().unwrap_or("");
+            let writes = ["diesel::insert_into(", "diesel::update(", "diesel::delete("]
+                .iter()
+                .any(|verb| body.contains(verb));
+            let decides = DECISION_TABLES.iter().any(|table| {
+                let named = format!("{table}::table");
+                body.match_indices(&named).any(|(at, _)| {
+                    !body[..at].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_')
+                })
+            });
+            let name = format!("{file}:{name}");
+            if !writes || !decides || body.contains("db.changed(") {
+                continue;
+            }
+            known.insert(name.clone());
+            if !NO_DECISION.iter().any(|(exempt, _)| *exempt == name) {
+                silent.push(name);
+            }
+        }
+    }
+    assert!(
+        silent.is_empty(),
+        "these change what decisions depend on and do not call `Db::changed`: {silent:?}"
+    );
+    for (exempt, reason) in NO_DECISION {
+        assert!(
+            known.contains(*exempt),
+            "{exempt} ({reason}) is gone or says so now"
+        );
+    }
+}
