@@ -100,8 +100,9 @@ impl Resolver {
                 return stale.ok_or(UnknownName);
             }
             let lookup = match &known.pending {
-                Some(pending) => pending.clone(),
-                None => {
+                // A task that ended without a word, such as by a panic, is started again.
+                Some(pending) if pending.peek().is_none() => pending.clone(),
+                _ => {
                     let pending = self.start(name);
                     known.pending = Some(pending.clone());
                     pending

@@ -293,8 +293,9 @@ struct Version {
 struct Position {
     /// SQLite's `data_version` at the last look: unchanged means that no other connection wrote.
     version: Option<i64>,
-    /// The newest row seen; it must still be there at the next look.
-    anchor: i64,
+    /// The newest row seen, which must still be there at the next look; 0 for an empty table, `None`
+    /// before the first look.
+    anchor: Option<i64>,
     /// PostgreSQL: rows of transactions from this one on are read again.
     low: i64,
     /// The rows that were read already.
@@ -315,10 +316,11 @@ impl Follower {
             connect(&inner.place).map_err(|error| Error::Busy(error.to_string()))?;
         let mut position = Position::default();
         for row in look(&mut connection, &mut position)? {
-            position.anchor = position.anchor.max(row.seq.unwrap_or(0));
+            position.anchor = position.anchor.max(row.seq);
             position.seen.extend(row.seq);
             position.low = row.low;
         }
+        position.anchor = position.anchor.or(Some(0));
         Ok(Self {
             connection,
             position,
@@ -338,8 +340,9 @@ impl Follower {
         }
         let rows = look(&mut self.connection, position)?;
         let low = rows.first().map_or(position.low, |row| row.low);
-        let there = |row: &ChangeRow| row.seq == Some(position.anchor);
-        if (position.anchor != 0 && !rows.iter().any(there)) || low < position.low {
+        let anchor = position.anchor.unwrap_or(0);
+        let there = |row: &ChangeRow| row.seq == Some(anchor);
+        if (anchor != 0 && !rows.iter().any(there)) || low < position.low {
             return Ok(false);
         }
         let mut seen = HashSet::with_capacity(rows.len());
@@ -353,7 +356,7 @@ impl Follower {
                 let subjects: Vec<Subject> = subjects.split(' ').map(Subject::parse).collect();
                 log.note(&subjects);
             }
-            position.anchor = position.anchor.max(seq);
+            position.anchor = position.anchor.max(Some(seq));
         }
         (position.low, position.seen) = (low, seen);
         log.note_look(at);
@@ -372,14 +375,14 @@ fn look(connection: &mut AnyConnection, position: &mut Position) -> Result<Vec<C
     match connection {
         AnyConnection::Sqlite(_) => {
             position.version = Some(data_version(connection)?);
-            let text = if position.anchor == 0 {
-                "SELECT seq, process, subjects, 0 AS low FROM changes ORDER BY seq DESC LIMIT 1"
-                    .to_owned()
-            } else {
-                format!(
-                    "SELECT seq, process, subjects, 0 AS low FROM changes WHERE seq >= {} ORDER BY seq",
-                    position.anchor
-                )
+            let text = match position.anchor {
+                None => {
+                    "SELECT seq, process, subjects, 0 AS low FROM changes ORDER BY seq DESC LIMIT 1"
+                        .to_owned()
+                }
+                Some(anchor) => format!(
+                    "SELECT seq, process, subjects, 0 AS low FROM changes WHERE seq >= {anchor} ORDER BY seq"
+                ),
             };
             Ok(sql_query(text).load(connection)?)
         }
@@ -395,10 +398,9 @@ fn look(connection: &mut AnyConnection, position: &mut Position) -> Result<Vec<C
                 "SELECT c.seq, c.process, c.subjects, s.low::text::bigint AS low \
                  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS low) s \
                  LEFT JOIN changes c ON c.tx >= {from} OR c.seq = {anchor}",
-                anchor = if position.low == 0 {
-                    "(SELECT max(seq) FROM changes)".to_owned()
-                } else {
-                    position.anchor.to_string()
+                anchor = match position.anchor {
+                    None => "(SELECT max(seq) FROM changes)".to_owned(),
+                    Some(anchor) => anchor.to_string(),
                 },
             );
             Ok(sql_query(text).load(connection)?)
@@ -530,6 +532,38 @@ mod tests {
         }
         assert_eq!(Subject::parse("person:nonsense"), Subject::Everything);
         assert_eq!(Subject::parse("planet:mars"), Subject::Everything);
+    }
+
+    #[test]
+    fn no_change_is_missed_in_a_table_that_was_empty() {
+        use super::super::{DatabaseUrl, Store};
+        let folder = std::env::temp_dir().join(format!("valetkey-changes-{}", Id::<()>::random()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let place = DatabaseUrl::Sqlite(folder.join("valetkey.db"));
+        let (reader, writer) = (Store::open(&place).unwrap(), Store::open(&place).unwrap());
+        let mut follower = Follower::start(&reader.0).unwrap();
+        assert!(follower.look(reader.changes()).unwrap());
+        let subjects = [Subject::ApiKey(1), Subject::ApiKey(2), Subject::ApiKey(3)];
+        let before = reader.changes().now();
+        let mut connection = connect(&place).unwrap();
+        for subject in subjects {
+            writer
+                .0
+                .changes
+                .record(&mut connection, &[subject])
+                .unwrap();
+        }
+        assert!(follower.look(reader.changes()).unwrap());
+        for subject in subjects {
+            let now = reader.changes().now();
+            assert!(!reader.changes().is_valid(before, now, &[subject.slot()]));
+        }
+        // Rows that are gone are noticed.
+        sql_query("DELETE FROM changes")
+            .execute(&mut connection)
+            .unwrap();
+        assert!(!follower.look(reader.changes()).unwrap());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     /// Two processes on one database. One caches two values, the other changes them, and the look
