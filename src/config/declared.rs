@@ -124,11 +124,46 @@ pub static SECTIONS: &[Section] = &[
                 "(none)",
                 "The same address itself; environment only.",
             ),
+        ],
+    },
+    Section {
+        title: "Retention",
+        settings: &[
             setting(
                 "connection_idle_days",
                 Kind::Number(0, 3650),
                 "0",
                 "Connections that were not used for so many days are ended. 0: never.",
+            ),
+            setting(
+                "unconfirmed_connection_days",
+                Kind::Number(1, 3650),
+                "30",
+                "Connections whose viewer never confirmed the account are ended after so many days.",
+            ),
+            setting(
+                "audit_days",
+                Kind::Number(0, 36_500),
+                "0",
+                "Audit records are deleted after so many days, in whole sealed blocks. 0: never.",
+            ),
+            setting(
+                "exchange_count_days",
+                Kind::Number(1, 36_500),
+                "400",
+                "The hourly counts of exchanges (*Audit → Uses*) are deleted after so many days.",
+            ),
+            setting(
+                "leak_days",
+                Kind::Number(1, 3650),
+                "90",
+                "Leak warnings are deleted when nothing was noticed for so many days.",
+            ),
+            setting(
+                "setup_link_days",
+                Kind::Number(0, 3650),
+                "7",
+                "One-time links are deleted so many days after they expired.",
             ),
         ],
     },
@@ -298,6 +333,12 @@ pub static SECTIONS: &[Section] = &[
                 Kind::Number(1, 1_000_000),
                 "500",
                 "Requests, event streams and WebSockets that one viewer may have open at one process of an app, on each node. Beyond it: 429.",
+            ),
+            setting(
+                "open_per_address",
+                Kind::Number(1, 1_000_000),
+                "10000",
+                "Connections, and requests, event streams and WebSockets at apps, that one client address (IPv6: a /64) may have open on each node; connections also at most half as many as the process may open files. Beyond it: 429, or no connection. Proxies in `trusted_proxies` are not limited.",
             ),
             setting(
                 "log",

@@ -58,6 +58,8 @@ pub struct Settings {
     /// Connections that were not used for this long are ended; `None` keeps them until their
     /// provider ends them.
     pub connection_idle: Option<Duration>,
+    /// How long other rows are kept.
+    pub retention: Retention,
     /// Browser sessions end after this long without a request.
     pub session_idle: Duration,
     /// Browser sessions end this long after sign-in.
@@ -66,6 +68,8 @@ pub struct Settings {
     pub session_token_lifetime: Duration,
     /// What one viewer may have open at one process of an item, on this node.
     pub open_per_viewer: usize,
+    /// What one client address may have open, on this node.
+    pub open_per_address: usize,
     /// Number of worker threads of the server.
     pub workers: usize,
     /// Filter of the log, such as `info`.
@@ -94,6 +98,41 @@ pub struct SignIn {
     pub group_claim: String,
     /// Value of the group claim, and the name of the group here.
     pub groups: Vec<(String, String)>,
+}
+
+/// How long rows are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Connections whose viewer did not confirm the account.
+    pub unconfirmed_connections: Duration,
+    /// Audit records; `None` keeps them forever.
+    pub audit: Option<Duration>,
+    /// Hourly counts of exchanges.
+    pub exchange_counts: Duration,
+    /// Leak warnings, from the last suspicious use on.
+    pub leaks: Duration,
+    /// One-time links, from their expiry on.
+    pub setup_links: Duration,
+}
+
+impl Default for Retention {
+    /// As without any setting.
+    fn default() -> Self {
+        Self::check(&Given::default())
+    }
+}
+
+impl Retention {
+    fn check(given: &Given) -> Self {
+        let days = |name| Duration::from_secs(86_400 * given.number_or_default(name));
+        Self {
+            unconfirmed_connections: days("unconfirmed_connection_days"),
+            audit: Some(days("audit_days")).filter(|kept| !kept.is_zero()),
+            exchange_counts: days("exchange_count_days"),
+            leaks: days("leak_days"),
+            setup_links: days("setup_link_days"),
+        }
+    }
 }
 
 /// Format of log lines.
@@ -300,6 +339,7 @@ impl Settings {
                 0 => None,
                 days => Some(Duration::from_secs(86_400 * days)),
             },
+            retention: Retention::check(given),
             private_hosts: given.list("private_hosts"),
             upstream_sockets,
             tls,
@@ -315,6 +355,8 @@ impl Settings {
                 60 * given.number_or_default("session_token_minutes"),
             ),
             open_per_viewer: usize::try_from(given.number_or_default("open_per_viewer"))
+                .unwrap_or(usize::MAX),
+            open_per_address: usize::try_from(given.number_or_default("open_per_address"))
                 .unwrap_or(usize::MAX),
             workers: given
                 .number("workers")

@@ -8,7 +8,7 @@ pub mod sample;
 pub mod workspace;
 
 use crate::{
-    config::{LogFormat, Settings, SignIn},
+    config::{LogFormat, Retention, Settings, SignIn},
     domain::{
         audit::Origin,
         change::Change,
@@ -71,6 +71,8 @@ pub struct Options {
     pub upstream_sockets: Vec<PathBuf>,
     /// The setting `trusted_proxies`.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The settings of the section "Retention".
+    pub retention: Retention,
     /// If set, people can also sign in at an OpenID provider.
     pub organisation: Option<Organisation>,
     /// An app of the caller's, instead of the sample.
@@ -86,6 +88,7 @@ impl Default for Options {
             database: None,
             upstream_sockets: Vec::new(),
             trusted_proxies: Vec::new(),
+            retention: Retention::default(),
             organisation: None,
             dev: None,
         }
@@ -198,6 +201,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
             .database
             .unwrap_or_else(|| DatabaseUrl::Sqlite(options.data_dir.join("valetkey.db"))),
         connection_idle: None,
+        retention: options.retention,
         data_dir: options.data_dir,
         private_hosts: vec![
             host(&provider_url),
@@ -240,6 +244,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         session_token_lifetime: Duration::from_secs(3600),
         // A benchmark opens thousands of WebSockets as one viewer.
         open_per_viewer: 100_000,
+        open_per_address: 100_000,
         workers: 2,
         log: "info".into(),
         log_format: LogFormat::Text,

@@ -33,6 +33,8 @@ pub enum Action {
     ExchangeRefused,
     AccessRefused,
     RecordExported,
+    /// Records older than the operator keeps them were deleted.
+    RecordCut,
     #[strum(serialize = "api_key_created")]
     KeyCreated,
     #[strum(serialize = "api_key_deleted")]

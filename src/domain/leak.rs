@@ -60,16 +60,14 @@ const SUSPICIOUS_ABSENCE: Duration = Duration::from_secs(600);
 const SUSPICIOUS_ABSENCE_WITH_OTHERS: Duration = Duration::from_secs(180);
 /// A viewer who was seen this recently counts as present.
 const PRESENT_WITHIN: Duration = Duration::from_secs(90);
-/// A viewer who was seen up to this long after the use counts as present during it. A use is judged
-/// within this time, and presence keeps being updated meanwhile; who is first seen later arrived
-/// after the use.
-const PRESENT_AFTER_USE: Duration = Duration::from_secs(15);
 
-/// When one viewer was last at one process of an item.
+/// One viewer's last stay at one process of an item.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
     pub person: Id<Person>,
     pub process: ProcessId,
+    /// When the viewer came.
+    pub since: Timestamp,
     pub seen_at: Timestamp,
 }
 
@@ -94,7 +92,7 @@ pub fn judge(
     let others = visits_at(process, visits).any(|visit| {
         visit.person != viewer
             && used_at.since(visit.seen_at) < PRESENT_WITHIN
-            && visit.seen_at.since(used_at) < PRESENT_AFTER_USE
+            && visit.since <= used_at
     });
     // No other viewer is at this process, and the token's viewer is at another process of the item:
     // the processes share their app sessions.
@@ -137,6 +135,7 @@ mod tests {
         let visit = |person, seen: i64| Visit {
             person,
             process: ProcessId::ONLY,
+            since: at(seen).minus(Duration::from_secs(30)),
             seen_at: at(seen),
         };
         let alone = |seen: i64| judge(vera, ProcessId::ONLY, at(10_000), &[visit(vera, seen)]);
@@ -184,6 +183,7 @@ mod tests {
         let visit = |person, process, seen: i64| Visit {
             person,
             process,
+            since: at(seen).minus(Duration::from_secs(30)),
             seen_at: at(seen),
         };
         let moved = [

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod errors;
 pub mod host;
 pub mod navigation;
+pub mod open_counts;
 pub mod query;
 pub mod redirect;
 pub mod sessions;

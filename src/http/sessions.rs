@@ -48,9 +48,6 @@ pub const FLASH: &str = "flash";
 /// IP address from which the person signed in.
 pub const ADDRESS: &str = "address";
 
-/// Minimum interval between two writes of a session's time of last use.
-const TOUCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
-
 /// Session store and session lookup of one node. Cheap to clone: caches are shared.
 #[derive(Clone)]
 pub struct Sessions {
@@ -59,7 +56,8 @@ pub struct Sessions {
     known: Arc<DecisionCache<String, Id<BrowserSession>>>,
     /// Cookie value on a content origin to the session that it was issued for.
     bearers: Arc<DecisionCache<String, ContentSessionOwner>>,
-    /// When each session's last use was last written, to limit writes to [`TOUCH_INTERVAL`].
+    /// When each session's last use was last noted, to limit it to
+    /// [`BrowserSessions::touch_interval`].
     touched: Arc<Cache<Id<BrowserSession>, Timestamp>>,
     /// Signs session cookies. Derived from a secret in the database (`vault::Root`), not from the
     /// keyring, so rotating or retiring keys signs nobody out.
@@ -179,22 +177,25 @@ impl Sessions {
             .map(|person| (bearer.session, person)))
     }
 
-    /// Writes the session's time of last use, at most once a minute, without blocking the request.
+    /// Notes the session's time of last use, now and then.
     pub fn touch(&self, session: Option<Id<BrowserSession>>) {
         let Some(session) = session else { return };
         let now = self.service.core.now();
         if self
             .touched
             .get(&session)
-            .is_none_or(|at| now.since(at) > TOUCH_INTERVAL)
+            .is_none_or(|at| now.since(at) > self.service.sessions.touch_interval())
         {
             self.touched.insert(session, now);
             self.service.sessions.touch_session(session);
         }
     }
 
-    /// A session's state and time of last use; `None` once it expired or was idle too long.
-    async fn read_state(&self, hash: String) -> Result<Option<(State, Timestamp)>, LoadError> {
+    /// A session's id and state; `None` once it expired or was idle too long.
+    async fn read_state(
+        &self,
+        hash: String,
+    ) -> Result<Option<(Option<Id<BrowserSession>>, State)>, LoadError> {
         let (now, idle_since) = (self.service.core.now(), self.service.core.idle_since());
         let loaded = self
             .service
@@ -209,7 +210,7 @@ impl Sessions {
         };
         let state = serde_json::from_str(&row.state)
             .map_err(|error| LoadError::Deserialization(error.into()))?;
-        Ok(Some((state, row.seen_at)))
+        Ok(Some((row.id, state)))
     }
 
     /// Resolves a cookie as actix-session does: verify the signature, then look the key up.
@@ -235,7 +236,7 @@ impl Sessions {
             .read_state(digest(key.as_ref()))
             .await
             .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
-        Ok(state.and_then(|(state, _)| {
+        Ok(state.and_then(|(_, state)| {
             serde_json::from_str::<String>(state.get(SESSION_ID)?)
                 .ok()?
                 .parse()
@@ -340,19 +341,11 @@ impl SessionStore for Sessions {
         if is_anonymous(key) {
             return Ok(AnonymousSession::open(key, self.service.core.now()));
         }
-        let hash = digest(key.as_ref());
-        let Some((state, seen_at)) = self.read_state(hash.clone()).await? else {
-            return Ok(None);
-        };
-        let now = self.service.core.now();
-        if now.since(seen_at) > TOUCH_INTERVAL {
-            self.service
-                .core
-                .write_in_background("when a session was last seen", move |db| {
-                    store::sessions::touch(db, &hash, now)
-                });
-        }
-        Ok(Some(state))
+        let stored = self.read_state(digest(key.as_ref())).await?;
+        Ok(stored.map(|(session, state)| {
+            self.touch(session);
+            state
+        }))
     }
 
     async fn save(&self, state: State, ttl: &Duration) -> Result<SessionKey, SaveError> {

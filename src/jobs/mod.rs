@@ -5,19 +5,18 @@
 //!
 //! Jobs only schedule: the decisions are in `service`.
 
+pub mod purge;
+
 use crate::{
-    domain::connection::Cause,
     service::{
         Error, Services,
         auditing::leaks::Alarm,
         cluster::{cache::Validity, node::HEARTBEAT_INTERVAL},
         grants::broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
-        people::limiter,
     },
     store::{
-        self, audit,
         changes::{self, Subject},
-        connections, handovers, identities, leaks, leases, revocations, sessions, short_lived,
+        connections,
     },
 };
 use futures_util::StreamExt as _;
@@ -32,14 +31,8 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-/// Retention of the counts of exchanges. Audit records are kept forever.
-const EXCHANGE_COUNT_RETENTION: Duration = Duration::from_secs(400 * 86_400);
-/// Retention of ended connections, which their people can still see.
-const REVOCATION_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// The leader purges every sixtieth round: every ten minutes.
 const PURGE_EVERY_ROUNDS: u32 = 60;
-/// Retention of presence records.
-const PRESENCE_RETENTION: Duration = Duration::from_secs(2 * 86_400);
 /// Name of the leader's lease.
 const LEADER_LEASE: &str = "jobs";
 /// Life of the leader's lease. It is renewed each round; after three missed renewals another node
@@ -53,7 +46,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
 const REFRESH_IF_USED_WITHIN: Duration = Duration::from_secs(3600);
 /// Maximum concurrent refreshes ahead of need.
 const MAX_CONCURRENT_REFRESHES: usize = 8;
-/// Maximum connections per round, in [`refresh_ahead`] and in [`end_unused_connections`].
+/// Maximum connections per round of [`refresh_ahead`].
 const MAX_CONNECTIONS_PER_ROUND: i64 = 500;
 
 /// Starts the jobs; aborting the handle stops them all.
@@ -74,6 +67,13 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
                 tokio::time::sleep(FLUSH_INTERVAL).await;
                 flushed.audit.flush_refusals().await;
                 flushed.limiter.share().await;
+            }
+        }));
+        let supervised = service.core.store.clone();
+        let _supervising = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(changes::POLL_INTERVAL).await;
+                supervised.supervise_followers();
             }
         }));
         let _watching = AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
@@ -99,18 +99,24 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
                 tracing::warn!(reason = %error, "could not write the presence records; the next round tries again");
             }
             service.usage.flush_uses().await;
+            service.sessions.flush_last_uses().await;
+            service.api_keys.flush_last_uses().await;
             // Reload the keyring before `write_heartbeat` tells the other nodes which keys this one
             // holds.
             if let Err(reason) = service.keyring.sync_keyring(true).await {
                 tracing::error!(reason, "the keyring");
             }
-            let told = service.session_tokens.share_held_tokens().await;
-            let told = match told {
-                Ok(()) => service.nodes.write_heartbeat().await,
-                failed => failed,
-            };
-            if let Err(error) = told {
-                tracing::warn!(reason = %error, "could not write the heartbeat or the held tokens");
+            if let Err(error) = service.session_tokens.share_held_tokens().await {
+                tracing::warn!(reason = %error, "could not write the held tokens; the next round tries again");
+            }
+            match service.nodes.write_heartbeat().await {
+                Ok(false) => {}
+                // The next round shares all of it again.
+                Ok(true) => {
+                    service.session_tokens.forget_shared();
+                    service.presence.forget_recorded();
+                }
+                Err(error) => tracing::warn!(reason = %error, "could not write the heartbeat"),
             }
             leads.store(
                 service
@@ -144,20 +150,17 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
                 .look_for_leaks(&mut alarm)
                 .instrument(job("look for leaks")),
             refresh_ahead(service).instrument(job("refresh ahead")),
-            service
-                .revocations
-                .send_due_revocations()
-                .instrument(job("send revocations"))
         );
+        service.revocations.spawn_revocations();
+        if let Err(error) = service.revocations.finish_interrupted_endings().await {
+            error.log("finishing interrupted endings");
+        }
         if let Err(error) = looked {
             tracing::warn!(reason = %error, "could not look for leaked tokens; the next round tries again");
         }
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(PURGE_EVERY_ROUNDS) {
-            purge(service).instrument(job("purge")).await;
-            end_unused_connections(service)
-                .instrument(job("end unused connections"))
-                .await;
+            purge::run(service).instrument(job("purge")).await;
         }
         if rounds % PURGE_EVERY_ROUNDS == 1
             && let Err(error) = service.integrations.warn_of_secrets().await
@@ -167,13 +170,12 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
     }
 }
 
-/// Follows a change of the sealing key, and keeps the change log going.
+/// Follows a change of the sealing key.
 async fn watch(service: &Services) {
     let mut followed: Option<Validity> = None;
     loop {
         tokio::time::sleep(changes::POLL_INTERVAL).await;
         let store = &service.core.store;
-        store.supervise_followers();
         if followed
             .as_ref()
             .is_some_and(|known| known.is_unchanged(store))
@@ -222,81 +224,4 @@ async fn refresh_ahead(service: &Arc<Services>) {
             drop(service.broker.refresh(connection).await);
         })
         .await;
-}
-
-/// Ends connections that were not used for longer than the operator allows; consents stay.
-async fn end_unused_connections(service: &Arc<Services>) {
-    let Some(idle) = service.core.settings.connection_idle else {
-        return;
-    };
-    let since = service.core.now().minus(idle);
-    let unused = service
-        .core
-        .store
-        .read(move |db| Ok::<_, Error>(connections::unused(db, since, MAX_CONNECTIONS_PER_ROUND)?))
-        .await;
-    let unused = match unused {
-        Ok(unused) => unused,
-        Err(error) => return error.log("finding unused connections"),
-    };
-    for connection in unused {
-        if let Err(error) = service
-            .revocations
-            .expire_connection(connection.id, Cause::Unused)
-            .await
-        {
-            tracing::warn!(connection = %connection.id, reason = %error, "could not end an unused connection; the next round tries again");
-        }
-    }
-}
-
-/// Deletes old rows, table by table: one that fails does not stop the others.
-async fn purge(service: &Services) {
-    let (now, idle_since) = (service.core.now(), service.core.idle_since());
-    // Attempts are kept for an hour after they expire, so that a late callback can be distinguished
-    // from an unknown one.
-    let before = now.minus(Duration::from_secs(3600));
-    let tries = now.minus(limiter::WINDOW);
-    purge_table(service, "sessions", move |db| {
-        sessions::purge(db, now, idle_since)
-    })
-    .await;
-    purge_table(service, "attempts", move |db| {
-        connections::purge_attempts(db, before)
-    })
-    .await;
-    purge_table(service, "handovers", move |db| handovers::purge(db, now)).await;
-    purge_table(service, "sign-in grants", identities::purge).await;
-    purge_table(service, "counts of exchanges", move |db| {
-        audit::purge_exchanges(db, now.minus(EXCHANGE_COUNT_RETENTION))
-    })
-    .await;
-    purge_table(service, "leases", move |db| {
-        leases::purge(db, now.minus(Duration::from_secs(86_400)))
-    })
-    .await;
-    purge_table(service, "short-lived rows", move |db| {
-        short_lived::purge(db, now, tries, before)
-    })
-    .await;
-    purge_table(service, "revocations", move |db| {
-        revocations::purge(db, now.minus(REVOCATION_RETENTION))
-    })
-    .await;
-    purge_table(service, "presence", move |db| {
-        leaks::purge(db, now.minus(PRESENCE_RETENTION))
-    })
-    .await;
-    purge_table(service, "changes", move |db| changes::purge(db, now)).await;
-}
-
-/// Runs one purge in a transaction of its own; a failure is logged.
-async fn purge_table<T: Send + 'static>(
-    service: &Services,
-    what: &'static str,
-    work: impl Fn(&mut store::Db<'_>) -> Result<T, store::Error> + Send + 'static,
-) {
-    if let Err(error) = service.core.store.write(work).await {
-        tracing::warn!(reason = %error, what, "could not purge old rows; the next round tries again");
-    }
 }

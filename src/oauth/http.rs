@@ -201,7 +201,12 @@ impl http_body::Body for DeadlineBody {
 fn normalise_error_body(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
     let is_object =
         || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
-    if status.is_success() || status.is_redirection() || is_object() {
+    // Other statuses come from gateways on the way, whatever their body says.
+    let may_be_refusal = matches!(status.as_u16(), 400..=403 | 409 | 422 | 429);
+    if status.is_success()
+        || status.is_redirection()
+        || ((may_be_refusal || status.is_server_error()) && is_object())
+    {
         return body;
     }
     let word = match (status.as_u16(), body.is_empty()) {

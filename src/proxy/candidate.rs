@@ -3,7 +3,7 @@
 
 use crate::{
     domain::content::Process,
-    http::client_address::client_ip,
+    http::{client_address::client_ip, open_counts::OpenGuard},
     proxy::{gate::Pass, pool::InFlight, state::Proxy, tokens, upstream::Target},
     service::{Services, cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
 };
@@ -18,8 +18,10 @@ pub(super) struct Candidate<'a> {
     pub(super) token: Option<HeaderValue>,
     /// The count of requests at the process; set for a request, not for a WebSocket.
     pub(super) in_flight: Option<InFlight>,
-    /// The viewer's presence; set once the process has accepted the connection.
+    /// The viewer's presence; `None` for an anonymous viewer.
     pub(super) here: Option<PresenceGuard>,
+    /// The count of what the client's network has open.
+    pub(super) open: Option<OpenGuard>,
 }
 
 impl Candidate<'_> {
@@ -79,6 +81,7 @@ pub(super) async fn next_process<'a>(
                     token,
                     in_flight: None,
                     here: None,
+                    open: None,
                 });
             }
             Err(reason) => {

@@ -12,8 +12,13 @@ use crate::{
         return_path::ReturnPath,
     },
     http::{
-        client_address::audit_origin, codes::Code, errors::WebError, host::requested_host,
-        navigation::is_navigation, redirect::see_other,
+        client_address::{audit_origin, client_ip},
+        codes::Code,
+        errors::WebError,
+        host::requested_host,
+        navigation::is_navigation,
+        open_counts::OpenGuard,
+        redirect::see_other,
     },
     proxy::{handover, sockets::Ticket, state::Proxy},
     service::{
@@ -28,7 +33,7 @@ use actix_web::{
     http::{Method, StatusCode, header},
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 /// A request that was admitted: its item, its browser session, and the process named by its cookie.
 pub struct Pass {
@@ -68,13 +73,26 @@ impl Pass {
     pub(super) fn person(&self) -> Option<Id<Person>> {
         self.viewer().map(|admission| admission.person.id)
     }
-    /// Whether the viewer has so much open at a process that others could suffer.
+    /// Whether the viewer has so much open at a process, with what [`Self::arrive`] counted last,
+    /// that others could suffer.
     pub(super) fn has_too_much_open(&self, service: &Services, process: &Process) -> bool {
         self.viewer().is_some_and(|admission| {
             let process = admission.content.process_id(process);
             let open = service.presence.open_count(&admission.presence, process);
-            open >= service.core.settings.open_per_viewer
+            open > service.core.settings.open_per_viewer
         })
+    }
+
+    /// Counts one more request or WebSocket of the client's network; `None` if it has too much open.
+    /// Who is not signed in shares the limit of one viewer with their network.
+    pub(super) fn open_from(&self, head: &RequestHead, proxy: &Proxy) -> Option<OpenGuard> {
+        let settings = &proxy.service.core.settings;
+        let most = match &self.content {
+            Audience::Viewer(_) => settings.open_per_address,
+            Audience::Anyone(_) => settings.open_per_viewer,
+        };
+        let ip = client_ip(head, &proxy.service).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        proxy.open.open(ip, most)
     }
 
     /// Records the viewer as present at a process until the guard is dropped; `None` for an

@@ -110,7 +110,10 @@ async fn forward(
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(not_reached(service, pass).await);
         };
-        if pass.has_too_much_open(service, next.process) {
+        // Counted before it is compared: requests that arrive together must not pass together.
+        next.here = pass.arrive(service, next.process);
+        next.open = pass.open_from(head, proxy);
+        if pass.has_too_much_open(service, next.process) || next.open.is_none() {
             return Err(WebError::too_much_open());
         }
         let Some(in_flight) = InFlight::begin(&next.target.pool) else {
@@ -136,7 +139,6 @@ async fn forward(
                 continue;
             }
         };
-        next.here = pass.arrive(service, next.process);
         let upload = body.take().map(|payload| {
             Upload::new(
                 with_idle_timeout(payload, Rc::clone(&stalled)).boxed_local(),

@@ -12,6 +12,7 @@ use crate::{
     },
     http::{
         errors::{FromContent, WebError},
+        open_counts::OpenGuard,
         trailers::Trailers,
     },
     proxy::{
@@ -131,7 +132,7 @@ pub fn to_browser(
                     content: place.content,
                     is_done: false,
                     open,
-                    _held: (next.here, next.in_flight),
+                    _held: (next.here, next.in_flight, next.open),
                 };
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
@@ -197,7 +198,7 @@ struct StreamedBody {
     /// Set for event streams.
     open: Option<EventStream>,
     /// Keeps the viewer present at the process while the body is sent.
-    _held: (Option<PresenceGuard>, Option<InFlight>),
+    _held: (Option<PresenceGuard>, Option<InFlight>, Option<OpenGuard>),
 }
 
 /// An open event stream. Like a WebSocket it keeps its session token exchangeable, and is cut when

@@ -1,7 +1,7 @@
 //! The proxy's state in one worker.
 
 use crate::{
-    http::sessions::Sessions,
+    http::{open_counts::OpenCounts, sessions::Sessions},
     proxy::{sockets::Sockets, upstream::Upstreams},
     service::Services,
 };
@@ -18,4 +18,6 @@ pub struct Proxy {
     pub upstreams: Upstreams,
     /// Open WebSockets and event streams.
     pub sockets: Arc<Sockets>,
+    /// What each network has open at apps.
+    pub open: Arc<OpenCounts>,
 }

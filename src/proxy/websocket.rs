@@ -10,7 +10,7 @@ use crate::{
         audit::{Action, Origin},
         origins::ContentLocation,
     },
-    http::{client_address::client_ip, correlation::Correlation},
+    http::{client_address::client_ip, correlation::Correlation, open_counts::OpenGuard},
     proxy::{
         app_sessions::{ResumeId, Sniffer},
         candidate::next_process,
@@ -53,6 +53,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::{Instant, sleep, timeout},
 };
+use tracing::Instrument as _;
 
 /// Deadline for the last writes to a peer: an error response, a close frame, the shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -95,7 +96,9 @@ where
     }
     // The handshake is boxed and freed before bytes are carried: this future lives as long as the
     // socket and must stay small.
-    let handshake = Box::pin(handshake(request, &proxy));
+    let correlation = Correlation::of(&request.head().headers);
+    let span = tracing::info_span!("handshake", correlation = correlation.text());
+    let handshake = Box::pin(handshake(request, &proxy, &correlation).instrument(span));
     match handshake.await {
         Ok(open) => {
             let OpenSocket {
@@ -105,11 +108,12 @@ where
                 socket_count,
                 held_token,
                 presence,
+                open,
                 sniffer,
                 idle,
             } = *open;
             // Guards, kept until the socket ends.
-            let _kept = (socket_count, held_token, presence);
+            let _kept = (socket_count, held_token, presence, open);
             if matches!(
                 timeout(CLOSE_TIMEOUT, io.write_all(&accepted)).await,
                 Ok(Ok(()))
@@ -152,6 +156,7 @@ struct OpenSocket {
     socket_count: crate::service::cluster::process_health::SocketCount,
     held_token: Option<crate::service::grants::session_tokens::HeldToken>,
     presence: Option<crate::service::cluster::presence::PresenceGuard>,
+    open: Option<OpenGuard>,
     sniffer: Option<Sniffer>,
     idle: Option<Duration>,
 }
@@ -234,13 +239,13 @@ fn protocols(head: &RequestHead) -> Vec<&str> {
 
 /// The origin of a handshake for an audit record. Handshakes bypass the middleware that computes it
 /// for other requests.
-fn origin_of(head: &RequestHead, service: &Services) -> Origin {
+fn origin_of(head: &RequestHead, service: &Services, correlation: &Correlation) -> Origin {
     let address = client_ip(head, service)
         .map(|ip| ip.to_string())
         .unwrap_or_default();
     Origin {
         address,
-        correlation: Correlation::of(&head.headers).text().to_owned(),
+        correlation: correlation.text().to_owned(),
     }
 }
 
@@ -248,6 +253,7 @@ fn origin_of(head: &RequestHead, service: &Services) -> Origin {
 async fn handshake(
     request: Request,
     proxy: &web::Data<Proxy>,
+    correlation: &Correlation,
 ) -> Result<Box<OpenSocket>, NotOpened> {
     let head = request.head();
     let service = &proxy.service;
@@ -275,7 +281,7 @@ async fn handshake(
     // Against cross-site WebSocket hijacking: many apps accept any Origin, so the portal compares
     // it. A missing Origin is refused, too.
     if text(head, &header::ORIGIN) != place.origin {
-        let (from, place) = (origin_of(head, service), place.address(""));
+        let (from, place) = (origin_of(head, service, correlation), place.address(""));
         service.audit.note_refusal(
             Action::AccessRefused,
             None,
@@ -304,7 +310,7 @@ async fn handshake(
             return Err(refuse_with_close(head, Close::SignedOut));
         }
         Decision::Refused(GateError::MayNot(admission)) => {
-            audit_refusal(service, &admission, &origin_of(head, service)).await;
+            audit_refusal(service, &admission, &origin_of(head, service, correlation)).await;
             return Err(refuse_with_close(head, Close::AccessEnded));
         }
         Decision::Refused(GateError::NeedsViewer(_)) => {
@@ -375,7 +381,9 @@ async fn open(
             );
         }
         out.extend_from_slice(b"\r\n");
-        if pass.has_too_much_open(service, next.process) {
+        next.here = pass.arrive(service, next.process);
+        next.open = pass.open_from(head, proxy);
+        if pass.has_too_much_open(service, next.process) || next.open.is_none() {
             return Err(refuse_with_close(head, Close::TooMuchOpen));
         }
         let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
@@ -385,7 +393,6 @@ async fn open(
                 .note_health(&next.process.url, false, service.core.now());
             continue;
         };
-        next.here = pass.arrive(service, next.process);
         match client::send(connected, &next.target, &item.proxying, &out, None, false).await {
             Ok(answer) => break (answer, next),
             Err(error) => {
@@ -427,6 +434,7 @@ async fn open(
         connection,
         held_token: next.hold_token(service),
         presence: next.here,
+        open: next.open,
         registered: proxy.sockets.register(pass.ticket()),
         socket_count: proxy.service.process_health.count_socket(&next.process.url),
         sniffer,

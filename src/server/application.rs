@@ -3,7 +3,7 @@
 
 use crate::{
     domain::origins::ContentOrigin,
-    http::sessions::Sessions,
+    http::{open_counts::OpenCounts, sessions::Sessions},
     proxy::{self, sockets::Sockets, state::Proxy, upstream::Upstreams},
     service::Services,
     web::{error_pages, routes, visitor},
@@ -22,7 +22,7 @@ use actix_web::{
 };
 use std::sync::Arc;
 
-use super::tls::Certificate;
+use super::{connection::ConnectionCounts, tls::Certificate};
 
 /// What all workers share.
 pub struct Shared {
@@ -31,6 +31,10 @@ pub struct Shared {
     key: Key,
     /// Open WebSockets and event streams.
     pub sockets: Arc<Sockets>,
+    /// What each network has open at apps.
+    open: Arc<OpenCounts>,
+    /// The connections of each network, and its TLS handshakes under way.
+    pub connections: Arc<ConnectionCounts>,
     /// For TLS at the listener.
     pub certificate: Option<Arc<Certificate>>,
 }
@@ -56,6 +60,8 @@ impl Shared {
             sessions: Sessions::new(Arc::clone(services), key.clone()),
             key,
             sockets: Arc::default(),
+            open: Arc::default(),
+            connections: Arc::new(ConnectionCounts::new(Arc::clone(services))),
             certificate,
         })
     }
@@ -68,6 +74,7 @@ impl Shared {
             service: services,
             sessions: web::Data::new(self.sessions.clone()),
             sockets: Arc::clone(&self.sockets),
+            open: Arc::clone(&self.open),
         })
     }
 

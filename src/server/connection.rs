@@ -5,12 +5,17 @@
 //! browser half-closed. It never parses what it carries.
 
 use super::tls::HTTP_2;
+use crate::{
+    http::open_counts::{OpenCounts, OpenGuard},
+    service::Services,
+};
 use std::{
     cell::Cell,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -35,7 +40,70 @@ const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a write may be blocked by a browser that does not read, before it counts as gone.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Maximum number of concurrent TLS handshakes per worker.
-const MAX_HANDSHAKES: usize = 256;
+const MAX_HANDSHAKES: usize = 4096;
+/// Maximum number of concurrent TLS handshakes of one network.
+const MAX_HANDSHAKES_PER_NETWORK: usize = 128;
+/// A connection without traffic is probed after this time, so that a browser that vanished is
+/// noticed.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// Interval, and number, of unanswered probes after which the connection ends.
+const TCP_PROBE_INTERVAL: Duration = Duration::from_secs(15);
+const TCP_PROBES: u32 = 4;
+
+/// Limits of what one network may have open at the listener. A trusted proxy is not limited: it
+/// speaks for many.
+pub struct ConnectionCounts {
+    services: Arc<Services>,
+    connections: OpenCounts,
+    handshakes: OpenCounts,
+    most: usize,
+}
+
+impl ConnectionCounts {
+    /// At most as many connections as the setting says, and as leave half of the file descriptors to
+    /// others.
+    pub fn new(services: Arc<Services>) -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = files.and_then(|files| usize::try_from(files).ok());
+        let half = files.map_or(usize::MAX, |files| files / 2);
+        Self {
+            most: services.core.settings.open_per_address.min(half),
+            services,
+            connections: OpenCounts::default(),
+            handshakes: OpenCounts::default(),
+        }
+    }
+
+    fn limit(&self, ip: IpAddr, most: usize) -> usize {
+        if self.services.core.settings.is_trusted_proxy(ip) {
+            usize::MAX
+        } else {
+            most
+        }
+    }
+
+    /// Counts a connection; `None` if its network has too many.
+    pub fn connect(&self, peer: SocketAddr) -> Option<OpenGuard> {
+        let ip = peer.ip().to_canonical();
+        self.connections.open(ip, self.limit(ip, self.most))
+    }
+
+    /// Counts a TLS handshake; `None` if its network has too many.
+    fn greet(&self, peer: SocketAddr) -> Option<OpenGuard> {
+        let ip = peer.ip().to_canonical();
+        self.handshakes
+            .open(ip, self.limit(ip, MAX_HANDSHAKES_PER_NETWORK))
+    }
+}
+
+/// Lets the kernel notice that the browser is gone.
+fn set_keepalive(tcp: &TcpStream) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, TCP_KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(tcp, TCP_PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(tcp, TCP_PROBES)
+}
 
 /// Performs TLS handshakes with browsers; one per worker.
 pub struct TlsGreeter {
@@ -76,6 +144,8 @@ pub struct BrowserConnection {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Number of non-empty reads, where they are counted (HTTP/2) as a sign of life.
     reads: Option<Rc<Cell<u64>>>,
+    /// The count of connections of its network.
+    _counted: Option<OpenGuard>,
 }
 
 impl BrowserConnection {
@@ -85,13 +155,25 @@ impl BrowserConnection {
     pub async fn accept(
         tcp: TcpStream,
         tls: Option<&TlsGreeter>,
+        counts: &ConnectionCounts,
     ) -> Option<(Self, Protocol, Option<SocketAddr>)> {
         let peer = tcp.peer_addr().ok();
+        let counted = match peer {
+            Some(peer) => Some(counts.connect(peer)?),
+            None => None,
+        };
+        if let Err(error) = set_keepalive(&tcp) {
+            tracing::debug!(%error, "no keep-alive for a connection");
+        }
         // Small WebSocket and HTTP/2 frames must not wait for more data (Nagle's algorithm).
         drop(tcp.set_nodelay(true));
         let (wire, protocol) = match tls {
             None => (Either::Left(tcp), Protocol::Http1),
             Some(tls) => {
+                let _greeted = match peer {
+                    Some(peer) => Some(counts.greet(peer)?),
+                    None => None,
+                };
                 let stream = timeout(HEAD_TIMEOUT, Box::pin(tls.accept(tcp)))
                     .await
                     .ok()??;
@@ -112,6 +194,7 @@ impl BrowserConnection {
                 is_half_closed: false,
                 deadline: None,
                 reads: None,
+                _counted: counted,
             },
             protocol,
             peer,

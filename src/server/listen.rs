@@ -71,12 +71,13 @@ pub fn listen(
             .upgrade(move |(request, framed)| websocket::upgrade(request, framed, upgraded.clone()))
             .h1(app());
         let http2 = tls.is_some().then(app);
+        let counts = Arc::clone(&shared.connections);
         fn_factory(move || {
             let (http1, http2) = (
                 http1.new_service(()),
                 http2.as_ref().map(|app| app.new_service(())),
             );
-            let (stop, tls) = (stop.clone(), tls.clone());
+            let (stop, tls, counts) = (stop.clone(), tls.clone(), Arc::clone(&counts));
             async move {
                 let http1 = Rc::new(http1.await?);
                 let http2 = match http2 {
@@ -86,8 +87,12 @@ pub fn listen(
                 Ok::<_, ()>(fn_service(move |tcp: TcpStream| {
                     let (http1, http2, tls, stop) =
                         (Rc::clone(&http1), http2.clone(), tls.clone(), stop.clone());
+                    let counts = Arc::clone(&counts);
                     async move {
-                        match (BrowserConnection::accept(tcp, tls.as_deref()).await, http2) {
+                        match (
+                            BrowserConnection::accept(tcp, tls.as_deref(), &counts).await,
+                            http2,
+                        ) {
                             (Some((browser, Protocol::Http2, peer)), Some(app)) => {
                                 // Boxed, so that the future of an HTTP/1.1 connection is not as
                                 // large.

@@ -17,10 +17,10 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Makes this process a node: takes the data directory's identity, stores tokens that an earlier
 /// life left in the spool, and tells the other nodes. The error is a message for the operator.
 pub async fn join_cluster(services: &Services) -> Result<(), String> {
-    services.nodes.claim_node().await?;
+    services.nodes.claim_node()?;
     services.broker.drain_spool().await?;
     let written = services.nodes.write_heartbeat().await;
-    written.map_err(|error| error.to_string())
+    written.map(drop).map_err(|error| error.to_string())
 }
 
 /// Work beside the requests, ended when this is dropped.
@@ -76,6 +76,8 @@ impl Background {
             tracing::warn!("could not write down who was where at the end");
         }
         services.usage.flush_uses().await;
+        services.sessions.flush_last_uses().await;
+        services.api_keys.flush_last_uses().await;
         services.audit.flush_refusals().await;
         services.limiter.share().await;
         services.nodes.delete_heartbeat().await;

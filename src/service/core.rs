@@ -15,9 +15,9 @@ use crate::{
     },
     oauth::http::ProviderHttp,
     store::{self, Db, Store},
-    vault::{Root, Vault},
+    vault::{Root, Vault, audit_key::AuditKey},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -70,6 +70,7 @@ impl Core {
         let policy = Arc::new(
             Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets),
         );
+        store.set_audit_key(AuditKey::new(&root));
         let names = Resolver::new();
         let http = ProviderHttp::new(Arc::clone(&policy), names.clone())
             .map_err(|error| error.to_string())?;
@@ -95,6 +96,38 @@ impl Core {
     /// The moment before something cacheable is loaded.
     pub fn load_start(&self) -> LoadStart {
         LoadStart::new(&self.store, self.now())
+    }
+
+    /// Runs `work` in a task of its own and waits for it. If the caller is dropped, as when a client
+    /// disconnects, the work goes on; a stop waits for it, for a limited time. `Internal` if it
+    /// panics.
+    pub(in crate::service) async fn run_to_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let task = self.tasks.spawn_on(work, &self.runtime);
+        task.await
+            .map_err(|_| Error::Internal("a background task ended early"))
+    }
+
+    /// Like [`Self::run_to_end`], but waits for `patience` at most: `None` if the work goes on.
+    pub(in crate::service) async fn run_for<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let (result, waiting) = tokio::sync::oneshot::channel();
+        let task = async move {
+            if let Err(Err(error)) = result.send(work.await) {
+                error.log("work whose request was already answered");
+            }
+        };
+        self.tasks.spawn_on(task, &self.runtime);
+        match tokio::time::timeout(patience, waiting).await {
+            Ok(Ok(result)) => result.map(Some),
+            Ok(Err(_)) => Err(Error::Internal("a background task ended early")),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Writes in a background task, so that a busy database delays no request. Failures are only

@@ -9,6 +9,7 @@
 
 pub mod core;
 pub mod error;
+mod last_uses;
 
 /// Accounts, groups, passwords, API keys, sign-in.
 pub mod people {
@@ -175,7 +176,8 @@ impl Services {
         let shown_once = Arc::new(ShownOnce::new(Arc::clone(&core)));
         let clients = Arc::new(OauthClients::new(Arc::clone(&core)));
         let backoff = Arc::new(Backoff::new(Arc::clone(&core)));
-        let session_tokens = Arc::new(SessionTokens::new(Arc::clone(&core)));
+        let nodes = Arc::new(Nodes::new(Arc::clone(&core)));
+        let session_tokens = Arc::new(SessionTokens::new(Arc::clone(&core), Arc::clone(&nodes)));
         let usage = Arc::new(Usage::new(Arc::clone(&core)));
         let contents = Arc::new(Contents::new(Arc::clone(&core), Arc::clone(&usage)));
         let revocations = Arc::new(Revocations::new(Arc::clone(&core), Arc::clone(&clients)));
@@ -206,7 +208,6 @@ impl Services {
         ));
         let sign_in_grants = Arc::new(SignInGrants::new(Arc::clone(&core)));
         let leaks = Arc::new(LeakAlarm::new(Arc::clone(&core), Arc::clone(&contents)));
-        let nodes = Arc::new(Nodes::new(Arc::clone(&core)));
         let broker = Arc::new(Broker::new(
             Arc::clone(&core),
             Arc::clone(&clients),
@@ -214,7 +215,7 @@ impl Services {
             Arc::clone(&revocations),
             Arc::clone(&nodes),
         ));
-        let presence = Arc::new(PresenceBoard::new(Arc::clone(&core)));
+        let presence = Arc::new(PresenceBoard::new(Arc::clone(&core), Arc::clone(&nodes)));
         let admissions = Arc::new(Admissions::new(Arc::clone(&core), Arc::clone(&presence)));
         let exchange = Arc::new(Exchange::new(
             Arc::clone(&core),

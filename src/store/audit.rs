@@ -1,13 +1,14 @@
 //! The audit log, and the hourly counts of exchanges.
 //!
 //! Records are inserted without looking at each other, so that writers do not wait for one another.
-//! Once a second the leader seals the new ones in a block: a keyed hash over the seal of the block
+//! Each carries a proof, a keyed hash of its fields, so that write access to the database is not
+//! enough to add one. Once a second the leader seals the new ones in a block: a keyed hash over the seal of the block
 //! before and all fields of the records, in the order of their numbers. A record that becomes
-//! visible late, with a lower number, is in a later block. Records are never changed or deleted
-//! here.
+//! visible late, with a lower number, is in a later block. Records are never changed; the oldest
+//! blocks are deleted where the operator limits how long they are kept ([`cut`]).
 
 use super::{
-    Db, Error, damaged_row, id,
+    Db, Error, Store, damaged_row, id,
     schema::{audit, audit_blocks, exchange_hours},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
         content::Content,
         person::Person,
     },
-    vault::audit_key::AuditKey,
+    vault::audit_key::{AuditKey, Sealing},
 };
 use diesel::prelude::*;
 
@@ -27,32 +28,42 @@ extern "SQL" {
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
+/// The key that seals the log.
+fn key<'a>(db: &Db<'a>) -> Result<&'a AuditKey, Error> {
+    db.2.ok_or_else(|| Error::Other("the key of the audit log is not known yet".into()))
+}
+
 /// Appends a record; `event.number` and `event.block` are ignored.
 pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
     // PostgreSQL cannot store NUL in text.
     let clean = |text: &str| text.replace('\0', "\u{fffd}");
-    let (actor_name, subject, detail) = (
-        clean(&event.actor_name),
-        clean(&event.subject),
-        clean(&event.detail),
-    );
-    let event = &Event {
-        actor_name,
-        subject,
-        detail,
-        ..event.clone()
+    let mut row = Row {
+        number: 0,
+        at: event.at.0,
+        action: event.action.as_str().to_owned(),
+        actor: event.actor.map(|actor| actor.to_string()),
+        actor_name: clean(&event.actor_name),
+        subject: clean(&event.subject),
+        detail: clean(&event.detail),
+        address: clean(&event.address),
+        correlation: clean(&event.correlation),
+        outcome: event.outcome.as_str().to_owned(),
+        proof: String::new(),
+        block: None,
     };
+    row.proof = row.expected_proof(key(db)?);
     diesel::insert_into(audit::table)
         .values((
-            audit::at.eq(event.at.0),
-            audit::action.eq(event.action.as_str()),
-            audit::actor.eq(event.actor.map(|actor| actor.to_string())),
-            audit::actor_name.eq(&event.actor_name),
-            audit::subject.eq(&event.subject),
-            audit::detail.eq(&event.detail),
-            audit::address.eq(&event.address),
-            audit::correlation.eq(&event.correlation),
-            audit::outcome.eq(event.outcome.as_str()),
+            audit::at.eq(row.at),
+            audit::action.eq(&row.action),
+            audit::actor.eq(&row.actor),
+            audit::actor_name.eq(&row.actor_name),
+            audit::subject.eq(&row.subject),
+            audit::detail.eq(&row.detail),
+            audit::address.eq(&row.address),
+            audit::correlation.eq(&row.correlation),
+            audit::outcome.eq(&row.outcome),
+            audit::proof.eq(&row.proof),
         ))
         .execute(db.0)?;
     Ok(())
@@ -60,40 +71,109 @@ pub fn insert(db: &mut Db<'_>, event: &Event) -> Result<(), Error> {
 
 /// Records in one block, at most.
 const MAX_BLOCK: i64 = 5000;
+/// The block of records that this portal did not write.
+const FOREIGN: i64 = 0;
 
 /// The seal of a block over these rows.
-fn seal_of(key: &AuditKey, block: i64, before: &str, rows: &[Row]) -> String {
+fn seal_of(key: &AuditKey, block: i64, sealed_at: i64, before: &str, rows: &[Row]) -> String {
     let mut seal = key.block();
     seal.add(&block.to_string());
+    seal.add(&sealed_at.to_string());
     seal.add(before);
     seal.add(&rows.len().to_string());
     for row in rows {
-        for field in [
-            &row.number.to_string(),
-            &row.at.to_string(),
-            &row.action,
-            row.actor.as_deref().unwrap_or(""),
-            &row.actor_name,
-            &row.subject,
-            &row.detail,
-            &row.address,
-            &row.correlation,
-            &row.outcome,
-        ] {
-            seal.add(field);
-        }
+        seal.add(&row.number.to_string());
+        row.add_to(&mut seal);
     }
     seal.seal()
 }
 
-/// Number and seal of the newest block; 0 and the empty text if there is none.
-fn newest_block(db: &mut Db<'_>) -> Result<(i64, String), Error> {
-    let newest = audit_blocks::table
+/// A block's number and seal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SealedBlock {
+    pub number: i64,
+    pub seal: String,
+}
+
+/// The newest block, or the last one that was cut off; number 0 and the empty seal if there was
+/// none.
+fn newest_block(db: &mut Db<'_>) -> Result<SealedBlock, Error> {
+    let newest: Option<(i64, String)> = audit_blocks::table
         .order(audit_blocks::number.desc())
         .select((audit_blocks::number, audit_blocks::seal))
         .first(db.0)
         .optional()?;
-    Ok(newest.unwrap_or_default())
+    match newest {
+        Some((number, seal)) => Ok(SealedBlock { number, seal }),
+        None => last_cut(db).map(Option::unwrap_or_default),
+    }
+}
+
+/// The name in `meta` of the last block that was cut off.
+const CUT: &str = "audit_cut";
+
+/// The last block that was cut off: the rest of the log is verified from there on. `None` if the log
+/// was never cut. [`Error::Other`] if somebody without the key wrote it.
+fn last_cut(db: &mut Db<'_>) -> Result<Option<SealedBlock>, Error> {
+    let Some(text) = Store::meta(db, CUT)? else {
+        return Ok(None);
+    };
+    let damaged = || damaged_row("cut of the audit log");
+    let mut parts = text.splitn(3, ' ');
+    let mut next = || parts.next().ok_or_else(damaged);
+    let (number, seal, proof) = (next()?, next()?, next()?);
+    let cut = SealedBlock {
+        number: number.parse().map_err(|_| damaged())?,
+        seal: seal.to_owned(),
+    };
+    if proof_of_cut(key(db)?, &cut) != proof {
+        return Err(damaged());
+    }
+    Ok(Some(cut))
+}
+
+fn proof_of_cut(key: &AuditKey, cut: &SealedBlock) -> String {
+    let mut proof = key.cut();
+    proof.add(&cut.number.to_string());
+    proof.add(&cut.seal);
+    proof.seal()
+}
+
+/// Deletes the oldest block with its records, if it was sealed before `before`; returns the number
+/// of records, `None` if there is no such block. Refuses if the block is not as it was sealed.
+pub fn cut(db: &mut Db<'_>, before: Timestamp) -> Result<Option<usize>, Error> {
+    let oldest: Option<(i64, String, i64)> = audit_blocks::table
+        .order(audit_blocks::number)
+        .select((
+            audit_blocks::number,
+            audit_blocks::seal,
+            audit_blocks::sealed_at,
+        ))
+        .first(db.0)
+        .optional()?;
+    let Some((number, seal, sealed_at)) = oldest.filter(|(.., sealed_at)| *sealed_at < before.0)
+    else {
+        return Ok(None);
+    };
+    let (last, rows) = (last_cut(db)?.unwrap_or_default(), rows_of(db, number)?);
+    if seal_of(key(db)?, number, sealed_at, &last.seal, &rows) != seal {
+        return Err(damaged_row("oldest block of the audit log; it is kept"));
+    }
+    let cut = SealedBlock { number, seal };
+    let proof = proof_of_cut(key(db)?, &cut);
+    Store::write_meta(db, CUT, &format!("{number} {} {proof}", cut.seal))?;
+    let deleted = diesel::delete(audit::table.filter(audit::block.eq(number))).execute(db.0)?;
+    diesel::delete(audit_blocks::table.find(number)).execute(db.0)?;
+    Ok(Some(deleted))
+}
+
+/// The records of a block, in order.
+fn rows_of(db: &mut Db<'_>, block: i64) -> Result<Vec<Row>, Error> {
+    Ok(audit::table
+        .filter(audit::block.eq(block))
+        .order(audit::number)
+        .select(Row::as_select())
+        .load(db.0)?)
 }
 
 /// Whether there are records that no block seals.
@@ -102,25 +182,53 @@ pub fn has_unsealed(db: &mut Db<'_>) -> Result<bool, Error> {
     Ok(diesel::select(diesel::dsl::exists(open)).get_result(db.0)?)
 }
 
-/// Seals the records that are not sealed yet in a new block; returns how many. If two processes
+/// Seals the records that are not sealed yet in a new block; returns that block, or `None` if there
+/// is nothing to seal. Records that this portal did not write are set apart. `known` is the block
+/// that this process sealed last: [`Error::Other`] if it is gone or was changed. If two processes
 /// try at once, one fails with [`Error::Taken`] or [`Error::Conflict`].
-pub fn seal_block(db: &mut Db<'_>, key: &AuditKey, now: Timestamp) -> Result<usize, Error> {
-    let rows: Vec<Row> = audit::table
+pub fn seal_block(
+    db: &mut Db<'_>,
+    known: Option<&SealedBlock>,
+    now: Timestamp,
+) -> Result<Option<SealedBlock>, Error> {
+    let newest = newest_block(db)?;
+    if let Some(known) = known
+        && !holds_block(db, known, &newest)?
+    {
+        return Err(Error::Other(
+            "the newest blocks of the audit log were changed or removed: nothing more is sealed"
+                .into(),
+        ));
+    }
+    let open: Vec<Row> = audit::table
         .filter(audit::block.is_null())
         .order(audit::number)
         .limit(MAX_BLOCK)
         .select(Row::as_select())
         .load(db.0)?;
+    let key = key(db)?;
+    let (rows, foreign): (Vec<Row>, Vec<Row>) = open
+        .into_iter()
+        .partition(|row| row.expected_proof(key) == row.proof);
+    for row in foreign {
+        tracing::error!(
+            number = row.number,
+            "the audit log holds a record that this portal did not write"
+        );
+        diesel::update(audit::table.find(row.number))
+            .set(audit::block.eq(FOREIGN))
+            .execute(db.0)?;
+    }
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
-        return Ok(0);
+        return Ok(None);
     };
-    let (newest, before) = newest_block(db)?;
-    let block = newest + 1;
+    let number = newest.number + 1;
+    let seal = seal_of(key, number, now.0, &newest.seal, &rows);
     diesel::insert_into(audit_blocks::table)
         .values((
-            audit_blocks::number.eq(block),
+            audit_blocks::number.eq(number),
             audit_blocks::lines.eq(i64::try_from(rows.len()).unwrap_or(MAX_BLOCK)),
-            audit_blocks::seal.eq(seal_of(key, block, &before, &rows)),
+            audit_blocks::seal.eq(&seal),
             audit_blocks::sealed_at.eq(now.0),
         ))
         .execute(db.0)?;
@@ -128,13 +236,29 @@ pub fn seal_block(db: &mut Db<'_>, key: &AuditKey, now: Timestamp) -> Result<usi
         .filter(audit::block.is_null())
         .filter(audit::number.between(first.number, last.number));
     let sealed = diesel::update(open)
-        .set(audit::block.eq(block))
+        .set(audit::block.eq(number))
         .execute(db.0)?;
     if sealed != rows.len() {
         // A record with a number in between became visible meanwhile: try again.
         return Err(Error::Conflict);
     }
-    Ok(sealed)
+    Ok(Some(SealedBlock { number, seal }))
+}
+
+/// Whether the log still holds this block, or was cut after it.
+fn holds_block(db: &mut Db<'_>, known: &SealedBlock, newest: &SealedBlock) -> Result<bool, Error> {
+    if newest == known {
+        return Ok(true);
+    }
+    let seal: Option<String> = audit_blocks::table
+        .find(known.number)
+        .select(audit_blocks::seal)
+        .first(db.0)
+        .optional()?;
+    match seal {
+        Some(seal) => Ok(seal == known.seal),
+        None => Ok(last_cut(db)?.is_some_and(|cut| cut.number >= known.number)),
+    }
 }
 
 /// The result of [`verify`].
@@ -152,59 +276,67 @@ pub enum SealStatus {
 }
 
 /// Recomputes all seals. Run it on one snapshot ([`super::Store::read_snapshot`]).
-pub fn verify(db: &mut Db<'_>, key: &AuditKey) -> Result<SealStatus, Error> {
-    let (mut sealed, mut last_block, mut before) = (0, 0, String::new());
+pub fn verify(db: &mut Db<'_>) -> Result<SealStatus, Error> {
+    let key = key(db)?;
+    let mut last = last_cut(db)?.unwrap_or_default();
+    let mut sealed = 0;
     loop {
-        let blocks: Vec<(i64, i64, String)> = audit_blocks::table
-            .filter(audit_blocks::number.gt(last_block))
+        let blocks: Vec<(i64, i64, String, i64)> = audit_blocks::table
+            .filter(audit_blocks::number.gt(last.number))
             .order(audit_blocks::number)
             .limit(200)
             .select((
                 audit_blocks::number,
                 audit_blocks::lines,
                 audit_blocks::seal,
+                audit_blocks::sealed_at,
             ))
             .load(db.0)?;
         if blocks.is_empty() {
             break;
         }
-        for (block, lines, seal) in blocks {
-            let rows: Vec<Row> = audit::table
-                .filter(audit::block.eq(block))
-                .order(audit::number)
-                .select(Row::as_select())
-                .load(db.0)?;
+        for (number, lines, seal, sealed_at) in blocks {
+            let rows = rows_of(db, number)?;
             let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-            let whole = block == last_block + 1
+            let whole = number == last.number + 1
                 && count == lines
-                && seal_of(key, block, &before, &rows) == seal;
+                && seal_of(key, number, sealed_at, &last.seal, &rows) == seal;
             if !whole {
                 return Ok(SealStatus::Broken {
-                    block: last_block + 1,
+                    block: last.number + 1,
                     first: rows.first().map_or(0, |row| row.number),
                     last: rows.last().map_or(0, |row| row.number),
                 });
             }
-            (sealed, last_block, before) = (sealed + lines, block, seal);
+            sealed += lines;
+            last = SealedBlock { number, seal };
         }
     }
     // A record that names a block without a row: the newest blocks were cut off.
     let beyond: Option<i64> = audit::table
-        .filter(audit::block.gt(last_block))
+        .filter(audit::block.gt(last.number))
         .select(diesel::dsl::min(audit::number))
         .first(db.0)?;
-    if let Some(first) = beyond {
+    let open: Vec<Row> = audit::table
+        .filter(audit::block.is_null().or(audit::block.eq(FOREIGN)))
+        .order(audit::number)
+        .select(Row::as_select())
+        .load(db.0)?;
+    let foreign = open
+        .iter()
+        .find(|row| row.block == Some(FOREIGN) || row.expected_proof(key) != row.proof)
+        .map(|row| row.number);
+    if let Some(first) = beyond.or(foreign) {
         return Ok(SealStatus::Broken {
-            block: last_block + 1,
+            block: last.number + 1,
             first,
             last: first,
         });
     }
-    let unsealed = audit::table
-        .filter(audit::block.is_null())
-        .count()
-        .get_result(db.0)?;
-    Ok(SealStatus::Intact { sealed, unsealed })
+    Ok(SealStatus::Intact {
+        sealed,
+        unsealed: i64::try_from(open.len()).unwrap_or(i64::MAX),
+    })
 }
 
 #[derive(Queryable, Selectable)]
@@ -220,7 +352,35 @@ struct Row {
     address: String,
     correlation: String,
     outcome: String,
+    proof: String,
     block: Option<i64>,
+}
+
+impl Row {
+    /// Adds the fields of the event. Not the number: the database assigns it after the proof is
+    /// made.
+    fn add_to(&self, seal: &mut Sealing) {
+        for field in [
+            &self.at.to_string(),
+            &self.action,
+            self.actor.as_deref().unwrap_or(""),
+            &self.actor_name,
+            &self.subject,
+            &self.detail,
+            &self.address,
+            &self.correlation,
+            &self.outcome,
+        ] {
+            seal.add(field);
+        }
+    }
+
+    /// The column `proof` of a record that this portal wrote.
+    fn expected_proof(&self, key: &AuditKey) -> String {
+        let mut proof = key.line();
+        self.add_to(&mut proof);
+        proof.seal()
+    }
 }
 
 impl Row {
@@ -315,37 +475,6 @@ pub struct ExchangeCount {
     pub last_at: Timestamp,
 }
 
-/// Adds to an hour's count.
-pub fn add_exchanges(db: &mut Db<'_>, counted: &ExchangeCount) -> Result<(), Error> {
-    let row = || {
-        exchange_hours::table.find((
-            counted.hour.0,
-            &counted.person,
-            &counted.content,
-            &counted.integration,
-        ))
-    };
-    let changed = diesel::update(row())
-        .set((
-            exchange_hours::exchanges.eq(exchange_hours::exchanges + counted.exchanges),
-            exchange_hours::last_at.eq(counted.last_at.0),
-        ))
-        .execute(db.0)?;
-    if changed == 0 {
-        diesel::insert_into(exchange_hours::table)
-            .values((
-                exchange_hours::hour.eq(counted.hour.0),
-                exchange_hours::person.eq(&counted.person),
-                exchange_hours::content.eq(&counted.content),
-                exchange_hours::integration.eq(&counted.integration),
-                exchange_hours::exchanges.eq(counted.exchanges),
-                exchange_hours::last_at.eq(counted.last_at.0),
-            ))
-            .execute(db.0)?;
-    }
-    Ok(())
-}
-
 /// Which counts to list.
 #[derive(Clone, Debug, Default)]
 pub struct ExchangeFilter {
@@ -388,11 +517,4 @@ pub fn exchanges(
             },
         )
         .collect())
-}
-
-/// Deletes the counts of hours before `before`.
-pub fn purge_exchanges(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    diesel::delete(exchange_hours::table.filter(exchange_hours::hour.lt(before.0)))
-        .execute(db.0)?;
-    Ok(())
 }

@@ -56,6 +56,13 @@ impl DatabaseUrl {
     }
 }
 
+/// How far a write transaction on PostgreSQL is isolated from others. SQLite has one writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Isolation {
+    Serializable,
+    ReadCommitted,
+}
+
 /// A connection to either database.
 #[derive(diesel::MultiConnection)]
 pub enum AnyConnection {
@@ -87,12 +94,37 @@ pub(super) fn connect_file(file: &Path) -> Result<SqliteConnection, ConnectionEr
     Ok(connection)
 }
 
+/// Parameters of libpq that end a connection whose server is gone without a word: within 15 seconds
+/// instead of hours.
+#[cfg(feature = "postgres")]
+const POSTGRES_TIMEOUTS: [(&str, u32); 5] = [
+    ("connect_timeout", 5),
+    ("tcp_user_timeout", 15_000),
+    ("keepalives_idle", 5),
+    ("keepalives_interval", 5),
+    ("keepalives_count", 2),
+];
+
+/// The address with [`POSTGRES_TIMEOUTS`], except those that it sets itself.
+#[cfg(feature = "postgres")]
+fn with_timeouts(address: &str) -> SecretString {
+    let mut address = address.to_owned();
+    for (name, value) in POSTGRES_TIMEOUTS {
+        if !address.contains(&format!("{name}=")) {
+            let separator = if address.contains('?') { '&' } else { '?' };
+            address.push_str(&format!("{separator}{name}={value}"));
+        }
+    }
+    SecretString::from(address)
+}
+
 /// Opens one connection and sets its options.
 pub fn connect(place: &DatabaseUrl) -> Result<AnyConnection, ConnectionError> {
     match place {
         DatabaseUrl::Sqlite(file) => connect_file(file).map(AnyConnection::Sqlite),
         #[cfg(feature = "postgres")]
         DatabaseUrl::Postgresql(address) => {
+            let address = with_timeouts(address.expose_secret());
             let mut connection = diesel::PgConnection::establish(address.expose_secret())?;
             // The timeouts keep a node that hangs inside a transaction from blocking the others.
             connection
@@ -206,13 +238,13 @@ impl AnyConnection {
         }
     }
 
-    /// Runs `work` in a serializable transaction. Rolls back if `work` or the
-    /// commit fails.
+    /// Runs `work` in a transaction. Rolls back if `work` or the commit fails.
     pub(super) fn in_write_transaction<T, E: From<Error>>(
         &mut self,
+        isolation: Isolation,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.begin().map_err(Error::from)?;
+        self.begin(isolation).map_err(Error::from)?;
         match work(self) {
             Ok(value) => match self.commit() {
                 Ok(()) => Ok(value),
@@ -244,12 +276,16 @@ impl AnyConnection {
         read
     }
 
-    fn begin(&mut self) -> Result<(), DieselError> {
-        match self {
-            AnyConnection::Sqlite(connection) => connection.batch_execute("BEGIN IMMEDIATE"),
+    fn begin(&mut self, isolation: Isolation) -> Result<(), DieselError> {
+        match (self, isolation) {
+            (AnyConnection::Sqlite(connection), _) => connection.batch_execute("BEGIN IMMEDIATE"),
             #[cfg(feature = "postgres")]
-            AnyConnection::Postgresql(connection) => {
+            (AnyConnection::Postgresql(connection), Isolation::Serializable) => {
                 connection.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+            }
+            #[cfg(feature = "postgres")]
+            (AnyConnection::Postgresql(connection), Isolation::ReadCommitted) => {
+                connection.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             }
         }
     }
@@ -375,6 +411,22 @@ impl ManageConnection for ConnectionManager {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn timeouts_are_added_to_the_address_unless_it_sets_them() {
+        let added = with_timeouts("postgres://ada:pw@db/portal?sslmode=require&connect_timeout=2");
+        let added = added.expose_secret();
+        assert!(
+            added.starts_with("postgres://ada:pw@db/portal?sslmode=require&connect_timeout=2&")
+        );
+        assert!(added.ends_with("&keepalives_count=2"), "{added}");
+        assert!(
+            with_timeouts("postgres://db/portal")
+                .expose_secret()
+                .contains("portal?connect_timeout=5&")
+        );
+    }
 
     #[test]
     fn processes_that_start_together_migrate_once() {

@@ -52,9 +52,13 @@ const HANGING: Duration = Duration::from_secs(3);
 const MAX_FOLLOWERS: usize = 8;
 /// Slots that subjects share; a power of two. 8 bytes each.
 const SLOTS: usize = 1 << 17;
+/// How long a commit whose outcome is unknown may still take effect.
+const DOUBT: Duration = Duration::from_secs(60);
+/// Subjects of one row. More of them are written as [`Subject::Everything`].
+const MAX_SUBJECTS: usize = 500;
 /// How long rows are kept. A process that looks less often finds its last row missing and forgets
 /// everything.
-const RETENTION: Duration = Duration::from_secs(600);
+pub(super) const RETENTION: Duration = Duration::from_secs(600);
 
 /// What a write changed, as far as decisions depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +160,9 @@ pub struct ChangeLog {
     started: Instant,
     /// The name of this process in the table.
     process: String,
+    /// Until when it is not known whether a failed commit of this process took effect, in
+    /// milliseconds since `started`.
+    doubtful_until: AtomicU64,
 }
 
 impl ChangeLog {
@@ -169,7 +176,21 @@ impl ChangeLog {
             looked: AtomicU64::new(0),
             started: Instant::now(),
             process: Id::<ChangeLog>::random().to_string(),
+            doubtful_until: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that a commit failed: the database may still carry it out, after [`Self::note`] was
+    /// called. For [`DOUBT`] the follower treats rows of this process like those of others.
+    pub(super) fn doubt(&self) {
+        let until = self.started.elapsed().saturating_add(DOUBT).as_millis();
+        let until = u64::try_from(until).unwrap_or(u64::MAX);
+        self.doubtful_until.fetch_max(until, Ordering::AcqRel);
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        now < self.doubtful_until.load(Ordering::Acquire)
     }
 
     /// Time since the table was last read; `None` if it never was.
@@ -238,16 +259,14 @@ impl ChangeLog {
         connection: &mut AnyConnection,
         subjects: &[Subject],
     ) -> Result<(), Error> {
-        let mut text = String::new();
-        for subject in subjects {
-            let one = subject.to_string();
-            if !text.split(' ').any(|known| known == one) {
-                if !text.is_empty() {
-                    text.push(' ');
-                }
-                text.push_str(&one);
-            }
-        }
+        let mut texts: Vec<String> = subjects.iter().map(ToString::to_string).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        let text = if texts.len() > MAX_SUBJECTS {
+            Subject::Everything.to_string()
+        } else {
+            texts.join(" ")
+        };
         diesel::insert_into(schema::changes::table)
             .values((
                 schema::changes::process.eq(&self.process),
@@ -256,17 +275,6 @@ impl ChangeLog {
             .execute(connection)?;
         Ok(())
     }
-}
-
-/// Deletes old rows of the table. The newest one stays: it is how a process notices that rows are
-/// missing.
-pub fn purge(db: &mut super::Db<'_>, now: crate::domain::Timestamp) -> Result<usize, Error> {
-    use schema::changes::dsl::{at, changes, seq};
-    let newest: Option<i64> = changes.select(diesel::dsl::max(seq)).first(db.0)?;
-    let old = changes
-        .filter(at.lt(now.minus(RETENTION).0))
-        .filter(seq.lt(newest.unwrap_or(0)));
-    Ok(diesel::delete(old).execute(db.0)?)
 }
 
 #[derive(QueryableByName)]
@@ -352,7 +360,8 @@ impl Follower {
                 continue;
             };
             seen.insert(seq);
-            if process != log.process && !position.seen.contains(&seq) {
+            let is_ours = process == log.process && !log.is_in_doubt();
+            if !is_ours && !position.seen.contains(&seq) {
                 let subjects: Vec<Subject> = subjects.split(' ').map(Subject::parse).collect();
                 log.note(&subjects);
             }

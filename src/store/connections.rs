@@ -4,7 +4,7 @@
 //! token is not kept: with reuse detection at the provider, trying it would end the grant.
 
 use super::{
-    Db, Error,
+    Db, Error, bookkeeping,
     changes::Subject,
     damaged_row, id,
     schema::{attempts, connections, consents},
@@ -13,7 +13,7 @@ use crate::{
     domain::{
         Id, Timestamp,
         attempt::Attempt,
-        connection::{Account, Connection, State},
+        connection::{Account, Cause, Connection, State},
         consent::Consent,
         content::Content,
         integration::Integration,
@@ -72,6 +72,7 @@ struct WrittenRow<'a> {
     created_at: i64,
     updated_at: i64,
     used_at: Option<i64>,
+    ending: bool,
 }
 
 impl<'a> WrittenRow<'a> {
@@ -97,6 +98,7 @@ impl<'a> WrittenRow<'a> {
             created_at: connection.created_at.0,
             updated_at: connection.updated_at.0,
             used_at: connection.used_at.map(|at| at.0),
+            ending: false,
         }
     }
 }
@@ -254,25 +256,82 @@ pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Sets the state of all connections of an integration in one short statement; the caller then ends them in batches. The tokens stay until then.
-pub fn set_state_of_integration(
+/// Makes all connections of an integration unusable in one statement, and marks them for
+/// [`ending`]. Their tokens stay until each is deleted.
+pub fn mark_ending(
     db: &mut Db<'_>,
     integration: Id<Integration>,
-    state: State,
+    cause: Cause,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     db.changed(Subject::Integration(integration));
-    let (word, cause) = state.columns();
-    diesel::update(connections::table.filter(connections::integration.eq(integration.to_string())))
+    let (word, cause) = State::NeedsLogin(cause).columns();
+    let rows = connections::table.filter(connections::integration.eq(integration.to_string()));
+    Ok(diesel::update(rows)
         .set((
             connections::state.eq(word),
             connections::cause.eq(cause),
             connections::state_at.eq(now.0),
             connections::updated_at.eq(now.0),
             connections::generation.eq(connections::generation + 1),
+            connections::ending.eq(true),
         ))
-        .execute(db.0)?;
-    Ok(())
+        .execute(db.0)?)
+}
+
+/// At most `most` connections of an integration that are marked, oldest first.
+pub fn ending(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    most: i64,
+) -> Result<Vec<Id<Connection>>, Error> {
+    let rows: Vec<String> = connections::table
+        .filter(connections::integration.eq(integration.to_string()))
+        .filter(connections::ending)
+        .order(connections::number)
+        .limit(most)
+        .select(connections::guid)
+        .load(db.0)?;
+    rows.iter().map(|guid| id(guid)).collect()
+}
+
+/// Whether a connection is marked by [`mark_ending`]: a viewer may have connected again meanwhile.
+pub fn is_ending(db: &mut Db<'_>, connection: Id<Connection>) -> Result<bool, Error> {
+    let row = connections::table
+        .filter(connections::guid.eq(connection.to_string()))
+        .filter(connections::ending);
+    Ok(diesel::select(diesel::dsl::exists(row)).get_result(db.0)?)
+}
+
+/// How many connections of an integration are marked.
+pub fn count_ending(db: &mut Db<'_>, integration: Id<Integration>) -> Result<i64, Error> {
+    Ok(connections::table
+        .filter(connections::integration.eq(integration.to_string()))
+        .filter(connections::ending)
+        .count()
+        .get_result(db.0)?)
+}
+
+/// The integrations with connections that were marked before `before`.
+pub fn integrations_ending(
+    db: &mut Db<'_>,
+    before: Timestamp,
+) -> Result<Vec<Id<Integration>>, Error> {
+    let rows: Vec<String> = connections::table
+        .filter(connections::ending)
+        .filter(connections::state_at.lt(before.0))
+        .select(connections::integration)
+        .distinct()
+        .load(db.0)?;
+    rows.iter().map(|guid| id(guid)).collect()
+}
+
+/// The number of connections of an integration.
+pub fn count_of_integration(db: &mut Db<'_>, integration: Id<Integration>) -> Result<i64, Error> {
+    Ok(connections::table
+        .filter(connections::integration.eq(integration.to_string()))
+        .count()
+        .get_result(db.0)?)
 }
 
 /// The connection with this id.
@@ -477,6 +536,20 @@ pub fn delete_consents_of_content(
     Ok(ended)
 }
 
+/// Deletes these consents for one item, with one statement for each [`bookkeeping::MAX_ROWS`].
+pub fn delete_consents(
+    db: &mut Db<'_>,
+    content: Id<Content>,
+    ended: &[Consent],
+) -> Result<(), Error> {
+    if !ended.is_empty() {
+        db.changed(Subject::Content(content));
+    }
+    ended
+        .chunks(bookkeeping::MAX_ROWS)
+        .try_for_each(|part| bookkeeping::delete_consents(db, part))
+}
+
 /// Deletes a person's consents for all content items that use the integration; returns their
 /// number.
 pub fn delete_consents_of_connection(
@@ -522,36 +595,12 @@ pub fn unused(db: &mut Db<'_>, since: Timestamp, most: i64) -> Result<Vec<Connec
     without_tokens(query.limit(most).select(Row::as_select()).load(db.0)?)
 }
 
-/// Sets a connection's time of last use.
-pub fn touch(
-    db: &mut Db<'_>,
-    person: Id<Person>,
-    integration: Id<Integration>,
-    at: Timestamp,
-) -> Result<(), Error> {
-    let row = connections::table
-        .filter(connections::person.eq(person.to_string()))
-        .filter(connections::integration.eq(integration.to_string()));
-    diesel::update(row)
-        .set(connections::used_at.eq(at.0))
-        .execute(db.0)?;
-    Ok(())
-}
-
-/// Adds to a consent's number of exchanges.
-pub fn add_uses(
-    db: &mut Db<'_>,
-    consent: Id<Consent>,
-    uses: i64,
-    last: Timestamp,
-) -> Result<(), Error> {
-    diesel::update(consents::table.find(consent.to_string()))
-        .set((
-            consents::uses.eq(consents::uses + uses),
-            consents::last_used_at.eq(last.0),
-        ))
-        .execute(db.0)?;
-    Ok(())
+/// At most `most` connections whose account was not confirmed since `since`.
+pub fn unconfirmed(db: &mut Db<'_>, since: Timestamp, most: i64) -> Result<Vec<Connection>, Error> {
+    let query = connections::table
+        .filter(connections::state.eq("unconfirmed"))
+        .filter(connections::state_at.lt(since.0));
+    without_tokens(query.limit(most).select(Row::as_select()).load(db.0)?)
 }
 
 #[derive(Queryable, Selectable)]
@@ -638,9 +687,4 @@ pub fn save_consumed(db: &mut Db<'_>, attempt: &Attempt) -> Result<bool, Error> 
         ))
         .execute(db.0)?
         == 1)
-}
-
-/// Deletes attempts that expired before `before`; returns their number.
-pub fn purge_attempts(db: &mut Db<'_>, before: Timestamp) -> Result<usize, Error> {
-    Ok(diesel::delete(attempts::table.filter(attempts::expires_at.le(before.0))).execute(db.0)?)
 }

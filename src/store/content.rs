@@ -14,11 +14,12 @@ use super::{
 use crate::domain::{
     Id, Timestamp,
     content::{AccessType, Content, ContentRole, Permission, Process, Proxying},
-    group::Principal,
+    group::{Group, Principal},
     person::Person,
 };
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// A row of the table `content`.
 #[derive(Queryable, Selectable)]
@@ -250,6 +251,46 @@ pub fn role_of(
         .map(|row| row.permission().map(|entry| entry.role))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(roles.into_iter().max())
+}
+
+/// The items whose lists contain a group.
+pub fn items_of_group(db: &mut Db<'_>, group: Id<Group>) -> Result<Vec<Id<Content>>, Error> {
+    let rows: Vec<String> = content_list::table
+        .filter(content_list::group_guid.eq(group.to_string()))
+        .select(content_list::content)
+        .load(db.0)?;
+    rows.iter().map(|guid| id(guid)).collect()
+}
+
+/// The highest role that an item's list gives each person, by name or by group.
+pub fn roles_at(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+) -> Result<HashMap<Id<Person>, ContentRole>, Error> {
+    let members: Vec<(String, String)> = content_list::table
+        .inner_join(
+            group_members::table.on(group_members::group_guid
+                .nullable()
+                .eq(content_list::group_guid)),
+        )
+        .filter(content_list::content.eq(item.to_string()))
+        .select((group_members::person, content_list::role))
+        .load(db.0)?;
+    let named: Vec<(Option<String>, String)> = content_list::table
+        .filter(content_list::content.eq(item.to_string()))
+        .filter(content_list::person.is_not_null())
+        .select((content_list::person, content_list::role))
+        .load(db.0)?;
+    let named = named
+        .into_iter()
+        .filter_map(|(person, role)| Some((person?, role)));
+    let mut roles: HashMap<Id<Person>, ContentRole> = HashMap::new();
+    for (person, role) in members.into_iter().chain(named) {
+        let role = ContentRole::parse(&role).ok_or_else(|| damaged_row("role of a permission"))?;
+        let known = roles.entry(id(&person)?).or_insert(role);
+        *known = role.max(*known);
+    }
+    Ok(roles)
 }
 
 /// Adds an entry to the item's list or changes its role; `true` if it is new.

@@ -5,7 +5,7 @@
 
 use super::{
     DatabaseUrl, Error,
-    backend::{AnyConnection, connect, connect_file, migrate},
+    backend::{AnyConnection, Isolation, connect, connect_file, migrate},
 };
 use diesel::{
     RunQueryDsl as _,
@@ -21,7 +21,7 @@ use std::{
 };
 
 /// All tables that are copied, each after those that it references. Leases, nodes and changes
-/// belong to processes and are not copied; nor are password attempts, held session tokens and app
+/// belong to processes and are not copied; nor are presence, password attempts, held session tokens and app
 /// sessions, which are short-lived.
 const TABLES: [&str; 27] = [
     "meta",
@@ -47,7 +47,7 @@ const TABLES: [&str; 27] = [
     "revocations",
     "shown_once",
     "exchange_hours",
-    "visits",
+    "token_uses",
     "leaks",
     "audit",
     "audit_blocks",
@@ -224,9 +224,16 @@ impl Snapshot {
 
 /// Parses a row; replaces NUL, which PostgreSQL cannot store.
 fn parse(line: &str) -> Result<Map<String, Value>, Error> {
-    // PostgreSQL keeps no NUL.
-    serde_json::from_str(&line.replace("\\u0000", "\u{fffd}"))
-        .map_err(|error| Error::Other(format!("a row is no JSON: {error}")))
+    let mut row: Map<String, Value> = serde_json::from_str(line)
+        .map_err(|error| Error::Other(format!("a row is no JSON: {error}")))?;
+    for value in row.values_mut() {
+        if let Value::String(text) = value
+            && text.contains('\0')
+        {
+            *text = text.replace('\0', "\u{fffd}");
+        }
+    }
+    Ok(row)
 }
 
 /// A quoted SQL identifier.
@@ -268,7 +275,7 @@ pub fn copy(
             "the database to copy into is not empty: nothing was changed".into(),
         ));
     }
-    let copied = target.in_write_transaction(|target| {
+    let copied = target.in_write_transaction(Isolation::Serializable, |target| {
         sql_query("DELETE FROM meta").execute(target)?;
         let mut copied = Vec::new();
         for table in TABLES {
@@ -500,7 +507,7 @@ fn rename_replaced(
 /// marks the outcome of every refresh as unknown.
 fn reset_process_state(place: &DatabaseUrl, now: crate::domain::Timestamp) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
-    connection.in_write_transaction(|target| {
+    connection.in_write_transaction(Isolation::Serializable, |target| {
         for statement in [
             "DELETE FROM leases".to_owned(),
             "DELETE FROM nodes".to_owned(),

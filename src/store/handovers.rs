@@ -3,7 +3,7 @@
 
 use super::{
     Db, Error, id,
-    schema::{content_sessions, handovers, sessions},
+    schema::{content_sessions, handovers},
 };
 use crate::domain::{
     Id, Timestamp,
@@ -81,6 +81,12 @@ pub fn redeem(
     Ok(Some((bearer((session, person, content))?, nonce_hash)))
 }
 
+/// Whether there is a code with this hash.
+pub fn is_known(db: &mut Db<'_>, code_hash: &str) -> Result<bool, Error> {
+    let row = handovers::table.find(code_hash);
+    Ok(diesel::select(diesel::dsl::exists(row)).get_result(db.0)?)
+}
+
 /// Adds a content session.
 pub fn insert_session(
     db: &mut Db<'_>,
@@ -113,15 +119,4 @@ pub fn session(db: &mut Db<'_>, key_hash: &str) -> Result<Option<ContentSessionO
         .first(db.0)
         .optional()?;
     row.map(bearer).transpose()
-}
-
-/// Deletes expired codes, and content sessions whose browser session on the portal has ended.
-pub fn purge(db: &mut Db<'_>, now: Timestamp) -> Result<(), Error> {
-    diesel::delete(handovers::table.filter(handovers::expires_at.le(now.0))).execute(db.0)?;
-    let live = sessions::table
-        .filter(sessions::guid.is_not_null())
-        .select(sessions::guid.assume_not_null());
-    diesel::delete(content_sessions::table.filter(content_sessions::session.ne_all(live)))
-        .execute(db.0)?;
-    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::{
     Db, Error, id,
-    schema::{identities, sessions, sign_in_grants},
+    schema::{identities, sign_in_grants},
 };
 use crate::{
     domain::{
@@ -80,14 +80,4 @@ pub fn sign_in_refresh_token(
         .first(db.0)
         .optional()?;
     Ok(token.map(Sealed))
-}
-
-/// Deletes refresh tokens whose browser session has ended.
-pub fn purge(db: &mut Db<'_>) -> Result<(), Error> {
-    let live = sessions::table
-        .filter(sessions::guid.is_not_null())
-        .select(sessions::guid.assume_not_null());
-    diesel::delete(sign_in_grants::table.filter(sign_in_grants::session.ne_all(live)))
-        .execute(db.0)?;
-    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::{
     Db, Error, damaged_row, id,
-    schema::{leaks, visits},
+    schema::{content, leaks, nodes, token_uses, visits},
 };
 use crate::domain::{
     Id, Timestamp,
@@ -12,86 +12,6 @@ use crate::domain::{
     person::Person,
 };
 use diesel::prelude::*;
-
-/// Records that a viewer was seen at a process.
-pub fn record_visit(db: &mut Db<'_>, item: Id<Content>, visit: Visit) -> Result<(), Error> {
-    let key = Key::new(item, visit.process, visit.person);
-    let at = Some(visit.seen_at.0);
-    if diesel::update(visits::table.find(key.columns()))
-        .set(visits::seen_at.eq(at))
-        .execute(db.0)?
-        == 0
-    {
-        insert(db, &key, at, None)?;
-    }
-    Ok(())
-}
-
-/// Records that a process used a viewer's token. Ignored if the known use, or the last [`clear`],
-/// is as recent.
-pub fn record_token_use(
-    db: &mut Db<'_>,
-    item: Id<Content>,
-    process: ProcessId,
-    person: Id<Person>,
-    at: Timestamp,
-) -> Result<(), Error> {
-    let key = Key::new(item, process, person);
-    let row = visits::table.find(key.columns());
-    let known: Option<(Option<i64>, Option<i64>)> = row
-        .select((visits::used_at, visits::cleared_at))
-        .first(db.0)
-        .optional()?;
-    match known {
-        Some((used, cleared)) if used.max(cleared).is_none_or(|known| at.0 > known) => {
-            diesel::update(row)
-                .set(visits::used_at.eq(Some(at.0)))
-                .execute(db.0)?;
-        }
-        Some(_) => {}
-        None => insert(db, &key, None, Some(at.0))?,
-    }
-    Ok(())
-}
-
-/// The primary key of `visits`, as text.
-struct Key {
-    item: String,
-    process: String,
-    person: String,
-}
-
-impl Key {
-    fn new(item: Id<Content>, process: ProcessId, person: Id<Person>) -> Self {
-        Self {
-            item: item.to_string(),
-            process: process.to_string(),
-            person: person.to_string(),
-        }
-    }
-
-    fn columns(&self) -> (&str, &str, &str) {
-        (&self.item, &self.process, &self.person)
-    }
-}
-
-fn insert(
-    db: &mut Db<'_>,
-    key: &Key,
-    seen_at: Option<i64>,
-    used_at: Option<i64>,
-) -> Result<(), Error> {
-    diesel::insert_into(visits::table)
-        .values((
-            visits::content.eq(&key.item),
-            visits::process.eq(&key.process),
-            visits::person.eq(&key.person),
-            visits::seen_at.eq(seen_at),
-            visits::used_at.eq(used_at),
-        ))
-        .execute(db.0)?;
-    Ok(())
-}
 
 /// The last use of a viewer's token by a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,19 +26,25 @@ fn parse_process_id(text: &str) -> Result<ProcessId, Error> {
     text.parse().map_err(|_| damaged_row("mark of a process"))
 }
 
-/// The last uses after `since`, up to and including `until`.
+/// The last uses after `since`, up to and including `until`, that were not cleared ([`clear`]).
 pub fn used_between(
     db: &mut Db<'_>,
     since: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<TokenUse>, Error> {
-    let rows: Vec<(String, String, String, Option<i64>)> = visits::table
-        .filter(visits::used_at.gt(since.0).and(visits::used_at.le(until.0)))
+    let is_counted = content::leaks_cleared_at
+        .is_null()
+        .or(token_uses::used_at.nullable().gt(content::leaks_cleared_at));
+    let rows: Vec<(String, String, String, i64)> = token_uses::table
+        .inner_join(content::table.on(content::guid.eq(token_uses::content)))
+        .filter(token_uses::used_at.gt(since.0))
+        .filter(token_uses::used_at.le(until.0))
+        .filter(is_counted.assume_not_null())
         .select((
-            visits::content,
-            visits::process,
-            visits::person,
-            visits::used_at,
+            token_uses::content,
+            token_uses::process,
+            token_uses::person,
+            token_uses::used_at,
         ))
         .load(db.0)?;
     rows.into_iter()
@@ -127,43 +53,54 @@ pub fn used_between(
                 content: id(&item)?,
                 process: parse_process_id(&process)?,
                 person: id(&person)?,
-                at: Timestamp(at.ok_or_else(|| damaged_row("use of a token"))?),
+                at: Timestamp(at),
             })
         })
         .collect()
 }
 
-/// When each viewer was last at each process of an item.
+/// When each viewer was last at each process of an item. Who is there now was seen at the last
+/// heartbeat of their node.
 pub fn visits(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Visit>, Error> {
-    let rows: Vec<(String, String, Option<i64>)> = visits::table
+    let rows: Vec<(String, String, bool, i64, i64, Option<i64>)> = visits::table
+        .left_join(nodes::table.on(nodes::node.eq(visits::node)))
         .filter(visits::content.eq(item.to_string()))
-        .select((visits::person, visits::process, visits::seen_at))
+        .select((
+            visits::person,
+            visits::process,
+            visits::here,
+            visits::since,
+            visits::seen_at,
+            nodes::seen_at.nullable(),
+        ))
         .load(db.0)?;
     rows.into_iter()
-        .filter_map(|(person, process, at)| Some((person, process, at?)))
-        .map(|(person, process, at)| {
+        .map(|(person, process, is_here, since, seen_at, heartbeat)| {
+            let heartbeat = heartbeat.filter(|_| is_here).unwrap_or(seen_at);
             Ok(Visit {
                 person: id(&person)?,
                 process: parse_process_id(&process)?,
-                seen_at: Timestamp(at),
+                since: Timestamp(since),
+                seen_at: Timestamp(seen_at.max(heartbeat)),
             })
         })
         .collect()
 }
 
-/// Deletes presence and uses from before `before`.
-pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    diesel::delete(
+/// Ends the stays at a node that ends, or has ended: their viewers were last seen at its last
+/// heartbeat.
+pub fn end_stays(db: &mut Db<'_>, node: &str, heartbeat: Timestamp) -> Result<(), Error> {
+    let here = || {
         visits::table
-            .filter(visits::seen_at.is_null().or(visits::seen_at.lt(before.0)))
-            .filter(visits::used_at.is_null().or(visits::used_at.lt(before.0)))
-            .filter(
-                visits::cleared_at
-                    .is_null()
-                    .or(visits::cleared_at.lt(before.0)),
-            ),
-    )
-    .execute(db.0)?;
+            .filter(visits::node.eq(node))
+            .filter(visits::here)
+    };
+    diesel::update(here().filter(visits::seen_at.lt(heartbeat.0)))
+        .set(visits::seen_at.eq(heartbeat.0))
+        .execute(db.0)?;
+    diesel::update(here())
+        .set(visits::here.eq(false))
+        .execute(db.0)?;
     Ok(())
 }
 
@@ -181,14 +118,13 @@ struct Row {
 /// Adds a use to the leaks; `true` if it is the first for this viewer and item. Ignored if
 /// [`clear`] cleared the use meanwhile.
 pub fn record_leak(db: &mut Db<'_>, used: TokenUse, kind: LeakKind) -> Result<bool, Error> {
-    let key = Key::new(used.content, used.process, used.person);
-    let (item, person, at) = (&key.item, &key.person, used.at);
-    let last: Option<Option<i64>> = visits::table
-        .find(key.columns())
-        .select(visits::used_at)
+    let (item, person, at) = (&used.content.to_string(), &used.person.to_string(), used.at);
+    let last: Option<i64> = token_uses::table
+        .find((item, used.process.to_string(), person))
+        .select(token_uses::used_at)
         .first(db.0)
         .optional()?;
-    if last.flatten().is_none_or(|last| last < at.0) {
+    if last.is_none_or(|last| last < at.0) {
         return Ok(false);
     }
     let known: i64 = leaks::table.find((item, person)).count().get_result(db.0)?;
@@ -240,14 +176,13 @@ pub fn of_content(db: &mut Db<'_>, item: Id<Content>) -> Result<Vec<Leak>, Error
         .collect()
 }
 
-/// Clears an item's leaks and uses; returns the number of leaks. `cleared_at` makes a late report
-/// of an earlier use be ignored.
+/// Clears an item's leaks and uses; returns the number of leaks. Uses up to now that are reported
+/// late do not count either.
 pub fn clear(db: &mut Db<'_>, item: Id<Content>, now: Timestamp) -> Result<usize, Error> {
-    diesel::update(visits::table.filter(visits::content.eq(item.to_string())))
-        .set((
-            visits::used_at.eq(None::<i64>),
-            visits::cleared_at.eq(Some(now.0)),
-        ))
+    let item = item.to_string();
+    diesel::delete(token_uses::table.filter(token_uses::content.eq(&item))).execute(db.0)?;
+    diesel::update(content::table.filter(content::guid.eq(&item)))
+        .set(content::leaks_cleared_at.eq(now.0))
         .execute(db.0)?;
-    Ok(diesel::delete(leaks::table.filter(leaks::content.eq(item.to_string()))).execute(db.0)?)
+    Ok(diesel::delete(leaks::table.filter(leaks::content.eq(&item))).execute(db.0)?)
 }

@@ -82,12 +82,6 @@ pub fn release(db: &mut Db<'_>, name: &str, owner: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deletes leases whose `until` was before `before`: those of connections that are no longer used.
-pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    diesel::delete(leases::table.filter(leases::until.lt(before.0))).execute(db.0)?;
-    Ok(())
-}
-
 /// Records that a refresh with these tokens is about to be sent. `true` if an earlier refresh of
 /// the same generation has an unknown outcome.
 pub fn record_refresh_attempt(

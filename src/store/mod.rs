@@ -12,6 +12,7 @@
 
 pub mod audit;
 mod backend;
+pub mod bookkeeping;
 pub mod changes;
 pub mod connections;
 pub mod content;
@@ -23,6 +24,7 @@ pub mod integrations;
 pub mod leaks;
 pub mod leases;
 pub mod people;
+pub mod purge;
 pub mod revocations;
 mod schema;
 pub mod sealed;
@@ -30,12 +32,13 @@ pub mod sessions;
 pub mod short_lived;
 mod threads;
 
-use backend::{AnyConnection, ConnectionManager};
+use crate::vault::audit_key::AuditKey;
+use backend::{AnyConnection, ConnectionManager, Isolation};
 pub use backend::{DatabaseUrl, is_new};
 use changes::{ChangeLog, Subject};
 use diesel::{RunQueryDsl as _, r2d2::Pool};
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 use threads::Threads;
@@ -49,9 +52,9 @@ const MAX_CONFLICTS: u32 = 20;
 /// Writers of one process on PostgreSQL.
 const POSTGRES_WRITERS: u32 = 4;
 
-/// A database connection inside [`Store::read`] or [`Store::write`], and the subjects that the
-/// transaction changed.
-pub struct Db<'a>(&'a mut AnyConnection, Vec<Subject>);
+/// A database connection inside [`Store::read`] or [`Store::write`], the subjects that the
+/// transaction changed, and the key that seals audit records.
+pub struct Db<'a>(&'a mut AnyConnection, Vec<Subject>, Option<&'a AuditKey>);
 
 impl Db<'_> {
     /// Names something that the transaction changed and that decisions depend on.
@@ -108,6 +111,8 @@ struct Inner {
     writer: Pool<ConnectionManager>,
     write_threads: Threads,
     changes: ChangeLog,
+    /// Set once the root secret is known.
+    audit_key: OnceLock<AuditKey>,
     /// The number of the follower that is in charge (see [`changes`]).
     turn: changes::Count,
     /// Followers that have not ended.
@@ -148,11 +153,17 @@ impl Store {
             writer: pool(place, writers)?,
             write_threads: Threads::new("db-write", writers)?,
             changes: ChangeLog::new(),
+            audit_key: OnceLock::new(),
             turn: changes::Count::default(),
             followers: changes::Count::default(),
             replaced: AtomicU64::new(0),
         };
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// Sets the key that seals audit records. None can be written or verified before.
+    pub fn set_audit_key(&self, key: AuditKey) {
+        drop(self.0.audit_key.set(key));
     }
 
     /// The database that this store uses.
@@ -190,7 +201,7 @@ impl Store {
                 .readers
                 .get()
                 .map_err(|error| Error::Busy(error.to_string()))?;
-            work(&mut Db(&mut connection, Vec::new()))
+            work(&mut Db(&mut connection, Vec::new(), inner.audit_key.get()))
         });
         reading.await
     }
@@ -208,7 +219,9 @@ impl Store {
                 .readers
                 .get()
                 .map_err(|error| Error::Busy(error.to_string()))?;
-            connection.in_snapshot(|connection| work(&mut Db(connection, Vec::new())))
+            connection.in_snapshot(|connection| {
+                work(&mut Db(connection, Vec::new(), inner.audit_key.get()))
+            })
         });
         reading.await
     }
@@ -225,6 +238,26 @@ impl Store {
         E: WriteError + Send + 'static,
         F: Fn(&mut Db<'_>) -> Result<T, E> + Send + 'static,
     {
+        self.write_isolated(Isolation::Serializable, work).await
+    }
+
+    /// Like [`Store::write`], for the functions of [`bookkeeping`]: on PostgreSQL the transaction is
+    /// not serializable, so it makes no other transaction run again.
+    pub async fn write_bookkeeping<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: WriteError + Send + 'static,
+        F: Fn(&mut Db<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.write_isolated(Isolation::ReadCommitted, work).await
+    }
+
+    async fn write_isolated<T, E, F>(&self, isolation: Isolation, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: WriteError + Send + 'static,
+        F: Fn(&mut Db<'_>) -> Result<T, E> + Send + 'static,
+    {
         let inner = Arc::clone(&self.0);
         let writing = self.0.write_threads.run(move || {
             let mut writer = inner
@@ -234,8 +267,8 @@ impl Store {
             let mut tries = 0;
             loop {
                 let mut changed = Vec::new();
-                let written = writer.in_write_transaction(|connection| {
-                    let mut db = Db(connection, Vec::new());
+                let written = writer.in_write_transaction(isolation, |connection| {
+                    let mut db = Db(connection, Vec::new(), inner.audit_key.get());
                     let value = work(&mut db)?;
                     changed = db.1;
                     if !changed.is_empty() {
@@ -246,6 +279,9 @@ impl Store {
                 // After a failed commit, too: the database may have committed all the same.
                 if !changed.is_empty() {
                     inner.changes.note(&changed);
+                    if written.as_ref().is_err_and(|error| !error.is_conflict()) {
+                        inner.changes.doubt();
+                    }
                 }
                 match written {
                     Err(error) if error.is_conflict() && tries < MAX_CONFLICTS => {
@@ -273,8 +309,12 @@ impl Store {
     }
     /// Sets a named value of the installation; all of them belong to the keyring.
     pub fn set_meta(db: &mut Db<'_>, name: &str, value: &str) -> Result<(), Error> {
-        use diesel::prelude::*;
         db.changed(Subject::Keyring);
+        Self::write_meta(db, name, value)
+    }
+    /// Like [`Store::set_meta`], for a value that nothing cached depends on.
+    fn write_meta(db: &mut Db<'_>, name: &str, value: &str) -> Result<(), Error> {
+        use diesel::prelude::*;
         diesel::delete(schema::meta::table.find(name)).execute(db.0)?;
         diesel::insert_into(schema::meta::table)
             .values((schema::meta::name.eq(name), schema::meta::value.eq(value)))

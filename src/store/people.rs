@@ -4,7 +4,7 @@ use super::{
     Db, Error,
     changes::Subject,
     damaged_row, id,
-    schema::{api_keys, people, setup_links},
+    schema::{api_keys, consents, people, setup_links},
 };
 use crate::domain::{
     Id, Timestamp,
@@ -13,6 +13,7 @@ use crate::domain::{
     person::{Person, Role},
 };
 use diesel::prelude::*;
+use std::collections::HashMap;
 
 /// A row of the table `people`, without the password hash.
 #[derive(Queryable, Selectable)]
@@ -311,12 +312,21 @@ pub fn by_key(db: &mut Db<'_>, key_hash: &str) -> Result<Option<(ApiKey, Person)
         .transpose()
 }
 
-/// Sets a key's time of last use.
-pub fn touch_key(db: &mut Db<'_>, number: i64, at: Timestamp) -> Result<(), Error> {
-    diesel::update(api_keys::table.find(number))
-        .set(api_keys::active_at.eq(at.0))
-        .execute(db.0)?;
-    Ok(())
+/// Everybody with a consent for this item.
+pub fn who_consented(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+) -> Result<HashMap<Id<Person>, Person>, Error> {
+    let consented = consents::table
+        .filter(consents::content.eq(item.to_string()))
+        .select(consents::person);
+    let rows = people::table
+        .filter(people::guid.eq_any(consented))
+        .select(PersonRow::as_select())
+        .load(db.0)?;
+    rows.into_iter()
+        .map(|row: PersonRow| row.person().map(|person| (person.id, person)))
+        .collect()
 }
 
 /// Deletes a key of this person; `false` if there is none.

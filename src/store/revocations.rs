@@ -5,12 +5,14 @@ use super::{Db, Error, damaged_row, id, schema::revocations};
 use crate::{
     domain::{
         Id, Timestamp,
+        integration::Integration,
         person::Person,
         revocation::{ProviderNotice, Revocation},
     },
     vault::Sealed,
 };
 use diesel::prelude::*;
+use std::collections::HashMap;
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = revocations)]
@@ -81,27 +83,58 @@ pub fn insert(
     Ok(())
 }
 
-/// At most `most` revocations that are due, oldest first, with their requests. Postpones them to
-/// `busy_until`, so that no other caller gets them before.
+/// At most `most` revocations that are due, and `most_of_one` of one integration, oldest first, with
+/// their requests. Postpones them to `busy_until`, so that no other caller gets them before.
 pub fn claim_due(
     db: &mut Db<'_>,
     now: Timestamp,
     busy_until: Timestamp,
-    most: i64,
+    most: usize,
+    most_of_one: usize,
 ) -> Result<Vec<(Revocation, Option<Sealed>)>, Error> {
-    let rows: Vec<Row> = revocations::table
+    let due: Vec<(String, String)> = revocations::table
         .filter(revocations::state.eq(ProviderNotice::Waiting.as_str()))
         .filter(revocations::next_at.le(now.0))
         .order(revocations::next_at)
-        .limit(most)
-        .select(Row::as_select())
+        .limit(MAX_LOOKED_AT)
+        .select((revocations::guid, revocations::integration))
         .load(db.0)?;
-    for row in &rows {
-        diesel::update(revocations::table.find(&row.guid))
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut claimed = Vec::new();
+    for (guid, integration) in due {
+        let of_one = taken.entry(integration).or_default();
+        if claimed.len() >= most || *of_one >= most_of_one {
+            continue;
+        }
+        *of_one += 1;
+        let row = || revocations::table.find(&guid);
+        diesel::update(row())
             .set(revocations::next_at.eq(busy_until.0))
             .execute(db.0)?;
+        let row: Row = row().select(Row::as_select()).first(db.0)?;
+        claimed.push(row.into_parts()?);
     }
-    rows.into_iter().map(Row::into_parts).collect()
+    Ok(claimed)
+}
+
+/// Due revocations that are looked at, to find some of each integration.
+const MAX_LOOKED_AT: i64 = 1000;
+
+/// Postpones what is due at `now` for an integration.
+pub fn postpone(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<(), Error> {
+    let due = revocations::table
+        .filter(revocations::integration.eq(integration.to_string()))
+        .filter(revocations::state.eq(ProviderNotice::Waiting.as_str()))
+        .filter(revocations::next_at.le(now.0));
+    diesel::update(due)
+        .set(revocations::next_at.eq(until.0))
+        .execute(db.0)?;
+    Ok(())
 }
 
 /// Records the result of a revocation request. Deletes the request once it will not be retried.
@@ -134,13 +167,4 @@ pub fn of_person(db: &mut Db<'_>, person: Id<Person>, most: i64) -> Result<Vec<R
     rows.into_iter()
         .map(|row| row.into_parts().map(|(revocation, _)| revocation))
         .collect()
-}
-
-/// Deletes revocations of connections that ended before `before`, except those still waiting.
-pub fn purge(db: &mut Db<'_>, before: Timestamp) -> Result<(), Error> {
-    let over = revocations::table
-        .filter(revocations::ended_at.lt(before.0))
-        .filter(revocations::state.ne(ProviderNotice::Waiting.as_str()));
-    diesel::delete(over).execute(db.0)?;
-    Ok(())
 }

@@ -94,19 +94,31 @@ diesel::table! {
         created_at -> BigInt,
         updated_at -> BigInt,
         proxying -> Text,
+        leaks_cleared_at -> Nullable<BigInt>,
     }
 }
 
-// When a viewer was last at a process, when their token was last used there, and when the uses were
-// last cleared.
+// Who was at which process of an item, through which node. `here`: since `since`, and still while
+// the node is alive.
 diesel::table! {
-    visits (content, process, person) {
+    visits (content, process, person, node) {
         content -> Text,
         process -> Text,
         person -> Text,
-        seen_at -> Nullable<BigInt>,
-        used_at -> Nullable<BigInt>,
-        cleared_at -> Nullable<BigInt>,
+        node -> Text,
+        here -> Bool,
+        since -> BigInt,
+        seen_at -> BigInt,
+    }
+}
+
+// When a process last used a viewer's token.
+diesel::table! {
+    token_uses (content, process, person) {
+        content -> Text,
+        process -> Text,
+        person -> Text,
+        used_at -> BigInt,
     }
 }
 
@@ -278,6 +290,7 @@ diesel::table! {
         created_at -> BigInt,
         updated_at -> BigInt,
         used_at -> Nullable<BigInt>,
+        ending -> Bool,
     }
 }
 
@@ -331,11 +344,12 @@ diesel::table! {
     }
 }
 
-// Session tokens that stay valid beyond their hour while a WebSocket or event stream is open.
+// Session tokens that stay valid beyond their hour while a WebSocket or event stream is open at a
+// live node.
 diesel::table! {
-    held_tokens (token_hash) {
+    held_tokens (node, token_hash) {
+        node -> Text,
         token_hash -> Text,
-        until -> BigInt,
     }
 }
 
@@ -411,6 +425,7 @@ diesel::table! {
         address -> Text,
         correlation -> Text,
         outcome -> Text,
+        proof -> Text,
         block -> Nullable<BigInt>,
     }
 }
@@ -443,6 +458,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     revocations,
     sign_in_tries,
     held_tokens,
+    token_uses,
+    visits,
     shown_once,
     nodes,
     changes

@@ -53,6 +53,8 @@ pub fn update(db: &mut Db<'_>, row: &SessionRow<'_>) -> Result<bool, Error> {
 
 /// A stored session.
 pub struct StoredSession {
+    /// `None` before sign-in.
+    pub id: Option<Id<Session>>,
     pub state: String,
     pub seen_at: Timestamp,
     pub expires_at: Timestamp,
@@ -60,35 +62,25 @@ pub struct StoredSession {
 
 /// The session with this key, expired ones included.
 pub fn load(db: &mut Db<'_>, key_hash: &str) -> Result<Option<StoredSession>, Error> {
-    let row: Option<(String, i64, i64)> = sessions::table
+    let row: Option<(Option<String>, String, i64, i64)> = sessions::table
         .find(key_hash)
-        .select((sessions::state, sessions::seen_at, sessions::expires_at))
+        .select((
+            sessions::guid,
+            sessions::state,
+            sessions::seen_at,
+            sessions::expires_at,
+        ))
         .first(db.0)
         .optional()?;
-    Ok(row.map(|(state, seen, expires)| StoredSession {
-        state,
-        seen_at: Timestamp(seen),
-        expires_at: Timestamp(expires),
-    }))
-}
-
-/// Sets the time of last use.
-pub fn touch(db: &mut Db<'_>, key_hash: &str, at: Timestamp) -> Result<(), Error> {
-    diesel::update(sessions::table.find(key_hash))
-        .set(sessions::seen_at.eq(at.0))
-        .execute(db.0)?;
-    Ok(())
-}
-
-/// Like [`touch`], by the id that session tokens carry; writes at most once a minute.
-pub fn touch_by_id(db: &mut Db<'_>, session: Id<Session>, at: Timestamp) -> Result<(), Error> {
-    let due = sessions::table
-        .filter(sessions::guid.eq(session.to_string()))
-        .filter(sessions::seen_at.lt(at.0 - 60_000));
-    diesel::update(due)
-        .set(sessions::seen_at.eq(at.0))
-        .execute(db.0)?;
-    Ok(())
+    row.map(|(guid, state, seen, expires)| {
+        Ok(StoredSession {
+            id: guid.as_deref().map(id).transpose()?,
+            state,
+            seen_at: Timestamp(seen),
+            expires_at: Timestamp(expires),
+        })
+    })
+    .transpose()
 }
 
 /// Deletes a session.
@@ -179,18 +171,6 @@ pub fn delete_all_of_person(
         sessions::table
             .filter(sessions::person.eq(person.to_string()))
             .filter(sessions::guid.ne(except)),
-    )
-    .execute(db.0)?)
-}
-
-/// Deletes sessions that expired or were last used before `idle_since`; returns their number.
-pub fn purge(db: &mut Db<'_>, now: Timestamp, idle_since: Timestamp) -> Result<usize, Error> {
-    Ok(diesel::delete(
-        sessions::table.filter(
-            sessions::expires_at
-                .le(now.0)
-                .or(sessions::seen_at.le(idle_since.0)),
-        ),
     )
     .execute(db.0)?)
 }

@@ -31,52 +31,24 @@ pub fn password_attempts(
     Ok(rows.into_iter().map(Timestamp).collect())
 }
 
-/// Records password attempts.
-pub fn add_password_attempts(
-    db: &mut Db<'_>,
-    attempts: &[(String, Timestamp)],
-) -> Result<(), Error> {
-    for (who, at) in attempts {
-        diesel::insert_into(sign_in_tries::table)
-            .values((sign_in_tries::who.eq(who), sign_in_tries::at.eq(at.0)))
-            .execute(db.0)?;
-    }
-    Ok(())
-}
-
 /// Deletes the attempts of `who`, after a correct password.
 pub fn delete_password_attempts(db: &mut Db<'_>, who: &str) -> Result<(), Error> {
     diesel::delete(sign_in_tries::table.filter(sign_in_tries::who.eq(who))).execute(db.0)?;
     Ok(())
 }
 
-/// Keeps a session token exchangeable until `until`, on every node: its WebSocket or event stream
-/// is still open.
-pub fn hold(db: &mut Db<'_>, token_hash: &str, until: Timestamp) -> Result<(), Error> {
-    diesel::delete(held_tokens::table.find(token_hash)).execute(db.0)?;
-    diesel::insert_into(held_tokens::table)
-        .values((
-            held_tokens::token_hash.eq(token_hash),
-            held_tokens::until.eq(until.0),
-        ))
-        .execute(db.0)?;
-    Ok(())
-}
-
-/// Ends what [`hold`] started.
-pub fn release_token(db: &mut Db<'_>, token_hash: &str) -> Result<(), Error> {
-    diesel::delete(held_tokens::table.find(token_hash)).execute(db.0)?;
-    Ok(())
-}
-
-/// Whether [`hold`] keeps the session token valid at `now`.
-pub fn is_token_held(db: &mut Db<'_>, token_hash: &str, now: Timestamp) -> Result<bool, Error> {
-    let count: i64 = held_tokens::table
-        .find(token_hash)
-        .filter(held_tokens::until.gt(now.0))
-        .count()
-        .get_result(db.0)?;
-    Ok(count > 0)
+/// Whether a node with a heartbeat since `alive_since` holds the session token
+/// ([`super::bookkeeping::hold_tokens`]).
+pub fn is_token_held(
+    db: &mut Db<'_>,
+    token_hash: &str,
+    alive_since: Timestamp,
+) -> Result<bool, Error> {
+    let held = held_tokens::table
+        .inner_join(nodes::table.on(nodes::node.eq(held_tokens::node)))
+        .filter(held_tokens::token_hash.eq(token_hash))
+        .filter(nodes::seen_at.gt(alive_since.0));
+    Ok(diesel::select(exists(held)).get_result(db.0)?)
 }
 
 /// Stores a sealed text for [`take_shown_once`].
@@ -168,9 +140,9 @@ pub struct Node {
     pub seen_at: Timestamp,
 }
 
-/// Records a node's heartbeat.
-pub fn record_heartbeat(db: &mut Db<'_>, node: &Node) -> Result<(), Error> {
-    diesel::delete(nodes::table.find(&node.node)).execute(db.0)?;
+/// Records a node's heartbeat; `true` if it is the first, or the others have forgotten the node.
+pub fn record_heartbeat(db: &mut Db<'_>, node: &Node) -> Result<bool, Error> {
+    let known = diesel::delete(nodes::table.find(&node.node)).execute(db.0)?;
     diesel::insert_into(nodes::table)
         .values((
             nodes::node.eq(&node.node),
@@ -179,11 +151,19 @@ pub fn record_heartbeat(db: &mut Db<'_>, node: &Node) -> Result<(), Error> {
             nodes::seen_at.eq(node.seen_at.0),
         ))
         .execute(db.0)?;
-    Ok(())
+    Ok(known == 0)
 }
 
-/// Removes a node that stops.
+/// Removes a node that stops or has ended, with what it kept for others: held tokens, and who was
+/// there.
 pub fn delete_node(db: &mut Db<'_>, node: &str) -> Result<(), Error> {
+    let heartbeat: Option<i64> = nodes::table
+        .find(node)
+        .select(nodes::seen_at)
+        .first(db.0)
+        .optional()?;
+    super::leaks::end_stays(db, node, Timestamp(heartbeat.unwrap_or_default()))?;
+    diesel::delete(held_tokens::table.filter(held_tokens::node.eq(node))).execute(db.0)?;
     diesel::delete(nodes::table.find(node)).execute(db.0)?;
     Ok(())
 }
@@ -205,21 +185,10 @@ pub fn nodes(db: &mut Db<'_>, since: Timestamp) -> Result<Vec<Node>, Error> {
         .collect())
 }
 
-/// Deletes expired rows, attempts before `tries_before` and nodes last seen before `nodes_before`.
-pub fn purge(
-    db: &mut Db<'_>,
-    now: Timestamp,
-    tries_before: Timestamp,
-    nodes_before: Timestamp,
-) -> Result<(), Error> {
-    diesel::delete(sign_in_tries::table.filter(sign_in_tries::at.lt(tries_before.0)))
-        .execute(db.0)?;
-    diesel::delete(held_tokens::table.filter(held_tokens::until.le(now.0))).execute(db.0)?;
-    diesel::delete(shown_once::table.filter(shown_once::expires_at.le(now.0))).execute(db.0)?;
-    diesel::delete(nodes::table.filter(nodes::seen_at.lt(nodes_before.0))).execute(db.0)?;
-    // Apps drop their sessions within minutes of a disconnect. After a week, a browser tab starts a
-    // new one.
-    let week = now.minus(std::time::Duration::from_secs(7 * 86_400));
-    diesel::delete(app_sessions::table.filter(app_sessions::seen_at.lt(week.0))).execute(db.0)?;
-    Ok(())
+/// The nodes whose last heartbeat was before `before`.
+pub fn nodes_before(db: &mut Db<'_>, before: Timestamp) -> Result<Vec<String>, Error> {
+    Ok(nodes::table
+        .filter(nodes::seen_at.lt(before.0))
+        .select(nodes::node)
+        .load(db.0)?)
 }

@@ -5,6 +5,10 @@ use super::Root;
 
 /// Purpose of the derived key.
 const PURPOSE: &str = "audit log";
+/// What is sealed; a seal of one kind is none of another.
+const LINE: &str = "line";
+const BLOCK: &str = "block";
+const CUT: &str = "cut";
 
 /// Seals blocks of the audit log with HMAC-SHA-256 (RFC 2104).
 pub struct AuditKey(ring::hmac::Key);
@@ -15,16 +19,32 @@ impl AuditKey {
         Self(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key))
     }
 
-    /// Starts a block.
-    pub fn block(&self) -> Block {
-        Block(ring::hmac::Context::with_key(&self.0))
+    /// Starts the seal of one line.
+    pub fn line(&self) -> Sealing {
+        self.start(LINE)
+    }
+
+    /// Starts the seal of a block.
+    pub fn block(&self) -> Sealing {
+        self.start(BLOCK)
+    }
+
+    /// Starts the seal of the place where the log was cut off.
+    pub fn cut(&self) -> Sealing {
+        self.start(CUT)
+    }
+
+    fn start(&self, kind: &str) -> Sealing {
+        let mut sealing = Sealing(ring::hmac::Context::with_key(&self.0));
+        sealing.add(kind);
+        sealing
     }
 }
 
-/// A block that is being sealed or checked.
-pub struct Block(ring::hmac::Context);
+/// Something that is being sealed or checked.
+pub struct Sealing(ring::hmac::Context);
 
-impl Block {
+impl Sealing {
     /// Adds a field. It is prefixed with its length, so that moving text between fields changes the
     /// seal.
     pub fn add(&mut self, field: &str) {

@@ -19,12 +19,12 @@ use crate::{
 };
 use actix_http::ConnectionType;
 use actix_web::{
-    Error, FromRequest as _, HttpMessage as _, HttpResponse, ResponseError as _,
+    Error, FromRequest as _, HttpMessage as _, HttpResponse, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{self, HeaderName, HeaderValue},
+        header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
 };
@@ -65,6 +65,27 @@ pub fn allow_forms_to(response: &mut HttpResponse, origins: &[String]) {
     }
 }
 
+/// The browser session could not be read or written. At this place there is no request any more that
+/// a page could be made for.
+#[derive(Debug, thiserror::Error)]
+#[error("The portal's database is busy. Try again in a moment.")]
+struct SessionUnavailable;
+
+impl ResponseError for SessionUnavailable {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::ServiceUnavailable()
+            .insert_header((header::RETRY_AFTER, "2"))
+            .content_type("text/plain; charset=utf-8")
+            .body(self.to_string());
+        add_security_headers(response.headers_mut(), false);
+        response
+    }
+}
+
 /// The outermost middleware: sets the correlation id, refuses TRACE, CONNECT and oversized cookies,
 /// renders errors, logs the request, and adds the security headers.
 pub async fn finish_response(
@@ -90,10 +111,10 @@ pub async fn finish_response(
         let span = tracing::info_span!("request", correlation = id);
         match next.call(request).instrument(span).await {
             Ok(response) => response.map_into_boxed_body(),
-            // From the session middleware, which has no page for it: a bare 500.
+            // From the session middleware.
             Err(error) => {
                 tracing::error!(reason = ?error, "the browser session cannot be read or written");
-                return Err(error);
+                return Err(SessionUnavailable.into());
             }
         }
     };
@@ -150,29 +171,35 @@ pub async fn finish_response(
     let long_lived = path.starts_with("/__valetkey__/static/");
     let headers = response.headers_mut();
     if !from_content {
-        let mut set = |name: HeaderName, value: &'static str| {
-            if !headers.contains_key(&name) {
-                headers.insert(name, HeaderValue::from_static(value));
-            }
-        };
-        set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
-        set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        set(header::REFERRER_POLICY, "same-origin");
-        set(header::X_FRAME_OPTIONS, "DENY");
-        set(
-            HeaderName::from_static("cross-origin-opener-policy"),
-            "same-origin",
-        );
-        set(
-            HeaderName::from_static("cross-origin-resource-policy"),
-            "same-origin",
-        );
-        if !long_lived {
-            set(header::CACHE_CONTROL, "no-store");
-        }
+        add_security_headers(headers, long_lived);
     }
     headers.insert(HeaderName::from_static("x-correlation-id"), value);
     Ok(response)
+}
+
+/// Adds the headers of every response of the portal, unless it has them. `long_lived`: it may be
+/// cached.
+fn add_security_headers(headers: &mut HeaderMap, long_lived: bool) {
+    let mut set = |name: HeaderName, value: &'static str| {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    };
+    set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "same-origin");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    );
+    set(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    );
+    if !long_lived {
+        set(header::CACHE_CONTROL, "no-store");
+    }
 }
 
 /// Logs why a request failed inside, with the sources of the error. The client only gets the

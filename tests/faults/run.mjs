@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Browser, PASSWORD, call, lab, root, sleep } from "./lab.mjs";
@@ -30,6 +31,43 @@ const integrity = (here) => { if (!here.database) assert.deepEqual(here.sql("PRA
 /** Tells how a scenario went: rounds, refreshes that should have happened, what the provider saw. */
 function row(name, where, rounds, due, here, grantsLost = 0, note = "") {
   rows.push({ name, where, rounds, due, upstream: here.seen.refreshes, replays: here.seen.replays, lost: grantsLost, note });
+}
+
+/** Between one node and PostgreSQL: passes everything on, counts what the node asks, and can silence the connection that follows changes. */
+async function wire(database) {
+  const at = new URL(database), place = { host: at.hostname, port: at.port || 5432 };
+  const links = new Set();
+  // As `look` in src/store/changes.rs asks. What the text marks stays marked.
+  const mark = "LEFT JOIN changes c";
+  const self = { asked: 0, following: () => [...links].filter((link) => link.follows && !link.silent) };
+  const server = net.createServer((near) => {
+    const far = net.connect(place);
+    const link = { near, far, follows: false, silent: false, held: [] };
+    links.add(link);
+    let tail = "";
+    const pass = (to, bytes) => (link.silent ? link.held.push([to, bytes]) : to.write(bytes));
+    near.on("data", (bytes) => {
+      const text = tail + bytes.toString("latin1");
+      link.follows ||= text.includes(mark);
+      tail = text.slice(-mark.length);
+      if (!link.follows) self.asked++;
+      pass(far, bytes);
+    });
+    far.on("data", (bytes) => pass(near, bytes));
+    const end = () => { links.delete(link); near.destroy(); far.destroy(); };
+    for (const side of [near, far]) side.setNoDelay(true).on("error", end).on("close", end);
+  }).listen(0, "127.0.0.1");
+  await new Promise((done) => server.once("listening", done));
+  at.host = `127.0.0.1:${server.address().port}`;
+  // In clear, so that the text can be read here.
+  at.search = "?sslmode=disable&gssencmode=disable";
+  self.address = at.href;
+  /** From now on the connections that follow changes carry nothing, in either direction, and stay open. */
+  self.silence = () => self.following().map((link) => { link.silent = true; return link; });
+  /** What was held back arrives after all. */
+  self.release = (link) => { link.silent = false; for (const [to, bytes] of link.held.splice(0)) to.write(bytes); };
+  self.stop = () => { server.close(); for (const { near, far } of links) { near.destroy(); far.destroy(); } };
+  return self;
 }
 
 const scenarios = {
@@ -473,6 +511,87 @@ const scenarios = {
     assert.match(here.run(here.nodes[0], ["audit", "verify"]), /The record is whole/);
     row("three nodes are one portal", "PostgreSQL, 3 nodes", 1, 1, here, 0, "sessions, secrets shown once, wrong passwords, revokes, refresh ahead, the record");
     await here.stop();
+  },
+
+  // Beside the nine: the connection by which one node follows changes goes silent: no error, no answer, and no end. Nothing that the
+  // node keeps in memory may count for longer than a second, and it opens another connection by itself.
+  async silent() {
+    // When the consent is revoked, in milliseconds of silence, and what becomes of the silent connection afterwards. 3000 ms is when
+    // the node replaces it.
+    const rounds = long
+      ? times(15, (index) => [[0, 500, 900, 2500, 3000, 3100, 3200, Math.random() * 4000][index % 8], ["late", "cut", "stays"][index % 3]])
+      : [[0, "late"], [800, "cut"], [3100, "stays"]];
+    const here = await lab({ nodes: 3, postgresql, viewers: 4 + rounds.length });
+    const [deaf, ...others] = here.nodes;
+    const host = `127.0.0.1:${here.front}`;
+    const between = await wire(here.database);
+    deaf.env = { VALETKEY_DATABASE_URL: between.address };
+    await here.kill(deaf);
+    await here.start(deaf);
+    const steady = here.viewers.slice(0, 4);
+    let running = true, stale = 0, slowest = 0;
+    const made = [];
+    const ask = async (viewer, list, goesOn) => { while (goesOn()) { const sent = Date.now(); list.push({ sent, ...(await here.exchange(viewer, deaf)) }); await sleep(5); } };
+    const load = steady.map((viewer) => ask(viewer, made, () => running));
+    // What the node sends to the database for each exchange, by a quarter of a second: about 20 pieces while its caches do not count,
+    // next to none while they do, or one where every fifth exchange is refused (a refusal is never cached).
+    const pieces = async () => { const [exchanges, asked] = [made.length, between.asked]; await sleep(250); return (between.asked - asked) / Math.max(1, made.length - exchanges); };
+    const until = async (what, isSo, patience) => {
+      const began = Date.now(), found = [];
+      while (!isSo(found[found.push(await pieces()) - 1])) assert.ok(Date.now() - began < patience, `${what}; pieces for each exchange: ${found.map((it) => it.toFixed(2))}`);
+    };
+    const isCached = (it) => it < 3, isNot = (it) => it > 6;
+    for (const [index, [after, fate]] of rounds.entries()) {
+      const viewer = here.viewers[4 + index];
+      // The viewer's page at another node, up to the button.
+      const there = others[index % others.length];
+      const browser = new Browser([there], here.front);
+      browser.cookies = viewer.browser.cookies;
+      const consents = await browser.go(`http://${host}/consents`);
+      const [, link] = consents.body.match(/href="(\/consents\/[^"]+\/revoke)"/);
+      const page = await browser.go(`http://${host}${link}`);
+      const [, csrf] = page.body.match(/name="csrf"[^>]* value="([^"]+)"/);
+      const headers = { cookie: [...browser.cookies.get(host)].map((pair) => pair.join("=")).join("; "), "content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin", accept: "text/html" };
+      await until(`round ${index}: cached before`, isCached, 10_000);
+      const seen = [];
+      let asking = true;
+      const theirs = ask(viewer, seen, () => asking);
+      await sleep(300);
+      all(seen, ok, `round ${index}, before`);
+      const silenced = between.silence();
+      const silent = Date.now();
+      assert.equal(silenced.length, 1, "one connection follows");
+      const doubting = until(`round ${index}: not cached in the silence`, isNot, 3000).then(() => until(`round ${index}: cached again`, isCached, 10_000)).then(() => { slowest = Math.max(slowest, Date.now() - silent); });
+      const revoking = (async () => {
+        await sleep(after);
+        const answer = await call(there.port, "POST", link, { host, headers, body: `csrf=${csrf}` });
+        assert.equal(answer.status, 303, answer.body);
+        return Date.now();
+      })();
+      const [revoked] = await Promise.all([revoking, doubting]);
+      await sleep(Math.max(500, revoked + 2500 - Date.now()));
+      assert.ok(silenced[0].held.length > 0, "the node asked on the silent connection");
+      assert.equal(between.following().length, 1, "another connection follows");
+      if (fate === "late") between.release(silenced[0]);
+      if (fate === "cut") silenced[0].near.destroy();
+      await sleep(500);
+      asking = false;
+      await theirs;
+      const last = Math.max(...seen.filter(ok).map(({ sent }) => sent - revoked));
+      stale = Math.max(stale, last);
+      assert.ok(last <= 1500, `round ${index}: an exchange that was sent ${last} ms after the revoke was acknowledged succeeded`);
+      const late = seen.filter(({ sent }) => sent > revoked + 1500);
+      assert.ok(late.length >= 20, `round ${index}: ${late.length} exchanges after that`);
+      all(late, (answer) => answer.status === 400 && answer.code === 220, `round ${index}, after`);
+      if (process.env.VERBOSE) console.error(`round ${index}: revoked ${revoked - silent} ms into the silence, last success ${last} ms after it; ${seen.length} exchanges`);
+    }
+    running = false;
+    await Promise.all(load);
+    all(made, ok, "the other viewers");
+    assert.ok(here.log(deaf).split("the connection that follows changes does not answer").length > rounds.length, "it noticed each time");
+    row("a change channel goes silent", "PostgreSQL, 3 nodes", rounds.length, 0, here, 0, `last success ${(stale / 1000).toFixed(1)} s after the revoke; caches used again after ${(slowest / 1000).toFixed(1)} s at most; ${made.length} exchanges of other viewers meanwhile, 0 failed`);
+    await here.stop();
+    between.stop();
   },
 
   // Two client secrets at a time, and a private key in place of one.

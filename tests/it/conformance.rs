@@ -1230,7 +1230,7 @@ async fn several_processes_keep_their_viewers_and_stand_in_for_one_another() {
     let mark = stage.vera.cookies_of(&stage.place)[&cookie].clone();
     let found = stage
         .world
-        .sql("SELECT process AS value FROM visits WHERE used_at > 0 AND process <> ''");
+        .sql("SELECT process AS value FROM token_uses WHERE process <> ''");
     assert!(mark.len() == 16 && found == [mark], "{found:?}");
     stage.set(set("")).await;
     let mine = who(&stage.vera).await;

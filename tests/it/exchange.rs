@@ -74,7 +74,7 @@ async fn nothing_falls_back_to_acting_as_the_content_itself() {
         .await;
     assert!(
         settings
-            .body
+            .words()
             .contains("Fall back to a service account: no.")
     );
 }

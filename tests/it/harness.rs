@@ -241,6 +241,15 @@ impl World {
         .await
     }
 
+    /// With options of the test's own, except for the database.
+    pub async fn start_with_options(options: demo::Options) -> Self {
+        Self::start_by(demo::Options {
+            database: database(),
+            ..options
+        })
+        .await
+    }
+
     async fn start_as(content_url: Option<&str>, organisation: Option<demo::Organisation>) -> Self {
         Self::start_on(database(), content_url, organisation).await
     }
@@ -303,6 +312,21 @@ impl World {
     /// The wall clock of portal and provider.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Writes what is collected in memory, as the portal does every ten seconds.
+    pub async fn write_bookkeeping(&self) {
+        let services = &self.services;
+        services.usage.flush_uses().await;
+        services.sessions.flush_last_uses().await;
+        services.api_keys.flush_last_uses().await;
+        let shared = services.presence.share_presence().await;
+        shared.expect("presence is written");
+    }
+
+    /// Deletes old rows, as the leader does every ten minutes.
+    pub async fn purge(&self) {
+        valetkey::jobs::purge::run(&self.services).await;
     }
 
     /// Moves the clock of portal and provider forward.
@@ -653,7 +677,9 @@ impl Drop for World {
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 /// Lines at error level that some test provokes on purpose.
-const PROVOKED: [&str; 10] = [
+const PROVOKED: [&str; 12] = [
+    "the audit log holds a record that this portal did not write",
+    "the newest blocks of the audit log",
     "new tokens could not be stored",
     "the spool",
     "database",
@@ -734,6 +760,15 @@ impl Answer {
             .select(&css(selector))
             .flat_map(|element| element.text().map(str::to_owned).collect::<Vec<_>>())
             .collect()
+    }
+    /// What the page says, with single blanks between words.
+    pub fn words(&self) -> String {
+        let text = self.text("body");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+    /// How many elements a CSS selector finds.
+    pub fn count(&self, selector: &str) -> usize {
+        self.html().select(&css(selector)).count()
     }
     /// The anti-forgery token that the page's forms carry.
     pub fn csrf(&self) -> String {

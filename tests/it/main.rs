@@ -15,4 +15,5 @@ mod policy;
 mod promises;
 mod properties;
 mod proxy;
+mod retention;
 mod structure;

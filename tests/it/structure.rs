@@ -334,27 +334,16 @@ const NO_DECISION: &[(&str, &str)] = &[
         "integrations.rs:set_secret_warned",
         "a time that is only shown",
     ),
-    ("identities.rs:purge", "what has expired by time"),
-    ("handovers.rs:purge", "what has expired by time"),
+    ("leaks.rs:clear", "a time that only the leak alarm reads"),
     ("people.rs:insert", "nothing is cached about a new person"),
     ("people.rs:set_password", "its sessions are deleted apart"),
     ("people.rs:set_active", "a time that is only shown"),
     ("people.rs:insert_key", "nothing is cached about a new key"),
-    ("people.rs:touch_key", "a time that is only shown"),
     (
         "sessions.rs:insert",
         "nothing is cached about a new session",
     ),
     ("sessions.rs:update", "only the state, which is not cached"),
-    (
-        "sessions.rs:touch",
-        "a time; sessions expire by time anyway",
-    ),
-    (
-        "sessions.rs:touch_by_id",
-        "a time; sessions expire by time anyway",
-    ),
-    ("sessions.rs:purge", "what has expired by time"),
     ("groups.rs:insert", "a new group has no members"),
     ("groups.rs:rename", "a name that is only shown"),
     (
@@ -365,8 +354,6 @@ const NO_DECISION: &[(&str, &str)] = &[
         "connections.rs:store_refreshed",
         "tokens; an expired one is refreshed",
     ),
-    ("connections.rs:touch", "a time that is only shown"),
-    ("connections.rs:add_uses", "a count that is only shown"),
     (
         "handovers.rs:insert_session",
         "nothing is cached about a new one",

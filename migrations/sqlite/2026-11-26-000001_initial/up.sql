@@ -38,6 +38,7 @@ CREATE TABLE leases (
     taken_at BIGINT NOT NULL,
     until BIGINT NOT NULL
 );
+CREATE INDEX leases_by_end ON leases (until);
 
 -- People
 
@@ -100,6 +101,7 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_guid ON sessions (guid);
 CREATE INDEX sessions_by_person ON sessions (person);
 CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+CREATE INDEX sessions_by_use ON sessions (seen_at);
 
 -- One-time links: for the first administrator (`person` is NULL) or an invitation.
 CREATE TABLE setup_links (
@@ -107,6 +109,7 @@ CREATE TABLE setup_links (
     expires_at BIGINT NOT NULL,
     person TEXT REFERENCES people (guid) ON DELETE CASCADE
 );
+CREATE INDEX setup_links_by_expiry ON setup_links (expires_at);
 
 -- Refresh tokens of organisation sign-ins, sealed.
 CREATE TABLE sign_in_grants (
@@ -121,6 +124,7 @@ CREATE TABLE sign_in_tries (
     at BIGINT NOT NULL
 );
 CREATE INDEX sign_in_tries_by_who ON sign_in_tries (who, at);
+CREATE INDEX sign_in_tries_by_time ON sign_in_tries (at);
 
 -- Secrets that wait, sealed, for the one page that shows them.
 CREATE TABLE shown_once (
@@ -129,6 +133,7 @@ CREATE TABLE shown_once (
     shown TEXT NOT NULL,
     expires_at BIGINT NOT NULL
 );
+CREATE INDEX shown_once_by_expiry ON shown_once (expires_at);
 
 -- Integrations and content
 
@@ -169,6 +174,8 @@ CREATE TABLE integration_list (
     UNIQUE (integration, person),
     UNIQUE (integration, group_guid)
 );
+CREATE INDEX integration_list_by_person ON integration_list (person);
+CREATE INDEX integration_list_by_group ON integration_list (group_guid);
 
 -- `proxying` is JSON: it is read and written as a whole and never searched.
 CREATE TABLE content (
@@ -185,6 +192,8 @@ CREATE TABLE content (
     updated_at BIGINT NOT NULL,
     slug TEXT NOT NULL,
     proxying TEXT NOT NULL,
+    -- Uses of tokens up to this time raise no leak alarm: the publisher mended the app.
+    leaks_cleared_at BIGINT,
     UNIQUE (owner, name)
 );
 CREATE UNIQUE INDEX content_by_slug ON content (slug);
@@ -200,6 +209,8 @@ CREATE TABLE content_list (
     UNIQUE (content, person),
     UNIQUE (content, group_guid)
 );
+CREATE INDEX content_list_by_person ON content_list (person);
+CREATE INDEX content_list_by_group ON content_list (group_guid);
 
 -- A key with `content` is a content key: it acts for that item only.
 CREATE TABLE api_keys (
@@ -214,6 +225,7 @@ CREATE TABLE api_keys (
     expires_at BIGINT
 );
 CREATE INDEX api_keys_by_person ON api_keys (person);
+CREATE INDEX api_keys_by_content ON api_keys (content);
 
 CREATE TABLE associations (
     number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -249,11 +261,14 @@ CREATE TABLE connections (
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     used_at BIGINT,
+    -- Many connections are being ended: this one is unusable, and the next to be deleted.
+    ending BOOLEAN NOT NULL DEFAULT FALSE,
     UNIQUE (person, integration)
 );
 CREATE INDEX connections_by_integration ON connections (integration);
 CREATE INDEX connections_by_expiry ON connections (access_expires_at);
 CREATE INDEX connections_by_use ON connections (used_at);
+CREATE INDEX connections_ending ON connections (integration, number) WHERE ending;
 
 -- One viewer's permission for one item to use one connection.
 CREATE TABLE consents (
@@ -315,6 +330,7 @@ CREATE TABLE revocations (
 );
 CREATE INDEX revocations_by_next ON revocations (state, next_at);
 CREATE INDEX revocations_by_person ON revocations (person);
+CREATE INDEX revocations_by_end ON revocations (ended_at);
 
 -- Content sessions
 
@@ -337,12 +353,16 @@ CREATE TABLE content_sessions (
     created_at BIGINT NOT NULL
 );
 CREATE INDEX content_sessions_by_session ON content_sessions (session);
+CREATE INDEX content_sessions_by_time ON content_sessions (created_at);
 
--- Session tokens that stay exchangeable because their socket or stream is open on some node.
+-- Session tokens that stay exchangeable because their socket or stream is open on a node, for as
+-- long as that node sends heartbeats.
 CREATE TABLE held_tokens (
-    token_hash TEXT NOT NULL PRIMARY KEY,
-    until BIGINT NOT NULL
+    node TEXT NOT NULL,
+    token_hash TEXT NOT NULL,
+    PRIMARY KEY (node, token_hash)
 );
+CREATE INDEX held_tokens_by_hash ON held_tokens (token_hash);
 
 -- Whose a Streamlit session is; only its viewer may resume it.
 CREATE TABLE app_sessions (
@@ -351,18 +371,32 @@ CREATE TABLE app_sessions (
     person TEXT NOT NULL,
     seen_at BIGINT NOT NULL
 );
+CREATE INDEX app_sessions_by_use ON app_sessions (seen_at);
 
--- Who was at which process of an item, and used a token there, and when last.
+-- Who was at which process of an item, through which node. `here`: since `since` and still, for as
+-- long as the node sends heartbeats; so a tab that stays open costs no writes.
 CREATE TABLE visits (
     content TEXT NOT NULL,
     process TEXT NOT NULL,
     person TEXT NOT NULL,
-    seen_at BIGINT,
-    used_at BIGINT,
-    cleared_at BIGINT,
+    node TEXT NOT NULL,
+    here BOOLEAN NOT NULL,
+    since BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    PRIMARY KEY (content, process, person, node)
+);
+CREATE INDEX visits_by_node ON visits (node);
+CREATE INDEX visits_by_time ON visits (seen_at);
+
+-- When a process last used a viewer's token.
+CREATE TABLE token_uses (
+    content TEXT NOT NULL,
+    process TEXT NOT NULL,
+    person TEXT NOT NULL,
+    used_at BIGINT NOT NULL,
     PRIMARY KEY (content, process, person)
 );
-CREATE INDEX visits_by_use ON visits (used_at);
+CREATE INDEX token_uses_by_time ON token_uses (used_at);
 
 CREATE TABLE leaks (
     content TEXT NOT NULL REFERENCES content (guid) ON DELETE CASCADE,
@@ -373,6 +407,7 @@ CREATE TABLE leaks (
     times BIGINT NOT NULL,
     PRIMARY KEY (content, person)
 );
+CREATE INDEX leaks_by_time ON leaks (last_at);
 
 -- Audit record
 
@@ -387,11 +422,14 @@ CREATE TABLE audit (
     address TEXT NOT NULL,
     correlation TEXT NOT NULL,
     outcome TEXT NOT NULL,
+    -- Seals the line by itself: whoever can write to the database cannot add one.
+    proof TEXT NOT NULL,
     -- The block that seals the line; NULL for about a second.
     block BIGINT
 );
 CREATE INDEX audit_by_action ON audit (action, number);
-
+CREATE INDEX audit_by_actor ON audit (actor, number);
+CREATE INDEX audit_by_outcome ON audit (outcome, number);
 CREATE INDEX audit_by_block ON audit (block, number);
 
 -- The seals of the audit log: each covers the seal before and its lines, in order.
@@ -413,3 +451,5 @@ CREATE TABLE exchange_hours (
     PRIMARY KEY (hour, person, content, integration)
 );
 CREATE INDEX exchange_hours_by_last ON exchange_hours (last_at);
+CREATE INDEX exchange_hours_by_person ON exchange_hours (person, last_at);
+CREATE INDEX exchange_hours_by_content ON exchange_hours (content, last_at);

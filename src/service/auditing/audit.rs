@@ -14,8 +14,7 @@ use crate::{
         core::{Actor, Core, event, record, require},
         error::Error,
     },
-    store::audit::{self, RecordFilter, SealStatus},
-    vault::audit_key::AuditKey,
+    store::audit::{self, RecordFilter, SealStatus, SealedBlock},
 };
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -72,7 +71,14 @@ pub struct Audit {
     /// Records of refusals that wait for [`Audit::flush_refusals`]: a refused request must not cost
     /// a write of its own.
     waiting: Mutex<Vec<Event>>,
+    /// The block that this process sealed last: if the log no longer holds it, somebody changed it.
+    last_sealed: Mutex<Option<SealedBlock>>,
 }
+
+/// Transactions of one call of [`Audit::cut_old_records`], and what each deletes at most.
+const MAX_CUTS: u32 = 60;
+const BLOCKS_PER_CUT: u32 = 100;
+const RECORDS_PER_CUT: usize = 1000;
 
 impl Audit {
     pub(in crate::service) fn new(core: Arc<Core>) -> Self {
@@ -80,6 +86,7 @@ impl Audit {
             core,
             refusals: Refusals::default(),
             waiting: Mutex::default(),
+            last_sealed: Mutex::default(),
         }
     }
 
@@ -94,7 +101,15 @@ impl Audit {
     }
 
     /// Writes the refusals that wait, in one transaction. A failure keeps them.
-    pub async fn flush_refusals(&self) {
+    pub async fn flush_refusals(self: &Arc<Self>) {
+        let audit = Arc::clone(self);
+        let writing = async move { audit.write_refusals().await };
+        if let Err(error) = self.core.run_to_end(writing).await {
+            error.log("recording refusals");
+        }
+    }
+
+    async fn write_refusals(&self) {
         let lines = std::mem::take(&mut *self.waiting.lock());
         if lines.is_empty() {
             return;
@@ -116,7 +131,7 @@ impl Audit {
     /// Records that match the filter, one more than [`PAGE_SIZE`] if there are more. Administrators
     /// only.
     pub async fn audit_events(
-        &self,
+        self: &Arc<Self>,
         actor: &Actor,
         filter: RecordFilter,
     ) -> Result<Vec<Event>, Error> {
@@ -125,7 +140,7 @@ impl Audit {
 
     /// Records that match the filter, at most `most`. Administrators only.
     pub async fn audit_page(
-        &self,
+        self: &Arc<Self>,
         actor: &Actor,
         filter: RecordFilter,
         most: i64,
@@ -147,7 +162,7 @@ impl Audit {
 
     /// The next records of an export after number `after`, oldest first; empty at the end.
     pub async fn export_batch(
-        &self,
+        self: &Arc<Self>,
         actor: &Actor,
         filter: &RecordFilter,
         after: i64,
@@ -166,10 +181,9 @@ impl Audit {
 
     /// Verifies the seals of the audit log, on one snapshot.
     pub async fn verify_audit_log(&self) -> Result<SealStatus, Error> {
-        let key = AuditKey::new(&self.core.root);
         self.core
             .store
-            .read_snapshot(move |db| Ok(audit::verify(db, &key)?))
+            .read_snapshot(|db| Ok(audit::verify(db)?))
             .await
     }
 
@@ -183,15 +197,55 @@ impl Audit {
         if !unsealed {
             return Ok(());
         }
-        let (root, now) = (Arc::clone(&self.core), self.core.now());
-        self.core
+        let (known, now) = (self.last_sealed.lock().clone(), self.core.now());
+        let sealed = self
+            .core
             .store
-            .write(move |db| {
-                let key = AuditKey::new(&root.root);
-                Ok::<_, Error>(audit::seal_block(db, &key, now)?)
-            })
-            .await
-            .map(drop)
+            .write(move |db| Ok::<_, Error>(audit::seal_block(db, known.as_ref(), now)?))
+            .await?;
+        if sealed.is_some() {
+            *self.last_sealed.lock() = sealed;
+        }
+        Ok(())
+    }
+
+    /// Deletes the blocks that are older than the operator keeps them; the same transaction records
+    /// how many records that were. A long backlog is left to the next calls.
+    pub async fn cut_old_records(&self) -> Result<(), Error> {
+        let Some(kept) = self.core.settings.retention.audit else {
+            return Ok(());
+        };
+        let now = self.core.now();
+        let before = now.minus(kept);
+        for _ in 0..MAX_CUTS {
+            let deleted = self
+                .core
+                .store
+                .write(move |db| {
+                    let (mut blocks, mut records) = (0, 0);
+                    while blocks < BLOCKS_PER_CUT
+                        && records < RECORDS_PER_CUT
+                        && let Some(deleted) = audit::cut(db, before)?
+                    {
+                        blocks += 1;
+                        records += deleted;
+                    }
+                    if blocks > 0 {
+                        let subject = format!("records before {}", before.rfc3339());
+                        let detail = format!("{records} deleted");
+                        record(
+                            db,
+                            &Event::by_portal(now, Action::RecordCut, subject, detail),
+                        )?;
+                    }
+                    Ok::<_, Error>(blocks)
+                })
+                .await?;
+            if deleted < BLOCKS_PER_CUT {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Records a refusal, once a minute per caller and reason. A caller is a person, or an address

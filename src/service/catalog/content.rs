@@ -20,7 +20,11 @@ use crate::{
     service::{
         core::{Actor, Core, event, record, require},
         error::{Error, invalid},
-        grants::{end_reason::EndReason, revocations, usage::Usage},
+        grants::{
+            end_reason::EndReason,
+            revocations::{self, EndedConsents},
+            usage::Usage,
+        },
     },
     store::{Db, connections, content, groups, integrations, people},
     vault::random,
@@ -345,13 +349,21 @@ impl Contents {
                     content::update(db, &after).map_err(name_conflict)?;
                     record(db, &event(&actor, now, Action::ContentChanged, after.display_title(), words.join(", ")))?;
                 }
-                if before.access != after.access || before.owner != after.owner {
-                    let consents = connections::consents_of_content(db, id)?;
-                    revocations::end_lost_consents(db, consents, &EndReason::of(&actor, now, "access was taken away"))?;
-                }
-                visible_content(db, &person, id)
+                let ended = if before.access != after.access || before.owner != after.owner {
+                    let why = EndReason::of(&actor, now, "access was taken away");
+                    Some(revocations::end_lost_consents(db, &[id], &why)?)
+                } else {
+                    None
+                };
+                Ok((visible_content(db, &person, id)?, ended))
             })
             .await
+            .map(|(item, ended)| {
+                if let Some(ended) = ended {
+                    ended.record_in_background(&self.core);
+                }
+                item
+            })
     }
 
     /// Deletes an item and ends all its consents.
@@ -359,7 +371,6 @@ impl Contents {
         let found = self.editable_content(actor, id).await?.content;
         let (now, actor) = (self.core.now(), actor.clone());
         let why = EndReason::of(&actor, now, "the content was deleted");
-        let recorded = why.clone();
         let (ended, deleted) = self
             .core
             .store
@@ -382,7 +393,7 @@ impl Contents {
                 Ok::<_, Error>((ended, found))
             })
             .await?;
-        ended.record_in_background(&self.core, &deleted, &recorded);
+        ended.record_in_background(&self.core);
         Ok(deleted)
     }
 
@@ -609,15 +620,25 @@ impl Contents {
                         format!("{who} removed"),
                     ),
                 )?;
-                let consents = connections::consents_of_content(db, id)?;
-                revocations::end_lost_consents(
-                    db,
-                    consents,
-                    &EndReason::of(&actor, now, "access was taken away"),
-                )?;
-                Ok(())
+                let why = EndReason::of(&actor, now, "access was taken away");
+                match entry.principal {
+                    Principal::Person(person) => {
+                        if let Some(person) = people::find(db, person)? {
+                            revocations::end_lost_consents_of(db, &person, &why)?;
+                        }
+                        Ok(None)
+                    }
+                    Principal::Group(_) => {
+                        Ok(Some(revocations::end_lost_consents(db, &[id], &why)?))
+                    }
+                }
             })
             .await
+            .map(|ended: Option<EndedConsents>| {
+                if let Some(ended) = ended {
+                    ended.record_in_background(&self.core);
+                }
+            })
     }
 
     /// The integrations of an item, in the order in which they were attached.
@@ -657,7 +678,6 @@ impl Contents {
         }
         let (now, actor) = (self.core.now(), actor.clone());
         let why = EndReason::of(&actor, now, "the content uses another integration now");
-        let (recorded, changed) = (why.clone(), item.clone());
         let ended = self
             .core
             .store
@@ -714,7 +734,7 @@ impl Contents {
             })
             .await?;
         if let Some(ended) = ended {
-            ended.record_in_background(&self.core, &changed, &recorded);
+            ended.record_in_background(&self.core);
         }
         Ok(())
     }
@@ -727,7 +747,7 @@ impl Contents {
         id: Id<Content>,
     ) -> Result<Vec<(crate::domain::consent::Consent, Person, Integration)>, Error> {
         self.editable_content(actor, id).await?;
-        self.usage.flush_uses().await;
+        self.usage.flush_uses_of(|uses| uses.content == id).await;
         self.core
             .store
             .read(move |db| {

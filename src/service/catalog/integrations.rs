@@ -25,11 +25,7 @@ use crate::{
     service::{
         core::{Actor, Core, event, must_manage_integrations, must_see_integrations, record},
         error::{Error, invalid},
-        grants::{
-            backoff::Backoff,
-            end_reason::EndReason,
-            revocations::{EndScope, Revocations},
-        },
+        grants::{backoff::Backoff, end_reason::EndReason, revocations::Revocations},
     },
     store::{
         Db, connections, content, groups,
@@ -40,7 +36,7 @@ use crate::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// An integration after a form, before it is saved.
 struct Edited {
@@ -88,6 +84,8 @@ pub enum UpdateOutcome {
     /// Saving would end the connections of these people; nothing was changed. Ask, then send
     /// `confirmed`.
     NeedsConfirmation(Impact),
+    /// Many connections are being ended; the settings are saved after the last one.
+    GoesOn,
 }
 
 /// Integrations.
@@ -331,13 +329,28 @@ impl Integrations {
     /// Changes an integration. Settings are merged one by one. A change of where tokens come from
     /// requires the secret and ends all connections, after a confirmation if there are any. Saving
     /// also ends the pause that follows an error which only an administrator can repair.
+    ///
+    /// Waits for `patience` at most; the work goes on without its caller.
     pub async fn update_integration(
         self: &Arc<Self>,
         actor: &Actor,
         id: Id<Integration>,
         input: IntegrationInput,
+        patience: Duration,
     ) -> Result<UpdateOutcome, Error> {
         must_manage_integrations(actor)?;
+        let (service, actor) = (Arc::clone(self), actor.clone());
+        let saving = async move { service.update_to_the_end(&actor, id, input).await };
+        let saved = self.core.run_for(patience, saving).await?;
+        Ok(saved.unwrap_or(UpdateOutcome::GoesOn))
+    }
+
+    async fn update_to_the_end(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Integration>,
+        input: IntegrationInput,
+    ) -> Result<UpdateOutcome, Error> {
         let now = self.core.now();
         let before = self.integration(actor, id).await?;
         let Edited {
@@ -372,12 +385,21 @@ impl Integrations {
         let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
         let (mut known, mut many) = (before.updated_at, 0);
         if leads_elsewhere {
-            self.claim_change(id, known, now).await?;
-            known = now;
-            many = self
-                .revocations
-                .end_large_batch(EndScope::Integration(id), &why)
-                .await?;
+            // Checks that the integration is as it was when its form was read, and marks it as
+            // changed: a save that is rejected must not have ended any connection.
+            let claim = move |db: &mut Db<'_>| {
+                let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
+                must_be_unchanged(&current, before.updated_at)?;
+                let claimed = Integration {
+                    updated_at: now,
+                    ..current
+                };
+                Ok(integrations::update(db, &claimed)?)
+            };
+            many = self.revocations.end_many(id, &why, claim).await?;
+            if many > 0 {
+                known = now;
+            }
         }
         let after = self
             .core
@@ -449,28 +471,6 @@ impl Integrations {
         self.backoff.forget(id);
         self.revocations.spawn_revocations();
         Ok(UpdateOutcome::Saved(Box::new(after)))
-    }
-
-    /// Checks that the integration is as it was when its form was read, and marks it as changed: a
-    /// save that is rejected must not have ended any connection.
-    async fn claim_change(
-        &self,
-        id: Id<Integration>,
-        known: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.core
-            .store
-            .write(move |db| {
-                let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
-                must_be_unchanged(&current, known)?;
-                let claimed = Integration {
-                    updated_at: now,
-                    ..current
-                };
-                Ok(integrations::update(db, &claimed)?)
-            })
-            .await
     }
 
     /// What an integration becomes with `input`. Errors: [`Error::Invalid`], with every problem.
@@ -557,18 +557,29 @@ impl Integrations {
 
     /// Deletes an integration with its associations, connections and consents; the provider is told
     /// to revoke the tokens.
+    ///
+    /// `None` if that takes longer than `patience` and goes on in the background: from then on no
+    /// exchange succeeds, and the integration is deleted with its last connection.
     pub async fn delete_integration(
         self: &Arc<Self>,
         actor: &Actor,
         id: Id<Integration>,
-    ) -> Result<Integration, Error> {
+        patience: Duration,
+    ) -> Result<Option<Integration>, Error> {
         must_manage_integrations(actor)?;
+        let (service, actor) = (Arc::clone(self), actor.clone());
+        let deleting = async move { service.delete_to_the_end(&actor, id).await };
+        self.core.run_for(patience, deleting).await
+    }
+
+    async fn delete_to_the_end(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Integration, Error> {
         let (now, actor, service) = (self.core.now(), actor.clone(), Arc::clone(self));
         let why = EndReason::of(&actor, now, "the integration was deleted");
-        let many = self
-            .revocations
-            .end_large_batch(EndScope::Integration(id), &why)
-            .await?;
+        let many = self.revocations.end_many(id, &why, |_| Ok(())).await?;
         let deleted = self
             .core
             .store

@@ -9,8 +9,10 @@
 //!
 //! The lock proves it only for this file. A copied data directory (a cloned machine, a copied
 //! volume) has the same identity in another file. So the file also holds a fingerprint of the
-//! machine's boot and of the file itself; where it differs, the start waits to see whether another
-//! process still sends heartbeats under this identity, and then takes a new one.
+//! machine's boot and of the file itself; where it differs, the node takes a new identity. After a
+//! restart of the machine, too: then leases of its earlier life are abandoned as those of any other
+//! node that is gone. (Looking whether the original still sends heartbeats would not do: a copy that
+//! starts at the same time, or whose clock differs, would not see them.)
 
 use crate::{
     domain::{Id, Timestamp},
@@ -33,9 +35,7 @@ use std::{
 /// Interval of the heartbeat; [`crate::jobs`] keeps it.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A node without a heartbeat for this long counts as gone.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(35);
-/// How long a start watches for heartbeats of another process with the same identity.
-const IDENTITY_WATCH: Duration = Duration::from_millis(12_500);
+pub(in crate::service) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(35);
 /// Watched leases beyond which old entries are dropped.
 const MAX_WATCHED_LEASES: usize = 10_000;
 
@@ -55,8 +55,6 @@ pub fn is_served(folder: &Path) -> Result<bool, String> {
 pub(in crate::service) struct Node {
     /// Random, new at each start.
     boot_id: String,
-    /// Set once it is known whether another process uses the identity.
-    seen: OnceLock<()>,
     claimed: OnceLock<Claimed>,
     /// Leases of other processes, by name: owner and beat as last seen, and since when they are
     /// unchanged.
@@ -69,9 +67,6 @@ enum Claim {
     Ours,
     /// Another process of this machine serves from the directory.
     Served,
-    /// The file was not written here since the machine started: it may be a copy. The identity in
-    /// it.
-    Doubtful(String),
 }
 
 /// A value that differs for a copy of the node's file, and after a restart of the machine.
@@ -101,7 +96,6 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             boot_id: Id::<Node>::random().to_string(),
-            seen: OnceLock::new(),
             claimed: OnceLock::new(),
             watched: Mutex::default(),
         }
@@ -123,7 +117,7 @@ impl Node {
     }
 
     /// Makes this process the node of the data directory. Opens the spool.
-    fn claim(&self, folder: &Path, new_identity: bool) -> Result<Claim, String> {
+    fn claim(&self, folder: &Path) -> Result<Claim, String> {
         let path = folder.join("node");
         let explain = |error: std::io::Error| format!("cannot use {}: {error}", path.display());
         let mut options = File::options();
@@ -140,11 +134,15 @@ impl Node {
         let mut lines = text.lines().map(str::trim);
         let known = lines.next().filter(|id| !id.is_empty()).map(str::to_owned);
         let (same_file, here) = (lines.next().map(str::to_owned), fingerprint(&lock));
-        let id = match known.clone().filter(|_| !new_identity) {
-            Some(id) if same_file.as_ref() != Some(&here) && self.seen.get().is_none() => {
-                return Ok(Claim::Doubtful(id));
+        let id = match known {
+            Some(id) if same_file.as_ref() == Some(&here) => id,
+            Some(earlier) => {
+                tracing::warn!(
+                    identity = earlier,
+                    "the machine was restarted, or this data directory is a copy of another node's: this node takes a new identity"
+                );
+                Id::<Node>::random().to_string()
             }
-            Some(id) => id,
             None => Id::<Node>::random().to_string(),
         };
         lock.set_len(0)
@@ -224,26 +222,10 @@ impl Nodes {
         self.node.is_abandoned(lease, life)
     }
 
-    /// Makes this process the node of its data directory. Takes a new identity if the directory is a
-    /// copy and the original runs; that is found out within [`IDENTITY_WATCH`]. Logs a warning if
-    /// another process has the directory; the error is a sentence for the operator.
-    pub async fn claim_node(&self) -> Result<(), String> {
-        let folder = &self.core.settings.data_dir;
-        let claim = match self.node.claim(folder, false)? {
-            Claim::Doubtful(id) => {
-                let lives = self.identity_lives(&id).await?;
-                if lives {
-                    tracing::warn!(
-                        identity = id,
-                        "this data directory is a copy of another node's, which is running: this node takes a new identity"
-                    );
-                }
-                let _ = self.node.seen.set(());
-                self.node.claim(folder, lives)?
-            }
-            claim => claim,
-        };
-        if claim == Claim::Served {
+    /// Makes this process the node of its data directory. Logs a warning if another process has the
+    /// directory; the error is a sentence for the operator.
+    pub fn claim_node(&self) -> Result<(), String> {
+        if self.node.claim(&self.core.settings.data_dir)? == Claim::Served {
             tracing::warn!(
                 "another process serves from the same data directory: after a crash its refreshes are taken up later"
             );
@@ -251,40 +233,9 @@ impl Nodes {
         Ok(())
     }
 
-    /// Whether a process sends heartbeats under this identity. At once `false` if there was none
-    /// lately.
-    async fn identity_lives(&self, id: &str) -> Result<bool, String> {
-        let prefix = format!("{id}/");
-        let heartbeats = async || {
-            let mut seen: Vec<(String, Timestamp)> = self
-                .nodes()
-                .await
-                .map_err(|error| error.to_string())?
-                .into_iter()
-                .filter(|node| node.node.starts_with(&prefix))
-                .map(|node| (node.node, node.seen_at))
-                .collect();
-            seen.sort();
-            Ok::<_, String>(seen)
-        };
-        let before = heartbeats().await?;
-        if before.is_empty() {
-            return Ok(false);
-        }
-        tracing::info!("looking whether another process uses this node's identity");
-        let started = Instant::now();
-        while started.elapsed() < IDENTITY_WATCH {
-            tokio::time::sleep(Duration::from_millis(250)).await;
-            let now = heartbeats().await?;
-            if !now.is_empty() && now != before {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Writes this node's heartbeat, with its version and the ids of its keys.
-    pub async fn write_heartbeat(&self) -> Result<(), Error> {
+    /// Writes this node's heartbeat, with its version and the ids of its keys. `true` if it is the
+    /// first, or the other nodes have forgotten this one: then they know nothing of what it shared.
+    pub async fn write_heartbeat(&self) -> Result<bool, Error> {
         let node = Seen {
             node: self.node.name(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -406,12 +357,12 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("valetkey-node-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let (first, second) = (Node::default(), Node::default());
-        assert_eq!(first.claim(&folder, false).unwrap(), Claim::Ours);
-        let second_claim = second.claim(&folder, false).unwrap();
+        assert_eq!(first.claim(&folder).unwrap(), Claim::Ours);
+        let second_claim = second.claim(&folder).unwrap();
         assert_eq!(second_claim, Claim::Served, "one process at a time");
         let name = first.name();
         drop(first);
-        assert_eq!(second.claim(&folder, false).unwrap(), Claim::Ours);
+        assert_eq!(second.claim(&folder).unwrap(), Claim::Ours);
         assert!(second.is_abandoned(&lease(&name, 1), Duration::from_secs(60)));
         assert!(!second.is_abandoned(&lease("another/life", 1), Duration::from_secs(60)));
         // A copy of the folder is not taken for the node itself.
@@ -419,11 +370,7 @@ mod tests {
         std::fs::create_dir_all(&copy).unwrap();
         std::fs::copy(folder.join("node"), copy.join("node")).unwrap();
         let third = Node::default();
-        assert!(matches!(
-            third.claim(&copy, false).unwrap(),
-            Claim::Doubtful(_)
-        ));
-        assert_eq!(third.claim(&copy, true).unwrap(), Claim::Ours);
+        assert_eq!(third.claim(&copy).unwrap(), Claim::Ours);
         assert_ne!(third.name().split('/').next(), name.split('/').next());
         assert!(!third.is_abandoned(&lease(&name, 1), Duration::from_secs(60)));
         std::fs::remove_dir_all(folder).unwrap();

@@ -1,8 +1,8 @@
 //! Presence: which viewers have a request, event stream or WebSocket open at which process of which
-//! item, and when each was last seen. The leak alarm compares it with token uses.
+//! item, and since when. The leak alarm compares it with token uses.
 //!
-//! Kept in memory and written to the database for all nodes, at most once a minute per viewer and
-//! process.
+//! Kept in memory; the database learns for all nodes who came and who left. In between, a viewer is
+//! there for as long as the node sends heartbeats: a tab that stays open costs no writes.
 
 use crate::{
     domain::{
@@ -11,39 +11,45 @@ use crate::{
         leak::Visit,
         person::Person,
     },
-    service::{core::Core, error::Error},
-    store::leaks,
+    service::{cluster::node::Nodes, core::Core, error::Error},
+    store::{
+        bookkeeping::{self, MAX_ROWS, Stay},
+        leaks,
+    },
 };
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-/// Least time between two writes of the same presence.
-const WRITE_INTERVAL: Duration = Duration::from_secs(60);
+/// A viewer who was not seen for this long, and has nothing open, has left.
+const LEFT_AFTER: Duration = Duration::from_secs(60);
 /// How long after its last sighting an entry stays in memory.
 const MEMORY_RETENTION: Duration = Duration::from_secs(3600);
-/// Rows per transaction: others write, too.
-const MAX_ROWS_PER_TRANSACTION: usize = 200;
 
 /// One viewer at one process of an item. Times are in milliseconds since 1970, 0 for never.
 #[derive(Default)]
 pub struct Presence {
     last_seen: AtomicI64,
-    /// The value of `last_seen` that was last written to the database.
-    written: AtomicI64,
+    /// When the viewer came.
+    since: AtomicI64,
+    /// Whether the database says that the viewer is there.
+    is_recorded: AtomicBool,
     /// Open requests, event streams and WebSockets.
     open_count: AtomicUsize,
 }
 
 impl Presence {
     fn note_seen(&self, now: Timestamp) {
-        self.last_seen.store(now.0, Ordering::Relaxed);
+        let before = self.last_seen.swap(now.0, Ordering::Relaxed);
+        if now.since(Timestamp(before)) >= LEFT_AFTER {
+            self.since.store(now.0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -82,44 +88,55 @@ impl Presences {
         Arc::clone(self.0.lock().entry((item, process, person)).or_default())
     }
 
-    /// The sightings to write to the database now. Also drops entries that were not seen for an
-    /// hour and that nothing refers to.
-    fn due_sightings(&self, now: Timestamp) -> Vec<(Id<Content>, Visit, Arc<Presence>)> {
-        let mut news = Vec::new();
+    /// Who came or left since the last call of [`Self::mark_recorded`]. Also drops entries that were
+    /// not seen for an hour and that nothing refers to.
+    fn changed_stays(&self, now: Timestamp) -> Vec<(Stay, Arc<Presence>)> {
+        let mut changed = Vec::new();
         self.0.lock().retain(|(item, process, person), presence| {
-            if presence.open_count.load(Ordering::Relaxed) > 0 {
+            let is_open = presence.open_count.load(Ordering::Relaxed) > 0;
+            if is_open {
                 presence.note_seen(now);
             }
-            let (seen, noted) = (
-                presence.last_seen.load(Ordering::Relaxed),
-                presence.written.load(Ordering::Relaxed),
-            );
-            if seen > 0 && Timestamp(seen).since(Timestamp(noted)) >= WRITE_INTERVAL {
-                let visit = Visit {
-                    person: *person,
+            let seen_at = Timestamp(presence.last_seen.load(Ordering::Relaxed));
+            let is_here = is_open || now.since(seen_at) < LEFT_AFTER;
+            if is_here != presence.is_recorded.load(Ordering::Relaxed) {
+                let stay = Stay {
+                    content: *item,
                     process: *process,
-                    seen_at: Timestamp(seen),
+                    person: *person,
+                    is_here,
+                    since: Timestamp(presence.since.load(Ordering::Relaxed)),
+                    seen_at,
                 };
-                news.push((*item, visit, Arc::clone(presence)));
+                changed.push((stay, Arc::clone(presence)));
             }
-            now.since(Timestamp(seen)) < MEMORY_RETENTION || Arc::strong_count(presence) > 1
+            now.since(seen_at) < MEMORY_RETENTION
+                || Arc::strong_count(presence) > 1
+                || presence.is_recorded.load(Ordering::Relaxed)
         });
-        // All nodes write in the same order, so that none waits for another in a circle.
-        news.sort_by_key(|(item, visit, _)| (item.as_u128(), visit.person.as_u128()));
-        news
+        changed
+    }
+
+    /// Notes that these stays are in the database.
+    fn mark_recorded(stays: &[(Stay, Arc<Presence>)]) {
+        for (stay, presence) in stays {
+            presence.is_recorded.store(stay.is_here, Ordering::Relaxed);
+        }
     }
 }
 
 /// Who is at which content, as this node saw it.
 pub struct PresenceBoard {
     core: Arc<Core>,
+    nodes: Arc<Nodes>,
     presences: Arc<Presences>,
 }
 
 impl PresenceBoard {
-    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+    pub(in crate::service) fn new(core: Arc<Core>, nodes: Arc<Nodes>) -> Self {
         Self {
             core,
+            nodes,
             presences: Arc::default(),
         }
     }
@@ -169,29 +186,27 @@ impl PresenceBoard {
             .await
     }
 
-    /// Writes sightings to the database, for all nodes. Called every ten seconds and at a stop.
+    /// Forgets what the other nodes knew: the next [`Self::share_presence`] writes who is there.
+    pub fn forget_recorded(&self) {
+        for presence in self.presences.0.lock().values() {
+            presence.is_recorded.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes who came and who left to the database, for all nodes. Called every ten seconds and at
+    /// a stop.
     pub async fn share_presence(&self) -> Result<(), Error> {
-        for part in self
-            .presences
-            .due_sightings(self.core.now())
-            .chunks(MAX_ROWS_PER_TRANSACTION)
-        {
-            let seen: Vec<_> = part
-                .iter()
-                .map(|(item, visit, _)| (*item, *visit))
-                .collect();
+        let changed = self.presences.changed_stays(self.core.now());
+        for part in changed.chunks(MAX_ROWS) {
+            let stays: Vec<Stay> = part.iter().map(|(stay, _)| *stay).collect();
+            let node = self.nodes.name();
             self.core
                 .store
-                .write(move |db| {
-                    let seen = seen.clone();
-                    seen.into_iter().try_for_each(|(item, visit)| {
-                        Ok::<_, Error>(leaks::record_visit(db, item, visit)?)
-                    })
+                .write_bookkeeping(move |db| {
+                    Ok::<_, Error>(bookkeeping::record_stays(db, &node, &stays)?)
                 })
                 .await?;
-            for (_, visit, presence) in part {
-                presence.written.store(visit.seen_at.0, Ordering::Relaxed);
-            }
+            Presences::mark_recorded(part);
         }
         Ok(())
     }
@@ -202,42 +217,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_request_counts_as_presence_and_is_written_once_a_minute() {
+    fn a_stay_is_written_when_it_begins_and_when_it_ends() {
         let presences = Presences::default();
         let (item, person, at) = (Id::random(), Id::random(), |seconds: i64| {
             Timestamp(seconds * 1000)
         });
         let presence = presences.of(item, ProcessId::ONLY, person);
-        let written = |news: Vec<(Id<Content>, Visit, Arc<Presence>)>| {
-            news.iter().for_each(|(_, visit, presence)| {
-                presence.written.store(visit.seen_at.0, Ordering::Relaxed)
-            });
-            news.iter()
-                .map(|(_, visit, _)| visit.seen_at)
+        let written = |changed: Vec<(Stay, Arc<Presence>)>| {
+            Presences::mark_recorded(&changed);
+            changed
+                .iter()
+                .map(|(stay, _)| (stay.is_here, stay.since, stay.seen_at))
                 .collect::<Vec<_>>()
         };
-        assert!(presences.due_sightings(at(5000)).is_empty(), "never seen");
+        assert!(presences.changed_stays(at(5000)).is_empty(), "never seen");
         presence.note_seen(at(10_000));
         assert_eq!(
-            presences.due_sightings(at(10_001)).len(),
+            presences.changed_stays(at(10_001)).len(),
             1,
             "not written down"
         );
-        assert_eq!(written(presences.due_sightings(at(10_002))), [at(10_000)]);
-        presence.note_seen(at(10_030));
-        assert!(
-            presences.due_sightings(at(10_031)).is_empty(),
-            "not a minute later"
+        assert_eq!(
+            written(presences.changed_stays(at(10_002))),
+            [(true, at(10_000), at(10_000))]
         );
+        presence.note_seen(at(10_030));
         presence.open_count.fetch_add(1, Ordering::Relaxed);
         let here = PresenceGuard(Arc::clone(&presence));
+        for later in [10_031, 10_085, 10_140, 10_195] {
+            assert!(
+                presences.changed_stays(at(later)).is_empty(),
+                "an open tab costs no writes"
+            );
+        }
+        drop(here);
+        assert!(presences.changed_stays(at(10_200)).is_empty());
         assert_eq!(
-            written(presences.due_sightings(at(10_200))),
-            [at(10_200)],
-            "a long request"
+            written(presences.changed_stays(at(10_300))),
+            [(false, at(10_000), at(10_195))]
         );
-        drop((here, presence));
-        assert!(presences.due_sightings(at(20_000)).is_empty());
+        presence.note_seen(at(11_000));
+        assert_eq!(
+            written(presences.changed_stays(at(11_000))),
+            [(true, at(11_000), at(11_000))],
+            "came back"
+        );
+        drop(presence);
+        assert_eq!(written(presences.changed_stays(at(20_000))).len(), 1);
+        assert!(presences.changed_stays(at(20_001)).is_empty());
         assert!(presences.0.lock().is_empty(), "forgotten");
     }
 }

@@ -713,6 +713,14 @@ impl Attempts {
                 if current.endpoint_version != endpoint_version {
                     return Err(Error::NotFound);
                 }
+                // A refresh may have committed since the connection was read: its tokens must not be
+                // taken for these.
+                let known = connections::find_of(db, connection.person, connection.integration)?;
+                let generation = known.map_or(0, |(known, _)| known.generation) + 1;
+                let connection = Connection {
+                    generation: generation.max(connection.generation),
+                    ..connection.clone()
+                };
                 connections::put(db, &connection, &tokens)?;
                 if connection.state == State::Unconfirmed {
                     return Ok(());

@@ -3,7 +3,8 @@
 //! A failed refresh pauses **its connection**: an error about one person, or a rate limit that one
 //! connection met, delays nobody else. A circuit breaker pauses **the integration** only after a
 //! failure that concerns all of its connections ([`Failure::concerns_integration`]) was met by
-//! [`DISTINCT_CONNECTIONS`] different ones. Once its time is over, one request probes the provider,
+//! [`DISTINCT_CONNECTIONS`] different ones; so does a refusal of an unknown kind, which then is not
+//! about a person: a gateway in front of the provider, for instance. Once its time is over, one request probes the provider,
 //! whichever connection it belongs to.
 
 use crate::{
@@ -27,10 +28,10 @@ const FAILURE_WINDOW: Duration = Duration::from_secs(300);
 const BROKEN_PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause that grows by itself.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// Pause after a refusal that nobody knows; it is tried again [`MAX_UNKNOWN`] times in all.
-const UNKNOWN_PAUSE: Duration = Duration::from_secs(20);
-/// Refusals of an unknown kind after which the connection needs its viewer.
-const MAX_UNKNOWN: u32 = 3;
+/// Pauses after refusals that nobody knows. After one more the connection needs its viewer.
+const UNKNOWN_PAUSES: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(300)];
+/// Longest pause of an integration that its provider asks for.
+const MAX_BREAKER_PAUSE: Duration = Duration::from_secs(300);
 /// A probe that reports nothing for this long counts as ended.
 const MAX_PROBE: Duration = Duration::from_secs(150);
 /// Paused connections beyond which those whose pause is over are forgotten.
@@ -173,7 +174,19 @@ impl Backoff {
         }
         let known = state.connections.get(&connection).map(|(_, pause)| pause);
         let pause = pause_after(failure, known, now);
-        if pause.unknown >= MAX_UNKNOWN {
+        let unknown = |(id, (of, pause)): (&Id<Connection>, &(Id<Integration>, Pause))| {
+            *of == integration && *id != connection && pause.unknown > 0
+        };
+        let is_widespread = failure.class == FailureClass::Unknown
+            && state
+                .connections
+                .iter()
+                .filter(|entry| unknown(*entry))
+                .count()
+                + 1
+                >= DISTINCT_CONNECTIONS;
+        let is_last = usize::try_from(pause.unknown).unwrap_or(0) > UNKNOWN_PAUSES.len();
+        if is_last && !is_widespread {
             state.connections.remove(&connection);
             state.integrations.entry(integration).or_default().probing = None;
             return AfterFailure::GiveUp;
@@ -184,7 +197,7 @@ impl Backoff {
             .insert(connection, (integration, pause.clone()));
         let breaker = state.integrations.entry(integration).or_default();
         breaker.probing = None;
-        if !failure.concerns_integration() {
+        if !failure.concerns_integration() && !is_widespread {
             // The provider answered, and about this connection alone.
             breaker.pause = None;
             breaker.failing.clear();
@@ -194,7 +207,9 @@ impl Backoff {
                 .retain(|_, at| now >= *at && now.since(*at) < FAILURE_WINDOW);
             breaker.failing.insert(connection, now);
             if breaker.failing.len() >= DISTINCT_CONNECTIONS || breaker.pause.is_some() {
-                breaker.pause = Some(pause_after(failure, breaker.pause.as_ref(), now));
+                let mut pause = pause_after(failure, breaker.pause.as_ref(), now);
+                pause.until = pause.until.min(now.plus(MAX_BREAKER_PAUSE));
+                breaker.pause = Some(pause);
             }
         }
         AfterFailure::Wait(rest)
@@ -207,8 +222,16 @@ fn pause_after(failure: &Failure, before: Option<&Pause>, now: Timestamp) -> Pau
     let growing = Duration::from_secs(1 << (failures - 1).min(5)).min(MAX_PAUSE);
     let (length, unknown) = match &failure.class {
         FailureClass::Administrator => (BROKEN_PAUSE, 0),
-        FailureClass::Unknown => (UNKNOWN_PAUSE, before.map_or(0, |pause| pause.unknown) + 1),
-        FailureClass::Temporary { retry_after } => (retry_after.unwrap_or(growing), 0),
+        FailureClass::Unknown => {
+            let unknown = before.map_or(0, |pause| pause.unknown) + 1;
+            let number = usize::try_from(unknown - 1).unwrap_or(usize::MAX);
+            let length = UNKNOWN_PAUSES.get(number).unwrap_or(&UNKNOWN_PAUSES[1]);
+            (*length, unknown)
+        }
+        // `Retry-After: 0` does not mean that a failure may be repeated without end.
+        FailureClass::Temporary { retry_after } => {
+            (retry_after.map_or(growing, |asked| asked.max(growing)), 0)
+        }
         FailureClass::Viewer(_) => (growing, 0),
     };
     Pause {

@@ -205,8 +205,9 @@ impl Broker {
         let refreshing = {
             let mut in_flight = self.in_flight.lock();
             match in_flight.get(&connection) {
-                Some(refreshing) => refreshing.clone(),
-                None => {
+                // A task that ended without removing its entry, by a panic, is not joined.
+                Some(refreshing) if refreshing.peek().is_none() => refreshing.clone(),
+                _ => {
                     let service = Arc::clone(self);
                     let task = self.core.tasks.spawn_on(
                         async move {
@@ -572,7 +573,7 @@ impl Broker {
                 // Retrying at each exchange repairs nothing. Saving the integration ends the pause.
                 self.backoff.failed(id, integration.id, &failure);
                 self.release_lease(ours, true).await;
-                if !failure.is_about_one_user() {
+                if failure.concerns_integration() {
                     let health = SecretHealth::Rejected {
                         at: asked_at,
                         cause: failure.sentence.clone(),
@@ -708,7 +709,8 @@ impl Broker {
         let usable = current
             .as_ref()
             .and_then(|loaded| self.stored_token_if(loaded, is_usable).ok().flatten());
-        if current.is_none()
+        let is_active = |loaded: &LoadedConnection| loaded.connection.state == State::Active;
+        if !current.as_ref().is_some_and(is_active)
             && let Some(orphan) = refresh_token
         {
             self.revoke_orphan(

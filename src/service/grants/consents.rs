@@ -60,8 +60,8 @@ impl Consents {
 
     /// The actor's connections and consents.
     pub async fn consents(&self, actor: &Actor) -> Result<Vec<Overview>, Error> {
-        self.usage.flush_uses().await;
         let person = actor.person.id;
+        self.usage.flush_uses_of(|uses| uses.person == person).await;
         self.core.store.read(move |db| overview(db, person)).await
     }
 

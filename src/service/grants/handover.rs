@@ -128,6 +128,16 @@ impl Handover {
         nonce: impl FnOnce(Id<Content>) -> Option<String>,
     ) -> Result<Option<(Id<Content>, String)>, Error> {
         let (hash, now) = (digest(code), self.core.now());
+        let looked_up = hash.clone();
+        let is_known = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(handovers::is_known(db, &looked_up)?))
+            .await?;
+        // A code that nobody made costs no write.
+        if !is_known {
+            return Ok(None);
+        }
         let taken = self
             .core
             .store

@@ -34,7 +34,14 @@ use crate::{
     vault::{Sealed, Vault, labels},
 };
 use secrecy::SecretString;
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 /// Base of the exponential backoff: the pause after the n-th failed try is 2^n times this.
 const BACKOFF_BASE: Duration = Duration::from_secs(10);
@@ -45,9 +52,18 @@ const MAX_TRIES: i64 = 40;
 /// How long a claimed row is reserved for the node that claimed it.
 const CLAIM_LIFETIME: Duration = Duration::from_secs(180);
 /// Rows claimed, and provider calls made, at the same time.
-const MAX_CONCURRENT_REVOCATIONS: i64 = 20;
+const MAX_CONCURRENT_REVOCATIONS: usize = 20;
+/// Those of one integration.
+const MAX_CONCURRENT_PER_INTEGRATION: usize = 5;
+/// Deadline of one provider call.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections ended in one transaction.
 const MAX_ENDS_PER_TRANSACTION: usize = 100;
+/// After this time the leader ends what was marked and is still there.
+const INTERRUPTED_AFTER: Duration = Duration::from_secs(60);
+
+/// Tries to write the audit records of ended consents.
+const MAX_RECORD_TRIES: u32 = 5;
 
 /// The token to revoke when a connection ends.
 pub(in crate::service) enum KnownTokens {
@@ -136,11 +152,17 @@ impl Tombstone {
 pub struct Revocations {
     core: Arc<Core>,
     clients: Arc<OauthClients>,
+    /// How often the sending of due requests was asked for and not yet done.
+    wanted: AtomicUsize,
 }
 
 impl Revocations {
     pub(in crate::service) fn new(core: Arc<Core>, clients: Arc<OauthClients>) -> Self {
-        Self { core, clients }
+        Self {
+            core,
+            clients,
+            wanted: AtomicUsize::new(0),
+        }
     }
 
     /// The token to revoke: the refresh token, else the access token.
@@ -204,46 +226,64 @@ impl Revocations {
         )
     }
 
-    /// Up to 100 connections: does nothing and returns 0; the caller ends them in its own
-    /// transaction. More: ends all of them, 100 a transaction so that a writer is never held for
-    /// long, and returns how many. Call it before that transaction.
+    /// Ends the connections of an integration if there are more than [`MAX_ENDS_PER_TRANSACTION`];
+    /// returns how many, 0 if the caller is to end them in its own transaction.
     ///
-    /// The connections of an integration are first made unusable in one statement, after which no
-    /// exchange succeeds on any node; after a crash the rest stay so, and end when the action is
-    /// repeated.
-    pub(in crate::service) async fn end_large_batch(
+    /// One transaction runs `check`, which may refuse, and makes all connections unusable with one
+    /// statement: after it no exchange succeeds on any node. Then they are ended in batches, so that
+    /// no other write waits for long. Run it in [`Core::run_for`]: it takes a while, and is not to
+    /// stop with its caller. After a crash the leader finishes it
+    /// ([`Self::finish_interrupted_endings`]).
+    pub(in crate::service) async fn end_many(
         self: &Arc<Self>,
-        scope: EndScope,
+        integration: Id<Integration>,
         why: &EndReason,
+        check: impl Fn(&mut Db<'_>) -> Result<(), Error> + Send + 'static,
     ) -> Result<usize, Error> {
         let now = why.now;
-        let all = self
+        let many = i64::try_from(MAX_ENDS_PER_TRANSACTION).unwrap_or(i64::MAX);
+        let marked = self
             .core
             .store
-            .read(move |db| Ok::<_, Error>(scope.connections(db)?))
+            .write(move |db| {
+                if connections::count_of_integration(db, integration)? <= many {
+                    return Ok(0);
+                }
+                check(db)?;
+                let cause = Cause::RevokedByAdministrator;
+                Ok::<_, Error>(connections::mark_ending(db, integration, cause, now)?)
+            })
             .await?;
-        if all.len() <= MAX_ENDS_PER_TRANSACTION {
-            return Ok(0);
+        if marked > 0 {
+            self.end_marked(integration, why).await?;
         }
-        self.core
-            .store
-            .write(move |db| Ok::<_, Error>(scope.make_unusable(db, now)?))
-            .await?;
-        for batch in all.chunks(MAX_ENDS_PER_TRANSACTION) {
-            let (batch, service, why) = (
-                batch
-                    .iter()
-                    .map(|connection| connection.id)
-                    .collect::<Vec<_>>(),
-                Arc::clone(self),
-                why.clone(),
-            );
+        Ok(marked)
+    }
+
+    /// Ends the connections of an integration that are marked, in batches.
+    async fn end_marked(
+        self: &Arc<Self>,
+        integration: Id<Integration>,
+        why: &EndReason,
+    ) -> Result<(), Error> {
+        let many = i64::try_from(MAX_ENDS_PER_TRANSACTION).unwrap_or(i64::MAX);
+        loop {
+            let batch = self
+                .core
+                .store
+                .read(move |db| Ok::<_, Error>(connections::ending(db, integration, many)?))
+                .await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let (service, why) = (Arc::clone(self), why.clone());
             self.core
                 .store
                 .write(move |db| {
-                    let batch = batch.clone();
-                    for id in batch {
-                        if let Some((connection, tokens)) = connections::find(db, id)? {
+                    for id in &batch {
+                        if let Some((connection, tokens)) = connections::find(db, *id)?
+                            && connections::is_ending(db, *id)?
+                        {
                             service.end_connection(db, &connection, &tokens, &why)?;
                         }
                     }
@@ -251,7 +291,33 @@ impl Revocations {
                 })
                 .await?;
         }
-        Ok(all.len())
+    }
+
+    /// How many connections of an integration are unusable and still to be deleted.
+    pub async fn connections_ending(&self, id: Id<Integration>) -> Result<i64, Error> {
+        self.core
+            .store
+            .read(move |db| Ok(connections::count_ending(db, id)?))
+            .await
+    }
+
+    /// Ends the connections that a process left marked when it ended.
+    pub async fn finish_interrupted_endings(self: &Arc<Self>) -> Result<(), Error> {
+        let now = self.core.now();
+        let left = self
+            .core
+            .store
+            .read(move |db| {
+                let before = now.minus(INTERRUPTED_AFTER);
+                Ok::<_, Error>(connections::integrations_ending(db, before)?)
+            })
+            .await?;
+        for integration in left {
+            let why = EndReason::of_portal(now, "an ending that was interrupted");
+            self.end_marked(integration, &why).await?;
+            self.spawn_revocations();
+        }
+        Ok(())
     }
 
     /// Ends all connections of an integration; returns how many.
@@ -286,14 +352,15 @@ impl Revocations {
         Ok(all.len())
     }
 
-    /// Ends a connection's tokens by a rule, such as disuse: deletes and revokes them and moves the
-    /// connection to [`State::NeedsLogin`], so that its viewer must sign in at the next use.
-    /// Consents stay.
-    pub async fn expire_connection(
+    /// Ends the tokens of a connection that was not used since `since`: deletes and revokes them and
+    /// moves the connection to [`State::NeedsLogin`], so that its viewer must sign in at the next
+    /// use. Consents stay.
+    pub async fn expire_unused(
         self: &Arc<Self>,
         id: Id<Connection>,
-        cause: Cause,
+        since: Timestamp,
     ) -> Result<(), Error> {
+        let cause = Cause::Unused;
         let (service, why) = (
             Arc::clone(self),
             EndReason::of_portal(self.core.now(), cause.as_str()),
@@ -301,7 +368,11 @@ impl Revocations {
         self.core
             .store
             .write(move |db| {
-                let Some((connection, tokens)) = connections::find(db, id)? else {
+                // It may have been used, or connected again, since it was found.
+                let Some((connection, tokens)) = connections::find(db, id)?.filter(|(found, _)| {
+                    let used_at = found.used_at.unwrap_or(found.connected_at);
+                    found.state == State::Active && used_at < since
+                }) else {
                     return Ok(());
                 };
                 let integration =
@@ -337,14 +408,44 @@ impl Revocations {
         Ok(())
     }
 
-    /// Ends one connection, all of a person, or all of an integration; returns how many.
-    /// Administrators only. `reason` is free text for the audit record, cut to 200 characters.
+    /// Ends a connection whose account has been unconfirmed since before `since`.
+    pub async fn end_unconfirmed(
+        self: &Arc<Self>,
+        id: Id<Connection>,
+        since: Timestamp,
+    ) -> Result<(), Error> {
+        let (service, why) = (
+            Arc::clone(self),
+            EndReason::of_portal(self.core.now(), "its account was never confirmed"),
+        );
+        self.core
+            .store
+            .write(move |db| {
+                let is_due = |connection: &Connection| {
+                    connection.state == State::Unconfirmed && connection.state_at < since
+                };
+                match connections::find(db, id)? {
+                    Some((connection, tokens)) if is_due(&connection) => {
+                        service.end_connection(db, &connection, &tokens, &why)
+                    }
+                    _ => Ok(()),
+                }
+            })
+            .await?;
+        self.spawn_revocations();
+        Ok(())
+    }
+
+    /// Ends one connection, all of a person, or all of an integration; returns how many, `None` if
+    /// that takes longer than `patience` and goes on in the background. Administrators only. `reason` is free text for the audit
+    /// record, cut to 200 characters.
     pub async fn disconnect_all(
         self: &Arc<Self>,
         actor: &Actor,
         scope: EndScope,
         reason: &str,
-    ) -> Result<usize, Error> {
+        patience: Duration,
+    ) -> Result<Option<usize>, Error> {
         require(
             access::may_end_connections(actor.role),
             "Only administrators end the connections of others.",
@@ -364,7 +465,16 @@ impl Revocations {
             Arc::clone(self),
             EndReason::of(actor, self.core.now(), reason),
         );
-        let many = self.end_large_batch(scope, &why).await?;
+        let ending = async move { service.disconnect(scope, why).await };
+        self.core.run_for(patience, ending).await
+    }
+
+    async fn disconnect(self: &Arc<Self>, scope: EndScope, why: EndReason) -> Result<usize, Error> {
+        let many = match scope {
+            EndScope::Integration(id) => self.end_many(id, &why, |_| Ok(())).await?,
+            EndScope::One(_) | EndScope::Person(_) => 0,
+        };
+        let service = Arc::clone(self);
         let ended = self
             .core
             .store
@@ -424,18 +534,16 @@ impl Revocations {
             "Only administrators end the consents of others.",
         )?;
         let why = EndReason::of(actor, self.core.now(), "by an administrator");
-        let recorded = why.clone();
         self.core
             .store
             .write(move |db| {
                 let item = content::find(db, id)?.ok_or(Error::NotFound)?;
-                let ended = end_consents_of_content(db, &item, &[], &why)?;
-                Ok((ended, item))
+                end_consents_of_content(db, &item, &[], &why)
             })
             .await
-            .map(|(ended, item)| {
+            .map(|ended| {
                 let count = ended.count();
-                ended.record_in_background(&self.core, &item, &recorded);
+                ended.record_in_background(&self.core);
                 count
             })
     }
@@ -449,18 +557,29 @@ impl Revocations {
             .await
     }
 
-    /// Starts [`Self::send_due_revocations`] in a separate task.
-    pub(in crate::service) fn spawn_revocations(self: &Arc<Self>) {
+    /// Starts [`Self::send_due_revocations`] in a task, unless it runs already on this node: then it
+    /// looks once more.
+    pub fn spawn_revocations(self: &Arc<Self>) {
+        if self.wanted.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
         let service = Arc::clone(self);
-        self.core.tasks.spawn_on(
-            async move { service.send_due_revocations().await },
-            &self.core.runtime,
-        );
+        let sending = async move {
+            loop {
+                let wanted = service.wanted.load(Ordering::Acquire);
+                service.send_due_revocations().await;
+                // Asked again meanwhile?
+                if service.wanted.fetch_sub(wanted, Ordering::AcqRel) == wanted {
+                    return;
+                }
+            }
+        };
+        self.core.tasks.spawn_on(sending, &self.core.runtime);
     }
 
     /// Sends the revocation requests that are due. Safe on several nodes at once: a row is claimed
-    /// before it is sent.
-    pub async fn send_due_revocations(self: &Arc<Self>) {
+    /// before it is sent. One provider that hangs takes few places, and is asked again later.
+    async fn send_due_revocations(self: &Arc<Self>) {
         loop {
             let now = self.core.now();
             let due = self
@@ -472,6 +591,7 @@ impl Revocations {
                         now,
                         now.plus(CLAIM_LIFETIME),
                         MAX_CONCURRENT_REVOCATIONS,
+                        MAX_CONCURRENT_PER_INTEGRATION,
                     )?)
                 })
                 .await;
@@ -479,29 +599,55 @@ impl Revocations {
                 Ok(due) => due,
                 Err(error) => return error.log("finding revocations that are due"),
             };
-            let last =
-                due.len() < usize::try_from(MAX_CONCURRENT_REVOCATIONS).unwrap_or(usize::MAX);
-            let telling = due
-                .into_iter()
-                .map(|(revocation, request)| self.send_revocation(revocation, request));
-            futures_util::future::join_all(telling).await;
-            if last {
+            if due.is_empty() {
                 return;
             }
+            let telling = due.into_iter().map(async |(revocation, request)| {
+                let integration = revocation.integration;
+                let is_told = self.send_revocation(revocation, request).await;
+                (integration, is_told)
+            });
+            let told = futures_util::future::join_all(telling).await;
+            let failed = told.iter().filter(|(_, is_told)| !is_told);
+            for integration in failed.map(|(id, _)| *id).collect::<HashSet<_>>() {
+                self.postpone_revocations(integration).await;
+            }
+        }
+    }
+
+    /// Postpones the requests to a provider that just failed.
+    async fn postpone_revocations(&self, integration: Id<Integration>) {
+        let now = self.core.now();
+        let postponed = self
+            .core
+            .store
+            .write(move |db| {
+                let until = now.plus(BACKOFF_BASE * 2);
+                Ok::<_, Error>(revocations::postpone(db, integration, now, until)?)
+            })
+            .await;
+        if let Err(error) = postponed {
+            error.log("postponing revocations");
         }
     }
 
     /// Sends one revocation request and stores the outcome, or when to try again. A request that
     /// does not decrypt is given up.
-    async fn send_revocation(&self, mut revocation: Revocation, request: Option<Sealed>) {
-        let outcome =
-            match request.and_then(|sealed| open_request(&self.core.vault, &revocation, &sealed)) {
-                Some(request) => request
-                    .send(&self.core.http)
-                    .await
-                    .map_err(|failure| failure.error_code),
-                None => Err(ErrorCode::Unreadable),
-            };
+    ///
+    /// `true` unless the provider is to be asked again.
+    async fn send_revocation(&self, mut revocation: Revocation, request: Option<Sealed>) -> bool {
+        let outcome = match request
+            .and_then(|sealed| open_request(&self.core.vault, &revocation, &sealed))
+        {
+            Some(request) => {
+                let sending = tokio::time::timeout(REQUEST_TIMEOUT, request.send(&self.core.http));
+                match sending.await {
+                    Ok(sent) => sent.map_err(|failure| failure.error_code),
+                    Err(_) => Err(ErrorCode::TemporarilyUnavailable),
+                }
+            }
+            None => Err(ErrorCode::Unreadable),
+        };
         let now = self.core.now();
         revocation.tries += 1;
         let tries = revocation.tries;
@@ -539,6 +685,7 @@ impl Revocations {
             correlation: revocation.correlation.clone(),
             ..Event::by_portal(now, action, revocation.integration_name.clone(), detail)
         };
+        let is_settled = revocation.notice != ProviderNotice::Waiting;
         // Only the first failure and the final outcome get an audit record: one per retry would
         // flood it.
         let worth_it = revocation.notice != ProviderNotice::Waiting || revocation.tries == 1;
@@ -553,14 +700,17 @@ impl Revocations {
         if let Err(error) = written {
             tracing::warn!(reason = %error, "could not write down what a provider was told; it is told again");
         }
+        is_settled
     }
 }
 
 /// Consents that were ended together.
+#[must_use = "record the rest after the commit"]
 pub(in crate::service) struct EndedConsents {
     count: usize,
     /// Those without an audit record of their own yet.
-    unrecorded: Vec<Consent>,
+    unrecorded: Vec<(Consent, Content)>,
+    why: EndReason,
 }
 
 impl EndedConsents {
@@ -568,31 +718,31 @@ impl EndedConsents {
         self.count
     }
 
-    /// Writes the missing audit records, a few at a time, so that nobody else waits for them.
-    pub(in crate::service) fn record_in_background(
-        self,
-        core: &Arc<Core>,
-        item: &Content,
-        why: &EndReason,
-    ) {
+    /// Writes the missing audit records, a few at a time, so that nobody else waits for them. Call
+    /// it after the commit.
+    pub(in crate::service) fn record_in_background(self, core: &Arc<Core>) {
         if self.unrecorded.is_empty() {
             return;
         }
-        let (core, item, why) = (Arc::clone(core), item.clone(), why.clone());
         let (tasks, runtime) = (core.tasks.clone(), core.runtime.clone());
+        let core = Arc::clone(core);
         let recording = async move {
             for batch in self.unrecorded.chunks(MAX_ENDS_PER_TRANSACTION) {
-                let (batch, item, why) = (batch.to_vec(), item.clone(), why.clone());
-                let written = core
-                    .store
-                    .write(move |db| {
-                        batch
-                            .iter()
-                            .try_for_each(|consent| record_end(db, consent, &item, &why))
-                    })
-                    .await;
-                if let Err(error) = written {
-                    error.log("recording ended consents");
+                for tries in 1..=MAX_RECORD_TRIES {
+                    let (batch, why) = (batch.to_vec(), self.why.clone());
+                    let written = core
+                        .store
+                        .write(move |db| {
+                            batch
+                                .iter()
+                                .try_for_each(|(consent, item)| record_end(db, consent, item, &why))
+                        })
+                        .await;
+                    match written {
+                        Ok(()) => break,
+                        Err(error) => error.log("recording ended consents"),
+                    }
+                    tokio::time::sleep(Duration::from_secs(1) * tries).await;
                 }
             }
         };
@@ -601,8 +751,7 @@ impl EndedConsents {
 }
 
 /// Ends the consents for an item, except those for the integrations `kept`. Takes effect with one
-/// statement for each integration. Of more than [`MAX_ENDS_PER_TRANSACTION`], one record counts
-/// them here, and [`EndedConsents::record_in_background`] names them one by one after the commit.
+/// statement for each integration.
 pub(in crate::service) fn end_consents_of_content(
     db: &mut Db<'_>,
     item: &Content,
@@ -610,36 +759,40 @@ pub(in crate::service) fn end_consents_of_content(
     why: &EndReason,
 ) -> Result<EndedConsents, Error> {
     let ended = connections::delete_consents_of_content(db, item.id, kept)?;
-    let count = ended.len();
-    if count <= MAX_ENDS_PER_TRANSACTION {
-        for consent in &ended {
-            record_end(db, consent, item, why)?;
-        }
-        return Ok(EndedConsents {
-            count,
-            unrecorded: Vec::new(),
-        });
-    }
-    let detail = format!("{count} consents; {}", why.reason);
-    record(
-        db,
-        &why.event(Action::ConsentRevoked, item.display_title(), detail),
-    )?;
-    Ok(EndedConsents {
-        count,
-        unrecorded: ended,
-    })
+    let ended = ended
+        .into_iter()
+        .map(|consent| (consent, item.clone()))
+        .collect();
+    record_or_count(db, ended, why)
 }
 
-/// Ends one consent, with its audit record.
-fn end_consent(
+/// Records the end of consents: of up to [`MAX_ENDS_PER_TRANSACTION`] one by one; of more, one
+/// record counts them, and [`EndedConsents::record_in_background`] names them after the commit.
+fn record_or_count(
     db: &mut Db<'_>,
-    consent: &Consent,
-    item: &Content,
+    ended: Vec<(Consent, Content)>,
     why: &EndReason,
-) -> Result<(), Error> {
-    connections::delete_consent(db, consent.id)?;
-    record_end(db, consent, item, why)
+) -> Result<EndedConsents, Error> {
+    let mut all = EndedConsents {
+        count: ended.len(),
+        unrecorded: Vec::new(),
+        why: why.clone(),
+    };
+    if ended.len() <= MAX_ENDS_PER_TRANSACTION {
+        for (consent, item) in &ended {
+            record_end(db, consent, item, why)?;
+        }
+        return Ok(all);
+    }
+    let detail = format!("{} consents; {}", all.count, why.reason);
+    let items: HashSet<Id<Content>> = ended.iter().map(|(_, item)| item.id).collect();
+    let subject = match (ended.first(), items.len()) {
+        (Some((_, item)), 1) => item.display_title().to_owned(),
+        (_, number) => format!("{number} content items"),
+    };
+    record(db, &why.event(Action::ConsentRevoked, &subject, detail))?;
+    all.unrecorded = ended;
+    Ok(all)
 }
 
 /// The audit record of one ended consent.
@@ -662,26 +815,52 @@ fn record_end(
     )
 }
 
-/// Ends those of `consents` whose person may no longer open the item; returns how many. Call it
-/// wherever access is taken away.
+/// Ends the consents for these items of people who may no longer open them. Call it wherever access
+/// is taken from many people. It reads and deletes with a few statements for each item, however many
+/// people consented.
 pub(in crate::service) fn end_lost_consents(
     db: &mut Db<'_>,
-    consents: Vec<Consent>,
+    items: &[Id<Content>],
+    why: &EndReason,
+) -> Result<EndedConsents, Error> {
+    let mut all = Vec::new();
+    for id in items {
+        let Some(item) = content::find(db, *id)? else {
+            continue;
+        };
+        let (people, roles) = (people::who_consented(db, *id)?, content::roles_at(db, *id)?);
+        let mut lost = connections::consents_of_content(db, *id)?;
+        lost.retain(|consent| {
+            let may_open = people.get(&consent.person).is_some_and(|person| {
+                let role = roles.get(&person.id).copied();
+                access::may_open(access::standing(&item, person, role))
+            });
+            !may_open
+        });
+        connections::delete_consents(db, *id, &lost)?;
+        all.extend(lost.into_iter().map(|consent| (consent, item.clone())));
+    }
+    record_or_count(db, all, why)
+}
+
+/// Ends a person's consents for items that the person may no longer open; returns how many. Call it
+/// wherever access is taken from one person.
+pub(in crate::service) fn end_lost_consents_of(
+    db: &mut Db<'_>,
+    person: &Person,
     why: &EndReason,
 ) -> Result<usize, Error> {
     let mut ended = 0;
-    for consent in consents {
-        let (Some(item), Some(person)) = (
-            content::find(db, consent.content)?,
-            people::find(db, consent.person)?,
-        ) else {
+    for consent in connections::consents_of_person(db, person.id)? {
+        let Some(item) = content::find(db, consent.content)? else {
             continue;
         };
-        let standing = access::standing(&item, &person, content::role_of(db, item.id, person.id)?);
+        let standing = access::standing(&item, person, content::role_of(db, item.id, person.id)?);
         if access::may_open(standing) {
             continue;
         }
-        end_consent(db, &consent, &item, why)?;
+        connections::delete_consent(db, consent.id)?;
+        record_end(db, &consent, &item, why)?;
         ended += 1;
     }
     Ok(ended)
@@ -707,30 +886,4 @@ pub enum EndScope {
     One(Id<Connection>),
     Person(Id<Person>),
     Integration(Id<Integration>),
-}
-
-impl EndScope {
-    fn connections(self, db: &mut Db<'_>) -> Result<Vec<Connection>, crate::store::Error> {
-        match self {
-            EndScope::One(id) => Ok(connections::find(db, id)?
-                .map(|(connection, _)| connection)
-                .into_iter()
-                .collect()),
-            EndScope::Person(id) => connections::of_person(db, id),
-            EndScope::Integration(id) => connections::of_integration(db, id),
-        }
-    }
-    /// Makes the connections unusable in one statement; their tokens stay until each is ended.
-    fn make_unusable(self, db: &mut Db<'_>, now: Timestamp) -> Result<(), crate::store::Error> {
-        match self {
-            // A person has too few connections to need a mark.
-            EndScope::One(_) | EndScope::Person(_) => Ok(()),
-            EndScope::Integration(id) => connections::set_state_of_integration(
-                db,
-                id,
-                State::NeedsLogin(Cause::RevokedByAdministrator),
-                now,
-            ),
-        }
-    }
 }

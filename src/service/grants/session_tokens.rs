@@ -8,8 +8,16 @@ use crate::{
         content::{Content, ProcessId},
         person::{Person, Session},
     },
-    service::{core::Core, error::Error},
-    store::short_lived,
+    service::{
+        cluster::node::{HEARTBEAT_TIMEOUT, Nodes},
+        core::Core,
+        error::Error,
+    },
+    store::{
+        self, Db,
+        bookkeeping::{self, MAX_ROWS},
+        short_lived,
+    },
     vault::{
         api_key::digest,
         session_token::{Claims, InvalidToken, SessionTokenSigner},
@@ -55,21 +63,25 @@ impl From<Error> for ClaimsError {
     }
 }
 
-/// How long the other nodes treat a shared token as held; renewed every 10 s.
-const HELD_TOKEN_TTL: Duration = Duration::from_secs(40);
+/// Tokens are shared with the other nodes this long before they expire.
+const SHARE_BEFORE_EXPIRY: Duration = Duration::from_secs(40);
+
+/// A function that writes the hashes of tokens that a node holds.
+type WriteHashes = fn(&mut Db<'_>, &str, &[String]) -> Result<(), store::Error>;
 
 /// Mints, verifies and holds session tokens.
 pub struct SessionTokens {
     core: Arc<Core>,
+    nodes: Arc<Nodes>,
     signer: SessionTokenSigner,
     /// Tokens, with the number of open WebSockets and streams that hold each.
     held_tokens: Mutex<HashMap<String, usize>>,
-    /// Hashes of those that were last shared with the other nodes.
+    /// Hashes of those that the other nodes know of.
     shared_held_tokens: Mutex<HashSet<String>>,
 }
 
 impl SessionTokens {
-    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+    pub(in crate::service) fn new(core: Arc<Core>, nodes: Arc<Nodes>) -> Self {
         let signer = SessionTokenSigner::new(
             &core.root,
             core.settings.base().to_owned(),
@@ -78,6 +90,7 @@ impl SessionTokens {
         Self {
             signer,
             core,
+            nodes,
             held_tokens: Mutex::default(),
             shared_held_tokens: Mutex::default(),
         }
@@ -120,11 +133,14 @@ impl SessionTokens {
                     .read_any_age(token)
                     .map_err(ClaimsError::Invalid)?;
                 if !self.held_tokens.lock().contains_key(token) {
-                    let (hash, now) = (digest(token), self.core.now());
+                    let hash = digest(token);
+                    let alive_since = self.core.now().minus(HEARTBEAT_TIMEOUT);
                     if !self
                         .core
                         .store
-                        .read(move |db| Ok::<_, Error>(short_lived::is_token_held(db, &hash, now)?))
+                        .read(move |db| {
+                            Ok::<_, Error>(short_lived::is_token_held(db, &hash, alive_since)?)
+                        })
                         .await?
                     {
                         return Err(ClaimsError::Invalid(InvalidToken::Expired));
@@ -137,31 +153,48 @@ impl SessionTokens {
     }
 
     /// Shares with the other nodes, as hashes, the held tokens that are expired or about to expire
-    /// (in 40 s), and withdraws those that are no longer held. Called every 10 s.
+    /// (in 40 s), and withdraws those that are no longer held. Called every 10 s, and writes only
+    /// what changed: a shared token is valid for as long as this node sends heartbeats.
     pub async fn share_held_tokens(&self) -> Result<(), Error> {
-        let now = self.core.now();
+        let soon = self.core.now().plus(SHARE_BEFORE_EXPIRY);
         let held: Vec<String> = self.held_tokens.lock().keys().cloned().collect();
-        let soon = now.plus(HELD_TOKEN_TTL);
         let late = held
             .into_iter()
             .filter(|token| self.signer.verify(token, soon) == Err(InvalidToken::Expired));
-        let shared: HashSet<String> = late.map(|token| digest(&token)).collect();
-        let before = std::mem::replace(&mut *self.shared_held_tokens.lock(), shared.clone());
-        if shared.is_empty() && before.is_empty() {
-            return Ok(());
+        let wanted: HashSet<String> = late.map(|token| digest(&token)).collect();
+        let (added, dropped): (Vec<String>, Vec<String>) = {
+            let shared = self.shared_held_tokens.lock();
+            (
+                wanted.difference(&shared).cloned().collect(),
+                shared.difference(&wanted).cloned().collect(),
+            )
+        };
+        for (hashes, write) in [
+            (added, bookkeeping::hold_tokens as WriteHashes),
+            (dropped, bookkeeping::release_tokens),
+        ] {
+            for part in hashes.chunks(MAX_ROWS) {
+                let (node, hashes) = (self.nodes.name(), part.to_vec());
+                self.core
+                    .store
+                    .write_bookkeeping(move |db| Ok::<_, Error>(write(db, &node, &hashes)?))
+                    .await?;
+                let mut shared = self.shared_held_tokens.lock();
+                for hash in part {
+                    if wanted.contains(hash) {
+                        shared.insert(hash.clone());
+                    } else {
+                        shared.remove(hash);
+                    }
+                }
+            }
         }
-        self.core
-            .store
-            .write(move |db| {
-                for hash in &shared {
-                    short_lived::hold(db, hash, soon)?;
-                }
-                for hash in before.difference(&shared) {
-                    short_lived::release_token(db, hash)?;
-                }
-                Ok::<_, Error>(())
-            })
-            .await
+        Ok(())
+    }
+
+    /// Forgets what the other nodes knew: the next [`Self::share_held_tokens`] shares all of it.
+    pub fn forget_shared(&self) {
+        self.shared_held_tokens.lock().clear();
     }
 
     /// The claims of a genuine token, expired or not: for audit records only.

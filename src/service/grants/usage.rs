@@ -17,8 +17,9 @@ use crate::{
     },
     store::{
         Db,
-        audit::{self, ExchangeCount, ExchangeFilter, add_exchanges},
-        connections, content, integrations, leaks, people,
+        audit::{self, ExchangeCount, ExchangeFilter},
+        bookkeeping::{self, ConsentUses, MAX_ROWS},
+        content, integrations, people,
     },
 };
 use parking_lot::Mutex;
@@ -39,12 +40,27 @@ struct UsageKey {
 
 /// A count of exchanges, with what its database rows need.
 #[derive(Clone, Copy)]
-struct UsageCount {
+pub(in crate::service) struct UsageCount {
     times: i64,
     last: Timestamp,
-    person: Id<Person>,
-    content: Id<Content>,
+    pub person: Id<Person>,
+    pub content: Id<Content>,
     integration: Id<Integration>,
+}
+
+impl UsageCount {
+    fn row(&self, key: UsageKey) -> ConsentUses {
+        ConsentUses {
+            consent: key.consent,
+            person: self.person,
+            content: self.content,
+            integration: self.integration,
+            process: key.process,
+            hour: Timestamp(key.hour * HOUR_MS),
+            times: self.times,
+            last: self.last,
+        }
+    }
 }
 
 /// The exchanges of one hour, with person, item and integration where they still exist.
@@ -58,8 +74,6 @@ pub struct HourlyUse {
 /// Who may read the counts.
 const READERS: &str = "Only administrators read the record.";
 
-/// Rows per transaction: others write, too.
-const MAX_ROWS_PER_TRANSACTION: usize = 200;
 /// Milliseconds in an hour.
 const HOUR_MS: i64 = 3_600_000;
 
@@ -103,65 +117,53 @@ impl Usage {
         uses.last = now;
     }
 
-    /// Writes the counted uses to the database: every ten seconds, at a stop, and before a page
-    /// shows them. So an exchange writes no row. Counts that cannot be written are kept for the
-    /// next call.
-    pub async fn flush_uses(&self) {
-        let counted = std::mem::take(&mut *self.counters.0.lock());
+    /// Writes the counted uses to the database: every ten seconds and at a stop. So an exchange
+    /// writes no row. Counts that cannot be written are kept for the next call.
+    pub async fn flush_uses(self: &Arc<Self>) {
+        self.flush_uses_of(|_| true).await;
+    }
+
+    /// Like [`Self::flush_uses`], for the uses that `is_meant` accepts: a page calls it before it
+    /// shows them.
+    pub(in crate::service) async fn flush_uses_of(
+        self: &Arc<Self>,
+        is_meant: impl Fn(&UsageCount) -> bool,
+    ) {
+        let counted: Vec<_> = self
+            .counters
+            .0
+            .lock()
+            .extract_if(|_, uses| is_meant(uses))
+            .collect();
         if counted.is_empty() {
             return;
         }
-        let mut rows: Vec<(UsageKey, UsageCount)> =
-            counted.iter().map(|(key, uses)| (*key, *uses)).collect();
-        // All nodes write in the same order, so that none waits for another in a circle. Several
-        // processes may use one consent: write the newest use last.
-        rows.sort_by_key(|(_, uses)| {
-            (uses.person.as_u128(), uses.integration.as_u128(), uses.last)
-        });
-        for rows in rows.chunks(MAX_ROWS_PER_TRANSACTION) {
-            self.write_uses(rows.to_vec()).await;
+        let usage = Arc::clone(self);
+        let writing = async move { usage.write_uses(counted).await };
+        if let Err(error) = self.core.run_to_end(writing).await {
+            error.log("counting token uses");
         }
     }
 
-    /// Writes counted uses in one transaction; takes them back if it fails.
-    async fn write_uses(&self, rows: Vec<(UsageKey, UsageCount)>) {
-        let counted = rows.clone();
-        let written = self
-            .core
-            .store
-            .write(move |db| {
-                for (counted, uses) in &rows {
-                    leaks::record_token_use(
-                        db,
-                        uses.content,
-                        counted.process,
-                        uses.person,
-                        uses.last,
-                    )?;
-                    connections::add_uses(db, counted.consent, uses.times, uses.last)?;
-                    connections::touch(db, uses.person, uses.integration, uses.last)?;
-                    let hour = ExchangeCount {
-                        hour: Timestamp(counted.hour * HOUR_MS),
-                        person: uses.person.to_string(),
-                        content: uses.content.to_string(),
-                        integration: uses.integration.to_string(),
-                        exchanges: uses.times,
-                        last_at: uses.last,
-                    };
-                    add_exchanges(db, &hour)?;
+    /// Writes counted uses; takes back those that it could not write.
+    async fn write_uses(&self, counted: Vec<(UsageKey, UsageCount)>) {
+        for part in counted.chunks(MAX_ROWS) {
+            let rows: Vec<ConsentUses> = part.iter().map(|(key, uses)| uses.row(*key)).collect();
+            let written = self
+                .core
+                .store
+                .write_bookkeeping(move |db| Ok::<_, Error>(bookkeeping::add_uses(db, &rows)?))
+                .await;
+            if let Err(error) = written {
+                error.log("counting token uses; they are counted again in the next round");
+                let mut counters = self.counters.0.lock();
+                for (key, lost) in part {
+                    let uses = counters
+                        .entry(*key)
+                        .or_insert(UsageCount { times: 0, ..*lost });
+                    uses.times += lost.times;
+                    uses.last = uses.last.max(lost.last);
                 }
-                Ok::<_, Error>(())
-            })
-            .await;
-        if let Err(error) = written {
-            error.log("counting token uses; they are counted again in the next round");
-            let mut counters = self.counters.0.lock();
-            for (key, lost) in counted {
-                let uses = counters
-                    .entry(key)
-                    .or_insert(UsageCount { times: 0, ..lost });
-                uses.times += lost.times;
-                uses.last = uses.last.max(lost.last);
             }
         }
     }
@@ -169,12 +171,17 @@ impl Usage {
     /// Exchanges by hour, person, item and integration; one more than [`PAGE_SIZE`] if there are
     /// more. Administrators only.
     pub async fn hourly_uses(
-        &self,
+        self: &Arc<Self>,
         actor: &Actor,
         wanted: ExchangeFilter,
     ) -> Result<Vec<HourlyUse>, Error> {
         require(access::may_read_audit(actor.role), READERS)?;
-        self.flush_uses().await;
+        let (person, item) = (wanted.person, wanted.content);
+        self.flush_uses_of(|uses| {
+            person.is_none_or(|person| person == uses.person)
+                && item.is_none_or(|item| item == uses.content)
+        })
+        .await;
         self.core
             .store
             .read(move |db| {

@@ -14,8 +14,9 @@ use crate::{
         cluster::cache::{DecisionCache, Validity},
         core::{Actor, CACHE_CAPACITY, Core, event, record, require},
         error::{Error, invalid},
+        last_uses::LastUses,
     },
-    store::{changes::Subject, content, people},
+    store::{bookkeeping, changes::Subject, content, people},
     vault::api_key,
 };
 use secrecy::SecretString;
@@ -34,10 +35,11 @@ pub struct Caller {
     expires_at: Option<Timestamp>,
 }
 
-/// API keys. Owns the cache of their callers.
+/// API keys. Owns the cache of their callers, and the times of last use that are not written yet.
 pub struct ApiKeys {
     core: Arc<Core>,
     cache: DecisionCache<String, Arc<Caller>>,
+    last_uses: Arc<LastUses<i64>>,
 }
 
 impl ApiKeys {
@@ -45,7 +47,19 @@ impl ApiKeys {
         Self {
             core,
             cache: DecisionCache::new(CACHE_CAPACITY),
+            last_uses: Arc::default(),
         }
+    }
+
+    /// Writes the times of last use: every ten seconds and at a stop.
+    pub async fn flush_last_uses(&self) {
+        self.last_uses
+            .flush(
+                &self.core,
+                "when API keys were last used",
+                bookkeeping::touch_keys,
+            )
+            .await;
     }
 
     /// Resolves a presented API key; `None` unless it is an unexpired key of an unlocked person. A found
@@ -91,11 +105,7 @@ impl ApiKeys {
                     .active_at
                     .is_none_or(|at| now.since(at).as_secs() > 3600)
                 {
-                    let number = key.number;
-                    self.core
-                        .write_in_background("the last use of a key", move |db| {
-                            people::touch_key(db, number, now)
-                        });
+                    self.last_uses.note(key.number, now);
                 }
                 caller
             }
@@ -110,10 +120,15 @@ impl ApiKeys {
             person == actor.person.id || access::may_manage_people(actor.role),
             "Keys belong to their person.",
         )?;
-        self.core
+        let mut keys: Vec<ApiKey> = self
+            .core
             .store
-            .read(move |db| Ok(people::keys(db, person)?))
-            .await
+            .read(move |db| Ok::<_, Error>(people::keys(db, person)?))
+            .await?;
+        for key in &mut keys {
+            key.active_at = key.active_at.max(self.last_uses.pending(&key.number));
+        }
+        Ok(keys)
     }
 
     /// Creates a key for the actor, by default with the actor's role. The clear key is returned
@@ -168,6 +183,9 @@ impl ApiKeys {
             .write(move |db| {
                 let detail = detail.clone();
                 let mut key = key.clone();
+                if let Some(item) = key.content {
+                    people::delete_content_keys(db, item)?;
+                }
                 key.number = people::insert_key(db, &key, &hash)?;
                 record(
                     db,
@@ -212,7 +230,7 @@ impl ApiKeys {
             .await
     }
 
-    /// Creates the key that an app presents when it exchanges session tokens; deletes the item's
+    /// Creates the key that an app presents when it exchanges session tokens; replaces the item's
     /// older one.
     pub async fn create_content_key(
         &self,
@@ -237,10 +255,6 @@ impl ApiKeys {
             access::may_exchange(&actor.person, actor.role, standing, None, &found),
             "Only the owner and collaborators of a content item make its key.",
         )?;
-        self.core
-            .store
-            .write(move |db| Ok::<_, Error>(people::delete_content_keys(db, item)?))
-            .await?;
         let key = ApiKey {
             number: 0,
             person: actor.person.id,

@@ -11,15 +11,21 @@ use crate::{
         cluster::cache::{DecisionCache, Validity},
         core::{Actor, CACHE_CAPACITY, Core, event, record},
         error::Error,
+        last_uses::LastUses,
     },
-    store::{changes::Subject, people, sessions},
+    store::{bookkeeping, changes::Subject, people, sessions},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-/// Browser sessions. Owns the cache of live ones.
+/// Longest interval between two writes of a session's time of last use.
+const MAX_TOUCH_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Browser sessions. Owns the cache of live ones, and the times of last use that are not written
+/// yet.
 pub struct BrowserSessions {
     core: Arc<Core>,
     cache: DecisionCache<Id<Session>, Arc<Person>>,
+    last_uses: Arc<LastUses<Id<Session>>>,
 }
 
 impl BrowserSessions {
@@ -27,6 +33,7 @@ impl BrowserSessions {
         Self {
             core,
             cache: DecisionCache::new(CACHE_CAPACITY),
+            last_uses: Arc::default(),
         }
     }
 
@@ -55,14 +62,27 @@ impl BrowserSessions {
         Ok(Some(person))
     }
 
-    /// Records that a browser session is in use, at most once a minute: requests to an app count as
-    /// activity. Does not wait for the database.
+    /// How often the time of last use of a session in use is to be noted: often enough that idle
+    /// sessions end within a twentieth of their time.
+    pub fn touch_interval(&self) -> Duration {
+        (self.core.settings.session_idle / 20).min(MAX_TOUCH_INTERVAL)
+    }
+
+    /// Notes that a browser session is in use: requests to an app count as activity. Written by
+    /// [`Self::flush_last_uses`].
     pub fn touch_session(&self, session: Id<Session>) {
-        let now = self.core.now();
-        self.core
-            .write_in_background("when a session was last seen", move |db| {
-                sessions::touch_by_id(db, session, now)
-            });
+        self.last_uses.note(session, self.core.now());
+    }
+
+    /// Writes the times of last use: every ten seconds and at a stop.
+    pub async fn flush_last_uses(&self) {
+        self.last_uses
+            .flush(
+                &self.core,
+                "when sessions were last used",
+                bookkeeping::touch_sessions,
+            )
+            .await;
     }
 
     /// The browser sessions of a person: the actor's own, or for administrators anyone's.
@@ -73,10 +93,17 @@ impl BrowserSessions {
     ) -> Result<Vec<Session>, Error> {
         must_be_own_or_managed(actor, person)?;
         let (now, idle_since) = (self.core.now(), self.core.idle_since());
-        self.core
+        let mut sessions: Vec<Session> = self
+            .core
             .store
-            .read(move |db| Ok(sessions::of_person(db, person, now, idle_since)?))
-            .await
+            .read(move |db| Ok::<_, Error>(sessions::of_person(db, person, now, idle_since)?))
+            .await?;
+        for session in &mut sessions {
+            if let Some(at) = self.last_uses.pending(&session.id) {
+                session.seen_at = session.seen_at.max(at);
+            }
+        }
+        Ok(sessions)
     }
 
     /// Ends the session `only`, or all but the actor's current one; returns how many.

@@ -9,7 +9,7 @@ use crate::{
         error::{Error, invalid},
         grants::{end_reason::EndReason, revocations},
     },
-    store::{connections, groups, people},
+    store::{content, groups, people},
 };
 use std::sync::Arc;
 
@@ -160,7 +160,7 @@ impl Groups {
             .store
             .write(move |db| {
                 let group = group.clone();
-                let members = groups::members(db, id)?;
+                let items = content::items_of_group(db, id)?;
                 if !groups::delete(db, id)? {
                     return Err(Error::NotFound);
                 }
@@ -175,13 +175,14 @@ impl Groups {
                     ),
                 )?;
                 let why = EndReason::of(&actor, now, "access went with a group");
-                for member in members {
-                    let consents = connections::consents_of_person(db, member.id)?;
-                    revocations::end_lost_consents(db, consents, &why)?;
-                }
-                Ok(group)
+                let ended = revocations::end_lost_consents(db, &items, &why)?;
+                Ok::<_, Error>((group, ended))
             })
             .await
+            .map(|(group, ended)| {
+                ended.record_in_background(&self.core);
+                group
+            })
     }
 
     /// Adds a member; does nothing if the person is one already.
@@ -243,10 +244,9 @@ impl Groups {
                         format!("removed {}", who.username),
                     ),
                 )?;
-                let consents = connections::consents_of_person(db, person)?;
-                revocations::end_lost_consents(
+                revocations::end_lost_consents_of(
                     db,
-                    consents,
+                    &who,
                     &EndReason::of(&actor, now, "access went with a group"),
                 )?;
                 Ok(())

@@ -14,7 +14,9 @@ use tokio::{
 };
 
 /// Callers, at most, waiting or running.
-const MAX_CALLERS: usize = 128;
+const MAX_CALLERS: usize = 512;
+/// Callers beyond which a network gets no second place.
+const BUSY_CALLERS: usize = 128;
 /// Callers of one network, at most, waiting or running.
 const MAX_PER_NETWORK: usize = 32;
 /// When to come back if the queue is full.
@@ -86,7 +88,13 @@ impl Hashing {
     fn queue_up(&self, network: Option<&str>) -> Result<Place, Error> {
         let mut queue = self.queue.lock();
         let held = network.and_then(|network| queue.by_network.get(network));
-        if queue.callers >= MAX_CALLERS || held.is_some_and(|own| own.callers >= MAX_PER_NETWORK) {
+        // Few networks must not fill the queue: one that has no place yet still gets one.
+        let most = if held.is_none() {
+            MAX_CALLERS
+        } else {
+            BUSY_CALLERS
+        };
+        if queue.callers >= most || held.is_some_and(|own| own.callers >= MAX_PER_NETWORK) {
             return Err(Error::Overloaded(RETRY_AFTER));
         }
         queue.callers += 1;

@@ -183,7 +183,7 @@ impl Invitations {
             return Err(Error::Invalid(vec![problem]));
         }
         let hash = self.passwords.hash(new).await?;
-        self.consume_link(token).await?;
+        let link = digest(token);
         let now = self.core.now();
         let actor = Actor {
             role: person.role,
@@ -194,6 +194,10 @@ impl Invitations {
         self.core
             .store
             .write(move |db| {
+                // In the same transaction: a failure must not use the link up.
+                if !people::redeem_setup_link(db, &link, now)? {
+                    return Err(Error::NotFound);
+                }
                 let actor = actor.clone();
                 people::set_password(db, actor.person.id, &hash)?;
                 people::set_active(db, actor.person.id, now)?;

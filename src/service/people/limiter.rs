@@ -1,18 +1,22 @@
-//! Rate limits on password guesses. Counted in memory before the password is checked; the tries that
-//! were wrong are then stored for the other nodes ([`PasswordLimiter::share`]). So what is refused
-//! here costs no write, and writes are limited by how fast passwords can be checked.
+//! Rate limits on password guesses. Counted in memory before the password is checked; a right
+//! password, or one that could not be checked, is then taken back. The tries that were wrong are
+//! stored for the other nodes ([`PasswordLimiter::share`]). So what is refused here costs no write,
+//! and writes are limited by how fast passwords can be checked.
 //!
 //! - Per name **and** address: ten tries within five minutes, then `TooMany` until the oldest try is
 //!   five minutes old. By both, so that nobody can lock another user out; unknown names count like
 //!   known ones.
-//! - Per network (an IPv4 address, an IPv6 /64): sixty tries, of which few are ever right.
+//! - Per network (an IPv4 address, an IPv6 /64): sixty wrong tries.
 //! - Per name, over all addresses: a soft limit. After a hundred tries the name is tried at most
 //!   every two seconds: its owner still gets in.
 
 use crate::{
     domain::Timestamp,
     service::{core::Core, error::Error},
-    store::short_lived,
+    store::{
+        bookkeeping::{self, MAX_ROWS},
+        short_lived,
+    },
     vault::api_key::digest,
 };
 use parking_lot::Mutex;
@@ -88,6 +92,16 @@ impl Tries {
         }
     }
 
+    /// Takes the newest try back.
+    fn undo(&mut self, key: &str) {
+        if let Some(tries) = self.0.get_mut(key) {
+            tries.pop();
+            if tries.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
     fn of(&self, key: &str) -> &[Timestamp] {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }
@@ -95,8 +109,10 @@ impl Tries {
 
 #[derive(Default)]
 struct Counted {
-    /// By name and address; not stored yet.
-    unshared: Tries,
+    /// By name and address.
+    own: Tries,
+    /// Those of `own` that are not stored yet.
+    unshared: Vec<(String, Timestamp)>,
     by_network: Tries,
     by_name: Tries,
 }
@@ -142,10 +158,11 @@ impl PasswordLimiter {
                 return refuse(SLOW_INTERVAL);
             }
             counted.by_name.add(name, now);
-            if let Some(pause) = time_to_wait(counted.unshared.of(&who), MAX_TRIES, now) {
+            if let Some(pause) = time_to_wait(counted.own.of(&who), MAX_TRIES, now) {
                 return refuse(pause);
             }
-            counted.unshared.add(who.clone(), now);
+            counted.own.add(who.clone(), now);
+            counted.unshared.push((who.clone(), now));
         }
         let wanted = who.clone();
         let mut tries = self
@@ -159,7 +176,14 @@ impl PasswordLimiter {
                 )?)
             })
             .await?;
-        tries.extend_from_slice(self.counted.lock().unshared.of(&who));
+        let own = self.counted.lock().own.of(&who).to_vec();
+        for at in &own {
+            // Most of them are stored, too.
+            if let Some(same) = tries.iter().position(|stored| stored == at) {
+                tries.swap_remove(same);
+            }
+        }
+        tries.extend(own);
         tries.sort();
         // The newest one is this try itself.
         match time_to_wait(&tries[..tries.len().saturating_sub(1)], MAX_TRIES, now) {
@@ -168,10 +192,29 @@ impl PasswordLimiter {
         }
     }
 
-    /// Forgets the counted tries after a correct password.
+    /// Takes back a try whose password could not be checked.
+    pub(in crate::service) fn undo_try(&self, name: &str, address: &str) {
+        let who = try_key(name, address);
+        let mut counted = self.counted.lock();
+        counted.own.undo(&who);
+        if let Some(newest) = counted.unshared.iter().rposition(|(of, _)| *of == who) {
+            counted.unshared.remove(newest);
+        }
+        counted.by_network.undo(&network(address));
+        counted.by_name.undo(&try_key(name, ""));
+    }
+
+    /// Forgets the tries of this name and address after a correct password, and takes that one back
+    /// for the network and the name.
     pub(in crate::service) async fn try_succeeded(&self, name: &str, address: &str) {
         let who = try_key(name, address);
-        self.counted.lock().unshared.0.remove(&who);
+        {
+            let mut counted = self.counted.lock();
+            counted.own.0.remove(&who);
+            counted.unshared.retain(|(of, _)| *of != who);
+            counted.by_network.undo(&network(address));
+            counted.by_name.undo(&try_key(name, ""));
+        }
         let forgotten = async {
             let (wanted, since) = (who.clone(), self.core.now().minus(WINDOW));
             let stored = self
@@ -193,22 +236,31 @@ impl PasswordLimiter {
     }
 
     /// Stores the tries that are not stored yet, for the other nodes.
-    pub async fn share(&self) {
-        let unshared = std::mem::take(&mut self.counted.lock().unshared).0;
-        if unshared.is_empty() {
-            return;
+    pub async fn share(self: &Arc<Self>) {
+        let limiter = Arc::clone(self);
+        let sharing = async move { limiter.store_tries().await };
+        if let Err(error) = self.core.run_to_end(sharing).await {
+            error.log("sharing wrong passwords");
         }
-        let rows: Vec<(String, Timestamp)> = unshared
-            .into_iter()
-            .flat_map(|(who, tries)| tries.into_iter().map(move |at| (who.clone(), at)))
-            .collect();
-        let stored = self
-            .core
-            .store
-            .write(move |db| Ok::<_, Error>(short_lived::add_password_attempts(db, &rows)?))
-            .await;
-        if let Err(error) = stored {
-            tracing::debug!(reason = %error, "could not share wrong passwords");
+    }
+
+    async fn store_tries(&self) {
+        let unshared = std::mem::take(&mut self.counted.lock().unshared);
+        for rows in unshared.chunks(MAX_ROWS) {
+            let written = rows.to_vec();
+            let stored = self
+                .core
+                .store
+                .write_bookkeeping(move |db| {
+                    Ok::<_, Error>(bookkeeping::add_password_attempts(db, &written)?)
+                })
+                .await;
+            if let Err(error) = stored {
+                tracing::debug!(reason = %error, "could not share wrong passwords; the next round tries again");
+                let now = self.core.now();
+                let recent = rows.iter().filter(|(_, at)| now.since(*at) < WINDOW);
+                self.counted.lock().unshared.extend(recent.cloned());
+            }
         }
     }
 }

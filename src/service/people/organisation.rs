@@ -17,7 +17,7 @@ use crate::{
         error::Error,
         grants::{end_reason::EndReason, revocations},
     },
-    store::{Db, connections, groups, identities, people, sessions},
+    store::{Db, groups, identities, people, sessions},
     vault::{Sealed, labels, random},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -492,10 +492,9 @@ impl OrganisationSignIn {
                         _ => {}
                     }
                 }
-                let consents = connections::consents_of_person(db, person.id)?;
-                revocations::end_lost_consents(
+                revocations::end_lost_consents_of(
                     db,
-                    consents,
+                    &person,
                     &EndReason::of_portal(now, "access went with a group"),
                 )?;
                 people::set_active(db, person.id, now)?;

@@ -87,7 +87,8 @@ impl Passwords {
                     .and_then(|_| password::hash(&checked));
                 (fits, better)
             })
-            .await?;
+            .await
+            .inspect_err(|_| self.limiter.undo_try(&name, &origin.address))?;
         let accepted = person.filter(|person| fits && !person.locked);
         if accepted.is_some() {
             self.limiter.try_succeeded(&name, &origin.address).await;

@@ -24,6 +24,12 @@ use crate::{
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a request waits until many connections have ended. Beyond it the work goes on, and the
+/// request is answered with 503 and [`TRY_AGAIN`].
+const PATIENCE: Duration = Duration::from_secs(300);
+const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// A list entry in Connect's shape.
 fn permission(entry: &ListEntry) -> Value {
@@ -303,11 +309,12 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     match api
         .service
         .integrations
-        .update_integration(&api.actor, id, input)
+        .update_integration(&api.actor, id, input, PATIENCE)
         .await
         .map_err(refused)?
     {
         UpdateOutcome::Saved(saved) => integration_response(&api, &saved).await,
+        UpdateOutcome::GoesOn => Err(Error::Overloaded(TRY_AGAIN).into()),
         UpdateOutcome::NeedsConfirmation(_) => Err(invalid(
             &[FieldError::new(
                 "client_secret",
@@ -337,11 +344,15 @@ pub async fn verify(api: PersonalKey, path: web::Path<String>) -> ApiResult {
 
 /// `DELETE v1/oauth/integrations/{guid}`: 204.
 pub async fn delete(api: PersonalKey, path: web::Path<String>) -> ApiResult {
-    api.service
+    let deleted = api
+        .service
         .integrations
-        .delete_integration(&api.actor, guid(&path, Code::IntegrationId)?)
+        .delete_integration(&api.actor, guid(&path, Code::IntegrationId)?, PATIENCE)
         .await?;
-    Ok(HttpResponse::NoContent().finish())
+    match deleted {
+        Some(_) => Ok(HttpResponse::NoContent().finish()),
+        None => Err(Error::Overloaded(TRY_AGAIN).into()),
+    }
 }
 
 /// `GET v1/oauth/integrations/{guid}/associations`.

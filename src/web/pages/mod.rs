@@ -27,6 +27,10 @@ use crate::{
 };
 use actix_web::{HttpResponse, http::StatusCode};
 use askama::Template;
+use std::time::Duration;
+
+/// How long a page waits for work that may go on in the background.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Renders a page with status 200.
 pub fn page(template: &impl Template) -> Result<HttpResponse, WebError> {

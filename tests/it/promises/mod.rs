@@ -8,6 +8,7 @@ mod content;
 mod edges;
 mod identity;
 mod isolation;
+mod neighbours;
 mod oauth;
 mod record;
 mod refresh;

@@ -10,7 +10,7 @@ use crate::{
     http::errors::WebError,
     service::{catalog::integrations::IntegrationInput, core::must_manage_integrations},
     web::{
-        pages::{id, integrations::show::draw_detail, principal, problems_of},
+        pages::{PATIENCE, id, integrations::show::draw_detail, principal, problems_of},
         visitor::{Posted, SignedIn},
     },
 };
@@ -121,7 +121,7 @@ pub(super) async fn change(
     match me
         .service()
         .integrations
-        .update_integration(&me.actor, guid, input)
+        .update_integration(&me.actor, guid, input, PATIENCE)
         .await
     {
         Ok(_) => Ok(me.done(&addresses::integration(guid), message)),

@@ -8,7 +8,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Field, refill},
-        pages::{ConfirmPage, Group, form_status, id, page_with},
+        pages::{ConfirmPage, Group, PATIENCE, form_status, id, page_with},
         view::count_noun,
         visitor::SignedIn,
     },
@@ -125,7 +125,13 @@ pub async fn delete(
     let gone = me
         .service()
         .integrations
-        .delete_integration(&me.actor, integration.id)
+        .delete_integration(&me.actor, integration.id, PATIENCE)
         .await?;
-    Ok(me.done("/integrations", format!("Deleted {}.", gone.display_name())))
+    Ok(match gone {
+        Some(gone) => me.done("/integrations", format!("Deleted {}.", gone.display_name())),
+        None => me.done(
+            &addresses::integration(integration.id),
+            "It is deleted as soon as all connections have ended. No content can use it any more.",
+        ),
+    })
 }

@@ -7,7 +7,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::Field,
-        pages::{ConfirmPage, Group, id, page},
+        pages::{ConfirmPage, Group, PATIENCE, id, page},
         view::count_noun,
         visitor::SignedIn,
     },
@@ -75,12 +75,16 @@ pub async fn disconnect(
             &me.actor,
             EndScope::Integration(integration.id),
             typed.text("reason"),
+            PATIENCE,
         )
         .await?;
-    let message = format!(
-        "Disconnected {}.",
-        count_noun(i64::try_from(ended).unwrap_or(0), "person", "people")
-    );
+    let message = match ended {
+        Some(ended) => format!(
+            "Disconnected {}.",
+            count_noun(i64::try_from(ended).unwrap_or(0), "person", "people")
+        ),
+        None => "No content can use these connections any more. They are being deleted.".into(),
+    };
     Ok(me.done(&addresses::integration(integration.id), message))
 }
 

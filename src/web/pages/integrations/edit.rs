@@ -8,7 +8,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         pages::{
-            id,
+            PATIENCE, id,
             integrations::form::{Confirmation, FormTarget, draw_form, input},
             problems_of,
         },
@@ -72,12 +72,16 @@ pub async fn edit(
     match me
         .service()
         .integrations
-        .update_integration(&me.actor, guid, input)
+        .update_integration(&me.actor, guid, input, PATIENCE)
         .await
     {
         Ok(UpdateOutcome::Saved(saved)) => Ok(me.done(
             &addresses::integration(guid),
             format!("Saved {}.", saved.display_name()),
+        )),
+        Ok(UpdateOutcome::GoesOn) => Ok(me.done(
+            &addresses::integration(guid),
+            "The new settings are saved as soon as all connections have ended.",
         )),
         Ok(UpdateOutcome::NeedsConfirmation(impact)) => {
             let ask = Confirmation {

@@ -21,7 +21,11 @@ use crate::{
         visitor::SignedIn,
     },
 };
-use actix_web::{HttpResponse, web};
+use actix_web::{
+    HttpResponse,
+    http::header::{self, HeaderValue},
+    web,
+};
 use askama::Template;
 
 struct Fact {
@@ -42,6 +46,8 @@ struct DetailPage {
     facts: Vec<Fact>,
     redirect: String,
     contents: Vec<NavLink>,
+    /// Connections that are unusable and still to be deleted.
+    ending: i64,
     people: String,
     errors: Vec<FieldError>,
     availability: Field,
@@ -76,6 +82,7 @@ pub(super) async fn draw_detail(
         .integrations
         .integration_impact(&me.actor, integration.id)
         .await?;
+    let ending = service.revocations.connections_ending(guid).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal(
         "the configuration of an integration is damaged",
     ))?;
@@ -140,6 +147,7 @@ pub(super) async fn draw_detail(
             .iter()
             .map(|item| NavLink::new(addresses::content_settings(item.id), item.display_title()))
             .collect(),
+        ending,
         people: match impact.people.len() {
             0 => "Nobody is connected.".into(),
             number => format!(
@@ -159,7 +167,13 @@ pub(super) async fn draw_detail(
         list_fields,
         errors,
     };
-    page_with(form_status(&view.errors), &view)
+    let mut response = page_with(form_status(&view.errors), &view)?;
+    if ending > 0 {
+        // Shows the progress, with or without JavaScript.
+        let refresh = HeaderValue::from_static("2");
+        response.headers_mut().insert(header::REFRESH, refresh);
+    }
+    Ok(response)
 }
 
 fn identity_words(check: IdentityCheck) -> &'static str {

@@ -7,7 +7,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Field, FieldKind},
-        pages::{ConfirmPage, id, page},
+        pages::{ConfirmPage, PATIENCE, id, page},
         view::count_noun,
         visitor::SignedIn,
     },
@@ -91,8 +91,9 @@ pub async fn disconnect(
     let ended = me
         .service()
         .revocations
-        .disconnect_all(&me.actor, whose, typed.text("reason"))
-        .await?;
+        .disconnect_all(&me.actor, whose, typed.text("reason"), PATIENCE)
+        .await?
+        .unwrap_or_default();
     let message = format!(
         "Ended {} of {}.",
         count_noun(

@@ -1,0 +1,133 @@
+//! Deletes old rows and ends connections that are kept no longer. The leader runs it every ten
+//! minutes. Each table is purged in batches, and one that fails does not stop the others.
+
+use crate::{
+    domain::connection::Connection,
+    service::{Error, Services, people::limiter},
+    store::{
+        connections,
+        purge::{self, BATCH, Cutoffs, FORGET_NODE_AFTER, Purge},
+    },
+};
+use std::{sync::Arc, time::Duration};
+
+/// Attempts are kept for an hour after they expire, so that a late callback can be distinguished
+/// from an unknown one.
+const ATTEMPT_RETENTION: Duration = Duration::from_secs(3600);
+/// Retention of leases that nobody renews: those of connections that are no longer used.
+const LEASE_RETENTION: Duration = Duration::from_secs(86_400);
+/// Apps drop their sessions within minutes of a disconnect. After a week, a browser tab starts a new
+/// one.
+const APP_SESSION_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Retention of presence and of uses of tokens.
+const PRESENCE_RETENTION: Duration = Duration::from_secs(2 * 86_400);
+/// Retention of ended connections, which their people can still see.
+const REVOCATION_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// Pause between two batches: other writes come first.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Connections that one round ends, at most.
+const MAX_CONNECTIONS_PER_ROUND: i64 = 500;
+
+/// Runs all purges once.
+pub async fn run(service: &Arc<Services>) {
+    let core = &service.core;
+    let (now, retention) = (core.now(), core.settings.retention);
+    let cutoffs = Cutoffs {
+        now,
+        idle_sessions: core.idle_since(),
+        content_sessions: now.minus(core.settings.session_lifetime),
+        password_attempts: now.minus(limiter::WINDOW),
+        attempts: now.minus(ATTEMPT_RETENTION),
+        leases: now.minus(LEASE_RETENTION),
+        app_sessions: now.minus(APP_SESSION_RETENTION),
+        presence: now.minus(PRESENCE_RETENTION),
+        revocations: now.minus(REVOCATION_RETENTION),
+        exchange_counts: now.minus(retention.exchange_counts),
+        leaks: now.minus(retention.leaks),
+        setup_links: now.minus(retention.setup_links),
+    };
+    let forgotten = now.minus(FORGET_NODE_AFTER);
+    let ended = core
+        .store
+        .write_bookkeeping(move |db| Ok::<_, Error>(purge::forget_nodes(db, forgotten)?))
+        .await;
+    if let Err(error) = ended {
+        error.log("forgetting nodes that have ended");
+    }
+    for rule in purge::rules(&cutoffs) {
+        purge_table(service, rule).await;
+    }
+    if let Err(error) = service.audit.cut_old_records().await {
+        error.log("deleting old audit records");
+    }
+    end_unused_connections(service).await;
+    end_unconfirmed_connections(service).await;
+}
+
+/// Runs one rule until it finds nothing more; a failure is logged.
+async fn purge_table(service: &Services, rule: Purge) {
+    loop {
+        let batch = rule.clone();
+        let deleted = service
+            .core
+            .store
+            .write_bookkeeping(move |db| Ok::<_, Error>(batch.run(db)?))
+            .await;
+        match deleted {
+            Ok(deleted) if deleted < BATCH => return,
+            Ok(_) => tokio::time::sleep(PAUSE).await,
+            Err(error) => {
+                tracing::warn!(reason = %error, table = rule.table, "could not purge old rows; the next round tries again");
+                return;
+            }
+        }
+    }
+}
+
+/// Ends connections that were not used for longer than the operator allows; consents stay.
+async fn end_unused_connections(service: &Arc<Services>) {
+    let Some(idle) = service.core.settings.connection_idle else {
+        return;
+    };
+    let since = service.core.now().minus(idle);
+    let unused = service
+        .core
+        .store
+        .read(move |db| Ok::<_, Error>(connections::unused(db, since, MAX_CONNECTIONS_PER_ROUND)?))
+        .await;
+    let unused = match unused {
+        Ok(unused) => unused,
+        Err(error) => return error.log("finding unused connections"),
+    };
+    for Connection { id, .. } in unused {
+        if let Err(error) = service.revocations.expire_unused(id, since).await {
+            tracing::warn!(connection = %id, reason = %error, "could not end an unused connection; the next round tries again");
+        }
+    }
+}
+
+/// Ends connections whose viewer never confirmed the account.
+async fn end_unconfirmed_connections(service: &Arc<Services>) {
+    let retention = service.core.settings.retention.unconfirmed_connections;
+    let since = service.core.now().minus(retention);
+    let unconfirmed = service
+        .core
+        .store
+        .read(move |db| {
+            Ok::<_, Error>(connections::unconfirmed(
+                db,
+                since,
+                MAX_CONNECTIONS_PER_ROUND,
+            )?)
+        })
+        .await;
+    let unconfirmed = match unconfirmed {
+        Ok(unconfirmed) => unconfirmed,
+        Err(error) => return error.log("finding unconfirmed connections"),
+    };
+    for Connection { id, .. } in unconfirmed {
+        if let Err(error) = service.revocations.end_unconfirmed(id, since).await {
+            tracing::warn!(connection = %id, reason = %error, "could not end an unconfirmed connection; the next round tries again");
+        }
+    }
+}
