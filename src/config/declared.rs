@@ -96,6 +96,12 @@ pub static SECTIONS: &[Section] = &[
                 "Private key (PEM) of that certificate.",
             ),
             setting(
+                "hsts_seconds",
+                Kind::Number(0, 63_072_000),
+                "31536000",
+                "How long browsers remember that portal and content are reached over https only (`Strict-Transport-Security`). Sent where `public_url` is https. 0: not sent.",
+            ),
+            setting(
                 "trusted_proxies",
                 Kind::List,
                 "(none)",

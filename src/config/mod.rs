@@ -11,6 +11,7 @@ use crate::{
     store::DatabaseUrl,
     vault::keyring::Source,
 };
+use actix_web::http::header::HeaderValue;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use reader::Given;
@@ -58,6 +59,8 @@ pub struct Settings {
     /// Connections that were not used for this long are ended; `None` keeps them until their
     /// provider ends them.
     pub connection_idle: Option<Duration>,
+    /// `Strict-Transport-Security` of every response, on https.
+    pub hsts: Option<HeaderValue>,
     /// How long other rows are kept.
     pub retention: Retention,
     /// Browser sessions end after this long without a request.
@@ -260,6 +263,7 @@ impl Settings {
             .text("public_url")
             .unwrap_or_else(|| format!("http://{listen}"));
         let public_url = check_public_url(&public_url)?;
+        let hsts = hsts(&public_url, given.number_or_default("hsts_seconds"));
         let origins = Origins::new(&public_url, given.text("content_url").as_deref())
             .map_err(|problem| SettingsError(problem.to_string()))?;
         let data_dir = PathBuf::from(given.text_or_default("data_dir"));
@@ -339,6 +343,7 @@ impl Settings {
                 0 => None,
                 days => Some(Duration::from_secs(86_400 * days)),
             },
+            hsts,
             retention: Retention::check(given),
             private_hosts: given.list("private_hosts"),
             upstream_sockets,
@@ -369,6 +374,14 @@ impl Settings {
             },
         })
     }
+}
+
+/// The value of `Strict-Transport-Security` (RFC 6797); `None` on plain http, or if it is switched
+/// off. Without `includeSubDomains`: other hosts of the domain are not the portal's.
+fn hsts(public_url: &Url, seconds: u64) -> Option<HeaderValue> {
+    (public_url.scheme() == "https" && seconds > 0)
+        .then(|| HeaderValue::try_from(format!("max-age={seconds}")).ok())
+        .flatten()
 }
 
 /// Parses the public address: scheme, host and port only.

@@ -202,6 +202,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
             .unwrap_or_else(|| DatabaseUrl::Sqlite(options.data_dir.join("valetkey.db"))),
         connection_idle: None,
         retention: options.retention,
+        hsts: None,
         data_dir: options.data_dir,
         private_hosts: vec![
             host(&provider_url),

@@ -37,6 +37,13 @@ pub fn standing(content: &Content, person: &Person, listed: Option<ContentRole>)
     }
 }
 
+/// Whether the item's list can change what [`standing`] says without it.
+pub fn depends_on_list(content: &Content, person: &Person) -> bool {
+    !person.locked
+        && content.owner != person.id
+        && (content.access == AccessType::Acl || person.role >= Role::Publisher)
+}
+
 /// May this person open the app?
 pub fn may_open(standing: Standing) -> bool {
     standing >= Standing::Viewer

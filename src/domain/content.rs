@@ -128,6 +128,13 @@ pub struct Proxying {
     /// CA certificates (PEM) that the app's certificate must chain to, instead of the public ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// Other origins whose pages may send requests to the app and show it in a frame, as browsers
+    /// write them: `https://intranet.example.org`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
+    /// Request headers, in lower case, that the app gets although they may carry an identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pass_headers: Vec<String>,
 }
 
 impl Proxying {

@@ -94,6 +94,15 @@ impl WebError {
         )
     }
 
+    /// 403: a page of another site sent the request.
+    pub fn from_elsewhere() -> Self {
+        WebError::Page(
+            StatusCode::FORBIDDEN,
+            "Another site sent this request".into(),
+            "Only the app's own pages may send it, since the app acts for you. The app's publisher can allow the other site in the app's settings. You can open the app by its address.".into(),
+        )
+    }
+
     /// 403: the person may not open this item.
     pub fn may_not_open() -> Self {
         WebError::Page(

@@ -1,5 +1,6 @@
 //! The host that a request asks for.
 
+use crate::domain::origins::{HostKind, Origins};
 use actix_web::{dev::RequestHead, http::header};
 
 /// The host that a request was sent to (`Host`, or `:authority` in HTTP/2). Empty if the two
@@ -17,4 +18,20 @@ pub fn requested_host(head: &RequestHead) -> &str {
         (Some(authority), _) => authority,
         (None, host) => host.unwrap_or(""),
     }
+}
+
+/// Whether a request is for content, not for the portal itself.
+pub fn is_content(head: &RequestHead, origins: &Origins) -> bool {
+    match origins.host(requested_host(head)) {
+        HostKind::Content | HostKind::Item(_) => true,
+        HostKind::Portal => origins.is_same_origin() && is_below_content(head.uri.path()),
+        HostKind::Unknown => false,
+    }
+}
+
+/// Whether the path is `/content/{guid}` or below it; `/content/new` is a page of the portal.
+fn is_below_content(path: &str) -> bool {
+    path.strip_prefix("/content/").is_some_and(|rest| {
+        rest.len() >= 36 && rest.as_bytes().get(36).is_none_or(|byte| *byte == b'/')
+    })
 }

@@ -26,7 +26,7 @@ use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, Upd
 use actix_web::{
     cookie::{Cookie, CookieJar, Key, time::Duration},
     dev::RequestHead,
-    http::header::{self, HeaderMap},
+    http::header::{self, HeaderMap, HeaderValue},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use quick_cache::sync::Cache;
@@ -288,14 +288,41 @@ impl Sessions {
     }
 }
 
-/// The value of the first cookie with this name, as sent.
+/// The value of the first cookie with this name, as sent. Read as bytes: another cookie of the
+/// same line may hold any (RFC 6265 section 5.4).
 fn raw_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers
-        .get_all(header::COOKIE)
-        .filter_map(|line| line.to_str().ok());
-    lines
-        .flat_map(|line| line.split(';'))
-        .find_map(|pair| pair.trim_start().strip_prefix(name)?.strip_prefix('='))
+    let lines = headers.get_all(header::COOKIE).map(HeaderValue::as_bytes);
+    let value = lines
+        .flat_map(|line| line.split(|byte| *byte == b';'))
+        .find_map(|pair| {
+            pair.trim_ascii_start()
+                .strip_prefix(name.as_bytes())?
+                .strip_prefix(b"=")
+        })?;
+    std::str::from_utf8(value).ok()
+}
+
+/// Removes the cookies that hold bytes beyond ASCII: actix reads none of a line that has one. The
+/// portal's own never do.
+pub fn keep_ascii_cookies(headers: &mut HeaderMap) {
+    let is_plain = |value: &HeaderValue| value.as_bytes().is_ascii();
+    if headers.get_all(header::COOKIE).all(is_plain) {
+        return;
+    }
+    let mut kept: Vec<u8> = Vec::new();
+    for line in headers.get_all(header::COOKIE) {
+        let pairs = line.as_bytes().split(|byte| *byte == b';');
+        for pair in pairs.filter(|pair| pair.is_ascii()) {
+            if !kept.is_empty() {
+                kept.extend_from_slice(b"; ");
+            }
+            kept.extend_from_slice(pair.trim_ascii());
+        }
+    }
+    headers.remove(header::COOKIE);
+    if let Ok(value) = HeaderValue::from_bytes(&kept) {
+        headers.insert(header::COOKIE, value);
+    }
 }
 
 fn reason(error: &Error) -> std::io::Error {

@@ -1,6 +1,6 @@
-//! Background jobs. Every node follows the changes of other processes and the keyring, writes its counters
-//! and its presence, and renews its record as a live node. One node, the leader (holder of a
-//! lease), also refreshes connections ahead of need, sends pending revocations to providers, looks
+//! Background jobs. Every node follows the changes of other processes and the keyring, writes its
+//! counters and its presence, and renews its record as a live node. One node, the leader (holder of
+//! a lease), also refreshes connections ahead of need, sends pending revocations to providers, looks
 //! for leaks, warns of client secrets that expire, and purges old rows.
 //!
 //! Jobs only schedule: the decisions are in `service`.
@@ -11,15 +11,16 @@ use crate::{
     service::{
         Error, Services,
         auditing::leaks::Alarm,
-        cluster::{cache::Validity, node::HEARTBEAT_INTERVAL},
+        cluster::{cache::Validity, keyring::Reload, node::HEARTBEAT_INTERVAL},
         grants::broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
     },
     store::{
+        Store,
         changes::{self, Subject},
         connections,
     },
 };
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use std::{
     sync::{
         Arc,
@@ -31,8 +32,8 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-/// The leader purges every sixtieth round: every ten minutes.
-const PURGE_EVERY_ROUNDS: u32 = 60;
+/// How often the leader purges.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(600);
 /// Name of the leader's lease.
 const LEADER_LEASE: &str = "jobs";
 /// Life of the leader's lease. It is renewed each round; after three missed renewals another node
@@ -47,7 +48,7 @@ const REFRESH_IF_USED_WITHIN: Duration = Duration::from_secs(3600);
 /// Maximum concurrent refreshes ahead of need.
 const MAX_CONCURRENT_REFRESHES: usize = 8;
 /// Maximum connections per round of [`refresh_ahead`].
-const MAX_CONNECTIONS_PER_ROUND: i64 = 500;
+const MAX_CONNECTIONS_PER_ROUND: i64 = 5000;
 
 /// Starts the jobs; aborting the handle stops them all.
 pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
@@ -56,43 +57,19 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
         tracing::error!(%error, "cannot follow the changes of other processes: nothing is cached");
     }
     tokio::spawn(async move {
-        let (watched, led, leads) = (
-            Arc::clone(&service),
-            Arc::clone(&service),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let flushed = Arc::clone(&service);
-        let _flushing = AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(FLUSH_INTERVAL).await;
-                flushed.audit.flush_refusals().await;
-                flushed.limiter.share().await;
-            }
-        }));
-        let supervised = service.core.store.clone();
-        let _supervising = AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(changes::POLL_INTERVAL).await;
-                supervised.supervise_followers();
-            }
-        }));
-        let _watching = AbortOnDropHandle::new(tokio::spawn(async move { watch(&watched).await }));
-        let told = Arc::clone(&leads);
-        let _leading = AbortOnDropHandle::new(tokio::spawn(async move { lead(&led, &told).await }));
-        let (sealed, told) = (Arc::clone(&service), Arc::clone(&leads));
-        let _sealing = AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(SEAL_INTERVAL).await;
-                if told.load(Ordering::Relaxed)
-                    && let Err(error) = sealed.audit.seal_records().await
-                {
-                    tracing::debug!(reason = %error, "could not seal audit records; the next round tries again");
-                }
-            }
-        }));
+        let is_leader = Arc::new(AtomicBool::new(false));
+        let spawn = |work: BoxFuture<'static, ()>| AbortOnDropHandle::new(tokio::spawn(work));
+        let _jobs = [
+            spawn(flush(Arc::clone(&service)).boxed()),
+            spawn(supervise(service.core.store.clone()).boxed()),
+            spawn(follow_keyring(Arc::clone(&service)).boxed()),
+            spawn(lead(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
+            spawn(seal(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
+            spawn(keep_house(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
+        ];
         // The first node leads at once.
         let leader = service.nodes.try_lead(LEADER_LEASE, LEADER_LEASE_LIFE);
-        leads.store(leader.await, Ordering::Relaxed);
+        is_leader.store(leader.await, Ordering::Relaxed);
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             if let Err(error) = service.presence.share_presence().await {
@@ -103,7 +80,7 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
             service.api_keys.flush_last_uses().await;
             // Reload the keyring before `write_heartbeat` tells the other nodes which keys this one
             // holds.
-            if let Err(reason) = service.keyring.sync_keyring(true).await {
+            if let Err(reason) = service.keyring.sync_keyring(Reload::Always).await {
                 tracing::error!(reason, "the keyring");
             }
             if let Err(error) = service.session_tokens.share_held_tokens().await {
@@ -118,7 +95,7 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
                 }
                 Err(error) => tracing::warn!(reason = %error, "could not write the heartbeat"),
             }
-            leads.store(
+            is_leader.store(
                 service
                     .nodes
                     .try_lead(LEADER_LEASE, LEADER_LEASE_LIFE)
@@ -129,6 +106,35 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
     })
 }
 
+/// Writes refusals and wrong passwords every two seconds.
+async fn flush(service: Arc<Services>) {
+    loop {
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        service.audit.flush_refusals().await;
+        service.limiter.share().await;
+    }
+}
+
+/// Replaces a connection that follows changes and hangs.
+async fn supervise(store: Store) {
+    loop {
+        tokio::time::sleep(changes::POLL_INTERVAL).await;
+        store.supervise_followers();
+    }
+}
+
+/// Seals audit records every second, while this node is the leader.
+async fn seal(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(SEAL_INTERVAL).await;
+        if is_leader.load(Ordering::Relaxed)
+            && let Err(error) = service.audit.seal_records().await
+        {
+            tracing::debug!(reason = %error, "could not seal audit records; the next round tries again");
+        }
+    }
+}
+
 /// The span of one run of a job.
 fn job(name: &'static str) -> tracing::Span {
     tracing::info_span!("job", name)
@@ -136,12 +142,11 @@ fn job(name: &'static str) -> tracing::Span {
 
 /// The leader's rounds. A task of its own, so that a provider that hangs does not delay this node's
 /// heartbeat.
-async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
-    let mut rounds: u32 = 0;
+async fn lead(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
     let mut alarm = Alarm::default();
     loop {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-        if !leads.load(Ordering::Relaxed) {
+        if !is_leader.load(Ordering::Relaxed) {
             continue;
         }
         let (looked, ..) = tokio::join!(
@@ -149,7 +154,7 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
                 .leaks
                 .look_for_leaks(&mut alarm)
                 .instrument(job("look for leaks")),
-            refresh_ahead(service).instrument(job("refresh ahead")),
+            refresh_ahead(&service).instrument(job("refresh ahead")),
         );
         service.revocations.spawn_revocations();
         if let Err(error) = service.revocations.finish_interrupted_endings().await {
@@ -158,20 +163,26 @@ async fn lead(service: &Arc<Services>, leads: &AtomicBool) {
         if let Err(error) = looked {
             tracing::warn!(reason = %error, "could not look for leaked tokens; the next round tries again");
         }
-        rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(PURGE_EVERY_ROUNDS) {
-            purge::run(service).instrument(job("purge")).await;
+    }
+}
+
+/// Purges old rows and warns of client secrets that expire, every ten minutes, while this node is
+/// the leader. A task of its own: it may take long.
+async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
+    tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+    loop {
+        if is_leader.load(Ordering::Relaxed) {
+            if let Err(error) = service.integrations.warn_of_secrets().await {
+                tracing::warn!(reason = %error, "could not look for client secrets that end soon; the next round tries again");
+            }
+            purge::run(&service).instrument(job("purge")).await;
         }
-        if rounds % PURGE_EVERY_ROUNDS == 1
-            && let Err(error) = service.integrations.warn_of_secrets().await
-        {
-            tracing::warn!(reason = %error, "could not look for client secrets that end soon; the next round tries again");
-        }
+        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
     }
 }
 
 /// Follows a change of the sealing key.
-async fn watch(service: &Services) {
+async fn follow_keyring(service: Arc<Services>) {
     let mut followed: Option<Validity> = None;
     loop {
         tokio::time::sleep(changes::POLL_INTERVAL).await;
@@ -183,7 +194,12 @@ async fn watch(service: &Services) {
             continue;
         }
         let validity = Validity::new(service.core.load_start(), [Subject::Keyring]);
-        if service.keyring.sync_keyring(false).await.is_ok() {
+        if service
+            .keyring
+            .sync_keyring(Reload::IfKeyIsMissing)
+            .await
+            .is_ok()
+        {
             followed = Some(validity);
         }
     }

@@ -194,20 +194,72 @@ pub(super) fn check_request<'a>(
     Ok(rest)
 }
 
-/// Whether a path has no dot segments, backslashes or NUL, plain or percent-encoded. A
-/// double-encoded dot (`%252e`) is refused, too.
+/// Whether a page of another origin sends the request, and the item does not allow that. All content
+/// hosts are one site to a browser, so it sends their cookies along; and `Origin` alone is missing
+/// from many requests. Decided by Fetch Metadata (`Sec-Fetch-Site`), or by `Origin` where that is
+/// missing. A viewer who follows a link comes from elsewhere, too: a top-level GET navigation passes.
+pub(super) fn is_from_elsewhere(
+    head: &RequestHead,
+    place: &ContentLocation,
+    item: &Content,
+) -> bool {
+    let text = |name: &str| {
+        head.headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap_or("unreadable"))
+    };
+    let origin = text("origin");
+    let is_elsewhere = match text("sec-fetch-site") {
+        Some("same-origin" | "none") => false,
+        Some(_) => true,
+        None => origin.is_some_and(|origin| origin != place.origin),
+    };
+    if !is_elsewhere {
+        return false;
+    }
+    let allowed = &item.proxying.allowed_origins;
+    let is_read = matches!(head.method, Method::GET | Method::HEAD);
+    let navigates_to =
+        text("sec-fetch-dest").filter(|_| is_read && text("sec-fetch-mode") == Some("navigate"));
+    match navigates_to {
+        Some("document") => false,
+        // Which sites may frame the app is said by the response: see `response::frame_ancestors`.
+        Some("iframe" | "frame") if !allowed.is_empty() => false,
+        _ => !origin.is_some_and(|origin| allowed.iter().any(|known| known == origin)),
+    }
+}
+
+/// Whether a path has no dot segments, backslashes or NUL, plain or percent-encoded, also more than
+/// once, and no dot segment with a path parameter (`..;`), which some servers cut off.
 pub fn is_plain(path: &str) -> bool {
-    let no_dots = |path: &str| !path.split('/').any(|part| part == "." || part == "..");
+    let is_dots = |part: &str| matches!(part.split(';').next(), Some("." | ".."));
+    let no_dots = |path: &str| !path.split('/').any(is_dots);
     if !path.bytes().any(|byte| byte == b'%' || byte == b'\\') {
         return no_dots(path);
     }
-    let lower = path.to_ascii_lowercase();
-    no_dots(&lower.replace("%2e", ".").replace("%2f", "/"))
-        && !lower.contains('\\')
-        && !lower.contains("%5c")
-        && !lower.contains("%00")
-        && !lower.contains("%252e")
+    let mut text = path.to_ascii_lowercase();
+    // As often as a chain of servers may decode it.
+    for _ in 0..MAX_DECODINGS {
+        if !no_dots(&text) || text.contains('\\') || text.contains("%00") {
+            return false;
+        }
+        let decoded = text
+            .replace("%2e", ".")
+            .replace("%2f", "/")
+            .replace("%3b", ";")
+            .replace("%5c", "\\")
+            .replace("%25", "%");
+        if decoded == text {
+            return true;
+        }
+        text = decoded;
+    }
+    // Encoded that often on purpose.
+    false
 }
+
+/// Layers of percent-encoding that [`is_plain`] looks through.
+const MAX_DECODINGS: usize = 5;
 
 /// Whether a request may pass.
 pub(super) enum Decision {
@@ -243,9 +295,15 @@ pub(super) async fn admit(
         return Ok(Decision::Refused(GateError::MayNot(admission)));
     }
     if admission.content.access != AccessType::All
-        && admission.links.iter().any(IntegrationAccess::needs_viewer)
+        && admission
+            .integrations
+            .iter()
+            .any(IntegrationAccess::needs_viewer)
     {
-        let is_asked = admission.links.iter().any(|link| link.consent.is_none());
+        let is_asked = admission
+            .integrations
+            .iter()
+            .any(|link| link.consent.is_none());
         return Ok(Decision::Refused(GateError::NeedsViewer(if is_asked {
             "not_consented"
         } else {
@@ -325,6 +383,22 @@ pub(super) async fn refuse(
             })))
         }
     }
+}
+
+/// Writes an audit record: another site sent a request as this viewer.
+pub(super) fn audit_foreign_request(
+    service: &Services,
+    pass: &Pass,
+    request: &HttpRequest,
+    place: &ContentLocation,
+) {
+    service.audit.note_refusal(
+        Action::AccessRefused,
+        pass.viewer().map(|admission| &admission.person),
+        &audit_origin(request, service),
+        "request of another site",
+        place.address(""),
+    );
 }
 
 /// Writes an audit record: a viewer asked for content that they may not open.

@@ -36,30 +36,132 @@ const HOP_BY_HOP: [&str; 11] = [
     "expect",
 ];
 
-/// Request headers that apps and proxies trust for the identity of a user or the origin of a
-/// request.
-const IDENTITY: [&str; 10] = [
+/// Request headers that never pass, whatever an item's settings say: the portal writes them itself,
+/// or the next hop would act on them.
+const NEVER: [&str; 5] = [
     "authorization",
     "forwarded",
-    "x-real-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "remote-user",
-    "x-remote-user",
-    "x-streamlit-user",
     "shiny-server-credentials",
     "via",
+    "proxy",
 ];
 /// Prefixes of such names.
-const IDENTITY_PREFIXES: [&str; 7] = [
+const NEVER_PREFIXES: [&str; 5] = [
     "posit-connect-",
     "rstudio-connect-",
     "x-rsc-",
     "x-forwarded-",
-    "x-auth-",
-    "x-ms-client-principal",
     "x-accel-",
 ];
+
+/// Names and prefixes (with `-` at the end) of request headers that browsers and common libraries
+/// send by themselves and that name nobody. They pass although one of their words may be in
+/// [`IDENTITY_WORDS`].
+const STANDARD: [&str; 34] = [
+    "accept",
+    "accept-",
+    "access-control-request-",
+    "cache-control",
+    "content-",
+    "date",
+    "depth",
+    "destination",
+    "dnt",
+    "if-",
+    "last-event-id",
+    "origin",
+    "pragma",
+    "prefer",
+    "priority",
+    "purpose",
+    "range",
+    "referer",
+    "save-data",
+    "sec-",
+    "service-worker",
+    "traceparent",
+    "tracestate",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "want-digest",
+    "x-csrf-token",
+    "x-csrftoken",
+    "x-requested-with",
+    "x-user-agent",
+    "x-xsrf-token",
+    "x-xsrftoken",
+    "x-grpc-web",
+    "hx-",
+];
+/// Words in the names of headers by which proxies tell apps who a user is or where a request came
+/// from (`X-WEBAUTH-USER`, `Cf-Access-Authenticated-User-Email`, `X-Amzn-Oidc-Identity`,
+/// `Tailscale-User-Login`, `True-Client-Ip`, `X-Original-Url`). Apps believe them, and nothing but
+/// the portal stands in front of an app. A word is what stands between hyphens.
+const IDENTITY_WORDS: [&str; 52] = [
+    "account",
+    "amzn",
+    "assertion",
+    "auth",
+    "authenticated",
+    "authentication",
+    "authorization",
+    "cert",
+    "certificate",
+    "cf",
+    "cloudflare",
+    "credentials",
+    "dn",
+    "email",
+    "entitlements",
+    "from",
+    "group",
+    "groups",
+    "host",
+    "iap",
+    "identity",
+    "impersonate",
+    "ip",
+    "jwt",
+    "login",
+    "mail",
+    "member",
+    "name",
+    "oidc",
+    "okta",
+    "original",
+    "owner",
+    "person",
+    "principal",
+    "profile",
+    "proxy",
+    "real",
+    "remote",
+    "rewrite",
+    "role",
+    "roles",
+    "saml",
+    "scopes",
+    "ssl",
+    "sso",
+    "sub",
+    "subject",
+    "tailscale",
+    "user",
+    "userid",
+    "username",
+    "webauth",
+];
+
+/// Whether a header's name says that it may carry an identity or an origin.
+fn may_carry_identity(name: &str) -> bool {
+    let is_standard = STANDARD
+        .iter()
+        .any(|known| name == *known || (known.ends_with('-') && name.starts_with(known)));
+    !is_standard
+        && name
+            .split('-')
+            .any(|word| IDENTITY_WORDS.binary_search(&word).is_ok())
+}
 
 /// Response headers that would affect more than the item itself: its whole host or site.
 const SITE_WIDE: [&str; 8] = [
@@ -85,16 +187,15 @@ pub fn connection_names<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Ve
 }
 
 /// Whether a request header may reach an app. `listed`: names from `Connection`
-/// (see
-/// [`connection_names`]). `cookie`, `host` and `content-length` are handled separately.
-pub fn request_passes(name: &str, listed: &[String]) -> bool {
+/// (see [`connection_names`]). `extra`: names that the item's publisher lets pass although they may
+/// carry an identity. `cookie`, `host` and `content-length` are handled separately.
+pub fn request_passes(name: &str, listed: &[String], extra: &[String]) -> bool {
     // Names of the http library are in lower case.
     !name.contains('_')
         && !HOP_BY_HOP.contains(&name)
-        && !IDENTITY.contains(&name)
-        && !IDENTITY_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        && !NEVER.contains(&name)
+        && !NEVER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        && (!may_carry_identity(name) || extra.iter().any(|passes| passes == name))
         && !matches!(name, "cookie" | "host" | "content-length")
         && !listed.iter().any(|other| other == name)
 }
@@ -105,7 +206,11 @@ pub fn request_passes(name: &str, listed: &[String]) -> bool {
 pub fn response_passes(name: &str, listed: &[String]) -> bool {
     !HOP_BY_HOP.contains(&name)
         && !SITE_WIDE.contains(&name)
-        && !name.starts_with("x-accel-")
+        // An app that repeats its request's headers must not tell the session token.
+        && !NEVER_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        && !matches!(name, "x-sendfile" | "x-lighttpd-send-file" | "x-reproxy-url")
         && !matches!(
             name,
             "set-cookie" | "location" | "content-location" | "content-length" | "x-correlation-id"
@@ -196,10 +301,17 @@ pub fn is_event_stream(kind: &[u8]) -> bool {
 }
 
 /// Appends the headers of a browser's request that an app gets, except the names in `leave_out`.
-pub fn append_request_headers(incoming: &HeaderMap, head: &mut Vec<u8>, leave_out: &[HeaderName]) {
+///
+/// `extra`: see [`request_passes`].
+pub fn append_request_headers(
+    incoming: &HeaderMap,
+    head: &mut Vec<u8>,
+    leave_out: &[HeaderName],
+    extra: &[String],
+) {
     let listed = connection_names(incoming.get_all(header::CONNECTION));
     for (name, value) in incoming {
-        if request_passes(name.as_str(), &listed) && !leave_out.contains(name) {
+        if request_passes(name.as_str(), &listed, extra) && !leave_out.contains(name) {
             append_line(head, name, value.as_bytes());
         }
     }
@@ -236,15 +348,17 @@ fn to_public_path(path: &str, prefix: &str, base: &str) -> String {
 
 /// Rewrites an app's `Set-Cookie` value so that it applies to the item only: `Domain` is removed
 /// and `Path` is placed below `base` (see `to_public_path`). `None` if the app may not set this
-/// cookie: one of the portal's, or a `__Host-` cookie, which applies to a whole host, unless the
-/// item has a host of its own (`base` is `/`).
+/// cookie: one of the portal's, or a `__Host-` or `__Secure-` cookie, by which an app could speak
+/// for its whole host, unless the item has a host of its own (`base` is `/`).
 pub fn cookie_from_app(cookie: &str, prefix: &str, base: &str) -> Option<String> {
     let mut parts = cookie.split(';');
     let pair = parts.next()?.trim();
     let name = pair.split('=').next()?.trim();
-    let for_host = name
-        .get(..7)
-        .is_some_and(|start| start.eq_ignore_ascii_case("__Host-"));
+    let starts = |prefix: &str| {
+        name.get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    let for_host = starts("__Host-") || starts("__Secure-");
     if name.is_empty() || is_portal_cookie(name) || (for_host && base != "/") {
         return None;
     }
@@ -320,11 +434,68 @@ mod tests {
             "x-streamlit-user",
             "cookie",
         ] {
-            assert!(!request_passes(name, &[]), "{name}");
+            assert!(!request_passes(name, &[], &[]), "{name}");
         }
-        assert!(request_passes("accept", &[]));
-        assert!(request_passes("sec-websocket-protocol", &[]));
-        assert!(!request_passes("x-special", &["x-special".into()]));
+        for name in [
+            "accept",
+            "accept-language",
+            "if-none-match",
+            "sec-websocket-protocol",
+            "sec-ch-ua-platform",
+            "user-agent",
+            "x-requested-with",
+            "x-csrf-token",
+            "x-api-key",
+            "x-my-app-version",
+            "hx-current-url",
+            "hx-trigger-name",
+        ] {
+            assert!(request_passes(name, &[], &[]), "{name}");
+        }
+        assert!(!request_passes("x-special", &["x-special".into()], &[]));
+    }
+    #[test]
+    fn headers_that_may_carry_an_identity_pass_only_where_the_item_says_so() {
+        for name in [
+            "x-user-id",
+            "x-webauth-user",
+            "cf-access-authenticated-user-email",
+            "cf-connecting-ip",
+            "x-amzn-oidc-identity",
+            "x-amzn-oidc-data",
+            "tailscale-user-login",
+            "x-client-ip",
+            "true-client-ip",
+            "x-real-ip",
+            "x-original-url",
+            "x-rewrite-url",
+            "remote-user",
+            "x-auth-request-email",
+            "x-ms-client-principal",
+            "x-ms-client-principal-name",
+            "x-goog-iap-jwt-assertion",
+            "impersonate-user",
+            "x-ssl-client-cert",
+            "from",
+        ] {
+            assert!(!request_passes(name, &[], &[]), "{name}");
+            assert!(request_passes(name, &[], &[name.to_owned()]), "{name}");
+        }
+        for name in ["proxy", "authorization", "posit-connect-user-session-token"] {
+            assert!(!request_passes(name, &[], &[name.to_owned()]), "{name}");
+        }
+        assert!(IDENTITY_WORDS.is_sorted());
+    }
+    #[test]
+    fn an_app_cannot_give_away_its_session_token_or_command_a_proxy() {
+        for name in [
+            "posit-connect-user-session-token",
+            "rstudio-connect-app-base-url",
+            "x-sendfile",
+            "x-accel-redirect",
+        ] {
+            assert!(!response_passes(name, &[]), "{name}");
+        }
     }
     #[test]
     fn the_portals_cookies_never_reach_an_app() {
@@ -394,6 +565,7 @@ mod tests {
         assert_eq!(cookie_from_app("valetkey=x", base), None);
         assert_eq!(cookie_from_app("__Host-valetkey=x; Path=/", base), None);
         assert_eq!(cookie_from_app("__host-a=x; Path=/", base), None);
+        assert_eq!(cookie_from_app("__Secure-a=x; Secure", base), None);
         assert_eq!(
             cookie_from_app("__Host-a=x; Secure; Path=/", "/").as_deref(),
             Some("__Host-a=x; Secure; Path=/")

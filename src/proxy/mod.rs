@@ -12,7 +12,10 @@ use crate::{
     proxy::{
         candidate::{Candidate, next_process},
         client::{ClientError, Upload},
-        gate::{Audience, Decision, Pass, Rejection, admit, check_request, locate, refuse},
+        gate::{
+            Audience, Decision, Pass, Rejection, admit, check_request, is_from_elsewhere, locate,
+            refuse,
+        },
         pool::InFlight,
         request::{add_portal_headers, request_line},
         response::{app_error, not_reached, sticky_cookie},
@@ -72,6 +75,10 @@ pub async fn serve(
     }
     match admit(head, &proxy, &place).await? {
         Decision::Admitted(pass) => {
+            if is_from_elsewhere(head, &place, pass.content()) {
+                gate::audit_foreign_request(service, &pass, &request, &place);
+                return Err(WebError::from_elsewhere());
+            }
             proxy.sessions.touch(pass.session);
             forward(&request, payload, &proxy, &pass, &place, rest).await
         }
@@ -206,7 +213,12 @@ fn request_head(
     } else {
         &[]
     };
-    headers::append_request_headers(head.headers(), &mut out, dropped);
+    headers::append_request_headers(
+        head.headers(),
+        &mut out,
+        dropped,
+        &pass.content().proxying.pass_headers,
+    );
     if let Some(length) = content_length(head) {
         headers::append_line(
             &mut out,

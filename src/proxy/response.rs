@@ -11,6 +11,7 @@ use crate::{
         origins::ContentLocation,
     },
     http::{
+        body::LengthOnly,
         errors::{FromContent, WebError},
         open_counts::OpenGuard,
         trailers::Trailers,
@@ -77,6 +78,9 @@ pub fn to_browser(
             append(&mut response, name, value);
         }
     });
+    if let Some(policy) = frame_ancestors(&head.fields, &pass.content().proxying.allowed_origins) {
+        response.append_header((header::CONTENT_SECURITY_POLICY, policy));
+    }
     let bodiless = request.method() == Method::HEAD
         || matches!(
             head.status,
@@ -87,7 +91,7 @@ pub fn to_browser(
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let mut response = match (bodiless, said) {
         // The length that the body would have; actix sends a length without a body only for HEAD.
-        (true, Some(length)) if request.method() == Method::HEAD => response.body(HeadBody(
+        (true, Some(length)) if request.method() == Method::HEAD => response.body(LengthOnly(
             length + bar.as_ref().map_or(0, |bar| bar.len() as u64),
         )),
         (true, _) => response.finish(),
@@ -157,19 +161,6 @@ pub fn to_browser(
 
 fn append(response: &mut HttpResponseBuilder, name: &HeaderName, value: &HeaderValue) {
     response.append_header((name.clone(), value.clone()));
-}
-
-/// An empty body that reports a length in bytes, for HEAD.
-struct HeadBody(u64);
-
-impl MessageBody for HeadBody {
-    type Error = io::Error;
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.0)
-    }
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        Poll::Ready(None)
-    }
 }
 
 /// How the trailers of a body are passed on.
@@ -277,6 +268,31 @@ impl MessageBody for StreamedBody {
         }
     }
 }
+
+/// Which sites may show the app in a frame, where the app does not say so itself
+/// (`X-Frame-Options`, or `frame-ancestors` of CSP level 3): its own pages and the item's allowed
+/// origins.
+fn frame_ancestors(fields: &Fields, allowed: &[String]) -> Option<HeaderValue> {
+    let says_so = fields.iter().any(|(name, value)| {
+        *name == header::X_FRAME_OPTIONS
+            || (*name == header::CONTENT_SECURITY_POLICY
+                && value
+                    .as_bytes()
+                    .to_ascii_lowercase()
+                    .windows(FRAME_ANCESTORS.len())
+                    .any(|part| part == FRAME_ANCESTORS))
+    });
+    if says_so {
+        return None;
+    }
+    if allowed.is_empty() {
+        return Some(HeaderValue::from_static("frame-ancestors 'self'"));
+    }
+    HeaderValue::try_from(format!("frame-ancestors 'self' {}", allowed.join(" "))).ok()
+}
+
+/// The directive's name, in lower case.
+const FRAME_ANCESTORS: &[u8] = b"frame-ancestors";
 
 /// Calls `give` for each header of an app's response that the browser gets, with cookies and
 /// locations rewritten. Also used for the response to a WebSocket handshake.

@@ -138,7 +138,10 @@ impl Ticket {
         // A missing consent closes open sockets; a connection that needs the viewer to sign in at
         // the provider again does not.
         let consented = admission.content.access == AccessType::All
-            || admission.links.iter().all(|link| link.consent.is_some());
+            || admission
+                .integrations
+                .iter()
+                .all(|link| link.consent.is_some());
         if !access::may_open(admission.standing) || !consented {
             return Ok(Verdict::Close(Close::AccessEnded));
         }

@@ -372,7 +372,12 @@ async fn open(
         );
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
         add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
-        headers::append_request_headers(&head.headers, &mut out, left_out);
+        headers::append_request_headers(
+            &head.headers,
+            &mut out,
+            left_out,
+            &item.proxying.pass_headers,
+        );
         if !offered.is_empty() {
             headers::append_line(
                 &mut out,

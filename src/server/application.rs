@@ -116,7 +116,8 @@ impl Shared {
                 web::scope("")
                     .configure(routes::pages)
                     .wrap(session)
-                    .wrap(from_fn(visitor::navigations_only)),
+                    .wrap(from_fn(visitor::navigations_only))
+                    .wrap(from_fn(visitor::readable_cookies)),
             )
             .wrap(from_fn(error_pages::finish_response))
     }

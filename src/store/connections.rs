@@ -26,7 +26,7 @@ use diesel::prelude::*;
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = connections)]
-struct Row {
+pub(super) struct Row {
     number: i64,
     guid: String,
     person: String,
@@ -112,7 +112,7 @@ pub struct Tokens {
 
 impl Row {
     /// Converts the row into the connection and its tokens.
-    fn into_parts(self) -> Result<(Connection, Tokens), Error> {
+    pub(super) fn into_parts(self) -> Result<(Connection, Tokens), Error> {
         let connection = Connection {
             number: self.number,
             id: id(&self.guid)?,
@@ -405,7 +405,7 @@ pub fn all(db: &mut Db<'_>) -> Result<Vec<Connection>, Error> {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = consents)]
-struct ConsentRow {
+pub(super) struct ConsentRow {
     guid: String,
     person: String,
     content: String,
@@ -416,7 +416,7 @@ struct ConsentRow {
 }
 
 impl ConsentRow {
-    fn consent(self) -> Result<Consent, Error> {
+    pub(super) fn consent(self) -> Result<Consent, Error> {
         Ok(Consent {
             id: id(&self.guid)?,
             person: id(&self.person)?,

@@ -5,13 +5,14 @@
 use crate::{
     domain::{audit::Action, origins::HostKind},
     http::{
+        body::LengthOnly,
         codes::Code,
         correlation::Correlation,
         errors::{ErrorDetails, FromContent, WebError},
-        host::requested_host,
+        host::{is_content, requested_host},
         navigation::is_navigation,
     },
-    service,
+    service::{self, Services},
     web::{
         view::{Chrome, NavLink},
         visitor::Visitor,
@@ -27,6 +28,7 @@ use actix_web::{
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
+    web,
 };
 use askama::Template;
 use serde_json::json;
@@ -47,6 +49,9 @@ pub struct ProblemPage {
 
 /// Limit for all `Cookie` headers of a request, in bytes: about what common proxies let through.
 const MAX_COOKIE_BYTES: usize = 32 * 1024;
+
+/// Limit for the number of cookies of a request: browsers keep 180 of a site at most.
+const MAX_COOKIES: usize = 400;
 
 /// The `Content-Security-Policy` of every page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -89,7 +94,7 @@ impl ResponseError for SessionUnavailable {
 /// The outermost middleware: sets the correlation id, refuses TRACE, CONNECT and oversized cookies,
 /// renders errors, logs the request, and adds the security headers.
 pub async fn finish_response(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let correlation = Correlation::of(request.headers());
@@ -98,9 +103,26 @@ pub async fn finish_response(
     let id = value.to_str().unwrap_or("");
     let started = std::time::Instant::now();
     let method = request.method().clone();
-    let mut response = if method == Method::TRACE || method == Method::CONNECT {
+    let services = request.app_data::<web::Data<Services>>().cloned();
+    let hsts = services.and_then(|services| services.core.settings.hsts.clone());
+    // Of the portal only: an app answers HEAD and OPTIONS itself.
+    let is_head = method == Method::HEAD && has_head(&request);
+    if is_head {
+        // RFC 9110 section 9.3.2: as GET, without the body.
+        request.head_mut().method = Method::GET;
+    }
+    let mut response = if method == Method::OPTIONS && is_for_portal(&request) {
+        request.into_response(
+            HttpResponse::NoContent()
+                .insert_header((
+                    header::ALLOW,
+                    "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+                ))
+                .finish(),
+        )
+    } else if method == Method::TRACE || method == Method::CONNECT {
         request.into_response(HttpResponse::MethodNotAllowed().finish())
-    } else if cookies_of(&request) > MAX_COOKIE_BYTES {
+    } else if has_too_many_cookies(&request) {
         let why = WebError::Page(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "Too many cookies".into(),
@@ -174,7 +196,27 @@ pub async fn finish_response(
         add_security_headers(headers, long_lived);
     }
     headers.insert(HeaderName::from_static("x-correlation-id"), value);
+    if let Some(hsts) = hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
+    if is_head {
+        return Ok(response.map_body(|_, body| LengthOnly::of(&body).boxed()));
+    }
     Ok(response)
+}
+
+/// Whether a request is for the portal itself, not for content.
+fn is_for_portal(request: &ServiceRequest) -> bool {
+    let services = request.app_data::<web::Data<Services>>();
+    services.is_some_and(|services| !is_content(request.head(), &services.core.settings.origins))
+}
+
+/// Whether HEAD is answered as GET: not where a GET uses something up, such as a one-time link or an
+/// OAuth callback, which programs that look at links must not do.
+fn has_head(request: &ServiceRequest) -> bool {
+    const USED_UP: [&str; 4] = ["/__oauth__/", "/login/organisation", "/setup/", "/enter/"];
+    let path = request.path();
+    is_for_portal(request) && !USED_UP.iter().any(|start| path.starts_with(start))
 }
 
 /// Adds the headers of every response of the portal, unless it has them. `long_lived`: it may be
@@ -242,7 +284,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>) {
         _ => return,
     };
     let request = response.request();
-    let Some(service) = request.app_data::<actix_web::web::Data<service::Services>>() else {
+    let Some(service) = request.app_data::<web::Data<Services>>() else {
         return;
     };
     // Refused exchanges, and refusals on content hosts, write their own audit records.
@@ -276,13 +318,15 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>) {
     );
 }
 
-/// Total length of the request's `Cookie` headers, in bytes.
-fn cookies_of(request: &ServiceRequest) -> usize {
-    request
-        .headers()
-        .get_all(header::COOKIE)
-        .map(HeaderValue::len)
-        .sum()
+/// Whether the request has more cookies than [`MAX_COOKIES`] and [`MAX_COOKIE_BYTES`] say. Sibling
+/// hosts can set as many as they like with `Domain=`.
+fn has_too_many_cookies(request: &ServiceRequest) -> bool {
+    let (mut bytes, mut count) = (0, 0);
+    for line in request.headers().get_all(header::COOKIE) {
+        bytes += line.len();
+        count += 1 + line.as_bytes().iter().filter(|byte| **byte == b';').count();
+    }
+    bytes > MAX_COOKIE_BYTES || count > MAX_COOKIES
 }
 
 fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {
@@ -314,9 +358,7 @@ async fn render_error(
     let status = response.status();
     let (request, _) = response.into_parts();
     let api = request.path().starts_with("/__api__");
-    let service = request
-        .app_data::<actix_web::web::Data<service::Services>>()
-        .cloned();
+    let service = request.app_data::<web::Data<Services>>().cloned();
     // On content hosts the portal's session cookie is not sent, so the page is anonymous and its
     // links are absolute, back to the portal.
     let portal = service.filter(|service| {
@@ -337,7 +379,7 @@ async fn render_error(
     {
         let mut payload = json!({"reference": reference});
         if let Some(path) = &told.login_path {
-            let service = request.app_data::<actix_web::web::Data<service::Services>>();
+            let service = request.app_data::<web::Data<Services>>();
             payload["login_url"] = json!(service.map_or_else(
                 || path.clone(),
                 |service| service.core.addresses.absolute(path)

@@ -2,8 +2,8 @@
 //! costs microseconds, so proxied requests and exchanges must not wait behind a hundred pages.
 
 use crate::{
-    domain::origins::{HostKind, Origins},
-    http::{assets, host::requested_host},
+    domain::origins::Origins,
+    http::{assets, host::is_content},
     web::{
         api,
         pages::{
@@ -22,13 +22,7 @@ use actix_web::{
 /// this module does not know.
 pub fn hot(config: &mut ServiceConfig, origins: &Origins, content: Route) {
     let origins = origins.clone();
-    let is_content = move |context: &guard::GuardContext<'_>| match origins
-        .host(requested_host(context.head()))
-    {
-        HostKind::Content | HostKind::Item(_) => true,
-        HostKind::Portal => origins.is_same_origin() && is_below_content(context.head().uri.path()),
-        HostKind::Unknown => false,
-    };
+    let is_content = move |context: &guard::GuardContext<'_>| is_content(context.head(), &origins);
     config
         .service(
             web::scope("")
@@ -39,13 +33,6 @@ pub fn hot(config: &mut ServiceConfig, origins: &Origins, content: Route) {
             "/__api__/v1/oauth/integrations/credentials",
             post().to(api::exchange::exchange),
         );
-}
-
-/// Whether the path is `/content/{guid}` or below it; `/content/new` is a page of the portal.
-fn is_below_content(path: &str) -> bool {
-    path.strip_prefix("/content/").is_some_and(|rest| {
-        rest.len() >= 36 && rest.as_bytes().get(36).is_none_or(|byte| *byte == b'/')
-    })
 }
 
 /// Pages and the OAuth flow: every route with a browser session.

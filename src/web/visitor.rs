@@ -16,7 +16,9 @@ use crate::{
         host::requested_host,
         navigation::return_path_of,
         redirect::see_other,
-        sessions::{ADDRESS, CONFIRMED_AT, CSRF, FLASH, PERSON, SESSION_ID, Sessions},
+        sessions::{
+            ADDRESS, CONFIRMED_AT, CSRF, FLASH, PERSON, SESSION_ID, Sessions, keep_ascii_cookies,
+        },
     },
     service::{Actor, Error, Services},
     vault::random,
@@ -90,6 +92,16 @@ pub async fn navigations_only(
         return Ok(request.into_response(why.error_response()));
     }
     Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// Middleware of the pages, before the session is read: cookies that any script of a sibling host can
+/// set must not make the session unreadable.
+pub async fn readable_cookies(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    keep_ascii_cookies(request.headers_mut());
+    next.call(request).await
 }
 
 /// A browser session, signed in or not.

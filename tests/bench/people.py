@@ -33,12 +33,13 @@ from portal import FORM, Portal, database
 SECONDS, BINARY, SEED, POSTGRES = int(sys.argv[1]), *sys.argv[2:5]
 VIEWERS = int(sys.argv[5]) if len(sys.argv) > 5 else 5_000
 PER_ITEM, PUBLISHERS, BROWSERS, REVOKES = 50, 3, 25, 20
-IDLE, SETTLE = 20, 75  # seconds: a window without viewers; and until tokens are older than they live
+IDLE, SETTLE = 20, 75  # seconds: a window without viewers; and until the tokens of the tabs are older than they live
 HOURLY = {"page of the app": 6, "sign-in": 1.5, "page /content": 3, "page /consents": 3, "consent revoked and given": 0.7, "title edit": 0.3}
 # What a node, the database and its write transactions can do, for the sizing; the last is what results.md has for title edits.
 NODE_CORES, NODE_MB, DATABASE_CORES, WRITES = 2, 8192, 8, 1_700
 ROUND_TRIP = 0.0005  # seconds between a node and the database, where they are not on one machine
-ROUND = re.compile(r"(INSERT|UPDATE|DELETE).*(held_tokens|visits|token_uses|exchange_hours|\"uses\"|\"used_at\")")  # a node's jobs write these every ten seconds
+ROUND = re.compile(r"(INSERT|UPDATE|DELETE).*\b(held_tokens|visits|token_uses|exchange_hours|uses|used_at|seen_at)\b")  # what jobs write every ten seconds
+TUPLES = re.compile(r"\((?:\$\d+(?:, )?)+\)(?:, \((?:\$\d+(?:, )?)+\))*")  # of a statement with many rows, which has a text for each number of them
 PASSWORD = "long enough"  # ada's, in portal.py
 CREDENTIALS = "/__api__/v1/oauth/integrations/credentials"
 MESSAGE, REPLY = bytes([0x82, 0x80 | 58, 0, 0, 0, 0]) + bytes(58), bytes([0x82, 58]) + bytes(58)
@@ -313,6 +314,12 @@ class Town:
             await asyncio.sleep(0.2)
         raise SystemExit(f"only {sum(viewer.is_open for viewer in self.viewers)} tabs are open")
 
+    async def warm_up(self):
+        """Every node has met every viewer: with one exchange a minute at any of them that takes long."""
+        for viewer in self.viewers:
+            for port in self.ports:
+                await self.exchange(viewer, viewer.token, port)
+
     async def exchange(self, viewer, token, port):
         """None, or why it was refused."""
         began = time.monotonic()
@@ -338,12 +345,10 @@ class Town:
             return await self.arrive(viewer)
         if kind == "consent revoked and given":
             browser = self.browsers.popleft()  # nobody else's meanwhile
-            try:
-                await browser.revoke()
-                await asyncio.sleep(1)
-                return await browser.give()
-            finally:
-                self.browsers.append(browser)
+            await browser.revoke()
+            await asyncio.sleep(1)
+            await browser.give()
+            return self.browsers.append(browser)
         if kind == "page of the app":
             status, *_ = await self.wires.ask(viewer.port, "GET", f"/content/{viewer.item.guid}/", viewer.fields())
             if status != 200:
@@ -370,14 +375,15 @@ class Town:
     async def revoke_times(self, elsewhere):
         """From the answer to a revoke to the first refused exchange, in ms, with a token that is valid by itself."""
         took = []
-        for number in range(REVOKES):
-            browser, port = self.browsers.popleft(), self.ports[number % len(self.ports)]
-            asked = self.ports[(number + elsewhere) % len(self.ports)]
+        while len(took) < REVOKES and self.browsers:
+            browser, port = self.browsers.popleft(), self.ports[len(took) % len(self.ports)]
+            asked = self.ports[(len(took) + elsewhere) % len(self.ports)]
             _, head = await browser.follow(f"http://{self.content_host}/content/{browser.viewer.item.guid}/")
-            token = re.search(r"(?i)\r\nx-token: (\S+)", head).group(1)
-            assert not (refusal := await self.exchange(browser.viewer, token, asked)), refusal
+            token = re.search(r"(?i)\r\nx-token: (\S+)", head)
+            if not token or await self.exchange(browser.viewer, token.group(1), asked):
+                continue  # the same viewer just revoked in another browser
             began = await browser.revoke(port)
-            while not (refusal := await self.exchange(browser.viewer, token, asked)):
+            while not (refusal := await self.exchange(browser.viewer, token.group(1), asked)):
                 pass
             took.append(1000 * (time.monotonic() - began))
             assert "not_consented" in refusal, refusal
@@ -391,10 +397,15 @@ class Town:
         pids = [process.pid for process in self.portal.processes]
         now = {"at": time.monotonic(), "own": time.process_time(), "cpu": [cpu(pid) for pid in pids], "mb": [memory(pid) for pid in pids], "database": {}, "rows": {}, "statements": []}
         if self.place:
+            assert self.sql("SELECT dealloc FROM pg_stat_statements_info") == [["0"]], "pg_stat_statements.max is too small"
             now["database"] = {pid: cpu(int(pid)) for pid, in self.sql("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")}
             now["rows"] = {name: [int(count) for count in counts] for name, *counts in self.sql("SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables")}
-            now["statements"] = json.loads(self.sql(r"""SELECT coalesce(json_agg(json_build_array(calls, total_exec_time, rows, regexp_replace(query, '\s+', ' ', 'g')) ORDER BY total_exec_time DESC), '[]')
-                FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND query NOT LIKE '%pg_stat%'""")[0][0])
+            sums = collections.defaultdict(lambda: [0, 0, 0])
+            for calls, ms, rows, text in json.loads(self.sql("""SELECT coalesce(json_agg(json_build_array(calls, total_exec_time + total_plan_time, rows, query)), '[]')
+                    FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND query NOT LIKE '%pg_stat%'""")[0][0]):
+                text = TUPLES.sub("(…)", " ".join(text.replace('"', "").split()))
+                sums[text] = [old + new for old, new in zip(sums[text], (calls, ms, rows))]
+            now["statements"] = sorted(((*values, text) for text, values in sums.items()), key=lambda row: -row[1])
         return now
 
     async def window(self, seconds):
@@ -418,6 +429,18 @@ class Town:
                      "writes of the rounds": sum(calls for calls, _ in rounds), "time of these, s": sum(ms for _, ms in rounds) / 1000}
         return {"seconds": took, "rates": {what: value / took for what, value in sums.items()}, "rows": rows, "statements": said, "mb": after["mb"], "cpu": [used / took for used in nodes], "own": (after["own"] - before["own"]) / took}
 
+    async def close(self):
+        self.over = True
+        for viewer in self.viewers:
+            if viewer.wire:
+                viewer.wire.close()
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+        self.app.close()
+        await asyncio.to_thread(self.portal.stop)
+
 
 def cpu(pid):
     try:
@@ -436,26 +459,22 @@ async def run(name, place, nodes, viewers, with_revokes):
     town = Town(name, place, nodes, viewers)
     if place:
         town.sql("CREATE EXTENSION pg_stat_statements")
-    await town.settle_in()
-    print(f"{name}: {viewers:,} viewers are there", file=sys.stderr)
-    rest = await town.window(IDLE)
-    await town.open_tabs()
-    opened = town.read()["mb"]
-    for viewer in random.sample(town.viewers, min(BROWSERS, viewers)):
-        await town.arrive(viewer)
-    for kind in HOURLY:
-        town.spawn(kind, town.keep_doing(kind), None)
-    town.spawn("", town.watch_itself(), None)
-    await asyncio.sleep(SETTLE)
-    work = await town.window(SECONDS)
-    revokes = {where: await town.revoke_times(where == "another node") for where in ("the same node", "another node")[:nodes] if with_revokes}
-    town.over = True
-    for task in town.tasks:
-        task.cancel()
-    for viewer in town.viewers:
-        viewer.wire.close()
-    town.app.close()
-    await asyncio.to_thread(town.portal.stop)
+    try:
+        await town.settle_in()
+        print(f"{name}: {viewers:,} viewers are there", file=sys.stderr)
+        rest = await town.window(IDLE)
+        await town.open_tabs()
+        opened = town.read()["mb"]
+        for viewer in random.sample(town.viewers, min(BROWSERS, viewers)):
+            await town.arrive(viewer)
+        for kind in HOURLY:
+            town.spawn(kind, town.keep_doing(kind), None)
+        town.spawn("", town.watch_itself(), None)
+        await asyncio.gather(asyncio.sleep(SETTLE), town.warm_up())
+        work = await town.window(SECONDS)
+        revokes = {where: await town.revoke_times(where == "another node") for where in ("the same node", "another node")[:nodes] if with_revokes}
+    finally:
+        await town.close()
     return {"viewers": viewers, "nodes": nodes, "rest": rest, "opened": opened, "work": work, "revokes": revokes, "tally": town.tally}
 
 
@@ -492,7 +511,7 @@ def report_acts(run):
         rows.append((kind, f"{len(took):,}", ", ".join(f"{count} × {reason}" for reason, count in reasons) or 0, *times))
     table(*rows)
     print("From the answer to a revoke to the first refused exchange, beside all this:\n")
-    table(("asked at", "revokes", "median ms", "longest ms"), *((where, len(took), short(statistics.median(took)), short(max(took))) for where, took in run["revokes"].items()))
+    table(("asked at", "revokes", "median ms", "longest ms"), *((where, len(took), short(statistics.median(took or [0])), short(max(took, default=0))) for where, took in run["revokes"].items()))
     nodes = zip(work["cpu"], run["rest"]["mb"], run["opened"], work["mb"])
     table(("node", "CPU s/s", "MB at rest", "MB when the tabs were open", "MB at the end"), *((number, *map(short, values)) for number, values in enumerate(nodes, 1)))
 
@@ -517,10 +536,10 @@ def report_costs(small, full):
 def report_database(run):
     work, minutes = run["work"], run["viewers"] * run["work"]["seconds"] / 60
     rates = work["rates"]
-    print(f"{rates['statements'] * work['seconds']:,.0f} statements in {work['seconds']:.0f} s took {100 * rates['time of statements, s']:.1f} % of the time of one core; the database's processes {100 * rates['CPU of the database, s']:.1f} %.\n")
+    print(f"{rates['statements'] * work['seconds']:,.0f} statements in {work['seconds']:.0f} s took {100 * rates['time of statements, s']:.1f} % of the time of one core, with planning; the database's processes used {100 * rates['CPU of the database, s']:.1f} %.\n")
     rows = [("statement", "calls", "a viewer-minute", "rows", "total ms", "mean ms")]
     for calls, ms, count, text in work["statements"][:10]:
-        text = re.sub(r"SELECT .{60,}? FROM", "SELECT … FROM", text.replace('"', "").replace("|", "¦"), count=1)
+        text = re.sub(r"SELECT .{60,}? FROM", "SELECT … FROM", text.replace("|", "¦"), count=1)
         rows.append((f"`{text[:140]}{'…' if len(text) > 140 else ''}`", f"{calls:,}", short(calls / minutes), f"{count:,}", short(ms), f"{ms / calls:.3f}"))
     table(*rows)
     written = sorted(((name, *counts, sum(counts)) for name, counts in work["rows"].items() if any(counts)), key=lambda row: -row[-1])

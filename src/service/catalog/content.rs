@@ -54,7 +54,10 @@ fn addresses_of(item: &Content) -> Vec<&str> {
         .collect()
 }
 
-/// Validates the timeouts and the CA certificates.
+/// Entries of a list in an item's proxy settings.
+const MAX_LISTED: usize = 20;
+
+/// Validates the settings of an item's proxy.
 fn check_proxying(typed: &Proxying) -> Vec<FieldError> {
     let mut problems = Vec::new();
     for (key, seconds) in [
@@ -68,6 +71,30 @@ fn check_proxying(typed: &Proxying) -> Vec<FieldError> {
                 "Enter a number of seconds from 1 to 86,400, or leave it empty.",
             ));
         }
+    }
+    let is_origin = |text: &String| {
+        url::Url::parse(text).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == *text
+        })
+    };
+    if !typed.allowed_origins.iter().all(is_origin) || typed.allowed_origins.len() > MAX_LISTED {
+        problems.push(FieldError::new(
+            "allowed_origins",
+            "Enter one origin a line, scheme, host and port only, such as https://intranet.example.org. Twenty at most.",
+        ));
+    }
+    let is_header = |name: &String| {
+        let bytes = name.as_bytes();
+        (1..=64).contains(&bytes.len())
+            && bytes
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    };
+    if !typed.pass_headers.iter().all(is_header) || typed.pass_headers.len() > MAX_LISTED {
+        problems.push(FieldError::new(
+            "pass_headers",
+            "Enter one header name a line: letters, digits and hyphens. Twenty at most.",
+        ));
     }
     if let Some(text) = &typed.ca {
         use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -97,6 +124,8 @@ pub struct ProxyingInput {
     pub keep_prefix: Option<bool>,
     pub reconnect_bar: Option<bool>,
     pub ca: Change<String>,
+    pub allowed_origins: Option<Vec<String>>,
+    pub pass_headers: Option<Vec<String>>,
 }
 
 impl ProxyingInput {
@@ -114,8 +143,40 @@ impl ProxyingInput {
                 .apply(before.ca.clone())
                 .map(|text| text.trim().to_owned())
                 .filter(|text| !text.is_empty()),
+            allowed_origins: self
+                .allowed_origins
+                .as_deref()
+                .map_or_else(|| before.allowed_origins.clone(), plain_origins),
+            pass_headers: self
+                .pass_headers
+                .as_deref()
+                .map_or_else(|| before.pass_headers.clone(), lower_case),
         }
     }
+}
+
+/// Origins as browsers write them, where they can be read; others stay, for the check.
+fn plain_origins(typed: &[String]) -> Vec<String> {
+    let typed = typed
+        .iter()
+        .map(|text| text.trim())
+        .filter(|text| !text.is_empty());
+    typed
+        .map(|text| match url::Url::parse(text) {
+            Ok(url) if matches!(url.path(), "" | "/") && url.query().is_none() => {
+                url.origin().ascii_serialization()
+            }
+            _ => text.to_owned(),
+        })
+        .collect()
+}
+
+fn lower_case(typed: &[String]) -> Vec<String> {
+    typed
+        .iter()
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// A content item, and what the actor is to it.

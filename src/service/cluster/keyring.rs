@@ -163,6 +163,15 @@ fn count_of(db: &mut Db<'_>, id: &str) -> Result<i64, Error> {
     Ok(all)
 }
 
+/// When [`KeyringAdmin::sync_keyring`] reads the keyring again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// If it lacks the key that seals.
+    IfKeyIsMissing,
+    /// A keyring file in any case: it may have new keys.
+    Always,
+}
+
 /// Keys of the ring: rotation, retirement, verification.
 pub struct KeyringAdmin {
     core: Arc<Core>,
@@ -391,9 +400,8 @@ impl KeyringAdmin {
         Ok(verified)
     }
 
-    /// Makes this node seal with the key that the database names. Reloads the keyring if that key
-    /// is missing, and with `anew` a keyring file in any case. The error says what is missing.
-    pub async fn sync_keyring(&self, anew: bool) -> Result<(), String> {
+    /// Makes this node seal with the key that the database names. The error says what is missing.
+    pub async fn sync_keyring(&self, reload: Reload) -> Result<(), String> {
         let named = self
             .core
             .store
@@ -401,7 +409,8 @@ impl KeyringAdmin {
             .await
             .map_err(|error| error.to_string())?;
         let wanted = named.unwrap_or_else(|| self.core.vault.sealing_key_id());
-        let from_file = anew && matches!(self.core.vault.source(), Source::File(_));
+        let from_file =
+            reload == Reload::Always && matches!(self.core.vault.source(), Source::File(_));
         if from_file || self.core.vault.keyring().get(&wanted).is_none() {
             let vault = Arc::clone(&self.core.vault);
             let reloaded = tokio::task::spawn_blocking(move || vault.reload())

@@ -75,7 +75,8 @@ impl ProcessHealth {
     pub fn note_health(&self, url: &str, is_up: bool, now: Timestamp) {
         let mut known = self.lock();
         let health = known.entry(url.to_owned()).or_default();
-        let has_changed = health.is_down == is_up;
+        let was_up = !health.is_down;
+        let has_changed = was_up != is_up;
         if health.since.is_none() || has_changed {
             if has_changed {
                 tracing::warn!(

@@ -24,7 +24,11 @@ use crate::{
         core::{CACHE_CAPACITY, Core},
         error::Error,
     },
-    store::{changes::Subject, connections, content, integrations, people},
+    store::{
+        admission::{self, AttachedIntegration},
+        changes::Subject,
+        content,
+    },
     vault::labels,
 };
 use secrecy::SecretString;
@@ -60,7 +64,7 @@ pub struct Admission {
     pub content: Content,
     pub person: Person,
     pub standing: Standing,
-    pub links: Vec<IntegrationAccess>,
+    pub integrations: Vec<IntegrationAccess>,
     /// For the presence of the person at the item's processes.
     pub presence: ViewerAt,
     /// What the admission depends on.
@@ -94,7 +98,10 @@ impl Admissions {
     ) -> Result<Arc<Admission>, Error> {
         self.admission_for(item, person, |found| {
             access::may_open(found.standing)
-                && !found.links.iter().any(IntegrationAccess::needs_viewer)
+                && !found
+                    .integrations
+                    .iter()
+                    .any(IntegrationAccess::needs_viewer)
         })
         .await
     }
@@ -118,62 +125,28 @@ impl Admissions {
             .core
             .store
             .read(move |db| {
-                let content = content::find(db, item)?.ok_or(Error::NotFound)?;
-                let person = people::find(db, person)?.ok_or(Error::NotFound)?;
-                let standing =
-                    access::standing(&content, &person, content::role_of(db, item, person.id)?);
-                let mut links = Vec::new();
-                for (_, integration) in integrations::attached(db, item)? {
-                    let consent = connections::consent_for(db, person.id, item, integration.id)?;
-                    let connection = connections::find_of(db, person.id, integration.id)?;
-                    links.push((integration, consent, connection));
-                }
-                Ok::<_, Error>((content, person, standing, links))
+                let (content, person, attached) =
+                    admission::load(db, item, person)?.ok_or(Error::NotFound)?;
+                let listed = if access::depends_on_list(&content, &person) {
+                    content::role_of(db, item, person.id)?
+                } else {
+                    None
+                };
+                let standing = access::standing(&content, &person, listed);
+                Ok::<_, Error>((content, person, standing, attached))
             })
             .await?;
-        let (content, person, standing, links) = loaded;
-        let links = links
+        let (content, person, standing, attached) = loaded;
+        let integrations = attached
             .into_iter()
-            .map(|(integration, consent, connection)| {
-                let consent = consent.map(|consent| consent.id);
-                let mut link = IntegrationAccess {
-                    integration,
-                    consent,
-                    connection: None,
-                    is_other_account: false,
-                    access_token: None,
-                };
-                if let Some((connection, tokens)) = connection {
-                    let verdict = connection
-                        .account
-                        .verdict(&person, link.integration.identity_check);
-                    link.is_other_account = verdict == IdentityVerdict::Refuse;
-                    let usable = link.consent.is_some()
-                        && connection.state == State::Active
-                        && !link.is_other_account;
-                    if let Some(sealed) = tokens.access.filter(|_| usable) {
-                        let row = labels::connection_row(
-                            connection.id,
-                            connection.person,
-                            connection.integration,
-                        );
-                        link.access_token = Some(Arc::new(
-                            self.core
-                                .vault
-                                .open(labels::connection_token("access_token", &row), &sealed)?,
-                        ));
-                    }
-                    link.connection = Some(connection);
-                }
-                Ok::<_, Error>(link)
-            })
+            .map(|attached| self.integration_access(&person, attached))
             .collect::<Result<Vec<_>, _>>()?;
         let presence = self.presence.viewer(item, person.id);
         let subjects = [Subject::Content(item), Subject::Person(person.id)]
             .into_iter()
-            .chain(links.iter().flat_map(|link| {
-                let connection = link.connection.as_ref();
-                [Subject::Integration(link.integration.id)]
+            .chain(integrations.iter().flat_map(|access| {
+                let connection = access.connection.as_ref();
+                [Subject::Integration(access.integration.id)]
                     .into_iter()
                     .chain(connection.map(|connection| Subject::Connection(connection.id)))
             }));
@@ -182,7 +155,7 @@ impl Admissions {
             content,
             person,
             standing,
-            links,
+            integrations,
             presence,
             validity: validity.clone(),
         });
@@ -192,6 +165,42 @@ impl Admissions {
             validity,
         );
         Ok(admission)
+    }
+
+    /// One integration as the person may use it; decrypts the access token if so.
+    fn integration_access(
+        &self,
+        person: &Person,
+        attached: AttachedIntegration,
+    ) -> Result<IntegrationAccess, Error> {
+        let mut access = IntegrationAccess {
+            integration: attached.integration,
+            consent: attached.consent.map(|consent| consent.id),
+            connection: None,
+            is_other_account: false,
+            access_token: None,
+        };
+        let Some((connection, tokens)) = attached.connection else {
+            return Ok(access);
+        };
+        let verdict = connection
+            .account
+            .verdict(person, access.integration.identity_check);
+        access.is_other_account = verdict == IdentityVerdict::Refuse;
+        let is_usable = access.consent.is_some()
+            && connection.state == State::Active
+            && !access.is_other_account;
+        if let Some(sealed) = tokens.access.filter(|_| is_usable) {
+            let row =
+                labels::connection_row(connection.id, connection.person, connection.integration);
+            access.access_token = Some(Arc::new(
+                self.core
+                    .vault
+                    .open(labels::connection_token("access_token", &row), &sealed)?,
+            ));
+        }
+        access.connection = Some(connection);
+        Ok(access)
     }
 
     /// Invalidates one cached admission because its access token was replaced. Storing refreshed

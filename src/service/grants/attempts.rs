@@ -174,7 +174,7 @@ impl Attempts {
             return Err(Error::NotFound);
         }
         let Some(position) = admission
-            .links
+            .integrations
             .iter()
             .position(IntegrationAccess::needs_viewer)
         else {
@@ -790,11 +790,14 @@ impl Attempts {
             sentence: sentence.into(),
             may_have_acted: false,
         };
-        self.record_failure(actor, failure, integration, back).await
+        // The query of a callback can be written by anybody: it ends this attempt, and says nothing
+        // about the integration.
+        self.record_failed_attempt(actor, failure, integration, back)
+            .await
     }
 
-    /// Records a failed authorization. A failure that an administrator must repair also marks the
-    /// integration's secret as rejected.
+    /// Records that the provider refused our own request. A failure that an administrator must
+    /// repair also marks the integration's secret as rejected.
     async fn record_failure(
         &self,
         actor: &Actor,
@@ -812,6 +815,18 @@ impl Attempts {
                 .record_secret_health(&integration, health, false)
                 .await;
         }
+        self.record_failed_attempt(actor, failure, integration, back)
+            .await
+    }
+
+    /// Records a failed authorization.
+    async fn record_failed_attempt(
+        &self,
+        actor: &Actor,
+        failure: Failure,
+        integration: Integration,
+        back: ReturnPath,
+    ) -> Result<CallbackOutcome, Error> {
         let detail = match failure.aadsts {
             Some(code) => format!("{} AADSTS{code}", failure.error_code),
             None => failure.error_code.to_string(),
@@ -881,7 +896,7 @@ fn name_of(account: &Account) -> &str {
 
 /// The question about the link at `position` (from 0).
 fn question(admission: &Admission, position: usize, owner: String) -> Question {
-    let link = &admission.links[position];
+    let link = &admission.integrations[position];
     let connection = link.connection.as_ref();
     let connected = !link.is_other_account
         && connection.is_some_and(|connection| connection.state == State::Active);
@@ -899,7 +914,7 @@ fn question(admission: &Admission, position: usize, owner: String) -> Question {
                 label.clone()
             }),
         state: connection.map(|connection| connection.state),
-        step: (position + 1, admission.links.len()),
+        step: (position + 1, admission.integrations.len()),
     }
 }
 

@@ -231,7 +231,7 @@ impl Exchange {
             });
         }
         let link = choose_link(
-            &admission.links,
+            &admission.integrations,
             request
                 .audience
                 .as_deref()
@@ -348,7 +348,7 @@ impl Exchange {
             return Err(ExchangeError::ViewerMayNot);
         }
         let still = again
-            .links
+            .integrations
             .iter()
             .find(|again| again.integration.id == link.integration.id)
             .ok_or(ExchangeError::WrongAudience)?;

@@ -158,7 +158,11 @@ impl People {
             .await
     }
 
-    /// Changes a person: the actor (not the role), or for administrators anyone.
+    /// Changes a person: for administrators anyone; for others the actor's own first and last name.
+    /// User name and e-mail address are what the account at a provider is compared with
+    /// ([`IdentityCheck::Require`]), so their owner cannot change them.
+    ///
+    /// [`IdentityCheck::Require`]: crate::domain::integration::IdentityCheck::Require
     pub async fn update_person(
         &self,
         actor: &Actor,
@@ -183,14 +187,25 @@ impl People {
                 if !problems.is_empty() {
                     return Err(Error::Invalid(problems));
                 }
+                let is_renamed = before.username != person.username || before.email != person.email;
+                require(
+                    administrator || !is_renamed,
+                    "Only administrators change user names and e-mail addresses.",
+                )?;
                 person.updated_at = now;
                 people::update(db, &person).map_err(name_taken(NAME_TAKEN))?;
                 keep_one_administrator(db)?;
-                let detail = if before.role == person.role {
-                    String::new()
-                } else {
-                    format!("role {} to {}", before.role.as_str(), person.role.as_str())
-                };
+                let changes = [
+                    ("role", before.role.as_str(), person.role.as_str()),
+                    ("user name", &before.username, &person.username),
+                    ("e-mail address", &before.email, &person.email),
+                ];
+                let detail: Vec<String> = changes
+                    .into_iter()
+                    .filter(|(_, old, new)| old != new)
+                    .map(|(what, old, new)| format!("{what} {old} to {new}"))
+                    .collect();
+                let detail = detail.join("; ");
                 if before.role != person.role {
                     // A changed role requires new browser sessions (promise 1), so the old ones
                     // end, except the one that made the change.

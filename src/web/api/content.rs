@@ -64,6 +64,8 @@ fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
             "keep_path_prefix": item.proxying.keep_prefix,
             "reconnect_bar": item.proxying.reconnect_bar,
             "upstream_ca": item.proxying.ca,
+            "allowed_origins": item.proxying.allowed_origins,
+            "pass_headers": item.proxying.pass_headers,
         })
     };
     // Always present, null for readers who may not edit: clients build tables from these objects,
@@ -143,6 +145,8 @@ struct ProxyBody {
     reconnect_bar: Option<bool>,
     #[serde(deserialize_with = "change")]
     upstream_ca: Change<String>,
+    allowed_origins: Option<Vec<String>>,
+    pass_headers: Option<Vec<String>>,
 }
 
 /// Tells null, which clears, from an absent key, which keeps (by `serde(default)`).
@@ -207,6 +211,8 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
             keep_prefix: proxy.keep_path_prefix,
             reconnect_bar: proxy.reconnect_bar,
             ca: proxy.upstream_ca,
+            allowed_origins: proxy.allowed_origins,
+            pass_headers: proxy.pass_headers,
         },
         owner: body
             .text("owner_guid", Code::MalformedId)?

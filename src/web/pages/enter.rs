@@ -126,7 +126,10 @@ pub async fn enter(
         .admission(item, actor.person.id)
         .await?;
     if admission.content.access != AccessType::All
-        && admission.links.iter().any(IntegrationAccess::needs_viewer)
+        && admission
+            .integrations
+            .iter()
+            .any(IntegrationAccess::needs_viewer)
     {
         return Ok(see_other(&addresses::consent(
             item,

@@ -287,6 +287,112 @@ async fn p44_a_flood_of_passwords_delays_a_sign_in_from_elsewhere_by_little_more
     assert_eq!(attempt("203.0.113.7", "viktor", PASSWORD).await, 303);
 }
 
+/// Adds this many people, each with a connection and a consent for the first item.
+fn add_connected_people(world: &World, count: u32) {
+    let (item, integration, now) = (world.content(0), world.integration(), world.now().0);
+    let rows = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}), \
+         g(i, guid) AS (SELECT i, substr('00000000-0000-4000-8000-000000000000', 1, 36 - length(CAST(i AS TEXT))) || CAST(i AS TEXT) FROM n)"
+    );
+    world.sql(&format!(
+        "{rows} INSERT INTO people (guid, username, username_key, email, first_name, last_name, role, locked, created_at, updated_at) \
+         SELECT guid, guid, guid, '', '', '', 'viewer', FALSE, {now}, {now} FROM g"
+    ));
+    world.sql(&format!(
+        "{rows} INSERT INTO connections (guid, person, integration, state, state_at, scopes, generation, connected_at, created_at, updated_at) \
+         SELECT guid, guid, '{integration}', 'active', {now}, '', 1, {now}, {now}, {now} FROM g"
+    ));
+    world.sql(&format!(
+        "{rows} INSERT INTO consents (guid, person, content, integration, created_at, uses) \
+         SELECT guid, guid, '{item}', '{integration}', {now}, 0 FROM g"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p47_thousands_of_connections_end_at_once_and_others_go_on() {
+    const MANY: u32 = 3000;
+    let world = Arc::new(World::start().await);
+    let (_vera, token) = world.connected("vera").await;
+    let (ada, bo, integration) = (world.key("ada"), world.key("bo"), world.integration());
+    assert_eq!(world.exchange(&bo, &token).await.status, 200);
+    add_connected_people(&world, MANY);
+    let count = |rows: &str| {
+        let query = format!("SELECT CAST(count(*) AS TEXT) AS value FROM {rows}");
+        world.sql(&query)[0].parse::<u32>().expect("a count")
+    };
+    let deleting = {
+        let (world, ada) = (Arc::clone(&world), ada.clone());
+        let path = format!("v1/oauth/integrations/{integration}");
+        tokio::spawn(async move { world.api(&ada, "DELETE", &path, "").await.status })
+    };
+    let refused = async {
+        while world.exchange(&bo, &token).await.status == 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("the first refused exchange", refused).await;
+    let left = count("connections");
+    assert!(
+        left > MANY / 2,
+        "all were unusable at once; {left} are left"
+    );
+    // The page says how far it is, and renews itself.
+    let page = world
+        .signed_in("ada")
+        .await
+        .get(&format!("/integrations/{integration}"))
+        .await;
+    if page.status == 200 {
+        assert!(
+            page.words().contains("are still being ended"),
+            "{}",
+            page.body
+        );
+        assert_eq!(page.header("refresh"), "2");
+    }
+    // Others go on meanwhile.
+    let other = format!("v1/content/{}", world.content(1));
+    let mut number = 0;
+    while !deleting.is_finished() {
+        number += 1;
+        let body = format!(r#"{{"title": "title {number}"}}"#);
+        let edit = world.api(&ada, "PATCH", &other, &body);
+        let edited = within("an edit of somebody else", edit).await;
+        assert_eq!(edited.status, 200, "{}", edited.body);
+    }
+    assert!(number > 3, "{number} edits meanwhile");
+    assert_eq!(deleting.await.expect("an answer"), 204);
+    for rows in ["connections", "consents", "integrations WHERE guid = 'x'"] {
+        assert_eq!(count(rows), 0, "{rows}");
+    }
+    assert_eq!(count("audit WHERE action = 'disconnected'"), MANY + 1);
+    let path = format!("v1/oauth/integrations/{integration}");
+    assert_eq!(world.api(&ada, "GET", &path, "").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p47_what_a_crash_left_is_ended_later() {
+    let world = World::start().await;
+    drop(world.connected("vera").await);
+    add_connected_people(&world, 250);
+    // As a node leaves it that marked the connections and died.
+    let integration = world.integration();
+    world.sql(&format!("UPDATE connections SET ending = TRUE, state = 'needs_login', cause = 'revoked_by_administrator' WHERE integration = '{integration}'"));
+    world.pass(Duration::from_secs(120));
+    let ended = async {
+        while world
+            .sql("SELECT guid AS value FROM connections LIMIT 1")
+            .len()
+            == 1
+        {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    within("another node to end them", ended).await;
+    let told = world.sql("SELECT state AS value FROM revocations WHERE account IS NOT NULL");
+    assert_eq!(told.len(), 1, "vera's tokens are revoked at the provider");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p48_a_copied_data_directory_gets_an_identity_of_its_own() {
     // Two nodes share a database only on PostgreSQL; the rest is a test of `cluster::node`.

@@ -6,6 +6,7 @@
 mod browser;
 mod content;
 mod edges;
+mod hardening;
 mod identity;
 mod isolation;
 mod neighbours;

@@ -255,7 +255,7 @@ pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
             .admission(content, me.actor.person.id)
             .await?;
         let asked = admission
-            .links
+            .integrations
             .iter()
             .any(|link| link.integration.id == integration);
         if !access::may_open(admission.standing) || !asked {

@@ -56,6 +56,12 @@ pub(super) fn proxy_fields() -> Vec<Field> {
         Field::new(FieldKind::Textarea, "upstream_ca", "Certificates to trust for https")
             .hint("For an app whose certificate comes from an authority of your own: the authority's certificates, in PEM form. Empty: the public authorities.")
             .mono(),
+        Field::new(FieldKind::Textarea, "allowed_origins", "Other sites that may use the app")
+            .hint("Pages of other sites, and of other content here, cannot send requests to this app or show it in a frame, since it would act as their viewer. List the origins that may, one a line, such as https://intranet.example.org.")
+            .mono(),
+        Field::new(FieldKind::Textarea, "pass_headers", "Request headers to pass on")
+            .hint("Headers whose names say that they may carry an identity, such as X-User-Id, are left out, since apps often believe them and anybody can send them. Name those that the app needs, one a line.")
+            .mono(),
     ]
 }
 
@@ -127,7 +133,15 @@ pub(super) fn proxying(typed: &FormValues, problems: &mut Vec<FieldError>) -> Pr
             None => Change::Keep,
             Some(_) => Change::to(typed.non_empty("upstream_ca").map(str::to_owned)),
         },
+        allowed_origins: lines(typed, "allowed_origins"),
+        pass_headers: lines(typed, "pass_headers"),
     }
+}
+
+/// The lines of a field; `None` if it is missing from the form.
+fn lines(typed: &FormValues, key: &str) -> Option<Vec<String>> {
+    let text = typed.get(key)?;
+    Some(text.lines().map(str::to_owned).collect())
 }
 
 /// The posted settings, or the errors found without the service.

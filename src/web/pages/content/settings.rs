@@ -245,6 +245,11 @@ fn stored_values(item: &Content) -> FormValues {
             "upstream_ca".into(),
             item.proxying.ca.clone().unwrap_or_default(),
         ),
+        (
+            "allowed_origins".into(),
+            item.proxying.allowed_origins.join("\n"),
+        ),
+        ("pass_headers".into(), item.proxying.pass_headers.join("\n")),
         ("access_type".into(), item.access.as_str().into()),
     ])
 }
