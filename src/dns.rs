@@ -179,11 +179,7 @@ impl System {
             None => false,
         };
         // Both questions must be answered: one alone says nothing about the other.
-        if answers
-            .iter()
-            .map(is_nothing)
-            .fold(true, |all, is| all && is)
-        {
+        if answers.iter().all(is_nothing) {
             Err(Failure::NoSuchName)
         } else {
             Err(Failure::NoAnswer)

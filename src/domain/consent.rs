@@ -12,8 +12,29 @@ pub struct Consent {
     pub person: Id<Person>,
     pub content: Id<Content>,
     pub integration: Id<Integration>,
+    /// The scopes that the viewer was shown, in the form of [`sorted_scopes`].
+    pub scopes: String,
     pub created_at: Timestamp,
     pub last_used_at: Option<Timestamp>,
     /// Number of exchanges.
     pub uses: i64,
+}
+
+impl Consent {
+    /// Whether the viewer agreed to all that the integration asks for now.
+    pub fn covers(&self, integration: &Integration) -> bool {
+        let agreed: Vec<&str> = self.scopes.split_whitespace().collect();
+        integration
+            .scopes()
+            .iter()
+            .all(|scope| agreed.contains(scope))
+    }
+}
+
+/// An integration's scopes, sorted and separated by blanks, so that their order does not matter.
+pub fn sorted_scopes(integration: &Integration) -> String {
+    let mut scopes = integration.scopes();
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes.join(" ")
 }

@@ -272,7 +272,27 @@ impl MessageBody for StreamedBody {
 /// Which sites may show the app in a frame, where the app does not say so itself
 /// (`X-Frame-Options`, or `frame-ancestors` of CSP level 3): its own pages and the item's allowed
 /// origins.
+///
+/// Only for what a frame shows and runs: a response without such a type passes as it is.
 fn frame_ancestors(fields: &Fields, allowed: &[String]) -> Option<HeaderValue> {
+    let is_document = fields.iter().any(|(name, value)| {
+        let kind = value.as_bytes();
+        *name == header::CONTENT_TYPE
+            && [
+                &b"text/html"[..],
+                b"application/xhtml",
+                b"image/svg",
+                b"application/pdf",
+            ]
+            .iter()
+            .any(|known| {
+                kind.get(..known.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(known))
+            })
+    });
+    if !is_document {
+        return None;
+    }
     let says_so = fields.iter().any(|(name, value)| {
         *name == header::X_FRAME_OPTIONS
             || (*name == header::CONTENT_SECURITY_POLICY

@@ -106,8 +106,13 @@ impl Core {
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {
         let task = self.tasks.spawn_on(work, &self.runtime);
-        task.await
-            .map_err(|_| Error::Internal("a background task ended early"))
+        task.await.map_err(|error| {
+            if error.is_cancelled() {
+                store::Error::Busy("the program stops".into()).into()
+            } else {
+                Error::Internal("a background task panicked")
+            }
+        })
     }
 
     /// Like [`Self::run_to_end`], but waits for `patience` at most: `None` if the work goes on.

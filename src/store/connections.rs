@@ -410,6 +410,7 @@ pub(super) struct ConsentRow {
     person: String,
     content: String,
     integration: String,
+    scopes: String,
     created_at: i64,
     last_used_at: Option<i64>,
     uses: i64,
@@ -422,6 +423,7 @@ impl ConsentRow {
             person: id(&self.person)?,
             content: id(&self.content)?,
             integration: id(&self.integration)?,
+            scopes: self.scopes,
             created_at: Timestamp(self.created_at),
             last_used_at: self.last_used_at.map(Timestamp),
             uses: self.uses,
@@ -429,11 +431,22 @@ impl ConsentRow {
     }
 }
 
-/// Adds a consent; `false` if there is one already, which then stays unchanged.
+/// Adds a consent, or moves the one that is there to other scopes; `false` if there is one for the
+/// same scopes already.
 pub fn give_consent(db: &mut Db<'_>, consent: &Consent) -> Result<bool, Error> {
     db.changed(Subject::Person(consent.person));
-    if consent_for(db, consent.person, consent.content, consent.integration)?.is_some() {
-        return Ok(false);
+    let known = consent_for(db, consent.person, consent.content, consent.integration)?;
+    if let Some(known) = known {
+        if known.scopes == consent.scopes {
+            return Ok(false);
+        }
+        diesel::update(consents::table.find(known.id.to_string()))
+            .set((
+                consents::scopes.eq(&consent.scopes),
+                consents::created_at.eq(consent.created_at.0),
+            ))
+            .execute(db.0)?;
+        return Ok(true);
     }
     diesel::insert_into(consents::table)
         .values((
@@ -441,6 +454,7 @@ pub fn give_consent(db: &mut Db<'_>, consent: &Consent) -> Result<bool, Error> {
             consents::person.eq(consent.person.to_string()),
             consents::content.eq(consent.content.to_string()),
             consents::integration.eq(consent.integration.to_string()),
+            consents::scopes.eq(&consent.scopes),
             consents::created_at.eq(consent.created_at.0),
             consents::uses.eq(0),
         ))

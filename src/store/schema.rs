@@ -389,6 +389,7 @@ diesel::table! {
         person -> Text,
         content -> Text,
         integration -> Text,
+        scopes -> Text,
         created_at -> BigInt,
         last_used_at -> Nullable<BigInt>,
         uses -> BigInt,

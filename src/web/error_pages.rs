@@ -111,7 +111,12 @@ pub async fn finish_response(
         // RFC 9110 section 9.3.2: as GET, without the body.
         request.head_mut().method = Method::GET;
     }
-    let mut response = if method == Method::OPTIONS && is_for_portal(&request) {
+    // A preflight of another site (CORS) stays refused.
+    let is_preflight = request
+        .headers()
+        .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let asks_for_methods = method == Method::OPTIONS && !is_preflight;
+    let mut response = if asks_for_methods && is_for_portal(&request) {
         request.into_response(
             HttpResponse::NoContent()
                 .insert_header((

@@ -12,13 +12,14 @@ use valetkey::{
     domain::{
         Id, Timestamp,
         connection::{Account, Connection, State},
-        consent::Consent,
+        consent::{Consent, sorted_scopes},
         content::ProcessId,
         person::{Person, Role},
         time::Clock as _,
     },
     server::{clock::SystemClock, installation},
-    store::{connections, people, sessions},
+    service::Error,
+    store::{connections, integrations, people, sessions},
 };
 
 const AT_ONCE: usize = 1000;
@@ -43,6 +44,13 @@ async fn main() {
         .await
         .expect("the database");
     let now = SystemClock.now();
+    let asked = service
+        .core
+        .store
+        .read(move |db| Ok::<_, Error>(integrations::find(db, integration)?))
+        .await
+        .expect("the database");
+    let scopes = sorted_scopes(&asked.expect("the integration"));
     for start in (0..count).step_by(AT_ONCE) {
         let rows: Vec<_> = (start..(start + AT_ONCE).min(count))
             .map(|number| row(&service, number, integration, now))
@@ -61,6 +69,7 @@ async fn main() {
                     .expect("a token")
             );
         }
+        let scopes = scopes.clone();
         service
             .core
             .store
@@ -73,6 +82,7 @@ async fn main() {
                         person: person.id,
                         content,
                         integration,
+                        scopes: scopes.clone(),
                         created_at: now,
                         last_used_at: None,
                         uses: 0,
@@ -99,7 +109,7 @@ async fn main() {
                         now.plus(std::time::Duration::from_secs(86_400)),
                     )?;
                 }
-                Ok::<_, valetkey::service::Error>(())
+                Ok::<_, Error>(())
             })
             .await
             .expect("rows");

@@ -278,6 +278,8 @@ CREATE TABLE consents (
     person TEXT NOT NULL REFERENCES people (guid) ON DELETE CASCADE,
     content TEXT NOT NULL REFERENCES content (guid) ON DELETE CASCADE,
     integration TEXT NOT NULL REFERENCES integrations (guid) ON DELETE CASCADE,
+    -- The scopes that the viewer was shown, sorted.
+    scopes TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     last_used_at BIGINT,
     uses BIGINT NOT NULL,

@@ -11,6 +11,7 @@ use crate::{
         Id, Timestamp, access,
         audit::{Action, Event},
         change::Change,
+        consent::sorted_scopes,
         content::Content,
         form::FieldError,
         group::Principal,
@@ -504,6 +505,7 @@ impl Integrations {
         let leads_elsewhere = before.config.keys().chain(after.config.keys()).any(|key| {
             template.moves_tokens(key) && before.config.get(key) != after.config.get(key)
         });
+        let other_scopes = sorted_scopes(before) != sorted_scopes(&after);
         let method = providers::client_authentication(&after);
         // A stored secret cannot serve as a private key, nor the other way round.
         let is_key = |method| method == ClientAuthentication::PrivateKey;
@@ -524,6 +526,15 @@ impl Integrations {
                 "client_secret",
                 "Enter the client secret again: tenant, client ID or an address changes, and the stored secret is never sent to a new place.",
             ));
+        } else if other_scopes
+            && input.client_secret.is_none()
+            && method != ClientAuthentication::None
+            && problems.is_empty()
+        {
+            problems.push(FieldError::new(
+                "client_secret",
+                "Enter the client secret again: other scopes decide what the tokens of all viewers can do.",
+            ));
         }
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
@@ -535,7 +546,8 @@ impl Integrations {
         after.secret_expires_at = input.secret_expires_at.apply(expires);
         after.availability = input.availability.unwrap_or(before.availability);
         after.identity_check = input.identity_check.unwrap_or(before.identity_check);
-        if leads_elsewhere {
+        // Attempts that began before asked for other things.
+        if leads_elsewhere || other_scopes {
             after.endpoint_version += 1;
         }
         Ok(Edited {

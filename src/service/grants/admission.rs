@@ -37,7 +37,10 @@ use std::sync::Arc;
 /// One integration attached to an item, with the viewer's consent and connection, if any.
 pub struct IntegrationAccess {
     pub integration: Integration,
+    /// The consent that covers what the integration asks for now.
     pub consent: Option<Id<Consent>>,
+    /// There is a consent, for fewer scopes than the integration asks for now.
+    pub asks_for_more: bool,
     pub connection: Option<Connection>,
     /// The integration requires the viewer's own account, and the connected account differs or
     /// has no name.
@@ -173,9 +176,15 @@ impl Admissions {
         person: &Person,
         attached: AttachedIntegration,
     ) -> Result<IntegrationAccess, Error> {
+        let covering = |consent: &Consent| consent.covers(&attached.integration);
+        let consent = attached
+            .consent
+            .as_ref()
+            .filter(|consent| covering(consent));
         let mut access = IntegrationAccess {
+            consent: consent.map(|consent| consent.id),
+            asks_for_more: attached.consent.is_some() && consent.is_none(),
             integration: attached.integration,
-            consent: attached.consent.map(|consent| consent.id),
             connection: None,
             is_other_account: false,
             access_token: None,

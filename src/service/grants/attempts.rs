@@ -47,6 +47,8 @@ pub struct Question {
     pub connected: bool,
     /// The account name of the live connection.
     pub account: Option<String>,
+    /// The viewer agreed before, but to fewer scopes.
+    pub asks_for_more: bool,
     /// The state of an existing connection: why the viewer is asked again.
     pub state: Option<State>,
     /// Position of the integration among the item's, from 1, and their number.
@@ -214,6 +216,7 @@ impl Attempts {
             content: None,
             connected: false,
             account: None,
+            asks_for_more: false,
             state: connection.map(|connection| connection.state),
             integration,
             step: (1, 1),
@@ -913,6 +916,7 @@ fn question(admission: &Admission, position: usize, owner: String) -> Question {
                 let Account { label, .. } = &connection.account;
                 label.clone()
             }),
+        asks_for_more: link.asks_for_more,
         state: connection.map(|connection| connection.state),
         step: (position + 1, admission.integrations.len()),
     }

@@ -8,7 +8,7 @@ use crate::{
         Id, Timestamp, access,
         audit::Action,
         connection::{Connection, IdentityVerdict, State},
-        consent::Consent,
+        consent::{Consent, sorted_scopes},
         content::Content,
         integration::Integration,
         person::Person,
@@ -36,6 +36,16 @@ pub struct ConsentedContent {
     pub consent: Consent,
     pub content: Content,
     pub owner: Person,
+}
+
+/// What a viewer's consent led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    Given,
+    /// There is no active connection whose account is accepted.
+    NeedsSignIn,
+    /// The integration no longer asks for what the viewer was shown.
+    AskAgain,
 }
 
 /// Consents and connections of a viewer.
@@ -196,21 +206,25 @@ impl Consents {
             .await
     }
 
-    /// Gives a content item consent to use an existing connection: one click, no redirect. `false`
-    /// if there is no active connection whose account is accepted.
+    /// Gives a content item consent to use an existing connection: one click, no redirect.
+    /// `shown_scopes` are those that the viewer was shown ([`sorted_scopes`]).
     pub async fn allow_content(
         &self,
         actor: &Actor,
         item: Id<Content>,
         integration: Id<Integration>,
-    ) -> Result<bool, Error> {
+        shown_scopes: &str,
+    ) -> Result<Allowed, Error> {
+        let shown_scopes = shown_scopes.to_owned();
         let (now, actor) = (self.core.now(), actor.clone());
         self.core
             .store
             .write(move |db| {
-                let check = integrations::find(db, integration)?
-                    .ok_or(Error::NotFound)?
-                    .identity_check;
+                let asked = integrations::find(db, integration)?.ok_or(Error::NotFound)?;
+                if sorted_scopes(&asked) != shown_scopes {
+                    return Ok(Allowed::AskAgain);
+                }
+                let check = asked.identity_check;
                 let live = connections::find_of(db, actor.person.id, integration)?.is_some_and(
                     |(connection, _)| {
                         connection.state == State::Active
@@ -218,10 +232,11 @@ impl Consents {
                                 != IdentityVerdict::Refuse
                     },
                 );
-                if live {
-                    give_consent(db, &actor, item, integration, now)?;
+                if !live {
+                    return Ok(Allowed::NeedsSignIn);
                 }
-                Ok(live)
+                give_consent(db, &actor, item, integration, now)?;
+                Ok(Allowed::Given)
             })
             .await
     }
@@ -311,7 +326,7 @@ impl Consents {
 }
 
 /// Stores a consent with its audit record. `NotFound` unless the person may open the item and the
-/// item uses the integration now. An existing consent stays as it is.
+/// item uses the integration now. An existing consent for the same scopes stays as it is.
 pub(in crate::service) fn give_consent(
     db: &mut Db<'_>,
     actor: &Actor,
@@ -331,19 +346,19 @@ pub(in crate::service) fn give_consent(
     if !access::may_open(standing) || !attached {
         return Err(Error::NotFound);
     }
+    let asked = integrations::find(db, integration)?.ok_or(Error::NotFound)?;
     let consent = Consent {
         id: Id::random(),
         person: actor.person.id,
         content: item,
         integration,
+        scopes: sorted_scopes(&asked),
         created_at: now,
         last_used_at: None,
         uses: 0,
     };
     if connections::give_consent(db, &consent)? {
-        let name = integrations::find(db, integration)?
-            .map(|found| found.display_name().to_owned())
-            .unwrap_or_default();
+        let name = asked.display_name();
         record(
             db,
             &event(

@@ -31,7 +31,10 @@ impl Counted {
         let counted = Arc::clone(&requests);
         let app = serve_raw(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
-            format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok").into_bytes()
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{fields}Content-Length: 2\r\n\r\nok"
+            )
+            .into_bytes()
         })
         .await;
         let made = Self {
@@ -222,6 +225,45 @@ async fn p52_only_administrators_change_what_an_identity_check_compares() {
     let before = me["email"].as_str().expect("an address");
     let change = format!("e-mail address {before} to vera.new@example.com");
     assert!(record.words().contains(&change), "{}", record.words());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p53_more_scopes_need_a_new_consent_and_the_client_secret() {
+    let world = World::start().await;
+    let (vera, token) = world.connected("vera").await;
+    let (ada, bo) = (world.key("ada"), world.key("bo"));
+    assert_eq!(world.exchange(&bo, &token).await.status, 200);
+    let path = format!("v1/oauth/integrations/{}", world.integration());
+    let before = world.api(&ada, "GET", &path, "").await.json();
+    let scopes = before["config"]["scopes"].as_str().expect("scopes");
+    let more = format!("{scopes} openid");
+    let change = json!({"config": {"scopes": more}});
+    let refused = world.api(&ada, "PATCH", &path, &change.to_string()).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    assert!(refused.body.contains("client secret"), "{}", refused.body);
+    assert_eq!(world.exchange(&bo, &token).await.status, 200);
+    let secret = world.provider.client_secret().to_owned();
+    let change = json!({"config": {"scopes": more, "client_secret": secret}});
+    let saved = world.api(&ada, "PATCH", &path, &change.to_string()).await;
+    assert_eq!(saved.status, 200, "{}", saved.body);
+    // The tokens that the next refresh brings can do more than Vera agreed to.
+    let refused = world.exchange(&bo, &token).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    let page = vera.get(&format!("/content/{}/", world.content(0))).await;
+    assert!(page.words().contains("asks for more"), "{}", page.words());
+    // What she agrees to is what she was shown.
+    let old = [("scopes", scopes)];
+    let again = vera.submit(&page, "/consents/new", &old).await;
+    let again = vera.get(again.header("location")).await;
+    assert!(again.words().contains("asks for more"), "{}", again.words());
+    assert_ne!(world.exchange(&bo, &token).await.status, 200);
+    vera.submit(&again, "/consents/new", &[]).await;
+    assert_eq!(world.exchange(&bo, &token).await.status, 200);
+    // Fewer scopes need no new consent, but the secret.
+    let change = json!({"config": {"scopes": scopes, "client_secret": secret}});
+    let saved = world.api(&ada, "PATCH", &path, &change.to_string()).await;
+    assert_eq!(saved.status, 200, "{}", saved.body);
+    assert_eq!(world.exchange(&bo, &token).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -303,8 +303,8 @@ fn add_connected_people(world: &World, count: u32) {
          SELECT guid, guid, '{integration}', 'active', {now}, '', 1, {now}, {now}, {now} FROM g"
     ));
     world.sql(&format!(
-        "{rows} INSERT INTO consents (guid, person, content, integration, created_at, uses) \
-         SELECT guid, guid, '{item}', '{integration}', {now}, 0 FROM g"
+        "{rows} INSERT INTO consents (guid, person, content, integration, scopes, created_at, uses) \
+         SELECT guid, guid, '{item}', '{integration}', '', {now}, 0 FROM g"
     ));
 }
 

@@ -2,14 +2,17 @@
 
 use crate::{
     domain::{
-        Id, access, addresses, connection::State, content::Content, integration::Integration,
-        return_path::ReturnPath,
+        Id, access, addresses, connection::State, consent::sorted_scopes, content::Content,
+        integration::Integration, return_path::ReturnPath,
     },
     http::{errors::WebError, redirect::see_other},
     providers,
     service::{
         Error,
-        grants::attempts::{AuthorizationStart, Question},
+        grants::{
+            attempts::{AuthorizationStart, Question},
+            consents::Allowed,
+        },
     },
     web::{
         error_pages::allow_forms_to,
@@ -50,6 +53,8 @@ struct ConsentPage {
     step: usize,
     steps: usize,
     scopes: String,
+    /// The scopes in the form that a consent stores.
+    shown_scopes: String,
 }
 
 /// The query of `/consents/new`: a content item, or an integration alone to reconnect.
@@ -140,6 +145,10 @@ async fn draw(
             "You are asked again: {}.",
             cause_words(cause, &names.provider)
         )),
+        _ if question.asks_for_more => Some(format!(
+            "You allowed this content before. Now it asks for more at {}: see Scopes below.",
+            names.service
+        )),
         _ => None,
     };
     let person = &me.actor.person;
@@ -206,6 +215,7 @@ async fn draw(
         step: question.step.0,
         steps: question.step.1,
         scopes: integration.setting("scopes").to_owned(),
+        shown_scopes: sorted_scopes(integration),
     };
     let mut response = page(&view)?;
     allow_form_to(
@@ -261,12 +271,14 @@ pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
         if !access::may_open(admission.standing) || !asked {
             return Err(Error::NotFound.into());
         }
-        if service
+        match service
             .consents
-            .allow_content(&me.actor, content, integration)
+            .allow_content(&me.actor, content, integration, typed.text("scopes"))
             .await?
         {
-            return Ok(see_other(back.as_str()));
+            Allowed::Given => return Ok(see_other(back.as_str())),
+            Allowed::AskAgain => return Ok(see_other(&addresses::consent(content, &back))),
+            Allowed::NeedsSignIn => {}
         }
     } else if !service.attempts.may_connect(&me.actor, integration).await? {
         return Err(Error::NotFound.into());
