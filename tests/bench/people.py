@@ -7,7 +7,8 @@ viewer has a WebSocket through the portal to an app that runs in this program, a
 viewer's token for each, at any node, as behind a balancer. Session tokens live a minute instead of an hour, so that sockets hold
 theirs beyond their end, as those of old tabs do. The other acts are in HOURLY; when a consent is revoked, the portal closes the tab,
 which comes back once the consent is given again. On each database a run with a fifth of the viewers comes first and predicts the one
-with all of them. SECONDS is the window of each; take 120 or more, and 1000 viewers, since much happens once a minute.
+with all of them. SECONDS is the window of each; take 120 or another multiple of 60, since much happens once a minute,
+and 1000 viewers or more.
 """
 import asyncio
 import base64
@@ -556,7 +557,7 @@ def report_sizes(run):
         first = max(parts, key=parts.get)
         rows.append((f"{viewers:,}", nodes, *(f"{100 * part:.1f} %" for part in parts.values()), first if parts[first] < 1 else f"{first}: too little"))
     table(*rows)
-    print(f"Linear from {run['nodes']} nodes and {run['viewers']:,} viewers, {1000 * ROUND_TRIP} ms to the database and back. Not in it: on more nodes an exchange finds less in its node's memory, and a node remembers 20,000 decisions.\n")
+    print(f"Linear from {run['nodes']} nodes and {run['viewers']:,} viewers, {1000 * ROUND_TRIP} ms to the database and back. Not in it: what a node remembers is bounded, and each of more nodes sees the same viewer less often.\n")
 
 
 commit = subprocess.run(["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()

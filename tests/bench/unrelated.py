@@ -97,7 +97,7 @@ statements.write_text("""\\set item random(1, 300)
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT * FROM content WHERE number = :item;
 UPDATE content SET title = 'title ' || :item, updated_at = updated_at + 1 WHERE number = :item;
-INSERT INTO audit (at, action, actor_name, subject, detail, address, correlation, outcome) VALUES (1, 'content_changed', 'ada', 'x', '', '', '', 'done');
+INSERT INTO audit (at, action, actor_name, subject, detail, address, correlation, outcome, proof) VALUES (1, 'content_changed', 'ada', 'x', '', '', '', 'done', '');
 INSERT INTO changes (process, subjects) VALUES ('bench', 'content:x');
 COMMIT;
 """)
