@@ -27,6 +27,8 @@ pub enum IdTokenFault {
     Clock(i64),
     /// No ID token at all.
     Missing,
+    /// Roles are left out, and groups are too many to be in the token.
+    SilentClaims,
 }
 
 /// What an ID token says about a person.
@@ -87,7 +89,7 @@ pub fn id_token(
     } else {
         now
     };
-    let claims = json!({
+    let mut claims = json!({
         "iss": if wrong == IdTokenFault::Issuer { "https://login.example.org/v2.0".to_owned() } else { issuer(own) },
         "aud": if wrong == IdTokenFault::Audience { "another-application" } else { CLIENT_ID },
         // Pairwise like Entra's: differs from the object id.
@@ -105,6 +107,13 @@ pub fn id_token(
         "auth_time": now,
         "ver": "2.0",
     });
+    if wrong == IdTokenFault::SilentClaims
+        && let Some(claims) = claims.as_object_mut()
+    {
+        claims.remove("roles");
+        claims.remove("groups");
+        claims.insert("_claim_names".into(), json!({"groups": "src1"}));
+    }
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     match wrong {
         IdTokenFault::Missing => None,

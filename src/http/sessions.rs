@@ -67,10 +67,11 @@ pub struct Sessions {
 impl Sessions {
     /// A store with empty caches of at most 20,000 entries each.
     pub fn new(service: Arc<Services>, signing: Key) -> Self {
+        let max_age = service.sessions.touch_interval();
         Self {
             service,
-            known: Arc::new(DecisionCache::new(20_000)),
-            bearers: Arc::new(DecisionCache::new(20_000)),
+            known: Arc::new(DecisionCache::with_max_age(20_000, max_age)),
+            bearers: Arc::new(DecisionCache::with_max_age(20_000, max_age)),
             touched: Arc::new(Cache::new(20_000)),
             signing,
         }

@@ -209,11 +209,12 @@ fn normalise_error_body(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
     {
         return body;
     }
-    let word = match (status.as_u16(), body.is_empty()) {
-        (401, _) => ErrorCode::InvalidClient,
-        // Seen in practice: 400 with an empty body in response to a replayed refresh token.
-        (400, true) => ErrorCode::InvalidGrant,
-        _ => ErrorCode::TemporarilyUnavailable,
+    let word = match status.as_u16() {
+        401 => ErrorCode::InvalidClient.to_string(),
+        // Seen in practice in response to a replayed refresh token; a gateway on the way answers like
+        // this, too. So it ends nothing at once: it counts as a refusal of an unknown kind.
+        400 => "unreadable_refusal".to_owned(),
+        _ => ErrorCode::TemporarilyUnavailable.to_string(),
     };
     format!(r#"{{"error":"{word}"}}"#).into_bytes()
 }

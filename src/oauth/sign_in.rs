@@ -80,6 +80,20 @@ impl Identity {
             _ => Vec::new(),
         }
     }
+    /// Whether the token says anything in this claim: it is there, and is not only named in
+    /// `_claim_names` (OpenID Connect Core section 5.6.2). Entra ID does that with groups above 200.
+    pub fn says(&self, name: &str) -> bool {
+        let is_elsewhere = self
+            .claims
+            .get("_claim_names")
+            .and_then(Value::as_object)
+            .is_some_and(|names| names.contains_key(name));
+        !is_elsewhere
+            && matches!(
+                self.claims.get(name),
+                Some(Value::Array(_) | Value::String(_))
+            )
+    }
     /// When the person last authenticated at the provider, in seconds since 1970, if the token says
     /// so.
     pub fn auth_time(&self) -> Option<i64> {

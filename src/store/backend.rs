@@ -153,10 +153,13 @@ pub fn is_new(place: &DatabaseUrl) -> Result<bool, Error> {
             let mut connection = connect(place).map_err(|error| {
                 Error::Other(format!("cannot open the PostgreSQL database: {error}"))
             })?;
-            // Fails if the table is missing.
-            Ok(diesel::sql_query("SELECT name FROM meta LIMIT 1")
+            // NULL if there is no such table; any other failure is one.
+            let missing = diesel::sql_query("SELECT 1 WHERE to_regclass('meta') IS NULL")
                 .execute(&mut connection)
-                .is_err())
+                .map_err(|error| {
+                    Error::Other(format!("cannot read the PostgreSQL database: {error}"))
+                })?;
+            Ok(missing == 1)
         }
     }
 }

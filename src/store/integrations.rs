@@ -460,6 +460,23 @@ pub fn set_associations(
     Ok(())
 }
 
+/// The integrations of all items, in the order in which they were attached.
+pub fn by_content(db: &mut Db<'_>) -> Result<HashMap<Id<Content>, Vec<Integration>>, Error> {
+    let rows: Vec<(String, Row)> = associations::table
+        .inner_join(integrations::table.on(integrations::guid.eq(associations::integration)))
+        .order(associations::number)
+        .select((associations::content, Row::as_select()))
+        .load(db.0)?;
+    let mut found: HashMap<Id<Content>, Vec<Integration>> = HashMap::new();
+    for (item, row) in rows {
+        found
+            .entry(id(&item)?)
+            .or_default()
+            .push(row.integration()?);
+    }
+    Ok(found)
+}
+
 /// The integrations of an item, in the order in which they were attached.
 pub fn attached(
     db: &mut Db<'_>,

@@ -4,7 +4,7 @@ use super::{
     Db, Error,
     changes::Subject,
     damaged_row, id,
-    schema::{api_keys, consents, people, setup_links},
+    schema::{api_keys, consents, content, people, setup_links},
 };
 use crate::domain::{
     Id, Timestamp,
@@ -288,6 +288,25 @@ pub fn keys(db: &mut Db<'_>, person: Id<Person>) -> Result<Vec<ApiKey>, Error> {
         .select(KeyRow::as_select())
         .load(db.0)?;
     rows.into_iter().map(KeyRow::key).collect()
+}
+
+/// Everybody who owns a content item.
+pub fn owners_of_content(db: &mut Db<'_>) -> Result<HashMap<Id<Person>, Person>, Error> {
+    let owners = content::table.select(content::owner);
+    let rows = people::table
+        .filter(people::guid.eq_any(owners))
+        .select(PersonRow::as_select())
+        .load(db.0)?;
+    rows.into_iter()
+        .map(|row: PersonRow| row.person().map(|person| (person.id, person)))
+        .collect()
+}
+
+/// Deletes all keys of a person; returns their number.
+pub fn delete_keys_of(db: &mut Db<'_>, person: Id<Person>) -> Result<usize, Error> {
+    db.changed(Subject::Person(person));
+    let rows = api_keys::table.filter(api_keys::person.eq(person.to_string()));
+    Ok(diesel::delete(rows).execute(db.0)?)
 }
 
 /// An item's content keys, oldest first.

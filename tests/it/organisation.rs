@@ -313,6 +313,74 @@ async fn answers_count_once_in_the_browser_that_asked_and_keys_may_rotate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p54_absent_claims_change_nothing_and_no_role_ends_what_the_role_gave() {
+    let world = World::start_organisation(Organisation {
+        default_role: None,
+        ..mapped()
+    })
+    .await;
+    let sales = "11111111-aaaa-4bbb-8ccc-222222222222";
+    world
+        .provider
+        .add_person("nora@example.org", "Nora Falk", PASSWORD);
+    world
+        .provider
+        .set_claims("nora@example.org", &["Portal.Publish"], &[sales]);
+    let (nora, _) = sign_in(&world, "nora@example.org").await;
+    let members = async || {
+        let ada = world.key("ada");
+        let groups = world.api(&ada, "GET", "v1/groups", "").await.json();
+        let guid = groups["results"][0]["guid"]
+            .as_str()
+            .expect("a group")
+            .to_owned();
+        let path = format!("v1/groups/{guid}/members");
+        world.api(&ada, "GET", &path, "").await.json()["total"].clone()
+    };
+    assert_eq!(person(&world, "nora").await[0]["user_role"], "publisher");
+    assert_eq!(members().await, 1);
+    // The provider says nothing about roles and groups: nothing changes, and it is said.
+    world
+        .provider
+        .set_faults(|faults| faults.id_token = IdTokenFault::SilentClaims);
+    let (_, page) = sign_in(&world, "nora@example.org").await;
+    assert!(page.url.ends_with("/content"), "{}", page.url);
+    assert!(
+        page.words()
+            .contains("did not say which role and groups you have"),
+        "{}",
+        page.words()
+    );
+    assert_eq!(person(&world, "nora").await[0]["user_role"], "publisher");
+    assert_eq!(members().await, 1);
+    assert!(!nora.get("/account").await.url.contains("/login"));
+    let record = world
+        .signed_in("ada")
+        .await
+        .get("/audit?action=sign_in")
+        .await;
+    assert!(
+        record
+            .words()
+            .contains("no claim of role and groups: unchanged"),
+        "{}",
+        record.words()
+    );
+    // Somebody new gets in only with a role.
+    let (_, page) = sign_in(&world, "viktor@example.org").await;
+    assert_eq!(page.status, 403);
+    // It says that there is no role: what the old one gave ends.
+    world
+        .provider
+        .set_faults(|faults| faults.id_token = IdTokenFault::Nothing);
+    world.provider.set_claims("nora@example.org", &[], &[]);
+    let (_, page) = sign_in(&world, "nora@example.org").await;
+    assert_eq!(page.status, 403);
+    assert_eq!(person(&world, "nora").await[0]["user_role"], "viewer");
+    assert!(nora.get("/account").await.url.contains("/login"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn people_without_a_role_stay_outside_and_locked_ones_too() {
     let world = World::start_organisation(Organisation {
         default_role: None,

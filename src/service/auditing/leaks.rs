@@ -132,10 +132,11 @@ impl LeakAlarm {
     async fn record_leak(&self, used: leaks::TokenUse, kind: LeakKind) -> Result<(), Error> {
         self.core.store
             .write(move |db| {
+                // The item or the person may be gone by now.
+                let (Some(item), Some(person)) = (content::find(db, used.content)?, people::find(db, used.person)?) else { return Ok(()) };
                 if !leaks::record_leak(db, used, kind)? {
                     return Ok(());
                 }
-                let (Some(item), Some(person)) = (content::find(db, used.content)?, people::find(db, used.person)?) else { return Ok(()) };
                 tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
                 let process = item.processes.iter().find(|process| item.process_id(process) == used.process);
                 let at = process.filter(|_| !used.process.is_only()).map(|process| format!(" by {}", process.url)).unwrap_or_default();

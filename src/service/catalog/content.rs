@@ -199,6 +199,21 @@ impl Contents {
         Self { core, usage }
     }
 
+    /// The integrations of the items that the actor may see, with one query for all.
+    pub async fn integrations_by_content(
+        &self,
+        seen: &[VisibleContent],
+    ) -> Result<HashMap<Id<Content>, Vec<Integration>>, Error> {
+        let mut all = self
+            .core
+            .store
+            .read(|db| Ok::<_, Error>(integrations::by_content(db)?))
+            .await?;
+        let seen: std::collections::HashSet<_> = seen.iter().map(|item| item.content.id).collect();
+        all.retain(|item, _| seen.contains(item));
+        Ok(all)
+    }
+
     /// The items that the actor may see, in order of creation.
     pub async fn contents(&self, actor: &Actor) -> Result<Vec<VisibleContent>, Error> {
         let person = actor.with_effective_role();
@@ -206,10 +221,7 @@ impl Contents {
             .store
             .read(move |db| {
                 let roles: HashMap<_, _> = content::roles_of(db, person.id)?.into_iter().collect();
-                let owners: HashMap<_, _> = people::list(db)?
-                    .into_iter()
-                    .map(|owner| (owner.id, owner))
-                    .collect();
+                let owners = people::owners_of_content(db)?;
                 let mut seen = Vec::new();
                 for item in content::list(db)? {
                     let standing = access::standing(&item, &person, roles.get(&item.id).copied());

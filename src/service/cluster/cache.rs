@@ -16,8 +16,9 @@ use crate::{
 use quick_cache::sync::Cache;
 use std::{hash::Hash, sync::Arc, time::Duration};
 
-/// Maximum age of an entry: browser sessions also expire by time, without a write.
-const MAX_CACHE_AGE: Duration = Duration::from_secs(10);
+/// Maximum age of an entry. What expires by time, without a write, may be used for this much longer
+/// ([`DecisionCache::with_max_age`]).
+const MAX_CACHE_AGE: Duration = Duration::from_secs(150);
 
 /// The moment before a value is loaded. Take it before the first query.
 #[derive(Clone, Copy)]
@@ -58,10 +59,10 @@ impl Validity {
         log.is_valid(self.start.tick, log.now(), &self.slots)
     }
 
-    /// Whether the value may be used: unchanged, and younger than ten seconds.
-    fn is_fresh(&self, store: &Store, now: LoadStart) -> bool {
+    /// Whether the value may be used: unchanged, and younger than `max_age`.
+    fn is_fresh(&self, store: &Store, now: LoadStart, max_age: Duration) -> bool {
         now.at >= self.start.at
-            && now.at.since(self.start.at) < MAX_CACHE_AGE
+            && now.at.since(self.start.at) < max_age
             && store
                 .changes()
                 .is_valid(self.start.tick, now.tick, &self.slots)
@@ -69,12 +70,24 @@ impl Validity {
 }
 
 /// A bounded cache of decisions.
-pub struct DecisionCache<K, V>(Cache<K, (V, Validity)>);
+pub struct DecisionCache<K, V> {
+    entries: Cache<K, (V, Validity)>,
+    max_age: Duration,
+}
 
 impl<K: Eq + Hash + Clone, V: Clone> DecisionCache<K, V> {
     /// Holds at most `capacity` entries.
     pub fn new(capacity: usize) -> Self {
-        Self(Cache::new(capacity))
+        Self::with_max_age(capacity, MAX_CACHE_AGE)
+    }
+
+    /// Like [`Self::new`], for values that expire by time: none is used when it is older than
+    /// `max_age`, or 150 s.
+    pub fn with_max_age(capacity: usize, max_age: Duration) -> Self {
+        Self {
+            entries: Cache::new(capacity),
+            max_age: max_age.min(MAX_CACHE_AGE),
+        }
     }
 
     /// The value, if it is valid at `now`; else the caller loads it.
@@ -82,17 +95,17 @@ impl<K: Eq + Hash + Clone, V: Clone> DecisionCache<K, V> {
     where
         Q: Hash + quick_cache::Equivalent<K> + ?Sized,
     {
-        let (value, validity) = self.0.get(key)?;
-        validity.is_fresh(store, now).then_some(value)
+        let (value, validity) = self.entries.get(key)?;
+        validity.is_fresh(store, now, self.max_age).then_some(value)
     }
 
     /// Keeps a value that was loaded after the start of `validity`.
     pub fn insert(&self, key: K, value: V, validity: Validity) {
-        self.0.insert(key, (value, validity));
+        self.entries.insert(key, (value, validity));
     }
 
     /// Makes the next look-up load anew.
     pub(in crate::service) fn remove(&self, key: &K) {
-        self.0.remove(key);
+        self.entries.remove(key);
     }
 }

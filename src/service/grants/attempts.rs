@@ -31,12 +31,19 @@ use crate::{
             sign_in_grants::SignInGrants,
         },
     },
-    store::{connections, content, integrations, people},
+    store::{Db, connections, content, integrations, people},
     vault::{Sealed, api_key::digest, labels, random},
 };
 use secrecy::SecretString;
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use url::Url;
+
+/// Tries to store a new connection while the database is busy: about a minute, with the time that
+/// each try waits for it.
+const MAX_COMMIT_TRIES: u32 = 10;
 
 /// What the consent page asks about: one integration, for one content item or for none (a
 /// reconnect).
@@ -490,7 +497,7 @@ impl Attempts {
         let (http, redirect_uri) = (self.core.http.clone(), attempt.redirect_uri.clone());
         // A separate task: tokens must be stored even if the browser disconnects meanwhile.
         let service = Arc::clone(self);
-        let (actor, finishing) = (actor.clone(), actor.clone());
+        let finishing = actor.clone();
         let task = self.core.tasks.spawn_on(
             async move {
                 match registration.redeem(&http, code, &redirect_uri, verifier).await {
@@ -517,7 +524,7 @@ impl Attempts {
             .await
             .map_err(|_| Error::Internal("a background task ended early"))?;
         if let Err(error) = &ending {
-            tracing::error!(reason = %error, person = %actor.person.id, "an authorization could not be finished");
+            error.log("finishing an authorization");
         }
         ending
     }
@@ -705,40 +712,53 @@ impl Attempts {
         let name = integration.display_name().to_owned();
         let (item, endpoint_version) = (attempt.content, attempt.endpoint_version);
         let now = connection.connected_at;
-        self.core
-            .store
-            .write(move |db| {
-                let name = name.clone();
-                // An administrator may have changed the integration's addresses during the provider
-                // call.
-                let current =
-                    integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
-                if current.endpoint_version != endpoint_version {
-                    return Err(Error::NotFound);
+        let work = move |db: &mut Db<'_>| {
+            // Somebody may have locked the person, or changed the integration's addresses or scopes,
+            // during the provider call.
+            let person = people::find(db, actor.person.id)?.ok_or(Error::NotFound)?;
+            let current = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
+            if person.locked || current.endpoint_version != endpoint_version {
+                return Err(Error::NotFound);
+            }
+            // A refresh may have committed since the connection was read: its tokens must not be
+            // taken for these.
+            let known = connections::find_of(db, connection.person, connection.integration)?;
+            let generation = known.map_or(0, |(known, _)| known.generation) + 1;
+            let connection = Connection {
+                generation: generation.max(connection.generation),
+                ..connection.clone()
+            };
+            connections::put(db, &connection, &tokens)?;
+            if connection.state == State::Unconfirmed {
+                return Ok(());
+            }
+            let detail = format!("as {}", name_of(&connection.account));
+            record(
+                db,
+                &event(&actor, now, Action::Connected, name.clone(), detail),
+            )?;
+            let Some(item) = item else { return Ok(()) };
+            match give_consent(db, &actor, item, connection.integration, now) {
+                // The item is gone or no longer open to the viewer: keep the connection, without a
+                // consent.
+                Ok(()) | Err(Error::NotFound) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        // The code is used up: the tokens must not be lost because the database is busy.
+        let work = Arc::new(work);
+        let mut tries = 0;
+        loop {
+            let work = Arc::clone(&work);
+            match self.core.store.write(move |db| work(db)).await {
+                Err(error) if error.is_busy() && tries < MAX_COMMIT_TRIES => {
+                    tries += 1;
+                    tracing::warn!(tries, reason = %error, "a new connection could not be stored; trying again");
+                    tokio::time::sleep(Duration::from_millis(100 << tries.min(4))).await;
                 }
-                // A refresh may have committed since the connection was read: its tokens must not be
-                // taken for these.
-                let known = connections::find_of(db, connection.person, connection.integration)?;
-                let generation = known.map_or(0, |(known, _)| known.generation) + 1;
-                let connection = Connection {
-                    generation: generation.max(connection.generation),
-                    ..connection.clone()
-                };
-                connections::put(db, &connection, &tokens)?;
-                if connection.state == State::Unconfirmed {
-                    return Ok(());
-                }
-                let detail = format!("as {}", name_of(&connection.account));
-                record(db, &event(&actor, now, Action::Connected, name, detail))?;
-                let Some(item) = item else { return Ok(()) };
-                match give_consent(db, &actor, item, connection.integration, now) {
-                    // The item is gone or no longer open to the viewer: keep the connection,
-                    // without a consent.
-                    Ok(()) | Err(Error::NotFound) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            })
-            .await
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Writes one audit record about `integration`.

@@ -17,7 +17,11 @@ use crate::{
         integration::{Integration, SecretHealth},
     },
     faults,
-    oauth::{Granted, errors::FailureClass, token_response::ProviderTokenResponse},
+    oauth::{
+        Granted,
+        errors::{ErrorCode, Failure, FailureClass},
+        token_response::ProviderTokenResponse,
+    },
     providers::{self, Rotation},
     service::{
         cluster::node::Nodes,
@@ -523,6 +527,13 @@ impl Broker {
         .await;
         faults::checkpoint("answered");
         let failure = match answer {
+            Some(Ok(granted)) if !granted.answer.is_bearer() => Failure {
+                may_have_acted: true,
+                ..Failure::administrator(
+                    ErrorCode::Other,
+                    "The identity provider issued a kind of token that this portal cannot use.",
+                )
+            },
             Some(Ok(Granted {
                 answer,
                 by_previous_secret,
@@ -546,9 +557,7 @@ impl Broker {
                 return Ok(fresh);
             }
             Some(Err(failure)) => failure,
-            None => {
-                crate::oauth::errors::Failure::wait("The identity provider did not answer in time.")
-            }
+            None => Failure::wait("The identity provider did not answer in time."),
         };
         tracing::warn!(connection = %id, integration = %integration.id, error_code = %failure.error_code, aadsts = failure.aadsts, "refresh failed");
         let stored = self

@@ -32,7 +32,8 @@ pub struct Caller {
     /// Set for a content key: it acts for this item only.
     pub content: Option<Id<Content>>,
     active_at: Option<Timestamp>,
-    expires_at: Option<Timestamp>,
+    /// When the key ends.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// API keys. Owns the cache of their callers, and the times of last use that are not written yet.

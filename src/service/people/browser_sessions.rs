@@ -30,9 +30,10 @@ pub struct BrowserSessions {
 
 impl BrowserSessions {
     pub(in crate::service) fn new(core: Arc<Core>) -> Self {
+        let max_age = touch_interval(&core);
         Self {
             core,
-            cache: DecisionCache::new(CACHE_CAPACITY),
+            cache: DecisionCache::with_max_age(CACHE_CAPACITY, max_age),
             last_uses: Arc::default(),
         }
     }
@@ -65,7 +66,7 @@ impl BrowserSessions {
     /// How often the time of last use of a session in use is to be noted: often enough that idle
     /// sessions end within a twentieth of their time.
     pub fn touch_interval(&self) -> Duration {
-        (self.core.settings.session_idle / 20).min(MAX_TOUCH_INTERVAL)
+        touch_interval(&self.core)
     }
 
     /// Notes that a browser session is in use: requests to an app count as activity. Written by
@@ -143,6 +144,11 @@ impl BrowserSessions {
         let line = event(actor, self.core.now(), Action::SignOut, "", "");
         self.core.store.write(move |db| record(db, &line)).await
     }
+}
+
+/// See [`BrowserSessions::touch_interval`].
+fn touch_interval(core: &Core) -> Duration {
+    (core.settings.session_idle / 20).min(MAX_TOUCH_INTERVAL)
 }
 
 /// `NotFound` unless the actor is this person or manages people.

@@ -69,7 +69,12 @@ pub struct SignInCallback {
 /// The outcome of a sign-in.
 pub enum SignInOutcome {
     /// The person, and the refresh token if the provider issued one.
-    SignedIn(Box<Person>, Option<SecretString>),
+    SignedIn {
+        person: Box<Person>,
+        refresh_token: Option<SecretString>,
+        /// What the claims did not say, and therefore stayed as it was.
+        unchanged: Vec<&'static str>,
+    },
     Confirmed,
     /// A signed-in person can link this identity to their account: its subject, and a label for it.
     Linkable(String, String),
@@ -211,7 +216,7 @@ impl OrganisationSignIn {
     ) -> Result<SignInOutcome, Error> {
         let ending = self.check_callback(actor, pending, answer, origin).await?;
         let why = match &ending {
-            SignInOutcome::SignedIn(..)
+            SignInOutcome::SignedIn { .. }
             | SignInOutcome::Confirmed
             | SignInOutcome::Linkable(..) => return Ok(ending),
             SignInOutcome::Mismatch => "organisation: answer of another session",
@@ -403,6 +408,11 @@ impl OrganisationSignIn {
 
     /// Finds or creates the person, and applies the role and groups that the claims map to.
     /// Consents that need access through a lost group end.
+    ///
+    /// A claim that is absent, or too long to be in the token, changes nothing about a known person:
+    /// it is no statement. A role claim that says "none of the roles" does: where there is no default
+    /// role, the person becomes a viewer and loses browser sessions and API keys. The last
+    /// administrator stays one.
     async fn provision_person(
         &self,
         sign_in: &SignIn,
@@ -414,20 +424,33 @@ impl OrganisationSignIn {
             .iter()
             .filter(|(value, _)| identity.list(&sign_in.role_claim).contains(&value.as_str()));
         let claimed = mapped.map(|(_, role)| *role).max();
+        let says_role = identity.says(&sign_in.role_claim);
         let (role, sets_role) = match (claimed, sign_in.default_role) {
-            (Some(role), _) => (role, true),
+            (Some(role), _) => (Some(role), true),
             // Without a role mapping, the role that an administrator set on the people's page
             // stays.
-            (None, Some(role)) => (role, !sign_in.roles.is_empty()),
-            (None, None) => return Ok(SignInOutcome::NoRole),
+            (None, Some(role)) => (Some(role), says_role && !sign_in.roles.is_empty()),
+            (None, None) if says_role => return self.end_role(&identity, origin).await,
+            (None, None) => (None, false),
         };
         let values = identity.list(&sign_in.group_claim);
+        let says_groups = identity.says(&sign_in.group_claim);
         let wanted: Vec<(String, bool)> = sign_in
             .groups
             .iter()
+            .filter(|_| says_groups)
             .map(|(value, name)| (name.clone(), values.contains(&value.as_str())))
             .collect();
-        let fresh = self.new_person(&identity, role);
+        let mut unchanged = Vec::new();
+        if !sign_in.roles.is_empty() && !says_role {
+            unchanged.push("role");
+        }
+        if !sign_in.groups.is_empty() && !says_groups {
+            unchanged.push("groups");
+        }
+        let silent = unchanged.clone();
+        // Only for a role that is known; without one nobody new gets in.
+        let fresh = role.map(|role| self.new_person(&identity, role));
         let (issuer, subject, now) = (
             identity.issuer.clone(),
             identity.subject.clone(),
@@ -446,16 +469,28 @@ impl OrganisationSignIn {
                     None => None,
                 };
                 let mut person = match known {
-                    Some(person) if person.locked => return Ok(None),
+                    Some(person) if person.locked => return Ok(Err(SignInOutcome::Locked)),
                     Some(person) => person,
                     None => {
+                        let Some(fresh) = fresh else {
+                            return Ok(Err(SignInOutcome::NoRole));
+                        };
                         let person = with_unique_username(db, fresh)?;
                         people::insert(db, &person, None)?;
                         identities::insert(db, &issuer, &subject, person.id, now)?;
                         person
                     }
                 };
-                if sets_role && person.role != role {
+                let is_known = person.created_at != now;
+                let keeps_last = sets_role
+                    && person.role == Role::Administrator
+                    && role != Some(Role::Administrator)
+                    && people::count_administrators(db)? == 1;
+                if keeps_last {
+                    tracing::warn!(person = %person.username, "the organisation says that the last administrator is none; the role stays");
+                }
+                let new_role = role.filter(|role| sets_role && person.role != *role && !keeps_last);
+                if let Some(role) = new_role {
                     person.role = role;
                     person.updated_at = now;
                     people::update(db, &person)?;
@@ -498,21 +533,84 @@ impl OrganisationSignIn {
                     &EndReason::of_portal(now, "access went with a group"),
                 )?;
                 people::set_active(db, person.id, now)?;
+                let mut detail = line.detail.clone();
+                if keeps_last {
+                    detail.push_str("; the last administrator stays one");
+                }
+                if is_known && !silent.is_empty() {
+                    let claims = silent.join(" and ");
+                    detail.push_str(&format!("; no claim of {claims}: unchanged"));
+                }
                 record(
                     db,
                     &Event {
                         actor: Some(person.id),
                         actor_name: person.username.clone(),
+                        detail,
                         ..line
                     },
                 )?;
-                Ok::<_, Error>(Some(person))
+                Ok::<_, Error>(Ok(person))
             })
             .await?;
         Ok(match person {
-            Some(person) => SignInOutcome::SignedIn(Box::new(person), identity.refresh_token),
-            None => SignInOutcome::Locked,
+            Ok(person) => SignInOutcome::SignedIn {
+                person: Box::new(person),
+                refresh_token: identity.refresh_token,
+                unchanged,
+            },
+            Err(outcome) => outcome,
         })
+    }
+
+    /// A sign-in of somebody of whom the claim says that there is no role, where there is no default
+    /// role either: a known person loses what the old role gave.
+    async fn end_role(&self, identity: &Identity, origin: &Origin) -> Result<SignInOutcome, Error> {
+        let (issuer, subject, now) = (
+            identity.issuer.clone(),
+            identity.subject.clone(),
+            self.core.now(),
+        );
+        let line = self.sign_in_event(Action::PersonChanged, None, "organisation", origin);
+        self.core
+            .store
+            .write(move |db| {
+                let Some(id) = identities::person(db, &issuer, &subject)? else {
+                    return Ok(());
+                };
+                let Some(mut person) = people::find(db, id)? else {
+                    return Ok(());
+                };
+                if person.role == Role::Administrator && people::count_administrators(db)? == 1 {
+                    tracing::warn!(person = %person.username, "the organisation says that the last administrator has no role; the role stays");
+                    return Ok(());
+                }
+                let before = person.role;
+                if before != Role::Viewer {
+                    person.role = Role::Viewer;
+                    person.updated_at = now;
+                    people::update(db, &person)?;
+                }
+                let sessions = sessions::delete_all_of_person(db, person.id, None)?;
+                let keys = people::delete_keys_of(db, person.id)?;
+                if before == Role::Viewer && sessions == 0 && keys == 0 {
+                    return Ok(());
+                }
+                let detail = format!(
+                    "no role at the organisation: role {} to viewer, {sessions} session(s) and {keys} key(s) ended",
+                    before.as_str()
+                );
+                record(
+                    db,
+                    &Event {
+                        subject: person.username.clone(),
+                        detail,
+                        ..line.clone()
+                    },
+                )
+            })
+            .await?;
+        Ok(SignInOutcome::NoRole)
     }
 
     /// The account for a first sign-in, filled from the claims.

@@ -11,7 +11,7 @@ pub mod server;
 pub mod users;
 
 use crate::{
-    domain::{Id, form::FieldError, person::Role},
+    domain::{Id, Timestamp, form::FieldError, person::Role},
     http::{client_address::audit_origin, codes::Code, query::parameter},
     service::{Actor, Error, Services, people::api_keys::Caller},
 };
@@ -272,6 +272,8 @@ impl FromRequest for AnyKey {
 /// A caller with a person's API key. Content keys are refused with 403.
 pub struct PersonalKey {
     pub actor: Actor,
+    /// When the key ends.
+    pub ends_at: Option<Timestamp>,
     pub service: Arc<Services>,
 }
 
@@ -287,6 +289,7 @@ impl FromRequest for PersonalKey {
             }
             Ok(Self {
                 actor: any.actor(),
+                ends_at: any.caller.expires_at,
                 service: any.service,
             })
         })

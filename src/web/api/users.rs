@@ -198,6 +198,11 @@ pub async fn create_key(api: PersonalKey, path: web::Path<String>, body: JsonObj
         })?),
     };
     let name = body.text("name", Code::KeyName)?.unwrap_or_default();
+    // A key that ends makes none that outlives it.
+    let expires_at = match (expires_at, api.ends_at) {
+        (Some(asked), Some(end)) => Some(asked.min(end)),
+        (asked, end) => asked.or(end),
+    };
     let (made, secret) = api
         .service
         .api_keys

@@ -106,9 +106,20 @@ pub async fn callback(visitor: Visitor, request: HttpRequest) -> Result<HttpResp
         .finish_sign_in(visitor.actor.as_ref(), pending, answer, &visitor.origin)
         .await?
     {
-        SignInOutcome::SignedIn(person, token) => {
+        SignInOutcome::SignedIn {
+            person,
+            refresh_token,
+            unchanged,
+        } => {
             let session = visitor.sign_in(&person)?;
-            if let Some(token) = token {
+            if !unchanged.is_empty() {
+                visitor.flash(format!(
+                    "{} did not say which {} you have, so nothing about that changed here. If it is wrong, tell an administrator.",
+                    name(&visitor),
+                    unchanged.join(" and ")
+                ));
+            }
+            if let Some(token) = refresh_token {
                 visitor
                     .service
                     .sign_in_grants

@@ -375,3 +375,92 @@ async fn head_and_options_are_answered_as_http_says() {
     assert_eq!(world.api(&ada, "HEAD", "v1/nothing", "").await.status, 404);
     assert_eq!(world.api(&ada, "OPTIONS", "v1/user", "").await.status, 204);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_without_words_does_not_end_a_connection_at_once() {
+    let world = World::start().await;
+    let bo = world.key("bo");
+    let (vera, _) = world.connected("vera").await;
+    world.pass(Duration::from_secs(3500));
+    let token = world.token(&vera, &world.content(0)).await;
+    world.pass(Duration::from_secs(150));
+    // An HTML page, as a gateway on the way answers.
+    world
+        .provider
+        .set_faults(|faults| faults.status = Some(400));
+    let refused = world.exchange(&bo, &token).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    world.provider.set_faults(|faults| faults.status = None);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.exchange(&bo, &token).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_brings_another_kind_of_token_is_refused() {
+    let world = World::start().await;
+    let bo = world.key("bo");
+    let (vera, _) = world.connected("vera").await;
+    world.pass(Duration::from_secs(3500));
+    let token = world.token(&vera, &world.content(0)).await;
+    world.pass(Duration::from_secs(150));
+    let body =
+        r#"{"access_token": "proof-of-possession", "token_type": "pop", "expires_in": 3600}"#;
+    world
+        .provider
+        .set_faults(|faults| faults.body = Some(body.to_owned()));
+    let refused = world.exchange(&bo, &token).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(
+        !refused.body.contains("proof-of-possession"),
+        "{}",
+        refused.body
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_is_locked_while_the_code_is_redeemed_is_not_connected() {
+    let world = Arc::new(World::start().await);
+    let vera = world.signed_in("vera").await;
+    let app = format!("/content/{}/", world.content(0));
+    let callback = vera.up_to_callback(&app, "vera@example.org").await;
+    world
+        .provider
+        .set_faults(|faults| faults.delay = Duration::from_secs(2));
+    let redeeming = tokio::spawn(async move { vera.get(&callback).await.status });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let me = world
+        .api(&world.key("vera"), "GET", "v1/user", "")
+        .await
+        .json();
+    let lock = format!("v1/users/{}/lock", me["guid"].as_str().expect("a guid"));
+    let locked = world
+        .api(&world.key("ada"), "POST", &lock, r#"{"locked": true}"#)
+        .await;
+    assert_eq!(locked.status, 200, "{}", locked.body);
+    let status = redeeming.await.expect("an answer");
+    assert!(status >= 300, "{status}");
+    assert_eq!(world.sql("SELECT guid AS value FROM connections").len(), 0);
+    assert_eq!(world.sql("SELECT guid AS value FROM consents").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_ends_makes_none_that_outlives_it() {
+    let world = World::start().await;
+    let ada = world.key("ada");
+    let me = world.api(&ada, "GET", "v1/user", "").await.json();
+    let path = format!("v1/users/{}/keys", me["guid"].as_str().expect("a guid"));
+    let end = "2030-01-31T08:00:00Z";
+    let body = json!({"name": "ends", "expires_at": end}).to_string();
+    let ends = world.api(&ada, "POST", &path, &body).await.json();
+    let key = ends["key"].as_str().expect("the key").to_owned();
+    for body in [
+        json!({"name": "forever"}),
+        json!({"name": "longer", "expires_at": "2031-01-01T00:00:00Z"}),
+    ] {
+        let made = world.api(&key, "POST", &path, &body.to_string()).await;
+        assert_eq!(made.status, 200, "{}", made.body);
+    }
+    let ends = world.sql("SELECT CAST(expires_at AS TEXT) AS value FROM api_keys WHERE name IN ('ends', 'forever', 'longer')");
+    assert_eq!(ends.len(), 3);
+    assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+}

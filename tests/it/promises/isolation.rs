@@ -34,7 +34,7 @@ async fn p41_a_write_invalidates_only_what_depends_on_it() {
     let status = async || world.exchange(&bo, &token).await.status;
     assert_eq!(status().await, 200);
     // What the cached decision stands on is taken away behind the portal's back. The entry lives
-    // for ten seconds of the portal's clock, which only the test moves.
+    // for a while of the portal's clock, which only the test moves.
     world.sql_unnoticed("DELETE FROM consents");
     assert_eq!(status().await, 200, "the decision is cached");
     // Noise: another item, a wrong password, a page with a message, another person's account.

@@ -45,15 +45,14 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             item.content.display_title().to_lowercase(),
         )
     });
+    let attached = service.contents.integrations_by_content(&seen).await?;
     let mut rows = Vec::new();
     for item in seen {
-        let attached = service
-            .contents
-            .associations(&me.actor, item.content.id)
-            .await?;
         let names: Vec<String> = attached
-            .iter()
-            .map(|(_, integration)| providers::names(integration).service)
+            .get(&item.content.id)
+            .into_iter()
+            .flatten()
+            .map(|integration| providers::names(integration).service)
             .collect();
         rows.push(Row {
             title: item.content.display_title().to_owned(),
