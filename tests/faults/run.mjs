@@ -533,14 +533,14 @@ const scenarios = {
     const made = [];
     const ask = async (viewer, list, goesOn) => { while (goesOn()) { const sent = Date.now(); list.push({ sent, ...(await here.exchange(viewer, deaf)) }); await sleep(5); } };
     const load = steady.map((viewer) => ask(viewer, made, () => running));
-    // What the node sends to the database for each exchange, by a quarter of a second: about 20 pieces while its caches do not count,
+    // What the node sends to the database for each exchange, by a quarter of a second: about five pieces while its caches do not count,
     // next to none while they do, or one where every fifth exchange is refused (a refusal is never cached).
     const pieces = async () => { const [exchanges, asked] = [made.length, between.asked]; await sleep(250); return (between.asked - asked) / Math.max(1, made.length - exchanges); };
     const until = async (what, isSo, patience) => {
       const began = Date.now(), found = [];
       while (!isSo(found[found.push(await pieces()) - 1])) assert.ok(Date.now() - began < patience, `${what}; pieces for each exchange: ${found.map((it) => it.toFixed(2))}`);
     };
-    const isCached = (it) => it < 3, isNot = (it) => it > 6;
+    const isCached = (it) => it < 2, isNot = (it) => it > 3;
     for (const [index, [after, fate]] of rounds.entries()) {
       const viewer = here.viewers[4 + index];
       // The viewer's page at another node, up to the button.

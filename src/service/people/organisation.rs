@@ -5,7 +5,7 @@
 use crate::{
     config::SignIn,
     domain::{
-        Id,
+        Id, Timestamp,
         audit::{Action, Event, Origin},
         group::Group,
         person::{Person, Role, is_invisible},
@@ -496,37 +496,7 @@ impl OrganisationSignIn {
                     people::update(db, &person)?;
                     sessions::delete_all_of_person(db, person.id, None)?;
                 }
-                for (name, member) in wanted {
-                    let group = match groups::by_name(db, &name)? {
-                        Some(group) => group,
-                        None => {
-                            groups::insert(
-                                db,
-                                &Group {
-                                    number: 0,
-                                    id: Id::random(),
-                                    name: name.clone(),
-                                    owner: None,
-                                    created_at: now,
-                                },
-                            )?;
-                            groups::by_name(db, &name)?
-                                .ok_or(Error::Internal("a row that another row names is missing"))?
-                        }
-                    };
-                    match groups::of_person(db, person.id)?
-                        .into_iter()
-                        .find(|(known, _)| known.id == group.id)
-                    {
-                        None if member => {
-                            groups::add_member(db, group.id, person.id, true)?;
-                        }
-                        Some((_, true)) if !member => {
-                            groups::remove_member(db, group.id, person.id)?;
-                        }
-                        _ => {}
-                    }
-                }
+                apply_groups(db, &person, &wanted, now)?;
                 revocations::end_lost_consents_of(
                     db,
                     &person,
@@ -679,6 +649,46 @@ impl OrganisationSignIn {
             .read(move |db| Ok(identities::is_known_at(db, &issuer, person)?))
             .await
     }
+}
+
+/// Makes the person a member of the groups that the claims name, by name, and ends memberships that
+/// came from a claim. Missing groups are made.
+fn apply_groups(
+    db: &mut Db<'_>,
+    person: &Person,
+    wanted: &[(String, bool)],
+    now: Timestamp,
+) -> Result<(), Error> {
+    for (name, is_member) in wanted {
+        let group = match groups::by_name(db, name)? {
+            Some(group) => group,
+            None => {
+                let new = Group {
+                    number: 0,
+                    id: Id::random(),
+                    name: name.clone(),
+                    owner: None,
+                    created_at: now,
+                };
+                groups::insert(db, &new)?;
+                groups::by_name(db, name)?
+                    .ok_or(Error::Internal("a row that another row names is missing"))?
+            }
+        };
+        let known = groups::of_person(db, person.id)?
+            .into_iter()
+            .find(|(known, _)| known.id == group.id);
+        match known {
+            None if *is_member => {
+                groups::add_member(db, group.id, person.id, true)?;
+            }
+            Some((_, true)) if !is_member => {
+                groups::remove_member(db, group.id, person.id)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A provider's text, safe for pages and audit records: at most `most` characters, no invisible
