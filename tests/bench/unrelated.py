@@ -3,7 +3,8 @@
   unrelated.py SECONDS BINARY SEED POSTGRES
 
 A thousand viewers exchange in turn, each with a token of their own, while somebody edits titles of content items that nobody
-opens. Then many publishers edit titles on three nodes at once, beside pgbench with the same statements. Ratios within one run.
+opens. Then 60,000 viewers in turn, more than the caches hold, so that each exchange loads everything. Then many publishers edit
+titles on three nodes at once, beside pgbench with the same statements. Ratios within one run.
 """
 import concurrent.futures
 import os
@@ -18,7 +19,7 @@ import time
 from portal import Portal, database, folder
 
 SECONDS, BINARY, SEED, POSTGRES = int(sys.argv[1]), *sys.argv[2:5]
-VIEWERS, WRITES = 1_000, (0, 1, 5, 50)
+VIEWERS, COLD, WRITES = 1_000, 60_000, (0, 1, 5, 50)
 EXCHANGE = "/__api__/v1/oauth/integrations/credentials"
 
 
@@ -60,11 +61,13 @@ def p99(values):
 
 commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 print(f"Commit {commit}, {os.cpu_count()} cores, {platform.machine()}, wrk with 32 connections for {SECONDS} s each, everything on one machine; {VIEWERS:,} viewers in turn.\n")
+cold = []
 print("| database | unrelated writes/s | exchanges/s | of the rate without writes | write p50 ms | write p99 ms |")
 print("| --- | --- | --- | --- | --- | --- |")
 for name, place in (("SQLite", None), ("PostgreSQL", database(POSTGRES))):
     portal = Portal(BINARY, SEED, name, place)
-    script = portal.script(portal.seed(VIEWERS, VIEWERS))
+    tokens = portal.seed(VIEWERS + COLD, VIEWERS + COLD)
+    script = portal.script(tokens[:VIEWERS])
     portal.wrk(EXCHANGE, script, seconds=SECONDS)  # warms up
     alone = None
     for rate in WRITES:
@@ -73,7 +76,13 @@ for name, place in (("SQLite", None), ("PostgreSQL", database(POSTGRES))):
         alone = alone or made
         times = (f"{statistics.median(editor.took):.0f}", f"{p99(editor.took):.0f}") if editor.took else ("–", "–")
         print(f"| {name} | {len(editor.took) / SECONDS:.0f} | {made:,.0f} | {made / alone:.2f} | {times[0]} | {times[1]} |", flush=True)
+    cold.append((name, alone, *portal.wrk(EXCHANGE, portal.script(tokens[VIEWERS:]), seconds=SECONDS)))
     portal.stop()
+
+print("\n| database | exchanges/s, cached | exchanges/s, nothing cached | p50 | p99 |")
+print("| --- | --- | --- | --- | --- |")
+for name, alone, made, middle, late in cold:
+    print(f"| {name} | {alone:,.0f} | {made:,.0f} | {middle} | {late} |", flush=True)
 
 place = database(POSTGRES)
 portal = Portal(BINARY, SEED, "writers", place, nodes=3)
