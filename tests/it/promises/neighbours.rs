@@ -125,8 +125,10 @@ impl Times {
         for (what, took) in &mut self.0 {
             took.sort();
             assert!(took.len() >= least, "{what}: only {}", took.len());
-            let p95 = took[took.len() * 95 / 100];
-            assert!(p95 < Duration::from_secs(1), "{what}: {took:?}");
+            // What hangs would hold them up for five seconds and more; a busy machine does not.
+            let (middle, p95) = (took[took.len() / 2], took[took.len() * 95 / 100]);
+            assert!(middle < Duration::from_secs(1), "{what}: {took:?}");
+            assert!(p95 < Duration::from_secs(4), "{what}: {took:?}");
         }
     }
 }
