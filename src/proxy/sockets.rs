@@ -34,8 +34,6 @@ const ROUND_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_CHECK_AGE: Duration = Duration::from_secs(60);
 /// Maximum number of groups that are re-authorized concurrently.
 const MAX_CONCURRENT_CHECKS: usize = 32;
-/// How often a socket in use marks its browser session as used.
-const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a group stays open while its re-authorization fails with an error, such as a database
 /// that does not answer.
 const CHECK_FAILURE_GRACE: Duration = Duration::from_secs(4);
@@ -180,7 +178,7 @@ impl Group {
     fn is_due(&mut self, ticket: Ticket, service: &Services) -> bool {
         if self
             .touched_at
-            .is_none_or(|at| at.elapsed() > TOUCH_INTERVAL)
+            .is_none_or(|at| at.elapsed() > service.sessions.touch_interval())
             && self.used.swap(false, Ordering::Relaxed)
             && let Some(session) = ticket.session
         {
