@@ -4,17 +4,30 @@
 
 use super::{Common, progress};
 use crate::{
-    domain::time::Clock as _,
+    domain::{Timestamp, audit::Action, ending::NumberedEnding, time::Clock as _},
     server::{clock::SystemClock, installation},
-    service::cluster::{keyring::Progress, node},
-    store::{
-        self, DatabaseUrl, Store,
-        copy::{self, Summary},
+    service::{
+        cluster::{journal, keyring::Progress, node},
+        people::accounts::by_command_line,
     },
-    vault::Vault,
+    store::{
+        self, DatabaseUrl, Db, Store,
+        copy::{self, Summary},
+        endings,
+    },
+    vault::{
+        Root, Vault,
+        audit_key::AuditKey,
+        journal::{Journal, JournalKey},
+    },
 };
 use secrecy::SecretString;
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 // Arguments of `valetkey backup`.
 #[derive(clap::Args)]
@@ -35,7 +48,7 @@ pub async fn backup(arguments: Backup) -> Result<(), String> {
     let started = Instant::now();
     let file = arguments.file.clone();
     let whole = blocking(move || {
-        copy::backup(&settings.database, &arguments.file)?;
+        copy::backup(&settings.database, &arguments.file, SystemClock.now())?;
         copy::check(&arguments.file)
     })
     .await?;
@@ -57,6 +70,14 @@ pub struct Restore {
     /// Renames an existing SQLite database instead of refusing. Stop the server first.
     #[arg(long)]
     replace: bool,
+    /// Another folder with a journal of endings, beside those that the settings name. May be given
+    /// more than once.
+    #[arg(long)]
+    journal: Vec<PathBuf>,
+    /// Restores the backup as it is: what was ended after it works again. Without a journal of
+    /// endings all viewers are asked for new consents otherwise.
+    #[arg(long)]
+    trust_backup: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -73,7 +94,11 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     if store::is_new(&copied).map_err(|error| error.to_string())? {
         return Err(format!("there is no file {}", arguments.file.display()));
     }
-    check_keyring(&copied, &keyring).await?;
+    let (root, made_at) = check_keyring(&arguments.file, &keyring).await?;
+    let mut folders = vec![settings.data_dir.join(journal::FOLDER)];
+    folders.extend(settings.journal_copy.clone());
+    folders.extend(arguments.journal.clone());
+    let since = read_journals(&folders, &JournalKey::new(&root), made_at)?;
     let now = SystemClock.now();
     let mut aside = None;
     if !store::is_new(&place).map_err(|error| error.to_string())? {
@@ -95,39 +120,178 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
             (DatabaseUrl::Postgresql(_), _) => {}
         }
     }
-    let file = arguments.file;
-    let whole = blocking(move || copy::restore(&file, &place, now)).await?;
+    let plan = Plan::new(since, made_at, arguments.trust_backup);
+    let starts_new_journal = !matches!(plan, Plan::Repeat(_));
+    let (file, audit_key) = (arguments.file, AuditKey::new(&root));
+    let (whole, done) = blocking(move || {
+        let done = std::cell::RefCell::default();
+        let whole = copy::restore(&file, &place, now, &audit_key, |db| {
+            *done.borrow_mut() = plan.carry_out(db, now)?;
+            Ok(())
+        })?;
+        Ok((whole, done.into_inner()))
+    })
+    .await?;
     println!("{}", table(&whole));
     if let Some(aside) = aside {
         println!("The database that was there is now {aside}.");
     }
+    println!("{done}");
+    if starts_new_journal {
+        // The numbers of its endings are given out anew.
+        for folder in [
+            Some(settings.data_dir.join(journal::FOLDER)),
+            settings.journal_copy,
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|folder| folder.exists())
+        {
+            let aside = copy::replaced_name(&folder, now);
+            std::fs::rename(&folder, &aside)
+                .map_err(|error| format!("cannot rename {}: {error}", folder.display()))?;
+            println!("The journal that was there is now {aside}.");
+        }
+    }
     println!(
-        "Restored. Whoever's tokens were renewed after the backup is asked to sign in once more."
+        "Restored. Everybody signs in again; people whose tokens were renewed after the backup sign in at their providers once more. Settings, people, access lists and content are those of the backup."
     );
     Ok(())
 }
 
-/// Fails if the keyring does not open the backup's values. Checks a temporary copy, since opening
-/// runs migrations and the backup must stay unchanged.
-async fn check_keyring(backup: &DatabaseUrl, keyring: &Vault) -> Result<(), String> {
-    let DatabaseUrl::Sqlite(file) = backup else {
-        return Ok(());
-    };
+/// What the journals know of the time since the backup.
+struct SinceBackup {
+    endings: Vec<NumberedEnding>,
+    until: Timestamp,
+}
+
+/// How much later than its last word a journal may have gone on: it says at most once a minute that
+/// nothing more has ended.
+const JOURNAL_LAG: Duration = Duration::from_secs(120);
+
+/// Reads the journals in these folders. `None` if none has all endings since the backup was made;
+/// why is printed.
+fn read_journals(
+    folders: &[PathBuf],
+    key: &JournalKey,
+    made_at: Option<Timestamp>,
+) -> Result<Option<SinceBackup>, String> {
+    let mut all: BTreeMap<i64, NumberedEnding> = BTreeMap::new();
+    let mut reaches: Option<Timestamp> = None;
+    for folder in folders.iter().filter(|folder| folder.exists()) {
+        let found = Journal::read(folder, key)
+            .map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+        for problem in &found.problems {
+            println!("{problem}");
+        }
+        let (Some((since, until)), Some(made_at)) = (found.covers, made_at) else {
+            continue;
+        };
+        if since > made_at || until.plus(JOURNAL_LAG) < made_at {
+            println!(
+                "The journal in {} has what ended from {} to {}, and the backup is of {}.",
+                folder.display(),
+                since.rfc3339(),
+                until.rfc3339(),
+                made_at.rfc3339()
+            );
+            continue;
+        }
+        reaches = reaches.max(Some(until));
+        all.extend(found.endings.into_iter().map(|one| (one.number, one)));
+    }
+    Ok(reaches.map(|until| SinceBackup {
+        endings: all.into_values().collect(),
+        until,
+    }))
+}
+
+/// What a restore does about what ended since the backup.
+enum Plan {
+    Repeat(SinceBackup),
+    /// It is not known: all viewers are asked again.
+    EndConsents,
+    /// The operator says that nothing has ended since, or that it does not matter.
+    Trust,
+}
+
+impl Plan {
+    fn new(since: Option<SinceBackup>, made_at: Option<Timestamp>, trusts_backup: bool) -> Self {
+        match since {
+            _ if trusts_backup => Plan::Trust,
+            Some(since) if made_at.is_some() => Plan::Repeat(since),
+            _ => Plan::EndConsents,
+        }
+    }
+
+    /// Does it, with an audit record; returns what was done, for the operator.
+    fn carry_out(&self, db: &mut Db<'_>, now: Timestamp) -> Result<String, store::Error> {
+        let (detail, told) = match self {
+            Plan::Repeat(since) => {
+                let known = endings::numbers(db)?;
+                let missing = since.endings.iter();
+                let missing = missing.filter(|one| !known.contains(&one.number));
+                let (mut repeated, mut changed) = (0, 0);
+                for one in missing {
+                    changed += endings::repeat(db, one, now)?;
+                    repeated += 1;
+                }
+                endings::advance_counter(db)?;
+                let until = since.until.rfc3339();
+                (
+                    format!("{repeated} endings repeated from the journal, up to {until}"),
+                    format!(
+                        "Ended once more what ended after the backup, up to {until}: {repeated} ending(s) from the journal, which changed {changed} row(s). People who changed their password since need a new link: valetkey admin link NAME"
+                    ),
+                )
+            }
+            Plan::EndConsents => {
+                let ended = endings::end_all_consents(db)?;
+                (
+                    format!("no journal of endings: {ended} consents ended"),
+                    format!(
+                        "There is no journal of what ended after the backup, so all viewers are asked for their consent again ({ended} ended). People who were locked, and API keys that were deleted, after the backup work again: check them."
+                    ),
+                )
+            }
+            Plan::Trust => (
+                "the backup was trusted: what ended after it works again".to_owned(),
+                "The backup was restored as it is: consents, API keys and locks that ended after it work again.".to_owned(),
+            ),
+        };
+        let line = by_command_line(now, Action::Restored, String::new(), detail);
+        store::audit::insert(db, &line)?;
+        Ok(told)
+    }
+}
+
+/// The root secret of a backup, and when it was made. Fails if the keyring does not open the
+/// backup's values. Checks a temporary copy, since opening runs migrations and the backup must stay
+/// unchanged.
+async fn check_keyring(
+    backup: &Path,
+    keyring: &Vault,
+) -> Result<(Root, Option<Timestamp>), String> {
+    let file = backup;
     let beside = file.with_extension("checking");
     drop(std::fs::remove_file(&beside));
     let copied = DatabaseUrl::Sqlite(beside.clone());
     std::fs::copy(file, &beside)
         .map_err(|error| format!("cannot write {}: {error}", beside.display()))?;
     let result = match Store::open(&copied) {
-        Ok(store) => crate::service::cluster::keyring::check(&store, keyring)
-            .await
-            .map(drop),
+        Ok(store) => look_into(&store, keyring).await,
         Err(error) => Err(error.to_string()),
     };
     for end in ["checking", "checking-wal", "checking-shm"] {
         drop(std::fs::remove_file(file.with_extension(end)));
     }
     result
+}
+
+async fn look_into(store: &Store, keyring: &Vault) -> Result<(Root, Option<Timestamp>), String> {
+    let root = crate::service::cluster::keyring::check(store, keyring).await?;
+    let made_at = store.read(copy::backup_time);
+    Ok((root, made_at.await.map_err(|error| error.to_string())?))
 }
 
 // Arguments of `valetkey migrate-database`.

@@ -88,17 +88,27 @@ pub async fn run(command: Keys) -> Result<(), String> {
         Keys::Rotate { to, .. } => {
             let started = Instant::now();
             let bar = progress("re-sealing");
-            let done = services
+            let report = services
                 .keyring
                 .rotate_keys(to, |step| bar.step(step))
                 .await
                 .map_err(explain)?;
             bar.end();
             println!(
-                "Re-sealed {done} value(s) in {:.1} s. The key {} seals now.",
+                "Re-sealed {} value(s) in {:.1} s. The key {} seals now.",
+                report.resealed,
                 started.elapsed().as_secs_f64(),
                 services.core.vault.sealing_key_id()
             );
+            for line in &report.damaged {
+                println!("{line}");
+            }
+            if !report.damaged.is_empty() {
+                return Err(format!(
+                    "{} value(s) do not open and were left as they are: their people sign in at the provider again, or an administrator enters the secret again",
+                    report.damaged.len()
+                ));
+            }
         }
         Keys::Retire { id, .. } => {
             let removed_from_file = services.keyring.retire_key(&id).await.map_err(explain)?;

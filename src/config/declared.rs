@@ -116,7 +116,13 @@ pub static SECTIONS: &[Section] = &[
                 "data_dir",
                 Kind::Path,
                 "valetkey-data",
-                "Folder of the database `valetkey.db`, of the node's identity, and of the spool for tokens that the database would not take.",
+                "Folder of the database `valetkey.db`, of the journal of endings, of the node's identity, and of the spool for tokens that the database would not take.",
+            ),
+            setting(
+                "journal_copy",
+                Kind::Path,
+                "(none)",
+                "A second folder for the journal of endings, on another disk or machine: what `restore` needs to keep ended what was ended after the backup.",
             ),
             setting(
                 "database_url_file",

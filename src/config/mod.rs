@@ -35,6 +35,8 @@ pub struct Settings {
     pub origins: Origins,
     /// Folder of the SQLite database, the default keyring and other local files.
     pub data_dir: PathBuf,
+    /// A second place for the journal of endings.
+    pub journal_copy: Option<PathBuf>,
     /// Where the keys that seal stored secrets come from.
     pub keyring: Source,
     /// SQLite in the data directory, or the address of a PostgreSQL database.
@@ -337,6 +339,7 @@ impl Settings {
             public_url,
             origins,
             data_dir,
+            journal_copy: given.path("journal_copy"),
             keyring,
             database,
             connection_idle: match given.number_or_default("connection_idle_days") {

@@ -164,6 +164,9 @@ mod tests {
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
             active_at: None,
+            organisation_label: None,
+            organisation_subject: None,
+            notice: None,
         }
     }
     fn content(owner: &Person, access: AccessType) -> Content {

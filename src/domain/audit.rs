@@ -35,6 +35,8 @@ pub enum Action {
     RecordExported,
     /// Records older than the operator keeps them were deleted.
     RecordCut,
+    /// The database was restored from a backup.
+    Restored,
     #[strum(serialize = "api_key_created")]
     KeyCreated,
     #[strum(serialize = "api_key_deleted")]

@@ -8,10 +8,20 @@ use super::{
     integration::{IdentityCheck, Integration},
     person::Person,
 };
+use serde::{Deserialize, Serialize};
 
 /// Why the viewer must sign in at the provider again. The words are those of the API's `cause`.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantArray,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Cause {
@@ -43,7 +53,7 @@ impl Cause {
 }
 
 /// The state of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Its tokens are usable.
     Active,
@@ -79,7 +89,7 @@ impl State {
 
 /// The account at the identity provider that the tokens belong to, as far as the token response
 /// named it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The name that a person recognises: user principal name, e-mail address or preferred user
     /// name.
@@ -102,24 +112,47 @@ pub enum IdentityVerdict {
 }
 
 impl Account {
-    /// Whether the account is visibly not this person's. Only labels that look like an e-mail
-    /// address can be compared; otherwise both this and [`Self::matches_person`] may be false.
+    /// The account's name in audit records.
+    pub fn name(&self) -> &str {
+        self.label.as_deref().unwrap_or("an account without a name")
+    }
+
+    /// Whether the account is visibly not this person's. Only object ids, and labels that look like
+    /// an e-mail address, can be compared; otherwise both this and [`Self::matches_person`] may be
+    /// false.
     pub fn contradicts_person(&self, person: &Person) -> bool {
+        if let Some(is_same) = self.has_object_id_of(person) {
+            return !is_same;
+        }
         let Some(label) = self.label.as_deref().filter(|label| label.contains('@')) else {
             return false;
         };
-        let known = [person.email.as_str(), person.username.as_str()];
+        let known = names_of(person);
         let comparable = known.iter().any(|name| name.contains('@'));
         comparable && !known.iter().any(|name| name.eq_ignore_ascii_case(label))
     }
 
-    /// Whether the account's label is this person's e-mail address or user name.
+    /// Whether the account is this person's: the same account at the organisation; or, for people
+    /// who do not sign in there, one whose label is their e-mail address or user name.
     pub fn matches_person(&self, person: &Person) -> bool {
+        if let Some(is_same) = self.has_object_id_of(person) {
+            return is_same;
+        }
         let label = self.label.as_deref().filter(|label| !label.is_empty());
         label.is_some_and(|label| {
-            label.eq_ignore_ascii_case(&person.email)
-                || label.eq_ignore_ascii_case(&person.username)
+            names_of(person)
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(label))
         })
+    }
+
+    /// Whether both have the same object id at Microsoft Entra ID; `None` if one of them has none.
+    fn has_object_id_of(&self, person: &Person) -> Option<bool> {
+        let own = self
+            .subject
+            .as_deref()
+            .filter(|own| own.starts_with("oid:"))?;
+        Some(own == person.organisation_subject.as_deref()?)
     }
 
     /// Applies an identity check to this account of a connection of `person`.
@@ -143,6 +176,15 @@ impl Account {
     }
 }
 
+/// The names by which an account is recognised as the person's: that of the organisation's account,
+/// which only the organisation changes; else e-mail address and user name.
+fn names_of(person: &Person) -> [&str; 2] {
+    match &person.organisation_label {
+        Some(label) => [label, label],
+        None => [&person.email, &person.username],
+    }
+}
+
 fn both_known_and_different(left: Option<&str>, right: Option<&str>) -> bool {
     matches!((left, right), (Some(left), Some(right)) if left != right)
 }
@@ -153,7 +195,7 @@ fn subject_origin(subject: Option<&str>) -> Option<&str> {
 }
 
 /// A connection without its tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connection {
     /// The row number. The API shows it as `id`, and the field `id` as `guid`.
     pub number: i64,
@@ -225,6 +267,9 @@ mod tests {
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
             active_at: None,
+            organisation_label: None,
+            organisation_subject: None,
+            notice: None,
         }
     }
 
@@ -273,6 +318,36 @@ mod tests {
         );
         assert_eq!(
             account("bo@example.org").verdict(&ann, IdentityCheck::Off),
+            IdentityVerdict::Fits
+        );
+    }
+    #[test]
+    fn the_organisations_account_counts_more_than_names_here() {
+        let account = |label: &str, oid: &str| Account {
+            label: Some(label.into()),
+            subject: Some(oid.into()),
+            tenant: None,
+        };
+        let ann = Person {
+            organisation_label: Some("ann@corp.example".into()),
+            organisation_subject: Some("oid:1".into()),
+            ..person("viktor@corp.example", "viktor@corp.example")
+        };
+        let verdict = |account: Account| account.verdict(&ann, IdentityCheck::Require);
+        assert_eq!(
+            verdict(account("viktor@corp.example", "oid:2")),
+            IdentityVerdict::Refuse
+        );
+        assert_eq!(
+            verdict(account("renamed@corp.example", "oid:1")),
+            IdentityVerdict::Fits
+        );
+        assert_eq!(
+            verdict(account("viktor@corp.example", "id:9")),
+            IdentityVerdict::Refuse
+        );
+        assert_eq!(
+            verdict(account("ANN@corp.example", "id:9")),
             IdentityVerdict::Fits
         );
     }

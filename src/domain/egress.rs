@@ -3,10 +3,10 @@
 //! An address is checked when it is saved and again at each TCP connection, after name resolution,
 //! so that DNS rebinding does not help. Private addresses and plain http work only for hosts that
 //! the operator lists; link-local addresses and the IPv6 address of AWS's metadata service never work. This module resolves no
-//! names and connects to nothing.
+//! names and connects to nothing; it only asks which addresses this machine has.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
 };
 use url::{Host, Url};
@@ -57,6 +57,9 @@ pub struct Policy {
     listed: Vec<HostPattern>,
     /// Hosts of the portal and of content: always refused.
     own: Vec<HostPattern>,
+    /// The port of a listener on all addresses of this machine: with it, each of them is the
+    /// portal's own.
+    own_port: Option<u16>,
     /// Folders whose Unix sockets apps may listen on.
     sockets: Vec<PathBuf>,
 }
@@ -107,8 +110,17 @@ impl Policy {
                 .map(|entry| HostPattern::parse(entry))
                 .collect(),
             own: own.iter().map(|entry| HostPattern::parse(entry)).collect(),
+            own_port: None,
             sockets: Vec::new(),
         }
+    }
+
+    /// Adds the listener: one on all addresses (`0.0.0.0`, `[::]`) makes each address of this
+    /// machine, with its port, the portal's own.
+    #[must_use]
+    pub fn with_listener(self, listen: SocketAddr) -> Self {
+        let own_port = listen.ip().is_unspecified().then(|| listen.port());
+        Self { own_port, ..self }
     }
 
     /// Adds the folders of Unix sockets that apps may listen on.
@@ -210,12 +222,20 @@ impl Policy {
         if is_never_allowed(ip) {
             return Err(EgressError::LinkLocal);
         }
+        if self.own_port == Some(port) && is_of_this_machine(ip) {
+            return Err(EgressError::OwnHost);
+        }
         if is_public(ip) || self.is_listed(host, port) {
             Ok(())
         } else {
             Err(EgressError::Private)
         }
     }
+}
+
+/// Whether an address belongs to this machine: then a socket can be bound to it.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Link-local addresses, and the IPv6 metadata address of AWS (`fd00:ec2::254`).

@@ -13,6 +13,7 @@ pub mod connection;
 pub mod consent;
 pub mod content;
 pub mod egress;
+pub mod ending;
 pub mod form;
 pub mod group;
 pub mod ids;

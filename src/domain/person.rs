@@ -61,6 +61,14 @@ pub struct Person {
     pub updated_at: Timestamp,
     /// When they last signed in.
     pub active_at: Option<Timestamp>,
+    /// The name of their account at the organisation's provider, if they sign in there.
+    pub organisation_label: Option<String>,
+    /// That account's object id, `oid:…`, if the provider has such (Microsoft Entra ID): the same
+    /// for all of the organisation's applications, unlike its subject.
+    pub organisation_subject: Option<String>,
+    /// What they are told on every page until they dismiss it: what others changed about their
+    /// account.
+    pub notice: Option<String>,
 }
 
 impl Person {

@@ -6,14 +6,16 @@ use crate::{
     dns::{Resolver, UnknownName},
     domain::egress::{EgressError, Policy, Purpose},
 };
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 use tokio::{
     net::{TcpStream, UnixStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use url::{Host, Url};
 
@@ -70,6 +72,51 @@ pub async fn resolve(
     }
 }
 
+/// How long one address is tried alone, before the next one is tried beside it (RFC 8305 section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Opens a TCP connection to the first address that accepts one ("Happy Eyeballs", RFC 8305). The
+/// families take turns, so that an app with two addresses of which one does not answer is reached
+/// after [`ATTEMPT_DELAY`]. The caller limits the time. The error is that of the last address.
+pub async fn connect(sockets: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut left = in_turns(sockets).into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last_error = io::ErrorKind::AddrNotAvailable.into();
+    let mut next = left.next();
+    loop {
+        if let Some(socket) = next {
+            attempts.push(TcpStream::connect(socket));
+        } else if attempts.is_empty() {
+            return Err(last_error);
+        }
+        next = tokio::select! {
+            biased;
+            Some(outcome) = attempts.next() => match outcome {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    last_error = error;
+                    left.next()
+                }
+            },
+            () = sleep(ATTEMPT_DELAY) => left.next(),
+        };
+    }
+}
+
+/// The addresses with their families in turn, that of the first one first.
+fn in_turns(sockets: &[SocketAddr]) -> Vec<SocketAddr> {
+    let prefers_ipv6 = sockets.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, others): (Vec<_>, Vec<_>) = sockets
+        .iter()
+        .copied()
+        .partition(|socket| socket.is_ipv6() == prefers_ipv6);
+    let longest = first.len().max(others.len());
+    (0..longest)
+        .flat_map(|turn| [first.get(turn).copied(), others.get(turn).copied()])
+        .flatten()
+        .collect()
+}
+
 /// Deadline of one health check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -80,9 +127,40 @@ pub async fn is_up(address: &str, policy: &Policy, names: &Resolver) -> bool {
             .await
             .ok()?;
         match endpoint {
-            Endpoint::Tcp(sockets) => TcpStream::connect(sockets.as_slice()).await.map(drop).ok(),
+            Endpoint::Tcp(sockets) => connect(&sockets).await.map(drop).ok(),
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(drop).ok(),
         }
     };
     timeout(CHECK_TIMEOUT, check).await.ok().flatten().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn an_address_that_refuses_or_hangs_does_not_hide_the_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let refusing = {
+            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            gone.local_addr().unwrap()
+        };
+        assert!(connect(&[refusing, good]).await.is_ok());
+        assert!(connect(&[refusing]).await.is_err());
+        assert!(connect(&[]).await.is_err());
+        // A listener whose queue is full answers no further SYN.
+        let full = tokio::net::TcpSocket::new_v6().unwrap();
+        full.bind("[::1]:0".parse().unwrap()).unwrap();
+        let full = full.listen(0).unwrap();
+        let hanging = full.local_addr().unwrap();
+        let filling: Vec<_> = (0..3).map(|_| TcpStream::connect(hanging)).collect();
+        let filling = filling.into_iter().map(|one| timeout(ATTEMPT_DELAY, one));
+        let _held = futures_util::future::join_all(filling).await;
+        let started = Instant::now();
+        assert!(connect(&[hanging, hanging, good]).await.is_ok());
+        assert!(started.elapsed() < ATTEMPT_DELAY * 4, "{started:?}");
+    }
 }

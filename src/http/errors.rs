@@ -94,6 +94,15 @@ impl WebError {
         )
     }
 
+    /// 400: the request's body is malformed, or ended before it was complete.
+    pub fn malformed_body() -> Self {
+        WebError::Page(
+            StatusCode::BAD_REQUEST,
+            "What was sent is not complete".into(),
+            "The request's body broke off, or does not fit its own length. The app is not the cause. Send it again.".into(),
+        )
+    }
+
     /// 403: a page of another site sent the request.
     pub fn from_elsewhere() -> Self {
         WebError::Page(

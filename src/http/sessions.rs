@@ -118,27 +118,36 @@ impl Sessions {
             .map(|person| (session, person)))
     }
 
-    /// A cookie name that is specific to an item, with `__Host-` where the portal is on https.
-    fn name_for(&self, what: &str, item: Id<Content>) -> String {
-        let prefix = if self.service.core.settings.is_https() {
+    /// A cookie name that is specific to an item.
+    ///
+    /// Short, since a browser sends the cookies of all items on a shared host with each request, and
+    /// servers refuse long heads: the item is named by 48 of its random bits.
+    fn name_for(what: char, item: Id<Content>) -> String {
+        let [.., a, b, c, d, e, f] = item.as_u128().to_be_bytes();
+        let short = URL_SAFE_NO_PAD.encode([a, b, c, d, e, f]);
+        format!("valetkey-{what}{short}")
+    }
+    /// The prefix of cookies that carry authority: with it, no sibling host can set them.
+    fn host_prefix(&self) -> &'static str {
+        if self.service.core.settings.is_https() {
             "__Host-"
         } else {
             ""
-        };
-        format!("{prefix}valetkey-{what}{item}")
+        }
     }
     /// Name of an item's session cookie on its content origin.
     pub fn content_cookie(&self, item: Id<Content>) -> String {
-        self.name_for("", item)
+        format!("{}{}", self.host_prefix(), Self::name_for('s', item))
     }
     /// Name of the cookie that holds the nonce of a handover from the portal, which proves that the
     /// code was issued for this browser.
     pub fn nonce_cookie(&self, item: Id<Content>) -> String {
-        self.name_for("enter-", item)
+        format!("{}{}", self.host_prefix(), Self::name_for('n', item))
     }
-    /// Name of the cookie that pins a browser to one process of an item (sticky routing).
-    pub fn process_cookie(&self, item: Id<Content>) -> String {
-        self.name_for("process-", item)
+    /// Name of the cookie that pins a browser to one process of an item (sticky routing). It carries
+    /// no authority.
+    pub fn process_cookie(item: Id<Content>) -> String {
+        Self::name_for('p', item)
     }
     /// The value of the first cookie with this name, as sent.
     pub fn cookie<'a>(&self, head: &'a RequestHead, name: &str) -> Option<&'a str> {

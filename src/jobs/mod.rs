@@ -43,6 +43,10 @@ const LEADER_LEASE_LIFE: Duration = Duration::from_secs(35);
 const SEAL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often refusals and wrong passwords are written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the owners of app sessions are written.
+const APP_SESSIONS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often endings are copied into the journal.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Only connections used within this time are refreshed ahead of need.
 const REFRESH_IF_USED_WITHIN: Duration = Duration::from_secs(3600);
 /// Maximum concurrent refreshes ahead of need.
@@ -61,6 +65,8 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
         let spawn = |work: BoxFuture<'static, ()>| AbortOnDropHandle::new(tokio::spawn(work));
         let _jobs = [
             spawn(flush(Arc::clone(&service)).boxed()),
+            spawn(flush_app_sessions(Arc::clone(&service)).boxed()),
+            spawn(follow_endings(Arc::clone(&service)).boxed()),
             spawn(supervise(service.core.store.clone()).boxed()),
             spawn(follow_keyring(Arc::clone(&service)).boxed()),
             spawn(lead(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
@@ -112,6 +118,22 @@ async fn flush(service: Arc<Services>) {
         tokio::time::sleep(FLUSH_INTERVAL).await;
         service.audit.flush_refusals().await;
         service.limiter.share().await;
+    }
+}
+
+/// Writes the owners of app sessions twice a second.
+async fn flush_app_sessions(service: Arc<Services>) {
+    loop {
+        tokio::time::sleep(APP_SESSIONS_INTERVAL).await;
+        service.app_sessions.flush().await;
+    }
+}
+
+/// Copies endings into the journal every second.
+async fn follow_endings(service: Arc<Services>) {
+    loop {
+        service.journal.follow().await;
+        tokio::time::sleep(JOURNAL_INTERVAL).await;
     }
 }
 
@@ -177,6 +199,7 @@ async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
             }
             purge::run(&service).instrument(job("purge")).await;
         }
+        service.journal.delete_old_files().await;
         tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
     }
 }

@@ -14,13 +14,16 @@ use std::{sync::Arc, time::Duration};
 /// Attempts are kept for an hour after they expire, so that a late callback can be distinguished
 /// from an unknown one.
 const ATTEMPT_RETENTION: Duration = Duration::from_secs(3600);
-/// Retention of leases that nobody renews: those of connections that are no longer used.
+/// Retention of leases that are no longer renewed: those of connections that are not in use.
 const LEASE_RETENTION: Duration = Duration::from_secs(86_400);
 /// Apps drop their sessions within minutes of a disconnect. After a week, a browser tab starts a new
 /// one.
 const APP_SESSION_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// Retention of presence and of uses of tokens.
 const PRESENCE_RETENTION: Duration = Duration::from_secs(2 * 86_400);
+/// Retention of endings in the database: a node that was away for less finds all of them for its
+/// journal.
+const ENDING_RETENTION: Duration = Duration::from_secs(90 * 86_400);
 /// Retention of ended connections, which their people can still see.
 const REVOCATION_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// Pause between two batches: other writes come first.
@@ -42,6 +45,7 @@ pub async fn run(service: &Arc<Services>) {
         app_sessions: now.minus(APP_SESSION_RETENTION),
         presence: now.minus(PRESENCE_RETENTION),
         revocations: now.minus(REVOCATION_RETENTION),
+        endings: now.minus(ENDING_RETENTION),
         exchange_counts: now.minus(retention.exchange_counts),
         leaks: now.minus(retention.leaks),
         setup_links: now.minus(retention.setup_links),
@@ -60,8 +64,11 @@ pub async fn run(service: &Arc<Services>) {
     if let Err(error) = service.audit.cut_old_records().await {
         error.log("deleting old audit records");
     }
-    end_unused_connections(service).await;
-    end_unconfirmed_connections(service).await;
+    if let Some(idle) = core.settings.connection_idle {
+        end_old_connections(service, Old::Unused, idle).await;
+    }
+    let unconfirmed = retention.unconfirmed_connections;
+    end_old_connections(service, Old::Unconfirmed, unconfirmed).await;
 }
 
 /// Runs one rule until it finds nothing more; a failure is logged.
@@ -84,50 +91,33 @@ async fn purge_table(service: &Services, rule: Purge) {
     }
 }
 
-/// Ends connections that were not used for longer than the operator allows; consents stay.
-async fn end_unused_connections(service: &Arc<Services>) {
-    let Some(idle) = service.core.settings.connection_idle else {
-        return;
-    };
-    let since = service.core.now().minus(idle);
-    let unused = service
-        .core
-        .store
-        .read(move |db| Ok::<_, Error>(connections::unused(db, since, MAX_CONNECTIONS_PER_ROUND)?))
-        .await;
-    let unused = match unused {
-        Ok(unused) => unused,
-        Err(error) => return error.log("finding unused connections"),
-    };
-    for Connection { id, .. } in unused {
-        if let Err(error) = service.revocations.expire_unused(id, since).await {
-            tracing::warn!(connection = %id, reason = %error, "could not end an unused connection; the next round tries again");
-        }
-    }
+/// Connections that are kept no longer.
+#[derive(Clone, Copy, Debug)]
+enum Old {
+    /// Not used for longer than the operator allows. Their consents stay.
+    Unused,
+    /// Their viewer never confirmed the account.
+    Unconfirmed,
 }
 
-/// Ends connections whose viewer never confirmed the account.
-async fn end_unconfirmed_connections(service: &Arc<Services>) {
-    let retention = service.core.settings.retention.unconfirmed_connections;
+/// Ends old connections, one after the other.
+async fn end_old_connections(service: &Arc<Services>, which: Old, retention: Duration) {
     let since = service.core.now().minus(retention);
-    let unconfirmed = service
-        .core
-        .store
-        .read(move |db| {
-            Ok::<_, Error>(connections::unconfirmed(
-                db,
-                since,
-                MAX_CONNECTIONS_PER_ROUND,
-            )?)
-        })
-        .await;
-    let unconfirmed = match unconfirmed {
-        Ok(unconfirmed) => unconfirmed,
-        Err(error) => return error.log("finding unconfirmed connections"),
+    let found = service.core.store.read(move |db| match which {
+        Old::Unused => connections::unused(db, since, MAX_CONNECTIONS_PER_ROUND),
+        Old::Unconfirmed => connections::unconfirmed(db, since, MAX_CONNECTIONS_PER_ROUND),
+    });
+    let found = match found.await {
+        Ok(found) => found,
+        Err(error) => return Error::from(error).log("finding connections to end"),
     };
-    for Connection { id, .. } in unconfirmed {
-        if let Err(error) = service.revocations.end_unconfirmed(id, since).await {
-            tracing::warn!(connection = %id, reason = %error, "could not end an unconfirmed connection; the next round tries again");
+    for Connection { id, .. } in found {
+        let ended = match which {
+            Old::Unused => service.revocations.expire_unused(id, since).await,
+            Old::Unconfirmed => service.revocations.end_unconfirmed(id, since).await,
+        };
+        if let Err(error) = ended {
+            tracing::warn!(connection = %id, ?which, reason = %error, "could not end a connection; the next round tries again");
         }
     }
 }

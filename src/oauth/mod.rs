@@ -3,6 +3,7 @@
 //! that the portal serves (RFC 8693). Never sees a person, a page or a database.
 
 pub mod assertion;
+pub mod discovery;
 pub mod errors;
 pub mod http;
 pub mod http_error;

@@ -7,9 +7,7 @@
 //! neither does this module. Ids are stored as hashes only.
 
 use crate::{
-    domain::{Id, content::Content, person::Person},
-    service::{Error, Services},
-    store::short_lived,
+    service::{Services, cluster::app_sessions::AppSessionOwner},
     vault::api_key::digest,
 };
 use std::sync::Arc;
@@ -34,23 +32,9 @@ impl<'a> ResumeId<'a> {
         }
     }
 
-    /// Whether the app was seen to send this id to this viewer (`None`: an anonymous one). `false`
-    /// for an unknown id, and if the database cannot be read.
-    pub async fn belongs_to(
-        &self,
-        service: &Services,
-        item: Id<Content>,
-        viewer: Option<Id<Person>>,
-    ) -> bool {
-        let hash = digest(self.0);
-        let found = service
-            .core
-            .store
-            .read(move |db| {
-                Ok::<_, Error>(short_lived::is_app_session_of(db, &hash, item, viewer)?)
-            })
-            .await;
-        found.unwrap_or(false)
+    /// The hash by which the id is known.
+    pub fn hash(&self) -> String {
+        digest(self.0)
     }
 }
 
@@ -58,8 +42,7 @@ impl<'a> ResumeId<'a> {
 /// them as this viewer's.
 pub struct Sniffer {
     service: Arc<Services>,
-    item: Id<Content>,
-    viewer: Option<Id<Person>>,
+    owner: AppSessionOwner,
     /// The last bytes of the previous piece: an id may be split across two reads.
     tail: Vec<u8>,
     sniffed_bytes: usize,
@@ -67,12 +50,11 @@ pub struct Sniffer {
 }
 
 impl Sniffer {
-    /// For one WebSocket of a viewer (`None`: an anonymous one) to an item.
-    pub fn new(service: Arc<Services>, item: Id<Content>, viewer: Option<Id<Person>>) -> Self {
+    /// For one WebSocket of the owner.
+    pub fn new(service: Arc<Services>, owner: AppSessionOwner) -> Self {
         Self {
             service,
-            item,
-            viewer,
+            owner,
             tail: Vec::new(),
             sniffed_bytes: 0,
             found: Vec::new(),
@@ -87,13 +69,7 @@ impl Sniffer {
         for id in uuids(&text) {
             if self.found.len() < MAX_IDS && !self.found.iter().any(|known| known == id) {
                 self.found.push(id.to_owned());
-                let (hash, item, viewer, now) =
-                    (digest(id), self.item, self.viewer, self.service.core.now());
-                self.service
-                    .core
-                    .write_in_background("whose session of an app this is", move |db| {
-                        short_lived::record_app_session_owner(db, &hash, item, viewer, now)
-                    });
+                self.service.app_sessions.note(digest(id), self.owner);
             }
         }
         self.tail = text.split_off(text.len().saturating_sub(UUID_LENGTH - 1));

@@ -25,6 +25,7 @@ use actix_web::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream::LocalBoxStream};
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     future::{Future as _, poll_fn},
     io,
@@ -36,6 +37,7 @@ use std::{
 };
 use tokio::{
     io::AsyncWrite as _,
+    task::JoinHandle,
     time::{Sleep, sleep, timeout},
 };
 
@@ -58,7 +60,8 @@ pub enum ClientError {
     /// The head of the response did not arrive within the item's first-byte limit.
     #[error("no answer in time")]
     FirstByteTimeout,
-    /// The browser's upload stalled, broke off, or did not match its `Content-Length`.
+    /// The browser's upload stalled, broke off, was malformed, or did not match its
+    /// `Content-Length`.
     #[error("the upload stopped")]
     Upload,
     /// The response violates HTTP/1.1.
@@ -446,7 +449,7 @@ pub async fn send(
             other => other?,
         };
         let framing = found.framing;
-        let mut body = Body {
+        let mut body = Inner {
             persistent: found.persistent,
             connection: Some(connection),
             framing,
@@ -459,7 +462,10 @@ pub async fn send(
         if framing == Framing::Empty && found.status != StatusCode::SWITCHING_PROTOCOLS {
             body.release_if_sent();
         }
-        return Ok(Response { head: found, body });
+        return Ok(Response {
+            head: found,
+            body: Body::new(body),
+        });
     }
 }
 
@@ -521,9 +527,88 @@ async fn await_head(
     }
 }
 
-/// The body of a response. Reading it also sends what is left of the request's body. At its end the
-/// connection returns to the pool, if it can be reused.
-pub struct Body {
+/// The body of a response. At its end the connection returns to the pool, if it can be reused.
+///
+/// What is left of the request's body is sent by a task of its own: a client may read nothing of the
+/// response before it has sent everything, and then nobody asks this body for data.
+pub struct Body(BodyState);
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every response is of the large variant: a box would cost each an allocation"
+)]
+enum BodyState {
+    Own(Inner),
+    /// Beside an upload, with the task that sends it.
+    Shared(Rc<RefCell<Inner>>, JoinHandle<()>),
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let BodyState::Shared(_, upload) = &self.0 {
+            upload.abort();
+        }
+    }
+}
+
+impl Body {
+    fn new(inner: Inner) -> Self {
+        if inner.upload.is_none() {
+            return Self(BodyState::Own(inner));
+        }
+        let inner = Rc::new(RefCell::new(inner));
+        let sending = Rc::clone(&inner);
+        let upload =
+            async move { poll_fn(|context| sending.borrow_mut().poll_upload(context)).await };
+        Self(BodyState::Shared(inner, actix_web::rt::spawn(upload)))
+    }
+
+    fn with<T>(&mut self, work: impl FnOnce(&mut Inner) -> T) -> T {
+        match &mut self.0 {
+            BodyState::Own(inner) => work(inner),
+            BodyState::Shared(inner, _) => work(&mut inner.borrow_mut()),
+        }
+    }
+
+    /// Number of bytes that are left to read, if known.
+    pub fn length(&mut self) -> Option<u64> {
+        self.with(|inner| match inner.framing {
+            Framing::Empty => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked(_) | Framing::UntilClose => None,
+        })
+    }
+
+    /// Whether the body is chunked, and so may have trailers.
+    pub fn is_chunked(&mut self) -> bool {
+        self.with(|inner| matches!(inner.framing, Framing::Chunked(_)))
+    }
+
+    /// Takes the whole body, if it arrived together with the head and has a known length. The
+    /// connection then returns to the pool.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        self.with(Inner::take_whole)
+    }
+
+    /// The bare connection, after a 101 (Switching Protocols).
+    pub fn into_connection(mut self) -> Option<Connection> {
+        self.with(|inner| inner.connection.take())
+    }
+
+    /// The next piece of the body; `None` at its end. Errors: the app broke off before the end,
+    /// sent invalid chunks, or sent nothing for longer than the item's idle limit.
+    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.with(|inner| inner.poll_data(context))
+    }
+
+    /// The trailer fields (RFC 9112 section 7.1.2); complete once the body has ended.
+    pub fn take_trailers(&mut self) -> Fields {
+        self.with(|inner| std::mem::take(&mut inner.trailers))
+    }
+}
+
+/// The state of a [`Body`].
+struct Inner {
     connection: Option<Connection>,
     framing: Framing,
     persistent: bool,
@@ -531,28 +616,11 @@ pub struct Body {
     pool: Rc<Pool>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The trailer fields (RFC 9112 section 7.1.2); complete once the body has ended.
-    pub trailers: Fields,
+    trailers: Fields,
 }
 
-impl Body {
-    /// Number of bytes that are left to read, if known.
-    pub fn length(&self) -> Option<u64> {
-        match self.framing {
-            Framing::Empty => Some(0),
-            Framing::Length(length) => Some(length),
-            Framing::Chunked(_) | Framing::UntilClose => None,
-        }
-    }
-
-    /// Whether the body is chunked, and so may have trailers.
-    pub fn is_chunked(&self) -> bool {
-        matches!(self.framing, Framing::Chunked(_))
-    }
-
-    /// Takes the whole body, if it arrived together with the head and has a known length. The
-    /// connection then returns to the pool.
-    pub fn take_whole(&mut self) -> Option<Bytes> {
+impl Inner {
+    fn take_whole(&mut self) -> Option<Bytes> {
         let connection = self.connection.as_mut()?;
         let Framing::Length(length) = self.framing else {
             return None;
@@ -566,9 +634,16 @@ impl Body {
         Some(bytes)
     }
 
-    /// The bare connection, after a 101 (Switching Protocols).
-    pub fn into_connection(mut self) -> Option<Connection> {
-        self.connection.take()
+    /// Sends what is left of the request's body; `Ready` when there is nothing more to send, or it
+    /// can no longer be sent.
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (Some(connection), Some(upload)) = (&mut self.connection, &mut self.upload) else {
+            return Poll::Ready(());
+        };
+        let sent = ready!(upload.poll(&mut connection.wire, context));
+        self.persistent &= sent.is_ok();
+        self.upload = None;
+        Poll::Ready(())
     }
 
     /// Gives up the connection if the request's body was sent: to the pool if it is persistent and
@@ -583,9 +658,7 @@ impl Body {
         }
     }
 
-    /// The next piece of the body; `None` at its end. Errors: the app broke off before the end,
-    /// sent invalid chunks, or sent nothing for longer than the item's idle limit.
-    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let broken = |why: &str| {
             Poll::Ready(Some(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -596,16 +669,6 @@ impl Body {
             let Some(connection) = &mut self.connection else {
                 return Poll::Ready(None);
             };
-            if let Some(upload) = &mut self.upload {
-                match upload.poll(&mut connection.wire, context) {
-                    Poll::Ready(Ok(())) => self.upload = None,
-                    Poll::Ready(Err(_)) => {
-                        self.persistent = false;
-                        self.upload = None;
-                    }
-                    Poll::Pending => {}
-                }
-            }
             let buffer = &mut connection.buffer;
             match &mut self.framing {
                 Framing::Empty => {

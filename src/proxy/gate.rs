@@ -19,6 +19,7 @@ use crate::{
         navigation::is_navigation,
         open_counts::OpenGuard,
         redirect::see_other,
+        sessions::Sessions,
     },
     proxy::{handover, sockets::Ticket, state::Proxy},
     service::{
@@ -46,7 +47,7 @@ pub struct Pass {
 /// anonymous one.
 pub(super) enum Audience {
     Viewer(Arc<Admission>),
-    Anyone(Box<Content>),
+    Anyone(Arc<Content>),
 }
 
 impl Pass {
@@ -284,7 +285,7 @@ pub(super) async fn admit(
         return Ok(match service.contents.public_content(id).await? {
             Some(content) => Decision::Admitted(Pass {
                 stays_at: stays_at(head, proxy, &content),
-                content: Audience::Anyone(Box::new(content)),
+                content: Audience::Anyone(content),
                 session: None,
             }),
             None => Decision::Refused(GateError::SignIn),
@@ -325,7 +326,7 @@ fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<Process
     }
     let said: ProcessId = proxy
         .sessions
-        .cookie(head, &proxy.sessions.process_cookie(item.id))?
+        .cookie(head, &Sessions::process_cookie(item.id))?
         .parse()
         .ok()?;
     item.processes

@@ -26,10 +26,15 @@ use crate::{
 use actix_web::{
     HttpRequest, HttpResponse,
     dev::RequestHead,
+    error::PayloadError,
     http::{Method, StatusCode, header},
     web,
 };
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    stream::{self, LocalBoxStream},
+};
 use std::{cell::Cell, rc::Rc};
 
 mod app_sessions;
@@ -107,7 +112,10 @@ async fn forward(
     let length = content_length(head);
     let has_body = length.is_some() || head.headers().contains_key(header::TRANSFER_ENCODING);
     let stalled = Rc::new(Cell::new(false));
-    let mut body = has_body.then_some(payload);
+    let mut body = has_body.then(|| with_idle_timeout(payload, Rc::clone(&stalled)).boxed_local());
+    if let (Some(chunked), None) = (&mut body, length) {
+        peek(chunked).await?;
+    }
     let idempotent = matches!(
         head.method,
         Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS
@@ -128,57 +136,77 @@ async fn forward(
         };
         next.in_flight = Some(in_flight);
         let head_bytes = request_head(request, proxy, pass, place, rest, &next, with_bar);
-        // The body is not read before the connection is established, so it is still complete for
+        // The body is not sent before the connection is established, so it is still complete for
         // the next process.
-        let connected =
-            client::connect(&next.target, &item.proxying, idempotent && !has_body).await;
-        let connected = match connected {
-            Ok(connected) => connected,
+        let repeatable = idempotent && !has_body;
+        let sent = match client::connect(&next.target, &item.proxying, repeatable).await {
+            Ok(connected) => {
+                let upload = body.take().map(|body| Upload::new(body, length));
+                let to_head = head.method == Method::HEAD;
+                client::send(
+                    connected,
+                    &next.target,
+                    &item.proxying,
+                    &head_bytes,
+                    upload,
+                    to_head,
+                )
+                .await
+            }
+            Err(error) => Err(error),
+        };
+        match sent {
             Err(error) if error.is_local() => {
                 tracing::error!(reason = %error, "this machine has no connection left for apps");
                 return Err(WebError::app_busy());
             }
-            Err(error) => {
+            // Nothing was sent, or a repeatable request on a pooled connection that broke.
+            Err(error @ ClientError::Connect(_)) => {
                 tracing::warn!(content = %item.id, reason = %error, "app not reached");
                 service
                     .process_health
                     .note_health(&next.process.url, false, service.core.now());
-                continue;
             }
-        };
-        let upload = body.take().map(|payload| {
-            Upload::new(
-                with_idle_timeout(payload, Rc::clone(&stalled)).boxed_local(),
-                length,
-            )
-        });
-        match client::send(
-            connected,
-            &next.target,
-            &item.proxying,
-            &head_bytes,
-            upload,
-            head.method == Method::HEAD,
-        )
-        .await
-        {
             // The request had no `Upgrade` header.
             Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(app_error(service, pass, StatusCode::BAD_GATEWAY, "broke off").await);
             }
             Ok(answer) => break (answer, next),
             Err(ClientError::Upload) if stalled.get() => return Err(WebError::BodyTimeout),
+            Err(ClientError::Upload) => return Err(WebError::malformed_body()),
             Err(error) => return Err(no_response(service, pass, error).await),
         }
     };
     let process = next.process;
     let mut response = response::to_browser(request, proxy, pass, place, next, answer, with_bar);
-    if let Some(cookie) = sticky_cookie(proxy, pass, process) {
+    if let Some(cookie) = sticky_cookie(proxy, pass, place, process) {
         // Cannot fail: the cookie has only letters and digits.
         drop(response.add_cookie(&cookie));
     }
     Ok(response)
 }
+/// Reads what has arrived of a chunked body, so that an app is not asked at all if that is malformed.
+/// Waits for nothing.
+async fn peek(
+    body: &mut LocalBoxStream<'static, Result<Bytes, PayloadError>>,
+) -> Result<(), WebError> {
+    // actix calls the application with a head before it parses what it has read of the body.
+    actix_web::rt::task::yield_now().await;
+    match body.next().now_or_never() {
+        Some(Some(Ok(first))) => {
+            let rest = std::mem::replace(body, stream::empty().boxed_local());
+            *body = stream::iter([Ok(first)]).chain(rest).boxed_local();
+            Ok(())
+        }
+        Some(Some(Err(_))) => Err(WebError::malformed_body()),
+        Some(None) => {
+            *body = stream::empty().boxed_local();
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
 /// The request's length; `None` if it has no body or a chunked one.
 fn content_length(head: &RequestHead) -> Option<u64> {
     head.headers()

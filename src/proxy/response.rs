@@ -14,6 +14,7 @@ use crate::{
         body::LengthOnly,
         errors::{FromContent, WebError},
         open_counts::OpenGuard,
+        sessions::Sessions,
         trailers::Trailers,
     },
     proxy::{
@@ -246,9 +247,8 @@ impl MessageBody for StreamedBody {
             }
             None => {
                 self.is_done = true;
-                let fields = self
-                    .body
-                    .trailers
+                let fields = self.body.take_trailers();
+                let fields = fields
                     .iter()
                     .filter(|(name, _)| headers::trailer_passes(name.as_str()));
                 match &self.trailers {
@@ -358,6 +358,7 @@ pub fn each_field(
 pub(super) fn sticky_cookie(
     proxy: &Proxy,
     pass: &Pass,
+    place: &ContentLocation,
     process: &Process,
 ) -> Option<Cookie<'static>> {
     let item = pass.content();
@@ -365,11 +366,11 @@ pub(super) fn sticky_cookie(
     if mark.is_only() || pass.stays_at == Some(mark) {
         return None;
     }
-    Some(handover::cookie(
-        proxy.sessions.process_cookie(item.id),
-        mark.to_string(),
-        &proxy.service,
-    ))
+    let name = Sessions::process_cookie(item.id);
+    let mut cookie = handover::cookie(name, mark.to_string(), &proxy.service);
+    // Only this item needs it, where several share a host.
+    cookie.set_path(place.base.clone());
+    Some(cookie)
 }
 
 pub(super) async fn not_reached(service: &Services, pass: &Pass) -> WebError {

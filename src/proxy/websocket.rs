@@ -24,7 +24,7 @@ use crate::{
         sockets::{Close, Registered},
         state::Proxy,
     },
-    service::Services,
+    service::{Services, cluster::app_sessions::AppSessionOwner},
 };
 use actix_codec::Framed;
 use actix_http::{Request, h1};
@@ -337,7 +337,13 @@ async fn open(
     let offered = protocols(head);
     let resumes = ResumeId::from_protocols(&offered);
     let allowed = match &resumes {
-        Some(resumes) => resumes.belongs_to(service, item.id, pass.person()).await,
+        Some(resumes) => {
+            let owner = AppSessionOwner {
+                item: item.id,
+                viewer: pass.person(),
+            };
+            service.app_sessions.belongs_to(resumes.hash(), owner).await
+        }
         None => false,
     };
     let offered = if resumes.is_some() && !allowed {
@@ -420,7 +426,7 @@ async fn open(
     each_field(&answer.fields, &next.target, place, |name, value| {
         headers::append_line(&mut accepted, name, value.as_bytes())
     });
-    if let Some(cookie) = sticky_cookie(proxy, pass, next.process) {
+    if let Some(cookie) = sticky_cookie(proxy, pass, place, next.process) {
         headers::append_line(
             &mut accepted,
             &header::SET_COOKIE,
@@ -429,8 +435,13 @@ async fn open(
     }
     accepted.extend_from_slice(b"\r\n");
     // Two subprotocols suggest Streamlit, whose reconnect sends an app session's id as the third.
-    let sniffer = (offered.len() > 1)
-        .then(|| Sniffer::new(service.clone().into_inner(), item.id, pass.person()));
+    let sniffer = (offered.len() > 1).then(|| {
+        let owner = AppSessionOwner {
+            item: item.id,
+            viewer: pass.person(),
+        };
+        Sniffer::new(service.clone().into_inner(), owner)
+    });
     let connection = body
         .into_connection()
         .ok_or_else(|| refuse_with_close(head, Close::AppGone))?;

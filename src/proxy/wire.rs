@@ -2,7 +2,7 @@
 //!
 //! It opens connections and moves bytes; it knows nothing of HTTP, limits or pooling.
 
-use crate::http::endpoint::Endpoint;
+use crate::http::endpoint::{Endpoint, connect};
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
     io,
@@ -34,7 +34,7 @@ impl Transport {
             Endpoint::Unix(path) => return UnixStream::connect(path).await.map(Transport::Unix),
             Endpoint::Tcp(sockets) => sockets,
         };
-        let tcp = TcpStream::connect(sockets.as_slice()).await?;
+        let tcp = connect(sockets).await?;
         // Small WebSocket frames must not wait for more data (Nagle's algorithm). TCP keep-alive
         // detects within minutes a peer that vanished without closing.
         tcp.set_nodelay(true)?;

@@ -1,21 +1,29 @@
 //! Connections from browsers: TCP, or TLS over it, with the deadlines that end dead ones.
 //!
 //! A [`BrowserConnection`] wraps the stream for HTTP/1.1 (spoken by actix) and HTTP/2
-//! ([`super::http2`]) and enforces two deadlines: one while a write is blocked, one after the
-//! browser half-closed. It never parses what it carries.
+//! ([`super::http2`]) and enforces three deadlines: one while a write is blocked, one after the
+//! browser half-closed, and one for the head of each HTTP/1.1 request after the first. It never
+//! parses what it carries.
 
-use super::tls::HTTP_2;
+use super::{
+    requests::{HeadWatch, Requests},
+    tls::HTTP_2,
+};
 use crate::{
     http::open_counts::{OpenCounts, OpenGuard},
     service::Services,
 };
+use rustls::server::Acceptor;
 use std::{
     cell::Cell,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,11 +33,9 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, Sleep, sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
-/// Keep-alive: how long a connection may be idle between two requests.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Deadline for a TLS handshake, for the HTTP/2 preface and for the head of a connection's first
 /// HTTP/1.1 request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,14 +55,37 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Interval, and number, of unanswered probes after which the connection ends.
 const TCP_PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const TCP_PROBES: u32 = 4;
+/// Bytes that the browser's machine does not acknowledge for this long end the connection.
+const TCP_USER_TIMEOUT: Duration = WRITE_TIMEOUT;
 
-/// Limits of what one network may have open at the listener. A trusted proxy is not limited: it
-/// speaks for many.
+/// The response to a request whose chunks are malformed.
+const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// Limits of what one network, and all together, may have open at the listener. A trusted proxy is
+/// limited only in total: it speaks for many.
 pub struct ConnectionCounts {
     services: Arc<Services>,
     connections: OpenCounts,
     handshakes: OpenCounts,
+    /// Most connections of one network.
     most: usize,
+    /// Most connections. What it leaves of the file descriptors is for the database, for providers
+    /// and apps, and for connections from this machine: health checks and the operator.
+    most_in_total: usize,
+    open: Arc<AtomicUsize>,
+}
+
+/// The counts of one connection, until it is dropped.
+struct CountedConnection {
+    _of_network: OpenGuard,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl ConnectionCounts {
@@ -65,12 +94,18 @@ impl ConnectionCounts {
     pub fn new(services: Arc<Services>) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let files = files.and_then(|files| usize::try_from(files).ok());
-        let half = files.map_or(usize::MAX, |files| files / 2);
+        let part = |files: usize, quarters| files.saturating_mul(quarters) / 4;
         Self {
-            most: services.core.settings.open_per_address.min(half),
+            most: services
+                .core
+                .settings
+                .open_per_address
+                .min(files.map_or(usize::MAX, |files| part(files, 2))),
+            most_in_total: files.map_or(usize::MAX, |files| part(files, 3)),
             services,
             connections: OpenCounts::default(),
             handshakes: OpenCounts::default(),
+            open: Arc::default(),
         }
     }
 
@@ -82,10 +117,16 @@ impl ConnectionCounts {
         }
     }
 
-    /// Counts a connection; `None` if its network has too many.
-    pub fn connect(&self, peer: SocketAddr) -> Option<OpenGuard> {
+    /// Counts a connection; `None` if its network has too many, or all together.
+    fn connect(&self, peer: SocketAddr) -> Option<CountedConnection> {
         let ip = peer.ip().to_canonical();
-        self.connections.open(ip, self.limit(ip, self.most))
+        let counted = CountedConnection {
+            _of_network: self.connections.open(ip, self.limit(ip, self.most))?,
+            open: Arc::clone(&self.open),
+        };
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        let is_own = ip.is_loopback() && !self.services.core.settings.is_trusted_proxy(ip);
+        (before < self.most_in_total || is_own).then_some(counted)
     }
 
     /// Counts a TLS handshake; `None` if its network has too many.
@@ -102,7 +143,9 @@ fn set_keepalive(tcp: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_socket_keepalive(tcp, true)?;
     sockopt::set_tcp_keepidle(tcp, TCP_KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(tcp, TCP_PROBE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(tcp, TCP_PROBES)
+    sockopt::set_tcp_keepcnt(tcp, TCP_PROBES)?;
+    let limit = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(tcp, limit)
 }
 
 /// Performs TLS handshakes with browsers; one per worker.
@@ -121,10 +164,13 @@ impl TlsGreeter {
     }
     /// One TLS handshake; `None` if it fails. The caller limits the time.
     async fn accept(&self, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
-        // A client that sends nothing must not hold a permit.
-        tcp.readable().await.ok()?;
+        // Only a complete ClientHello gets a permit: until then the client costs nothing.
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp)
+            .await
+            .ok()?;
         let _turn = self.handshakes.acquire().await.ok()?;
-        self.acceptor.accept(tcp).await.ok().map(Box::new)
+        let config = Arc::clone(self.acceptor.config());
+        hello.into_stream(config).await.ok().map(Box::new)
     }
 }
 
@@ -144,8 +190,10 @@ pub struct BrowserConnection {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Number of non-empty reads, where they are counted (HTTP/2) as a sign of life.
     reads: Option<Rc<Cell<u64>>>,
-    /// The count of connections of its network.
-    _counted: Option<OpenGuard>,
+    /// Deadline and size of heads; HTTP/1.1 only.
+    heads: Option<HeadWatch>,
+    /// The counts of connections.
+    _counted: Option<CountedConnection>,
 }
 
 impl BrowserConnection {
@@ -194,11 +242,17 @@ impl BrowserConnection {
                 is_half_closed: false,
                 deadline: None,
                 reads: None,
+                heads: (protocol == Protocol::Http1).then(|| HeadWatch::new(Rc::default())),
                 _counted: counted,
             },
             protocol,
             peer,
         ))
+    }
+
+    /// The requests on an HTTP/1.1 connection.
+    pub(super) fn requests(&self) -> Option<&Rc<Requests>> {
+        self.heads.as_ref().map(HeadWatch::requests)
     }
 
     /// Starts counting non-empty reads, and returns the counter.
@@ -211,6 +265,17 @@ impl BrowserConnection {
         self.deadline
             .as_mut()
             .is_some_and(|patience| patience.as_mut().poll(context).is_ready())
+    }
+
+    /// Makes actix say that a head is too large (431): instead of what the browser sends, it gets
+    /// more of the field that it has begun.
+    fn make_head_too_large(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) {
+        // Read and dropped: closing a socket with unread input sends RST, and that may discard the
+        // response.
+        let _ = Pin::new(&mut self.wire).poll_read(context, buffer);
+        buffer.initialize_unfilled();
+        buffer.set_filled(buffer.capacity());
+        buffer.filled_mut().fill(b'x');
     }
 
     /// Applies the deadline to the result of a write or a flush: armed while that is pending,
@@ -246,15 +311,57 @@ impl BrowserConnection {
     }
 }
 
+impl Drop for BrowserConnection {
+    /// Answers a malformed chunk: see [`Requests::awaits_chunks`].
+    fn drop(&mut self) {
+        let is_owed = self
+            .requests()
+            .is_some_and(|requests| requests.awaits_chunks());
+        if is_owed && !self.is_half_closed {
+            let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
+            // What cannot be sent at once is not sent.
+            let _ = Pin::new(&mut self.wire).poll_write(&mut context, BAD_REQUEST);
+            let _ = Pin::new(&mut self.wire).poll_flush(&mut context);
+        }
+    }
+}
+
 impl AsyncRead for BrowserConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(heads) = &mut self.heads
+            && heads.takes_turn()
+        {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let room = self.heads.as_ref().map_or(usize::MAX, HeadWatch::room);
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.wire).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
+        let read = if room >= buffer.remaining() {
+            Pin::new(&mut self.wire).poll_read(context, buffer)
+        } else if room > 0 {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+            let read = Pin::new(&mut self.wire).poll_read(context, &mut part);
+            let bytes = part.filled().len();
+            buffer.advance(bytes);
+            read
+        } else {
+            self.make_head_too_large(context, buffer);
+            return Poll::Ready(Ok(()));
+        };
+        let bytes = buffer.filled().len() - before;
+        let has_read = bytes > 0;
+        if let Some(heads) = &mut self.heads {
+            heads.count(bytes, bytes == room || buffer.remaining() == 0);
+            if heads.is_missed(context, has_read) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        ready!(read)?;
+        if has_read {
             if let Some(heard) = &self.reads {
                 heard.set(heard.get() + 1);
             }

@@ -5,7 +5,10 @@
 //! responses between the two libraries' types. Its behaviour on the wire is tested frame by frame
 //! in `tests/it/http2.rs`, after the cases of h2spec.
 
-use super::connection::{BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT};
+use super::{
+    connection::{BrowserConnection, HEAD_TIMEOUT, WRITE_TIMEOUT},
+    requests::KEEP_ALIVE,
+};
 use crate::http::trailers::Trailers;
 use actix_http::{
     Payload, Request, Response,
@@ -51,8 +54,8 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// After GOAWAY, a connection without open streams that the peer has not closed is closed after
 /// this time.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum number of streams that a browser may reset before their response, between two checks
-/// ("rapid reset"): each costs the server more than the client.
+/// Maximum number of streams that a browser may reset before the end of their response, between two
+/// checks ("rapid reset"): each costs the server more than the client.
 const MAX_RESETS: u32 = 1000;
 
 /// Serves one connection until it closes. Once `stop` resolves it accepts no new stream (GOAWAY)
@@ -98,9 +101,12 @@ pub async fn serve<S>(
                     let (service, counted) = (Rc::clone(&service), Rc::clone(&given_up));
                     actix_web::rt::spawn(async move {
                         let to_head = request.method() == http::Method::HEAD;
-                        match respond(request, &mut sender, peer, service).await {
+                        let is_reset = match respond(request, &mut sender, peer, service).await {
                             Some(response) => send(response, sender, to_head, date).await,
-                            None => counted.set(counted.get() + 1),
+                            None => true,
+                        };
+                        if is_reset {
+                            counted.set(counted.get() + 1);
                         }
                     });
                     if given_up.get() > MAX_RESETS {
@@ -221,38 +227,39 @@ where
 }
 
 /// Sends a response with its body and trailers; stops early if the browser resets the stream or
-/// reads nothing for [`WRITE_TIMEOUT`].
+/// reads nothing for [`WRITE_TIMEOUT`]. `true` if the browser reset it.
 async fn send(
     answer: Response<BoxBody>,
     mut respond: SendResponse<Bytes>,
     to_head: bool,
     date: fn() -> HeaderValue,
-) {
+) -> bool {
     let trailers = answer.extensions().get::<Trailers>().cloned();
     let (answer, body) = answer.into_parts();
     let mut body = pin!(body);
     let size = body.size();
     let ended = to_head || size.is_eof();
     let Some(head) = response_head(&answer, size, date) else {
-        return respond.send_reset(Reason::INTERNAL_ERROR);
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        return false;
     };
     let Ok(mut stream) = respond.send_response(head, ended) else {
-        return;
+        return true;
     };
     if ended {
-        return;
+        return false;
     }
     loop {
         let piece = tokio::select! {
             biased;
             piece = poll_fn(|context| body.as_mut().poll_next(context)) => piece,
-            _ = poll_fn(|context| stream.poll_reset(context)) => return,
+            _ = poll_fn(|context| stream.poll_reset(context)) => return true,
         };
         let mut bytes = match piece {
             Some(Ok(bytes)) => bytes,
             // Dropping the stream resets it after the data sent so far, so that the browser does
             // not take the body for complete.
-            Some(Err(_)) => return,
+            Some(Err(_)) => return false,
             None => break,
         };
         while !bytes.is_empty() {
@@ -268,7 +275,8 @@ async fn send(
                     .await
                     {
                         Ok(Some(Ok(room))) => room,
-                        _ => return,
+                        Err(_) => return false,
+                        Ok(_) => return true,
                     }
                 }
                 room => room,
@@ -277,7 +285,7 @@ async fn send(
                 .send_data(bytes.split_to(room.min(bytes.len())), false)
                 .is_err()
             {
-                return;
+                return true;
             }
         }
     }
@@ -294,6 +302,7 @@ async fn send(
     } else {
         stream.send_trailers(fields)
     });
+    false
 }
 
 /// Converts one header field from actix's types to those of `h2`.

@@ -19,6 +19,13 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
     let vault =
         Vault::open_ring(settings.keyring.clone(), fresh).map_err(|error| error.to_string())?;
     let store = Store::open(&settings.database).map_err(|error| error.to_string())?;
+    let is_half_restored = store
+        .read(store::copy::is_half_restored)
+        .await
+        .map_err(|error| error.to_string())?;
+    if is_half_restored {
+        return Err("a restore into this database stopped half-way, so what ended after its backup would work again: empty the database, and restore once more. Nothing was changed.".into());
+    }
     let root = keys::check(&store, &vault).await?;
     Services::new(Parts {
         settings,

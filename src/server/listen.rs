@@ -8,13 +8,14 @@
 use super::{
     application::Shared,
     clock::http_date,
-    connection::{BrowserConnection, HEAD_TIMEOUT, KEEP_ALIVE, Protocol, TlsGreeter},
+    connection::{BrowserConnection, HEAD_TIMEOUT, Protocol, TlsGreeter},
     http2,
+    requests::{KEEP_ALIVE, Requests, counted},
     stop::STOP_TIMEOUT,
     tls::Certificate,
 };
 use crate::proxy::websocket;
-use actix_http::HttpService;
+use actix_http::{HttpService, Request};
 use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{
     IntoServiceFactory as _, Service as _, ServiceFactory as _, ServiceFactoryExt as _, fn_factory,
@@ -68,8 +69,18 @@ pub fn listen(
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             .local_addr(address)
-            .upgrade(move |(request, framed)| websocket::upgrade(request, framed, upgraded.clone()))
-            .h1(app());
+            .on_connect_ext(|browser: &BrowserConnection, data| {
+                if let Some(requests) = browser.requests() {
+                    data.insert(Rc::clone(requests));
+                }
+            })
+            .upgrade(move |(request, framed): (Request, _)| {
+                if let Some(requests) = request.conn_data::<Rc<Requests>>() {
+                    requests.upgraded();
+                }
+                websocket::upgrade(request, framed, upgraded.clone())
+            })
+            .h1(counted(app()));
         let http2 = tls.is_some().then(app);
         let counts = Arc::clone(&shared.connections);
         fn_factory(move || {

@@ -9,6 +9,7 @@ pub mod connection;
 mod http2;
 pub mod installation;
 mod listen;
+mod requests;
 mod stop;
 mod tls;
 

@@ -18,6 +18,7 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// life left in the spool, and tells the other nodes. The error is a message for the operator.
 pub async fn join_cluster(services: &Services) -> Result<(), String> {
     services.nodes.claim_node()?;
+    services.new_connections.drain_spool().await?;
     services.broker.drain_spool().await?;
     let written = services.nodes.write_heartbeat().await;
     written.map(drop).map_err(|error| error.to_string())
@@ -79,6 +80,8 @@ impl Background {
         services.sessions.flush_last_uses().await;
         services.api_keys.flush_last_uses().await;
         services.audit.flush_refusals().await;
+        services.app_sessions.flush().await;
+        services.journal.follow().await;
         services.limiter.share().await;
         services.nodes.delete_heartbeat().await;
         result

@@ -68,7 +68,9 @@ impl Core {
         let mut own = settings.origins.own_hosts();
         own.push(settings.listen.to_string());
         let policy = Arc::new(
-            Policy::new(&settings.private_hosts, &own).with_sockets(&settings.upstream_sockets),
+            Policy::new(&settings.private_hosts, &own)
+                .with_listener(settings.listen)
+                .with_sockets(&settings.upstream_sockets),
         );
         store.set_audit_key(AuditKey::new(&root));
         let names = Resolver::new();
@@ -133,22 +135,6 @@ impl Core {
             Ok(Err(_)) => Err(Error::Internal("a background task ended early")),
             Err(_) => Ok(None),
         }
-    }
-
-    /// Writes in a background task, so that a busy database delays no request. Failures are only
-    /// logged; `what` names the write in the log.
-    pub fn write_in_background(
-        &self,
-        what: &'static str,
-        work: impl Fn(&mut Db<'_>) -> Result<(), store::Error> + Send + 'static,
-    ) {
-        let store = self.store.clone();
-        let writing = async move {
-            if let Err(error) = store.write(work).await {
-                tracing::warn!(%error, "could not note {what}");
-            }
-        };
-        self.tasks.spawn_on(writing, &self.runtime);
     }
 
     /// Browser sessions last seen before this time have expired.

@@ -43,6 +43,7 @@ pub mod grants {
     pub mod end_reason;
     pub mod exchange;
     pub mod handover;
+    pub mod new_connections;
     pub mod revocations;
     pub mod session_tokens;
     pub mod sign_in_grants;
@@ -57,7 +58,9 @@ pub mod auditing {
 
 /// This process among those that share the database: nodes, presence, caches, keys.
 pub mod cluster {
+    pub mod app_sessions;
     pub mod cache;
+    pub mod journal;
     pub mod keyring;
     pub mod node;
     pub mod presence;
@@ -68,13 +71,14 @@ use self::{
     auditing::{audit::Audit, leaks::LeakAlarm},
     catalog::{content::Contents, integrations::Integrations},
     cluster::{
-        keyring::KeyringAdmin, node::Nodes, presence::PresenceBoard, process_health::ProcessHealth,
+        app_sessions::AppSessions, journal::EndingsJournal, keyring::KeyringAdmin, node::Nodes,
+        presence::PresenceBoard, process_health::ProcessHealth,
     },
     grants::{
         admission::Admissions, attempts::Attempts, backoff::Backoff, broker::Broker,
         clients::OauthClients, consents::Consents, exchange::Exchange, handover::Handover,
-        revocations::Revocations, session_tokens::SessionTokens, sign_in_grants::SignInGrants,
-        usage::Usage,
+        new_connections::NewConnections, revocations::Revocations, session_tokens::SessionTokens,
+        sign_in_grants::SignInGrants, usage::Usage,
     },
     people::{
         accounts::People, api_keys::ApiKeys, bootstrap::Bootstrap,
@@ -140,6 +144,8 @@ pub struct Services {
     pub broker: Arc<Broker>,
     /// Who is at which content.
     pub presence: Arc<PresenceBoard>,
+    /// Whose the sessions of apps are.
+    pub app_sessions: Arc<AppSessions>,
     /// Health of the processes of content items.
     pub process_health: Arc<ProcessHealth>,
     /// Decisions about one viewer and one item.
@@ -148,8 +154,12 @@ pub struct Services {
     pub exchange: Arc<Exchange>,
     /// Authorizations in flight.
     pub attempts: Arc<Attempts>,
+    /// New connections on their way to the database.
+    pub new_connections: Arc<NewConnections>,
     /// From the portal to a content origin.
     pub handover: Arc<Handover>,
+    /// The journals of endings.
+    pub journal: Arc<EndingsJournal>,
     /// The keys that seal secrets.
     pub keyring: Arc<KeyringAdmin>,
 }
@@ -216,6 +226,7 @@ impl Services {
             Arc::clone(&nodes),
         ));
         let presence = Arc::new(PresenceBoard::new(Arc::clone(&core), Arc::clone(&nodes)));
+        let app_sessions = Arc::new(AppSessions::new(Arc::clone(&core)));
         let admissions = Arc::new(Admissions::new(Arc::clone(&core), Arc::clone(&presence)));
         let exchange = Arc::new(Exchange::new(
             Arc::clone(&core),
@@ -226,11 +237,17 @@ impl Services {
             Arc::clone(&usage),
             Arc::clone(&audit),
         ));
+        let new_connections = Arc::new(NewConnections::new(
+            Arc::clone(&core),
+            Arc::clone(&nodes),
+            Arc::clone(&revocations),
+        ));
         let attempts = Arc::new(Attempts::new(
             Arc::clone(&core),
             Arc::clone(&admissions),
             Arc::clone(&clients),
             Arc::clone(&sign_in_grants),
+            Arc::clone(&new_connections),
         ));
         let handover = Arc::new(Handover::new(
             Arc::clone(&core),
@@ -238,6 +255,7 @@ impl Services {
             Arc::clone(&admissions),
         ));
         let keyring = Arc::new(KeyringAdmin::new(Arc::clone(&core), Arc::clone(&nodes)));
+        let journal = Arc::new(EndingsJournal::new(Arc::clone(&core)));
         Ok(Self {
             core,
             limiter,
@@ -264,11 +282,14 @@ impl Services {
             nodes,
             broker,
             presence,
+            app_sessions,
             process_health: Arc::default(),
             admissions,
             exchange,
             attempts,
+            new_connections,
             handover,
+            journal,
             keyring,
         })
     }

@@ -6,7 +6,7 @@
 //! understand the statements here as text: `INSERT … VALUES … ON CONFLICT DO UPDATE`, and `UPDATE …
 //! FROM (VALUES …)`, whose columns both call `column1`, `column2`, …
 
-use super::{Db, Error};
+use super::{Db, Error, short_lived::AppSession};
 use crate::domain::{
     Id, Timestamp,
     consent::Consent,
@@ -339,6 +339,26 @@ pub fn add_password_attempts(
         db,
         &rows,
         format!("INSERT INTO sign_in_tries (who, at) VALUES {rows}"),
+    )
+}
+
+/// Records the owners of app sessions. The first record wins. At most [`MAX_ROWS`].
+pub fn record_app_sessions(db: &mut Db<'_>, sessions: &[AppSession]) -> Result<(), Error> {
+    let rows = rows_of(sessions, |row, session| {
+        let viewer = session.owner.viewer.map(|viewer| viewer.to_string());
+        drop(
+            row.text(&session.id_hash)
+                .text(session.owner.item)
+                .text(viewer.unwrap_or_default())
+                .number(session.since.0),
+        );
+    });
+    run(
+        db,
+        &rows,
+        format!(
+            "INSERT INTO app_sessions (id_hash, content, person, seen_at) VALUES {rows} ON CONFLICT DO NOTHING"
+        ),
     )
 }
 

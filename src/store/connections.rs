@@ -16,13 +16,17 @@ use crate::{
         connection::{Account, Cause, Connection, State},
         consent::Consent,
         content::Content,
+        ending::Ending,
         integration::Integration,
         person::Person,
         return_path::ReturnPath,
     },
     vault::Sealed,
 };
-use diesel::prelude::*;
+use diesel::{prelude::*, sql_types::Bool};
+
+/// The backend of the combined connection.
+type Backend = <super::backend::AnyConnection as diesel::Connection>::Backend;
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = connections)]
@@ -237,6 +241,7 @@ pub fn save_state(db: &mut Db<'_>, connection: &Connection) -> Result<bool, Erro
         ))
         .execute(db.0)?;
     if changed == 1 && matches!(connection.state, State::NeedsLogin(_)) {
+        db.ended(&Ending::Connection { id: connection.id })?;
         diesel::update(row(connection.generation))
             .set((
                 connections::access_token.eq(None::<String>),
@@ -251,23 +256,56 @@ pub fn save_state(db: &mut Db<'_>, connection: &Connection) -> Result<bool, Erro
 /// Deletes a connection with its tokens.
 pub fn delete(db: &mut Db<'_>, connection: Id<Connection>) -> Result<(), Error> {
     db.changed(Subject::Connection(connection));
+    db.ended(&Ending::Connection { id: connection })?;
     diesel::delete(connections::table.filter(connections::guid.eq(connection.to_string())))
         .execute(db.0)?;
     Ok(())
 }
 
-/// Makes all connections of an integration unusable in one statement, and marks them for
-/// [`ending`]. Their tokens stay until each is deleted.
+/// Whose connections end together.
+#[derive(Clone, Copy, Debug)]
+pub enum EndingOf {
+    Person(Id<Person>),
+    Integration(Id<Integration>),
+}
+
+impl EndingOf {
+    /// What caches depend on.
+    fn subject(self) -> Subject {
+        match self {
+            EndingOf::Person(person) => Subject::Person(person),
+            EndingOf::Integration(integration) => Subject::Integration(integration),
+        }
+    }
+
+    /// The rows, as a condition.
+    fn rows(
+        self,
+    ) -> Box<dyn BoxableExpression<connections::table, Backend, SqlType = Bool> + 'static> {
+        match self {
+            EndingOf::Person(person) => Box::new(connections::person.eq(person.to_string())),
+            EndingOf::Integration(integration) => {
+                Box::new(connections::integration.eq(integration.to_string()))
+            }
+        }
+    }
+}
+
+/// Makes these connections unusable in one statement, and marks them for [`ending`]. Their tokens
+/// stay until each is deleted.
 pub fn mark_ending(
     db: &mut Db<'_>,
-    integration: Id<Integration>,
+    which: EndingOf,
     cause: Cause,
     now: Timestamp,
 ) -> Result<usize, Error> {
-    db.changed(Subject::Integration(integration));
+    db.changed(which.subject());
+    db.ended(&match which {
+        EndingOf::Person(person) => Ending::ConnectionsOfPerson { person },
+        EndingOf::Integration(integration) => Ending::ConnectionsOfIntegration { integration },
+    })?;
     let (word, cause) = State::NeedsLogin(cause).columns();
-    let rows = connections::table.filter(connections::integration.eq(integration.to_string()));
-    Ok(diesel::update(rows)
+    Ok(diesel::update(connections::table.filter(which.rows()))
         .set((
             connections::state.eq(word),
             connections::cause.eq(cause),
@@ -279,14 +317,10 @@ pub fn mark_ending(
         .execute(db.0)?)
 }
 
-/// At most `most` connections of an integration that are marked, oldest first.
-pub fn ending(
-    db: &mut Db<'_>,
-    integration: Id<Integration>,
-    most: i64,
-) -> Result<Vec<Id<Connection>>, Error> {
+/// At most `most` of these connections that are marked, oldest first.
+pub fn ending(db: &mut Db<'_>, which: EndingOf, most: i64) -> Result<Vec<Id<Connection>>, Error> {
     let rows: Vec<String> = connections::table
-        .filter(connections::integration.eq(integration.to_string()))
+        .filter(which.rows())
         .filter(connections::ending)
         .order(connections::number)
         .limit(most)
@@ -303,10 +337,10 @@ pub fn is_ending(db: &mut Db<'_>, connection: Id<Connection>) -> Result<bool, Er
     Ok(diesel::select(diesel::dsl::exists(row)).get_result(db.0)?)
 }
 
-/// How many connections of an integration are marked.
-pub fn count_ending(db: &mut Db<'_>, integration: Id<Integration>) -> Result<i64, Error> {
+/// How many of these connections are marked.
+pub fn count_ending(db: &mut Db<'_>, which: EndingOf) -> Result<i64, Error> {
     Ok(connections::table
-        .filter(connections::integration.eq(integration.to_string()))
+        .filter(which.rows())
         .filter(connections::ending)
         .count()
         .get_result(db.0)?)
@@ -326,12 +360,22 @@ pub fn integrations_ending(
     rows.iter().map(|guid| id(guid)).collect()
 }
 
-/// The number of connections of an integration.
-pub fn count_of_integration(db: &mut Db<'_>, integration: Id<Integration>) -> Result<i64, Error> {
+/// How many connections there are.
+pub fn count(db: &mut Db<'_>, which: EndingOf) -> Result<i64, Error> {
     Ok(connections::table
-        .filter(connections::integration.eq(integration.to_string()))
+        .filter(which.rows())
         .count()
         .get_result(db.0)?)
+}
+
+/// The ids of these connections, oldest first.
+pub fn ids(db: &mut Db<'_>, which: EndingOf) -> Result<Vec<Id<Connection>>, Error> {
+    let rows: Vec<String> = connections::table
+        .filter(which.rows())
+        .order(connections::number)
+        .select(connections::guid)
+        .load(db.0)?;
+    rows.iter().map(|guid| id(guid)).collect()
 }
 
 /// The connection with this id.
@@ -521,6 +565,8 @@ pub fn delete_consent(db: &mut Db<'_>, consent: Id<Consent>) -> Result<bool, Err
     let person: Option<String> = row().select(consents::person).first(db.0).optional()?;
     if let Some(person) = person {
         db.changed(Subject::Person(id(&person)?));
+        let ids = vec![consent];
+        db.ended(&Ending::Consents { ids })?;
     }
     Ok(diesel::delete(row()).execute(db.0)? == 1)
 }
@@ -535,6 +581,12 @@ pub fn delete_consents_of_content(
     db.changed(Subject::Content(content));
     let mut ended = consents_of_content(db, content)?;
     ended.retain(|consent| !kept.contains(&consent.integration));
+    if !ended.is_empty() {
+        db.ended(&Ending::ConsentsOfContent {
+            content,
+            kept: kept.to_vec(),
+        })?;
+    }
     let mut integrations: Vec<String> = ended
         .iter()
         .map(|consent| consent.integration.to_string())
@@ -559,9 +611,12 @@ pub fn delete_consents(
     if !ended.is_empty() {
         db.changed(Subject::Content(content));
     }
-    ended
-        .chunks(bookkeeping::MAX_ROWS)
-        .try_for_each(|part| bookkeeping::delete_consents(db, part))
+    for part in ended.chunks(bookkeeping::MAX_ROWS) {
+        let ids = part.iter().map(|consent| consent.id).collect();
+        db.ended(&Ending::Consents { ids })?;
+        bookkeeping::delete_consents(db, part)?;
+    }
+    Ok(())
 }
 
 /// Deletes a person's consents for all content items that use the integration; returns their
@@ -575,7 +630,14 @@ pub fn delete_consents_of_connection(
     let rows = consents::table
         .filter(consents::person.eq(person.to_string()))
         .filter(consents::integration.eq(integration.to_string()));
-    Ok(diesel::delete(rows).execute(db.0)?)
+    let ended = diesel::delete(rows).execute(db.0)?;
+    if ended > 0 {
+        db.ended(&Ending::ConsentsOfConnection {
+            person,
+            integration,
+        })?;
+    }
+    Ok(ended)
 }
 
 /// At most `most` active connections with a refresh token whose access token expires after `from`,

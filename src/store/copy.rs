@@ -4,9 +4,10 @@
 //! that no table has to be listed column by column. Sealed values stay sealed.
 
 use super::{
-    DatabaseUrl, Error,
+    DatabaseUrl, Db, Error,
     backend::{AnyConnection, Isolation, connect, connect_file, migrate},
 };
+use crate::{domain::Timestamp, vault::audit_key::AuditKey};
 use diesel::{
     RunQueryDsl as _,
     connection::SimpleConnection as _,
@@ -23,7 +24,7 @@ use std::{
 /// All tables that are copied, each after those that it references. Leases, nodes and changes
 /// belong to processes and are not copied; nor are presence, password attempts, held session tokens and app
 /// sessions, which are short-lived.
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 28] = [
     "meta",
     "people",
     "setup_links",
@@ -51,6 +52,7 @@ const TABLES: [&str; 27] = [
     "leaks",
     "audit",
     "audit_blocks",
+    "endings",
 ];
 /// Rows per batch.
 const ROWS_PER_BATCH: usize = 500;
@@ -361,7 +363,7 @@ fn advance_sequences(target: &mut AnyConnection) -> Result<(), Error> {
 
 /// Writes the whole database into a new SQLite file: consistent, also while the server runs. Fails
 /// if the file exists.
-pub fn backup(from: &DatabaseUrl, file: &Path) -> Result<(), Error> {
+pub fn backup(from: &DatabaseUrl, file: &Path, now: Timestamp) -> Result<(), Error> {
     let explain =
         |error: IoError| Error::Other(format!("cannot write {}: {error}", file.display()));
     if file.exists() {
@@ -382,12 +384,15 @@ pub fn backup(from: &DatabaseUrl, file: &Path) -> Result<(), Error> {
         }
         DatabaseUrl::Postgresql(_) => {
             copy(&mut Snapshot::open(from)?, &target, |_| ())?;
-            // Leave WAL mode, so that the backup is one file without `-wal` and `-shm`.
-            let mut written =
-                connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
-            written.batch_execute("PRAGMA journal_mode = DELETE")?;
         }
     }
+    let mut written = connect_file(file).map_err(|error| Error::Other(error.to_string()))?;
+    // Leave WAL mode, so that the backup is one file without `-wal` and `-shm`.
+    written.batch_execute(&format!(
+        "PRAGMA journal_mode = DELETE; INSERT INTO meta (name, value) VALUES ('{BACKUP_AT}', '{}')",
+        now.0
+    ))?;
+    drop(written);
     std::fs::File::open(file)
         .and_then(|written| written.sync_all())
         .map_err(explain)
@@ -420,16 +425,37 @@ pub fn check(file: &Path) -> Result<Vec<Summary>, Error> {
     Snapshot::open(&DatabaseUrl::Sqlite(file.to_owned()))?.summaries(|_| ())
 }
 
+/// Name of the row in `meta` with the time of a backup, in milliseconds since 1970.
+const BACKUP_AT: &str = "backup_at";
+/// Name of the row in `meta` of a restored database that is not prepared yet.
+const RESTORING: &str = "restoring";
+
+/// Whether a restore into this database stopped half-way: what ended since its backup works again.
+pub fn is_half_restored(db: &mut Db<'_>) -> Result<bool, Error> {
+    Ok(super::Store::meta(db, RESTORING)?.is_some())
+}
+
+/// When a backup was made; `None` if it does not say so.
+pub fn backup_time(db: &mut Db<'_>) -> Result<Option<Timestamp>, Error> {
+    let text = super::Store::meta(db, BACKUP_AT)?;
+    Ok(text.and_then(|text| text.parse().ok()).map(Timestamp))
+}
+
 /// Restores a backup and migrates it. Returns the summaries of the backup. A PostgreSQL database
 /// must be empty; an existing SQLite file is renamed ([`replaced_name`]) at the very end, once the
 /// new one is complete, so that an earlier error leaves it as it was.
+///
+/// Sessions, one-time links, codes and attempts are not restored. `prepare` runs in the transaction
+/// that removes them; before it the restored database is not used ([`is_half_restored`]).
 ///
 /// Refreshes since the backup are unknown to it, so every refresh token is marked as possibly used:
 /// a viewer whose token the provider refuses is told that a rotation was lost.
 pub fn restore(
     file: &Path,
     to: &DatabaseUrl,
-    now: crate::domain::Timestamp,
+    now: Timestamp,
+    audit_key: &AuditKey,
+    prepare: impl Fn(&mut Db<'_>) -> Result<(), Error>,
 ) -> Result<Vec<Summary>, Error> {
     let whole = check(file)?;
     match to {
@@ -443,7 +469,8 @@ pub fn restore(
             std::fs::copy(file, &beside).map_err(explain)?;
             let place = DatabaseUrl::Sqlite(beside.clone());
             migrate(&place)?;
-            reset_process_state(&place, now)?;
+            mark_as_restoring(&place)?;
+            finish(&place, now, audit_key, prepare)?;
             std::fs::File::open(&beside)
                 .and_then(|copied| copied.sync_all())
                 .map_err(explain)?;
@@ -469,28 +496,26 @@ pub fn restore(
                 Error::Other(format!("cannot write {}: {error}", beside.display()))
             })?;
             let copied = migrate(&DatabaseUrl::Sqlite(beside.clone()))
+                .and_then(|()| mark_as_restoring(&DatabaseUrl::Sqlite(beside.clone())))
                 .and_then(|()| Snapshot::open(&DatabaseUrl::Sqlite(beside.clone())))
                 .and_then(|mut snapshot| copy(&mut snapshot, to, |_| ()));
             for end in ["restoring", "restoring-wal", "restoring-shm"] {
                 drop(std::fs::remove_file(file.with_extension(end)));
             }
             copied?;
-            reset_process_state(to, now)?;
+            finish(to, now, audit_key, prepare)?;
         }
     }
     Ok(whole)
 }
 
 /// The name to which a replaced database file is renamed.
-pub fn replaced_name(target: &Path, now: crate::domain::Timestamp) -> String {
+pub fn replaced_name(target: &Path, now: Timestamp) -> String {
     format!("{}.before-{}", target.display(), now.unix_seconds())
 }
 
 /// Renames a database file with its `-wal` and `-shm` files; returns the pairs of old and new name.
-fn rename_replaced(
-    target: &Path,
-    now: crate::domain::Timestamp,
-) -> Result<Vec<(PathBuf, PathBuf)>, IoError> {
+fn rename_replaced(target: &Path, now: Timestamp) -> Result<Vec<(PathBuf, PathBuf)>, IoError> {
     let mut moved = Vec::new();
     for end in ["", "-wal", "-shm"] {
         let from = PathBuf::from(format!("{}{end}", target.display()));
@@ -503,23 +528,53 @@ fn rename_replaced(
     Ok(moved)
 }
 
-/// Prepares a restored database: removes what belonged to processes, and
-/// marks the outcome of every refresh as unknown.
-fn reset_process_state(place: &DatabaseUrl, now: crate::domain::Timestamp) -> Result<(), Error> {
+fn mark_as_restoring(place: &DatabaseUrl) -> Result<(), Error> {
+    let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
+    sql_query(format!(
+        "INSERT INTO meta (name, value) VALUES ('{RESTORING}', 'yes')"
+    ))
+    .execute(&mut connection)?;
+    Ok(())
+}
+
+/// What no restore brings back: what belonged to processes, and what is short-lived.
+const NEVER_RESTORED: [&str; 10] = [
+    "leases",
+    "nodes",
+    "changes",
+    "refresh_attempts",
+    "sessions",
+    "content_sessions",
+    "setup_links",
+    "sign_in_grants",
+    "handovers",
+    "attempts",
+];
+
+/// Finishes a restored database: removes what is not restored, marks the outcome of every refresh as
+/// unknown, and lets the caller prepare the rest.
+fn finish(
+    place: &DatabaseUrl,
+    now: Timestamp,
+    audit_key: &AuditKey,
+    prepare: impl Fn(&mut Db<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut connection = connect(place).map_err(|error| Error::Other(error.to_string()))?;
     connection.in_write_transaction(Isolation::Serializable, |target| {
-        for statement in [
-            "DELETE FROM leases".to_owned(),
-            "DELETE FROM nodes".to_owned(),
-            "DELETE FROM changes".to_owned(),
-            "DELETE FROM refresh_attempts".to_owned(),
-            format!(
-                "INSERT INTO refresh_attempts (connection, generation, owner, started_at) SELECT guid, generation, 'restore', {} FROM connections WHERE refresh_token IS NOT NULL",
-                now.0
-            ),
-        ] {
-            sql_query(statement).execute(target)?;
+        for table in NEVER_RESTORED {
+            sql_query(format!("DELETE FROM {table}")).execute(target)?;
         }
+        let connections = "SELECT guid, generation, 'restore', ";
+        sql_query(format!(
+            "INSERT INTO refresh_attempts (connection, generation, owner, started_at) {connections}{} FROM connections WHERE refresh_token IS NOT NULL",
+            now.0
+        ))
+        .execute(target)?;
+        prepare(&mut Db(target, Vec::new(), Some(audit_key)))?;
+        sql_query(format!(
+            "DELETE FROM meta WHERE name IN ('{RESTORING}', '{BACKUP_AT}')"
+        ))
+        .execute(target)?;
         Ok::<_, Error>(())
     })?;
     drop(connection);

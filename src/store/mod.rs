@@ -18,6 +18,7 @@ pub mod changes;
 pub mod connections;
 pub mod content;
 pub mod copy;
+pub mod endings;
 pub mod groups;
 pub mod handovers;
 pub mod identities;
@@ -33,7 +34,7 @@ pub mod sessions;
 pub mod short_lived;
 mod threads;
 
-use crate::vault::audit_key::AuditKey;
+use crate::{domain::ending::Ending, vault::audit_key::AuditKey};
 use backend::{AnyConnection, ConnectionManager, Isolation};
 pub use backend::{DatabaseUrl, is_new};
 use changes::{ChangeLog, Subject};
@@ -61,6 +62,11 @@ impl Db<'_> {
     /// Names something that the transaction changed and that decisions depend on.
     pub(crate) fn changed(&mut self, subject: Subject) {
         self.1.push(subject);
+    }
+
+    /// Records that something ended, so that no restore brings it back.
+    fn ended(&mut self, ending: &Ending) -> Result<(), Error> {
+        endings::record(self, ending)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::domain::{
     Id, Timestamp,
     api_key::ApiKey,
     content::Content,
+    ending::Ending,
     person::{Person, Role},
 };
 use diesel::prelude::*;
@@ -29,6 +30,9 @@ pub(super) struct PersonRow {
     created_at: i64,
     updated_at: i64,
     active_at: Option<i64>,
+    organisation_label: Option<String>,
+    organisation_subject: Option<String>,
+    notice: Option<String>,
 }
 
 impl PersonRow {
@@ -45,6 +49,9 @@ impl PersonRow {
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
             active_at: self.active_at.map(Timestamp),
+            organisation_label: self.organisation_label,
+            organisation_subject: self.organisation_subject,
+            notice: self.notice,
         })
     }
 }
@@ -71,15 +78,26 @@ pub fn insert(db: &mut Db<'_>, person: &Person, password_hash: Option<&str>) -> 
             people::created_at.eq(person.created_at.0),
             people::updated_at.eq(person.updated_at.0),
             people::active_at.eq(person.active_at.map(|at| at.0)),
+            people::organisation_label.eq(&person.organisation_label),
+            people::organisation_subject.eq(&person.organisation_subject),
         ))
         .execute(db.0)?;
     Ok(())
 }
 
-/// Writes everything that can change except the lock, the password and `active_at`.
+/// Writes everything that can change except the lock, the password, `active_at`, the notice and the
+/// account at the organisation.
 pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
     db.changed(Subject::Person(person.id));
-    diesel::update(people::table.filter(people::guid.eq(person.id.to_string())))
+    let row = || people::table.filter(people::guid.eq(person.id.to_string()));
+    let before: Option<String> = row().select(people::role).first(db.0).optional()?;
+    if before.is_some_and(|before| before != person.role.as_str()) {
+        db.ended(&Ending::Role {
+            person: person.id,
+            role: person.role,
+        })?;
+    }
+    diesel::update(row())
         .set((
             people::username.eq(&person.username),
             people::username_key.eq(username_key(&person.username)),
@@ -97,14 +115,47 @@ pub fn update(db: &mut Db<'_>, person: &Person) -> Result<(), Error> {
 /// `updated_time`.
 pub fn set_locked(db: &mut Db<'_>, person: Id<Person>, locked: bool) -> Result<(), Error> {
     db.changed(Subject::Person(person));
+    db.ended(&Ending::Locked { person, locked })?;
     diesel::update(people::table.filter(people::guid.eq(person.to_string())))
         .set(people::locked.eq(locked))
         .execute(db.0)?;
     Ok(())
 }
 
-/// Sets the password hash.
+/// Sets the account at the organisation's provider: its name, and `oid:…` if it has an object id.
+pub fn set_organisation_account(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    label: Option<&str>,
+    subject: Option<&str>,
+) -> Result<(), Error> {
+    db.changed(Subject::Person(person));
+    diesel::update(people::table.filter(people::guid.eq(person.to_string())))
+        .set((
+            people::organisation_label.eq(label),
+            people::organisation_subject.eq(subject),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// Sets what the person is told on every page; `None` ends it.
+pub fn set_notice(db: &mut Db<'_>, person: Id<Person>, notice: Option<&str>) -> Result<(), Error> {
+    db.changed(Subject::Person(person));
+    diesel::update(people::table.filter(people::guid.eq(person.to_string())))
+        .set(people::notice.eq(notice))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// Sets another password, by its hash: the old one has ended.
 pub fn set_password(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(), Error> {
+    db.ended(&Ending::Password { person })?;
+    replace_hash(db, person, hash)
+}
+
+/// Replaces the hash by another one of the same password.
+pub fn replace_hash(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(), Error> {
     diesel::update(people::table.filter(people::guid.eq(person.to_string())))
         .set(people::password_hash.eq(hash))
         .execute(db.0)?;
@@ -305,6 +356,7 @@ pub fn owners_of_content(db: &mut Db<'_>) -> Result<HashMap<Id<Person>, Person>,
 /// Deletes all keys of a person; returns their number.
 pub fn delete_keys_of(db: &mut Db<'_>, person: Id<Person>) -> Result<usize, Error> {
     db.changed(Subject::Person(person));
+    db.ended(&Ending::ApiKeysOfPerson { person })?;
     let rows = api_keys::table.filter(api_keys::person.eq(person.to_string()));
     Ok(diesel::delete(rows).execute(db.0)?)
 }
@@ -351,6 +403,7 @@ pub fn who_consented(
 /// Deletes a key of this person; `false` if there is none.
 pub fn delete_key(db: &mut Db<'_>, person: Id<Person>, number: i64) -> Result<bool, Error> {
     db.changed(Subject::ApiKey(number));
+    db.ended(&Ending::ApiKey { number })?;
     let gone = diesel::delete(
         api_keys::table
             .find(number)
@@ -365,6 +418,7 @@ pub fn delete_content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<usiz
     for key in content_keys(db, content)? {
         db.changed(Subject::ApiKey(key.number));
     }
+    db.ended(&Ending::ApiKeysOfContent { content })?;
     Ok(
         diesel::delete(api_keys::table.filter(api_keys::content.eq(content.to_string())))
             .execute(db.0)?,

@@ -29,6 +29,8 @@ pub struct Cutoffs {
     pub presence: Timestamp,
     /// Ended connections whose provider was told.
     pub revocations: Timestamp,
+    /// Endings, which are in the journal, too.
+    pub endings: Timestamp,
     /// Counts of exchanges.
     pub exchange_counts: Timestamp,
     /// Leaks that were last noticed before.
@@ -137,6 +139,15 @@ pub fn rules(cutoffs: &Cutoffs) -> Vec<Purge> {
             "exchange_hours",
             "hour, person, content, integration",
             before("hour", cutoffs.exchange_counts),
+        ),
+        // The newest ending stays: a table without any means that none was ever purged.
+        Purge::new(
+            "endings",
+            "number",
+            format!(
+                "{} AND number < (SELECT max(number) FROM endings)",
+                before("at", cutoffs.endings)
+            ),
         ),
         // The newest change stays: it is how a process notices that rows are missing.
         Purge::new(

@@ -27,6 +27,9 @@ diesel::table! {
         created_at -> BigInt,
         updated_at -> BigInt,
         active_at -> Nullable<BigInt>,
+        organisation_label -> Nullable<Text>,
+        organisation_subject -> Nullable<Text>,
+        notice -> Nullable<Text>,
     }
 }
 
@@ -141,6 +144,14 @@ diesel::table! {
         content -> Text,
         person -> Text,
         seen_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    endings (number) {
+        number -> BigInt,
+        at -> BigInt,
+        ending -> Text,
     }
 }
 

@@ -6,7 +6,7 @@
 //! WebSocket subprotocol): the proxy refuses an id that was given to another viewer.
 
 use super::{
-    Db, Error,
+    Db, Error, id,
     schema::{app_sessions, held_tokens, nodes, shown_once, sign_in_tries},
 };
 use crate::{
@@ -88,44 +88,38 @@ pub fn take_shown_once(
     Ok(found.map(Sealed))
 }
 
-/// Whether the app gave this app session id to this viewer (`None`: one who is not signed in).
-pub fn is_app_session_of(
-    db: &mut Db<'_>,
-    id_hash: &str,
-    item: Id<Content>,
-    viewer: Option<Id<Person>>,
-) -> Result<bool, Error> {
-    // A viewer who is not signed in is the empty text.
-    let owner = viewer.map(|person| person.to_string()).unwrap_or_default();
-    let row = app_sessions::table
-        .find(id_hash)
-        .filter(app_sessions::content.eq(item.to_string()))
-        .filter(app_sessions::person.eq(owner));
-    Ok(diesel::select(exists(row)).get_result(db.0)?)
+/// To whom an app gave an app session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppSessionOwner {
+    pub item: Id<Content>,
+    /// `None`: a viewer who is not signed in.
+    pub viewer: Option<Id<Person>>,
 }
 
-/// Records the owner of an app session. The first record wins, so repeating another viewer's id has
-/// no effect.
-pub fn record_app_session_owner(
-    db: &mut Db<'_>,
-    id_hash: &str,
-    item: Id<Content>,
-    person: Option<Id<Person>>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let known: i64 = app_sessions::table.find(id_hash).count().get_result(db.0)?;
-    if known == 0 {
-        diesel::insert_into(app_sessions::table)
-            .values((
-                app_sessions::id_hash.eq(id_hash),
-                app_sessions::content.eq(item.to_string()),
-                app_sessions::person
-                    .eq(person.map(|person| person.to_string()).unwrap_or_default()),
-                app_sessions::seen_at.eq(now.0),
-            ))
-            .execute(db.0)?;
-    }
-    Ok(())
+/// An app session, for [`super::bookkeeping::record_app_sessions`].
+#[derive(Clone, Debug)]
+pub struct AppSession {
+    pub id_hash: String,
+    pub owner: AppSessionOwner,
+    pub since: Timestamp,
+}
+
+/// The owner of an app session, by the hash of its id.
+pub fn app_session_owner(db: &mut Db<'_>, id_hash: &str) -> Result<Option<AppSessionOwner>, Error> {
+    let row: Option<(String, String)> = app_sessions::table
+        .find(id_hash)
+        .select((app_sessions::content, app_sessions::person))
+        .first(db.0)
+        .optional()?;
+    row.map(|(content, person)| {
+        // A viewer who is not signed in is the empty text.
+        let viewer = (!person.is_empty()).then(|| id(&person)).transpose()?;
+        Ok(AppSessionOwner {
+            item: id(&content)?,
+            viewer,
+        })
+    })
+    .transpose()
 }
 
 /// A portal process that serves.

@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod audit_key;
+pub mod journal;
 pub mod keyring;
 pub mod labels;
 pub mod password;

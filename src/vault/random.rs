@@ -23,6 +23,11 @@ pub fn label() -> String {
         .collect()
 }
 
+/// 128 random bits as 22 URL-safe characters, for a secret of which a browser sends many at once.
+pub fn short_token() -> String {
+    URL_SAFE_NO_PAD.encode(bytes::<16>())
+}
+
 /// 256 random bits as 43 URL-safe characters: OAuth states, PKCE verifiers (RFC 7636 section 4.1),
 /// session keys.
 pub fn token() -> String {

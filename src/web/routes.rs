@@ -288,6 +288,10 @@ fn account_pages(config: &mut ServiceConfig) {
         .route("/account/confirm", get().to(account::confirm::confirm_page))
         .route("/account/confirm", post().to(account::confirm::confirm))
         .route("/account/theme", post().to(account::theme::theme))
+        .route(
+            "/account/notice/dismiss",
+            post().to(account::overview::dismiss_notice),
+        )
         .route("/account/switch", get().to(sign_in::switch))
         .route("/account/keys", get().to(account::keys::keys))
         .route("/account/keys", post().to(account::keys::create_key))

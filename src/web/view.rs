@@ -46,6 +46,8 @@ impl Chrome {
 pub struct SignedInPerson {
     pub name: String,
     pub administrator: bool,
+    /// What others changed about their account, until they dismiss it.
+    pub notice: Option<String>,
 }
 
 /// A point in time, in the three forms that a page prints.

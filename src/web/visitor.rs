@@ -159,6 +159,7 @@ impl Visitor {
         let person = self.actor.as_ref().map(|actor| SignedInPerson {
             name: actor.person.display_name(),
             administrator: actor.role == Role::Administrator,
+            notice: actor.person.notice.clone(),
         });
         let flash = self.session.get::<String>(FLASH).ok().flatten();
         if flash.is_some() {

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+import uuid
 
 from portal import FORM, Portal, database
 
@@ -139,7 +140,7 @@ class Viewer(asyncio.Protocol):
         self.is_open = self.asks = False
 
     def fields(self):
-        return {"Host": self.town.content_host, "Origin": f"http://{self.town.content_host}", "Cookie": f"valetkey-{self.item.guid}={self.cookie}"}
+        return {"Host": self.town.content_host, "Origin": f"http://{self.town.content_host}", "Cookie": f"{content_cookie(self.item.guid)}={self.cookie}"}
 
     def open(self):
         if not self.town.over:
@@ -441,6 +442,11 @@ class Town:
             await asyncio.wait(self.tasks)
         self.app.close()
         await asyncio.to_thread(self.portal.stop)
+
+
+def content_cookie(guid):
+    """The name of an item's session cookie, as `http::sessions` builds it."""
+    return "valetkey-s" + base64.urlsafe_b64encode(uuid.UUID(guid).bytes[10:]).decode()
 
 
 def cpu(pid):

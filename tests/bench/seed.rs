@@ -138,6 +138,9 @@ fn row(
         created_at: now,
         updated_at: now,
         active_at: None,
+        organisation_label: None,
+        organisation_subject: None,
+        notice: None,
     };
     let id = Id::random();
     let tokens = service.attempts.seal_tokens(

@@ -1431,6 +1431,16 @@ pub async fn serve_raw(answer: impl Fn(String) -> Vec<u8> + Send + Sync + 'stati
     address
 }
 
+/// The name of an item's session cookie: see `http::sessions`.
+pub fn content_cookie(guid: &str) -> String {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let guid = uuid::Uuid::parse_str(guid).expect("a guid");
+    format!(
+        "valetkey-s{}",
+        URL_SAFE_NO_PAD.encode(&guid.as_bytes()[10..])
+    )
+}
+
 /// An answer in HTTP/1.1 that ends its connection.
 pub fn http_answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
     format!(

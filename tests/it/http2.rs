@@ -2,8 +2,8 @@
 //! to apps.
 
 use crate::{
-    conformance::{SOON, app, says, until},
     harness::Served,
+    stage::{SOON, app, says, until},
 };
 use bytes::Bytes;
 use h2::{

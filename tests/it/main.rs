@@ -15,5 +15,7 @@ mod policy;
 mod promises;
 mod properties;
 mod proxy;
+mod proxy_limits;
 mod retention;
+mod stage;
 mod structure;

@@ -1,7 +1,7 @@
 //! The origins between portal and content: one origin each, or one for all content, or none as the
 //! operator says in words.
 
-use crate::harness::{Browser, World};
+use crate::harness::{Browser, World, content_cookie};
 use std::time::Duration;
 
 /// What a browser that asks content's origin is sent to the portal with: the address, its nonce
@@ -76,7 +76,7 @@ async fn contents_cookie_opens_one_item_and_dies_with_the_portal_session() {
     assert!(
         names
             .iter()
-            .any(|name| **name == format!("valetkey-{}", world.content(0))),
+            .any(|name| **name == content_cookie(&world.content(0))),
         "{names:?}"
     );
     assert!(
@@ -85,9 +85,9 @@ async fn contents_cookie_opens_one_item_and_dies_with_the_portal_session() {
     );
     // The key of one item under the name of another: nobody is there.
     let other = world.content(1);
-    let key = cookies[&format!("valetkey-{}", world.content(0))].clone();
+    let key = cookies[&content_cookie(&world.content(0))].clone();
     let smuggled = Browser::new(&world.portal);
-    let header = format!("valetkey-{other}={key}; valetkey={key}");
+    let header = format!("{}={key}; valetkey={key}", content_cookie(&other));
     let answer = smuggled
         .send(
             "GET",
@@ -106,7 +106,10 @@ async fn contents_cookie_opens_one_item_and_dies_with_the_portal_session() {
         ),
         (
             place.clone(),
-            format!("valetkey={portal}; valetkey-{}={portal}", world.content(0)),
+            format!(
+                "valetkey={portal}; {}={portal}",
+                content_cookie(&world.content(0))
+            ),
         ),
     ] {
         let answer = smuggled

@@ -115,7 +115,7 @@ async fn an_app_that_is_down_is_named_with_its_publisher() {
             &world.key("bo"),
             "PATCH",
             &format!("v1/content/{second}"),
-            r#"{"upstream_url":null}"#,
+            r#"{"upstream_url":""}"#,
         )
         .await;
     assert_eq!(vera.get(&format!("/content/{second}/")).await.status, 404);

@@ -336,7 +336,7 @@ const NO_DECISION: &[(&str, &str)] = &[
     ),
     ("leaks.rs:clear", "a time that only the leak alarm reads"),
     ("people.rs:insert", "nothing is cached about a new person"),
-    ("people.rs:set_password", "its sessions are deleted apart"),
+    ("people.rs:replace_hash", "its sessions are deleted apart"),
     ("people.rs:set_active", "a time that is only shown"),
     ("people.rs:insert_key", "nothing is cached about a new key"),
     (

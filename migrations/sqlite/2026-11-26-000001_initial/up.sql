@@ -56,7 +56,12 @@ CREATE TABLE people (
     locked BOOLEAN NOT NULL,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
-    active_at BIGINT
+    active_at BIGINT,
+    -- The account at the organisation's provider, as its last sign-in named it.
+    organisation_label TEXT,
+    organisation_subject TEXT,
+    -- What the person is told on every page until they dismiss it.
+    notice TEXT
 );
 
 -- Who signs in with the organisation: issuer and subject of the ID token.
@@ -374,6 +379,15 @@ CREATE TABLE app_sessions (
     seen_at BIGINT NOT NULL
 );
 CREATE INDEX app_sessions_by_use ON app_sessions (seen_at);
+
+-- What ended: a copy of each row is in the journal beside the database, so that a restore of an older
+-- backup does not bring it back.
+CREATE TABLE endings (
+    number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    at BIGINT NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER)),
+    ending TEXT NOT NULL
+);
+CREATE INDEX endings_by_age ON endings (at);
 
 -- Who was at which process of an item, through which node. `here`: since `since` and still, for as
 -- long as the node sends heartbeats; so a tab that stays open costs no writes.

@@ -18,7 +18,8 @@ use crate::{
         person::Person,
     },
     service::{
-        core::{Actor, Core, event, record, require},
+        cluster::cache::{DecisionCache, Validity},
+        core::{Actor, CACHE_CAPACITY, Core, event, record, require},
         error::{Error, invalid},
         grants::{
             end_reason::EndReason,
@@ -26,7 +27,7 @@ use crate::{
             usage::Usage,
         },
     },
-    store::{Db, connections, content, groups, integrations, people},
+    store::{Db, changes::Subject, connections, content, groups, integrations, people},
     vault::random,
 };
 use std::{collections::HashMap, sync::Arc};
@@ -192,11 +193,17 @@ pub struct VisibleContent {
 pub struct Contents {
     core: Arc<Core>,
     usage: Arc<Usage>,
+    /// Items that are open to everyone.
+    public: DecisionCache<Id<Content>, Arc<Content>>,
 }
 
 impl Contents {
     pub(in crate::service) fn new(core: Arc<Core>, usage: Arc<Usage>) -> Self {
-        Self { core, usage }
+        Self {
+            core,
+            usage,
+            public: DecisionCache::new(CACHE_CAPACITY),
+        }
     }
 
     /// The integrations of the items that the actor may see, with one query for all.
@@ -253,13 +260,21 @@ impl Contents {
     }
 
     /// The item, if it is open to anyone without sign-in.
-    pub async fn public_content(&self, id: Id<Content>) -> Result<Option<Content>, Error> {
-        let found = self
-            .core
-            .store
+    pub async fn public_content(&self, id: Id<Content>) -> Result<Option<Arc<Content>>, Error> {
+        let (store, start) = (&self.core.store, self.core.load_start());
+        if let Some(known) = self.public.fresh(&id, store, start) {
+            return Ok(Some(known));
+        }
+        let found = store
             .read(move |db| Ok::<_, Error>(content::find(db, id)?))
             .await?;
-        Ok(found.filter(|item| item.access == AccessType::All))
+        let found = found.filter(|item| item.access == AccessType::All);
+        Ok(found.map(|item| {
+            let item = Arc::new(item);
+            let validity = Validity::new(start, [Subject::Content(id)]);
+            self.public.insert(id, Arc::clone(&item), validity);
+            item
+        }))
     }
 
     /// Whether the portal adds its reconnect bar to pages of the item.

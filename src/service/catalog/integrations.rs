@@ -21,7 +21,7 @@ use crate::{
         },
         person::Person,
     },
-    oauth::assertion,
+    oauth::{assertion, discovery},
     providers::{self, ClientAuthentication, Template},
     service::{
         core::{Actor, Core, event, must_manage_integrations, must_see_integrations, record},
@@ -29,7 +29,9 @@ use crate::{
         grants::{backoff::Backoff, end_reason::EndReason, revocations::Revocations},
     },
     store::{
-        Db, connections, content, groups,
+        Db,
+        connections::{self, EndingOf},
+        content, groups,
         integrations::{self, Secrets},
         people,
     },
@@ -38,6 +40,9 @@ use crate::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// The setting that holds the issuer, where a template has one.
+const ISSUER: &str = "issuer";
 
 /// An integration after a form, before it is saved.
 struct Edited {
@@ -265,7 +270,7 @@ impl Integrations {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let integration = Integration {
+        let mut integration = Integration {
             number: 0,
             id: input.id.unwrap_or_else(Id::random),
             name,
@@ -290,6 +295,7 @@ impl Integrations {
             created_at: now,
             updated_at: now,
         };
+        self.learn_issuer(&mut integration).await?;
         let sealed = self.seal_secret(integration.id, input.client_secret.as_ref())?;
         let (actor, listed) = (actor.clone(), input.listed);
         self.core
@@ -325,6 +331,38 @@ impl Integrations {
                 Ok(integration)
             })
             .await
+    }
+
+    /// Asks the server behind typed addresses who it is. If it names itself in its answers (RFC
+    /// 9207), its name is stored as the issuer, and the answers of other servers are refused. An
+    /// error if another issuer was typed.
+    async fn learn_issuer(&self, integration: &mut Integration) -> Result<(), Error> {
+        let asks_for_issuer = providers::template(&integration.template)
+            .is_some_and(|template| template.fields.iter().any(|field| field.name == ISSUER));
+        let Some(endpoints) = providers::endpoints(integration).filter(|_| asks_for_issuer) else {
+            return Ok(());
+        };
+        let found = discovery::find_issuer(&self.core.http, &endpoints.authorize, &endpoints.token);
+        let Some(found) = found.await else {
+            return Ok(());
+        };
+        match integration.setting(ISSUER) {
+            "" if found.is_sent => {
+                integration
+                    .config
+                    .insert(ISSUER.to_owned(), Value::String(found.issuer));
+                Ok(())
+            }
+            "" => Ok(()),
+            typed if typed == found.issuer => Ok(()),
+            _ => Err(invalid(
+                ISSUER,
+                format!(
+                    "The server at these addresses names itself {}. Enter that, or leave the field empty.",
+                    found.issuer
+                ),
+            )),
+        }
     }
 
     /// Changes an integration. Settings are merged one by one. A change of where tokens come from
@@ -365,6 +403,9 @@ impl Integrations {
                 return Ok(UpdateOutcome::NeedsConfirmation(impact));
             }
         }
+        if leads_elsewhere || before.setting("issuer") != after.setting("issuer") {
+            self.learn_issuer(&mut after).await?;
+        }
         if input.client_secret.is_some() {
             after.secret_set_at = Some(now);
             after.secret_set_by = Some(actor.person.display_name());
@@ -397,7 +438,10 @@ impl Integrations {
                 };
                 Ok(integrations::update(db, &claimed)?)
             };
-            many = self.revocations.end_many(id, &why, claim).await?;
+            many = self
+                .revocations
+                .end_many(EndingOf::Integration(id), &why, claim)
+                .await?;
             if many > 0 {
                 known = now;
             }
@@ -418,7 +462,7 @@ impl Integrations {
                     + if leads_elsewhere {
                         service
                             .revocations
-                            .end_connections_of_integration(db, id, &why)?
+                            .end_all(db, EndingOf::Integration(id), &why)?
                     } else {
                         0
                     };
@@ -591,7 +635,10 @@ impl Integrations {
     ) -> Result<Integration, Error> {
         let (now, actor, service) = (self.core.now(), actor.clone(), Arc::clone(self));
         let why = EndReason::of(&actor, now, "the integration was deleted");
-        let many = self.revocations.end_many(id, &why, |_| Ok(())).await?;
+        let many = self
+            .revocations
+            .end_many(EndingOf::Integration(id), &why, |_| Ok(()))
+            .await?;
         let deleted = self
             .core
             .store
@@ -600,7 +647,7 @@ impl Integrations {
                 let impact = impact(db, id)?;
                 service
                     .revocations
-                    .end_connections_of_integration(db, id, &why)?;
+                    .end_all(db, EndingOf::Integration(id), &why)?;
                 integrations::delete(db, id)?;
                 let detail = format!(
                     "{} content item(s), {} connected",

@@ -7,7 +7,7 @@ use crate::{
     service::{cluster::node::Nodes, core::Core, error::Error},
     store::{
         Db, Store,
-        sealed::{self, COLUMNS},
+        sealed::{self, COLUMNS, Column},
     },
     vault::{
         Root, SealContext, Sealed, Vault,
@@ -148,6 +148,15 @@ pub struct VerifyReport {
     pub damaged: Vec<String>,
 }
 
+/// Result of [`KeyringAdmin::rotate_keys`].
+#[derive(Default)]
+pub struct RotateReport {
+    /// Number of values that were sealed anew.
+    pub resealed: u64,
+    /// The location of each value that does not open, and the reason. These stay as they are.
+    pub damaged: Vec<String>,
+}
+
 /// Progress of a long command, in values: the total first, then each batch.
 pub enum Progress {
     Total(u64),
@@ -161,6 +170,11 @@ fn count_of(db: &mut Db<'_>, id: &str) -> Result<i64, Error> {
         all += sealed::count(db, column, Some(id))?;
     }
     Ok(all)
+}
+
+/// Where a value is that does not open, and why.
+fn location(column: &Column, key: &str, error: &crate::vault::Error) -> String {
+    format!("{}.{} of {key}: {error}", column.table, column.column)
 }
 
 /// When [`KeyringAdmin::sync_keyring`] reads the keyring again.
@@ -206,12 +220,12 @@ impl KeyringAdmin {
     /// Makes `to` (by default the last key of the ring) the sealing key, then seals anew the values
     /// of all other keys, while servers run; returns how many. Fails, without a change, if a live
     /// node does not hold the key. It may be interrupted and repeated. A value that changed
-    /// meanwhile is skipped (compare-and-swap).
+    /// meanwhile is skipped (compare-and-swap), and so is a value that does not open.
     pub async fn rotate_keys(
         &self,
         to: Option<String>,
         mut progress: impl FnMut(Progress),
-    ) -> Result<u64, KeyCommandError> {
+    ) -> Result<RotateReport, KeyCommandError> {
         let ring = self.core.vault.keyring();
         let newest = ring.ids().last().unwrap_or_default().to_owned();
         let to = to.unwrap_or(newest);
@@ -262,7 +276,7 @@ impl KeyringAdmin {
             })
             .await?;
         progress(Progress::Total(u64::try_from(todo).unwrap_or(0)));
-        let mut done = 0;
+        let mut report = RotateReport::default();
         for column in &COLUMNS {
             let mut after = String::new();
             loop {
@@ -285,11 +299,13 @@ impl KeyringAdmin {
                         column: column.column,
                         row: &value.row,
                     };
-                    let new = self
-                        .core
-                        .vault
-                        .seal(place, &self.core.vault.open(place, &value.sealed)?)?;
-                    anew.push((value, new));
+                    match self.core.vault.open(place, &value.sealed) {
+                        Ok(opened) => {
+                            let new = self.core.vault.seal(place, &opened)?;
+                            anew.push((value, new));
+                        }
+                        Err(error) => report.damaged.push(location(column, &value.key, &error)),
+                    }
                 }
                 let changed = self
                     .core
@@ -308,11 +324,11 @@ impl KeyringAdmin {
                         Ok::<_, Error>(changed)
                     })
                     .await?;
-                done += changed;
+                report.resealed += changed;
                 progress(Progress::Done(changed));
             }
         }
-        Ok(done)
+        Ok(report)
     }
 
     /// Removes a key from the ring once no stored value needs it. `Ok(false)` if the operator has
@@ -342,7 +358,7 @@ impl KeyringAdmin {
             .await?;
         if needed > 0 {
             return refuse(format!(
-                "{needed} value(s) are sealed with the key {id}: run `valetkey keys rotate` first. Nothing was changed."
+                "{needed} value(s) are sealed with the key {id}: run `valetkey keys rotate` first. It names those that do not open. Nothing was changed."
             ));
         }
         Ok(Keyring::remove(self.core.vault.source(), id)?)
@@ -389,10 +405,9 @@ impl KeyringAdmin {
                     };
                     match self.core.vault.open(place, &value.sealed) {
                         Ok(_) => verified.opened += 1,
-                        Err(error) => verified.damaged.push(format!(
-                            "{}.{} of {}: {error}",
-                            column.table, column.column, value.key
-                        )),
+                        Err(error) => {
+                            verified.damaged.push(location(column, &value.key, &error));
+                        }
                     }
                 }
             }

@@ -143,7 +143,7 @@ impl Admissions {
         let integrations = attached
             .into_iter()
             .map(|attached| self.integration_access(&person, attached))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Vec<_>>();
         let presence = self.presence.viewer(item, person.id);
         let subjects = [Subject::Content(item), Subject::Person(person.id)]
             .into_iter()
@@ -175,7 +175,7 @@ impl Admissions {
         &self,
         person: &Person,
         attached: AttachedIntegration,
-    ) -> Result<IntegrationAccess, Error> {
+    ) -> IntegrationAccess {
         let covering = |consent: &Consent| consent.covers(&attached.integration);
         let consent = attached
             .consent
@@ -190,7 +190,7 @@ impl Admissions {
             access_token: None,
         };
         let Some((connection, tokens)) = attached.connection else {
-            return Ok(access);
+            return access;
         };
         let verdict = connection
             .account
@@ -202,14 +202,20 @@ impl Admissions {
         if let Some(sealed) = tokens.access.filter(|_| is_usable) {
             let row =
                 labels::connection_row(connection.id, connection.person, connection.integration);
-            access.access_token = Some(Arc::new(
-                self.core
-                    .vault
-                    .open(labels::connection_token("access_token", &row), &sealed)?,
-            ));
+            let opened = self
+                .core
+                .vault
+                .open(labels::connection_token("access_token", &row), &sealed);
+            // A damaged value must not take the page with it: the exchange refreshes the token.
+            access.access_token = opened
+                .inspect_err(|error| {
+                    tracing::error!(connection = %connection.id, reason = %error, "a stored token does not open");
+                })
+                .ok()
+                .map(Arc::new);
         }
         access.connection = Some(connection);
-        Ok(access)
+        access
     }
 
     /// Invalidates one cached admission because its access token was replaced. Storing refreshed

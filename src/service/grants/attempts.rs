@@ -27,23 +27,20 @@ use crate::{
             admission::{Admission, Admissions, IntegrationAccess},
             broker::lapses_at,
             clients::OauthClients,
-            consents::give_consent,
+            new_connections::{Issued, NewConnection, NewConnections},
             sign_in_grants::SignInGrants,
         },
     },
-    store::{Db, connections, content, integrations, people},
+    store::{
+        connections, content,
+        integrations::{self, Secrets},
+        people,
+    },
     vault::{Sealed, api_key::digest, labels, random},
 };
 use secrecy::SecretString;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use url::Url;
-
-/// Tries to store a new connection while the database is busy: about a minute, with the time that
-/// each try waits for it.
-const MAX_COMMIT_TRIES: u32 = 10;
 
 /// What the consent page asks about: one integration, for one content item or for none (a
 /// reconnect).
@@ -112,6 +109,9 @@ pub enum CallbackOutcome {
         before: Option<String>,
         now: Option<String>,
     },
+    /// The provider has issued the tokens, and the database does not take them yet: they are stored
+    /// as soon as it does.
+    StoredLater { back: ReturnPath },
     /// The callback was handled before, and the app can be opened.
     AlreadyDone { back: ReturnPath },
     /// The callback does not fit a usable attempt of this browser session.
@@ -138,7 +138,7 @@ pub enum CallbackOutcome {
 }
 
 /// An attempt, its sealed PKCE verifier, its integration and that one's sealed secrets.
-type FoundAttempt = (Attempt, Option<Sealed>, Integration, integrations::Secrets);
+type FoundAttempt = (Attempt, Option<Sealed>, Integration, Secrets);
 
 /// How an authorization starts.
 pub enum AuthorizationStart {
@@ -154,6 +154,7 @@ pub struct Attempts {
     admissions: Arc<Admissions>,
     clients: Arc<OauthClients>,
     sign_in_grants: Arc<SignInGrants>,
+    new_connections: Arc<NewConnections>,
 }
 
 impl Attempts {
@@ -162,12 +163,14 @@ impl Attempts {
         admissions: Arc<Admissions>,
         clients: Arc<OauthClients>,
         sign_in_grants: Arc<SignInGrants>,
+        new_connections: Arc<NewConnections>,
     ) -> Self {
         Self {
             core,
             admissions,
             clients,
             sign_in_grants,
+            new_connections,
         }
     }
 
@@ -408,7 +411,7 @@ impl Attempts {
                     .await
                 {
                     Ok(granted) if granted.answer.is_bearer() => service
-                        .store_granted_tokens(&actor, &attempt, found, &granted)
+                        .store_granted_tokens(&actor, &attempt, found, secrets, &granted)
                         .await
                         .map(Some),
                     Ok(_) => Ok(None),
@@ -510,7 +513,7 @@ impl Attempts {
                     }
                     Ok(granted) => {
                         service
-                            .store_granted_tokens(&finishing, &attempt, integration, &granted)
+                            .store_granted_tokens(&finishing, &attempt, integration, secrets, &granted)
                             .await
                     }
                     Err(failure) => {
@@ -582,6 +585,7 @@ impl Attempts {
         actor: &Actor,
         attempt: &Attempt,
         integration: Integration,
+        secrets: Secrets,
         granted: &Granted,
     ) -> Result<CallbackOutcome, Error> {
         let answer = &granted.answer;
@@ -627,14 +631,13 @@ impl Attempts {
             was_theirs && account.certainly_differs_from(&known.account)
         });
         if let Some(known) = replaced {
-            let (now, before) = (&account, &known.account);
-            let detail = format!("{} instead of {}", name_of(now), name_of(before));
+            let detail = format!("{} instead of {}", account.name(), known.account.name());
             self.record_about(actor, Action::AccountChanged, &integration, detail)
                 .await?;
             return Ok(CallbackOutcome::AccountChanged {
                 integration,
                 connection: known.id,
-                before: before.label.clone(),
+                before: known.account.label.clone(),
                 now: account.label,
             });
         }
@@ -677,8 +680,16 @@ impl Attempts {
             state_at: now,
             used_at: Some(now),
         };
-        self.commit_connection(actor, attempt, &integration, connection, tokens)
-            .await?;
+        let token = answer.refresh().unwrap_or_else(|| answer.access());
+        let issued = Issued {
+            integration: integration.clone(),
+            secrets,
+            token,
+        };
+        let new = NewConnection::new(actor, connection, tokens, item, attempt.endpoint_version);
+        if !self.new_connections.store(new, issued).await? {
+            return Ok(CallbackOutcome::StoredLater { back });
+        }
         self.clients
             .record_accepted_secret(&integration, granted.by_previous_secret, now)
             .await;
@@ -696,69 +707,6 @@ impl Attempts {
             refreshable,
             missing_scopes,
         })
-    }
-
-    /// Stores a connection and its tokens; and, unless the viewer must confirm the account first,
-    /// the consent that the attempt asked for.
-    async fn commit_connection(
-        &self,
-        actor: &Actor,
-        attempt: &Attempt,
-        integration: &Integration,
-        connection: Connection,
-        tokens: connections::Tokens,
-    ) -> Result<(), Error> {
-        let actor = actor.clone();
-        let name = integration.display_name().to_owned();
-        let (item, endpoint_version) = (attempt.content, attempt.endpoint_version);
-        let now = connection.connected_at;
-        let work = move |db: &mut Db<'_>| {
-            // Somebody may have locked the person, or changed the integration's addresses or scopes,
-            // during the provider call.
-            let person = people::find(db, actor.person.id)?.ok_or(Error::NotFound)?;
-            let current = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
-            if person.locked || current.endpoint_version != endpoint_version {
-                return Err(Error::NotFound);
-            }
-            // A refresh may have committed since the connection was read: its tokens must not be
-            // taken for these.
-            let known = connections::find_of(db, connection.person, connection.integration)?;
-            let generation = known.map_or(0, |(known, _)| known.generation) + 1;
-            let connection = Connection {
-                generation: generation.max(connection.generation),
-                ..connection.clone()
-            };
-            connections::put(db, &connection, &tokens)?;
-            if connection.state == State::Unconfirmed {
-                return Ok(());
-            }
-            let detail = format!("as {}", name_of(&connection.account));
-            record(
-                db,
-                &event(&actor, now, Action::Connected, name.clone(), detail),
-            )?;
-            let Some(item) = item else { return Ok(()) };
-            match give_consent(db, &actor, item, connection.integration, now) {
-                // The item is gone or no longer open to the viewer: keep the connection, without a
-                // consent.
-                Ok(()) | Err(Error::NotFound) => Ok(()),
-                Err(error) => Err(error),
-            }
-        };
-        // The code is used up: the tokens must not be lost because the database is busy.
-        let work = Arc::new(work);
-        let mut tries = 0;
-        loop {
-            let work = Arc::clone(&work);
-            match self.core.store.write(move |db| work(db)).await {
-                Err(error) if error.is_busy() && tries < MAX_COMMIT_TRIES => {
-                    tries += 1;
-                    tracing::warn!(tries, reason = %error, "a new connection could not be stored; trying again");
-                    tokio::time::sleep(Duration::from_millis(100 << tries.min(4))).await;
-                }
-                outcome => return outcome,
-            }
-        }
     }
 
     /// Writes one audit record about `integration`.
@@ -907,14 +855,6 @@ impl Attempts {
             refresh,
         })
     }
-}
-
-/// The account's name in audit records.
-fn name_of(account: &Account) -> &str {
-    account
-        .label
-        .as_deref()
-        .unwrap_or("an account without a name")
 }
 
 /// The question about the link at `position` (from 0).

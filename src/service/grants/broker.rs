@@ -30,8 +30,8 @@ use crate::{
         grants::{
             backoff::{AfterFailure, Backoff},
             clients::OauthClients,
-            end_reason::EndReason,
-            revocations::{KnownTokens, Revocations, Tombstone},
+            new_connections,
+            revocations::Revocations,
         },
     },
     store::{
@@ -242,11 +242,8 @@ impl Broker {
                     .inspect_err(|error| error.log("the stored token of a slow refresh"))
                     .ok()
                     .flatten();
-                let stored = loaded.and_then(|loaded| {
-                    self.stored_token_if(&loaded, is_usable_as_fallback)
-                        .ok()
-                        .flatten()
-                });
+                let stored =
+                    loaded.and_then(|loaded| self.stored_token_if(&loaded, is_usable_as_fallback));
                 stored.ok_or_else(|| {
                     unavailable("The identity provider is slow. The answer is still awaited.")
                 })
@@ -270,11 +267,8 @@ impl Broker {
                         .await
                         .inspect_err(|error| error.log("the token that another node refreshed"))
                         .map_err(|_| unavailable("The portal's database is busy."))?;
-                    let stored = loaded.and_then(|loaded| {
-                        self.stored_token_if(&loaded, is_usable_as_fallback)
-                            .ok()
-                            .flatten()
-                    });
+                    let stored = loaded
+                        .and_then(|loaded| self.stored_token_if(&loaded, is_usable_as_fallback));
                     return stored
                         .ok_or_else(|| unavailable("Another node is refreshing this connection."));
                 }
@@ -320,24 +314,26 @@ impl Broker {
     }
 
     /// The stored access token, decrypted, if the connection is active and `passes` accepts its
-    /// times (issued, expires, now).
+    /// times (issued, expires, now). One that does not decrypt is logged and counts as none: a
+    /// refresh replaces it.
     fn stored_token_if(
         &self,
         loaded: &LoadedConnection,
         passes: fn(Timestamp, Timestamp, Timestamp) -> bool,
-    ) -> Result<Option<FreshToken>, NoToken> {
+    ) -> Option<FreshToken> {
         let connection = &loaded.connection;
         match (&loaded.tokens.access, connection.access_expires_at) {
             (Some(sealed), Some(expires_at))
                 if connection.state == State::Active
                     && passes(connection.updated_at, expires_at, self.core.now()) =>
             {
-                Ok(Some(FreshToken {
-                    token: Arc::new(self.open_token(connection, "access_token", sealed)?),
+                let token = self.open_token(connection, "access_token", sealed).ok()?;
+                Some(FreshToken {
+                    token: Arc::new(token),
                     expires_at,
-                }))
+                })
             }
-            _ => Ok(None),
+            _ => None,
         }
     }
 
@@ -358,14 +354,14 @@ impl Broker {
         }
         // Another refresh may have finished since the caller looked. A token that is still usable
         // is refreshed only if a background refresh is due.
-        let usable = self.stored_token_if(&loaded, is_usable)?;
+        let usable = self.stored_token_if(&loaded, is_usable);
         if let Some(fresh) = usable.filter(|_| !is_due_ahead(&loaded.connection, self.core.now())) {
             return Ok(StartOutcome::Done(Ok(fresh)));
         }
-        let bearable = self.stored_token_if(&loaded, is_usable_as_fallback)?;
+        let bearable = self.stored_token_if(&loaded, is_usable_as_fallback);
         let Some(refresh_token) = &loaded.tokens.refresh else {
             // No fresher token can be had: use this one until it expires.
-            let rest = self.stored_token_if(&loaded, |_, expires_at, now| now < expires_at)?;
+            let rest = self.stored_token_if(&loaded, |_, expires_at, now| now < expires_at);
             if rest.is_none() {
                 self.mark_needs_login(&loaded, Cause::Expired, "no refresh token", None)
                     .await;
@@ -560,10 +556,7 @@ impl Broker {
             None => Failure::wait("The identity provider did not answer in time."),
         };
         tracing::warn!(connection = %id, integration = %integration.id, error_code = %failure.error_code, aadsts = failure.aadsts, "refresh failed");
-        let stored = self
-            .stored_token_if(&ours.loaded, is_usable_as_fallback)
-            .ok()
-            .flatten();
+        let stored = self.stored_token_if(&ours.loaded, is_usable_as_fallback);
         match failure.class {
             FailureClass::Viewer(cause) => {
                 self.backoff.ended(id, integration.id);
@@ -717,18 +710,19 @@ impl Broker {
         };
         let usable = current
             .as_ref()
-            .and_then(|loaded| self.stored_token_if(loaded, is_usable).ok().flatten());
+            .and_then(|loaded| self.stored_token_if(loaded, is_usable));
         let is_active = |loaded: &LoadedConnection| loaded.connection.state == State::Active;
         if !current.as_ref().is_some_and(is_active)
             && let Some(orphan) = refresh_token
         {
-            self.revoke_orphan(
-                &ours.loaded.connection,
-                integration,
-                &ours.loaded.secrets,
-                &orphan,
-            )
-            .await;
+            self.revocations
+                .revoke_orphan(
+                    &ours.loaded.connection,
+                    integration,
+                    &ours.loaded.secrets,
+                    &orphan,
+                )
+                .await;
         }
         usable.ok_or(NoToken::Gone)
     }
@@ -803,12 +797,19 @@ impl Broker {
             .entries()
             .map_err(|error| format!("cannot read the spool: {error}"))?
         {
+            // Those of new connections: `new_connections`.
+            if new_connections::is_entry(&name) {
+                continue;
+            }
             if let Ok(kept) = serde_json::from_str::<SealedTokens>(&text) {
                 let loaded = self
                     .load(kept.connection)
                     .await
                     .map_err(|error| format!("cannot look at what the spool is for: {error}"))?;
-                let Some(loaded) = loaded else {
+                // Ended, or replaced by newer tokens, since they were put into the spool.
+                let current =
+                    loaded.filter(|loaded| loaded.connection.generation == kept.generation);
+                let Some(loaded) = current else {
                     spool
                         .remove(&name)
                         .map_err(|error| format!("cannot clear the spool: {error}"))?;
@@ -913,36 +914,6 @@ impl Broker {
             .await;
         if let Err(error) = ended {
             tracing::error!(reason = %error, connection = %id, "could not mark a connection as needing its viewer");
-        }
-    }
-
-    /// Queues the revocation, at the provider, of a refresh token that arrived after its connection
-    /// ended.
-    async fn revoke_orphan(
-        self: &Arc<Self>,
-        connection: &Connection,
-        integration: &Integration,
-        secrets: &Secrets,
-        token: &SecretString,
-    ) {
-        let why = EndReason::of_portal(self.core.now(), "a token that arrived after the end");
-        let Ok(ended) = Tombstone::new(
-            &self.core,
-            &self.clients,
-            connection,
-            integration,
-            secrets,
-            &KnownTokens::Token(token.clone()),
-            &why,
-        ) else {
-            return;
-        };
-        let written = self.core.store.write(move |db| ended.record(db)).await;
-        match written {
-            Ok(()) => self.revocations.spawn_revocations(),
-            Err(error) => {
-                tracing::error!(reason = %error, "a token that arrived too late could not be ended at its provider");
-            }
         }
     }
 }

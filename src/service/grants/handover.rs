@@ -154,7 +154,7 @@ impl Handover {
         {
             return Ok(None);
         }
-        let key = random::token();
+        let key = random::short_token();
         let key_hash = digest(&key);
         self.core
             .store

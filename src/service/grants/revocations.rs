@@ -26,7 +26,7 @@ use crate::{
     },
     store::{
         Db,
-        connections::{self, Tokens},
+        connections::{self, EndingOf, Tokens},
         content,
         integrations::{self, Secrets},
         people, revocations,
@@ -58,7 +58,7 @@ const MAX_CONCURRENT_PER_INTEGRATION: usize = 5;
 /// Deadline of one provider call.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections ended in one transaction.
-const MAX_ENDS_PER_TRANSACTION: usize = 100;
+const MAX_ENDS_PER_TRANSACTION: u16 = 100;
 /// After this time the leader ends what was marked and is still there.
 const INTERRUPTED_AFTER: Duration = Duration::from_secs(60);
 
@@ -66,7 +66,7 @@ const INTERRUPTED_AFTER: Duration = Duration::from_secs(60);
 const MAX_RECORD_TRIES: u32 = 5;
 
 /// The token to revoke when a connection ends.
-pub(in crate::service) enum KnownTokens {
+enum KnownTokens {
     Token(SecretString),
     /// There is no token.
     None,
@@ -76,7 +76,7 @@ pub(in crate::service) enum KnownTokens {
 
 /// The tombstone of a connection, ready to be stored: with the sealed request to the provider, if
 /// one can be made.
-pub(in crate::service) struct Tombstone {
+struct Tombstone {
     revocation: Revocation,
     request: Option<Sealed>,
 }
@@ -226,8 +226,8 @@ impl Revocations {
         )
     }
 
-    /// Ends the connections of an integration if there are more than [`MAX_ENDS_PER_TRANSACTION`];
-    /// returns how many, 0 if the caller is to end them in its own transaction.
+    /// Ends connections if there are more than [`MAX_ENDS_PER_TRANSACTION`]; returns how many, 0 if
+    /// the caller is to end them in its own transaction.
     ///
     /// One transaction runs `check`, which may refuse, and makes all connections unusable with one
     /// statement: after it no exchange succeeds on any node. Then they are ended in batches, so that
@@ -236,42 +236,39 @@ impl Revocations {
     /// ([`Self::finish_interrupted_endings`]).
     pub(in crate::service) async fn end_many(
         self: &Arc<Self>,
-        integration: Id<Integration>,
+        which: EndingOf,
         why: &EndReason,
         check: impl Fn(&mut Db<'_>) -> Result<(), Error> + Send + 'static,
     ) -> Result<usize, Error> {
         let now = why.now;
-        let many = i64::try_from(MAX_ENDS_PER_TRANSACTION).unwrap_or(i64::MAX);
         let marked = self
             .core
             .store
             .write(move |db| {
-                if connections::count_of_integration(db, integration)? <= many {
+                if connections::count(db, which)? <= i64::from(MAX_ENDS_PER_TRANSACTION) {
                     return Ok(0);
                 }
                 check(db)?;
                 let cause = Cause::RevokedByAdministrator;
-                Ok::<_, Error>(connections::mark_ending(db, integration, cause, now)?)
+                Ok::<_, Error>(connections::mark_ending(db, which, cause, now)?)
             })
             .await?;
         if marked > 0 {
-            self.end_marked(integration, why).await?;
+            self.end_marked(which, why).await?;
         }
         Ok(marked)
     }
 
-    /// Ends the connections of an integration that are marked, in batches.
-    async fn end_marked(
-        self: &Arc<Self>,
-        integration: Id<Integration>,
-        why: &EndReason,
-    ) -> Result<(), Error> {
-        let many = i64::try_from(MAX_ENDS_PER_TRANSACTION).unwrap_or(i64::MAX);
+    /// Ends the connections that are marked, in batches.
+    async fn end_marked(self: &Arc<Self>, which: EndingOf, why: &EndReason) -> Result<(), Error> {
         loop {
             let batch = self
                 .core
                 .store
-                .read(move |db| Ok::<_, Error>(connections::ending(db, integration, many)?))
+                .read(move |db| {
+                    let most = i64::from(MAX_ENDS_PER_TRANSACTION);
+                    Ok::<_, Error>(connections::ending(db, which, most)?)
+                })
                 .await?;
             if batch.is_empty() {
                 return Ok(());
@@ -297,7 +294,7 @@ impl Revocations {
     pub async fn connections_ending(&self, id: Id<Integration>) -> Result<i64, Error> {
         self.core
             .store
-            .read(move |db| Ok(connections::count_ending(db, id)?))
+            .read(move |db| Ok(connections::count_ending(db, EndingOf::Integration(id))?))
             .await
     }
 
@@ -314,42 +311,58 @@ impl Revocations {
             .await?;
         for integration in left {
             let why = EndReason::of_portal(now, "an ending that was interrupted");
-            self.end_marked(integration, &why).await?;
+            self.end_marked(EndingOf::Integration(integration), &why)
+                .await?;
             self.spawn_revocations();
         }
         Ok(())
     }
 
-    /// Ends all connections of an integration; returns how many.
-    pub(in crate::service) fn end_connections_of_integration(
+    /// Ends these connections in the caller's transaction; returns how many. Call
+    /// [`Self::end_many`] before: it ends many in batches.
+    pub(in crate::service) fn end_all(
         &self,
         db: &mut Db<'_>,
-        id: Id<Integration>,
+        which: EndingOf,
         why: &EndReason,
     ) -> Result<usize, Error> {
-        let all = connections::of_integration(db, id)?;
-        for connection in &all {
-            if let Some((connection, tokens)) = connections::find(db, connection.id)? {
+        let all = connections::ids(db, which)?;
+        for id in &all {
+            if let Some((connection, tokens)) = connections::find(db, *id)? {
                 self.end_connection(db, &connection, &tokens, why)?;
             }
         }
         Ok(all.len())
     }
 
-    /// Ends all connections of a person; returns how many.
-    pub(in crate::service) fn end_connections_of_person(
-        &self,
-        db: &mut Db<'_>,
-        id: Id<Person>,
-        why: &EndReason,
-    ) -> Result<usize, Error> {
-        let all = connections::of_person(db, id)?;
-        for connection in &all {
-            if let Some((connection, tokens)) = connections::find(db, connection.id)? {
-                self.end_connection(db, &connection, &tokens, why)?;
+    /// Queues the revocation, at the provider, of a token whose connection ended, or could not be
+    /// made, before the token arrived.
+    pub(in crate::service) async fn revoke_orphan(
+        self: &Arc<Self>,
+        connection: &Connection,
+        integration: &Integration,
+        secrets: &Secrets,
+        token: &SecretString,
+    ) {
+        let why = EndReason::of_portal(self.core.now(), "a token that arrived after the end");
+        let Ok(ended) = Tombstone::new(
+            &self.core,
+            &self.clients,
+            connection,
+            integration,
+            secrets,
+            &KnownTokens::Token(token.clone()),
+            &why,
+        ) else {
+            return;
+        };
+        let written = self.core.store.write(move |db| ended.record(db)).await;
+        match written {
+            Ok(()) => self.spawn_revocations(),
+            Err(error) => {
+                tracing::error!(reason = %error, "a token that arrived too late could not be ended at its provider");
             }
         }
-        Ok(all.len())
     }
 
     /// Ends the tokens of a connection that was not used since `since`: deletes and revokes them and
@@ -470,9 +483,9 @@ impl Revocations {
     }
 
     async fn disconnect(self: &Arc<Self>, scope: EndScope, why: EndReason) -> Result<usize, Error> {
-        let many = match scope {
-            EndScope::Integration(id) => self.end_many(id, &why, |_| Ok(())).await?,
-            EndScope::One(_) | EndScope::Person(_) => 0,
+        let many = match scope.all() {
+            Some(which) => self.end_many(which, &why, |_| Ok(())).await?,
+            None => 0,
         };
         let service = Arc::clone(self);
         let ended = self
@@ -486,11 +499,11 @@ impl Revocations {
                 }
                 EndScope::Person(id) => {
                     people::find(db, id)?.ok_or(Error::NotFound)?;
-                    service.end_connections_of_person(db, id, &why)
+                    service.end_all(db, EndingOf::Person(id), &why)
                 }
                 EndScope::Integration(id) => {
                     integrations::find(db, id)?.ok_or(Error::NotFound)?;
-                    service.end_connections_of_integration(db, id, &why)
+                    service.end_all(db, EndingOf::Integration(id), &why)
                 }
             })
             .await?;
@@ -727,7 +740,7 @@ impl EndedConsents {
         let (tasks, runtime) = (core.tasks.clone(), core.runtime.clone());
         let core = Arc::clone(core);
         let recording = async move {
-            for batch in self.unrecorded.chunks(MAX_ENDS_PER_TRANSACTION) {
+            for batch in self.unrecorded.chunks(MAX_ENDS_PER_TRANSACTION.into()) {
                 for tries in 1..=MAX_RECORD_TRIES {
                     let (batch, why) = (batch.to_vec(), self.why.clone());
                     let written = core
@@ -778,7 +791,7 @@ fn record_or_count(
         unrecorded: Vec::new(),
         why: why.clone(),
     };
-    if ended.len() <= MAX_ENDS_PER_TRANSACTION {
+    if ended.len() <= usize::from(MAX_ENDS_PER_TRANSACTION) {
         for (consent, item) in &ended {
             record_end(db, consent, item, why)?;
         }
@@ -886,4 +899,15 @@ pub enum EndScope {
     One(Id<Connection>),
     Person(Id<Person>),
     Integration(Id<Integration>),
+}
+
+impl EndScope {
+    /// All connections of somebody or something; `None` for one connection.
+    fn all(self) -> Option<EndingOf> {
+        match self {
+            EndScope::One(_) => None,
+            EndScope::Person(id) => Some(EndingOf::Person(id)),
+            EndScope::Integration(id) => Some(EndingOf::Integration(id)),
+        }
+    }
 }

@@ -15,13 +15,16 @@ use crate::{
         grants::{end_reason::EndReason, revocations::Revocations},
         people::passwords::{Passwords, check_password},
     },
-    store::{people, sessions},
+    store::{Db, connections::EndingOf, people, sessions},
 };
 use secrecy::SecretString;
 use std::sync::Arc;
 
 /// What a person is told whose user name exists already.
 const NAME_TAKEN: &str = "Somebody has this user name already. Choose another one.";
+
+/// Longest notice, in characters.
+const MAX_NOTICE: usize = 2000;
 
 /// The typed values of a person. `None` keeps a value, or takes the default for a new person.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +126,9 @@ impl People {
             created_at: now,
             updated_at: now,
             active_at: None,
+            organisation_label: None,
+            organisation_subject: None,
+            notice: None,
         };
         let mut problems = apply(&mut person, &input);
         if person.username.is_empty() && !problems.iter().any(|problem| problem.key == "username") {
@@ -206,6 +212,20 @@ impl People {
                     .map(|(what, old, new)| format!("{what} {old} to {new}"))
                     .collect();
                 let detail = detail.join("; ");
+                if actor.person.id != person.id && !detail.is_empty() {
+                    // Their account at a provider is compared with it: they have to know.
+                    let line = format!(
+                        "On {} {} changed about your account: {detail}.",
+                        now.absolute(),
+                        actor.person.display_name()
+                    );
+                    let notice = match &before.notice {
+                        Some(older) => format!("{older} {line}"),
+                        None => line,
+                    };
+                    let notice: String = notice.chars().take(MAX_NOTICE).collect();
+                    people::set_notice(db, person.id, Some(&notice))?;
+                }
                 if before.role != person.role {
                     // A changed role requires new browser sessions (promise 1), so the old ones
                     // end, except the one that made the change.
@@ -227,6 +247,15 @@ impl People {
             .await
     }
 
+    /// Ends the notice on the actor's pages.
+    pub async fn dismiss_notice(&self, actor: &Actor) -> Result<(), Error> {
+        let person = actor.person.id;
+        self.core
+            .store
+            .write(move |db| Ok(people::set_notice(db, person, None)?))
+            .await
+    }
+
     /// Locks or unlocks an account. Locking ends all browser sessions and connections; API keys and
     /// session tokens of a locked person are refused.
     pub async fn set_locked(
@@ -244,6 +273,14 @@ impl People {
         }
         let (now, actor, service) = (self.core.now(), actor.clone(), Arc::clone(self));
         let why = EndReason::of(&actor, now, "the account was locked");
+        if locked {
+            let lock = move |db: &mut Db<'_>| {
+                people::set_locked(db, id, true)?;
+                keep_one_administrator(db)
+            };
+            let all = EndingOf::Person(id);
+            self.revocations.end_many(all, &why, lock).await?;
+        }
         self.core
             .store
             .write(move |db| {
@@ -251,9 +288,8 @@ impl People {
                 people::set_locked(db, id, locked)?;
                 if locked {
                     sessions::delete_all_of_person(db, id, None)?;
-                    service
-                        .revocations
-                        .end_connections_of_person(db, id, &why)?;
+                    let all = EndingOf::Person(id);
+                    service.revocations.end_all(db, all, &why)?;
                 }
                 keep_one_administrator(db)?;
                 let action = if locked {
@@ -270,7 +306,7 @@ impl People {
 }
 
 /// Fails if no unlocked administrator is left. Call it in the transaction, after the change.
-fn keep_one_administrator(db: &mut crate::store::Db<'_>) -> Result<(), Error> {
+fn keep_one_administrator(db: &mut Db<'_>) -> Result<(), Error> {
     if people::count_administrators(db)? == 0 {
         return Err(invalid(
             "role",
@@ -337,12 +373,7 @@ fn apply(person: &mut Person, input: &PersonInput) -> Vec<FieldError> {
 }
 
 /// An audit record with the command line as actor.
-pub(in crate::service) fn by_command_line(
-    now: Timestamp,
-    action: Action,
-    subject: String,
-    detail: String,
-) -> Event {
+pub fn by_command_line(now: Timestamp, action: Action, subject: String, detail: String) -> Event {
     Event {
         actor_name: "command line".into(),
         outcome: Outcome::Done,

@@ -449,6 +449,7 @@ impl OrganisationSignIn {
             unchanged.push("groups");
         }
         let silent = unchanged.clone();
+        let (label, object_id) = organisation_account(&identity);
         // Only for a role that is known; without one nobody new gets in.
         let fresh = role.map(|role| self.new_person(&identity, role));
         let (issuer, subject, now) = (
@@ -503,6 +504,11 @@ impl OrganisationSignIn {
                     &EndReason::of_portal(now, "access went with a group"),
                 )?;
                 people::set_active(db, person.id, now)?;
+                if (&person.organisation_label, &person.organisation_subject) != (&label, &object_id) {
+                    people::set_organisation_account(db, person.id, label.as_deref(), object_id.as_deref())?;
+                    (person.organisation_label, person.organisation_subject) =
+                        (label.clone(), object_id.clone());
+                }
                 let mut detail = line.detail.clone();
                 if keeps_last {
                     detail.push_str("; the last administrator stays one");
@@ -638,6 +644,9 @@ impl OrganisationSignIn {
             created_at: now,
             updated_at: now,
             active_at: None,
+            organisation_label: None,
+            organisation_subject: None,
+            notice: None,
         }
     }
 
@@ -649,6 +658,20 @@ impl OrganisationSignIn {
             .read(move |db| Ok(identities::is_known_at(db, &issuer, person)?))
             .await
     }
+}
+
+/// What identity checks compare: the name of the account, and its object id (Microsoft Entra ID).
+fn organisation_account(identity: &Identity) -> (Option<String>, Option<String>) {
+    let text = |names: &[&str]| {
+        let found = names.iter().map(|name| identity.text(name));
+        found
+            .map(|text| clean(text, 200))
+            .find(|text| !text.is_empty())
+    };
+    (
+        text(&["upn", "preferred_username", "email"]),
+        text(&["oid"]).map(|id| format!("oid:{id}")),
+    )
 }
 
 /// Makes the person a member of the groups that the claims name, by name, and ends memberships that

@@ -117,7 +117,7 @@ impl Passwords {
                 let better = better.clone();
                 people::set_active(db, person, now)?;
                 if let Some(hash) = better {
-                    people::set_password(db, person, &hash)?;
+                    people::replace_hash(db, person, &hash)?;
                 }
                 record(db, &line)
             })

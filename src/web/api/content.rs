@@ -201,8 +201,10 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
                 url,
                 draining: false,
             }]),
-            (None, Change::Set(_) | Change::Clear) => Some(Vec::new()),
-            (None, Change::Keep) => None,
+            (None, Change::Set(_)) => Some(Vec::new()),
+            // Null is what a client read where there are several processes, or where it may not
+            // see them: sending it back changes nothing.
+            (None, Change::Clear | Change::Keep) => None,
         },
         proxying: ProxyingInput {
             connect_seconds: seconds("connection_timeout")?,

@@ -112,6 +112,16 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
             before,
             now,
         } => account_changed(me, &integration, connection, before, now),
+        CallbackOutcome::StoredLater { back } => problem(
+            me,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The portal is busy",
+            vec![
+                "You agreed at the provider, and the portal's database does not answer at the moment. What the provider sent is kept, and is stored as soon as it does.".into(),
+                "Open the app again in a minute. If it asks you once more, tell the operator.".into(),
+            ],
+            vec![NavLink::new(back.as_str(), "Open the app")],
+        ),
         CallbackOutcome::AlreadyDone { back } => Ok(see_other(back.as_str())),
         CallbackOutcome::Mismatch { why, back } => mismatch(me, why, back.as_ref()),
         CallbackOutcome::Declined { back, integration } => declined(me, &back, &integration),
@@ -179,10 +189,9 @@ fn not_your_account(
 ) -> Result<HttpResponse, WebError> {
     let names = providers::names(integration);
     let person = &me.actor.person;
-    let own = if person.email.is_empty() {
-        &person.username
-    } else {
-        &person.email
+    let own = match &person.organisation_label {
+        Some(label) => label,
+        None => person.login_hint(),
     };
     let line = match account {
         Some(account) => format!(

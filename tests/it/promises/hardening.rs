@@ -1,7 +1,7 @@
 //! Promises 50 to 56, and what a late review found: pages of other sites, odd cookies, attributes
 //! that identity checks compare, callbacks that anybody can write, odd paths and headers.
 
-use crate::harness::{World, raw, serve_raw};
+use crate::harness::{World, http_answer, raw, serve_raw};
 use serde_json::json;
 use std::{
     sync::{
@@ -441,6 +441,9 @@ async fn a_person_who_is_locked_while_the_code_is_redeemed_is_not_connected() {
     assert!(status >= 300, "{status}");
     assert_eq!(world.sql("SELECT guid AS value FROM connections").len(), 0);
     assert_eq!(world.sql("SELECT guid AS value FROM consents").len(), 0);
+    // The tokens that came too late are revoked at the provider.
+    let queued = world.sql("SELECT provider AS value FROM revocations");
+    assert_eq!(queued.len(), 1, "{queued:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -463,4 +466,84 @@ async fn a_key_that_ends_makes_none_that_outlives_it() {
     let ends = world.sql("SELECT CAST(expires_at AS TEXT) AS value FROM api_keys WHERE name IN ('ends', 'forever', 'longer')");
     assert_eq!(ends.len(), 3);
     assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p52_a_person_is_told_what_others_changed_about_their_account() {
+    let world = World::start().await;
+    let vera = world.signed_in("vera").await;
+    let me = world.api(&world.key("vera"), "GET", "v1/user", "").await;
+    let me = me.json();
+    let path = format!("v1/users/{}", me["guid"].as_str().expect("a guid"));
+    let change = r#"{"email": "vera.new@example.com"}"#;
+    let changed = world.api(&world.key("ada"), "PUT", &path, change).await;
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    let page = vera.get("/content").await;
+    let before = me["email"].as_str().expect("an address");
+    let told = format!("e-mail address {before} to vera.new@example.com");
+    assert!(page.words().contains(&told), "{}", page.words());
+    vera.submit(&page, "/account/notice/dismiss", &[]).await;
+    let page = vera.get("/content").await;
+    assert!(!page.words().contains(&told), "{}", page.words());
+    // One's own change is no news.
+    let own = r#"{"first_name": "Verena"}"#;
+    world.api(&world.key("vera"), "PUT", &path, own).await;
+    assert_eq!(vera.get("/content").await.count(".note form"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_does_not_open_is_refreshed_and_stops_no_page() {
+    let world = World::start().await;
+    let (vera, token) = world.connected("vera").await;
+    world.sql("UPDATE connections SET access_token = 'v1.damaged.value'");
+    let app = world.app(&world.content(0));
+    for page in ["/consents", "/content", app.as_str()] {
+        assert_eq!(vera.get(page).await.status, 200, "{page}");
+    }
+    let answer = world.exchange(&world.key("bo"), &token).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let sealed = world.sql("SELECT access_token AS value FROM connections");
+    assert_ne!(sealed, ["v1.damaged.value"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issuer_of_a_custom_integration_comes_from_discovery() {
+    let world = World::start().await;
+    let ada = world.key("ada");
+    let own = Arc::new(std::sync::OnceLock::new());
+    let known = Arc::clone(&own);
+    let server = serve_raw(move |request| {
+        let base: &String = known.get().expect("an address");
+        let metadata = json!({"issuer": format!("{base}/realm"),
+            "authorization_endpoint": format!("{base}/realm/oauth/authorize"),
+            "token_endpoint": format!("{base}/realm/oauth/token"),
+            "authorization_response_iss_parameter_supported": true});
+        if request.starts_with("GET /realm/.well-known/openid-configuration ") {
+            http_answer(
+                200,
+                "Content-Type: application/json\r\n",
+                &metadata.to_string(),
+            )
+        } else {
+            http_answer(404, "", "")
+        }
+    })
+    .await;
+    own.set(server.clone()).expect("an address");
+    let body = |issuer: &str| {
+        let config = json!({"client_id": "c", "client_secret": "s3cret-of-the-test", "issuer": issuer,
+            "authorization_uri": format!("{server}/realm/oauth/authorize"),
+            "token_uri": format!("{server}/realm/oauth/token"), "scopes": "a"});
+        json!({"name": "Found", "template": "custom", "config": config}).to_string()
+    };
+    let path = "v1/oauth/integrations";
+    let wrong = world
+        .api(&ada, "POST", path, &body("https://other.example"))
+        .await;
+    assert_eq!(wrong.status, 400, "{}", wrong.body);
+    assert!(wrong.body.contains("/realm"), "{}", wrong.body);
+    let made = world.api(&ada, "POST", path, &body("")).await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    let issuer = made.json()["config"]["issuer"].clone();
+    assert_eq!(issuer, json!(format!("{server}/realm")));
 }

@@ -146,6 +146,8 @@ async fn p23_a_connection_in_use_is_refreshed_before_it_ends() {
 #[derive(Default)]
 struct Rotation {
     refreshed: AtomicU32,
+    /// Codes redeemed.
+    redeemed: AtomicU32,
     /// The only refresh token that is good.
     live: Mutex<String>,
     /// The next refresh is answered by a closed connection; its token is used up all the same.
@@ -163,7 +165,13 @@ async fn rotating(state: Arc<Rotation>) -> String {
                 "expires_in": seconds, "refresh_token": format!("refresh-{number}")});
             http_answer(200, "Content-Type: application/json\r\n", &body.to_string())
         };
+        let wait = || {
+            let delay = state.delay_ms.load(Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(u64::from(delay)));
+        };
         if request.contains("grant_type=authorization_code") {
+            state.redeemed.fetch_add(1, Ordering::SeqCst);
+            wait();
             return tokens(0, 2);
         }
         let live = state.live.lock().expect("a token").clone();
@@ -175,9 +183,7 @@ async fn rotating(state: Arc<Rotation>) -> String {
             );
         }
         state.refreshed.fetch_add(1, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(u64::from(
-            state.delay_ms.load(Ordering::SeqCst),
-        )));
+        wait();
         let answer = tokens(number + 1, 3600);
         if state.lose.swap(false, Ordering::SeqCst) {
             return Vec::new();
@@ -245,39 +251,75 @@ async fn p23_a_refusal_after_a_lost_answer_is_called_a_lost_rotation() {
     assert_eq!(state.refreshed.load(Ordering::SeqCst), 1);
 }
 
+/// A served portal with an item that uses an integration at a [`rotating`] provider, and its
+/// administrator's browser.
+struct Rotating {
+    served: Served,
+    state: Arc<Rotation>,
+    key: String,
+    /// The last head that the app got.
+    heads: Arc<Mutex<String>>,
+    item: String,
+    guid: String,
+    ada: Browser,
+}
+
+impl Rotating {
+    async fn start() -> Self {
+        let state = Arc::new(Rotation::default());
+        let provider = rotating(Arc::clone(&state)).await;
+        let served = Served::start(&[("VALETKEY_PRIVATE_HOSTS", "127.0.0.1")]).await;
+        let key = served.administrator("ada");
+        let body = integration(&provider).to_string();
+        let made = served
+            .api(&key, "POST", "v1/oauth/integrations", &body)
+            .await;
+        assert_eq!(made.status, 200, "{}", made.body);
+        let guid = made.json()["guid"].as_str().expect("a guid").to_owned();
+        // An app that answers with the head it got.
+        let heads: Arc<Mutex<String>> = Arc::default();
+        let seen = Arc::clone(&heads);
+        let app = serve_raw(move |request| {
+            *seen.lock().expect("a head") = request;
+            http_answer(200, "", "ok")
+        })
+        .await;
+        let item = served
+            .api(&key, "POST", "v1/content", r#"{"name": "app"}"#)
+            .await
+            .json();
+        let item = item["guid"].as_str().expect("a guid").to_owned();
+        let change = json!({"upstream_url": app}).to_string();
+        let path = format!("v1/content/{item}");
+        assert_eq!(served.api(&key, "PATCH", &path, &change).await.status, 200);
+        let wanted = json!([{"oauth_integration_guid": guid}]).to_string();
+        let path = format!("v1/content/{item}/oauth/integrations/associations");
+        assert_eq!(served.api(&key, "PUT", &path, &wanted).await.status, 204);
+        let ada = Browser::new(&served.url());
+        ada.sign_in("ada").await;
+        Self {
+            served,
+            state,
+            key,
+            heads,
+            item,
+            guid,
+            ada,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p37_tokens_that_the_database_did_not_take_survive_kill_9() {
-    let state = Arc::new(Rotation::default());
-    let provider = rotating(Arc::clone(&state)).await;
-    let mut served = Served::start(&[("VALETKEY_PRIVATE_HOSTS", "127.0.0.1")]).await;
-    let key = served.administrator("ada");
-    let body = integration(&provider).to_string();
-    let made = served
-        .api(&key, "POST", "v1/oauth/integrations", &body)
-        .await;
-    assert_eq!(made.status, 200, "{}", made.body);
-    let guid = made.json()["guid"].as_str().expect("a guid").to_owned();
-    // An app that answers with the head it got.
-    let heads: Arc<Mutex<String>> = Arc::default();
-    let seen = Arc::clone(&heads);
-    let app = serve_raw(move |request| {
-        *seen.lock().expect("a head") = request;
-        http_answer(200, "", "ok")
-    })
-    .await;
-    let item = served
-        .api(&key, "POST", "v1/content", r#"{"name": "app"}"#)
-        .await
-        .json();
-    let item = item["guid"].as_str().expect("a guid").to_owned();
-    let change = json!({"upstream_url": app}).to_string();
-    let path = format!("v1/content/{item}");
-    assert_eq!(served.api(&key, "PATCH", &path, &change).await.status, 200);
-    let wanted = json!([{"oauth_integration_guid": guid}]).to_string();
-    let path = format!("v1/content/{item}/oauth/integrations/associations");
-    assert_eq!(served.api(&key, "PUT", &path, &wanted).await.status, 204);
-    let ada = Browser::new(&served.url());
-    ada.sign_in("ada").await;
+    let Rotating {
+        mut served,
+        state,
+        key,
+        heads,
+        item,
+        guid,
+        ada,
+    } = Rotating::start().await;
     connect(&ada, &format!("/content/{item}/"), &guid).await;
     ada.get(&format!("/content/{item}/")).await;
     let head = heads.lock().expect("a head").clone();
@@ -318,4 +360,53 @@ async fn p37_tokens_that_the_database_did_not_take_survive_kill_9() {
     assert_eq!(answer.json()["access_token"], "access-1");
     assert_eq!(state.refreshed.load(Ordering::SeqCst), 1, "no second one");
     assert!(!spooled(), "the spool is cleared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p37_a_new_connection_that_the_database_did_not_take_survives_kill_9() {
+    let Rotating {
+        mut served,
+        state,
+        item,
+        guid,
+        ada,
+        ..
+    } = Rotating::start().await;
+    let page = ada.get(&format!("/content/{item}/")).await;
+    let away = ada.submit(&page, "/consents/new", &[]).await;
+    let address = url::Url::parse(away.header("location")).expect("an address");
+    let sent = address.query_pairs().find(|(name, _)| name == "state");
+    let (_, sent) = sent.expect("a state");
+    let callback = format!("/__oauth__/integrations/{guid}/callback?code=any&state={sent}");
+    // The attempt is used up before the provider is asked: lock the database only then.
+    state.delay_ms.store(2000, Ordering::SeqCst);
+    let spool = served.data_dir.join("spool");
+    let spooled = || std::fs::read(&spool).is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0));
+    let locking = async {
+        until(
+            "the code's redemption",
+            Duration::from_secs(10),
+            async || state.redeemed.load(Ordering::SeqCst) == 1,
+        )
+        .await;
+        let locked = served.lock_database(Duration::from_secs(45)).await;
+        until("a spooled token", Duration::from_secs(40), async || {
+            spooled()
+        })
+        .await;
+        // In an array: a future must not be what a future gives.
+        [Some(locked)]
+    };
+    let (answer, mut unlocking) = tokio::join!(ada.get(&callback), locking);
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.words().contains("is kept"), "{}", answer.words());
+    served.kill();
+    within("the lock's end", unlocking[0].take().expect("a lock"))
+        .await
+        .expect("unlocked");
+    served.restart().await;
+    assert!(!spooled(), "the spool is cleared");
+    let stored = served.sql("SELECT state AS value FROM connections");
+    assert_eq!(stored, ["active"]);
+    assert_eq!(served.sql("SELECT guid AS value FROM consents").len(), 1);
 }

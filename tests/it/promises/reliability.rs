@@ -467,10 +467,182 @@ async fn p39_the_program_ends_with_0_when_asked() {
     assert_eq!(served.terminate(), Some(0));
 }
 
+/// An app that keeps the session token of its last request.
+struct TokenApp {
+    address: String,
+    head: Arc<Mutex<String>>,
+}
+
+impl TokenApp {
+    async fn start() -> Self {
+        let head: Arc<Mutex<String>> = Arc::default();
+        let seen = Arc::clone(&head);
+        let address = serve_raw(move |request| {
+            *seen.lock().expect("a head") = request;
+            http_answer(200, "", "ok")
+        })
+        .await;
+        Self { address, head }
+    }
+
+    async fn stands_behind(&self, world: &World, item: &str) {
+        let change = json!({"upstream_url": self.address}).to_string();
+        let path = format!("v1/content/{item}");
+        let key = world.key("ada");
+        let set = world.api(&key, "PATCH", &path, &change).await;
+        assert_eq!(set.status, 200, "{}", set.body);
+    }
+
+    fn token(&self) -> String {
+        let head = self.head.lock().expect("a head").clone();
+        let token = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("posit-connect-user-session-token")
+                .then(|| value.trim().to_owned())
+        });
+        token.unwrap_or_else(|| panic!("no session token in {head}"))
+    }
+}
+
+/// A new machine with the keyring of `world`.
+fn new_machine(world: &World) -> Served {
+    let other = Served::prepare(&[
+        ("VALETKEY_PUBLIC_URL", &world.portal),
+        ("VALETKEY_PRIVATE_HOSTS", "127.0.0.1"),
+    ]);
+    let keyring = other.data_dir.join("keyring");
+    std::fs::copy(world.data_dir.join("keyring"), keyring).expect("copied");
+    other
+}
+
+fn said(output: &std::process::Output) -> String {
+    let streams = [&output.stdout, &output.stderr];
+    streams.map(|text| String::from_utf8_lossy(text)).join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p55_a_restore_brings_back_nothing_that_was_ended() {
+    let world = World::start().await;
+    let (vera, _) = world.connected("vera").await;
+    let (viktor, _) = world.connected("viktor").await;
+    let _ada = world.connected("ada").await;
+    let (item, app) = (world.content(0), TokenApp::start().await);
+    app.stands_behind(&world, &item).await;
+    let (ada, bo) = (world.key("ada"), world.key("bo"));
+    let guid = async |key: &str| {
+        let me = world.api(key, "GET", "v1/user", "").await.json();
+        me["guid"].as_str().expect("a guid").to_owned()
+    };
+    let (her, his, own) = (
+        guid(&world.key("vera")).await,
+        guid(&world.key("viktor")).await,
+        guid(&bo).await,
+    );
+    let keys = format!("v1/users/{own}/keys");
+    let made = world.api(&bo, "POST", &keys, r#"{"name": "leaves"}"#).await;
+    let leaves = made.json();
+    let file = world.data_dir.join("a-backup.db");
+    let path = file.to_string_lossy().into_owned();
+    let backed_up = world.command(&["backup", &path]);
+    assert!(backed_up.status.success(), "{}", said(&backed_up));
+    // What ends now must stay ended.
+    world.revoke_consent(&vera).await;
+    let lock = format!("v1/users/{his}/lock");
+    let locked = world.api(&ada, "POST", &lock, r#"{"locked": true}"#).await;
+    assert_eq!(locked.status, 200, "{}", locked.body);
+    let key = leaves["key"].as_str().expect("a key").to_owned();
+    let number = &leaves["id"];
+    let number = number.as_str().map_or(number.to_string(), str::to_owned);
+    let gone = world
+        .api(&bo, "DELETE", &format!("{keys}/{number}"), "")
+        .await;
+    assert!(gone.status < 300, "{}", gone.body);
+    assert_eq!(world.api(&key, "GET", "v1/user", "").await.status, 401);
+    let journal = world.data_dir.join("journal");
+    let says = || {
+        let file = std::fs::read_to_string(journal.join("00000001.journal"));
+        file.unwrap_or_default()
+    };
+    for _ in 0..100 {
+        if says().contains(&his) && says().contains("\"api_key\"") && says().contains("consent") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let folder = journal.to_string_lossy().into_owned();
+    let consents = |served: &Served| served.sql("SELECT person AS value FROM consents");
+    let recorded =
+        |served: &Served| served.sql("SELECT detail AS value FROM audit WHERE action = 'restored'");
+    // Without the journal everybody is asked again; unless the operator trusts the backup.
+    let forgetful = new_machine(&world);
+    let restored = forgetful.command(&["restore", &path]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(
+        said(&restored).contains("no journal"),
+        "{}",
+        said(&restored)
+    );
+    assert!(consents(&forgetful).is_empty());
+    assert_eq!(recorded(&forgetful).len(), 1);
+    let trusting = new_machine(&world);
+    let restored = trusting.command(&["restore", &path, "--trust-backup"]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert_eq!(consents(&trusting).len(), 3);
+    assert!(recorded(&trusting)[0].contains("trusted"));
+    // A journal that was changed is none.
+    let changed = world.data_dir.join("changed");
+    std::fs::create_dir(&changed).expect("a folder");
+    let text = says().replace(&his, &her);
+    std::fs::write(changed.join("00000001.journal"), text).expect("written");
+    let suspicious = new_machine(&world);
+    let changed = changed.to_string_lossy().into_owned();
+    let restored = suspicious.command(&["restore", &path, "--journal", &changed]);
+    assert!(
+        said(&restored).contains("was changed"),
+        "{}",
+        said(&restored)
+    );
+    assert!(consents(&suspicious).is_empty());
+    // With the journal: what ended is ended, and nothing else.
+    let other = new_machine(&world);
+    let restored = other.command(&["restore", &path, "--journal", &folder]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(said(&restored).contains("up to 20"), "{}", said(&restored));
+    let left = guid(&ada).await;
+    assert_eq!(consents(&other), [left], "ada's stays");
+    assert_eq!(other.sql("SELECT key_hash AS value FROM sessions").len(), 0);
+    let portal = world.portal.clone();
+    let served = other.serve_at(&portal, world).await;
+    assert_eq!(served.api(&key, "GET", "v1/user", "").await.status, 401);
+    assert_eq!(served.api(&bo, "GET", "v1/user", "").await.status, 200);
+    for old in [&vera, &viktor] {
+        let page = old
+            .send("GET", "/account", &[("accept", "text/html")], None)
+            .await;
+        assert_eq!(page.status, 303, "the old session is over");
+    }
+    let again = Browser::new(&portal);
+    again.sign_in("vera").await;
+    let page = again.get(&format!("/content/{item}/")).await;
+    assert_eq!(
+        page.count("form[action='/consents/new']"),
+        1,
+        "{}",
+        page.body
+    );
+    let locked = served.sql(&format!(
+        "SELECT username AS value FROM people WHERE guid = '{his}' AND locked"
+    ));
+    assert_eq!(locked, ["viktor"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p40_a_backup_under_load_restores_to_working_consents_with_the_key_alone() {
     let world = World::start().await;
-    let (_, token) = world.connected("vera").await;
+    let _vera = world.connected("vera").await;
+    let item = world.content(0);
+    let app = TokenApp::start().await;
+    app.stands_behind(&world, &item).await;
     let (ada, bo) = (world.key("ada"), world.key("bo"));
     let me = world.api(&ada, "GET", "v1/user", "").await.json()["guid"]
         .as_str()
@@ -517,7 +689,10 @@ async fn p40_a_backup_under_load_restores_to_working_consents_with_the_key_alone
         "no token stands in it"
     );
     // On a new machine: refused without the key, and nothing is left there.
-    let other = Served::prepare(&[("VALETKEY_PUBLIC_URL", &world.portal)]);
+    let other = Served::prepare(&[
+        ("VALETKEY_PUBLIC_URL", &world.portal),
+        ("VALETKEY_PRIVATE_HOSTS", "127.0.0.1"),
+    ]);
     let path = file.to_string_lossy().into_owned();
     let refused = other.command(&["restore", &path]);
     assert!(!refused.status.success(), "without the keyring");
@@ -543,7 +718,9 @@ async fn p40_a_backup_under_load_restores_to_working_consents_with_the_key_alone
         other.data_dir.join("keyring"),
     )
     .expect("copied");
-    let restored = other.command(&["restore", &path]);
+    let journal = world.data_dir.join("journal");
+    let journal = journal.to_string_lossy().into_owned();
+    let restored = other.command(&["restore", &path, "--journal", &journal]);
     assert!(
         restored.status.success(),
         "{}",
@@ -554,10 +731,14 @@ async fn p40_a_backup_under_load_restores_to_working_consents_with_the_key_alone
         !again.status.success(),
         "what is there is not replaced unasked"
     );
-    // The old one is gone; the new one works with the same sessions, keys and consents.
+    // The old one is gone; the new one works with the same keys and consents.
     let portal = world.portal.clone();
     let served = other.serve_at(&portal, world).await;
-    let answer = served.exchange(&bo, &token).await;
+    let vera = Browser::new(&portal);
+    vera.sign_in("vera").await;
+    let page = vera.get(&format!("/content/{item}/")).await;
+    assert_eq!((page.status, page.body.as_str()), (200, "ok"), "{page:?}");
+    let answer = served.exchange(&bo, &app.token()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let keys = served
         .api(&ada, "GET", &format!("v1/users/{me}/keys"), "")

@@ -69,12 +69,13 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
         world.sql(&harm);
         world.pass(Duration::from_secs(2));
         for token in [&token, &other] {
+            let before = world.provider.counts().refreshed;
             let answer = world.exchange(&bo, token).await;
-            assert!(
-                answer.status >= 500 && !answer.body.contains("access_token"),
-                "{harm}: {} {}",
-                answer.status,
-                answer.body
+            assert_eq!(answer.status, 200, "{harm}: {}", answer.body);
+            assert_eq!(
+                world.provider.counts().refreshed,
+                before + 1,
+                "{harm}: what is stored is not used, but replaced"
             );
         }
         world.sql(&mend);

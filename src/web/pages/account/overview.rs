@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Id, form::FieldError, person::Person},
-    http::errors::WebError,
+    http::{errors::WebError, redirect::see_other},
     web::{
         forms::{Field, FieldKind, refill},
         pages::{form_status, id, page_with, problems_of},
@@ -122,6 +122,12 @@ pub async fn change_password(
         )),
         Err(error) => draw(&me, problems_of(error)?).await,
     }
+}
+
+/// `POST /account/notice/dismiss`: the person has read what others changed about their account.
+pub async fn dismiss_notice(me: SignedIn, Posted(_): Posted) -> Result<HttpResponse, WebError> {
+    me.service().people.dismiss_notice(&me.actor).await?;
+    Ok(see_other("/account"))
 }
 
 /// `POST /account/sessions/end`: ends one session, or all but the current one.
