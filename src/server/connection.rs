@@ -355,8 +355,9 @@ impl AsyncRead for BrowserConnection {
         let bytes = buffer.filled().len() - before;
         let has_read = bytes > 0;
         if let Some(heads) = &mut self.heads {
-            heads.count(bytes, bytes == room || buffer.remaining() == 0);
-            if heads.is_missed(context, has_read) {
+            if has_read {
+                heads.count(bytes, bytes == room || buffer.remaining() == 0);
+            } else if read.is_pending() && heads.is_missed(context) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }

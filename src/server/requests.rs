@@ -22,14 +22,17 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Keep-alive: how long a connection may be idle between two requests.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// Deadline for the head of every request after a connection's first, counted from its first byte;
-/// also for the rest of a body that the response did not wait for.
-const NEXT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
+/// How often a connection between two requests is looked at. The head of every request after the
+/// first must be complete within two looks, counted from its first byte; so must the rest of a body
+/// that the response did not wait for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Looks without a byte after which the connection ends. A little longer than keep-alive, which
+/// actix does not apply to a connection on which the next head has begun during the last response.
+const MAX_IDLE_LOOKS: u32 = 7;
 /// Largest head, in bytes: with a longer one, a field name could be longer than actix can hold.
 const MAX_HEAD_BYTES: usize = 65_535;
 
@@ -38,8 +41,10 @@ const MAX_HEAD_BYTES: usize = 65_535;
 pub struct Requests {
     /// Being answered now. One, since HTTP/1.1 answers in order.
     open: Cell<usize>,
-    /// A request has arrived on this connection.
-    has_begun: Cell<bool>,
+    /// Number of requests that have arrived on this connection.
+    begun: Cell<u64>,
+    /// Bytes that were read since the last request began.
+    bytes: Cell<usize>,
     /// The last request has a chunked body, and its response has not begun.
     awaits_chunks: Cell<bool>,
     /// The last request had a body: a part of it may still come after its response.
@@ -63,7 +68,8 @@ impl Requests {
         self.awaits_chunks.set(is_chunked);
         self.had_body
             .set(is_chunked || headers.contains_key(CONTENT_LENGTH));
-        self.has_begun.set(true);
+        self.begun.set(self.begun.get() + 1);
+        self.bytes.set(0);
         self.open.set(self.open.get() + 1);
         OpenRequest(Rc::clone(self))
     }
@@ -71,12 +77,6 @@ impl Requests {
     /// Whether what is read can only be a head.
     fn is_head(&self) -> bool {
         self.open.get() == 0 && !self.had_body.get()
-    }
-
-    /// Whether the last response is complete and the next head is not. Before the first request
-    /// actix's own deadline applies.
-    fn is_between(&self) -> bool {
-        self.has_begun.get() && self.open.get() == 0
     }
 }
 
@@ -140,17 +140,19 @@ where
 }
 
 /// Watches the heads on one connection: their deadline and their size.
+///
+/// The deadline is coarse on purpose: asking for the time at each request would cost more than all
+/// the rest of this.
 pub struct HeadWatch {
     requests: Rc<Requests>,
-    /// Bytes that were read since the last request began.
-    bytes: usize,
     /// The last read filled its buffer: before the next one, actix parses what it has.
     has_more: bool,
-    /// The deadline, and whether it is that of a head whose first byte has arrived.
-    due: Option<(Instant, bool)>,
-    /// Wakes the connection at the deadline or earlier: moving it for each request would cost more
-    /// than waking now and then for nothing.
+    /// Fires at the next look. Set at the end of the first request.
     timer: Option<Pin<Box<Sleep>>>,
+    /// What the last look saw: the number of requests before the head that had begun then.
+    head_after: Option<u64>,
+    /// Looks in a row that saw no head, after the same number of requests.
+    idle_looks: (u64, u32),
 }
 
 impl HeadWatch {
@@ -158,10 +160,10 @@ impl HeadWatch {
     pub fn new(requests: Rc<Requests>) -> Self {
         Self {
             requests,
-            bytes: 0,
             has_more: false,
-            due: None,
             timer: None,
+            head_after: None,
+            idle_looks: (0, 0),
         }
     }
 
@@ -174,7 +176,7 @@ impl HeadWatch {
     /// 0: the head is too long.
     pub fn room(&self) -> usize {
         if self.requests.is_head() {
-            MAX_HEAD_BYTES - self.bytes
+            MAX_HEAD_BYTES - self.requests.bytes.get()
         } else {
             usize::MAX
         }
@@ -182,11 +184,12 @@ impl HeadWatch {
 
     /// Counts what a read brought. `is_full`: more may be there.
     pub fn count(&mut self, bytes: usize, is_full: bool) {
-        if self.requests.is_head() {
-            self.bytes = (self.bytes + bytes).min(MAX_HEAD_BYTES);
+        if self.requests.open.get() == 0 {
+            let before = self.requests.bytes.get();
+            self.requests
+                .bytes
+                .set((before + bytes).min(MAX_HEAD_BYTES));
             self.has_more = is_full;
-        } else {
-            self.bytes = 0;
         }
     }
 
@@ -196,32 +199,37 @@ impl HeadWatch {
         std::mem::take(&mut self.has_more) && self.requests.is_head()
     }
 
-    /// Whether a head is late. Call it after each read; `has_read`: it brought bytes.
-    pub fn is_missed(&mut self, context: &mut Context<'_>, has_read: bool) -> bool {
-        if !self.requests.is_between() {
-            self.due = None;
+    /// Whether a head is late. Call it when a read is pending.
+    pub fn is_missed(&mut self, context: &mut Context<'_>) -> bool {
+        // Before the first request actix's own deadline applies.
+        if self.requests.begun.get() == 0 {
             return false;
         }
-        let now = Instant::now();
-        let due = match self.due {
-            Some((due, has_begun)) if has_begun || !has_read => due,
-            _ => {
-                // A part of the head may have arrived during the last request: without a read the
-                // deadline is a little longer than actix's keep-alive.
-                let pause = if has_read { Duration::ZERO } else { KEEP_ALIVE };
-                let due = now + pause + NEXT_HEAD_TIMEOUT;
-                self.due = Some((due, has_read));
-                due
-            }
+        match &mut self.timer {
+            Some(timer) if !timer.is_elapsed() => return false,
+            Some(timer) => timer.as_mut().reset(Instant::now() + LOOK_INTERVAL),
+            timer => *timer = Some(Box::pin(sleep(LOOK_INTERVAL))),
+        }
+        // Registers the waker, which stays the same: a connection is a task of its own.
+        let timer = self.timer.as_mut();
+        let _ = timer.is_some_and(|timer| timer.as_mut().poll(context).is_ready());
+        self.look()
+    }
+
+    /// Whether the same head, or the same silence, has lasted too long.
+    fn look(&mut self) -> bool {
+        let begun = self.requests.begun.get();
+        if self.requests.open.get() > 0 {
+            (self.head_after, self.idle_looks) = (None, (begun, 0));
+            return false;
+        }
+        if self.requests.bytes.get() > 0 {
+            return self.head_after.replace(begun) == Some(begun);
+        }
+        self.idle_looks = match self.idle_looks {
+            (same, looks) if same == begun => (begun, looks + 1),
+            _ => (begun, 1),
         };
-        if due <= now {
-            return true;
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if timer.deadline() > due || timer.deadline() <= now {
-            timer.as_mut().reset(due);
-        }
-        // Registers the waker; it cannot be ready.
-        timer.as_mut().poll(context).is_ready()
+        self.idle_looks.1 >= MAX_IDLE_LOOKS
     }
 }

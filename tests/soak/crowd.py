@@ -1,0 +1,213 @@
+"""A crowd: 180 people at work with open tabs, and 20 clients that misbehave. The 180 notice nothing.
+
+  crowd.py MINUTES BINARY SEED [POSTGRES]
+
+One node, on SQLite unless a PostgreSQL server is named. Half of the time only the 180 are there: what they see then is the measure.
+Then the 20 come, each from an address of its own: half-sent heads, floods of requests, odd cookies, wrong passwords, WebSockets that
+are reset, requests whose answers are not read. When they have gone, memory, file descriptors and rows must be where they were.
+Fails if one of the 180 sees an error, or waits more than twice as long (99th percentile) as before, beyond what a busy machine adds:
+10 ms and this program's own delay.
+"""
+import asyncio
+import os
+import pathlib
+import random
+import socket
+import statistics
+import struct
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "bench"))
+from portal import database  # noqa: E402
+from town import UPGRADE, Town, memory, request  # noqa: E402
+
+MINUTES, BINARY, SEED = float(sys.argv[1]), *sys.argv[2:4]
+POSTGRES = sys.argv[4] if len(sys.argv) > 4 else None
+GOOD, BAD, PAUSE = 180, 20, 5
+GRACE = 75  # seconds after the last misdeed: the longest deadline of a connection and what follows
+SLACK = 10  # ms
+
+
+class Nuisance:
+    """A client that does one bad thing after the other, from an address of its own."""
+
+    def __init__(self, town, number):
+        self.town, self.number, self.host = town, number, f"127.0.1.{number + 1}"
+        self.viewer = town.viewers[number % len(town.viewers)]
+        self.done = dict.fromkeys(("half heads", "flood", "odd cookies", "wrong passwords", "reset sockets", "deaf"), 0)
+
+    async def wire(self):
+        return await asyncio.open_connection("127.0.0.1", self.town.ports[0], local_addr=(self.host, 0))
+
+    def page(self, more=()):
+        # Its own viewer's cookie: a person who may be there, and misbehaves.
+        return request("GET", f"/content/{self.viewer.item.guid}/", {**self.viewer.fields(), **dict(more)})
+
+    async def half_heads(self):
+        wires = [await self.wire() for _ in range(10)]
+        for reader, writer in wires:
+            writer.write(self.page() + b"GET /half HTTP/1.1\r\nHos")
+            await asyncio.wait_for(reader.read(100), 20)
+        await asyncio.sleep(random.uniform(1, 15))
+        for _, writer in wires:
+            writer.close()
+
+    async def flood(self):
+        reader, writer = await self.wire()
+        for _ in range(20):
+            writer.write(self.page() * 16)
+            await writer.drain()
+            await asyncio.wait_for(reader.read(1 << 16), 20)
+        writer.close()
+
+    async def odd_cookies(self):
+        reader, writer = await self.wire()
+        fields = self.viewer.fields()
+        head = request("GET", f"/content/{self.viewer.item.guid}/", fields).replace(b"Cookie: ", b"Cookie: name=J\xfcrgen; \xff\xfe; =; ;;; valetkey-sAAAAAAAA=x; ")
+        writer.write(head)
+        await asyncio.wait_for(reader.read(100), 20)
+        writer.close()
+
+    async def wrong_passwords(self):
+        for _ in range(5):
+            reader, writer = await self.wire()
+            body = b"username=seeded1&password=wrong&csrf=x"
+            writer.write(request("POST", "/login", {"Host": self.town.portal_host, "Content-Type": "application/x-www-form-urlencoded", "Content-Length": len(body)}) + body)
+            await asyncio.wait_for(reader.read(100), 30)
+            writer.close()
+
+    async def reset_sockets(self):
+        for _ in range(5):
+            reader, writer = await self.wire()
+            writer.write(request("GET", f"/content/{self.viewer.item.guid}/tab/{self.viewer.number}", {**self.viewer.fields(), **UPGRADE}))
+            await asyncio.wait_for(reader.read(100), 20)
+            # Closed with RST: nothing is said any more.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    async def deaf(self):
+        reader, writer = await self.wire()
+        writer.transport.pause_reading()
+        writer.write(self.page() * 500)
+        await asyncio.sleep(random.uniform(1, 20))
+        writer.transport.abort()
+
+    async def run(self):
+        acts = [self.half_heads, self.flood, self.odd_cookies, self.wrong_passwords, self.reset_sockets, self.deaf]
+        while True:
+            act = random.choice(acts)
+            try:
+                await asyncio.wait_for(act(), 60)
+            except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
+                pass  # refused or cut off: that is what it is there for
+            self.done[act.__name__.replace("_", " ")] += 1
+            await asyncio.sleep(random.uniform(0.5, 2))
+
+
+class Page:
+    """Each of the 180 loads the app's page now and then."""
+
+    def __init__(self, town):
+        self.town = town
+
+    async def run(self):
+        while True:
+            await asyncio.sleep(random.expovariate(GOOD / 10))
+            self.town.spawn("page of the app", self.town.act("page of the app"))
+
+
+def rows(town):
+    tables = [name for name, in town.sql("SELECT relname FROM pg_stat_user_tables" if town.place else "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")]
+    return {table: int(town.sql(f'SELECT count(*) FROM "{table}"')[0][0]) for table in tables}
+
+
+def state(town):
+    pid = town.portal.processes[0].pid
+    return {"MB": memory(pid), "file descriptors": len(os.listdir(f"/proc/{pid}/fd")), "threads": len(os.listdir(f"/proc/{pid}/task"))}
+
+
+def percentile(values, part):
+    return sorted(values)[max(0, -(-len(values) * part // 100) - 1)] if values else 0
+
+
+async def phase(town, seconds):
+    """What the 180 see for a while: times by kind, and errors."""
+    town.tally.took.clear()
+    town.tally.refused.clear()
+    town.tally.counts = True
+    await asyncio.sleep(seconds)
+    town.tally.counts = False
+    return {kind: list(took) for kind, took in town.tally.took.items()}, {kind: dict(why) for kind, why in town.tally.refused.items() if why}
+
+
+async def main():
+    seconds = MINUTES * 60
+    town = Town(BINARY, SEED, "crowd", database(POSTGRES) if POSTGRES else None, 1, GOOD + BAD, PAUSE)
+    try:
+        await town.settle_in()
+        nuisances, town.viewers = [Nuisance(town, number) for number in range(BAD)], town.viewers[BAD:]
+        for nuisance in nuisances:
+            nuisance.viewer.number = 0
+        for number, viewer in enumerate(town.viewers):
+            viewer.number = number
+        await town.open_tabs()
+        town.spawn("", Page(town).run(), None)
+        town.spawn("", town.watch_itself(), None)
+        await town.warm_up()
+        await asyncio.sleep(min(60, seconds / 4))
+        start, start_rows = state(town), rows(town)
+        quiet, quiet_errors = await phase(town, seconds / 2)
+        before = state(town)
+        loops = [asyncio.ensure_future(nuisance.run()) for nuisance in nuisances]
+        most = {"MB": 0, "file descriptors": 0, "threads": 0}
+
+        async def watch():
+            while True:
+                for what, value in state(town).items():
+                    most[what] = max(most[what], value)
+                await asyncio.sleep(2)
+
+        watching = asyncio.ensure_future(watch())
+        loud, loud_errors = await phase(town, seconds / 2)
+        for loop in (*loops, watching):
+            loop.cancel()
+        await asyncio.gather(*loops, watching, return_exceptions=True)
+        await asyncio.sleep(GRACE)
+        end, end_rows = state(town), rows(town)
+    finally:
+        await town.close()
+    problems = []
+    print(f"{MINUTES:g} minutes on {'PostgreSQL' if POSTGRES else 'SQLite'}, {GOOD} people with a message every {PAUSE} s and a page now and then, {BAD} clients that misbehave in the second half.\n")
+    print("| what the people see | quiet: times | p50 ms | p99 ms | beside the noise: times | p50 ms | p99 ms | errors |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    own = percentile(loud.get("(this program's own delay)", []), 99)
+    for kind in sorted({*quiet, *loud}):
+        one, two = quiet.get(kind, []), loud.get(kind, [])
+        errors = {**quiet_errors.get(kind, {}), **loud_errors.get(kind, {})}
+        print(f"| {kind} | {len(one):,} | {statistics.median(one or [0]):.2f} | {percentile(one, 99):.2f} | {len(two):,} | {statistics.median(two or [0]):.2f} | {percentile(two, 99):.2f} | {errors or 0} |")
+        if kind in ("exchange", "message in a tab, there and back", "page of the app") and percentile(two, 99) > 2 * percentile(one, 99) + own + SLACK:
+            problems.append(f"{kind}: p99 {percentile(two, 99):.1f} ms beside the noise, {percentile(one, 99):.1f} ms without")
+    problems += [f"{kind}: {why}" for errors in (quiet_errors, loud_errors) for kind, why in errors.items()]
+    print("\n| the process | at the start | before the noise | most | at the end |\n| --- | --- | --- | --- | --- |")
+    for what in start:
+        print(f"| {what} | {start[what]:.0f} | {before[what]:.0f} | {most[what]:.0f} | {end[what]:.0f} |")
+    if end["MB"] > before["MB"] * 1.25 + 20:
+        problems.append(f"memory: {before['MB']:.0f} MB before, {end['MB']:.0f} MB after")
+    if end["file descriptors"] > before["file descriptors"] + 20:
+        problems.append(f"file descriptors: {before['file descriptors']} before, {end['file descriptors']} after")
+    changed = {table: (count, end_rows[table]) for table, count in start_rows.items() if end_rows[table] != count}
+    print("\n| rows of | at the start | at the end |\n| --- | --- | --- |")
+    for table, (one, two) in sorted(changed.items()):
+        print(f"| {table} | {one} | {two} |")
+    # The record of refusals, its blocks, the log of changes, wrong passwords (five minutes) and hourly counts grow by design.
+    grows = {"audit", "audit_blocks", "changes", "sign_in_tries", "exchange_hours", "token_uses", "visits", "held_tokens"}
+    problems += [f"rows of {table}: {one} before, {two} after" for table, (one, two) in changed.items() if table not in grows and two > one + 2]
+    done = {act: sum(nuisance.done[act] for nuisance in nuisances) for act in nuisances[0].done}
+    print(f"\nMisdeeds: {', '.join(f'{count:,} × {act}' for act, count in done.items())}.")
+    for problem in problems:
+        print(f"\nNOT KEPT: {problem}")
+    print(f"\n{0 if problems else 1} passed, {1 if problems else 0} failed")
+    return bool(problems)
+
+
+sys.exit(asyncio.run(main()))
