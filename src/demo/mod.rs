@@ -428,7 +428,7 @@ async fn seed(
         }
         let (_, key) = service
             .api_keys
-            .create_content_key(publisher, seen.content.id)
+            .create_content_key(publisher, seen.content.id, Duration::ZERO)
             .await
             .map_err(fail)?;
         if dev.is_some() {

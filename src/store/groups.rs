@@ -13,6 +13,7 @@ use crate::domain::{
     person::Person,
 };
 use diesel::prelude::*;
+use std::collections::HashMap;
 
 /// A principal as the columns `person` and `group_guid` of an access list.
 pub(super) fn principal_columns(principal: Principal) -> (Option<String>, Option<String>) {
@@ -107,6 +108,17 @@ pub fn by_name(db: &mut Db<'_>, name: &str) -> Result<Option<Group>, Error> {
         .first(db.0)
         .optional()?;
     row.map(Row::group).transpose()
+}
+
+/// The number of members of each group that has any.
+pub fn member_counts(db: &mut Db<'_>) -> Result<HashMap<Id<Group>, i64>, Error> {
+    let rows: Vec<(String, i64)> = group_members::table
+        .group_by(group_members::group_guid)
+        .select((group_members::group_guid, diesel::dsl::count_star()))
+        .load(db.0)?;
+    rows.into_iter()
+        .map(|(guid, count)| Ok((id(&guid)?, count)))
+        .collect()
 }
 
 /// All groups, by name.

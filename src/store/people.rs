@@ -413,6 +413,32 @@ pub fn delete_key(db: &mut Db<'_>, person: Id<Person>, number: i64) -> Result<bo
     Ok(gone == 1)
 }
 
+/// Lets an item's content keys end at `end`, unless they end before; deletes those that have ended.
+pub fn end_content_keys(
+    db: &mut Db<'_>,
+    content: Id<Content>,
+    now: Timestamp,
+    end: Timestamp,
+) -> Result<(), Error> {
+    for key in content_keys(db, content)? {
+        db.changed(Subject::ApiKey(key.number));
+        let row = api_keys::table.find(key.number);
+        match key.expires_at {
+            Some(at) if at <= now => {
+                db.ended(&Ending::ApiKey { number: key.number })?;
+                diesel::delete(row).execute(db.0)?;
+            }
+            Some(at) if at <= end => {}
+            _ => {
+                diesel::update(row)
+                    .set(api_keys::expires_at.eq(end.0))
+                    .execute(db.0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Deletes an item's content keys; returns their number.
 pub fn delete_content_keys(db: &mut Db<'_>, content: Id<Content>) -> Result<usize, Error> {
     for key in content_keys(db, content)? {

@@ -6,6 +6,7 @@ pub mod api;
 pub mod confirmation;
 pub mod error_pages;
 pub mod forms;
+pub mod listing;
 pub mod pages;
 pub mod routes;
 pub mod shown_once;

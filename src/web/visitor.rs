@@ -24,6 +24,7 @@ use crate::{
     vault::random,
     web::{
         forms::FormValues,
+        listing::Asked,
         view::{Chrome, SignedInPerson},
     },
 };
@@ -111,6 +112,8 @@ pub struct Visitor {
     pub actor: Option<Actor>,
     pub service: Arc<Services>,
     pub origin: Origin,
+    /// The query of the address: what a list or a picker on the page is asked for.
+    pub asked: Asked,
     theme: String,
 }
 
@@ -132,6 +135,7 @@ impl Visitor {
             actor,
             service,
             origin,
+            asked: Asked::parse(request.query_string()),
             theme: theme.unwrap_or_default(),
         })
     }

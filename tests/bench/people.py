@@ -1,8 +1,9 @@
 """An organisation at work: viewers with open tabs, exchanges, sign-ins, consents, pages and edits. What they cost, and what more would.
 
-  people.py SECONDS BINARY SEED POSTGRES [VIEWERS]
+  people.py SECONDS BINARY SEED POSTGRES [VIEWERS [DATABASE]]
 
-One node on SQLite, then three on PostgreSQL (tests/postgres start; it preloads pg_stat_statements), VIEWERS 5000 unless said. Each
+One node on SQLite, then three on PostgreSQL (tests/postgres start, newly: pg_stat_statements has room for the statements of one run),
+or only the DATABASE that is named. VIEWERS 5000 unless said. Each
 viewer has a WebSocket through the portal to an app that runs in this program, and sends one message a minute; the app exchanges the
 viewer's token for each, at any node, as behind a balancer. Session tokens live a minute instead of an hour, so that sockets hold
 theirs beyond their end, as those of old tabs do. The other acts are in HOURLY; when a consent is revoked, the portal closes the tab,
@@ -25,6 +26,7 @@ from town import HOURLY, Town
 
 SECONDS, BINARY, SEED, POSTGRES = int(sys.argv[1]), *sys.argv[2:5]
 VIEWERS = int(sys.argv[5]) if len(sys.argv) > 5 else 5_000
+ONLY = sys.argv[6] if len(sys.argv) > 6 else ""
 BROWSERS = 25
 IDLE, SETTLE = 20, 75  # seconds: a window without viewers; and until the tokens of the tabs are older than they live
 # What a node, the database and its write transactions can do, for the sizing; the last is what results.md has for title edits.
@@ -140,6 +142,8 @@ def report_sizes(run):
 commit = subprocess.run(["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 print(f"Commit {commit}, {os.cpu_count()} cores, {platform.machine()}, everything on one machine, this program included. A viewer in an hour: 60 messages with an exchange each, {', '.join(f'{times} × {kind}' for kind, times in HOURLY.items())}.\n")
 for name, nodes in (("SQLite", 1), ("PostgreSQL", 3)):
+    if ONLY not in ("", name):
+        continue
     small, full = (asyncio.run(run(f"{name}-{viewers}", database(POSTGRES) if nodes > 1 else None, nodes, viewers, viewers == VIEWERS)) for viewers in (VIEWERS // 5, VIEWERS))
     print(f"## {name}, {nodes} node{'s' if nodes > 1 else ''}\n")
     report_acts(full)

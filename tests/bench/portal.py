@@ -23,7 +23,7 @@ class Portal:
 
     def __init__(self, binary, seed, name, database, nodes=1):
         self.seeder = seed
-        self.ports = [18710 + number for number in range(nodes)]
+        self.ports = [int(os.environ.get("BENCH_PORT", 18710)) + number for number in range(nodes)]
         self.public = f"http://127.0.0.1:{self.ports[0]}"
         self.settings = []
         for number, port in enumerate(self.ports):

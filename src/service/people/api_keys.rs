@@ -20,7 +20,7 @@ use crate::{
     vault::api_key,
 };
 use secrecy::SecretString;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// The person behind a presented API key. `role` is the lower one of the key's and the person's.
 #[derive(Clone, Debug)]
@@ -165,15 +165,18 @@ impl ApiKeys {
             active_at: None,
             expires_at,
         };
-        self.store_key(actor, key, String::new()).await
+        self.store_key(actor, key, String::new(), Duration::ZERO)
+            .await
     }
 
-    /// Inserts a key and writes the audit record.
+    /// Inserts a key and writes the audit record. A content key replaces the one before, which works
+    /// for `old_stays_for` longer.
     async fn store_key(
         &self,
         actor: &Actor,
         key: ApiKey,
         detail: String,
+        old_stays_for: Duration,
     ) -> Result<(ApiKey, SecretString), Error> {
         let secret = api_key::generate();
         let hash = api_key::hash(&secret);
@@ -184,8 +187,15 @@ impl ApiKeys {
             .write(move |db| {
                 let detail = detail.clone();
                 let mut key = key.clone();
-                if let Some(item) = key.content {
-                    people::delete_content_keys(db, item)?;
+                match key.content {
+                    Some(item) if old_stays_for.is_zero() => {
+                        people::delete_content_keys(db, item)?;
+                    }
+                    Some(item) => {
+                        let now = key.created_at;
+                        people::end_content_keys(db, item, now, now.plus(old_stays_for))?;
+                    }
+                    None => {}
                 }
                 key.number = people::insert_key(db, &key, &hash)?;
                 record(
@@ -237,6 +247,7 @@ impl ApiKeys {
         &self,
         actor: &Actor,
         item: Id<Content>,
+        old_stays_for: Duration,
     ) -> Result<(Content, SecretString), Error> {
         let found = self
             .core
@@ -267,7 +278,7 @@ impl ApiKeys {
             expires_at: None,
         };
         let (_, secret) = self
-            .store_key(actor, key, format!("for content {item}"))
+            .store_key(actor, key, format!("for content {item}"), old_stays_for)
             .await?;
         Ok((found, secret))
     }

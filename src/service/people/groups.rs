@@ -57,6 +57,25 @@ impl Groups {
         self.core.store.read(|db| Ok(groups::list(db)?)).await
     }
 
+    /// All groups with the number of their members, for publishers and administrators.
+    pub async fn groups_with_counts(&self, actor: &Actor) -> Result<Vec<(Group, i64)>, Error> {
+        require(
+            access::may_see_groups(actor.role),
+            "Only publishers and administrators see groups.",
+        )?;
+        self.core
+            .store
+            .read(|db| {
+                let counts = groups::member_counts(db)?;
+                let all = groups::list(db)?.into_iter().map(|group| {
+                    let count = counts.get(&group.id).copied().unwrap_or(0);
+                    (group, count)
+                });
+                Ok(all.collect())
+            })
+            .await
+    }
+
     /// A group with its members.
     pub async fn group(&self, actor: &Actor, id: Id<Group>) -> Result<(Group, Vec<Person>), Error> {
         require(

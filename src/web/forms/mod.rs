@@ -14,6 +14,7 @@ pub enum FieldKind {
     Radio,
     Date,
     Email,
+    Search,
     Hidden,
 }
 
@@ -118,6 +119,7 @@ impl Field {
             FieldKind::Secret => "password",
             FieldKind::Date => "date",
             FieldKind::Email => "email",
+            FieldKind::Search => "search",
             _ => "text",
         }
     }
@@ -172,6 +174,11 @@ impl FormValues {
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
+    }
+    /// All values of a field, such as those of checked boxes.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let pairs = self.0.iter().filter(move |(key, _)| key == name);
+        pairs.map(|(_, value)| value.trim())
     }
     /// The trimmed value; empty if the field is missing.
     pub fn text(&self, name: &str) -> &str {

@@ -20,7 +20,8 @@ use crate::{
     http::errors::WebError,
     service::Error,
     web::{
-        forms::{Choice, Field, FieldKind},
+        forms::{Choice, Field, FieldKind, FormValues, refill},
+        listing::Picker,
         view::{Chrome, NavLink},
         visitor::SignedIn,
     },
@@ -80,12 +81,14 @@ pub fn principal(text: &str) -> Option<Principal> {
     }
 }
 
-/// A select field named `person` for a person or a group, without those in `known`.
-pub async fn principal_field(
+/// Chooses a person or a group, without those in `known`: a field `person` on the page at `action`.
+pub async fn principal_picker(
     me: &SignedIn,
-    label: &str,
+    action: &str,
+    anchor: &'static str,
     known: &[Principal],
-) -> Result<Field, WebError> {
+    problems: &[FieldError],
+) -> Result<Picker, WebError> {
     let people = me.service().people.people(&me.actor).await?;
     let groups = me.service().groups.groups(&me.actor).await?;
     let people = people
@@ -112,7 +115,16 @@ pub async fn principal_field(
         .chain(people)
         .chain(groups)
         .collect();
-    Ok(Field::new(FieldKind::Select, "person", label).options(options))
+    let mut field = [Field::new(FieldKind::Select, "person", "Person or group").options(options)];
+    refill(&mut field, None, problems);
+    let [field] = field;
+    Ok(Picker::new(
+        &me.visitor.asked,
+        action,
+        anchor,
+        "Search people and groups",
+        field,
+    ))
 }
 
 /// A page that consists of one form.
@@ -157,6 +169,43 @@ pub struct ConfirmIdentityPage {
     pub again: String,
     pub action: String,
     pub fields: Vec<Field>,
+}
+
+/// A question before a step that cannot be taken back: its page sends the same form once more.
+pub struct Question<'a> {
+    /// The current entry of the navigation bar.
+    pub area: &'static str,
+    pub title: String,
+    pub consequences: Vec<Group>,
+    pub action: String,
+    /// What was typed, to be sent again; and what else is asked.
+    pub fields: Vec<Field>,
+    pub submit: &'a str,
+    pub cancel: String,
+}
+
+/// The field that says that the question was answered.
+const SURE: &str = "sure";
+
+/// Whether the question of [`ask_first`] was answered.
+pub fn is_sure(typed: &FormValues) -> bool {
+    typed.get(SURE).is_some()
+}
+
+/// The page of a question.
+pub fn ask_first(me: &SignedIn, question: Question<'_>) -> Result<HttpResponse, WebError> {
+    let mut fields = question.fields;
+    fields.push(Field::new(FieldKind::Hidden, SURE, "").value("yes"));
+    page(&ConfirmPage {
+        chrome: me.visitor.chrome(question.area, &question.title),
+        errors: Vec::new(),
+        groups: question.consequences,
+        link: None,
+        action: question.action,
+        fields,
+        submit: question.submit.to_owned(),
+        cancel: question.cancel,
+    })
 }
 
 /// A heading with sentences and a list.

@@ -3,10 +3,11 @@
 use crate::{
     domain::{form::FieldError, person::Role},
     http::{errors::WebError, redirect::see_other},
+    service::Error,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        pages::{form_status, page_with, problems_of},
+        pages::{Group, Question, ask_first, form_status, is_sure, page_with, problems_of},
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment},
         visitor::{Posted, SignedIn},
@@ -110,12 +111,41 @@ pub async fn create_key(
     }
 }
 
-/// `POST /account/keys/{number}/delete`.
+/// `POST /account/keys/{number}/delete`: after a question.
 pub async fn delete_key(
     me: SignedIn,
     path: web::Path<i64>,
-    _: Posted,
+    Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
+    if !is_sure(&typed) {
+        let (own, now) = (me.actor.person.id, me.service().core.now());
+        let keys = me.service().api_keys.keys_of(&me.actor, own).await?;
+        let key = keys.into_iter().find(|key| key.number == *path);
+        let key = key.ok_or(Error::NotFound)?;
+        let used = match key.active_at {
+            Some(at) => format!("It was last used {}.", at.relative(now)),
+            None => "It was never used.".to_owned(),
+        };
+        return ask_first(
+            &me,
+            Question {
+                area: "",
+                title: format!("Delete the key {}?", key.name),
+                consequences: vec![Group::new(
+                    "What happens",
+                    &[
+                        &used,
+                        "Programs that use it are refused from now on. That cannot be taken back: make a new key and give it to them first.",
+                    ],
+                    Vec::new(),
+                )],
+                action: format!("/account/keys/{}/delete", key.number),
+                fields: Vec::new(),
+                submit: &format!("Delete {}", key.name),
+                cancel: "/account/keys".into(),
+            },
+        );
+    }
     me.service().api_keys.delete_key(&me.actor, *path).await?;
     Ok(me.done(
         "/account/keys",

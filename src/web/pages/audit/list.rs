@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{
+        Id,
         addresses::query,
         audit::{Action, Event, Outcome},
     },
@@ -10,6 +11,7 @@ use crate::{
     store::audit::RecordFilter,
     web::{
         forms::{Choice, Field, FieldKind},
+        listing::{OneOf, one_of},
         pages::page,
         view::{Chrome, Moment},
         visitor::SignedIn,
@@ -100,8 +102,8 @@ fn words(action: Action) -> String {
     action.as_str().replace('_', " ")
 }
 
-/// A select field for a person.
-pub(super) async fn people(me: &SignedIn, chosen: Option<String>) -> Result<Field, WebError> {
+/// A filter by person, and what it means.
+pub(super) async fn people(me: &SignedIn, typed: &str) -> Result<(Field, OneOf), WebError> {
     let people = me.service().people.people(&me.actor).await?;
     let people = people.iter().map(|person| {
         Choice::new(
@@ -113,15 +115,27 @@ pub(super) async fn people(me: &SignedIn, chosen: Option<String>) -> Result<Fiel
     let options = std::iter::once(Choice::new("", "Everybody", ""))
         .chain(people)
         .collect();
-    Ok(Field::new(FieldKind::Select, "person", "Who")
-        .options(options)
-        .value(chosen.unwrap_or_default()))
+    let field = Field::new(FieldKind::Select, "person", "Who").options(options);
+    Ok(one_of(field, typed))
+}
+
+/// The id that a filter names; for an unclear one, an id that nothing has.
+pub(super) fn wanted<T>(which: &OneOf) -> Option<Id<T>> {
+    match which {
+        OneOf::All => None,
+        OneOf::One(id) => id.parse().ok(),
+        OneOf::Unclear => Some(Id::random()),
+    }
 }
 
 /// `GET /audit`: one page of records, newest first.
 pub async fn list(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpResponse, WebError> {
     let now = me.service().core.now();
-    let filter = asked.filter();
+    let (who, which) = people(&me, asked.person.as_deref().unwrap_or("")).await?;
+    let filter = RecordFilter {
+        actor: wanted(&which),
+        ..asked.filter()
+    };
     let mut events = me
         .service()
         .audit
@@ -148,7 +162,7 @@ pub async fn list(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpRes
             .map(|outcome| Choice::new(outcome.as_str(), outcome.as_str(), "")),
     );
     let fields = vec![
-        people(&me, filter.actor.map(|actor| actor.to_string())).await?,
+        who,
         Field::new(FieldKind::Select, "action", "What")
             .options(actions.collect())
             .value(filter.action.map_or("", Action::as_str)),

@@ -1,13 +1,17 @@
 //! `GET /audit/uses`: exchanges by hour.
 
 use crate::{
-    domain::{Id, Timestamp},
+    domain::Timestamp,
     http::errors::WebError,
     service::auditing::audit::PAGE_SIZE,
     store::audit::ExchangeFilter,
     web::{
         forms::{Choice, Field, FieldKind},
-        pages::{audit::list::people, page},
+        listing::one_of,
+        pages::{
+            audit::list::{people, wanted},
+            page,
+        },
         view::{Chrome, Moment, count_noun},
         visitor::SignedIn,
     },
@@ -46,13 +50,26 @@ pub struct UsesQuery {
 
 /// `GET /audit/uses`: who used whose access, in which content item, when and how often.
 pub async fn uses(me: SignedIn, asked: web::Query<UsesQuery>) -> Result<HttpResponse, WebError> {
-    fn chosen<T>(text: Option<&str>) -> Option<Id<T>> {
-        text.and_then(|text| text.parse().ok())
-    }
     let now = me.service().core.now();
+    let contents = me.service().contents.contents(&me.actor).await?;
+    let contents = contents.iter().map(|seen| {
+        Choice::new(
+            seen.content.id.to_string(),
+            seen.content.display_title(),
+            "",
+        )
+    });
+    let contents = std::iter::once(Choice::new("", "All content", ""))
+        .chain(contents)
+        .collect();
+    let (who, which_person) = people(&me, asked.person.as_deref().unwrap_or("")).await?;
+    let (place, which_content) = one_of(
+        Field::new(FieldKind::Select, "content", "In which content").options(contents),
+        asked.content.as_deref().unwrap_or(""),
+    );
     let wanted = ExchangeFilter {
-        person: chosen(asked.person.as_deref()),
-        content: chosen(asked.content.as_deref()),
+        person: wanted(&which_person),
+        content: wanted(&which_content),
         before: asked.before.map(Timestamp),
     };
     let mut uses = me
@@ -73,23 +90,7 @@ pub async fn uses(me: SignedIn, asked: web::Query<UsesQuery>) -> Result<HttpResp
             last.hour.last_at.0
         )
     });
-    let contents = me.service().contents.contents(&me.actor).await?;
-    let contents = contents.iter().map(|seen| {
-        Choice::new(
-            seen.content.id.to_string(),
-            seen.content.display_title(),
-            "",
-        )
-    });
-    let contents = std::iter::once(Choice::new("", "All content", ""))
-        .chain(contents)
-        .collect();
-    let fields = vec![
-        people(&me, Some(person)).await?,
-        Field::new(FieldKind::Select, "content", "In which content")
-            .options(contents)
-            .value(content),
-    ];
+    let fields = vec![who, place];
     let gone = |guid: &str| format!("deleted ({})", guid.get(..8).unwrap_or(guid));
     page(&UsesPage {
         chrome: me.visitor.chrome("audit", "Who used whose access"),

@@ -1,59 +1,89 @@
-//! `POST /content-settings/{guid}/integration`: which integration an item uses.
+//! `POST /content-settings/{guid}/integration`: which integrations an item uses.
 
 use crate::{
-    domain::{addresses, form::FieldError},
+    domain::{Id, addresses, form::FieldError, integration::Integration},
     http::errors::WebError,
     web::{
-        pages::{content::settings::draw_settings, id, problems_of},
+        forms::{Field, FieldKind},
+        pages::{
+            Group, Question, ask_first, content::settings::draw_settings, id, is_sure, problems_of,
+        },
+        view::count_noun,
         visitor::{Posted, SignedIn},
     },
 };
 use actix_web::{HttpResponse, web};
 
-/// `POST /content-settings/{guid}/integration`: attaches one integration, or none.
+/// `POST /content-settings/{guid}/integration`: attaches the checked integrations. Of those that the
+/// form did not show (`shown`), none is changed. Asks first if consents would end.
 pub async fn save_integration(
     me: SignedIn,
     path: web::Path<String>,
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
     let guid = id(&path)?;
-    let seen = me
-        .service()
-        .contents
-        .editable_content(&me.actor, guid)
-        .await?;
-    let wanted = match typed.text("integration") {
-        "" => Vec::new(),
-        text => match text.parse() {
-            Ok(integration) => vec![integration],
-            Err(_) => {
-                return draw_settings(
-                    &me,
-                    seen,
-                    None,
-                    vec![FieldError::new(
-                        "integration",
-                        "Choose one of the integrations.",
-                    )],
-                )
-                .await;
-            }
-        },
+    let contents = &me.service().contents;
+    let seen = contents.editable_content(&me.actor, guid).await?;
+    let ids = |name: &str| -> Option<Vec<Id<Integration>>> {
+        let texts = typed.all(name).filter(|text| !text.is_empty());
+        texts.map(|text| text.parse().ok()).collect()
     };
+    let (Some(checked), Some(shown)) = (ids("integration"), ids("shown")) else {
+        let problem = FieldError::new("integration", "Choose among the integrations.");
+        return draw_settings(&me, seen, None, vec![problem]).await;
+    };
+    let attached = contents.associations(&me.actor, guid).await?;
+    let kept = attached.iter().map(|(_, integration)| integration.id);
+    let mut wanted: Vec<_> = kept.filter(|id| !shown.contains(id)).collect();
+    wanted.extend(checked.iter().copied());
+    wanted.dedup();
+    let settings = addresses::content_settings(guid);
+    let consents = contents.consenting_people(&me.actor, guid).await?;
+    let ending = consents
+        .iter()
+        .filter(|(consent, ..)| !wanted.contains(&consent.integration));
+    let ending = i64::try_from(ending.count()).unwrap_or(i64::MAX);
+    if ending > 0 && !is_sure(&typed) {
+        let again = |name: &str, ids: &[Id<Integration>]| -> Vec<Field> {
+            let values = ids.iter().map(ToString::to_string);
+            values
+                .map(|value| Field::new(FieldKind::Hidden, name, "").value(value))
+                .collect()
+        };
+        let mut fields = again("integration", &checked);
+        fields.extend(again("shown", &shown));
+        let count = count_noun(ending, "consent ends", "consents end");
+        return ask_first(
+            &me,
+            Question {
+                area: "content",
+                title: "Change what this content uses?".into(),
+                consequences: vec![Group::new(
+                    "What happens",
+                    &[
+                        &format!(
+                            "{count} at once. The app can no longer act for these people with the integrations that are taken away."
+                        ),
+                        "If you attach one of them again, each person is asked again.",
+                    ],
+                    Vec::new(),
+                )],
+                action: format!("{settings}/integration"),
+                fields,
+                submit: "Save, and end them",
+                cancel: settings,
+            },
+        );
+    }
     let none = wanted.is_empty();
-    match me
-        .service()
-        .contents
-        .set_associations(&me.actor, guid, wanted)
-        .await
-    {
+    match contents.set_associations(&me.actor, guid, wanted).await {
         Ok(()) => {
             let message = if none {
                 "Saved. This content uses no integration now."
             } else {
                 "Saved. Viewers are asked for their consent when they open this content."
             };
-            Ok(me.done(&addresses::content_settings(guid), message))
+            Ok(me.done(&settings, message))
         }
         Err(error) => {
             let problems = problems_of(error)?

@@ -15,6 +15,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        listing::{PICKER_ROWS, Picker, matches},
         pages::{
             content::{
                 form::{
@@ -24,7 +25,7 @@ use crate::{
                 key::environment,
                 processes::{ProcessRow, process_rows, viewers_at_removed_processes},
             },
-            form_status, id, page_with, principal_field, problems_of,
+            form_status, id, page_with, principal_picker, problems_of,
         },
         view::{Chrome, Moment, count_noun},
         visitor::{Posted, SignedIn},
@@ -49,6 +50,7 @@ struct IntegrationChoice {
     /// Attached, but no longer available to this reader: once another one is saved, it cannot be
     /// chosen again.
     kept_only: bool,
+    is_attached: bool,
 }
 
 struct ConsentRow {
@@ -77,7 +79,8 @@ struct SettingsPage {
     may_open: bool,
     open: String,
     choices: Vec<IntegrationChoice>,
-    selected: String,
+    /// There are too many integrations to show them all: what was searched for.
+    find_integration: Option<String>,
     attached: Vec<Attached>,
     attached_names: String,
     several: bool,
@@ -87,6 +90,7 @@ struct SettingsPage {
     consenting: Vec<ConsentRow>,
     access: &'static str,
     listed: Vec<Listed>,
+    permit: Picker,
     permit_fields: Vec<Field>,
     fields: Vec<Field>,
     proxy_fields: Vec<Field>,
@@ -142,15 +146,26 @@ pub(super) async fn draw_settings(
         .map(|(entry, _)| entry.principal)
         .chain([Principal::Person(item.owner)])
         .collect();
-    let mut permit_fields = vec![
-        principal_field(me, "Person or group", &known).await?,
-        Field::new(FieldKind::Select, "role", "May").options(vec![
-            Choice::new("viewer", "open it", ""),
-            Choice::new("owner", "open and edit it (publishers)", ""),
-        ]),
-    ];
-    refill(&mut permit_fields, None, &errors);
+    let mut offered = choice_list(&choices, &associations);
+    let find_integration = (offered.len() > PICKER_ROWS)
+        .then(|| me.visitor.asked.text("find-integration").trim().to_owned());
+    if let Some(find) = &find_integration {
+        // Those that are attached stay, or saving the form would drop them.
+        let mut left = PICKER_ROWS;
+        offered.retain(|choice| {
+            let text = format!("{} {} {}", choice.name, choice.service, choice.description);
+            let is_found = !find.is_empty() && left > 0 && matches(find, &text);
+            left -= usize::from(is_found);
+            is_found || choice.is_attached
+        });
+    }
     let base = addresses::content_settings(item.id);
+    let permit = principal_picker(me, &base, "access-title", &known, &errors).await?;
+    let mut permit_fields = vec![Field::new(FieldKind::Select, "role", "May").options(vec![
+        Choice::new("viewer", "open it", ""),
+        Choice::new("owner", "open and edit it (publishers)", ""),
+    ])];
+    refill(&mut permit_fields, None, &errors);
     let view = SettingsPage {
         chrome: me.visitor.chrome("content", item.display_title()),
         title: item.display_title().to_owned(),
@@ -158,11 +173,8 @@ pub(super) async fn draw_settings(
         description: item.description.clone(),
         may_open: access::may_open(seen.standing) && item.upstream().is_some(),
         open: addresses::app(item.id),
-        choices: choice_list(&choices, &associations),
-        selected: associations
-            .first()
-            .map(|(_, integration)| integration.id.to_string())
-            .unwrap_or_default(),
+        find_integration,
+        choices: offered,
         attached_names: associations
             .iter()
             .map(|(_, integration)| integration.display_name().to_owned())
@@ -176,7 +188,7 @@ pub(super) async fn draw_settings(
         environment: environment(service.core.addresses.base(), item.id)
             .replace("{key}", "<the content key>"),
         may_end_consents: me.actor.role == Role::Administrator,
-        key_made: keys.first().map(|key| Moment::new(key.created_at, now)),
+        key_made: keys.last().map(|key| Moment::new(key.created_at, now)),
         consenting: consenting
             .iter()
             .map(|(consent, person, integration)| ConsentRow {
@@ -189,6 +201,7 @@ pub(super) async fn draw_settings(
             .collect(),
         access: access_sentence(item.access),
         listed: listed.iter().map(listed_row).collect(),
+        permit,
         permit_fields,
         fields,
         proxy_open: proxy_fields.iter().any(|field| field.error.is_some()),
@@ -286,6 +299,7 @@ fn choice_list(
             service: providers::names(integration).service,
             description: integration.description.clone().unwrap_or_default(),
             kept_only: !offered(integration),
+            is_attached: associations.iter().any(|(_, one)| one.id == integration.id),
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! `/groups`: all groups; adds one.
+//! `/groups`: all groups, with search; adds one.
 
 use crate::{
     domain::{addresses, form::FieldError},
@@ -7,6 +7,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Field, FormValues, refill},
+        listing::{ColumnSpec, ListFrame, ListSpec, cut, natural_key},
         pages::{form_status, page_with, problems_of},
         view::{Chrome, count_noun},
         visitor::SignedIn,
@@ -19,13 +20,31 @@ struct Row {
     href: String,
     name: String,
     members: String,
+    id: String,
+    count: i64,
 }
+
+const COLUMNS: [ColumnSpec<Row>; 2] = [
+    ColumnSpec {
+        name: "name",
+        label: "Name",
+        key: Some(|row| natural_key(&row.name)),
+        is_descending: false,
+    },
+    ColumnSpec {
+        name: "members",
+        label: "Members",
+        key: Some(|row| format!("{:012}", row.count)),
+        is_descending: true,
+    },
+];
 
 #[derive(Template)]
 #[template(path = "pages/groups/list.html")]
 struct ListPage {
     chrome: Chrome,
     errors: Vec<FieldError>,
+    list: ListFrame,
     rows: Vec<Row>,
     fields: Vec<Field>,
 }
@@ -37,19 +56,27 @@ async fn draw_list(
 ) -> Result<HttpResponse, WebError> {
     must_manage_groups(&me.actor)?;
     let mut rows = Vec::new();
-    for group in me.service().groups.groups(&me.actor).await? {
-        let (_, members) = me.service().groups.group(&me.actor, group.id).await?;
-        let members = count_noun(
-            i64::try_from(members.len()).unwrap_or(i64::MAX),
-            "person",
-            "people",
-        );
+    for (group, members) in me.service().groups.groups_with_counts(&me.actor).await? {
         rows.push(Row {
+            id: group.id.to_string(),
+            count: members,
             href: addresses::group(group.id),
             name: group.name,
-            members,
+            members: count_noun(members, "person", "people"),
         });
     }
+    let (list, rows) = cut(
+        &me.visitor.asked,
+        &ListSpec {
+            base: "/groups",
+            nouns: ("group", "groups"),
+            columns: &COLUMNS,
+            filters: &[],
+            text: |row| row.name.clone(),
+            id: |row| row.id.clone(),
+        },
+        rows,
+    );
     let mut fields = vec![Field::text("name", "Name")];
     refill(&mut fields, typed, &errors);
     page_with(
@@ -57,6 +84,7 @@ async fn draw_list(
         &ListPage {
             chrome: me.visitor.chrome("people", "Groups"),
             errors,
+            list,
             rows,
             fields,
         },

@@ -1,14 +1,17 @@
 //! `/groups/{guid}`: one group; its name, members and end.
 
 use crate::{
-    domain::{Id, addresses, form::FieldError, group::Group},
+    domain::{Id, addresses, form::FieldError, group},
     http::errors::WebError,
     service::core::must_manage_groups,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        pages::{form_status, groups::list::named, id, page_with},
-        view::Chrome,
+        listing::Picker,
+        pages::{
+            Group, Question, ask_first, form_status, groups::list::named, id, is_sure, page_with,
+        },
+        view::{Chrome, count_noun},
         visitor::SignedIn,
     },
 };
@@ -28,13 +31,13 @@ struct GroupPage {
     errors: Vec<FieldError>,
     base: String,
     members: Vec<Member>,
-    member_fields: Vec<Field>,
+    new_member: Picker,
     fields: Vec<Field>,
 }
 
 async fn draw(
     me: &SignedIn,
-    group: Id<Group>,
+    group: Id<group::Group>,
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
@@ -52,9 +55,12 @@ async fn draw(
                 "",
             )
         }));
-    let mut member_fields =
-        vec![Field::new(FieldKind::Select, "person", "Person").options(options.collect())];
-    refill(&mut member_fields, None, &errors);
+    let base = addresses::group(group.id);
+    let mut field = [Field::new(FieldKind::Select, "person", "Person").options(options.collect())];
+    refill(&mut field, None, &errors);
+    let [field] = field;
+    let asked = &me.visitor.asked;
+    let new_member = Picker::new(asked, &base, "members", "Search people", field);
     let mut fields = vec![Field::text("name", "Name").value(group.name.clone())];
     refill(&mut fields, typed, &errors);
     page_with(
@@ -62,7 +68,7 @@ async fn draw(
         &GroupPage {
             chrome: me.visitor.chrome("people", &group.name),
             errors,
-            base: addresses::group(group.id),
+            base,
             members: members
                 .iter()
                 .map(|person| Member {
@@ -71,7 +77,7 @@ async fn draw(
                     name: person.display_name(),
                 })
                 .collect(),
-            member_fields,
+            new_member,
             fields,
         },
     )
@@ -144,9 +150,37 @@ pub async fn remove_member(
 pub async fn delete(
     me: SignedIn,
     path: web::Path<String>,
-    _: Confirmed,
+    Confirmed(typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage_groups(&me.actor)?;
+    if !is_sure(&typed) {
+        let (group, members) = me.service().groups.group(&me.actor, id(&path)?).await?;
+        let base = addresses::group(group.id);
+        let count = count_noun(
+            i64::try_from(members.len()).unwrap_or(i64::MAX),
+            "person",
+            "people",
+        );
+        return ask_first(
+            &me,
+            Question {
+                area: "people",
+                title: format!("Delete {}?", group.name),
+                consequences: vec![Group::new(
+                    "What happens",
+                    &[
+                        &format!("Members: {count}. Their accounts stay."),
+                        "People who may open content or choose integrations only through this group no longer may, and their consents for that content end. That cannot be taken back: a new group of the same name starts empty.",
+                    ],
+                    Vec::new(),
+                )],
+                action: format!("{base}/delete"),
+                fields: Vec::new(),
+                submit: &format!("Delete {}", group.name),
+                cancel: base,
+            },
+        );
+    }
     let gone = me
         .service()
         .groups

@@ -1,4 +1,4 @@
-//! `GET /integrations`: all integrations, sortable.
+//! `GET /integrations`: all integrations, with search and filters.
 
 use crate::{
     domain::{
@@ -9,21 +9,16 @@ use crate::{
     providers,
     service::core::must_manage_integrations,
     web::{
+        forms::Choice,
+        listing::{ColumnSpec, Filter, ListFrame, ListSpec, cut, natural_key},
         pages::page,
         view::{Chrome, Moment, Status, count_noun},
         visitor::SignedIn,
     },
 };
-use actix_web::{HttpResponse, web};
+use actix_web::HttpResponse;
 use askama::Template;
-use serde::Deserialize;
 use std::time::Duration;
-
-struct Column {
-    label: &'static str,
-    href: String,
-    aria: &'static str,
-}
 
 /// One row of the list.
 struct Row {
@@ -37,32 +32,51 @@ struct Row {
     secret: Status,
     secret_note: String,
     changed: Moment,
-    /// Sort keys, one for each of [`COLUMNS`].
-    sort: [String; 5],
+    id: String,
+    updated_at: i64,
+    content_count: i64,
+    people_count: i64,
 }
 
 #[derive(Template)]
 #[template(path = "pages/integrations/list.html")]
 struct ListPage {
     chrome: Chrome,
-    columns: Vec<Column>,
+    list: ListFrame,
     rows: Vec<Row>,
 }
 
-/// The query of the list: `sort` is the key of a column, `order` is `desc` or absent.
-#[derive(Deserialize)]
-pub struct Sort {
-    sort: Option<String>,
-    order: Option<String>,
-}
-
-/// The sortable columns: key in the query, and title.
-const COLUMNS: [(&str, &str); 5] = [
-    ("name", "Name"),
-    ("service", "Service"),
-    ("used", "Used by"),
-    ("secret", "Client secret"),
-    ("changed", "Changed"),
+const COLUMNS: [ColumnSpec<Row>; 5] = [
+    ColumnSpec {
+        name: "name",
+        label: "Name",
+        key: Some(|row| natural_key(&row.name)),
+        is_descending: false,
+    },
+    ColumnSpec {
+        name: "service",
+        label: "Service",
+        key: Some(|row| natural_key(&row.service)),
+        is_descending: false,
+    },
+    ColumnSpec {
+        name: "used",
+        label: "Used by",
+        key: Some(|row| format!("{:012}", row.content_count)),
+        is_descending: true,
+    },
+    ColumnSpec {
+        name: "secret",
+        label: "Client secret",
+        key: Some(|row| natural_key(&row.secret.word)),
+        is_descending: false,
+    },
+    ColumnSpec {
+        name: "changed",
+        label: "Changed",
+        key: Some(|row| format!("{:016}", row.updated_at)),
+        is_descending: true,
+    },
 ];
 
 /// How long before its expiry a client secret is reported.
@@ -107,11 +121,11 @@ pub(super) fn secret_status(integration: &Integration, now: Timestamp) -> (Statu
 }
 
 /// `GET /integrations`.
-pub async fn list(me: SignedIn, query: web::Query<Sort>) -> Result<HttpResponse, WebError> {
+pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     must_manage_integrations(&me.actor)?;
     let (service, now) = (me.service(), me.service().core.now());
     let usage = service.integrations.integration_usage(&me.actor).await?;
-    let mut rows: Vec<Row> = service
+    let rows: Vec<Row> = service
         .integrations
         .integrations(&me.actor)
         .await?
@@ -121,13 +135,6 @@ pub async fn list(me: SignedIn, query: web::Query<Sort>) -> Result<HttpResponse,
             let names = providers::names(integration);
             let (secret, secret_note) = secret_status(integration, now);
             Row {
-                sort: [
-                    integration.display_name().to_lowercase(),
-                    names.service.to_lowercase(),
-                    format!("{:012}", used.contents),
-                    secret.word.to_lowercase(),
-                    format!("{:016}", integration.updated_at.0),
-                ],
                 href: addresses::integration(integration.id),
                 name: integration.display_name().to_owned(),
                 description: integration.description.clone().unwrap_or_default(),
@@ -142,43 +149,62 @@ pub async fn list(me: SignedIn, query: web::Query<Sort>) -> Result<HttpResponse,
                 secret,
                 secret_note,
                 changed: Moment::new(integration.updated_at, now),
+                id: integration.id.to_string(),
+                updated_at: integration.updated_at.0,
+                content_count: used.contents,
+                people_count: used.people,
             }
         })
         .collect();
-    let by = query
-        .sort
-        .as_deref()
-        .and_then(|wanted| COLUMNS.iter().position(|(key, _)| *key == wanted))
-        .unwrap_or(0);
-    let descending = query.order.as_deref() == Some("desc");
-    rows.sort_by(|left, right| left.sort[by].cmp(&right.sort[by]));
-    if descending {
-        rows.reverse();
-    }
-    let columns = COLUMNS
-        .iter()
-        .enumerate()
-        .map(|(position, (key, label))| {
-            let current = position == by;
-            let turn = if current && !descending {
-                "&order=desc"
-            } else {
-                ""
-            };
-            Column {
-                label,
-                href: format!("/integrations?sort={key}{turn}"),
-                aria: match (current, descending) {
-                    (false, _) => "",
-                    (true, false) => "ascending",
-                    (true, true) => "descending",
-                },
-            }
-        })
-        .collect();
+    let mut services: Vec<String> = rows.iter().map(|row| row.service.clone()).collect();
+    services.sort_by_cached_key(|service| natural_key(service));
+    services.dedup();
+    let services = services
+        .into_iter()
+        .map(|service| Choice::new(service.clone(), service, ""));
+    let filters = [
+        Filter {
+            name: "service",
+            label: "Service",
+            choices: std::iter::once(Choice::new("", "All", ""))
+                .chain(services)
+                .collect(),
+            passes: Box::new(|row: &Row, service| row.service == service),
+        },
+        Filter {
+            name: "show",
+            label: "Show",
+            choices: vec![
+                Choice::new("", "All", ""),
+                Choice::new("attention", "Needs attention", ""),
+                Choice::new("unused", "Unused", ""),
+            ],
+            passes: Box::new(|row: &Row, wanted| match wanted {
+                "attention" => matches!(row.secret.tone, "negative" | "warning"),
+                _ => row.content_count == 0 && row.people_count == 0,
+            }),
+        },
+    ];
+    let (list, rows) = cut(
+        &me.visitor.asked,
+        &ListSpec {
+            base: "/integrations",
+            nouns: ("integration", "integrations"),
+            columns: &COLUMNS,
+            filters: &filters,
+            text: |row| {
+                format!(
+                    "{} {} {} {}",
+                    row.name, row.description, row.service, row.provider
+                )
+            },
+            id: |row| row.id.clone(),
+        },
+        rows,
+    );
     page(&ListPage {
         chrome: me.visitor.chrome("integrations", "Integrations"),
-        columns,
+        list,
         rows,
     })
 }

@@ -11,11 +11,12 @@ use crate::{
     providers,
     service::{Error, core::must_manage_integrations},
     web::{
-        forms::{Field, refill},
+        forms::Field,
+        listing::Picker,
         pages::{
             form_status, id,
             integrations::{form::availability_field, list::secret_status},
-            page_with, principal_field,
+            page_with, principal_picker,
         },
         view::{Chrome, NavLink, Status, count_noun},
         visitor::SignedIn,
@@ -55,7 +56,7 @@ struct DetailPage {
     is_listed: bool,
     /// Number and name of each list entry.
     listed: Vec<(i64, String)>,
-    list_fields: Vec<Field>,
+    permit: Picker,
 }
 
 /// `GET /integrations/{guid}`.
@@ -76,8 +77,8 @@ pub(super) async fn draw_detail(
         .integration_list(&me.actor, guid)
         .await?;
     let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).collect();
-    let mut list_fields = vec![principal_field(me, "Person or group", &known).await?];
-    refill(&mut list_fields, None, &errors);
+    let base = addresses::integration(integration.id);
+    let permit = principal_picker(me, &base, "who-title", &known, &errors).await?;
     let impact = service
         .integrations
         .integration_impact(&me.actor, integration.id)
@@ -135,7 +136,7 @@ pub(super) async fn draw_detail(
         chrome: me
             .visitor
             .chrome("integrations", integration.display_name()),
-        base: addresses::integration(integration.id),
+        base,
         description: integration.description.clone().unwrap_or_default(),
         service: providers::names(&integration).service,
         secret,
@@ -164,7 +165,7 @@ pub(super) async fn draw_detail(
                 Principal::Group(_) => (entry.number, format!("Group {name}")),
             })
             .collect(),
-        list_fields,
+        permit,
         errors,
     };
     let mut response = page_with(form_status(&view.errors), &view)?;

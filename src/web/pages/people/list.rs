@@ -1,10 +1,15 @@
-//! `GET /people`: all people.
+//! `GET /people`: all people, with search and filters.
 
 use crate::{
-    domain::addresses,
+    domain::{
+        addresses,
+        person::{Person, Role},
+    },
     http::errors::WebError,
     service::core::must_manage_people,
     web::{
+        forms::Choice,
+        listing::{ColumnSpec, Filter, ListFrame, ListSpec, cut, natural_key},
         pages::page,
         view::{Chrome, Moment, Status},
         visitor::SignedIn,
@@ -12,6 +17,7 @@ use crate::{
 };
 use actix_web::HttpResponse;
 use askama::Template;
+use strum::VariantArray as _;
 
 struct Row {
     href: String,
@@ -26,18 +32,97 @@ struct Row {
 #[template(path = "pages/people/list.html")]
 struct ListPage {
     chrome: Chrome,
+    list: ListFrame,
     rows: Vec<Row>,
 }
+
+/// The state of a person: a word that is also the value of the filter.
+fn state(person: &Person) -> (&'static str, Status) {
+    match person {
+        Person { locked: true, .. } => ("locked", Status::negative("Locked")),
+        Person {
+            active_at: None, ..
+        } => ("new", Status::neutral("Never signed in")),
+        _ => ("active", Status::positive("Active")),
+    }
+}
+
+const COLUMNS: [ColumnSpec<Person>; 4] = [
+    ColumnSpec {
+        name: "name",
+        label: "Name",
+        key: Some(|person| natural_key(&person.display_name())),
+        is_descending: false,
+    },
+    ColumnSpec {
+        name: "role",
+        label: "Role",
+        key: Some(|person| format!("{:?}", person.role)),
+        is_descending: false,
+    },
+    ColumnSpec {
+        name: "state",
+        label: "State",
+        key: Some(|person| state(person).0.to_owned()),
+        is_descending: false,
+    },
+    ColumnSpec {
+        name: "seen",
+        label: "Last signed in",
+        key: Some(|person| format!("{:016}", person.active_at.map_or(0, |at| at.0))),
+        is_descending: true,
+    },
+];
 
 /// `GET /people`.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     must_manage_people(&me.actor)?;
     let now = me.service().core.now();
-    let rows = me
-        .service()
-        .people
-        .people(&me.actor)
-        .await?
+    let people = me.service().people.people(&me.actor).await?;
+    let roles = Role::VARIANTS
+        .iter()
+        .map(|role| Choice::new(role.as_str(), role.label(), ""));
+    let filters = [
+        Filter {
+            name: "role",
+            label: "Role",
+            choices: std::iter::once(Choice::new("", "All", ""))
+                .chain(roles)
+                .collect(),
+            passes: Box::new(|person: &Person, role| person.role.as_str() == role),
+        },
+        Filter {
+            name: "state",
+            label: "State",
+            choices: vec![
+                Choice::new("", "All", ""),
+                Choice::new("active", "Active", ""),
+                Choice::new("locked", "Locked", ""),
+                Choice::new("new", "Never signed in", ""),
+            ],
+            passes: Box::new(|person: &Person, wanted| state(person).0 == wanted),
+        },
+    ];
+    let (list, people) = cut(
+        &me.visitor.asked,
+        &ListSpec {
+            base: "/people",
+            nouns: ("person", "people"),
+            columns: &COLUMNS,
+            filters: &filters,
+            text: |person| {
+                format!(
+                    "{} {} {}",
+                    person.display_name(),
+                    person.username,
+                    person.email
+                )
+            },
+            id: |person| person.id.to_string(),
+        },
+        people,
+    );
+    let rows = people
         .into_iter()
         .map(|person| Row {
             href: addresses::person(person.id),
@@ -48,16 +133,13 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                 format!("{} · {}", person.username, person.email)
             },
             role: person.role.label(),
-            state: if person.locked {
-                Status::negative("Locked")
-            } else {
-                Status::positive("Active")
-            },
+            state: state(&person).1,
             seen: person.active_at.map(|at| Moment::new(at, now)),
         })
         .collect();
     page(&ListPage {
         chrome: me.visitor.chrome("people", "People"),
+        list,
         rows,
     })
 }

@@ -4,7 +4,11 @@ use crate::{
     domain::addresses,
     http::errors::WebError,
     service::core::must_manage_people,
-    web::{confirmation::Confirmed, pages::id, visitor::SignedIn},
+    web::{
+        confirmation::Confirmed,
+        pages::{Group, Question, ask_first, id, is_sure},
+        visitor::SignedIn,
+    },
 };
 use actix_web::{HttpResponse, web};
 
@@ -17,6 +21,27 @@ pub async fn end_sessions(
     must_manage_people(&me.actor)?;
     let person = me.service().people.person(&me.actor, id(&path)?).await?;
     let only = typed.non_empty("session").map(id).transpose()?;
+    if only.is_none() && !is_sure(&typed) {
+        let (name, base) = (person.display_name(), addresses::person(person.id));
+        return ask_first(
+            &me,
+            Question {
+                area: "people",
+                title: format!("Sign {name} out everywhere?"),
+                consequences: vec![Group::new(
+                    "What happens",
+                    &[
+                        "All their browsers are signed out at once, and open apps stop. They can sign in again. API keys and consents stay.",
+                    ],
+                    Vec::new(),
+                )],
+                action: format!("{base}/sessions/end"),
+                fields: Vec::new(),
+                submit: &format!("Sign {name} out everywhere"),
+                cancel: base,
+            },
+        );
+    }
     me.service()
         .sessions
         .end_sessions(&me.actor, person.id, only)

@@ -1,0 +1,543 @@
+//! Long lists: search, filters, sorting and paging, with all of it in the address of the page.
+//!
+//! A list here is read whole and cut to a page in memory: even a company has a few thousand people,
+//! items and integrations, which takes less time than drawing fifty rows. In return every list
+//! searches and sorts by what it shows (accents and case do not matter, “10” comes after “2”), and
+//! none needs a query of its own for each order. Pages follow one another by the last row shown, not
+//! by a number: rows that come or go meanwhile neither repeat nor skip others.
+
+use crate::{
+    domain::addresses::query,
+    web::forms::{Choice, Field, FieldKind},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::collections::BTreeMap;
+use unicode_normalization::UnicodeNormalization as _;
+
+/// Rows of one page.
+pub const PAGE_ROWS: usize = 50;
+/// Longest search text, in characters.
+const MAX_FIND: usize = 100;
+
+/// Text without case and accents, for comparing; “ß” is “ss”, which Unicode does not take apart.
+pub fn fold(text: &str) -> String {
+    text.nfkd()
+        .filter(|letter| !unicode_normalization::char::is_combining_mark(*letter))
+        .flat_map(char::to_lowercase)
+        .collect::<String>()
+        .replace('ß', "ss")
+}
+
+/// A text by which numbers in names sort by their value: digits are filled up with zeros.
+pub fn natural_key(text: &str) -> String {
+    const WIDTH: usize = 12;
+    let (mut key, mut digits) = (String::new(), String::new());
+    for letter in fold(text).chars().chain(['\0']) {
+        if letter.is_ascii_digit() {
+            digits.push(letter);
+            continue;
+        }
+        if !digits.is_empty() {
+            let number = digits.trim_start_matches('0');
+            key.push_str(&"0".repeat(WIDTH.saturating_sub(number.len())));
+            key.push_str(number);
+            digits.clear();
+        }
+        if letter != '\0' {
+            key.push(letter);
+        }
+    }
+    key
+}
+
+/// What the address of a list asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Asked(BTreeMap<String, String>);
+
+impl Asked {
+    /// Reads a query string.
+    pub fn parse(text: &str) -> Self {
+        let pairs = url::form_urlencoded::parse(text.as_bytes());
+        Self(pairs.into_owned().collect())
+    }
+
+    /// A parameter; empty if it is missing.
+    pub fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// The search text.
+    pub fn find(&self) -> String {
+        self.text("find").trim().chars().take(MAX_FIND).collect()
+    }
+
+    /// The address of the list with some parameters replaced; an empty value removes one. The place
+    /// in the list is kept only if it is among them.
+    fn address(&self, base: &str, changes: &[(&str, &str)]) -> String {
+        let mut all = self.0.clone();
+        all.remove("after");
+        for (name, value) in changes {
+            all.insert((*name).to_owned(), (*value).to_owned());
+        }
+        let pairs: Vec<String> = all
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| format!("{}={}", query(name), query(value)))
+            .collect();
+        if pairs.is_empty() {
+            base.to_owned()
+        } else {
+            format!("{base}?{}", pairs.join("&"))
+        }
+    }
+}
+
+/// Whether all words of `find` occur in a text.
+pub fn matches(find: &str, text: &str) -> bool {
+    let text = fold(text);
+    fold(find)
+        .split_whitespace()
+        .all(|word| text.contains(word))
+}
+
+/// A column of a list. `key` gives the text by which rows sort; `None`: not sortable.
+pub struct ColumnSpec<T> {
+    /// The name in the address.
+    pub name: &'static str,
+    pub label: &'static str,
+    pub key: Option<fn(&T) -> String>,
+    /// The first click sorts the greatest first, as for times and counts.
+    pub is_descending: bool,
+}
+
+/// A column's heading, as a template draws it.
+pub struct Column {
+    pub label: &'static str,
+    /// Sorts by it, or turns the order; empty: not sortable.
+    pub href: String,
+    /// Value of `aria-sort`; empty for any other column than the current one.
+    pub aria: &'static str,
+}
+
+/// Whether a row passes a filter with the value chosen.
+pub type Passes<'a, T> = Box<dyn Fn(&T, &str) -> bool + 'a>;
+
+/// A filter: a parameter of the address, and whether a row passes with a value. The first choice
+/// must be the one for all.
+pub struct Filter<'a, T> {
+    pub name: &'static str,
+    pub label: &'static str,
+    pub choices: Vec<Choice>,
+    pub passes: Passes<'a, T>,
+}
+
+/// The frame of a list: search, headings, counts, pages.
+pub struct ListFrame {
+    /// The address without parameters.
+    pub base: String,
+    pub fields: Vec<Field>,
+    pub columns: Vec<Column>,
+    /// Parameters of the address that the form keeps: sort and order.
+    pub kept: Vec<(String, String)>,
+    /// “3 of 2,004 people”.
+    pub count: String,
+    /// Something is searched for or filtered.
+    pub is_filtered: bool,
+    /// There is nothing at all, whatever is searched for.
+    pub is_empty: bool,
+    /// The next page, and back to the first one.
+    pub next: Option<String>,
+    pub first: Option<String>,
+}
+
+/// A number with separators: `2,004`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The words for a number of things: one, and several.
+pub type Nouns = (&'static str, &'static str);
+
+/// What a list is, whatever the address asks for.
+pub struct ListSpec<'a, T> {
+    /// The address without parameters.
+    pub base: &'a str,
+    pub nouns: Nouns,
+    /// The first sortable one decides the order until another is chosen.
+    pub columns: &'a [ColumnSpec<T>],
+    pub filters: &'a [Filter<'a, T>],
+    /// The text in which a row is searched for.
+    pub text: fn(&T) -> String,
+    /// Differs for each row, and decides between equal keys.
+    pub id: fn(&T) -> String,
+}
+
+/// Cuts a list to the page that the address asks for.
+pub fn cut<T>(asked: &Asked, spec: &ListSpec<'_, T>, mut rows: Vec<T>) -> (ListFrame, Vec<T>) {
+    let ListSpec {
+        base,
+        nouns,
+        columns,
+        filters,
+        text,
+        id,
+    } = *spec;
+    let (find, total) = (asked.find(), rows.len());
+    let chosen = |filter: &Filter<'_, T>| {
+        let wanted = asked.text(filter.name);
+        let known = filter.choices.iter().any(|choice| choice.value == wanted);
+        if known { wanted } else { "" }.to_owned()
+    };
+    for filter in filters {
+        let wanted = chosen(filter);
+        if !wanted.is_empty() {
+            rows.retain(|row| (filter.passes)(row, &wanted));
+        }
+    }
+    if !find.is_empty() {
+        rows.retain(|row| matches(&find, &text(row)));
+    }
+    let found = rows.len();
+    let sortable = |column: &&ColumnSpec<T>| column.key.is_some();
+    let by = columns
+        .iter()
+        .filter(sortable)
+        .find(|column| column.name == asked.text("sort"))
+        .or_else(|| columns.iter().find(sortable));
+    let is_descending = match asked.text("order") {
+        "asc" => false,
+        "desc" => true,
+        _ => by.is_some_and(|column| column.is_descending),
+    };
+    let mut keyed: Vec<((String, String), T)> = rows
+        .into_iter()
+        .map(|row| {
+            let key = by
+                .and_then(|column| column.key)
+                .map_or_else(String::new, |key| key(&row));
+            ((key, id(&row)), row)
+        })
+        .collect();
+    keyed.sort_by(|(left, _), (right, _)| left.cmp(right));
+    if is_descending {
+        keyed.reverse();
+    }
+    let after = place_from_text(asked.text("after"));
+    if let Some(after) = &after {
+        keyed.retain(|(key, _)| {
+            if is_descending {
+                key < after
+            } else {
+                key > after
+            }
+        });
+    }
+    let has_more = keyed.len() > PAGE_ROWS;
+    keyed.truncate(PAGE_ROWS);
+    let next = keyed
+        .last()
+        .filter(|_| has_more)
+        .map(|(key, _)| asked.address(base, &[("after", &place_to_text(key))]));
+    let headings = columns
+        .iter()
+        .map(|column| {
+            let is_current = by.is_some_and(|by| by.name == column.name);
+            let turned = if is_current {
+                !is_descending
+            } else {
+                column.is_descending
+            };
+            let order = if turned == column.is_descending {
+                ""
+            } else if turned {
+                "desc"
+            } else {
+                "asc"
+            };
+            Column {
+                label: column.label,
+                href: column.key.map_or_else(String::new, |_| {
+                    asked.address(base, &[("sort", column.name), ("order", order)])
+                }),
+                aria: match (is_current, is_descending) {
+                    (false, _) => "",
+                    (true, false) => "ascending",
+                    (true, true) => "descending",
+                },
+            }
+        })
+        .collect();
+    let mut fields = vec![Field::new(FieldKind::Search, "find", "Search").value(find.clone())];
+    fields.extend(filters.iter().map(|filter| {
+        Field::new(FieldKind::Select, filter.name, filter.label)
+            .options(filter.choices.clone())
+            .value(chosen(filter))
+    }));
+    let is_filtered = !find.is_empty() || filters.iter().any(|filter| !chosen(filter).is_empty());
+    let noun = if total == 1 { nouns.0 } else { nouns.1 };
+    let frame = ListFrame {
+        base: base.to_owned(),
+        fields,
+        columns: headings,
+        kept: ["sort", "order"]
+            .into_iter()
+            .filter(|name| !asked.text(name).is_empty())
+            .map(|name| (name.to_owned(), asked.text(name).to_owned()))
+            .collect(),
+        count: if is_filtered {
+            format!("{} of {} {noun}", grouped(found), grouped(total))
+        } else {
+            format!("{} {noun}", grouped(total))
+        },
+        is_filtered,
+        is_empty: total == 0,
+        next,
+        first: after.map(|_| asked.address(base, &[])),
+    };
+    (frame, keyed.into_iter().map(|(_, row)| row).collect())
+}
+
+/// A place in a list, for the address.
+fn place_to_text((key, id): &(String, String)) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{key}\0{id}"))
+}
+
+fn place_from_text(text: &str) -> Option<(String, String)> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let place = String::from_utf8(bytes).ok()?;
+    let (key, id) = place.split_once('\0')?;
+    Some((key.to_owned(), id.to_owned()))
+}
+
+/// Choices that a picker shows at once, at most.
+pub const PICKER_ROWS: usize = 20;
+
+/// Chooses one of many: a select field for a few; else a search, and its results as radio buttons.
+pub struct Picker {
+    /// All choices, if they are few.
+    pub select: Option<Field>,
+    /// The address of the page with the picker, and the anchor of its section.
+    pub action: String,
+    pub anchor: &'static str,
+    /// What is searched, for the label: “Search people and groups”.
+    pub label: &'static str,
+    /// The search text.
+    pub find: String,
+    /// The name of the control.
+    pub field: String,
+    pub error: Option<String>,
+    pub results: Vec<Choice>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl Picker {
+    /// A picker in the section `anchor` of the page at `action`. `field`: all choices, of which the
+    /// first one says what to choose. What was searched for is the parameter `find-…` of the
+    /// address, with the anchor.
+    pub fn new(
+        asked: &Asked,
+        action: &str,
+        anchor: &'static str,
+        label: &'static str,
+        field: Field,
+    ) -> Self {
+        let find = asked.text(&format!("find-{anchor}"));
+        let find: String = find.trim().chars().take(MAX_FIND).collect();
+        let is_small = field.options.len() <= PICKER_ROWS + 1;
+        let mut results: Vec<Choice> = field
+            .options
+            .iter()
+            .skip(1)
+            .filter(|choice| {
+                let text = format!("{} {}", choice.label, choice.hint);
+                !is_small && !find.is_empty() && matches(&find, &text)
+            })
+            .cloned()
+            .collect();
+        results.sort_by_cached_key(|choice| natural_key(&choice.label));
+        let more = results.len().saturating_sub(PICKER_ROWS);
+        results.truncate(PICKER_ROWS);
+        Self {
+            field: field.name.clone(),
+            error: field.error.clone(),
+            select: is_small.then_some(field),
+            action: action.to_owned(),
+            anchor,
+            label,
+            find,
+            results,
+            more,
+        }
+    }
+
+    /// Whether there is something to choose from.
+    pub fn has_choices(&self) -> bool {
+        self.select.is_some() || !self.results.is_empty()
+    }
+}
+
+/// What a filter by one of many means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OneOf {
+    All,
+    /// The value of a choice.
+    One(String),
+    /// What was typed fits none, or several: nothing is shown, and the field says so.
+    Unclear,
+}
+
+/// A filter by one of many. `field`: all choices, the first one for all. A few stay a select field;
+/// of many, one is named by typing its label, or enough of it.
+pub fn one_of(field: Field, typed: &str) -> (Field, OneOf) {
+    let typed = typed.trim();
+    let exact = field.options.iter().find(|choice| choice.value == typed);
+    let is_small = field.options.len() <= PICKER_ROWS + 1;
+    if typed.is_empty() || (is_small && exact.is_none()) {
+        return match is_small {
+            true => (field, OneOf::All),
+            false => (as_text(&field, ""), OneOf::All),
+        };
+    }
+    if let Some(choice) = exact.cloned() {
+        let shown = if is_small {
+            field.value(choice.value.clone())
+        } else {
+            as_text(&field, &choice.label)
+        };
+        return (shown, OneOf::One(choice.value));
+    }
+    let found: Vec<&Choice> = field
+        .options
+        .iter()
+        .skip(1)
+        .filter(|choice| matches(typed, &choice.label))
+        .collect();
+    let same = found
+        .iter()
+        .find(|choice| fold(&choice.label) == fold(typed));
+    match (same, found.as_slice()) {
+        (Some(one), _) | (None, [one]) => {
+            (as_text(&field, &one.label), OneOf::One(one.value.clone()))
+        }
+        (None, several) => {
+            let error = match several.len() {
+                0 => format!("Nothing matches “{typed}”."),
+                number => format!("{number} match “{typed}”: type more of the name."),
+            };
+            let mut shown = as_text(&field, typed);
+            shown.error = Some(error);
+            (shown, OneOf::Unclear)
+        }
+    }
+}
+
+/// A text field in place of a select field.
+fn as_text(field: &Field, value: &str) -> Field {
+    Field::new(FieldKind::Search, &field.name, &field.label).value(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(asked: &str, names: &[&str]) -> (ListFrame, Vec<String>) {
+        let columns = [ColumnSpec {
+            name: "name",
+            label: "Name",
+            key: Some(|name: &String| natural_key(name)),
+            is_descending: false,
+        }];
+        let filter = Filter {
+            name: "kind",
+            label: "Kind",
+            choices: vec![
+                Choice::new("", "All", ""),
+                Choice::new("short", "Short", ""),
+            ],
+            passes: Box::new(|name: &String, _| name.len() < 4),
+        };
+        let rows = names.iter().map(|name| (*name).to_owned()).collect();
+        let spec = ListSpec {
+            base: "/list",
+            nouns: ("thing", "things"),
+            columns: &columns,
+            filters: &[filter],
+            text: String::clone,
+            id: String::clone,
+        };
+        cut(&Asked::parse(asked), &spec, rows)
+    }
+
+    #[test]
+    fn accents_and_case_do_not_matter_and_numbers_sort_by_value() {
+        let (frame, rows) = page("find=urgen", &["Jürgen", "Anna"]);
+        assert_eq!(
+            (rows, frame.count.as_str()),
+            (vec!["Jürgen".into()], "1 of 2 things")
+        );
+        let (_, rows) = page("", &["Item 10", "item 2", "Ítem 1"]);
+        assert_eq!(rows, ["Ítem 1", "item 2", "Item 10"]);
+        let (_, rows) = page("sort=name&order=desc", &["a", "B", "c"]);
+        assert_eq!(rows, ["c", "B", "a"]);
+        let (frame, rows) = page("kind=short", &["abc", "abcd"]);
+        assert_eq!(rows, ["abc"]);
+        assert!(frame.is_filtered);
+    }
+
+    #[test]
+    fn pages_follow_one_another_whatever_changes_meanwhile() {
+        let names: Vec<String> = (0..120).map(|number| format!("item {number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (frame, first) = page("", &names);
+        assert_eq!((first.len(), frame.first.is_none()), (PAGE_ROWS, true));
+        let next = frame.next.expect("a next page");
+        let (_, asked) = next.split_once('?').expect("parameters");
+        // One that was shown is gone, and a new one comes before: nothing repeats or is skipped.
+        let mut later: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| *name != "item 3")
+            .collect();
+        later.push("item 00");
+        let (frame, second) = page(asked, &later);
+        assert_eq!(second.first().map(String::as_str), Some("item 50"));
+        let (_, asked) = frame
+            .next
+            .as_deref()
+            .and_then(|next| next.split_once('?'))
+            .expect("a third page");
+        let (frame, third) = page(asked, &later);
+        assert_eq!((third.len(), frame.next.is_none()), (20, true));
+        assert_eq!(frame.first.as_deref(), Some("/list"));
+    }
+
+    #[test]
+    fn one_of_many_is_named_by_enough_of_its_name() {
+        let field = |count: usize| {
+            let options = (0..count)
+                .map(|number| Choice::new(format!("id{number}"), format!("Item {number}"), ""));
+            let all = std::iter::once(Choice::new("", "All", ""));
+            Field::new(FieldKind::Select, "item", "Item").options(all.chain(options).collect())
+        };
+        assert_eq!(one_of(field(5), "id3").1, OneOf::One("id3".into()));
+        assert_eq!(one_of(field(5), "nonsense").1, OneOf::All);
+        assert_eq!(
+            one_of(field(90), "item 7").1,
+            OneOf::One("id7".into()),
+            "the exact name wins"
+        );
+        assert_eq!(one_of(field(90), "89").1, OneOf::One("id89".into()));
+        let (shown, which) = one_of(field(90), "item");
+        assert_eq!(which, OneOf::Unclear);
+        assert!(shown.error.is_some_and(|error| error.contains("90 match")));
+    }
+}
