@@ -74,8 +74,8 @@ pub struct Restore {
     /// more than once.
     #[arg(long)]
     journal: Vec<PathBuf>,
-    /// Restores the backup as it is: what was ended after it works again. Without a journal of
-    /// endings all viewers are asked for new consents otherwise.
+    /// Restores the backup as it is: consents, API keys and locks that ended after it was made work
+    /// again. Without this option and without a journal of endings, all consents are ended.
     #[arg(long)]
     trust_backup: bool,
     #[command(flatten)]
@@ -95,9 +95,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
         return Err(format!("there is no file {}", arguments.file.display()));
     }
     let (root, made_at) = check_keyring(&arguments.file, &keyring).await?;
-    let mut folders = vec![settings.data_dir.join(journal::FOLDER)];
-    folders.extend(settings.journal_copy.clone());
-    folders.extend(arguments.journal.clone());
+    let own_folders = journal::folders(&settings);
+    let folders = [own_folders.clone(), arguments.journal.clone()].concat();
     let since = read_journals(&folders, &JournalKey::new(&root), made_at)?;
     let now = SystemClock.now();
     let mut aside = None;
@@ -139,16 +138,9 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     println!("{done}");
     if starts_new_journal {
         // The numbers of its endings are given out anew.
-        for folder in [
-            Some(settings.data_dir.join(journal::FOLDER)),
-            settings.journal_copy,
-        ]
-        .into_iter()
-        .flatten()
-        .filter(|folder| folder.exists())
-        {
-            let aside = copy::replaced_name(&folder, now);
-            std::fs::rename(&folder, &aside)
+        for folder in own_folders.iter().filter(|folder| folder.exists()) {
+            let aside = copy::replaced_name(folder, now);
+            std::fs::rename(folder, &aside)
                 .map_err(|error| format!("cannot rename {}: {error}", folder.display()))?;
             println!("The journal that was there is now {aside}.");
         }
@@ -224,7 +216,7 @@ impl Plan {
         }
     }
 
-    /// Does it, with an audit record; returns what was done, for the operator.
+    /// Carries the plan out, with an audit record. Returns a sentence for the operator: what was done.
     fn carry_out(&self, db: &mut Db<'_>, now: Timestamp) -> Result<String, store::Error> {
         let (detail, told) = match self {
             Plan::Repeat(since) => {
@@ -268,11 +260,7 @@ impl Plan {
 /// The root secret of a backup, and when it was made. Fails if the keyring does not open the
 /// backup's values. Checks a temporary copy, since opening runs migrations and the backup must stay
 /// unchanged.
-async fn check_keyring(
-    backup: &Path,
-    keyring: &Vault,
-) -> Result<(Root, Option<Timestamp>), String> {
-    let file = backup;
+async fn check_keyring(file: &Path, keyring: &Vault) -> Result<(Root, Option<Timestamp>), String> {
     let beside = file.with_extension("checking");
     drop(std::fs::remove_file(&beside));
     let copied = DatabaseUrl::Sqlite(beside.clone());

@@ -333,23 +333,15 @@ mod tests {
             organisation_subject: Some("oid:1".into()),
             ..person("viktor@corp.example", "viktor@corp.example")
         };
-        let verdict = |account: Account| account.verdict(&ann, IdentityCheck::Require);
-        assert_eq!(
-            verdict(account("viktor@corp.example", "oid:2")),
-            IdentityVerdict::Refuse
-        );
-        assert_eq!(
-            verdict(account("renamed@corp.example", "oid:1")),
-            IdentityVerdict::Fits
-        );
-        assert_eq!(
-            verdict(account("viktor@corp.example", "id:9")),
-            IdentityVerdict::Refuse
-        );
-        assert_eq!(
-            verdict(account("ANN@corp.example", "id:9")),
-            IdentityVerdict::Fits
-        );
+        for (label, subject, verdict) in [
+            ("viktor@corp.example", "oid:2", IdentityVerdict::Refuse),
+            ("renamed@corp.example", "oid:1", IdentityVerdict::Fits),
+            ("viktor@corp.example", "id:9", IdentityVerdict::Refuse),
+            ("ANN@corp.example", "id:9", IdentityVerdict::Fits),
+        ] {
+            let found = account(label, subject).verdict(&ann, IdentityCheck::Require);
+            assert_eq!(found, verdict, "{label} {subject}");
+        }
     }
     #[test]
     fn only_subjects_of_one_kind_are_compared() {

@@ -529,8 +529,8 @@ async fn await_head(
 
 /// The body of a response. At its end the connection returns to the pool, if it can be reused.
 ///
-/// What is left of the request's body is sent by a task of its own: a client may read nothing of the
-/// response before it has sent everything, and then nobody asks this body for data.
+/// The rest of the request's body is sent by a separate task, not when this body is polled: a browser
+/// that reads no response before it has sent everything would stop both.
 pub struct Body(BodyState);
 
 #[expect(
@@ -634,8 +634,8 @@ impl Inner {
         Some(bytes)
     }
 
-    /// Sends what is left of the request's body; `Ready` when there is nothing more to send, or it
-    /// can no longer be sent.
+    /// Sends the rest of the request's body. `Ready` when all of it is sent, or the connection to the
+    /// app no longer takes it.
     fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let (Some(connection), Some(upload)) = (&mut self.connection, &mut self.upload) else {
             return Poll::Ready(());

@@ -185,8 +185,9 @@ async fn forward(
     }
     Ok(response)
 }
-/// Reads what has arrived of a chunked body, so that an app is not asked at all if that is malformed.
-/// Waits for nothing.
+
+/// Reads the part of a chunked body that has arrived already. An error if that part is malformed: then
+/// the request is not sent to the app at all. Never waits.
 async fn peek(
     body: &mut LocalBoxStream<'static, Result<Bytes, PayloadError>>,
 ) -> Result<(), WebError> {

@@ -336,14 +336,12 @@ async fn open(
     // its id is removed from the handshake.
     let offered = protocols(head);
     let resumes = ResumeId::from_protocols(&offered);
+    let owner = AppSessionOwner {
+        item: item.id,
+        viewer: pass.person(),
+    };
     let allowed = match &resumes {
-        Some(resumes) => {
-            let owner = AppSessionOwner {
-                item: item.id,
-                viewer: pass.person(),
-            };
-            service.app_sessions.belongs_to(resumes.hash(), owner).await
-        }
+        Some(resumes) => service.app_sessions.belongs_to(resumes.hash(), owner).await,
         None => false,
     };
     let offered = if resumes.is_some() && !allowed {
@@ -435,13 +433,7 @@ async fn open(
     }
     accepted.extend_from_slice(b"\r\n");
     // Two subprotocols suggest Streamlit, whose reconnect sends an app session's id as the third.
-    let sniffer = (offered.len() > 1).then(|| {
-        let owner = AppSessionOwner {
-            item: item.id,
-            viewer: pass.person(),
-        };
-        Sniffer::new(service.clone().into_inner(), owner)
-    });
+    let sniffer = (offered.len() > 1).then(|| Sniffer::new(service.clone().into_inner(), owner));
     let connection = body
         .into_connection()
         .ok_or_else(|| refuse_with_close(head, Close::AppGone))?;

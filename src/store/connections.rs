@@ -27,6 +27,8 @@ use diesel::{prelude::*, sql_types::Bool};
 
 /// The backend of the combined connection.
 type Backend = <super::backend::AnyConnection as diesel::Connection>::Backend;
+/// A condition on connections.
+pub(super) type Rows = Box<dyn BoxableExpression<connections::table, Backend, SqlType = Bool>>;
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = connections)]
@@ -279,9 +281,7 @@ impl EndingOf {
     }
 
     /// The rows, as a condition.
-    fn rows(
-        self,
-    ) -> Box<dyn BoxableExpression<connections::table, Backend, SqlType = Bool> + 'static> {
+    pub(super) fn rows(self) -> Rows {
         match self {
             EndingOf::Person(person) => Box::new(connections::person.eq(person.to_string())),
             EndingOf::Integration(integration) => {

@@ -1,13 +1,17 @@
 //! What ended ([`Ending`]): recorded in the transaction that ends it, copied from here into the
 //! journals of all nodes, and done once more after a restore.
 
-use super::{Db, Error, schema::endings};
+use super::{
+    Db, Error,
+    connections::{EndingOf, Rows},
+    schema::{api_keys, connections, consents, endings, people},
+};
 use crate::domain::{
     Timestamp,
     connection::{Cause, State},
     ending::{Ending, NumberedEnding},
 };
-use diesel::{dsl::sql, prelude::*, sql_query};
+use diesel::{dsl::sql, prelude::*};
 use std::collections::HashSet;
 
 /// Records an ending.
@@ -68,85 +72,88 @@ pub fn repeat(db: &mut Db<'_>, numbered: &NumberedEnding, now: Timestamp) -> Res
             endings::ending.eq(to_text(&numbered.ending)?),
         ))
         .execute(db.0)?;
-    let delete = |db: &mut Db<'_>, table: &str, condition: &str| {
-        sql_query(format!("DELETE FROM {table} WHERE {condition}")).execute(db.0)
-    };
-    // Ids and numbers only: nothing in these texts can leave its quotes.
     let changed = match &numbered.ending {
         Ending::Consents { ids } => {
-            let mut changed = 0;
-            for id in ids {
-                changed += delete(db, "consents", &format!("guid = '{id}'"))?;
-            }
-            changed
+            let ids = ids.iter().map(ToString::to_string);
+            let rows = consents::table.filter(consents::guid.eq_any(ids));
+            diesel::delete(rows).execute(db.0)?
         }
         Ending::ConsentsOfContent { content, kept } => {
-            let kept: Vec<String> = kept.iter().map(|id| format!("'{id}'")).collect();
-            let mut condition = format!("content = '{content}'");
-            if !kept.is_empty() {
-                condition.push_str(&format!(" AND integration NOT IN ({})", kept.join(", ")));
-            }
-            delete(db, "consents", &condition)?
+            let kept = kept.iter().map(ToString::to_string);
+            let rows = consents::table
+                .filter(consents::content.eq(content.to_string()))
+                .filter(consents::integration.ne_all(kept));
+            diesel::delete(rows).execute(db.0)?
         }
         Ending::ConsentsOfConnection {
             person,
             integration,
-        } => delete(
-            db,
-            "consents",
-            &format!("person = '{person}' AND integration = '{integration}'"),
-        )?,
-        Ending::Connection { id } => end_connections(db, &format!("guid = '{id}'"), now)?,
+        } => {
+            let rows = consents::table
+                .filter(consents::person.eq(person.to_string()))
+                .filter(consents::integration.eq(integration.to_string()));
+            diesel::delete(rows).execute(db.0)?
+        }
+        Ending::Connection { id } => {
+            end_connections(db, Box::new(connections::guid.eq(id.to_string())), now)?
+        }
         Ending::ConnectionsOfPerson { person } => {
-            end_connections(db, &format!("person = '{person}'"), now)?
+            end_connections(db, EndingOf::Person(*person).rows(), now)?
         }
         Ending::ConnectionsOfIntegration { integration } => {
-            end_connections(db, &format!("integration = '{integration}'"), now)?
+            end_connections(db, EndingOf::Integration(*integration).rows(), now)?
         }
-        Ending::ApiKey { number } => delete(db, "api_keys", &format!("number = {number}"))?,
+        Ending::ApiKey { number } => diesel::delete(api_keys::table.find(*number)).execute(db.0)?,
         Ending::ApiKeysOfPerson { person } => {
-            delete(db, "api_keys", &format!("person = '{person}'"))?
+            let rows = api_keys::table.filter(api_keys::person.eq(person.to_string()));
+            diesel::delete(rows).execute(db.0)?
         }
         Ending::ApiKeysOfContent { content } => {
-            delete(db, "api_keys", &format!("content = '{content}'"))?
+            let rows = api_keys::table.filter(api_keys::content.eq(content.to_string()));
+            diesel::delete(rows).execute(db.0)?
         }
         Ending::Locked { person, locked } => {
-            let locked = if *locked { "TRUE" } else { "FALSE" };
-            let set = format!("locked = {locked}");
-            update_person(db, &person.to_string(), &set)?
+            let row = people::table.filter(people::guid.eq(person.to_string()));
+            let set = people::locked.eq(*locked);
+            diesel::update(row).set(set).execute(db.0)?
         }
         Ending::Role { person, role } => {
-            let set = format!("role = '{}'", role.as_str());
-            update_person(db, &person.to_string(), &set)?
+            let row = people::table.filter(people::guid.eq(person.to_string()));
+            let set = people::role.eq(role.as_str());
+            diesel::update(row).set(set).execute(db.0)?
         }
         Ending::Password { person } => {
-            update_person(db, &person.to_string(), "password_hash = NULL")?
+            let row = people::table.filter(people::guid.eq(person.to_string()));
+            let set = people::password_hash.eq(None::<String>);
+            diesel::update(row).set(set).execute(db.0)?
         }
     };
     Ok(changed)
 }
 
-fn update_person(db: &mut Db<'_>, person: &str, set: &str) -> Result<usize, Error> {
-    let statement = format!("UPDATE people SET {set} WHERE guid = '{person}'");
-    Ok(sql_query(statement).execute(db.0)?)
-}
-
 /// The tokens that a backup brought back: their viewers sign in again.
-fn end_connections(db: &mut Db<'_>, condition: &str, now: Timestamp) -> Result<usize, Error> {
+fn end_connections(db: &mut Db<'_>, rows: Rows, now: Timestamp) -> Result<usize, Error> {
     let (word, cause) = State::NeedsLogin(Cause::Expired).columns();
-    let statement = format!(
-        "UPDATE connections SET state = '{word}', cause = '{}', state_at = {now}, updated_at = {now}, \
-         generation = generation + 1, access_token = NULL, refresh_token = NULL, access_expires_at = NULL \
-         WHERE {condition} AND state <> '{word}'",
-        cause.unwrap_or_default(),
-        now = now.0,
-    );
-    Ok(sql_query(statement).execute(db.0)?)
+    let rows = connections::table
+        .filter(rows)
+        .filter(connections::state.ne(word));
+    Ok(diesel::update(rows)
+        .set((
+            connections::state.eq(word),
+            connections::cause.eq(cause),
+            connections::state_at.eq(now.0),
+            connections::updated_at.eq(now.0),
+            connections::generation.eq(connections::generation + 1),
+            connections::access_token.eq(None::<String>),
+            connections::refresh_token.eq(None::<String>),
+            connections::access_expires_at.eq(None::<i64>),
+        ))
+        .execute(db.0)?)
 }
 
 /// Deletes all consents; returns how many: after a restore of which it is not known what ended since.
 pub fn end_all_consents(db: &mut Db<'_>) -> Result<usize, Error> {
-    Ok(sql_query("DELETE FROM consents").execute(db.0)?)
+    Ok(diesel::delete(consents::table).execute(db.0)?)
 }
 
 /// Moves the counter past the numbers that were written by [`repeat`]: PostgreSQL does not do so by

@@ -11,7 +11,7 @@ use crate::{
     web::forms::{Choice, Field, FieldKind},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use unicode_normalization::UnicodeNormalization as _;
 
 /// Rows of one page.
@@ -50,6 +50,11 @@ pub fn natural_key(text: &str) -> String {
     key
 }
 
+/// A text by which numbers that are not negative sort by their value.
+pub fn number_key(number: i64) -> String {
+    format!("{number:019}")
+}
+
 /// What the address of a list asks for.
 #[derive(Clone, Debug, Default)]
 pub struct Asked(BTreeMap<String, String>);
@@ -66,9 +71,9 @@ impl Asked {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    /// The search text.
-    pub fn find(&self) -> String {
-        self.text("find").trim().chars().take(MAX_FIND).collect()
+    /// The search text in a parameter.
+    fn find(&self, name: &str) -> String {
+        self.text(name).trim().chars().take(MAX_FIND).collect()
     }
 
     /// The address of the list with some parameters replaced; an empty value removes one. The place
@@ -92,28 +97,59 @@ impl Asked {
     }
 }
 
-/// Whether all words of `find` occur in a text.
-pub fn matches(find: &str, text: &str) -> bool {
-    let text = fold(text);
-    fold(find)
-        .split_whitespace()
-        .all(|word| text.contains(word))
+/// What is searched for: words that must all occur.
+struct Search(Vec<String>);
+
+impl Search {
+    fn new(find: &str) -> Self {
+        let words = fold(find);
+        Self(words.split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        let text = fold(text);
+        self.0.iter().all(|word| text.contains(word))
+    }
 }
 
-/// A column of a list. `key` gives the text by which rows sort; `None`: not sortable.
+/// A column of a list.
 pub struct ColumnSpec<T> {
     /// The name in the address.
-    pub name: &'static str,
-    pub label: &'static str,
-    pub key: Option<fn(&T) -> String>,
-    /// The first click sorts the greatest first, as for times and counts.
-    pub is_descending: bool,
+    name: &'static str,
+    label: &'static str,
+    /// The text by which rows sort.
+    key: fn(&T) -> String,
+    is_descending: bool,
+}
+
+impl<T> ColumnSpec<T> {
+    /// `name`: in the address. `key`: the text by which rows sort.
+    pub const fn new(name: &'static str, label: &'static str, key: fn(&T) -> String) -> Self {
+        Self {
+            name,
+            label,
+            key,
+            is_descending: false,
+        }
+    }
+
+    /// The same; the first click sorts the greatest first, as for times and counts.
+    pub const fn greatest_first(
+        name: &'static str,
+        label: &'static str,
+        key: fn(&T) -> String,
+    ) -> Self {
+        Self {
+            is_descending: true,
+            ..Self::new(name, label, key)
+        }
+    }
 }
 
 /// A column's heading, as a template draws it.
 pub struct Column {
     pub label: &'static str,
-    /// Sorts by it, or turns the order; empty: not sortable.
+    /// Sorts by it, or turns the order.
     pub href: String,
     /// Value of `aria-sort`; empty for any other column than the current one.
     pub aria: &'static str,
@@ -122,13 +158,22 @@ pub struct Column {
 /// Whether a row passes a filter with the value chosen.
 pub type Passes<'a, T> = Box<dyn Fn(&T, &str) -> bool + 'a>;
 
-/// A filter: a parameter of the address, and whether a row passes with a value. The first choice
-/// must be the one for all.
+/// A filter: a parameter of the address, and whether a row passes with a value.
 pub struct Filter<'a, T> {
     pub name: &'static str,
     pub label: &'static str,
+    /// Without the one for all, which stands before them.
     pub choices: Vec<Choice>,
     pub passes: Passes<'a, T>,
+}
+
+/// A choice for each different value, in order.
+pub fn distinct_choices<'a>(values: impl IntoIterator<Item = &'a String>) -> Vec<Choice> {
+    let different: BTreeSet<&String> = values.into_iter().collect();
+    let mut different = Vec::from_iter(different);
+    different.sort_by_cached_key(|value| natural_key(value));
+    let choices = different.into_iter();
+    choices.map(|value| Choice::new(value, value, "")).collect()
 }
 
 /// The frame of a list: search, headings, counts, pages.
@@ -145,6 +190,7 @@ pub struct ListFrame {
     pub is_filtered: bool,
     /// There is nothing at all, whatever is searched for.
     pub is_empty: bool,
+    pub is_nothing_found: bool,
     /// The next page, and back to the first one.
     pub next: Option<String>,
     pub first: Option<String>,
@@ -171,7 +217,7 @@ pub struct ListSpec<'a, T> {
     /// The address without parameters.
     pub base: &'a str,
     pub nouns: Nouns,
-    /// The first sortable one decides the order until another is chosen.
+    /// The first one decides the order until another is chosen.
     pub columns: &'a [ColumnSpec<T>],
     pub filters: &'a [Filter<'a, T>],
     /// The text in which a row is searched for.
@@ -190,28 +236,29 @@ pub fn cut<T>(asked: &Asked, spec: &ListSpec<'_, T>, mut rows: Vec<T>) -> (ListF
         text,
         id,
     } = *spec;
-    let (find, total) = (asked.find(), rows.len());
-    let chosen = |filter: &Filter<'_, T>| {
+    let (find, total) = (asked.find("find"), rows.len());
+    let mut fields = vec![Field::new(FieldKind::Search, "find", "Search").value(&find)];
+    let mut is_filtered = !find.is_empty();
+    for filter in filters.iter().filter(|filter| !filter.choices.is_empty()) {
+        let mut field = Field::new(FieldKind::Select, filter.name, filter.label);
         let wanted = asked.text(filter.name);
-        let known = filter.choices.iter().any(|choice| choice.value == wanted);
-        if known { wanted } else { "" }.to_owned()
-    };
-    for filter in filters {
-        let wanted = chosen(filter);
-        if !wanted.is_empty() {
-            rows.retain(|row| (filter.passes)(row, &wanted));
+        if filter.choices.iter().any(|choice| choice.value == wanted) {
+            is_filtered = true;
+            rows.retain(|row| (filter.passes)(row, wanted));
+            field = field.value(wanted);
         }
+        let mut choices = vec![Choice::new("", "All", "")];
+        choices.extend_from_slice(&filter.choices);
+        fields.push(field.options(choices));
     }
     if !find.is_empty() {
-        rows.retain(|row| matches(&find, &text(row)));
+        let search = Search::new(&find);
+        rows.retain(|row| search.is_in(&text(row)));
     }
     let found = rows.len();
-    let sortable = |column: &&ColumnSpec<T>| column.key.is_some();
-    let by = columns
-        .iter()
-        .filter(sortable)
-        .find(|column| column.name == asked.text("sort"))
-        .or_else(|| columns.iter().find(sortable));
+    let wanted = asked.text("sort");
+    let by = columns.iter().find(|column| column.name == wanted);
+    let by = by.or(columns.first());
     let is_descending = match asked.text("order") {
         "asc" => false,
         "desc" => true,
@@ -220,9 +267,7 @@ pub fn cut<T>(asked: &Asked, spec: &ListSpec<'_, T>, mut rows: Vec<T>) -> (ListF
     let mut keyed: Vec<((String, String), T)> = rows
         .into_iter()
         .map(|row| {
-            let key = by
-                .and_then(|column| column.key)
-                .map_or_else(String::new, |key| key(&row));
+            let key = by.map_or_else(String::new, |column| (column.key)(&row));
             ((key, id(&row)), row)
         })
         .collect();
@@ -264,9 +309,7 @@ pub fn cut<T>(asked: &Asked, spec: &ListSpec<'_, T>, mut rows: Vec<T>) -> (ListF
             };
             Column {
                 label: column.label,
-                href: column.key.map_or_else(String::new, |_| {
-                    asked.address(base, &[("sort", column.name), ("order", order)])
-                }),
+                href: asked.address(base, &[("sort", column.name), ("order", order)]),
                 aria: match (is_current, is_descending) {
                     (false, _) => "",
                     (true, false) => "ascending",
@@ -275,13 +318,6 @@ pub fn cut<T>(asked: &Asked, spec: &ListSpec<'_, T>, mut rows: Vec<T>) -> (ListF
             }
         })
         .collect();
-    let mut fields = vec![Field::new(FieldKind::Search, "find", "Search").value(find.clone())];
-    fields.extend(filters.iter().map(|filter| {
-        Field::new(FieldKind::Select, filter.name, filter.label)
-            .options(filter.choices.clone())
-            .value(chosen(filter))
-    }));
-    let is_filtered = !find.is_empty() || filters.iter().any(|filter| !chosen(filter).is_empty());
     let noun = if total == 1 { nouns.0 } else { nouns.1 };
     let frame = ListFrame {
         base: base.to_owned(),
@@ -299,6 +335,7 @@ pub fn cut<T>(asked: &Asked, spec: &ListSpec<'_, T>, mut rows: Vec<T>) -> (ListF
         },
         is_filtered,
         is_empty: total == 0,
+        is_nothing_found: found == 0,
         next,
         first: after.map(|_| asked.address(base, &[])),
     };
@@ -320,68 +357,85 @@ fn place_from_text(text: &str) -> Option<(String, String)> {
 /// Choices that a picker shows at once, at most.
 pub const PICKER_ROWS: usize = 20;
 
-/// Chooses one of many: a select field for a few; else a search, and its results as radio buttons.
-pub struct Picker {
-    /// All choices, if they are few.
-    pub select: Option<Field>,
-    /// The address of the page with the picker, and the anchor of its section.
+/// A search among many choices, whose results stand below it on the same page.
+pub struct ChoiceSearch {
+    /// The address of the page, and the anchor of the section. What is searched for is its parameter
+    /// `find-…` with the anchor.
     pub action: String,
     pub anchor: &'static str,
-    /// What is searched, for the label: “Search people and groups”.
+    /// What is searched: “Search people and groups”.
     pub label: &'static str,
     /// The search text.
     pub find: String,
-    /// The name of the control.
-    pub field: String,
-    pub error: Option<String>,
-    pub results: Vec<Choice>,
-    /// How many more there are.
-    pub more: usize,
+    /// That nothing, or more than is shown, was found.
+    pub message: Option<String>,
 }
 
-impl Picker {
-    /// A picker in the section `anchor` of the page at `action`. `field`: all choices, of which the
-    /// first one says what to choose. What was searched for is the parameter `find-…` of the
-    /// address, with the anchor.
-    pub fn new(
-        asked: &Asked,
-        action: &str,
-        anchor: &'static str,
-        label: &'static str,
-        field: Field,
-    ) -> Self {
-        let find = asked.text(&format!("find-{anchor}"));
-        let find: String = find.trim().chars().take(MAX_FIND).collect();
-        let is_small = field.options.len() <= PICKER_ROWS + 1;
-        let mut results: Vec<Choice> = field
-            .options
-            .iter()
-            .skip(1)
-            .filter(|choice| {
-                let text = format!("{} {}", choice.label, choice.hint);
-                !is_small && !find.is_empty() && matches(&find, &text)
-            })
-            .cloned()
-            .collect();
-        results.sort_by_cached_key(|choice| natural_key(&choice.label));
-        let more = results.len().saturating_sub(PICKER_ROWS);
-        results.truncate(PICKER_ROWS);
+impl ChoiceSearch {
+    /// A search in the section `anchor` of the page at `action`.
+    pub fn new(asked: &Asked, action: &str, anchor: &'static str, label: &'static str) -> Self {
         Self {
-            field: field.name.clone(),
-            error: field.error.clone(),
-            select: is_small.then_some(field),
+            find: asked.find(&format!("find-{anchor}")),
             action: action.to_owned(),
             anchor,
             label,
-            find,
-            results,
-            more,
+            message: None,
         }
     }
 
-    /// Whether there is something to choose from.
-    pub fn has_choices(&self) -> bool {
-        self.select.is_some() || !self.results.is_empty()
+    /// The first [`PICKER_ROWS`] that are found, in order; none while nothing is searched for.
+    /// `text` is what is searched.
+    pub fn run<T>(&mut self, all: Vec<T>, text: impl Fn(&T) -> String) -> Vec<T> {
+        if self.find.is_empty() {
+            return Vec::new();
+        }
+        let search = Search::new(&self.find);
+        let mut found: Vec<T> = all;
+        found.retain(|one| search.is_in(&text(one)));
+        found.sort_by_cached_key(|one| natural_key(&text(one)));
+        self.message = match found.len() {
+            0 => Some(format!("Nothing matches “{}”.", self.find)),
+            1..=PICKER_ROWS => None,
+            number => {
+                let more = grouped(number - PICKER_ROWS);
+                Some(format!("{more} more: search with more letters."))
+            }
+        };
+        found.truncate(PICKER_ROWS);
+        found
+    }
+}
+
+/// Chooses one of many: a select field for a few; else a search, and its results as radio buttons.
+pub struct Picker {
+    /// `None`: the choices are few.
+    pub search: Option<ChoiceSearch>,
+    /// `None`: nothing to choose from until something is found.
+    pub choices: Option<Field>,
+}
+
+impl Picker {
+    /// A picker with the search `search`, if it needs one. `field`: all choices, of which the first
+    /// one says what to choose.
+    pub fn new(mut search: ChoiceSearch, mut field: Field) -> Self {
+        if field.options.len() <= PICKER_ROWS + 1 {
+            return Self {
+                search: None,
+                choices: Some(field),
+            };
+        }
+        let all = field.options.split_off(1);
+        let found = search.run(all, |choice| format!("{} {}", choice.label, choice.hint));
+        let choices = (!found.is_empty()).then(|| {
+            let legend = format!("Found for “{}”", search.find);
+            let mut radio = Field::new(FieldKind::Radio, &field.name, &legend).options(found);
+            radio.error = field.error;
+            radio
+        });
+        Self {
+            search: Some(search),
+            choices,
+        }
     }
 }
 
@@ -415,11 +469,12 @@ pub fn one_of(field: Field, typed: &str) -> (Field, OneOf) {
         };
         return (shown, OneOf::One(choice.value));
     }
+    let search = Search::new(typed);
     let found: Vec<&Choice> = field
         .options
         .iter()
         .skip(1)
-        .filter(|choice| matches(typed, &choice.label))
+        .filter(|choice| search.is_in(&choice.label))
         .collect();
     let same = found
         .iter()
@@ -450,19 +505,13 @@ mod tests {
     use super::*;
 
     fn page(asked: &str, names: &[&str]) -> (ListFrame, Vec<String>) {
-        let columns = [ColumnSpec {
-            name: "name",
-            label: "Name",
-            key: Some(|name: &String| natural_key(name)),
-            is_descending: false,
-        }];
+        let columns = [ColumnSpec::new("name", "Name", |name: &String| {
+            natural_key(name)
+        })];
         let filter = Filter {
             name: "kind",
             label: "Kind",
-            choices: vec![
-                Choice::new("", "All", ""),
-                Choice::new("short", "Short", ""),
-            ],
+            choices: vec![Choice::new("short", "Short", "")],
             passes: Box::new(|name: &String, _| name.len() < 4),
         };
         let rows = names.iter().map(|name| (*name).to_owned()).collect();

@@ -131,8 +131,8 @@ impl NavLink {
 }
 
 /// A number with its noun: `1 content item`, `4 content items`, or `none` for 0.
-pub fn count_noun(number: i64, one: &str, many: &str) -> String {
-    match number {
+pub fn count_noun(number: impl TryInto<i64>, one: &str, many: &str) -> String {
+    match number.try_into().unwrap_or(i64::MAX) {
         0 => "none".into(),
         1 => format!("1 {one}"),
         number => format!("{number} {many}"),

@@ -151,7 +151,7 @@ test("choosing one of many is a search, with and without script", async () => {
     const settings = await page.getAttribute("tbody a[href^='/content-settings/']", "href");
     if (scripted) await measure(page, narrow, "content-settings", settings);
     await page.goto(`${base}${settings}`);
-    await page.fill("#find-integration", "warehouse 123");
+    await page.fill("#find-integration-title", "warehouse 123");
     await page.click("form[aria-label='Search integrations'] button");
     await page.check("input[name=integration]");
     await look(page, `company-integration-picker${suffix}`, { scripted });

@@ -12,7 +12,8 @@ const api = (name, path, method = "GET", body) => fetch(`${here.portal}/__api__/
 
 before(async () => {
   [here, chromium] = await Promise.all([demo(), browser()]);
-  let handler;
+  // Until the provider is set up: adding an integration asks its server for metadata.
+  let handler = (_, response) => response.writeHead(503).end();
   server = createServer((request, response) => handler(request, response));
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   issuer = `http://127.0.0.1:${server.address().port}`;

@@ -18,7 +18,8 @@ const listening = async (server) => {
 
 before(async () => {
   chromium = await browser();
-  let handler;
+  // Until the provider is set up: adding an integration asks its server for metadata.
+  let handler = (_, response) => response.writeHead(503).end();
   server = createServer((request, response) => handler(request, response));
   const issuer = `http://127.0.0.1:${await listening(server)}`;
   const free = createServer();

@@ -90,7 +90,8 @@ export async function lab({ nodes = 1, postgresql, viewers = 1, env = {}, dataDi
   const self = { seen, folder, viewers: [], nodes: [], token: async (pass) => pass(), front: await free() };
 
   // The provider, and in front of its token endpoint the hook.
-  let handler;
+  // Until the provider is set up: adding an integration asks its server for metadata.
+  let handler = (_, response) => response.writeHead(503).end();
   const server = http.createServer((request, response) => handler(request, response)).listen(0, "127.0.0.1");
   await new Promise((done) => server.once("listening", done));
   const issuer = `http://127.0.0.1:${server.address().port}`;

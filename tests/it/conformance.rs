@@ -801,7 +801,7 @@ async fn an_app_hears_where_it_stands_and_its_own_addresses_become_ours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_trusted_outer_proxy_says_of_the_way_stays() {
-    let stage = Stage::trusting().await;
+    let stage = Stage::in_world(World::start_trusting(&["127.0.0.0/8"]).await).await;
     let (app, heads) = says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     stage.behind(&app).await;
     stage
@@ -876,21 +876,6 @@ async fn what_a_trusted_outer_proxy_says_of_the_way_stays() {
         "{head}"
     );
     assert!(head.contains("forwarded: for=\"[2001:db8::1]\";"), "{head}");
-}
-
-impl Stage {
-    async fn trusting() -> Self {
-        let world = World::start_trusting(&["127.0.0.0/8"]).await;
-        let (vera, _) = world.connected("vera").await;
-        let guid = world.content(0);
-        let place = world.app(&guid);
-        Self {
-            world,
-            vera,
-            guid,
-            place,
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

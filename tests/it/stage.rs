@@ -26,7 +26,10 @@ pub struct Stage {
 
 impl Stage {
     pub async fn new() -> Self {
-        let world = World::start().await;
+        Self::in_world(World::start().await).await
+    }
+
+    pub async fn in_world(world: World) -> Self {
         let (vera, _) = world.connected("vera").await;
         let guid = world.content(0);
         let place = world.app(&guid);

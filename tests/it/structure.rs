@@ -334,6 +334,14 @@ const NO_DECISION: &[(&str, &str)] = &[
         "integrations.rs:set_secret_warned",
         "a time that is only shown",
     ),
+    (
+        "endings.rs:repeat",
+        "a restore: no process has cached anything",
+    ),
+    (
+        "endings.rs:end_all_consents",
+        "a restore: no process has cached anything",
+    ),
     ("leaks.rs:clear", "a time that only the leak alarm reads"),
     ("people.rs:insert", "nothing is cached about a new person"),
     ("people.rs:replace_hash", "its sessions are deleted apart"),

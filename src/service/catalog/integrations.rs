@@ -403,7 +403,7 @@ impl Integrations {
                 return Ok(UpdateOutcome::NeedsConfirmation(impact));
             }
         }
-        if leads_elsewhere || before.setting("issuer") != after.setting("issuer") {
+        if leads_elsewhere || before.setting(ISSUER) != after.setting(ISSUER) {
             self.learn_issuer(&mut after).await?;
         }
         if input.client_secret.is_some() {

@@ -80,26 +80,21 @@ impl AppSessions {
         }
     }
 
-    async fn write(&self) {
+    async fn write(&self) -> Result<(), Error> {
         let noted: Vec<AppSession> = self.unwritten.lock().values().cloned().collect();
         for rows in noted.chunks(MAX_ROWS) {
             let sessions = rows.to_vec();
-            let written = self
-                .core
+            self.core
                 .store
                 .write_bookkeeping(move |db| {
                     Ok::<_, Error>(bookkeeping::record_app_sessions(db, &sessions)?)
                 })
-                .await;
-            match written {
-                Ok(()) => {
-                    let mut unwritten = self.unwritten.lock();
-                    for session in rows {
-                        unwritten.remove(&session.id_hash);
-                    }
-                }
-                Err(error) => error.log("the owners of app sessions"),
+                .await?;
+            let mut unwritten = self.unwritten.lock();
+            for session in rows {
+                unwritten.remove(&session.id_hash);
             }
         }
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! installation, a second or two after they were committed.
 
 use crate::{
+    config::Settings,
     domain::{Timestamp, ending::NumberedEnding},
     service::{core::Core, error::Error},
     store::endings,
@@ -17,8 +18,6 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// Folder of the journal in the data directory.
-pub const FOLDER: &str = "journal";
 /// Endings read at a time.
 const BATCH: i64 = 1000;
 /// Numbers before the last one that are looked for once more after a start.
@@ -31,6 +30,14 @@ const COMMIT_DELAY: Duration = Duration::from_secs(10);
 const SAY_UNTIL_INTERVAL: Duration = Duration::from_secs(60);
 /// How long files of the journal are kept: no older backup can be restored without new consents.
 const RETENTION: Duration = Duration::from_secs(400 * 86_400);
+
+/// The folders that a node with these settings writes its journals to.
+pub fn folders(settings: &Settings) -> Vec<PathBuf> {
+    let first = settings.data_dir.join("journal");
+    std::iter::once(first)
+        .chain(settings.journal_copy.clone())
+        .collect()
+}
 
 /// What is written to one folder.
 struct Tail {
@@ -120,14 +127,8 @@ pub struct EndingsJournal {
 
 impl EndingsJournal {
     pub(in crate::service) fn new(core: Arc<Core>) -> Self {
-        let settings = &core.settings;
-        let folders = [
-            Some(settings.data_dir.join(FOLDER)),
-            settings.journal_copy.clone(),
-        ];
-        let tails = folders
+        let tails = folders(&core.settings)
             .into_iter()
-            .flatten()
             .map(|folder| Tail {
                 folder,
                 open: None,

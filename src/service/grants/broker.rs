@@ -801,51 +801,44 @@ impl Broker {
             if new_connections::is_entry(&name) {
                 continue;
             }
-            if let Ok(kept) = serde_json::from_str::<SealedTokens>(&text) {
-                let loaded = self
-                    .load(kept.connection)
-                    .await
-                    .map_err(|error| format!("cannot look at what the spool is for: {error}"))?;
-                // Ended, or replaced by newer tokens, since they were put into the spool.
-                let current =
-                    loaded.filter(|loaded| loaded.connection.generation == kept.generation);
-                let Some(loaded) = current else {
-                    spool
-                        .remove(&name)
-                        .map_err(|error| format!("cannot clear the spool: {error}"))?;
-                    continue;
-                };
-                // The key that sealed these tokens may have been retired while this node was down.
-                if self
-                    .open_token(
-                        &loaded.connection,
-                        "access_token",
-                        &Sealed(kept.access.clone()),
-                    )
-                    .is_err()
-                {
-                    self.mark_needs_login(
-                        &loaded,
-                        Cause::RotationLost,
-                        "the spool's key is gone",
-                        None,
-                    )
-                    .await;
-                    spool
-                        .remove(&name)
-                        .map_err(|error| format!("cannot clear the spool: {error}"))?;
-                    continue;
-                }
-                let stored = self
-                    .store_sealed_tokens(&kept, None)
-                    .await
-                    .map_err(|error| format!("cannot store what the spool holds: {error}"))?;
-                tracing::warn!(connection = name, stored, "tokens from the spool");
+            // One that cannot be read is dropped.
+            if let Ok(kept) = serde_json::from_str(&text) {
+                self.store_spooled(&name, kept).await?;
             }
             spool
                 .remove(&name)
                 .map_err(|error| format!("cannot clear the spool: {error}"))?;
         }
+        Ok(())
+    }
+
+    /// Commits the tokens of one entry of the spool, unless they are of no use any more.
+    async fn store_spooled(&self, name: &str, kept: SealedTokens) -> Result<(), String> {
+        let loaded = self
+            .load(kept.connection)
+            .await
+            .map_err(|error| format!("cannot look at what the spool is for: {error}"))?;
+        // Ended, or replaced by newer tokens, since they were put into the spool.
+        let current = loaded.filter(|loaded| loaded.connection.generation == kept.generation);
+        let Some(loaded) = current else {
+            return Ok(());
+        };
+        let sealed = Sealed(kept.access.clone());
+        if self
+            .open_token(&loaded.connection, "access_token", &sealed)
+            .is_err()
+        {
+            // The key that sealed these tokens was retired while this node was down.
+            let why = "the spool's key is gone";
+            self.mark_needs_login(&loaded, Cause::RotationLost, why, None)
+                .await;
+            return Ok(());
+        }
+        let stored = self
+            .store_sealed_tokens(&kept, None)
+            .await
+            .map_err(|error| format!("cannot store what the spool holds: {error}"))?;
+        tracing::warn!(connection = name, stored, "tokens from the spool");
         Ok(())
     }
 

@@ -201,10 +201,10 @@ impl NewConnections {
                     Err(error) if error.is_busy() => {
                         return Err(format!("cannot store what the spool holds: {error}"));
                     }
-                    outcome => {
-                        let stored = outcome.is_ok();
-                        tracing::warn!(stored, "a new connection from the spool");
+                    Err(error) => {
+                        tracing::warn!(reason = %error, "a new connection from the spool cannot be stored, and is dropped");
                     }
+                    Ok(()) => tracing::warn!("stored a new connection from the spool"),
                 },
                 _ => tracing::warn!("an entry of the spool cannot be read, and is dropped"),
             }

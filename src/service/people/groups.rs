@@ -38,6 +38,13 @@ fn name_conflict(error: crate::store::Error) -> Error {
     }
 }
 
+fn must_see_groups(actor: &Actor) -> Result<(), Error> {
+    require(
+        access::may_see_groups(actor.role),
+        "Only publishers and administrators see groups.",
+    )
+}
+
 /// Groups and their members.
 pub struct Groups {
     core: Arc<Core>,
@@ -50,19 +57,13 @@ impl Groups {
 
     /// All groups, for publishers and administrators.
     pub async fn groups(&self, actor: &Actor) -> Result<Vec<Group>, Error> {
-        require(
-            access::may_see_groups(actor.role),
-            "Only publishers and administrators see groups.",
-        )?;
+        must_see_groups(actor)?;
         self.core.store.read(|db| Ok(groups::list(db)?)).await
     }
 
     /// All groups with the number of their members, for publishers and administrators.
     pub async fn groups_with_counts(&self, actor: &Actor) -> Result<Vec<(Group, i64)>, Error> {
-        require(
-            access::may_see_groups(actor.role),
-            "Only publishers and administrators see groups.",
-        )?;
+        must_see_groups(actor)?;
         self.core
             .store
             .read(|db| {
@@ -78,10 +79,7 @@ impl Groups {
 
     /// A group with its members.
     pub async fn group(&self, actor: &Actor, id: Id<Group>) -> Result<(Group, Vec<Person>), Error> {
-        require(
-            access::may_see_groups(actor.role),
-            "Only publishers and administrators see groups.",
-        )?;
+        must_see_groups(actor)?;
         self.core
             .store
             .read(move |db| {

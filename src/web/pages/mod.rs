@@ -21,7 +21,7 @@ use crate::{
     service::Error,
     web::{
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        listing::Picker,
+        listing::{ChoiceSearch, Picker},
         view::{Chrome, NavLink},
         visitor::SignedIn,
     },
@@ -118,13 +118,9 @@ pub async fn principal_picker(
     let mut field = [Field::new(FieldKind::Select, "person", "Person or group").options(options)];
     refill(&mut field, None, problems);
     let [field] = field;
-    Ok(Picker::new(
-        &me.visitor.asked,
-        action,
-        anchor,
-        "Search people and groups",
-        field,
-    ))
+    let label = "Search people and groups";
+    let search = ChoiceSearch::new(&me.visitor.asked, action, anchor, label);
+    Ok(Picker::new(search, field))
 }
 
 /// A page that consists of one form.
@@ -176,7 +172,8 @@ pub struct Question<'a> {
     /// The current entry of the navigation bar.
     pub area: &'static str,
     pub title: String,
-    pub consequences: Vec<Group>,
+    /// What happens, in sentences.
+    pub consequences: &'a [&'a str],
     pub action: String,
     /// What was typed, to be sent again; and what else is asked.
     pub fields: Vec<Field>,
@@ -199,7 +196,11 @@ pub fn ask_first(me: &SignedIn, question: Question<'_>) -> Result<HttpResponse, 
     page(&ConfirmPage {
         chrome: me.visitor.chrome(question.area, &question.title),
         errors: Vec::new(),
-        groups: question.consequences,
+        groups: vec![Group::new(
+            "What happens",
+            question.consequences,
+            Vec::new(),
+        )],
         link: None,
         action: question.action,
         fields,

@@ -7,7 +7,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        pages::{Group, Question, ask_first, form_status, is_sure, page_with, problems_of},
+        pages::{Question, ask_first, form_status, is_sure, page_with, problems_of},
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment},
         visitor::{Posted, SignedIn},
@@ -131,14 +131,10 @@ pub async fn delete_key(
             Question {
                 area: "",
                 title: format!("Delete the key {}?", key.name),
-                consequences: vec![Group::new(
-                    "What happens",
-                    &[
-                        &used,
-                        "Programs that use it are refused from now on. That cannot be taken back: make a new key and give it to them first.",
-                    ],
-                    Vec::new(),
-                )],
+                consequences: &[
+                    &used,
+                    "Programs that use it are refused from now on. That cannot be taken back: make a new key and give it to them first.",
+                ],
                 action: format!("/account/keys/{}/delete", key.number),
                 fields: Vec::new(),
                 submit: &format!("Delete {}", key.name),

@@ -72,9 +72,6 @@ pub async fn end_consents(
         .revocations
         .revoke_consents_of_content(&me.actor, guid)
         .await?;
-    let message = format!(
-        "Ended {}.",
-        count_noun(i64::try_from(ended).unwrap_or(0), "consent", "consents")
-    );
+    let message = format!("Ended {}.", count_noun(ended, "consent", "consents"));
     Ok(me.done(&addresses::content_settings(guid), message))
 }

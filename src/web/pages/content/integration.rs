@@ -5,9 +5,7 @@ use crate::{
     http::errors::WebError,
     web::{
         forms::{Field, FieldKind},
-        pages::{
-            Group, Question, ask_first, content::settings::draw_settings, id, is_sure, problems_of,
-        },
+        pages::{Question, ask_first, content::settings::draw_settings, id, is_sure, problems_of},
         view::count_noun,
         visitor::{Posted, SignedIn},
     },
@@ -41,8 +39,8 @@ pub async fn save_integration(
     let consents = contents.consenting_people(&me.actor, guid).await?;
     let ending = consents
         .iter()
-        .filter(|(consent, ..)| !wanted.contains(&consent.integration));
-    let ending = i64::try_from(ending.count()).unwrap_or(i64::MAX);
+        .filter(|(consent, ..)| !wanted.contains(&consent.integration))
+        .count();
     if ending > 0 && !is_sure(&typed) {
         let again = |name: &str, ids: &[Id<Integration>]| -> Vec<Field> {
             let values = ids.iter().map(ToString::to_string);
@@ -58,16 +56,12 @@ pub async fn save_integration(
             Question {
                 area: "content",
                 title: "Change what this content uses?".into(),
-                consequences: vec![Group::new(
-                    "What happens",
-                    &[
-                        &format!(
-                            "{count} at once. The app can no longer act for these people with the integrations that are taken away."
-                        ),
-                        "If you attach one of them again, each person is asked again.",
-                    ],
-                    Vec::new(),
-                )],
+                consequences: &[
+                    &format!(
+                        "{count} at once. The app can no longer act for these people with the integrations that are taken away."
+                    ),
+                    "If you attach one of them again, each person is asked again.",
+                ],
                 action: format!("{settings}/integration"),
                 fields,
                 submit: "Save, and end them",

@@ -6,7 +6,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind},
-        pages::{Group, Question, ask_first, id, is_sure},
+        pages::{Question, ask_first, id, is_sure},
         shown_once::{self, SecretToShow},
         visitor::SignedIn,
     },
@@ -47,14 +47,10 @@ pub async fn make_key(
             Question {
                 area: "content",
                 title: "Replace the content key?".into(),
-                consequences: vec![Group::new(
-                    "What happens",
-                    &[
-                        "You get a new key, once. Put it into the app's environment and restart the app.",
-                        "The app runs with the old key until then: let that one work long enough.",
-                    ],
-                    Vec::new(),
-                )],
+                consequences: &[
+                    "You get a new key, once. Put it into the app's environment and restart the app.",
+                    "The app runs with the old key until then: let that one work long enough.",
+                ],
                 action: format!("{settings}/key"),
                 fields: vec![
                     Field::new(FieldKind::Radio, "old", "The old key goes on working")

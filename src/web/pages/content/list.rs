@@ -6,7 +6,9 @@ use crate::{
     providers,
     web::{
         forms::Choice,
-        listing::{ColumnSpec, Filter, ListFrame, ListSpec, cut, natural_key},
+        listing::{
+            ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
+        },
         pages::page,
         view::{Chrome, Moment},
         visitor::SignedIn,
@@ -26,39 +28,22 @@ struct Row {
     may_open: bool,
     may_edit: bool,
     has_upstream: bool,
-    id: String,
     updated_at: i64,
-    /// The reader's own come first.
+    /// Sorts what the reader may change before what they may only open.
     rank: String,
+    /// Of the integrations.
+    services: Vec<String>,
     is_mine: bool,
     address: String,
 }
 
 const COLUMNS: [ColumnSpec<Row>; 4] = [
-    ColumnSpec {
-        name: "title",
-        label: "Title",
-        key: Some(|row| format!("{} {}", row.rank, natural_key(&row.title))),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "owner",
-        label: "Published by",
-        key: Some(|row| natural_key(&row.owner)),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "uses",
-        label: "Uses",
-        key: Some(|row| natural_key(&row.uses)),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "changed",
-        label: "Changed",
-        key: Some(|row| format!("{:016}", row.updated_at)),
-        is_descending: true,
-    },
+    ColumnSpec::new("title", "Title", |row| {
+        format!("{} {}", row.rank, natural_key(&row.title))
+    }),
+    ColumnSpec::new("owner", "Published by", |row| natural_key(&row.owner)),
+    ColumnSpec::new("uses", "Uses", |row| natural_key(&row.uses)),
+    ColumnSpec::greatest_first("changed", "Changed", |row| number_key(row.updated_at)),
 ];
 
 #[derive(Template)]
@@ -77,7 +62,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     let attached = service.contents.integrations_by_content(&seen).await?;
     let mut rows = Vec::new();
     for item in seen {
-        let names: Vec<String> = attached
+        let services: Vec<String> = attached
             .get(&item.content.id)
             .into_iter()
             .flatten()
@@ -89,15 +74,15 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             owner: item.owner.display_name(),
             href: addresses::app(item.content.id),
             settings: addresses::content_settings(item.content.id),
-            uses: names.join(", "),
+            uses: services.join(", "),
+            services,
             changed: Moment::new(item.content.updated_at, now),
             may_open: access::may_open(item.standing),
             may_edit: item.may_edit,
             has_upstream: item.content.upstream().is_some(),
-            id: item.content.id.to_string(),
             updated_at: item.content.updated_at.0,
             // The highest standing first.
-            rank: format!("{}", u8::MAX - item.standing as u8),
+            rank: number_key(i64::from(u8::MAX - item.standing as u8)),
             is_mine: item.content.owner == me.actor.person.id,
             address: if item.may_edit {
                 item.content.upstream().unwrap_or_default().to_owned()
@@ -106,39 +91,26 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             },
         });
     }
-    let mut services: Vec<String> = rows.iter().map(|row| row.uses.clone()).collect();
-    services.sort_by_cached_key(|service| natural_key(service));
-    services.dedup();
-    services.retain(|service| !service.is_empty());
-    let services = services
-        .into_iter()
-        .map(|service| Choice::new(service.clone(), service, ""));
     let may_add = access::may_create_content(me.actor.role);
-    let mut shows = vec![Choice::new("", "All", "")];
-    if may_add {
-        shows.extend([
-            Choice::new("mine", "Mine", ""),
-            Choice::new("attention", "Without an app", ""),
-            Choice::new("unused", "Without an integration", ""),
-        ]);
-    }
     let filters = [
         Filter {
             name: "service",
             label: "Uses",
-            choices: std::iter::once(Choice::new("", "All", ""))
-                .chain(services)
-                .collect(),
-            passes: Box::new(|row: &Row, service| row.uses == service),
+            choices: distinct_choices(rows.iter().flat_map(|row| &row.services)),
+            passes: Box::new(|row: &Row, service| row.services.iter().any(|one| one == service)),
         },
         Filter {
             name: "show",
             label: "Show",
-            choices: shows,
+            choices: vec![
+                Choice::new("mine", "Mine", ""),
+                Choice::new("no-app", "Without an app", ""),
+                Choice::new("no-integration", "Without an integration", ""),
+            ],
             passes: Box::new(|row: &Row, wanted| match wanted {
                 "mine" => row.is_mine,
-                "attention" => !row.has_upstream,
-                _ => row.uses.is_empty(),
+                "no-app" => !row.has_upstream,
+                _ => row.services.is_empty(),
             }),
         },
     ];
@@ -155,7 +127,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                     row.title, row.description, row.owner, row.uses, row.address
                 )
             },
-            id: |row| row.id.clone(),
+            id: |row| row.href.clone(),
         },
         rows,
     );

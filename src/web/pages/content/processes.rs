@@ -60,8 +60,7 @@ pub(super) fn viewers_at_removed_processes(
             .any(|process| ProcessId::of(process) == visit.process)
     };
     let there = people_of(visits, now, is_nowhere);
-    (item.processes.len() > 1 && there > 0)
-        .then(|| count_noun(i64::try_from(there).unwrap_or(i64::MAX), "person", "people"))
+    (item.processes.len() > 1 && there > 0).then(|| count_noun(there, "person", "people"))
 }
 
 /// The processes of an item, with health and number of viewers. Probes run concurrently.

@@ -15,7 +15,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        listing::{PICKER_ROWS, Picker, matches},
+        listing::{ChoiceSearch, PICKER_ROWS, Picker},
         pages::{
             content::{
                 form::{
@@ -79,8 +79,8 @@ struct SettingsPage {
     may_open: bool,
     open: String,
     choices: Vec<IntegrationChoice>,
-    /// There are too many integrations to show them all: what was searched for.
-    find_integration: Option<String>,
+    /// There are too many integrations to show them all.
+    integration_search: Option<ChoiceSearch>,
     attached: Vec<Attached>,
     attached_names: String,
     several: bool,
@@ -146,20 +146,16 @@ pub(super) async fn draw_settings(
         .map(|(entry, _)| entry.principal)
         .chain([Principal::Person(item.owner)])
         .collect();
-    let mut offered = choice_list(&choices, &associations);
-    let find_integration = (offered.len() > PICKER_ROWS)
-        .then(|| me.visitor.asked.text("find-integration").trim().to_owned());
-    if let Some(find) = &find_integration {
-        // Those that are attached stay, or saving the form would drop them.
-        let mut left = PICKER_ROWS;
-        offered.retain(|choice| {
-            let text = format!("{} {} {}", choice.name, choice.service, choice.description);
-            let is_found = !find.is_empty() && left > 0 && matches(find, &text);
-            left -= usize::from(is_found);
-            is_found || choice.is_attached
-        });
-    }
     let base = addresses::content_settings(item.id);
+    let (integration_search, offered) = offered_integrations(
+        ChoiceSearch::new(
+            &me.visitor.asked,
+            &base,
+            "integration-title",
+            "Search integrations",
+        ),
+        choice_list(&choices, &associations),
+    );
     let permit = principal_picker(me, &base, "access-title", &known, &errors).await?;
     let mut permit_fields = vec![Field::new(FieldKind::Select, "role", "May").options(vec![
         Choice::new("viewer", "open it", ""),
@@ -173,7 +169,7 @@ pub(super) async fn draw_settings(
         description: item.description.clone(),
         may_open: access::may_open(seen.standing) && item.upstream().is_some(),
         open: addresses::app(item.id),
-        find_integration,
+        integration_search,
         choices: offered,
         attached_names: associations
             .iter()
@@ -302,6 +298,23 @@ fn choice_list(
             is_attached: associations.iter().any(|(_, one)| one.id == integration.id),
         })
         .collect()
+}
+
+/// All integrations, if they are few; else the attached ones and those that are found, with the
+/// search.
+fn offered_integrations(
+    mut search: ChoiceSearch,
+    all: Vec<IntegrationChoice>,
+) -> (Option<ChoiceSearch>, Vec<IntegrationChoice>) {
+    if all.len() <= PICKER_ROWS {
+        return (None, all);
+    }
+    let (mut offered, others): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|choice| choice.is_attached);
+    offered.extend(search.run(others, |choice| {
+        format!("{} {} {}", choice.name, choice.service, choice.description)
+    }));
+    (Some(search), offered)
 }
 
 fn access_sentence(access: AccessType) -> &'static str {

@@ -7,7 +7,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Field, FormValues, refill},
-        listing::{ColumnSpec, ListFrame, ListSpec, cut, natural_key},
+        listing::{ColumnSpec, ListFrame, ListSpec, cut, natural_key, number_key},
         pages::{form_status, page_with, problems_of},
         view::{Chrome, count_noun},
         visitor::SignedIn,
@@ -20,23 +20,12 @@ struct Row {
     href: String,
     name: String,
     members: String,
-    id: String,
     count: i64,
 }
 
 const COLUMNS: [ColumnSpec<Row>; 2] = [
-    ColumnSpec {
-        name: "name",
-        label: "Name",
-        key: Some(|row| natural_key(&row.name)),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "members",
-        label: "Members",
-        key: Some(|row| format!("{:012}", row.count)),
-        is_descending: true,
-    },
+    ColumnSpec::new("name", "Name", |row| natural_key(&row.name)),
+    ColumnSpec::greatest_first("members", "Members", |row| number_key(row.count)),
 ];
 
 #[derive(Template)]
@@ -58,7 +47,6 @@ async fn draw_list(
     let mut rows = Vec::new();
     for (group, members) in me.service().groups.groups_with_counts(&me.actor).await? {
         rows.push(Row {
-            id: group.id.to_string(),
             count: members,
             href: addresses::group(group.id),
             name: group.name,
@@ -73,7 +61,7 @@ async fn draw_list(
             columns: &COLUMNS,
             filters: &[],
             text: |row| row.name.clone(),
-            id: |row| row.id.clone(),
+            id: |row| row.href.clone(),
         },
         rows,
     );

@@ -7,10 +7,8 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        listing::Picker,
-        pages::{
-            Group, Question, ask_first, form_status, groups::list::named, id, is_sure, page_with,
-        },
+        listing::{ChoiceSearch, Picker},
+        pages::{Question, ask_first, form_status, groups::list::named, id, is_sure, page_with},
         view::{Chrome, count_noun},
         visitor::SignedIn,
     },
@@ -59,8 +57,8 @@ async fn draw(
     let mut field = [Field::new(FieldKind::Select, "person", "Person").options(options.collect())];
     refill(&mut field, None, &errors);
     let [field] = field;
-    let asked = &me.visitor.asked;
-    let new_member = Picker::new(asked, &base, "members", "Search people", field);
+    let search = ChoiceSearch::new(&me.visitor.asked, &base, "members", "Search people");
+    let new_member = Picker::new(search, field);
     let mut fields = vec![Field::text("name", "Name").value(group.name.clone())];
     refill(&mut fields, typed, &errors);
     page_with(
@@ -156,24 +154,16 @@ pub async fn delete(
     if !is_sure(&typed) {
         let (group, members) = me.service().groups.group(&me.actor, id(&path)?).await?;
         let base = addresses::group(group.id);
-        let count = count_noun(
-            i64::try_from(members.len()).unwrap_or(i64::MAX),
-            "person",
-            "people",
-        );
+        let count = count_noun(members.len(), "person", "people");
         return ask_first(
             &me,
             Question {
                 area: "people",
                 title: format!("Delete {}?", group.name),
-                consequences: vec![Group::new(
-                    "What happens",
-                    &[
-                        &format!("Members: {count}. Their accounts stay."),
-                        "People who may open content or choose integrations only through this group no longer may, and their consents for that content end. That cannot be taken back: a new group of the same name starts empty.",
-                    ],
-                    Vec::new(),
-                )],
+                consequences: &[
+                    &format!("Members: {count}. Their accounts stay."),
+                    "People who may open content or choose integrations only through this group no longer may, and their consents for that content end. That cannot be taken back: a new group of the same name starts empty.",
+                ],
                 action: format!("{base}/delete"),
                 fields: Vec::new(),
                 submit: &format!("Delete {}", group.name),

@@ -31,7 +31,7 @@ fn draw_delete(
         let title = format!(
             "{} stop working with {service}",
             count_noun(
-                impact.contents.len() as i64,
+                impact.contents.len(),
                 "content item will",
                 "content items will"
             )
@@ -49,7 +49,7 @@ fn draw_delete(
     if !impact.people.is_empty() {
         let title = format!(
             "{} signed out of it",
-            count_noun(impact.people.len() as i64, "person is", "people are")
+            count_noun(impact.people.len(), "person is", "people are")
         );
         groups.push(Group::new(
             &title,

@@ -79,10 +79,7 @@ pub async fn disconnect(
         )
         .await?;
     let message = match ended {
-        Some(ended) => format!(
-            "Disconnected {}.",
-            count_noun(i64::try_from(ended).unwrap_or(0), "person", "people")
-        ),
+        Some(ended) => format!("Disconnected {}.", count_noun(ended, "person", "people")),
         None => "No content can use these connections any more. They are being deleted.".into(),
     };
     Ok(me.done(&addresses::integration(integration.id), message))

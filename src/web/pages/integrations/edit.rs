@@ -85,7 +85,7 @@ pub async fn edit(
         )),
         Ok(UpdateOutcome::NeedsConfirmation(impact)) => {
             let ask = Confirmation {
-                title: format!("This signs out {}", count_noun(impact.people.len() as i64, "person", "people")),
+                title: format!("This signs out {}", count_noun(impact.people.len(), "person", "people")),
                 text: "Their connections were made with the old values and end. Each is asked again on the next visit. Enter the client secret again, tick the box, and save.".into(),
                 items: impact.people.iter().map(crate::domain::person::Person::display_name).collect(),
                 label: "Yes, sign them out".into(),

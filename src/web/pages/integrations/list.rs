@@ -10,7 +10,9 @@ use crate::{
     service::core::must_manage_integrations,
     web::{
         forms::Choice,
-        listing::{ColumnSpec, Filter, ListFrame, ListSpec, cut, natural_key},
+        listing::{
+            ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
+        },
         pages::page,
         view::{Chrome, Moment, Status, count_noun},
         visitor::SignedIn,
@@ -32,7 +34,6 @@ struct Row {
     secret: Status,
     secret_note: String,
     changed: Moment,
-    id: String,
     updated_at: i64,
     content_count: i64,
     people_count: i64,
@@ -47,36 +48,13 @@ struct ListPage {
 }
 
 const COLUMNS: [ColumnSpec<Row>; 5] = [
-    ColumnSpec {
-        name: "name",
-        label: "Name",
-        key: Some(|row| natural_key(&row.name)),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "service",
-        label: "Service",
-        key: Some(|row| natural_key(&row.service)),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "used",
-        label: "Used by",
-        key: Some(|row| format!("{:012}", row.content_count)),
-        is_descending: true,
-    },
-    ColumnSpec {
-        name: "secret",
-        label: "Client secret",
-        key: Some(|row| natural_key(&row.secret.word)),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "changed",
-        label: "Changed",
-        key: Some(|row| format!("{:016}", row.updated_at)),
-        is_descending: true,
-    },
+    ColumnSpec::new("name", "Name", |row| natural_key(&row.name)),
+    ColumnSpec::new("service", "Service", |row| natural_key(&row.service)),
+    ColumnSpec::greatest_first("used", "Used by", |row| number_key(row.content_count)),
+    ColumnSpec::new("secret", "Client secret", |row| {
+        natural_key(&row.secret.word)
+    }),
+    ColumnSpec::greatest_first("changed", "Changed", |row| number_key(row.updated_at)),
 ];
 
 /// How long before its expiry a client secret is reported.
@@ -104,10 +82,7 @@ pub(super) fn secret_status(integration: &Integration, now: Timestamp) -> (Statu
                 Status::warning(if days == 0 {
                     "Expires today".into()
                 } else {
-                    format!(
-                        "Expires in {}",
-                        count_noun(i64::try_from(days).unwrap_or(0), "day", "days")
-                    )
+                    format!("Expires in {}", count_noun(days, "day", "days"))
                 }),
                 set,
             )
@@ -149,33 +124,23 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                 secret,
                 secret_note,
                 changed: Moment::new(integration.updated_at, now),
-                id: integration.id.to_string(),
                 updated_at: integration.updated_at.0,
                 content_count: used.contents,
                 people_count: used.people,
             }
         })
         .collect();
-    let mut services: Vec<String> = rows.iter().map(|row| row.service.clone()).collect();
-    services.sort_by_cached_key(|service| natural_key(service));
-    services.dedup();
-    let services = services
-        .into_iter()
-        .map(|service| Choice::new(service.clone(), service, ""));
     let filters = [
         Filter {
             name: "service",
             label: "Service",
-            choices: std::iter::once(Choice::new("", "All", ""))
-                .chain(services)
-                .collect(),
+            choices: distinct_choices(rows.iter().map(|row| &row.service)),
             passes: Box::new(|row: &Row, service| row.service == service),
         },
         Filter {
             name: "show",
             label: "Show",
             choices: vec![
-                Choice::new("", "All", ""),
                 Choice::new("attention", "Needs attention", ""),
                 Choice::new("unused", "Unused", ""),
             ],
@@ -198,7 +163,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                     row.name, row.description, row.service, row.provider
                 )
             },
-            id: |row| row.id.clone(),
+            id: |row| row.href.clone(),
         },
         rows,
     );

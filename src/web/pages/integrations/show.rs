@@ -153,7 +153,7 @@ pub(super) async fn draw_detail(
             0 => "Nobody is connected.".into(),
             number => format!(
                 "{} connected.",
-                count_noun(number as i64, "person is", "people are")
+                count_noun(number, "person is", "people are")
             ),
         },
         availability: availability_field().value(integration.availability.as_str()),

@@ -96,11 +96,7 @@ pub async fn disconnect(
         .unwrap_or_default();
     let message = format!(
         "Ended {} of {}.",
-        count_noun(
-            i64::try_from(ended).unwrap_or(0),
-            "connection",
-            "connections"
-        ),
+        count_noun(ended, "connection", "connections"),
         person.display_name()
     );
     Ok(me.done(&addresses::person(person.id), message))

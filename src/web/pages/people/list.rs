@@ -9,7 +9,7 @@ use crate::{
     service::core::must_manage_people,
     web::{
         forms::Choice,
-        listing::{ColumnSpec, Filter, ListFrame, ListSpec, cut, natural_key},
+        listing::{ColumnSpec, Filter, ListFrame, ListSpec, cut, natural_key, number_key},
         pages::page,
         view::{Chrome, Moment, Status},
         visitor::SignedIn,
@@ -48,30 +48,12 @@ fn state(person: &Person) -> (&'static str, Status) {
 }
 
 const COLUMNS: [ColumnSpec<Person>; 4] = [
-    ColumnSpec {
-        name: "name",
-        label: "Name",
-        key: Some(|person| natural_key(&person.display_name())),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "role",
-        label: "Role",
-        key: Some(|person| format!("{:?}", person.role)),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "state",
-        label: "State",
-        key: Some(|person| state(person).0.to_owned()),
-        is_descending: false,
-    },
-    ColumnSpec {
-        name: "seen",
-        label: "Last signed in",
-        key: Some(|person| format!("{:016}", person.active_at.map_or(0, |at| at.0))),
-        is_descending: true,
-    },
+    ColumnSpec::new("name", "Name", |person| natural_key(&person.display_name())),
+    ColumnSpec::new("role", "Role", |person| person.role.label().to_owned()),
+    ColumnSpec::new("state", "State", |person| state(person).0.to_owned()),
+    ColumnSpec::greatest_first("seen", "Last signed in", |person| {
+        number_key(person.active_at.map_or(0, |at| at.0))
+    }),
 ];
 
 /// `GET /people`.
@@ -79,23 +61,19 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     must_manage_people(&me.actor)?;
     let now = me.service().core.now();
     let people = me.service().people.people(&me.actor).await?;
-    let roles = Role::VARIANTS
-        .iter()
-        .map(|role| Choice::new(role.as_str(), role.label(), ""));
+    let roles = Role::VARIANTS.iter();
+    let roles = roles.map(|role| Choice::new(role.as_str(), role.label(), ""));
     let filters = [
         Filter {
             name: "role",
             label: "Role",
-            choices: std::iter::once(Choice::new("", "All", ""))
-                .chain(roles)
-                .collect(),
+            choices: roles.collect(),
             passes: Box::new(|person: &Person, role| person.role.as_str() == role),
         },
         Filter {
             name: "state",
             label: "State",
             choices: vec![
-                Choice::new("", "All", ""),
                 Choice::new("active", "Active", ""),
                 Choice::new("locked", "Locked", ""),
                 Choice::new("new", "Never signed in", ""),

@@ -7,7 +7,7 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Field, FieldKind},
-        pages::{Group, Question, ask_first, id, is_sure},
+        pages::{Question, ask_first, id, is_sure},
         visitor::SignedIn,
     },
 };
@@ -30,15 +30,11 @@ pub async fn lock(
             Question {
                 area: "people",
                 title: format!("Lock {name}?"),
-                consequences: vec![Group::new(
-                    "What happens",
-                    &[
-                        "They are signed out everywhere, and cannot sign in until they are unlocked. Their API keys stop working meanwhile.",
-                        "Their connections end, and with them their consents: tokens are deleted here, and providers that can be told are told. Unlocking does not bring them back.",
-                        "Content that they own stays, and goes on for others.",
-                    ],
-                    Vec::new(),
-                )],
+                consequences: &[
+                    "They are signed out everywhere, and cannot sign in until they are unlocked. Their API keys stop working meanwhile.",
+                    "Their connections end, and with them their consents: tokens are deleted here, and providers that can be told are told. Unlocking does not bring them back.",
+                    "Content that they own stays, and goes on for others.",
+                ],
                 action: format!("{base}/lock"),
                 fields: vec![Field::new(FieldKind::Hidden, "locked", "").value("yes")],
                 submit: &format!("Lock {name}"),

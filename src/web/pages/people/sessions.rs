@@ -6,7 +6,7 @@ use crate::{
     service::core::must_manage_people,
     web::{
         confirmation::Confirmed,
-        pages::{Group, Question, ask_first, id, is_sure},
+        pages::{Question, ask_first, id, is_sure},
         visitor::SignedIn,
     },
 };
@@ -28,13 +28,9 @@ pub async fn end_sessions(
             Question {
                 area: "people",
                 title: format!("Sign {name} out everywhere?"),
-                consequences: vec![Group::new(
-                    "What happens",
-                    &[
-                        "All their browsers are signed out at once, and open apps stop. They can sign in again. API keys and consents stay.",
-                    ],
-                    Vec::new(),
-                )],
+                consequences: &[
+                    "All their browsers are signed out at once, and open apps stop. They can sign in again. API keys and consents stay.",
+                ],
                 action: format!("{base}/sessions/end"),
                 fields: Vec::new(),
                 submit: &format!("Sign {name} out everywhere"),
