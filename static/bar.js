@@ -8,7 +8,33 @@
     return;
   }
   if (window.top !== window.self) return;
-  let bar = null, timer = 0, fast = 0, room = "";
+  let bar = null, link = null, timer = 0, fast = 0, room = "";
+
+  function show_link(portal, consents) {
+    if (link) return;
+    link = document.createElement("div");
+    link.lang = "en";
+    const root = link.attachShadow({ mode: "open" });
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(`
+      :host { all: initial; position: fixed; inset-block-end: 8px; inset-inline-end: 8px; z-index: 2147483646; color-scheme: light dark; }
+      nav { display: flex; gap: 12px; padding: 2px 10px; border-radius: 6px; font: 13px/24px system-ui, sans-serif; opacity: .8;
+        color: light-dark(#1b2029, #eceef2); background: light-dark(#f4f5f8, #23272f); border: 1px solid light-dark(#8a909c, #7c8390); }
+      nav:hover, nav:focus-within { opacity: 1; }
+      a { color: inherit; min-block-size: 24px; }
+      :focus-visible { outline: 2px solid light-dark(#2c52b5, #8fb8ff); outline-offset: 2px; }
+      @media print { nav { display: none; } }`);
+    root.adoptedStyleSheets = [sheet];
+    const nav = document.createElement("nav");
+    nav.setAttribute("aria-label", "Portal");
+    for (const [href, text] of [[portal, "Portal"], [consents, "Your consents"]]) {
+      const entry = document.createElement("a");
+      Object.assign(entry, { href, textContent: text });
+      nav.append(entry);
+    }
+    root.append(nav);
+    document.documentElement.append(link);
+  }
 
   function show(standing, login) {
     const text = { signed_out: "You are signed out. This app cannot act for you.", may_not: "You may not open this app any more. Ask its publisher." }[standing]
@@ -85,7 +111,8 @@
       // Switched off, or the app is gone: there is nothing to offer. Other errors say nothing of the viewer.
       if (answer.status === 404) hide();
       if (answer.ok) {
-        const { standing, login_url: login } = await answer.json();
+        const { standing, login_url: login, portal_url: portal, consents_url: consents } = await answer.json();
+        if (portal) show_link(portal, consents);
         if (standing === "good") hide(); else if (standing) show(standing, login);
       }
     } catch {

@@ -49,7 +49,12 @@ pub async fn backup(arguments: Backup) -> Result<(), String> {
     let file = arguments.file.clone();
     let whole = blocking(move || {
         copy::backup(&settings.database, &arguments.file, SystemClock.now())?;
-        copy::check(&arguments.file)
+        let whole = copy::check(&arguments.file)?;
+        // Only a reminder on a page depends on it.
+        if let Err(error) = copy::note_backup(&settings.database, SystemClock.now()) {
+            eprintln!("The backup is good, but that it was made could not be recorded: {error}");
+        }
+        Ok(whole)
     })
     .await?;
     let rows: u64 = whole.iter().map(|table| table.rows).sum();

@@ -353,6 +353,12 @@ pub static SECTIONS: &[Section] = &[
                 "Connections, and requests, event streams and WebSockets at apps, that one client address (IPv6: a /64) may have open on each node; connections also at most half as many as the process may open files. Beyond it: 429, or no connection. Proxies in `trusted_proxies` are not limited.",
             ),
             setting(
+                "contact",
+                Kind::Text,
+                "(none)",
+                "Whom people ask for help: an e-mail address, a web address, or words such as `the data team, room 4.12`. Error pages and the sign-in page name it.",
+            ),
+            setting(
                 "log",
                 Kind::Text,
                 "info",

@@ -63,6 +63,8 @@ pub struct Settings {
     pub connection_idle: Option<Duration>,
     /// `Strict-Transport-Security` of every response, on https.
     pub hsts: Option<HeaderValue>,
+    /// Whom people ask for help.
+    pub contact: Option<String>,
     /// How long other rows are kept.
     pub retention: Retention,
     /// Browser sessions end after this long without a request.
@@ -347,6 +349,7 @@ impl Settings {
                 days => Some(Duration::from_secs(86_400 * days)),
             },
             hsts,
+            contact: given.text("contact"),
             retention: Retention::check(given),
             private_hosts: given.list("private_hosts"),
             upstream_sockets,

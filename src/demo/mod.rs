@@ -204,6 +204,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         connection_idle: None,
         retention: options.retention,
         hsts: None,
+        contact: None,
         data_dir: options.data_dir,
         private_hosts: vec![
             host(&provider_url),
@@ -313,6 +314,7 @@ async fn seed(
             last_name: Some(last.into()),
             role: Some(role),
             password: Some(PASSWORD.into()),
+            based_on: None,
         };
         let person: Person = service
             .people

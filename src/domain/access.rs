@@ -167,6 +167,7 @@ mod tests {
             organisation_label: None,
             organisation_subject: None,
             notice: None,
+            time_zone: None,
         }
     }
     fn content(owner: &Person, access: AccessType) -> Content {

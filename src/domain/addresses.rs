@@ -53,6 +53,16 @@ impl Addresses {
     }
 }
 
+/// The page on which a person asks to be let into an item.
+pub fn request_access(content: Id<Content>) -> String {
+    format!("/access/{content}")
+}
+
+/// The page of how often a consent was used.
+pub fn consent_uses(consent: Id<Consent>) -> String {
+    format!("/consents/{consent}/uses")
+}
+
 /// The sign-in page; `back` is where it leads afterwards.
 pub fn login(back: Option<&ReturnPath>) -> String {
     match back {

@@ -47,6 +47,8 @@ pub enum Action {
     ContentCreated,
     ContentChanged,
     ContentDeleted,
+    #[strum(serialize = "content_access_requested")]
+    AccessRequested,
     #[strum(serialize = "content_access_changed")]
     AccessChanged,
     #[strum(serialize = "content_integrations_changed")]

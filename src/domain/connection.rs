@@ -270,6 +270,7 @@ mod tests {
             organisation_label: None,
             organisation_subject: None,
             notice: None,
+            time_zone: None,
         }
     }
 

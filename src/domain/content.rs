@@ -125,6 +125,10 @@ pub struct Proxying {
     pub keep_prefix: bool,
     /// The proxy inserts a small bar into the app's pages that offers to reconnect.
     pub reconnect_bar: bool,
+    /// The proxy inserts a small link into the app's pages, back to the portal and to the viewer's
+    /// consents.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub portal_link: bool,
     /// CA certificates (PEM) that the app's certificate must chain to, instead of the public ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,

@@ -157,9 +157,15 @@ impl Policy {
         self.listed.iter().any(|entry| entry.matches(host, port))
     }
 
-    /// Parses and checks an address as typed. Resolves no names.
+    /// Parses and checks an address as typed; a bare host gets https. Resolves no names.
     pub fn parse(&self, text: &str, purpose: Purpose) -> Result<Url, EgressError> {
-        let url = Url::parse(text.trim()).map_err(|_| EgressError::NotAnAddress)?;
+        let text = text.trim();
+        let url = if is_bare_host(text) {
+            Url::parse(&format!("https://{text}"))
+        } else {
+            Url::parse(text)
+        };
+        let url = url.map_err(|_| EgressError::NotAnAddress)?;
         self.check(&url, purpose)?;
         Ok(url)
     }
@@ -281,6 +287,17 @@ fn is_public(ip: IpAddr) -> bool {
                 || head[0] == 0x2002)
         }
     }
+}
+
+/// Whether a text begins with a host name instead of a scheme, as people copy it from the bar of a
+/// browser: `adb-1.azuredatabricks.net/`.
+fn is_bare_host(text: &str) -> bool {
+    let host = text.split('/').next().unwrap_or("");
+    host.contains('.')
+        && host.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && host
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-'))
 }
 
 #[cfg(test)]

@@ -124,6 +124,9 @@ pub struct Integration {
     pub endpoint_version: i64,
     pub availability: Availability,
     pub identity_check: IdentityCheck,
+    /// Since when it hands out no tokens and gets no new consents, on an administrator's wish;
+    /// connections and consents are kept.
+    pub paused_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -4,6 +4,7 @@
 //! every other module may depend on it.
 
 pub mod access;
+pub mod activity;
 pub mod addresses;
 pub mod api_key;
 pub mod attempt;

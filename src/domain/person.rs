@@ -69,9 +69,30 @@ pub struct Person {
     /// What they are told on every page until they dismiss it: what others changed about their
     /// account.
     pub notice: Option<String>,
+    /// The time zone in which pages tell times, by its name in the IANA database; `None` for UTC.
+    pub time_zone: Option<String>,
 }
 
 impl Person {
+    /// A viewer without a name, who never signed in.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            id: Id::random(),
+            username: String::new(),
+            email: String::new(),
+            first_name: String::new(),
+            last_name: String::new(),
+            role: Role::Viewer,
+            locked: false,
+            created_at: now,
+            updated_at: now,
+            active_at: None,
+            organisation_label: None,
+            organisation_subject: None,
+            notice: None,
+            time_zone: None,
+        }
+    }
     /// The name that pages show: first and last name, or the user name.
     pub fn display_name(&self) -> String {
         let name = format!("{} {}", self.first_name, self.last_name);
@@ -101,6 +122,8 @@ pub struct Session {
     pub seen_at: Timestamp,
     /// The network address at sign-in.
     pub address: String,
+    /// The browser and system at sign-in, in words, as far as they are known.
+    pub client: Option<String>,
 }
 
 /// Characters that names must not contain: control characters, invisible ones and those that change

@@ -13,6 +13,7 @@ const CSS: &str = concat!(
     include_str!("../../static/css/form.css"),
     include_str!("../../static/css/parts.css"),
     include_str!("../../static/css/pages.css"),
+    include_str!("../../static/css/plots.css"),
 );
 const JS: &str = include_str!("../../static/portal.js");
 /// The reconnect bar's script, which `proxy/bar.rs` adds to an app's pages.

@@ -2,7 +2,7 @@
 //! is shown (a page or JSON) is decided by `web::error_pages`, which knows pages.
 
 use crate::{
-    domain::{addresses, return_path::ReturnPath},
+    domain::{Id, addresses, content::Content, return_path::ReturnPath},
     http::codes::Code,
     service,
 };
@@ -19,6 +19,8 @@ pub enum WebError {
     SignIn(Option<ReturnPath>),
     /// The anti-forgery token or the request's origin does not match.
     Forgery,
+    /// The person may not open this item (403).
+    MayNotOpen(Id<Content>),
     /// A status, a title and a sentence, written for people.
     Page(StatusCode, String, String),
     /// The form is larger than 64 KiB (413).
@@ -55,6 +57,8 @@ pub struct ErrorDetails {
     pub login_path: Option<String>,
     /// Value of `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
+    /// A page of the portal that helps: its path, and the words of the link.
+    pub help: Option<(String, &'static str)>,
 }
 
 /// Marks a response that comes from an app: the portal's error pages, security headers and access
@@ -112,15 +116,6 @@ impl WebError {
         )
     }
 
-    /// 403: the person may not open this item.
-    pub fn may_not_open() -> Self {
-        WebError::Page(
-            StatusCode::FORBIDDEN,
-            "You may not open this content".into(),
-            "Its publisher decides who may. Ask them, or the administrator of this portal, to add you to its list.".into(),
-        )
-    }
-
     /// Status, texts and error number of this error.
     pub fn details(&self) -> (StatusCode, ErrorDetails) {
         let told = |status, title: &str, line: &str, code| {
@@ -132,6 +127,7 @@ impl WebError {
                     code,
                     login_path: None,
                     retry_after: None,
+                    help: None,
                 },
             )
         };
@@ -236,6 +232,21 @@ impl WebError {
                 "It was opened in another session, or sent from another site. Nothing was changed. Open the page again and repeat.",
                 Code::Forgery,
             ),
+            WebError::MayNotOpen(item) => {
+                let (status, told) = told(
+                    StatusCode::FORBIDDEN,
+                    "You may not open this content",
+                    "Its publisher decides who may, and you are not on the list.",
+                    Code::Forbidden,
+                );
+                (
+                    status,
+                    ErrorDetails {
+                        help: Some((addresses::request_access(*item), "Request access")),
+                        ..told
+                    },
+                )
+            }
             WebError::Page(status, title, line) => {
                 let code = match *status {
                     StatusCode::NOT_FOUND => Code::NotFound,

@@ -5,6 +5,7 @@
 pub mod assets;
 pub mod body;
 pub mod client_address;
+pub mod client_words;
 pub mod codes;
 pub mod correlation;
 pub mod endpoint;

@@ -48,6 +48,9 @@ pub const FLASH: &str = "flash";
 /// IP address from which the person signed in.
 pub const ADDRESS: &str = "address";
 
+/// The browser and system from which the person signed in, in words.
+pub const CLIENT: &str = "client";
+
 /// Session store and session lookup of one node. Cheap to clone: caches are shared.
 #[derive(Clone)]
 pub struct Sessions {
@@ -263,7 +266,7 @@ impl Sessions {
                 .and_then(|json| serde_json::from_str::<String>(json).ok())
         };
         let (hash, guid, person) = (digest(key), value(SESSION_ID), value(PERSON));
-        let address = value(ADDRESS).unwrap_or_default();
+        let (address, client) = (value(ADDRESS).unwrap_or_default(), value(CLIENT));
         let text = serde_json::to_string(state)
             .map_err(|_| Error::Internal("the browser session cannot be read or written"))?;
         let now = self.service.core.now();
@@ -279,6 +282,7 @@ impl Sessions {
                 person: person.as_deref(),
                 state: &text,
                 address: &address,
+                client: client.as_deref(),
             };
             match expires_at {
                 Some(end) => store::sessions::insert(db, &row, now, end)

@@ -82,6 +82,7 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
                 tracing::warn!(reason = %error, "could not write the presence records; the next round tries again");
             }
             service.usage.flush_uses().await;
+            service.activity.flush().await;
             service.sessions.flush_last_uses().await;
             service.api_keys.flush_last_uses().await;
             // Reload the keyring before `write_heartbeat` tells the other nodes which keys this one
@@ -196,6 +197,9 @@ async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
         if is_leader.load(Ordering::Relaxed) {
             if let Err(error) = service.integrations.warn_of_secrets().await {
                 tracing::warn!(reason = %error, "could not look for client secrets that end soon; the next round tries again");
+            }
+            if let Err(error) = service.activity.record_levels().await {
+                error.log("counting who is connected");
             }
             purge::run(&service).instrument(job("purge")).await;
         }

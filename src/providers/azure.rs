@@ -59,7 +59,7 @@ pub static TEMPLATE: Template = Template {
             changes_token_source: true,
             default: "",
             pattern: "",
-            shape: ValueKind::Text,
+            shape: ValueKind::Uuid,
         },
         Field {
             name: "client_secret",
@@ -167,7 +167,7 @@ pub static TEMPLATE: Template = Template {
 
 fn capability(scope: &str) -> Option<&'static str> {
     is_databricks_scope(scope)
-        .then_some("Run queries with your permissions: it sees what you may see, and no more")
+        .then_some("Read and change what you can reach in Azure Databricks: it runs queries with your permissions, and with no others")
 }
 
 /// The token endpoint of an issuer. The refresh token of a sign-in gets tokens for Databricks

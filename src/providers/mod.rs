@@ -442,11 +442,12 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
     }
     match field.shape {
         ValueKind::Text => Ok(Some(text.to_owned())),
-        ValueKind::Uuid => match looks_like_uuid(text) {
-            true => Ok(Some(text.to_ascii_lowercase())),
-            false => Err(uuid_message(field, text)),
+        ValueKind::Uuid => match without_braces(text) {
+            uuid if looks_like_uuid(uuid) => Ok(Some(uuid.to_ascii_lowercase())),
+            _ => Err(uuid_message(field, text)),
         },
         ValueKind::Tenant => {
+            let text = without_braces(text);
             let domain = text.contains('.')
                 && !text.contains("..")
                 && !text.starts_with(['.', '-'])
@@ -482,6 +483,14 @@ fn check_value(field: &Field, value: &Value, policy: &Policy) -> Result<Option<S
             Ok(Some(url.as_str().to_owned()))
         }
     }
+}
+
+/// A UUID as Windows writes it, without its braces.
+fn without_braces(text: &str) -> &str {
+    let inner = text
+        .strip_prefix('{')
+        .and_then(|text| text.strip_suffix('}'));
+    inner.unwrap_or(text)
 }
 
 /// Validates one choice. The error is a sentence for the form.

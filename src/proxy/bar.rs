@@ -1,6 +1,7 @@
-//! The reconnect bar: a script (`static/bar.js`) that the proxy appends to an app's HTML pages
-//! where the publisher enabled it. The script polls the viewer's standing; when the app needs its
-//! viewer, it offers to sign in or reconnect in a window of its own, and hides itself afterwards.
+//! The reconnect bar and the link to the portal: a script (`static/bar.js`) that the proxy appends to
+//! an app's HTML pages where the publisher enabled one of them. The script polls the viewer's
+//! standing; when the app needs its viewer, it offers to sign in or reconnect in a window of its own,
+//! and hides itself afterwards.
 //!
 //! Everything it loads is served from the content's own origin, below [`RESERVED_PREFIX`], so the
 //! app's page can load it like a file of the app. The app is never asked for these paths.
@@ -13,7 +14,7 @@ use crate::{
         handover::RESERVED_PREFIX,
         state::Proxy,
     },
-    service::{Error, Services},
+    service::{Error, Services, catalog::content::Additions},
 };
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -56,7 +57,8 @@ pub async fn serve(
     rest: &str,
     own: &str,
 ) -> Result<HttpResponse, WebError> {
-    if !proxy.service.contents.has_bar(place.content).await? {
+    let additions = proxy.service.contents.additions(place.content).await?;
+    if !additions.bar && !additions.link {
         return Err(Error::NotFound.into());
     }
     match own {
@@ -79,7 +81,7 @@ pub async fn serve(
                 Decision::Admitted(_) => None,
                 Decision::Refused(refusal) => Some(refusal),
             };
-            Ok(standing(request, &proxy.service, place, refusal))
+            Ok(standing(request, &proxy.service, place, additions, refusal))
         }
         "connected" => match admit(request.head(), proxy, place).await? {
             Decision::Admitted(_) => Ok(connected(place)),
@@ -97,11 +99,12 @@ fn script() -> HttpResponse {
 }
 
 /// JSON: whether the app may still act for its viewer (`standing`) and, if not, the page where the
-/// viewer can change that (`login_url`). A refusal is also a 200.
+/// viewer can change that (`login_url`); and where the link leads. A refusal is also a 200.
 fn standing(
     request: &HttpRequest,
     service: &Services,
     place: &ContentLocation,
+    additions: Additions,
     refusal: Option<&GateError>,
 ) -> HttpResponse {
     // Scripts of other origins get 403. Items that share a host share an origin and pass.
@@ -128,7 +131,13 @@ fn standing(
     };
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({"standing": word, "login_url": page.map(|page| service.core.addresses.absolute(&page))}))
+        .json(json!({
+            // Without the bar, only the link is shown.
+            "standing": if additions.bar { word } else { "good" },
+            "login_url": page.filter(|_| additions.bar).map(|page| service.core.addresses.absolute(&page)),
+            "portal_url": additions.link.then(|| service.core.addresses.absolute("/content")),
+            "consents_url": additions.link.then(|| service.core.addresses.absolute("/consents")),
+        }))
 }
 
 /// The last page of the bar's window: its script tells the bar in the app's page, and closes the

@@ -366,7 +366,7 @@ pub(super) async fn refuse(
             if !same_origin {
                 audit_refusal(service, &admission, &audit_origin(request, service)).await;
             }
-            Err(WebError::may_not_open())
+            Err(WebError::MayNotOpen(id))
         }
         GateError::NeedsViewer(_) if is_navigation(request) => {
             let page = addresses::consent(

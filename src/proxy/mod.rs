@@ -108,7 +108,8 @@ async fn forward(
     }
     // The response of a page that gets the bar must be uncompressed and complete.
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let with_bar = item.proxying.reconnect_bar && is_read && is_navigation(request);
+    let has_bar = item.proxying.reconnect_bar || item.proxying.portal_link;
+    let with_bar = has_bar && is_read && is_navigation(request);
     let length = content_length(head);
     let has_body = length.is_some() || head.headers().contains_key(header::TRANSFER_ENCODING);
     let stalled = Rc::new(Cell::new(false));

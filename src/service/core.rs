@@ -137,6 +137,16 @@ impl Core {
         }
     }
 
+    /// When `valetkey backup` last wrote a backup; `None` if it never did.
+    pub async fn backed_up_at(&self) -> Result<Option<Timestamp>, Error> {
+        self.store
+            .read(|db| {
+                let at = Store::meta(db, store::copy::BACKED_UP_AT)?;
+                Ok(at.and_then(|text| text.parse().ok()).map(Timestamp))
+            })
+            .await
+    }
+
     /// Browser sessions last seen before this time have expired.
     pub fn idle_since(&self) -> Timestamp {
         self.now().minus(self.settings.session_idle)

@@ -86,3 +86,8 @@ pub(in crate::service) fn name_taken(sentence: &str) -> impl FnOnce(store::Error
         other => other.into(),
     }
 }
+
+/// The refusal of a change that is based on an older version of `what`.
+pub fn changed_meanwhile(what: &str) -> Error {
+    Error::Conflict(format!("Somebody else changed this {what} meanwhile."))
+}

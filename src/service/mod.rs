@@ -34,6 +34,7 @@ pub mod catalog {
 
 /// Everything about one viewer's tokens: consent, connection, refresh, exchange, revocation.
 pub mod grants {
+    pub mod activity;
     pub mod admission;
     pub mod attempts;
     pub mod backoff;
@@ -75,10 +76,10 @@ use self::{
         presence::PresenceBoard, process_health::ProcessHealth,
     },
     grants::{
-        admission::Admissions, attempts::Attempts, backoff::Backoff, broker::Broker,
-        clients::OauthClients, consents::Consents, exchange::Exchange, handover::Handover,
-        new_connections::NewConnections, revocations::Revocations, session_tokens::SessionTokens,
-        sign_in_grants::SignInGrants, usage::Usage,
+        activity::ActivityCounts, admission::Admissions, attempts::Attempts, backoff::Backoff,
+        broker::Broker, clients::OauthClients, consents::Consents, exchange::Exchange,
+        handover::Handover, new_connections::NewConnections, revocations::Revocations,
+        session_tokens::SessionTokens, sign_in_grants::SignInGrants, usage::Usage,
     },
     people::{
         accounts::People, api_keys::ApiKeys, bootstrap::Bootstrap,
@@ -118,6 +119,8 @@ pub struct Services {
     pub session_tokens: Arc<SessionTokens>,
     /// Counts of exchanges.
     pub usage: Arc<Usage>,
+    /// What happens, by the hour.
+    pub activity: Arc<ActivityCounts>,
     /// Content items.
     pub contents: Arc<Contents>,
     /// How connections and consents end.
@@ -189,7 +192,12 @@ impl Services {
         let nodes = Arc::new(Nodes::new(Arc::clone(&core)));
         let session_tokens = Arc::new(SessionTokens::new(Arc::clone(&core), Arc::clone(&nodes)));
         let usage = Arc::new(Usage::new(Arc::clone(&core)));
-        let contents = Arc::new(Contents::new(Arc::clone(&core), Arc::clone(&usage)));
+        let activity = Arc::new(ActivityCounts::new(Arc::clone(&core), Arc::clone(&usage)));
+        let contents = Arc::new(Contents::new(
+            Arc::clone(&core),
+            Arc::clone(&usage),
+            Arc::clone(&activity),
+        ));
         let revocations = Arc::new(Revocations::new(Arc::clone(&core), Arc::clone(&clients)));
         let people = Arc::new(People::new(
             Arc::clone(&core),
@@ -224,6 +232,7 @@ impl Services {
             Arc::clone(&backoff),
             Arc::clone(&revocations),
             Arc::clone(&nodes),
+            Arc::clone(&activity),
         ));
         let presence = Arc::new(PresenceBoard::new(Arc::clone(&core), Arc::clone(&nodes)));
         let app_sessions = Arc::new(AppSessions::new(Arc::clone(&core)));
@@ -235,6 +244,7 @@ impl Services {
             Arc::clone(&session_tokens),
             Arc::clone(&broker),
             Arc::clone(&usage),
+            Arc::clone(&activity),
             Arc::clone(&audit),
         ));
         let new_connections = Arc::new(NewConnections::new(
@@ -248,6 +258,7 @@ impl Services {
             Arc::clone(&clients),
             Arc::clone(&sign_in_grants),
             Arc::clone(&new_connections),
+            Arc::clone(&activity),
         ));
         let handover = Arc::new(Handover::new(
             Arc::clone(&core),
@@ -269,6 +280,7 @@ impl Services {
             backoff,
             session_tokens,
             usage,
+            activity,
             contents,
             revocations,
             people,

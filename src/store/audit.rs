@@ -16,6 +16,7 @@ use crate::{
         Id, Timestamp,
         audit::{Action, Event, Outcome},
         content::Content,
+        integration::Integration,
         person::Person,
     },
     vault::audit_key::{AuditKey, Sealing},
@@ -480,8 +481,61 @@ pub struct ExchangeCount {
 pub struct ExchangeFilter {
     pub person: Option<Id<Person>>,
     pub content: Option<Id<Content>>,
-    /// Only hours whose last exchange was before this time.
+    /// Only hours that start at this time or later, and before that one.
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// Only hours whose last exchange was before this time: the place in a list.
     pub before: Option<Timestamp>,
+}
+
+/// The counts that a filter means, whatever its place in the list.
+macro_rules! filtered_hours {
+    ($query:expr, $wanted:expr) => {{
+        let (mut query, wanted) = ($query, $wanted);
+        if let Some(since) = wanted.since {
+            query = query.filter(exchange_hours::hour.ge(since.0));
+        }
+        if let Some(until) = wanted.until {
+            query = query.filter(exchange_hours::hour.lt(until.0));
+        }
+        if let Some(person) = wanted.person {
+            query = query.filter(exchange_hours::person.eq(person.to_string()));
+        }
+        if let Some(content) = wanted.content {
+            query = query.filter(exchange_hours::content.eq(content.to_string()));
+        }
+        query
+    }};
+}
+
+/// What all the counts of a filter amount to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExchangeTotals {
+    pub exchanges: i64,
+    pub people: i64,
+    pub contents: i64,
+}
+
+/// The totals of the counts that `wanted` means; its place is ignored.
+pub fn exchange_totals(db: &mut Db<'_>, wanted: &ExchangeFilter) -> Result<ExchangeTotals, Error> {
+    use diesel::dsl::{count, sql};
+    let all = || exchange_hours::table.into_boxed();
+    let exchanges = filtered_hours!(all(), wanted)
+        .select(sql::<diesel::sql_types::BigInt>(
+            "CAST(COALESCE(SUM(exchanges), 0) AS BIGINT)",
+        ))
+        .first(db.0)?;
+    let people = filtered_hours!(all(), wanted)
+        .select(count(exchange_hours::person).aggregate_distinct())
+        .first(db.0)?;
+    let contents = filtered_hours!(all(), wanted)
+        .select(count(exchange_hours::content).aggregate_distinct())
+        .first(db.0)?;
+    Ok(ExchangeTotals {
+        exchanges,
+        people,
+        contents,
+    })
 }
 
 /// The counts, last exchange first.
@@ -491,18 +545,13 @@ pub fn exchanges(
     limit: i64,
 ) -> Result<Vec<ExchangeCount>, Error> {
     let mut query = exchange_hours::table
-        .order(exchange_hours::last_at.desc())
+        .order((exchange_hours::last_at.desc(), exchange_hours::hour.desc()))
         .limit(limit)
         .into_boxed();
     if let Some(before) = wanted.before {
         query = query.filter(exchange_hours::last_at.lt(before.0));
     }
-    if let Some(person) = wanted.person {
-        query = query.filter(exchange_hours::person.eq(person.to_string()));
-    }
-    if let Some(content) = wanted.content {
-        query = query.filter(exchange_hours::content.eq(content.to_string()));
-    }
+    let query = filtered_hours!(query, wanted);
     let rows: Vec<(i64, String, String, String, i64, i64)> = query.load(db.0)?;
     Ok(rows
         .into_iter()
@@ -516,5 +565,28 @@ pub fn exchanges(
                 last_at: Timestamp(last_at),
             },
         )
+        .collect())
+}
+
+/// The exchanges of one viewer with one item and integration by hour, since `since`.
+pub fn uses_of(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    item: Id<Content>,
+    integration: Id<Integration>,
+    since: Timestamp,
+) -> Result<Vec<(Timestamp, i64)>, Error> {
+    let rows: Vec<(i64, i64)> = exchange_hours::table
+        .filter(exchange_hours::person.eq(person.to_string()))
+        .filter(exchange_hours::last_at.ge(since.0))
+        .filter(exchange_hours::content.eq(item.to_string()))
+        .filter(exchange_hours::integration.eq(integration.to_string()))
+        .filter(exchange_hours::hour.ge(since.0))
+        .order(exchange_hours::hour)
+        .select((exchange_hours::hour, exchange_hours::exchanges))
+        .load(db.0)?;
+    Ok(rows
+        .into_iter()
+        .map(|(hour, times)| (Timestamp(hour), times))
         .collect())
 }

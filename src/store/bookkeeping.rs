@@ -9,6 +9,7 @@
 use super::{Db, Error, short_lived::AppSession};
 use crate::domain::{
     Id, Timestamp,
+    activity::{Activity, ActivityCount},
     consent::Consent,
     content::{Content, ProcessId},
     integration::Integration,
@@ -208,6 +209,18 @@ pub fn add_uses(db: &mut Db<'_>, uses: &[ConsentUses]) -> Result<(), Error> {
              SET exchanges = exchange_hours.exchanges + excluded.exchanges, last_at = {last}"
         ),
     )?;
+    let exchanged: Vec<ActivityCount> = by_hour
+        .iter()
+        .map(|uses| ActivityCount {
+            hour: uses.hour,
+            kind: Activity::Exchanged,
+            content: Some(uses.content),
+            integration: Some(uses.integration),
+            times: uses.times,
+            last_at: uses.last,
+        })
+        .collect();
+    add_activity(db, &exchanged)?;
     let by_process = combined(
         uses,
         |uses| {
@@ -234,6 +247,65 @@ pub fn add_uses(db: &mut Db<'_>, uses: &[ConsentUses]) -> Result<(), Error> {
         format!(
             "INSERT INTO token_uses (content, process, person, used_at) VALUES {rows} \
              ON CONFLICT (content, process, person) DO UPDATE SET used_at = {last}"
+        ),
+    )
+}
+
+/// The rows of `activity_hours` for these counts, those of one key added up.
+fn activity_rows(counts: &[ActivityCount]) -> String {
+    let counts = combined(
+        counts,
+        |count| {
+            (
+                count.hour,
+                count.kind,
+                count.content.map(|id| id.as_u128()),
+                count.integration.map(|id| id.as_u128()),
+            )
+        },
+        |known, more| {
+            known.times += more.times;
+            known.last_at = known.last_at.max(more.last_at);
+        },
+    );
+    rows_of(&counts, |row, count| {
+        let text = |id: Option<String>| id.unwrap_or_default();
+        drop(
+            row.number(count.hour.0)
+                .text(count.kind.as_str())
+                .text(text(count.content.map(|id| id.to_string())))
+                .text(text(count.integration.map(|id| id.to_string())))
+                .number(count.times)
+                .number(count.last_at.0),
+        );
+    })
+}
+
+/// Adds to the counts of hours. At most [`MAX_ROWS`].
+pub fn add_activity(db: &mut Db<'_>, counts: &[ActivityCount]) -> Result<(), Error> {
+    let rows = activity_rows(counts);
+    let last = later("activity_hours.last_at", "excluded.last_at");
+    run(
+        db,
+        &rows,
+        format!(
+            "INSERT INTO activity_hours (hour, kind, content, integration, times, last_at) VALUES {rows} \
+             ON CONFLICT (hour, kind, content, integration) DO UPDATE \
+             SET times = activity_hours.times + excluded.times, last_at = {last}"
+        ),
+    )
+}
+
+/// Sets the levels of a day, such as the people who are connected. At most [`MAX_ROWS`].
+pub fn set_levels(db: &mut Db<'_>, levels: &[ActivityCount]) -> Result<(), Error> {
+    let rows = activity_rows(levels);
+    run(
+        db,
+        &rows,
+        format!(
+            "INSERT INTO activity_hours (hour, kind, content, integration, times, last_at) VALUES {rows} \
+             ON CONFLICT (hour, kind, content, integration) DO UPDATE \
+             SET times = excluded.times, last_at = excluded.last_at"
         ),
     )
 }

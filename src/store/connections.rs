@@ -23,7 +23,8 @@ use crate::{
     },
     vault::Sealed,
 };
-use diesel::{prelude::*, sql_types::Bool};
+use diesel::{dsl::count_star, prelude::*, sql_types::Bool};
+use std::collections::HashMap;
 
 /// The backend of the combined connection.
 type Backend = <super::backend::AnyConnection as diesel::Connection>::Backend;
@@ -344,6 +345,33 @@ pub fn count_ending(db: &mut Db<'_>, which: EndingOf) -> Result<i64, Error> {
         .filter(connections::ending)
         .count()
         .get_result(db.0)?)
+}
+
+/// How many consents an item has, by integration; those without any are missing.
+pub fn count_consents(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+) -> Result<HashMap<Id<Integration>, i64>, Error> {
+    let rows: Vec<(String, i64)> = consents::table
+        .filter(consents::content.eq(item.to_string()))
+        .group_by(consents::integration)
+        .select((consents::integration, count_star()))
+        .load(db.0)?;
+    rows.into_iter()
+        .map(|(guid, count)| Ok((id(&guid)?, count)))
+        .collect()
+}
+
+/// How many people are connected to each integration; those without any are missing.
+pub fn count_active(db: &mut Db<'_>) -> Result<Vec<(Id<Integration>, i64)>, Error> {
+    let rows: Vec<(String, i64)> = connections::table
+        .filter(connections::state.eq("active"))
+        .group_by(connections::integration)
+        .select((connections::integration, count_star()))
+        .load(db.0)?;
+    rows.into_iter()
+        .map(|(guid, people)| Ok((id(&guid)?, people)))
+        .collect()
 }
 
 /// The integrations with connections that were marked before `before`.

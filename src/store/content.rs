@@ -9,7 +9,7 @@ use super::{
     damaged_row,
     groups::{principal, principal_columns},
     id,
-    schema::{content, content_list, group_members},
+    schema::{access_requests, content, content_list, group_members, people},
 };
 use crate::domain::{
     Id, Timestamp,
@@ -335,4 +335,54 @@ pub fn delete_permission(db: &mut Db<'_>, item: Id<Content>, number: i64) -> Res
     )
     .execute(db.0)?;
     Ok(gone == 1)
+}
+
+/// Records that a person asks to be let in; `false` if they asked before.
+pub fn put_access_request(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+    person: Id<Person>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let known = access_requests::table.find((item.to_string(), person.to_string()));
+    if diesel::select(diesel::dsl::exists(known)).get_result(db.0)? {
+        return Ok(false);
+    }
+    diesel::insert_into(access_requests::table)
+        .values((
+            access_requests::content.eq(item.to_string()),
+            access_requests::person.eq(person.to_string()),
+            access_requests::at.eq(now.0),
+        ))
+        .execute(db.0)?;
+    Ok(true)
+}
+
+/// Who asks to be let in, and since when; the oldest first.
+pub fn access_requests(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+) -> Result<Vec<(Person, Timestamp)>, Error> {
+    let rows: Vec<(super::people::PersonRow, i64)> = access_requests::table
+        .inner_join(people::table.on(people::guid.eq(access_requests::person)))
+        .filter(access_requests::content.eq(item.to_string()))
+        .order(access_requests::at)
+        .select((
+            <super::people::PersonRow as SelectableHelper<_>>::as_select(),
+            access_requests::at,
+        ))
+        .load(db.0)?;
+    rows.into_iter()
+        .map(|(row, at)| Ok((row.person()?, Timestamp(at))))
+        .collect()
+}
+
+/// Ends a person's request; `false` if there is none.
+pub fn delete_access_request(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+    person: Id<Person>,
+) -> Result<bool, Error> {
+    let row = access_requests::table.find((item.to_string(), person.to_string()));
+    Ok(diesel::delete(row).execute(db.0)? == 1)
 }

@@ -24,7 +24,7 @@ use std::{
 /// All tables that are copied, each after those that it references. Leases, nodes and changes
 /// belong to processes and are not copied; nor are presence, password attempts, held session tokens and app
 /// sessions, which are short-lived.
-const TABLES: [&str; 28] = [
+const TABLES: [&str; 30] = [
     "meta",
     "people",
     "setup_links",
@@ -35,6 +35,7 @@ const TABLES: [&str; 28] = [
     "groups",
     "group_members",
     "content_list",
+    "access_requests",
     "integration_list",
     "identities",
     "sign_in_grants",
@@ -48,6 +49,7 @@ const TABLES: [&str; 28] = [
     "revocations",
     "shown_once",
     "exchange_hours",
+    "activity_hours",
     "token_uses",
     "leaks",
     "audit",
@@ -396,6 +398,22 @@ pub fn backup(from: &DatabaseUrl, file: &Path, now: Timestamp) -> Result<(), Err
     std::fs::File::open(file)
         .and_then(|written| written.sync_all())
         .map_err(explain)
+}
+
+/// The name in `meta` of the time at which the last backup was written, for the page that reminds of
+/// it.
+pub const BACKED_UP_AT: &str = "backed_up_at";
+
+/// Records in the live database that a backup was written.
+pub fn note_backup(of: &DatabaseUrl, now: Timestamp) -> Result<(), Error> {
+    let mut live = connect(of).map_err(|error| Error::Other(error.to_string()))?;
+    sql_query(format!(
+        "INSERT INTO meta (name, value) VALUES ('{BACKED_UP_AT}', '{}') \
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        now.0
+    ))
+    .execute(&mut live)?;
+    Ok(())
 }
 
 /// Verifies a backup: page integrity, foreign keys, and that every row can be read. Returns the

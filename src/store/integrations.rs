@@ -7,7 +7,7 @@ use super::{
     damaged_row,
     groups::{principal, principal_columns},
     id,
-    schema::{associations, connections, group_members, integration_list, integrations},
+    schema::{associations, group_members, integration_list, integrations},
 };
 use crate::{
     domain::{
@@ -44,6 +44,7 @@ pub(super) struct Row {
     endpoint_version: i64,
     availability: String,
     identity_check: String,
+    paused_at: Option<i64>,
     created_at: i64,
     updated_at: i64,
 }
@@ -78,6 +79,7 @@ impl Row {
                 .ok_or_else(|| damaged_row("availability of an integration"))?,
             identity_check: IdentityCheck::parse(&self.identity_check)
                 .ok_or_else(|| damaged_row("identity check"))?,
+            paused_at: self.paused_at.map(Timestamp),
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
         })
@@ -121,6 +123,7 @@ pub fn insert(
             integrations::endpoint_version.eq(integration.endpoint_version),
             integrations::availability.eq(integration.availability.as_str()),
             integrations::identity_check.eq(integration.identity_check.as_str()),
+            integrations::paused_at.eq(integration.paused_at.map(|at| at.0)),
             integrations::created_at.eq(integration.created_at.0),
             integrations::updated_at.eq(integration.updated_at.0),
         ))
@@ -148,6 +151,7 @@ pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
             integrations::endpoint_version.eq(integration.endpoint_version),
             integrations::availability.eq(integration.availability.as_str()),
             integrations::identity_check.eq(integration.identity_check.as_str()),
+            integrations::paused_at.eq(integration.paused_at.map(|at| at.0)),
             integrations::updated_at.eq(integration.updated_at.0),
         ))
         .execute(db.0)?;
@@ -365,17 +369,13 @@ pub fn usage(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, Usage>, Error> 
         .group_by(associations::integration)
         .select((associations::integration, count_star()))
         .load(db.0)?;
-    let people: Vec<(String, i64)> = connections::table
-        .filter(connections::state.eq("active"))
-        .group_by(connections::integration)
-        .select((connections::integration, count_star()))
-        .load(db.0)?;
+    let people = super::connections::count_active(db)?;
     let mut usage: HashMap<Id<Integration>, Usage> = HashMap::new();
     for (guid, count) in contents {
         usage.entry(id(&guid)?).or_default().contents = count;
     }
-    for (guid, count) in people {
-        usage.entry(id(&guid)?).or_default().people = count;
+    for (integration, count) in people {
+        usage.entry(integration).or_default().people = count;
     }
     Ok(usage)
 }

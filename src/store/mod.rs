@@ -10,6 +10,7 @@
 //! node and within [`changes::POLL_INTERVAL`] on others, without a query per request, and a write
 //! invalidates nothing that does not depend on it.
 
+pub mod activity;
 pub mod admission;
 pub mod audit;
 mod backend;

@@ -14,7 +14,7 @@ use crate::domain::{
     person::{Person, Role},
 };
 use diesel::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A row of the table `people`, without the password hash.
 #[derive(Queryable, Selectable)]
@@ -33,6 +33,7 @@ pub(super) struct PersonRow {
     organisation_label: Option<String>,
     organisation_subject: Option<String>,
     notice: Option<String>,
+    time_zone: Option<String>,
 }
 
 impl PersonRow {
@@ -52,6 +53,7 @@ impl PersonRow {
             organisation_label: self.organisation_label,
             organisation_subject: self.organisation_subject,
             notice: self.notice,
+            time_zone: self.time_zone,
         })
     }
 }
@@ -148,6 +150,15 @@ pub fn set_notice(db: &mut Db<'_>, person: Id<Person>, notice: Option<&str>) -> 
     Ok(())
 }
 
+/// Sets the time zone in which the person's pages tell times.
+pub fn set_time_zone(db: &mut Db<'_>, person: Id<Person>, zone: Option<&str>) -> Result<(), Error> {
+    db.changed(Subject::Person(person));
+    diesel::update(people::table.filter(people::guid.eq(person.to_string())))
+        .set(people::time_zone.eq(zone))
+        .execute(db.0)?;
+    Ok(())
+}
+
 /// Sets another password, by its hash: the old one has ended.
 pub fn set_password(db: &mut Db<'_>, person: Id<Person>, hash: &str) -> Result<(), Error> {
     db.ended(&Ending::Password { person })?;
@@ -203,6 +214,12 @@ pub fn by_username(
     row.map(|(row, hash)| Ok((row.person()?, hash))).transpose()
 }
 
+/// All people by their ids.
+pub fn by_id(db: &mut Db<'_>) -> Result<HashMap<Id<Person>, Person>, Error> {
+    let all = list(db)?.into_iter();
+    Ok(all.map(|person| (person.id, person)).collect())
+}
+
 /// All people, in the API's order: first name, last name, user name.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
     let rows = people::table
@@ -210,6 +227,17 @@ pub fn list(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
         .select(PersonRow::as_select())
         .load(db.0)?;
     rows.into_iter().map(PersonRow::person).collect()
+}
+
+/// Which of these names ([`username_key`]) exist.
+pub fn taken_names(db: &mut Db<'_>, keys: &[String]) -> Result<HashSet<String>, Error> {
+    let all: Vec<String> = people::table.select(people::username_key).load(db.0)?;
+    let all: HashSet<String> = all.into_iter().collect();
+    Ok(keys
+        .iter()
+        .filter(|key| all.contains(*key))
+        .cloned()
+        .collect())
 }
 
 /// The number of administrators who are not locked.
@@ -248,6 +276,18 @@ pub fn set_setup_link(
         ))
         .execute(db.0)?;
     Ok(())
+}
+
+/// When the one-time links of people end or ended.
+pub fn setup_links(db: &mut Db<'_>) -> Result<HashMap<Id<Person>, Timestamp>, Error> {
+    let rows: Vec<(Option<String>, i64)> = setup_links::table
+        .filter(setup_links::person.is_not_null())
+        .select((setup_links::person, setup_links::expires_at))
+        .load(db.0)?;
+    rows.into_iter()
+        .filter_map(|(person, end)| Some((person?, end)))
+        .map(|(person, end)| Ok((id(&person)?, Timestamp(end))))
+        .collect()
 }
 
 /// Whom a one-time link is for.

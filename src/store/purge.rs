@@ -140,6 +140,11 @@ pub fn rules(cutoffs: &Cutoffs) -> Vec<Purge> {
             "hour, person, content, integration",
             before("hour", cutoffs.exchange_counts),
         ),
+        Purge::new(
+            "activity_hours",
+            "hour, kind, content, integration",
+            before("hour", cutoffs.exchange_counts),
+        ),
         // The newest ending stays: a table without any means that none was ever purged.
         Purge::new(
             "endings",

@@ -30,6 +30,7 @@ diesel::table! {
         organisation_label -> Nullable<Text>,
         organisation_subject -> Nullable<Text>,
         notice -> Nullable<Text>,
+        time_zone -> Nullable<Text>,
     }
 }
 
@@ -53,6 +54,7 @@ diesel::table! {
         created_at -> BigInt,
         seen_at -> BigInt,
         expires_at -> BigInt,
+        client -> Nullable<Text>,
     }
 }
 
@@ -79,6 +81,7 @@ diesel::table! {
         identity_check -> Text,
         created_at -> BigInt,
         updated_at -> BigInt,
+        paused_at -> Nullable<BigInt>,
     }
 }
 
@@ -176,6 +179,15 @@ diesel::table! {
         person -> Nullable<Text>,
         group_guid -> Nullable<Text>,
         role -> Text,
+    }
+}
+
+// People who ask to be put on the list of an item.
+diesel::table! {
+    access_requests (content, person) {
+        content -> Text,
+        person -> Text,
+        at -> BigInt,
     }
 }
 
@@ -451,6 +463,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     content,
     api_keys,
     content_list,
+    access_requests,
     integration_list,
     groups,
     group_members,

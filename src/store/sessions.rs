@@ -19,6 +19,8 @@ pub struct SessionRow<'a> {
     pub state: &'a str,
     /// The network address at sign-in.
     pub address: &'a str,
+    /// The browser and system at sign-in, in words.
+    pub client: Option<&'a str>,
 }
 
 /// Adds a session.
@@ -35,6 +37,7 @@ pub fn insert(
             sessions::person.eq(row.person),
             sessions::state.eq(row.state),
             sessions::address.eq(row.address),
+            sessions::client.eq(row.client),
             sessions::created_at.eq(now.0),
             sessions::seen_at.eq(now.0),
             sessions::expires_at.eq(expires_at.0),
@@ -120,7 +123,7 @@ pub fn of_person(
     now: Timestamp,
     idle_since: Timestamp,
 ) -> Result<Vec<Session>, Error> {
-    let rows: Vec<(Option<String>, i64, i64, String)> = sessions::table
+    let rows: Vec<(Option<String>, i64, i64, String, Option<String>)> = sessions::table
         .filter(sessions::person.eq(person.to_string()))
         .filter(sessions::expires_at.gt(now.0))
         .filter(sessions::seen_at.gt(idle_since.0))
@@ -130,10 +133,11 @@ pub fn of_person(
             sessions::created_at,
             sessions::seen_at,
             sessions::address,
+            sessions::client,
         ))
         .load(db.0)?;
     rows.into_iter()
-        .filter_map(|(guid, created, seen, address)| {
+        .filter_map(|(guid, created, seen, address, client)| {
             let guid = guid?;
             Some(id(&guid).map(|id| Session {
                 id,
@@ -141,6 +145,7 @@ pub fn of_person(
                 created_at: Timestamp(created),
                 seen_at: Timestamp(seen),
                 address,
+                client,
             }))
         })
         .collect()

@@ -279,6 +279,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>) {
         (
             Some(
                 WebError::Service(service::Error::Forbidden(_))
+                | WebError::MayNotOpen(_)
                 | WebError::Page(StatusCode::FORBIDDEN, ..),
             ),
             _,
@@ -406,17 +407,37 @@ async fn render_error(
             Visitor::from_request(&request, &mut Payload::None).await,
         ) {
             (None, Ok(visitor)) => visitor.chrome("", &told.title),
-            _ => Chrome {
-                home: portal.clone().unwrap_or_default(),
-                ..Chrome::anonymous(&told.title)
-            },
+            _ => {
+                let services = request.app_data::<web::Data<Services>>();
+                let contact = services.and_then(|services| services.core.settings.contact.clone());
+                Chrome {
+                    home: portal.clone().unwrap_or_default(),
+                    contact: contact.unwrap_or_default(),
+                    ..Chrome::anonymous(&told.title)
+                }
+            }
         };
-        let home = format!("{}/content", chrome.home);
+        let mut links = Vec::new();
+        if let Some((path, words)) = &told.help {
+            links.push(NavLink::new(format!("{}{path}", chrome.home), *words));
+        }
+        // A page that failed for a moment: the same address again.
+        let is_momentary = matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        if is_momentary && request.method() == Method::GET {
+            links.push(NavLink::new(request.uri().to_string(), "Try again"));
+        }
+        links.push(NavLink::new(
+            format!("{}/content", chrome.home),
+            "Go to Content",
+        ));
         let page = ProblemPage {
             chrome,
             lines: told.lines,
             copy: None,
-            links: vec![NavLink::new(home, "Go to Content")],
+            links,
             reference: reference.to_owned(),
         };
         match page.render() {

@@ -98,17 +98,41 @@ impl Asked {
 }
 
 /// What is searched for: words that must all occur.
-struct Search(Vec<String>);
+pub struct Search(Vec<String>);
 
 impl Search {
-    fn new(find: &str) -> Self {
+    /// The words of a text.
+    pub fn new(find: &str) -> Self {
         let words = fold(find);
         Self(words.split_whitespace().map(str::to_owned).collect())
     }
 
-    fn is_in(&self, text: &str) -> bool {
+    /// Whether all words occur; accents and case do not matter.
+    pub fn is_in(&self, text: &str) -> bool {
         let text = fold(text);
         self.0.iter().all(|word| text.contains(word))
+    }
+
+    /// Some characters of a text around the first word that occurs, with dots where it is cut.
+    pub fn snippet(&self, text: &str, length: usize) -> String {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let folded = text.to_lowercase();
+        let at = self
+            .0
+            .iter()
+            .find_map(|word| folded.find(word))
+            .unwrap_or(0);
+        // Folding may change lengths: the place is about right.
+        let place = folded.get(..at).map_or(0, |before| before.chars().count());
+        let start = place.saturating_sub(length / 3);
+        let cut: String = text.chars().skip(start).take(length).collect();
+        let is_cut = start + length < text.chars().count();
+        format!(
+            "{}{}{}",
+            if start > 0 { "…" } else { "" },
+            cut.trim(),
+            if is_cut { "…" } else { "" }
+        )
     }
 }
 
@@ -188,12 +212,24 @@ pub struct ListFrame {
     pub count: String,
     /// Something is searched for or filtered.
     pub is_filtered: bool,
+    /// Rows, whatever is searched for.
+    total: usize,
     /// There is nothing at all, whatever is searched for.
     pub is_empty: bool,
     pub is_nothing_found: bool,
     /// The next page, and back to the first one.
     pub next: Option<String>,
     pub first: Option<String>,
+}
+
+/// Rows from which a list that is not a table shows its search.
+const LARGE: usize = 10;
+
+impl ListFrame {
+    /// So many rows that searching them is of use.
+    pub fn is_large(&self) -> bool {
+        self.total > LARGE
+    }
 }
 
 /// A number with separators: `2,004`.
@@ -334,6 +370,7 @@ pub fn cut<T>(asked: &Asked, spec: &ListSpec<'_, T>, mut rows: Vec<T>) -> (ListF
             format!("{} {noun}", grouped(total))
         },
         is_filtered,
+        total,
         is_empty: total == 0,
         is_nothing_found: found == 0,
         next,
@@ -363,7 +400,9 @@ pub struct ChoiceSearch {
     /// `find-…` with the anchor.
     pub action: String,
     pub anchor: &'static str,
-    /// What is searched: “Search people and groups”.
+    /// What is searched, for `web/pages/choices.rs`.
+    pub what: &'static str,
+    /// The same in words: “Search people and groups”.
     pub label: &'static str,
     /// The search text.
     pub find: String,
@@ -373,8 +412,14 @@ pub struct ChoiceSearch {
 
 impl ChoiceSearch {
     /// A search in the section `anchor` of the page at `action`.
-    pub fn new(asked: &Asked, action: &str, anchor: &'static str, label: &'static str) -> Self {
+    pub fn new(
+        asked: &Asked,
+        action: &str,
+        anchor: &'static str,
+        (what, label): (&'static str, &'static str),
+    ) -> Self {
         Self {
+            what,
             find: asked.find(&format!("find-{anchor}")),
             action: action.to_owned(),
             anchor,
@@ -410,8 +455,10 @@ impl ChoiceSearch {
 pub struct Picker {
     /// `None`: the choices are few.
     pub search: Option<ChoiceSearch>,
-    /// `None`: nothing to choose from until something is found.
-    pub choices: Option<Field>,
+    /// Without options until something is found.
+    pub choices: Field,
+    /// What the same form asks besides.
+    pub more: Vec<Field>,
 }
 
 impl Picker {
@@ -421,22 +468,34 @@ impl Picker {
         if field.options.len() <= PICKER_ROWS + 1 {
             return Self {
                 search: None,
-                choices: Some(field),
+                choices: field,
+                more: Vec::new(),
             };
         }
         let all = field.options.split_off(1);
         let found = search.run(all, |choice| format!("{} {}", choice.label, choice.hint));
-        let choices = (!found.is_empty()).then(|| {
-            let legend = format!("Found for “{}”", search.find);
-            let mut radio = Field::new(FieldKind::Radio, &field.name, &legend).options(found);
-            radio.error = field.error;
-            radio
-        });
+        let legend = if found.is_empty() {
+            "Chosen".to_owned()
+        } else {
+            format!("Found for “{}”", search.find)
+        };
+        let mut choices = Field::new(FieldKind::Radio, &field.name, &legend).options(found);
+        choices.error = field.error;
         Self {
             search: Some(search),
             choices,
+            more: Vec::new(),
         }
     }
+}
+
+/// The first choices in which `find` is found, in order of their labels.
+pub fn found_choices(mut all: Vec<Choice>, find: &str) -> Vec<Choice> {
+    let search = Search::new(find);
+    all.retain(|choice| search.is_in(&format!("{} {}", choice.label, choice.hint)));
+    all.sort_by_cached_key(|choice| natural_key(&choice.label));
+    all.truncate(PICKER_ROWS);
+    all
 }
 
 /// What a filter by one of many means.

@@ -2,12 +2,15 @@
 //! JSON. Access rules come from `domain::access`, transactions belong to `service`; no diesel type
 //! appears here. Content is served by `proxy`, which this module does not know.
 
+pub mod activity_plots;
 pub mod api;
 pub mod confirmation;
 pub mod error_pages;
 pub mod forms;
+pub mod health;
 pub mod listing;
 pub mod pages;
+pub mod plot;
 pub mod routes;
 pub mod shown_once;
 pub mod view;

@@ -7,9 +7,10 @@ use crate::{
     web::{
         api,
         pages::{
-            account, audit, callback, consents, content, enter, groups, help, integrations,
-            organisation, people, sign_in,
+            access, account, audit, callback, choices, consents, content, enter, groups, help,
+            integrations, organisation, people, sign_in,
         },
+        visitor::CHOICES,
     },
 };
 use actix_web::{
@@ -78,6 +79,8 @@ fn content_pages(config: &mut ServiceConfig) {
     config
         .route("/content", get().to(content::list::list))
         .route("/content/", get().to(content::list::list))
+        .route("/access/{guid}", get().to(access::request_page))
+        .route("/access/{guid}", post().to(access::request))
         .route("/content/new", get().to(content::new::new_page))
         .route("/content/new", post().to(content::new::create))
         .route(
@@ -105,12 +108,24 @@ fn content_pages(config: &mut ServiceConfig) {
             post().to(content::key::make_key),
         )
         .route(
+            "/content-settings/{guid}/requests/{person}",
+            post().to(content::people::answer_request),
+        )
+        .route(
             "/content-settings/{guid}/people",
             post().to(content::people::permit),
         )
         .route(
             "/content-settings/{guid}/people/{number}/remove",
             post().to(content::people::unpermit),
+        )
+        .route(
+            "/content-settings/{guid}/consents",
+            get().to(content::consents::list),
+        )
+        .route(
+            "/content-settings/{guid}/activity",
+            get().to(content::activity::activity),
         )
         .route(
             "/content-settings/{guid}/consents/end",
@@ -147,6 +162,26 @@ fn integration_pages(config: &mut ServiceConfig) {
         .route(
             "/integrations/{guid}/edit",
             post().to(integrations::edit::edit),
+        )
+        .route(
+            "/integrations/{guid}/secret",
+            get().to(integrations::secret::secret_page),
+        )
+        .route(
+            "/integrations/{guid}/secret",
+            post().to(integrations::secret::replace_secret),
+        )
+        .route(
+            "/integrations/{guid}/pause",
+            post().to(integrations::pause::pause),
+        )
+        .route(
+            "/integrations/{guid}/connected",
+            get().to(integrations::connected::list),
+        )
+        .route(
+            "/integrations/{guid}/activity",
+            get().to(integrations::activity::activity),
         )
         .route(
             "/integrations/{guid}/availability",
@@ -192,6 +227,8 @@ fn consent_pages(config: &mut ServiceConfig) {
             "/consents/account",
             post().to(consents::other_account::other_account),
         )
+        .route("/consents/end", post().to(consents::end::end))
+        .route("/consents/{guid}/uses", get().to(consents::uses::uses))
         .route(
             "/consents/{guid}/revoke",
             get().to(consents::revoke::revoke_page),
@@ -226,6 +263,9 @@ fn consent_pages(config: &mut ServiceConfig) {
 fn people_pages(config: &mut ServiceConfig) {
     config
         .route("/people", get().to(people::list::list))
+        .route("/people/bulk", post().to(people::bulk::bulk))
+        .route("/people/import", get().to(people::import::import_page))
+        .route("/people/import", post().to(people::import::import))
         .route("/people/new", get().to(people::new::new_page))
         .route("/people/new", post().to(people::new::create))
         .route("/people/{guid}", get().to(people::show::detail))
@@ -266,11 +306,13 @@ fn people_pages(config: &mut ServiceConfig) {
 /// The audit log and the handbook.
 fn audit_and_help_pages(config: &mut ServiceConfig) {
     config
+        .route(CHOICES, post().to(choices::choices))
         .route("/help", get().to(help::index))
         .route("/help/{name}", get().to(help::chapter))
         .route("/audit", get().to(audit::list::list))
         .route("/audit/export", get().to(audit::list::export))
-        .route("/audit/uses", get().to(audit::uses::uses));
+        .route("/audit/uses", get().to(audit::uses::uses))
+        .route("/audit/uses/export", get().to(audit::uses::export));
 }
 
 /// The reader's own account.
@@ -284,6 +326,10 @@ fn account_pages(config: &mut ServiceConfig) {
         .route(
             "/account/sessions/end",
             post().to(account::overview::end_sessions),
+        )
+        .route(
+            "/account/time-zone",
+            post().to(account::overview::set_time_zone),
         )
         .route("/account/confirm", get().to(account::confirm::confirm_page))
         .route("/account/confirm", post().to(account::confirm::confirm))

@@ -5,6 +5,60 @@ use crate::{
     domain::Timestamp,
     http::assets::{Assets, assets},
 };
+use chrono::{DateTime, TimeZone as _};
+use chrono_tz::Tz;
+use std::ops::Deref;
+
+/// The present, as a reader of a page tells it: the time, and the time zone in which the page prints
+/// others. UTC unless the reader chose one.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    at: Timestamp,
+    zone: Tz,
+}
+
+impl Deref for Now {
+    type Target = Timestamp;
+    fn deref(&self) -> &Timestamp {
+        &self.at
+    }
+}
+
+impl Now {
+    /// In UTC.
+    pub const fn utc(at: Timestamp) -> Self {
+        Self { at, zone: Tz::UTC }
+    }
+
+    /// In the zone of this name (IANA), or else in UTC.
+    pub fn in_zone(at: Timestamp, zone: Option<&str>) -> Self {
+        let zone = zone.and_then(|name| name.parse().ok());
+        Self {
+            at,
+            zone: zone.unwrap_or(Tz::UTC),
+        }
+    }
+
+    fn local(self, at: Timestamp) -> DateTime<Tz> {
+        let moment = DateTime::from_timestamp_millis(at.0).unwrap_or_default();
+        self.zone.from_utc_datetime(&moment.naive_utc())
+    }
+
+    /// `3 February 2026, 08:00 UTC`.
+    pub fn absolute(self, at: Timestamp) -> String {
+        self.local(at).format("%-d %B %Y, %H:%M %Z").to_string()
+    }
+
+    /// `3 February 2026`.
+    pub fn date(self, at: Timestamp) -> String {
+        self.local(at).format("%-d %B %Y").to_string()
+    }
+
+    /// `08:00 UTC`.
+    pub fn hour(self, at: Timestamp) -> String {
+        self.local(at).format("%H:%M %Z").to_string()
+    }
+}
 
 /// The frame of a page: title, navigation, flash message.
 pub struct Chrome {
@@ -22,6 +76,8 @@ pub struct Chrome {
     pub shares_portal_origin: bool,
     /// Prefix of the frame's links: empty on the portal, the portal's base URL on content hosts.
     pub home: String,
+    /// Whom to ask for help; empty if the operator did not say.
+    pub contact: String,
     pub assets: &'static Assets,
 }
 
@@ -37,6 +93,7 @@ impl Chrome {
             theme: String::new(),
             shares_portal_origin: false,
             home: String::new(),
+            contact: String::new(),
             assets: assets(),
         }
     }
@@ -46,6 +103,8 @@ impl Chrome {
 pub struct SignedInPerson {
     pub name: String,
     pub administrator: bool,
+    /// May choose integrations for content.
+    pub publisher: bool,
     /// What others changed about their account, until they dismiss it.
     pub notice: Option<String>,
 }
@@ -60,12 +119,12 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// All three forms of `at`; `now` is the reference for the relative one.
-    pub fn new(at: Timestamp, now: Timestamp) -> Self {
+    /// All three forms of `at`.
+    pub fn new(at: Timestamp, now: Now) -> Self {
         Self {
             machine: at.rfc3339(),
-            absolute: at.absolute(),
-            phrase: at.relative(now),
+            absolute: now.absolute(at),
+            phrase: at.relative(*now),
         }
     }
 }
@@ -73,7 +132,7 @@ impl Moment {
 /// A state: a word, a tone and an icon, so that colour is never the only signal.
 pub struct Status {
     pub word: String,
-    /// The CSS tone: `positive`, `due_expiry_warning`, `negative` or `neutral`.
+    /// The CSS tone: `positive`, `warning`, `negative` or `neutral`.
     pub tone: &'static str,
     /// The icon's name; empty for none.
     pub icon: &'static str,
@@ -130,6 +189,36 @@ impl NavLink {
     }
 }
 
+/// A link to one of the pages of the same thing.
+pub struct Tab {
+    pub href: String,
+    pub label: &'static str,
+    pub is_current: bool,
+}
+
+/// Tabs below `base`: their paths there and their labels, of which `current` (a path) is open.
+pub fn tabs(base: &str, pages: &[(&str, &'static str)], current: &str) -> Vec<Tab> {
+    let tab = |(path, label): &(&str, &'static str)| Tab {
+        href: format!("{base}{path}"),
+        label,
+        is_current: *path == current,
+    };
+    pages.iter().map(tab).collect()
+}
+
+/// Names in a list for people, at most.
+const MAX_NAMES: usize = 20;
+
+/// The first names of a long list, and how many more there are.
+pub fn some_of(mut names: Vec<String>) -> Vec<String> {
+    let more = names.len().saturating_sub(MAX_NAMES);
+    if more > 0 {
+        names.truncate(MAX_NAMES);
+        names.push(format!("and {more} more"));
+    }
+    names
+}
+
 /// A number with its noun: `1 content item`, `4 content items`, or `none` for 0.
 pub fn count_noun(number: impl TryInto<i64>, one: &str, many: &str) -> String {
     match number.try_into().unwrap_or(i64::MAX) {
@@ -150,5 +239,20 @@ pub fn monogram(title: &str) -> String {
         "•".into()
     } else {
         letters.to_uppercase()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_the_zone_of_the_reader() {
+        let at = Timestamp(1_769_846_400_987);
+        let told = |zone| Now::in_zone(at, zone).absolute(at);
+        assert_eq!(told(None), "31 January 2026, 08:00 UTC");
+        assert_eq!(told(Some("Europe/Berlin")), "31 January 2026, 09:00 CET");
+        assert_eq!(told(Some("Asia/Kolkata")), "31 January 2026, 13:30 IST");
+        assert_eq!(told(Some("nowhere")), "31 January 2026, 08:00 UTC");
     }
 }

@@ -12,12 +12,14 @@ use crate::{
         assets::assets,
         body,
         client_address::audit_origin,
+        client_words::client_words,
         errors::WebError,
         host::requested_host,
         navigation::return_path_of,
         redirect::see_other,
         sessions::{
-            ADDRESS, CONFIRMED_AT, CSRF, FLASH, PERSON, SESSION_ID, Sessions, keep_ascii_cookies,
+            ADDRESS, CLIENT, CONFIRMED_AT, CSRF, FLASH, PERSON, SESSION_ID, Sessions,
+            keep_ascii_cookies,
         },
     },
     service::{Actor, Error, Services},
@@ -25,7 +27,7 @@ use crate::{
     web::{
         forms::FormValues,
         listing::Asked,
-        view::{Chrome, SignedInPerson},
+        view::{Chrome, Now, SignedInPerson},
     },
 };
 use actix_session::{Session, SessionExt as _};
@@ -33,7 +35,7 @@ use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError as _,
     body::{BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, header},
     middleware::Next,
     web,
 };
@@ -45,8 +47,12 @@ use tokio::time::timeout;
 /// Cookie with the chosen colour theme. It starts with `valetkey` like every cookie of the portal,
 /// so the proxy neither forwards it to apps nor lets apps set it.
 pub const THEME: &str = "valetkey-theme";
+/// The one page that the portal's own script asks: `web::pages::choices`.
+pub const CHOICES: &str = "/choices";
 /// Limit for a posted form, in bytes.
 const MAX_FORM_BYTES: usize = 64 * 1024;
+/// The form that takes a table, and its limit.
+const TABLE_FORM: (&str, usize) = ("/people/import", 2 * 1024 * 1024);
 
 /// Middleware: serves pages to top-level navigations on the portal's host only, so that content on
 /// the portal's own origin cannot read them by script or frame. Browsers set `Sec-Fetch-*` and
@@ -84,7 +90,9 @@ pub async fn navigations_only(
     }
     let by_script = mark("sec-fetch-mode").is_some_and(|mode| mode != b"navigate");
     let framed = mark("sec-fetch-dest").is_some_and(|dest| dest != b"document");
-    if by_script || framed {
+    // Its forgery check keeps out all scripts but the portal's own.
+    let is_lookup = request.path() == CHOICES;
+    if (by_script || framed) && !is_lookup {
         let why = WebError::Page(
             StatusCode::FORBIDDEN,
             "This page opens only in a window of its own".into(),
@@ -115,6 +123,8 @@ pub struct Visitor {
     /// The query of the address: what a list or a picker on the page is asked for.
     pub asked: Asked,
     theme: String,
+    /// The browser and system, in words.
+    client: Option<String>,
 }
 
 impl Visitor {
@@ -136,6 +146,11 @@ impl Visitor {
             service,
             origin,
             asked: Asked::parse(request.query_string()),
+            client: request
+                .headers()
+                .get(header::USER_AGENT)
+                .and_then(|agent| agent.to_str().ok())
+                .and_then(client_words),
             theme: theme.unwrap_or_default(),
         })
     }
@@ -163,6 +178,7 @@ impl Visitor {
         let person = self.actor.as_ref().map(|actor| SignedInPerson {
             name: actor.person.display_name(),
             administrator: actor.role == Role::Administrator,
+            publisher: actor.role >= Role::Publisher,
             notice: actor.person.notice.clone(),
         });
         let flash = self.session.get::<String>(FLASH).ok().flatten();
@@ -182,6 +198,13 @@ impl Visitor {
             flash,
             theme: self.theme.clone(),
             home: String::new(),
+            contact: self
+                .service
+                .core
+                .settings
+                .contact
+                .clone()
+                .unwrap_or_default(),
             shares_portal_origin: self.service.core.settings.origins.is_same_origin(),
             assets: assets(),
         }
@@ -204,6 +227,9 @@ impl Visitor {
         put(PERSON, person.id.to_string())?;
         put(CSRF, random::token())?;
         put(ADDRESS, self.origin.address.clone())?;
+        if let Some(client) = &self.client {
+            put(CLIENT, client.clone())?;
+        }
         self.note_confirmed()?;
         Ok(id)
     }
@@ -277,6 +303,11 @@ impl SignedIn {
     pub fn service(&self) -> &Arc<Services> {
         &self.visitor.service
     }
+    /// The present, in the person's time zone.
+    pub fn now(&self) -> Now {
+        let zone = self.actor.person.time_zone.as_deref();
+        Now::in_zone(self.service().core.now(), zone)
+    }
     /// Redirects after a successful POST, with a message on the next page.
     pub fn done(&self, path: &str, message: impl Into<String>) -> HttpResponse {
         self.visitor.flash(message);
@@ -323,7 +354,11 @@ impl Posted {
         if !same_origin {
             return Err(WebError::Forgery);
         }
-        let body = timeout(body::BODY_TIMEOUT, read(&mut payload))
+        let most = match TABLE_FORM {
+            (path, most) if request.path() == path => most,
+            _ => MAX_FORM_BYTES,
+        };
+        let body = timeout(body::BODY_TIMEOUT, read(&mut payload, most))
             .await
             .map_err(|_| WebError::BodyTimeout)??;
         let typed = FormValues::parse(&body);
@@ -341,8 +376,8 @@ impl Posted {
     }
 }
 
-/// Reads the whole body, up to [`MAX_FORM_BYTES`].
-async fn read(payload: &mut Payload) -> Result<Vec<u8>, WebError> {
+/// Reads the whole body, up to `most` bytes.
+async fn read(payload: &mut Payload, most: usize) -> Result<Vec<u8>, WebError> {
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| {
@@ -352,7 +387,7 @@ async fn read(payload: &mut Payload) -> Result<Vec<u8>, WebError> {
                 "Send it again.".into(),
             )
         })?;
-        if body.len() + chunk.len() > MAX_FORM_BYTES {
+        if body.len() + chunk.len() > most {
             return Err(WebError::TooLarge);
         }
         body.extend_from_slice(&chunk);

@@ -101,6 +101,7 @@ async fn main() {
                         person: Some(&person),
                         state: "{}",
                         address: "",
+                        client: None,
                     };
                     sessions::insert(
                         db,
@@ -141,6 +142,7 @@ fn row(
         organisation_label: None,
         organisation_subject: None,
         notice: None,
+        time_zone: None,
     };
     let id = Id::random();
     let tokens = service.attempts.seal_tokens(

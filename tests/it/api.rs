@@ -8,7 +8,7 @@ async fn bad_requests_have_their_codes_and_name_the_field() {
     let (ada, bo, vera) = (world.key("ada"), world.key("bo"), world.key("vera"));
     let azure = |extra: &str| {
         format!(
-            r#"{{"template":"azure","config":{{"tenant_id":"t.example.org","client_id":"c","client_secret":"s"{extra}}}}}"#
+            r#"{{"template":"azure","config":{{"tenant_id":"t.example.org","client_id":"3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11","client_secret":"s"{extra}}}}}"#
         )
     };
     let missing = "198667fd-393d-4905-873c-3a9abc1f37a6";
@@ -29,7 +29,7 @@ async fn bad_requests_have_their_codes_and_name_the_field() {
         (&ada, "POST", integrations.into(), azure(r#","tenant_id":"not a tenant""#), 400, 228, "tenant_id"),
         (&ada, "POST", integrations.into(), azure(r#","auth_mode":"Perhaps""#), 400, 228, "auth_mode"),
         (&ada, "POST", integrations.into(), azure(r#","colour":"red""#), 400, 228, "colour"),
-        (&ada, "POST", integrations.into(), r#"{"template":"azure","config":{"tenant_id":"t.example.org","client_id":"c"}}"#.into(), 400, 205, "client_secret"),
+        (&ada, "POST", integrations.into(), r#"{"template":"azure","config":{"tenant_id":"t.example.org","client_id":"3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11"}}"#.into(), 400, 205, "client_secret"),
         (&ada, "POST", integrations.into(), r#"{"template":"custom","config":{"client_id":"c","client_secret":"s","authorization_uri":"http://10.0.0.1/a","token_uri":"https://x.example/t"}}"#.into(), 400, 228, "authorization_uri"),
         (&ada, "POST", integrations.into(), r#"{"client_id":"c","client_secret":"s","tenant_id":"t.example.org","default_scopes":5}"#.into(), 400, 228, "default_scopes"),
         (&bo, "POST", integrations.into(), azure(""), 403, 22, ""),
@@ -37,7 +37,7 @@ async fn bad_requests_have_their_codes_and_name_the_field() {
         (&ada, "GET", format!("{integrations}/nonsense"), String::new(), 400, 207, "nonsense"),
         (&ada, "GET", format!("{integrations}/{missing}"), String::new(), 404, 4, ""),
         (&ada, "PATCH", format!("{integrations}/{own}"), r#"{"template":"custom"}"#.into(), 400, 229, "template"),
-        (&ada, "PATCH", format!("{integrations}/{own}"), r#"{"config":{"client_id":"other"}}"#.into(), 400, 205, "client_secret"),
+        (&ada, "PATCH", format!("{integrations}/{own}"), r#"{"config":{"client_id":"{9B1E2A51-7E0B-4C7E-9B1E-0A5F7F3D2C99}"}}"#.into(), 400, 205, "client_secret"),
         (&bo, "PUT", associations.clone(), "{}".into(), 400, 208, "array"),
         (&bo, "PUT", associations.clone(), r#"[{"guid":"x"}]"#.into(), 400, 208, "oauth_integration_guid"),
         (&bo, "PUT", associations.clone(), r#"[{"oauth_integration_guid":"x"}]"#.into(), 400, 207, ""),

@@ -93,7 +93,7 @@ async fn bad_input_comes_back_with_all_errors_and_without_secrets() {
                 ("upstream_url", "file:///etc/passwd"),
                 ("access_type", "acl"),
             ],
-            vec!["at most 200 characters", "not a web address"],
+            vec!["at most 100 characters", "not a web address"],
         ),
         (
             "/people/new",

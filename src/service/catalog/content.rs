@@ -5,7 +5,7 @@
 use super::integrations::may_choose;
 use crate::{
     domain::{
-        Id,
+        Id, Timestamp,
         access::{self, Standing},
         audit::Action,
         change::Change,
@@ -20,17 +20,23 @@ use crate::{
     service::{
         cluster::cache::{DecisionCache, Validity},
         core::{Actor, CACHE_CAPACITY, Core, event, record, require},
-        error::{Error, invalid},
+        error::{Error, changed_meanwhile, invalid},
         grants::{
+            activity::ActivityCounts,
             end_reason::EndReason,
             revocations::{self, EndedConsents},
             usage::Usage,
         },
     },
-    store::{Db, changes::Subject, connections, content, groups, integrations, people},
+    store::{
+        Db,
+        activity::{About, ActivitySum},
+        changes::Subject,
+        connections, content, groups, integrations, people,
+    },
     vault::random,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// The typed values of a content item. `None` keeps a value.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +49,13 @@ pub struct ContentInput {
     pub processes: Option<Vec<Process>>,
     pub proxying: ProxyingInput,
     pub owner: Option<Id<Person>>,
+    /// The version on which the change is based ([`Content::updated_at`]): refused with
+    /// [`Error::Conflict`] if somebody changed the item meanwhile. `None`: whatever is stored.
+    pub based_on: Option<Timestamp>,
 }
 
+/// Longest title of an item, in characters.
+const MAX_TITLE: usize = 100;
 /// Maximum processes of one item.
 const MAX_PROCESSES: usize = 32;
 
@@ -124,6 +135,7 @@ pub struct ProxyingInput {
     pub idle_seconds: Change<u32>,
     pub keep_prefix: Option<bool>,
     pub reconnect_bar: Option<bool>,
+    pub portal_link: Option<bool>,
     pub ca: Change<String>,
     pub allowed_origins: Option<Vec<String>>,
     pub pass_headers: Option<Vec<String>>,
@@ -138,6 +150,7 @@ impl ProxyingInput {
             idle_seconds: self.idle_seconds.apply(before.idle_seconds),
             keep_prefix: self.keep_prefix.unwrap_or(before.keep_prefix),
             reconnect_bar: self.reconnect_bar.unwrap_or(before.reconnect_bar),
+            portal_link: self.portal_link.unwrap_or(before.portal_link),
             ca: self
                 .ca
                 .clone()
@@ -189,19 +202,32 @@ pub struct VisibleContent {
     pub may_edit: bool,
 }
 
+/// What the portal adds to pages of an item.
+#[derive(Clone, Copy, Debug)]
+pub struct Additions {
+    pub bar: bool,
+    pub link: bool,
+}
+
 /// Content items.
 pub struct Contents {
     core: Arc<Core>,
     usage: Arc<Usage>,
+    activity: Arc<ActivityCounts>,
     /// Items that are open to everyone.
     public: DecisionCache<Id<Content>, Arc<Content>>,
 }
 
 impl Contents {
-    pub(in crate::service) fn new(core: Arc<Core>, usage: Arc<Usage>) -> Self {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        usage: Arc<Usage>,
+        activity: Arc<ActivityCounts>,
+    ) -> Self {
         Self {
             core,
             usage,
+            activity,
             public: DecisionCache::new(CACHE_CAPACITY),
         }
     }
@@ -277,12 +303,17 @@ impl Contents {
         }))
     }
 
-    /// Whether the portal adds its reconnect bar to pages of the item.
-    pub async fn has_bar(&self, id: Id<Content>) -> Result<bool, Error> {
+    /// What the portal adds to pages of the item: its reconnect bar, and its link.
+    pub async fn additions(&self, id: Id<Content>) -> Result<Additions, Error> {
         self.core
             .store
             .read(move |db| {
-                Ok(content::find(db, id)?.is_some_and(|item| item.proxying.reconnect_bar))
+                let found = content::find(db, id)?.map(|item| item.proxying);
+                let found = found.unwrap_or_default();
+                Ok(Additions {
+                    bar: found.reconnect_bar,
+                    link: found.portal_link,
+                })
             })
             .await
     }
@@ -393,6 +424,9 @@ impl Contents {
             .write(move |db| {
                 let checked = checked.clone();
                 let before = content::find(db, id)?.ok_or(Error::NotFound)?;
+                if input.based_on.is_some_and(|known| known != before.updated_at) {
+                    return Err(changed_meanwhile("content item"));
+                }
                 let mut after = Content {
                     name: checked.name,
                     title: checked.title,
@@ -510,11 +544,11 @@ impl Contents {
                 .map(|title| title.trim().to_owned())
                 .filter(|title| !title.is_empty());
             if title.as_ref().is_some_and(|title| {
-                title.chars().count() > 200 || title.chars().any(char::is_control)
+                title.chars().count() > MAX_TITLE || title.chars().any(char::is_control)
             }) {
                 problems.push(FieldError::new(
                     "title",
-                    "Use at most 200 characters, without line breaks.",
+                    "Use at most 100 characters, without line breaks.",
                 ));
             } else {
                 item.title = title;
@@ -680,6 +714,73 @@ impl Contents {
             .await
     }
 
+    /// Asks the publisher of an item to be let in; `false` if the actor may open it already.
+    pub async fn request_access(&self, actor: &Actor, id: Id<Content>) -> Result<bool, Error> {
+        let (now, actor) = (self.core.now(), actor.clone());
+        let person = actor.with_effective_role();
+        self.core
+            .store
+            .write(move |db| {
+                let item = content::find(db, id)?.ok_or(Error::NotFound)?;
+                let listed = content::role_of(db, id, person.id)?;
+                if access::may_open(access::standing(&item, &person, listed)) {
+                    return Ok(false);
+                }
+                if content::put_access_request(db, id, person.id, now)? {
+                    let action = Action::AccessRequested;
+                    record(db, &event(&actor, now, action, item.display_title(), ""))?;
+                }
+                Ok(true)
+            })
+            .await
+    }
+
+    /// Who asks to be let into an item, and since when; for those who may edit it.
+    pub async fn access_requests(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<Vec<(Person, Timestamp)>, Error> {
+        self.editable_content(actor, id).await?;
+        self.core
+            .store
+            .read(move |db| Ok(content::access_requests(db, id)?))
+            .await
+    }
+
+    /// Grants or declines a person's request. `NotFound` if there is none.
+    pub async fn answer_access_request(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        person: Id<Person>,
+        granted: bool,
+    ) -> Result<(), Error> {
+        let item = self.editable_content(actor, id).await?.content;
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
+            .write(move |db| {
+                if !content::delete_access_request(db, id, person)? {
+                    return Err(Error::NotFound);
+                }
+                let principal = Principal::Person(person);
+                let who = groups::principal_name(db, principal)?.unwrap_or_default();
+                let detail = if granted {
+                    content::set_permission(db, id, principal, ContentRole::Viewer)?;
+                    format!("{who} may open, as they asked")
+                } else {
+                    format!("{who} asked, and was declined")
+                };
+                let action = Action::AccessChanged;
+                record(
+                    db,
+                    &event(&actor, now, action, item.display_title(), detail),
+                )
+            })
+            .await
+    }
+
     /// Removes an entry from the access list. The consents of people who lost access end.
     pub async fn remove_permission(
         &self,
@@ -827,6 +928,31 @@ impl Contents {
         Ok(())
     }
 
+    /// What happened with this item in steps of `step` since `since`; for those who may edit it.
+    pub async fn activity(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        since: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<ActivitySum>, Error> {
+        self.editable_content(actor, id).await?;
+        self.activity.sums(About::Content(id), since, step).await
+    }
+
+    /// How many consents there are for this item, by integration.
+    pub async fn consent_counts(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+    ) -> Result<HashMap<Id<Integration>, i64>, Error> {
+        self.editable_content(actor, id).await?;
+        self.core
+            .store
+            .read(move |db| Ok(connections::count_consents(db, id)?))
+            .await
+    }
+
     /// The consents for this item. Counted uses are written first, so that the times of last use
     /// are current.
     pub async fn consenting_people(
@@ -839,15 +965,19 @@ impl Contents {
         self.core
             .store
             .read(move |db| {
-                let mut rows = Vec::new();
-                for consent in connections::consents_of_content(db, id)? {
-                    if let (Some(person), Some(integration)) = (
-                        people::find(db, consent.person)?,
-                        integrations::find(db, consent.integration)?,
-                    ) {
-                        rows.push((consent, person, integration));
-                    }
-                }
+                let people = people::by_id(db)?;
+                let integrations: HashMap<_, _> = integrations::list(db)?
+                    .into_iter()
+                    .map(|found| (found.id, found))
+                    .collect();
+                let rows = connections::consents_of_content(db, id)?
+                    .into_iter()
+                    .filter_map(|consent| {
+                        let person = people.get(&consent.person)?.clone();
+                        let integration = integrations.get(&consent.integration)?.clone();
+                        Some((consent, person, integration))
+                    })
+                    .collect();
                 Ok(rows)
             })
             .await

@@ -25,7 +25,7 @@ use crate::{
     providers::{self, ClientAuthentication, Template},
     service::{
         core::{Actor, Core, event, must_manage_integrations, must_see_integrations, record},
-        error::{Error, invalid},
+        error::{Error, changed_meanwhile, invalid},
         grants::{backoff::Backoff, end_reason::EndReason, revocations::Revocations},
     },
     store::{
@@ -74,6 +74,11 @@ pub struct IntegrationInput {
     pub listed: Option<Vec<Principal>>,
     /// The administrator has seen how many people lose their connection.
     pub confirmed: bool,
+    /// Pauses or resumes it.
+    pub paused: Option<bool>,
+    /// The version on which the change is based ([`Integration::updated_at`]): refused with
+    /// [`Error::Conflict`] if somebody changed it meanwhile. `None`: whatever is stored.
+    pub based_on: Option<Timestamp>,
 }
 
 /// The content items and connected people that a deletion or a change of addresses affects.
@@ -292,6 +297,7 @@ impl Integrations {
             endpoint_version: 1,
             availability: input.availability.unwrap_or_default(),
             identity_check: input.identity_check.unwrap_or_default(),
+            paused_at: input.paused.unwrap_or_default().then_some(now),
             created_at: now,
             updated_at: now,
         };
@@ -392,6 +398,9 @@ impl Integrations {
     ) -> Result<UpdateOutcome, Error> {
         let now = self.core.now();
         let before = self.integration(actor, id).await?;
+        if let Some(known) = input.based_on {
+            must_be_unchanged(&before, known)?;
+        }
         let Edited {
             mut after,
             leads_elsewhere,
@@ -418,6 +427,11 @@ impl Integrations {
             } else {
                 SecretHealth::NotNeeded
             };
+        }
+        match input.paused {
+            Some(true) => after.paused_at = before.paused_at.or(Some(now)),
+            Some(false) => after.paused_at = None,
+            None => {}
         }
         after.updated_at = now;
         let public = providers::client_authentication(&after) == ClientAuthentication::None;
@@ -611,6 +625,16 @@ impl Integrations {
         self.core.store.read(move |db| impact(db, id)).await
     }
 
+    /// The content items that use an integration.
+    pub async fn contents_of_integration(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Vec<Content>, Error> {
+        must_manage_integrations(actor)?;
+        self.core.store.read(move |db| contents_of(db, id)).await
+    }
+
     /// Deletes an integration with its associations, connections and consents; the provider is told
     /// to revoke the tokens.
     ///
@@ -794,17 +818,23 @@ fn replace_listing(
     })
 }
 
-fn impact(db: &mut Db<'_>, id: Id<Integration>) -> Result<Impact, Error> {
-    let mut impact = Impact::default();
+fn contents_of(db: &mut Db<'_>, id: Id<Integration>) -> Result<Vec<Content>, Error> {
+    let mut contents = Vec::new();
     for association in integrations::associations_of_integration(db, id)? {
-        impact
-            .contents
-            .extend(content::find(db, association.content)?);
+        contents.extend(content::find(db, association.content)?);
     }
-    for connection in connections::of_integration(db, id)? {
-        impact.people.extend(people::find(db, connection.person)?);
-    }
-    Ok(impact)
+    Ok(contents)
+}
+
+fn impact(db: &mut Db<'_>, id: Id<Integration>) -> Result<Impact, Error> {
+    let people = people::by_id(db)?;
+    Ok(Impact {
+        contents: contents_of(db, id)?,
+        people: connections::of_integration(db, id)?
+            .iter()
+            .filter_map(|connection| people.get(&connection.person).cloned())
+            .collect(),
+    })
 }
 
 /// The trimmed text. Adds to `problems` if it is too long or has invisible characters.
@@ -928,6 +958,11 @@ fn describe_changes(before: &Integration, after: &Integration, secret: bool) -> 
     if before.availability != after.availability {
         words.push(format!("for {}", after.availability.as_str()));
     }
+    match (before.paused_at, after.paused_at) {
+        (None, Some(_)) => words.push("paused".into()),
+        (Some(_), None) => words.push("resumed".into()),
+        _ => {}
+    }
     if before.identity_check != after.identity_check {
         words.push(format!("identity check {}", after.identity_check.as_str()));
     }
@@ -943,9 +978,7 @@ fn must_be_unchanged(current: &Integration, known: Timestamp) -> Result<(), Erro
     if current.updated_at == known {
         return Ok(());
     }
-    Err(Error::Conflict(
-        "Somebody else changed this integration meanwhile. Look at it again, then repeat your change.".into(),
-    ))
+    Err(changed_meanwhile("integration"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use crate::{
     domain::{
         Id, access,
+        activity::Activity,
         attempt::{Attempt, LIFETIME, Mismatch},
         audit::Action,
         connection::{Account, Connection, IdentityVerdict, State},
@@ -24,6 +25,7 @@ use crate::{
         core::{Actor, Core, event, record},
         error::Error,
         grants::{
+            activity::ActivityCounts,
             admission::{Admission, Admissions, IntegrationAccess},
             broker::lapses_at,
             clients::OauthClients,
@@ -155,6 +157,7 @@ pub struct Attempts {
     clients: Arc<OauthClients>,
     sign_in_grants: Arc<SignInGrants>,
     new_connections: Arc<NewConnections>,
+    activity: Arc<ActivityCounts>,
 }
 
 impl Attempts {
@@ -164,6 +167,7 @@ impl Attempts {
         clients: Arc<OauthClients>,
         sign_in_grants: Arc<SignInGrants>,
         new_connections: Arc<NewConnections>,
+        activity: Arc<ActivityCounts>,
     ) -> Self {
         Self {
             core,
@@ -171,6 +175,7 @@ impl Attempts {
             clients,
             sign_in_grants,
             new_connections,
+            activity,
         }
     }
 
@@ -474,6 +479,11 @@ impl Attempts {
                 .record_mismatch(actor, Mismatch::OtherIssuer, Some(attempt.return_path))
                 .await;
         }
+        self.activity.count(
+            Activity::ConsentReturned,
+            attempt.content,
+            Some(integration.id),
+        );
         let back = attempt.return_path.clone();
         if let Some(word) = &answer.error {
             let description = answer.error_description.as_deref().unwrap_or("");
@@ -690,6 +700,8 @@ impl Attempts {
         if !self.new_connections.store(new, issued).await? {
             return Ok(CallbackOutcome::StoredLater { back });
         }
+        self.activity
+            .count(Activity::Connected, item, Some(integration.id));
         self.clients
             .record_accepted_secret(&integration, granted.by_previous_secret, now)
             .await;

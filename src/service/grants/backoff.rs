@@ -126,6 +126,14 @@ impl Backoff {
         None
     }
 
+    /// Why this node asks the provider of an integration for nothing at the moment; `None` if it
+    /// asks.
+    pub fn pause_of_provider(&self, integration: Id<Integration>) -> Option<String> {
+        let state = self.state.lock();
+        let pause = state.integrations.get(&integration)?.pause.as_ref()?;
+        pause.is_on(self.core.now()).then(|| pause.sentence.clone())
+    }
+
     /// The provider gave tokens.
     pub(in crate::service) fn succeeded(
         &self,

@@ -12,6 +12,7 @@
 use crate::{
     domain::{
         Id, Timestamp,
+        activity::Activity,
         audit::{Action, Event, Outcome},
         connection::{Cause, Connection, State},
         integration::{Integration, SecretHealth},
@@ -28,6 +29,7 @@ use crate::{
         core::{Core, record},
         error::Error,
         grants::{
+            activity::ActivityCounts,
             backoff::{AfterFailure, Backoff},
             clients::OauthClients,
             new_connections,
@@ -179,6 +181,7 @@ pub struct Broker {
     backoff: Arc<Backoff>,
     revocations: Arc<Revocations>,
     nodes: Arc<Nodes>,
+    activity: Arc<ActivityCounts>,
     in_flight: Mutex<HashMap<Id<Connection>, SharedRefresh>>,
 }
 
@@ -189,6 +192,7 @@ impl Broker {
         backoff: Arc<Backoff>,
         revocations: Arc<Revocations>,
         nodes: Arc<Nodes>,
+        activity: Arc<ActivityCounts>,
     ) -> Self {
         Self {
             core,
@@ -196,6 +200,7 @@ impl Broker {
             backoff,
             revocations,
             nodes,
+            activity,
             in_flight: Mutex::default(),
         }
     }
@@ -535,6 +540,8 @@ impl Broker {
                 by_previous_secret,
             })) => {
                 self.backoff.succeeded(id, integration.id);
+                self.activity
+                    .count(Activity::Refreshed, None, Some(integration.id));
                 if answer.account().certainly_differs_from(&connection.account) {
                     self.mark_needs_login(
                         &ours.loaded,
@@ -556,6 +563,11 @@ impl Broker {
             None => Failure::wait("The identity provider did not answer in time."),
         };
         tracing::warn!(connection = %id, integration = %integration.id, error_code = %failure.error_code, aadsts = failure.aadsts, "refresh failed");
+        let kind = match failure.class {
+            FailureClass::Viewer(_) => Activity::RefreshRefused,
+            _ => Activity::RefreshFailed,
+        };
+        self.activity.count(kind, None, Some(integration.id));
         let stored = self.stored_token_if(&ours.loaded, is_usable_as_fallback);
         match failure.class {
             FailureClass::Viewer(cause) => {

@@ -124,6 +124,34 @@ impl Consents {
         Ok(found)
     }
 
+    /// Ends several of the actor's own consents; returns how many. Those that are gone already, or
+    /// somebody else's, do not count.
+    pub async fn revoke_many(&self, actor: &Actor, ids: Vec<Id<Consent>>) -> Result<usize, Error> {
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
+            .write(move |db| {
+                let mut ended = 0;
+                for id in &ids {
+                    let own = connections::consent(db, *id)?
+                        .filter(|consent| consent.person == actor.person.id);
+                    let Some(consent) = own else { continue };
+                    let title = content::find(db, consent.content)?
+                        .map(|item| item.display_title().to_owned())
+                        .unwrap_or_default();
+                    let name = integrations::find(db, consent.integration)?
+                        .map(|found| found.display_name().to_owned())
+                        .unwrap_or_default();
+                    if connections::delete_consent(db, *id)? {
+                        ended += 1;
+                        record(db, &event(&actor, now, Action::ConsentRevoked, title, name))?;
+                    }
+                }
+                Ok(ended)
+            })
+            .await
+    }
+
     /// One of the actor's own connections, with the consents on it.
     pub async fn connection(&self, actor: &Actor, id: Id<Connection>) -> Result<Overview, Error> {
         let all = self.consents(actor).await?;

@@ -7,7 +7,9 @@
 
 use crate::{
     domain::{
-        Id, access, addresses,
+        Id, access,
+        activity::Activity,
+        addresses,
         audit::{Action, Origin},
         connection::{Cause, Connection, State},
         consent::Consent,
@@ -22,6 +24,7 @@ use crate::{
         core::Core,
         error::Error,
         grants::{
+            activity::ActivityCounts,
             admission::{Admission, Admissions, IntegrationAccess},
             broker::{Broker, FreshToken, NoToken, is_usable},
             session_tokens::{ClaimsError, SessionTokens},
@@ -104,6 +107,10 @@ pub enum ExchangeError {
     NoAssociation,
     WrongAudience,
     AmbiguousAudience,
+    /// An administrator paused the integration.
+    Paused {
+        service: String,
+    },
     NotConsented {
         login_url: String,
         service: String,
@@ -151,6 +158,33 @@ impl ExchangeError {
             _ => return None,
         })
     }
+
+    /// What it is counted as; `None` for malformed requests and for failures of the portal.
+    fn activity(&self) -> Option<Activity> {
+        Some(match self {
+            ExchangeError::SubjectToken(InvalidToken::Expired) => Activity::TokenExpired,
+            ExchangeError::SubjectToken(_) => Activity::TokenInvalid,
+            ExchangeError::SessionEnded => Activity::SessionEnded,
+            ExchangeError::NotYourContent => Activity::KeyNotAllowed,
+            ExchangeError::ViewerMayNot => Activity::ViewerNotAllowed,
+            ExchangeError::NoAssociation => Activity::NoIntegration,
+            ExchangeError::WrongAudience | ExchangeError::AmbiguousAudience => {
+                Activity::WrongAudience
+            }
+            ExchangeError::Paused { .. } => Activity::IntegrationPaused,
+            ExchangeError::NotConsented { .. } => Activity::NotConsented,
+            ExchangeError::NotConnected { .. } => Activity::NotConnected,
+            ExchangeError::NotTheirAccount { .. } => Activity::OtherAccount,
+            ExchangeError::NeedsLogin { .. } => Activity::ConnectionEnded,
+            ExchangeError::Broken { .. } => Activity::IntegrationBroken,
+            ExchangeError::Unavailable { .. } => Activity::ProviderUnavailable,
+            ExchangeError::GrantType
+            | ExchangeError::SubjectTokenType
+            | ExchangeError::ContentToken
+            | ExchangeError::RequestedTokenType(_)
+            | ExchangeError::Service(_) => return None,
+        })
+    }
 }
 
 impl From<ClaimsError> for ExchangeError {
@@ -176,6 +210,7 @@ pub struct Exchange {
     session_tokens: Arc<SessionTokens>,
     broker: Arc<Broker>,
     usage: Arc<Usage>,
+    activity: Arc<ActivityCounts>,
     audit: Arc<Audit>,
 }
 
@@ -187,6 +222,7 @@ impl Exchange {
         session_tokens: Arc<SessionTokens>,
         broker: Arc<Broker>,
         usage: Arc<Usage>,
+        activity: Arc<ActivityCounts>,
         audit: Arc<Audit>,
     ) -> Self {
         Self {
@@ -196,16 +232,52 @@ impl Exchange {
             session_tokens,
             broker,
             usage,
+            activity,
             audit,
         }
     }
 
     /// Exchanges a session token. Checks on every call: key, content item, viewer's session and
-    /// access, association, consent and connection.
+    /// access, association, consent and connection. Counts the outcome.
     pub async fn exchange(
         self: &Arc<Self>,
         caller: &Caller,
         request: &Request<'_>,
+    ) -> Result<Exchanged, ExchangeError> {
+        let mut integration = None;
+        let exchanged = self.check_and_exchange(caller, request, &mut integration);
+        let exchanged = exchanged.await;
+        if let Err(kind) = exchanged.as_ref().map_err(ExchangeError::activity)
+            && let Some(kind) = kind
+        {
+            self.count_refusal(
+                kind,
+                request.subject_token.as_deref().unwrap_or(""),
+                integration,
+            );
+        }
+        exchanged
+    }
+
+    /// Counts a refused exchange, if the session token is genuine: it names the content item, even
+    /// if it has expired.
+    pub fn count_refusal(
+        &self,
+        kind: Activity,
+        session_token: &str,
+        integration: Option<Id<Integration>>,
+    ) {
+        if let Some(claims) = self.session_tokens.claims_of_any_age(session_token) {
+            self.activity.count(kind, Some(claims.content), integration);
+        }
+    }
+
+    /// `integration` is set once it is known which one is asked for.
+    async fn check_and_exchange(
+        self: &Arc<Self>,
+        caller: &Caller,
+        request: &Request<'_>,
+        integration: &mut Option<Id<Integration>>,
     ) -> Result<Exchanged, ExchangeError> {
         let renews = request.asks_for_session_token()?;
         let now = self.core.now();
@@ -237,6 +309,11 @@ impl Exchange {
                 .as_deref()
                 .filter(|audience| !audience.is_empty()),
         )?;
+        *integration = Some(link.integration.id);
+        if link.integration.paused_at.is_some() {
+            let service = providers::names(&link.integration).service;
+            return Err(ExchangeError::Paused { service });
+        }
         let Some(consent) = link.consent else {
             return Err(self.not_connected_error(
                 admission.content.id,
@@ -352,6 +429,10 @@ impl Exchange {
             .iter()
             .find(|again| again.integration.id == link.integration.id)
             .ok_or(ExchangeError::WrongAudience)?;
+        if still.integration.paused_at.is_some() {
+            let service = providers::names(&link.integration).service;
+            return Err(ExchangeError::Paused { service });
+        }
         if still.consent != Some(consent) {
             return Err(self.not_connected_error(
                 admission.content.id,

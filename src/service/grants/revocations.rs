@@ -535,6 +535,33 @@ impl Revocations {
             .await
     }
 
+    /// The connections through an integration, with their people. Administrators only.
+    pub async fn connections_through(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+    ) -> Result<Vec<(Connection, Person)>, Error> {
+        require(
+            access::may_end_connections(actor.role),
+            "Only administrators see the connections of others.",
+        )?;
+        self.core
+            .store
+            .read(move |db| {
+                let mut people = people::by_id(db)?;
+                let rows = connections::of_integration(db, id)?
+                    .into_iter()
+                    .filter_map(|connection| {
+                        // One connection a person.
+                        let person = people.remove(&connection.person)?;
+                        Some((connection, person))
+                    })
+                    .collect();
+                Ok(rows)
+            })
+            .await
+    }
+
     /// Ends every viewer's consent for a content item; returns how many. Connections stay.
     /// Administrators only.
     pub async fn revoke_consents_of_content(

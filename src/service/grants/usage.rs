@@ -16,8 +16,7 @@ use crate::{
         grants::admission::{Admission, IntegrationAccess},
     },
     store::{
-        Db,
-        audit::{self, ExchangeCount, ExchangeFilter},
+        audit::{self, ExchangeCount, ExchangeFilter, ExchangeTotals},
         bookkeeping::{self, ConsentUses, MAX_ROWS},
         content, integrations, people,
     },
@@ -45,7 +44,7 @@ pub(in crate::service) struct UsageCount {
     last: Timestamp,
     pub person: Id<Person>,
     pub content: Id<Content>,
-    integration: Id<Integration>,
+    pub integration: Id<Integration>,
 }
 
 impl UsageCount {
@@ -74,6 +73,8 @@ pub struct HourlyUse {
 /// Who may read the counts.
 const READERS: &str = "Only administrators read the record.";
 
+/// Rows of a download, at most.
+pub const EXPORT_ROWS: i64 = 200_000;
 /// Milliseconds in an hour.
 const HOUR_MS: i64 = 3_600_000;
 
@@ -175,52 +176,94 @@ impl Usage {
         actor: &Actor,
         wanted: ExchangeFilter,
     ) -> Result<Vec<HourlyUse>, Error> {
+        self.uses(actor, wanted, PAGE_SIZE + 1).await
+    }
+
+    /// All counts of a filter for a download, up to [`EXPORT_ROWS`]; the last used first.
+    pub async fn exported_uses(
+        self: &Arc<Self>,
+        actor: &Actor,
+        wanted: ExchangeFilter,
+    ) -> Result<Vec<HourlyUse>, Error> {
+        self.uses(actor, wanted, EXPORT_ROWS).await
+    }
+
+    async fn uses(
+        self: &Arc<Self>,
+        actor: &Actor,
+        wanted: ExchangeFilter,
+        most: i64,
+    ) -> Result<Vec<HourlyUse>, Error> {
         require(access::may_read_audit(actor.role), READERS)?;
+        self.flush_wanted(&wanted).await;
+        self.core
+            .store
+            .read(move |db| {
+                let hours = audit::exchanges(db, &wanted, most)?;
+                let people = people::by_id(db)?;
+                let contents: HashMap<_, _> = content::list(db)?
+                    .into_iter()
+                    .map(|item| (item.id, item))
+                    .collect();
+                let integrations: HashMap<_, _> = integrations::list(db)?
+                    .into_iter()
+                    .map(|found| (found.id, found))
+                    .collect();
+                let named = |hour: ExchangeCount| HourlyUse {
+                    person: find(&people, &hour.person),
+                    content: find(&contents, &hour.content),
+                    integration: find(&integrations, &hour.integration),
+                    hour,
+                };
+                Ok(hours.into_iter().map(named).collect())
+            })
+            .await
+    }
+
+    /// What the counts of a filter amount to. Administrators only.
+    pub async fn totals(
+        self: &Arc<Self>,
+        actor: &Actor,
+        wanted: ExchangeFilter,
+    ) -> Result<ExchangeTotals, Error> {
+        require(access::may_read_audit(actor.role), READERS)?;
+        self.core
+            .store
+            .read(move |db| Ok(audit::exchange_totals(db, &wanted)?))
+            .await
+    }
+
+    async fn flush_wanted(self: &Arc<Self>, wanted: &ExchangeFilter) {
         let (person, item) = (wanted.person, wanted.content);
         self.flush_uses_of(|uses| {
             person.is_none_or(|person| person == uses.person)
                 && item.is_none_or(|item| item == uses.content)
         })
         .await;
+    }
+
+    /// The uses of one of the actor's own consents by hour, since `since`.
+    pub async fn uses_of_consent(
+        self: &Arc<Self>,
+        actor: &Actor,
+        consent: &Consent,
+        since: Timestamp,
+    ) -> Result<Vec<(Timestamp, i64)>, Error> {
+        require(
+            consent.person == actor.person.id,
+            "Only its person sees the uses of a consent.",
+        )?;
+        let (person, item, integration) = (consent.person, consent.content, consent.integration);
+        self.flush_uses_of(|uses| uses.person == person).await;
         self.core
             .store
-            .read(move |db| {
-                audit::exchanges(db, &wanted, PAGE_SIZE + 1)?
-                    .into_iter()
-                    .map(|hour| named(db, hour))
-                    .collect()
-            })
+            .read(move |db| Ok(audit::uses_of(db, person, item, integration, since)?))
             .await
     }
 }
 
-/// Looks up the names of an hour's person, item and integration.
-fn named(db: &mut Db<'_>, hour: ExchangeCount) -> Result<HourlyUse, Error> {
-    let person = hour
-        .person
-        .parse()
-        .ok()
-        .map(|id: Id<Person>| people::find(db, id))
-        .transpose()?
-        .flatten();
-    let content = hour
-        .content
-        .parse()
-        .ok()
-        .map(|id: Id<Content>| content::find(db, id))
-        .transpose()?
-        .flatten();
-    let integration = hour
-        .integration
-        .parse()
-        .ok()
-        .map(|id: Id<Integration>| integrations::find(db, id))
-        .transpose()?
-        .flatten();
-    Ok(HourlyUse {
-        hour,
-        person,
-        content,
-        integration,
-    })
+/// What a GUID in the counts names, if it still exists.
+fn find<T: Clone>(known: &HashMap<Id<T>, T>, guid: &str) -> Option<T> {
+    let id: Id<T> = guid.parse().ok()?;
+    known.get(&id).cloned()
 }

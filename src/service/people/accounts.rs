@@ -11,7 +11,7 @@ use crate::{
     },
     service::{
         core::{Actor, Core, event, record, require},
-        error::{Error, invalid, name_taken},
+        error::{Error, changed_meanwhile, invalid, name_taken},
         grants::{end_reason::EndReason, revocations::Revocations},
         people::passwords::{Passwords, check_password},
     },
@@ -35,6 +35,9 @@ pub struct PersonInput {
     pub last_name: Option<String>,
     pub role: Option<Role>,
     pub password: Option<SecretString>,
+    /// The version on which a change is based ([`Person::updated_at`]): refused with
+    /// [`Error::Conflict`] if somebody changed the person meanwhile. `None`: whatever is stored.
+    pub based_on: Option<Timestamp>,
 }
 
 /// Accounts of people.
@@ -87,6 +90,69 @@ impl People {
         self.insert_person(input, Some(actor)).await
     }
 
+    /// Creates many people without passwords in one transaction, all or none; returns their number.
+    /// `only_try`: nothing is stored. The problems of [`Error::Invalid`] have the position in `inputs`
+    /// as their key. Administrators only.
+    pub async fn create_people(
+        &self,
+        actor: &Actor,
+        inputs: Vec<PersonInput>,
+        only_try: bool,
+    ) -> Result<usize, Error> {
+        require(
+            access::may_manage_people(actor.role),
+            "Only administrators add people.",
+        )?;
+        let (now, actor) = (self.core.now(), actor.clone());
+        let mut made = Vec::new();
+        let mut problems = Vec::new();
+        for (at, input) in inputs.iter().enumerate() {
+            let mut person = Person::new(now);
+            let found = apply(&mut person, input);
+            let is_nameless = person.username.is_empty() && found.is_empty();
+            let missing = is_nameless.then(|| FieldError::new("", "Enter a user name."));
+            problems.extend(
+                found
+                    .into_iter()
+                    .chain(missing)
+                    .map(|problem| FieldError::new(&at.to_string(), problem.message)),
+            );
+            made.push(person);
+        }
+        let keys: Vec<String> = made
+            .iter()
+            .map(|person| people::username_key(&person.username))
+            .collect();
+        let taken = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(people::taken_names(db, &keys)?))
+            .await?;
+        for (at, person) in made.iter().enumerate() {
+            if taken.contains(&people::username_key(&person.username)) {
+                problems.push(FieldError::new(&at.to_string(), NAME_TAKEN));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        if only_try {
+            return Ok(made.len());
+        }
+        self.core
+            .store
+            .write(move |db| {
+                for person in &made {
+                    people::insert(db, person, None).map_err(name_taken(NAME_TAKEN))?;
+                    let detail = format!("role {}, imported", person.role.as_str());
+                    let name = person.username.clone();
+                    record(db, &event(&actor, now, Action::PersonCreated, name, detail))?;
+                }
+                Ok(made.len())
+            })
+            .await
+    }
+
     /// Creates a person without an access check, for the command line. Without an `actor` the audit
     /// record names the command line.
     pub async fn insert_person(
@@ -115,21 +181,7 @@ impl People {
         only_first: bool,
     ) -> Result<Option<Person>, Error> {
         let now = self.core.now();
-        let mut person = Person {
-            id: Id::random(),
-            username: String::new(),
-            email: String::new(),
-            first_name: String::new(),
-            last_name: String::new(),
-            role: Role::Viewer,
-            locked: false,
-            created_at: now,
-            updated_at: now,
-            active_at: None,
-            organisation_label: None,
-            organisation_subject: None,
-            notice: None,
-        };
+        let mut person = Person::new(now);
         let mut problems = apply(&mut person, &input);
         if person.username.is_empty() && !problems.iter().any(|problem| problem.key == "username") {
             problems.push(FieldError::new("username", "Enter a user name."));
@@ -189,6 +241,12 @@ impl People {
             .write(move |db| {
                 let mut person = people::find(db, id)?.ok_or(Error::NotFound)?;
                 let before = person.clone();
+                if input
+                    .based_on
+                    .is_some_and(|known| known != before.updated_at)
+                {
+                    return Err(changed_meanwhile("person"));
+                }
                 let problems = apply(&mut person, &input);
                 if !problems.is_empty() {
                     return Err(Error::Invalid(problems));
@@ -244,6 +302,25 @@ impl People {
                 )?;
                 Ok(person)
             })
+            .await
+    }
+
+    /// Sets the time zone in which pages tell times to the actor, by its IANA name; `None` for UTC.
+    pub async fn set_time_zone(&self, actor: &Actor, zone: Option<&str>) -> Result<(), Error> {
+        let zone = match zone.map(str::parse::<chrono_tz::Tz>) {
+            None => None,
+            Some(Ok(zone)) => Some(zone.name()),
+            Some(Err(_)) => {
+                return Err(invalid(
+                    "time_zone",
+                    "There is no time zone of this name. Enter one such as Europe/Berlin or America/New_York, or leave it empty for UTC.",
+                ));
+            }
+        };
+        let person = actor.person.id;
+        self.core
+            .store
+            .write(move |db| Ok(people::set_time_zone(db, person, zone)?))
             .await
     }
 

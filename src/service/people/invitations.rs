@@ -3,12 +3,12 @@
 
 use crate::{
     domain::{
-        Id, access,
+        Id, Timestamp, access,
         audit::{Action, Origin},
         person::{Person, Role},
     },
     service::{
-        core::{Actor, Core, event, record, require},
+        core::{Actor, Core, event, must_manage_people, record, require},
         error::Error,
         people::{
             accounts::{People, PersonInput, by_command_line},
@@ -19,7 +19,14 @@ use crate::{
     vault::{api_key::digest, random},
 };
 use secrecy::SecretString;
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// For the first administrator, and for links made at the command line.
 const SETUP_LINK_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -37,6 +44,8 @@ pub struct Invitations {
     core: Arc<Core>,
     people: Arc<People>,
     passwords: Arc<Passwords>,
+    /// Somebody has an account: that never ends.
+    has_people: AtomicBool,
 }
 
 impl Invitations {
@@ -49,6 +58,7 @@ impl Invitations {
             core,
             people,
             passwords,
+            has_people: AtomicBool::default(),
         }
     }
 
@@ -104,6 +114,39 @@ impl Invitations {
             })
             .await?;
         Ok((person, SecretString::from(token)))
+    }
+
+    /// When each person's one-time link ends or ended; people without one are missing.
+    /// Administrators only.
+    pub async fn links(&self, actor: &Actor) -> Result<HashMap<Id<Person>, Timestamp>, Error> {
+        must_manage_people(actor)?;
+        self.core
+            .store
+            .read(|db| Ok(people::setup_links(db)?))
+            .await
+    }
+
+    /// When the one-time link of a person ends or ended; `None` without one.
+    pub async fn link_of(
+        &self,
+        actor: &Actor,
+        person: Id<Person>,
+    ) -> Result<Option<Timestamp>, Error> {
+        Ok(self.links(actor).await?.get(&person).copied())
+    }
+
+    /// Whether nobody has an account yet. Asks the database only until somebody has.
+    pub async fn is_empty(&self) -> Result<bool, Error> {
+        if self.has_people.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let count = self
+            .core
+            .store
+            .read(|db| Ok::<_, Error>(people::count(db)?));
+        let is_empty = count.await? == 0;
+        self.has_people.store(!is_empty, Ordering::Relaxed);
+        Ok(is_empty)
     }
 
     /// Like [`Self::invite`], without an access check: the way in for an operator when every

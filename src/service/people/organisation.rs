@@ -647,6 +647,7 @@ impl OrganisationSignIn {
             organisation_label: None,
             organisation_subject: None,
             notice: None,
+            time_zone: None,
         }
     }
 

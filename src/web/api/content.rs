@@ -63,6 +63,7 @@ fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
             "processes": item.processes,
             "keep_path_prefix": item.proxying.keep_prefix,
             "reconnect_bar": item.proxying.reconnect_bar,
+            "portal_link": item.proxying.portal_link,
             "upstream_ca": item.proxying.ca,
             "allowed_origins": item.proxying.allowed_origins,
             "pass_headers": item.proxying.pass_headers,
@@ -143,6 +144,7 @@ struct ProxyBody {
     processes: Option<Vec<Process>>,
     keep_path_prefix: Option<bool>,
     reconnect_bar: Option<bool>,
+    portal_link: Option<bool>,
     #[serde(deserialize_with = "change")]
     upstream_ca: Change<String>,
     allowed_origins: Option<Vec<String>>,
@@ -212,6 +214,7 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
             idle_seconds: seconds("read_timeout")?,
             keep_prefix: proxy.keep_path_prefix,
             reconnect_bar: proxy.reconnect_bar,
+            portal_link: proxy.portal_link,
             ca: proxy.upstream_ca,
             allowed_origins: proxy.allowed_origins,
             pass_headers: proxy.pass_headers,
@@ -220,6 +223,7 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
             .text("owner_guid", Code::MalformedId)?
             .map(|text| guid(&text, Code::MalformedId))
             .transpose()?,
+        based_on: None,
     })
 }
 

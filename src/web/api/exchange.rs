@@ -6,12 +6,12 @@
 //! cannot ask for more than its integration grants.
 
 use crate::{
-    domain::connection::Cause,
+    domain::{activity::Activity, connection::Cause},
     http::codes::Code,
     oauth::token_exchange as words,
     service::grants::exchange::{ExchangeError, Request},
     vault::session_token::InvalidToken,
-    web::api::{AnyKey, ApiError, ApiResult, read_body},
+    web::api::{AnyKey, ApiError, ApiResult, read_body, service_of},
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;
@@ -79,7 +79,20 @@ pub fn parse_form(bytes: &[u8]) -> Result<Request<'_>, ApiError> {
 
 /// The handler. Accepts content keys and personal keys. A refusal is audited, at most once a minute
 /// for each caller and reason.
-pub async fn exchange(caller: AnyKey, request: HttpRequest, payload: web::Payload) -> ApiResult {
+pub async fn exchange(
+    caller: Result<AnyKey, ApiError>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> ApiResult {
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            if refusal.code == Code::UnknownKey {
+                count_unknown_key(&request, payload).await;
+            }
+            return Err(refusal);
+        }
+    };
     let body = read_body(payload.into_inner()).await?;
     let parameters = parse_form(&body)?;
     match caller
@@ -114,6 +127,21 @@ pub async fn exchange(caller: AnyKey, request: HttpRequest, payload: web::Payloa
                 &crate::http::correlation::correlation(&request),
             ))
         }
+    }
+}
+
+/// Counts an exchange with an unknown key for the item that its session token names, so that the
+/// item's page can say why its app gets no tokens.
+async fn count_unknown_key(request: &HttpRequest, payload: web::Payload) {
+    let (Ok(service), Ok(body)) = (service_of(request), read_body(payload.into_inner()).await)
+    else {
+        return;
+    };
+    if let Ok(parameters) = parse_form(&body) {
+        let token = parameters.subject_token.as_deref().unwrap_or("");
+        service
+            .exchange
+            .count_refusal(Activity::KeyUnknown, token, None);
     }
 }
 
@@ -255,6 +283,11 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             "audience: name one integration; this content item uses several.",
             "ambiguous_association",
             "invalid_target",
+        ),
+        ExchangeError::Paused { service } => Explanation::provider(
+            format!("An administrator has paused the use of {service}."),
+            "integration_paused",
+            "temporarily_unavailable",
         ),
         ExchangeError::NotConsented { login_url, service } => Explanation::grant(
             Code::NotConnected,

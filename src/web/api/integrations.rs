@@ -64,6 +64,7 @@ fn integration(integration: &Integration, listings: &[ListEntry]) -> Value {
         // unambiguous: it alone does not mean that everyone may choose the integration.
         "availability": integration.availability.as_str(),
         "identity_check": integration.identity_check.as_str(),
+        "paused": integration.paused_at.is_some(),
     })
 }
 
@@ -255,6 +256,17 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
         )?,
         identity_check,
         listed,
+        paused: match body.0.get("paused") {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(paused)) => Some(*paused),
+            Some(_) => {
+                return Err(ApiError::bad(
+                    Code::Invalid,
+                    "paused: must be true or false.",
+                ));
+            }
+        },
+        based_on: None,
         // The API does not ask back: a change that signs people out must carry the client secret in
         // the same request.
         confirmed: true,

@@ -73,6 +73,7 @@ fn person_input(body: &JsonObject) -> Result<PersonInput, ApiError> {
         password: body
             .text("password", Code::Invalid)?
             .map(SecretString::from),
+        based_on: None,
     })
 }
 

@@ -67,7 +67,7 @@ pub async fn redirect_to_content(
     match &visitor.actor {
         Some(actor) => {
             if !visitor.service.handover.may_enter(actor, item).await? {
-                return Err(WebError::may_not_open());
+                return Err(WebError::MayNotOpen(item));
             }
         }
         None if visitor
@@ -118,7 +118,7 @@ pub async fn enter(
         return Err(Error::NotFound.into());
     };
     if !visitor.service.handover.may_enter(&actor, item).await? {
-        return Err(WebError::may_not_open());
+        return Err(WebError::MayNotOpen(item));
     }
     let admission = visitor
         .service

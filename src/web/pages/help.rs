@@ -5,7 +5,7 @@ use crate::{
     domain::person::Role,
     http::errors::WebError,
     service::Error,
-    web::{pages::page, view::Chrome, visitor::Visitor},
+    web::{listing::Search, pages::page, view::Chrome, visitor::Visitor},
 };
 use actix_web::{HttpResponse, web};
 use askama::Template;
@@ -157,6 +157,88 @@ fn render(markdown: &str) -> String {
     page
 }
 
+/// A section of the handbook, for the search: where it is, and its words.
+struct Section {
+    chapter: &'static Chapter,
+    heading: String,
+    anchor: String,
+    text: String,
+}
+
+/// All sections, in order.
+static SECTIONS: LazyLock<Vec<Section>> = LazyLock::new(|| {
+    let mut sections: Vec<Section> = Vec::new();
+    for chapter in &CHAPTERS {
+        let (mut in_heading, mut is_first) = (false, true);
+        for event in Parser::new_ext(chapter.markdown, Options::ENABLE_TABLES) {
+            match event {
+                Event::Start(Tag::Heading { .. }) => {
+                    in_heading = true;
+                    sections.push(Section {
+                        chapter,
+                        heading: String::new(),
+                        anchor: String::new(),
+                        text: String::new(),
+                    });
+                    is_first = false;
+                }
+                Event::End(TagEnd::Heading(_)) => in_heading = false,
+                Event::Text(text) | Event::Code(text) if !is_first => {
+                    if let Some(section) = sections.last_mut() {
+                        if in_heading {
+                            section.heading.push_str(&text);
+                            section.anchor = anchor(&section.heading);
+                        } else {
+                            section.text.push_str(&text);
+                        }
+                    }
+                }
+                Event::SoftBreak | Event::HardBreak | Event::End(_) => {
+                    if let Some(section) = sections.last_mut() {
+                        section.text.push(' ');
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    sections
+});
+
+/// Sections that a search shows, at most.
+const MAX_FOUND: usize = 30;
+/// Characters of a section that a search shows.
+const SNIPPET: usize = 160;
+
+/// The sections in which the words are found, those with the words in their headings first.
+fn search(find: &str) -> Vec<Found> {
+    let words = Search::new(find);
+    let mut found: Vec<(bool, &Section)> = SECTIONS
+        .iter()
+        .filter(|section| words.is_in(&format!("{} {}", section.heading, section.text)))
+        .map(|section| (!words.is_in(&section.heading), section))
+        .collect();
+    found.sort_by_key(|(is_below, _)| *is_below);
+    found
+        .into_iter()
+        .take(MAX_FOUND)
+        .map(|(_, section)| Found {
+            href: format!("/help/{}#{}", section.chapter.name, section.anchor),
+            heading: section.heading.clone(),
+            chapter: section.chapter.title,
+            snippet: words.snippet(&section.text, SNIPPET),
+        })
+        .collect()
+}
+
+/// A section that was found.
+struct Found {
+    href: String,
+    heading: String,
+    chapter: &'static str,
+    snippet: String,
+}
+
 struct Entry {
     href: String,
     title: &'static str,
@@ -168,7 +250,10 @@ struct Entry {
 struct HelpPage {
     chrome: Chrome,
     entries: Vec<Entry>,
-    /// HTML of our own files.
+    find: String,
+    /// What was found, while something is searched for.
+    found: Vec<Found>,
+    /// HTML of our own files; empty while something is searched for.
     text: &'static str,
 }
 
@@ -197,8 +282,20 @@ fn draw(visitor: &Visitor, name: &str) -> Result<HttpResponse, WebError> {
     let (role, mut chapters) = (role_of(visitor), CHAPTERS.iter().zip(RENDERED.iter()));
     let found = chapters.find(|(chapter, _)| chapter.name == name);
     let (current, text) = found.ok_or(Error::NotFound)?;
+    let find: String = visitor
+        .asked
+        .text("find")
+        .trim()
+        .chars()
+        .take(100)
+        .collect();
     page(&HelpPage {
         chrome: visitor.chrome("", &format!("Help: {}", current.title)),
+        found: if find.is_empty() {
+            Vec::new()
+        } else {
+            search(&find)
+        },
         entries: CHAPTERS
             .iter()
             .filter(|chapter| role >= chapter.role)
@@ -208,7 +305,8 @@ fn draw(visitor: &Visitor, name: &str) -> Result<HttpResponse, WebError> {
                 is_current: chapter.name == name,
             })
             .collect(),
-        text,
+        text: if find.is_empty() { text } else { "" },
+        find,
     })
 }
 
@@ -242,6 +340,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_handbook_is_searched_by_section() {
+        let found = search("hsts_seconds");
+        assert!(
+            found
+                .iter()
+                .any(|one| one.href.starts_with("/help/settings#")),
+            "{}",
+            found.len()
+        );
+        assert!(search("zzzz nothing").is_empty());
     }
 
     #[test]

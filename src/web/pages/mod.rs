@@ -2,9 +2,11 @@
 //! the page types that several files share. A failed POST answers 422 with the same page, the
 //! posted values and the errors; secrets are never sent back.
 
+pub mod access;
 pub mod account;
 pub mod audit;
 pub mod callback;
+pub mod choices;
 pub mod consents;
 pub mod content;
 pub mod enter;
@@ -67,6 +69,29 @@ pub fn problems_of(error: Error) -> Result<Vec<FieldError>, WebError> {
     }
 }
 
+/// The error of a form that is based on an older version: `message`, and what is stored now where
+/// it differs from what was typed.
+pub fn differences(message: &str, stored: &FormValues, typed: &FormValues) -> FieldError {
+    let differs = |(name, now): &&(String, String)| {
+        let text = typed.get(name).map(|text| text.replace("\r\n", "\n"));
+        text.is_some_and(|text| text.trim() != now.trim())
+    };
+    let words: Vec<String> = stored
+        .0
+        .iter()
+        .filter(differs)
+        .map(|(name, now)| format!("{}: “{now}”", name.replace('_', " ")))
+        .collect();
+    let what = match words.len() {
+        0 => "What you typed is what is stored now.".to_owned(),
+        _ => format!(
+            "Stored now, and different from what you typed: {}. Save again to replace it by what you typed.",
+            words.join("; ")
+        ),
+    };
+    FieldError::new("", format!("{message} {what}"))
+}
+
 /// An id in an address; 404 if it is malformed.
 pub fn id<T>(text: &str) -> Result<Id<T>, WebError> {
     text.parse().map_err(|_| Error::NotFound.into())
@@ -81,6 +106,27 @@ pub fn principal(text: &str) -> Option<Principal> {
     }
 }
 
+/// All people and groups as choices, for [`principal`].
+pub async fn principal_choices(me: &SignedIn) -> Result<Vec<(Principal, Choice)>, WebError> {
+    let people = me.service().people.people(&me.actor).await?;
+    let groups = me.service().groups.groups(&me.actor).await?;
+    let people = people.iter().map(|person| {
+        let label = format!("{} ({})", person.display_name(), person.username);
+        (
+            Principal::Person(person.id),
+            Choice::new(format!("user:{}", person.id), label, ""),
+        )
+    });
+    let groups = groups.iter().map(|group| {
+        let label = format!("Group {}", group.name);
+        (
+            Principal::Group(group.id),
+            Choice::new(format!("group:{}", group.id), label, ""),
+        )
+    });
+    Ok(people.chain(groups).collect())
+}
+
 /// Chooses a person or a group, without those in `known`: a field `person` on the page at `action`.
 pub async fn principal_picker(
     me: &SignedIn,
@@ -89,37 +135,16 @@ pub async fn principal_picker(
     known: &[Principal],
     problems: &[FieldError],
 ) -> Result<Picker, WebError> {
-    let people = me.service().people.people(&me.actor).await?;
-    let groups = me.service().groups.groups(&me.actor).await?;
-    let people = people
-        .iter()
-        .filter(|person| !known.contains(&Principal::Person(person.id)))
-        .map(|person| {
-            Choice::new(
-                format!("user:{}", person.id),
-                format!("{} ({})", person.display_name(), person.username),
-                "",
-            )
-        });
-    let groups = groups
-        .iter()
-        .filter(|group| !known.contains(&Principal::Group(group.id)))
-        .map(|group| {
-            Choice::new(
-                format!("group:{}", group.id),
-                format!("Group {}", group.name),
-                "",
-            )
-        });
+    let all = principal_choices(me).await?.into_iter();
+    let offered = all.filter(|(principal, _)| !known.contains(principal));
     let options = std::iter::once(Choice::new("", "Choose a person or a group", ""))
-        .chain(people)
-        .chain(groups)
+        .chain(offered.map(|(_, choice)| choice))
         .collect();
     let mut field = [Field::new(FieldKind::Select, "person", "Person or group").options(options)];
     refill(&mut field, None, problems);
     let [field] = field;
-    let label = "Search people and groups";
-    let search = ChoiceSearch::new(&me.visitor.asked, action, anchor, label);
+    let what = (choices::PRINCIPALS, "Search people and groups");
+    let search = ChoiceSearch::new(&me.visitor.asked, action, anchor, what);
     Ok(Picker::new(search, field))
 }
 

@@ -27,6 +27,8 @@ struct LoginPage {
     errors: Vec<FieldError>,
     fields: Vec<Field>,
     next: String,
+    /// Nobody has an account yet.
+    is_empty: bool,
     /// Whether sign-in with a password is enabled.
     local: bool,
     /// The link that starts the organisation's sign-in, if one is configured.
@@ -48,7 +50,7 @@ fn fields() -> Vec<Field> {
 
 /// The sign-in page. If it leads to content, its form may redirect to content origins, too (see
 /// [`allow_forms_to`]).
-fn draw(
+async fn draw(
     visitor: &Visitor,
     typed: Option<&FormValues>,
     next: &str,
@@ -65,6 +67,7 @@ fn draw(
             errors,
             fields,
             next: next.to_owned(),
+            is_empty: visitor.service.invitations.is_empty().await?,
             local: settings.local_sign_in,
             organisation: settings.sign_in.as_ref().map(|sign_in| {
                 NavLink::new(
@@ -97,7 +100,7 @@ pub async fn login_page(
     if visitor.actor.is_some() {
         return Ok(see_other(&after(next)));
     }
-    draw(&visitor, None, next, Vec::new())
+    draw(&visitor, None, next, Vec::new()).await
 }
 
 /// `POST /login`. The error never tells whether the user name or the password was wrong.
@@ -112,7 +115,8 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
                 "",
                 "Passwords are switched off here. Sign in with your organisation.",
             )],
-        );
+        )
+        .await;
     }
     let mut problems = Vec::new();
     if typed.text("username").is_empty() {
@@ -122,7 +126,7 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
         problems.push(FieldError::new("password", "Enter your password."));
     }
     if !problems.is_empty() {
-        return draw(&visitor, Some(&typed), &next, problems);
+        return draw(&visitor, Some(&typed), &next, problems).await;
     }
     match visitor
         .service
@@ -143,7 +147,7 @@ pub async fn login(visitor: Visitor, Posted(typed): Posted) -> Result<HttpRespon
                 "username",
                 "User name and password do not fit together. Check both and try again.",
             );
-            draw(&visitor, Some(&typed), &next, vec![problem])
+            draw(&visitor, Some(&typed), &next, vec![problem]).await
         }
     }
 }
@@ -288,6 +292,7 @@ pub async fn setup(
                 last_name: text("last_name"),
                 role: None,
                 password: Some(typed.password("password")),
+                based_on: None,
             };
             (
                 visitor

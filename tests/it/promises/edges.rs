@@ -115,8 +115,7 @@ async fn p32_addresses_are_checked_when_saved_and_when_connected_to() {
         ("tenant_id", "a@evil.example"),
         ("authority_host", "http://169.254.169.254"),
     ] {
-        let mut config =
-            json!({"tenant_id": valetkey::demo::TENANT, "client_id": "c", "client_secret": "s"});
+        let mut config = json!({"tenant_id": valetkey::demo::TENANT, "client_id": "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11", "client_secret": "s"});
         config[name] = value.into();
         let answer = served
             .api(

@@ -82,7 +82,7 @@ async fn p25_a_sealed_value_opens_only_in_its_own_row_and_column() {
         world.pass(Duration::from_secs(2));
     }
     // The client secret of one integration in the row of another.
-    let config = json!({"tenant_id": valetkey::demo::TENANT, "client_id": "x", "client_secret": "CANARY-other", "authority_host": world.summary["identity_provider"]});
+    let config = json!({"tenant_id": valetkey::demo::TENANT, "client_id": "3f0c2a51-7e0b-4c7e-9b1e-0a5f7f3d2c11", "client_secret": "CANARY-other", "authority_host": world.summary["identity_provider"]});
     let made = world
         .api(
             &world.key("ada"),

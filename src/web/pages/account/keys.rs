@@ -1,12 +1,13 @@
 //! `/account/keys`: one's own API keys.
 
 use crate::{
-    domain::{form::FieldError, person::Role},
+    domain::{api_key::ApiKey, form::FieldError, person::Role},
     http::{errors::WebError, redirect::see_other},
     service::Error,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        listing::{ColumnSpec, ListFrame, ListSpec, cut, natural_key, number_key},
         pages::{Question, ask_first, form_status, is_sure, page_with, problems_of},
         shown_once::{self, SecretToShow},
         view::{Chrome, Moment},
@@ -30,16 +31,26 @@ struct KeyRow {
 struct KeysPage {
     chrome: Chrome,
     errors: Vec<FieldError>,
+    list: ListFrame,
     rows: Vec<KeyRow>,
     fields: Vec<Field>,
 }
+
+const COLUMNS: [ColumnSpec<ApiKey>; 4] = [
+    ColumnSpec::new("name", "Name", |key| natural_key(&key.name)),
+    ColumnSpec::new("role", "Role", |key| key.role.label().to_owned()),
+    ColumnSpec::greatest_first("made", "Made", |key| number_key(key.created_at.0)),
+    ColumnSpec::greatest_first("used", "Used", |key| {
+        number_key(key.active_at.map_or(0, |at| at.0))
+    }),
+];
 
 async fn draw_keys(
     me: &SignedIn,
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    let now = me.service().core.now();
+    let now = me.now();
     let roles = Role::VARIANTS
         .iter()
         .copied()
@@ -54,11 +65,24 @@ async fn draw_keys(
         ),
     ];
     refill(&mut fields, typed, &errors);
-    let rows = me
+    let keys = me
         .service()
         .api_keys
         .keys_of(&me.actor, me.actor.person.id)
-        .await?
+        .await?;
+    let (list, keys) = cut(
+        &me.visitor.asked,
+        &ListSpec {
+            base: "/account/keys",
+            nouns: ("key", "keys"),
+            columns: &COLUMNS,
+            filters: &[],
+            text: |key| key.name.clone(),
+            id: |key| number_key(key.number),
+        },
+        keys,
+    );
+    let rows = keys
         .into_iter()
         .map(|key| KeyRow {
             number: key.number,
@@ -70,6 +94,7 @@ async fn draw_keys(
         .collect();
     let view = KeysPage {
         chrome: me.visitor.chrome("", "API keys"),
+        list,
         rows,
         fields,
         errors,
@@ -118,12 +143,12 @@ pub async fn delete_key(
     Posted(typed): Posted,
 ) -> Result<HttpResponse, WebError> {
     if !is_sure(&typed) {
-        let (own, now) = (me.actor.person.id, me.service().core.now());
+        let (own, now) = (me.actor.person.id, me.now());
         let keys = me.service().api_keys.keys_of(&me.actor, own).await?;
         let key = keys.into_iter().find(|key| key.number == *path);
         let key = key.ok_or(Error::NotFound)?;
         let used = match key.active_at {
-            Some(at) => format!("It was last used {}.", at.relative(now)),
+            Some(at) => format!("It was last used {}.", at.relative(*now)),
             None => "It was never used.".to_owned(),
         };
         return ask_first(

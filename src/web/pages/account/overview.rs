@@ -4,7 +4,7 @@ use crate::{
     domain::{Id, form::FieldError, person::Person},
     http::{errors::WebError, redirect::see_other},
     web::{
-        forms::{Field, FieldKind, refill},
+        forms::{Field, FieldKind, FormValues, refill},
         pages::{form_status, id, page_with, problems_of},
         view::{Chrome, Moment},
         visitor::{Posted, SignedIn},
@@ -17,7 +17,8 @@ use askama::Template;
 pub struct SessionRow {
     /// Id of the session, to end it.
     pub guid: String,
-    /// IP address at sign-in.
+    /// Browser and system, and the IP address, at sign-in.
+    pub client: String,
     pub address: String,
     /// Whether this request belongs to it.
     pub current: bool,
@@ -27,13 +28,16 @@ pub struct SessionRow {
 
 /// The browser sessions of a person.
 pub async fn session_rows(me: &SignedIn, person: Id<Person>) -> Result<Vec<SessionRow>, WebError> {
-    let now = me.service().core.now();
+    let now = me.now();
     let sessions = me.service().sessions.sessions_of(&me.actor, person).await?;
     Ok(sessions
         .into_iter()
         .map(|session| SessionRow {
             guid: session.id.to_string(),
             current: me.actor.session == Some(session.id),
+            client: session
+                .client
+                .unwrap_or_else(|| "an unknown browser".to_owned()),
             address: if session.address.is_empty() {
                 "an unknown address".into()
             } else {
@@ -55,10 +59,15 @@ struct AccountPage {
     /// Name of the organisation's sign-in, if this account is not linked to it yet.
     organisation: Option<String>,
     has_password: bool,
+    zone: Vec<Field>,
     sessions: Vec<SessionRow>,
 }
 
-async fn draw(me: &SignedIn, errors: Vec<FieldError>) -> Result<HttpResponse, WebError> {
+async fn draw(
+    me: &SignedIn,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
+) -> Result<HttpResponse, WebError> {
     let mut fields = vec![
         Field::new(FieldKind::Secret, "old_password", "Current password")
             .autocomplete("current-password"),
@@ -67,8 +76,14 @@ async fn draw(me: &SignedIn, errors: Vec<FieldError>) -> Result<HttpResponse, We
             .autocomplete("new-password"),
     ];
     refill(&mut fields, None, &errors);
-    let sessions = session_rows(me, me.actor.person.id).await?;
     let person = &me.actor.person;
+    let mut zone = vec![
+        Field::text("time_zone", "Time zone")
+            .hint("Such as Europe/Berlin. Empty: times are told in UTC.")
+            .value(person.time_zone.clone().unwrap_or_default()),
+    ];
+    refill(&mut zone, typed, &errors);
+    let sessions = session_rows(me, person.id).await?;
     let view = AccountPage {
         chrome: me.visitor.chrome("", "Account"),
         who: format!(
@@ -90,6 +105,7 @@ async fn draw(me: &SignedIn, errors: Vec<FieldError>) -> Result<HttpResponse, We
             _ => None,
         },
         has_password: me.service().passwords.has_password(person.id).await?,
+        zone,
         sessions,
         errors,
     };
@@ -98,7 +114,7 @@ async fn draw(me: &SignedIn, errors: Vec<FieldError>) -> Result<HttpResponse, We
 
 /// `GET /account`.
 pub async fn account(me: SignedIn) -> Result<HttpResponse, WebError> {
-    draw(&me, Vec::new()).await
+    draw(&me, None, Vec::new()).await
 }
 
 /// `POST /account/password`. Ends the person's other browser sessions.
@@ -120,7 +136,22 @@ pub async fn change_password(
             "/account",
             "Changed your password. Your other browsers are signed out.",
         )),
-        Err(error) => draw(&me, problems_of(error)?).await,
+        Err(error) => draw(&me, None, problems_of(error)?).await,
+    }
+}
+
+/// `POST /account/time-zone`: the zone in which pages tell times to this person.
+pub async fn set_time_zone(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let zone = typed.non_empty("time_zone");
+    match me.service().people.set_time_zone(&me.actor, zone).await {
+        Ok(()) => Ok(me.done(
+            "/account",
+            match zone {
+                Some(zone) => format!("Times are told in {zone} now."),
+                None => "Times are told in UTC now.".to_owned(),
+            },
+        )),
+        Err(error) => draw(&me, Some(&typed), problems_of(error)?).await,
     }
 }
 

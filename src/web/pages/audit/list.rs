@@ -130,7 +130,7 @@ pub(super) fn wanted<T>(which: &OneOf) -> Option<Id<T>> {
 
 /// `GET /audit`: one page of records, newest first.
 pub async fn list(me: SignedIn, asked: web::Query<AuditQuery>) -> Result<HttpResponse, WebError> {
-    let now = me.service().core.now();
+    let now = me.now();
     let (who, which) = people(&me, asked.person.as_deref().unwrap_or("")).await?;
     let filter = RecordFilter {
         actor: wanted(&which),

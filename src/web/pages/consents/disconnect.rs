@@ -35,8 +35,11 @@ pub async fn disconnect_page(
         "These can no longer act as you:"
     };
     let token = match overview.connection.access_expires_at {
-        Some(end) if end > me.service().core.now() => {
-            format!("A token already handed out works until {}.", end.absolute())
+        Some(end) if end > *me.now() => {
+            format!(
+                "A token already handed out works until {}.",
+                me.now().absolute(end)
+            )
         }
         _ => "No token that was handed out is still valid.".to_owned(),
     };

@@ -2,29 +2,45 @@
 
 use crate::{
     domain::{
-        addresses,
+        Timestamp, addresses,
         connection::{Cause, State},
+        consent::Consent,
         revocation::{ProviderNotice, Revocation},
     },
     http::errors::WebError,
     providers,
-    service::grants::consents::Overview,
+    service::grants::consents::{ConsentedContent, Overview},
     web::{
+        listing::{ColumnSpec, ListFrame, ListSpec, cut, natural_key, number_key},
         pages::page,
-        view::{Chrome, Moment, Status, count_noun},
+        view::{Chrome, Moment, Now, Status, count_noun},
         visitor::SignedIn,
     },
 };
 use actix_web::HttpResponse;
 use askama::Template;
+use std::time::Duration;
 
 struct Item {
+    /// The app; empty if it has none yet.
+    open: String,
     title: String,
     owner: String,
     allowed: Moment,
     used: Option<Moment>,
     uses: String,
     revoke: String,
+    /// The page of its uses.
+    about: String,
+}
+
+/// One consent on its way to the page: the position of its connection, and what the list sorts by.
+struct Listed {
+    connection: usize,
+    used_at: i64,
+    created_at: i64,
+    item: Item,
+    guid: String,
 }
 
 struct Row {
@@ -44,7 +60,11 @@ struct Row {
 #[template(path = "pages/consents/list.html")]
 struct ListPage {
     chrome: Chrome,
+    list: ListFrame,
     rows: Vec<Row>,
+    /// Consents, and those among them that were not used for [`UNUSED_AFTER`].
+    all: usize,
+    unused: usize,
     ended: Vec<EndedConnection>,
 }
 
@@ -56,15 +76,15 @@ struct EndedConnection {
 }
 
 /// How to describe an ended connection, and the state of its revocation at the provider.
-fn ended_connection(ended: &Revocation, now: crate::domain::Timestamp) -> EndedConnection {
+fn ended_connection(ended: &Revocation, now: Now) -> EndedConnection {
     let provider = &ended.provider;
     let told = match (ended.notice, ended.told_at) {
-        (ProviderNotice::Told, Some(at)) => format!("{provider} was told {}.", at.relative(now)),
+        (ProviderNotice::Told, Some(at)) => format!("{provider} was told {}.", at.relative(*now)),
         (ProviderNotice::Told, None) => format!("{provider} had nothing to end."),
         (ProviderNotice::Waiting, _) if ended.tries > 0 => {
             format!(
                 "{provider} could not be told yet; it is tried again {}.",
-                ended.next_at.max(now).relative(now)
+                ended.next_at.max(*now).relative(*now)
             )
         }
         (ProviderNotice::Waiting, _) => format!("{provider} is being told."),
@@ -104,7 +124,7 @@ pub fn cause_words(cause: Cause, provider: &str) -> String {
 }
 
 /// One connection with the content items that may use it.
-fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
+fn row(overview: &Overview, now: Now) -> Row {
     let (connection, integration) = (&overview.connection, &overview.integration);
     let names = providers::names(integration);
     let account = connection
@@ -115,12 +135,12 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
         .unwrap_or_default();
     let (state, about, reconnect) = match connection.state {
         State::Active => {
-            let connected = connection.connected_at.relative(now);
+            let connected = connection.connected_at.relative(*now);
             let again = match connection.lapses_at {
                 _ if !connection.has_refresh_token => {
                     let end = connection
                         .access_expires_at
-                        .map(crate::domain::Timestamp::absolute)
+                        .map(|at| now.absolute(at))
                         .unwrap_or_default();
                     format!(
                         " · asks you again at {end}, since {} gave no lasting permission",
@@ -130,11 +150,11 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
                 // A fixed time, if the provider ends every sign-in after a maximum age, however
                 // often it is used.
                 Some(at) if providers::max_sign_in_lifetime(integration).is_some() => {
-                    format!(" · needs you again by {}", at.absolute())
+                    format!(" · needs you again by {}", now.absolute(at))
                 }
                 Some(at) => format!(
                     " · needs you again by {}, if nothing uses it until then",
-                    at.date()
+                    now.date(at)
                 ),
                 None => String::new(),
             };
@@ -154,7 +174,7 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
             format!(
                 "{account}{} on {}",
                 cause_words(cause, &names.provider),
-                connection.state_at.date()
+                now.date(connection.state_at)
             ),
             Some(addresses::reconnect(integration.id)),
         ),
@@ -171,18 +191,7 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
         monogram: names.monogram,
         about,
         state,
-        items: overview
-            .consents
-            .iter()
-            .map(|granted| Item {
-                title: granted.content.display_title().to_owned(),
-                owner: granted.owner.display_name(),
-                allowed: Moment::new(granted.consent.created_at, now),
-                used: granted.consent.last_used_at.map(|at| Moment::new(at, now)),
-                uses: count_noun(granted.consent.uses, "time", "times"),
-                revoke: addresses::revoke(granted.consent.id),
-            })
-            .collect(),
+        items: Vec::new(),
         may: format!("May: {}", may.join(" · ")),
         scopes: connection.scopes.clone(),
         reconnect_label: if connection.state == State::Unconfirmed {
@@ -195,17 +204,105 @@ fn row(overview: &Overview, now: crate::domain::Timestamp) -> Row {
     }
 }
 
+/// A consent that was not used for this long may be one that its person forgot.
+pub(super) const UNUSED_AFTER: Duration = Duration::from_secs(90 * 86_400);
+
+/// Whether a consent was neither used nor given within [`UNUSED_AFTER`].
+pub(super) fn is_unused(consent: &Consent, now: Timestamp) -> bool {
+    let last = consent.last_used_at.unwrap_or(consent.created_at);
+    now.since(last) >= UNUSED_AFTER
+}
+
+fn item(granted: &ConsentedContent, now: Now) -> Item {
+    Item {
+        open: match granted.content.upstream() {
+            Some(_) => addresses::app(granted.content.id),
+            None => String::new(),
+        },
+        title: granted.content.display_title().to_owned(),
+        owner: granted.owner.display_name(),
+        allowed: Moment::new(granted.consent.created_at, now),
+        used: granted.consent.last_used_at.map(|at| Moment::new(at, now)),
+        uses: count_noun(granted.consent.uses, "time", "times"),
+        revoke: addresses::revoke(granted.consent.id),
+        about: addresses::consent_uses(granted.consent.id),
+    }
+}
+
+/// Within each connection by these: the order of connections stays.
+const COLUMNS: [ColumnSpec<Listed>; 3] = [
+    ColumnSpec::new("app", "App", |row| {
+        format!("{:04} {}", row.connection, natural_key(&row.item.title))
+    }),
+    ColumnSpec::new("used", "Last used", |row| {
+        format!(
+            "{:04} {}",
+            row.connection,
+            number_key(i64::MAX - row.used_at)
+        )
+    }),
+    ColumnSpec::new("allowed", "Allowed", |row| {
+        format!(
+            "{:04} {}",
+            row.connection,
+            number_key(i64::MAX - row.created_at)
+        )
+    }),
+];
+
 /// `GET /consents`.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
-    let now = me.service().core.now();
-    let rows = me
-        .service()
-        .consents
-        .consents(&me.actor)
-        .await?
+    let now = me.now();
+    let overviews = me.service().consents.consents(&me.actor).await?;
+    let consents = overviews.iter().flat_map(|overview| &overview.consents);
+    let unused = consents
+        .clone()
+        .filter(|granted| is_unused(&granted.consent, *now))
+        .count();
+    let all = consents.count();
+    let flat = overviews
+        .iter()
+        .enumerate()
+        .flat_map(|(connection, overview)| {
+            overview.consents.iter().map(move |granted| Listed {
+                connection,
+                used_at: granted.consent.last_used_at.map_or(0, |at| at.0),
+                created_at: granted.consent.created_at.0,
+                item: item(granted, now),
+                guid: granted.consent.id.to_string(),
+            })
+        })
+        .collect();
+    let (list, shown) = cut(
+        &me.visitor.asked,
+        &ListSpec {
+            base: "/consents",
+            nouns: ("consent", "consents"),
+            columns: &COLUMNS,
+            filters: &[],
+            text: |row| format!("{} {}", row.item.title, row.item.owner),
+            id: |row| row.guid.clone(),
+        },
+        flat,
+    );
+    let mut rows: Vec<Row> = overviews
         .iter()
         .map(|overview| row(overview, now))
         .collect();
+    let is_part = list.is_filtered || list.first.is_some();
+    for listed in shown {
+        if let Some(row) = rows.get_mut(listed.connection) {
+            row.items.push(listed.item);
+        }
+    }
+    // A connection without consents stands on the first page; one whose consents are on other pages
+    // stands there.
+    let mut place = 0;
+    rows.retain(|row| {
+        let has_none = overviews[place].consents.is_empty();
+        place += 1;
+        !row.items.is_empty() || (has_none && !is_part)
+    });
     let ended = me
         .service()
         .revocations
@@ -216,7 +313,10 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
         .collect();
     page(&ListPage {
         chrome: me.visitor.chrome("consents", "Consents"),
+        list,
         rows,
+        all,
+        unused,
         ended,
     })
 }

@@ -6,7 +6,9 @@
 //! account; no GET starts an authorization.
 
 pub mod disconnect;
+pub mod end;
 pub mod list;
 pub mod new;
 pub mod other_account;
 pub mod revoke;
+pub mod uses;

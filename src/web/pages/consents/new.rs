@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        Id, access, addresses, connection::State, consent::sorted_scopes, content::Content,
-        integration::Integration, return_path::ReturnPath,
+        Id, access, activity::Activity, addresses, connection::State, consent::sorted_scopes,
+        content::Content, integration::Integration, return_path::ReturnPath,
     },
     http::{errors::WebError, redirect::see_other},
     providers,
@@ -21,7 +21,7 @@ use crate::{
         visitor::{Posted, SignedIn},
     },
 };
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, http::StatusCode, web};
 use askama::Template;
 use serde::Deserialize;
 
@@ -123,6 +123,21 @@ async fn draw(
 ) -> Result<HttpResponse, WebError> {
     let integration = &question.integration;
     let names = providers::names(integration);
+    if integration.paused_at.is_some() {
+        return Err(WebError::Page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{} is paused", names.service),
+            format!(
+                "An administrator has paused the use of {} here for a while. Nobody can connect meanwhile, and what you allowed before is kept. Try again later, or ask the administrator.",
+                integration.display_name()
+            ),
+        ));
+    }
+    me.service().activity.count(
+        Activity::ConsentShown,
+        question.content.as_ref().map(|asking| asking.content.id),
+        Some(integration.id),
+    );
     let endpoints = providers::endpoints(integration).ok_or(Error::Internal(
         "the configuration of an integration is damaged",
     ))?;
@@ -146,7 +161,7 @@ async fn draw(
             cause_words(cause, &names.provider)
         )),
         _ if question.asks_for_more => Some(format!(
-            "You allowed this content before. Now it asks for more at {}: see Scopes below.",
+            "You allowed this content before. Now it asks for more at {}: see Scopes under the details below.",
             names.service
         )),
         _ => None,
@@ -271,12 +286,23 @@ pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
         if !access::may_open(admission.standing) || !asked {
             return Err(Error::NotFound.into());
         }
+        let count = |kind| {
+            service
+                .activity
+                .count(kind, Some(content), Some(integration))
+        };
+        count(Activity::ConsentAgreed);
         match service
             .consents
             .allow_content(&me.actor, content, integration, typed.text("scopes"))
             .await?
         {
-            Allowed::Given => return Ok(see_other(back.as_str())),
+            Allowed::Given => {
+                // Without a sign-in at the provider.
+                count(Activity::ConsentReturned);
+                count(Activity::Connected);
+                return Ok(see_other(back.as_str()));
+            }
             Allowed::AskAgain => return Ok(see_other(&addresses::consent(content, &back))),
             Allowed::NeedsSignIn => {}
         }

@@ -1,16 +1,125 @@
-//! `/content-settings/{guid}/consents/end`: ends all consents for an item.
+//! `/content-settings/{guid}/consents`: who lets an item act for them; and ending all of that.
 
 use crate::{
-    domain::addresses,
+    domain::{addresses, consent::Consent, integration::Integration, person::Person},
     http::errors::WebError,
     web::{
         confirmation::Confirmed,
-        pages::{ConfirmPage, Group, id, page},
-        view::count_noun,
+        listing::{
+            ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
+        },
+        pages::{
+            ConfirmPage, Group,
+            content::tabs::{CONSENTS, content_tabs},
+            id, page,
+        },
+        view::{Chrome, Moment, Tab, count_noun, some_of},
         visitor::SignedIn,
     },
 };
 use actix_web::{HttpResponse, web};
+use askama::Template;
+
+struct Row {
+    person: String,
+    integration: String,
+    allowed: Moment,
+    used: Option<Moment>,
+    uses: String,
+}
+
+#[derive(Template)]
+#[template(path = "pages/content/consents.html")]
+struct ConsentsPage {
+    chrome: Chrome,
+    title: String,
+    tabs: Vec<Tab>,
+    list: ListFrame,
+    rows: Vec<Row>,
+    /// The page that ends all of them; empty for readers who may not.
+    end: String,
+}
+
+/// A consent with its person and integration.
+type Given = (Consent, Person, Integration);
+
+const COLUMNS: [ColumnSpec<Given>; 4] = [
+    ColumnSpec::new("person", "Person", |(_, person, _)| {
+        natural_key(&person.display_name())
+    }),
+    ColumnSpec::new("integration", "Integration", |(.., integration)| {
+        natural_key(integration.display_name())
+    }),
+    ColumnSpec::greatest_first("allowed", "Allowed", |(consent, ..)| {
+        number_key(consent.created_at.0)
+    }),
+    ColumnSpec::greatest_first("used", "Used", |(consent, ..)| {
+        number_key(consent.last_used_at.map_or(0, |at| at.0))
+    }),
+];
+
+/// `GET /content-settings/{guid}/consents`.
+pub async fn list(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let (contents, now) = (&me.service().contents, me.now());
+    let item = contents.editable_content(&me.actor, id(&path)?).await?;
+    let item = item.content;
+    let given = contents.consenting_people(&me.actor, item.id).await?;
+    let names: Vec<String> = given
+        .iter()
+        .map(|(.., integration)| integration.display_name().to_owned())
+        .collect();
+    let filters = [Filter {
+        name: "integration",
+        label: "Integration",
+        choices: distinct_choices(&names),
+        passes: Box::new(|(.., integration): &Given, wanted| integration.display_name() == wanted),
+    }];
+    let base = addresses::content_settings(item.id);
+    let (list, given) = cut(
+        &me.visitor.asked,
+        &ListSpec {
+            base: &format!("{base}{CONSENTS}"),
+            nouns: ("consent", "consents"),
+            columns: &COLUMNS,
+            filters: &filters,
+            text: |(_, person, integration)| {
+                format!(
+                    "{} {} {} {}",
+                    person.display_name(),
+                    person.username,
+                    person.email,
+                    integration.display_name()
+                )
+            },
+            id: |(consent, ..)| consent.id.to_string(),
+        },
+        given,
+    );
+    let may_end = crate::domain::access::may_end_connections(me.actor.role);
+    page(&ConsentsPage {
+        chrome: me
+            .visitor
+            .chrome("content", &format!("Consents to {}", item.display_title())),
+        title: item.display_title().to_owned(),
+        tabs: content_tabs(item.id, CONSENTS),
+        end: if may_end && !list.is_empty {
+            format!("{base}{CONSENTS}/end")
+        } else {
+            String::new()
+        },
+        list,
+        rows: given
+            .into_iter()
+            .map(|(consent, person, integration)| Row {
+                person: person.display_name(),
+                integration: integration.display_name().to_owned(),
+                allowed: Moment::new(consent.created_at, now),
+                used: consent.last_used_at.map(|at| Moment::new(at, now)),
+                uses: count_noun(consent.uses, "time", "times"),
+            })
+            .collect(),
+    })
+}
 
 /// `GET /content-settings/{guid}/consents/end`.
 pub async fn end_consents_page(
@@ -42,7 +151,7 @@ pub async fn end_consents_page(
             Group::new(
                 "Who",
                 &["For these people the content stops acting at once, in open windows, too:"],
-                people,
+                some_of(people),
             ),
             Group::new(
                 "What does not happen",
@@ -56,7 +165,7 @@ pub async fn end_consents_page(
         action: format!("{}/consents/end", addresses::content_settings(item.id)),
         fields: Vec::new(),
         submit: "End every consent".into(),
-        cancel: addresses::content_settings(item.id),
+        cancel: format!("{}{CONSENTS}", addresses::content_settings(item.id)),
     })
 }
 
@@ -73,5 +182,6 @@ pub async fn end_consents(
         .revoke_consents_of_content(&me.actor, guid)
         .await?;
     let message = format!("Ended {}.", count_noun(ended, "consent", "consents"));
-    Ok(me.done(&addresses::content_settings(guid), message))
+    let list = format!("{}{CONSENTS}", addresses::content_settings(guid));
+    Ok(me.done(&list, message))
 }

@@ -1,7 +1,9 @@
 //! The fields of an item: its own, and how it is proxied.
 
 use crate::{
+    config::Settings,
     domain::{
+        Timestamp,
         change::Change,
         content::{AccessType, Process, Proxying},
         form::FieldError,
@@ -13,13 +15,26 @@ use crate::{
     },
 };
 
+/// An address that would be accepted here.
+fn example(settings: &Settings) -> String {
+    let host = settings
+        .private_hosts
+        .iter()
+        .find(|host| !host.contains(['*', '/', ':']));
+    match host {
+        Some(host) => format!("http://{host}:8501"),
+        None => "https://app.example.org".to_owned(),
+    }
+}
+
 /// The fields that every item has.
-pub(super) fn fields() -> Vec<Field> {
+pub(super) fn fields(settings: &Settings) -> Vec<Field> {
+    let example = example(settings);
     vec![
         Field::text("title", "Title").hint("What people see in the list and on the consent page."),
         Field::new(FieldKind::Textarea, "description", "Description").hint("One or two sentences."),
         Field::new(FieldKind::Textarea, "upstream_url", "Address of the running app")
-            .hint("Where this server reaches the app, such as http://10.0.0.5:8501. Private addresses must be allowed by the operator. For an app of several processes, one address a line.")
+            .hint(format!("Where this server reaches the app, such as {example}. Hosts of a private network must be allowed by the operator (private_hosts). For an app of several processes, one address a line."))
             .mono(),
         Field::new(FieldKind::Radio, "access_type", "Who may open it").value("acl").options(vec![
             Choice::new("logged_in", "Everyone who is signed in", ""),
@@ -37,6 +52,9 @@ pub(super) fn proxy_fields() -> Vec<Field> {
             .options(vec![Choice::new("", "Only what stands behind its place", ""), Choice::new("yes", "The whole path, with its place", "")]),
         Field::new(FieldKind::Select, "reconnect_bar", "Reconnect bar")
             .hint("When an open page of the app needs its viewer, a small bar of the portal's offers to connect again. It is added to the app's pages.")
+            .options(vec![Choice::new("", "Off", ""), Choice::new("yes", "On", "")]),
+        Field::new(FieldKind::Select, "portal_link", "Link to the portal")
+            .hint("A small link in a corner of the app's pages, back to the portal and to what the viewer allowed the app.")
             .options(vec![Choice::new("", "Off", ""), Choice::new("yes", "On", "")]),
         seconds(
             "connection_timeout",
@@ -129,6 +147,7 @@ pub(super) fn proxying(typed: &FormValues, problems: &mut Vec<FieldError>) -> Pr
         idle_seconds: seconds("read_timeout"),
         keep_prefix: typed.get("keep_prefix").map(|value| value == "yes"),
         reconnect_bar: typed.get("reconnect_bar").map(|value| value == "yes"),
+        portal_link: typed.get("portal_link").map(|value| value == "yes"),
         ca: match typed.get("upstream_ca") {
             None => Change::Keep,
             Some(_) => Change::to(typed.non_empty("upstream_ca").map(str::to_owned)),
@@ -174,6 +193,7 @@ pub(super) fn input(
         processes: Some(processes(typed, before)),
         proxying: proxying(typed, &mut problems),
         owner: None,
+        based_on: typed.text("version").parse().ok().map(Timestamp),
     };
     if problems.is_empty() {
         Ok(input)

@@ -36,11 +36,12 @@ pub async fn save_integration(
     wanted.extend(checked.iter().copied());
     wanted.dedup();
     let settings = addresses::content_settings(guid);
-    let consents = contents.consenting_people(&me.actor, guid).await?;
-    let ending = consents
+    let consents = contents.consent_counts(&me.actor, guid).await?;
+    let ending: i64 = consents
         .iter()
-        .filter(|(consent, ..)| !wanted.contains(&consent.integration))
-        .count();
+        .filter(|(integration, _)| !wanted.contains(integration))
+        .map(|(_, count)| count)
+        .sum();
     if ending > 0 && !is_sure(&typed) {
         let again = |name: &str, ids: &[Id<Integration>]| -> Vec<Field> {
             let values = ids.iter().map(ToString::to_string);

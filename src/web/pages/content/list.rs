@@ -9,7 +9,10 @@ use crate::{
         listing::{
             ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
         },
-        pages::page,
+        pages::{
+            content::checklist::{Step, checklist},
+            page,
+        },
         view::{Chrome, Moment},
         visitor::SignedIn,
     },
@@ -53,11 +56,13 @@ struct ListPage {
     list: ListFrame,
     rows: Vec<Row>,
     may_add: bool,
+    /// What an administrator has to do yet.
+    steps: Vec<Step>,
 }
 
 /// `GET /content`: the items that the person may see, their own first.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
-    let (service, now) = (me.service(), me.service().core.now());
+    let (service, now) = (me.service(), me.now());
     let seen = service.contents.contents(&me.actor).await?;
     let attached = service.contents.integrations_by_content(&seen).await?;
     let mut rows = Vec::new();
@@ -132,6 +137,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
         rows,
     );
     page(&ListPage {
+        steps: checklist(&me, !list.is_empty).await?,
         chrome: me.visitor.chrome("content", "Content"),
         list,
         rows,

@@ -2,9 +2,12 @@
 //! below it (settings, integration, processes, access list, content key, consents, leak warnings).
 //! Below `/content/{guid}/` everything belongs to the app.
 
+pub mod activity;
+mod checklist;
 pub mod consents;
 pub mod delete;
 pub mod form;
+mod health;
 pub mod integration;
 pub mod key;
 pub mod leaks;
@@ -13,3 +16,4 @@ pub mod new;
 pub mod people;
 pub mod processes;
 pub mod settings;
+mod tabs;

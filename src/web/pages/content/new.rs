@@ -26,7 +26,7 @@ fn draw_new(
         )
         .into());
     }
-    let mut fields = fields();
+    let mut fields = fields(&me.service().core.settings);
     refill(&mut fields, typed, &errors);
     page_with(
         form_status(&errors),
@@ -50,7 +50,11 @@ pub async fn new_page(me: SignedIn) -> Result<HttpResponse, WebError> {
 /// `POST /content/new`.
 pub async fn create(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
     let created = match input(&typed, &[]) {
-        Ok(input) => me.service().contents.create_content(&me.actor, input).await,
+        Ok(mut input) => {
+            // On for what is added on a page; publishers switch it off in the settings.
+            input.proxying.portal_link = Some(true);
+            me.service().contents.create_content(&me.actor, input).await
+        }
         Err(problems) => {
             // The service was not asked: check the addresses here, so that all errors are reported
             // together.

@@ -64,3 +64,24 @@ pub async fn unpermit(
         .await?;
     Ok(me.done(&addresses::content_settings(guid), "Removed from the list."))
 }
+
+/// `POST /content-settings/{guid}/requests/{person}`: lets in a person who asked (`grant` is `yes`),
+/// or declines.
+pub async fn answer_request(
+    me: SignedIn,
+    path: web::Path<(String, String)>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
+    let (guid, person) = (id(&path.0)?, id(&path.1)?);
+    let granted = typed.text("grant") == "yes";
+    me.service()
+        .contents
+        .answer_access_request(&me.actor, guid, person, granted)
+        .await?;
+    let message = if granted {
+        "They may open it now."
+    } else {
+        "Declined. They can ask again."
+    };
+    Ok(me.done(&addresses::content_settings(guid), message))
+}

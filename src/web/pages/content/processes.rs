@@ -11,7 +11,7 @@ use crate::{
     service::{Services, catalog::content::ContentInput},
     web::{
         pages::id,
-        view::{Moment, Status, count_noun},
+        view::{Moment, Now, Status, count_noun},
         visitor::{Posted, SignedIn},
     },
 };
@@ -68,7 +68,7 @@ pub(super) async fn process_rows(
     service: &Services,
     item: &Content,
     visits: &[Visit],
-    now: Timestamp,
+    now: Now,
 ) -> Vec<ProcessRow> {
     let rows = item
         .processes
@@ -86,7 +86,7 @@ pub(super) async fn process_rows(
             let is_here = |visit: &Visit| {
                 item.processes.len() == 1 || visit.process == ProcessId::of(process)
             };
-            let people = people_of(visits, now, is_here);
+            let people = people_of(visits, *now, is_here);
             ProcessRow {
                 position,
                 url: process.url.clone(),

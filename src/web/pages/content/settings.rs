@@ -7,27 +7,30 @@ use crate::{
         form::FieldError,
         group::Principal,
         integration::{Association, Integration},
-        person::Role,
     },
     http::errors::WebError,
     providers,
-    service::catalog::content::VisibleContent,
+    service::{Error, catalog::content::VisibleContent},
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
+        health::{HealthLine, integration_trouble},
         listing::{ChoiceSearch, PICKER_ROWS, Picker},
         pages::{
+            choices,
             content::{
                 form::{
                     addresses_text, checkbox_value, fields, input, number, processes, proxy_fields,
                     with_address_problem,
                 },
+                health::content_health,
                 key::environment,
                 processes::{ProcessRow, process_rows, viewers_at_removed_processes},
+                tabs::content_tabs,
             },
-            form_status, id, page_with, principal_picker, problems_of,
+            differences, form_status, id, page_with, principal_picker, problems_of,
         },
-        view::{Chrome, Moment, count_noun},
+        view::{Chrome, Moment, Tab, count_noun},
         visitor::{Posted, SignedIn},
     },
 };
@@ -51,14 +54,15 @@ struct IntegrationChoice {
     /// chosen again.
     kept_only: bool,
     is_attached: bool,
+    /// What is wrong with it.
+    trouble: Option<HealthLine>,
 }
 
-struct ConsentRow {
+/// A person who asks to be let in.
+struct RequestRow {
     person: String,
-    integration: String,
-    allowed: Moment,
-    used: Option<Moment>,
-    uses: String,
+    href: String,
+    at: Moment,
 }
 
 struct Listed {
@@ -86,12 +90,16 @@ struct SettingsPage {
     several: bool,
     environment: String,
     key_made: Option<Moment>,
-    may_end_consents: bool,
-    consenting: Vec<ConsentRow>,
+    tabs: Vec<Tab>,
+    health: Vec<HealthLine>,
+    /// How many people have consented.
+    consents: String,
     access: &'static str,
     listed: Vec<Listed>,
+    requests: Vec<RequestRow>,
     permit: Picker,
-    permit_fields: Vec<Field>,
+    /// The version that the form is based on.
+    version: String,
     fields: Vec<Field>,
     proxy_fields: Vec<Field>,
     /// The proxy settings are unfolded, since a field in them has an error.
@@ -119,7 +127,7 @@ pub(super) async fn draw_settings(
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    let (service, now) = (me.service(), me.service().core.now());
+    let (service, now) = (me.service(), me.now());
     let item = &seen.content;
     let visits = service.presence.visits(item.id).await?;
     let choices = if access::may_see_integrations(me.actor.role) {
@@ -129,15 +137,14 @@ pub(super) async fn draw_settings(
     };
     let associations = service.contents.associations(&me.actor, item.id).await?;
     let keys = service.api_keys.content_keys(&me.actor, item.id).await?;
-    let consenting = service
-        .contents
-        .consenting_people(&me.actor, item.id)
-        .await?;
+    let consents = service.contents.consent_counts(&me.actor, item.id).await?;
+    let processes = process_rows(service, item, &visits, now).await;
+    let health = content_health(me, item, &associations, &processes).await?;
     let listed = service
         .contents
         .permissions_with_names(&me.actor, item.id)
         .await?;
-    let (mut fields, mut proxy_fields) = (fields(), proxy_fields());
+    let (mut fields, mut proxy_fields) = (fields(&service.core.settings), proxy_fields());
     let stored = stored_values(item);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
     refill(&mut proxy_fields, Some(typed.unwrap_or(&stored)), &errors);
@@ -152,16 +159,16 @@ pub(super) async fn draw_settings(
             &me.visitor.asked,
             &base,
             "integration-title",
-            "Search integrations",
+            (choices::INTEGRATIONS, "Search integrations"),
         ),
-        choice_list(&choices, &associations),
+        choice_list(me, &choices, &associations),
     );
-    let permit = principal_picker(me, &base, "access-title", &known, &errors).await?;
-    let mut permit_fields = vec![Field::new(FieldKind::Select, "role", "May").options(vec![
+    let mut permit = principal_picker(me, &base, "access-title", &known, &errors).await?;
+    permit.more = vec![Field::new(FieldKind::Select, "role", "May").options(vec![
         Choice::new("viewer", "open it", ""),
         Choice::new("owner", "open and edit it (publishers)", ""),
     ])];
-    refill(&mut permit_fields, None, &errors);
+    refill(&mut permit.more, None, &errors);
     let view = SettingsPage {
         chrome: me.visitor.chrome("content", item.display_title()),
         title: item.display_title().to_owned(),
@@ -183,27 +190,35 @@ pub(super) async fn draw_settings(
             .collect(),
         environment: environment(service.core.addresses.base(), item.id)
             .replace("{key}", "<the content key>"),
-        may_end_consents: me.actor.role == Role::Administrator,
         key_made: keys.last().map(|key| Moment::new(key.created_at, now)),
-        consenting: consenting
-            .iter()
-            .map(|(consent, person, integration)| ConsentRow {
-                person: person.display_name(),
-                integration: integration.display_name().to_owned(),
-                allowed: Moment::new(consent.created_at, now),
-                used: consent.last_used_at.map(|at| Moment::new(at, now)),
-                uses: count_noun(consent.uses, "time", "times"),
-            })
-            .collect(),
+        tabs: content_tabs(item.id, ""),
+        health,
+        consents: match consents.values().sum::<i64>() {
+            0 => "Nobody yet. Viewers are asked when they open this content.".into(),
+            count => format!("{}.", count_noun(count, "consent", "consents")),
+        },
         access: access_sentence(item.access),
         listed: listed.iter().map(listed_row).collect(),
+        requests: service
+            .contents
+            .access_requests(&me.actor, item.id)
+            .await?
+            .into_iter()
+            .map(|(person, at)| RequestRow {
+                person: format!("{} ({})", person.display_name(), person.username),
+                href: format!("{base}/requests/{}", person.id),
+                at: Moment::new(at, now),
+            })
+            .collect(),
         permit,
-        permit_fields,
+        version: typed
+            .and_then(|typed| typed.non_empty("version"))
+            .map_or_else(|| item.updated_at.0.to_string(), str::to_owned),
         fields,
         proxy_open: proxy_fields.iter().any(|field| field.error.is_some()),
         proxy_fields,
-        unplaced: viewers_at_removed_processes(item, &visits, now),
-        processes: process_rows(service, item, &visits, now).await,
+        unplaced: viewers_at_removed_processes(item, &visits, *now),
+        processes,
         several_processes: item.processes.len() > 1,
         leaks: service
             .leaks
@@ -251,6 +266,10 @@ fn stored_values(item: &Content) -> FormValues {
             checkbox_value(item.proxying.reconnect_bar),
         ),
         (
+            "portal_link".into(),
+            checkbox_value(item.proxying.portal_link),
+        ),
+        (
             "upstream_ca".into(),
             item.proxying.ca.clone().unwrap_or_default(),
         ),
@@ -277,6 +296,7 @@ fn attached(integration: &Integration) -> Attached {
 /// The integrations to choose from. An attached one stays in the list, even if the reader may not
 /// choose it any more.
 fn choice_list(
+    me: &SignedIn,
     choices: &[Integration],
     associations: &[(Association, Integration)],
 ) -> Vec<IntegrationChoice> {
@@ -294,6 +314,14 @@ fn choice_list(
             name: integration.display_name().to_owned(),
             service: providers::names(integration).service,
             description: integration.description.clone().unwrap_or_default(),
+            trouble: integration_trouble(
+                integration,
+                me.service()
+                    .backoff
+                    .pause_of_provider(integration.id)
+                    .as_deref(),
+                me.now(),
+            ),
             kept_only: !offered(integration),
             is_attached: associations.iter().any(|(_, one)| one.id == integration.id),
         })
@@ -389,6 +417,17 @@ pub async fn save_settings(
             &addresses::content_settings(guid),
             format!("Saved {}.", seen.content.display_title()),
         )),
+        Err(Error::Conflict(message)) => {
+            let now = me
+                .service()
+                .contents
+                .editable_content(&me.actor, guid)
+                .await?;
+            let problem = differences(&message, &stored_values(&now.content), &typed);
+            // The next save is based on what is stored now: whoever saves again has seen it.
+            typed.0.retain(|(name, _)| name != "version");
+            draw_settings(&me, now, Some(&typed), vec![problem]).await
+        }
         Err(error) => draw_settings(&me, seen, Some(&typed), problems_of(error)?).await,
     }
 }

@@ -1,14 +1,16 @@
 //! `/groups/{guid}`: one group; its name, members and end.
 
 use crate::{
-    domain::{Id, addresses, form::FieldError, group},
+    domain::{Id, addresses, form::FieldError, group, person::Person},
     http::errors::WebError,
     service::core::must_manage_groups,
     web::{
         confirmation::Confirmed,
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        listing::{ChoiceSearch, Picker},
-        pages::{Question, ask_first, form_status, groups::list::named, id, is_sure, page_with},
+        listing::{ChoiceSearch, ColumnSpec, ListFrame, ListSpec, Picker, cut, natural_key},
+        pages::{
+            Question, ask_first, choices, form_status, groups::list::named, id, is_sure, page_with,
+        },
         view::{Chrome, count_noun},
         visitor::SignedIn,
     },
@@ -28,10 +30,15 @@ struct GroupPage {
     chrome: Chrome,
     errors: Vec<FieldError>,
     base: String,
+    list: ListFrame,
     members: Vec<Member>,
     new_member: Picker,
     fields: Vec<Field>,
 }
+
+const COLUMNS: [ColumnSpec<Person>; 1] = [ColumnSpec::new("name", "Name", |person| {
+    natural_key(&person.display_name())
+})];
 
 async fn draw(
     me: &SignedIn,
@@ -57,8 +64,32 @@ async fn draw(
     let mut field = [Field::new(FieldKind::Select, "person", "Person").options(options.collect())];
     refill(&mut field, None, &errors);
     let [field] = field;
-    let search = ChoiceSearch::new(&me.visitor.asked, &base, "members", "Search people");
+    let search = ChoiceSearch::new(
+        &me.visitor.asked,
+        &base,
+        "members",
+        (choices::PEOPLE, "Search people"),
+    );
     let new_member = Picker::new(search, field);
+    let (list, members) = cut(
+        &me.visitor.asked,
+        &ListSpec {
+            base: &base,
+            nouns: ("member", "members"),
+            columns: &COLUMNS,
+            filters: &[],
+            text: |person| {
+                format!(
+                    "{} {} {}",
+                    person.display_name(),
+                    person.username,
+                    person.email
+                )
+            },
+            id: |person| person.id.to_string(),
+        },
+        members,
+    );
     let mut fields = vec![Field::text("name", "Name").value(group.name.clone())];
     refill(&mut fields, typed, &errors);
     page_with(
@@ -67,6 +98,7 @@ async fn draw(
             chrome: me.visitor.chrome("people", &group.name),
             errors,
             base,
+            list,
             members: members
                 .iter()
                 .map(|person| Member {

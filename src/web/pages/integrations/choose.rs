@@ -47,13 +47,16 @@ pub async fn new_page(
     must_manage_integrations(&me.actor)?;
     me.visitor.require_confirmation(&request)?;
     match query.template.as_deref().and_then(providers::template) {
-        Some(template) => draw_form(
-            &me,
-            FormTarget::New(template, Id::random()),
-            None,
-            Vec::new(),
-            None,
-        ),
+        Some(template) => {
+            draw_form(
+                &me,
+                FormTarget::New(template, Id::random()),
+                None,
+                Vec::new(),
+                None,
+            )
+            .await
+        }
         None => page(&ChoosePage {
             chrome: me.visitor.chrome("integrations", "Add integration"),
             options: providers::TEMPLATES

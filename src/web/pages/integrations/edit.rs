@@ -1,18 +1,19 @@
 //! `/integrations/{guid}/edit`: changes an integration; asks first if connections would end.
 
 use crate::{
-    domain::addresses,
+    domain::{addresses, integration::Integration},
     http::errors::WebError,
     providers,
     service::{Error, catalog::integrations::UpdateOutcome, core::must_manage_integrations},
     web::{
         confirmation::Confirmed,
+        forms::FormValues,
         pages::{
-            PATIENCE, id,
-            integrations::form::{Confirmation, FormTarget, draw_form, input},
+            PATIENCE, differences, id,
+            integrations::form::{Confirmation, FormTarget, draw_form, input, take_kept_secret},
             problems_of,
         },
-        view::count_noun,
+        view::{count_noun, some_of},
         visitor::SignedIn,
     },
 };
@@ -41,15 +42,17 @@ pub async fn edit_page(
         Vec::new(),
         None,
     )
+    .await
 }
 
 /// `POST /integrations/{guid}/edit`. A change that ends connections asks back first.
 pub async fn edit(
     me: SignedIn,
     path: web::Path<String>,
-    Confirmed(typed): Confirmed,
+    Confirmed(mut typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage_integrations(&me.actor)?;
+    take_kept_secret(&me, &mut typed).await?;
     let guid = id(&path)?;
     let integration = me
         .service()
@@ -59,7 +62,7 @@ pub async fn edit(
     let template = providers::template(&integration.template).ok_or(Error::Internal(
         "the configuration of an integration is damaged",
     ))?;
-    let (input, own) = input(template, &typed, true);
+    let (input, own) = input(template, &typed, Some(&integration), *me.now());
     if !own.is_empty() {
         return draw_form(
             &me,
@@ -67,7 +70,8 @@ pub async fn edit(
             Some(&typed),
             own,
             None,
-        );
+        )
+        .await;
     }
     match me
         .service()
@@ -85,9 +89,10 @@ pub async fn edit(
         )),
         Ok(UpdateOutcome::NeedsConfirmation(impact)) => {
             let ask = Confirmation {
+                field: "confirmed",
                 title: format!("This signs out {}", count_noun(impact.people.len(), "person", "people")),
-                text: "Their connections were made with the old values and end. Each is asked again on the next visit. Enter the client secret again, tick the box, and save.".into(),
-                items: impact.people.iter().map(crate::domain::person::Person::display_name).collect(),
+                text: "Their connections were made with the old values and end. Each is asked again on the next visit. Tick the box, and save.".into(),
+                items: some_of(impact.people.iter().map(crate::domain::person::Person::display_name).collect()),
                 label: "Yes, sign them out".into(),
             };
             draw_form(
@@ -97,13 +102,50 @@ pub async fn edit(
                 Vec::new(),
                 Some(ask),
             )
+            .await
         }
-        Err(error) => draw_form(
-            &me,
-            FormTarget::Edit(template, &integration),
-            Some(&typed),
-            problems_of(error)?,
-            None,
-        ),
+        Err(Error::Conflict(message)) => {
+            let stored = stored_values(&integration, template);
+            let problem = differences(&message, &stored, &typed);
+            // The next save is based on what is stored now: whoever saves again has seen it.
+            typed.0.retain(|(name, _)| name != "version");
+            draw_form(
+                &me,
+                FormTarget::Edit(template, &integration),
+                Some(&typed),
+                vec![problem],
+                None,
+            )
+            .await
+        }
+        Err(error) => {
+            draw_form(
+                &me,
+                FormTarget::Edit(template, &integration),
+                Some(&typed),
+                problems_of(error)?,
+                None,
+            )
+            .await
+        }
     }
+}
+
+/// What the form shows before anything is typed, without what a list of usual values stands for.
+fn stored_values(stored: &Integration, template: &providers::Template) -> FormValues {
+    let mut values = vec![
+        ("name".to_owned(), stored.name.clone().unwrap_or_default()),
+        (
+            "description".to_owned(),
+            stored.description.clone().unwrap_or_default(),
+        ),
+    ];
+    let shown = template.fields.iter().filter(|field| {
+        !field.secret && !template.presets.iter().any(|list| list.fills == field.name)
+    });
+    values.extend(shown.map(|field| {
+        let value = stored.setting(field.name).to_owned();
+        (field.name.to_owned(), value)
+    }));
+    FormValues(values)
 }

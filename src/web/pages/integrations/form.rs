@@ -12,18 +12,21 @@ use crate::{
     service::catalog::integrations::IntegrationInput,
     web::{
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        pages::{form_status, page_with},
+        pages::{form_status, integrations::secret::expiry, page_with},
         view::Chrome,
         visitor::SignedIn,
     },
 };
 use actix_web::HttpResponse;
 use askama::Template;
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use strum::VariantArray as _;
 
-/// The confirmation of a change that ends connections.
+/// A question that must be answered to save: a change that ends connections, or a name that is taken.
 pub(super) struct Confirmation {
+    /// The name of its checkbox.
+    pub(super) field: &'static str,
     pub(super) title: String,
     pub(super) text: String,
     pub(super) items: Vec<String>,
@@ -39,6 +42,9 @@ struct FormPage {
     action: String,
     template: &'static str,
     guid: String,
+    /// The version that is edited; empty for a new one.
+    version: String,
+    is_new: bool,
     first_title: &'static str,
     first_text: &'static str,
     redirect: String,
@@ -67,8 +73,39 @@ fn is_main(template: &ProviderTemplate, name: &str) -> bool {
     !template.details.contains(&name) && name != "auth_type"
 }
 
-/// The form of an integration. `confirm` adds a question that must be answered to save.
-pub(super) fn draw_form(
+/// The name of the hidden field that stands for a secret which is kept, sealed, until the form is
+/// right.
+const KEPT_SECRET: &str = "kept_secret";
+
+/// Puts the secret that a form kept, if none was typed again.
+pub(super) async fn take_kept_secret(
+    me: &SignedIn,
+    typed: &mut FormValues,
+) -> Result<(), WebError> {
+    let Some(name) = typed.non_empty(KEPT_SECRET).map(str::to_owned) else {
+        return Ok(());
+    };
+    typed.0.retain(|(field, _)| field != KEPT_SECRET);
+    if typed.non_empty("client_secret").is_some() {
+        return Ok(());
+    }
+    let person = me.actor.person.id;
+    let kept = me
+        .service()
+        .shown_once
+        .take_shown_once(person, &name)
+        .await?;
+    if let Some(secret) = kept {
+        typed.0.retain(|(field, _)| field != "client_secret");
+        let secret = secret.expose_secret().to_owned();
+        typed.0.push(("client_secret".into(), secret));
+    }
+    Ok(())
+}
+
+/// The form of an integration. `confirm` adds a question that must be answered to save. A secret
+/// that was typed, and has no error, is kept for a few minutes, so that it need not be typed again.
+pub(super) async fn draw_form(
     me: &SignedIn,
     subject: FormTarget<'_>,
     typed: Option<&FormValues>,
@@ -124,6 +161,20 @@ pub(super) fn draw_form(
     }
     refill(&mut fields, typed, &errors);
     refill(&mut preset, typed, &errors);
+    let secret = typed.and_then(|typed| typed.secret("client_secret"));
+    if let Some(secret) = secret
+        && let Some(at) = fields
+            .iter()
+            .position(|field| field.name == "client_secret")
+        && fields[at].error.is_none()
+    {
+        let person = me.actor.person.id;
+        let kept = service.shown_once.store_shown_once(person, &secret).await?;
+        fields[at].hint =
+            "Entered, not saved yet: it is kept for a few minutes. Leave this empty to use it, or enter another one."
+                .into();
+        fields.push(Field::new(FieldKind::Hidden, KEPT_SECRET, "").value(kept));
+    }
     let own = service.core.addresses.own_callback(guid);
     let title = match existing {
         Some(integration) => format!("Edit {}", integration.display_name()),
@@ -139,14 +190,23 @@ pub(super) fn draw_form(
         ),
         template: template.key,
         guid: guid.to_string(),
+        version: existing.map_or_else(String::new, |known| {
+            // That of the form that was posted: what was typed is based on it.
+            let posted = typed.and_then(|typed| typed.non_empty("version"));
+            posted.map_or_else(|| known.updated_at.0.to_string(), str::to_owned)
+        }),
+        is_new: existing.is_none(),
         first_title: steps.register.0,
         first_text: steps.register.1,
-        redirect: if steps.shared_redirect.is_some() {
-            service.core.addresses.shared_callback()
-        } else {
-            own.clone()
+        redirect: match existing {
+            Some(integration) => service.clients.redirect_uri(integration),
+            None if steps.shared_redirect.is_some() => service.core.addresses.shared_callback(),
+            None => own.clone(),
         },
-        own_redirect: steps.shared_redirect.map(|when| (when, own)),
+        own_redirect: match existing {
+            Some(_) => None,
+            None => steps.shared_redirect.map(|when| (when, own)),
+        },
         second_title: steps.allow.0,
         second_text: steps.allow.1,
         third_title: steps.paste,
@@ -158,7 +218,11 @@ pub(super) fn draw_form(
         fields,
         preset,
         confirm,
-        submit: "Save integration",
+        submit: if existing.is_some() {
+            "Save changes"
+        } else {
+            "Save integration"
+        },
         cancel: existing.map_or_else(
             || "/integrations".to_owned(),
             |integration| addresses::integration(integration.id),
@@ -320,12 +384,14 @@ fn identity_field() -> Field {
 }
 
 /// The service's input from the posted text, with all errors found without the service. When
-/// `editing`, an empty text field removes its setting.
+/// editing (`stored`), an empty text field removes its setting.
 pub(super) fn input(
     template: &ProviderTemplate,
     typed: &FormValues,
-    editing: bool,
+    stored: Option<&Integration>,
+    now: Timestamp,
 ) -> (IntegrationInput, Vec<FieldError>) {
+    let editing = stored.is_some();
     let mut problems = Vec::new();
     let mut config = Config::new();
     for field in template.fields.iter().filter(|field| !field.secret) {
@@ -358,19 +424,12 @@ pub(super) fn input(
             "Enter a name. Publishers see it when they choose.",
         ));
     }
-    let expires = match typed.text("secret_expires") {
-        "" => None,
-        text => {
-            let date = Timestamp::from_iso_date(text);
-            if date.is_none() {
-                problems.push(FieldError::new(
-                    "secret_expires",
-                    "Enter a date as year-month-day, such as 2027-01-31, or leave it empty.",
-                ));
-            }
-            date
-        }
-    };
+    let (expires, mut problem) = expiry(typed, now);
+    if expires.is_some() && stored.is_some_and(|known| known.secret_expires_at == expires) {
+        // It was entered before, when it was not past.
+        problem.clear();
+    }
+    problems.extend(problem);
     let input = IntegrationInput {
         id: typed.text("guid").parse().ok(),
         name: Some(name),
@@ -383,6 +442,8 @@ pub(super) fn input(
         identity_check: IdentityCheck::parse(typed.text("identity_check")),
         listed: None,
         confirmed: typed.text("confirmed") == "yes",
+        paused: None,
+        based_on: typed.text("version").parse().ok().map(Timestamp),
     };
     (input, problems)
 }

@@ -1,26 +1,28 @@
-//! `GET /integrations`: all integrations, with search and filters.
+//! `GET /integrations`: all integrations, with search and filters; for publishers those that they may
+//! choose.
 
 use crate::{
     domain::{
-        Timestamp, addresses,
+        access, addresses,
         integration::{Integration, SecretHealth},
     },
     http::errors::WebError,
     providers,
-    service::core::must_manage_integrations,
+    service::core::must_see_integrations,
     web::{
         forms::Choice,
+        health::{SECRET_EXPIRY_NOTICE, integration_trouble},
         listing::{
             ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
         },
         pages::page,
-        view::{Chrome, Moment, Status, count_noun},
+        view::{Chrome, Moment, Now, Status, count_noun},
         visitor::SignedIn,
     },
 };
 use actix_web::HttpResponse;
 use askama::Template;
-use std::time::Duration;
+use std::collections::HashMap;
 
 /// One row of the list.
 struct Row {
@@ -31,6 +33,8 @@ struct Row {
     provider: String,
     contents: String,
     people: String,
+    /// Paused, or its provider cannot be reached; to publishers also a secret that does not work.
+    trouble: Option<Status>,
     secret: Status,
     secret_note: String,
     changed: Moment,
@@ -43,6 +47,8 @@ struct Row {
 #[template(path = "pages/integrations/list.html")]
 struct ListPage {
     chrome: Chrome,
+    /// For publishers the page names what they may choose, and nothing else.
+    may_manage: bool,
     list: ListFrame,
     rows: Vec<Row>,
 }
@@ -57,27 +63,26 @@ const COLUMNS: [ColumnSpec<Row>; 5] = [
     ColumnSpec::greatest_first("changed", "Changed", |row| number_key(row.updated_at)),
 ];
 
-/// How long before its expiry a client secret is reported.
-const SECRET_EXPIRY_NOTICE: Duration = Duration::from_secs(60 * 86_400);
-
 /// The state of a client secret, with a note: its expiry date if near, else the result of its last
 /// use.
-pub(super) fn secret_status(integration: &Integration, now: Timestamp) -> (Status, String) {
+pub(super) fn secret_status(integration: &Integration, now: Now) -> (Status, String) {
     let names = providers::names(integration);
     let set = match (integration.secret_set_at, &integration.secret_set_by) {
-        (Some(at), Some(by)) => format!("set {} by {by}", at.relative(now)),
-        (Some(at), None) => format!("set {}", at.relative(now)),
+        (Some(at), Some(by)) => format!("set {} by {by}", at.relative(*now)),
+        (Some(at), None) => format!("set {}", at.relative(*now)),
         (None, _) => String::new(),
     };
     match (&integration.secret_health, integration.secret_expires_at) {
         (SecretHealth::NotNeeded, _) => (Status::neutral("Not needed"), "public client".into()),
         (SecretHealth::Rejected { at, .. }, _) => (
             Status::negative(format!("Rejected by {}", names.provider)),
-            format!("since {}", at.relative(now)),
+            format!("since {}", at.relative(*now)),
         ),
-        (_, Some(end)) if end <= now => (Status::negative("Expired"), format!("on {}", end.date())),
-        (_, Some(end)) if end.since(now) <= SECRET_EXPIRY_NOTICE => {
-            let days = end.since(now).as_secs() / 86_400;
+        (_, Some(end)) if end <= *now => {
+            (Status::negative("Expired"), format!("on {}", now.date(end)))
+        }
+        (_, Some(end)) if end.since(*now) <= SECRET_EXPIRY_NOTICE => {
+            let days = end.since(*now).as_secs() / 86_400;
             (
                 Status::warning(if days == 0 {
                     "Expires today".into()
@@ -89,7 +94,7 @@ pub(super) fn secret_status(integration: &Integration, now: Timestamp) -> (Statu
         }
         (SecretHealth::Works { at }, _) => (
             Status::positive("Works"),
-            format!("used {}", at.relative(now)),
+            format!("used {}", at.relative(*now)),
         ),
         (SecretHealth::Untried, _) => (Status::neutral("Not used yet"), set),
     }
@@ -97,9 +102,14 @@ pub(super) fn secret_status(integration: &Integration, now: Timestamp) -> (Statu
 
 /// `GET /integrations`.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
-    must_manage_integrations(&me.actor)?;
-    let (service, now) = (me.service(), me.service().core.now());
-    let usage = service.integrations.integration_usage(&me.actor).await?;
+    must_see_integrations(&me.actor)?;
+    let (service, now) = (me.service(), me.now());
+    let may_manage = access::may_manage_integrations(me.actor.role);
+    let usage = if may_manage {
+        service.integrations.integration_usage(&me.actor).await?
+    } else {
+        HashMap::new()
+    };
     let rows: Vec<Row> = service
         .integrations
         .integrations(&me.actor)
@@ -121,6 +131,14 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                 } else {
                     count_noun(used.people, "person connected", "people connected")
                 },
+                trouble: integration_trouble(
+                    integration,
+                    service.backoff.pause_of_provider(integration.id).as_deref(),
+                    now,
+                )
+                .map(|line| line.status)
+                // Administrators see it in a column of its own.
+                .filter(|status| !may_manage || status.word != secret.word),
                 secret,
                 secret_note,
                 changed: Moment::new(integration.updated_at, now),
@@ -145,7 +163,9 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                 Choice::new("unused", "Unused", ""),
             ],
             passes: Box::new(|row: &Row, wanted| match wanted {
-                "attention" => matches!(row.secret.tone, "negative" | "warning"),
+                "attention" => {
+                    row.trouble.is_some() || matches!(row.secret.tone, "negative" | "warning")
+                }
                 _ => row.content_count == 0 && row.people_count == 0,
             }),
         },
@@ -155,8 +175,9 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
         &ListSpec {
             base: "/integrations",
             nouns: ("integration", "integrations"),
-            columns: &COLUMNS,
-            filters: &filters,
+            // What publishers may know of an integration that they may choose.
+            columns: if may_manage { &COLUMNS } else { &COLUMNS[..2] },
+            filters: if may_manage { &filters } else { &filters[..1] },
             text: |row| {
                 format!(
                     "{} {} {} {}",
@@ -169,6 +190,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     );
     page(&ListPage {
         chrome: me.visitor.chrome("integrations", "Integrations"),
+        may_manage,
         list,
         rows,
     })

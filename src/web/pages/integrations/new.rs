@@ -7,8 +7,9 @@ use crate::{
     service::{Error, core::must_manage_integrations},
     web::{
         confirmation::Confirmed,
+        listing::fold,
         pages::{
-            integrations::form::{FormTarget, draw_form, input},
+            integrations::form::{Confirmation, FormTarget, draw_form, input, take_kept_secret},
             problems_of,
         },
         visitor::SignedIn,
@@ -17,10 +18,14 @@ use crate::{
 use actix_web::HttpResponse;
 
 /// `POST /integrations/new`.
-pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
+pub async fn create(
+    me: SignedIn,
+    Confirmed(mut typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
     must_manage_integrations(&me.actor)?;
+    take_kept_secret(&me, &mut typed).await?;
     let template = providers::template(typed.text("template")).ok_or(Error::NotFound)?;
-    let (input, own) = input(template, &typed, false);
+    let (input, own) = input(template, &typed, None, *me.now());
     let guid = input.id.unwrap_or_else(Id::random);
     if !own.is_empty() {
         // Nothing is saved, but the remaining checks run as well, so that all errors are reported
@@ -41,7 +46,20 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
             Some(&typed),
             problems,
             None,
-        );
+        )
+        .await;
+    }
+    if typed.text("same_name") != "yes"
+        && let Some(ask) = same_name(&me, typed.text("name")).await?
+    {
+        return draw_form(
+            &me,
+            FormTarget::New(template, guid),
+            Some(&typed),
+            Vec::new(),
+            Some(ask),
+        )
+        .await;
     }
     match me
         .service()
@@ -60,12 +78,30 @@ pub async fn create(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpRes
                 format!("Saved {}. {next}", integration.display_name()),
             ))
         }
-        Err(error) => draw_form(
-            &me,
-            FormTarget::New(template, guid),
-            Some(&typed),
-            problems_of(error)?,
-            None,
-        ),
+        Err(error) => {
+            draw_form(
+                &me,
+                FormTarget::New(template, guid),
+                Some(&typed),
+                problems_of(error)?,
+                None,
+            )
+            .await
+        }
     }
+}
+
+/// The question about a name that another integration has.
+async fn same_name(me: &SignedIn, name: &str) -> Result<Option<Confirmation>, WebError> {
+    let all = me.service().integrations.integrations(&me.actor).await?;
+    let same = all
+        .iter()
+        .find(|known| fold(known.display_name()) == fold(name));
+    Ok(same.map(|known| Confirmation {
+        field: "same_name",
+        title: format!("There is an integration called {} already", known.display_name()),
+        text: "Publishers could not tell the two apart. Enter another name, or tick the box to have two of this name.".into(),
+        items: Vec::new(),
+        label: "Save it under the same name".into(),
+    }))
 }

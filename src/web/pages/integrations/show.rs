@@ -12,13 +12,15 @@ use crate::{
     service::{Error, core::must_manage_integrations},
     web::{
         forms::Field,
+        health::{HealthLine, exchange_lines, integration_trouble, sort},
         listing::Picker,
         pages::{
             form_status, id,
-            integrations::{form::availability_field, list::secret_status},
+            integrations::{form::availability_field, list::secret_status, tabs::integration_tabs},
             page_with, principal_picker,
         },
-        view::{Chrome, NavLink, Status, count_noun},
+        plot::Range,
+        view::{Chrome, NavLink, Status, Tab, count_noun},
         visitor::SignedIn,
     },
 };
@@ -42,9 +44,15 @@ struct DetailPage {
     base: String,
     description: String,
     service: String,
+    tabs: Vec<Tab>,
+    health: Vec<HealthLine>,
+    is_paused: bool,
+    /// There is a client secret that can be replaced.
+    has_secret: bool,
     secret: Status,
     secret_note: String,
     facts: Vec<Fact>,
+    identifier: String,
     redirect: String,
     contents: Vec<NavLink>,
     /// Connections that are unusable and still to be deleted.
@@ -70,7 +78,7 @@ pub(super) async fn draw_detail(
     guid: Id<Integration>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
-    let (service, now) = (me.service(), me.service().core.now());
+    let (service, now) = (me.service(), me.now());
     let integration = service.integrations.integration(&me.actor, guid).await?;
     let listed = service
         .integrations
@@ -79,9 +87,9 @@ pub(super) async fn draw_detail(
     let known: Vec<Principal> = listed.iter().map(|(entry, _)| entry.principal).collect();
     let base = addresses::integration(integration.id);
     let permit = principal_picker(me, &base, "who-title", &known, &errors).await?;
-    let impact = service
+    let contents = service
         .integrations
-        .integration_impact(&me.actor, integration.id)
+        .contents_of_integration(&me.actor, integration.id)
         .await?;
     let ending = service.revocations.connections_ending(guid).await?;
     let template = providers::template(&integration.template).ok_or(Error::Internal(
@@ -123,13 +131,29 @@ pub(super) async fn draw_detail(
         identity_words(integration.identity_check).into(),
         false,
     ));
-    facts.push(fact("Identifier", integration.id.to_string(), true));
-    facts.push(fact("Added", integration.created_at.absolute(), false));
-    facts.push(fact("Changed", integration.updated_at.absolute(), false));
+    facts.push(fact("Added", now.absolute(integration.created_at), false));
+    facts.push(fact("Changed", now.absolute(integration.updated_at), false));
+    let unreachable = service.backoff.pause_of_provider(guid);
+    let range = Range::Day;
+    let sums = service
+        .activity
+        .of_integration(&me.actor, guid, range.since(*now), range.step())
+        .await?;
+    let mut health = exchange_lines(&sums, now);
+    health.extend(integration_trouble(
+        &integration,
+        unreachable.as_deref(),
+        now,
+    ));
+    sort(&mut health);
+    let used = service.integrations.integration_usage(&me.actor).await?;
+    let used = used.get(&guid).cloned().unwrap_or_default();
     let (secret, note) = secret_status(&integration, now);
     let secret_note = match (&integration.secret_health, integration.secret_expires_at) {
-        (SecretHealth::Rejected { at, cause }, _) => format!("{cause} Since {}.", at.absolute()),
-        (_, Some(end)) => format!("{note}. Expires on {}.", end.date()),
+        (SecretHealth::Rejected { at, cause }, _) => {
+            format!("{cause} Since {}.", now.absolute(*at))
+        }
+        (_, Some(end)) => format!("{note}. Expires on {}.", now.date(end)),
         _ => format!("{note}."),
     };
     let view = DetailPage {
@@ -139,17 +163,21 @@ pub(super) async fn draw_detail(
         base,
         description: integration.description.clone().unwrap_or_default(),
         service: providers::names(&integration).service,
+        tabs: integration_tabs(guid, ""),
+        health,
+        is_paused: integration.paused_at.is_some(),
+        has_secret: integration.secret_set_at.is_some(),
+        identifier: integration.id.to_string(),
         secret,
         secret_note,
         facts,
         redirect: service.clients.redirect_uri(&integration),
-        contents: impact
-            .contents
+        contents: contents
             .iter()
             .map(|item| NavLink::new(addresses::content_settings(item.id), item.display_title()))
             .collect(),
         ending,
-        people: match impact.people.len() {
+        people: match used.people {
             0 => "Nobody is connected.".into(),
             number => format!(
                 "{} connected.",

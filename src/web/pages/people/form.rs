@@ -1,7 +1,7 @@
 //! The fields of a person.
 
 use crate::{
-    domain::{form::FieldError, person::Role},
+    domain::{Timestamp, form::FieldError, person::Role},
     http::errors::WebError,
     service::{Error, people::accounts::PersonInput},
     web::{
@@ -43,6 +43,7 @@ pub(super) fn input(typed: &FormValues) -> Result<PersonInput, Error> {
         last_name: text("last_name"),
         role: Some(role),
         password: None,
+        based_on: typed.text("version").parse().ok().map(Timestamp),
     })
 }
 

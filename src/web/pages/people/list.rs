@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        addresses,
+        Timestamp, addresses,
         person::{Person, Role},
     },
     http::errors::WebError,
@@ -20,6 +20,7 @@ use askama::Template;
 use strum::VariantArray as _;
 
 struct Row {
+    guid: String,
     href: String,
     name: String,
     detail: String,
@@ -36,31 +37,57 @@ struct ListPage {
     rows: Vec<Row>,
 }
 
-/// The state of a person: a word that is also the value of the filter.
-fn state(person: &Person) -> (&'static str, Status) {
-    match person {
-        Person { locked: true, .. } => ("locked", Status::negative("Locked")),
-        Person {
-            active_at: None, ..
-        } => ("new", Status::neutral("Never signed in")),
-        _ => ("active", Status::positive("Active")),
+/// The state of a person: the value of the filter, and a word.
+pub(super) fn state_of(
+    person: &Person,
+    link: Option<Timestamp>,
+    now: Timestamp,
+) -> (&'static str, Status) {
+    match (person.locked, person.active_at, link) {
+        (true, ..) => ("locked", Status::negative("Locked")),
+        (_, Some(_), _) => ("active", Status::positive("Active")),
+        (_, None, Some(end)) if end > now => ("invited", Status::neutral("Invited")),
+        (_, None, Some(_)) => ("expired", Status::warning("Invitation expired")),
+        (_, None, None) => ("new", Status::neutral("Never signed in")),
     }
 }
 
-const COLUMNS: [ColumnSpec<Person>; 4] = [
-    ColumnSpec::new("name", "Name", |person| natural_key(&person.display_name())),
-    ColumnSpec::new("role", "Role", |person| person.role.label().to_owned()),
-    ColumnSpec::new("state", "State", |person| state(person).0.to_owned()),
-    ColumnSpec::greatest_first("seen", "Last signed in", |person| {
-        number_key(person.active_at.map_or(0, |at| at.0))
+/// One row with its state.
+struct Known {
+    person: Person,
+    word: &'static str,
+    state: Status,
+}
+
+const COLUMNS: [ColumnSpec<Known>; 4] = [
+    ColumnSpec::new("name", "Name", |known| {
+        natural_key(&known.person.display_name())
+    }),
+    ColumnSpec::new("role", "Role", |known| known.person.role.label().to_owned()),
+    ColumnSpec::new("state", "State", |known| known.word.to_owned()),
+    ColumnSpec::greatest_first("seen", "Last signed in", |known| {
+        number_key(known.person.active_at.map_or(0, |at| at.0))
     }),
 ];
 
 /// `GET /people`.
 pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     must_manage_people(&me.actor)?;
-    let now = me.service().core.now();
+    let now = me.now();
     let people = me.service().people.people(&me.actor).await?;
+    let links = me.service().invitations.links(&me.actor).await?;
+    let people = people
+        .into_iter()
+        .map(|person| {
+            let link = links.get(&person.id).copied();
+            let (word, state) = state_of(&person, link, *now);
+            Known {
+                person,
+                word,
+                state,
+            }
+        })
+        .collect();
     let roles = Role::VARIANTS.iter();
     let roles = roles.map(|role| Choice::new(role.as_str(), role.label(), ""));
     let filters = [
@@ -68,7 +95,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             name: "role",
             label: "Role",
             choices: roles.collect(),
-            passes: Box::new(|person: &Person, role| person.role.as_str() == role),
+            passes: Box::new(|known: &Known, role| known.person.role.as_str() == role),
         },
         Filter {
             name: "state",
@@ -76,9 +103,11 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             choices: vec![
                 Choice::new("active", "Active", ""),
                 Choice::new("locked", "Locked", ""),
+                Choice::new("invited", "Invited", ""),
+                Choice::new("expired", "Invitation expired", ""),
                 Choice::new("new", "Never signed in", ""),
             ],
-            passes: Box::new(|person: &Person, wanted| state(person).0 == wanted),
+            passes: Box::new(|known: &Known, wanted| known.word == wanted),
         },
     ];
     let (list, people) = cut(
@@ -88,7 +117,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             nouns: ("person", "people"),
             columns: &COLUMNS,
             filters: &filters,
-            text: |person| {
+            text: |Known { person, .. }| {
                 format!(
                     "{} {} {}",
                     person.display_name(),
@@ -96,13 +125,14 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                     person.email
                 )
             },
-            id: |person| person.id.to_string(),
+            id: |known| known.person.id.to_string(),
         },
         people,
     );
     let rows = people
         .into_iter()
-        .map(|person| Row {
+        .map(|Known { person, state, .. }| Row {
+            guid: person.id.to_string(),
             href: addresses::person(person.id),
             name: person.display_name(),
             detail: if person.email.is_empty() {
@@ -111,7 +141,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                 format!("{} · {}", person.username, person.email)
             },
             role: person.role.label(),
-            state: state(&person).1,
+            state,
             seen: person.active_at.map(|at| Moment::new(at, now)),
         })
         .collect();

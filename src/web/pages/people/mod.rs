@@ -1,8 +1,10 @@
 //! People, for administrators: `/people` and below. Roles, passwords, one-time links, locking,
 //! ending sessions and connections. Every change needs confirmation (`web::confirmation`).
 
+pub mod bulk;
 pub mod disconnect;
 pub mod form;
+pub mod import;
 pub mod invite;
 pub mod list;
 pub mod lock;

@@ -1,7 +1,7 @@
 //! `/people/{guid}`: one person; saves their fields and sets a password.
 
 use crate::{
-    domain::{addresses, connection::State, form::FieldError, person::Person},
+    domain::{addresses, form::FieldError, person::Person},
     http::errors::WebError,
     service::core::must_manage_people,
     web::{
@@ -9,8 +9,13 @@ use crate::{
         forms::{Field, FormValues, refill},
         pages::{
             account::overview::{SessionRow, session_rows},
-            form_status, id, page_with,
-            people::form::{fields, input, password_field, problems},
+            differences, form_status, id,
+            integrations::connected::state,
+            page_with,
+            people::{
+                form::{fields, input, password_field, problems},
+                list::state_of,
+            },
         },
         view::{Chrome, Moment, NavLink, Status},
         visitor::SignedIn,
@@ -25,6 +30,10 @@ struct PersonPage {
     chrome: Chrome,
     errors: Vec<FieldError>,
     base: String,
+    /// What stands beside the name: the state, and its details.
+    state: Status,
+    about: String,
+    version: String,
     fields: Vec<Field>,
     password_fields: Vec<Field>,
     sessions: Vec<SessionRow>,
@@ -44,7 +53,7 @@ struct ConnectionRow {
 }
 
 async fn connection_rows(me: &SignedIn, person: &Person) -> Result<Vec<ConnectionRow>, WebError> {
-    let now = me.service().core.now();
+    let now = me.now();
     let all = me
         .service()
         .revocations
@@ -55,11 +64,7 @@ async fn connection_rows(me: &SignedIn, person: &Person) -> Result<Vec<Connectio
         .map(|(connection, integration)| ConnectionRow {
             name: integration.display_name().to_owned(),
             account: connection.account.label.clone().unwrap_or_default(),
-            state: match connection.state {
-                State::Active => Status::positive("Connected"),
-                State::NeedsLogin(_) => Status::warning("Needs them again"),
-                State::Unconfirmed => Status::warning("Account not confirmed"),
-            },
+            state: state(&connection).1,
             since: Moment::new(connection.connected_at, now),
             disconnect: format!(
                 "{}/disconnect?connection={}",
@@ -70,20 +75,40 @@ async fn connection_rows(me: &SignedIn, person: &Person) -> Result<Vec<Connectio
         .collect())
 }
 
+/// What the fields show before anything is typed.
+fn stored_values(person: &Person) -> FormValues {
+    FormValues(vec![
+        ("username".into(), person.username.clone()),
+        ("email".into(), person.email.clone()),
+        ("first_name".into(), person.first_name.clone()),
+        ("last_name".into(), person.last_name.clone()),
+        ("role".into(), person.role.as_str().into()),
+    ])
+}
+
 async fn draw(
     me: &SignedIn,
     person: &Person,
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
 ) -> Result<HttpResponse, WebError> {
+    let now = me.now();
     let mut fields = fields();
-    let stored = FormValues(vec![
-        ("username".into(), person.username.clone()),
-        ("email".into(), person.email.clone()),
-        ("first_name".into(), person.first_name.clone()),
-        ("last_name".into(), person.last_name.clone()),
-        ("role".into(), person.role.as_str().into()),
-    ]);
+    let stored = stored_values(person);
+    let link = me
+        .service()
+        .invitations
+        .link_of(&me.actor, person.id)
+        .await?;
+    let (_, state) = state_of(person, link, *now);
+    let about = match (link, person.active_at) {
+        (Some(end), _) if end > *now => {
+            format!("The one-time link works until {}.", now.absolute(end))
+        }
+        (Some(end), None) => format!("The one-time link ended on {}.", now.date(end)),
+        (_, Some(at)) => format!("Last signed in {}.", at.relative(*now)),
+        (None, None) => String::new(),
+    };
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
     let mut password_fields = vec![password_field()];
     refill(&mut password_fields, None, &errors);
@@ -92,6 +117,11 @@ async fn draw(
         &PersonPage {
             chrome: me.visitor.chrome("people", &person.display_name()),
             base: addresses::person(person.id),
+            state,
+            about,
+            version: typed
+                .and_then(|typed| typed.non_empty("version"))
+                .map_or_else(|| person.updated_at.0.to_string(), str::to_owned),
             fields,
             password_fields,
             sessions: session_rows(me, person.id).await?,
@@ -129,10 +159,20 @@ pub async fn detail(me: SignedIn, path: web::Path<String>) -> Result<HttpRespons
 pub async fn save(
     me: SignedIn,
     path: web::Path<String>,
-    Confirmed(typed): Confirmed,
+    Confirmed(mut typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage_people(&me.actor)?;
     let person = me.service().people.person(&me.actor, id(&path)?).await?;
+    let is_newer = typed
+        .non_empty("version")
+        .is_some_and(|known| known != person.updated_at.0.to_string());
+    if is_newer {
+        let message = "Somebody else changed this person meanwhile.";
+        let problem = differences(message, &stored_values(&person), &typed);
+        // The next save is based on what is stored now: whoever saves again has seen it.
+        typed.0.retain(|(name, _)| name != "version");
+        return draw(&me, &person, Some(&typed), vec![problem]).await;
+    }
     let saved = match input(&typed) {
         Ok(input) => {
             me.service()

@@ -1,0 +1,194 @@
+//! What happens, counted by the hour, item and integration: exchanges that are refused, consents on
+//! their way, refreshes. Counted in memory and written every few seconds, like the exchanges
+//! themselves (`usage`), so that nothing counted costs a write of its own.
+
+use crate::{
+    domain::{
+        Id, Timestamp,
+        activity::{Activity, ActivityCount},
+        content::Content,
+        integration::Integration,
+    },
+    service::{
+        core::{Actor, Core, must_manage_integrations},
+        error::Error,
+        grants::usage::Usage,
+    },
+    store::{
+        activity::{self, About, ActivitySum},
+        bookkeeping::{self, MAX_ROWS},
+        connections,
+    },
+};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The start of the step of this length (hours or days in UTC) that contains `at`.
+pub fn start_of(at: Timestamp, step: Duration) -> Timestamp {
+    let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
+    Timestamp(at.0.div_euclid(step) * step)
+}
+
+/// What counts are kept by: the hour, what happened, and where.
+type Key = (
+    Timestamp,
+    Activity,
+    Option<Id<Content>>,
+    Option<Id<Integration>>,
+);
+
+/// Counts what happens.
+pub struct ActivityCounts {
+    core: Arc<Core>,
+    usage: Arc<Usage>,
+    counts: Mutex<HashMap<Key, (i64, Timestamp)>>,
+}
+
+impl ActivityCounts {
+    pub(in crate::service) fn new(core: Arc<Core>, usage: Arc<Usage>) -> Self {
+        Self {
+            core,
+            usage,
+            counts: Mutex::default(),
+        }
+    }
+
+    /// Counts one.
+    pub fn count(
+        &self,
+        kind: Activity,
+        content: Option<Id<Content>>,
+        integration: Option<Id<Integration>>,
+    ) {
+        let now = self.core.now();
+        let key = (start_of(now, HOUR), kind, content, integration);
+        let mut counts = self.counts.lock();
+        let (times, last) = counts.entry(key).or_insert((0, now));
+        *times += 1;
+        *last = now;
+    }
+
+    /// Writes what was counted: every ten seconds, before a page shows it, and at a stop. What
+    /// cannot be written is counted again in the next round.
+    pub async fn flush(self: &Arc<Self>) {
+        let counted: Vec<_> = self.counts.lock().drain().collect();
+        if counted.is_empty() {
+            return;
+        }
+        let activity = Arc::clone(self);
+        let writing = async move { activity.write(counted).await };
+        if let Err(error) = self.core.run_to_end(writing).await {
+            error.log("counting activity");
+        }
+    }
+
+    async fn write(&self, counted: Vec<(Key, (i64, Timestamp))>) {
+        for part in counted.chunks(MAX_ROWS) {
+            let rows: Vec<ActivityCount> = part
+                .iter()
+                .map(
+                    |((hour, kind, content, integration), (times, last_at))| ActivityCount {
+                        hour: *hour,
+                        kind: *kind,
+                        content: *content,
+                        integration: *integration,
+                        times: *times,
+                        last_at: *last_at,
+                    },
+                )
+                .collect();
+            let written = self
+                .core
+                .store
+                .write_bookkeeping(move |db| Ok::<_, Error>(bookkeeping::add_activity(db, &rows)?))
+                .await;
+            if let Err(error) = written {
+                error.log("counting activity; it is counted again in the next round");
+                let mut counts = self.counts.lock();
+                for (key, (times, last)) in part {
+                    let known = counts.entry(*key).or_insert((0, *last));
+                    known.0 += times;
+                    known.1 = known.1.max(*last);
+                }
+            }
+        }
+    }
+
+    /// The sums about one item or integration in steps of `step` since `since`, those in memory
+    /// included. The caller has checked who may see them.
+    pub(in crate::service) async fn sums(
+        self: &Arc<Self>,
+        about: About,
+        since: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<ActivitySum>, Error> {
+        self.flush().await;
+        self.usage
+            .flush_uses_of(|uses| match about {
+                About::Content(id) => uses.content == id,
+                About::Integration(id) => uses.integration == id,
+            })
+            .await;
+        self.core
+            .store
+            .read(move |db| Ok(activity::sums(db, about, since, step)?))
+            .await
+    }
+
+    /// The sums about an integration; for administrators.
+    pub async fn of_integration(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: Id<Integration>,
+        since: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<ActivitySum>, Error> {
+        must_manage_integrations(actor)?;
+        self.sums(About::Integration(id), since, step).await
+    }
+
+    /// Records how many people are connected to each integration today. For the leader.
+    pub async fn record_levels(&self) -> Result<(), Error> {
+        let now = self.core.now();
+        let today = start_of(now, DAY);
+        let connected = self
+            .core
+            .store
+            .read(|db| Ok::<_, Error>(connections::count_active(db)?))
+            .await?;
+        let levels: Vec<ActivityCount> = connected
+            .into_iter()
+            .map(|(integration, people)| ActivityCount {
+                hour: today,
+                kind: Activity::PeopleConnected,
+                content: None,
+                integration: Some(integration),
+                times: people,
+                last_at: now,
+            })
+            .collect();
+        for part in levels.chunks(MAX_ROWS) {
+            let part = part.to_vec();
+            self.core
+                .store
+                .write_bookkeeping(move |db| Ok::<_, Error>(bookkeeping::set_levels(db, &part)?))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_start_at_whole_hours_and_days() {
+        let at = Timestamp(1_769_846_400_987);
+        assert_eq!(start_of(at, HOUR).rfc3339(), "2026-01-31T08:00:00Z");
+        assert_eq!(start_of(at, DAY).rfc3339(), "2026-01-31T00:00:00Z");
+    }
+}
