@@ -5,7 +5,7 @@ use crate::{
     store::activity::ActivitySum,
     web::{
         plot::{Plot, Range, Shares, Values, bars, line},
-        view::Now,
+        view::{Now, count_noun},
     },
 };
 
@@ -77,7 +77,8 @@ pub fn funnel(sums: &[ActivitySum], range: Range) -> Shares {
     let caption = match (shown, connected) {
         (0, 0) => format!("Nobody was asked {}.", range.words()),
         _ => format!(
-            "Asked {shown} times {}; {connected} ended with a connection.",
+            "Asked {} {}; {connected} ended with a connection.",
+            count_noun(shown, "time", "times"),
             range.words()
         ),
     };

@@ -14,15 +14,15 @@ use crate::{
     },
     service::{self, Services},
     web::{
-        view::{Chrome, NavLink},
-        visitor::Visitor,
+        view::{Chrome, NavLink, SignedInPerson},
+        visitor::{THEME, person_of_request},
     },
 };
 use actix_http::ConnectionType;
 use actix_web::{
-    Error, FromRequest as _, HttpMessage as _, HttpResponse, ResponseError,
+    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError,
     body::{BoxBody, MessageBody},
-    dev::{Payload, ServiceRequest, ServiceResponse},
+    dev::{ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -312,7 +312,7 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>) {
             .ok()
             .flatten()
             .map(|caller| caller.person.clone()),
-        None => crate::web::visitor::person_of_request(request).await,
+        None => person_of_request(request).await,
     };
     let path: String = redact_path(request.path()).chars().take(200).collect();
     service.audit.note_refusal(
@@ -351,6 +351,27 @@ fn redact_path(path: &str) -> &str {
         "/account/shown/…"
     } else {
         path
+    }
+}
+
+/// The frame of an error page. `portal`: the portal's base URL, on another host. The session itself
+/// is out of reach here, behind its middleware, so the frame has no forms.
+async fn chrome_of(request: &HttpRequest, portal: Option<&str>, title: &str) -> Chrome {
+    let services = request.app_data::<web::Data<Services>>();
+    let contact = services.and_then(|services| services.core.settings.contact.clone());
+    let person = match portal {
+        None => person_of_request(request).await,
+        Some(_) => None,
+    };
+    let theme = request.cookie(THEME).map(|cookie| cookie.value().to_owned());
+    Chrome {
+        home: portal.unwrap_or_default().to_owned(),
+        contact: contact.unwrap_or_default(),
+        person: person.as_ref().map(|person| SignedInPerson::new(person, person.role)),
+        theme: theme
+            .filter(|theme| theme == "light" || theme == "dark")
+            .unwrap_or_default(),
+        ..Chrome::anonymous(title)
     }
 }
 
@@ -402,21 +423,7 @@ async fn render_error(
             ))
             .finish()
     } else {
-        let chrome = match (
-            &portal,
-            Visitor::from_request(&request, &mut Payload::None).await,
-        ) {
-            (None, Ok(visitor)) => visitor.chrome("", &told.title),
-            _ => {
-                let services = request.app_data::<web::Data<Services>>();
-                let contact = services.and_then(|services| services.core.settings.contact.clone());
-                Chrome {
-                    home: portal.clone().unwrap_or_default(),
-                    contact: contact.unwrap_or_default(),
-                    ..Chrome::anonymous(&told.title)
-                }
-            }
-        };
+        let chrome = chrome_of(&request, portal.as_deref(), &told.title).await;
         let mut links = Vec::new();
         if let Some((path, words)) = &told.help {
             links.push(NavLink::new(format!("{}{path}", chrome.home), *words));

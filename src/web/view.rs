@@ -2,7 +2,10 @@
 //! templates print. No lookups and no decisions.
 
 use crate::{
-    domain::Timestamp,
+    domain::{
+        Timestamp,
+        person::{Person, Role},
+    },
     http::assets::{Assets, assets},
 };
 use chrono::{DateTime, TimeZone as _};
@@ -107,6 +110,18 @@ pub struct SignedInPerson {
     pub publisher: bool,
     /// What others changed about their account, until they dismiss it.
     pub notice: Option<String>,
+}
+
+impl SignedInPerson {
+    /// A person who acts with this role.
+    pub fn new(person: &Person, role: Role) -> Self {
+        Self {
+            name: person.display_name(),
+            administrator: role == Role::Administrator,
+            publisher: role >= Role::Publisher,
+            notice: person.notice.clone(),
+        }
+    }
 }
 
 /// A point in time, in the three forms that a page prints.

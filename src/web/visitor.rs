@@ -6,7 +6,7 @@ use crate::{
         Id,
         audit::Origin,
         origins::HostKind,
-        person::{Person, Role, Session as BrowserSession},
+        person::{Person, Session as BrowserSession},
     },
     http::{
         assets::assets,
@@ -175,12 +175,8 @@ impl Visitor {
 
     /// The page frame for this visitor; consumes the flash message.
     pub fn chrome(&self, area: &'static str, title: &str) -> Chrome {
-        let person = self.actor.as_ref().map(|actor| SignedInPerson {
-            name: actor.person.display_name(),
-            administrator: actor.role == Role::Administrator,
-            publisher: actor.role >= Role::Publisher,
-            notice: actor.person.notice.clone(),
-        });
+        let actor = self.actor.as_ref();
+        let person = actor.map(|actor| SignedInPerson::new(&actor.person, actor.role));
         let flash = self.session.get::<String>(FLASH).ok().flatten();
         if flash.is_some() {
             self.session.remove(FLASH);

@@ -183,7 +183,8 @@ pub async fn import_page(me: SignedIn) -> Result<HttpResponse, WebError> {
 /// confirmed.
 pub async fn import(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     must_manage_people(&me.actor)?;
-    let text = typed.get("text").unwrap_or("").to_owned();
+    // As browsers send it: the lines would be counted wrongly.
+    let text = typed.get("text").unwrap_or("").replace("\r\n", "\n");
     let people = match parse(&text) {
         Ok(people) => people,
         Err(problems) => return draw(&me, text, None, problems),
