@@ -35,6 +35,19 @@ model = dict(zip(columns, db.execute(f"SELECT {', '.join(columns)} FROM integrat
 for number in range(300):
     row = {**model, "guid": str(uuid.uuid4()), "name": f"Warehouse {number}", "description": f"For team {number % 7}"}
     db.execute(f"INSERT INTO integrations ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", [row[column] for column in columns])
+# One viewer with 60 consents, of which 20 were not used for long; and an item to which 500 people consented.
+integration, = db.execute("SELECT guid FROM integrations WHERE name = 'Warehouse 5'").fetchone()
+items = [row[0] for row in db.execute("SELECT guid FROM content ORDER BY number LIMIT 60")]
+people = [row[0] for row in db.execute("SELECT guid FROM people ORDER BY number LIMIT 501")]
+def connect(person):
+    db.execute("INSERT INTO connections (guid, person, integration, state, state_at, scopes, generation, connected_at, created_at, updated_at) VALUES (?, ?, ?, 'active', ?, 'a', 1, ?, ?, ?)", (str(uuid.uuid4()), person, integration, now, now, now, now))
+def consent(person, item, used):
+    db.execute("INSERT INTO consents (guid, person, content, integration, scopes, created_at, last_used_at, uses) VALUES (?, ?, ?, ?, 'a', ?, ?, 3)", (str(uuid.uuid4()), person, item, integration, now, used))
+for person in people: connect(person)
+for number, item in enumerate(items): consent(owner, item, None if number < 20 else int(sys.argv[2]))
+for person in people[1:]: consent(person, items[0], now)
+db.executemany("INSERT INTO activity_hours (hour, kind, content, integration, times, last_at) VALUES (?, ?, ?, ?, ?, ?)",
+    [((int(sys.argv[2]) // 3600000 - hour) * 3600000, kind, items[0], integration, 1 + (hour * 7) % 40, int(sys.argv[2]) - hour * 3600000) for hour in range(24 * 399) for kind in ("exchanged", "not_consented") if kind == "exchanged" or hour % 5 == 0])
 for number in range(40):
     db.execute("INSERT INTO groups (guid, name, name_key, created_at) VALUES (?, ?, ?, ?)", (str(uuid.uuid4()), f"Team {number}", f"team {number}", now))
 db.commit()
@@ -55,7 +68,7 @@ before(async () => {
   await api("POST", "content", { name: "first", title: "First" });
   const config = { client_id: "c", client_secret: "s3cret-of-the-test", authorization_uri: "https://idp.example.org/a", token_uri: "https://idp.example.org/t", scopes: "a" };
   await api("POST", "oauth/integrations", { name: "First", template: "custom", config });
-  execFileSync("python3", ["-c", SEED, join(folder, "valetkey.db")]);
+  execFileSync("python3", ["-c", SEED, join(folder, "valetkey.db"), String(Date.now())]);
   chromium = await browser();
 });
 after(async () => {
@@ -173,6 +186,65 @@ test("choosing one of many is a search, with and without script", async () => {
     await page.context().close();
     await narrow.context().close();
   }
+});
+
+test("sixty consents are searched and ended together; an item with five hundred, and a year of it, stay short pages", async () => {
+  const page = await person(), narrow = await person({ javaScriptEnabled: false, viewport: { width: 360, height: 740 }, colorScheme: "dark" });
+  await measure(page, narrow, "consents", "/consents");
+  assert.match(await page.textContent("main"), /60 consents/);
+  for (const reader of [page, narrow]) {
+    await reader.goto(`${base}/consents`);
+    await reader.fill("#find", "report 42");
+    await reader.click("main button:has-text('Show')");
+    assert.match(await reader.textContent("main"), /1 of 60 consents/);
+  }
+  await page.goto(`${base}/consents`);
+  await page.click("text=Next page");
+  assert.equal(await page.locator(".panel-row .strong").count(), 10);
+  await page.goto(`${base}/consents`);
+  await page.click("button:has-text('not used for 90 days')");
+  assert.match(await page.textContent("h1"), /Revoke 20 consents\?/);
+  await page.click("button.destructive");
+  assert.match(await page.textContent(".flash"), /Revoked 20 consents/);
+  await page.goto(`${base}/content?find=First`);
+  const settings = await page.getAttribute("tbody a[href^='/content-settings/']", "href");
+  await measure(page, narrow, "content-consents", `${settings}/consents`);
+  await measure(page, narrow, "content-activity", `${settings}/activity?range=year`);
+  assert.match(await page.textContent("main"), /in the last 400 days; most/);
+  await page.goto(`${base}/integrations?find=warehouse+5`);
+  const integration = await page.getAttribute("tbody a:has-text('Warehouse 5')", "href");
+  await measure(page, narrow, "connected", `${integration}/connected`);
+  assert.match(await page.textContent("main"), /501 people/);
+  await measure(page, narrow, "integration-activity", `${integration}/activity?range=month`);
+  await page.context().close();
+  await narrow.context().close();
+});
+
+test("a combobox is used with the keyboard alone", async () => {
+  const page = await person();
+  await page.goto(`${base}/groups?find=team+8`);
+  await page.click("tbody a:has-text('Team 8')");
+  await page.focus("#find-members");
+  await page.keyboard.type("person1500");
+  await page.waitForSelector("#find-members[aria-expanded=true]");
+  assert.match(await page.textContent("[role=option]"), /person1500/);
+  await look(page, "company-combobox");
+  await page.keyboard.press("Escape");
+  assert.equal(await page.getAttribute("#find-members", "aria-expanded"), "false");
+  await page.keyboard.press("ArrowDown");
+  await page.waitForSelector("#find-members[aria-expanded=true]");
+  await page.keyboard.press("ArrowDown");
+  assert.equal(await page.getAttribute("#find-members", "aria-activedescendant"), "find-members-list-0");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.name), "person");
+  for (let tabs = 0; tabs < 5 && !(await page.evaluate(() => document.activeElement.textContent.includes("Add to the group"))); tabs++) await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".flash");
+  assert.match(await page.textContent(".flash"), /Added to the group/);
+  // Neither another site nor an app of the same origin gets anything: they do not know the token.
+  const refused = await page.request.post(`${base}/choices`, { form: { what: "people", find: "a", csrf: "guess" } });
+  assert.equal(refused.status(), 403);
+  await page.context().close();
 });
 
 test("steps that cannot be taken back are asked about", async () => {

@@ -72,7 +72,7 @@ test("a viewer sees what ended and what the provider knows, and an administrator
   await look(ada, "person-disconnected");
 
   await connect(vera, "vera");
-  await ada.goto(here.content[0].settings ?? `${here.portal}/content-settings/${here.content[0].guid}`);
+  await ada.goto(`${here.portal}/content-settings/${here.content[0].guid}/consents`);
   await ada.click("text=End every consent");
   await look(ada, "consents-end");
   await ada.click("button.destructive");

@@ -90,7 +90,7 @@ test("an integration that takes only the viewer's own account refuses another, a
   const ada = await person("ada");
   await ada.goto(`${here.portal}/integrations/${here.integrations[0].guid}/edit`);
   await ada.check("input[name=identity_check][value=require]");
-  await ada.click("text=Save integration");
+  await ada.click("text=Save changes");
   await ada.context().close();
   const page = await person("vera");
   await page.goto(here.content[0].url);

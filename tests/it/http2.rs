@@ -575,6 +575,24 @@ async fn frames_that_break_the_rules_end_their_connection_and_no_other() {
         ),
         ("te that is not trailers", get(1, &field("te", "gzip"))),
         (
+            "a body shorter than it says",
+            [
+                frame(
+                    1,
+                    4,
+                    1,
+                    &[
+                        field(":method", "POST"),
+                        pseudo[field(":method", "GET").len()..].to_vec(),
+                        field("content-length", "5"),
+                    ]
+                    .concat(),
+                ),
+                frame(0, 1, 1, b"xx"),
+            ]
+            .concat(),
+        ),
+        (
             "a body longer than it says",
             [
                 frame(
@@ -640,6 +658,45 @@ async fn frames_that_break_the_rules_end_their_connection_and_no_other() {
         answered(&heard),
         "and the next browser is served: {heard:?}"
     );
+    front.end();
+}
+
+/// Streams that are given up after their response began count as well: each cost an app a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_that_are_given_up_again_and_again_end_their_connection_and_no_other() {
+    let (app, _) = says(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nok").await;
+    let front = Front::before(&app).await;
+    let (send, connection) = front.connect().await;
+    for _ in 0..1_200 {
+        let request = Request::get(&front.place).body(()).expect("a request");
+        let Ok(mut ready) = send.clone().ready().await else {
+            break;
+        };
+        let Ok((response, _)) = ready.send_request(request, true) else {
+            break;
+        };
+        // The head has come: dropping the body resets the stream.
+        match timeout(SOON, response).await {
+            Ok(Ok(response)) => assert_eq!(response.status(), 200),
+            Ok(Err(_)) => break,
+            Err(_) => panic!("no response"),
+        }
+    }
+    drop(send);
+    let ended = timeout(SOON, connection)
+        .await
+        .expect("the connection ends")
+        .expect("no panic")
+        .expect_err("by an error");
+    assert_eq!(ended.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{ended}");
+    let (mut other, _) = front.connect().await;
+    let request = Request::get(&front.place).body(()).expect("a request");
+    let (response, _) = other.send_request(request, true).expect("sent");
+    let response = timeout(SOON, response)
+        .await
+        .expect("soon")
+        .expect("an answer");
+    assert_eq!(response.status(), 200, "the next browser is served");
     front.end();
 }
 

@@ -8,6 +8,7 @@ mod conformance;
 mod exchange;
 mod forms;
 mod harness;
+mod health;
 mod http2;
 mod organisation;
 mod origins;

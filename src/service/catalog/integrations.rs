@@ -44,6 +44,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 /// The setting that holds the issuer, where a template has one.
 const ISSUER: &str = "issuer";
 
+/// The key of the problem that another integration has the same name.
+pub const SAME_NAME: &str = "same_name";
+
 /// An integration after a form, before it is saved.
 struct Edited {
     after: Integration,
@@ -74,6 +77,9 @@ pub struct IntegrationInput {
     pub listed: Option<Vec<Principal>>,
     /// The administrator has seen how many people lose their connection.
     pub confirmed: bool,
+    /// The administrator wants a new integration to have the name of another one. Otherwise that is a
+    /// problem, with [`SAME_NAME`] as its key.
+    pub same_name: bool,
     /// Pauses or resumes it.
     pub paused: Option<bool>,
     /// The version on which the change is based ([`Integration::updated_at`]): refused with
@@ -274,6 +280,20 @@ impl Integrations {
         ));
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
+        }
+        if !input.same_name
+            && let Some(name) = name.clone()
+        {
+            let all = self
+                .core
+                .store
+                .read(|db| Ok::<_, Error>(integrations::list(db)?));
+            let same =
+                |known: &Integration| known.display_name().to_lowercase() == name.to_lowercase();
+            if all.await?.iter().any(same) {
+                let message = format!("There is an integration called {name} already");
+                return Err(invalid(SAME_NAME, message));
+            }
         }
         let mut integration = Integration {
             number: 0,

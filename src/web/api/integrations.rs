@@ -270,6 +270,7 @@ fn input(body: &JsonObject, stored: Option<&Integration>) -> Result<IntegrationI
         // The API does not ask back: a change that signs people out must carry the client secret in
         // the same request.
         confirmed: true,
+        same_name: true,
     })
 }
 

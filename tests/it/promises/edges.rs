@@ -1,7 +1,7 @@
 //! Promises 32, 34 and 35: addresses outside, bytes from outside, and time. (33 stands with
 //! content.)
 
-use crate::harness::{Served, World, http_answer, raw, serve_raw};
+use crate::harness::{Browser, Served, World, http_answer, raw, serve_raw};
 use serde_json::json;
 use std::{
     sync::{Arc, Mutex},
@@ -161,7 +161,7 @@ async fn p32_addresses_are_checked_when_saved_and_when_connected_to() {
             "http://localhost:{}/content/{content}/",
             served.address.port()
         );
-        let answer = crate::harness::Browser::new(&served.url())
+        let answer = Browser::new(&served.url())
             .send("GET", &place, &[("accept", "text/html")], None)
             .await;
         assert_eq!(answer.status, 502, "{}", answer.body);
@@ -510,5 +510,35 @@ async fn p35_dawdlers_are_gone_in_time_and_hold_nobody_up() {
     assert!(p95 < Duration::from_secs(1), "{p95:?}");
     for dawdler in dawdlers {
         dawdler.await.expect("a dawdler that was sent away");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p32_a_portal_that_listens_everywhere_knows_all_of_its_addresses() {
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("0.0.0.0:0").and_then(|socket| socket.local_addr());
+    let port = free.expect("a port").port();
+    let mut served = Served::prepare(&[
+        ("VALETKEY_PRIVATE_HOSTS", "127.0.0.9,127.0.0.1"),
+        ("VALETKEY_LISTEN", &format!("0.0.0.0:{port}")),
+        ("VALETKEY_PUBLIC_URL", &format!("http://127.0.0.1:{port}")),
+    ]);
+    served.address.set_port(port);
+    served.restart().await;
+    let key = served.administrator("ada");
+    for host in ["127.0.0.9", "127.0.0.1"] {
+        let item = json!({"name": format!("own-{host}"), "access_type": "all", "upstream_url": format!("http://{host}:{port}/")});
+        let made = served
+            .api(&key, "POST", "v1/content", &item.to_string())
+            .await;
+        if made.status == 400 {
+            assert!(made.body.contains("own address"), "{}", made.body);
+            continue;
+        }
+        assert_eq!(made.status, 200, "{}", made.body);
+        let browser = Browser::new(&format!("http://127.0.0.1:{port}"));
+        let guid = made.json()["guid"].as_str().expect("a guid").to_owned();
+        let page = browser.get(&format!("/content/{guid}/__ping__")).await;
+        assert_eq!(page.status, 502, "{host}: {}", page.body);
     }
 }

@@ -339,6 +339,47 @@ async fn p28_keys_rotate_online_and_nothing_starts_without_those_it_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p28_a_damaged_value_stops_no_rotation_and_is_named() {
+    let world = World::start().await;
+    let (vera, _) = world.connected("vera").await;
+    let (_, token) = world.connected("viktor").await;
+    let vera_id = world
+        .sql("SELECT guid AS value FROM people WHERE username = 'vera'")
+        .remove(0);
+    world.sql(&format!(
+        "UPDATE connections SET refresh_token = 'v1.damaged.AAAA' WHERE person = '{vera_id}'"
+    ));
+    let ring = std::fs::read_to_string(world.data_dir.join("keyring")).expect("the keyring");
+    let old = ring.split(' ').next().expect("an id").to_owned();
+    assert!(world.command(&["keys", "add"]).status.success());
+    let mut said = String::new();
+    // The server takes the new key up within ten seconds; until then the order is refused.
+    until("the rotation", async || {
+        let (arguments, settings) = (["keys", "rotate"], world.settings());
+        let output =
+            tokio::task::spawn_blocking(move || crate::harness::command(&arguments, &settings))
+                .await
+                .expect("no panic");
+        said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(
+            !output.status.success(),
+            "it says that something is damaged: {said}"
+        );
+        said.contains("Re-sealed")
+    })
+    .await;
+    assert!(
+        said.contains("1 value(s) do not open") && said.contains("refresh_token"),
+        "{said}"
+    );
+    for value in world.sql("SELECT access_token AS value FROM connections") {
+        assert!(!value.starts_with(&format!("v1.{old}.")), "sealed anew");
+    }
+    assert_eq!(world.exchange(&world.key("bo"), &token).await.status, 200);
+    assert_eq!(vera.get("/consents").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p36_a_slow_provider_costs_only_its_own_requests_and_its_late_answer_counts() {
     let world = World::start().await;
     let bo = world.key("bo");

@@ -114,6 +114,21 @@ pub async fn consent_page(
     .await
 }
 
+/// Refuses while an administrator has paused the integration.
+fn refuse_paused(integration: &Integration) -> Result<(), WebError> {
+    if integration.paused_at.is_none() {
+        return Ok(());
+    }
+    Err(WebError::Page(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("{} is paused", providers::names(integration).service),
+        format!(
+            "An administrator has paused the use of {} here for a while. Nobody can connect meanwhile, and what you allowed before is kept. Try again later, or ask the administrator.",
+            integration.display_name()
+        ),
+    ))
+}
+
 /// The consent page for one question.
 async fn draw(
     me: &SignedIn,
@@ -123,16 +138,7 @@ async fn draw(
 ) -> Result<HttpResponse, WebError> {
     let integration = &question.integration;
     let names = providers::names(integration);
-    if integration.paused_at.is_some() {
-        return Err(WebError::Page(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{} is paused", names.service),
-            format!(
-                "An administrator has paused the use of {} here for a while. Nobody can connect meanwhile, and what you allowed before is kept. Try again later, or ask the administrator.",
-                integration.display_name()
-            ),
-        ));
-    }
+    refuse_paused(integration)?;
     me.service().activity.count(
         Activity::ConsentShown,
         question.content.as_ref().map(|asking| asking.content.id),
@@ -282,10 +288,10 @@ pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
         let asked = admission
             .integrations
             .iter()
-            .any(|link| link.integration.id == integration);
-        if !access::may_open(admission.standing) || !asked {
-            return Err(Error::NotFound.into());
-        }
+            .find(|link| link.integration.id == integration)
+            .filter(|_| access::may_open(admission.standing))
+            .ok_or(Error::NotFound)?;
+        refuse_paused(&asked.integration)?;
         let count = |kind| {
             service
                 .activity
@@ -308,6 +314,12 @@ pub async fn consent(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
         }
     } else if !service.attempts.may_connect(&me.actor, integration).await? {
         return Err(Error::NotFound.into());
+    } else {
+        let question = service
+            .attempts
+            .question_for_integration(&me.actor, integration)
+            .await?;
+        refuse_paused(&question.integration)?;
     }
     let other = typed.non_empty("other").is_some();
     if !other

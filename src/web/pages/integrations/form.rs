@@ -9,7 +9,7 @@ use crate::{
     },
     http::errors::WebError,
     providers::Template as ProviderTemplate,
-    service::catalog::integrations::IntegrationInput,
+    service::catalog::integrations::{IntegrationInput, SAME_NAME},
     web::{
         forms::{Choice, Field, FieldKind, FormValues, refill},
         pages::{form_status, integrations::secret::expiry, page_with},
@@ -442,6 +442,7 @@ pub(super) fn input(
         identity_check: IdentityCheck::parse(typed.text("identity_check")),
         listed: None,
         confirmed: typed.text("confirmed") == "yes",
+        same_name: typed.text(SAME_NAME) == "yes",
         paused: None,
         based_on: typed.text("version").parse().ok().map(Timestamp),
     };

@@ -4,10 +4,9 @@ use crate::{
     domain::{Id, addresses, form::FieldError, integration::Availability},
     http::errors::WebError,
     providers,
-    service::{Error, core::must_manage_integrations},
+    service::{Error, catalog::integrations::SAME_NAME, core::must_manage_integrations},
     web::{
         confirmation::Confirmed,
-        listing::fold,
         pages::{
             integrations::form::{Confirmation, FormTarget, draw_form, input, take_kept_secret},
             problems_of,
@@ -49,18 +48,6 @@ pub async fn create(
         )
         .await;
     }
-    if typed.text("same_name") != "yes"
-        && let Some(ask) = same_name(&me, typed.text("name")).await?
-    {
-        return draw_form(
-            &me,
-            FormTarget::New(template, guid),
-            Some(&typed),
-            Vec::new(),
-            Some(ask),
-        )
-        .await;
-    }
     match me
         .service()
         .integrations
@@ -78,6 +65,24 @@ pub async fn create(
                 format!("Saved {}. {next}", integration.display_name()),
             ))
         }
+        Err(Error::Invalid(problems)) if problems.iter().any(|one| one.key == SAME_NAME) => {
+            let titles = problems.into_iter().map(|problem| problem.message);
+            let ask = Confirmation {
+                field: SAME_NAME,
+                title: titles.collect(),
+                text: "Publishers could not tell the two apart. Enter another name, or tick the box to have two of this name.".into(),
+                items: Vec::new(),
+                label: "Save it under the same name".into(),
+            };
+            draw_form(
+                &me,
+                FormTarget::New(template, guid),
+                Some(&typed),
+                Vec::new(),
+                Some(ask),
+            )
+            .await
+        }
         Err(error) => {
             draw_form(
                 &me,
@@ -89,19 +94,4 @@ pub async fn create(
             .await
         }
     }
-}
-
-/// The question about a name that another integration has.
-async fn same_name(me: &SignedIn, name: &str) -> Result<Option<Confirmation>, WebError> {
-    let all = me.service().integrations.integrations(&me.actor).await?;
-    let same = all
-        .iter()
-        .find(|known| fold(known.display_name()) == fold(name));
-    Ok(same.map(|known| Confirmation {
-        field: "same_name",
-        title: format!("There is an integration called {} already", known.display_name()),
-        text: "Publishers could not tell the two apart. Enter another name, or tick the box to have two of this name.".into(),
-        items: Vec::new(),
-        label: "Save it under the same name".into(),
-    }))
 }
