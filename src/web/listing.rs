@@ -55,20 +55,28 @@ pub fn number_key(number: i64) -> String {
     format!("{number:019}")
 }
 
-/// What the address of a list asks for.
+/// What the address of a list asks for: its parameters by name, and all of them in order.
 #[derive(Clone, Debug, Default)]
-pub struct Asked(BTreeMap<String, String>);
+pub struct Asked(BTreeMap<String, String>, Vec<(String, String)>);
 
 impl Asked {
     /// Reads a query string.
     pub fn parse(text: &str) -> Self {
-        let pairs = url::form_urlencoded::parse(text.as_bytes());
-        Self(pairs.into_owned().collect())
+        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes())
+            .into_owned()
+            .collect();
+        Self(pairs.iter().cloned().collect(), pairs)
     }
 
     /// A parameter; empty if it is missing.
     pub fn text(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// A parameter that may stand there several times, up to [`PAGE_ROWS`].
+    pub fn all(&self, name: &str) -> Vec<(String, String)> {
+        let pairs = self.1.iter().filter(|(known, _)| known == name);
+        pairs.take(PAGE_ROWS).cloned().collect()
     }
 
     /// The search text in a parameter.
@@ -408,6 +416,8 @@ pub struct ChoiceSearch {
     pub find: String,
     /// That nothing, or more than is shown, was found.
     pub message: Option<String>,
+    /// Hidden fields that the search sends along.
+    pub kept: Vec<Field>,
 }
 
 impl ChoiceSearch {
@@ -425,6 +435,7 @@ impl ChoiceSearch {
             anchor,
             label,
             message: None,
+            kept: Vec::new(),
         }
     }
 

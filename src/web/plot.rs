@@ -10,13 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 /// Height of a drawing, in its own units; a step is [`STEP`] wide.
 const HEIGHT: i64 = 100;
 const STEP: usize = 10;
-
-/// A bar of a drawing, in its own units.
-pub struct Bar {
-    pub x: usize,
-    pub y: i64,
-    pub height: i64,
-}
+/// Space between two bars.
+const GAP: usize = 2;
 
 /// A plot over time.
 pub struct Plot {
@@ -27,7 +22,8 @@ pub struct Plot {
     pub tone: &'static str,
     /// Width of the drawing in its own units.
     pub width: usize,
-    pub bars: Vec<Bar>,
+    /// The bars, as the data of a path; empty for none.
+    pub bars: String,
     /// The points of the line, if it is a level.
     pub line: Option<String>,
     /// The greatest value, and the first and last step: the words on the axes.
@@ -150,11 +146,8 @@ pub fn bars(
         .filter_map(|(place, start)| {
             let times = values.get(&start).copied().filter(|times| *times > 0)?;
             let height = (times * HEIGHT / most).max(2);
-            Some(Bar {
-                x: place * STEP,
-                y: HEIGHT - height,
-                height,
-            })
+            let (x, width) = (place * STEP, STEP - GAP);
+            Some(format!("M{x} {HEIGHT}v-{height}h{width}v{height}z"))
         })
         .collect();
     plot
@@ -195,7 +188,7 @@ fn frame(title: &'static str, tone: &'static str, range: Range, values: &Values,
         caption: String::new(),
         tone,
         width: range.starts(*now).count() * STEP,
-        bars: Vec::new(),
+        bars: String::new(),
         line: None,
         most: values.values().copied().max().unwrap_or(0),
         first: range.label(first, now),
@@ -276,8 +269,7 @@ mod tests {
             &values,
             now,
         );
-        let places: Vec<(usize, i64)> = plot.bars.iter().map(|bar| (bar.x, bar.height)).collect();
-        assert_eq!(places, [(21 * STEP, 100), (23 * STEP, 50)]);
+        assert_eq!(plot.bars, "M210 100v-100h8v100zM230 100v-50h8v50z");
         assert_eq!(
             plot.caption,
             "12 exchanges in the last 24 hours; most (8) at 10:00 UTC."

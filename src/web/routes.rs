@@ -81,6 +81,8 @@ fn content_pages(config: &mut ServiceConfig) {
         .route("/content/", get().to(content::list::list))
         .route("/access/{guid}", get().to(access::request_page))
         .route("/access/{guid}", post().to(access::request))
+        .route("/content/bulk", get().to(content::bulk::bulk_page))
+        .route("/content/bulk", post().to(content::bulk::bulk))
         .route("/content/new", get().to(content::new::new_page))
         .route("/content/new", post().to(content::new::create))
         .route(
@@ -122,6 +124,10 @@ fn content_pages(config: &mut ServiceConfig) {
         .route(
             "/content-settings/{guid}/consents",
             get().to(content::consents::list),
+        )
+        .route(
+            "/content-settings/{guid}/consents",
+            post().to(content::consents::end_chosen),
         )
         .route(
             "/content-settings/{guid}/activity",

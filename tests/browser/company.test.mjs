@@ -211,6 +211,23 @@ test("sixty consents are searched and ended together; an item with five hundred,
   await measure(page, narrow, "content-consents", `${settings}/consents`);
   await measure(page, narrow, "content-activity", `${settings}/activity?range=year`);
   assert.match(await page.textContent("main"), /in the last 400 days; most/);
+  // Some of them end together; and somebody is let into several items, found by a search, without script.
+  await page.goto(`${base}${settings}/consents?find=person12`);
+  for (const box of await page.locator("input[name=consent]").all()) await box.check();
+  await page.click("button:has-text('End') >> nth=-1");
+  assert.match(await page.textContent("h1"), /^End \d+ consents\?$/);
+  await page.click("button.destructive");
+  assert.match(await page.textContent(".flash"), /Ended \d+ consents/);
+  await narrow.goto(`${base}/content?find=report+7`);
+  await narrow.check("input[name=content] >> nth=0");
+  await narrow.check("input[name=content] >> nth=1");
+  await narrow.click("text=Let somebody in");
+  await narrow.fill("#find-who", "team 12");
+  await narrow.click("button:has-text('Search')");
+  await look(narrow, "company-let-in-narrow-dark", { scripted: false });
+  await narrow.check("input[name=person]");
+  await narrow.click("button:has-text('Let in')");
+  assert.match(await narrow.textContent(".flash"), /Let in to 2 content items/);
   await page.goto(`${base}/integrations?find=warehouse+5`);
   const integration = await page.getAttribute("tbody a:has-text('Warehouse 5')", "href");
   await measure(page, narrow, "connected", `${integration}/connected`);

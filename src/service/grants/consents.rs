@@ -127,24 +127,52 @@ impl Consents {
     /// Ends several of the actor's own consents; returns how many. Those that are gone already, or
     /// somebody else's, do not count.
     pub async fn revoke_many(&self, actor: &Actor, ids: Vec<Id<Consent>>) -> Result<usize, Error> {
+        self.end_many(actor, ids, true).await
+    }
+
+    /// Ends several consents of anybody; returns how many. Administrators only.
+    pub async fn end_consents_of_others(
+        &self,
+        actor: &Actor,
+        ids: Vec<Id<Consent>>,
+    ) -> Result<usize, Error> {
+        require(
+            access::may_end_connections(actor.role),
+            "Only administrators end the consents of others.",
+        )?;
+        self.end_many(actor, ids, false).await
+    }
+
+    async fn end_many(
+        &self,
+        actor: &Actor,
+        ids: Vec<Id<Consent>>,
+        only_own: bool,
+    ) -> Result<usize, Error> {
         let (now, actor) = (self.core.now(), actor.clone());
         self.core
             .store
             .write(move |db| {
                 let mut ended = 0;
                 for id in &ids {
-                    let own = connections::consent(db, *id)?
-                        .filter(|consent| consent.person == actor.person.id);
-                    let Some(consent) = own else { continue };
+                    let meant = connections::consent(db, *id)?
+                        .filter(|consent| !only_own || consent.person == actor.person.id);
+                    let Some(consent) = meant else { continue };
                     let title = content::find(db, consent.content)?
                         .map(|item| item.display_title().to_owned())
                         .unwrap_or_default();
-                    let name = integrations::find(db, consent.integration)?
+                    let mut detail = integrations::find(db, consent.integration)?
                         .map(|found| found.display_name().to_owned())
                         .unwrap_or_default();
+                    if consent.person != actor.person.id
+                        && let Some(person) = people::find(db, consent.person)?
+                    {
+                        detail = format!("{detail}, of {}", person.username);
+                    }
                     if connections::delete_consent(db, *id)? {
                         ended += 1;
-                        record(db, &event(&actor, now, Action::ConsentRevoked, title, name))?;
+                        let action = Action::ConsentRevoked;
+                        record(db, &event(&actor, now, action, title, detail))?;
                     }
                 }
                 Ok(ended)

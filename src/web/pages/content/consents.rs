@@ -5,13 +5,14 @@ use crate::{
     http::errors::WebError,
     web::{
         confirmation::Confirmed,
+        forms::{Field, FieldKind},
         listing::{
             ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
         },
         pages::{
-            ConfirmPage, Group,
+            ConfirmPage, Group, Question, ask_first,
             content::tabs::{CONSENTS, content_tabs},
-            id, page,
+            id, is_sure, page,
         },
         view::{Chrome, Moment, Tab, count_noun, some_of},
         visitor::SignedIn,
@@ -21,6 +22,7 @@ use actix_web::{HttpResponse, web};
 use askama::Template;
 
 struct Row {
+    guid: String,
     person: String,
     integration: String,
     allowed: Moment,
@@ -111,6 +113,7 @@ pub async fn list(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse,
         rows: given
             .into_iter()
             .map(|(consent, person, integration)| Row {
+                guid: consent.id.to_string(),
                 person: person.display_name(),
                 integration: integration.display_name().to_owned(),
                 allowed: Moment::new(consent.created_at, now),
@@ -184,4 +187,58 @@ pub async fn end_consents(
     let message = format!("Ended {}.", count_noun(ended, "consent", "consents"));
     let list = format!("{}{CONSENTS}", addresses::content_settings(guid));
     Ok(me.done(&list, message))
+}
+
+/// `POST /content-settings/{guid}/consents`: ends the consents that were ticked (`consent`), after a
+/// question.
+pub async fn end_chosen(
+    me: SignedIn,
+    path: web::Path<String>,
+    Confirmed(typed): Confirmed,
+) -> Result<HttpResponse, WebError> {
+    let (contents, guid) = (&me.service().contents, id(&path)?);
+    let given = contents.consenting_people(&me.actor, guid).await?;
+    let chosen: Vec<Given> = given
+        .into_iter()
+        .filter(|(consent, ..)| {
+            typed
+                .all("consent")
+                .any(|one| one == consent.id.to_string())
+        })
+        .collect();
+    let list = format!("{}{CONSENTS}", addresses::content_settings(guid));
+    if chosen.is_empty() {
+        return Ok(me.done(&list, "Nothing was chosen: tick the consents first."));
+    }
+    let count = count_noun(chosen.len(), "consent", "consents");
+    if !is_sure(&typed) {
+        let names = chosen.iter().map(|(_, person, _)| person.display_name());
+        let names = some_of(names.collect()).join(", ");
+        let fields = chosen.iter().map(|(consent, ..)| {
+            Field::new(FieldKind::Hidden, "consent", "").value(consent.id.to_string())
+        });
+        return ask_first(
+            &me,
+            Question {
+                area: "content",
+                title: format!("End {count}?"),
+                consequences: &[
+                    &format!("For {names} the content stops acting at once, in open windows, too."),
+                    "Their connections stay, and other content goes on using them. The next time they open this content they are asked again.",
+                ],
+                action: list.clone(),
+                fields: fields.collect(),
+                submit: &format!("End {count}"),
+                cancel: list,
+            },
+        );
+    }
+    let ids = chosen.iter().map(|(consent, ..)| consent.id).collect();
+    let ended = me
+        .service()
+        .consents
+        .end_consents_of_others(&me.actor, ids)
+        .await?;
+    let count = count_noun(ended, "consent", "consents");
+    Ok(me.done(&list, format!("Ended {count}.")))
 }

@@ -21,6 +21,7 @@ use actix_web::HttpResponse;
 use askama::Template;
 
 struct Row {
+    guid: String,
     title: String,
     description: String,
     owner: String,
@@ -74,6 +75,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             .map(|integration| providers::names(integration).service)
             .collect();
         rows.push(Row {
+            guid: item.content.id.to_string(),
             title: item.content.display_title().to_owned(),
             description: item.content.description.clone(),
             owner: item.owner.display_name(),

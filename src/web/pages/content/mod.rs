@@ -3,6 +3,7 @@
 //! Below `/content/{guid}/` everything belongs to the app.
 
 pub mod activity;
+pub mod bulk;
 mod checklist;
 pub mod consents;
 pub mod delete;
