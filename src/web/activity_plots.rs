@@ -5,7 +5,7 @@ use crate::{
     store::activity::ActivitySum,
     web::{
         plot::{Plot, Range, Shares, Values, bars, line},
-        view::{Now, count_noun},
+        view::{Now, count_noun, grouped},
     },
 };
 
@@ -61,7 +61,11 @@ pub fn reasons(sums: &[ActivitySum], range: Range) -> Shares {
     parts.sort_by_key(|part| std::cmp::Reverse(part.2));
     let caption = match parts.first() {
         Some((words, _, times)) => {
-            format!("Most often {}: {words} ({times}).", range.words())
+            format!(
+                "Most often {}: {words} ({}).",
+                range.words(),
+                grouped(*times)
+            )
         }
         None => format!("Nothing was refused {}.", range.words()),
     };
@@ -77,9 +81,10 @@ pub fn funnel(sums: &[ActivitySum], range: Range) -> Shares {
     let caption = match (shown, connected) {
         (0, 0) => format!("Nobody was asked {}.", range.words()),
         _ => format!(
-            "Asked {} {}; {connected} ended with a connection.",
+            "Asked {} {}; {} ended with a connection.",
             count_noun(shown, "time", "times"),
-            range.words()
+            range.words(),
+            grouped(connected)
         ),
     };
     let parts = match shown + connected {

@@ -8,7 +8,10 @@
 
 use crate::{
     domain::addresses::query,
-    web::forms::{Choice, Field, FieldKind},
+    web::{
+        forms::{Choice, Field, FieldKind},
+        view::grouped,
+    },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,19 +241,6 @@ impl ListFrame {
     pub fn is_large(&self) -> bool {
         self.total > LARGE
     }
-}
-
-/// A number with separators: `2,004`.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// The words for a number of things: one, and several.

@@ -4,7 +4,10 @@
 //!
 //! The drawing is stretched to the width of the page, so its text is HTML beside it.
 
-use crate::{domain::Timestamp, web::view::Now};
+use crate::{
+    domain::Timestamp,
+    web::view::{Now, grouped},
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Height of a drawing, in its own units; a step is [`STEP`] wide.
@@ -27,13 +30,13 @@ pub struct Plot {
     /// The points of the line, if it is a level.
     pub line: Option<String>,
     /// The greatest value, and the first and last step: the words on the axes.
-    pub most: i64,
+    pub most: String,
     pub first: String,
     pub last: String,
     /// The heading of the table's first column.
     pub unit: &'static str,
     /// The steps with a value, and their numbers.
-    pub rows: Vec<(String, i64)>,
+    pub rows: Vec<(String, String)>,
 }
 
 /// A stretch of time that plots cover.
@@ -131,15 +134,17 @@ pub fn bars(
     let peak = values.iter().max_by_key(|(_, times)| **times);
     plot.caption = match peak {
         Some((at, times)) if total > 0 => format!(
-            "{total} {} {}; most ({times}) {} {}.",
+            "{} {} {}; most ({}) {} {}.",
+            grouped(total),
             if total == 1 { nouns.0 } else { nouns.1 },
             range.words(),
+            grouped(*times),
             if range == Range::Day { "at" } else { "on" },
             range.label(*at, now)
         ),
         _ => format!("No {} {}.", nouns.1, range.words()),
     };
-    let most = plot.most.max(1);
+    let most = greatest(values).max(1);
     plot.bars = range
         .starts(*now)
         .enumerate()
@@ -156,7 +161,7 @@ pub fn bars(
 /// A level as a line. A step without a value has that of the step before.
 pub fn line(title: &'static str, range: Range, noun: &str, values: &Values, now: Now) -> Plot {
     let mut plot = frame(title, "accent", range, values, now);
-    let most = plot.most.max(1);
+    let most = greatest(values).max(1);
     let (mut points, mut level, mut first) = (Vec::new(), 0, None);
     for (place, start) in range.starts(*now).enumerate() {
         if let Some(value) = values.get(&start) {
@@ -180,6 +185,10 @@ pub fn line(title: &'static str, range: Range, noun: &str, values: &Values, now:
     plot
 }
 
+fn greatest(values: &Values) -> i64 {
+    values.values().copied().max().unwrap_or(0)
+}
+
 /// A plot without a drawing.
 fn frame(title: &'static str, tone: &'static str, range: Range, values: &Values, now: Now) -> Plot {
     let first = range.since(*now);
@@ -190,14 +199,14 @@ fn frame(title: &'static str, tone: &'static str, range: Range, values: &Values,
         width: range.starts(*now).count() * STEP,
         bars: String::new(),
         line: None,
-        most: values.values().copied().max().unwrap_or(0),
+        most: grouped(greatest(values)),
         first: range.label(first, now),
         last: "now".to_owned(),
         unit: range.unit(),
         rows: values
             .iter()
             .rev()
-            .map(|(start, times)| (range.label(*start, now), *times))
+            .map(|(start, times)| (range.label(*start, now), grouped(*times)))
             .collect(),
     }
 }
@@ -217,7 +226,7 @@ pub struct Share {
     pub label: String,
     /// What to do about it; empty for nothing.
     pub advice: &'static str,
-    pub times: i64,
+    pub times: String,
     /// Per cent of the greatest one.
     pub percent: i64,
 }
@@ -242,7 +251,7 @@ impl Shares {
                 .map(|(label, advice, times)| Share {
                     label,
                     advice,
-                    times,
+                    times: grouped(times),
                     percent: times * 100 / most,
                 })
                 .collect(),
@@ -274,7 +283,7 @@ mod tests {
             plot.caption,
             "12 exchanges in the last 24 hours; most (8) at 10:00 UTC."
         );
-        assert_eq!(plot.rows[0], ("12:00 UTC".into(), 4));
+        assert_eq!(plot.rows[0], ("12:00 UTC".into(), "4".into()));
         let empty = bars(
             "Exchanges",
             "accent",

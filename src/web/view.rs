@@ -234,12 +234,25 @@ pub fn some_of(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// A number that is not negative, with separators: `2,004`.
+pub fn grouped(number: impl TryInto<u64>) -> String {
+    let digits = number.try_into().unwrap_or(u64::MAX).to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A number with its noun: `1 content item`, `4 content items`, or `none` for 0.
 pub fn count_noun(number: impl TryInto<i64>, one: &str, many: &str) -> String {
     match number.try_into().unwrap_or(i64::MAX) {
         0 => "none".into(),
         1 => format!("1 {one}"),
-        number => format!("{number} {many}"),
+        number => format!("{} {many}", grouped(number)),
     }
 }
 
