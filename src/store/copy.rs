@@ -169,6 +169,10 @@ impl Snapshot {
         match &mut self.0 {
             AnyConnection::Sqlite(file) => {
                 let columns = columns(file, table)?;
+                if columns.is_empty() {
+                    // A backup that was made before this table existed.
+                    return Ok(summary);
+                }
                 let pairs: Vec<String> = columns
                     .iter()
                     .map(|column| format!("'{column}', {}", quoted(column)))

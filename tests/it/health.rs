@@ -1,6 +1,6 @@
 //! What the pages of an item and an integration say first, and what pausing does.
 
-use crate::harness::World;
+use crate::harness::{Browser, Served, World};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,4 +121,41 @@ async fn a_paused_integration_hands_out_nothing_asks_nobody_and_keeps_everything
         .api(&ada, "PATCH", &path, r#"{"paused": "yes"}"#)
         .await;
     assert_eq!(wrong.status, 400, "{}", wrong.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_installation_says_where_its_link_is_and_errors_name_whom_to_ask() {
+    let served = Served::start(&[("VALETKEY_CONTACT", "help@example.org")]).await;
+    let browser = Browser::new(&served.url());
+    let page = browser.get("/login").await;
+    assert!(
+        page.body.contains("Nobody has an account yet"),
+        "{}",
+        page.body
+    );
+    let page = browser.get("/setup/nonsense").await;
+    assert!(
+        page.body.contains("mailto:help@example.org"),
+        "{}",
+        page.body
+    );
+    served.administrator("ada");
+    let page = browser.get("/login").await;
+    assert!(
+        !page.body.contains("Nobody has an account"),
+        "{}",
+        page.body
+    );
+    assert!(
+        page.body.contains("mailto:help@example.org"),
+        "{}",
+        page.body
+    );
+    let nowhere = browser.get("/nowhere").await;
+    assert_eq!(nowhere.status, 404);
+    assert!(
+        nowhere.body.contains("mailto:help@example.org"),
+        "{}",
+        nowhere.body
+    );
 }

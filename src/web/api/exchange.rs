@@ -130,9 +130,17 @@ pub async fn exchange(
     }
 }
 
+/// Longest form of an exchange with an unknown key that is read, in bytes: anybody can send it.
+const MAX_UNKNOWN: usize = 16 * 1024;
+
 /// Counts an exchange with an unknown key for the item that its session token names, so that the
 /// item's page can say why its app gets no tokens.
 async fn count_unknown_key(request: &HttpRequest, payload: web::Payload) {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_none_or(|length| length > MAX_UNKNOWN) {
+        return;
+    }
     let (Ok(service), Ok(body)) = (service_of(request), read_body(payload.into_inner()).await)
     else {
         return;
