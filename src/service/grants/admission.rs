@@ -18,13 +18,14 @@ use crate::{
     },
     service::{
         cluster::{
-            cache::{DecisionCache, Validity},
+            cache::{DecisionCache, LoadStart, Validity},
             presence::{PresenceBoard, ViewerAt},
         },
         core::{CACHE_CAPACITY, Core},
         error::Error,
     },
     store::{
+        Db,
         admission::{self, AttachedIntegration},
         changes::Subject,
         content,
@@ -72,6 +73,39 @@ pub struct Admission {
     pub presence: ViewerAt,
     /// What the admission depends on.
     pub validity: Validity,
+}
+
+/// What an admission is made of, as the database has it.
+pub(in crate::service) struct Facts {
+    content: Content,
+    person: Person,
+    standing: Standing,
+    attached: Vec<AttachedIntegration>,
+}
+
+impl Facts {
+    /// `None` if the item or the person is gone.
+    pub(in crate::service) fn load(
+        db: &mut Db<'_>,
+        item: Id<Content>,
+        person: Id<Person>,
+    ) -> Result<Option<Self>, Error> {
+        let Some((content, person, attached)) = admission::load(db, item, person)? else {
+            return Ok(None);
+        };
+        let listed = if access::depends_on_list(&content, &person) {
+            content::role_of(db, item, person.id)?
+        } else {
+            None
+        };
+        let standing = access::standing(&content, &person, listed);
+        Ok(Some(Self {
+            content,
+            person,
+            standing,
+            attached,
+        }))
+    }
 }
 
 type AdmissionKey = (Id<Content>, Id<Person>);
@@ -127,19 +161,20 @@ impl Admissions {
         let loaded = self
             .core
             .store
-            .read(move |db| {
-                let (content, person, attached) =
-                    admission::load(db, item, person)?.ok_or(Error::NotFound)?;
-                let listed = if access::depends_on_list(&content, &person) {
-                    content::role_of(db, item, person.id)?
-                } else {
-                    None
-                };
-                let standing = access::standing(&content, &person, listed);
-                Ok::<_, Error>((content, person, standing, attached))
-            })
+            .read(move |db| Facts::load(db, item, person)?.ok_or(Error::NotFound))
             .await?;
-        let (content, person, standing, attached) = loaded;
+        Ok(self.remember(loaded, start))
+    }
+
+    /// Caches what [`Facts::load`] found.
+    pub(in crate::service) fn remember(&self, loaded: Facts, start: LoadStart) -> Arc<Admission> {
+        let Facts {
+            content,
+            person,
+            standing,
+            attached,
+        } = loaded;
+        let item = content.id;
         let integrations = attached
             .into_iter()
             .map(|attached| self.integration_access(&person, attached))
@@ -167,7 +202,7 @@ impl Admissions {
             Arc::clone(&admission),
             validity,
         );
-        Ok(admission)
+        admission
     }
 
     /// One integration as the person may use it; decrypts the access token if so.

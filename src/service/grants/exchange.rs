@@ -21,16 +21,20 @@ use crate::{
     providers,
     service::{
         auditing::audit::Audit,
+        cluster::cache::LoadStart,
         core::Core,
         error::Error,
         grants::{
             activity::ActivityCounts,
-            admission::{Admission, Admissions, IntegrationAccess},
+            admission::{Admission, Admissions, Facts, IntegrationAccess},
             broker::{Broker, FreshToken, NoToken, is_usable},
             session_tokens::{ClaimsError, SessionTokens},
             usage::Usage,
         },
-        people::{api_keys::Caller, browser_sessions::BrowserSessions},
+        people::{
+            api_keys::Caller,
+            browser_sessions::{self, BrowserSessions},
+        },
     },
     store::content,
     vault::session_token::{Claims, InvalidToken},
@@ -472,16 +476,44 @@ impl Exchange {
     /// The admission of a session token's viewer to its content item, if the browser session still
     /// lives.
     async fn viewer_admission(&self, claims: &Claims) -> Result<Arc<Admission>, ExchangeError> {
-        let viewer = self
-            .sessions
-            .session_person(claims.sid)
-            .await?
-            .filter(|person| person.id == claims.sub)
-            .ok_or(ExchangeError::SessionEnded)?;
+        let start = self.core.load_start();
+        let Some(viewer) = self.sessions.cached_person(claims.sid, start) else {
+            return self.load_viewer(claims, start).await;
+        };
+        if viewer.id != claims.sub {
+            return Err(ExchangeError::SessionEnded);
+        }
         match self.admissions.admission(claims.content, viewer.id).await {
             Err(Error::NotFound) => Err(ExchangeError::NotYourContent),
             other => Ok(other?),
         }
+    }
+
+    /// Loads the viewer of a session token and their admission together: a trip to a database thread
+    /// and back costs more than a query.
+    async fn load_viewer(
+        &self,
+        claims: &Claims,
+        start: LoadStart,
+    ) -> Result<Arc<Admission>, ExchangeError> {
+        let (session, viewer, item) = (claims.sid, claims.sub, claims.content);
+        let (now, idle_since) = (self.core.now(), self.core.idle_since());
+        let loaded = self
+            .core
+            .store
+            .read(move |db| {
+                let person = browser_sessions::load_person(db, session, now, idle_since)?;
+                let Some(person) = person.filter(|person| person.id == viewer) else {
+                    return Ok(None);
+                };
+                let facts = Facts::load(db, item, viewer)?;
+                Ok::<_, Error>(Some((person, facts)))
+            })
+            .await?;
+        let (person, facts) = loaded.ok_or(ExchangeError::SessionEnded)?;
+        self.sessions.remember_person(session, person, start);
+        let facts = facts.ok_or(ExchangeError::NotYourContent)?;
+        Ok(self.admissions.remember(facts, start))
     }
 
     /// Writes an audit record of a refused exchange, if the refusal is one to record. The session

@@ -3,19 +3,31 @@
 
 use crate::{
     domain::{
-        Id, access,
+        Id, Timestamp, access,
         audit::Action,
         person::{Person, Session},
     },
     service::{
-        cluster::cache::{DecisionCache, Validity},
+        cluster::cache::{DecisionCache, LoadStart, Validity},
         core::{Actor, CACHE_CAPACITY, Core, event, record},
         error::Error,
         last_uses::LastUses,
     },
-    store::{bookkeeping, changes::Subject, people, sessions},
+    store::{Db, bookkeeping, changes::Subject, people, sessions},
 };
 use std::{sync::Arc, time::Duration};
+
+/// The person of a live browser session, last used after `idle_since`; `None` if the session has
+/// ended or the person is locked.
+pub(in crate::service) fn load_person(
+    db: &mut Db<'_>,
+    session: Id<Session>,
+    now: Timestamp,
+    idle_since: Timestamp,
+) -> Result<Option<Person>, Error> {
+    let found = sessions::find_live_person(db, session, now, idle_since)?;
+    Ok(found.filter(|person| !person.locked))
+}
 
 /// Longest interval between two writes of a session's time of last use.
 const MAX_TOUCH_INTERVAL: Duration = Duration::from_secs(600);
@@ -41,26 +53,40 @@ impl BrowserSessions {
     /// The person of a live browser session; `None` if the session has ended or the person is
     /// locked.
     pub async fn session_person(&self, session: Id<Session>) -> Result<Option<Arc<Person>>, Error> {
-        let (start, now) = (self.core.load_start(), self.core.now());
-        if let Some(person) = self.cache.fresh(&session, &self.core.store, start) {
+        let start = self.core.load_start();
+        if let Some(person) = self.cached_person(session, start) {
             return Ok(Some(person));
         }
-        let idle_since = self.core.idle_since();
+        let (now, idle_since) = (self.core.now(), self.core.idle_since());
         let found = self
             .core
             .store
-            .read(move |db| {
-                Ok::<_, Error>(sessions::find_live_person(db, session, now, idle_since)?)
-            })
+            .read(move |db| load_person(db, session, now, idle_since))
             .await?;
-        let Some(person) = found.filter(|person| !person.locked) else {
-            return Ok(None);
-        };
+        Ok(found.map(|person| self.remember_person(session, person, start)))
+    }
+
+    /// The person of a session, if that is known without the database.
+    pub(in crate::service) fn cached_person(
+        &self,
+        session: Id<Session>,
+        start: LoadStart,
+    ) -> Option<Arc<Person>> {
+        self.cache.fresh(&session, &self.core.store, start)
+    }
+
+    /// Caches what [`load_person`] found.
+    pub(in crate::service) fn remember_person(
+        &self,
+        session: Id<Session>,
+        person: Person,
+        start: LoadStart,
+    ) -> Arc<Person> {
         let person = Arc::new(person);
         let subjects = [Subject::Session(session), Subject::Person(person.id)];
         self.cache
             .insert(session, Arc::clone(&person), Validity::new(start, subjects));
-        Ok(Some(person))
+        person
     }
 
     /// How often the time of last use of a session in use is to be noted: often enough that idle
