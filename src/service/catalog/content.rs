@@ -10,7 +10,7 @@ use crate::{
         audit::Action,
         change::Change,
         content::{AccessType, Content, ContentRole, Permission, Process, Proxying},
-        egress::Purpose,
+        egress::{Policy, Purpose},
         form::FieldError,
         group::Principal,
         integration::{Association, Integration},
@@ -54,6 +54,8 @@ pub struct ContentInput {
     pub based_on: Option<Timestamp>,
 }
 
+/// Who may change an item.
+const EDITORS: &str = "Only the owner, collaborators and administrators change a content item.";
 /// Longest title of an item, in characters.
 const MAX_TITLE: usize = 100;
 /// Maximum processes of one item.
@@ -340,9 +342,7 @@ impl Contents {
         if seen.may_edit {
             Ok(seen)
         } else {
-            Err(Error::Forbidden(
-                "Only the owner, collaborators and administrators change a content item.",
-            ))
+            Err(Error::Forbidden(EDITORS))
         }
     }
 
@@ -372,7 +372,7 @@ impl Contents {
             created_at: now,
             updated_at: now,
         };
-        let problems = self.apply_content(&mut item, &input);
+        let problems = apply_content(&self.core.policy, &mut item, &input);
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
@@ -409,33 +409,21 @@ impl Contents {
         id: Id<Content>,
         input: ContentInput,
     ) -> Result<VisibleContent, Error> {
-        self.editable_content(actor, id).await?;
-        let probe = Content {
-            ..self.content(actor, id).await?.content
-        };
-        let mut checked = probe.clone();
-        let problems = self.apply_content(&mut checked, &input);
-        if !problems.is_empty() {
-            return Err(Error::Invalid(problems));
-        }
         let (now, actor) = (self.core.now(), actor.clone());
-        let person = actor.with_effective_role();
+        let (person, policy) = (actor.with_effective_role(), Arc::clone(&self.core.policy));
         self.core.store
             .write(move |db| {
-                let checked = checked.clone();
-                let before = content::find(db, id)?.ok_or(Error::NotFound)?;
+                let seen = visible_content(db, &person, id)?;
+                require(seen.may_edit, EDITORS)?;
+                let before = seen.content.clone();
                 if input.based_on.is_some_and(|known| known != before.updated_at) {
                     return Err(changed_meanwhile("content item"));
                 }
-                let mut after = Content {
-                    name: checked.name,
-                    title: checked.title,
-                    description: checked.description,
-                    access: checked.access,
-                    processes: checked.processes,
-                    proxying: checked.proxying,
-                    ..before.clone()
-                };
+                let mut after = before.clone();
+                let problems = apply_content(&policy, &mut after, &input);
+                if !problems.is_empty() {
+                    return Err(Error::Invalid(problems));
+                }
                 if let Some(owner) = input.owner.filter(|owner| *owner != before.owner) {
                     require(
                         access::may_give_content_away(person.role),
@@ -471,13 +459,16 @@ impl Contents {
                     content::update(db, &after).map_err(name_conflict)?;
                     record(db, &event(&actor, now, Action::ContentChanged, after.display_title(), words.join(", ")))?;
                 }
-                let ended = if before.access != after.access || before.owner != after.owner {
+                if before.access != after.access || before.owner != after.owner {
                     let why = EndReason::of(&actor, now, "access was taken away");
-                    Some(revocations::end_lost_consents(db, &[id], &why)?)
-                } else {
-                    None
+                    let ended = revocations::end_lost_consents(db, &[id], &why)?;
+                    return Ok((visible_content(db, &person, id)?, Some(ended)));
+                }
+                let seen = VisibleContent {
+                    content: after,
+                    ..seen
                 };
-                Ok((visible_content(db, &person, id)?, ended))
+                Ok((seen, None))
             })
             .await
             .map(|(item, ended)| {
@@ -519,108 +510,9 @@ impl Contents {
         Ok(deleted)
     }
 
-    /// Applies typed values to `item`; returns all problems at once.
-    fn apply_content(&self, item: &mut Content, input: &ContentInput) -> Vec<FieldError> {
-        let mut problems = Vec::new();
-        if let Some(name) = &input.name {
-            let name = name.trim();
-            let legal = !name.is_empty()
-                && name.len() <= 64
-                && name.chars().all(|letter| {
-                    letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_')
-                });
-            if legal {
-                item.name = name.to_owned();
-            } else {
-                problems.push(FieldError::new(
-                    "name",
-                    "Use 1 to 64 letters, digits, dots, hyphens and underscores.",
-                ));
-            }
-        }
-        if input.title != Change::Keep {
-            let title = input.title.clone().apply(None);
-            let title = title
-                .map(|title| title.trim().to_owned())
-                .filter(|title| !title.is_empty());
-            if title.as_ref().is_some_and(|title| {
-                title.chars().count() > MAX_TITLE || title.chars().any(char::is_control)
-            }) {
-                problems.push(FieldError::new(
-                    "title",
-                    "Use at most 100 characters, without line breaks.",
-                ));
-            } else {
-                item.title = title;
-            }
-        }
-        if let Some(description) = &input.description {
-            if description.contains('\0') {
-                problems.push(FieldError::new(
-                    "description",
-                    "Leave out invisible characters.",
-                ));
-            } else if description.chars().count() > 4000 {
-                problems.push(FieldError::new(
-                    "description",
-                    "Use at most 4,000 characters.",
-                ));
-            } else {
-                item.description = description.trim().to_owned();
-            }
-        }
-        if let Some(access) = input.access {
-            item.access = access;
-        }
-        if let Some(processes) = &input.processes {
-            match self.check_processes(processes) {
-                Ok(checked) => item.processes = checked,
-                Err(problem) => problems.push(problem),
-            }
-        }
-        let proxying = input.proxying.apply(&item.proxying);
-        problems.extend(check_proxying(&proxying));
-        item.proxying = proxying;
-        problems
-    }
-
     /// Validates typed process addresses against the egress policy and normalises them.
     pub fn check_processes(&self, typed: &[Process]) -> Result<Vec<Process>, FieldError> {
-        let problem = |sentence: String| FieldError::new("upstream_url", sentence);
-        if typed.len() > MAX_PROCESSES {
-            return Err(problem(format!("Use at most {MAX_PROCESSES} addresses.")));
-        }
-        let mut checked: Vec<Process> = Vec::new();
-        for process in typed {
-            let address = process.url.trim();
-            if address.len() > 1000 {
-                return Err(problem(
-                    "Use at most 1,000 characters for an address.".into(),
-                ));
-            }
-            let url = self
-                .core
-                .policy
-                .parse(address, Purpose::Upstream)
-                .map_err(|refused| {
-                    problem(if typed.len() > 1 {
-                        format!("{address}: {refused}")
-                    } else {
-                        refused.to_string()
-                    })
-                })?;
-            if url.query().is_some() {
-                return Err(problem("Leave out everything from the ? on.".into()));
-            }
-            if checked.iter().any(|other| other.url == url.as_str()) {
-                return Err(problem(format!("{address} is given twice.")));
-            }
-            checked.push(Process {
-                url: url.into(),
-                draining: process.draining,
-            });
-        }
-        Ok(checked)
+        check_processes(&self.core.policy, typed)
     }
 
     /// The access list of an item.
@@ -982,6 +874,108 @@ impl Contents {
             })
             .await
     }
+}
+
+/// Applies typed values to `item`; returns all problems at once.
+fn apply_content(policy: &Policy, item: &mut Content, input: &ContentInput) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    if let Some(name) = &input.name {
+        let name = name.trim();
+        let legal = !name.is_empty()
+            && name.len() <= 64
+            && name
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_'));
+        if legal {
+            item.name = name.to_owned();
+        } else {
+            problems.push(FieldError::new(
+                "name",
+                "Use 1 to 64 letters, digits, dots, hyphens and underscores.",
+            ));
+        }
+    }
+    if input.title != Change::Keep {
+        let title = input.title.clone().apply(None);
+        let title = title
+            .map(|title| title.trim().to_owned())
+            .filter(|title| !title.is_empty());
+        if title.as_ref().is_some_and(|title| {
+            title.chars().count() > MAX_TITLE || title.chars().any(char::is_control)
+        }) {
+            problems.push(FieldError::new(
+                "title",
+                "Use at most 100 characters, without line breaks.",
+            ));
+        } else {
+            item.title = title;
+        }
+    }
+    if let Some(description) = &input.description {
+        if description.contains('\0') {
+            problems.push(FieldError::new(
+                "description",
+                "Leave out invisible characters.",
+            ));
+        } else if description.chars().count() > 4000 {
+            problems.push(FieldError::new(
+                "description",
+                "Use at most 4,000 characters.",
+            ));
+        } else {
+            item.description = description.trim().to_owned();
+        }
+    }
+    if let Some(access) = input.access {
+        item.access = access;
+    }
+    if let Some(processes) = &input.processes {
+        match check_processes(policy, processes) {
+            Ok(checked) => item.processes = checked,
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let proxying = input.proxying.apply(&item.proxying);
+    problems.extend(check_proxying(&proxying));
+    item.proxying = proxying;
+    problems
+}
+
+/// Validates typed process addresses against the egress policy and normalises them.
+fn check_processes(policy: &Policy, typed: &[Process]) -> Result<Vec<Process>, FieldError> {
+    let problem = |sentence: String| FieldError::new("upstream_url", sentence);
+    if typed.len() > MAX_PROCESSES {
+        return Err(problem(format!("Use at most {MAX_PROCESSES} addresses.")));
+    }
+    let mut checked: Vec<Process> = Vec::new();
+    for process in typed {
+        let address = process.url.trim();
+        if address.len() > 1000 {
+            return Err(problem(
+                "Use at most 1,000 characters for an address.".into(),
+            ));
+        }
+        let url = policy
+            .parse(address, Purpose::Upstream)
+            .map_err(|refused| {
+                problem(if typed.len() > 1 {
+                    format!("{address}: {refused}")
+                } else {
+                    refused.to_string()
+                })
+            })?;
+        if url.query().is_some() {
+            return Err(problem("Leave out everything from the ? on.".into()));
+        }
+        if checked.iter().any(|other| other.url == url.as_str()) {
+            return Err(problem(format!("{address} is given twice.")));
+        }
+        checked.push(Process {
+            url: url.into(),
+            draining: process.draining,
+        });
+    }
+    Ok(checked)
 }
 
 /// The item as this person sees it; `NotFound` if they may not.
