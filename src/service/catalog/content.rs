@@ -409,13 +409,13 @@ impl Contents {
         id: Id<Content>,
         input: ContentInput,
     ) -> Result<VisibleContent, Error> {
+        // Apart from the transaction: what it reads can make others repeat theirs.
+        let seen = self.editable_content(actor, id).await?;
         let (now, actor) = (self.core.now(), actor.clone());
         let (person, policy) = (actor.with_effective_role(), Arc::clone(&self.core.policy));
         self.core.store
             .write(move |db| {
-                let seen = visible_content(db, &person, id)?;
-                require(seen.may_edit, EDITORS)?;
-                let before = seen.content.clone();
+                let before = content::find(db, id)?.ok_or(Error::NotFound)?;
                 if input.based_on.is_some_and(|known| known != before.updated_at) {
                     return Err(changed_meanwhile("content item"));
                 }
@@ -466,7 +466,7 @@ impl Contents {
                 }
                 let seen = VisibleContent {
                     content: after,
-                    ..seen
+                    ..seen.clone()
                 };
                 Ok((seen, None))
             })
