@@ -243,7 +243,6 @@ impl Services {
             Arc::clone(&admissions),
             Arc::clone(&session_tokens),
             Arc::clone(&broker),
-            Arc::clone(&usage),
             Arc::clone(&activity),
             Arc::clone(&audit),
         ));

@@ -116,6 +116,9 @@ pub fn find_live_person(
     row.map(super::people::PersonRow::person).transpose()
 }
 
+/// Id, times of creation and last use, address and client.
+type ListRow = (Option<String>, i64, i64, String, Option<String>);
+
 /// A person's live sessions, last used first.
 pub fn of_person(
     db: &mut Db<'_>,
@@ -123,7 +126,7 @@ pub fn of_person(
     now: Timestamp,
     idle_since: Timestamp,
 ) -> Result<Vec<Session>, Error> {
-    let rows: Vec<(Option<String>, i64, i64, String, Option<String>)> = sessions::table
+    let rows: Vec<ListRow> = sessions::table
         .filter(sessions::person.eq(person.to_string()))
         .filter(sessions::expires_at.gt(now.0))
         .filter(sessions::seen_at.gt(idle_since.0))

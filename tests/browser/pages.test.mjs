@@ -110,6 +110,13 @@ test("a secret is replaced by itself, and survives an error in another field", a
   await ada.click("button.primary");
   assert.match(await ada.textContent(".summary"), /in the past[\s\S]*Enter the new secret/);
   await look(ada, "secret-replace");
+  // The date is past again: the secret is kept all the same.
+  await ada.fill("#client_secret", here.registration.client_secret);
+  await ada.click("button.primary");
+  assert.match(await ada.textContent("main"), /Entered, not saved yet/);
+  await ada.fill("#secret_expires", "");
+  await ada.click("button.primary");
+  assert.match(await ada.textContent(".flash"), /Replaced the secret/);
   await ada.goto(`${here.portal}/integrations/new?template=azure`);
   await ada.fill("#name", "Second");
   await ada.fill("#tenant_id", "nonsense");

@@ -6,13 +6,17 @@ use crate::{
     domain::{
         Id, Timestamp,
         activity::{Activity, ActivityCount},
-        content::Content,
+        consent::Consent,
+        content::{Content, ProcessId},
         integration::Integration,
     },
     service::{
         core::{Actor, Core, must_manage_integrations},
         error::Error,
-        grants::usage::Usage,
+        grants::{
+            admission::{Admission, IntegrationAccess},
+            usage::Usage,
+        },
     },
     store::{
         activity::{self, About, ActivitySum},
@@ -69,6 +73,18 @@ impl ActivityCounts {
         let (times, last) = counts.entry(key).or_insert((0, now));
         *times += 1;
         *last = now;
+    }
+
+    /// Counts an exchange that handed out a token, which also counts as a use of the consent.
+    pub(in crate::service) fn count_exchange(
+        &self,
+        consent: Id<Consent>,
+        process: ProcessId,
+        admission: &Admission,
+        link: &IntegrationAccess,
+        now: Timestamp,
+    ) {
+        self.usage.count_use(consent, process, admission, link, now);
     }
 
     /// Writes what was counted: every ten seconds, before a page shows it, and at a stop. What

@@ -29,7 +29,6 @@ use crate::{
             admission::{Admission, Admissions, Facts, IntegrationAccess},
             broker::{Broker, FreshToken, NoToken, is_usable},
             session_tokens::{ClaimsError, SessionTokens},
-            usage::Usage,
         },
         people::{
             api_keys::Caller,
@@ -213,7 +212,6 @@ pub struct Exchange {
     admissions: Arc<Admissions>,
     session_tokens: Arc<SessionTokens>,
     broker: Arc<Broker>,
-    usage: Arc<Usage>,
     activity: Arc<ActivityCounts>,
     audit: Arc<Audit>,
 }
@@ -225,7 +223,6 @@ impl Exchange {
         admissions: Arc<Admissions>,
         session_tokens: Arc<SessionTokens>,
         broker: Arc<Broker>,
-        usage: Arc<Usage>,
         activity: Arc<ActivityCounts>,
         audit: Arc<Audit>,
     ) -> Self {
@@ -235,7 +232,6 @@ impl Exchange {
             admissions,
             session_tokens,
             broker,
-            usage,
             activity,
             audit,
         }
@@ -357,8 +353,8 @@ impl Exchange {
         };
         match fresh {
             Ok(fresh) => {
-                self.usage
-                    .count_use(consent, claims.process, &admission, link, now);
+                self.activity
+                    .count_exchange(consent, claims.process, &admission, link, now);
                 Ok(Exchanged {
                     expires_in: fresh.expires_at.since(self.core.now()),
                     token: fresh.token,

@@ -181,7 +181,7 @@ fn row(overview: &Overview, now: Now) -> Row {
     };
     let mut may: Vec<String> = providers::capabilities(integration)
         .iter()
-        .map(|line| line.to_lowercase())
+        .map(|line| lower_first(line))
         .collect();
     if connection.has_refresh_token {
         may.push("stay connected while you are away".into());
@@ -201,6 +201,15 @@ fn row(overview: &Overview, now: Now) -> Row {
         },
         reconnect,
         disconnect: addresses::disconnect(connection.id),
+    }
+}
+
+/// A sentence as part of another one.
+fn lower_first(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => String::new(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `GET /content`: the items that a person may open or edit, with search and filters.
 
 use crate::{
-    domain::{access, addresses},
+    domain::{access, addresses, integration::Integration},
     http::errors::WebError,
     providers,
     web::{
         forms::Choice,
+        health::integration_trouble,
         listing::{
             ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
         },
@@ -38,6 +39,8 @@ struct Row {
     /// Of the integrations.
     services: Vec<String>,
     is_mine: bool,
+    /// It has no app, or something is wrong with one of its integrations.
+    needs_attention: bool,
     address: String,
 }
 
@@ -74,7 +77,14 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             .flatten()
             .map(|integration| providers::names(integration).service)
             .collect();
+        let is_in_trouble = |integration: &Integration| {
+            let unreachable = service.backoff.pause_of_provider(integration.id);
+            integration_trouble(integration, unreachable.as_deref(), now).is_some()
+        };
+        let integrations = attached.get(&item.content.id);
         rows.push(Row {
+            needs_attention: item.content.upstream().is_none()
+                || integrations.into_iter().flatten().any(is_in_trouble),
             guid: item.content.id.to_string(),
             title: item.content.display_title().to_owned(),
             description: item.content.description.clone(),
@@ -111,11 +121,13 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             label: "Show",
             choices: vec![
                 Choice::new("mine", "Mine", ""),
+                Choice::new("attention", "Needs attention", ""),
                 Choice::new("no-app", "Without an app", ""),
                 Choice::new("no-integration", "Without an integration", ""),
             ],
             passes: Box::new(|row: &Row, wanted| match wanted {
                 "mine" => row.is_mine,
+                "attention" => row.may_edit && row.needs_attention,
                 "no-app" => !row.has_upstream,
                 _ => row.services.is_empty(),
             }),

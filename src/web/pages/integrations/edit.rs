@@ -10,7 +10,10 @@ use crate::{
         forms::FormValues,
         pages::{
             PATIENCE, differences, id,
-            integrations::form::{Confirmation, FormTarget, draw_form, input, take_kept_secret},
+            integrations::{
+                form::{Confirmation, FormTarget, draw_form, input},
+                kept_secret,
+            },
             problems_of,
         },
         view::{count_noun, some_of},
@@ -52,7 +55,7 @@ pub async fn edit(
     Confirmed(mut typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage_integrations(&me.actor)?;
-    take_kept_secret(&me, &mut typed).await?;
+    kept_secret::take(&me, &mut typed).await?;
     let guid = id(&path)?;
     let integration = me
         .service()

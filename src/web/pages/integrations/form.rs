@@ -12,14 +12,17 @@ use crate::{
     service::catalog::integrations::{IntegrationInput, SAME_NAME},
     web::{
         forms::{Choice, Field, FieldKind, FormValues, refill},
-        pages::{form_status, integrations::secret::expiry, page_with},
+        pages::{
+            form_status,
+            integrations::{kept_secret, secret::expiry},
+            page_with,
+        },
         view::Chrome,
         visitor::SignedIn,
     },
 };
 use actix_web::HttpResponse;
 use askama::Template;
-use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use strum::VariantArray as _;
 
@@ -73,38 +76,7 @@ fn is_main(template: &ProviderTemplate, name: &str) -> bool {
     !template.details.contains(&name) && name != "auth_type"
 }
 
-/// The name of the hidden field that stands for a secret which is kept, sealed, until the form is
-/// right.
-const KEPT_SECRET: &str = "kept_secret";
-
-/// Puts the secret that a form kept, if none was typed again.
-pub(super) async fn take_kept_secret(
-    me: &SignedIn,
-    typed: &mut FormValues,
-) -> Result<(), WebError> {
-    let Some(name) = typed.non_empty(KEPT_SECRET).map(str::to_owned) else {
-        return Ok(());
-    };
-    typed.0.retain(|(field, _)| field != KEPT_SECRET);
-    if typed.non_empty("client_secret").is_some() {
-        return Ok(());
-    }
-    let person = me.actor.person.id;
-    let kept = me
-        .service()
-        .shown_once
-        .take_shown_once(person, &name)
-        .await?;
-    if let Some(secret) = kept {
-        typed.0.retain(|(field, _)| field != "client_secret");
-        let secret = secret.expose_secret().to_owned();
-        typed.0.push(("client_secret".into(), secret));
-    }
-    Ok(())
-}
-
-/// The form of an integration. `confirm` adds a question that must be answered to save. A secret
-/// that was typed, and has no error, is kept for a few minutes, so that it need not be typed again.
+/// The form of an integration. `confirm` adds a question that must be answered to save.
 pub(super) async fn draw_form(
     me: &SignedIn,
     subject: FormTarget<'_>,
@@ -161,20 +133,7 @@ pub(super) async fn draw_form(
     }
     refill(&mut fields, typed, &errors);
     refill(&mut preset, typed, &errors);
-    let secret = typed.and_then(|typed| typed.secret("client_secret"));
-    if let Some(secret) = secret
-        && let Some(at) = fields
-            .iter()
-            .position(|field| field.name == "client_secret")
-        && fields[at].error.is_none()
-    {
-        let person = me.actor.person.id;
-        let kept = service.shown_once.store_shown_once(person, &secret).await?;
-        fields[at].hint =
-            "Entered, not saved yet: it is kept for a few minutes. Leave this empty to use it, or enter another one."
-                .into();
-        fields.push(Field::new(FieldKind::Hidden, KEPT_SECRET, "").value(kept));
-    }
+    kept_secret::keep(me, typed, &mut fields).await?;
     let own = service.core.addresses.own_callback(guid);
     let title = match existing {
         Some(integration) => format!("Edit {}", integration.display_name()),

@@ -13,6 +13,7 @@ pub mod delete;
 pub mod disconnect;
 pub mod edit;
 pub mod form;
+mod kept_secret;
 pub mod list;
 pub mod new;
 pub mod pause;

@@ -8,7 +8,10 @@ use crate::{
     web::{
         confirmation::Confirmed,
         pages::{
-            integrations::form::{Confirmation, FormTarget, draw_form, input, take_kept_secret},
+            integrations::{
+                form::{Confirmation, FormTarget, draw_form, input},
+                kept_secret,
+            },
             problems_of,
         },
         visitor::SignedIn,
@@ -22,7 +25,7 @@ pub async fn create(
     Confirmed(mut typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage_integrations(&me.actor)?;
-    take_kept_secret(&me, &mut typed).await?;
+    kept_secret::take(&me, &mut typed).await?;
     let template = providers::template(typed.text("template")).ok_or(Error::NotFound)?;
     let (input, own) = input(template, &typed, None, *me.now());
     let guid = input.id.unwrap_or_else(Id::random);

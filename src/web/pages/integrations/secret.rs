@@ -9,13 +9,15 @@ use crate::{
     web::{
         confirmation::Confirmed,
         forms::{Field, FieldKind, FormValues, refill},
-        pages::{FormPage, PATIENCE, form_status, id, page_with, problems_of},
+        pages::{
+            FormPage, PATIENCE, form_status, id, integrations::kept_secret, page_with, problems_of,
+        },
         visitor::SignedIn,
     },
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 
-fn draw(
+async fn draw(
     me: &SignedIn,
     integration: &Integration,
     typed: Option<&FormValues>,
@@ -34,6 +36,7 @@ fn draw(
             .hint("Optional. The list of integrations warns you before."),
     ];
     refill(&mut fields, typed, &errors);
+    kept_secret::keep(me, typed, &mut fields).await?;
     let base = addresses::integration(integration.id);
     let title = format!("Replace the secret of {}", integration.display_name());
     let view = FormPage {
@@ -58,16 +61,17 @@ pub async fn secret_page(
     me.visitor.require_confirmation(&request)?;
     let integrations = &me.service().integrations;
     let integration = integrations.integration(&me.actor, id(&path)?).await?;
-    draw(&me, &integration, None, Vec::new())
+    draw(&me, &integration, None, Vec::new()).await
 }
 
 /// `POST /integrations/{guid}/secret`.
 pub async fn replace_secret(
     me: SignedIn,
     path: web::Path<String>,
-    Confirmed(typed): Confirmed,
+    Confirmed(mut typed): Confirmed,
 ) -> Result<HttpResponse, WebError> {
     must_manage_integrations(&me.actor)?;
+    kept_secret::take(&me, &mut typed).await?;
     let integrations = &me.service().integrations;
     let integration = integrations.integration(&me.actor, id(&path)?).await?;
     let (expires, mut problems) = expiry(&typed, *me.now());
@@ -76,7 +80,7 @@ pub async fn replace_secret(
         problems.push(FieldError::new("client_secret", "Enter the new secret."));
     }
     if !problems.is_empty() {
-        return draw(&me, &integration, Some(&typed), problems);
+        return draw(&me, &integration, Some(&typed), problems).await;
     }
     let input = IntegrationInput {
         client_secret: secret,
@@ -94,7 +98,7 @@ pub async fn replace_secret(
                 integration.display_name()
             ),
         )),
-        Err(error) => draw(&me, &integration, Some(&typed), problems_of(error)?),
+        Err(error) => draw(&me, &integration, Some(&typed), problems_of(error)?).await,
     }
 }
 
