@@ -221,7 +221,7 @@ impl Plan {
         }
     }
 
-    /// Carries the plan out, with an audit record. Returns a sentence for the operator: what was done.
+    /// Does what the plan says and writes an audit record of it. Returns a sentence for the operator.
     fn carry_out(&self, db: &mut Db<'_>, now: Timestamp) -> Result<String, store::Error> {
         let (detail, told) = match self {
             Plan::Repeat(since) => {

@@ -154,20 +154,9 @@ mod tests {
 
     fn person(role: Role) -> Person {
         Person {
-            id: Id::random(),
             username: "p".into(),
-            email: String::new(),
-            first_name: String::new(),
-            last_name: String::new(),
             role,
-            locked: false,
-            created_at: Timestamp(0),
-            updated_at: Timestamp(0),
-            active_at: None,
-            organisation_label: None,
-            organisation_subject: None,
-            notice: None,
-            time_zone: None,
+            ..Person::new(Timestamp(0))
         }
     }
     fn content(owner: &Person, access: AccessType) -> Content {

@@ -1,5 +1,6 @@
-//! What is counted by the hour, item and integration, for the plots and for what a page says first:
-//! whether it works. Exchanges of each person are counted apart (`service::grants::usage`).
+//! The events that are counted by hour, content item and integration. The plots show the counts, and
+//! the head of a page tells from them whether the item or integration works. Exchanges of each person
+//! are counted apart (`service::grants::usage`).
 
 use super::{Id, Timestamp, content::Content, integration::Integration};
 
@@ -136,7 +137,7 @@ impl Activity {
     pub const fn advice(self) -> &'static str {
         match self {
             Activity::KeyUnknown => {
-                "The app runs with a key that was replaced or deleted. Make a new content key below, put it into the app’s environment and restart the app."
+                "The app runs with a key that was replaced or deleted. Make a new content key in the content’s settings, put it into the app’s environment and restart the app."
             }
             Activity::KeyNotAllowed => {
                 "The key belongs to somebody else, or to other content. Give the app a content key of this item."
@@ -151,11 +152,11 @@ impl Activity {
                 "Nothing to do: the viewer signs in again and reloads the page."
             }
             Activity::ViewerNotAllowed => {
-                "Put the viewer on the list below, if they should open this content."
+                "Put the viewer on the content’s access list, if they should open it."
             }
-            Activity::NoIntegration => "Choose an integration below.",
+            Activity::NoIntegration => "Choose an integration in the content’s settings.",
             Activity::WrongAudience => {
-                "The app names an integration (audience) that this content does not use. Attach it below, or correct the app."
+                "The app names an integration (audience) that this content does not use. Attach it in the content’s settings, or correct the app."
             }
             Activity::NotConsented | Activity::NotConnected => {
                 "The viewer is asked when they open the content in a window of its own. An app in a frame of another page cannot ask."

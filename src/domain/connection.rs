@@ -252,25 +252,13 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::person::Role;
     use strum::VariantArray as _;
 
     fn person(username: &str, email: &str) -> Person {
         Person {
-            id: Id::random(),
             username: username.into(),
             email: email.into(),
-            first_name: String::new(),
-            last_name: String::new(),
-            role: Role::Viewer,
-            locked: false,
-            created_at: Timestamp(0),
-            updated_at: Timestamp(0),
-            active_at: None,
-            organisation_label: None,
-            organisation_subject: None,
-            notice: None,
-            time_zone: None,
+            ..Person::new(Timestamp(0))
         }
     }
 

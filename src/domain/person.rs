@@ -102,6 +102,10 @@ impl Person {
             name.trim().to_owned()
         }
     }
+    /// The name, and the user name that tells people of the same name apart: `Ann Field (ann)`.
+    pub fn name_and_username(&self) -> String {
+        format!("{} ({})", self.display_name(), self.username)
+    }
     /// The `login_hint` for the identity provider: the e-mail address, or the user name.
     pub fn login_hint(&self) -> &str {
         if self.email.is_empty() {

@@ -39,6 +39,12 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+    /// The start of the step of this length that contains this moment; steps are counted from the
+    /// Unix epoch, so hours and days are those of UTC.
+    pub fn start_of(self, step: Duration) -> Self {
+        let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
+        Self(self.0.div_euclid(step).saturating_mul(step))
+    }
     fn date_time(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -144,6 +150,13 @@ mod tests {
             Timestamp::parse_rfc3339("2026-01-31T08:00:00.5Z"),
             Some(Timestamp(1_769_846_400_000))
         );
+    }
+    #[test]
+    fn steps_start_at_whole_hours_and_days() {
+        let at = Timestamp(1_769_846_400_987);
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        assert_eq!(at.start_of(hour).rfc3339(), "2026-01-31T08:00:00Z");
+        assert_eq!(at.start_of(day).rfc3339(), "2026-01-31T00:00:00Z");
     }
     #[test]
     fn relative_times_read_as_people_speak() {

@@ -162,6 +162,12 @@ impl WebError {
             WebError::Service(service::Error::Conflict(why)) => {
                 told(StatusCode::CONFLICT, "That is taken", why, Code::Conflict)
             }
+            WebError::Service(changed @ service::Error::ChangedMeanwhile(_)) => told(
+                StatusCode::CONFLICT,
+                "Changed meanwhile",
+                &changed.to_string(),
+                Code::Conflict,
+            ),
             WebError::Service(busy) if busy.is_busy() => told(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The portal is busy",

@@ -77,6 +77,7 @@ impl Background {
             tracing::warn!("could not write down who was where at the end");
         }
         services.usage.flush_uses().await;
+        services.activity.flush().await;
         services.sessions.flush_last_uses().await;
         services.api_keys.flush_last_uses().await;
         services.audit.flush_refusals().await;

@@ -16,9 +16,12 @@ pub enum Error {
     /// Invalid input: all problems at once.
     #[error("{} problem(s)", .0.len())]
     Invalid(Vec<FieldError>),
-    /// A name is taken, or the row was changed meanwhile.
+    /// A name is taken; the sentence says which.
     #[error("{0}")]
     Conflict(String),
+    /// The change is based on an older version of what the word names.
+    #[error("Somebody else changed this {0} meanwhile.")]
+    ChangedMeanwhile(&'static str),
     /// Too many tries: retry after this time.
     #[error("too many tries")]
     TooMany(Duration),
@@ -79,15 +82,10 @@ pub fn invalid(key: &str, message: impl Into<String>) -> Error {
 }
 
 /// Says `sentence` if a unique constraint failed. For inserts and updates whose only unique value
-/// is a name that the caller chose.
+/// is one that the caller chose.
 pub(in crate::service) fn name_taken(sentence: &str) -> impl FnOnce(store::Error) -> Error + '_ {
     move |error| match error {
         store::Error::Taken => Error::Conflict(sentence.to_owned()),
         other => other.into(),
     }
-}
-
-/// The refusal of a change that is based on an older version of `what`.
-pub fn changed_meanwhile(what: &str) -> Error {
-    Error::Conflict(format!("Somebody else changed this {what} meanwhile."))
 }

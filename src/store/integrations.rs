@@ -273,6 +273,12 @@ pub fn set_secret_warned(
     Ok(())
 }
 
+/// All integrations by their id.
+pub fn by_id(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, Integration>, Error> {
+    let all = list(db)?.into_iter();
+    Ok(all.map(|found| (found.id, found)).collect())
+}
+
 /// All integrations, oldest first.
 pub fn list(db: &mut Db<'_>) -> Result<Vec<Integration>, Error> {
     let rows = integrations::table

@@ -15,7 +15,7 @@ use crate::{
     service::{self, Services},
     web::{
         view::{Chrome, NavLink, SignedInPerson},
-        visitor::{THEME, person_of_request},
+        visitor::{person_of_request, theme_of},
     },
 };
 use actix_http::ConnectionType;
@@ -363,18 +363,13 @@ async fn chrome_of(request: &HttpRequest, portal: Option<&str>, title: &str) -> 
         None => person_of_request(request).await,
         Some(_) => None,
     };
-    let theme = request
-        .cookie(THEME)
-        .map(|cookie| cookie.value().to_owned());
     Chrome {
         home: portal.unwrap_or_default().to_owned(),
         contact: contact.unwrap_or_default(),
         person: person
             .as_ref()
             .map(|person| SignedInPerson::new(person, person.role)),
-        theme: theme
-            .filter(|theme| theme == "light" || theme == "dark")
-            .unwrap_or_default(),
+        theme: theme_of(request),
         ..Chrome::anonymous(title)
     }
 }

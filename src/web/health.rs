@@ -7,13 +7,14 @@ use crate::{
         integration::{Integration, SecretHealth},
     },
     providers,
+    service::Services,
     store::activity::ActivitySum,
     web::view::{Moment, Now, Status, count_noun},
 };
 use std::{collections::HashMap, time::Duration};
 
 /// How long before its expiry a client secret is reported.
-pub const SECRET_EXPIRY_NOTICE: Duration = Duration::from_secs(60 * 86_400);
+const SECRET_EXPIRY_NOTICE: Duration = Duration::from_secs(60 * 86_400);
 
 /// One finding.
 pub struct HealthLine {
@@ -64,13 +65,11 @@ pub fn sort(lines: &mut [HealthLine]) {
 }
 
 /// What is wrong with an integration, or will be soon; `None` if nothing is known to be.
-/// `unreachable`: why its provider is not asked now.
 pub fn integration_trouble(
+    service: &Services,
     integration: &Integration,
-    unreachable: Option<&str>,
     now: Now,
 ) -> Option<HealthLine> {
-    let names = providers::names(integration);
     if let Some(since) = integration.paused_at {
         let line = HealthLine::new(Status::warning("Paused"), "by an administrator");
         return Some(
@@ -78,20 +77,33 @@ pub fn integration_trouble(
                 .advice("Hands out no tokens and asks nobody; consents and connections are kept. An administrator can resume it on its page."),
         );
     }
-    if let SecretHealth::Rejected { at, cause } = &integration.secret_health {
-        let word = format!("Rejected by {}", names.provider);
-        return Some(
-            HealthLine::new(Status::negative(word), cause.clone())
-                .at(Moment::new(*at, now))
-                .advice("An administrator replaces the client secret on the integration’s page."),
-        );
-    }
-    if let Some(sentence) = unreachable {
-        return Some(
+    let is_rejected = matches!(integration.secret_health, SecretHealth::Rejected { .. });
+    match service.backoff.pause_of_provider(integration.id) {
+        Some(sentence) if !is_rejected => Some(
             HealthLine::new(Status::negative("Provider unreachable"), sentence).advice(
                 "The portal tries again by itself. Tokens that are still valid go on working.",
             ),
-        );
+        ),
+        _ => secret_trouble(integration, now),
+    }
+}
+
+/// What is wrong with a client secret, or will be within [`SECRET_EXPIRY_NOTICE`].
+pub fn secret_trouble(integration: &Integration, now: Now) -> Option<HealthLine> {
+    match &integration.secret_health {
+        SecretHealth::NotNeeded => return None,
+        SecretHealth::Rejected { at, cause } => {
+            let provider = providers::names(integration).provider;
+            let status = Status::negative(format!("Rejected by {provider}"));
+            return Some(
+                HealthLine::new(status, cause.clone())
+                    .at(Moment::new(*at, now))
+                    .advice(
+                        "An administrator replaces the client secret on the integration’s page.",
+                    ),
+            );
+        }
+        SecretHealth::Works { .. } | SecretHealth::Untried => {}
     }
     let end = integration.secret_expires_at?;
     if end <= *now {

@@ -58,27 +58,28 @@ pub fn number_key(number: i64) -> String {
     format!("{number:019}")
 }
 
-/// What the address of a list asks for: its parameters by name, and all of them in order.
+/// What the address of a list asks for: its parameters, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Asked(BTreeMap<String, String>, Vec<(String, String)>);
+pub struct Asked(Vec<(String, String)>);
 
 impl Asked {
     /// Reads a query string.
     pub fn parse(text: &str) -> Self {
-        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes())
-            .into_owned()
-            .collect();
-        Self(pairs.iter().cloned().collect(), pairs)
+        let pairs = url::form_urlencoded::parse(text.as_bytes());
+        Self(pairs.into_owned().collect())
     }
 
-    /// A parameter; empty if it is missing.
+    /// A parameter; empty if it is missing, the last one if it stands there several times.
     pub fn text(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        let mut pairs = self.0.iter().rev();
+        pairs
+            .find(|(known, _)| known == name)
+            .map_or("", |(_, value)| value)
     }
 
     /// A parameter that may stand there several times, up to [`PAGE_ROWS`].
     pub fn all(&self, name: &str) -> Vec<(String, String)> {
-        let pairs = self.1.iter().filter(|(known, _)| known == name);
+        let pairs = self.0.iter().filter(|(known, _)| known == name);
         pairs.take(PAGE_ROWS).cloned().collect()
     }
 
@@ -90,11 +91,10 @@ impl Asked {
     /// The address of the list with some parameters replaced; an empty value removes one. The place
     /// in the list is kept only if it is among them.
     fn address(&self, base: &str, changes: &[(&str, &str)]) -> String {
-        let mut all = self.0.clone();
+        let asked = self.0.iter().map(|(name, value)| (&**name, &**value));
+        let mut all: BTreeMap<&str, &str> = asked.collect();
         all.remove("after");
-        for (name, value) in changes {
-            all.insert((*name).to_owned(), (*value).to_owned());
-        }
+        all.extend(changes.iter().copied());
         let pairs: Vec<String> = all
             .iter()
             .filter(|(_, value)| !value.is_empty())
@@ -435,10 +435,7 @@ impl ChoiceSearch {
         if self.find.is_empty() {
             return Vec::new();
         }
-        let search = Search::new(&self.find);
-        let mut found: Vec<T> = all;
-        found.retain(|one| search.is_in(&text(one)));
-        found.sort_by_cached_key(|one| natural_key(&text(one)));
+        let mut found = found(all, &self.find, text);
         self.message = match found.len() {
             0 => Some(format!("Nothing matches “{}”.", self.find)),
             1..=PICKER_ROWS => None,
@@ -474,7 +471,7 @@ impl Picker {
             };
         }
         let all = field.options.split_off(1);
-        let found = search.run(all, |choice| format!("{} {}", choice.label, choice.hint));
+        let found = search.run(all, choice_text);
         let legend = if found.is_empty() {
             "Chosen".to_owned()
         } else {
@@ -490,13 +487,24 @@ impl Picker {
     }
 }
 
-/// The first choices in which `find` is found, in order of their labels.
-pub fn found_choices(mut all: Vec<Choice>, find: &str) -> Vec<Choice> {
+/// Those of `all` in whose `text` the words of `find` occur, in its order.
+fn found<T>(mut all: Vec<T>, find: &str, text: impl Fn(&T) -> String) -> Vec<T> {
     let search = Search::new(find);
-    all.retain(|choice| search.is_in(&format!("{} {}", choice.label, choice.hint)));
-    all.sort_by_cached_key(|choice| natural_key(&choice.label));
-    all.truncate(PICKER_ROWS);
+    all.retain(|one| search.is_in(&text(one)));
+    all.sort_by_cached_key(|one| natural_key(&text(one)));
     all
+}
+
+/// The text in which a choice is searched for, and by which it sorts.
+fn choice_text(choice: &Choice) -> String {
+    format!("{} {}", choice.label, choice.hint)
+}
+
+/// The first [`PICKER_ROWS`] choices in which `find` is found, in order.
+pub fn found_choices(all: Vec<Choice>, find: &str) -> Vec<Choice> {
+    let mut found = found(all, find, choice_text);
+    found.truncate(PICKER_ROWS);
+    found
 }
 
 /// What a filter by one of many means.

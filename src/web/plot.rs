@@ -70,7 +70,7 @@ impl Range {
     }
 
     /// The number of steps, the current one included.
-    const fn steps(self) -> i64 {
+    const fn steps(self) -> u32 {
         match self {
             Range::Day => 24,
             Range::Month => 30,
@@ -80,8 +80,8 @@ impl Range {
 
     /// The start of the first step, in whole hours or days of UTC.
     pub fn since(self, now: Timestamp) -> Timestamp {
-        let step = i64::try_from(self.step().as_millis()).unwrap_or(1);
-        Timestamp((now.0.div_euclid(step) - (self.steps() - 1)) * step)
+        now.start_of(self.step())
+            .minus(self.step() * (self.steps() - 1))
     }
 
     /// In words, as the end of a sentence.
@@ -112,8 +112,7 @@ impl Range {
     /// The starts of all steps.
     fn starts(self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
         let (since, step) = (self.since(now), self.step());
-        (0..self.steps())
-            .map(move |number| since.plus(step * u32::try_from(number).unwrap_or_default()))
+        (0..self.steps()).map(move |number| since.plus(step * number))
     }
 }
 

@@ -103,6 +103,15 @@ pub async fn navigations_only(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
+/// The colour theme that a browser chose, `light` or `dark`; empty for that of the system.
+pub fn theme_of(request: &HttpRequest) -> String {
+    request
+        .cookie(THEME)
+        .map(|cookie| cookie.value().to_owned())
+        .filter(|theme| theme == "light" || theme == "dark")
+        .unwrap_or_default()
+}
+
 /// Middleware of the pages, before the session is read: cookies that any script of a sibling host can
 /// set must not make the session unreadable.
 pub async fn readable_cookies(
@@ -136,10 +145,6 @@ impl Visitor {
         let session = request.get_session();
         let origin = audit_origin(&request, &service);
         let actor = signed_in(&session, &service, &origin).await?;
-        let theme = request
-            .cookie(THEME)
-            .map(|cookie| cookie.value().to_owned())
-            .filter(|theme| theme == "light" || theme == "dark");
         Ok(Self {
             session,
             actor,
@@ -151,7 +156,7 @@ impl Visitor {
                 .get(header::USER_AGENT)
                 .and_then(|agent| agent.to_str().ok())
                 .and_then(client_words),
-            theme: theme.unwrap_or_default(),
+            theme: theme_of(&request),
         })
     }
 

@@ -14,7 +14,7 @@ use valetkey::{
         connection::{Account, Connection, State},
         consent::{Consent, sorted_scopes},
         content::ProcessId,
-        person::{Person, Role},
+        person::Person,
         time::Clock as _,
     },
     server::{clock::SystemClock, installation},
@@ -129,20 +129,9 @@ fn row(
         &Id::<Person>::random().to_string()[..8]
     );
     let person = Person {
-        id: Id::random(),
         email: format!("{name}@example.org"),
         username: name,
-        first_name: String::new(),
-        last_name: String::new(),
-        role: Role::Viewer,
-        locked: false,
-        created_at: now,
-        updated_at: now,
-        active_at: None,
-        organisation_label: None,
-        organisation_subject: None,
-        notice: None,
-        time_zone: None,
+        ..Person::new(now)
     };
     let id = Id::random();
     let tokens = service.attempts.seal_tokens(

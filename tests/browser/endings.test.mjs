@@ -1,9 +1,8 @@
 // What people see when connections end: by themselves, by an administrator, with their account.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { browser, demo, look, signIn } from "./harness.mjs";
+import { browser, demo, look, PASSWORD, person as signedIn } from "./harness.mjs";
 
-const PASSWORD = "valetkey-demo";
 let here, chromium;
 
 before(async () => {
@@ -14,13 +13,7 @@ after(async () => {
   await here?.stop();
 });
 
-async function person(name, options = {}) {
-  const context = await chromium.newContext({ viewport: { width: 1180, height: 820 }, ...options });
-  context.setDefaultTimeout(15000);
-  const page = await context.newPage();
-  await signIn(page, here.portal, name, PASSWORD);
-  return page;
-}
+const person = (name, options = {}) => signedIn(chromium, here.portal, name, options);
 
 /** Opens the first content item, agreeing to whatever is asked. */
 async function connect(page, name) {

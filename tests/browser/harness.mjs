@@ -47,9 +47,29 @@ export async function look(page, name, { scripted = true } = {}) {
   if (found.length) throw new Error(`${name}: ${found.join("\n")}`);
 }
 
+/** The password of everybody in the demo, at the portal and at its provider. */
+export const PASSWORD = "valetkey-demo";
+
 export async function signIn(page, base, username, password) {
   await page.goto(`${base}/login`);
   await page.fill("#username", username);
   await page.fill("#password", password);
   await page.click("text=Sign in >> visible=true >> nth=-1");
+}
+
+/** A page in a browser of its own, signed in to the portal at `base`; signed in as nobody without a name. */
+export async function person(chromium, base, name, options = {}) {
+  const context = await chromium.newContext({ viewport: { width: 1180, height: 820 }, ...options });
+  context.setDefaultTimeout(15000);
+  const page = await context.newPage();
+  if (name) await signIn(page, base, name, PASSWORD);
+  return page;
+}
+
+/** Signs in at the demo's provider, which may then ask for a consent of its own. */
+export async function providerSignIn(page, name) {
+  await page.waitForURL(/oauth2\/v2\.0/);
+  await page.fill("#username", `${name}@example.org`);
+  await page.fill("#password", PASSWORD);
+  await page.click("#signin");
 }

@@ -2,9 +2,8 @@
 // and without script, wide and narrow, light and dark.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { browser, demo, look, signIn } from "./harness.mjs";
+import { browser, demo, look, person as signedIn, providerSignIn } from "./harness.mjs";
 
-const PASSWORD = "valetkey-demo";
 const NARROW = { javaScriptEnabled: false, viewport: { width: 360, height: 740 }, colorScheme: "dark" };
 let here, chromium;
 
@@ -16,21 +15,7 @@ after(async () => {
   await here?.stop();
 });
 
-async function person(name, options = {}) {
-  const context = await chromium.newContext({ viewport: { width: 1280, height: 820 }, ...options });
-  context.setDefaultTimeout(15000);
-  const page = await context.newPage();
-  await signIn(page, here.portal, name, PASSWORD);
-  return page;
-}
-
-async function providerSignIn(page, name) {
-  await page.waitForURL(/oauth2\/v2\.0/);
-  await page.fill("#username", `${name}@example.org`);
-  await page.fill("#password", PASSWORD);
-  await page.click("#signin");
-  if (await page.$("#accept")) await page.click("#accept");
-}
+const person = (name, options = {}) => signedIn(chromium, here.portal, name, { viewport: { width: 1280, height: 820 }, ...options });
 
 /** Looks at an address as a reader with script and as one without, on a narrow dark screen. */
 async function both(page, narrow, name, path) {
@@ -47,6 +32,7 @@ test("an item and an integration say first whether they work, and show it in plo
   await vera.goto(here.content[0].url);
   await vera.click("text=Continue to Microsoft");
   await providerSignIn(vera, "vera");
+  if (await vera.$("#accept")) await vera.click("#accept");
   await vera.waitForSelector("#rows");
   const bo = await person("bo"), narrowBo = await person("bo", NARROW), base = `/content-settings/${here.content[0].guid}`;
   await both(bo, narrowBo, "health-content", base);

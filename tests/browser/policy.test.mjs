@@ -1,9 +1,8 @@
 // Groups, people, lists, the record and the pages of refusal, as their users walk them.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { browser, demo, look, signIn } from "./harness.mjs";
+import { browser, demo, look, PASSWORD, person as signedIn } from "./harness.mjs";
 
-const PASSWORD = "valetkey-demo";
 let here, chromium;
 
 before(async () => {
@@ -14,13 +13,7 @@ after(async () => {
   await here?.stop();
 });
 
-async function person(name, options = {}) {
-  const context = await chromium.newContext({ viewport: { width: 1180, height: 820 }, ...options });
-  context.setDefaultTimeout(15000);
-  const page = await context.newPage();
-  if (name) await signIn(page, here.portal, name, PASSWORD);
-  return page;
-}
+const person = (name, options = {}) => signedIn(chromium, here.portal, name, options);
 
 test("an administrator makes a group, invites somebody by a one-time link, and both are used", async () => {
   const page = await person("ada");

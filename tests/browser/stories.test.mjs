@@ -1,9 +1,8 @@
 // The three people's stories in a real browser, with and without JavaScript, wide and narrow, light and dark.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { browser, demo, look, signIn } from "./harness.mjs";
+import { browser, demo, look, PASSWORD, person as signedIn, providerSignIn } from "./harness.mjs";
 
-const PASSWORD = "valetkey-demo";
 let here, chromium;
 
 before(async () => {
@@ -14,20 +13,7 @@ after(async () => {
   await here?.stop();
 });
 
-async function person(name, options = {}) {
-  const context = await chromium.newContext({ viewport: { width: 1180, height: 820 }, ...options });
-  context.setDefaultTimeout(15000);
-  const page = await context.newPage();
-  await signIn(page, here.portal, name, PASSWORD);
-  return page;
-}
-
-async function providerSignIn(page, name) {
-  await page.waitForURL(/oauth2\/v2\.0/);
-  await page.fill("#username", `${name}@example.org`);
-  await page.fill("#password", PASSWORD);
-  await page.click("#signin");
-}
+const person = (name, options = {}) => signedIn(chromium, here.portal, name, options);
 
 test("a viewer walks from a link to her own rows, and takes it back", async () => {
   const sales = here.content[0];

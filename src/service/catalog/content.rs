@@ -20,7 +20,7 @@ use crate::{
     service::{
         cluster::cache::{DecisionCache, Validity},
         core::{Actor, CACHE_CAPACITY, Core, event, record, require},
-        error::{Error, changed_meanwhile, invalid},
+        error::{Error, invalid, name_taken},
         grants::{
             activity::ActivityCounts,
             end_reason::EndReason,
@@ -50,7 +50,7 @@ pub struct ContentInput {
     pub proxying: ProxyingInput,
     pub owner: Option<Id<Person>>,
     /// The version on which the change is based ([`Content::updated_at`]): refused with
-    /// [`Error::Conflict`] if somebody changed the item meanwhile. `None`: whatever is stored.
+    /// [`Error::ChangedMeanwhile`] if it has changed since. `None`: not checked.
     pub based_on: Option<Timestamp>,
 }
 
@@ -385,7 +385,7 @@ impl Contents {
             .store
             .write(move |db| {
                 let mut item = item.clone();
-                item.number = content::insert(db, &item).map_err(name_conflict)?;
+                item.number = content::insert(db, &item).map_err(name_taken(NAME_TAKEN))?;
                 record(
                     db,
                     &event(
@@ -417,7 +417,7 @@ impl Contents {
             .write(move |db| {
                 let before = content::find(db, id)?.ok_or(Error::NotFound)?;
                 if input.based_on.is_some_and(|known| known != before.updated_at) {
-                    return Err(changed_meanwhile("content item"));
+                    return Err(Error::ChangedMeanwhile("content item"));
                 }
                 let mut after = before.clone();
                 let problems = apply_content(&policy, &mut after, &input);
@@ -456,7 +456,7 @@ impl Contents {
                 }
                 if !words.is_empty() {
                     after.updated_at = now;
-                    content::update(db, &after).map_err(name_conflict)?;
+                    content::update(db, &after).map_err(name_taken(NAME_TAKEN))?;
                     record(db, &event(&actor, now, Action::ContentChanged, after.display_title(), words.join(", ")))?;
                 }
                 if before.access != after.access || before.owner != after.owner {
@@ -587,16 +587,7 @@ impl Contents {
                         "edit"
                     }
                 );
-                record(
-                    db,
-                    &event(
-                        &actor,
-                        now,
-                        Action::AccessChanged,
-                        item.display_title(),
-                        detail,
-                    ),
-                )?;
+                record_access(db, &actor, now, &item, detail)?;
                 let entry = content::permissions(db, id)?
                     .into_iter()
                     .find(|entry| entry.principal == principal)
@@ -664,11 +655,7 @@ impl Contents {
                 } else {
                     format!("{who} asked, and was declined")
                 };
-                let action = Action::AccessChanged;
-                record(
-                    db,
-                    &event(&actor, now, action, item.display_title(), detail),
-                )
+                record_access(db, &actor, now, &item, detail)
             })
             .await
     }
@@ -691,16 +678,7 @@ impl Contents {
                     .ok_or(Error::NotFound)?;
                 content::delete_permission(db, id, number)?;
                 let who = groups::principal_name(db, entry.principal)?.unwrap_or_default();
-                record(
-                    db,
-                    &event(
-                        &actor,
-                        now,
-                        Action::AccessChanged,
-                        item.display_title(),
-                        format!("{who} removed"),
-                    ),
-                )?;
+                record_access(db, &actor, now, &item, format!("{who} removed"))?;
                 let why = EndReason::of(&actor, now, "access was taken away");
                 match entry.principal {
                     Principal::Person(person) => {
@@ -858,10 +836,7 @@ impl Contents {
             .store
             .read(move |db| {
                 let people = people::by_id(db)?;
-                let integrations: HashMap<_, _> = integrations::list(db)?
-                    .into_iter()
-                    .map(|found| (found.id, found))
-                    .collect();
+                let integrations = integrations::by_id(db)?;
                 let rows = connections::consents_of_content(db, id)?
                     .into_iter()
                     .filter_map(|consent| {
@@ -905,7 +880,7 @@ fn apply_content(policy: &Policy, item: &mut Content, input: &ContentInput) -> V
         }) {
             problems.push(FieldError::new(
                 "title",
-                "Use at most 100 characters, without line breaks.",
+                format!("Use at most {MAX_TITLE} characters, without line breaks."),
             ));
         } else {
             item.title = title;
@@ -999,12 +974,17 @@ fn visible_content(
     })
 }
 
-/// Turns the unique constraint on names into a sentence.
-fn name_conflict(error: crate::store::Error) -> Error {
-    match error {
-        crate::store::Error::Taken => Error::Conflict(
-            "The owner has content with this name already. Choose another one.".into(),
-        ),
-        other => other.into(),
-    }
+/// Records a change of an item's access list.
+fn record_access(
+    db: &mut Db<'_>,
+    actor: &Actor,
+    now: Timestamp,
+    item: &Content,
+    detail: String,
+) -> Result<(), Error> {
+    let action = Action::AccessChanged;
+    record(db, &event(actor, now, action, item.display_title(), detail))
 }
+
+/// What to say if a name is taken.
+const NAME_TAKEN: &str = "The owner has content with this name already. Choose another one.";

@@ -25,7 +25,7 @@ use crate::{
     providers::{self, ClientAuthentication, Template},
     service::{
         core::{Actor, Core, event, must_manage_integrations, must_see_integrations, record},
-        error::{Error, changed_meanwhile, invalid},
+        error::{Error, invalid, name_taken},
         grants::{backoff::Backoff, end_reason::EndReason, revocations::Revocations},
     },
     store::{
@@ -83,7 +83,7 @@ pub struct IntegrationInput {
     /// Pauses or resumes it.
     pub paused: Option<bool>,
     /// The version on which the change is based ([`Integration::updated_at`]): refused with
-    /// [`Error::Conflict`] if somebody changed it meanwhile. `None`: whatever is stored.
+    /// [`Error::ChangedMeanwhile`] if it has changed since. `None`: not checked.
     pub based_on: Option<Timestamp>,
 }
 
@@ -330,12 +330,9 @@ impl Integrations {
                 let mut integration = integration.clone();
                 let listed = listed.clone();
                 integration.number = integrations::insert(db, &integration, sealed.as_ref())
-                    .map_err(|error| match error {
-                        crate::store::Error::Taken => Error::Conflict(
-                            "This form was saved already. Open the list of integrations.".into(),
-                        ),
-                        other => other.into(),
-                    })?;
+                    .map_err(name_taken(
+                        "This form was saved already. Open the list of integrations.",
+                    ))?;
                 let mut detail = format!(
                     "template {}, for {}",
                     integration.template,
@@ -998,7 +995,7 @@ fn must_be_unchanged(current: &Integration, known: Timestamp) -> Result<(), Erro
     if current.updated_at == known {
         return Ok(());
     }
-    Err(changed_meanwhile("integration"))
+    Err(Error::ChangedMeanwhile("integration"))
 }
 
 #[cfg(test)]

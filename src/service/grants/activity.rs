@@ -1,6 +1,6 @@
-//! What happens, counted by the hour, item and integration: exchanges that are refused, consents on
-//! their way, refreshes. Counted in memory and written every few seconds, like the exchanges
-//! themselves (`usage`), so that nothing counted costs a write of its own.
+//! Counts of refused exchanges, of the steps to a consent and of refreshes, by hour, content item and
+//! integration. They are kept in memory and written together every few seconds, like the counts of
+//! exchanges (`usage`): no event costs a database write of its own.
 
 use crate::{
     domain::{
@@ -30,13 +30,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The start of the step of this length (hours or days in UTC) that contains `at`.
-pub fn start_of(at: Timestamp, step: Duration) -> Timestamp {
-    let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
-    Timestamp(at.0.div_euclid(step) * step)
-}
-
-/// What counts are kept by: the hour, what happened, and where.
+/// What a count is about: the hour, the kind of event, the content item and the integration.
 type Key = (
     Timestamp,
     Activity,
@@ -68,7 +62,7 @@ impl ActivityCounts {
         integration: Option<Id<Integration>>,
     ) {
         let now = self.core.now();
-        let key = (start_of(now, HOUR), kind, content, integration);
+        let key = (now.start_of(HOUR), kind, content, integration);
         let mut counts = self.counts.lock();
         let (times, last) = counts.entry(key).or_insert((0, now));
         *times += 1;
@@ -87,8 +81,8 @@ impl ActivityCounts {
         self.usage.count_use(consent, process, admission, link, now);
     }
 
-    /// Writes what was counted: every ten seconds, before a page shows it, and at a stop. What
-    /// cannot be written is counted again in the next round.
+    /// Writes the counts to the database. Called every ten seconds, before a page shows the counts,
+    /// and when the server stops. Counts that cannot be written are kept for the next call.
     pub async fn flush(self: &Arc<Self>) {
         let counted: Vec<_> = self.counts.lock().drain().collect();
         if counted.is_empty() {
@@ -169,7 +163,7 @@ impl ActivityCounts {
     /// Records how many people are connected to each integration today. For the leader.
     pub async fn record_levels(&self) -> Result<(), Error> {
         let now = self.core.now();
-        let today = start_of(now, DAY);
+        let today = now.start_of(DAY);
         let connected = self
             .core
             .store
@@ -194,17 +188,5 @@ impl ActivityCounts {
                 .await?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_start_at_whole_hours_and_days() {
-        let at = Timestamp(1_769_846_400_987);
-        assert_eq!(start_of(at, HOUR).rfc3339(), "2026-01-31T08:00:00Z");
-        assert_eq!(start_of(at, DAY).rfc3339(), "2026-01-31T00:00:00Z");
     }
 }

@@ -124,8 +124,8 @@ impl Consents {
         Ok(found)
     }
 
-    /// Ends several of the actor's own consents; returns how many. Those that are gone already, or
-    /// somebody else's, do not count.
+    /// Ends several of the actor's own consents; returns how many. Consents that have ended already
+    /// and those of other people are skipped.
     pub async fn revoke_many(&self, actor: &Actor, ids: Vec<Id<Consent>>) -> Result<usize, Error> {
         self.end_many(actor, ids, true).await
     }

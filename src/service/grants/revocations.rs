@@ -517,10 +517,7 @@ impl Revocations {
         actor: &Actor,
         id: Id<Person>,
     ) -> Result<Vec<(Connection, Integration)>, Error> {
-        require(
-            access::may_end_connections(actor.role),
-            "Only administrators see the connections of others.",
-        )?;
+        must_see_connections(actor)?;
         self.core
             .store
             .read(move |db| {
@@ -541,10 +538,7 @@ impl Revocations {
         actor: &Actor,
         id: Id<Integration>,
     ) -> Result<Vec<(Connection, Person)>, Error> {
-        require(
-            access::may_end_connections(actor.role),
-            "Only administrators see the connections of others.",
-        )?;
+        must_see_connections(actor)?;
         self.core
             .store
             .read(move |db| {
@@ -804,6 +798,14 @@ pub(in crate::service) fn end_consents_of_content(
         .map(|consent| (consent, item.clone()))
         .collect();
     record_or_count(db, ended, why)
+}
+
+/// Refuses unless the actor may see, and so end, the connections of others.
+fn must_see_connections(actor: &Actor) -> Result<(), Error> {
+    require(
+        access::may_end_connections(actor.role),
+        "Only administrators see the connections of others.",
+    )
 }
 
 /// Records the end of consents: of up to [`MAX_ENDS_PER_TRANSACTION`] one by one; of more, one

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Exchanges counted in memory and not yet written to the database.
 #[derive(Default)]
@@ -33,8 +33,8 @@ pub(in crate::service) struct UsageCounters(Mutex<HashMap<UsageKey, UsageCount>>
 struct UsageKey {
     consent: Id<Consent>,
     process: ProcessId,
-    /// Hours since 1970 (UTC).
-    hour: i64,
+    /// The start of the hour (UTC).
+    hour: Timestamp,
 }
 
 /// A count of exchanges, with what its database rows need.
@@ -55,7 +55,7 @@ impl UsageCount {
             content: self.content,
             integration: self.integration,
             process: key.process,
-            hour: Timestamp(key.hour * HOUR_MS),
+            hour: key.hour,
             times: self.times,
             last: self.last,
         }
@@ -75,8 +75,7 @@ const READERS: &str = "Only administrators read the record.";
 
 /// Rows of a download, at most.
 pub const EXPORT_ROWS: i64 = 200_000;
-/// Milliseconds in an hour.
-const HOUR_MS: i64 = 3_600_000;
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Exchanges counted and not yet written.
 pub struct Usage {
@@ -104,7 +103,7 @@ impl Usage {
         let counted = UsageKey {
             consent,
             process,
-            hour: now.0.div_euclid(HOUR_MS),
+            hour: now.start_of(HOUR),
         };
         let mut counters = self.counters.0.lock();
         let uses = counters.entry(counted).or_insert(UsageCount {
@@ -205,10 +204,7 @@ impl Usage {
                     .into_iter()
                     .map(|item| (item.id, item))
                     .collect();
-                let integrations: HashMap<_, _> = integrations::list(db)?
-                    .into_iter()
-                    .map(|found| (found.id, found))
-                    .collect();
+                let integrations = integrations::by_id(db)?;
                 let named = |hour: ExchangeCount| HourlyUse {
                     person: find(&people, &hour.person),
                     content: find(&contents, &hour.content),

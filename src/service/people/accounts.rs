@@ -11,7 +11,7 @@ use crate::{
     },
     service::{
         core::{Actor, Core, event, record, require},
-        error::{Error, changed_meanwhile, invalid, name_taken},
+        error::{Error, invalid, name_taken},
         grants::{end_reason::EndReason, revocations::Revocations},
         people::passwords::{Passwords, check_password},
     },
@@ -36,7 +36,7 @@ pub struct PersonInput {
     pub role: Option<Role>,
     pub password: Option<SecretString>,
     /// The version on which a change is based ([`Person::updated_at`]): refused with
-    /// [`Error::Conflict`] if somebody changed the person meanwhile. `None`: whatever is stored.
+    /// [`Error::ChangedMeanwhile`] if it has changed since. `None`: not checked.
     pub based_on: Option<Timestamp>,
 }
 
@@ -245,7 +245,7 @@ impl People {
                     .based_on
                     .is_some_and(|known| known != before.updated_at)
                 {
-                    return Err(changed_meanwhile("person"));
+                    return Err(Error::ChangedMeanwhile("person"));
                 }
                 let problems = apply(&mut person, &input);
                 if !problems.is_empty() {

@@ -6,7 +6,7 @@ use crate::{
     domain::{Id, access, audit::Action, group::Group, person::Person},
     service::{
         core::{Actor, Core, event, record, require},
-        error::{Error, invalid},
+        error::{Error, invalid, name_taken},
         grants::{end_reason::EndReason, revocations},
     },
     store::{content, groups, people},
@@ -28,15 +28,8 @@ fn check_name(name: &str) -> Result<String, Error> {
     Ok(name.to_owned())
 }
 
-/// Turns the unique constraint on names into a sentence.
-fn name_conflict(error: crate::store::Error) -> Error {
-    match error {
-        crate::store::Error::Taken => {
-            Error::Conflict("There is a group of this name already. Choose another one.".into())
-        }
-        other => other.into(),
-    }
-}
+/// What to say if a name is taken.
+const NAME_TAKEN: &str = "There is a group of this name already. Choose another one.";
 
 fn must_see_groups(actor: &Actor) -> Result<(), Error> {
     require(
@@ -122,7 +115,7 @@ impl Groups {
             .store
             .write(move |db| {
                 let group = group.clone();
-                groups::insert(db, &group).map_err(name_conflict)?;
+                groups::insert(db, &group).map_err(name_taken(NAME_TAKEN))?;
                 record(
                     db,
                     &event(
@@ -152,7 +145,7 @@ impl Groups {
             .store
             .write(move |db| {
                 let name = name.clone();
-                groups::rename(db, id, &name).map_err(name_conflict)?;
+                groups::rename(db, id, &name).map_err(name_taken(NAME_TAKEN))?;
                 record(
                     db,
                     &event(

@@ -628,9 +628,7 @@ impl OrganisationSignIn {
                     (first.to_owned(), last.to_owned())
                 });
         }
-        let now = self.core.now();
         Person {
-            id: Id::random(),
             username: if username.is_empty() {
                 format!("person-{}", random::label())
             } else {
@@ -640,14 +638,7 @@ impl OrganisationSignIn {
             first_name: first,
             last_name: last,
             role,
-            locked: false,
-            created_at: now,
-            updated_at: now,
-            active_at: None,
-            organisation_label: None,
-            organisation_subject: None,
-            notice: None,
-            time_zone: None,
+            ..Person::new(self.core.now())
         }
     }
 

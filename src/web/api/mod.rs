@@ -97,7 +97,9 @@ impl From<Error> for ApiError {
                 Code::Forbidden,
                 "You don't have permission to perform this operation.",
             ),
-            Error::Conflict(message) => ApiError::new(409, Code::Conflict, message),
+            Error::Conflict(_) | Error::ChangedMeanwhile(_) => {
+                ApiError::new(409, Code::Conflict, error.to_string())
+            }
             Error::Invalid(problems) => invalid(&problems, |_| Code::Invalid),
             Error::TooMany(wait) => ApiError {
                 retry_after: Some(wait.as_secs()),

@@ -3,7 +3,7 @@
 //! nothing: they do not know the anti-forgery token, since they cannot read the portal's pages.
 
 use crate::{
-    domain::access,
+    domain::{access, integration::Integration, person::Person},
     http::errors::WebError,
     providers,
     service::Error,
@@ -33,15 +33,14 @@ pub async fn choices(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse
         }
         PEOPLE => {
             let people = me.service().people.people(&me.actor).await?;
-            let choice = |person: &crate::domain::person::Person| {
-                let label = format!("{} ({})", person.display_name(), person.username);
-                Choice::new(person.id.to_string(), label, "")
+            let choice = |person: &Person| {
+                Choice::new(person.id.to_string(), person.name_and_username(), "")
             };
             people.iter().map(choice).collect()
         }
         INTEGRATIONS if access::may_see_integrations(me.actor.role) => {
             let all = me.service().integrations.integrations(&me.actor).await?;
-            let choice = |found: &crate::domain::integration::Integration| {
+            let choice = |found: &Integration| {
                 let service = providers::names(found).service;
                 Choice::new(found.id.to_string(), found.display_name(), service)
             };

@@ -169,7 +169,7 @@ struct Section {
 static SECTIONS: LazyLock<Vec<Section>> = LazyLock::new(|| {
     let mut sections: Vec<Section> = Vec::new();
     for chapter in &CHAPTERS {
-        let (mut in_heading, mut is_first) = (false, true);
+        let mut in_heading = false;
         for event in Parser::new_ext(chapter.markdown, Options::ENABLE_TABLES) {
             match event {
                 Event::Start(Tag::Heading { .. }) => {
@@ -180,10 +180,9 @@ static SECTIONS: LazyLock<Vec<Section>> = LazyLock::new(|| {
                         anchor: String::new(),
                         text: String::new(),
                     });
-                    is_first = false;
                 }
                 Event::End(TagEnd::Heading(_)) => in_heading = false,
-                Event::Text(text) | Event::Code(text) if !is_first => {
+                Event::Text(text) | Event::Code(text) => {
                     if let Some(section) = sections.last_mut() {
                         if in_heading {
                             section.heading.push_str(&text);

@@ -16,6 +16,7 @@ pub mod integrations;
 pub mod organisation;
 pub mod people;
 pub mod sign_in;
+mod versions;
 
 use crate::{
     domain::{Id, form::FieldError, group::Principal},
@@ -64,32 +65,11 @@ pub fn form_status(problems: &[FieldError]) -> StatusCode {
 pub fn problems_of(error: Error) -> Result<Vec<FieldError>, WebError> {
     match error {
         Error::Invalid(problems) => Ok(problems),
-        Error::Conflict(message) => Ok(vec![FieldError::new("", message)]),
+        Error::Conflict(_) | Error::ChangedMeanwhile(_) => {
+            Ok(vec![FieldError::new("", error.to_string())])
+        }
         other => Err(other.into()),
     }
-}
-
-/// The error of a form that is based on an older version: `message`, and what is stored now where
-/// it differs from what was typed.
-pub fn differences(message: &str, stored: &FormValues, typed: &FormValues) -> FieldError {
-    let differs = |(name, now): &&(String, String)| {
-        let text = typed.get(name).map(|text| text.replace("\r\n", "\n"));
-        text.is_some_and(|text| text.trim() != now.trim())
-    };
-    let words: Vec<String> = stored
-        .0
-        .iter()
-        .filter(differs)
-        .map(|(name, now)| format!("{}: “{now}”", name.replace('_', " ")))
-        .collect();
-    let what = match words.len() {
-        0 => "What you typed is what is stored now.".to_owned(),
-        _ => format!(
-            "Stored now, and different from what you typed: {}. Save again to replace it by what you typed.",
-            words.join("; ")
-        ),
-    };
-    FieldError::new("", format!("{message} {what}"))
 }
 
 /// An id in an address; 404 if it is malformed.
@@ -111,7 +91,7 @@ pub async fn principal_choices(me: &SignedIn) -> Result<Vec<(Principal, Choice)>
     let people = me.service().people.people(&me.actor).await?;
     let groups = me.service().groups.groups(&me.actor).await?;
     let people = people.iter().map(|person| {
-        let label = format!("{} ({})", person.display_name(), person.username);
+        let label = person.name_and_username();
         (
             Principal::Person(person.id),
             Choice::new(format!("user:{}", person.id), label, ""),

@@ -98,20 +98,16 @@ fn query_of(filter: &RecordFilter) -> String {
 }
 
 /// An action's name for people.
-fn words(action: Action) -> String {
+pub(in crate::web::pages) fn words(action: Action) -> String {
     action.as_str().replace('_', " ")
 }
 
 /// A filter by person, and what it means.
 pub(super) async fn people(me: &SignedIn, typed: &str) -> Result<(Field, OneOf), WebError> {
     let people = me.service().people.people(&me.actor).await?;
-    let people = people.iter().map(|person| {
-        Choice::new(
-            person.id.to_string(),
-            format!("{} ({})", person.display_name(), person.username),
-            "",
-        )
-    });
+    let people = people
+        .iter()
+        .map(|person| Choice::new(person.id.to_string(), person.name_and_username(), ""));
     let options = std::iter::once(Choice::new("", "Everybody", ""))
         .chain(people)
         .collect();

@@ -1,7 +1,6 @@
 //! `GET /consents/{guid}/uses`: how often an app acted as the reader, in a plot.
 
 use crate::{
-    domain::Timestamp,
     http::errors::WebError,
     web::{
         activity_plots::range_links,
@@ -22,11 +21,9 @@ pub async fn uses(me: SignedIn, path: web::Path<String>) -> Result<HttpResponse,
         .usage
         .uses_of_consent(&me.actor, &granted.consent, range.since(*now))
         .await?;
-    let step = i64::try_from(range.step().as_millis()).unwrap_or(1);
     let mut values = Values::new();
     for (hour, times) in counts {
-        let start = Timestamp(hour.0.div_euclid(step) * step);
-        *values.entry(start).or_default() += times;
+        *values.entry(hour.start_of(range.step())).or_default() += times;
     }
     let title = format!(
         "{} as you in {}",

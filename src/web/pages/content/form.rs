@@ -3,7 +3,6 @@
 use crate::{
     config::Settings,
     domain::{
-        Timestamp,
         change::Change,
         content::{AccessType, Process, Proxying},
         form::FieldError,
@@ -11,6 +10,7 @@ use crate::{
     service::catalog::content::{ContentInput, ProxyingInput},
     web::{
         forms::{Choice, Field, FieldKind, FormValues},
+        pages::versions::based_on,
         visitor::SignedIn,
     },
 };
@@ -193,7 +193,7 @@ pub(super) fn input(
         processes: Some(processes(typed, before)),
         proxying: proxying(typed, &mut problems),
         owner: None,
-        based_on: typed.text("version").parse().ok().map(Timestamp),
+        based_on: based_on(typed),
     };
     if problems.is_empty() {
         Ok(input)

@@ -48,8 +48,7 @@ pub(super) async fn content_health(
         lines.push(HealthLine::new(Status::neutral("No integration"), text));
     }
     for (_, integration) in associations {
-        let unreachable = service.backoff.pause_of_provider(integration.id);
-        if let Some(mut line) = integration_trouble(integration, unreachable.as_deref(), now) {
+        if let Some(mut line) = integration_trouble(service, integration, now) {
             line.text = format!("{}: {}", integration.display_name(), line.text);
             lines.push(line);
         }

@@ -1,7 +1,7 @@
 //! `GET /content`: the items that a person may open or edit, with search and filters.
 
 use crate::{
-    domain::{access, addresses, integration::Integration},
+    domain::{Id, access, addresses, integration::Integration},
     http::errors::WebError,
     providers,
     web::{
@@ -20,6 +20,7 @@ use crate::{
 };
 use actix_web::HttpResponse;
 use askama::Template;
+use std::collections::HashMap;
 
 struct Row {
     guid: String,
@@ -69,6 +70,8 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     let (service, now) = (me.service(), me.now());
     let seen = service.contents.contents(&me.actor).await?;
     let attached = service.contents.integrations_by_content(&seen).await?;
+    // Many items share an integration.
+    let mut in_trouble: HashMap<Id<Integration>, bool> = HashMap::new();
     let mut rows = Vec::new();
     for item in seen {
         let services: Vec<String> = attached
@@ -78,8 +81,9 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             .map(|integration| providers::names(integration).service)
             .collect();
         let is_in_trouble = |integration: &Integration| {
-            let unreachable = service.backoff.pause_of_provider(integration.id);
-            integration_trouble(integration, unreachable.as_deref(), now).is_some()
+            *in_trouble
+                .entry(integration.id)
+                .or_insert_with(|| integration_trouble(service, integration, now).is_some())
         };
         let integrations = attached.get(&item.content.id);
         rows.push(Row {

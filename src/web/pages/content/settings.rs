@@ -28,7 +28,8 @@ use crate::{
                 processes::{ProcessRow, process_rows, viewers_at_removed_processes},
                 tabs::content_tabs,
             },
-            differences, form_status, id, page_with, principal_picker, problems_of,
+            form_status, id, page_with, principal_picker, problems_of,
+            versions::{differences, version},
         },
         view::{Chrome, Moment, Tab, count_noun},
         visitor::{Posted, SignedIn},
@@ -205,15 +206,13 @@ pub(super) async fn draw_settings(
             .await?
             .into_iter()
             .map(|(person, at)| RequestRow {
-                person: format!("{} ({})", person.display_name(), person.username),
+                person: person.name_and_username(),
                 href: format!("{base}/requests/{}", person.id),
                 at: Moment::new(at, now),
             })
             .collect(),
         permit,
-        version: typed
-            .and_then(|typed| typed.non_empty("version"))
-            .map_or_else(|| item.updated_at.0.to_string(), str::to_owned),
+        version: version(typed, item.updated_at),
         fields,
         proxy_open: proxy_fields.iter().any(|field| field.error.is_some()),
         proxy_fields,
@@ -314,14 +313,7 @@ fn choice_list(
             name: integration.display_name().to_owned(),
             service: providers::names(integration).service,
             description: integration.description.clone().unwrap_or_default(),
-            trouble: integration_trouble(
-                integration,
-                me.service()
-                    .backoff
-                    .pause_of_provider(integration.id)
-                    .as_deref(),
-                me.now(),
-            ),
+            trouble: integration_trouble(me.service(), integration, me.now()),
             kept_only: !offered(integration),
             is_attached: associations.iter().any(|(_, one)| one.id == integration.id),
         })
@@ -417,15 +409,13 @@ pub async fn save_settings(
             &addresses::content_settings(guid),
             format!("Saved {}.", seen.content.display_title()),
         )),
-        Err(Error::Conflict(message)) => {
+        Err(changed @ Error::ChangedMeanwhile(_)) => {
             let now = me
                 .service()
                 .contents
                 .editable_content(&me.actor, guid)
                 .await?;
-            let problem = differences(&message, &stored_values(&now.content), &typed);
-            // The next save is based on what is stored now: whoever saves again has seen it.
-            typed.0.retain(|(name, _)| name != "version");
+            let problem = differences(&changed, &stored_values(&now.content), &mut typed);
             draw_settings(&me, now, Some(&typed), vec![problem]).await
         }
         Err(error) => draw_settings(&me, seen, Some(&typed), problems_of(error)?).await,

@@ -52,14 +52,9 @@ async fn draw(
     let others = people
         .iter()
         .filter(|person| !members.iter().any(|member| member.id == person.id));
-    let options =
-        std::iter::once(Choice::new("", "Choose a person", "")).chain(others.map(|person| {
-            Choice::new(
-                person.id.to_string(),
-                format!("{} ({})", person.display_name(), person.username),
-                "",
-            )
-        }));
+    let options = std::iter::once(Choice::new("", "Choose a person", "")).chain(
+        others.map(|person| Choice::new(person.id.to_string(), person.name_and_username(), "")),
+    );
     let base = addresses::group(group.id);
     let mut field = [Field::new(FieldKind::Select, "person", "Person").options(options.collect())];
     refill(&mut field, None, &errors);

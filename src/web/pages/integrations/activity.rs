@@ -8,6 +8,7 @@ use crate::{
     web::{
         activity_plots::{connected, exchanges, funnel, range_links, reasons, refreshes, refusals},
         pages::{
+            audit::list::words,
             content::activity::ActivityPage,
             id,
             integrations::tabs::{ACTIVITY, integration_tabs},
@@ -68,7 +69,7 @@ pub async fn activity(me: SignedIn, path: web::Path<String>) -> Result<HttpRespo
         records: records
             .into_iter()
             .map(|event| {
-                let action = event.action.as_str().replace('_', " ");
+                let action = words(event.action);
                 let by = if event.actor_name.is_empty() {
                     String::new()
                 } else {

@@ -9,12 +9,13 @@ use crate::{
         confirmation::Confirmed,
         forms::FormValues,
         pages::{
-            PATIENCE, differences, id,
+            PATIENCE, id,
             integrations::{
                 form::{Confirmation, FormTarget, draw_form, input},
                 kept_secret,
             },
             problems_of,
+            versions::differences,
         },
         view::{count_noun, some_of},
         visitor::SignedIn,
@@ -107,14 +108,16 @@ pub async fn edit(
             )
             .await
         }
-        Err(Error::Conflict(message)) => {
-            let stored = stored_values(&integration, template);
-            let problem = differences(&message, &stored, &typed);
-            // The next save is based on what is stored now: whoever saves again has seen it.
-            typed.0.retain(|(name, _)| name != "version");
+        Err(changed @ Error::ChangedMeanwhile(_)) => {
+            let now = me
+                .service()
+                .integrations
+                .integration(&me.actor, guid)
+                .await?;
+            let problem = differences(&changed, &stored_values(&now, template), &mut typed);
             draw_form(
                 &me,
-                FormTarget::Edit(template, &integration),
+                FormTarget::Edit(template, &now),
                 Some(&typed),
                 vec![problem],
                 None,

@@ -16,6 +16,7 @@ use crate::{
             form_status,
             integrations::{kept_secret, secret::expiry},
             page_with,
+            versions::{based_on, version},
         },
         view::Chrome,
         visitor::SignedIn,
@@ -149,11 +150,7 @@ pub(super) async fn draw_form(
         ),
         template: template.key,
         guid: guid.to_string(),
-        version: existing.map_or_else(String::new, |known| {
-            // That of the form that was posted: what was typed is based on it.
-            let posted = typed.and_then(|typed| typed.non_empty("version"));
-            posted.map_or_else(|| known.updated_at.0.to_string(), str::to_owned)
-        }),
+        version: existing.map_or_else(String::new, |known| version(typed, known.updated_at)),
         is_new: existing.is_none(),
         first_title: steps.register.0,
         first_text: steps.register.1,
@@ -403,7 +400,7 @@ pub(super) fn input(
         confirmed: typed.text("confirmed") == "yes",
         same_name: typed.text(SAME_NAME) == "yes",
         paused: None,
-        based_on: typed.text("version").parse().ok().map(Timestamp),
+        based_on: based_on(typed),
     };
     (input, problems)
 }

@@ -11,7 +11,7 @@ use crate::{
     service::core::must_see_integrations,
     web::{
         forms::Choice,
-        health::{SECRET_EXPIRY_NOTICE, integration_trouble},
+        health::{integration_trouble, secret_trouble},
         listing::{
             ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
         },
@@ -66,37 +66,26 @@ const COLUMNS: [ColumnSpec<Row>; 5] = [
 /// The state of a client secret, with a note: its expiry date if near, else the result of its last
 /// use.
 pub(super) fn secret_status(integration: &Integration, now: Now) -> (Status, String) {
-    let names = providers::names(integration);
     let set = match (integration.secret_set_at, &integration.secret_set_by) {
         (Some(at), Some(by)) => format!("set {} by {by}", at.relative(*now)),
         (Some(at), None) => format!("set {}", at.relative(*now)),
         (None, _) => String::new(),
     };
-    match (&integration.secret_health, integration.secret_expires_at) {
-        (SecretHealth::NotNeeded, _) => (Status::neutral("Not needed"), "public client".into()),
-        (SecretHealth::Rejected { at, .. }, _) => (
-            Status::negative(format!("Rejected by {}", names.provider)),
-            format!("since {}", at.relative(*now)),
-        ),
-        (_, Some(end)) if end <= *now => {
-            (Status::negative("Expired"), format!("on {}", now.date(end)))
-        }
-        (_, Some(end)) if end.since(*now) <= SECRET_EXPIRY_NOTICE => {
-            let days = end.since(*now).as_secs() / 86_400;
-            (
-                Status::warning(if days == 0 {
-                    "Expires today".into()
-                } else {
-                    format!("Expires in {}", count_noun(days, "day", "days"))
-                }),
-                set,
-            )
-        }
-        (SecretHealth::Works { at }, _) => (
+    if let Some(trouble) = secret_trouble(integration, now) {
+        let note = match (&integration.secret_health, integration.secret_expires_at) {
+            (SecretHealth::Rejected { at, .. }, _) => format!("since {}", at.relative(*now)),
+            (_, Some(end)) if end <= *now => format!("on {}", now.date(end)),
+            _ => set,
+        };
+        return (trouble.status, note);
+    }
+    match &integration.secret_health {
+        SecretHealth::NotNeeded => (Status::neutral("Not needed"), "public client".into()),
+        SecretHealth::Works { at } => (
             Status::positive("Works"),
             format!("used {}", at.relative(*now)),
         ),
-        (SecretHealth::Untried, _) => (Status::neutral("Not used yet"), set),
+        _ => (Status::neutral("Not used yet"), set),
     }
 }
 
@@ -131,14 +120,10 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                 } else {
                     count_noun(used.people, "person connected", "people connected")
                 },
-                trouble: integration_trouble(
-                    integration,
-                    service.backoff.pause_of_provider(integration.id).as_deref(),
-                    now,
-                )
-                .map(|line| line.status)
-                // Administrators see it in a column of its own.
-                .filter(|status| !may_manage || status.word != secret.word),
+                trouble: integration_trouble(service, integration, now)
+                    .map(|line| line.status)
+                    // Administrators see it in a column of its own.
+                    .filter(|status| !may_manage || status.word != secret.word),
                 secret,
                 secret_note,
                 changed: Moment::new(integration.updated_at, now),

@@ -8,6 +8,7 @@ use crate::{
         core::must_manage_integrations,
     },
     web::{
+        forms::{Field, FieldKind},
         pages::{PATIENCE, Question, ask_first, id, is_sure},
         view::count_noun,
         visitor::{Posted, SignedIn},
@@ -44,14 +45,7 @@ pub async fn pause(
                     "Nobody is asked for a consent meanwhile. All consents and connections are kept: after you resume, everything goes on where it was.",
                 ],
                 action: format!("{base}/pause"),
-                fields: vec![
-                    crate::web::forms::Field::new(
-                        crate::web::forms::FieldKind::Hidden,
-                        "paused",
-                        "",
-                    )
-                    .value("yes"),
-                ],
+                fields: vec![Field::new(FieldKind::Hidden, "paused", "").value("yes")],
                 submit: &format!("Pause {name}"),
                 cancel: base,
             },
@@ -64,11 +58,12 @@ pub async fn pause(
     let saved = integrations
         .update_integration(&me.actor, guid, input, PATIENCE)
         .await?;
-    debug_assert!(matches!(saved, UpdateOutcome::Saved(_)));
-    let message = if paused {
-        format!("Paused {name}. It hands out no tokens until you resume it.")
-    } else {
-        format!("Resumed {name}.")
+    let message = match saved {
+        UpdateOutcome::GoesOn => {
+            "The change is still being saved. Load this page again in a moment.".into()
+        }
+        _ if paused => format!("Paused {name}. It hands out no tokens until you resume it."),
+        _ => format!("Resumed {name}."),
     };
     Ok(me.done(&base, message))
 }

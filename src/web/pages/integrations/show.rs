@@ -133,18 +133,13 @@ pub(super) async fn draw_detail(
     ));
     facts.push(fact("Added", now.absolute(integration.created_at), false));
     facts.push(fact("Changed", now.absolute(integration.updated_at), false));
-    let unreachable = service.backoff.pause_of_provider(guid);
     let range = Range::Day;
     let sums = service
         .activity
         .of_integration(&me.actor, guid, range.since(*now), range.step())
         .await?;
     let mut health = exchange_lines(&sums, now);
-    health.extend(integration_trouble(
-        &integration,
-        unreachable.as_deref(),
-        now,
-    ));
+    health.extend(integration_trouble(service, &integration, now));
     sort(&mut health);
     let used = service.integrations.integration_usage(&me.actor).await?;
     let used = used.get(&guid).cloned().unwrap_or_default();

@@ -1,12 +1,12 @@
 //! The fields of a person.
 
 use crate::{
-    domain::{Timestamp, form::FieldError, person::Role},
+    domain::{form::FieldError, person::Role},
     http::errors::WebError,
     service::{Error, people::accounts::PersonInput},
     web::{
         forms::{Choice, Field, FieldKind, FormValues},
-        pages::problems_of,
+        pages::{problems_of, versions::based_on},
     },
 };
 
@@ -43,7 +43,7 @@ pub(super) fn input(typed: &FormValues) -> Result<PersonInput, Error> {
         last_name: text("last_name"),
         role: Some(role),
         password: None,
-        based_on: typed.text("version").parse().ok().map(Timestamp),
+        based_on: based_on(typed),
     })
 }
 

@@ -3,19 +3,20 @@
 use crate::{
     domain::{addresses, form::FieldError, person::Person},
     http::errors::WebError,
-    service::core::must_manage_people,
+    service::{Error, core::must_manage_people},
     web::{
         confirmation::Confirmed,
         forms::{Field, FormValues, refill},
         pages::{
             account::overview::{SessionRow, session_rows},
-            differences, form_status, id,
+            form_status, id,
             integrations::connected::state,
             page_with,
             people::{
                 form::{fields, input, password_field, problems},
                 list::state_of,
             },
+            versions::{differences, version},
         },
         view::{Chrome, Moment, NavLink, Status},
         visitor::SignedIn,
@@ -119,9 +120,7 @@ async fn draw(
             base: addresses::person(person.id),
             state,
             about,
-            version: typed
-                .and_then(|typed| typed.non_empty("version"))
-                .map_or_else(|| person.updated_at.0.to_string(), str::to_owned),
+            version: version(typed, person.updated_at),
             fields,
             password_fields,
             sessions: session_rows(me, person.id).await?,
@@ -163,16 +162,6 @@ pub async fn save(
 ) -> Result<HttpResponse, WebError> {
     must_manage_people(&me.actor)?;
     let person = me.service().people.person(&me.actor, id(&path)?).await?;
-    let is_newer = typed
-        .non_empty("version")
-        .is_some_and(|known| known != person.updated_at.0.to_string());
-    if is_newer {
-        let message = "Somebody else changed this person meanwhile.";
-        let problem = differences(message, &stored_values(&person), &typed);
-        // The next save is based on what is stored now: whoever saves again has seen it.
-        typed.0.retain(|(name, _)| name != "version");
-        return draw(&me, &person, Some(&typed), vec![problem]).await;
-    }
     let saved = match input(&typed) {
         Ok(input) => {
             me.service()
@@ -192,6 +181,11 @@ pub async fn save(
                 &addresses::person(after.id),
                 format!("Saved {}.", after.display_name()),
             ))
+        }
+        Err(changed @ Error::ChangedMeanwhile(_)) => {
+            let now = me.service().people.person(&me.actor, person.id).await?;
+            let problem = differences(&changed, &stored_values(&now), &mut typed);
+            draw(&me, &now, Some(&typed), vec![problem]).await
         }
         Err(error) => draw(&me, &person, Some(&typed), problems(error)?).await,
     }
