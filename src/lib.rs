@@ -2,6 +2,7 @@
 //! for that viewer's OAuth access token at a third-party service.
 //! `src/README.md` maps the modules.
 
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -13,6 +14,8 @@ pub mod jobs;
 pub mod oauth;
 pub mod providers;
 pub mod proxy;
+#[cfg(target_os = "linux")]
+pub mod runner;
 pub mod server;
 pub mod service;
 pub mod store;

@@ -66,6 +66,31 @@ for (const picker of document.querySelectorAll("[data-reads-into]")) {
     if (file) document.getElementById(picker.dataset.readsInto).value = await file.text();
   });
 }
+// Dashboard addresses that Connect's clients print say behind a # what is meant, which only a script can read.
+if (/^\/connect\/?$/.test(location.pathname)) {
+  const [, guid, page, draft] = location.hash.match(/^#\/apps\/([0-9a-f-]{36})(?:\/(logs|draft)(?:\/(\d+))?)?/) ?? [];
+  if (guid) location.replace(draft ? `/content/${guid}/_bundle${draft}/` : `/content-settings/${guid}/${page === "logs" ? "logs" : "runs"}`);
+  else if (location.hash.startsWith("#/system/integrations")) location.replace("/integrations");
+}
+// Files for an upload: dropped, or a whole folder.
+for (const area of document.querySelectorAll("[data-drop]")) {
+  const input = area.querySelector("input[multiple]");
+  const folder = area.querySelector("[data-folder]");
+  const said = area.querySelector("[data-chosen]");
+  const tell = (files) => { said.textContent = files.length ? `${files.length} file${files.length === 1 ? "" : "s"} chosen: ${[...files].slice(0, 3).map((file) => file.name).join(", ")}` : ""; };
+  folder.hidden = false;
+  input.addEventListener("change", () => tell(input.files));
+  folder.querySelector("input").addEventListener("change", (event) => {
+    // The folder's own input has the name; the browser sends the paths below it.
+    event.target.name = input.name;
+    input.removeAttribute("name");
+    tell(event.target.files);
+  });
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    area.addEventListener(kind, (event) => { event.preventDefault(); area.classList.toggle("over", kind === "dragover"); });
+  }
+  area.addEventListener("drop", (event) => { input.files = event.dataTransfer.files; tell(input.files); });
+}
 for (const box of document.querySelectorAll("[data-all]")) {
   box.closest("label").hidden = false;
   box.addEventListener("change", () => {

@@ -1,6 +1,10 @@
 //! `valetkey demo`: the portal with everything needed to try it, in one process; see `crate::demo`.
 
-use crate::{config::LogFormat, demo, domain::person::Role};
+use crate::{
+    config::{LogFormat, run::Run},
+    demo,
+    domain::person::Role,
+};
 use std::{net::SocketAddr, path::PathBuf};
 
 // Arguments of `valetkey demo`.
@@ -43,6 +47,7 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         data_dir: data_dir.clone(),
         content_url: arguments.content_url,
         organisation,
+        run: Run::from_environment(&super::environment()).map_err(|problem| problem.to_string())?,
         ..demo::Options::default()
     })
     .await;
@@ -52,6 +57,8 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
                 println!("{}", running.summary());
             } else {
                 println!("{}", running.introduction());
+                let deployed = running.deploy_sample();
+                tokio::spawn(async move { println!("{}", deployed.await) });
             }
             running.serve(super::stop_on_signal).await
         }

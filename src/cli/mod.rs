@@ -53,6 +53,39 @@ enum Command {
     Restore(backup::Restore),
     /// Moves an SQLite installation to PostgreSQL.
     MigrateDatabase(backup::MigrateDatabase),
+    // The first program in the sandbox of an app's process: see `runner::inside`.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Inside(crate::runner::inside::Inside),
+    // Enters control groups and becomes another program: see `runner::limits`.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Enter(Enter),
+}
+
+// Arguments of `valetkey enter`.
+#[cfg(target_os = "linux")]
+#[derive(clap::Args)]
+struct Enter {
+    groups: Vec<PathBuf>,
+    #[arg(last = true, required = true)]
+    command: Vec<std::ffi::OsString>,
+}
+
+#[cfg(target_os = "linux")]
+impl Enter {
+    fn run(&self) -> ExitCode {
+        use std::os::unix::process::CommandExt as _;
+        if let Err(error) = crate::runner::limits::enter(&self.groups) {
+            return fail(&format!("the control group cannot be entered: {error}"));
+        }
+        let Some((program, arguments)) = self.command.split_first() else {
+            return ExitCode::FAILURE;
+        };
+        // Returns only if it fails.
+        let error = std::process::Command::new(program).args(arguments).exec();
+        fail(&format!("{} cannot be started: {error}", program.display()))
+    }
 }
 
 // Options of every command that opens an installation.
@@ -84,6 +117,13 @@ fn environment() -> Vec<(String, String)> {
 /// Parses the arguments and runs the command. Errors go to standard error, with exit code 1.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Without the runtime of the others: each process of an app has one of these.
+    #[cfg(target_os = "linux")]
+    match &arguments.command {
+        Command::Inside(inside) => return crate::runner::inside::run(inside),
+        Command::Enter(enter) => return enter.run(),
+        _ => {}
+    }
     // The only TLS provider in this program. It fails only if one is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -106,6 +146,8 @@ pub fn main() -> ExitCode {
             Command::Backup(arguments) => backup::backup(arguments).await,
             Command::Restore(arguments) => backup::restore(arguments).await,
             Command::MigrateDatabase(arguments) => backup::migrate_database(arguments).await,
+            #[cfg(target_os = "linux")]
+            Command::Inside(_) | Command::Enter(_) => Ok(()),
         }
     });
     match result {

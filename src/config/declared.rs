@@ -332,6 +332,95 @@ pub static SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "Deployed content",
+        settings: &[
+            setting(
+                "run_content",
+                Kind::Word(&["sandbox", "none", "off"]),
+                "sandbox",
+                "Whether content that publishers deploy runs here, on one node. `sandbox`: each process behind walls of its own, with bubblewrap. `none`: ordinary processes of the portal's user, which can read its data; for development only. `off`: not at all.",
+            ),
+            setting(
+                "run_uv",
+                Kind::Path,
+                "uv",
+                "Name or path of uv, which installs packages. Its own variables (`UV_DEFAULT_INDEX`, …) are passed on to it.",
+            ),
+            setting(
+                "run_bubblewrap",
+                Kind::Path,
+                "bwrap",
+                "Name or path of bubblewrap.",
+            ),
+            setting(
+                "run_python",
+                Kind::List,
+                "(those that uv finds)",
+                "Paths of the Python interpreters that apps may use.",
+            ),
+            setting(
+                "run_network",
+                Kind::Word(&["web", "none"]),
+                "web",
+                "What apps reach besides the portal. `web`: HTTP and HTTPS through a proxy of the portal, which refuses private networks except `run_private_hosts`. `none`: nothing.",
+            ),
+            setting(
+                "run_private_hosts",
+                Kind::List,
+                "(none)",
+                "Hosts on private networks that apps may reach: `host`, `host:port` or `*.suffix`.",
+            ),
+            setting(
+                "run_build_from_source",
+                Kind::Bool,
+                "true",
+                "Whether packages without a wheel are built, which runs their code in a sandbox. It sees the variables of uv.",
+            ),
+            setting(
+                "run_build_minutes",
+                Kind::Number(1, 600),
+                "30",
+                "How long installing packages, and executing a notebook, may take.",
+            ),
+            setting(
+                "run_memory_mib",
+                Kind::Number(64, 1_048_576),
+                "2048",
+                "Most memory of one process of an app, with its children.",
+            ),
+            setting(
+                "run_tasks",
+                Kind::Number(16, 65_536),
+                "256",
+                "Most processes and threads of one process of an app, with its children.",
+            ),
+            setting(
+                "run_max_upload_mib",
+                Kind::Number(1, 10_240),
+                "256",
+                "Largest upload.",
+            ),
+            setting(
+                "run_max_unpacked_mib",
+                Kind::Number(1, 102_400),
+                "2048",
+                "Most that an upload unpacks to.",
+            ),
+            setting(
+                "run_max_files",
+                Kind::Number(10, 1_000_000),
+                "20000",
+                "Most files and folders of an upload.",
+            ),
+            setting(
+                "run_kept_bundles",
+                Kind::Number(1, 1000),
+                "10",
+                "Bundles of an item that are kept.",
+            ),
+        ],
+    },
+    Section {
         title: "Process",
         settings: &[
             setting(

@@ -5,6 +5,7 @@
 
 pub mod declared;
 pub mod reader;
+pub mod run;
 
 use crate::{
     domain::{origins::Origins, person::Role},
@@ -67,6 +68,8 @@ pub struct Settings {
     pub contact: Option<String>,
     /// How long other rows are kept.
     pub retention: Retention,
+    /// Deployed content.
+    pub run: run::Run,
     /// Browser sessions end after this long without a request.
     pub session_idle: Duration,
     /// Browser sessions end this long after sign-in.
@@ -351,6 +354,7 @@ impl Settings {
             hsts,
             contact: given.text("contact"),
             retention: Retention::check(given),
+            run: run::Run::check(given),
             private_hosts: given.list("private_hosts"),
             upstream_sockets,
             tls,

@@ -2,18 +2,23 @@
 //! Databricks, and a sample app, beside the real portal in one process. Used by `valetkey demo`,
 //! `valetkey dev` and the tests. Passwords and secrets here protect nothing but the demo.
 
+mod deployed;
 pub mod openid;
 pub mod provider;
 pub mod sample;
 pub mod workspace;
 
 use crate::{
-    config::{LogFormat, Retention, Settings, SignIn},
+    config::{
+        LogFormat, Retention, Settings, SignIn,
+        run::{Confinement, Run},
+    },
     domain::{
+        Id,
         audit::Origin,
         change::Change,
         content::{AccessType, Process},
-        integration::Config,
+        integration::{Config, Integration},
         origins::Origins,
         person::{Person, Role},
         time::Clock,
@@ -77,6 +82,8 @@ pub struct Options {
     pub organisation: Option<Organisation>,
     /// An app of the caller's, instead of the sample.
     pub dev: Option<Dev>,
+    /// Whether deployed content runs, and how.
+    pub run: Run,
 }
 
 impl Default for Options {
@@ -91,6 +98,10 @@ impl Default for Options {
             retention: Retention::default(),
             organisation: None,
             dev: None,
+            run: Run {
+                confinement: Confinement::Off,
+                ..Run::default()
+            },
         }
     }
 }
@@ -141,6 +152,9 @@ pub struct Demo {
     integration: (String, String),
     /// The environment of the caller's app, content key included.
     environment: Option<Vec<(String, String)>>,
+    /// Who publishes, and the integration, for [`Demo::deploy_sample`].
+    publisher: Actor,
+    integration_id: Id<Integration>,
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, String> {
@@ -203,6 +217,10 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
             .unwrap_or_else(|| DatabaseUrl::Sqlite(options.data_dir.join("valetkey.db"))),
         connection_idle: None,
         retention: options.retention,
+        run: Run {
+            private_hosts: vec![host(&workspace_url)],
+            ..options.run
+        },
         hsts: None,
         contact: None,
         data_dir: options.data_dir,
@@ -269,7 +287,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         workspace::serve(Arc::clone(&provider), workspace_socket)?,
         sample::serve(sample, sample_socket)?,
     ];
-    let (accounts, contents, integration, environment) = seeded;
+    let (accounts, contents, integration, environment, (publisher, integration_id)) = seeded;
     Ok(Demo {
         app: Server::new(Arc::clone(&service), portal),
         service,
@@ -281,15 +299,18 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         contents,
         integration,
         environment,
+        publisher,
+        integration_id,
     })
 }
 
-/// Accounts, content items, integration and app environment; see [`Demo`].
+/// Accounts, content items, integration, app environment, publisher; see [`Demo`].
 type Seeded = (
     Vec<Account>,
     Vec<(String, String, Option<String>)>,
     (String, String),
     Option<Vec<(String, String)>>,
+    (Actor, Id<Integration>),
 );
 
 /// Creates people with API keys, an integration, and content items with content keys. Fails if the
@@ -464,6 +485,7 @@ async fn seed(
             integration.display_name().to_owned(),
         ),
         environment,
+        (publisher.clone(), integration.id),
     ))
 }
 
@@ -522,6 +544,16 @@ impl Demo {
              secret {}, authority {}",
             self.provider.client_secret(),
             self.provider_url,
+        )
+    }
+
+    /// Deploys a sample app once the portal serves. Resolves to a line for whoever started the demo.
+    pub fn deploy_sample(&self) -> impl Future<Output = String> + use<> {
+        deployed::deploy(
+            Arc::clone(&self.service),
+            self.publisher.clone(),
+            self.integration_id,
+            self.workspace_url.clone(),
         )
     }
 

@@ -171,6 +171,8 @@ mod tests {
             app_mode: "unknown".into(),
             processes: Vec::new(),
             proxying: crate::domain::content::Proxying::default(),
+            bundle: None,
+            running: crate::domain::running::Running::default(),
             slug: "c".into(),
             created_at: Timestamp(0),
             updated_at: Timestamp(0),

@@ -78,6 +78,10 @@ pub fn app(content: Id<Content>) -> String {
 pub fn content_settings(content: Id<Content>) -> String {
     format!("/content-settings/{content}")
 }
+/// The page of the processes, deploys and logs of a content item that runs here.
+pub fn content_runs(content: Id<Content>) -> String {
+    format!("/content-settings/{content}/runs")
+}
 /// The page of an integration.
 pub fn integration(integration: Id<Integration>) -> String {
     format!("/integrations/{integration}")

@@ -47,6 +47,8 @@ pub enum Action {
     ContentCreated,
     ContentChanged,
     ContentDeleted,
+    /// A bundle was deployed for viewers.
+    ContentDeployed,
     #[strum(serialize = "content_access_requested")]
     AccessRequested,
     #[strum(serialize = "content_access_changed")]

@@ -4,7 +4,7 @@
 //! There is no setting for falling back to a service account: the portal has none, so every token
 //! belongs to a viewer.
 
-use super::{Id, Timestamp, group::Principal, person::Person};
+use super::{Id, Timestamp, group::Principal, person::Person, running::Running};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::time::Duration;
@@ -64,6 +64,14 @@ impl ProcessId {
                 .map_or(1, |first| u64::from_be_bytes(*first))
                 .max(1),
         )
+    }
+    /// The identifier of one of an app's processes: [`ProcessId::ONLY`] unless it has several.
+    pub fn among(processes: &[Process], process: &Process) -> Self {
+        if processes.len() < 2 {
+            Self::ONLY
+        } else {
+            Self::of(process)
+        }
     }
     /// Whether this is [`ProcessId::ONLY`].
     pub fn is_only(&self) -> bool {
@@ -195,12 +203,15 @@ pub struct Content {
     pub description: String,
     pub owner: Id<Person>,
     pub access: AccessType,
-    /// The kind of app, in the API's words. Set to `unknown` at creation and never
-    /// changed by the portal.
+    /// The kind of app, in the API's words: `unknown` until a bundle is deployed.
     pub app_mode: String,
     /// Its upstream processes, usually one; empty until a publisher sets an address.
     pub processes: Vec<Process>,
     pub proxying: Proxying,
+    /// The bundle that viewers get; `None` if the app runs elsewhere.
+    pub bundle: Option<i64>,
+    /// Limits of the processes of deployed content.
+    pub running: Running,
     /// The DNS label of the item's own host; never changes.
     pub slug: String,
     pub created_at: Timestamp,
@@ -208,14 +219,6 @@ pub struct Content {
 }
 
 impl Content {
-    /// The identifier of one of the item's processes: [`ProcessId::ONLY`] unless it has several.
-    pub fn process_id(&self, process: &Process) -> ProcessId {
-        if self.processes.len() < 2 {
-            ProcessId::ONLY
-        } else {
-            ProcessId::of(process)
-        }
-    }
     /// The title, or the name if the title is empty.
     pub fn display_title(&self) -> &str {
         match &self.title {
@@ -231,6 +234,10 @@ impl Content {
             "static" | "rmd-static" | "quarto-static" | "jupyter-static" => Some(false),
             _ => Some(true),
         }
+    }
+    /// Whether there is something to open: an app that runs here, or the address of one.
+    pub fn has_app(&self) -> bool {
+        self.bundle.is_some() || !self.processes.is_empty()
     }
     /// The URL of the first process.
     pub fn upstream(&self) -> Option<&str> {

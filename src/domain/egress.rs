@@ -284,6 +284,11 @@ fn is_public(ip: IpAddr) -> bool {
                 || head[0] & 0xffc0 == 0xfe80
                 || (head[0] == 0x64 && head[1] == 0xff9b)
                 || (head[0] == 0x2001 && head[1] == 0xdb8)
+                // Teredo, discard-only, site-local, and IPv4-compatible addresses.
+                || (head[0] == 0x2001 && head[1] == 0)
+                || (head[0] == 0x100 && head[1..4] == [0, 0, 0])
+                || head[0] & 0xffc0 == 0xfec0
+                || head[..6] == [0; 6]
                 || head[0] == 0x2002)
         }
     }

@@ -9,6 +9,7 @@ pub mod addresses;
 pub mod api_key;
 pub mod attempt;
 pub mod audit;
+pub mod bundle;
 pub mod change;
 pub mod connection;
 pub mod consent;
@@ -24,6 +25,7 @@ pub mod origins;
 pub mod person;
 pub mod return_path;
 pub mod revocation;
+pub mod running;
 pub mod time;
 
 pub use ids::Id;

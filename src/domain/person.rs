@@ -46,6 +46,46 @@ impl Role {
     }
 }
 
+/// How a viewer is signed in at content. What is given out for it (session tokens, open WebSockets)
+/// ends with it. In session tokens: the session's id, or `key:` and the key's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum SignedIn {
+    Browser(Id<Session>),
+    /// By a person's API key, without a browser.
+    Key(i64),
+}
+
+impl SignedIn {
+    /// The browser session, if it is one.
+    pub fn browser(self) -> Option<Id<Session>> {
+        match self {
+            SignedIn::Browser(session) => Some(session),
+            SignedIn::Key(_) => None,
+        }
+    }
+}
+
+impl From<SignedIn> for String {
+    fn from(signed_in: SignedIn) -> Self {
+        match signed_in {
+            SignedIn::Browser(session) => session.to_string(),
+            SignedIn::Key(number) => format!("key:{number}"),
+        }
+    }
+}
+
+impl TryFrom<String> for SignedIn {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let found = match text.strip_prefix("key:") {
+            Some(number) => number.parse().ok().map(SignedIn::Key),
+            None => text.parse().ok().map(SignedIn::Browser),
+        };
+        found.ok_or("neither a session nor a key")
+    }
+}
+
 /// A person with an account.
 #[derive(Clone, Debug)]
 pub struct Person {

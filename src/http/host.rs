@@ -1,5 +1,6 @@
 //! The host that a request asks for.
 
+use super::presented_key::{PresentedKey, presented_key};
 use crate::domain::origins::{HostKind, Origins};
 use actix_web::{dev::RequestHead, http::header};
 
@@ -27,6 +28,16 @@ pub fn is_content(head: &RequestHead, origins: &Origins) -> bool {
         HostKind::Portal => origins.is_same_origin() && is_below_content(head.uri.path()),
         HostKind::Unknown => false,
     }
+}
+
+/// Whether a program opens content at the portal's own host with an API key. (Browsers are
+/// redirected to where content runs.)
+pub fn is_content_by_key(head: &RequestHead, origins: &Origins) -> bool {
+    origins.host(requested_host(head)) == HostKind::Portal
+        && is_below_content(head.uri.path())
+        // Without the slash behind the id the page redirects.
+        && head.uri.path().len() > "/content/".len() + 36
+        && matches!(presented_key(&head.headers), PresentedKey::Key(_))
 }
 
 /// Whether the path is `/content/{guid}` or below it; `/content/new` is a page of the portal.

@@ -75,7 +75,7 @@ pub async fn serve(
                 proxy
                     .service
                     .presence
-                    .note_seen(&admission.presence, pass.stays_at.unwrap_or_default());
+                    .note_seen(&admission.presence, pass.stays_at().unwrap_or_default());
             }
             let refusal = match &admitted {
                 Decision::Admitted(_) => None,
@@ -123,7 +123,9 @@ fn standing(
     ));
     let (word, page) = match (refusal, &back) {
         (None, _) => ("good", None),
-        (Some(GateError::SignIn), _) => ("signed_out", Some(addresses::login(back.as_ref()))),
+        (Some(GateError::SignIn | GateError::BadKey), _) => {
+            ("signed_out", Some(addresses::login(back.as_ref())))
+        }
         (Some(GateError::NeedsViewer(_)), Some(back)) => {
             ("needs_viewer", Some(addresses::consent(id, back)))
         }

@@ -5,7 +5,12 @@ use crate::{
     domain::content::Process,
     http::{client_address::client_ip, open_counts::OpenGuard},
     proxy::{gate::Pass, pool::InFlight, state::Proxy, tokens, upstream::Target},
-    service::{Services, cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
+    service::{
+        Services,
+        cluster::presence::PresenceGuard,
+        grants::session_tokens::HeldToken,
+        running::board::{ConnectionCount, Full},
+    },
 };
 use actix_web::{dev::RequestHead, http::header::HeaderValue};
 use std::{rc::Rc, sync::Arc};
@@ -22,6 +27,8 @@ pub(super) struct Candidate<'a> {
     pub(super) here: Option<PresenceGuard>,
     /// The count of what the client's network has open.
     pub(super) open: Option<OpenGuard>,
+    /// The count of what is open at a process that runs here.
+    pub(super) run: Option<ConnectionCount>,
 }
 
 impl Candidate<'_> {
@@ -45,18 +52,38 @@ pub(super) async fn next_process<'a>(
     tried: &mut Vec<&'a str>,
 ) -> Option<Candidate<'a>> {
     let (service, item) = (&proxy.service, pass.content());
-    let viewer = match (item.processes.len() > 1, pass.person()) {
+    let viewer = match (pass.processes().len() > 1, pass.person()) {
         (false, _) => String::new(),
         (true, Some(person)) => person.to_string(),
         (true, None) => client_ip(head, service)
             .map(|ip| ip.to_string())
             .unwrap_or_default(),
     };
-    for process in service.process_health.order(item, &viewer, pass.stays_at) {
+    let mut order = service
+        .process_health
+        .order(pass.processes(), &viewer, pass.stays_at());
+    if let Some(key) = pass.run_key()
+        && pass.stays_at().is_none()
+    {
+        // Viewers who have no process yet go where there is most room.
+        let by_load = service.runs.by_load(key);
+        order.sort_by_key(|process| by_load.iter().position(|url| *url == process.url));
+    }
+    for process in order {
         if tried.contains(&process.url.as_str()) {
             continue;
         }
         tried.push(&process.url);
+        let run = match pass.run_key() {
+            None => None,
+            Some(key) => {
+                let most = item.running.connections_per_process();
+                match service.runs.connect(key, &process.url, most) {
+                    Ok(run) => run,
+                    Err(Full) => continue,
+                }
+            }
+        };
         match proxy
             .upstreams
             .target(
@@ -68,7 +95,7 @@ pub(super) async fn next_process<'a>(
             .await
         {
             Ok(target) => {
-                let mark = item.process_id(process);
+                let mark = pass.process_id(process);
                 let token = match (pass.person(), pass.session) {
                     (Some(person), Some(session)) => Some(tokens::session_token(
                         service, person, item.id, session, mark,
@@ -82,6 +109,7 @@ pub(super) async fn next_process<'a>(
                     in_flight: None,
                     here: None,
                     open: None,
+                    run,
                 });
             }
             Err(reason) => {

@@ -8,7 +8,7 @@ use crate::{
         audit::{Action, Origin},
         content::{AccessType, Content, Process, ProcessId},
         origins::{ContentLocation, HostKind},
-        person::{Person, Session as BrowserSession},
+        person::{Person, Session as BrowserSession, SignedIn},
         return_path::ReturnPath,
     },
     http::{
@@ -18,14 +18,16 @@ use crate::{
         host::requested_host,
         navigation::is_navigation,
         open_counts::OpenGuard,
+        presented_key::{PresentedKey, presented_key},
         redirect::see_other,
         sessions::Sessions,
     },
-    proxy::{handover, sockets::Ticket, state::Proxy},
+    proxy::{handover, sockets::Ticket, starting, state::Proxy},
     service::{
         Error, Services,
         cluster::presence::PresenceGuard,
         grants::admission::{Admission, IntegrationAccess},
+        running::board::RunKey,
     },
 };
 use actix_web::{
@@ -34,13 +36,19 @@ use actix_web::{
     http::{Method, StatusCode, header},
 };
 use serde_json::json;
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
 
-/// A request that was admitted: its item, its browser session, and the process named by its cookie.
+/// A request that was admitted: its item, its browser session or key, and the process named by its
+/// cookie.
 pub struct Pass {
     pub(super) content: Audience,
-    pub(super) session: Option<Id<BrowserSession>>,
-    pub(super) stays_at: Option<ProcessId>,
+    pub(super) session: Option<SignedIn>,
+    /// What the app is told of the viewer: the value of `RStudio-Connect-Credentials`.
+    pub(super) identity: Option<Arc<str>>,
+    /// The process that the browser's cookie names.
+    cookie: Option<ProcessId>,
+    /// Set if the app runs here.
+    run: Option<(RunKey, Arc<Vec<Process>>)>,
 }
 
 /// The content item: with the admission of a signed-in viewer, or as public content for an
@@ -57,6 +65,43 @@ impl Pass {
             content: self.content().id,
             session: self.session,
         }
+    }
+
+    /// The app runs here, by these processes.
+    pub(super) fn run_by(&mut self, key: RunKey, processes: Arc<Vec<Process>>) {
+        self.run = Some((key, processes));
+    }
+    /// What runs here for the item; `None` if its app runs elsewhere.
+    pub(super) fn run_key(&self) -> Option<RunKey> {
+        self.run.as_ref().map(|(key, _)| *key)
+    }
+    /// The processes of the app.
+    pub(super) fn processes(&self) -> &[Process] {
+        match &self.run {
+            Some((_, processes)) => processes,
+            None => &self.content().processes,
+        }
+    }
+    /// The identifier of one of them.
+    pub(super) fn process_id(&self, process: &Process) -> ProcessId {
+        match self.run {
+            // Which of them is the only one changes by itself.
+            Some(_) => ProcessId::of(process),
+            None => ProcessId::among(self.processes(), process),
+        }
+    }
+    /// The process named by the browser's cookie, if the app still has it among several.
+    pub(super) fn stays_at(&self) -> Option<ProcessId> {
+        let processes = self.processes();
+        let named = self.cookie.filter(|_| processes.len() > 1)?;
+        let still = processes
+            .iter()
+            .any(|process| ProcessId::of(process) == named);
+        still.then_some(named)
+    }
+    /// Whether the request came with an API key instead of a browser session.
+    pub(super) fn is_by_key(&self) -> bool {
+        matches!(self.session, Some(SignedIn::Key(_)))
     }
 
     pub(super) fn content(&self) -> &Content {
@@ -78,7 +123,7 @@ impl Pass {
     /// that others could suffer.
     pub(super) fn has_too_much_open(&self, service: &Services, process: &Process) -> bool {
         self.viewer().is_some_and(|admission| {
-            let process = admission.content.process_id(process);
+            let process = self.process_id(process);
             let open = service.presence.open_count(&admission.presence, process);
             open > service.core.settings.open_per_viewer
         })
@@ -102,7 +147,7 @@ impl Pass {
         self.viewer().map(|admission| {
             service
                 .presence
-                .arrive(&admission.presence, admission.content.process_id(process))
+                .arrive(&admission.presence, self.process_id(process))
         })
     }
 }
@@ -111,6 +156,8 @@ impl Pass {
 pub(super) enum GateError {
     /// No live browser session, and the item is not public.
     SignIn,
+    /// The API key is unknown, has expired, or is no person's.
+    BadKey,
     /// The viewer is not on the item's access list.
     MayNot(Arc<Admission>),
     /// The viewer must consent or sign in at the provider first; the value is the `reason` of the
@@ -144,9 +191,38 @@ pub(super) async fn locate(
         HostKind::Item(slug) => (service.handover.item_by_slug(slug).await?, slug),
         HostKind::Content => (item_of(head.uri.path()), ""),
         HostKind::Portal if origins.is_same_origin() => (item_of(head.uri.path()), ""),
-        HostKind::Portal | HostKind::Unknown => (None, ""),
+        HostKind::Portal => return locate_for_key(head, service).await,
+        HostKind::Unknown => (None, ""),
     };
     Ok(item.and_then(|item| origins.location(item, slug)))
+}
+
+/// The location for a program that asks the portal's own host, with an API key: clients drop the
+/// key where they are redirected to another host.
+async fn locate_for_key(
+    head: &RequestHead,
+    service: &Services,
+) -> Result<Option<ContentLocation>, Error> {
+    let Some(item) = item_of(head.uri.path()) else {
+        return Ok(None);
+    };
+    let found = service.bundles.item(item).await?;
+    let origins = &service.core.settings.origins;
+    Ok(found.and_then(|item| origins.location(item.id, &item.slug)))
+}
+
+/// The path in front of the app's own one, as it was sent: the item's base, or `/content/{guid}/`
+/// at the portal's own host.
+fn sent_base<'a>(
+    head: &RequestHead,
+    service: &Services,
+    place: &'a ContentLocation,
+) -> Cow<'a, str> {
+    let origins = &service.core.settings.origins;
+    match origins.host(requested_host(head)) {
+        HostKind::Portal if !origins.is_same_origin() => addresses::app(place.content).into(),
+        _ => place.base.as_str().into(),
+    }
 }
 
 /// Checks that apps may get this request (no loop, plain path, known method), and returns its path
@@ -168,9 +244,9 @@ pub(super) fn check_request<'a>(
             "The address of its app is an address of this portal. Its publisher can enter the app's own address.",
         ));
     }
-    let plain = place
-        .strip_base(head.uri.path())
-        .filter(|rest| is_plain(rest));
+    let base = sent_base(head, &proxy.service, place);
+    let plain = head.uri.path().strip_prefix(&*base);
+    let plain = plain.filter(|rest| is_plain(rest));
     let rest = plain.ok_or(Rejection(
         StatusCode::BAD_REQUEST,
         "This address is not in plain form",
@@ -276,17 +352,24 @@ pub(super) async fn admit(
 ) -> Result<Decision, Error> {
     let (service, sessions, id) = (&proxy.service, &proxy.sessions, place.content);
     let same_origin = service.core.settings.origins.is_same_origin();
-    let found = if same_origin {
-        sessions.session_of(head).await?
-    } else {
-        sessions.content_session_of(head, id).await?
+    let found = match presented_key(&head.headers) {
+        // A key is sent on purpose, so it decides, whatever cookies come along.
+        PresentedKey::Key(key) => match key_holder(service, key).await? {
+            Some(found) => Some(found),
+            None => return Ok(Decision::Refused(GateError::BadKey)),
+        },
+        _ if same_origin => browser(sessions.session_of(head).await?),
+        _ => browser(sessions.content_session_of(head, id).await?),
     };
+    let cookie = process_cookie(head, proxy, id);
     let Some((session, person)) = found else {
         return Ok(match service.contents.public_content(id).await? {
             Some(content) => Decision::Admitted(Pass {
-                stays_at: stays_at(head, proxy, &content),
                 content: Audience::Anyone(content),
                 session: None,
+                identity: None,
+                cookie,
+                run: None,
             }),
             None => Decision::Refused(GateError::SignIn),
         });
@@ -311,28 +394,44 @@ pub(super) async fn admit(
             "needs_reauthorization"
         })));
     }
-    let stays_at = stays_at(head, proxy, &admission.content);
+    let identity = if admission.content.access == AccessType::All {
+        None
+    } else {
+        Some(service.app_identities.header(&admission.person).await?)
+    };
     Ok(Decision::Admitted(Pass {
         content: Audience::Viewer(admission),
         session: Some(session),
-        stays_at,
+        identity,
+        cookie,
+        run: None,
     }))
 }
 
-/// The process named by the browser's cookie, if the item has several and still has that one.
-fn stays_at(head: &RequestHead, proxy: &Proxy, item: &Content) -> Option<ProcessId> {
-    if item.processes.len() < 2 {
-        return None;
-    }
-    let said: ProcessId = proxy
-        .sessions
-        .cookie(head, &Sessions::process_cookie(item.id))?
-        .parse()
-        .ok()?;
-    item.processes
-        .iter()
-        .any(|process| ProcessId::of(process) == said)
-        .then_some(said)
+/// The session and person of a browser.
+fn browser(found: Option<(Id<BrowserSession>, Arc<Person>)>) -> Option<(SignedIn, Arc<Person>)> {
+    found.map(|(session, person)| (SignedIn::Browser(session), person))
+}
+
+/// The person of an API key, unless it is a content key: that acts for an app.
+async fn key_holder(
+    service: &Services,
+    key: &str,
+) -> Result<Option<(SignedIn, Arc<Person>)>, Error> {
+    let caller = service.api_keys.caller(key).await?;
+    let Some(caller) = caller.filter(|caller| caller.content.is_none()) else {
+        return Ok(None);
+    };
+    Ok(Some((
+        SignedIn::Key(caller.key),
+        Arc::new(caller.person.clone()),
+    )))
+}
+
+/// The process named by the browser's cookie, whether the app still has it or not.
+fn process_cookie(head: &RequestHead, proxy: &Proxy, item: Id<Content>) -> Option<ProcessId> {
+    let name = Sessions::process_cookie(item);
+    proxy.sessions.cookie(head, &name)?.parse().ok()
 }
 
 /// The response to a request that was not admitted: a redirect for a browser's navigation, JSON or
@@ -354,6 +453,9 @@ pub(super) async fn refuse(
         .map(|query| format!("?{query}"))
         .unwrap_or_default();
     let asked = ReturnPath::parse(&format!("{}{rest}{query}", addresses::app(id)));
+    if is_framed(request) && matches!(refusal, GateError::SignIn | GateError::NeedsViewer(_)) {
+        return Ok(starting::open_in_new_window(service, id));
+    }
     let back = asked
         .filter(|_| request.method() == Method::GET)
         .or_else(|| ReturnPath::parse(&addresses::app(id)));
@@ -362,6 +464,13 @@ pub(super) async fn refuse(
             handover::redirect_to_portal(request, service, &proxy.sessions, id, rest),
         ),
         GateError::SignIn => Err(WebError::SignIn(back)),
+        GateError::BadKey => {
+            let text = "The API key is unknown or has expired.";
+            Ok(HttpResponse::Unauthorized().json(json!({
+                "code": Code::UnknownKey, "error": text,
+                "error_code": Code::UnknownKey, "error_message": text, "payload": null,
+            })))
+        }
         GateError::MayNot(admission) => {
             if !same_origin {
                 audit_refusal(service, &admission, &audit_origin(request, service)).await;
@@ -384,6 +493,20 @@ pub(super) async fn refuse(
             })))
         }
     }
+}
+
+/// Whether a browser loads a frame of a page of another site.
+fn is_framed(request: &HttpRequest) -> bool {
+    let is = |name: &str, words: &[&str]| {
+        let value = request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| words.contains(&value))
+    };
+    is("sec-fetch-mode", &["navigate"])
+        && is("sec-fetch-dest", &["iframe", "frame"])
+        && !is("sec-fetch-site", &["same-origin"])
 }
 
 /// Writes an audit record: another site sent a request as this viewer.

@@ -8,6 +8,10 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries the viewer's session token.
 pub const SESSION_TOKEN: HeaderName = HeaderName::from_static("posit-connect-user-session-token");
+/// Who is looking, as apps for Posit Connect read it: JSON with user name and groups.
+pub const CREDENTIALS: HeaderName = HeaderName::from_static("rstudio-connect-credentials");
+/// The same, as Shiny reads it.
+pub const SHINY_CREDENTIALS: HeaderName = HeaderName::from_static("shiny-server-credentials");
 /// The addresses that a request came through, client first.
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The scheme that the browser sees.
@@ -37,7 +41,7 @@ const HOP_BY_HOP: [&str; 11] = [
 ];
 
 /// Request headers that never pass, whatever an item's settings say: the portal writes them itself,
-/// or the next hop would act on them.
+/// or the next hop would act on them. (`Authorization` passes by its value: [`is_for_app`].)
 const NEVER: [&str; 5] = [
     "authorization",
     "forwarded",
@@ -200,6 +204,20 @@ pub fn request_passes(name: &str, listed: &[String], extra: &[String]) -> bool {
         && !listed.iter().any(|other| other == name)
 }
 
+/// Whether an `Authorization` is meant for the app: any but an API key or a bootstrap token, which
+/// are for the portal. `listed`: as in [`request_passes`].
+fn is_for_app(authorization: &HeaderValue, listed: &[String]) -> bool {
+    let is_for_portal = authorization.to_str().map_or(true, |text| {
+        let scheme = text
+            .split(|letter: char| !letter.is_ascii_alphanumeric())
+            .next();
+        scheme.is_some_and(|scheme| {
+            scheme.eq_ignore_ascii_case("key") || scheme.eq_ignore_ascii_case("connect")
+        })
+    });
+    !is_for_portal && !listed.iter().any(|other| other == "authorization")
+}
+
 /// Whether a response header of an app may reach the browser. `listed`: as in
 /// [`request_passes`].
 /// `set-cookie`, `location`, `content-location` and `content-length` are handled separately.
@@ -311,7 +329,9 @@ pub fn append_request_headers(
 ) {
     let listed = connection_names(incoming.get_all(header::CONNECTION));
     for (name, value) in incoming {
-        if request_passes(name.as_str(), &listed, extra) && !leave_out.contains(name) {
+        let passes = request_passes(name.as_str(), &listed, extra)
+            || (name == header::AUTHORIZATION && is_for_app(value, &listed));
+        if passes && !leave_out.contains(name) {
             append_line(head, name, value.as_bytes());
         }
     }

@@ -7,7 +7,7 @@
 //! viewers. Bodies are streamed in both directions.
 
 use crate::{
-    domain::origins::ContentLocation,
+    domain::{origins::ContentLocation, person::SignedIn},
     http::{body::with_idle_timeout, errors::WebError, navigation::is_navigation},
     proxy::{
         candidate::{Candidate, next_process},
@@ -41,6 +41,7 @@ mod app_sessions;
 mod bar;
 mod candidate;
 pub mod client;
+mod deployed;
 pub mod gate;
 mod handover;
 pub mod headers;
@@ -49,6 +50,7 @@ mod pool;
 mod request;
 mod response;
 pub mod sockets;
+mod starting;
 pub mod state;
 mod tokens;
 pub mod upstream;
@@ -69,7 +71,7 @@ pub async fn serve(
     {
         return Ok(answer);
     }
-    let Some(place) = locate(head, service).await? else {
+    let Some(mut place) = locate(head, service).await? else {
         return handover::no_item(&request, service);
     };
     let rest = check_request(head, &proxy, &place).map_err(|Rejection(status, title, line)| {
@@ -79,12 +81,20 @@ pub async fn serve(
         return bar::serve(&request, &proxy, &place, rest, own).await;
     }
     match admit(head, &proxy, &place).await? {
-        Decision::Admitted(pass) => {
-            if is_from_elsewhere(head, &place, pass.content()) {
+        Decision::Admitted(mut pass) => {
+            if !pass.is_by_key() && is_from_elsewhere(head, &place, pass.content()) {
                 gate::audit_foreign_request(service, &pass, &request, &place);
                 return Err(WebError::from_elsewhere());
             }
-            proxy.sessions.touch(pass.session);
+            proxy
+                .sessions
+                .touch(pass.session.and_then(SignedIn::browser));
+            let (draft, rest) = deployed::enter_draft(&pass, &mut place, rest)?;
+            if let Some(response) =
+                deployed::prepare(&request, &proxy, &mut pass, rest, draft).await?
+            {
+                return Ok(response);
+            }
             forward(&request, payload, &proxy, &pass, &place, rest).await
         }
         Decision::Refused(refusal) => refuse(&request, &proxy, &place, rest, refusal).await,
@@ -102,7 +112,7 @@ async fn forward(
     rest: &str,
 ) -> Result<HttpResponse, WebError> {
     let (service, item, head) = (&proxy.service, pass.content(), request.head());
-    if item.processes.is_empty() {
+    if pass.processes().is_empty() {
         let mine = matches!(&pass.content, Audience::Viewer(admission) if admission.person.id == admission.content.owner);
         return Err(WebError::no_app_yet(mine));
     }
@@ -124,7 +134,11 @@ async fn forward(
     let mut tried = Vec::new();
     let (answer, next) = loop {
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
-            return Err(not_reached(service, pass).await);
+            return Err(match pass.run_key() {
+                // All of its processes have as many connections as they may have.
+                Some(_) => WebError::app_busy(),
+                None => not_reached(service, pass).await,
+            });
         };
         // Counted before it is compared: requests that arrive together must not pass together.
         next.here = pass.arrive(service, next.process);
@@ -237,7 +251,15 @@ fn request_head(
         rest,
         head.uri.query(),
     );
-    add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
+    add_portal_headers(
+        &mut out,
+        head,
+        proxy,
+        pass,
+        place,
+        rest,
+        next.token.as_ref(),
+    );
     let dropped: &[_] = if with_bar {
         &bar::DROPPED_REQUEST_HEADERS
     } else {

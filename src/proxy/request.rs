@@ -45,14 +45,16 @@ pub(super) fn request_line(
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// Appends the headers that only the portal sets: the session token, `Host`, `Via`, and those
+/// Appends the headers that only the portal sets: the session token, who the viewer is, `Host`, `Via`, and those
 /// that describe the original request. Clients' copies of these never pass
 /// (`headers::request_passes`).
 pub(super) fn add_portal_headers(
     out: &mut Vec<u8>,
     head: &RequestHead,
     proxy: &Proxy,
+    pass: &Pass,
     place: &ContentLocation,
+    rest: &str,
     token: Option<&HeaderValue>,
 ) {
     let service = &proxy.service;
@@ -68,19 +70,21 @@ pub(super) fn add_portal_headers(
     add(&headers::FORWARDED_HOST, host.as_bytes());
     add(&headers::FORWARDED_PROTO, proto.as_bytes());
     add_forwarded(&mut add, head, service, host, proto);
-    // The requested path begins with the item's base, so the base URL and the prefix are slices of
-    // the full URL.
-    let path = head
-        .uri
-        .path_and_query()
-        .map_or(place.base.as_str(), |path| path.as_str());
+    // The base URL and the prefix are slices of the full URL.
     let (start, end) = (
         place.origin.len(),
         place.origin.len() + place.base.len() - 1,
     );
-    let mut asked = String::with_capacity(start + path.len());
-    asked.push_str(&place.origin);
-    asked.push_str(path);
+    let query = head.uri.query();
+    let length = end + 1 + rest.len() + query.map_or(0, |query| query.len() + 1);
+    let mut asked = String::with_capacity(length);
+    for part in [place.origin.as_str(), &place.base, rest] {
+        asked.push_str(part);
+    }
+    if let Some(query) = query {
+        asked.push('?');
+        asked.push_str(query);
+    }
     let asked = asked.as_bytes();
     if end > start {
         add(
@@ -93,6 +97,10 @@ pub(super) fn add_portal_headers(
     add(&header::VIA, proxy.upstreams.via().as_bytes());
     if let Some(token) = token {
         add(&headers::SESSION_TOKEN, token.as_bytes());
+    }
+    if let Some(identity) = &pass.identity {
+        add(&headers::CREDENTIALS, identity.as_bytes());
+        add(&headers::SHINY_CREDENTIALS, identity.as_bytes());
     }
 }
 

@@ -362,8 +362,8 @@ pub(super) fn sticky_cookie(
     process: &Process,
 ) -> Option<Cookie<'static>> {
     let item = pass.content();
-    let mark = item.process_id(process);
-    if mark.is_only() || pass.stays_at == Some(mark) {
+    let mark = pass.process_id(process);
+    if mark.is_only() || pass.stays_at() == Some(mark) {
         return None;
     }
     let name = Sessions::process_cookie(item.id);

@@ -9,7 +9,7 @@ use crate::{
     domain::{
         Id, access,
         content::{AccessType, Content},
-        person::Session,
+        person::SignedIn,
     },
     service::{Error, Services, cluster::cache::Validity},
     store::changes::Subject,
@@ -108,8 +108,9 @@ impl Close {
 pub struct Ticket {
     /// The item that the socket leads to.
     pub content: Id<Content>,
-    /// The viewer's browser session; `None` for public content opened without signing in.
-    pub session: Option<Id<Session>>,
+    /// The viewer's browser session or API key; `None` for public content opened without signing
+    /// in.
+    pub session: Option<SignedIn>,
 }
 
 impl Ticket {
@@ -117,7 +118,7 @@ impl Ticket {
     /// the viewer.
     async fn recheck(self, service: &Services) -> Result<Verdict, Error> {
         let start = service.core.load_start();
-        let Some(session) = self.session else {
+        let Some(signed_in) = self.session else {
             let open = service.contents.public_content(self.content).await?;
             return Ok(match open {
                 Some(_) => {
@@ -126,7 +127,17 @@ impl Ticket {
                 None => Verdict::Close(Close::AccessEnded),
             });
         };
-        let Some(person) = service.sessions.session_person(session).await? else {
+        let (person, subject) = match signed_in {
+            SignedIn::Browser(session) => (
+                service.sessions.session_person(session).await?,
+                Subject::Session(session),
+            ),
+            SignedIn::Key(number) => (
+                service.sessions.key_holder(number).await?,
+                Subject::ApiKey(number),
+            ),
+        };
+        let Some(person) = person else {
             return Ok(Verdict::Close(Close::SignedOut));
         };
         let admission = match service.admissions.admission(self.content, person.id).await {
@@ -143,7 +154,7 @@ impl Ticket {
         if !access::may_open(admission.standing) || !consented {
             return Ok(Verdict::Close(Close::AccessEnded));
         }
-        let subjects = [Subject::Session(session), Subject::Person(person.id)];
+        let subjects = [subject, Subject::Person(person.id)];
         Ok(Verdict::Stay(vec![
             Validity::new(start, subjects),
             admission.validity.clone(),
@@ -180,7 +191,7 @@ impl Group {
             .touched_at
             .is_none_or(|at| at.elapsed() > service.sessions.touch_interval())
             && self.used.swap(false, Ordering::Relaxed)
-            && let Some(session) = ticket.session
+            && let Some(session) = ticket.session.and_then(SignedIn::browser)
         {
             self.touched_at = Some(Instant::now());
             service.sessions.touch_session(session);
@@ -350,7 +361,7 @@ mod tests {
         let (one, other) = (
             Ticket {
                 content: Id::random(),
-                session: Some(Id::random()),
+                session: Some(SignedIn::Browser(Id::random())),
             },
             Ticket {
                 content: Id::random(),

@@ -4,15 +4,15 @@ use crate::{
     domain::{
         Id, Timestamp,
         content::{Content, ProcessId},
-        person::{Person, Session},
+        person::{Person, SignedIn},
     },
     service::Services,
 };
 use actix_web::http::header::HeaderValue;
 use std::{cell::RefCell, collections::HashMap};
 
-/// Session tokens by browser session, item and process, with the time at which each was minted.
-type TokenCache = HashMap<(Id<Session>, Id<Content>, ProcessId), (HeaderValue, Timestamp)>;
+/// Session tokens by browser session or key, item and process, with the time at which each was minted.
+type TokenCache = HashMap<(SignedIn, Id<Content>, ProcessId), (HeaderValue, Timestamp)>;
 
 thread_local! {
     static TOKENS: RefCell<TokenCache> = RefCell::default();
@@ -26,14 +26,14 @@ pub fn session_token(
     service: &Services,
     person: Id<Person>,
     content: Id<Content>,
-    session: Id<Session>,
+    signed_in: SignedIn,
     process: ProcessId,
 ) -> Option<HeaderValue> {
     let fresh_for = service.core.settings.session_token_lifetime / 12;
     let now = service.core.now();
     let fresh = |at: &Timestamp| now >= *at && now.since(*at) < fresh_for;
     TOKENS.with_borrow_mut(|tokens| {
-        if let Some((token, at)) = tokens.get(&(session, content, process))
+        if let Some((token, at)) = tokens.get(&(signed_in, content, process))
             && fresh(at)
         {
             return Some(token.clone());
@@ -44,10 +44,10 @@ pub fn session_token(
         let token = HeaderValue::try_from(
             service
                 .session_tokens
-                .session_token(person, content, session, process)?,
+                .session_token(person, content, signed_in, process)?,
         )
         .ok()?;
-        tokens.insert((session, content, process), (token.clone(), now));
+        tokens.insert((signed_in, content, process), (token.clone(), now));
         Some(token)
     })
 }

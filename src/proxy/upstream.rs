@@ -6,6 +6,7 @@ use crate::{
     domain::egress::{EgressError, Policy},
     http::endpoint::{Endpoint, ResolveError, resolve},
     proxy::pool::Pool,
+    service::running::files::Files,
     vault::api_key::digest,
 };
 use actix_web::http::header::HeaderValue;
@@ -53,6 +54,8 @@ pub struct Target {
 pub struct Upstreams {
     /// By URL.
     targets: Rc<RefCell<HashMap<String, Rc<Target>>>>,
+    /// Where deployed content is.
+    files: Files,
     /// This portal's entry in `Via`.
     via: HeaderValue,
     tls: Arc<ClientConfig>,
@@ -70,7 +73,7 @@ fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
 impl Upstreams {
     /// Must be called in a worker, since it spawns a local task. `portal` is the portal's public
     /// URL, from which its `Via` entry is derived.
-    pub fn new(portal: &str) -> Self {
+    pub fn new(portal: &str, files: Files) -> Self {
         // A pseudonym (RFC 9110 section 7.6.3), the same for every node of one portal.
         let via = HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8]))
             .unwrap_or(HeaderValue::from_static("1.1 valetkey"));
@@ -92,6 +95,7 @@ impl Upstreams {
         };
         Self {
             targets,
+            files,
             via,
             tls: client_config(public),
         }
@@ -123,7 +127,10 @@ impl Upstreams {
             return Ok(Rc::clone(target));
         }
         let url = Url::parse(address).map_err(|_| EgressError::NotAnAddress)?;
-        let endpoint = resolve(&url, policy, names).await?;
+        let endpoint = match self.files.socket_of(address) {
+            Some(socket) => Endpoint::Unix(socket),
+            None => resolve(&url, policy, names).await?,
+        };
         let tls = match (&known, url.scheme()) {
             (Some(known), _) => known.tls.clone(),
             (None, "https") => {

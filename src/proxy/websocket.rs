@@ -9,12 +9,18 @@ use crate::{
     domain::{
         audit::{Action, Origin},
         origins::ContentLocation,
+        person::SignedIn,
     },
-    http::{client_address::client_ip, correlation::Correlation, open_counts::OpenGuard},
+    http::{
+        client_address::client_ip,
+        correlation::Correlation,
+        open_counts::OpenGuard,
+        presented_key::{PresentedKey, presented_key},
+    },
     proxy::{
         app_sessions::{ResumeId, Sniffer},
         candidate::next_process,
-        client,
+        client, deployed,
         gate::{Decision, GateError, Pass, Rejection, admit, audit_refusal, check_request, locate},
         handover::RESERVED_PREFIX,
         headers,
@@ -24,7 +30,7 @@ use crate::{
         sockets::{Close, Registered},
         state::Proxy,
     },
-    service::{Services, cluster::app_sessions::AppSessionOwner},
+    service::{Services, cluster::app_sessions::AppSessionOwner, running::board::ConnectionCount},
 };
 use actix_codec::Framed;
 use actix_http::{Request, h1};
@@ -109,11 +115,12 @@ where
                 held_token,
                 presence,
                 open,
+                run,
                 sniffer,
                 idle,
             } = *open;
             // Guards, kept until the socket ends.
-            let _kept = (socket_count, held_token, presence, open);
+            let _kept = (socket_count, held_token, presence, open, run);
             if matches!(
                 timeout(CLOSE_TIMEOUT, io.write_all(&accepted)).await,
                 Ok(Ok(()))
@@ -157,6 +164,7 @@ struct OpenSocket {
     held_token: Option<crate::service::grants::session_tokens::HeldToken>,
     presence: Option<crate::service::cluster::presence::PresenceGuard>,
     open: Option<OpenGuard>,
+    run: Option<ConnectionCount>,
     sniffer: Option<Sniffer>,
     idle: Option<Duration>,
 }
@@ -272,7 +280,7 @@ async fn handshake(
         ));
     }
     let place = locate(head, service).await.map_err(busy)?;
-    let place = place.ok_or_else(|| {
+    let mut place = place.ok_or_else(|| {
         http_error(
             StatusCode::NOT_FOUND,
             "There is no content at this address.",
@@ -280,7 +288,9 @@ async fn handshake(
     })?;
     // Against cross-site WebSocket hijacking: many apps accept any Origin, so the portal compares
     // it. A missing Origin is refused, too.
-    if text(head, &header::ORIGIN) != place.origin {
+    // A program with an API key has no origin, and no browser sends a key for another site.
+    let is_by_key = matches!(presented_key(&head.headers), PresentedKey::Key(_));
+    if !is_by_key && text(head, &header::ORIGIN) != place.origin {
         let (from, place) = (origin_of(head, service, correlation), place.address(""));
         service.audit.note_refusal(
             Action::AccessRefused,
@@ -304,9 +314,9 @@ async fn handshake(
             "This address is the portal's own.",
         ));
     }
-    let pass = match admit(head, proxy, &place).await.map_err(busy)? {
+    let mut pass = match admit(head, proxy, &place).await.map_err(busy)? {
         Decision::Admitted(pass) => pass,
-        Decision::Refused(GateError::SignIn) => {
+        Decision::Refused(GateError::SignIn | GateError::BadKey) => {
             return Err(refuse_with_close(head, Close::SignedOut));
         }
         Decision::Refused(GateError::MayNot(admission)) => {
@@ -317,7 +327,19 @@ async fn handshake(
             return Err(refuse_with_close(head, Close::NeedsViewer));
         }
     };
-    proxy.sessions.touch(pass.session);
+    proxy
+        .sessions
+        .touch(pass.session.and_then(SignedIn::browser));
+    let entered = deployed::enter_draft(&pass, &mut place, rest);
+    let (draft, rest) = entered.map_err(|_| {
+        http_error(
+            StatusCode::NOT_FOUND,
+            "There is no content at this address.",
+        )
+    })?;
+    if !deployed::wait_for_process(proxy, &mut pass, draft).await {
+        return Err(refuse_with_close(head, Close::AppGone));
+    }
     open(head, proxy, &place, rest, &pass).await
 }
 
@@ -375,7 +397,15 @@ async fn open(
             head.uri.query(),
         );
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
-        add_portal_headers(&mut out, head, proxy, place, next.token.as_ref());
+        add_portal_headers(
+            &mut out,
+            head,
+            proxy,
+            pass,
+            place,
+            rest,
+            next.token.as_ref(),
+        );
         headers::append_request_headers(
             &head.headers,
             &mut out,
@@ -443,6 +473,7 @@ async fn open(
         held_token: next.hold_token(service),
         presence: next.here,
         open: next.open,
+        run: next.run,
         registered: proxy.sockets.register(pass.ticket()),
         socket_count: proxy.service.process_health.count_socket(&next.process.url),
         sniffer,

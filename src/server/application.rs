@@ -70,7 +70,10 @@ impl Shared {
     pub fn proxy(&self) -> web::Data<Proxy> {
         let services = web::Data::from(Arc::clone(&self.services));
         web::Data::new(Proxy {
-            upstreams: Upstreams::new(services.core.addresses.base()),
+            upstreams: Upstreams::new(
+                services.core.addresses.base(),
+                services.bundles.files().clone(),
+            ),
             service: services,
             sessions: web::Data::new(self.sessions.clone()),
             sockets: Arc::clone(&self.sockets),

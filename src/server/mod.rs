@@ -50,8 +50,12 @@ impl Server {
         raise_file_limit();
         stop::join_cluster(&self.services).await?;
         let shared = Arc::new(application::Shared::new(&self.services)?);
+        let address = self
+            .listener
+            .local_addr()
+            .map_err(|error| error.to_string())?;
         let (server, stopping) = listen::listen(self.listener, &shared)?;
-        let background = stop::Background::start(&shared, stopping);
+        let background = stop::Background::start(&shared, address, stopping);
         started(server.handle());
         background.until_stopped(server).await
     }

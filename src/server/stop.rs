@@ -2,9 +2,12 @@
 //! server runs, and a graceful end within [`STOP_TIMEOUT`].
 
 use super::application::Shared;
+#[cfg(target_os = "linux")]
+use crate::runner::Runner;
 use crate::{jobs, proxy::health_checks, service::Services};
 use actix_server::{GracefulShutdownSignal, Server};
 use std::{
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -29,13 +32,16 @@ pub struct Background {
     services: Arc<Services>,
     jobs: JoinHandle<()>,
     tasks: Vec<AbortOnDropHandle<()>>,
+    #[cfg(target_os = "linux")]
+    runner: Runner,
     /// When the graceful stop began.
     stopped_at: Arc<OnceLock<Instant>>,
 }
 
 impl Background {
-    /// Starts jobs, health checks, the watches of sockets and certificate.
-    pub fn start(shared: &Shared, stopping: GracefulShutdownSignal) -> Self {
+    /// Starts jobs, the runner, health checks, the watches of sockets and certificate. `address`:
+    /// where the server listens.
+    pub fn start(shared: &Shared, address: SocketAddr, stopping: GracefulShutdownSignal) -> Self {
         let services = Arc::clone(&shared.services);
         let stopped_at = Arc::new(OnceLock::new());
         let (stopping_since, sockets) = (Arc::clone(&stopped_at), Arc::clone(&shared.sockets));
@@ -52,6 +58,8 @@ impl Background {
         let certificate = shared.certificate.clone();
         tasks.extend(certificate.map(|certificate| tokio::spawn(certificate.watch())));
         Self {
+            #[cfg(target_os = "linux")]
+            runner: Runner::start(&services, address),
             jobs: jobs::start(&services),
             services,
             tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
@@ -63,6 +71,8 @@ impl Background {
     /// may carry the only valid token. Writes down at the end what only this node knows.
     pub async fn until_stopped(self, server: Server) -> Result<(), String> {
         let result = server.await.map_err(|error| error.to_string());
+        #[cfg(target_os = "linux")]
+        self.runner.stop().await;
         self.jobs.abort();
         drop(self.tasks);
         let services = self.services;

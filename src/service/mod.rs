@@ -15,6 +15,7 @@ mod last_uses;
 pub mod people {
     pub mod accounts;
     pub mod api_keys;
+    pub mod app_identity;
     pub mod bootstrap;
     pub mod browser_sessions;
     pub mod groups;
@@ -30,6 +31,13 @@ pub mod people {
 pub mod catalog {
     pub mod content;
     pub mod integrations;
+}
+
+/// Deployed content: uploads, deploys, and what runs.
+pub mod running {
+    pub mod board;
+    pub mod bundles;
+    pub mod files;
 }
 
 /// Everything about one viewer's tokens: consent, connection, refresh, exchange, revocation.
@@ -82,11 +90,12 @@ use self::{
         session_tokens::SessionTokens, sign_in_grants::SignInGrants, usage::Usage,
     },
     people::{
-        accounts::People, api_keys::ApiKeys, bootstrap::Bootstrap,
+        accounts::People, api_keys::ApiKeys, app_identity::AppIdentities, bootstrap::Bootstrap,
         browser_sessions::BrowserSessions, groups::Groups, invitations::Invitations,
         limiter::PasswordLimiter, organisation::OrganisationSignIn, passwords::Passwords,
         shown_once::ShownOnce,
     },
+    running::{board::RunBoard, bundles::Bundles},
 };
 pub use self::{
     core::{Actor, Core, Parts},
@@ -165,6 +174,12 @@ pub struct Services {
     pub journal: Arc<EndingsJournal>,
     /// The keys that seal secrets.
     pub keyring: Arc<KeyringAdmin>,
+    /// What apps are told of their viewers.
+    pub app_identities: Arc<AppIdentities>,
+    /// Deployed content.
+    pub bundles: Arc<Bundles>,
+    /// Which processes of deployed content run.
+    pub runs: Arc<RunBoard>,
 }
 
 impl Services {
@@ -264,6 +279,14 @@ impl Services {
             Arc::clone(&sessions),
             Arc::clone(&admissions),
         ));
+        let app_identities = Arc::new(AppIdentities::new(Arc::clone(&core)));
+        let runs = Arc::new(RunBoard::default());
+        let bundles = Arc::new(Bundles::new(
+            Arc::clone(&core),
+            Arc::clone(&contents),
+            Arc::clone(&nodes),
+            Arc::clone(&runs),
+        ));
         let keyring = Arc::new(KeyringAdmin::new(Arc::clone(&core), Arc::clone(&nodes)));
         let journal = Arc::new(EndingsJournal::new(Arc::clone(&core)));
         Ok(Self {
@@ -302,6 +325,9 @@ impl Services {
             handover,
             journal,
             keyring,
+            app_identities,
+            bundles,
+            runs,
         })
     }
 }

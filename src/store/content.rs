@@ -38,6 +38,8 @@ pub(super) struct Row {
     created_at: i64,
     updated_at: i64,
     proxying: String,
+    bundle: Option<i64>,
+    running: String,
 }
 
 /// The JSON of the column `proxying`. The URL of the first process is also in the column
@@ -88,6 +90,8 @@ impl Row {
             app_mode: self.app_mode,
             processes,
             proxying,
+            bundle: self.bundle,
+            running: serde_json::from_str(&self.running).map_err(|_| damaged_row("running"))?,
             slug: self.slug,
             created_at: Timestamp(self.created_at),
             updated_at: Timestamp(self.updated_at),
@@ -117,7 +121,7 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
         .get_result(db.0)?)
 }
 
-/// Writes everything except the item's app mode and slug.
+/// Writes everything except the item's bundle, app mode and slug.
 pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     db.changed(Subject::Content(item.id));
     diesel::update(content::table.filter(content::guid.eq(item.id.to_string())))
@@ -129,6 +133,8 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
             content::access.eq(item.access.as_str()),
             content::upstream.eq(item.upstream()),
             content::proxying.eq(proxying_json(item)?),
+            content::running
+                .eq(serde_json::to_string(&item.running).map_err(|_| damaged_row("running"))?),
             content::updated_at.eq(item.updated_at.0),
         ))
         .execute(db.0)?;

@@ -24,13 +24,16 @@ use std::{
 /// All tables that are copied, each after those that it references. Leases, nodes and changes
 /// belong to processes and are not copied; nor are presence, password attempts, held session tokens and app
 /// sessions, which are short-lived.
-const TABLES: [&str; 30] = [
+const TABLES: [&str; 33] = [
     "meta",
     "people",
     "setup_links",
     "sessions",
     "integrations",
     "content",
+    "bundles",
+    "environment",
+    "tasks",
     "api_keys",
     "groups",
     "group_members",

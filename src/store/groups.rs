@@ -70,6 +70,10 @@ pub fn insert(db: &mut Db<'_>, group: &Group) -> Result<(), Error> {
 
 /// Renames a group. [`Error::Taken`] if the name exists.
 pub fn rename(db: &mut Db<'_>, group: Id<Group>, name: &str) -> Result<(), Error> {
+    // Apps are told the names of their viewers' groups.
+    for member in members(db, group)? {
+        db.changed(Subject::Person(member.id));
+    }
     diesel::update(groups::table.filter(groups::guid.eq(group.to_string())))
         .set((
             groups::name.eq(name),

@@ -15,6 +15,7 @@ pub mod admission;
 pub mod audit;
 mod backend;
 pub mod bookkeeping;
+pub mod bundles;
 pub mod changes;
 pub mod connections;
 pub mod content;

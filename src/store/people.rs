@@ -423,6 +423,18 @@ pub fn by_key(db: &mut Db<'_>, key_hash: &str) -> Result<Option<(ApiKey, Person)
         .transpose()
 }
 
+/// A key and its person, by the key's number. Checks neither expiry nor lock.
+pub fn by_key_number(db: &mut Db<'_>, number: i64) -> Result<Option<(ApiKey, Person)>, Error> {
+    let row = api_keys::table
+        .inner_join(people::table.on(people::guid.eq(api_keys::person)))
+        .filter(api_keys::number.eq(number))
+        .select((KeyRow::as_select(), PersonRow::as_select()))
+        .first::<(KeyRow, PersonRow)>(db.0)
+        .optional()?;
+    row.map(|(key, person)| Ok((key.key()?, person.person()?)))
+        .transpose()
+}
+
 /// Everybody with a consent for this item.
 pub fn who_consented(
     db: &mut Db<'_>,

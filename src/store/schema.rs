@@ -101,6 +101,8 @@ diesel::table! {
         updated_at -> BigInt,
         proxying -> Text,
         leaks_cleared_at -> Nullable<BigInt>,
+        bundle -> Nullable<BigInt>,
+        running -> Text,
     }
 }
 
@@ -169,6 +171,43 @@ diesel::table! {
         created_at -> BigInt,
         active_at -> Nullable<BigInt>,
         expires_at -> Nullable<BigInt>,
+    }
+}
+
+// Uploads of deployed content.
+diesel::table! {
+    bundles (number) {
+        number -> BigInt,
+        content -> Text,
+        created_at -> BigInt,
+        created_by -> Nullable<Text>,
+        size -> BigInt,
+        app_mode -> Text,
+        python -> Nullable<Text>,
+        source -> Text,
+    }
+}
+
+// Variables of the processes of deployed content; the values are sealed.
+diesel::table! {
+    environment (content, name) {
+        content -> Text,
+        name -> Text,
+        value -> Text,
+    }
+}
+
+// Deploys.
+diesel::table! {
+    tasks (guid) {
+        guid -> Text,
+        content -> Text,
+        bundle -> BigInt,
+        created_by -> Text,
+        activate -> Bool,
+        created_at -> BigInt,
+        finished_at -> Nullable<BigInt>,
+        error -> Nullable<Text>,
     }
 }
 
@@ -461,6 +500,9 @@ diesel::allow_tables_to_appear_in_same_query!(
     sessions,
     integrations,
     content,
+    bundles,
+    environment,
+    tasks,
     api_keys,
     content_list,
     access_requests,

@@ -2,7 +2,9 @@
 //! associated data of the encryption. `store::sealed` lists the same columns for re-sealing.
 
 use super::SealContext;
-use crate::domain::{Id, connection::Connection, integration::Integration, person::Person};
+use crate::domain::{
+    Id, connection::Connection, content::Content, integration::Integration, person::Person,
+};
 
 fn place<'a>(table: &'a str, column: &'a str, row: &'a str) -> SealContext<'a> {
     SealContext { table, column, row }
@@ -61,4 +63,15 @@ pub fn pending_sign_in(row: &str) -> SealContext<'_> {
 /// A secret that waits to be shown; `row` is the hash of its name and its person.
 pub fn shown_once(row: &str) -> SealContext<'_> {
     place("shown_once", "shown", row)
+}
+
+/// The value of a variable of an item's processes; `row` is a [`variable_row`].
+pub fn variable(row: &str) -> SealContext<'_> {
+    place("environment", "value", row)
+}
+
+/// The identity of a variable's row, with its item: moving a value to another item makes it
+/// unreadable.
+pub fn variable_row(item: Id<Content>, name: &str) -> String {
+    format!("{item}/{name}")
 }

@@ -10,7 +10,7 @@ use super::Root;
 use crate::domain::{
     Id, Timestamp,
     content::{Content, ProcessId},
-    person::{Person, Session},
+    person::{Person, SignedIn},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache;
@@ -28,8 +28,8 @@ pub struct Claims {
     pub sub: Id<Person>,
     /// The content item that the token was issued for.
     pub content: Id<Content>,
-    /// The browser session. The service refuses the token once it has ended.
-    pub sid: Id<Session>,
+    /// The browser session or API key. The service refuses the token once it has ended.
+    pub sid: SignedIn,
     /// The process that the token was given to, if the item has several. If the leak alarm goes
     /// off, it names this process.
     #[serde(default, skip_serializing_if = "ProcessId::is_only")]
@@ -90,7 +90,7 @@ impl SessionTokenSigner {
         &self,
         person: Id<Person>,
         content: Id<Content>,
-        session: Id<Session>,
+        signed_in: SignedIn,
         process: ProcessId,
         now: Timestamp,
     ) -> Option<String> {
@@ -98,7 +98,7 @@ impl SessionTokenSigner {
             iss: self.issuer.clone(),
             sub: person,
             content,
-            sid: session,
+            sid: signed_in,
             process,
             iat: now.unix_seconds(),
             exp: now.plus(self.lifetime).unix_seconds(),
@@ -170,7 +170,7 @@ mod tests {
         let (person, content, session, now) = (
             Id::random(),
             Id::random(),
-            Id::random(),
+            SignedIn::Browser(Id::random()),
             Timestamp(1_000_000_000),
         );
         let token = ours
@@ -208,7 +208,7 @@ mod tests {
             .mint(
                 Id::random(),
                 Id::random(),
-                Id::random(),
+                SignedIn::Key(7),
                 ProcessId::ONLY,
                 now,
             )

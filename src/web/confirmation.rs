@@ -27,7 +27,8 @@ const CONFIRMED_FOR_CHANGES: Duration = Duration::from_secs(15 * 60);
 const CONFIRMED_FOR_FORMS: Duration = Duration::from_secs(10 * 60);
 /// Secret form fields: a page never repeats their values, so the confirmation page asks for them
 /// again, with these labels.
-const SECRET_FIELDS: [(&str, &str); 4] = [
+const SECRET_FIELDS: [(&str, &str); 5] = [
+    ("value", "Value of the variable, once more"),
     ("client_secret", "Client secret, once more"),
     ("password", "Password for the person, once more"),
     ("old_password", "Current password, once more"),

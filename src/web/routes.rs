@@ -3,7 +3,10 @@
 
 use crate::{
     domain::origins::Origins,
-    http::{assets, host::is_content},
+    http::{
+        assets,
+        host::{is_content, is_content_by_key},
+    },
     web::{
         api,
         pages::{
@@ -23,7 +26,10 @@ use actix_web::{
 /// this module does not know.
 pub fn hot(config: &mut ServiceConfig, origins: &Origins, content: Route) {
     let origins = origins.clone();
-    let is_content = move |context: &guard::GuardContext<'_>| is_content(context.head(), &origins);
+    let is_content = move |context: &guard::GuardContext<'_>| {
+        let head = context.head();
+        is_content(head, &origins) || is_content_by_key(head, &origins)
+    };
     config
         .service(
             web::scope("")
@@ -85,6 +91,7 @@ fn content_pages(config: &mut ServiceConfig) {
         .route("/content/bulk", post().to(content::bulk::bulk))
         .route("/content/new", get().to(content::new::new_page))
         .route("/content/new", post().to(content::new::create))
+        .route("/content/upload", post().to(content::upload::create))
         .route(
             "/content-settings/{guid}",
             get().to(content::settings::settings_page),
@@ -141,6 +148,7 @@ fn content_pages(config: &mut ServiceConfig) {
             "/content-settings/{guid}/consents/end",
             post().to(content::consents::end_consents),
         )
+        .configure(run_pages)
         .route(
             "/content-settings/{guid}/delete",
             get().to(content::delete::delete_page),
@@ -148,6 +156,55 @@ fn content_pages(config: &mut ServiceConfig) {
         .route(
             "/content-settings/{guid}/delete",
             post().to(content::delete::delete),
+        );
+}
+
+/// An item whose app runs here.
+fn run_pages(config: &mut ServiceConfig) {
+    config
+        .route(
+            "/content-settings/{guid}/runs",
+            get().to(content::runs::runs),
+        )
+        .route(
+            "/content-settings/{guid}/restart",
+            post().to(content::runs::restart),
+        )
+        .route(
+            "/content-settings/{guid}/upload",
+            post().to(content::upload::upload),
+        )
+        .route(
+            "/content-settings/{guid}/bundles/{number}",
+            get().to(content::runs::download),
+        )
+        .route(
+            "/content-settings/{guid}/bundles/{number}/deploy",
+            post().to(content::runs::deploy),
+        )
+        .route(
+            "/content-settings/{guid}/bundles/{number}/delete",
+            post().to(content::runs::delete_bundle),
+        )
+        .route(
+            "/content-settings/{guid}/variables",
+            post().to(content::runs::set_variable),
+        )
+        .route(
+            "/content-settings/{guid}/limits",
+            post().to(content::runs::set_limits),
+        )
+        .route(
+            "/content-settings/{guid}/elsewhere",
+            post().to(content::runs::run_elsewhere),
+        )
+        .route(
+            "/content-settings/{guid}/logs",
+            get().to(content::logs::logs),
+        )
+        .route(
+            "/content-settings/{guid}/logs/{process}",
+            get().to(content::logs::download),
         );
 }
 
@@ -432,6 +489,7 @@ fn content_api(config: &mut ServiceConfig) {
             "/v1/content/{guid}/permissions/{id}",
             delete().to(api::content::delete_permission),
         )
+        .configure(deployed_api)
         .route(
             "/v1/content/{guid}/oauth/integrations/associations",
             get().to(api::content::associations),
@@ -439,6 +497,61 @@ fn content_api(config: &mut ServiceConfig) {
         .route(
             "/v1/content/{guid}/oauth/integrations/associations",
             put().to(api::content::set_associations),
+        );
+}
+
+/// Deployed content.
+fn deployed_api(config: &mut ServiceConfig) {
+    config
+        .route(
+            "/v1/content/{guid}/environment",
+            get().to(api::bundles::variables),
+        )
+        .route(
+            "/v1/content/{guid}/environment",
+            patch().to(api::bundles::patch_variables),
+        )
+        .route(
+            "/v1/content/{guid}/environment",
+            put().to(api::bundles::put_variables),
+        )
+        .route("/v1/content/{guid}/bundles", get().to(api::bundles::list))
+        .route(
+            "/v1/content/{guid}/bundles",
+            post().to(api::bundles::upload),
+        )
+        .route(
+            "/v1/content/{guid}/bundles/{id}",
+            get().to(api::bundles::get),
+        )
+        .route(
+            "/v1/content/{guid}/bundles/{id}",
+            delete().to(api::bundles::delete),
+        )
+        .route(
+            "/v1/content/{guid}/bundles/{id}/download",
+            get().to(api::bundles::download),
+        )
+        .route("/v1/content/{guid}/deploy", post().to(api::bundles::deploy))
+        .route("/v1/content/{guid}/build", post().to(api::bundles::build))
+        .route(
+            "/v1/content/{guid}/restart",
+            post().to(api::bundles::restart),
+        )
+        .route("/v1/content/{guid}/jobs", get().to(api::bundles::jobs))
+        .route(
+            "/v1/content/{guid}/jobs/{key}/log",
+            get().to(api::bundles::job_log),
+        )
+        .route("/v1/tasks/{id}", get().to(api::bundles::task))
+        .route("/v1/server_settings/python", get().to(api::bundles::python))
+        .route(
+            "/v1/server_settings/r",
+            get().to(api::bundles::no_installations),
+        )
+        .route(
+            "/v1/server_settings/quarto",
+            get().to(api::bundles::no_installations),
         );
 }
 

@@ -30,6 +30,7 @@ use crate::{
         view::{Chrome, Now, SignedInPerson},
     },
 };
+use actix_multipart::{Multipart, MultipartError};
 use actix_session::{Session, SessionExt as _};
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError as _,
@@ -324,37 +325,16 @@ impl FromRequest for SignedIn {
     }
 }
 
+/// Longest anti-forgery token that is read, in bytes.
+const MAX_TOKEN_BYTES: usize = 256;
+
 /// A posted form whose sender (`Sec-Fetch-Site`, or else `Origin`) and anti-forgery token were
 /// checked. At most 64 KiB, within [`body::BODY_TIMEOUT`].
 pub struct Posted(pub FormValues);
 
 impl Posted {
     async fn of(request: HttpRequest, mut payload: Payload) -> Result<Self, WebError> {
-        let service = request
-            .app_data::<web::Data<Services>>()
-            .ok_or(Error::Internal("the request has no services"))?;
-        let text = |name: &str| {
-            request
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        let same_origin = match (text("sec-fetch-site"), text("origin")) {
-            (Some(site), _) => site == "same-origin",
-            (None, Some(origin)) => {
-                origin
-                    == service
-                        .core
-                        .settings
-                        .public_url
-                        .origin()
-                        .ascii_serialization()
-            }
-            (None, None) => true,
-        };
-        if !same_origin {
-            return Err(WebError::Forgery);
-        }
+        check_sender(&request)?;
         let most = match TABLE_FORM {
             (path, most) if request.path() == path => most,
             _ => MAX_FORM_BYTES,
@@ -363,17 +343,85 @@ impl Posted {
             .await
             .map_err(|_| WebError::BodyTimeout)??;
         let typed = FormValues::parse(&body);
-        let expected = request
-            .get_session()
-            .get::<String>(CSRF)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        let given = typed.get("csrf").unwrap_or("");
-        if expected.is_empty() || !bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
-            return Err(WebError::Forgery);
-        }
+        check_token(&request, typed.get("csrf").unwrap_or(""))?;
         Ok(Self(typed))
+    }
+}
+
+/// Refuses a form that another site sent (`Sec-Fetch-Site`, or else `Origin`).
+fn check_sender(request: &HttpRequest) -> Result<(), WebError> {
+    let service = request
+        .app_data::<web::Data<Services>>()
+        .ok_or(Error::Internal("the request has no services"))?;
+    let text = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let own = || {
+        let url = &service.core.settings.public_url;
+        url.origin().ascii_serialization()
+    };
+    let same_origin = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => site == "same-origin",
+        (None, Some(origin)) => origin == own(),
+        (None, None) => true,
+    };
+    if same_origin {
+        Ok(())
+    } else {
+        Err(WebError::Forgery)
+    }
+}
+
+/// Refuses a form without the session's anti-forgery token.
+fn check_token(request: &HttpRequest, given: &str) -> Result<(), WebError> {
+    let expected = request
+        .get_session()
+        .get::<String>(CSRF)
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    if expected.is_empty() || !bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
+        return Err(WebError::Forgery);
+    }
+    Ok(())
+}
+
+/// A posted form with files, whose sender and anti-forgery token were checked: the token is its
+/// first field. Yields the fields after it.
+pub struct UploadForm(Multipart);
+
+impl UploadForm {
+    async fn of(request: HttpRequest, payload: Payload) -> Result<Self, WebError> {
+        check_sender(&request)?;
+        let mut form = Multipart::new(request.headers(), payload);
+        let mut given = Vec::new();
+        let first = form.next().await.and_then(Result::ok);
+        if let Some(mut field) = first.filter(|field| field.name() == Some("csrf")) {
+            while let Some(Ok(part)) = field.next().await {
+                given.extend_from_slice(&part);
+                if given.len() > MAX_TOKEN_BYTES {
+                    return Err(WebError::Forgery);
+                }
+            }
+        }
+        check_token(&request, std::str::from_utf8(&given).unwrap_or(""))?;
+        Ok(Self(form))
+    }
+
+    /// The next field; `None` after the last one.
+    pub async fn next(&mut self) -> Option<Result<actix_multipart::Field, MultipartError>> {
+        self.0.next().await
+    }
+}
+
+impl FromRequest for UploadForm {
+    type Error = WebError;
+    type Future = LocalBoxFuture<'static, Result<Self, WebError>>;
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        Box::pin(Self::of(request.clone(), payload.take()))
     }
 }
 

@@ -14,7 +14,7 @@ use valetkey::{
         connection::{Account, Connection, State},
         consent::{Consent, sorted_scopes},
         content::ProcessId,
-        person::Person,
+        person::{Person, SignedIn},
         time::Clock as _,
     },
     server::{clock::SystemClock, installation},
@@ -65,7 +65,12 @@ async fn main() {
                 "{}",
                 service
                     .session_tokens
-                    .session_token(*person, content, *session, ProcessId::ONLY)
+                    .session_token(
+                        *person,
+                        content,
+                        SignedIn::Browser(*session),
+                        ProcessId::ONLY
+                    )
                     .expect("a token")
             );
         }

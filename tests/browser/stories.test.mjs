@@ -166,7 +166,7 @@ test("a publisher adds content and picks an integration in half a minute", async
   await look(page, "content-key");
   await page.reload();
   assert.match(await page.textContent("h1"), /no longer visible/);
-  await page.goto(`${here.portal}/content/new`);
+  await page.goto(`${here.portal}/content/new?way=elsewhere`);
   await page.fill("#upstream_url", "ftp://nowhere");
   await page.click("button.primary");
   assert.match(await page.textContent(".summary"), /Enter a title/);

@@ -197,6 +197,11 @@ pub fn request_head(bytes: &[u8]) {
     );
     for (name, value) in &head {
         let plain = name.as_str().to_ascii_lowercase().replace('_', "-");
+        // An app's own token passes, an API key never.
+        if plain == "authorization" {
+            let value = value.as_bytes().to_ascii_lowercase();
+            assert!(!value.starts_with(b"key "), "{name}: {value:?}");
+        }
         let is_ours = name == headers::SESSION_TOKEN && value == "ours";
         for word in [
             "posit-connect-",
@@ -204,7 +209,6 @@ pub fn request_head(bytes: &[u8]) {
             "x-rsc-",
             "x-forwarded-",
             "forwarded",
-            "authorization",
             "shiny-server-credentials",
         ] {
             // A family of names, or one name.

@@ -7,7 +7,7 @@ mod checks;
 use proptest::prelude::*;
 use std::time::Duration;
 use valetkey::{
-    domain::{Id, Timestamp, content::ProcessId},
+    domain::{Id, Timestamp, content::ProcessId, person::SignedIn},
     proxy::headers,
     vault::{
         Root,
@@ -121,7 +121,7 @@ proptest! {
     #[test]
     fn no_altered_session_token_is_taken(at in any::<prop::sample::Index>(), flip in 1u8.., seconds in 0u64..7200, text in any::<String>()) {
         let tokens = SessionTokenSigner::new(&Root::parse(&Root::generate()).unwrap(), "https://portal".into(), Duration::from_secs(3600));
-        let (person, content, session, made) = (Id::random(), Id::random(), Id::random(), Timestamp(1_000_000_000_000));
+        let (person, content, session, made) = (Id::random(), Id::random(), SignedIn::Browser(Id::random()), Timestamp(1_000_000_000_000));
         let token = tokens.mint(person, content, session, ProcessId::ONLY, made).unwrap();
         let read = tokens.verify(&token, made.plus(Duration::from_secs(seconds)));
         if seconds < 3600 {

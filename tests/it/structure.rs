@@ -13,13 +13,13 @@ const LEVELS: &[&[&str]] = &[
     &["cli"],
     &["demo"],
     &["server"],
-    &["web", "proxy", "jobs"],
+    &["web", "proxy", "runner", "jobs"],
     &["http"],
     &["service"],
     &["telemetry"],
     &["config"],
     &["store", "oauth"],
-    &["vault", "providers"],
+    &["vault", "providers", "archive"],
     &["domain", "faults", "dns"],
 ];
 
@@ -353,7 +353,6 @@ const NO_DECISION: &[(&str, &str)] = &[
     ),
     ("sessions.rs:update", "only the state, which is not cached"),
     ("groups.rs:insert", "a new group has no members"),
-    ("groups.rs:rename", "a name that is only shown"),
     (
         "integrations.rs:insert",
         "nothing is cached about a new one",

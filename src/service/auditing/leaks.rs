@@ -10,7 +10,7 @@ use crate::{
     domain::{
         Id, Timestamp,
         audit::{Action, Event},
-        content::Content,
+        content::{Content, ProcessId},
         leak::{Leak, LeakKind, Visit, absence, judge},
         person::Person,
     },
@@ -138,7 +138,7 @@ impl LeakAlarm {
                     return Ok(());
                 }
                 tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
-                let process = item.processes.iter().find(|process| item.process_id(process) == used.process);
+                let process = item.processes.iter().find(|process| ProcessId::among(&item.processes, process) == used.process);
                 let at = process.filter(|_| !used.process.is_only()).map(|process| format!(" by {}", process.url)).unwrap_or_default();
                 let detail = format!(
                     "token of {} used{at} {}; the app may share a connection between its viewers (a module global, @st.cache_resource): \

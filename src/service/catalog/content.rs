@@ -8,6 +8,7 @@ use crate::{
         Id, Timestamp,
         access::{self, Standing},
         audit::Action,
+        bundle::IntegrationRequest,
         change::Change,
         content::{AccessType, Content, ContentRole, Permission, Process, Proxying},
         egress::{Policy, Purpose},
@@ -16,6 +17,7 @@ use crate::{
         integration::{Association, Integration},
         origins,
         person::Person,
+        running::Running,
     },
     service::{
         cluster::cache::{DecisionCache, Validity},
@@ -368,6 +370,8 @@ impl Contents {
             app_mode: "unknown".into(),
             processes: Vec::new(),
             proxying: Proxying::default(),
+            bundle: None,
+            running: Running::default(),
             slug: String::new(),
             created_at: now,
             updated_at: now,
@@ -711,6 +715,98 @@ impl Contents {
             .store
             .read(move |db| Ok(integrations::attached(db, id)?))
             .await
+    }
+
+    /// Attaches the integrations that a bundle asks for, beside those that are attached. A request
+    /// names an integration by its id, else by template, kind and name, of which only one may match.
+    /// Returns lines for the output of the deploy.
+    pub async fn attach_requested(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        requests: &[IntegrationRequest],
+    ) -> Vec<String> {
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        let choosing = actor.clone();
+        let found = self
+            .core
+            .store
+            .read(move |db| {
+                let attached = integrations::associations_of_content(db, id)?;
+                let mut offered = Vec::new();
+                for integration in integrations::list(db)? {
+                    if may_choose(db, &choosing, &integration)? {
+                        offered.push(integration);
+                    }
+                }
+                Ok::<_, Error>((attached, offered))
+            })
+            .await;
+        let (attached, offered) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                error.log("the integrations that a bundle asks for");
+                return vec![
+                    "Warning: the integrations that the bundle asks for cannot be looked up."
+                        .into(),
+                ];
+            }
+        };
+        let mut wanted: Vec<_> = attached.iter().map(|entry| entry.integration).collect();
+        let mut lines = Vec::new();
+        for request in requests {
+            let name = request
+                .name
+                .as_deref()
+                .or(request.guid.as_deref())
+                .unwrap_or("without a name");
+            let by_id = request.guid.as_deref().and_then(|guid| {
+                offered
+                    .iter()
+                    .find(|one| one.id.to_string().eq_ignore_ascii_case(guid))
+            });
+            let is_like = |one: &&Integration| {
+                request
+                    .kind
+                    .as_deref()
+                    .is_none_or(|kind| one.template == kind)
+                    && request
+                        .auth_type
+                        .as_deref()
+                        .is_none_or(|kind| one.auth_type == kind)
+                    && request
+                        .name
+                        .as_deref()
+                        .is_none_or(|name| one.display_name() == name)
+            };
+            let matching: Vec<&Integration> = offered.iter().filter(is_like).collect();
+            match (by_id, matching.as_slice()) {
+                (Some(one), _) | (None, &[one]) => {
+                    if !wanted.contains(&one.id) {
+                        wanted.push(one.id);
+                        lines.push(format!("Attached the integration {}.", one.display_name()));
+                    }
+                }
+                (None, []) => lines.push(format!("Warning: no integration matches the request {name}. Choose one on the content's page.")),
+                (None, _) => lines.push(format!("Warning: several integrations match the request {name}. Choose one on the content's page.")),
+            }
+        }
+        if let Err(error) = self.set_associations(actor, id, wanted).await {
+            let reason = match error {
+                Error::Invalid(problems) => problems
+                    .into_iter()
+                    .map(|problem| problem.message)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                other => other.to_string(),
+            };
+            return vec![format!(
+                "Warning: the integrations that the bundle asks for were not attached. {reason}"
+            )];
+        }
+        lines
     }
 
     /// Makes `wanted` the whole set of integrations of an item. Consents for removed ones end.

@@ -9,7 +9,7 @@
 use crate::{
     domain::{
         Timestamp,
-        content::{Content, Process, ProcessId},
+        content::{Process, ProcessId},
     },
     vault::api_key::digest,
 };
@@ -96,17 +96,17 @@ impl ProcessHealth {
     /// address of an anonymous viewer.
     pub fn order<'a>(
         &self,
-        item: &'a Content,
+        processes: &'a [Process],
         viewer: &str,
         cookie_process: Option<ProcessId>,
     ) -> Vec<&'a Process> {
-        if let [only] = item.processes.as_slice() {
+        if let [only] = processes {
             return vec![only];
         }
         let known = self.lock();
         let is_down =
             |process: &Process| known.get(&process.url).is_some_and(|health| health.is_down);
-        let mut order: Vec<&Process> = item.processes.iter().collect();
+        let mut order: Vec<&Process> = processes.iter().collect();
         order.sort_by_cached_key(|process| {
             let is_cookie_process = cookie_process == Some(ProcessId::of(process));
             (
@@ -123,7 +123,11 @@ impl ProcessHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Id, content::AccessType, content::Proxying};
+    use crate::domain::{
+        Id,
+        content::{AccessType, Content, Proxying},
+        running::Running,
+    };
 
     fn item(urls: &[(&str, bool)]) -> Content {
         Content {
@@ -143,6 +147,8 @@ mod tests {
                 })
                 .collect(),
             proxying: Proxying::default(),
+            bundle: None,
+            running: Running::default(),
             slug: "x".into(),
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
@@ -164,7 +170,9 @@ mod tests {
             })
         };
         let first = |viewer: &str, cookie_process: Option<ProcessId>| {
-            processes.order(&app, viewer, cookie_process)[0].url.clone()
+            processes.order(&app.processes, viewer, cookie_process)[0]
+                .url
+                .clone()
         };
         let mut counts = HashMap::new();
         for viewer in 0..300 {
@@ -182,7 +190,11 @@ mod tests {
         processes.note_health("http://a", false, Timestamp(1));
         assert_ne!(first("v", Some(mark("http://a"))), "http://a");
         assert_eq!(
-            processes.order(&app, "v", None).last().unwrap().url,
+            processes
+                .order(&app.processes, "v", None)
+                .last()
+                .unwrap()
+                .url,
             "http://a",
             "the last resort"
         );
@@ -195,15 +207,18 @@ mod tests {
         let app = item(&[("http://a", true), ("http://b", false)]);
         for viewer in 0..50 {
             assert_eq!(
-                processes.order(&app, &viewer.to_string(), None)[0].url,
+                processes.order(&app.processes, &viewer.to_string(), None)[0].url,
                 "http://b"
             );
         }
         let first = Some(ProcessId::of(&app.processes[0]));
-        assert_eq!(processes.order(&app, "v", first)[0].url, "http://a");
+        assert_eq!(
+            processes.order(&app.processes, "v", first)[0].url,
+            "http://a"
+        );
         processes.note_health("http://b", false, Timestamp(1));
         assert_eq!(
-            processes.order(&app, "v", None)[0].url,
+            processes.order(&app.processes, "v", None)[0].url,
             "http://a",
             "better than none"
         );

@@ -15,6 +15,7 @@ use crate::{
         consent::Consent,
         content::Content,
         integration::Integration,
+        person::{Session, SignedIn},
         return_path::ReturnPath,
     },
     oauth::token_exchange as words,
@@ -473,8 +474,16 @@ impl Exchange {
     /// lives.
     async fn viewer_admission(&self, claims: &Claims) -> Result<Arc<Admission>, ExchangeError> {
         let start = self.core.load_start();
-        let Some(viewer) = self.sessions.cached_person(claims.sid, start) else {
-            return self.load_viewer(claims, start).await;
+        let viewer = match claims.sid {
+            SignedIn::Browser(session) => match self.sessions.cached_person(session, start) {
+                Some(viewer) => viewer,
+                None => return self.load_viewer(claims, session, start).await,
+            },
+            SignedIn::Key(number) => self
+                .sessions
+                .key_holder(number)
+                .await?
+                .ok_or(ExchangeError::SessionEnded)?,
         };
         if viewer.id != claims.sub {
             return Err(ExchangeError::SessionEnded);
@@ -490,9 +499,10 @@ impl Exchange {
     async fn load_viewer(
         &self,
         claims: &Claims,
+        session: Id<Session>,
         start: LoadStart,
     ) -> Result<Arc<Admission>, ExchangeError> {
-        let (session, viewer, item) = (claims.sid, claims.sub, claims.content);
+        let (viewer, item) = (claims.sub, claims.content);
         let (now, idle_since) = (self.core.now(), self.core.idle_since());
         let loaded = self
             .core

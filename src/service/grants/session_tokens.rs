@@ -6,7 +6,7 @@ use crate::{
     domain::{
         Id,
         content::{Content, ProcessId},
-        person::{Person, Session},
+        person::{Person, SignedIn},
     },
     service::{
         cluster::node::{HEARTBEAT_TIMEOUT, Nodes},
@@ -102,11 +102,11 @@ impl SessionTokens {
         &self,
         person: Id<Person>,
         content: Id<Content>,
-        session: Id<Session>,
+        signed_in: SignedIn,
         process: ProcessId,
     ) -> Option<String> {
         self.signer
-            .mint(person, content, session, process, self.core.now())
+            .mint(person, content, signed_in, process, self.core.now())
     }
 
     /// Keeps a session token exchangeable past its expiry, until the returned guard is dropped: for

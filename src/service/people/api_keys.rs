@@ -1,4 +1,5 @@
-//! API keys: people's own, and content keys that act for one content item. A key never grants more
+//! API keys: people's own, content keys that act for one content item, and the keys of running
+//! processes, which are content keys in memory. A key never grants more
 //! than its person's role. The clear key is returned once, at creation; format and hash are in
 //! `vault::api_key`.
 
@@ -19,8 +20,9 @@ use crate::{
     store::{bookkeeping, changes::Subject, content, people},
     vault::api_key,
 };
+use parking_lot::Mutex;
 use secrecy::SecretString;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// The person behind a presented API key. `role` is the lower one of the key's and the person's.
 #[derive(Clone, Debug)]
@@ -36,11 +38,37 @@ pub struct Caller {
     pub expires_at: Option<Timestamp>,
 }
 
+/// The key of one running process of deployed content, in memory only: it works until it is dropped.
+pub struct ProcessKey {
+    keys: Arc<ProcessKeys>,
+    hash: String,
+    secret: SecretString,
+}
+
+impl ProcessKey {
+    /// The key itself.
+    pub fn secret(&self) -> &SecretString {
+        &self.secret
+    }
+}
+
+impl Drop for ProcessKey {
+    fn drop(&mut self) {
+        self.keys.lock().remove(&self.hash);
+    }
+}
+
+/// Items by the hash of a process's key.
+type ProcessKeys = Mutex<HashMap<String, Id<Content>>>;
+
 /// API keys. Owns the cache of their callers, and the times of last use that are not written yet.
 pub struct ApiKeys {
     core: Arc<Core>,
     cache: DecisionCache<String, Arc<Caller>>,
     last_uses: Arc<LastUses<i64>>,
+    process_keys: Arc<ProcessKeys>,
+    /// Callers of processes' keys; used only while the key is in `process_keys`.
+    process_callers: DecisionCache<String, Arc<Caller>>,
 }
 
 impl ApiKeys {
@@ -49,7 +77,62 @@ impl ApiKeys {
             core,
             cache: DecisionCache::new(CACHE_CAPACITY),
             last_uses: Arc::default(),
+            process_keys: Arc::default(),
+            process_callers: DecisionCache::new(CACHE_CAPACITY),
         }
+    }
+
+    /// A content key for a process of an item that runs here. It acts as the item's owner, whoever
+    /// that is at the time.
+    pub fn add_process_key(&self, item: Id<Content>) -> ProcessKey {
+        let secret = api_key::generate();
+        let hash = api_key::hash(&secret);
+        self.process_keys.lock().insert(hash.clone(), item);
+        ProcessKey {
+            keys: Arc::clone(&self.process_keys),
+            hash,
+            secret,
+        }
+    }
+
+    /// The caller of a process's key; `None` if the item is gone.
+    async fn process_caller(
+        &self,
+        hash: String,
+        item: Id<Content>,
+    ) -> Result<Option<Arc<Caller>>, Error> {
+        let start = self.core.load_start();
+        if let Some(caller) = self
+            .process_callers
+            .fresh(hash.as_str(), &self.core.store, start)
+        {
+            return Ok(Some(caller).filter(|caller| !caller.person.locked));
+        }
+        let found = self
+            .core
+            .store
+            .read(move |db| {
+                let Some(item) = content::find(db, item)? else {
+                    return Ok(None);
+                };
+                Ok::<_, Error>(people::find(db, item.owner)?)
+            })
+            .await?;
+        let Some(person) = found.filter(|person| !person.locked) else {
+            return Ok(None);
+        };
+        let caller = Arc::new(Caller {
+            role: Role::Publisher.min(person.role),
+            person,
+            key: 0,
+            content: Some(item),
+            active_at: None,
+            expires_at: None,
+        });
+        let subjects = [Subject::Content(item), Subject::Person(caller.person.id)];
+        self.process_callers
+            .insert(hash, Arc::clone(&caller), Validity::new(start, subjects));
+        Ok(Some(caller))
     }
 
     /// Writes the times of last use: every ten seconds and at a stop.
@@ -69,6 +152,10 @@ impl ApiKeys {
         let Some(hash) = api_key::lookup(presented) else {
             return Ok(None);
         };
+        let item = self.process_keys.lock().get(&hash).copied();
+        if let Some(item) = item {
+            return self.process_caller(hash, item).await;
+        }
         let (start, now) = (self.core.load_start(), self.core.now());
         let caller = match self.cache.fresh(hash.as_str(), &self.core.store, start) {
             Some(caller) => caller,

@@ -1,4 +1,5 @@
-//! Browser sessions of people: whether one is live, and ending them. The session's state and its
+//! Browser sessions of people: whether one is live, and ending them. Whoever opens content with an
+//! API key has none; whether that key still holds is answered here, too. The session's state and its
 //! cookie belong to `web::sessions`.
 
 use crate::{
@@ -32,12 +33,17 @@ pub(in crate::service) fn load_person(
 /// Longest interval between two writes of a session's time of last use.
 const MAX_TOUCH_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How long the holder of an API key is cached: its expiry counts within this time.
+const MAX_HOLDER_AGE: Duration = Duration::from_secs(10);
+
 /// Browser sessions. Owns the cache of live ones, and the times of last use that are not written
 /// yet.
 pub struct BrowserSessions {
     core: Arc<Core>,
     cache: DecisionCache<Id<Session>, Arc<Person>>,
     last_uses: Arc<LastUses<Id<Session>>>,
+    /// Holders of API keys by which people open content without a browser.
+    holders: DecisionCache<i64, Arc<Person>>,
 }
 
 impl BrowserSessions {
@@ -47,6 +53,7 @@ impl BrowserSessions {
             core,
             cache: DecisionCache::with_max_age(CACHE_CAPACITY, max_age),
             last_uses: Arc::default(),
+            holders: DecisionCache::with_max_age(CACHE_CAPACITY, MAX_HOLDER_AGE),
         }
     }
 
@@ -64,6 +71,29 @@ impl BrowserSessions {
             .read(move |db| load_person(db, session, now, idle_since))
             .await?;
         Ok(found.map(|person| self.remember_person(session, person, start)))
+    }
+
+    /// The person of an unexpired key, by its number; `None` once the key has ended or the person is
+    /// locked. Expiry counts within [`MAX_HOLDER_AGE`].
+    pub async fn key_holder(&self, number: i64) -> Result<Option<Arc<Person>>, Error> {
+        let (start, now) = (self.core.load_start(), self.core.now());
+        if let Some(person) = self.holders.fresh(&number, &self.core.store, start) {
+            return Ok(Some(person));
+        }
+        let found = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(people::by_key_number(db, number)?))
+            .await?;
+        Ok(found
+            .filter(|(key, person)| !person.locked && key.expires_at.is_none_or(|end| now < end))
+            .map(|(_, person)| {
+                let person = Arc::new(person);
+                let subjects = [Subject::ApiKey(number), Subject::Person(person.id)];
+                let validity = Validity::new(start, subjects);
+                self.holders.insert(number, Arc::clone(&person), validity);
+                person
+            }))
     }
 
     /// The person of a session, if that is known without the database.

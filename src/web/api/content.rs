@@ -11,6 +11,7 @@ use crate::{
         content::{AccessType, Content, ContentRole, Permission, Process},
         group::Principal,
         integration::{Association, Integration},
+        running::Running,
     },
     http::{codes::Code, query::parameter},
     service::{
@@ -57,6 +58,16 @@ fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
         "connection_timeout": item.proxying.connect_seconds,
         "init_timeout": item.proxying.first_byte_seconds,
         "read_timeout": item.proxying.idle_seconds,
+        // What runs here.
+        "bundle_id": item.bundle.map(|bundle| bundle.to_string()),
+        "min_processes": item.running.min_processes,
+        "max_processes": item.running.max_processes,
+        "max_conns_per_process": item.running.max_conns_per_process,
+        "load_factor": item.running.load_factor.map(|factor| f64::from(factor) / 100.0),
+        "idle_timeout": item.running.idle_timeout,
+        "start_timeout": item.running.start_timeout,
+        "memory_limit": item.running.memory_mib.map(|mib| u64::from(mib) << 20),
+        "isolation": item.bundle.and_then(|_| service.runs.isolation()).map(|(isolation, _)| isolation.as_str()),
     });
     let proxy = || {
         json!({
@@ -73,13 +84,7 @@ fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
     // with the same columns for each item.
     value["proxy"] = if seen.may_edit { proxy() } else { Value::Null };
     for absent in [
-        "idle_timeout",
-        "max_processes",
-        "min_processes",
-        "max_conns_per_process",
-        "load_factor",
         "memory_request",
-        "memory_limit",
         "cpu_request",
         "cpu_limit",
         "amd_gpu_limit",
@@ -87,7 +92,6 @@ fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
         "service_account_name",
         "default_image_name",
         "default_environment_guid",
-        "bundle_id",
         "environment_guid",
         "cluster_name",
         "image_name",
@@ -227,6 +231,67 @@ fn input(body: &JsonObject) -> Result<ContentInput, ApiError> {
     })
 }
 
+/// The limits of processes in a body, applied to those before; `None` if it names none.
+fn running(body: &JsonObject, before: &Running) -> Result<Option<Running>, ApiError> {
+    let mut after = before.clone();
+    let mut names_one = false;
+    let mut number = |key: &str, scale: f64, field: &mut Option<u32>| -> Result<(), ApiError> {
+        let Some(value) = body.0.get(key) else {
+            return Ok(());
+        };
+        names_one = true;
+        *field = match value {
+            Value::Null => None,
+            value => {
+                let scaled = value.as_f64().map(|number| (number * scale).round());
+                let fits = scaled.filter(|number| (0.0..=f64::from(u32::MAX)).contains(number));
+                // Checked just before.
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let whole = fits.map(|number| number as u32);
+                Some(whole.ok_or_else(|| {
+                    ApiError::bad(Code::Invalid, format!("{key}: must be a number, or null."))
+                })?)
+            }
+        };
+        Ok(())
+    };
+    number("min_processes", 1.0, &mut after.min_processes)?;
+    number("max_processes", 1.0, &mut after.max_processes)?;
+    number(
+        "max_conns_per_process",
+        1.0,
+        &mut after.max_conns_per_process,
+    )?;
+    number("load_factor", 100.0, &mut after.load_factor)?;
+    number("idle_timeout", 1.0, &mut after.idle_timeout)?;
+    number("start_timeout", 1.0, &mut after.start_timeout)?;
+    number(
+        "memory_limit",
+        1.0 / f64::from(1 << 20),
+        &mut after.memory_mib,
+    )?;
+    Ok(names_one.then_some(after))
+}
+
+/// Sets the limits of processes that a body names; returns the item after it.
+async fn set_running(
+    api: &PersonalKey,
+    mut seen: VisibleContent,
+    body: &JsonObject,
+) -> Result<VisibleContent, ApiError> {
+    if let Some(running) = running(body, &seen.content.running)? {
+        let bundles = &api.service.bundles;
+        let set = bundles.set_running(&api.actor, seen.content.id, running);
+        set.await.map_err(content_error)?;
+        seen = api
+            .service
+            .contents
+            .content(&api.actor, seen.content.id)
+            .await?;
+    }
+    Ok(seen)
+}
+
 /// Field errors with Connect's numbers: 3 for ids, 2 otherwise.
 fn content_error(error: Error) -> ApiError {
     match error {
@@ -255,6 +320,7 @@ pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
         )
         .await
         .map_err(content_error)?;
+    let seen = set_running(&api, seen, &body).await?;
     Ok(ok(&content(&api.service, &seen, "")))
 }
 
@@ -283,6 +349,7 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
         .update_content(&api.actor, guid(&path, Code::MalformedId)?, input(&body)?)
         .await
         .map_err(content_error)?;
+    let seen = set_running(&api, seen, &body).await?;
     Ok(ok(&content(&api.service, &seen, "")))
 }
 

@@ -19,7 +19,7 @@ use crate::{
         Error,
         catalog::integrations::{IntegrationInput, UpdateOutcome},
     },
-    web::api::{ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true, ok},
+    web::api::{AnyKey, ApiError, ApiResult, JsonObject, PersonalKey, guid, invalid, is_true, ok},
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use secrecy::SecretString;
@@ -79,14 +79,20 @@ pub async fn list(api: PersonalKey) -> ApiResult {
     )))
 }
 
-/// `GET v1/oauth/integrations/{guid}`.
-pub async fn get(api: PersonalKey, path: web::Path<String>) -> ApiResult {
-    let found = api
-        .service
-        .integrations
-        .integration(&api.actor, guid(&path, Code::IntegrationId)?)
-        .await?;
-    integration_response(&api, &found).await
+/// `GET v1/oauth/integrations/{guid}`. A content key reads those of its own item, without their
+/// lists.
+pub async fn get(any: AnyKey, path: web::Path<String>) -> ApiResult {
+    let (actor, id) = (any.actor(), guid(&path, Code::IntegrationId)?);
+    let service = &any.service;
+    if let Some(item) = any.caller.content {
+        let attached = service.contents.associations(&actor, item).await?;
+        let mut own = attached.into_iter().map(|(_, integration)| integration);
+        let found = own.find(|integration| integration.id == id);
+        return Ok(ok(&integration(&found.ok_or(Error::NotFound)?, &[])));
+    }
+    let found = service.integrations.integration(&actor, id).await?;
+    let listings = service.integrations.listings(&actor, Some(id)).await?;
+    Ok(ok(&integration(&found, &listings)))
 }
 
 /// 200 with the integration and its list.

@@ -3,6 +3,7 @@
 //! token needed). Error numbers (`code`) and field names follow Connect.
 
 pub mod audit;
+pub mod bundles;
 pub mod content;
 pub mod exchange;
 pub mod groups;
@@ -12,7 +13,12 @@ pub mod users;
 
 use crate::{
     domain::{Id, Timestamp, form::FieldError, person::Role},
-    http::{client_address::audit_origin, codes::Code, query::parameter},
+    http::{
+        client_address::audit_origin,
+        codes::Code,
+        presented_key::{PresentedKey, presented_key},
+        query::parameter,
+    },
     service::{Actor, Error, Services, people::api_keys::Caller},
 };
 use actix_web::{
@@ -177,48 +183,17 @@ pub async fn key_of(
     request: &HttpRequest,
     service: &Services,
 ) -> Result<Option<Arc<Caller>>, ApiError> {
-    let header = |name: &str| {
-        let mut values = request.headers().get_all(name);
-        let first = values.next();
-        if values.next().is_some() {
-            return Err(ApiError::new(
-                401,
-                Code::UnknownKey,
-                "Send one Authorization header, not several.",
-            ));
+    let wrong = |sentence| ApiError::new(401, Code::UnknownKey, sentence);
+    let key = match presented_key(request.headers()) {
+        PresentedKey::None => return Ok(None),
+        PresentedKey::Several => {
+            return Err(wrong("Send one Authorization header, not several."));
         }
-        Ok(first.map(|value| value.to_str().unwrap_or("")))
+        PresentedKey::OtherScheme => None,
+        PresentedKey::Key(key) => service.api_keys.caller(key).await?,
     };
-    let standard = header("authorization")?;
-    let Some(text) = standard
-        .filter(|text| starts_with_key(text))
-        .or(header("x-rsc-authorization")?)
-        .or(standard)
-    else {
-        return Ok(None);
-    };
-    let wrong = || {
-        ApiError::new(
-            401,
-            Code::UnknownKey,
-            "The API key is unknown or has expired.",
-        )
-    };
-    if !starts_with_key(text) {
-        return Err(wrong());
-    }
-    service
-        .api_keys
-        .caller(text[4..].trim())
-        .await?
-        .map(Some)
-        .ok_or_else(wrong)
-}
-
-/// Whether the header's scheme is `Key`.
-fn starts_with_key(text: &str) -> bool {
-    text.get(..4)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("key "))
+    key.map(Some)
+        .ok_or_else(|| wrong("The API key is unknown or has expired."))
 }
 
 fn service_of(request: &HttpRequest) -> Result<Arc<Services>, ApiError> {

@@ -12,7 +12,12 @@ use crate::{
         origins::ContentOrigin,
         return_path::ReturnPath,
     },
-    http::{errors::WebError, navigation::return_path_of, redirect::see_other},
+    http::{
+        errors::WebError,
+        navigation::return_path_of,
+        presented_key::{PresentedKey, presented_key},
+        redirect::see_other,
+    },
     service::{Error, grants::admission::IntegrationAccess},
     web::{pages::id, visitor::Visitor},
 };
@@ -33,6 +38,10 @@ pub async fn redirect_to_content(
 ) -> Result<HttpResponse, WebError> {
     let (guid, rest) = path.split_once('/').unwrap_or((&path, ""));
     let item: Id<Content> = id(guid)?;
+    // A program stays here with its key: see `http::host::is_content_by_key`.
+    if matches!(presented_key(request.headers()), PresentedKey::Key(_)) && !path.contains('/') {
+        return Ok(see_other(&addresses::app(item)));
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(WebError::Page(
             StatusCode::MISDIRECTED_REQUEST,

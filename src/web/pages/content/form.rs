@@ -27,20 +27,48 @@ fn example(settings: &Settings) -> String {
     }
 }
 
-/// The fields that every item has.
-pub(super) fn fields(settings: &Settings) -> Vec<Field> {
+fn title() -> Field {
+    Field::text("title", "Title").hint("What people see in the list and on the consent page.")
+}
+
+fn access() -> Field {
+    Field::new(FieldKind::Radio, "access_type", "Who may open it")
+        .value("acl")
+        .options(vec![
+            Choice::new("logged_in", "Everyone who is signed in", ""),
+            Choice::new(
+                "acl",
+                "Only people and groups on the list",
+                "You add them on the settings page.",
+            ),
+        ])
+}
+
+fn description() -> Field {
+    Field::new(FieldKind::Textarea, "description", "Description").hint("One or two sentences.")
+}
+
+/// The fields of an item whose app runs elsewhere.
+pub(super) fn elsewhere_fields(settings: &Settings) -> Vec<Field> {
     let example = example(settings);
     vec![
-        Field::text("title", "Title").hint("What people see in the list and on the consent page."),
-        Field::new(FieldKind::Textarea, "description", "Description").hint("One or two sentences."),
+        title(),
+        description(),
         Field::new(FieldKind::Textarea, "upstream_url", "Address of the running app")
             .hint(format!("Where this server reaches the app, such as {example}. Hosts of a private network must be allowed by the operator (private_hosts). For an app of several processes, one address a line."))
             .mono(),
-        Field::new(FieldKind::Radio, "access_type", "Who may open it").value("acl").options(vec![
-            Choice::new("logged_in", "Everyone who is signed in", ""),
-            Choice::new("acl", "Only people and groups on the list", "You add them on the settings page."),
-        ]),
+        access(),
     ]
+}
+
+/// The fields of an item whose app runs here.
+pub(super) fn deployed_fields() -> Vec<Field> {
+    vec![title(), description(), access()]
+}
+
+/// The fields of an item that is uploaded.
+pub(super) fn upload_fields() -> Vec<Field> {
+    vec![title(), access()]
 }
 
 /// The optional settings of the item's proxy; empty means the default.
@@ -190,7 +218,8 @@ pub(super) fn input(
         title: Change::Set(title),
         description: Some(typed.text("description").to_owned()),
         access,
-        processes: Some(processes(typed, before)),
+        // The form of an app that runs here has no addresses.
+        processes: typed.get("upstream_url").map(|_| processes(typed, before)),
         proxying: proxying(typed, &mut problems),
         owner: None,
         based_on: based_on(typed),

@@ -6,14 +6,35 @@ use crate::{
         integration::{Association, Integration},
     },
     http::errors::WebError,
+    service::running::board::RunKey,
     web::{
         health::{HealthLine, exchange_lines, integration_trouble, sort},
         pages::content::processes::ProcessRow,
         plot::Range,
-        view::Status,
+        view::{Moment, Status},
         visitor::SignedIn,
     },
 };
+
+/// Whether the processes of an app that runs here start.
+fn run_health(me: &SignedIn, item: &Content) -> Option<HealthLine> {
+    let (service, bundle) = (me.service(), item.bundle?);
+    if let Some(reason) = service.runs.unavailable() {
+        let line = HealthLine::new(Status::negative("Does not run"), reason);
+        return Some(line);
+    }
+    let key = RunKey {
+        content: item.id,
+        bundle,
+        is_draft: false,
+    };
+    let failure = service.runs.failure(key)?;
+    let line = HealthLine::new(Status::negative("Does not start"), failure.reason.clone());
+    Some(
+        line.at(Moment::new(failure.at, me.now()))
+            .advice("See Runs and Logs."),
+    )
+}
 
 /// Whether an item works: its app, its integrations, its exchanges of the last 24 hours.
 pub(super) async fn content_health(
@@ -24,13 +45,15 @@ pub(super) async fn content_health(
 ) -> Result<Vec<HealthLine>, WebError> {
     let (service, now) = (me.service(), me.now());
     let mut lines = Vec::new();
-    if processes.is_empty() {
+    if item.bundle.is_some() {
+        lines.extend(run_health(me, item));
+    } else if processes.is_empty() {
         let line = HealthLine::new(Status::neutral("No app yet"), "Nothing can be opened.");
         lines.push(line.advice("Enter the address of the running app under Settings below."));
     }
     let down = processes
         .iter()
-        .filter(|process| process.state.tone == "negative")
+        .filter(|process| item.bundle.is_none() && process.state.tone == "negative")
         .count();
     if down > 0 {
         let text = if down == processes.len() {

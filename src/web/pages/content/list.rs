@@ -87,7 +87,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
         };
         let integrations = attached.get(&item.content.id);
         rows.push(Row {
-            needs_attention: item.content.upstream().is_none()
+            needs_attention: !item.content.has_app()
                 || integrations.into_iter().flatten().any(is_in_trouble),
             guid: item.content.id.to_string(),
             title: item.content.display_title().to_owned(),
@@ -100,7 +100,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             changed: Moment::new(item.content.updated_at, now),
             may_open: access::may_open(item.standing),
             may_edit: item.may_edit,
-            has_upstream: item.content.upstream().is_some(),
+            has_upstream: item.content.has_app(),
             updated_at: item.content.updated_at.0,
             // The highest standing first.
             rank: number_key(i64::from(u8::MAX - item.standing as u8)),

@@ -20,8 +20,8 @@ use crate::{
             choices,
             content::{
                 form::{
-                    addresses_text, checkbox_value, fields, input, number, processes, proxy_fields,
-                    with_address_problem,
+                    addresses_text, checkbox_value, deployed_fields, elsewhere_fields, input,
+                    number, processes, proxy_fields, with_address_problem,
                 },
                 health::content_health,
                 key::environment,
@@ -82,6 +82,8 @@ struct SettingsPage {
     owner: String,
     description: String,
     may_open: bool,
+    /// The app runs here, and gets its environment from the portal.
+    runs_here: bool,
     open: String,
     choices: Vec<IntegrationChoice>,
     /// There are too many integrations to show them all.
@@ -145,7 +147,11 @@ pub(super) async fn draw_settings(
         .contents
         .permissions_with_names(&me.actor, item.id)
         .await?;
-    let (mut fields, mut proxy_fields) = (fields(&service.core.settings), proxy_fields());
+    let mut fields = match item.bundle {
+        Some(_) => deployed_fields(),
+        None => elsewhere_fields(&service.core.settings),
+    };
+    let mut proxy_fields = proxy_fields();
     let stored = stored_values(item);
     refill(&mut fields, Some(typed.unwrap_or(&stored)), &errors);
     refill(&mut proxy_fields, Some(typed.unwrap_or(&stored)), &errors);
@@ -175,7 +181,8 @@ pub(super) async fn draw_settings(
         title: item.display_title().to_owned(),
         owner: seen.owner.display_name(),
         description: item.description.clone(),
-        may_open: access::may_open(seen.standing) && item.upstream().is_some(),
+        may_open: access::may_open(seen.standing) && item.has_app(),
+        runs_here: item.bundle.is_some(),
         open: addresses::app(item.id),
         integration_search,
         choices: offered,
@@ -388,7 +395,9 @@ pub async fn save_settings(
         .contents
         .editable_content(&me.actor, guid)
         .await?;
-    if processes(&typed, &seen.content.processes) != seen.content.processes {
+    if typed.get("upstream_url").is_some()
+        && processes(&typed, &seen.content.processes) != seen.content.processes
+    {
         // Viewers' session tokens are sent to these addresses.
         Confirmed(typed) = Confirmed::check(&me, &request, typed).await?;
     }

@@ -1,0 +1,47 @@
+//! Writes an upload to a file while it arrives, within limits.
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use std::{io, path::Path, time::Duration};
+use tokio::io::AsyncWriteExt as _;
+
+/// How long an upload may pause.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why an upload was not stored. The texts are for the publisher.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The limit in MiB.
+    #[error("The upload is larger than {0} MiB. Leave out what the app does not need.")]
+    TooLarge(u64),
+    #[error("The upload paused for too long. Upload again.")]
+    Paused,
+    #[error("The upload broke off. Upload again.")]
+    BrokeOff,
+    #[error("The upload cannot be stored.")]
+    Disk(#[from] io::Error),
+}
+
+/// Writes a stream to a new file, at most `most` bytes. Returns their number.
+pub async fn store<E>(
+    mut parts: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    path: &Path,
+    most: u64,
+) -> Result<u64, UploadError> {
+    let mut file = tokio::fs::File::create(path).await?;
+    let mut written = 0;
+    loop {
+        let part = tokio::time::timeout(IDLE_TIMEOUT, parts.next()).await;
+        let Some(part) = part.map_err(|_| UploadError::Paused)? else {
+            break;
+        };
+        let part = part.map_err(|_| UploadError::BrokeOff)?;
+        written += part.len() as u64;
+        if written > most {
+            return Err(UploadError::TooLarge(most >> 20));
+        }
+        file.write_all(&part).await?;
+    }
+    file.flush().await?;
+    Ok(written)
+}
