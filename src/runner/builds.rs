@@ -45,7 +45,7 @@ const BUILD_MEMORY_MIB: u64 = 4096;
 /// Processes and threads of a build.
 const BUILD_TASKS: u64 = 512;
 /// Output of a build, in bytes.
-pub(super) const MAX_BUILD_LOG: u64 = 512 * 1024;
+const MAX_BUILD_LOG: u64 = 512 * 1024;
 /// Largest page of a notebook, in bytes.
 const MAX_PAGE: u64 = 256 << 20;
 /// How long the list of interpreters is kept.
@@ -722,7 +722,7 @@ fn base_variables() -> Vec<(String, SecretString)> {
 }
 
 /// Copies the output of a process into the log until it ends; whether it succeeded.
-pub(super) async fn follow(mut launched: Launched, log: &TaskLog) -> bool {
+async fn follow(mut launched: Launched, log: &TaskLog) -> bool {
     let (out, err) = (launched.child.stdout.take(), launched.child.stderr.take());
     let reading = async {
         tokio::join!(copy_lines(out, log), copy_lines(err, log));

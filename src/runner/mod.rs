@@ -59,8 +59,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use uplink::{Portal, Reach};
 
-/// How often a round is made without a reason.
+/// How often a round is made while something runs or is built.
 const ROUND_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a round is made while nothing does. Whatever is ordered or visited wakes the runner.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often processes are measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the folders of deleted content are looked for.
@@ -199,7 +201,7 @@ async fn work(services: Arc<Services>, listener: SocketAddr, mut stopping: watch
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => break,
             () = services.runs.wanted() => {}
-            () = tokio::time::sleep(ROUND_INTERVAL) => {}
+            () = tokio::time::sleep(rounds.pause()) => {}
         }
     }
     rounds.stop().await;
@@ -419,15 +421,18 @@ impl Rounds {
     /// Compares what should run with what runs.
     async fn round(&mut self) {
         let services = Arc::clone(&self.context.services);
-        let shared = match services.bundles.unavailable().await {
+        let several = match services.bundles.several_nodes().await {
             Ok(reason) => reason,
             Err(error) => {
                 error.log("whether content may run here");
                 return;
             }
         };
+        services.runs.set_unavailable(several.clone());
         self.stops.extend(self.context.adopted.lock().drain());
-        self.start_builds().await;
+        if several.is_none() {
+            self.start_builds().await;
+        }
         let active: HashMap<Id<Content>, i64> = match services.bundles.active().await {
             Ok(active) => active.into_iter().collect(),
             Err(error) => {
@@ -445,7 +450,7 @@ impl Rounds {
             let is_tried = self.context.trying.lock().contains(&key);
             let is_current =
                 key.is_draft || is_tried || active.get(&key.content) == Some(&key.bundle);
-            self.tend(key, is_current && shared.is_none()).await;
+            self.tend(key, is_current && several.is_none()).await;
         }
         self.stops.retain(|_, stop| !stop.is_closed());
         services.runs.forget_unused(|key| {
@@ -455,6 +460,17 @@ impl Rounds {
         });
         self.measure();
         self.sweep(&active).await;
+    }
+
+    /// How long until the next round.
+    fn pause(&self) -> Duration {
+        let is_idle =
+            self.context.services.runs.keys().is_empty() && self.building.lock().is_empty();
+        if is_idle {
+            IDLE_INTERVAL
+        } else {
+            ROUND_INTERVAL
+        }
     }
 
     /// Starts and stops processes of one bundle. `is_current`: viewers get it, or it is a draft.

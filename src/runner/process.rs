@@ -253,9 +253,8 @@ impl Prepared {
 pub async fn run(context: Arc<Context>, process: Arc<RunningProcess>, stop: watch::Receiver<bool>) {
     let board = &context.services.runs;
     let ended = live(&context, &process, stop).await;
-    if let Some((reason, output)) = &ended {
+    if let Some((reason, _)) = &ended {
         tracing::warn!(content = %process.key.content, bundle = process.key.bundle, process = process.name, reason, "a process of deployed content failed");
-        let _ = output;
     }
     board.remove(&process, ended, context.bundles.now());
 }

@@ -500,6 +500,7 @@ def test_inside_the_sandbox_the_session_token_of_the_viewer_becomes_a_databricks
 
 def test_the_key_of_a_process_reads_the_integration_of_its_own_item_only(demo, viewer, tool, attached):
     path = f"v1/oauth/integrations/{demo['integrations'][0]['guid']}"
+    viewer("vera").open(attached[0]["content_url"])
     own = viewer("vera").http.get(attached[0]["content_url"] + "ask", params={"path": path}).json()
     assert own["status"] == 200 and json.loads(own["text"])["guid"] == demo["integrations"][0]["guid"] and "client_secret" not in own["text"]
     other = with_key(demo, tool[1]["content_url"] + f"ask?path={path}", "vera").json()

@@ -247,8 +247,13 @@ impl RunBoard {
     }
     /// Says that content cannot run here, and why; `None` withdraws it.
     pub fn set_unavailable(&self, reason: Option<String>) {
-        *self.unavailable.lock() = reason;
         *self.is_starting.lock() = false;
+        let mut known = self.unavailable.lock();
+        if *known == reason {
+            return;
+        }
+        *known = reason;
+        drop(known);
         self.changed.notify_waiters();
     }
     /// Why content cannot run here.
@@ -533,3 +538,71 @@ impl RunBoard {
 /// A process has as many connections as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> RunKey {
+        RunKey {
+            content: Id::random(),
+            bundle: 1,
+            is_draft: false,
+        }
+    }
+
+    fn started(board: &RunBoard, key: RunKey, name: &str) -> Arc<RunningProcess> {
+        let process = Arc::new(RunningProcess::new(name.into(), key, Timestamp(0)));
+        board.add(&process);
+        process
+    }
+
+    #[test]
+    fn a_process_is_found_once_it_is_ready_and_takes_no_more_than_it_may() {
+        let (board, key) = (RunBoard::default(), key());
+        let process = started(&board, key, "a");
+        assert!(matches!(board.visit(key), Found::Starting));
+        board.set_phase(&process, Phase::Ready);
+        assert!(matches!(board.visit(key), Found::Ready(ready) if ready[0].url == "deployed:a"));
+        let first = board.connect(key, "deployed:a", 1).unwrap().unwrap();
+        assert!(board.connect(key, "deployed:a", 1).is_err());
+        assert!(board.connect(key, "http://elsewhere", 1).unwrap().is_none());
+        drop(first);
+        assert_eq!(process.connections(), 0);
+        assert!(board.connect(key, "deployed:a", 1).is_ok());
+    }
+
+    #[test]
+    fn after_five_failures_the_portal_waits_for_the_publisher() {
+        let (board, key) = (RunBoard::default(), key());
+        for number in 0..MAX_FAILURES {
+            assert!(
+                !board.failure(key).is_some_and(|failure| failure.is_final()),
+                "{number}"
+            );
+            let process = started(&board, key, "a");
+            board.remove(
+                &process,
+                Some(("it ended".into(), String::new())),
+                Timestamp(1),
+            );
+            assert!(!board.may_start(key), "a pause follows");
+        }
+        assert!(board.failure(key).unwrap().is_final());
+        assert!(matches!(board.visit(key), Found::Failed(_)));
+        board.forgive(key.content);
+        assert!(board.may_start(key) && matches!(board.visit(key), Found::Starting));
+    }
+
+    #[test]
+    fn what_is_drained_is_not_wanted_any_more() {
+        let (board, key) = (RunBoard::default(), key());
+        let process = started(&board, key, "a");
+        board.set_phase(&process, Phase::Ready);
+        drop(board.visit(key));
+        assert!(board.is_wanted(key));
+        board.drain(key.content, None);
+        assert!(!board.is_wanted(key) && process.phase() == Phase::Draining);
+        assert!(board.by_load(key).is_empty());
+    }
+}

@@ -129,12 +129,17 @@ impl Bundles {
 
     /// Why content cannot run on this portal; `None` if it can.
     pub async fn unavailable(&self) -> Result<Option<String>, Error> {
-        if self.core.store.database_url().is_shared() && self.nodes.nodes().await?.len() > 1 {
-            return Ok(Some(
-                "Content does not run on a portal of several nodes. Run the app elsewhere and add its address.".into(),
-            ));
+        match self.several_nodes().await? {
+            Some(reason) => Ok(Some(reason)),
+            None => Ok(self.board.unavailable()),
         }
-        Ok(self.board.unavailable())
+    }
+
+    /// Says that content does not run on several nodes, if there are several.
+    pub async fn several_nodes(&self) -> Result<Option<String>, Error> {
+        let several =
+            self.core.store.database_url().is_shared() && self.nodes.nodes().await?.len() > 1;
+        Ok(several.then(|| "Content does not run on a portal of several nodes. Run the app elsewhere and add its address.".into()))
     }
 
     async fn must_be_available(&self) -> Result<(), Error> {
