@@ -363,7 +363,7 @@ async fn live(
     // The pipes end with the process.
     drop(tokio::time::timeout(Duration::from_secs(5), reading).await);
     let output = log.lock().tail();
-    outcome.map(|reason| (reason, output))
+    outcome.map(|reason| (with_own_words(reason, &output), output))
 }
 
 /// A process that is told to stop gets no new viewers.
@@ -438,6 +438,18 @@ async fn terminate(uplink: &Uplink, launched: &mut Launched) {
         .is_err()
     {
         drop(launched.child.kill().await);
+    }
+}
+
+/// Adds what the launcher program (`launch.py`) said about a start that failed.
+fn with_own_words(reason: String, output: &str) -> String {
+    let said = output
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("Could not start the app: "));
+    match said {
+        Some(line) => format!("{reason} {line}"),
+        None => reason,
     }
 }
 

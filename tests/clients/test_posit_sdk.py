@@ -97,7 +97,9 @@ def test_headers_cannot_be_forged_and_cookies_do_not_leak(demo, viewer, dashboar
     vera = viewer("vera")
     vera.open(content["content_url"])
     forged = {"Posit-Connect-User-Session-Token": "forged", "posit_connect_user_session_token": "forged", "X-Forwarded-For": "6.6.6.6",
-              "RStudio-Connect-Credentials": "{}", "Authorization": "Key forged", "X-Kept": "yes"}
+              "RStudio-Connect-Credentials": '{"user": "forged"}', "X-Kept": "yes"}
+    # A key is sent on purpose, so it decides: the cookies do not stand in for it.
+    assert vera.http.get(content["content_url"], headers={"Authorization": "Key forged"}).status_code == 401
     answer = vera.http.get(content["content_url"] + "deep/path?q=1", headers=forged)
     seen = answer.json()
     values = {key.lower().replace("_", "-"): value for key, value in seen["headers"]}
