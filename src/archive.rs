@@ -231,9 +231,17 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Whether a file cannot be written for lack of room.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 fn cannot_write(path: &Path, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        _ if is_disk_full(error) => {
             "The portal's disk is full. The operator has to make room; then deploy again.".into()
         }
         io::ErrorKind::AlreadyExists => {

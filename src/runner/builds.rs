@@ -11,9 +11,9 @@
 //! afterwards lies outside of what any sandbox may write, or is opened without following links.
 
 use super::{
-    Context,
+    Context, folders,
     interpreters::{self, Interpreter},
-    logs::{Lines, Log},
+    logs::{Log, copy_lines},
     manifest,
     modes::{self, LAUNCH, SERVERS},
     process::{self, open_uplink},
@@ -38,7 +38,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Memory of a build in MiB.
 const BUILD_MEMORY_MIB: u64 = 4096;
@@ -109,7 +108,7 @@ pub async fn build(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
     let folder = files.builds().join(task.id.to_string());
     let store = store_of(context, task);
     for folder in [&folder, &store] {
-        clear(folder).map_err(|error| cannot_write(&error))?;
+        folders::clear(folder).map_err(|error| cannot_write(&error))?;
     }
     let made = make(context, task, &folder, log).await;
     drop(fs::remove_dir_all(&store));
@@ -120,10 +119,7 @@ pub async fn build(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
     let place = files.bundle(item, bundle);
     let put = || -> io::Result<()> {
         File::create_new(folder.join("built"))?;
-        match fs::remove_dir_all(&place) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        folders::remove(&place)?;
         fs::rename(&folder, &place)?;
         if let Some(parent) = place.parent() {
             File::open(parent)?.sync_all()?;
@@ -139,20 +135,8 @@ fn store_of(context: &Context, task: &Task) -> PathBuf {
     context.files().store().join(task.id.to_string())
 }
 
-/// Makes an empty folder, in place of whatever is there.
-fn clear(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::create_dir_all(folder)
-}
-
 fn cannot_write(error: &io::Error) -> String {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
+    if archive::is_disk_full(error) {
         "The portal's disk is full. The operator has to make room; then deploy again.".into()
     } else {
         format!("The portal cannot write the bundle's files: {error}.")
@@ -302,7 +286,9 @@ async fn install(
     {
         log.say("The packages are those of an earlier bundle, version by version: using its environment.");
         let env = folder.join("env");
-        return copy_links(&earlier, &env).map_err(|_| {
+        // The files of an environment are never changed.
+        let copied = folders::copy(&earlier, &env, |from, to| fs::hard_link(from, to));
+        return copied.map_err(|_| {
             "The environment of the earlier bundle cannot be used. Deploy again.".to_owned()
         });
     }
@@ -360,62 +346,16 @@ fn same_packages(
         return None;
     }
     let bundles = context.files().item(task.content).join("bundles");
-    let mut earlier: Vec<PathBuf> = fs::read_dir(bundles)
-        .ok()?
-        .flatten()
+    let earlier = fs::read_dir(bundles).ok()?.flatten();
+    let mut earlier = earlier
         .map(|entry| entry.path())
-        .filter(|path| path.join("built").exists())
-        .collect();
-    earlier.sort();
-    earlier.into_iter().rev().find_map(|path| {
+        .filter(|path| path.join("built").exists());
+    earlier.find_map(|path| {
         let same = fs::read_to_string(path.join("app").join(package_file)).ok()? == text
             && fs::read(path.join("python")).ok()?
                 == interpreter.prefix.as_os_str().as_encoded_bytes();
         same.then(|| path.join("env"))
     })
-}
-
-/// Copies a folder by hard links to its files: they are never changed.
-fn copy_links(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut open = vec![PathBuf::new()];
-    while let Some(part) = open.pop() {
-        fs::create_dir(to.join(&part))?;
-        for entry in fs::read_dir(from.join(&part))? {
-            let entry = entry?;
-            let name = part.join(entry.file_name());
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                open.push(name);
-            } else if kind.is_symlink() {
-                std::os::unix::fs::symlink(fs::read_link(entry.path())?, to.join(name))?;
-            } else {
-                fs::hard_link(entry.path(), to.join(name))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Copies a folder of regular files.
-fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
-    let mut open = vec![PathBuf::new()];
-    while let Some(part) = open.pop() {
-        fs::create_dir(to.join(&part))?;
-        for entry in fs::read_dir(from.join(&part))? {
-            let entry = entry?;
-            let name = part.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                open.push(name);
-            } else {
-                fs::copy(entry.path(), to.join(name))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// How far packages are trusted in a step.
@@ -480,7 +420,7 @@ impl Uv<'_> {
 
     /// Creates an empty environment.
     async fn make_environment(&self, step: Step) -> Result<(), String> {
-        clear(&self.env()).map_err(|error| cannot_write(&error))?;
+        folders::clear(&self.env()).map_err(|error| cannot_write(&error))?;
         let words = [
             "venv",
             "--quiet",
@@ -552,7 +492,8 @@ impl Uv<'_> {
         if step == Step::Source {
             // Builds write beside their sources: into a copy.
             let copy = self.folder.join("source");
-            if !copy.exists() && copy_files(&app, &copy).is_err() {
+            let copied = |from: &Path, to: &Path| fs::copy(from, to).map(drop);
+            if !copy.exists() && folders::copy(&app, &copy, copied).is_err() {
                 self.log
                     .say("The bundle's files cannot be copied: the portal's disk is full.");
                 return Err(Failed::Other);
@@ -725,22 +666,10 @@ fn base_variables() -> Vec<(String, SecretString)> {
 async fn follow(mut launched: Launched, log: &TaskLog) -> bool {
     let (out, err) = (launched.child.stdout.take(), launched.child.stderr.take());
     let reading = async {
-        tokio::join!(copy_lines(out, log), copy_lines(err, log));
+        tokio::join!(copy_lines(out, &log.0), copy_lines(err, &log.0));
     };
     let (status, ()) = tokio::join!(launched.child.wait(), reading);
     status.is_ok_and(|status| status.success())
-}
-
-async fn copy_lines(stream: Option<impl AsyncRead + Unpin>, log: &TaskLog) {
-    let Some(mut stream) = stream else { return };
-    let (mut lines, mut buffer) = (Lines::default(), vec![0; 16 * 1024]);
-    while let Ok(read) = stream.read(&mut buffer).await {
-        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
-            break;
-        };
-        lines.feed(part, |line| log.0.lock().line(line));
-    }
-    lines.finish(|line| log.0.lock().line(line));
 }
 
 /// Executes a notebook and keeps the page.

@@ -1,5 +1,6 @@
 //! Output of processes and deploys: files of limited size, with secrets replaced.
 
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
     collections::VecDeque,
@@ -7,6 +8,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Longest line, in bytes; the rest of it is cut off.
 const MAX_LINE: usize = 8 * 1024;
@@ -109,13 +111,28 @@ fn older_half(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Copies what a process writes into a log, line by line, until it ends.
+pub async fn copy_lines(stream: Option<impl AsyncRead + Unpin>, log: &Mutex<Log>) {
+    let Some(mut stream) = stream else { return };
+    let (mut lines, mut buffer) = (Lines::default(), vec![0; 16 * 1024]);
+    while let Ok(read) = stream.read(&mut buffer).await {
+        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
+            break;
+        };
+        lines.feed(part, |line| log.lock().line(line));
+        // Output without end must not keep the others from running.
+        tokio::task::yield_now().await;
+    }
+    lines.finish(|line| log.lock().line(line));
+}
+
 /// Splits a stream of bytes into lines, without keeping more than [`MAX_LINE`] of one.
 #[derive(Default)]
-pub struct Lines(Vec<u8>);
+struct Lines(Vec<u8>);
 
 impl Lines {
     /// Hands each complete line of what was read to `take`.
-    pub fn feed(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
+    fn feed(&mut self, bytes: &[u8], mut take: impl FnMut(&[u8])) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let room = MAX_LINE.saturating_sub(self.0.len());
             self.0
@@ -127,7 +144,7 @@ impl Lines {
         }
     }
     /// Hands over what is left.
-    pub fn finish(&mut self, take: impl FnOnce(&[u8])) {
+    fn finish(&mut self, take: impl FnOnce(&[u8])) {
         if !self.0.is_empty() {
             take(&self.0);
             self.0.clear();

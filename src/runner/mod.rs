@@ -2,7 +2,7 @@
 //! deployed content. Works on a thread and a runtime of its own: what apps do there takes nothing
 //! from the portal's workers, and Linux ends the processes when that thread ends.
 //!
-//! One round ([`Runner::round`]) compares what should run with what runs. The proxy says who is
+//! One round ([`Rounds::round`]) compares what should run with what runs. The proxy says who is
 //! wanted and reads what is ready (`service::running::board`); neither knows the other.
 //!
 //! - [`builds`]: an archive becomes a folder that can be started.
@@ -11,6 +11,7 @@
 //!   [`inside`]: the program within the walls.
 
 mod builds;
+mod folders;
 pub mod inside;
 mod interpreters;
 pub mod limits;
@@ -55,8 +56,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{Semaphore, watch};
-use tokio_util::task::TaskTracker;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 use uplink::{Portal, Reach};
 
 /// How often a round is made while something runs or is built.
@@ -91,8 +94,8 @@ pub struct Context {
     portal: (String, u16),
     /// Running processes by name, with their process ids.
     watched: Mutex<HashMap<String, (u32, Arc<RunningProcess>)>>,
-    /// How to stop processes that a deploy started, by name, for the next round.
-    adopted: Mutex<HashMap<String, watch::Sender<bool>>>,
+    /// How to stop each process, by its name.
+    stops: Mutex<HashMap<String, watch::Sender<bool>>>,
     /// Bundles of which a deploy tries a process before viewers get them.
     trying: Mutex<HashSet<RunKey>>,
 }
@@ -297,7 +300,7 @@ async fn prepare(services: &Arc<Services>, mut listener: SocketAddr) -> Result<C
         build_reach,
         portal,
         watched: Mutex::default(),
-        adopted: Mutex::default(),
+        stops: Mutex::default(),
         trying: Mutex::default(),
     })
 }
@@ -364,16 +367,10 @@ fn find_program(name: &Path) -> Option<PathBuf> {
 /// Makes the folders, and empties those whose content belongs to an earlier life.
 fn clear(files: &Files) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let remove = |path: &Path| match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
     fs::create_dir_all(files.root())?;
     fs::set_permissions(files.root(), fs::Permissions::from_mode(0o700))?;
-    remove(&files.run())?;
-    remove(&files.incoming())?;
-    fs::create_dir_all(files.run())?;
-    fs::create_dir_all(files.incoming())?;
+    folders::clear(&files.run())?;
+    folders::clear(&files.incoming())?;
     fs::create_dir_all(files.builds())?;
     fs::create_dir_all(files.store())?;
     for folder in [files.builds(), files.store()] {
@@ -383,7 +380,7 @@ fn clear(files: &Files) -> io::Result<()> {
                 .to_str()
                 .is_some_and(|name| name.parse::<Id<Task>>().is_ok())
             {
-                remove(&entry.path())?;
+                folders::remove(&entry.path())?;
             }
         }
     }
@@ -393,12 +390,9 @@ fn clear(files: &Files) -> io::Result<()> {
 /// What the runner remembers from round to round.
 struct Rounds {
     context: Arc<Context>,
-    /// How to stop each process, by its name.
-    stops: HashMap<String, watch::Sender<bool>>,
     /// Deploys under way.
     building: Arc<Mutex<HashSet<Id<Content>>>>,
     builds: Arc<Semaphore>,
-    tasks: TaskTracker,
     sampler: usage::Sampler,
     measured: Option<tokio::time::Instant>,
     swept: Option<tokio::time::Instant>,
@@ -408,10 +402,8 @@ impl Rounds {
     fn new(context: Arc<Context>) -> Self {
         Self {
             context,
-            stops: HashMap::new(),
             building: Arc::default(),
             builds: Arc::new(Semaphore::new(MAX_BUILDS)),
-            tasks: TaskTracker::new(),
             sampler: usage::Sampler::default(),
             measured: None,
             swept: None,
@@ -429,34 +421,40 @@ impl Rounds {
             }
         };
         services.runs.set_unavailable(several.clone());
-        self.stops.extend(self.context.adopted.lock().drain());
         if several.is_none() {
             self.start_builds().await;
         }
-        let active: HashMap<Id<Content>, i64> = match services.bundles.active().await {
-            Ok(active) => active.into_iter().collect(),
+        let active: HashMap<Id<Content>, Content> = match services.bundles.active().await {
+            Ok(active) => active.into_iter().map(|item| (item.id, item)).collect(),
             Err(error) => {
                 error.log("which content runs here");
                 return;
             }
         };
         let mut keys: HashSet<RunKey> = services.runs.keys().into_iter().collect();
-        keys.extend(active.iter().map(|(content, bundle)| RunKey {
-            content: *content,
-            bundle: *bundle,
-            is_draft: false,
+        keys.extend(active.values().filter_map(|item| {
+            Some(RunKey {
+                content: item.id,
+                bundle: item.bundle?,
+                is_draft: false,
+            })
         }));
+        let is_active = |key: &RunKey| {
+            let item = active.get(&key.content);
+            item.is_some_and(|item| item.bundle == Some(key.bundle))
+        };
         for key in keys {
             let is_tried = self.context.trying.lock().contains(&key);
-            let is_current =
-                key.is_draft || is_tried || active.get(&key.content) == Some(&key.bundle);
-            self.tend(key, is_current && several.is_none()).await;
+            let is_current = key.is_draft || is_tried || is_active(&key);
+            let known = active.get(&key.content);
+            self.tend(key, known, is_current && several.is_none()).await;
         }
-        self.stops.retain(|_, stop| !stop.is_closed());
+        self.context
+            .stops
+            .lock()
+            .retain(|_, stop| !stop.is_closed());
         services.runs.forget_unused(|key| {
-            key.is_draft
-                || active.get(&key.content) == Some(&key.bundle)
-                || self.context.trying.lock().contains(&key)
+            key.is_draft || is_active(&key) || self.context.trying.lock().contains(&key)
         });
         self.measure();
         self.sweep(&active).await;
@@ -473,18 +471,23 @@ impl Rounds {
         }
     }
 
-    /// Starts and stops processes of one bundle. `is_current`: viewers get it, or it is a draft.
-    async fn tend(&mut self, key: RunKey, is_current: bool) {
+    /// Starts and stops processes of one bundle. `known`: the item, if it is active. `is_current`:
+    /// viewers get the bundle, or it is a draft, or it is tried.
+    async fn tend(&mut self, key: RunKey, known: Option<&Content>, is_current: bool) {
         let board = &self.context.services.runs;
         let processes = board.processes(key);
         let current: Vec<_> = processes
             .iter()
             .filter(|process| process.phase() != Phase::Draining)
             .collect();
-        let item = if is_current && (board.is_wanted(key) || !current.is_empty() || !key.is_draft) {
-            self.context.bundles.item(key.content).await.ok().flatten()
-        } else {
-            None
+        let item = match known {
+            _ if !is_current => None,
+            Some(item) => Some(item.clone()),
+            // A draft, or the first bundle of an item.
+            None if board.is_wanted(key) || !current.is_empty() => {
+                self.context.bundles.item(key.content).await.ok().flatten()
+            }
+            None => None,
         };
         let Some(item) = item else {
             // Not in use any more. What still has viewers is given time; the deleted has none.
@@ -542,11 +545,12 @@ impl Rounds {
             && board.may_start(key)
             && self.starting() < MAX_STARTS
         {
-            let mode_runs = item.app_mode != "static" && item.app_mode != "jupyter-static";
-            if (mode_runs || key.is_draft)
+            let mode = item.app_mode.parse::<AppMode>();
+            let is_files = mode.is_ok_and(AppMode::is_files);
+            if (!is_files || key.is_draft)
                 && self.context.files().built(key.content, key.bundle).exists()
             {
-                self.start(key);
+                start_process(&self.context, key);
             }
         }
         self.stop_drained(&processes);
@@ -590,28 +594,13 @@ impl Rounds {
     }
 
     fn stop_process(&self, process: &RunningProcess) {
-        if let Some(stop) = self.stops.get(&process.name) {
+        if let Some(stop) = self.context.stops.lock().get(&process.name) {
             stop.send_replace(true);
         }
     }
 
-    /// Starts one process.
-    fn start(&mut self, key: RunKey) {
-        let name = crate::vault::random::label();
-        let process = Arc::new(RunningProcess::new(
-            name.clone(),
-            key,
-            self.context.bundles.now(),
-        ));
-        let (stop, stopped) = watch::channel(false);
-        self.context.services.runs.add(&process);
-        self.stops.insert(name, stop);
-        self.tasks
-            .spawn(process::run(Arc::clone(&self.context), process, stopped));
-    }
-
     /// Begins the deploys that wait, one at a time for each item.
-    async fn start_builds(&mut self) {
+    async fn start_builds(&self) {
         let waiting = match self.context.bundles.open_tasks().await {
             Ok(waiting) => waiting,
             Err(error) => {
@@ -628,7 +617,7 @@ impl Rounds {
                 Arc::clone(&self.building),
                 Arc::clone(&self.builds),
             );
-            self.tasks.spawn(async move {
+            tokio::spawn(async move {
                 if let Ok(_permit) = permits.acquire_owned().await {
                     deploy(&context, &task).await;
                 }
@@ -655,7 +644,7 @@ impl Rounds {
     }
 
     /// Deletes the folders of content that is gone.
-    async fn sweep(&mut self, active: &HashMap<Id<Content>, i64>) {
+    async fn sweep(&mut self, active: &HashMap<Id<Content>, Content>) {
         if self.swept.is_some_and(|at| at.elapsed() < SWEEP_INTERVAL) {
             return;
         }
@@ -682,16 +671,36 @@ impl Rounds {
     /// Stops all processes and waits for them; builds are broken off and begin again at the next
     /// start.
     async fn stop(self) {
-        for stop in self.stops.values() {
+        for stop in self.context.stops.lock().values() {
             stop.send_replace(true);
         }
-        self.tasks.close();
         let ended = async {
             while self.context.services.runs.count() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         drop(tokio::time::timeout(Duration::from_secs(10), ended).await);
+    }
+}
+
+/// Starts one process; the board knows it from now on.
+fn start_process(context: &Arc<Context>, key: RunKey) -> (Arc<RunningProcess>, JoinHandle<()>) {
+    let name = crate::vault::random::label();
+    let now = context.bundles.now();
+    let process = Arc::new(RunningProcess::new(name.clone(), key, now));
+    let (stop, stopped) = watch::channel(false);
+    context.services.runs.add(&process);
+    context.stops.lock().insert(name, stop);
+    let running = process::run(Arc::clone(context), Arc::clone(&process), stopped);
+    (process, tokio::spawn(running))
+}
+
+/// What a deploy makes viewers get.
+fn key_of(task: &Task) -> RunKey {
+    RunKey {
+        content: task.content,
+        bundle: task.bundle,
+        is_draft: false,
     }
 }
 
@@ -729,12 +738,8 @@ async fn deploy(context: &Arc<Context>, task: &Task) {
             ));
             if task.activate {
                 context.services.runs.forgive(task.content);
-                let kept = RunKey {
-                    content: task.content,
-                    bundle: task.bundle,
-                    is_draft: false,
-                };
-                context.services.runs.drain(task.content, Some(kept));
+                let kept = Some(key_of(task));
+                context.services.runs.drain(task.content, kept);
             }
         }
         Err(sentence) => {
@@ -742,13 +747,8 @@ async fn deploy(context: &Arc<Context>, task: &Task) {
             finish(context, task, Some(sentence), None).await;
         }
     }
-    // Before a success is taken back here, the bundle is active.
-    let key = RunKey {
-        content: task.content,
-        bundle: task.bundle,
-        is_draft: false,
-    };
-    context.trying.lock().remove(&key);
+    // After a success the bundle is active by now.
+    context.trying.lock().remove(&key_of(task));
 }
 
 /// Builds, and tries a process before viewers get it.
@@ -786,11 +786,7 @@ async fn carry_out(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
 /// Starts a process of the new bundle and waits until it answers.
 async fn try_start(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result<(), String> {
     log.say("Starting the app.");
-    let key = RunKey {
-        content: task.content,
-        bundle: task.bundle,
-        is_draft: false,
-    };
+    let key = key_of(task);
     context.trying.lock().insert(key);
     let runs = &context.services.runs;
     let answers =
@@ -798,19 +794,9 @@ async fn try_start(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
     if runs.processes(key).iter().any(answers) {
         return Ok(());
     }
-    let name = crate::vault::random::label();
-    let process = Arc::new(RunningProcess::new(name, key, context.bundles.now()));
-    let (stop, stopped) = watch::channel(false);
-    context.services.runs.add(&process);
-    let running = tokio::spawn(process::run(
-        Arc::clone(context),
-        Arc::clone(&process),
-        stopped,
-    ));
+    let (process, running) = start_process(context, key);
     loop {
         if process.phase() == Phase::Ready {
-            // Belongs to the rounds from now on; they find it by its key.
-            context.adopted.lock().insert(process.name.clone(), stop);
             return Ok(());
         }
         if running.is_finished() {

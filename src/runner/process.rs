@@ -3,7 +3,7 @@
 
 use super::{
     Context,
-    logs::{Lines, Log},
+    logs::{Log, copy_lines},
     manifest,
     modes::{self, Start},
     sandbox::{Launched, Spec},
@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
     sync::watch,
     task::AbortHandle,
@@ -471,23 +471,9 @@ fn read_output(launched: &mut Launched, log: &Arc<Mutex<Log>>) -> impl Future<Ou
     let err = launched.child.stderr.take();
     let (first, second) = (Arc::clone(log), Arc::clone(log));
     let reading = tokio::spawn(async move {
-        tokio::join!(copy(out, &first), copy(err, &second));
+        tokio::join!(copy_lines(out, &first), copy_lines(err, &second));
     });
     async move { drop(reading.await) }
-}
-
-async fn copy(stream: Option<impl AsyncRead + Unpin>, log: &Mutex<Log>) {
-    let Some(mut stream) = stream else { return };
-    let (mut lines, mut buffer) = (Lines::default(), vec![0; 16 * 1024]);
-    while let Ok(read) = stream.read(&mut buffer).await {
-        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
-            break;
-        };
-        lines.feed(part, |line| log.lock().line(line));
-        // Output without end must not keep the others from running.
-        tokio::task::yield_now().await;
-    }
-    lines.finish(|line| log.lock().line(line));
 }
 
 /// Deletes the oldest logs of an item, so that an app that crashes again and again does not fill the

@@ -4,6 +4,7 @@
 use super::{
     Db, Error,
     changes::Subject,
+    content::Row as ContentRow,
     damaged_row, id,
     schema::{bundles, content, environment, tasks},
 };
@@ -108,16 +109,14 @@ pub fn activate(
     Ok(())
 }
 
-/// The items with an active bundle, and that bundle.
-pub fn active(db: &mut Db<'_>) -> Result<Vec<(Id<Content>, i64)>, Error> {
-    let rows: Vec<(String, Option<i64>)> = content::table
+/// The items whose app runs here. A damaged row is left out: it must not stop the apps of others.
+pub fn active(db: &mut Db<'_>) -> Result<Vec<Content>, Error> {
+    let rows: Vec<ContentRow> = content::table
         .filter(content::bundle.is_not_null())
-        .select((content::guid, content::bundle))
+        .select(ContentRow::as_select())
         .load(db.0)?;
-    rows.into_iter()
-        .filter_map(|(guid, bundle)| Some((guid, bundle?)))
-        .map(|(guid, bundle)| Ok((id(&guid)?, bundle)))
-        .collect()
+    let items = rows.into_iter().filter_map(|row| row.content().ok());
+    Ok(items.collect())
 }
 
 /// The names of an item's variables, in order.

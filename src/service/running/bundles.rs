@@ -26,7 +26,7 @@ use crate::{
             files::{self, Files},
         },
     },
-    store::{bundles, content, people},
+    store::{Db, bundles, content, people},
     vault::labels,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -183,7 +183,7 @@ impl Bundles {
     fn upload_folder(&self) -> Result<Upload, Error> {
         let name = Id::<Upload>::random().to_string();
         let folder = self.files.incoming().join(name);
-        std::fs::create_dir_all(&folder).map_err(|error| cannot_store(&error))?;
+        std::fs::create_dir_all(&folder).map_err(|error| upload_error(&error))?;
         Ok(Upload { folder })
     }
 
@@ -210,7 +210,7 @@ impl Bundles {
                 std::fs::File::open(&archive)?.sync_all()?;
                 Ok(found.len())
             })
-            .map_err(|error| cannot_store(&error))?;
+            .map_err(|error| upload_error(&error))?;
         let mut bundle = Bundle {
             number: 0,
             content: item,
@@ -245,7 +245,7 @@ impl Bundles {
                 .store
                 .write(move |db| Ok::<_, Error>(bundles::delete(db, item, number)?));
             gone.await?;
-            return Err(cannot_store(&error));
+            return Err(upload_error(&error));
         }
         Ok(bundle)
     }
@@ -289,16 +289,7 @@ impl Bundles {
                     return Err(Error::NotFound);
                 }
                 let detail = format!("bundle {number} deleted");
-                record(
-                    db,
-                    &event(
-                        &actor,
-                        now,
-                        Action::ContentChanged,
-                        found.display_title(),
-                        detail,
-                    ),
-                )
+                record_change(db, &actor, now, &found, detail)
             })
             .await?;
         self.delete_files(item, number);
@@ -490,16 +481,7 @@ impl Bundles {
                 }
                 let touched: Vec<&str> = sealed.iter().map(|(name, _)| name.as_str()).collect();
                 let detail = format!("variables: {}", touched.join(", "));
-                record(
-                    db,
-                    &event(
-                        &actor,
-                        now,
-                        Action::ContentChanged,
-                        found.display_title(),
-                        detail,
-                    ),
-                )?;
+                record_change(db, &actor, now, &found, detail)?;
                 Ok::<_, Error>(names)
             })
             .await?;
@@ -539,16 +521,7 @@ impl Bundles {
                 item.running = running.clone();
                 item.updated_at = now;
                 content::update(db, &item)?;
-                record(
-                    db,
-                    &event(
-                        &actor,
-                        now,
-                        Action::ContentChanged,
-                        item.display_title(),
-                        "process limits",
-                    ),
-                )
+                record_change(db, &actor, now, &item, "process limits")
             })
             .await?;
         self.board.wake();
@@ -563,16 +536,7 @@ impl Bundles {
             .store
             .write(move |db| {
                 bundles::activate(db, item, None, "unknown")?;
-                record(
-                    db,
-                    &event(
-                        &actor,
-                        now,
-                        Action::ContentChanged,
-                        found.display_title(),
-                        "no longer runs here",
-                    ),
-                )
+                record_change(db, &actor, now, &found, "no longer runs here")
             })
             .await?;
         self.board.drain(item, None);
@@ -618,8 +582,8 @@ impl Bundles {
             .await
     }
 
-    /// The items with an active bundle.
-    pub async fn active(&self) -> Result<Vec<(Id<Content>, i64)>, Error> {
+    /// The items whose app runs here.
+    pub async fn active(&self) -> Result<Vec<Content>, Error> {
         self.core.store.read(|db| Ok(bundles::active(db)?)).await
     }
 
@@ -737,12 +701,24 @@ impl Bundles {
     }
 }
 
-/// The error for a file that cannot be written.
-fn cannot_store(error: &std::io::Error) -> Error {
-    if matches!(
-        error.kind(),
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-    ) {
+/// Writes the audit record of a change of an item.
+fn record_change(
+    db: &mut Db<'_>,
+    actor: &Actor,
+    now: Timestamp,
+    item: &Content,
+    detail: impl Into<String>,
+) -> Result<(), Error> {
+    let title = item.display_title();
+    record(
+        db,
+        &event(actor, now, Action::ContentChanged, title, detail),
+    )
+}
+
+/// The error of a publisher whose upload cannot be written.
+pub fn upload_error(error: &std::io::Error) -> Error {
+    if archive::is_disk_full(error) {
         return invalid(
             "archive",
             "The portal's disk is full. The operator has to make room; then upload again.",
@@ -750,11 +726,6 @@ fn cannot_store(error: &std::io::Error) -> Error {
     }
     tracing::error!(%error, "an upload cannot be stored");
     Error::Internal("an upload cannot be stored")
-}
-
-/// Turns the failure of writing an upload into the error for its publisher.
-pub fn upload_error(error: &std::io::Error) -> Error {
-    cannot_store(error)
 }
 
 fn check_variables(changes: &[(String, Option<SecretString>)]) -> Vec<FieldError> {
