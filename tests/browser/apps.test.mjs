@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { browser, demo, python, root, signIn } from "./harness.mjs";
+import { agree, browser, demo, python, root, signIn } from "./harness.mjs";
 
 const PASSWORD = "valetkey-demo";
 const file = (name) => join(root, `tests/apps/${name}_app.py`);
@@ -58,12 +58,7 @@ for (const name of Object.keys(commands)) {
   test(`${name}: two people in one process are themselves`, async () => {
     for (const [viewer, page] of Object.entries(viewers)) {
       await page.goto(contents[name].content_url);
-      await page.click("form .primary");
-      if (page.url().includes("oauth2")) {
-        await page.fill("#password", PASSWORD);
-        await page.click("#signin");
-        await page.click("#accept");
-      }
+      await agree(page);
       await page.waitForSelector(`h1:has-text("Hello ${viewer}@example.org")`, { timeout: 60000 });
       // Their own rows, and nobody else's.
       const [own, others] = viewer === "vera" ? ["1204", "880"] : ["880", "1204"];

@@ -66,6 +66,19 @@ export async function person(chromium, base, name, options = {}) {
   return page;
 }
 
+/** Agrees to the portal's consent page, and signs in at the demo's provider where that asks. The page may close itself. */
+export async function agree(page) {
+  await page.click("form .primary");
+  // A click does not wait for the answer.
+  await page.waitForURL((url) => !url.pathname.startsWith("/consents/new"), { waitUntil: "commit" }).catch((error) => {
+    if (!page.isClosed()) throw error;
+  });
+  if (page.isClosed() || !page.url().includes("oauth2")) return;
+  await page.fill("#password", PASSWORD);
+  await page.click("#signin");
+  await page.click("#accept");
+}
+
 /** Signs in at the demo's provider, which may then ask for a consent of its own. */
 export async function providerSignIn(page, name) {
   await page.waitForURL(/oauth2\/v2\.0/);

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
-import { binary, browser, look, python, root, signIn } from "./harness.mjs";
+import { agree, binary, browser, look, python, root, signIn } from "./harness.mjs";
 
 const PASSWORD = "valetkey-demo";
 let here, child, chromium;
@@ -62,15 +62,6 @@ after(async () => {
   child?.kill("SIGTERM");
   await ended;
 });
-
-async function agree(page) {
-  await page.click("form .primary");
-  if (page.url().includes("oauth2")) {
-    await page.fill("#password", PASSWORD);
-    await page.click("#signin");
-    await page.click("#accept");
-  }
-}
 
 test("valetkey dev runs the app, and two people in it are themselves", async () => {
   for (const name of ["vera", "viktor"]) {

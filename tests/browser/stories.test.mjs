@@ -181,6 +181,7 @@ test("the whole path works without JavaScript, on a narrow dark screen", async (
   await look(page, "narrow-dark-consent", { scripted: false });
   // Connected by an earlier story or not: both ways end at his rows.
   await page.click("form .primary");
+  await page.waitForURL((url) => !url.pathname.startsWith("/consents/new"));
   if (page.url().includes("oauth2")) await providerSignIn(page, "viktor");
   if (await page.$("#accept")) await page.click("#accept");
   await page.goto(`${here.portal}/consents`);
