@@ -37,6 +37,8 @@ pub struct Attempt {
     pub redirect_uri: String,
     /// Exclusive: at this moment the attempt has expired.
     pub expires_at: Timestamp,
+    /// A test sign-in of an administrator: its tokens are looked at and not stored.
+    pub is_test: bool,
     /// Set by the first callback; a second one is refused.
     pub used_at: Option<Timestamp>,
 }
@@ -131,6 +133,7 @@ mod tests {
             return_path: ReturnPath::parse("/consents").expect("a path of ours"),
             redirect_uri: "https://portal/cb".into(),
             expires_at: Timestamp(1000),
+            is_test: false,
             used_at: None,
         };
         let (person, session) = (attempt.person, attempt.session);

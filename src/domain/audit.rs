@@ -44,6 +44,7 @@ pub enum Action {
     IntegrationCreated,
     IntegrationChanged,
     IntegrationDeleted,
+    IntegrationChecked,
     ContentCreated,
     ContentChanged,
     ContentDeleted,

@@ -9,6 +9,7 @@ use super::{
     person::Person,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Why the viewer must sign in at the provider again. The words are those of the API's `cause`.
 #[derive(
@@ -206,7 +207,11 @@ pub struct Connection {
     pub account: Account,
     /// The granted scopes, separated by blanks.
     pub scopes: String,
+    /// What content gets besides the token, such as the address of its API.
+    #[serde(default)]
+    pub extra_fields: BTreeMap<String, String>,
     pub has_refresh_token: bool,
+    /// `None` while there is an access token: it has no end.
     pub access_expires_at: Option<Timestamp>,
     /// The provider requires a new sign-in at this time at the latest; `None` if unknown.
     pub lapses_at: Option<Timestamp>,

@@ -23,6 +23,34 @@ pub enum SecretHealth {
     Rejected { at: Timestamp, cause: String },
 }
 
+/// As whom content acts through an integration. The words are those of the API.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantArray,
+)]
+pub enum AuthType {
+    /// As the person who looks at it, with tokens of theirs.
+    Viewer,
+    /// As itself, with tokens of an account that belongs to no person.
+    #[strum(serialize = "Service Account")]
+    ServiceAccount,
+    /// As the person who looks at it, at this portal.
+    #[strum(serialize = "Visitor API Key")]
+    VisitorApiKey,
+}
+
+impl serde::Serialize for AuthType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl AuthType {
+    /// The word in the API and in the database.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// Which publishers may choose an integration for their content. Administrators always may.
 ///
 /// The API shows it beside `permissions`: an empty list means nobody, and a list whose last entry
@@ -112,7 +140,7 @@ pub struct Integration {
     pub description: Option<String>,
     /// The name of its template (`providers`).
     pub template: String,
-    pub auth_type: String,
+    pub auth_type: AuthType,
     pub config: Config,
     pub secret_set_at: Option<Timestamp>,
     pub secret_set_by: Option<String>,
@@ -155,6 +183,9 @@ pub struct Association {
     pub content: Id<super::content::Content>,
     pub integration: Id<Integration>,
     pub created_at: Timestamp,
+    /// The owner allowed the item to act as itself through this service account although another
+    /// integration acts for its viewers at the same service.
+    pub beside_viewers: bool,
 }
 
 /// How much an integration is used.

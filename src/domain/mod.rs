@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod audit;
 pub mod bundle;
 pub mod change;
+pub mod check;
 pub mod connection;
 pub mod consent;
 pub mod content;

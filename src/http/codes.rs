@@ -68,14 +68,16 @@ pub enum Code {
     TemplateChange = 229,
     /// The role of an API key.
     KeyRole = 234,
+    /// The content session token is not genuine, or has expired.
+    ContentToken = 236,
     /// Only integrations with a client of their own can be verified.
     VerifyAuthType = 240,
     /// The provider does not answer, or refuses the client.
     ProviderFailed = 241,
     /// The requested token type is not offered.
     RequestedTokenType = 242,
-    /// Service accounts are not offered.
-    ContentToken = 252,
+    /// The integration acts for others than the subject token stands for.
+    SubjectForAuthType = 252,
     /// The integration named is not attached to the content.
     Audience = 256,
     /// Several integrations are attached and none was named.

@@ -8,20 +8,22 @@
 pub mod purge;
 
 use crate::{
+    providers::profile,
     service::{
         Error, Services,
         auditing::leaks::Alarm,
         cluster::{cache::Validity, keyring::Reload, node::HEARTBEAT_INTERVAL},
-        grants::broker::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
+        grants::token_times::{MAX_LEAD_BEFORE_EXPIRY, is_due_ahead},
     },
     store::{
         Store,
         changes::{self, Subject},
-        connections,
+        connections, integrations,
     },
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -244,21 +246,31 @@ async fn refresh_ahead(service: &Arc<Services>) {
         .core
         .store
         .read(move |db| {
-            Ok::<_, Error>(connections::expiring(
-                db,
-                from,
-                to,
-                used_since,
-                MAX_CONNECTIONS_PER_ROUND,
-            )?)
+            let ending =
+                connections::expiring(db, from, to, used_since, MAX_CONNECTIONS_PER_ROUND)?;
+            // Where a refresh ends the token before it, that would take it from under the apps
+            // that hold it.
+            let mut never_ahead = HashSet::new();
+            for id in ending
+                .iter()
+                .map(|one| one.integration)
+                .collect::<HashSet<_>>()
+            {
+                let found = integrations::find(db, id)?;
+                if found.is_some_and(|found| profile(&found).refresh_ends_access_token) {
+                    never_ahead.insert(id);
+                }
+            }
+            Ok::<_, Error>((ending, never_ahead))
         })
         .await;
-    let ending = match ending {
-        Ok(ending) => ending,
+    let (ending, never_ahead) = match ending {
+        Ok(found) => found,
         Err(error) => return error.log("finding connections to refresh ahead"),
     };
     let due = ending
         .into_iter()
+        .filter(|connection| !never_ahead.contains(&connection.integration))
         .filter(|connection| is_due_ahead(connection, now))
         .map(|connection| connection.id);
     futures_util::stream::iter(due)

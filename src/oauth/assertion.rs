@@ -2,13 +2,14 @@
 //! OpenID Connect Core section 9), in the form that Microsoft Entra ID requires for certificates.
 //! RSA keys only.
 
+use super::jwt::{RsaKey, Signature};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -31,17 +32,18 @@ struct Claims<'a> {
 /// A signed assertion for one request to `audience`. `pem` holds the RSA private key, and its
 /// certificate if the provider knows the client by one. The error is a phrase for a sentence.
 pub fn sign(client_id: &str, audience: &str, pem: &SecretString) -> Result<String, &'static str> {
-    let key = EncodingKey::from_rsa_pem(private_key(pem.expose_secret()).ok_or(NO_KEY)?.as_bytes())
-        .map_err(|_| NO_KEY)?;
-    let certificate = certificate(pem.expose_secret());
+    let key = private_key(pem.expose_secret())
+        .and_then(|der| RsaKey::from_der(&der))
+        .ok_or(NO_KEY)?;
     // Entra ID requires PSS with the certificate's thumbprint. A key without a certificate is
     // verified with the public key that its provider was given.
-    let mut header = Header::new(if certificate.is_some() {
-        Algorithm::PS256
-    } else {
-        Algorithm::RS256
-    });
-    header.x5t_s256 = certificate.map(|der| URL_SAFE_NO_PAD.encode(Sha256::digest(der)));
+    let (signature, header) = match certificate(pem.expose_secret()) {
+        Some(der) => {
+            let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(der));
+            (Signature::Ps256, json!({"x5t#S256": thumbprint}))
+        }
+        None => (Signature::Rs256, json!({})),
+    };
     let now = jsonwebtoken::get_current_timestamp();
     let claims = Claims {
         iss: client_id,
@@ -52,10 +54,11 @@ pub fn sign(client_id: &str, audience: &str, pem: &SecretString) -> Result<Strin
         nbf: now,
         exp: now + LIFETIME,
     };
-    jsonwebtoken::encode(&header, &claims, &key).map_err(|_| "it does not sign")
+    key.sign(signature, header, &claims)
+        .ok_or("it does not sign")
 }
 
-const NO_KEY: &str = "there is no RSA private key in it";
+const NO_KEY: &str = "there is no RSA private key of at least 2,048 bits in it";
 
 /// What is wrong with a pasted key, as sentences for the form; `None` if it is usable.
 pub fn key_problem(pem: &str) -> Option<&'static str> {
@@ -69,9 +72,9 @@ pub fn key_problem(pem: &str) -> Option<&'static str> {
             "Enter the private key as text that begins with -----BEGIN PRIVATE KEY-----, and the certificate below it.",
         );
     };
-    EncodingKey::from_rsa_pem(key.as_bytes())
-        .is_err()
-        .then_some("This is not an RSA private key. Enter the whole text of its file.")
+    RsaKey::from_der(&key).is_none().then_some(
+        "This is not an RSA private key of at least 2,048 bits. Enter the whole text of its file.",
+    )
 }
 
 /// The first PEM block whose label ends in `expiring`: its label, and its body without line breaks.
@@ -86,17 +89,13 @@ fn block(pem: &str, ending: &str) -> Option<(String, String)> {
     })
 }
 
-/// The private key, as PEM with its line breaks restored.
-fn private_key(pem: &str) -> Option<Zeroizing<String>> {
-    let (label, body) = block(pem, "PRIVATE KEY")?;
-    let body = Zeroizing::new(body);
-    let mut text = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
-    for line in body.as_bytes().chunks(64) {
-        text.push_str(std::str::from_utf8(line).ok()?);
-        text.push('\n');
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
-    Some(text)
+/// The private key, as DER.
+fn private_key(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let (_, body) = block(pem, "PRIVATE KEY")?;
+    STANDARD
+        .decode(Zeroizing::new(body).as_bytes())
+        .ok()
+        .map(Zeroizing::new)
 }
 
 /// The first certificate, as DER.
@@ -107,6 +106,7 @@ fn certificate(pem: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jsonwebtoken::Algorithm;
 
     #[test]
     fn unusable_pasted_keys_are_rejected() {

@@ -6,7 +6,10 @@
 //! What leaves are known error words, AADSTS numbers and sentences of our own.
 
 use super::http_error::HttpError;
-use crate::domain::connection::Cause;
+use crate::{
+    domain::connection::Cause,
+    providers::profile::{Meaning, Refusal},
+};
 use oauth2::RequestTokenError;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -22,7 +25,8 @@ pub struct ProviderError {
     error_description: String,
     #[serde(default, deserialize_with = "numbers")]
     error_codes: Vec<u64>,
-    #[serde(default, deserialize_with = "text")]
+    /// `suberror` at Microsoft, `error_subtype` at Google.
+    #[serde(default, alias = "error_subtype", deserialize_with = "text")]
     suberror: String,
 }
 
@@ -335,12 +339,63 @@ impl ProviderError {
     }
 }
 
+impl ProviderError {
+    /// Whether this response is the refusal that a template describes.
+    fn is(&self, refusal: &Refusal) -> bool {
+        let about = self
+            .error_description
+            .to_ascii_lowercase()
+            .replace('_', " ");
+        self.error == refusal.code
+            && (refusal.subtype.is_empty() || self.suberror == refusal.subtype)
+            && about.contains(refusal.about)
+    }
+}
+
 impl Failure {
-    /// Classifies a failed token request. `refusals`: error words besides
-    /// `invalid_grant` with which this provider refuses a refresh token.
+    /// A refusal whose meaning the template knows.
+    fn known(meaning: Meaning, received: ErrorCode) -> Self {
+        let (class, error_code, sentence) = match meaning {
+            Meaning::TokenRefused => (
+                FailureClass::Viewer(Cause::Expired),
+                ErrorCode::InvalidGrant,
+                "The identity provider ended this connection.",
+            ),
+            Meaning::Policy => (
+                FailureClass::Viewer(Cause::Policy),
+                ErrorCode::InvalidGrant,
+                "The identity provider asks you to sign in again.",
+            ),
+            Meaning::ClientRefused => (
+                FailureClass::Administrator,
+                ErrorCode::InvalidClient,
+                "The identity provider does not accept the client ID or the client secret.",
+            ),
+            Meaning::Misconfigured => (
+                FailureClass::Administrator,
+                received,
+                "The identity provider does not accept a setting of this integration.",
+            ),
+            Meaning::Retry => (
+                FailureClass::Temporary { retry_after: None },
+                ErrorCode::TemporarilyUnavailable,
+                "The identity provider is not answering right now.",
+            ),
+        };
+        Failure {
+            class,
+            error_code,
+            aadsts: None,
+            sentence: sentence.to_owned(),
+            may_have_acted: false,
+        }
+    }
+
+    /// Classifies a failed token request. `refusals`: what this provider says in other words than
+    /// RFC 6749 does.
     pub fn from_token_error(
         error: RequestTokenError<HttpError, ProviderError>,
-        refusals: &[&str],
+        refusals: &[Refusal],
     ) -> Self {
         match error {
             RequestTokenError::ServerResponse(body) => {
@@ -349,22 +404,13 @@ impl Failure {
                     .first()
                     .copied()
                     .or_else(|| aadsts(&body.error_description));
-                // The same word is also used for malformed requests. It refuses the token only if
-                // the description speaks of the refresh token.
-                let about = body
-                    .error_description
-                    .to_ascii_lowercase()
-                    .replace('_', " ");
-                let refused = code.is_none()
-                    && refusals.contains(&body.error.as_str())
-                    && about.contains("refresh token");
-                let error_code = body.code();
-                let meaning = if refused {
-                    ErrorCode::InvalidGrant
-                } else {
-                    error_code
-                };
-                let (class, sentence) = classify(meaning, code, &body.suberror);
+                let known = refusals
+                    .iter()
+                    .find(|refusal| code.is_none() && body.is(refusal));
+                if let Some(refusal) = known {
+                    return Self::known(refusal.meaning, body.code());
+                }
+                let (class, sentence) = classify(body.code(), code, &body.suberror);
                 let sentence = match (&class, printable_code(&body.error)) {
                     (FailureClass::Unknown, Some(word)) => {
                         format!("The identity provider refused with “{word}”.")
@@ -373,7 +419,7 @@ impl Failure {
                 };
                 Failure {
                     class,
-                    error_code,
+                    error_code: body.code(),
                     aadsts: code,
                     sentence,
                     may_have_acted: false,
@@ -397,6 +443,10 @@ impl From<HttpError> for Failure {
                 );
             }
             HttpError::Connect => ("The identity provider cannot be reached.", false),
+            HttpError::Tls => (
+                "The identity provider cannot be reached: its certificate is not trusted.",
+                false,
+            ),
             HttpError::Timeout => ("The identity provider did not answer in time.", true),
             HttpError::Broken => ("The connection to the identity provider broke off.", true),
             HttpError::TooLarge => (
@@ -427,6 +477,7 @@ impl From<HttpError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn errors_are_classified_by_who_has_to_act() {
@@ -463,36 +514,60 @@ mod tests {
             FailureClass::Unknown
         );
     }
+    fn refused(refusals: &[Refusal], body: Value) -> Failure {
+        let body: ProviderError = serde_json::from_value(body).unwrap();
+        Failure::from_token_error(RequestTokenError::ServerResponse(body), refusals)
+    }
+
     #[test]
     fn invalid_request_refuses_the_token_only_if_it_speaks_of_the_refresh_token() {
-        let refused = |refusals: &[&str]| {
-            let body: ProviderError = serde_json::from_str(
-                r#"{"error":"invalid_request","error_description":"Refresh token is invalid"}"#,
-            )
-            .unwrap();
-            Failure::from_token_error(RequestTokenError::ServerResponse(body), refusals)
-        };
+        let known = [Refusal {
+            code: "invalid_request",
+            subtype: "",
+            about: "refresh token",
+            meaning: Meaning::TokenRefused,
+        }];
+        let said = |text: &str| json!({"error": "invalid_request", "error_description": text});
         assert_eq!(
-            refused(&["invalid_request"]).class,
+            refused(&known, said("Refresh token is invalid")).class,
             FailureClass::Viewer(Cause::Expired)
         );
-        assert_eq!(refused(&[]).class, FailureClass::Administrator);
+        assert_eq!(
+            refused(&[], said("Refresh token is invalid")).class,
+            FailureClass::Administrator
+        );
         // The request is wrong, not the token: no connection may end because of it.
         for text in [
             "",
             "Missing client credentials",
             "unsupported authentication method",
         ] {
-            let body: ProviderError = serde_json::from_value(
-                serde_json::json!({"error": "invalid_request", "error_description": text}),
-            )
-            .unwrap();
-            let failure = Failure::from_token_error(
-                RequestTokenError::ServerResponse(body),
-                &["invalid_request"],
-            );
-            assert_eq!(failure.class, FailureClass::Administrator, "{text}");
+            let class = refused(&known, said(text)).class;
+            assert_eq!(class, FailureClass::Administrator, "{text}");
         }
+    }
+    #[test]
+    fn a_subtype_tells_a_policy_from_a_dead_token() {
+        let known = [Refusal {
+            code: "invalid_grant",
+            subtype: "invalid_rapt",
+            about: "",
+            meaning: Meaning::Policy,
+        }];
+        let google = json!({"error": "invalid_grant", "error_subtype": "invalid_rapt"});
+        assert_eq!(
+            refused(&known, google).class,
+            FailureClass::Viewer(Cause::Policy)
+        );
+        let dead = json!({"error": "invalid_grant", "error_description": "Token has been expired or revoked."});
+        assert_eq!(
+            refused(&known, dead).class,
+            FailureClass::Viewer(Cause::Expired)
+        );
+        let secret = [Refusal::by_code("access_denied", Meaning::ClientRefused)];
+        let wrong = refused(&secret, json!({"error": "access_denied"}));
+        assert_eq!(wrong.error_code, ErrorCode::InvalidClient);
+        assert!(wrong.concerns_integration());
     }
     #[test]
     fn the_aadsts_number_is_found_in_the_description() {

@@ -33,6 +33,7 @@ const MAX_RESPONSE_BYTES: usize = 1 << 20;
 pub struct ProviderHttp {
     client: reqwest::Client,
     policy: Arc<Policy>,
+    names: Resolver,
 }
 
 impl ProviderHttp {
@@ -55,7 +56,7 @@ impl ProviderHttp {
             .user_agent("valetkey")
             .dns_resolver(Arc::new(GuardedResolver {
                 policy: Arc::clone(&policy),
-                names,
+                names: names.clone(),
             }));
         if let Ok(tls) = tls {
             builder = builder.tls_backend_preconfigured(tls);
@@ -63,6 +64,7 @@ impl ProviderHttp {
         Ok(Self {
             client: builder.build()?,
             policy,
+            names,
         })
     }
 
@@ -74,11 +76,50 @@ impl ProviderHttp {
         self.send_by(request, None).await
     }
 
-    /// The client for a refresh, whose outcome must not be lost. The body is sent before `limit`,
-    /// by this machine's monotonic clock, or never: after that another node may use the token.
-    /// There is no response timeout: the caller waits, and drops the future to give up.
-    pub fn with_send_deadline(&self, limit: Instant) -> SendDeadlineHttp<'_> {
-        SendDeadlineHttp { http: self, limit }
+    /// Sends a refresh, whose outcome must not be lost. The body is sent before `limit`, by this
+    /// machine's monotonic clock, or never: after that another node may use the token. There is no
+    /// response timeout: the caller waits, and drops the future to give up.
+    pub async fn send_before(
+        &self,
+        request: oauth2::HttpRequest,
+        limit: Instant,
+    ) -> Result<oauth2::HttpResponse, HttpError> {
+        self.send_by(request, Some(limit)).await
+    }
+
+    /// Whether the name of this address has an IP address.
+    pub async fn knows_name(&self, url: &Url) -> bool {
+        match url.host() {
+            Some(url::Host::Domain(name)) => self
+                .names
+                .lookup(name)
+                .await
+                .is_ok_and(|found| !found.is_empty()),
+            other => other.is_some(),
+        }
+    }
+
+    /// Sends one request and returns the response as it is, whatever its status: for services that
+    /// are no token endpoints, and for checks.
+    pub async fn send_plainly(
+        &self,
+        request: ::http::Request<Vec<u8>>,
+    ) -> Result<::http::Response<Vec<u8>>, HttpError> {
+        let (head, body) = request.into_parts();
+        let url = Url::parse(&head.uri.to_string()).map_err(|_| HttpError::Refused)?;
+        self.policy
+            .check(&url, Purpose::Provider)
+            .map_err(|_| HttpError::Refused)?;
+        let request = self.client.request(head.method, url).headers(head.headers);
+        let sent = request.body(body).send().await;
+        let response = sent.map_err(|error| classify(&error))?;
+        let mut answer = ::http::Response::builder().status(response.status());
+        if let Some(headers) = answer.headers_mut() {
+            headers.clone_from(response.headers());
+        }
+        answer
+            .body(read_body(response).await?)
+            .map_err(|_| HttpError::Broken)
     }
 
     /// `limit` is the send deadline of a patient request; with it there is no total timeout.
@@ -108,7 +149,7 @@ impl ProviderHttp {
             None => request.body(body),
         };
         let sent = request.send().await;
-        let mut response = sent.map_err(|error| classify(&error))?;
+        let response = sent.map_err(|error| classify(&error))?;
         let status = response.status();
         if status == 429 || status.is_server_error() {
             let retry_after = retry_after(response.headers());
@@ -120,13 +161,7 @@ impl ProviderHttp {
                 may_have_acted,
             });
         }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-            if bytes.len() + chunk.len() > MAX_RESPONSE_BYTES {
-                return Err(HttpError::TooLarge);
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let bytes = read_body(response).await?;
         let mut answer = oauth2::HttpResponse::new(normalise_error_body(status, bytes));
         // The `oauth2` crate treats any success status but 200 as an error.
         *answer.status_mut() = if status.is_success() {
@@ -146,18 +181,15 @@ impl<'c> oauth2::AsyncHttpClient<'c> for ProviderHttp {
     }
 }
 
-/// See [`ProviderHttp::with_send_deadline`].
-pub struct SendDeadlineHttp<'a> {
-    http: &'a ProviderHttp,
-    limit: Instant,
-}
-
-impl<'c> oauth2::AsyncHttpClient<'c> for SendDeadlineHttp<'_> {
-    type Error = HttpError;
-    type Future = futures_util::future::BoxFuture<'c, Result<oauth2::HttpResponse, HttpError>>;
-    fn call(&'c self, request: oauth2::HttpRequest) -> Self::Future {
-        Box::pin(self.http.send_by(request, Some(self.limit)))
+async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, HttpError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+        if bytes.len() + chunk.len() > MAX_RESPONSE_BYTES {
+            return Err(HttpError::TooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
     }
+    Ok(bytes)
 }
 
 /// A request body that yields its bytes only when they can be written, and fails if `limit` has
@@ -228,6 +260,13 @@ fn classify(error: &reqwest::Error) -> HttpError {
         }
         if inner.is::<SendDeadlinePassed>() {
             return HttpError::TooLate;
+        }
+        let within = inner
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        if inner.is::<rustls::Error>() || within.is_some_and(|within| within.is::<rustls::Error>())
+        {
+            return HttpError::Tls;
         }
         source = inner.source();
     }

@@ -9,6 +9,9 @@ pub enum HttpError {
     Refused,
     #[error("could not connect")]
     Connect,
+    /// The certificate is not trusted, or belongs to another name or time.
+    #[error("no trusted certificate")]
+    Tls,
     #[error("no answer in time")]
     Timeout,
     #[error("the answer broke off")]

@@ -3,16 +3,22 @@
 //! that the portal serves (RFC 8693). Never sees a person, a page or a database.
 
 pub mod assertion;
+mod dialect;
 pub mod discovery;
 pub mod errors;
 pub mod http;
 pub mod http_error;
+pub mod identity;
+pub mod jwt;
+pub mod probe;
+pub mod service_account;
 pub mod sign_in;
 pub mod token_exchange;
 pub mod token_response;
 
-use crate::providers::{ClientAuthentication, Endpoints};
+use crate::providers::{ClientAuthentication, Endpoints, Profile, profile::RevocationKind};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use dialect::TokenEndpointHttp;
 use errors::{ErrorCode, Failure, ProviderError};
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
@@ -47,11 +53,23 @@ pub struct Registration {
     pub secrets: Vec<SecretString>,
     pub authentication: ClientAuthentication,
     pub scopes: Vec<String>,
-    /// See [`crate::providers::Template::sends_scopes_at_refresh`].
-    pub names_scopes_at_refresh: bool,
-    /// See [`crate::providers::Template::refresh_refusal_codes`].
-    pub refusals: &'static [&'static str],
+    /// How the provider behaves.
+    pub profile: Profile,
+    /// Sent with refresh requests, where the provider wants it.
+    pub redirect_uri: String,
+    /// This portal's own token for the provider, where it proves itself with one
+    /// ([`ClientAuthentication::Federated`]).
+    pub portal_token: Option<SecretString>,
 }
+
+/// Scopes that a client without a person cannot have.
+const ABOUT_PEOPLE: [&str; 5] = [
+    "offline_access",
+    "refresh_token",
+    "openid",
+    "profile",
+    "email",
+];
 
 /// A token response, and which client secret obtained it.
 pub struct Granted {
@@ -87,6 +105,7 @@ impl Registration {
                 ClientAuthentication::Basic => AuthType::BasicAuth,
                 ClientAuthentication::Body
                 | ClientAuthentication::PrivateKey
+                | ClientAuthentication::Federated
                 | ClientAuthentication::None => AuthType::RequestBody,
             });
         if let (ClientAuthentication::Basic | ClientAuthentication::Body, Some(secret)) =
@@ -105,6 +124,16 @@ impl Registration {
         secret: Option<&SecretString>,
     ) -> Result<Vec<(&'static str, String)>, Failure> {
         match (self.authentication, secret) {
+            (ClientAuthentication::Federated, _) => {
+                let token = self
+                    .portal_token
+                    .as_ref()
+                    .ok_or_else(|| Failure::wait("This portal cannot sign at the moment."))?;
+                Ok(vec![
+                    ("client_assertion_type", assertion::TYPE.to_owned()),
+                    ("client_assertion", token.expose_secret().to_owned()),
+                ])
+            }
             (ClientAuthentication::PrivateKey, Some(key)) => {
                 let assertion =
                     assertion::sign(&self.client_id, audience.as_str(), key).map_err(|why| {
@@ -124,7 +153,7 @@ impl Registration {
 
     /// The secrets to try, in order; one `None` for a public client.
     fn candidates(&self) -> Result<Vec<Option<&SecretString>>, Failure> {
-        if self.authentication == ClientAuthentication::None {
+        if !self.authentication.needs_secret() {
             return Ok(vec![None]);
         }
         if self.secrets.is_empty() {
@@ -179,8 +208,15 @@ impl Registration {
         let state = request.state.to_owned();
         let mut builder = client
             .authorize_url(move || CsrfToken::new(state))
-            .set_redirect_uri(std::borrow::Cow::Owned(redirect))
-            .add_scopes(self.scopes.iter().cloned().map(Scope::new));
+            .set_redirect_uri(std::borrow::Cow::Owned(redirect));
+        let plain = self.profile.scope_parameter == "scope" && self.profile.scope_separator == ' ';
+        if plain {
+            builder = builder.add_scopes(self.scopes.iter().cloned().map(Scope::new));
+        } else {
+            let separator = self.profile.scope_separator.to_string();
+            builder =
+                builder.add_extra_param(self.profile.scope_parameter, self.scopes.join(&separator));
+        }
         if let Some(verifier) = request.verifier {
             let verifier = PkceCodeVerifier::new(verifier.expose_secret().to_owned());
             builder =
@@ -194,8 +230,13 @@ impl Registration {
                 builder = builder.add_extra_param(key, value.to_owned());
             }
         }
-        // A `form_post` response would arrive without the SameSite=Lax cookie.
-        Ok(builder.add_extra_param("response_mode", "query").url().0)
+        for (key, value) in self.profile.authorize_parameters {
+            // A prompt that this flow needs takes the place of the provider's usual one.
+            if *key != "prompt" || request.prompt.is_none() {
+                builder = builder.add_extra_param(*key, *value);
+            }
+        }
+        Ok(builder.url().0)
     }
 
     /// Exchanges an authorization code for tokens (RFC 6749 section 4.1.3).
@@ -212,6 +253,7 @@ impl Registration {
                 "The public address of this portal is damaged.",
             )
         })?;
+        let http = &TokenEndpointHttp::new(http, self.profile);
         let (code, redirect, verifier) = (&code, &redirect, &verifier);
         self.with_each_secret(|secret| async move {
             let client = self.client(secret)?;
@@ -228,14 +270,41 @@ impl Registration {
             request
                 .request_async(http)
                 .await
-                .map_err(|error| Failure::from_token_error(error, &[]))
+                .map_err(|error| Failure::from_token_error(error, self.profile.refusals))
         })
         .await
     }
 
+    /// Gets a token for the client itself (RFC 6749 section 4.4).
+    pub async fn client_credentials(
+        &self,
+        http: &http::ProviderHttp,
+    ) -> Result<ProviderTokenResponse, Failure> {
+        let http = &TokenEndpointHttp::new(http, self.profile);
+        let granted = self.with_each_secret(|secret| async move {
+            let client = self.client(secret)?;
+            // The others are about people.
+            let scopes = self
+                .scopes
+                .iter()
+                .filter(|scope| !ABOUT_PEOPLE.contains(&scope.as_str()));
+            let mut request = client
+                .exchange_client_credentials()
+                .add_scopes(scopes.cloned().map(Scope::new));
+            for (name, value) in self.client_assertion(&self.endpoints.token, secret)? {
+                request = request.add_extra_param(name, value);
+            }
+            request
+                .request_async(http)
+                .await
+                .map_err(|error| Failure::from_token_error(error, self.profile.refusals))
+        });
+        Ok(granted.await?.answer)
+    }
+
     /// Exchanges a refresh token for new tokens (RFC 6749 section 6), with the granted scopes. The
     /// request is sent before `limit` or not at all, and has no response timeout: see
-    /// [`http::ProviderHttp::with_send_deadline`].
+    /// [`http::ProviderHttp::send_before`].
     pub async fn refresh(
         &self,
         http: &http::ProviderHttp,
@@ -244,31 +313,39 @@ impl Registration {
     ) -> Result<Granted, Failure> {
         let (token, http) = (
             &RefreshToken::new(token.expose_secret().to_owned()),
-            &http.with_send_deadline(limit),
+            &TokenEndpointHttp::before(http, self.profile, limit),
         );
         self.with_each_secret(|secret| async move {
             let client = self.client(secret)?;
             let scopes = self
                 .scopes
                 .iter()
-                .filter(|_| self.names_scopes_at_refresh)
+                .filter(|_| self.profile.sends_scopes_at_refresh)
                 .cloned()
                 .map(Scope::new);
             let mut request = client.exchange_refresh_token(token).add_scopes(scopes);
+            if self.profile.sends_redirect_uri_at_refresh {
+                request = request.add_extra_param("redirect_uri", self.redirect_uri.as_str());
+            }
             for (name, value) in self.client_assertion(&self.endpoints.token, secret)? {
                 request = request.add_extra_param(name, value);
             }
             request
                 .request_async(http)
                 .await
-                .map_err(|error| Failure::from_token_error(error, self.refusals))
+                .map_err(|error| Failure::from_token_error(error, self.profile.refusals))
         })
         .await
     }
 
-    /// The request that revokes this token (RFC 7009); `None` if the provider has no revocation
-    /// endpoint.
-    pub fn revocation(&self, token: &SecretString) -> Option<RevocationRequest> {
+    /// The request that revokes these tokens; `None` if the provider has no revocation endpoint.
+    pub fn revocation(&self, tokens: &RevokedTokens<'_>) -> Option<RevocationRequest> {
+        let kind = self.profile.revocation;
+        let token = match kind {
+            // With it go its access tokens; one without an end may be all there is.
+            RevocationKind::Standard => tokens.refresh.or(tokens.access),
+            RevocationKind::GithubGrant => tokens.access,
+        };
         Some(RevocationRequest {
             address: self.endpoints.revoke.clone()?,
             client_id: self.client_id.clone(),
@@ -278,9 +355,18 @@ impl Registration {
                 .iter()
                 .map(|secret| secret.expose_secret().to_owned())
                 .collect(),
-            token: token.expose_secret().to_owned(),
+            token: token?.expose_secret().to_owned(),
+            kind,
+            is_access_token: tokens.refresh.is_none() || kind == RevocationKind::GithubGrant,
         })
     }
+}
+
+/// The tokens of a connection that ends.
+#[derive(Clone, Copy)]
+pub struct RevokedTokens<'a> {
+    pub access: Option<&'a SecretString>,
+    pub refresh: Option<&'a SecretString>,
 }
 
 /// A revocation (RFC 7009) that can be stored, sealed, and sent later, when the integration may no
@@ -292,6 +378,10 @@ pub struct RevocationRequest {
     authentication: ClientAuthentication,
     secrets: Vec<String>,
     token: String,
+    #[serde(default)]
+    kind: RevocationKind,
+    #[serde(default)]
+    is_access_token: bool,
 }
 
 impl RevocationRequest {
@@ -328,19 +418,34 @@ impl RevocationRequest {
     }
 
     fn request(&self, secret: &str) -> Result<oauth2::HttpRequest, Failure> {
+        let damaged = |_| {
+            Failure::administrator(
+                ErrorCode::Configuration,
+                "The revocation address of this integration is damaged.",
+            )
+        };
+        if self.kind == RevocationKind::GithubGrant {
+            let body = serde_json::json!({"access_token": self.token}).to_string();
+            return ::http::Request::delete(self.address.as_str())
+                .header("content-type", "application/json")
+                .header("authorization", basic(&self.client_id, secret))
+                .body(body.into_bytes())
+                .map_err(damaged);
+        }
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", &self.token)
-            .append_pair("token_type_hint", "refresh_token");
+        form.append_pair("token", &self.token).append_pair(
+            "token_type_hint",
+            if self.is_access_token {
+                "access_token"
+            } else {
+                "refresh_token"
+            },
+        );
         let mut request = ::http::Request::post(self.address.as_str())
             .header("content-type", "application/x-www-form-urlencoded");
         match self.authentication {
             ClientAuthentication::Basic => {
-                let encode = |text: &str| {
-                    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
-                };
-                let pair = format!("{}:{}", encode(&self.client_id), encode(secret));
-                request =
-                    request.header("authorization", format!("Basic {}", STANDARD.encode(pair)));
+                request = request.header("authorization", basic(&self.client_id, secret));
             }
             ClientAuthentication::Body => {
                 form.append_pair("client_id", &self.client_id)
@@ -362,13 +467,19 @@ impl RevocationRequest {
                 form.append_pair("client_assertion_type", assertion::TYPE)
                     .append_pair("client_assertion", &assertion);
             }
-            ClientAuthentication::None => drop(form.append_pair("client_id", &self.client_id)),
+            // Entra ID, where portals prove themselves with tokens, has no revocation endpoint.
+            ClientAuthentication::None | ClientAuthentication::Federated => {
+                form.append_pair("client_id", &self.client_id);
+            }
         }
-        request.body(form.finish().into_bytes()).map_err(|_| {
-            Failure::administrator(
-                ErrorCode::Configuration,
-                "The revocation address of this integration is damaged.",
-            )
-        })
+        request.body(form.finish().into_bytes()).map_err(damaged)
     }
+}
+
+/// The value of `Authorization` for a client with a secret (RFC 6749 section 2.3.1).
+fn basic(client_id: &str, secret: &str) -> String {
+    let encode =
+        |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = format!("{}:{}", encode(client_id), encode(secret));
+    format!("Basic {}", STANDARD.encode(pair))
 }

@@ -5,13 +5,15 @@
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// A viewer's session token: the subject token, or the requested type of a renewal.
 pub const USER_SESSION_TOKEN: &str = "urn:posit:connect:user-session-token";
-/// A token for the content item itself, as subject token; not supported.
+/// A token for the content item itself, as subject token.
 pub const CONTENT_SESSION_TOKEN: &str = "urn:posit:connect:content-session-token";
-/// The viewer's access token: issued unless another type is requested.
+/// The provider's access token: issued unless another type is requested.
 pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// Requested token types that products of this kind know and the portal does not issue.
-pub const UNSUPPORTED_TOKEN_TYPES: [&str; 3] = [
-    "urn:ietf:params:aws:token-type:credentials",
-    "urn:posit:connect:api-key",
-    "urn:ietf:params:oauth:token-type:id_token",
-];
+/// Temporary AWS keys, as base64 of a JSON object.
+pub const AWS_CREDENTIALS: &str = "urn:ietf:params:aws:token-type:credentials";
+/// A key of the portal's own API.
+pub const API_KEY: &str = "urn:posit:connect:api-key";
+/// A token of this portal, for a service that trusts it.
+pub const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+/// Requested token types that are known, and do not fit every subject token.
+pub const OTHER_TOKEN_TYPES: [&str; 4] = [AWS_CREDENTIALS, API_KEY, ID_TOKEN, USER_SESSION_TOKEN];

@@ -1,16 +1,22 @@
 //! Token responses (RFC 6749 section 5.1), parsed leniently: a malformed optional member must not
 //! cost the new refresh token, which may be the only valid one.
 
-use crate::domain::{connection::Account, person::is_invisible};
+use crate::{
+    domain::{connection::Account, person::is_invisible},
+    providers::{
+        Profile,
+        profile::{RefreshTokenLife, UnstatedLifetime},
+    },
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use oauth2::{AccessToken, RefreshToken, Scope, basic::BasicTokenType};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-/// Access token lifetime if the response has no usable `expires_in`.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
+/// Longest value of another field that is kept, in bytes.
+const MAX_EXTRA: usize = 2000;
 /// Upper bound of the access token lifetime, whatever `expires_in` says.
 const MAX_LIFETIME: Duration = Duration::from_secs(28 * 3600);
 
@@ -29,6 +35,20 @@ pub struct ProviderTokenResponse {
     scope: Option<Vec<Scope>>,
     #[serde(default, skip_serializing, deserialize_with = "id_token")]
     id_token: Option<AccessToken>,
+    /// All other fields.
+    #[serde(flatten, skip_serializing)]
+    others: Others,
+}
+
+/// Fields whose meaning only the provider's template knows. `Debug` prints none: they may hold
+/// secrets.
+#[derive(Clone, Default, Deserialize)]
+struct Others(serde_json::Map<String, Value>);
+
+impl std::fmt::Debug for Others {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Others")
+    }
 }
 
 /// RFC 6749 appendix A.12: printable ASCII. Anything else could not be sent in a header.
@@ -118,9 +138,22 @@ impl ProviderTokenResponse {
     pub fn is_bearer(&self) -> bool {
         self.token_type == BasicTokenType::Bearer
     }
-    /// The access token.
+    /// The token that content needs: the access token, or the ID token where the template says so
+    /// and there is one.
+    pub fn token(&self, profile: &Profile) -> SecretString {
+        let kept = match &self.id_token {
+            Some(id_token) if profile.keeps_id_token => id_token,
+            _ => &self.access_token,
+        };
+        SecretString::from(kept.secret().clone())
+    }
+    /// The access token itself.
     pub fn access(&self) -> SecretString {
         SecretString::from(self.access_token.secret().clone())
+    }
+    /// Whether the response has an ID token.
+    pub fn has_id_token(&self) -> bool {
+        self.id_token.is_some()
     }
     /// The refresh token, if the response has one.
     pub fn refresh(&self) -> Option<SecretString> {
@@ -128,11 +161,37 @@ impl ProviderTokenResponse {
             .as_ref()
             .map(|token| SecretString::from(token.secret().clone()))
     }
-    /// Lifetime of the access token, counted from the time of the request.
-    pub fn lifetime(&self) -> Duration {
-        self.expires_in
-            .map_or(DEFAULT_LIFETIME, Duration::from_secs)
-            .min(MAX_LIFETIME)
+    /// Lifetime of [`Self::token`], counted from the time of the request; `None` if it has no end.
+    /// `refreshable`: there is a refresh token, from this response or an earlier one.
+    pub fn lifetime(&self, profile: &Profile, refreshable: bool) -> Option<Duration> {
+        let stated = self.expires_in.map(Duration::from_secs);
+        let id_token = self.id_token.as_ref().filter(|_| profile.keeps_id_token);
+        let stated = id_token
+            .and_then(|token| lifetime_of_jwt(token.secret()))
+            .or(stated);
+        match (stated, profile.unstated_lifetime) {
+            (Some(stated), _) => Some(stated.min(MAX_LIFETIME)),
+            (None, UnstatedLifetime::Assumed(life)) if refreshable => Some(life),
+            (None, _) => None,
+        }
+    }
+    /// How long the refresh token lives, if the response says so.
+    pub fn refresh_token_lifetime(&self, profile: &Profile) -> Option<Duration> {
+        let RefreshTokenLife::Stated(field) = profile.refresh_token_life else {
+            return None;
+        };
+        let value = self.others.0.get(field)?;
+        let seconds = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+        Some(Duration::from_secs(seconds.min(10 * 365 * 86_400)))
+    }
+    /// The fields that content needs besides the token.
+    pub fn extra_fields(&self, profile: &Profile) -> BTreeMap<String, String> {
+        let text = |name: &&str| {
+            let value = self.others.0.get(*name)?.as_str()?;
+            let fits = value.len() <= MAX_EXTRA && !value.chars().any(char::is_control);
+            fits.then(|| ((*name).to_owned(), value.to_owned()))
+        };
+        profile.extra_fields.iter().filter_map(text).collect()
     }
     /// The granted scopes, separated by blanks, if the response names them.
     pub fn issued_scopes(&self) -> Option<String> {
@@ -149,7 +208,17 @@ impl ProviderTokenResponse {
     /// or else from a JWT access token. Both came straight from the token endpoint over TLS (OpenID
     /// Connect Core section 3.1.3.7), so no signature is checked. The subject is prefixed with its
     /// origin: `oid:`, `id:` or `access:`.
-    pub fn account(&self) -> Account {
+    pub fn account(&self, profile: &Profile) -> Account {
+        if !profile.account_field.is_empty()
+            && let Some(name) = self.others.0.get(profile.account_field)
+            && let Some(name) = name.as_str()
+        {
+            return Account {
+                label: Some(printable(name)),
+                subject: Some(format!("name:{}", printable(name))),
+                tenant: None,
+            };
+        }
         let said = self
             .id_token
             .as_ref()
@@ -163,12 +232,7 @@ impl ProviderTokenResponse {
             let found = keys
                 .iter()
                 .find_map(|key| claims.get(*key).and_then(Value::as_str));
-            found.map(|text| {
-                text.chars()
-                    .filter(|letter| !is_invisible(*letter))
-                    .take(200)
-                    .collect::<String>()
-            })
+            found.map(printable)
         };
         Account {
             label: text(&["upn", "unique_name", "preferred_username", "email", "sub"]),
@@ -178,6 +242,21 @@ impl ProviderTokenResponse {
             tenant: text(&["tid"]),
         }
     }
+}
+
+/// A name that a provider sent, fit to be shown: at most 200 characters.
+pub fn printable(text: &str) -> String {
+    let visible = text.chars().filter(|letter| !is_invisible(*letter));
+    visible.take(200).collect()
+}
+
+/// How long a JWT still lives by its own claims `iat` and `exp`, whatever the clock here says.
+fn lifetime_of_jwt(token: &str) -> Option<Duration> {
+    let claims = unverified_claims(token)?;
+    let time = |claim: &str| claims.get(claim).and_then(Value::as_u64);
+    Some(Duration::from_secs(
+        time("exp")?.saturating_sub(time("iat")?),
+    ))
 }
 
 /// The payload of a JWT, without a signature check; `None` if it is not a JWT.
@@ -200,16 +279,18 @@ mod tests {
         for (expires, seconds) in [
             ("3600", 3600),
             ("\"3600\"", 3600),
-            ("-1", 300),
-            ("null", 300),
+            ("0", 0),
+            ("-1", 3600),
+            ("null", 3600),
             ("1e30", 28 * 3600),
             ("1000000000000000000", 28 * 3600),
-            ("{}", 300),
+            ("{}", 3600),
         ] {
             let answer = parse(&format!(
                 r#"{{"access_token":"a","token_type":"bearer","refresh_token":"r","expires_in":{expires}}}"#
             ));
-            assert_eq!(answer.lifetime().as_secs(), seconds, "{expires}");
+            let life = answer.lifetime(&Profile::STANDARD, true);
+            assert_eq!(life.map(|life| life.as_secs()), Some(seconds), "{expires}");
             assert!(answer.refresh().is_some());
         }
         assert!(
@@ -236,12 +317,41 @@ mod tests {
         let account = parse(&format!(
             r#"{{"access_token":"x.{body}.y","token_type":"Bearer"}}"#
         ))
-        .account();
+        .account(&Profile::STANDARD);
         assert_eq!(account.label.as_deref(), Some("ann@example.org"));
         assert_eq!(
-            parse(r#"{"access_token":"opaque","token_type":"Bearer"}"#).account(),
+            parse(r#"{"access_token":"opaque","token_type":"Bearer"}"#).account(&Profile::STANDARD),
             Account::default()
         );
+    }
+    #[test]
+    fn a_token_without_a_stated_end_is_not_asked_for_every_few_minutes() {
+        let answer = parse(r#"{"access_token":"a","token_type":"bearer"}"#);
+        assert_eq!(answer.lifetime(&Profile::STANDARD, false), None);
+        let unlimited = Profile {
+            unstated_lifetime: UnstatedLifetime::Unlimited,
+            ..Profile::STANDARD
+        };
+        assert_eq!(answer.lifetime(&unlimited, true), None);
+    }
+    #[test]
+    fn the_template_says_which_other_fields_count() {
+        let profile = Profile {
+            extra_fields: &["instance_url"],
+            refresh_token_life: RefreshTokenLife::Stated("refresh_token_expires_in"),
+            account_field: "username",
+            ..Profile::STANDARD
+        };
+        let answer = parse(
+            r#"{"access_token":"a","instance_url":"https://a.example","refresh_token_expires_in":"60","username":"ANN","signature":"x"}"#,
+        );
+        let extra = answer.extra_fields(&profile);
+        assert_eq!(extra.len(), 1);
+        assert_eq!(extra["instance_url"], "https://a.example");
+        let life = answer.refresh_token_lifetime(&profile);
+        assert_eq!(life, Some(Duration::from_secs(60)));
+        assert_eq!(answer.account(&profile).label.as_deref(), Some("ANN"));
+        assert!(!format!("{answer:?}").contains("signature"));
     }
     #[test]
     fn debug_prints_no_token() {

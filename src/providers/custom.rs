@@ -2,21 +2,33 @@
 //! Nothing is known about the server, so each integration gets its own callback address, PKCE is on
 //! by default, and refresh tokens are taken to work once.
 
-use super::{Choice, Config, Endpoints, Field, Names, Rotation, Steps, Template, ValueKind};
-use crate::domain::form::FieldError;
+use super::{
+    Choice, Config, Endpoints, Field, Names, Profile, Rotation, ServiceGrant, Steps, Template,
+    ValueKind,
+    parts::{
+        ADDRESS, CHOICE, CLIENT_ID, CLIENT_SECRET, CLIENT_TYPE, FIELD, FOR_VIEWERS_OR_ITSELF,
+        SCOPES,
+    },
+    profile::{Meaning, Refusal, UnstatedLifetime},
+};
+use crate::domain::{
+    form::FieldError,
+    integration::{AuthType, Integration},
+};
 use url::Url;
 
-/// Base of the fields below (struct update syntax).
-const ADDRESS: Field = Field {
-    name: "",
-    label: "",
-    hint: "",
-    required: true,
-    secret: false,
-    changes_token_source: true,
-    default: "",
-    pattern: "^https?://.+",
-    shape: ValueKind::Address,
+pub const AUTHORIZATION_ADDRESS: Field = Field {
+    name: "authorization_uri",
+    label: "Authorization address",
+    hint: "Where people sign in and agree. In the provider's documentation: authorization endpoint.",
+    only: Some(AuthType::Viewer),
+    ..ADDRESS
+};
+pub const TOKEN_ADDRESS: Field = Field {
+    name: "token_uri",
+    label: "Token address",
+    hint: "Where this server gets tokens: token endpoint.",
+    ..ADDRESS
 };
 
 /// The template `custom`. Refresh tokens are taken to work once unless the administrator knows
@@ -28,24 +40,11 @@ pub static TEMPLATE: Template = Template {
     proposes_name: false,
     summary: "Any service with an OAuth 2.0 server: you type its addresses.",
     monogram: "O2",
-    rotation: Rotation::SingleUse,
-    // Databricks responds with this to a refresh token that it does not accept.
-    refresh_refusal_codes: &["invalid_request"],
-    sends_scopes_at_refresh: false,
-    refresh_token_idle_days: None,
+    keywords: "oauth openid oidc generic keycloak okta auth0",
+    auth_types: &[AuthType::Viewer, AuthType::ServiceAccount],
     fields: &[
-        Field {
-            name: "authorization_uri",
-            label: "Authorization address",
-            hint: "Where people sign in and agree. In the provider's documentation: authorization endpoint.",
-            ..ADDRESS
-        },
-        Field {
-            name: "token_uri",
-            label: "Token address",
-            hint: "Where this server gets tokens: token endpoint.",
-            ..ADDRESS
-        },
+        AUTHORIZATION_ADDRESS,
+        TOKEN_ADDRESS,
         Field {
             name: "revocation_uri",
             label: "Revocation address",
@@ -53,23 +52,10 @@ pub static TEMPLATE: Template = Template {
             required: false,
             ..ADDRESS
         },
+        CLIENT_ID,
         Field {
-            name: "client_id",
-            label: "Client ID",
-            hint: "As the provider shows it.",
-            shape: ValueKind::Text,
-            pattern: "",
-            ..ADDRESS
-        },
-        Field {
-            name: "client_secret",
-            label: "Client secret",
             hint: "Or the private key as text (PEM), where it signs. Stored encrypted, never shown again.",
-            secret: true,
-            changes_token_source: false,
-            shape: ValueKind::Text,
-            pattern: "",
-            ..ADDRESS
+            ..CLIENT_SECRET
         },
         Field {
             name: "issuer",
@@ -77,9 +63,7 @@ pub static TEMPLATE: Template = Template {
             hint: "Optional. For providers that name themselves in their answers (RFC 9207): other answers are refused.",
             required: false,
             changes_token_source: false,
-            shape: ValueKind::Text,
-            pattern: "",
-            ..ADDRESS
+            ..FIELD
         },
         Field {
             name: "session_hours",
@@ -89,41 +73,23 @@ pub static TEMPLATE: Template = Template {
             changes_token_source: false,
             shape: ValueKind::Number,
             pattern: "^[0-9]*$",
-            ..ADDRESS
+            ..FIELD
         },
         Field {
-            name: "scopes",
-            label: "Scopes",
             hint: "Separated by blanks. Add the provider's scope for refresh tokens (often offline_access), or people are asked again every hour.",
             required: false,
-            changes_token_source: false,
-            shape: ValueKind::Scopes,
-            pattern: "",
-            ..ADDRESS
+            ..SCOPES
         },
     ],
     choices: &[
         Choice {
-            name: "auth_mode",
-            label: "Client type",
-            hint: "Confidential clients prove themselves with a secret.",
             values: &[
                 ("Confidential", "Confidential (with a client secret)"),
                 ("Public", "Public (without a secret)"),
             ],
-            default: "Confidential",
-            is_bool: false,
-            changes_token_source: false,
+            ..CLIENT_TYPE
         },
-        Choice {
-            name: "auth_type",
-            label: "Authentication type",
-            hint: "Viewer: content acts as the person looking at it.",
-            values: &[("Viewer", "Viewer")],
-            default: "Viewer",
-            is_bool: false,
-            changes_token_source: false,
-        },
+        FOR_VIEWERS_OR_ITSELF,
         Choice {
             name: "token_endpoint_auth_method",
             label: "How the secret is sent",
@@ -137,8 +103,7 @@ pub static TEMPLATE: Template = Template {
                 ),
             ],
             default: "client_secret_post",
-            is_bool: false,
-            changes_token_source: false,
+            ..CHOICE
         },
         Choice {
             name: "use_pkce",
@@ -147,7 +112,8 @@ pub static TEMPLATE: Template = Template {
             values: &[("true", "Yes"), ("false", "No")],
             default: "true",
             is_bool: true,
-            changes_token_source: false,
+            only: Some(AuthType::Viewer),
+            ..CHOICE
         },
         Choice {
             name: "refresh_tokens",
@@ -166,12 +132,24 @@ pub static TEMPLATE: Template = Template {
                 ("never", "Always the same one"),
             ],
             default: "",
-            is_bool: false,
-            changes_token_source: false,
+            only: Some(AuthType::Viewer),
+            ..CHOICE
+        },
+        Choice {
+            name: "access_tokens",
+            label: "How access tokens behave",
+            hint: "Only where the provider's documentation says so.",
+            values: &[
+                ("", "A refresh leaves the one before valid until its end"),
+                ("ended_by_refresh", "A refresh ends the one before at once"),
+                ("unlimited", "They have no end"),
+            ],
+            default: "",
+            only: Some(AuthType::Viewer),
+            ..CHOICE
         },
     ],
     details: &[],
-    presets: &[],
     steps: Steps {
         register: (
             "Register an application at the provider",
@@ -185,18 +163,50 @@ pub static TEMPLATE: Template = Template {
         shared_redirect: None,
         pkce: "as chosen above, with S256.",
     },
+    profile,
+    service_grant: |integration: &Integration| {
+        (integration.auth_type == AuthType::ServiceAccount)
+            .then_some(ServiceGrant::ClientCredentials)
+    },
     endpoints,
     names,
     check,
-    secret_problem: |_| None,
-    issuer: |_| None,
-    capability: |_| None,
-    token_endpoint_of: |_| None,
-    consents_link: None,
     approval: "at the identity provider",
+    ..super::BASE
 };
 
-fn endpoints(config: &Config) -> Option<Endpoints> {
+/// What is seen at services that people enter here.
+const REFUSALS: &[Refusal] = &[
+    // Databricks. The same code is used for malformed requests.
+    Refusal {
+        code: "invalid_request",
+        subtype: "",
+        about: "refresh token",
+        meaning: Meaning::TokenRefused,
+    },
+    Refusal::by_code("bad_refresh_token", Meaning::TokenRefused),
+];
+
+fn profile(config: &Config) -> Profile {
+    let chosen = |key: &str| config.get(key).and_then(|value| value.as_str());
+    let tokens = chosen("access_tokens");
+    Profile {
+        rotation: match chosen("refresh_tokens") {
+            Some("keeps_old") => Rotation::KeepsOld,
+            Some("never") => Rotation::Never,
+            _ => Rotation::SingleUse,
+        },
+        refresh_ends_access_token: tokens == Some("ended_by_refresh"),
+        unstated_lifetime: match tokens {
+            Some("unlimited") => UnstatedLifetime::Unlimited,
+            _ => Profile::STANDARD.unstated_lifetime,
+        },
+        refusals: REFUSALS,
+        ..Profile::STANDARD
+    }
+}
+
+pub fn endpoints(config: &Config) -> Option<Endpoints> {
     let address = |key: &str| {
         config
             .get(key)
@@ -204,7 +214,8 @@ fn endpoints(config: &Config) -> Option<Endpoints> {
             .and_then(|text| Url::parse(text).ok())
     };
     Some(Endpoints {
-        authorize: address("authorization_uri")?,
+        // A service account sends nobody there.
+        authorize: address("authorization_uri").or_else(|| address("token_uri"))?,
         token: address("token_uri")?,
         revoke: address("revocation_uri"),
         has_known_host: false,

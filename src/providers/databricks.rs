@@ -4,43 +4,34 @@
 //! Endpoints and scopes as in Databricks' documentation of OAuth user-to-machine; refresh tokens of
 //! such applications may work once, so each is taken to.
 
-use super::{Choice, Config, Endpoints, Field, Names, Rotation, Steps, Template, ValueKind};
-use crate::domain::form::FieldError;
-use url::Url;
-
-/// Base of the fields below (struct update syntax).
-const TEXT: Field = Field {
-    name: "",
-    label: "",
-    hint: "",
-    required: true,
-    secret: false,
-    changes_token_source: true,
-    default: "",
-    pattern: "",
-    shape: ValueKind::Text,
+use super::{
+    Choice, ClientAuthentication, Config, Endpoints, Field, Group, Names, Profile, ServiceGrant,
+    Steps, Template, ValueKind, WorkloadFiles,
+    parts::{self, ADDRESS, CLIENT_ID, CLIENT_SECRET, FIELD, FOR_VIEWERS_OR_ITSELF, SCOPES, text},
+    profile::{Identity, IdentityAddress, IdentityRequest, Meaning, Refusal},
 };
+use crate::domain::{
+    form::FieldError,
+    integration::{AuthType, Integration},
+};
+use url::Url;
 
 /// The template `databricks`.
 pub static TEMPLATE: Template = Template {
     key: "databricks",
     title: "Databricks (own OAuth)",
     short_title: "Databricks",
-    proposes_name: true,
     summary: "Signs people in at Databricks itself, on AWS, Google Cloud or Azure, so that content queries it as the person who looks at it.",
     monogram: "DB",
-    rotation: Rotation::SingleUse,
-    refresh_refusal_codes: &[],
-    sends_scopes_at_refresh: false,
-    refresh_token_idle_days: None,
+    group: Group::DataPlatforms,
+    keywords: "spark sql warehouse lakehouse unity",
+    auth_types: &[AuthType::Viewer, AuthType::ServiceAccount],
     fields: &[
         Field {
             name: "databricks_host",
             label: "Workspace address",
             hint: "As in the browser's address bar, such as https://dbc-a1b2c3d4-e5f6.cloud.databricks.com. For all workspaces of an account: the account console's address.",
-            pattern: "^https?://.+",
-            shape: ValueKind::Address,
-            ..TEXT
+            ..ADDRESS
         },
         Field {
             name: "account_id",
@@ -48,54 +39,39 @@ pub static TEMPLATE: Template = Template {
             hint: "Only with the account console's address. It stands in the console's menu, top right.",
             required: false,
             shape: ValueKind::Uuid,
-            ..TEXT
+            ..FIELD
         },
         Field {
-            name: "client_id",
-            label: "Client ID",
-            hint: "Account console → Settings → App connections, in the row of your application.",
-            ..TEXT
+            hint: "Account console → Settings → App connections, in the row of your application. For a service account: the service principal's application ID.",
+            ..CLIENT_ID
         },
         Field {
-            name: "client_secret",
-            label: "Client secret",
             hint: "Databricks shows it once, right after the application was added. Stored encrypted, never shown again.",
-            secret: true,
-            changes_token_source: false,
-            ..TEXT
+            ..CLIENT_SECRET
         },
         Field {
-            name: "scopes",
-            label: "Scopes",
             hint: "Separated by blanks. all-apis allows what the person may do; offline_access keeps people connected while they are away.",
-            changes_token_source: false,
             default: "all-apis offline_access",
-            shape: ValueKind::Scopes,
-            ..TEXT
+            ..SCOPES
         },
     ],
     choices: &[
         Choice {
-            name: "auth_mode",
-            label: "Client type",
-            hint: "Confidential clients prove themselves with a secret.",
-            values: &[("Confidential", "Confidential"), ("Public", "Public")],
-            default: "Confidential",
-            is_bool: false,
-            changes_token_source: false,
+            hint: "Confidential clients prove themselves with a secret. By federation Databricks is told to trust this portal, and no secret is stored.",
+            values: &[
+                ("Confidential", "Confidential"),
+                (
+                    "Federated",
+                    "By a federation policy (service accounts only)",
+                ),
+                ("Public", "Public"),
+            ],
+            only: None,
+            ..parts::CLIENT_TYPE
         },
-        Choice {
-            name: "auth_type",
-            label: "Authentication type",
-            hint: "Viewer: content acts as the person looking at it.",
-            values: &[("Viewer", "Viewer")],
-            default: "Viewer",
-            is_bool: false,
-            changes_token_source: false,
-        },
+        FOR_VIEWERS_OR_ITSELF,
     ],
     details: &["account_id", "scopes", "auth_mode"],
-    presets: &[],
     steps: Steps {
         register: (
             "Add an application in the Databricks account console",
@@ -109,20 +85,73 @@ pub static TEMPLATE: Template = Template {
         shared_redirect: None,
         pkce: "always, with S256.",
     },
+    mistakes: &[
+        (
+            "invalid_scope",
+            "Only scopes that were chosen for the application may be asked for.",
+        ),
+        (
+            "Connections end sooner than expected",
+            "The application's refresh tokens have a life of their own: App connections → Edit.",
+        ),
+    ],
+    profile: |_| PROFILE,
+    service_grant,
+    // As the Databricks SDK reads them (`file-oidc`).
+    workload_files: |integration| {
+        let mut variables = vec![
+            (
+                "DATABRICKS_HOST",
+                integration.setting("databricks_host").to_owned(),
+            ),
+            ("DATABRICKS_AUTH_TYPE", "file-oidc".to_owned()),
+        ];
+        // Without it an account-wide policy decides.
+        if !integration.setting("client_id").is_empty() {
+            let client = integration.setting("client_id").to_owned();
+            variables.push(("DATABRICKS_CLIENT_ID", client));
+        }
+        Some(WorkloadFiles {
+            path_variable: "DATABRICKS_OIDC_TOKEN_FILEPATH",
+            variables,
+        })
+    },
     endpoints,
     names,
     check,
     secret_problem,
-    issuer: |_| None,
     capability,
-    token_endpoint_of: |_| None,
-    consents_link: None,
     approval: "in the Databricks account console (Settings → App connections)",
+    ..super::BASE
 };
 
-fn text<'a>(config: &'a Config, key: &str) -> &'a str {
-    let value = config.get(key).and_then(|value| value.as_str());
-    value.unwrap_or("")
+const PROFILE: Profile = Profile {
+    // The same code is also used for malformed requests.
+    refusals: &[Refusal {
+        code: "invalid_request",
+        subtype: "",
+        about: "refresh token",
+        meaning: Meaning::TokenRefused,
+    }],
+    identity: Identity::Request(IdentityRequest {
+        address: IdentityAddress::OnTokenHost("/api/2.0/preview/scim/v2/Me"),
+        subject: "id",
+        labels: &["userName"],
+    }),
+    ..Profile::STANDARD
+};
+
+/// With a secret the client's own credentials, else an exchange that a federation policy allows.
+fn service_grant(integration: &Integration) -> Option<ServiceGrant> {
+    if integration.auth_type != AuthType::ServiceAccount {
+        return None;
+    }
+    let federated = super::client_authentication(integration) == ClientAuthentication::Federated;
+    Some(if federated {
+        ServiceGrant::TokenExchange
+    } else {
+        ServiceGrant::ClientCredentials
+    })
 }
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
@@ -160,6 +189,18 @@ fn capability(scope: &str) -> Option<&'static str> {
 
 /// Finds an account console without its account, and an account at a workspace's address.
 fn check(config: &Config, problems: &mut Vec<FieldError>) {
+    let for_itself = text(config, "auth_type") == AuthType::ServiceAccount.as_str();
+    match (text(config, "auth_mode"), for_itself) {
+        ("Federated", false) => problems.push(FieldError::new(
+            "auth_mode",
+            "Federation policies are for service accounts. Enter a client secret for viewers.",
+        )),
+        ("Public", true) => problems.push(FieldError::new(
+            "auth_mode",
+            "A service account has to prove itself: choose a secret or a federation policy.",
+        )),
+        _ => {}
+    }
     let host = Url::parse(text(config, "databricks_host")).ok();
     let is_console = host
         .as_ref()

@@ -2,14 +2,44 @@
 //! file per template. A template holds the settings to ask for, the endpoints, the default scopes
 //! and the provider's quirks. No network, no database.
 
+mod anthropic;
+mod atlassian;
+pub mod aws;
 pub mod azure;
+mod azure_openai;
+mod bigquery;
+mod bitbucket;
+mod connect;
 pub mod custom;
 pub mod databricks;
+mod drive;
+mod github;
+mod gitlab;
+pub mod google;
+mod hubspot;
+mod linkedin;
+mod microsoft;
+mod msgraph;
+mod openai;
+mod parts;
+pub mod pasted;
+pub mod profile;
+mod salesforce;
+pub mod service_grant;
+mod sharepoint;
+mod sheets;
+mod slack;
+mod snowflake;
+mod vault;
+mod vertex_ai;
+
+pub use profile::{Profile, Rotation};
+pub use service_grant::{ServiceGrant, WorkloadFiles};
 
 use crate::domain::{
     egress::{Policy, Purpose},
     form::FieldError,
-    integration::{Config, Integration},
+    integration::{AuthType, Config, Integration},
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -31,6 +61,15 @@ pub struct Field {
     /// checks `shape`.
     pub pattern: &'static str,
     pub shape: ValueKind,
+    /// The only type of integration that needs it; `None`: all.
+    pub only: Option<AuthType>,
+}
+
+impl Field {
+    /// Whether an integration of this type needs it.
+    pub fn applies(&self, auth_type: AuthType) -> bool {
+        self.only.is_none_or(|only| only == auth_type)
+    }
 }
 
 /// The type of a setting's value, checked by `check_value`.
@@ -60,17 +99,38 @@ pub struct Choice {
     pub is_bool: bool,
     /// See [`Field::changes_token_source`].
     pub changes_token_source: bool,
+    /// See [`Field::only`].
+    pub only: Option<AuthType>,
 }
 
-/// What a provider does with refresh tokens when they are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotation {
-    /// Each refresh returns a new token; the old one stays valid (Microsoft Entra ID).
-    KeepsOld,
-    /// A token may be invalid after one use. Assumed if nothing else is known.
-    SingleUse,
-    /// The token stays the same for as long as the person's sign-in lasts.
-    Never,
+impl Choice {
+    /// Whether an integration of this type needs it.
+    pub fn applies(&self, auth_type: AuthType) -> bool {
+        self.only.is_none_or(|only| only == auth_type)
+    }
+}
+
+/// Under which heading a template stands where one is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray)]
+pub enum Group {
+    DataPlatforms,
+    Microsoft,
+    Google,
+    DeveloperTools,
+    Other,
+}
+
+impl Group {
+    /// The heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::DataPlatforms => "Data platforms",
+            Self::Microsoft => "Microsoft",
+            Self::Google => "Google",
+            Self::DeveloperTools => "Developer tools",
+            Self::Other => "Other",
+        }
+    }
 }
 
 /// One kind of integration.
@@ -85,6 +145,11 @@ pub struct Template {
     pub summary: &'static str,
     /// Two characters, shown as an icon.
     pub monogram: &'static str,
+    pub group: Group,
+    /// Other words by which it is searched.
+    pub keywords: &'static str,
+    /// The types of integration, the usual one first. With several, the choice `auth_type` decides.
+    pub auth_types: &'static [AuthType],
     pub fields: &'static [Field],
     pub choices: &'static [Choice],
     /// Settings that the form shows under *Set for you by the template*, not in its main list.
@@ -93,16 +158,23 @@ pub struct Template {
     pub presets: &'static [Preset],
     /// What the administrator does at the provider, in the provider's own terms.
     pub steps: Steps,
-    /// The behaviour of refresh tokens, unless an administrator sets another; use [`rotation`].
-    pub rotation: Rotation,
-    /// Error words besides `invalid_grant` with which the provider refuses a refresh token.
-    pub refresh_refusal_codes: &'static [&'static str],
-    /// Whether refresh requests repeat the scopes. Without them the granted ones stay (RFC 6749
-    /// section 6). Servers that granted fewer than were requested refuse the whole list (seen with
-    /// `oidc-provider`); Microsoft wants it.
-    pub sends_scopes_at_refresh: bool,
-    /// Days without use after which the provider requires a new sign-in, if known.
-    pub refresh_token_idle_days: Option<u64>,
+    /// How the secret is sent, where the form does not ask: in a header, else in the body.
+    pub sends_secret_in_header: bool,
+    /// What goes wrong often, and what to do: shown beside the form.
+    pub mistakes: &'static [(&'static str, &'static str)],
+    /// How the provider behaves, with these settings; use [`profile()`].
+    profile: fn(&Config) -> Profile,
+    /// How a service account gets a token; use [`service_grant()`].
+    service_grant: fn(&Integration) -> Option<ServiceGrant>,
+    /// The audience of this portal's own token, where it proves itself with one; use
+    /// [`audience()`].
+    audience: fn(&Integration) -> String,
+    /// How SDKs in a process of deployed content find a token of this portal by themselves; use
+    /// [`workload_files()`].
+    workload_files: fn(&Integration) -> Option<WorkloadFiles>,
+    /// The environment variable in which deployed content finds the secret itself; empty: it does
+    /// not get it.
+    pub secret_variable: &'static str,
     endpoints: fn(&Config) -> Option<Endpoints>,
     names: fn(&Config) -> Names,
     /// Validates combinations of settings; adds to `problems`.
@@ -191,8 +263,80 @@ pub fn sign_in_suffices(integration: &Integration, issuer: &str, client_id: &str
 /// first shape that Connect published, which had Azure only.
 pub const UNNAMED: &str = azure::TEMPLATE.key;
 
-/// All templates.
-pub const TEMPLATES: [&Template; 3] = [&azure::TEMPLATE, &databricks::TEMPLATE, &custom::TEMPLATE];
+/// All templates, in the order in which they are listed below their headings.
+pub const TEMPLATES: [&Template; 24] = [
+    &azure::TEMPLATE,
+    &databricks::TEMPLATE,
+    &snowflake::TEMPLATE,
+    &salesforce::TEMPLATE,
+    &aws::TEMPLATE,
+    &azure_openai::TEMPLATE,
+    &msgraph::TEMPLATE,
+    &sharepoint::TEMPLATE,
+    &bigquery::TEMPLATE,
+    &drive::TEMPLATE,
+    &sheets::TEMPLATE,
+    &vertex_ai::TEMPLATE,
+    &github::TEMPLATE,
+    &gitlab::TEMPLATE,
+    &bitbucket::TEMPLATE,
+    &atlassian::TEMPLATE,
+    &vault::TEMPLATE,
+    &slack::TEMPLATE,
+    &hubspot::TEMPLATE,
+    &linkedin::TEMPLATE,
+    &anthropic::TEMPLATE,
+    &openai::TEMPLATE,
+    &connect::TEMPLATE,
+    &custom::TEMPLATE,
+];
+
+/// What a template says unless it says something else (struct update syntax).
+const BASE: Template = Template {
+    key: "",
+    title: "",
+    short_title: "",
+    proposes_name: true,
+    summary: "",
+    monogram: "",
+    group: Group::Other,
+    keywords: "",
+    auth_types: &[AuthType::Viewer],
+    fields: &[],
+    choices: &[],
+    details: &["scopes", "auth_mode"],
+    presets: &[],
+    steps: Steps {
+        register: ("", ""),
+        allow: ("", ""),
+        paste: "",
+        shared_redirect: None,
+        pkce: "always, with S256.",
+    },
+    sends_secret_in_header: false,
+    mistakes: &[],
+    profile: |_| Profile::STANDARD,
+    service_grant: |_| None,
+    audience: |integration| {
+        endpoints(integration).map_or_else(String::new, |found| found.token.to_string())
+    },
+    workload_files: |_| None,
+    secret_variable: "",
+    endpoints: |_| None,
+    names: |_| Names {
+        service: String::new(),
+        provider: String::new(),
+        provider_full: String::new(),
+        monogram: "",
+    },
+    check: |_, _| {},
+    secret_problem: |_| None,
+    issuer: |_| None,
+    capability: |_| None,
+    token_endpoint_of: |_| None,
+    consents_link: None,
+    approval: "at the provider",
+};
 
 /// The template with this key.
 pub fn template(key: &str) -> Option<&'static Template> {
@@ -206,6 +350,31 @@ impl std::fmt::Debug for Template {
 }
 
 impl Template {
+    /// How a client with these settings authenticates, complete settings or as typed.
+    pub fn client_authentication(&self, config: &Config) -> ClientAuthentication {
+        let text = |key: &str| {
+            let typed = config.get(key).and_then(Value::as_str);
+            typed.unwrap_or_else(|| self.choice(key).map_or("", |choice| choice.default))
+        };
+        if self.field("client_secret").is_none() {
+            return ClientAuthentication::None;
+        }
+        // Some services have no OAuth client at their service accounts.
+        if !self
+            .field("client_secret")
+            .is_some_and(|field| field.applies(self.auth_type(config)))
+        {
+            return ClientAuthentication::Federated;
+        }
+        match (text("auth_mode"), text("token_endpoint_auth_method")) {
+            ("Public", _) => ClientAuthentication::None,
+            ("Federated", _) => ClientAuthentication::Federated,
+            ("Certificate", _) | (_, "private_key_jwt") => ClientAuthentication::PrivateKey,
+            (_, "client_secret_basic") => ClientAuthentication::Basic,
+            (_, "") if self.sends_secret_in_header => ClientAuthentication::Basic,
+            _ => ClientAuthentication::Body,
+        }
+    }
     /// The typed setting with this name, including the secret.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name)
@@ -221,6 +390,20 @@ impl Template {
             || self
                 .choice(name)
                 .is_some_and(|choice| choice.changes_token_source)
+    }
+
+    /// The type of an integration with these settings, complete or as typed.
+    pub fn auth_type(&self, config: &Config) -> AuthType {
+        let typed = config.get("auth_type").and_then(Value::as_str);
+        typed
+            .and_then(|typed| typed.parse().ok())
+            .filter(|kind| self.auth_types.contains(kind))
+            .unwrap_or(self.auth_types[0])
+    }
+
+    /// Whether an integration of this type sends people to a provider, and so has a redirect URI.
+    pub fn has_redirect(&self, auth_type: AuthType) -> bool {
+        auth_type == AuthType::Viewer
     }
 
     /// Whether an administrator types the addresses of the endpoints; else they follow from other
@@ -263,7 +446,9 @@ impl Template {
                 ));
             }
         }
-        for field in self.fields.iter().filter(|field| !field.secret) {
+        let auth_type = self.auth_type(&config);
+        let needed = |field: &&Field| !field.secret && field.applies(auth_type);
+        for field in self.fields.iter().filter(needed) {
             if !config.contains_key(field.name)
                 && !problems.iter().any(|problem| problem.key == field.name)
             {
@@ -277,7 +462,11 @@ impl Template {
                 }
             }
         }
-        for choice in self.choices {
+        for choice in self
+            .choices
+            .iter()
+            .filter(|choice| choice.applies(auth_type))
+        {
             if !config.contains_key(choice.name) && !choice.default.is_empty() {
                 let value = if choice.is_bool {
                     Value::Bool(choice.default == "true")
@@ -327,15 +516,32 @@ pub fn issuer_matches(integration: &Integration, named: Option<&str>) -> bool {
     }
 }
 
-/// What happens to a refresh token of this integration when it is used.
-pub fn rotation(integration: &Integration) -> Rotation {
-    match integration.setting("refresh_tokens") {
-        "keeps_old" => Rotation::KeepsOld,
-        "never" => Rotation::Never,
-        "single_use" => Rotation::SingleUse,
-        _ => template(&integration.template)
-            .map_or(Rotation::SingleUse, |template| template.rotation),
-    }
+/// How the provider of this integration behaves; the standard, if its template is unknown.
+pub fn profile(integration: &Integration) -> Profile {
+    template(&integration.template).map_or(Profile::STANDARD, |template| {
+        (template.profile)(&integration.config)
+    })
+}
+
+/// How this integration, a service account, gets a token; `None` for one that acts for viewers.
+pub fn service_grant(integration: &Integration) -> Option<ServiceGrant> {
+    (template(&integration.template)?.service_grant)(integration)
+}
+
+/// The audience of this portal's own token, where it proves itself to the provider with one.
+pub fn audience(integration: &Integration) -> String {
+    template(&integration.template)
+        .map_or_else(String::new, |template| (template.audience)(integration))
+}
+
+/// How SDKs in a process of deployed content find a token of this portal by themselves; `None` if the
+/// service takes none, or the integration has a secret.
+pub fn workload_files(integration: &Integration) -> Option<WorkloadFiles> {
+    let template = template(&integration.template)?;
+    let federated = client_authentication(integration) == ClientAuthentication::Federated;
+    (integration.auth_type == AuthType::ServiceAccount && federated)
+        .then(|| (template.workload_files)(integration))
+        .flatten()
 }
 
 /// How long a sign-in lasts at the provider regardless of refreshes, if configured.
@@ -355,29 +561,30 @@ pub enum ClientAuthentication {
     Basic,
     /// A private key signs each request (`private_key_jwt`).
     PrivateKey,
+    /// This portal signs each request with its own key, which the provider trusts (RFC 7523, workload
+    /// identity federation): there is no secret.
+    Federated,
+}
+
+impl ClientAuthentication {
+    /// Whether a secret or a private key has to be entered.
+    pub fn needs_secret(self) -> bool {
+        !matches!(self, Self::None | Self::Federated)
+    }
 }
 
 /// The client authentication that is configured for this integration.
 pub fn client_authentication(integration: &Integration) -> ClientAuthentication {
-    match (
-        integration.setting("auth_mode"),
-        integration.setting("token_endpoint_auth_method"),
-    ) {
-        ("Public", _) => ClientAuthentication::None,
-        ("Certificate", _) | (_, "private_key_jwt") => ClientAuthentication::PrivateKey,
-        (_, "client_secret_basic") => ClientAuthentication::Basic,
-        _ => ClientAuthentication::Body,
-    }
+    template(&integration.template).map_or(ClientAuthentication::Body, |template| {
+        template.client_authentication(&integration.config)
+    })
 }
 
-/// Whether authorization requests carry a PKCE challenge (RFC 7636): always, unless an
-/// administrator switched it off.
+/// Whether authorization requests carry a PKCE challenge (RFC 7636): always, unless the provider does
+/// not know it or an administrator switched it off.
 pub fn uses_pkce(integration: &Integration) -> bool {
-    integration
-        .config
-        .get("use_pkce")
-        .and_then(Value::as_bool)
-        .unwrap_or(true)
+    let chosen = integration.config.get("use_pkce").and_then(Value::as_bool);
+    chosen.unwrap_or_else(|| profile(integration).uses_pkce)
 }
 
 /// Whether the scopes ask for a refresh token.
@@ -388,9 +595,55 @@ pub fn asks_for_refresh_token(integration: &Integration) -> bool {
         .any(|scope| matches!(*scope, "offline_access" | "refresh_token"))
 }
 
+/// Whether a refresh token can be expected with these scopes: they ask for one, or the provider gives
+/// one without a scope, or its tokens have no end.
+pub fn scopes_bring_refresh_token(integration: &Integration) -> bool {
+    let names_one = |template: &Template| {
+        let usual = template.field("scopes").map_or("", |field| field.default);
+        usual.contains("offline_access") || usual.contains("refresh_token")
+    };
+    asks_for_refresh_token(integration) || !template(&integration.template).is_some_and(names_one)
+}
+
+/// Scopes that were requested and not issued. Ignores `.default` and the OpenID scopes, which
+/// providers return under other names.
+pub fn missing_scopes(integration: &Integration, issued: &str) -> Vec<String> {
+    let issued: Vec<&str> = issued.split_whitespace().collect();
+    let usual = [
+        "openid",
+        "profile",
+        "email",
+        "offline_access",
+        "refresh_token",
+    ];
+    integration
+        .scopes()
+        .into_iter()
+        .filter(|scope| !usual.contains(scope) && !scope.ends_with("/.default"))
+        .filter(|scope| {
+            !issued.iter().any(|given| {
+                given.eq_ignore_ascii_case(scope)
+                    || given
+                        .rsplit('/')
+                        .next()
+                        .is_some_and(|last| last.eq_ignore_ascii_case(scope))
+            })
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
 /// What the scopes allow, as sentences for viewers.
 pub fn capabilities(integration: &Integration) -> Vec<String> {
     let names = names(integration);
+    if integration.auth_type == AuthType::VisitorApiKey {
+        let role = match integration.setting("max_role") {
+            "Admin" => "whatever role you have",
+            "Publisher" => "at most the role of a publisher",
+            _ => "at most the role of a viewer",
+        };
+        return vec![format!("Call this portal's own API as you, with {role}")];
+    }
     let known = |scope: &str| (template(&integration.template)?.capability)(scope);
     let mut words = Vec::new();
     for scope in integration.scopes() {

@@ -21,6 +21,7 @@ mod modes;
 mod process;
 mod requirements;
 mod sandbox;
+mod tokens;
 mod uplink;
 mod usage;
 

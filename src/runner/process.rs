@@ -7,6 +7,7 @@ use super::{
     manifest,
     modes::{self, Start},
     sandbox::{Launched, Spec},
+    tokens,
     uplink::{self, Control, Reach},
 };
 use crate::{
@@ -283,6 +284,20 @@ async fn live(
     };
     let mut prepared = match prepare(context, &item, &folder).await {
         Ok(prepared) => prepared,
+        Err(sentence) => return fail(sentence),
+    };
+    // Deleted when the process has ended.
+    let _tokens = match tokens::hand_out(context, &item, &process.name).await {
+        Ok(None) => None,
+        Ok(Some(handed)) => {
+            prepared.mounts.push(handed.mount);
+            for (name, value) in handed.variables {
+                prepared.secrets.push(value.clone());
+                prepared.variables.retain(|(known, _)| *known != name);
+                prepared.variables.push((name, value));
+            }
+            Some(handed.files)
+        }
         Err(sentence) => return fail(sentence),
     };
     let port = match context.launcher.port() {

@@ -31,6 +31,7 @@ pub mod people {
 pub mod catalog {
     pub mod content;
     pub mod integrations;
+    pub mod pasted;
 }
 
 /// Deployed content: uploads, deploys, and what runs.
@@ -47,16 +48,21 @@ pub mod grants {
     pub mod attempts;
     pub mod backoff;
     pub mod broker;
+    pub mod checks;
     pub mod clients;
     pub mod consents;
     pub mod end_reason;
     pub mod exchange;
     pub mod handover;
+    pub mod issuer;
     pub mod new_connections;
     pub mod revocations;
+    pub mod service_accounts;
     pub mod session_tokens;
     pub mod sign_in_grants;
+    pub mod token_times;
     pub mod usage;
+    pub mod workload;
 }
 
 /// The audit log and the leak alarm.
@@ -78,16 +84,17 @@ pub mod cluster {
 
 use self::{
     auditing::{audit::Audit, leaks::LeakAlarm},
-    catalog::{content::Contents, integrations::Integrations},
+    catalog::{content::Contents, integrations::Integrations, pasted::PastedAddresses},
     cluster::{
         app_sessions::AppSessions, journal::EndingsJournal, keyring::KeyringAdmin, node::Nodes,
         presence::PresenceBoard, process_health::ProcessHealth,
     },
     grants::{
         activity::ActivityCounts, admission::Admissions, attempts::Attempts, backoff::Backoff,
-        broker::Broker, clients::OauthClients, consents::Consents, exchange::Exchange,
-        handover::Handover, new_connections::NewConnections, revocations::Revocations,
-        session_tokens::SessionTokens, sign_in_grants::SignInGrants, usage::Usage,
+        broker::Broker, checks::Checks, clients::OauthClients, consents::Consents,
+        exchange::Exchange, handover::Handover, issuer::Issuer, new_connections::NewConnections,
+        revocations::Revocations, service_accounts::ServiceAccounts, session_tokens::SessionTokens,
+        sign_in_grants::SignInGrants, usage::Usage, workload::Workload,
     },
     people::{
         accounts::People, api_keys::ApiKeys, app_identity::AppIdentities, bootstrap::Bootstrap,
@@ -120,6 +127,16 @@ pub struct Services {
     pub organisation: Arc<OrganisationSignIn>,
     /// Secrets that a page shows once.
     pub shown_once: Arc<ShownOnce>,
+    /// This portal as an issuer of tokens.
+    pub issuer: Arc<Issuer>,
+    /// Tokens for content itself.
+    pub service_accounts: Arc<ServiceAccounts>,
+    /// What a pasted address belongs to.
+    pub pasted: PastedAddresses,
+    /// Checks of integrations.
+    pub checks: Arc<Checks>,
+    /// What processes of deployed content get of them before they start.
+    pub workload: Arc<Workload>,
     /// OAuth clients of integrations.
     pub clients: Arc<OauthClients>,
     /// Pauses after failed refreshes.
@@ -202,7 +219,19 @@ impl Services {
             Arc::clone(&audit),
         ));
         let shown_once = Arc::new(ShownOnce::new(Arc::clone(&core)));
-        let clients = Arc::new(OauthClients::new(Arc::clone(&core)));
+        let issuer = Arc::new(Issuer::new(Arc::clone(&core)));
+        let clients = Arc::new(OauthClients::new(Arc::clone(&core), Arc::clone(&issuer)));
+        let service_accounts = Arc::new(ServiceAccounts::new(
+            Arc::clone(&core),
+            Arc::clone(&clients),
+            Arc::clone(&issuer),
+        ));
+        let checks = Arc::new(Checks::new(
+            Arc::clone(&core),
+            Arc::clone(&clients),
+            Arc::clone(&service_accounts),
+        ));
+        let workload = Arc::new(Workload::new(Arc::clone(&core), Arc::clone(&issuer)));
         let backoff = Arc::new(Backoff::new(Arc::clone(&core)));
         let nodes = Arc::new(Nodes::new(Arc::clone(&core)));
         let session_tokens = Arc::new(SessionTokens::new(Arc::clone(&core), Arc::clone(&nodes)));
@@ -233,6 +262,7 @@ impl Services {
             Arc::clone(&core),
             Arc::clone(&backoff),
             Arc::clone(&revocations),
+            Arc::clone(&issuer),
         ));
         let consents = Arc::new(Consents::new(
             Arc::clone(&core),
@@ -258,6 +288,8 @@ impl Services {
             Arc::clone(&admissions),
             Arc::clone(&session_tokens),
             Arc::clone(&broker),
+            Arc::clone(&service_accounts),
+            Arc::clone(&issuer),
             Arc::clone(&activity),
             Arc::clone(&audit),
         ));
@@ -273,6 +305,7 @@ impl Services {
             Arc::clone(&sign_in_grants),
             Arc::clone(&new_connections),
             Arc::clone(&activity),
+            Arc::clone(&checks),
         ));
         let handover = Arc::new(Handover::new(
             Arc::clone(&core),
@@ -289,6 +322,7 @@ impl Services {
         ));
         let keyring = Arc::new(KeyringAdmin::new(Arc::clone(&core), Arc::clone(&nodes)));
         let journal = Arc::new(EndingsJournal::new(Arc::clone(&core)));
+        let pasted = PastedAddresses::new(Arc::clone(&core));
         Ok(Self {
             core,
             limiter,
@@ -298,6 +332,11 @@ impl Services {
             api_keys,
             organisation,
             shown_once,
+            issuer,
+            service_accounts,
+            pasted,
+            checks,
+            workload,
             clients,
             backoff,
             session_tokens,

@@ -19,6 +19,7 @@ use diesel::prelude::*;
 /// An integration of an item, with one person's consent and connection.
 pub struct AttachedIntegration {
     pub integration: Integration,
+    pub beside_viewers: bool,
     pub consent: Option<Consent>,
     pub connection: Option<(Connection, Tokens)>,
 }
@@ -26,6 +27,7 @@ pub struct AttachedIntegration {
 type Joined = (
     ContentRow,
     PersonRow,
+    Option<bool>,
     Option<IntegrationRow>,
     Option<ConsentRow>,
     Option<ConnectionRow>,
@@ -59,6 +61,7 @@ pub fn load(
         .select((
             ContentRow::as_select(),
             PersonRow::as_select(),
+            associations::beside_viewers.nullable(),
             Option::<IntegrationRow>::as_select(),
             Option::<ConsentRow>::as_select(),
             Option::<ConnectionRow>::as_select(),
@@ -66,13 +69,14 @@ pub fn load(
         .load(db.0)?;
     let mut found = None;
     let mut attached = Vec::new();
-    for (content, person, integration, consent, connection) in rows {
+    for (content, person, beside_viewers, integration, consent, connection) in rows {
         if found.is_none() {
             found = Some((content.content()?, person.person()?));
         }
         if let Some(integration) = integration {
             attached.push(AttachedIntegration {
                 integration: integration.integration()?,
+                beside_viewers: beside_viewers.unwrap_or_default(),
                 consent: consent.map(ConsentRow::consent).transpose()?,
                 connection: connection.map(ConnectionRow::into_parts).transpose()?,
             });

@@ -24,7 +24,7 @@ use crate::{
     vault::Sealed,
 };
 use diesel::{dsl::count_star, prelude::*, sql_types::Bool};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The backend of the combined connection.
 type Backend = <super::backend::AnyConnection as diesel::Connection>::Backend;
@@ -45,6 +45,7 @@ pub(super) struct Row {
     account_subject: Option<String>,
     account_tenant: Option<String>,
     scopes: String,
+    extra_fields: String,
     access_token: Option<String>,
     access_expires_at: Option<i64>,
     refresh_token: Option<String>,
@@ -70,6 +71,7 @@ struct WrittenRow<'a> {
     account_subject: Option<&'a str>,
     account_tenant: Option<&'a str>,
     scopes: &'a str,
+    extra_fields: String,
     access_token: Option<&'a str>,
     access_expires_at: Option<i64>,
     refresh_token: Option<&'a str>,
@@ -96,6 +98,7 @@ impl<'a> WrittenRow<'a> {
             account_subject: connection.account.subject.as_deref(),
             account_tenant: connection.account.tenant.as_deref(),
             scopes: &connection.scopes,
+            extra_fields: object_text(&connection.extra_fields),
             access_token: tokens.access.as_ref().map(|sealed| sealed.0.as_str()),
             access_expires_at: connection.access_expires_at.map(|at| at.0),
             refresh_token: tokens.refresh.as_ref().map(|sealed| sealed.0.as_str()),
@@ -108,6 +111,11 @@ impl<'a> WrittenRow<'a> {
             ending: false,
         }
     }
+}
+
+/// The column `extra_fields`.
+fn object_text(fields: &BTreeMap<String, String>) -> String {
+    serde_json::to_string(fields).unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// A connection's sealed tokens.
@@ -133,6 +141,8 @@ impl Row {
                 tenant: self.account_tenant,
             },
             scopes: self.scopes,
+            // Damaged, it counts as empty: the tokens are worth more.
+            extra_fields: serde_json::from_str(&self.extra_fields).unwrap_or_default(),
             has_refresh_token: self.refresh_token.is_some(),
             access_expires_at: self.access_expires_at.map(Timestamp),
             lapses_at: self.lapses_at.map(Timestamp),
@@ -181,8 +191,11 @@ pub struct RefreshedTokens<'a> {
     pub access: &'a Sealed,
     /// `None` keeps the stored refresh token (RFC 6749 section 6).
     pub refresh: Option<&'a Sealed>,
-    pub access_expires_at: Timestamp,
+    /// `None`: it has no end.
+    pub access_expires_at: Option<Timestamp>,
     pub lapses_at: Option<Timestamp>,
+    /// `None` keeps those stored.
+    pub extra_fields: Option<&'a BTreeMap<String, String>>,
     /// The time of this write.
     pub now: Timestamp,
 }
@@ -204,7 +217,7 @@ pub fn store_refreshed(
     let changed = diesel::update(row())
         .set((
             connections::access_token.eq(&new.access.0),
-            connections::access_expires_at.eq(new.access_expires_at.0),
+            connections::access_expires_at.eq(new.access_expires_at.map(|at| at.0)),
             connections::lapses_at.eq(new.lapses_at.map(|at| at.0)),
             connections::updated_at.eq(new.now.0),
         ))
@@ -215,6 +228,11 @@ pub fn store_refreshed(
     if let Some(sealed) = new.refresh {
         diesel::update(row())
             .set(connections::refresh_token.eq(&sealed.0))
+            .execute(db.0)?;
+    }
+    if let Some(fields) = new.extra_fields {
+        diesel::update(row())
+            .set(connections::extra_fields.eq(object_text(fields)))
             .execute(db.0)?;
     }
     diesel::update(row())
@@ -721,6 +739,7 @@ struct AttemptRow {
     verifier: Option<String>,
     expires_at: i64,
     used_at: Option<i64>,
+    is_test: bool,
 }
 
 /// Stores an attempt before the browser is redirected. `state` is stored as a hash, the PKCE
@@ -744,6 +763,7 @@ pub fn insert_attempt(
             attempts::redirect_uri.eq(&attempt.redirect_uri),
             attempts::verifier.eq(verifier.map(|sealed| sealed.0.as_str())),
             attempts::expires_at.eq(attempt.expires_at.0),
+            attempts::is_test.eq(attempt.is_test),
         ))
         .execute(db.0)?;
     Ok(())
@@ -761,6 +781,7 @@ pub fn attempt(
         .optional()?;
     row.map(|row: AttemptRow| {
         let attempt = Attempt {
+            is_test: row.is_test,
             id: id(&row.guid)?,
             person: id(&row.person)?,
             session: id(&row.session)?,

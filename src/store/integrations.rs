@@ -12,6 +12,7 @@ use super::{
 use crate::{
     domain::{
         Id, Timestamp,
+        check::CheckResult,
         content::Content,
         group::Principal,
         integration::{
@@ -70,7 +71,10 @@ impl Row {
             name: self.name,
             description: self.description,
             template: self.template,
-            auth_type: self.auth_type,
+            auth_type: self
+                .auth_type
+                .parse()
+                .map_err(|_| damaged_row("type of an integration"))?,
             secret_set_at: self.secret_set_at.map(Timestamp),
             secret_set_by: self.secret_set_by,
             secret_expires_at: self.secret_expires_at.map(Timestamp),
@@ -109,7 +113,7 @@ pub fn insert(
             integrations::name.eq(&integration.name),
             integrations::description.eq(&integration.description),
             integrations::template.eq(&integration.template),
-            integrations::auth_type.eq(&integration.auth_type),
+            integrations::auth_type.eq(integration.auth_type.as_str()),
             integrations::config.eq(config_text(integration)?),
             integrations::client_secret.eq(secret.map(|sealed| sealed.0.as_str())),
             integrations::secret_set_at.eq(integration.secret_set_at.map(|at| at.0)),
@@ -139,6 +143,7 @@ pub fn update(db: &mut Db<'_>, integration: &Integration) -> Result<(), Error> {
         .set((
             integrations::name.eq(&integration.name),
             integrations::description.eq(&integration.description),
+            integrations::auth_type.eq(integration.auth_type.as_str()),
             integrations::config.eq(config_text(integration)?),
             integrations::secret_set_at.eq(integration.secret_set_at.map(|at| at.0)),
             integrations::secret_set_by.eq(&integration.secret_set_by),
@@ -246,6 +251,35 @@ pub fn drop_previous_secret(db: &mut Db<'_>, integration: Id<Integration>) -> Re
         .set(integrations::previous_client_secret.eq(None::<String>))
         .execute(db.0)?;
     Ok(())
+}
+
+/// Stores what the last check found. No decision depends on it.
+pub fn set_last_check(
+    db: &mut Db<'_>,
+    integration: Id<Integration>,
+    result: &CheckResult,
+) -> Result<(), Error> {
+    let text = serde_json::to_string(result).map_err(|_| damaged_row("check of an integration"))?;
+    diesel::update(integrations::table.filter(integrations::guid.eq(integration.to_string())))
+        .set(integrations::last_check.eq(text))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// What the last checks found, of those integrations that were checked.
+pub fn last_checks(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, CheckResult>, Error> {
+    let rows: Vec<(String, Option<String>)> = integrations::table
+        .filter(integrations::last_check.is_not_null())
+        .select((integrations::guid, integrations::last_check))
+        .load(db.0)?;
+    let mut found = HashMap::new();
+    for (guid, text) in rows {
+        // A result that cannot be read counts as none.
+        if let Some(result) = text.and_then(|text| serde_json::from_str(&text).ok()) {
+            found.insert(id(&guid)?, result);
+        }
+    }
+    Ok(found)
 }
 
 /// For which number of days before its expiry the secret was last warned about.
@@ -386,13 +420,16 @@ pub fn usage(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, Usage>, Error> 
     Ok(usage)
 }
 
-type AssociationRow = (String, String, i64);
+type AssociationRow = (String, String, i64, bool);
 
-fn association((content, integration, created_at): AssociationRow) -> Result<Association, Error> {
+fn association(
+    (content, integration, created_at, beside_viewers): AssociationRow,
+) -> Result<Association, Error> {
     Ok(Association {
         content: id(&content)?,
         integration: id(&integration)?,
         created_at: Timestamp(created_at),
+        beside_viewers,
     })
 }
 
@@ -408,6 +445,7 @@ pub fn associations_of_content(
             associations::content,
             associations::integration,
             associations::created_at,
+            associations::beside_viewers,
         ))
         .load(db.0)?;
     rows.into_iter().map(association).collect()
@@ -425,6 +463,7 @@ pub fn associations_of_integration(
             associations::content,
             associations::integration,
             associations::created_at,
+            associations::beside_viewers,
         ))
         .load(db.0)?;
     rows.into_iter().map(association).collect()
@@ -464,6 +503,24 @@ pub fn set_associations(
             .execute(db.0)?;
     }
     Ok(())
+}
+
+/// Sets whether an item may act as itself through an integration beside acting for viewers; `false`
+/// if the item does not use it.
+pub fn set_beside_viewers(
+    db: &mut Db<'_>,
+    content: Id<Content>,
+    integration: Id<Integration>,
+    allowed: bool,
+) -> Result<bool, Error> {
+    db.changed(Subject::Content(content));
+    let row = associations::table
+        .filter(associations::content.eq(content.to_string()))
+        .filter(associations::integration.eq(integration.to_string()));
+    let changed = diesel::update(row)
+        .set(associations::beside_viewers.eq(allowed))
+        .execute(db.0)?;
+    Ok(changed == 1)
 }
 
 /// The integrations of all items, in the order in which they were attached.

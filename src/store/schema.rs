@@ -82,6 +82,7 @@ diesel::table! {
         created_at -> BigInt,
         updated_at -> BigInt,
         paused_at -> Nullable<BigInt>,
+        last_check -> Nullable<Text>,
     }
 }
 
@@ -327,6 +328,7 @@ diesel::table! {
         content -> Text,
         integration -> Text,
         created_at -> BigInt,
+        beside_viewers -> Bool,
     }
 }
 
@@ -343,6 +345,7 @@ diesel::table! {
         account_subject -> Nullable<Text>,
         account_tenant -> Nullable<Text>,
         scopes -> Text,
+        extra_fields -> Text,
         access_token -> Nullable<Text>,
         access_expires_at -> Nullable<BigInt>,
         refresh_token -> Nullable<Text>,
@@ -473,6 +476,7 @@ diesel::table! {
         verifier -> Nullable<Text>,
         expires_at -> BigInt,
         used_at -> Nullable<BigInt>,
+        is_test -> Bool,
     }
 }
 

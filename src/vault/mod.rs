@@ -12,6 +12,7 @@ pub mod password;
 pub mod random;
 pub mod session_token;
 pub mod spool;
+pub mod visitor_key;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use chacha20poly1305::{

@@ -113,6 +113,10 @@ fn content_pages(config: &mut ServiceConfig) {
             post().to(content::integration::save_integration),
         )
         .route(
+            "/content-settings/{guid}/beside-viewers",
+            post().to(content::integration::beside_viewers),
+        )
+        .route(
             "/content-settings/{guid}/key",
             post().to(content::key::make_key),
         )
@@ -233,6 +237,14 @@ fn integration_pages(config: &mut ServiceConfig) {
         .route(
             "/integrations/{guid}/secret",
             post().to(integrations::secret::replace_secret),
+        )
+        .route(
+            "/integrations/{guid}/check",
+            post().to(integrations::check::check),
+        )
+        .route(
+            "/integrations/{guid}/test",
+            post().to(integrations::check::test),
         )
         .route(
             "/integrations/{guid}/pause",
@@ -607,5 +619,10 @@ pub fn open(config: &mut ServiceConfig) {
     config
         .route("/__ping__", get().to(api::server::ping))
         .route("/__health__", get().to(api::server::health))
+        .route(
+            "/.well-known/openid-configuration",
+            get().to(api::issuer::discovery),
+        )
+        .route("/.well-known/jwks.json", get().to(api::issuer::public_keys))
         .route("/__valetkey__/static/{name}", get().to(assets::serve));
 }

@@ -61,7 +61,7 @@ async fn nothing_falls_back_to_acting_as_the_content_itself() {
         let refused = world.exchange_form(&bo, &form).await;
         assert_eq!(
             (refused.status, refused.json()["code"].as_i64()),
-            (400, Some(252)),
+            (400, Some(236)),
             "{}",
             refused.body
         );

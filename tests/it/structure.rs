@@ -357,6 +357,7 @@ const NO_DECISION: &[(&str, &str)] = &[
         "integrations.rs:insert",
         "nothing is cached about a new one",
     ),
+    ("integrations.rs:set_last_check", "only shown"),
     (
         "connections.rs:store_refreshed",
         "tokens; an expired one is refreshed",

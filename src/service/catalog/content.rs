@@ -14,7 +14,7 @@ use crate::{
         egress::{Policy, Purpose},
         form::FieldError,
         group::Principal,
-        integration::{Association, Integration},
+        integration::{Association, AuthType, Integration},
         origins,
         person::Person,
         running::Running,
@@ -775,7 +775,7 @@ impl Contents {
                     && request
                         .auth_type
                         .as_deref()
-                        .is_none_or(|kind| one.auth_type == kind)
+                        .is_none_or(|kind| one.auth_type.as_str() == kind)
                     && request
                         .name
                         .as_deref()
@@ -809,6 +809,38 @@ impl Contents {
         lines
     }
 
+    /// Allows an item to act as itself through a service account beside acting for its viewers at the
+    /// same service, or forbids it again. `NotFound` if the item does not use the integration.
+    pub async fn allow_beside_viewers(
+        &self,
+        actor: &Actor,
+        id: Id<Content>,
+        integration: Id<Integration>,
+        allowed: bool,
+    ) -> Result<(), Error> {
+        let item = self.editable_content(actor, id).await?.content;
+        let (now, actor) = (self.core.now(), actor.clone());
+        self.core
+            .store
+            .write(move |db| {
+                let found = integrations::find(db, integration)?.ok_or(Error::NotFound)?;
+                if !integrations::set_beside_viewers(db, id, integration, allowed)? {
+                    return Err(Error::NotFound);
+                }
+                let detail = format!(
+                    "may {}act as itself through {} beside acting for viewers",
+                    if allowed { "" } else { "no longer " },
+                    found.display_name()
+                );
+                let title = item.display_title();
+                record(
+                    db,
+                    &event(&actor, now, Action::AssociationsChanged, title, detail),
+                )
+            })
+            .await
+    }
+
     /// Makes `wanted` the whole set of integrations of an item. Consents for removed ones end.
     pub async fn set_associations(
         &self,
@@ -817,20 +849,6 @@ impl Contents {
         wanted: Vec<Id<Integration>>,
     ) -> Result<(), Error> {
         let item = self.editable_content(actor, id).await?.content;
-        if !wanted.is_empty() {
-            if item.access == AccessType::All {
-                return Err(invalid(
-                    "access_type",
-                    "This content is open to anyone. An integration acts for people who are signed in: change who may open it first.",
-                ));
-            }
-            if item.is_interactive() == Some(false) {
-                return Err(invalid(
-                    "app_mode",
-                    "This content is static: it cannot use an integration.",
-                ));
-            }
-        }
         let (now, actor) = (self.core.now(), actor.clone());
         let why = EndReason::of(&actor, now, "the content uses another integration now");
         let ended = self
@@ -858,6 +876,9 @@ impl Contents {
                             format!("There is no integration {integration}."),
                         )
                     })?;
+                    if found.auth_type != AuthType::ServiceAccount {
+                        may_act_for_viewers(&item)?;
+                    }
                     names.push(found.display_name().to_owned());
                 }
                 if before == wanted {
@@ -1084,3 +1105,19 @@ fn record_access(
 
 /// What to say if a name is taken.
 const NAME_TAKEN: &str = "The owner has content with this name already. Choose another one.";
+/// Refuses content that has no viewers to act for: open to anyone, or static.
+fn may_act_for_viewers(item: &Content) -> Result<(), Error> {
+    if item.access == AccessType::All {
+        return Err(invalid(
+            "access_type",
+            "This content is open to anyone. An integration acts for people who are signed in: change who may open it first.",
+        ));
+    }
+    if item.is_interactive() == Some(false) {
+        return Err(invalid(
+            "app_mode",
+            "This content is static: it cannot use an integration.",
+        ));
+    }
+    Ok(())
+}

@@ -11,13 +11,14 @@ use crate::{
         Id, Timestamp, access,
         audit::{Action, Event},
         change::Change,
+        check::CheckResult,
         consent::sorted_scopes,
         content::Content,
         form::FieldError,
         group::Principal,
         integration::{
-            Association, Availability, Config, IdentityCheck, Integration, ListEntry, SecretHealth,
-            Usage,
+            Association, AuthType, Availability, Config, IdentityCheck, Integration, ListEntry,
+            SecretHealth, Usage,
         },
         person::Person,
     },
@@ -26,7 +27,9 @@ use crate::{
     service::{
         core::{Actor, Core, event, must_manage_integrations, must_see_integrations, record},
         error::{Error, invalid, name_taken},
-        grants::{backoff::Backoff, end_reason::EndReason, revocations::Revocations},
+        grants::{
+            backoff::Backoff, end_reason::EndReason, issuer::Issuer, revocations::Revocations,
+        },
     },
     store::{
         Db,
@@ -110,6 +113,7 @@ pub struct Integrations {
     core: Arc<Core>,
     backoff: Arc<Backoff>,
     revocations: Arc<Revocations>,
+    issuer: Arc<Issuer>,
 }
 
 impl Integrations {
@@ -117,12 +121,25 @@ impl Integrations {
         core: Arc<Core>,
         backoff: Arc<Backoff>,
         revocations: Arc<Revocations>,
+        issuer: Arc<Issuer>,
     ) -> Self {
         Self {
             core,
             backoff,
             revocations,
+            issuer,
         }
+    }
+
+    /// Makes the key that signs this portal's tokens, if the integration needs one: services read it
+    /// before the first token is used.
+    async fn prepare_issuer(&self, integration: &Integration) -> Result<(), Error> {
+        let federated =
+            providers::client_authentication(integration) == ClientAuthentication::Federated;
+        if federated || integration.auth_type == AuthType::ServiceAccount {
+            self.issuer.ready().await?;
+        }
+        Ok(())
     }
 
     /// The integrations that the actor may choose: for administrators all.
@@ -216,6 +233,18 @@ impl Integrations {
             .await
     }
 
+    /// What the last checks found, for administrators.
+    pub async fn last_checks(
+        &self,
+        actor: &Actor,
+    ) -> Result<HashMap<Id<Integration>, CheckResult>, Error> {
+        must_manage_integrations(actor)?;
+        self.core
+            .store
+            .read(|db| Ok(integrations::last_checks(db)?))
+            .await
+    }
+
     /// An integration with its associations, for administrators.
     pub async fn integration_associations(
         &self,
@@ -271,7 +300,13 @@ impl Integrations {
                 problems.extend(found);
                 Config::new()
             });
-        let method = method_of(&config, &input.config);
+        // While the settings are invalid, those typed decide.
+        let known = if problems.is_empty() {
+            &config
+        } else {
+            &input.config
+        };
+        let method = template.client_authentication(known);
         problems.extend(check_secret(
             template,
             input.client_secret.as_ref(),
@@ -301,7 +336,7 @@ impl Integrations {
             name,
             description,
             template: template.key.to_owned(),
-            auth_type: "Viewer".into(),
+            auth_type: template.auth_type(&config),
             config,
             secret_set_at: input.client_secret.as_ref().map(|_| now),
             secret_set_by: input
@@ -322,6 +357,7 @@ impl Integrations {
             updated_at: now,
         };
         self.learn_issuer(&mut integration).await?;
+        self.prepare_issuer(&integration).await?;
         let sealed = self.seal_secret(integration.id, input.client_secret.as_ref())?;
         let (actor, listed) = (actor.clone(), input.listed);
         self.core
@@ -432,6 +468,7 @@ impl Integrations {
         if leads_elsewhere || before.setting(ISSUER) != after.setting(ISSUER) {
             self.learn_issuer(&mut after).await?;
         }
+        self.prepare_issuer(&after).await?;
         if input.client_secret.is_some() {
             after.secret_set_at = Some(now);
             after.secret_set_by = Some(actor.person.display_name());
@@ -451,7 +488,7 @@ impl Integrations {
             None => {}
         }
         after.updated_at = now;
-        let public = providers::client_authentication(&after) == ClientAuthentication::None;
+        let has_no_secret = !providers::client_authentication(&after).needs_secret();
         let sealed = self.seal_secret(id, input.client_secret.as_ref())?;
         let detail = describe_changes(&before, &after, input.client_secret.is_some());
         let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
@@ -516,7 +553,7 @@ impl Integrations {
                             previous: last,
                         },
                     )?;
-                } else if public {
+                } else if has_no_secret {
                     integrations::set_secrets(db, id, &Secrets::default())?;
                 }
                 integrations::update(db, &after)?;
@@ -574,7 +611,10 @@ impl Integrations {
             }
         }
         match template.validate(&merged, &self.core.policy) {
-            Ok(config) => after.config = config,
+            Ok(config) => {
+                after.auth_type = template.auth_type(&config);
+                after.config = config;
+            }
             Err(found) => problems.extend(found),
         }
         let leads_elsewhere = before.config.keys().chain(after.config.keys()).any(|key| {
@@ -594,7 +634,7 @@ impl Integrations {
         ));
         if leads_elsewhere
             && input.client_secret.is_none()
-            && method != ClientAuthentication::None
+            && method.needs_secret()
             && problems.is_empty()
         {
             problems.push(FieldError::new(
@@ -603,7 +643,7 @@ impl Integrations {
             ));
         } else if other_scopes
             && input.client_secret.is_none()
-            && method != ClientAuthentication::None
+            && method.needs_secret()
             && problems.is_empty()
         {
             problems.push(FieldError::new(
@@ -880,23 +920,6 @@ fn check_text(
     Some(text.to_owned())
 }
 
-/// The client authentication, taken from the typed settings while the configuration is invalid.
-/// Does not tell Basic from Body.
-fn method_of(complete: &Config, typed: &Config) -> ClientAuthentication {
-    let text = |key: &str| {
-        complete
-            .get(key)
-            .or_else(|| typed.get(key))
-            .and_then(Value::as_str)
-            .unwrap_or("")
-    };
-    match (text("auth_mode"), text("token_endpoint_auth_method")) {
-        ("Public", _) => ClientAuthentication::None,
-        ("Certificate", _) | (_, "private_key_jwt") => ClientAuthentication::PrivateKey,
-        _ => ClientAuthentication::Body,
-    }
-}
-
 /// What is wrong with the typed secret. `stored_token_if`: there is one that may be kept.
 fn check_secret(
     template: &Template,
@@ -907,13 +930,16 @@ fn check_secret(
     let is_key = method == ClientAuthentication::PrivateKey;
     let wrong = |message: &str| Some(FieldError::new("client_secret", message));
     match (secret, method) {
-        (None, ClientAuthentication::None) => None,
+        (None, method) if !method.needs_secret() => None,
         (None, _) if stored => None,
         (None, _) if is_key => wrong("Enter the private key, and its certificate below it."),
         (None, _) => wrong("Enter the client secret."),
         (Some(_), ClientAuthentication::None) => {
             wrong("A public client has no secret. Leave this empty, or choose Confidential.")
         }
+        (Some(_), ClientAuthentication::Federated) => wrong(
+            "With a federated credential there is no secret. Leave this empty, or choose another client type.",
+        ),
         (Some(key), ClientAuthentication::PrivateKey) => {
             let text = key.expose_secret();
             if text.len() > 20_000 {

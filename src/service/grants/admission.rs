@@ -13,7 +13,7 @@ use crate::{
         connection::{Connection, IdentityVerdict, State},
         consent::Consent,
         content::Content,
-        integration::Integration,
+        integration::{AuthType, Integration},
         person::Person,
     },
     service::{
@@ -38,6 +38,8 @@ use std::sync::Arc;
 /// One integration attached to an item, with the viewer's consent and connection, if any.
 pub struct IntegrationAccess {
     pub integration: Integration,
+    /// The owner allowed content to act as itself here beside acting for viewers.
+    pub beside_viewers: bool,
     /// The consent that covers what the integration asks for now.
     pub consent: Option<Id<Consent>>,
     /// There is a consent, for fewer scopes than the integration asks for now.
@@ -54,6 +56,10 @@ pub struct IntegrationAccess {
 impl IntegrationAccess {
     /// Whether the viewer must consent or connect before the app can use this integration.
     pub fn needs_viewer(&self) -> bool {
+        // A service account is nobody's to give.
+        if self.integration.auth_type == AuthType::ServiceAccount {
+            return false;
+        }
         self.consent.is_none()
             || self.is_other_account
             || self
@@ -220,6 +226,7 @@ impl Admissions {
             consent: consent.map(|consent| consent.id),
             asks_for_more: attached.consent.is_some() && consent.is_none(),
             integration: attached.integration,
+            beside_viewers: attached.beside_viewers,
             connection: None,
             is_other_account: false,
             access_token: None,

@@ -10,24 +10,28 @@ use crate::{
         activity::Activity,
         attempt::{Attempt, LIFETIME, Mismatch},
         audit::Action,
+        check::CheckResult,
         connection::{Account, Connection, IdentityVerdict, State},
         content::Content,
-        integration::{Integration, SecretHealth},
+        integration::{AuthType, Integration, SecretHealth},
         person::Person,
         return_path::ReturnPath,
     },
     oauth::{
-        AuthorizationRequest, Granted, Registration,
+        AuthorizationRequest, Granted,
         errors::{ErrorCode, Failure, FailureClass, aadsts, classify},
+        identity,
+        token_response::ProviderTokenResponse,
     },
-    providers,
+    providers::{self, Profile, profile::Identity},
     service::{
-        core::{Actor, Core, event, record},
+        core::{Actor, Core, event, must_manage_integrations, record},
         error::Error,
         grants::{
             activity::ActivityCounts,
             admission::{Admission, Admissions, IntegrationAccess},
             broker::lapses_at,
+            checks::{self, Checks},
             clients::OauthClients,
             new_connections::{Issued, NewConnection, NewConnections},
             sign_in_grants::SignInGrants,
@@ -41,8 +45,14 @@ use crate::{
     vault::{Sealed, api_key::digest, labels, random},
 };
 use secrecy::SecretString;
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use url::Url;
+
+/// How long the provider is waited for to say whose account it is.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the consent page asks about: one integration, for one content item or for none (a
 /// reconnect).
@@ -84,7 +94,8 @@ pub enum CallbackOutcome {
     Connected {
         back: ReturnPath,
         integration: Integration,
-        refreshable: bool,
+        /// The tokens can be refreshed, or have no end.
+        lasts: bool,
         /// Scopes that were requested and not issued.
         missing_scopes: Vec<String>,
     },
@@ -131,6 +142,11 @@ pub enum CallbackOutcome {
         back: ReturnPath,
         integration: Integration,
     },
+    /// The end of a test sign-in.
+    Tested {
+        integration: Integration,
+        result: CheckResult,
+    },
     /// Any other error of the provider, or an unusable answer.
     Failed {
         failure: Failure,
@@ -158,6 +174,7 @@ pub struct Attempts {
     sign_in_grants: Arc<SignInGrants>,
     new_connections: Arc<NewConnections>,
     activity: Arc<ActivityCounts>,
+    checks: Arc<Checks>,
 }
 
 impl Attempts {
@@ -168,6 +185,7 @@ impl Attempts {
         sign_in_grants: Arc<SignInGrants>,
         new_connections: Arc<NewConnections>,
         activity: Arc<ActivityCounts>,
+        checks: Arc<Checks>,
     ) -> Self {
         Self {
             core,
@@ -176,6 +194,7 @@ impl Attempts {
             sign_in_grants,
             new_connections,
             activity,
+            checks,
         }
     }
 
@@ -274,6 +293,31 @@ impl Attempts {
         back: ReturnPath,
         other_account: bool,
     ) -> Result<AuthorizationStart, Error> {
+        let prompt = other_account.then_some("select_account");
+        self.start(actor, integration, item, back, prompt, false)
+            .await
+    }
+
+    /// Starts a test sign-in of an administrator: the same flow, whose tokens are not stored.
+    pub async fn start_test(
+        &self,
+        actor: &Actor,
+        integration: Id<Integration>,
+        back: ReturnPath,
+    ) -> Result<AuthorizationStart, Error> {
+        must_manage_integrations(actor)?;
+        self.start(actor, integration, None, back, None, true).await
+    }
+
+    async fn start(
+        &self,
+        actor: &Actor,
+        integration: Id<Integration>,
+        item: Option<Id<Content>>,
+        back: ReturnPath,
+        prompt: Option<&str>,
+        is_test: bool,
+    ) -> Result<AuthorizationStart, Error> {
         let session = actor
             .session
             .ok_or(Error::Internal("this operation needs a browser session"))?;
@@ -299,6 +343,7 @@ impl Attempts {
             return_path: back,
             redirect_uri: self.clients.redirect_uri(&found),
             expires_at: self.core.now().plus(LIFETIME),
+            is_test,
             used_at: None,
         };
         let registration = self.clients.registration(&found, &secrets)?;
@@ -306,8 +351,8 @@ impl Attempts {
             redirect_uri: &attempt.redirect_uri,
             state: &state,
             verifier: pkce.then_some(&verifier),
-            login_hint: (!other_account).then(|| actor.person.login_hint()),
-            prompt: other_account.then_some("select_account"),
+            login_hint: prompt.is_none().then(|| actor.person.login_hint()),
+            prompt,
         });
         let address = match address {
             Ok(address) => address,
@@ -389,10 +434,9 @@ impl Attempts {
         let Some(token) = self.sign_in_token(actor, &found).await? else {
             return Ok(None);
         };
-        let registration = Registration {
-            names_scopes_at_refresh: true,
-            ..self.clients.registration(&found, &secrets)?
-        };
+        self.clients.ready(&found).await;
+        let mut registration = self.clients.registration(&found, &secrets)?;
+        registration.profile.sends_scopes_at_refresh = true;
         // Never stored: no browser is redirected, so no callback can arrive.
         let attempt = Attempt {
             id: Id::random(),
@@ -406,6 +450,7 @@ impl Attempts {
             return_path: back,
             redirect_uri: String::new(),
             expires_at: self.core.now().plus(LIFETIME),
+            is_test: false,
             used_at: None,
         };
         let (service, actor) = (Arc::clone(self), actor.clone());
@@ -485,6 +530,11 @@ impl Attempts {
             Some(integration.id),
         );
         let back = attempt.return_path.clone();
+        if attempt.is_test {
+            return self
+                .finish_test(actor, attempt, verifier, integration, secrets, answer)
+                .await;
+        }
         if let Some(word) = &answer.error {
             let description = answer.error_description.as_deref().unwrap_or("");
             return self
@@ -506,6 +556,7 @@ impl Attempts {
                     .open(labels::attempt_verifier(&row), &sealed)
             })
             .transpose()?;
+        self.clients.ready(&integration).await;
         let registration = self.clients.registration(&integration, &secrets)?;
         let (http, redirect_uri) = (self.core.http.clone(), attempt.redirect_uri.clone());
         // A separate task: tokens must be stored even if the browser disconnects meanwhile.
@@ -518,6 +569,16 @@ impl Attempts {
                         let failure = Failure::administrator(
                             ErrorCode::Other,
                             "The identity provider issued a kind of token that this portal cannot use.",
+                        );
+                        service.record_failure(&finishing, failure, integration, back).await
+                    }
+                    Ok(granted)
+                        if registration.profile.keeps_id_token
+                            && !granted.answer.has_id_token() =>
+                    {
+                        let failure = Failure::administrator(
+                            ErrorCode::Other,
+                            "The identity provider sent no ID token. Add the scope openid.",
                         );
                         service.record_failure(&finishing, failure, integration, back).await
                     }
@@ -540,6 +601,59 @@ impl Attempts {
             error.log("finishing an authorization");
         }
         ending
+    }
+
+    /// The end of a test sign-in: looks at what the provider sent, stores the findings and no token.
+    async fn finish_test(
+        &self,
+        actor: &Actor,
+        attempt: Attempt,
+        verifier: Option<Sealed>,
+        integration: Integration,
+        secrets: Secrets,
+        answer: CallbackQuery,
+    ) -> Result<CallbackOutcome, Error> {
+        must_manage_integrations(actor)?;
+        self.clients.ready(&integration).await;
+        let registration = self.clients.registration(&integration, &secrets)?;
+        let failed =
+            |failure: &Failure| vec![checks::explain(&integration, &registration, failure)];
+        let findings = if let Some(word) = &answer.error {
+            let error_code = ErrorCode::received(word);
+            let number = aadsts(answer.error_description.as_deref().unwrap_or(""));
+            let (class, sentence) = classify(error_code, number, "");
+            failed(&Failure {
+                class,
+                error_code,
+                aadsts: number,
+                sentence: sentence.to_owned(),
+                may_have_acted: false,
+            })
+        } else {
+            let row = attempt.id.to_string();
+            let verifier = verifier
+                .map(|sealed| {
+                    let vault = &self.core.vault;
+                    vault.open(labels::attempt_verifier(&row), &sealed)
+                })
+                .transpose()?;
+            let code = answer.code.unwrap_or_default();
+            let redeeming =
+                registration.redeem(&self.core.http, code, &attempt.redirect_uri, verifier);
+            match redeeming.await {
+                Ok(granted) => {
+                    self.checks
+                        .read_sign_in(&integration, &registration, &granted)
+                        .await
+                }
+                Err(failure) => failed(&failure),
+            }
+        };
+        let result = self.checks.store(actor, &integration, findings).await?;
+        Ok(CallbackOutcome::Tested {
+            integration,
+            result,
+        })
     }
 
     /// The attempt that `state` names, with its sealed verifier and its integration.
@@ -599,13 +713,14 @@ impl Attempts {
         granted: &Granted,
     ) -> Result<CallbackOutcome, Error> {
         let answer = &granted.answer;
+        let profile = providers::profile(&integration);
         let now = self.core.now();
         let (person, item, back) = (
             actor.person.id,
             attempt.content,
             attempt.return_path.clone(),
         );
-        let account = answer.account();
+        let account = self.account_of(answer, &integration, &profile).await;
         let verdict = account.verdict(&actor.person, integration.identity_check);
         if verdict == IdentityVerdict::Refuse {
             let words = account.label.as_deref().unwrap_or("without a name");
@@ -659,11 +774,12 @@ impl Attempts {
             id,
             person,
             integration.id,
-            &answer.access(),
+            &answer.token(&profile),
             answer.refresh().as_ref(),
         )?;
         let refreshable = tokens.refresh.is_some();
-        let expires_at = now.plus(answer.lifetime());
+        let life = answer.lifetime(&profile, refreshable);
+        let expires_at = life.map(|life| now.plus(life));
         let connection = Connection {
             number: 0,
             id,
@@ -677,11 +793,15 @@ impl Attempts {
             account,
             scopes: scopes.clone(),
             has_refresh_token: refreshable,
-            access_expires_at: Some(expires_at),
+            extra_fields: answer.extra_fields(&profile),
+            access_expires_at: expires_at,
             lapses_at: if refreshable {
-                lapses_at(&integration, now, now)
+                let stated = answer.refresh_token_lifetime(&profile);
+                stated
+                    .map(|life| now.plus(life))
+                    .or_else(|| lapses_at(&integration, now, now))
             } else {
-                Some(expires_at)
+                expires_at
             },
             generation: generation + 1,
             connected_at: now,
@@ -690,11 +810,11 @@ impl Attempts {
             state_at: now,
             used_at: Some(now),
         };
-        let token = answer.refresh().unwrap_or_else(|| answer.access());
         let issued = Issued {
             integration: integration.clone(),
             secrets,
-            token,
+            access: answer.access(),
+            refresh: answer.refresh(),
         };
         let new = NewConnection::new(actor, connection, tokens, item, attempt.endpoint_version);
         if !self.new_connections.store(new, issued).await? {
@@ -712,13 +832,40 @@ impl Attempts {
                 back,
             });
         }
-        let missing_scopes = missing_scopes(&integration, &scopes);
+        let missing_scopes = providers::missing_scopes(&integration, &scopes);
         Ok(CallbackOutcome::Connected {
             back,
             integration,
-            refreshable,
+            lasts: refreshable || expires_at.is_none(),
             missing_scopes,
         })
+    }
+
+    /// The account behind new tokens. Where only an API of the provider names it, that is asked, for
+    /// five seconds at most, and before anything is stored: so tokens of another account never take
+    /// the place of a connection. If it does not answer, the account has no name.
+    async fn account_of(
+        &self,
+        answer: &ProviderTokenResponse,
+        integration: &Integration,
+        profile: &Profile,
+    ) -> Account {
+        let named = answer.account(profile);
+        let (Identity::Request(request), None) = (profile.identity, &named.label) else {
+            return named;
+        };
+        let Some(endpoints) = providers::endpoints(integration) else {
+            return named;
+        };
+        let token = answer.access();
+        let asking = identity::ask(&self.core.http, &request, &endpoints, &token);
+        match tokio::time::timeout(IDENTITY_TIMEOUT, asking).await {
+            Ok(Some(account)) => account,
+            _ => {
+                tracing::warn!(integration = %integration.id, "the provider did not say whose account it is");
+                named
+            }
+        }
     }
 
     /// Writes one audit record about `integration`.
@@ -873,8 +1020,10 @@ impl Attempts {
 fn question(admission: &Admission, position: usize, owner: String) -> Question {
     let link = &admission.integrations[position];
     let connection = link.connection.as_ref();
-    let connected = !link.is_other_account
-        && connection.is_some_and(|connection| connection.state == State::Active);
+    // At this portal itself nobody has to sign in once more.
+    let connected = link.integration.auth_type == AuthType::VisitorApiKey
+        || !link.is_other_account
+            && connection.is_some_and(|connection| connection.state == State::Active);
     Question {
         content: Some(AskingItem {
             content: admission.content.clone(),
@@ -892,28 +1041,4 @@ fn question(admission: &Admission, position: usize, owner: String) -> Question {
         state: connection.map(|connection| connection.state),
         step: (position + 1, admission.integrations.len()),
     }
-}
-
-/// Scopes that were requested and not issued. Ignores `.default` and the OpenID scopes, which
-/// providers return under other names.
-fn missing_scopes(integration: &Integration, issued: &str) -> Vec<String> {
-    let issued: Vec<&str> = issued.split_whitespace().collect();
-    let usual = [
-        "openid",
-        "profile",
-        "email",
-        "offline_access",
-        "refresh_token",
-    ];
-    integration
-        .scopes()
-        .into_iter()
-        .filter(|scope| !usual.contains(scope) && !scope.ends_with("/.default"))
-        .filter(|scope| {
-            !issued.iter().any(|given| {
-                given.eq_ignore_ascii_case(scope) || given.ends_with(&format!("/{scope}"))
-            })
-        })
-        .map(str::to_owned)
-        .collect()
 }

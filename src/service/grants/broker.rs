@@ -19,11 +19,11 @@ use crate::{
     },
     faults,
     oauth::{
-        Granted,
+        Granted, RevokedTokens,
         errors::{ErrorCode, Failure, FailureClass},
         token_response::ProviderTokenResponse,
     },
-    providers::{self, Rotation},
+    providers::{self, Profile, Rotation, profile::RefreshTokenLife},
     service::{
         cluster::node::Nodes,
         core::{Core, record},
@@ -34,6 +34,9 @@ use crate::{
             clients::OauthClients,
             new_connections,
             revocations::Revocations,
+            token_times::{
+                FreshToken, is_due_ahead, is_usable, is_usable_as_fallback, usable_until,
+            },
         },
     },
     store::{
@@ -52,18 +55,12 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tracing::Instrument as _;
 
-/// Least remaining lifetime of a token that is handed out; half of its whole lifetime, if that is
-/// shorter.
-const MIN_REMAINING_LIFE: Duration = Duration::from_secs(120);
-/// Least remaining lifetime while no fresher token is available; an eighth of its whole lifetime,
-/// if that is shorter.
-const MIN_REMAINING_LIFE_FALLBACK: Duration = Duration::from_secs(30);
 /// How long a caller waits for a refresh. The refresh goes on without the caller.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Polling interval while another process refreshes the connection.
@@ -82,13 +79,6 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(110);
 /// Failed commits before the tokens are also written to the spool.
 const TRIES_BEFORE_SPOOL: u32 = 3;
-
-/// An access token that may be handed out.
-#[derive(Clone, Debug)]
-pub struct FreshToken {
-    pub token: Arc<SecretString>,
-    pub expires_at: Timestamp,
-}
 
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,42 +127,6 @@ enum StartOutcome {
     /// Another process holds the lease, or just changed the tokens.
     Taken,
 }
-
-/// Whether a stored access token may be handed out. Not if the clock is more than 300 s behind the
-/// time of issue.
-pub fn is_usable(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
-    let margin = MIN_REMAINING_LIFE.min(expires_at.since(issued_at) / 2);
-    now >= issued_at.minus(Duration::from_secs(300)) && now.plus(margin) < expires_at
-}
-
-/// Whether a stored access token may be handed out while no fresher one is available.
-fn is_usable_as_fallback(issued_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
-    let margin = MIN_REMAINING_LIFE_FALLBACK.min(expires_at.since(issued_at) / 8);
-    now >= issued_at.minus(Duration::from_secs(300)) && now.plus(margin) < expires_at
-}
-
-/// Whether a background refresh is due: some time before the token stops being handed out, with
-/// jitter.
-pub fn is_due_ahead(connection: &Connection, now: Timestamp) -> bool {
-    let Some(expires_at) = connection.access_expires_at else {
-        return false;
-    };
-    let life = expires_at.since(connection.updated_at);
-    let lead = (life / 4).min(MAX_REFRESH_LEAD);
-    // Jitter from the connection's number: connections made at the same time must not all be
-    // refreshed at the same time.
-    let jitter = lead
-        .mul_f64(f64::from(u32::try_from(connection.number.rem_euclid(97)).unwrap_or(0)) / 194.0);
-    now.plus(MIN_REMAINING_LIFE.min(life / 2) + lead)
-        .minus(jitter)
-        >= expires_at
-}
-
-/// Longest lead of a background refresh over the time at which the token stops being handed out.
-pub const MAX_REFRESH_LEAD: Duration = Duration::from_secs(300);
-/// Longest lead of a background refresh over the token's expiry.
-pub const MAX_LEAD_BEFORE_EXPIRY: Duration =
-    Duration::from_secs(MIN_REMAINING_LIFE.as_secs() + MAX_REFRESH_LEAD.as_secs());
 
 /// Refreshes access tokens. Owns the refreshes in flight in this process.
 pub struct Broker {
@@ -324,22 +278,20 @@ impl Broker {
     fn stored_token_if(
         &self,
         loaded: &LoadedConnection,
-        passes: fn(Timestamp, Timestamp, Timestamp) -> bool,
+        passes: fn(Timestamp, Option<Timestamp>, Timestamp) -> bool,
     ) -> Option<FreshToken> {
         let connection = &loaded.connection;
-        match (&loaded.tokens.access, connection.access_expires_at) {
-            (Some(sealed), Some(expires_at))
-                if connection.state == State::Active
-                    && passes(connection.updated_at, expires_at, self.core.now()) =>
-            {
-                let token = self.open_token(connection, "access_token", sealed).ok()?;
-                Some(FreshToken {
-                    token: Arc::new(token),
-                    expires_at,
-                })
-            }
-            _ => None,
+        let (issued_at, expires_at) = (connection.updated_at, connection.access_expires_at);
+        let sealed = loaded.tokens.access.as_ref()?;
+        if connection.state != State::Active || !passes(issued_at, expires_at, self.core.now()) {
+            return None;
         }
+        let token = self.open_token(connection, "access_token", sealed).ok()?;
+        Some(FreshToken::stored(
+            connection,
+            &loaded.integration,
+            Arc::new(token),
+        ))
     }
 
     /// Checks whether a refresh is needed and possible. If so, takes the lease and records the
@@ -360,13 +312,19 @@ impl Broker {
         // Another refresh may have finished since the caller looked. A token that is still usable
         // is refreshed only if a background refresh is due.
         let usable = self.stored_token_if(&loaded, is_usable);
-        if let Some(fresh) = usable.filter(|_| !is_due_ahead(&loaded.connection, self.core.now())) {
+        // Where a refresh ends the token before it, that would take it from under the apps that
+        // hold it.
+        let ahead = !providers::profile(&loaded.integration).refresh_ends_access_token
+            && is_due_ahead(&loaded.connection, self.core.now());
+        if let Some(fresh) = usable.filter(|_| !ahead) {
             return Ok(StartOutcome::Done(Ok(fresh)));
         }
         let bearable = self.stored_token_if(&loaded, is_usable_as_fallback);
         let Some(refresh_token) = &loaded.tokens.refresh else {
             // No fresher token can be had: use this one until it expires.
-            let rest = self.stored_token_if(&loaded, |_, expires_at, now| now < expires_at);
+            let rest = self.stored_token_if(&loaded, |_, expires_at, now| {
+                expires_at.is_none_or(|expires_at| now < expires_at)
+            });
             if rest.is_none() {
                 self.mark_needs_login(&loaded, Cause::Expired, "no refresh token", None)
                     .await;
@@ -375,7 +333,7 @@ impl Broker {
                 rest.ok_or(NoToken::NeedsLogin(Cause::Expired)),
             ));
         };
-        let life = match providers::rotation(&loaded.integration) {
+        let life = match providers::profile(&loaded.integration).rotation {
             Rotation::SingleUse => faults::shortened(SINGLE_USE_LEASE_LIFETIME),
             Rotation::KeepsOld | Rotation::Never => faults::shortened(LEASE_LIFETIME),
         };
@@ -507,6 +465,7 @@ impl Broker {
             ..
         } = &ours.loaded;
         let id = connection.id;
+        self.clients.ready(integration).await;
         let registration = match self.clients.registration(integration, secrets) {
             Ok(registration) => registration,
             Err(error) => {
@@ -542,7 +501,8 @@ impl Broker {
                 self.backoff.succeeded(id, integration.id);
                 self.activity
                     .count(Activity::Refreshed, None, Some(integration.id));
-                if answer.account().certainly_differs_from(&connection.account) {
+                let account = answer.account(&registration.profile);
+                if account.certainly_differs_from(&connection.account) {
                     self.mark_needs_login(
                         &ours.loaded,
                         Cause::AccountChanged,
@@ -552,7 +512,8 @@ impl Broker {
                     .await;
                     return Err(NoToken::NeedsLogin(Cause::AccountChanged));
                 }
-                let fresh = self.commit_tokens(ours, &answer, asked_at).await?;
+                let profile = &registration.profile;
+                let fresh = self.commit_tokens(ours, &answer, profile, asked_at).await?;
                 faults::checkpoint("committed");
                 self.clients
                     .record_accepted_secret(integration, by_previous_secret, asked_at)
@@ -658,6 +619,7 @@ impl Broker {
         self: &Arc<Self>,
         ours: &OwnedRefresh,
         answer: &ProviderTokenResponse,
+        profile: &Profile,
         asked_at: Timestamp,
     ) -> Result<FreshToken, NoToken> {
         let LoadedConnection {
@@ -672,8 +634,12 @@ impl Broker {
                 .seal(labels::connection_token(column, &row), token)
                 .map_err(|_| unavailable("The new token could not be stored."))
         };
-        let (token, refresh_token) = (answer.access(), answer.refresh());
-        let expires_at = asked_at.plus(answer.lifetime());
+        let (token, refresh_token) = (answer.token(profile), answer.refresh());
+        // Without a new refresh token the stored one stays.
+        let expires_at = answer
+            .lifetime(profile, true)
+            .map(|life| asked_at.plus(life));
+        let extra_fields = answer.extra_fields(profile);
         let kept = SealedTokens {
             connection: connection.id,
             generation: connection.generation,
@@ -684,7 +650,13 @@ impl Broker {
                 .transpose()?
                 .map(|sealed| sealed.0),
             access_expires_at: expires_at,
-            lapses_at: lapses_at(integration, connection.connected_at, asked_at),
+            lapses_at: match (answer.refresh_token_lifetime(profile), &refresh_token) {
+                (Some(life), Some(_)) => Some(asked_at.plus(life)),
+                // The stored refresh token stays, and so does its end.
+                (None, None) if has_stated_end(profile) => connection.lapses_at,
+                _ => lapses_at(integration, connection.connected_at, asked_at),
+            },
+            extra_fields: (!extra_fields.is_empty()).then_some(extra_fields),
             asked_at,
         };
         let name = connection.id.to_string();
@@ -708,7 +680,10 @@ impl Broker {
         if stored {
             return Ok(FreshToken {
                 token: Arc::new(token),
-                expires_at,
+                usable_until: usable_until(integration, asked_at, expires_at),
+                extra_fields: kept
+                    .extra_fields
+                    .unwrap_or_else(|| connection.extra_fields.clone()),
             });
         }
         // The connection ended or was replaced during the call: its tokens must not be used.
@@ -732,7 +707,10 @@ impl Broker {
                     &ours.loaded.connection,
                     integration,
                     &ours.loaded.secrets,
-                    &orphan,
+                    RevokedTokens {
+                        access: Some(&answer.access()),
+                        refresh: Some(&orphan),
+                    },
                 )
                 .await;
         }
@@ -759,6 +737,7 @@ impl Broker {
                     refresh: refresh.as_ref(),
                     access_expires_at: kept.access_expires_at,
                     lapses_at: kept.lapses_at,
+                    extra_fields: kept.extra_fields.as_ref(),
                     now: kept.asked_at,
                 };
                 let stored =
@@ -931,8 +910,10 @@ struct SealedTokens {
     generation: i64,
     access: String,
     refresh: Option<String>,
-    access_expires_at: Timestamp,
+    access_expires_at: Option<Timestamp>,
     lapses_at: Option<Timestamp>,
+    #[serde(default)]
+    extra_fields: Option<BTreeMap<String, String>>,
     asked_at: Timestamp,
 }
 
@@ -962,6 +943,11 @@ fn unavailable(sentence: &str) -> NoToken {
     }
 }
 
+/// Whether responses say when their refresh token ends.
+fn has_stated_end(profile: &Profile) -> bool {
+    matches!(profile.refresh_token_life, RefreshTokenLife::Stated(_))
+}
+
 /// When the provider will ask the viewer to sign in again, as far as that is known: the earlier of
 /// its limit on disuse and its limit on the age of a connection.
 pub(in crate::service) fn lapses_at(
@@ -969,9 +955,12 @@ pub(in crate::service) fn lapses_at(
     connected_at: Timestamp,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let days = providers::template(&integration.template)
-        .and_then(|template| template.refresh_token_idle_days);
-    let unused = days.map(|days| now.plus(Duration::from_secs(days * 86_400)));
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let unused = match providers::profile(integration).refresh_token_life {
+        RefreshTokenLife::Sliding(sliding) => Some(now.plus(days(sliding))),
+        RefreshTokenLife::Fixed(fixed) => Some(connected_at.plus(days(fixed))),
+        RefreshTokenLife::Unknown | RefreshTokenLife::Stated(_) => None,
+    };
     let latest = providers::max_sign_in_lifetime(integration).map(|life| connected_at.plus(life));
     unused.into_iter().chain(latest).min()
 }
@@ -979,23 +968,6 @@ pub(in crate::service) fn lapses_at(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_about_to_expire_is_not_handed_out() {
-        let at = |seconds: i64| Timestamp(seconds * 1000);
-        assert!(is_usable(at(0), at(3600), at(3400)));
-        assert!(!is_usable(at(0), at(3600), at(3490)));
-        // Short-lived tokens are handed out for the first half of their lifetime.
-        assert!(is_usable(at(0), at(20), at(9)));
-        assert!(!is_usable(at(0), at(20), at(10)));
-        // A clock that jumped back does not make an old token young.
-        assert!(!is_usable(at(1000), at(4600), at(0)));
-        // A token close to expiry passes only where no fresher one is available.
-        assert!(
-            is_usable_as_fallback(at(0), at(3600), at(3560))
-                && !is_usable_as_fallback(at(0), at(3600), at(3580))
-        );
-    }
 
     #[tokio::test]
     async fn an_answer_in_time_is_returned_and_a_late_one_times_out() {

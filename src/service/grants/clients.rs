@@ -8,8 +8,12 @@ use crate::{
         integration::{Integration, SecretHealth},
     },
     oauth::Registration,
-    providers,
-    service::{core::Core, error::Error},
+    providers::{self, ClientAuthentication},
+    service::{
+        core::Core,
+        error::Error,
+        grants::issuer::{Issuer, PortalToken},
+    },
     store::integrations::{self, Secrets},
     vault::labels,
 };
@@ -18,11 +22,12 @@ use std::sync::Arc;
 /// OAuth clients of integrations.
 pub struct OauthClients {
     core: Arc<Core>,
+    issuer: Arc<Issuer>,
 }
 
 impl OauthClients {
-    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+    pub(in crate::service) fn new(core: Arc<Core>, issuer: Arc<Issuer>) -> Self {
+        Self { core, issuer }
     }
 
     /// The redirect URI to register at the provider: shared if the provider's hosts are fixed,
@@ -34,7 +39,18 @@ impl OauthClients {
         }
     }
 
-    /// The OAuth client of an integration, with its secrets opened.
+    /// Makes sure that this portal can sign, if the integration needs that. A failure is only logged:
+    /// the request to the provider then fails as temporary.
+    pub(in crate::service) async fn ready(&self, integration: &Integration) {
+        if providers::client_authentication(integration) == ClientAuthentication::Federated
+            && let Err(error) = self.issuer.ready().await
+        {
+            error.log("the keys that sign this portal's tokens");
+        }
+    }
+
+    /// The OAuth client of an integration, with its secrets opened. Call [`Self::ready`] before, if
+    /// requests are to be sent.
     pub(in crate::service) fn registration(
         &self,
         integration: &Integration,
@@ -56,20 +72,25 @@ impl OauthClients {
                     .open(labels::previous_client_secret(&row), sealed)?,
             );
         }
-        let template = providers::template(&integration.template);
+        let authentication = providers::client_authentication(integration);
+        let portal_token = if authentication == ClientAuthentication::Federated {
+            self.issuer.token_if_ready(&PortalToken::of(integration))
+        } else {
+            None
+        };
         Ok(Registration {
             endpoints,
             client_id: integration.setting("client_id").to_owned(),
             secrets: opened,
-            authentication: providers::client_authentication(integration),
+            authentication,
             scopes: integration
                 .scopes()
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
-            names_scopes_at_refresh: template
-                .is_some_and(|template| template.sends_scopes_at_refresh),
-            refusals: template.map_or(&[], |template| template.refresh_refusal_codes),
+            profile: providers::profile(integration),
+            redirect_uri: self.redirect_uri(integration),
+            portal_token,
         })
     }
 

@@ -7,10 +7,10 @@ use crate::{
     domain::{
         Id, Timestamp, access,
         audit::Action,
-        connection::{Connection, IdentityVerdict, State},
+        connection::{Account, Connection, IdentityVerdict, State},
         consent::{Consent, sorted_scopes},
         content::Content,
-        integration::Integration,
+        integration::{AuthType, Integration},
         person::Person,
     },
     service::{
@@ -20,7 +20,7 @@ use crate::{
     },
     store::{Db, connections, content, integrations, people},
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A connection, its integration, and the consents on it.
 #[derive(Clone, Debug)]
@@ -280,6 +280,9 @@ impl Consents {
                 if sorted_scopes(&asked) != shown_scopes {
                     return Ok(Allowed::AskAgain);
                 }
+                if asked.auth_type == AuthType::VisitorApiKey {
+                    connect_to_this_portal(db, &actor, &asked, now)?;
+                }
                 let check = asked.identity_check;
                 let live = connections::find_of(db, actor.person.id, integration)?.is_some_and(
                     |(connection, _)| {
@@ -427,6 +430,48 @@ pub(in crate::service) fn give_consent(
         )?;
     }
     Ok(())
+}
+
+/// A connection of a person to this portal itself: without tokens, so that it is listed and ended like
+/// any other.
+fn connect_to_this_portal(
+    db: &mut Db<'_>,
+    actor: &Actor,
+    integration: &Integration,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let known = connections::find_of(db, actor.person.id, integration.id)?;
+    if known.is_some_and(|(known, _)| known.state == State::Active) {
+        return Ok(());
+    }
+    let connection = Connection {
+        number: 0,
+        id: Id::random(),
+        person: actor.person.id,
+        integration: integration.id,
+        state: State::Active,
+        account: Account {
+            label: Some(actor.person.username.clone()),
+            ..Account::default()
+        },
+        scopes: String::new(),
+        extra_fields: BTreeMap::new(),
+        has_refresh_token: false,
+        access_expires_at: None,
+        lapses_at: None,
+        generation: 1,
+        connected_at: now,
+        created_at: now,
+        updated_at: now,
+        state_at: now,
+        used_at: Some(now),
+    };
+    connections::put(db, &connection, &connections::Tokens::default())?;
+    let name = integration.display_name();
+    record(
+        db,
+        &event(actor, now, Action::Connected, name, "as oneself"),
+    )
 }
 
 /// `None` if the content item no longer exists.

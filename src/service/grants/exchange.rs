@@ -2,24 +2,25 @@
 //! token. Runs for every data call of an app, so a valid token is answered from memory.
 //!
 //! Checks everything on each call and counts uses in memory. Parsing the form and the error numbers
-//! that clients see belong to `web/api/exchange.rs`. There are no service accounts, so no other
-//! token is handed out when the viewer's is missing.
+//! that clients see belong to `web/api/exchange.rs`. Content may also exchange a token of its own for
+//! one of a service account; no token of another identity is ever handed out in place of one that is
+//! missing.
 
 use crate::{
     domain::{
-        Id, access,
+        Id, Timestamp, access,
         activity::Activity,
         addresses,
         audit::{Action, Origin},
         connection::{Cause, Connection, State},
         consent::Consent,
-        content::Content,
-        integration::Integration,
-        person::{Session, SignedIn},
+        content::{Content, ProcessId},
+        integration::{AuthType, Integration},
+        person::{Role, Session, SignedIn},
         return_path::ReturnPath,
     },
     oauth::token_exchange as words,
-    providers,
+    providers::{self, aws},
     service::{
         auditing::audit::Audit,
         cluster::cache::LoadStart,
@@ -28,8 +29,12 @@ use crate::{
         grants::{
             activity::ActivityCounts,
             admission::{Admission, Admissions, Facts, IntegrationAccess},
-            broker::{Broker, FreshToken, NoToken, is_usable},
+            broker::{Broker, NoToken},
+            issuer::{self, InvalidContentToken, Issuer, PortalToken},
+            service_accounts::ServiceAccounts,
             session_tokens::{ClaimsError, SessionTokens},
+            token_times::{FreshToken, is_usable},
+            workload::same_service,
         },
         people::{
             api_keys::Caller,
@@ -37,10 +42,13 @@ use crate::{
         },
     },
     store::content,
-    vault::session_token::{Claims, InvalidToken},
+    vault::{
+        session_token::{Claims, InvalidToken},
+        visitor_key::{self, VisitorKeySigner},
+    },
 };
 use secrecy::SecretString;
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The form parameters as sent (RFC 8693 section 2.1).
 #[derive(Default)]
@@ -52,29 +60,54 @@ pub struct Request<'a> {
     pub audience: Option<Cow<'a, str>>,
 }
 
+/// Whose token the subject token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SubjectKind {
+    Viewer,
+    Content,
+}
+
+/// What an app asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    AccessToken,
+    /// A new session token.
+    SessionToken,
+    AwsCredentials,
+    /// A key for this portal's own API.
+    ApiKey,
+    /// A token of this portal for a service that trusts it.
+    IdToken,
+}
+
 impl Request<'_> {
-    /// Checks the types of tokens; true if the app asks for a new session token instead of an
-    /// access token.
-    fn asks_for_session_token(&self) -> Result<bool, ExchangeError> {
+    /// The kinds of tokens that are sent and asked for.
+    fn kinds(&self) -> Result<(SubjectKind, Wanted), ExchangeError> {
         if self.grant_type.as_deref() != Some(words::GRANT_TYPE) {
             return Err(ExchangeError::GrantType);
         }
-        match self.subject_token_type.as_deref() {
-            Some(words::USER_SESSION_TOKEN) => {}
-            Some(words::CONTENT_SESSION_TOKEN) => return Err(ExchangeError::ContentToken),
+        let subject = match self.subject_token_type.as_deref() {
+            Some(words::USER_SESSION_TOKEN) => SubjectKind::Viewer,
+            Some(words::CONTENT_SESSION_TOKEN) => SubjectKind::Content,
             _ => return Err(ExchangeError::SubjectTokenType),
-        }
-        match self.requested_token_type.as_deref() {
-            None | Some("" | words::ACCESS_TOKEN) => Ok(false),
-            Some(words::USER_SESSION_TOKEN) => Ok(true),
+        };
+        let wanted = match self.requested_token_type.as_deref() {
+            None | Some("" | words::ACCESS_TOKEN) => Wanted::AccessToken,
+            Some(words::USER_SESSION_TOKEN) if subject == SubjectKind::Viewer => {
+                Wanted::SessionToken
+            }
+            Some(words::AWS_CREDENTIALS) => Wanted::AwsCredentials,
+            Some(words::API_KEY) if subject == SubjectKind::Viewer => Wanted::ApiKey,
+            Some(words::ID_TOKEN) if subject == SubjectKind::Content => Wanted::IdToken,
             Some(other) => {
-                let known = words::UNSUPPORTED_TOKEN_TYPES
+                let known = words::OTHER_TOKEN_TYPES
                     .into_iter()
                     .find(|known| *known == other)
                     .unwrap_or("an unknown type");
-                Err(ExchangeError::RequestedTokenType(known.to_owned()))
+                return Err(ExchangeError::RequestedTokenType(known.to_owned()));
             }
-        }
+        };
+        Ok((subject, wanted))
     }
 }
 
@@ -88,10 +121,23 @@ impl std::fmt::Debug for Request<'_> {
 #[derive(Debug)]
 pub struct Exchanged {
     pub token: Arc<SecretString>,
-    /// Token type URI (RFC 8693 section 3): an access token, or a renewed session token.
+    /// Token type URI (RFC 8693 section 3).
     pub issued_token_type: &'static str,
-    /// The token's remaining lifetime.
-    pub expires_in: Duration,
+    /// The token's remaining lifetime; `None` if it has no end.
+    pub expires_in: Option<Duration>,
+    /// What the provider sent besides, such as the address of its API.
+    pub extra_fields: BTreeMap<String, String>,
+}
+
+impl Exchanged {
+    fn new(fresh: FreshToken, issued_token_type: &'static str, now: Timestamp) -> Self {
+        Self {
+            expires_in: fresh.usable_until.map(|end| end.since(now)),
+            token: fresh.token,
+            issued_token_type,
+            extra_fields: fresh.extra_fields,
+        }
+    }
 }
 
 /// Why an exchange is refused. The error codes and texts that clients see are in
@@ -100,9 +146,18 @@ pub struct Exchanged {
 pub enum ExchangeError {
     GrantType,
     SubjectTokenType,
-    /// A content session token was sent: it stands for a service account, which this portal does
-    /// not offer.
-    ContentToken,
+    ContentToken(InvalidContentToken),
+    /// The integration acts for others than the subject token stands for: its name, and as whom it
+    /// acts.
+    AuthType {
+        name: String,
+        acts_as: AuthType,
+    },
+    /// Content asked as itself for a service at which it acts for viewers, and its owner has not
+    /// allowed both.
+    BesideViewers {
+        service: String,
+    },
     RequestedTokenType(String),
     SubjectToken(InvalidToken),
     SessionEnded,
@@ -153,6 +208,8 @@ impl ExchangeError {
             ExchangeError::SessionEnded => "viewer's session ended",
             ExchangeError::NotYourContent => "key may not act for this content",
             ExchangeError::ViewerMayNot => "viewer may not open this content",
+            ExchangeError::ContentToken(_) => "content session token not valid",
+            ExchangeError::BesideViewers { .. } => "as itself where it acts for viewers",
             ExchangeError::NoAssociation => "no integration attached",
             ExchangeError::WrongAudience => "integration not attached",
             ExchangeError::NotConsented { .. } => "viewer has not consented",
@@ -184,7 +241,9 @@ impl ExchangeError {
             ExchangeError::Unavailable { .. } => Activity::ProviderUnavailable,
             ExchangeError::GrantType
             | ExchangeError::SubjectTokenType
-            | ExchangeError::ContentToken
+            | ExchangeError::ContentToken(_)
+            | ExchangeError::AuthType { .. }
+            | ExchangeError::BesideViewers { .. }
             | ExchangeError::RequestedTokenType(_)
             | ExchangeError::Service(_) => return None,
         })
@@ -213,6 +272,9 @@ pub struct Exchange {
     admissions: Arc<Admissions>,
     session_tokens: Arc<SessionTokens>,
     broker: Arc<Broker>,
+    service_accounts: Arc<ServiceAccounts>,
+    issuer: Arc<Issuer>,
+    visitor_keys: VisitorKeySigner,
     activity: Arc<ActivityCounts>,
     audit: Arc<Audit>,
 }
@@ -224,15 +286,21 @@ impl Exchange {
         admissions: Arc<Admissions>,
         session_tokens: Arc<SessionTokens>,
         broker: Arc<Broker>,
+        service_accounts: Arc<ServiceAccounts>,
+        issuer: Arc<Issuer>,
         activity: Arc<ActivityCounts>,
         audit: Arc<Audit>,
     ) -> Self {
+        let visitor_keys = VisitorKeySigner::new(&core.root, core.settings.base().to_owned());
         Self {
             core,
             sessions,
             admissions,
             session_tokens,
             broker,
+            service_accounts,
+            issuer,
+            visitor_keys,
             activity,
             audit,
         }
@@ -280,7 +348,12 @@ impl Exchange {
         request: &Request<'_>,
         integration: &mut Option<Id<Integration>>,
     ) -> Result<Exchanged, ExchangeError> {
-        let renews = request.asks_for_session_token()?;
+        let (subject, wanted) = request.kinds()?;
+        if subject == SubjectKind::Content {
+            return self
+                .exchange_as_content(caller, request, wanted, integration)
+                .await;
+        }
         let now = self.core.now();
         let token = request.subject_token.as_deref().unwrap_or("");
         let claims = self.session_tokens.session_claims(token).await?;
@@ -289,18 +362,18 @@ impl Exchange {
         if !access::may_open(admission.standing) {
             return Err(ExchangeError::ViewerMayNot);
         }
-        if renews {
+        if wanted == Wanted::SessionToken {
             // Renewal grants nothing new: consent and connection are checked when the new token is
             // exchanged.
             let token = self
                 .session_tokens
                 .session_token(claims.sub, claims.content, claims.sid, claims.process)
                 .ok_or(Error::Internal("a session token cannot be signed"))?;
-            let expires_in = self.core.settings.session_token_lifetime;
             return Ok(Exchanged {
                 token: Arc::new(token.into()),
                 issued_token_type: words::USER_SESSION_TOKEN,
-                expires_in,
+                expires_in: Some(self.core.settings.session_token_lifetime),
+                extra_fields: BTreeMap::new(),
             });
         }
         let link = choose_link(
@@ -311,10 +384,8 @@ impl Exchange {
                 .filter(|audience| !audience.is_empty()),
         )?;
         *integration = Some(link.integration.id);
-        if link.integration.paused_at.is_some() {
-            let service = providers::names(&link.integration).service;
-            return Err(ExchangeError::Paused { service });
-        }
+        check_kinds(&link.integration, subject, wanted)?;
+        refuse_paused(&link.integration)?;
         let Some(consent) = link.consent else {
             return Err(self.not_connected_error(
                 admission.content.id,
@@ -332,38 +403,183 @@ impl Exchange {
             );
             return Err(ExchangeError::NotTheirAccount { login_url, service });
         }
-        let fresh = match (
-            connection.state,
-            &link.access_token,
-            connection.access_expires_at,
-        ) {
-            (State::Active, Some(token), Some(expires_at))
-                if is_usable(connection.updated_at, expires_at, now) =>
+        let fresh = match (connection.state, &link.access_token) {
+            (State::Active, _) if wanted == Wanted::ApiKey => Ok(self.visitor_key(&claims, link)?),
+            (State::Active, Some(token))
+                if is_usable(connection.updated_at, connection.access_expires_at, now) =>
             {
-                Ok(FreshToken {
-                    token: Arc::clone(token),
-                    expires_at,
-                })
+                Ok(FreshToken::stored(
+                    connection,
+                    &link.integration,
+                    Arc::clone(token),
+                ))
             }
-            (State::Active, _, _) => {
+            (State::Active, _) => {
                 self.refresh_and_check_again(&claims, &admission, link, consent, connection.id)
                     .await?
             }
-            (State::NeedsLogin(cause), _, _) => Err(NoToken::NeedsLogin(cause)),
-            (State::Unconfirmed, _, _) => Err(NoToken::Gone),
+            (State::NeedsLogin(cause), _) => Err(NoToken::NeedsLogin(cause)),
+            (State::Unconfirmed, _) => Err(NoToken::Gone),
+        };
+        let fresh = match (fresh, wanted) {
+            (Ok(id_token), Wanted::AwsCredentials) => {
+                let label = admission.person.username.as_str();
+                self.service_accounts
+                    .aws_keys(&link.integration, label, &id_token)
+                    .await
+            }
+            (fresh, _) => fresh,
         };
         match fresh {
             Ok(fresh) => {
                 self.activity
                     .count_exchange(consent, claims.process, &admission, link, now);
-                Ok(Exchanged {
-                    expires_in: fresh.expires_at.since(self.core.now()),
-                    token: fresh.token,
-                    issued_token_type: words::ACCESS_TOKEN,
-                })
+                Ok(Exchanged::new(fresh, issued_type(wanted), self.core.now()))
             }
             Err(why) => Err(self.no_token_error(why, admission.content.id, &link.integration)),
         }
+    }
+
+    /// Exchanges a content session token: content acts as itself. Never falls back to another
+    /// identity: where the item acts for viewers at the same service, its owner must have allowed
+    /// this, too.
+    async fn exchange_as_content(
+        &self,
+        caller: &Caller,
+        request: &Request<'_>,
+        wanted: Wanted,
+        integration: &mut Option<Id<Integration>>,
+    ) -> Result<Exchanged, ExchangeError> {
+        let token = request.subject_token.as_deref().unwrap_or("");
+        let item = self.issuer.verify_content_token(token).await?;
+        let item = item.map_err(ExchangeError::ContentToken)?;
+        let may_act = |own: &Admission| {
+            access::may_exchange(
+                &caller.person,
+                caller.role,
+                own.standing,
+                caller.content,
+                &own.content,
+            )
+        };
+        let own = self
+            .admissions
+            .admission_for(item, caller.person.id, may_act)
+            .await;
+        let own = match own {
+            Err(Error::NotFound) => return Err(ExchangeError::NotYourContent),
+            own => own?,
+        };
+        if !may_act(&own) {
+            return Err(ExchangeError::NotYourContent);
+        }
+        let audience = request.audience.as_deref().filter(|text| !text.is_empty());
+        let link = choose_link(&own.integrations, audience)?;
+        *integration = Some(link.integration.id);
+        check_kinds(&link.integration, SubjectKind::Content, wanted)?;
+        refuse_paused(&link.integration)?;
+        if !link.beside_viewers && acts_for_viewers_at_same_service(&own, &link.integration) {
+            let service = providers::names(&link.integration).service;
+            return Err(ExchangeError::BesideViewers { service });
+        }
+        let fresh = if wanted == Wanted::IdToken {
+            self.id_token(&own.content, &link.integration).await?
+        } else {
+            let fresh = self.service_accounts.token(&link.integration).await;
+            fresh.map_err(|why| self.no_token_error(why, own.content.id, &link.integration))?
+        };
+        self.activity.count(
+            Activity::Exchanged,
+            Some(own.content.id),
+            Some(link.integration.id),
+        );
+        Ok(Exchanged::new(fresh, issued_type(wanted), self.core.now()))
+    }
+
+    /// A token of this portal for the service of an integration, which content presents itself.
+    async fn id_token(
+        &self,
+        item: &Content,
+        integration: &Integration,
+    ) -> Result<FreshToken, ExchangeError> {
+        let token = self
+            .issuer
+            .token(&PortalToken {
+                content: Some((item.id, item.owner)),
+                lifetime: issuer::FOR_CONTENT,
+                ..PortalToken::of(integration)
+            })
+            .await?;
+        Ok(FreshToken {
+            token: Arc::new(token),
+            usable_until: Some(self.core.now().plus(issuer::FOR_CONTENT)),
+            extra_fields: BTreeMap::new(),
+        })
+    }
+
+    /// A key for this portal's own API that acts as the viewer.
+    fn visitor_key(
+        &self,
+        claims: &Claims,
+        link: &IntegrationAccess,
+    ) -> Result<FreshToken, ExchangeError> {
+        let now = self.core.now();
+        let key = self
+            .visitor_keys
+            .mint(
+                claims.sub,
+                claims.content,
+                link.integration.id,
+                claims.sid,
+                now,
+            )
+            .ok_or(Error::Internal("a visitor key cannot be signed"))?;
+        Ok(FreshToken {
+            token: Arc::new(key),
+            usable_until: Some(now.plus(visitor_key::LIFETIME)),
+            extra_fields: BTreeMap::new(),
+        })
+    }
+
+    /// Resolves a presented visitor key; `None` unless its browser session lives, and its viewer may
+    /// still open the item and still allows it to act for them here.
+    pub async fn visitor(&self, presented: &str) -> Result<Option<Arc<Caller>>, Error> {
+        let now = self.core.now();
+        let Some(key) = self.visitor_keys.verify(presented, now) else {
+            return Ok(None);
+        };
+        let session = Claims {
+            iss: key.iss.clone(),
+            sub: key.sub,
+            content: key.content,
+            sid: key.sid,
+            process: ProcessId::ONLY,
+            iat: now.unix_seconds(),
+            exp: key.exp,
+        };
+        let admission = match self.viewer_admission(&session).await {
+            Ok(admission) if access::may_open(admission.standing) => admission,
+            Err(ExchangeError::Service(error)) => return Err(error),
+            _ => return Ok(None),
+        };
+        let link = admission.integrations.iter().find(|link| {
+            link.integration.id == key.integration
+                && link.integration.auth_type == AuthType::VisitorApiKey
+                && link.integration.paused_at.is_none()
+                && !link.needs_viewer()
+        });
+        let cap = match link.map(|link| link.integration.setting("max_role")) {
+            None => return Ok(None),
+            Some("Admin") => Role::Administrator,
+            Some("Publisher") => Role::Publisher,
+            Some(_) => Role::Viewer,
+        };
+        let end = Timestamp(key.exp.saturating_mul(1000));
+        Ok(Some(Arc::new(Caller::visitor(
+            admission.person.clone(),
+            cap,
+            end,
+        ))))
     }
 
     /// Whether the caller runs the content that the session token was made for. Whether the viewer
@@ -430,10 +646,7 @@ impl Exchange {
             .iter()
             .find(|again| again.integration.id == link.integration.id)
             .ok_or(ExchangeError::WrongAudience)?;
-        if still.integration.paused_at.is_some() {
-            let service = providers::names(&link.integration).service;
-            return Err(ExchangeError::Paused { service });
-        }
+        refuse_paused(&still.integration)?;
         if still.consent != Some(consent) {
             return Err(self.not_connected_error(
                 admission.content.id,
@@ -590,6 +803,67 @@ impl Exchange {
         } else {
             ExchangeError::NotConnected { login_url, service }
         }
+    }
+}
+
+fn refuse_paused(integration: &Integration) -> Result<(), ExchangeError> {
+    if integration.paused_at.is_some() {
+        let service = providers::names(integration).service;
+        return Err(ExchangeError::Paused { service });
+    }
+    Ok(())
+}
+
+/// Whether the kinds of tokens fit the integration (the contract's section 4.3).
+fn check_kinds(
+    integration: &Integration,
+    subject: SubjectKind,
+    wanted: Wanted,
+) -> Result<(), ExchangeError> {
+    let acts_as = integration.auth_type;
+    let fits = match acts_as {
+        AuthType::Viewer | AuthType::VisitorApiKey => subject == SubjectKind::Viewer,
+        AuthType::ServiceAccount => subject == SubjectKind::Content,
+    };
+    if !fits {
+        return Err(ExchangeError::AuthType {
+            name: integration.display_name().to_owned(),
+            acts_as,
+        });
+    }
+    let is_aws = integration.template == aws::TEMPLATE.key;
+    let possible = match wanted {
+        Wanted::SessionToken => true,
+        Wanted::ApiKey => acts_as == AuthType::VisitorApiKey,
+        Wanted::AwsCredentials => is_aws,
+        Wanted::AccessToken => acts_as != AuthType::VisitorApiKey && !is_aws,
+        Wanted::IdToken => acts_as == AuthType::ServiceAccount,
+    };
+    if possible {
+        Ok(())
+    } else {
+        Err(ExchangeError::RequestedTokenType(
+            issued_type(wanted).to_owned(),
+        ))
+    }
+}
+
+/// Whether the item has an integration that acts for viewers at the service of this one.
+fn acts_for_viewers_at_same_service(own: &Admission, integration: &Integration) -> bool {
+    own.integrations.iter().any(|link| {
+        link.integration.auth_type == AuthType::Viewer
+            && same_service(&link.integration, integration)
+    })
+}
+
+/// The token type that an answer names.
+fn issued_type(wanted: Wanted) -> &'static str {
+    match wanted {
+        Wanted::AccessToken => words::ACCESS_TOKEN,
+        Wanted::SessionToken => words::USER_SESSION_TOKEN,
+        Wanted::AwsCredentials => words::AWS_CREDENTIALS,
+        Wanted::ApiKey => words::API_KEY,
+        Wanted::IdToken => words::ID_TOKEN,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         content::Content,
         integration::Integration,
     },
+    oauth::RevokedTokens,
     service::{
         cluster::node::Nodes,
         core::{Actor, Core, event, record},
@@ -83,11 +84,12 @@ impl NewConnection {
     }
 }
 
-/// The provider and the token to revoke there, if the connection may not be stored.
+/// The provider and the tokens to revoke there, if the connection may not be stored.
 pub(in crate::service) struct Issued {
     pub integration: Integration,
     pub secrets: Secrets,
-    pub token: SecretString,
+    pub access: SecretString,
+    pub refresh: Option<SecretString>,
 }
 
 /// Stores new connections.
@@ -159,7 +161,10 @@ impl NewConnections {
                     &new.connection,
                     &issued.integration,
                     &issued.secrets,
-                    &issued.token,
+                    RevokedTokens {
+                        access: Some(&issued.access),
+                        refresh: issued.refresh.as_ref(),
+                    },
                 )
                 .await;
         }

@@ -17,7 +17,7 @@ use crate::{
         person::Person,
         revocation::{ProviderNotice, Revocation},
     },
-    oauth::{RevocationRequest, errors::ErrorCode},
+    oauth::{RevocationRequest, RevokedTokens, errors::ErrorCode},
     providers,
     service::{
         core::{Actor, Core, record, require},
@@ -65,12 +65,16 @@ const INTERRUPTED_AFTER: Duration = Duration::from_secs(60);
 /// Tries to write the audit records of ended consents.
 const MAX_RECORD_TRIES: u32 = 5;
 
-/// The token to revoke when a connection ends.
+/// The tokens to revoke when a connection ends.
 enum KnownTokens {
-    Token(SecretString),
+    /// One of them at least.
+    Some {
+        access: Option<SecretString>,
+        refresh: Option<SecretString>,
+    },
     /// There is no token.
     None,
-    /// The stored token does not decrypt.
+    /// The stored tokens do not decrypt.
     Unreadable,
 }
 
@@ -82,25 +86,30 @@ struct Tombstone {
 }
 
 impl Tombstone {
-    /// Prepares the tombstone. `token` is the one that the provider is to revoke.
+    /// Prepares the tombstone. `tokens` are those that the provider is to revoke.
     pub fn new(
         core: &Core,
         clients: &OauthClients,
         connection: &Connection,
         integration: &Integration,
         secrets: &Secrets,
-        token: &KnownTokens,
+        tokens: &KnownTokens,
         why: &EndReason,
     ) -> Result<Self, Error> {
         let id = Id::random();
         let registration = clients.registration(integration, secrets);
-        let request = match (&registration, token) {
-            (Ok(registration), KnownTokens::Token(token)) => registration.revocation(token),
+        let request = match (&registration, tokens) {
+            (Ok(registration), KnownTokens::Some { access, refresh }) => {
+                registration.revocation(&RevokedTokens {
+                    access: access.as_ref(),
+                    refresh: refresh.as_ref(),
+                })
+            }
             _ => None,
         };
         // There was a token, but no request to revoke it can be made.
-        let token_is_lost = matches!(token, KnownTokens::Unreadable)
-            || (matches!(token, KnownTokens::Token(_)) && registration.is_err());
+        let token_is_lost = matches!(tokens, KnownTokens::Unreadable)
+            || (matches!(tokens, KnownTokens::Some { .. }) && registration.is_err());
         let row = id.to_string();
         let sealed = request
             .map(|request| {
@@ -165,19 +174,29 @@ impl Revocations {
         }
     }
 
-    /// The token to revoke: the refresh token, else the access token.
-    fn token_to_revoke(&self, connection: &Connection, tokens: &Tokens) -> KnownTokens {
+    /// The tokens to revoke. Those that do not decrypt cannot be revoked; they are deleted all the
+    /// same.
+    fn tokens_to_revoke(&self, connection: &Connection, tokens: &Tokens) -> KnownTokens {
         let row = labels::connection_row(connection.id, connection.person, connection.integration);
-        let (column, sealed) = match (&tokens.refresh, &tokens.access) {
-            (Some(sealed), _) => ("refresh_token", sealed),
-            (None, Some(sealed)) => ("access_token", sealed),
-            (None, None) => return KnownTokens::None,
+        let open = |column: &str, sealed: &Option<Sealed>| {
+            let label = labels::connection_token(column, &row);
+            let vault = &self.core.vault;
+            sealed
+                .as_ref()
+                .and_then(|sealed| vault.open(label, sealed).ok())
         };
-        // A token that does not decrypt cannot be revoked; it is deleted all the same.
-        self.core
-            .vault
-            .open(labels::connection_token(column, &row), sealed)
-            .map_or(KnownTokens::Unreadable, KnownTokens::Token)
+        if tokens.access.is_none() && tokens.refresh.is_none() {
+            return KnownTokens::None;
+        }
+        let refresh = open("refresh_token", &tokens.refresh);
+        // An access token alone would not end what a refresh token keeps alive.
+        if tokens.refresh.is_some() && refresh.is_none() {
+            return KnownTokens::Unreadable;
+        }
+        match (open("access_token", &tokens.access), refresh) {
+            (None, None) => KnownTokens::Unreadable,
+            (access, refresh) => KnownTokens::Some { access, refresh },
+        }
     }
 
     /// Ends one connection inside the caller's transaction: deletes tokens and consents, stores the
@@ -191,7 +210,7 @@ impl Revocations {
     ) -> Result<(), Error> {
         let integration = integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
         let secrets = integrations::secrets(db, integration.id)?;
-        let token = self.token_to_revoke(connection, tokens);
+        let token = self.tokens_to_revoke(connection, tokens);
         let owner = people::find(db, connection.person)?
             .map(|person| person.username)
             .unwrap_or_default();
@@ -342,7 +361,7 @@ impl Revocations {
         connection: &Connection,
         integration: &Integration,
         secrets: &Secrets,
-        token: &SecretString,
+        tokens: RevokedTokens<'_>,
     ) {
         let why = EndReason::of_portal(self.core.now(), "a token that arrived after the end");
         let Ok(ended) = Tombstone::new(
@@ -351,7 +370,10 @@ impl Revocations {
             connection,
             integration,
             secrets,
-            &KnownTokens::Token(token.clone()),
+            &KnownTokens::Some {
+                access: tokens.access.cloned(),
+                refresh: tokens.refresh.cloned(),
+            },
             &why,
         ) else {
             return;
@@ -391,7 +413,7 @@ impl Revocations {
                 let integration =
                     integrations::find(db, connection.integration)?.ok_or(Error::NotFound)?;
                 let secrets = integrations::secrets(db, integration.id)?;
-                let token = service.token_to_revoke(&connection, &tokens);
+                let token = service.tokens_to_revoke(&connection, &tokens);
                 connections::save_state(db, &connection.clone().require_login(cause, why.now))?;
                 Tombstone::new(
                     &service.core,

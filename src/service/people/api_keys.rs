@@ -38,6 +38,20 @@ pub struct Caller {
     pub expires_at: Option<Timestamp>,
 }
 
+impl Caller {
+    /// The viewer of a content item behind a visitor key.
+    pub(in crate::service) fn visitor(person: Person, at_most: Role, end: Timestamp) -> Self {
+        Self {
+            role: at_most.min(person.role),
+            person,
+            key: 0,
+            content: None,
+            active_at: None,
+            expires_at: Some(end),
+        }
+    }
+}
+
 /// The key of one running process of deployed content, in memory only: it works until it is dropped.
 pub struct ProcessKey {
     keys: Arc<ProcessKeys>,

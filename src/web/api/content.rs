@@ -487,6 +487,8 @@ pub fn association(entry: &Association, integration: &Integration) -> Value {
         "oauth_integration_description": integration.description,
         "oauth_integration_template": integration.template,
         "oauth_integration_auth_type": integration.auth_type,
+        // A field that Connect does not have.
+        "beside_viewers": entry.beside_viewers,
         "created_time": entry.created_at.rfc3339(),
     })
 }
@@ -503,9 +505,13 @@ pub async fn associations(any: AnyKey, path: web::Path<String>) -> ApiResult {
     )))
 }
 
-/// The body of PUT associations: an array of objects with `oauth_integration_guid`. Errors: 208 for
-/// another shape, 207 for a malformed id, 258 for a duplicate.
-pub struct Wanted(Vec<Id<Integration>>);
+/// The body of PUT associations: an array of objects with `oauth_integration_guid`, and optionally
+/// `beside_viewers`: whether content may act as itself there although it acts for viewers at the same
+/// service. Errors: 208 for another shape, 207 for a malformed id, 258 for a duplicate.
+pub struct Wanted {
+    integrations: Vec<Id<Integration>>,
+    beside_viewers: Vec<(Id<Integration>, bool)>,
+}
 
 impl FromRequest for Wanted {
     type Error = ApiError;
@@ -520,7 +526,7 @@ impl FromRequest for Wanted {
                     "The body must be an array of objects with oauth_integration_guid.",
                 ));
             };
-            let mut wanted = Vec::new();
+            let (mut wanted, mut beside_viewers) = (Vec::new(), Vec::new());
             for entry in &entries {
                 let text = entry.get("oauth_integration_guid").and_then(Value::as_str);
                 let text = text.ok_or_else(|| {
@@ -537,8 +543,21 @@ impl FromRequest for Wanted {
                     ));
                 }
                 wanted.push(id);
+                match entry.get("beside_viewers") {
+                    None | Some(Value::Null) => {}
+                    Some(Value::Bool(allowed)) => beside_viewers.push((id, *allowed)),
+                    Some(_) => {
+                        return Err(ApiError::bad(
+                            Code::AssociationShape,
+                            "beside_viewers: must be true or false.",
+                        ));
+                    }
+                }
             }
-            Ok(Self(wanted))
+            Ok(Self {
+                integrations: wanted,
+                beside_viewers,
+            })
         })
     }
 }
@@ -555,7 +574,7 @@ pub async fn set_associations(
     }
     api.service
         .contents
-        .set_associations(&api.actor, id, wanted.0)
+        .set_associations(&api.actor, id, wanted.integrations)
         .await
         .map_err(|error| match error {
             Error::Invalid(problems) => invalid(&problems, |key| {
@@ -567,5 +586,11 @@ pub async fn set_associations(
             }),
             other => other.into(),
         })?;
+    let contents = &api.service.contents;
+    for (integration, allowed) in wanted.beside_viewers {
+        contents
+            .allow_beside_viewers(&api.actor, id, integration, allowed)
+            .await?;
+    }
     Ok(HttpResponse::NoContent().finish())
 }

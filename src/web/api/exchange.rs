@@ -6,10 +6,13 @@
 //! cannot ask for more than its integration grants.
 
 use crate::{
-    domain::{activity::Activity, connection::Cause},
+    domain::{activity::Activity, connection::Cause, integration::AuthType},
     http::codes::Code,
     oauth::token_exchange as words,
-    service::grants::exchange::{ExchangeError, Request},
+    service::grants::{
+        exchange::{ExchangeError, Request},
+        issuer::InvalidContentToken,
+    },
     vault::session_token::InvalidToken,
     web::api::{AnyKey, ApiError, ApiResult, read_body, service_of},
 };
@@ -17,7 +20,7 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use serde_json::json;
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// The success response (RFC 8693 section 2.2.1).
 #[derive(Serialize)]
@@ -25,7 +28,12 @@ struct Credentials<'a> {
     access_token: &'a str,
     issued_token_type: &'static str,
     token_type: &'static str,
-    expires_in: u64,
+    /// Left out for a token without an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+    /// What the provider sent besides, such as Salesforce's `instance_url`.
+    #[serde(flatten)]
+    extra_fields: &'a BTreeMap<String, String>,
 }
 
 /// Decodes one `key=value` of the form. A value without escapes, such as a session token, is
@@ -107,13 +115,15 @@ pub async fn exchange(
             .json(Credentials {
                 access_token: fresh.token.expose_secret(),
                 issued_token_type: fresh.issued_token_type,
-                // RFC 8693 section 2.2.1: `N_A` for a token that is not usable as an access token.
-                token_type: if fresh.issued_token_type == words::ACCESS_TOKEN {
-                    "Bearer"
-                } else {
-                    "N_A"
+                token_type: match fresh.issued_token_type {
+                    words::ACCESS_TOKEN | words::ID_TOKEN => "Bearer",
+                    words::API_KEY => "Key",
+                    words::AWS_CREDENTIALS => "aws_credentials",
+                    // RFC 8693 section 2.2.1: for what is not usable as an access token.
+                    _ => "N_A",
                 },
-                expires_in: fresh.expires_in.as_secs(),
+                expires_in: fresh.expires_in.map(|life| life.as_secs()),
+                extra_fields: &fresh.extra_fields,
             })),
         Err(refusal) => {
             let token = parameters.subject_token.as_deref().unwrap_or("");
@@ -249,18 +259,33 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
         ),
         ExchangeError::SubjectTokenType => Explanation::request(
             Code::SubjectTokenType,
-            format!("subject_token_type: must be {}.", words::USER_SESSION_TOKEN),
+            format!(
+                "subject_token_type: must be {} or {}.",
+                words::USER_SESSION_TOKEN,
+                words::CONTENT_SESSION_TOKEN
+            ),
         ),
-        ExchangeError::ContentToken => Explanation::request(
-            Code::ContentToken,
-            "subject_token_type: this portal acts for viewers only; send the viewer's session token.",
+        ExchangeError::ContentToken(invalid) => explain_content_token(invalid),
+        ExchangeError::AuthType { name, acts_as } => Explanation::request(
+            Code::SubjectForAuthType,
+            match acts_as {
+                AuthType::ServiceAccount => format!(
+                    "“{name}” is a service account: send the content session token as {}.",
+                    words::CONTENT_SESSION_TOKEN
+                ),
+                AuthType::Viewer | AuthType::VisitorApiKey => format!(
+                    "“{name}” acts for viewers: send the viewer's session token as {}.",
+                    words::USER_SESSION_TOKEN
+                ),
+            },
         ),
+        ExchangeError::BesideViewers { service } => Explanation::forbidden(&format!(
+            "this content acts for its viewers at {service}. Its owner can allow it to act as itself there, too, on its page."
+        )),
         ExchangeError::RequestedTokenType(wanted) => Explanation::request(
             Code::RequestedTokenType,
             format!(
-                "requested_token_type: must be {}, or {} for a new session token; not {wanted}.",
-                words::ACCESS_TOKEN,
-                words::USER_SESSION_TOKEN
+                "requested_token_type: {wanted} does not fit this integration and subject token."
             ),
         ),
         ExchangeError::SubjectToken(invalid) => explain_token(invalid),
@@ -356,6 +381,22 @@ fn explain_token(invalid: InvalidToken) -> Explanation {
         InvalidToken::Expired => Explanation::token(
             Code::SubjectToken,
             "Invalid subject_token: it has expired. Read the header of a current request.",
+        ),
+    }
+}
+
+fn explain_content_token(invalid: InvalidContentToken) -> Explanation {
+    match invalid {
+        InvalidContentToken::WrongIssuer => Explanation::token(
+            Code::SubjectTokenIssuer,
+            "Invalid subject_token: it comes from another server.",
+        ),
+        InvalidContentToken::Forged => {
+            Explanation::token(Code::ContentToken, "Invalid subject_token")
+        }
+        InvalidContentToken::Expired => Explanation::token(
+            Code::ContentToken,
+            "Invalid subject_token: it has expired. Read CONNECT_CONTENT_SESSION_TOKEN_FILE again.",
         ),
     }
 }

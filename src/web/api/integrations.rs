@@ -8,10 +8,11 @@
 use crate::{
     domain::{
         change::Change,
+        check::Verdict,
         connection::Connection,
         form::FieldError,
         group::Principal,
-        integration::{Availability, Config, IdentityCheck, Integration, ListEntry},
+        integration::{AuthType, Availability, Config, IdentityCheck, Integration, ListEntry},
     },
     http::{codes::Code, query::parameter},
     providers::{self, Field, Template},
@@ -344,21 +345,35 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     }
 }
 
-/// `POST …/verify`: in Connect, a trial run of a service account. Always refused with error 240:
-/// integrations here act for viewers, and a viewer's sign-in cannot be tried without the viewer.
+/// `POST …/verify`: checks an integration as far as that is possible without a person. As in Connect,
+/// a service account is tried by getting a token and throwing it away (error 241 if that fails), and
+/// one that acts for viewers is refused with error 240. In both cases the payload holds what was found.
 pub async fn verify(api: PersonalKey, path: web::Path<String>) -> ApiResult {
-    let (found, _) = api
-        .service
-        .integrations
-        .integration_associations(&api.actor, guid(&path, Code::IntegrationId)?)
-        .await?;
-    Err(ApiError::bad(
-        Code::VerifyAuthType,
-        format!(
-            "“{}” acts for viewers: only they can try it, by opening content that uses it.",
-            found.display_name()
+    let id = guid(&path, Code::IntegrationId)?;
+    let result = api.service.checks.check(&api.actor, id).await?;
+    let found = api.service.integrations.integration(&api.actor, id).await?;
+    let payload = json!({
+        "verdict": result.verdict(),
+        "checked_time": result.at.rfc3339(),
+        "findings": result.findings,
+    });
+    let (code, text) = match (found.auth_type, result.worst()) {
+        (AuthType::ServiceAccount, Some(worst)) if worst.verdict == Verdict::Bad => {
+            (Code::ProviderFailed, worst.text.clone())
+        }
+        (AuthType::ServiceAccount, _) => return Ok(ok(&payload)),
+        _ => (
+            Code::VerifyAuthType,
+            format!(
+                "“{}” acts for viewers: only a sign-in tries all of it. What was found without one is in the payload.",
+                found.display_name()
+            ),
         ),
-    ))
+    };
+    Err(ApiError {
+        payload,
+        ..ApiError::bad(code, text)
+    })
 }
 
 /// `DELETE v1/oauth/integrations/{guid}`: 204.

@@ -8,6 +8,7 @@ pub mod content;
 pub mod exchange;
 pub mod groups;
 pub mod integrations;
+pub mod issuer;
 pub mod server;
 pub mod users;
 
@@ -20,6 +21,7 @@ use crate::{
         query::parameter,
     },
     service::{Actor, Error, Services, people::api_keys::Caller},
+    vault::visitor_key,
 };
 use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError, dev::Payload, http::StatusCode, web,
@@ -190,6 +192,7 @@ pub async fn key_of(
             return Err(wrong("Send one Authorization header, not several."));
         }
         PresentedKey::OtherScheme => None,
+        PresentedKey::Key(key) if visitor_key::is_one(key) => service.exchange.visitor(key).await?,
         PresentedKey::Key(key) => service.api_keys.caller(key).await?,
     };
     key.map(Some)

@@ -4,8 +4,8 @@
 
 use crate::{
     domain::{
-        Id, addresses, attempt::Mismatch, connection::Connection, integration::Integration,
-        return_path::ReturnPath,
+        Id, addresses, attempt::Mismatch, check::Verdict, connection::Connection,
+        integration::Integration, return_path::ReturnPath,
     },
     http::{errors::WebError, redirect::see_other},
     oauth::errors::{Failure, FailureClass},
@@ -74,9 +74,9 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
         CallbackOutcome::Connected {
             back,
             integration,
-            refreshable,
+            lasts,
             missing_scopes,
-        } => connected(me, &back, &integration, refreshable, &missing_scopes),
+        } => connected(me, &back, &integration, lasts, &missing_scopes),
         CallbackOutcome::OtherAccount {
             connection,
             content,
@@ -128,6 +128,19 @@ pub fn show(me: &SignedIn, ending: CallbackOutcome) -> Result<HttpResponse, WebE
         CallbackOutcome::NeedsApproval { back, integration } => {
             needs_approval(me, &back, &integration)
         }
+        CallbackOutcome::Tested {
+            integration,
+            result,
+        } => {
+            let message = match result.verdict() {
+                Verdict::Good => "Test sign-in: all is well. Nothing was stored.",
+                Verdict::Warning => {
+                    "Test sign-in: it works, with something to improve. Nothing was stored."
+                }
+                Verdict::Bad => "Test sign-in: something has to be mended. Nothing was stored.",
+            };
+            Ok(me.done(&addresses::integration(integration.id), message))
+        }
         CallbackOutcome::Failed {
             failure,
             back,
@@ -141,7 +154,7 @@ fn connected(
     me: &SignedIn,
     back: &ReturnPath,
     integration: &Integration,
-    refreshable: bool,
+    lasts: bool,
     missing_scopes: &[String],
 ) -> Result<HttpResponse, WebError> {
     let names = providers::names(integration);
@@ -161,7 +174,7 @@ fn connected(
             ],
         );
     }
-    if !refreshable && providers::asks_for_refresh_token(integration) {
+    if !lasts && providers::asks_for_refresh_token(integration) {
         return problem(
             me,
             StatusCode::OK,

@@ -591,7 +591,7 @@ async fn p21_every_wrong_request_has_its_code_and_no_token() {
                 ("subject_token", &token),
             ],
             400,
-            252,
+            236,
         ),
         (
             &[("grant_type", GRANT), ("subject_token_type", SUBJECT)],

@@ -78,6 +78,8 @@ async fn p29_every_route_is_closed_unless_a_rule_opens_it() {
         "/__ping__",
         "/__health__",
         "/__valetkey__/static/{name}",
+        "/.well-known/openid-configuration",
+        "/.well-known/jwks.json",
     ];
     let open_api = [
         "/__api__/server_settings",

@@ -1,7 +1,7 @@
 //! `/connections/{guid}/disconnect`: ends a connection and its consents.
 
 use crate::{
-    domain::addresses,
+    domain::{addresses, connection::State},
     http::errors::WebError,
     providers,
     web::{
@@ -34,7 +34,13 @@ pub async fn disconnect_page(
     } else {
         "These can no longer act as you:"
     };
+    let is_endless = overview.connection.access_expires_at.is_none()
+        && overview.connection.state == State::Active;
     let token = match overview.connection.access_expires_at {
+        None if is_endless => format!(
+            "A token already handed out has no end: it works until {} ends it.",
+            names.provider
+        ),
         Some(end) if end > *me.now() => {
             format!(
                 "A token already handed out works until {}.",

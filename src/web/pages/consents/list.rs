@@ -137,16 +137,14 @@ fn row(overview: &Overview, now: Now) -> Row {
         State::Active => {
             let connected = connection.connected_at.relative(*now);
             let again = match connection.lapses_at {
-                _ if !connection.has_refresh_token => {
-                    let end = connection
-                        .access_expires_at
-                        .map(|at| now.absolute(at))
-                        .unwrap_or_default();
-                    format!(
-                        " · asks you again at {end}, since {} gave no lasting permission",
+                _ if !connection.has_refresh_token => match connection.access_expires_at {
+                    Some(end) => format!(
+                        " · asks you again at {}, since {} gave no lasting permission",
+                        now.absolute(end),
                         names.provider
-                    )
-                }
+                    ),
+                    None => " · has no end of its own".to_owned(),
+                },
                 // A fixed time, if the provider ends every sign-in after a maximum age, however
                 // often it is used.
                 Some(at) if providers::max_sign_in_lifetime(integration).is_some() => {

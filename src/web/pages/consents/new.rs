@@ -2,8 +2,14 @@
 
 use crate::{
     domain::{
-        Id, access, activity::Activity, addresses, connection::State, consent::sorted_scopes,
-        content::Content, integration::Integration, return_path::ReturnPath,
+        Id, access,
+        activity::Activity,
+        addresses,
+        connection::State,
+        consent::sorted_scopes,
+        content::Content,
+        integration::{AuthType, Integration},
+        return_path::ReturnPath,
     },
     http::{errors::WebError, redirect::see_other},
     providers,
@@ -144,9 +150,10 @@ async fn draw(
         question.content.as_ref().map(|asking| asking.content.id),
         Some(integration.id),
     );
-    let endpoints = providers::endpoints(integration).ok_or(Error::Internal(
-        "the configuration of an integration is damaged",
-    ))?;
+    let endpoints = providers::endpoints(integration);
+    if endpoints.is_none() && integration.auth_type == AuthType::Viewer {
+        return Err(Error::Internal("the configuration of an integration is damaged").into());
+    }
     let host = |text: &str| {
         url::Url::parse(text)
             .ok()
@@ -200,8 +207,8 @@ async fn draw(
         workspace: host(integration.setting("workspace_url")),
         integration: integration.display_name().to_owned(),
         provider_host: endpoints
-            .authorize
-            .host_str()
+            .as_ref()
+            .and_then(|found| found.authorize.host_str())
             .unwrap_or_default()
             .to_owned(),
         account: question.account.clone(),
@@ -242,7 +249,7 @@ async fn draw(
     allow_form_to(
         &mut response,
         me,
-        &endpoints,
+        endpoints.as_ref(),
         question.content.as_ref().map(|asking| asking.content.id),
     )
     .await?;
@@ -255,10 +262,11 @@ async fn draw(
 pub(super) async fn allow_form_to(
     response: &mut HttpResponse,
     me: &SignedIn,
-    endpoints: &providers::Endpoints,
+    endpoints: Option<&providers::Endpoints>,
     item: Option<Id<Content>>,
 ) -> Result<(), WebError> {
-    let mut origins = vec![endpoints.authorize.origin().ascii_serialization()];
+    let provider = endpoints.map(|found| found.authorize.origin().ascii_serialization());
+    let mut origins = Vec::from_iter(provider);
     if let Some(item) = item.filter(|_| !me.service().core.settings.origins.is_same_origin()) {
         origins.extend(
             me.service()

@@ -79,7 +79,7 @@ pub async fn other_account_page(
         back: back.as_str().to_owned(),
     })?;
     let content: Option<Id<Content>> = query.content.as_deref().and_then(|text| text.parse().ok());
-    allow_form_to(&mut response, &me, &endpoints, content).await?;
+    allow_form_to(&mut response, &me, Some(&endpoints), content).await?;
     Ok(response)
 }
 

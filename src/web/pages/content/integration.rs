@@ -1,4 +1,5 @@
-//! `POST /content-settings/{guid}/integration`: which integrations an item uses.
+//! `POST /content-settings/{guid}/integration` and `/beside-viewers`: which integrations an item uses,
+//! and whether it may act as itself where it acts for viewers.
 
 use crate::{
     domain::{Id, addresses, form::FieldError, integration::Integration},
@@ -88,4 +89,25 @@ pub async fn save_integration(
             draw_settings(&me, seen, None, problems).await
         }
     }
+}
+
+/// `POST /content-settings/{guid}/beside-viewers`: the field `allowed` is `yes` or `no`.
+pub async fn beside_viewers(
+    me: SignedIn,
+    path: web::Path<String>,
+    Posted(typed): Posted,
+) -> Result<HttpResponse, WebError> {
+    let guid = id(&path)?;
+    let integration = id(typed.text("integration"))?;
+    let allowed = typed.text("allowed") == "yes";
+    me.service()
+        .contents
+        .allow_beside_viewers(&me.actor, guid, integration, allowed)
+        .await?;
+    let message = if allowed {
+        "Saved. This content may act as itself there, too: what it shows may then be more than its viewer may see."
+    } else {
+        "Saved. This content acts there only for its viewers."
+    };
+    Ok(me.done(&addresses::content_settings(guid), message))
 }

@@ -6,7 +6,7 @@ use crate::{
         content::{AccessType, Content, ContentRole, Permission},
         form::FieldError,
         group::Principal,
-        integration::{Association, Integration},
+        integration::{Association, AuthType, Integration},
     },
     http::errors::WebError,
     providers,
@@ -43,6 +43,14 @@ struct Attached {
     provider: String,
     capabilities: Vec<String>,
     offline: bool,
+}
+
+/// A service account at a service at which the item also acts for viewers.
+struct BesideViewers {
+    guid: String,
+    name: String,
+    service: String,
+    allowed: bool,
 }
 
 /// An integration that can be chosen.
@@ -90,6 +98,7 @@ struct SettingsPage {
     integration_search: Option<ChoiceSearch>,
     attached: Vec<Attached>,
     attached_names: String,
+    beside_viewers: Vec<BesideViewers>,
     several: bool,
     environment: String,
     key_made: Option<Moment>,
@@ -191,6 +200,7 @@ pub(super) async fn draw_settings(
             .map(|(_, integration)| integration.display_name().to_owned())
             .collect::<Vec<_>>()
             .join(", "),
+        beside_viewers: beside_viewers(&associations),
         several: associations.len() > 1,
         attached: associations
             .iter()
@@ -297,6 +307,29 @@ fn attached(integration: &Integration) -> Attached {
         capabilities: providers::capabilities(integration),
         offline: providers::asks_for_refresh_token(integration),
     }
+}
+
+/// The service accounts that content may use only if its owner allows it.
+fn beside_viewers(associations: &[(Association, Integration)]) -> Vec<BesideViewers> {
+    let acts_for_viewers = |other: &Integration| {
+        let service = providers::names(other).service;
+        associations.iter().any(|(_, one)| {
+            one.auth_type == AuthType::Viewer
+                && (one.template == other.template || providers::names(one).service == service)
+        })
+    };
+    associations
+        .iter()
+        .filter(|(_, integration)| {
+            integration.auth_type == AuthType::ServiceAccount && acts_for_viewers(integration)
+        })
+        .map(|(entry, integration)| BesideViewers {
+            guid: integration.id.to_string(),
+            name: integration.display_name().to_owned(),
+            service: providers::names(integration).service,
+            allowed: entry.beside_viewers,
+        })
+        .collect()
 }
 
 /// The integrations to choose from. An attached one stays in the list, even if the reader may not

@@ -59,6 +59,11 @@ struct FormPage {
     third_title: &'static str,
     fields: Vec<Field>,
     preset: Vec<Field>,
+    /// What a pasted address told.
+    said: Vec<String>,
+    mistakes: &'static [(&'static str, &'static str)],
+    /// People are sent to a provider, and back.
+    has_redirect: bool,
     details_open: bool,
     pkce: &'static str,
     confirm: Option<Confirmation>,
@@ -74,7 +79,7 @@ pub(super) enum FormTarget<'a> {
 
 /// Whether a setting is in the main list of fields; the others are under details.
 fn is_main(template: &ProviderTemplate, name: &str) -> bool {
-    !template.details.contains(&name) && name != "auth_type"
+    !template.details.contains(&name)
 }
 
 /// The form of an integration. `confirm` adds a question that must be answered to save.
@@ -84,6 +89,27 @@ pub(super) async fn draw_form(
     typed: Option<&FormValues>,
     errors: Vec<FieldError>,
     confirm: Option<Confirmation>,
+) -> Result<HttpResponse, WebError> {
+    draw(me, subject, typed, errors, confirm, Vec::new()).await
+}
+
+/// The form of a new integration, filled in from a pasted address. `said`: what was found.
+pub(super) async fn draw_form_with(
+    me: &SignedIn,
+    subject: FormTarget<'_>,
+    found: &FormValues,
+    said: Vec<String>,
+) -> Result<HttpResponse, WebError> {
+    draw(me, subject, Some(found), Vec::new(), None, said).await
+}
+
+async fn draw(
+    me: &SignedIn,
+    subject: FormTarget<'_>,
+    typed: Option<&FormValues>,
+    errors: Vec<FieldError>,
+    confirm: Option<Confirmation>,
+    said: Vec<String>,
 ) -> Result<HttpResponse, WebError> {
     let service = me.service();
     let (template, guid, existing) = match &subject {
@@ -132,9 +158,18 @@ pub(super) async fn draw_form(
         ]);
         refill(&mut fields[..2], Some(&stored), &[]);
     }
-    refill(&mut fields, typed, &errors);
-    refill(&mut preset, typed, &errors);
-    kept_secret::keep(me, typed, &mut fields).await?;
+    if said.is_empty() {
+        refill(&mut fields, typed, &errors);
+        refill(&mut preset, typed, &errors);
+        kept_secret::keep(me, typed, &mut fields).await?;
+    } else {
+        // Only what was found is filled in; the rest keeps what the template proposes.
+        for field in fields.iter_mut().chain(&mut preset) {
+            if let Some(value) = typed.and_then(|found| found.get(&field.name)) {
+                field.value = value.to_owned();
+            }
+        }
+    }
     let own = service.core.addresses.own_callback(guid);
     let title = match existing {
         Some(integration) => format!("Edit {}", integration.display_name()),
@@ -166,6 +201,11 @@ pub(super) async fn draw_form(
         second_title: steps.allow.0,
         second_text: steps.allow.1,
         third_title: steps.paste,
+        said,
+        mistakes: template.mistakes,
+        has_redirect: template.has_redirect(
+            existing.map_or(template.auth_types[0], |integration| integration.auth_type),
+        ),
         details_open: preset.iter().any(|field| field.error.is_some())
             || template.presets.iter().any(|list| {
                 existing.is_some_and(|integration| !integration.setting(list.fills).is_empty())

@@ -15,6 +15,7 @@ use crate::{
         listing::{
             ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
         },
+        pages::integrations::check::LastCheck,
         pages::page,
         view::{Chrome, Moment, Now, Status, count_noun},
         visitor::SignedIn,
@@ -37,6 +38,8 @@ struct Row {
     trouble: Option<Status>,
     secret: Status,
     secret_note: String,
+    /// The last check.
+    checked: Option<LastCheck>,
     changed: Moment,
     updated_at: i64,
     content_count: i64,
@@ -99,6 +102,11 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
     } else {
         HashMap::new()
     };
+    let checks = if may_manage {
+        service.integrations.last_checks(&me.actor).await?
+    } else {
+        HashMap::new()
+    };
     let rows: Vec<Row> = service
         .integrations
         .integrations(&me.actor)
@@ -126,6 +134,9 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
                     .filter(|status| !may_manage || status.word != secret.word),
                 secret,
                 secret_note,
+                checked: checks
+                    .get(&integration.id)
+                    .map(|result| LastCheck::new(result, now)),
                 changed: Moment::new(integration.updated_at, now),
                 updated_at: integration.updated_at.0,
                 content_count: used.contents,
@@ -149,7 +160,12 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
             ],
             passes: Box::new(|row: &Row, wanted| match wanted {
                 "attention" => {
-                    row.trouble.is_some() || matches!(row.secret.tone, "negative" | "warning")
+                    row.trouble.is_some()
+                        || matches!(row.secret.tone, "negative" | "warning")
+                        || row
+                            .checked
+                            .as_ref()
+                            .is_some_and(|last| last.status.tone == "negative")
                 }
                 _ => row.content_count == 0 && row.people_count == 0,
             }),

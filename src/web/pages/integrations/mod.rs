@@ -7,6 +7,7 @@
 
 pub mod activity;
 pub mod availability;
+pub mod check;
 pub mod choose;
 pub mod connected;
 pub mod delete;

@@ -8,15 +8,21 @@ use crate::{
         integration::{Availability, IdentityCheck, Integration, SecretHealth},
     },
     http::errors::WebError,
-    providers,
-    service::{Error, core::must_manage_integrations},
+    providers::{self, ClientAuthentication},
+    service::{Error, Services, core::must_manage_integrations, grants::issuer::PortalToken},
     web::{
+        error_pages::allow_forms_to,
         forms::Field,
         health::{HealthLine, exchange_lines, integration_trouble, sort},
         listing::Picker,
         pages::{
             form_status, id,
-            integrations::{form::availability_field, list::secret_status, tabs::integration_tabs},
+            integrations::{
+                check::{self, LastCheck},
+                form::availability_field,
+                list::secret_status,
+                tabs::integration_tabs,
+            },
             page_with, principal_picker,
         },
         plot::Range,
@@ -51,9 +57,17 @@ struct DetailPage {
     has_secret: bool,
     secret: Status,
     secret_note: String,
+    /// What the last check found.
+    check: Vec<HealthLine>,
+    checked: Option<LastCheck>,
+    /// There is a provider to sign in at.
+    may_test: bool,
     facts: Vec<Fact>,
     identifier: String,
+    /// Empty where nobody is sent to a provider.
     redirect: String,
+    /// What the service has to be told to trust this portal: label and value.
+    federation: Vec<(&'static str, &'static str, String)>,
     contents: Vec<NavLink>,
     /// Connections that are unusable and still to be deleted.
     ending: i64,
@@ -151,7 +165,14 @@ pub(super) async fn draw_detail(
         (_, Some(end)) => format!("{note}. Expires on {}.", now.date(end)),
         _ => format!("{note}."),
     };
+    let checks = service.integrations.last_checks(&me.actor).await?;
+    let found = checks.get(&guid);
+    let may_test = template.has_redirect(integration.auth_type);
     let view = DetailPage {
+        check: found.map(check::lines).unwrap_or_default(),
+        checked: found.map(|result| LastCheck::new(result, now)),
+        may_test,
+        federation: federation(service, &integration),
         chrome: me
             .visitor
             .chrome("integrations", integration.display_name()),
@@ -166,7 +187,11 @@ pub(super) async fn draw_detail(
         secret,
         secret_note,
         facts,
-        redirect: service.clients.redirect_uri(&integration),
+        redirect: if may_test {
+            service.clients.redirect_uri(&integration)
+        } else {
+            String::new()
+        },
         contents: contents
             .iter()
             .map(|item| NavLink::new(addresses::content_settings(item.id), item.display_title()))
@@ -192,12 +217,35 @@ pub(super) async fn draw_detail(
         errors,
     };
     let mut response = page_with(form_status(&view.errors), &view)?;
+    if may_test && let Some(endpoints) = providers::endpoints(&integration) {
+        // The test sign-in is a form that leads there.
+        allow_forms_to(
+            &mut response,
+            &[endpoints.authorize.origin().ascii_serialization()],
+        );
+    }
     if ending > 0 {
         // Shows the progress, with or without JavaScript.
         let refresh = HeaderValue::from_static("2");
         response.headers_mut().insert(header::REFRESH, refresh);
     }
     Ok(response)
+}
+
+/// What the service has to be told to trust this portal, where the integration proves itself by that.
+fn federation(
+    service: &Services,
+    integration: &Integration,
+) -> Vec<(&'static str, &'static str, String)> {
+    if providers::client_authentication(integration) != ClientAuthentication::Federated {
+        return Vec::new();
+    }
+    let token = PortalToken::of(integration);
+    vec![
+        ("issuer", "Issuer", service.issuer.name().to_owned()),
+        ("subject", "Subject", token.subject),
+        ("audience", "Audience", token.audience),
+    ]
 }
 
 fn identity_words(check: IdentityCheck) -> &'static str {

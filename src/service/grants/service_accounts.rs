@@ -1,0 +1,285 @@
+//! Tokens for content itself, of accounts that belong to no person: from the provider by the
+//! integration's own credentials, or by federation, where the provider trusts this portal and no
+//! secret is stored. Also the temporary AWS keys of a viewer.
+//!
+//! Tokens are kept in memory until shortly before their end, under one lock for each integration: a
+//! provider that does not answer holds up its own callers only. Which content may have a token is
+//! decided in `exchange`.
+
+use super::{
+    broker::NoToken,
+    issuer::{Issuer, PortalToken},
+    token_times::FreshToken,
+};
+use crate::{
+    domain::{Id, Timestamp, integration::Integration},
+    oauth::{
+        errors::{Failure, FailureClass},
+        service_account::{self, OwnToken},
+    },
+    providers::{self, ServiceGrant, aws, google, service_grant::AwsRole},
+    service::{core::Core, error::Error, grants::clients::OauthClients},
+    store::integrations::{self, Secrets},
+    vault::labels,
+};
+use quick_cache::sync::Cache;
+use secrecy::SecretString;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+
+/// Tokens that are kept, of all integrations and viewers.
+const CAPACITY: usize = 10_000;
+/// How long a caller waits for a provider, waiting for another caller included.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that a token is kept, whatever its lifetime.
+const KEPT_AT_MOST: Duration = Duration::from_secs(3600);
+/// How long a failure is answered without asking again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// The name of the session in AWS' own logs begins with it.
+const AWS_SESSION: &str = "valetkey";
+
+/// What the last request brought.
+#[derive(Clone)]
+enum Kept {
+    Token(FreshToken),
+    Failed { failure: Failure, until: Timestamp },
+}
+
+/// One integration's, or one viewer's, place for a token.
+type Place = Arc<Mutex<Option<Kept>>>;
+
+/// Tokens for content itself.
+pub struct ServiceAccounts {
+    core: Arc<Core>,
+    clients: Arc<OauthClients>,
+    issuer: Arc<Issuer>,
+    places: Cache<String, Place>,
+}
+
+impl ServiceAccounts {
+    pub(in crate::service) fn new(
+        core: Arc<Core>,
+        clients: Arc<OauthClients>,
+        issuer: Arc<Issuer>,
+    ) -> Self {
+        Self {
+            core,
+            clients,
+            issuer,
+            places: Cache::new(CAPACITY),
+        }
+    }
+
+    /// The token of a service account.
+    pub(in crate::service) async fn token(
+        &self,
+        integration: &Integration,
+    ) -> Result<FreshToken, NoToken> {
+        // Of another version of the settings there is another token.
+        let name = format!("{}/{}", integration.id, integration.updated_at.0);
+        self.kept_or(name, self.fetch(integration)).await
+    }
+
+    /// A token that is asked for now and not kept: for a check.
+    pub(in crate::service) async fn fetch_once(
+        &self,
+        integration: &Integration,
+    ) -> Result<OwnToken, Failure> {
+        tokio::time::timeout(PATIENCE, self.fetch(integration))
+            .await
+            .unwrap_or_else(|_| Err(Failure::wait("The service did not answer in time.")))
+    }
+
+    /// Temporary AWS keys for a viewer, by the viewer's ID token. `label` tells apart the viewers,
+    /// also in AWS' own logs.
+    pub(in crate::service) async fn aws_keys(
+        &self,
+        integration: &Integration,
+        label: &str,
+        id_token: &FreshToken,
+    ) -> Result<FreshToken, NoToken> {
+        let Some(role) = aws::role(integration) else {
+            return Err(damaged());
+        };
+        let name = format!("{}/{}/{label}", integration.id, integration.updated_at.0);
+        let asking = self.assume_role(&role, label, &id_token.token);
+        let keys = self.kept_or(name, asking).await?;
+        Ok(keys)
+    }
+
+    /// The kept token under this name, or what `asking` brings. One caller asks at a time.
+    async fn kept_or(
+        &self,
+        name: String,
+        asking: impl Future<Output = Result<OwnToken, Failure>>,
+    ) -> Result<FreshToken, NoToken> {
+        let place = self
+            .places
+            .get_or_insert_with(
+                &name,
+                || Ok::<_, std::convert::Infallible>(Place::default()),
+            )
+            .unwrap_or_default();
+        let looking = async {
+            let mut kept = place.lock().await;
+            let now = self.core.now();
+            match &*kept {
+                Some(Kept::Token(token)) if token.usable_until.is_some_and(|end| now < end) => {
+                    return Ok(token.clone());
+                }
+                Some(Kept::Failed { failure, until }) if now < *until => {
+                    return Err(no_token(failure.clone()));
+                }
+                _ => {}
+            }
+            match asking.await {
+                Ok(own) => {
+                    let fresh = fresh(own, now);
+                    *kept = Some(Kept::Token(fresh.clone()));
+                    Ok(fresh)
+                }
+                Err(failure) => {
+                    *kept = Some(Kept::Failed {
+                        failure: failure.clone(),
+                        until: now.plus(PAUSE),
+                    });
+                    Err(no_token(failure))
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, looking)
+            .await
+            .unwrap_or_else(|_| {
+                Err(no_token(Failure::wait(
+                    "The service is slow. Ask again in a moment.",
+                )))
+            })
+    }
+
+    async fn secrets(&self, id: Id<Integration>) -> Result<Secrets, Error> {
+        self.core
+            .store
+            .read(move |db| Ok::<_, Error>(integrations::secrets(db, id)?))
+            .await
+    }
+
+    async fn fetch(&self, integration: &Integration) -> Result<OwnToken, Failure> {
+        let inside = |error: Error| {
+            error.log("the token of a service account");
+            Failure::wait("This portal could not ask. The operator finds the reason in the log.")
+        };
+        let Some(grant) = providers::service_grant(integration) else {
+            return Err(misconfigured());
+        };
+        let http = &self.core.http;
+        let secrets = self.secrets(integration.id).await.map_err(inside)?;
+        let portal_token = async || {
+            self.issuer
+                .token(&PortalToken::of(integration))
+                .await
+                .map_err(inside)
+        };
+        match grant {
+            ServiceGrant::ClientCredentials => {
+                self.clients.ready(integration).await;
+                let registration = self
+                    .clients
+                    .registration(integration, &secrets)
+                    .map_err(inside)?;
+                let answer = registration.client_credentials(http).await?;
+                Ok(OwnToken::from_response(&answer, &registration))
+            }
+            ServiceGrant::TokenExchange => {
+                self.clients.ready(integration).await;
+                let registration = self
+                    .clients
+                    .registration(integration, &secrets)
+                    .map_err(inside)?;
+                service_account::token_exchange(http, &registration, &portal_token().await?).await
+            }
+            ServiceGrant::AwsWebIdentity(role) => {
+                let label = integration.id.to_string();
+                self.assume_role(&role, &label, &portal_token().await?)
+                    .await
+            }
+            ServiceGrant::GoogleWorkload {
+                provider,
+                service_account,
+            } => {
+                let Some((sts, credentials)) = google::workload_addresses(integration) else {
+                    return Err(misconfigured());
+                };
+                let account = service_account.as_deref();
+                let token = portal_token().await?;
+                service_account::google(http, (&sts, &credentials), &provider, account, &token)
+                    .await
+            }
+            ServiceGrant::VaultLogin { address, role } => {
+                service_account::vault(http, &address, &role, &portal_token().await?).await
+            }
+            ServiceGrant::StaticSecret => {
+                let row = integration.id.to_string();
+                let sealed = secrets.current.ok_or_else(misconfigured)?;
+                let opened = self.core.vault.open(labels::client_secret(&row), &sealed);
+                Ok(OwnToken {
+                    token: opened.map_err(|error| inside(error.into()))?,
+                    lifetime: None,
+                })
+            }
+        }
+    }
+
+    async fn assume_role(
+        &self,
+        role: &AwsRole,
+        label: &str,
+        token: &SecretString,
+    ) -> Result<OwnToken, Failure> {
+        // AWS takes letters, digits and =,.@-_ in at most 64 characters.
+        let fits = |letter: &char| letter.is_ascii_alphanumeric() || "=,.@-_".contains(*letter);
+        let label: String = label.chars().filter(fits).collect();
+        let session: String = format!("{AWS_SESSION}-{label}").chars().take(64).collect();
+        service_account::assume_role(&self.core.http, role, &session, token).await
+    }
+}
+
+/// A token as it is handed out: until shortly before its end.
+fn fresh(own: OwnToken, now: Timestamp) -> FreshToken {
+    let life = own.lifetime.unwrap_or(KEPT_AT_MOST);
+    let margin = (life / 10).min(Duration::from_secs(60));
+    FreshToken {
+        token: Arc::new(own.token),
+        usable_until: Some(now.plus((life - margin).min(KEPT_AT_MOST))),
+        extra_fields: BTreeMap::new(),
+    }
+}
+
+fn damaged() -> NoToken {
+    no_token(misconfigured())
+}
+
+fn misconfigured() -> Failure {
+    Failure::administrator(
+        crate::oauth::errors::ErrorCode::Configuration,
+        "The settings of this integration are damaged. Save them again.",
+    )
+}
+
+/// What content is told about a failure.
+fn no_token(failure: Failure) -> NoToken {
+    if service_account::needs_administrator(&failure) {
+        return NoToken::Broken {
+            sentence: failure.sentence,
+        };
+    }
+    let retry_after = match failure.class {
+        FailureClass::Temporary {
+            retry_after: Some(wait),
+        } => wait,
+        _ => PAUSE,
+    };
+    NoToken::Unavailable {
+        retry_after,
+        sentence: failure.sentence,
+    }
+}
