@@ -47,12 +47,15 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         data_dir: data_dir.clone(),
         content_url: arguments.content_url,
         organisation,
+        // Scripts start it for what they add themselves.
+        doubles: !arguments.json,
         run: Run::from_environment(&super::environment()).map_err(|problem| problem.to_string())?,
         ..demo::Options::default()
     })
     .await;
     let result = match running {
         Ok(running) => {
+            running.add_doubles().await?;
             if arguments.json {
                 println!("{}", running.summary());
             } else {

@@ -3,11 +3,13 @@
 //! `valetkey dev` and the tests. Passwords and secrets here protect nothing but the demo.
 
 mod deployed;
+pub mod doubles;
 pub mod openid;
 pub mod provider;
 pub mod sample;
 pub mod workspace;
 
+use self::doubles::{DIALECTS, Doubles};
 use crate::{
     config::{
         LogFormat, Retention, Settings, SignIn,
@@ -84,6 +86,8 @@ pub struct Options {
     pub dev: Option<Dev>,
     /// Whether deployed content runs, and how.
     pub run: Run,
+    /// Also other providers than Microsoft's, with an integration of each kind.
+    pub doubles: bool,
 }
 
 impl Default for Options {
@@ -102,6 +106,7 @@ impl Default for Options {
                 confinement: Confinement::Off,
                 ..Run::default()
             },
+            doubles: false,
         }
     }
 }
@@ -143,6 +148,8 @@ pub struct Demo {
     pub provider: Arc<Provider>,
     pub provider_url: String,
     pub workspace_url: String,
+    /// Providers other than Microsoft's.
+    pub doubles: Option<Arc<Doubles>>,
     /// Servers of the provider, the workspace and the sample app.
     others: Vec<ServerHandle>,
     accounts: Vec<Account>,
@@ -152,6 +159,8 @@ pub struct Demo {
     integration: (String, String),
     /// The environment of the caller's app, content key included.
     environment: Option<Vec<(String, String)>>,
+    /// Who adds integrations.
+    administrator: Actor,
     /// Who publishes, and the integration, for [`Demo::deploy_sample`].
     publisher: Actor,
     integration_id: Id<Integration>,
@@ -282,23 +291,33 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         options.dev.as_ref(),
     )
     .await?;
-    let others = vec![
+    let mut others = vec![
         provider::serve(Arc::clone(&provider), provider_socket)?,
         workspace::serve(Arc::clone(&provider), workspace_socket)?,
         sample::serve(sample, sample_socket)?,
     ];
-    let (accounts, contents, integration, environment, (publisher, integration_id)) = seeded;
+    let (accounts, contents, integration, environment, people) = seeded;
+    let (administrator, publisher, integration_id) = people;
+    let doubles = if options.doubles {
+        let (doubles, handle) = Doubles::start(listen.ip(), &portal_url, Arc::clone(&clock))?;
+        others.push(handle);
+        Some(doubles)
+    } else {
+        None
+    };
     Ok(Demo {
         app: Server::new(Arc::clone(&service), portal),
         service,
         provider,
         provider_url,
         workspace_url,
+        doubles,
         others,
         accounts,
         contents,
         integration,
         environment,
+        administrator,
         publisher,
         integration_id,
     })
@@ -310,7 +329,7 @@ type Seeded = (
     Vec<(String, String, Option<String>)>,
     (String, String),
     Option<Vec<(String, String)>>,
-    (Actor, Id<Integration>),
+    (Actor, Actor, Id<Integration>),
 );
 
 /// Creates people with API keys, an integration, and content items with content keys. Fails if the
@@ -485,11 +504,45 @@ async fn seed(
             integration.display_name().to_owned(),
         ),
         environment,
-        (publisher.clone(), integration.id),
+        (administrator.clone(), publisher.clone(), integration.id),
     ))
 }
 
 impl Demo {
+    /// Adds an integration of each kind that the doubles play.
+    pub async fn add_doubles(&self) -> Result<(), String> {
+        let Some(doubles) = &self.doubles else {
+            return Ok(());
+        };
+        let fail = |error: crate::service::Error| format!("cannot fill the demo: {error}");
+        let viewers = DIALECTS.iter().map(|dialect| {
+            let config = dialect.config(doubles.address(dialect.key));
+            (dialect.title(), dialect.template(), config, true)
+        });
+        let machines = doubles::service_accounts(&doubles.machines)
+            .into_iter()
+            .map(|(name, template, config)| (name.to_owned(), template, config, false));
+        for (name, template, config, has_secret) in viewers.chain(machines) {
+            let secret = has_secret.then(|| doubles::CLIENT_SECRET.to_owned().into());
+            let input = IntegrationInput {
+                name: Some(name),
+                description: Some(
+                    "A double of the demo: anybody who types a name is signed in.".into(),
+                ),
+                template: Some(template.to_owned()),
+                config: config.as_object().cloned().unwrap_or_default(),
+                client_secret: secret,
+                ..IntegrationInput::default()
+            };
+            let integrations = &self.service.integrations;
+            integrations
+                .create_integration(&self.administrator, input)
+                .await
+                .map_err(fail)?;
+        }
+        Ok(())
+    }
+
     /// Addresses, accounts and ids as JSON, for scripts and tests. Contains the demo's secrets.
     pub fn summary(&self) -> Value {
         let base = self.service.core.addresses.base();

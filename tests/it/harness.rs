@@ -192,6 +192,8 @@ impl Clock for TestClock {
 pub struct World {
     pub portal: String,
     pub provider: Arc<Provider>,
+    /// Other providers, if the test asked for them.
+    pub doubles: Option<Arc<demo::doubles::Doubles>>,
     pub summary: Value,
     pub data_dir: PathBuf,
     /// The PostgreSQL database, where the tests run on one.
@@ -201,7 +203,7 @@ pub struct World {
     handle: actix_web::dev::ServerHandle,
     /// `None` once it was awaited.
     serving: Option<tokio::task::JoinHandle<Result<(), String>>>,
-    services: Arc<Services>,
+    pub services: Arc<Services>,
     /// The data is kept for another process.
     is_parked: bool,
 }
@@ -284,6 +286,7 @@ impl World {
             .await
             .expect("the demo starts");
         let services = Arc::clone(&demo.service);
+        let doubles = demo.doubles.clone();
         let (portal, provider, summary) = (
             demo.service.core.addresses.base().to_owned(),
             Arc::clone(&demo.provider),
@@ -298,6 +301,7 @@ impl World {
             http,
             portal,
             provider,
+            doubles,
             summary,
             data_dir,
             database: place,

@@ -15,6 +15,7 @@ mod origins;
 mod policy;
 mod promises;
 mod properties;
+mod providers;
 mod proxy;
 mod proxy_limits;
 mod retention;

@@ -24,7 +24,7 @@ struct Chapter {
 }
 
 /// All pages, in the order of the list.
-static CHAPTERS: [Chapter; 7] = [
+static CHAPTERS: [Chapter; 8] = [
     Chapter {
         name: "viewer",
         title: "Using apps",
@@ -42,6 +42,12 @@ static CHAPTERS: [Chapter; 7] = [
         title: "Administration",
         role: Role::Administrator,
         markdown: include_str!("../../../templates/help/administrator.md"),
+    },
+    Chapter {
+        name: "providers",
+        title: "Providers",
+        role: Role::Administrator,
+        markdown: include_str!("../../../templates/help/providers.md"),
     },
     Chapter {
         name: "operator",
