@@ -27,6 +27,10 @@ pub struct Demo {
     /// Connect).
     #[arg(long)]
     organisation: bool,
+    /// Also plays other providers than Microsoft's, with an integration of each kind; without --json
+    /// it always does.
+    #[arg(long)]
+    providers: bool,
 }
 
 /// Runs until stopped, then deletes the data unless `--data-dir` was given.
@@ -47,8 +51,8 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         data_dir: data_dir.clone(),
         content_url: arguments.content_url,
         organisation,
-        // Scripts start it for what they add themselves.
-        doubles: !arguments.json,
+        // Scripts mostly add what they need themselves.
+        doubles: !arguments.json || arguments.providers,
         run: Run::from_environment(&super::environment()).map_err(|problem| problem.to_string())?,
         ..demo::Options::default()
     })

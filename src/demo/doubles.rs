@@ -769,6 +769,13 @@ async fn machines(
                 text("RoleSessionName"),
             ))
         }
+        // What the Databricks SDK asks first (its `config.py`).
+        "/.well-known/databricks-config" => HttpResponse::Ok()
+            .json(json!({"oidc_endpoint": format!("{}/oidc", doubles.machines), "workspace_id": "1"})),
+        "/oidc/.well-known/oauth-authorization-server" => {
+            let base = format!("{}/oidc/v1", doubles.machines);
+            HttpResponse::Ok().json(json!({"authorization_endpoint": format!("{base}/authorize"), "token_endpoint": format!("{base}/token")}))
+        }
         "/oidc/v1/token" => {
             let audience = format!("{}/oidc/v1/token", doubles.machines);
             match verified(doubles, text("subject_token"), &audience).await {

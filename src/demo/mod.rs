@@ -209,7 +209,15 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
             PASSWORD,
         );
     }
+    let (doubles, doubles_server) = if options.doubles {
+        let (doubles, server) = Doubles::start(listen.ip(), &portal_url, Arc::clone(&clock))?;
+        (Some(doubles), Some(server))
+    } else {
+        (None, None)
+    };
     let host = |url: &str| url.trim_start_matches("http://").to_owned();
+    let mut reached_by_apps = vec![host(&workspace_url)];
+    reached_by_apps.extend(doubles.as_ref().map(|doubles| host(&doubles.machines)));
     let public_url = url::Url::parse(&portal_url).map_err(|error| error.to_string())?;
     let content_url = options
         .content_url
@@ -227,7 +235,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         connection_idle: None,
         retention: options.retention,
         run: Run {
-            private_hosts: vec![host(&workspace_url)],
+            private_hosts: reached_by_apps,
             ..options.run
         },
         hsts: None,
@@ -291,20 +299,16 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         options.dev.as_ref(),
     )
     .await?;
-    let mut others = vec![
+    let others = vec![
         provider::serve(Arc::clone(&provider), provider_socket)?,
         workspace::serve(Arc::clone(&provider), workspace_socket)?,
         sample::serve(sample, sample_socket)?,
-    ];
+    ]
+    .into_iter()
+    .chain(doubles_server)
+    .collect();
     let (accounts, contents, integration, environment, people) = seeded;
     let (administrator, publisher, integration_id) = people;
-    let doubles = if options.doubles {
-        let (doubles, handle) = Doubles::start(listen.ip(), &portal_url, Arc::clone(&clock))?;
-        others.push(handle);
-        Some(doubles)
-    } else {
-        None
-    };
     Ok(Demo {
         app: Server::new(Arc::clone(&service), portal),
         service,
@@ -556,6 +560,7 @@ impl Demo {
             "content": self.contents.iter().map(|(guid, title, place)| json!({
                 "guid": guid, "title": title, "url": format!("{base}/content/{guid}/"), "place": place,
             })).collect::<Vec<_>>(),
+            "machines": self.doubles.as_ref().map(|doubles| &doubles.machines),
             "integrations": [{"guid": self.integration.0, "name": self.integration.1}],
             "registration": {"tenant_id": TENANT, "client_id": CLIENT_ID, "client_secret": self.provider.client_secret(), "authority_host": self.provider_url},
         })

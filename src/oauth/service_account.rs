@@ -10,7 +10,7 @@ use super::{
     token_exchange,
     token_response::ProviderTokenResponse,
 };
-use crate::providers::service_grant::AwsRole;
+use crate::{domain::Timestamp, providers::service_grant::AwsRole};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -27,8 +27,35 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 #[derive(Clone, Debug)]
 pub struct OwnToken {
     pub token: SecretString,
-    /// Remaining lifetime; `None` if it is not known.
-    pub lifetime: Option<Duration>,
+    pub life: Life,
+}
+
+/// How long a token lives, as its service says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    For(Duration),
+    Until(Timestamp),
+    Unknown,
+}
+
+impl Life {
+    /// What is left of it, if the token was issued now.
+    pub fn left(self, now: Timestamp) -> Option<Duration> {
+        match self {
+            Self::For(life) => Some(life),
+            Self::Until(end) => Some(end.since(now)),
+            Self::Unknown => None,
+        }
+    }
+    fn of(life: Option<Duration>) -> Self {
+        life.map_or(Self::Unknown, Self::For)
+    }
+    /// Of a moment in the form of RFC 3339.
+    fn until(text: &str) -> Self {
+        let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
+        let end = parsed.and_then(|end| end.unix_timestamp().checked_mul(1000));
+        end.map_or(Self::Unknown, |end| Self::Until(Timestamp(end)))
+    }
 }
 
 impl OwnToken {
@@ -36,7 +63,7 @@ impl OwnToken {
     pub fn from_response(answer: &ProviderTokenResponse, registration: &Registration) -> Self {
         Self {
             token: answer.access(),
-            lifetime: answer.lifetime(&registration.profile, true),
+            life: Life::of(answer.lifetime(&registration.profile, true)),
         }
     }
 }
@@ -119,10 +146,9 @@ pub async fn assume_role(
         "sessionToken": value("SessionToken")?,
         "expiration": until_text,
     });
-    let left = until - OffsetDateTime::now_utc();
     Ok(OwnToken {
         token: STANDARD.encode(keys.to_string()).into(),
-        lifetime: Some(left.try_into().unwrap_or_default()),
+        life: Life::until(&until_text),
     })
 }
 
@@ -178,7 +204,7 @@ pub async fn google(
     let Some(account) = service_account else {
         return Ok(OwnToken {
             token: federated.into(),
-            lifetime: body["expires_in"].as_u64().map(Duration::from_secs),
+            life: Life::of(body["expires_in"].as_u64().map(Duration::from_secs)),
         });
     };
     let address = credentials
@@ -200,13 +226,9 @@ pub async fn google(
         ));
     }
     let body: Value = serde_json::from_slice(answer.body()).map_err(|_| no_answer())?;
-    let until = body["expireTime"].as_str().unwrap_or("");
-    let left = OffsetDateTime::parse(until, &Rfc3339)
-        .ok()
-        .map(|until| (until - OffsetDateTime::now_utc()).try_into());
     Ok(OwnToken {
         token: body["accessToken"].as_str().ok_or_else(no_answer)?.into(),
-        lifetime: left.and_then(Result::ok),
+        life: Life::until(body["expireTime"].as_str().unwrap_or("")),
     })
 }
 
@@ -233,7 +255,7 @@ pub async fn vault(
     let auth = &body["auth"];
     Ok(OwnToken {
         token: auth["client_token"].as_str().ok_or_else(no_answer)?.into(),
-        lifetime: auth["lease_duration"].as_u64().map(Duration::from_secs),
+        life: Life::of(auth["lease_duration"].as_u64().map(Duration::from_secs)),
     })
 }
 

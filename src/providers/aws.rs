@@ -172,7 +172,8 @@ fn names(config: &Config) -> super::Names {
 /// Finds a malformed role or lifetime, and scopes without an ID token.
 fn check(config: &Config, problems: &mut Vec<FieldError>) {
     let role = text(config, "role_arn");
-    if !role.is_empty() && !(role.starts_with("arn:aws") && role.contains(":role/")) {
+    let is_role = role.starts_with("arn:aws") && role.contains(":role/");
+    if !role.is_empty() && !is_role {
         problems.push(FieldError::new(
             "role_arn",
             "Enter the role's ARN. It looks like arn:aws:iam::123456789012:role/content.",

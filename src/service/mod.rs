@@ -90,11 +90,24 @@ use self::{
         presence::PresenceBoard, process_health::ProcessHealth,
     },
     grants::{
-        activity::ActivityCounts, admission::Admissions, attempts::Attempts, backoff::Backoff,
-        broker::Broker, checks::Checks, clients::OauthClients, consents::Consents,
-        exchange::Exchange, handover::Handover, issuer::Issuer, new_connections::NewConnections,
-        revocations::Revocations, service_accounts::ServiceAccounts, session_tokens::SessionTokens,
-        sign_in_grants::SignInGrants, usage::Usage, workload::Workload,
+        activity::ActivityCounts,
+        admission::Admissions,
+        attempts::Attempts,
+        backoff::Backoff,
+        broker::Broker,
+        checks::Checks,
+        clients::OauthClients,
+        consents::Consents,
+        exchange::{Exchange, TokenSources},
+        handover::Handover,
+        issuer::Issuer,
+        new_connections::NewConnections,
+        revocations::Revocations,
+        service_accounts::ServiceAccounts,
+        session_tokens::SessionTokens,
+        sign_in_grants::SignInGrants,
+        usage::Usage,
+        workload::Workload,
     },
     people::{
         accounts::People, api_keys::ApiKeys, app_identity::AppIdentities, bootstrap::Bootstrap,
@@ -237,10 +250,12 @@ impl Services {
         let session_tokens = Arc::new(SessionTokens::new(Arc::clone(&core), Arc::clone(&nodes)));
         let usage = Arc::new(Usage::new(Arc::clone(&core)));
         let activity = Arc::new(ActivityCounts::new(Arc::clone(&core), Arc::clone(&usage)));
+        let runs = Arc::new(RunBoard::default());
         let contents = Arc::new(Contents::new(
             Arc::clone(&core),
             Arc::clone(&usage),
             Arc::clone(&activity),
+            Arc::clone(&runs),
         ));
         let revocations = Arc::new(Revocations::new(Arc::clone(&core), Arc::clone(&clients)));
         let people = Arc::new(People::new(
@@ -286,10 +301,11 @@ impl Services {
             Arc::clone(&core),
             Arc::clone(&sessions),
             Arc::clone(&admissions),
-            Arc::clone(&session_tokens),
-            Arc::clone(&broker),
-            Arc::clone(&service_accounts),
-            Arc::clone(&issuer),
+            TokenSources {
+                session_tokens: Arc::clone(&session_tokens),
+                broker: Arc::clone(&broker),
+                service_accounts: Arc::clone(&service_accounts),
+            },
             Arc::clone(&activity),
             Arc::clone(&audit),
         ));
@@ -313,7 +329,6 @@ impl Services {
             Arc::clone(&admissions),
         ));
         let app_identities = Arc::new(AppIdentities::new(Arc::clone(&core)));
-        let runs = Arc::new(RunBoard::default());
         let bundles = Arc::new(Bundles::new(
             Arc::clone(&core),
             Arc::clone(&contents),

@@ -158,6 +158,7 @@ fn row(
         },
         scopes: "openid offline_access".into(),
         has_refresh_token: true,
+        extra_fields: Default::default(),
         access_expires_at: Some(now.plus(std::time::Duration::from_secs(86_400))),
         lapses_at: None,
         generation: 1,

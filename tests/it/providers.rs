@@ -663,11 +663,10 @@ async fn each_misconfiguration_is_named() {
     let nothing = || (200, String::new(), "sign in".to_owned());
     let back = |error: &str, number: u64| {
         let text = format!("AADSTS{number}: no.");
-        let query = url::form_urlencoded::Serializer::new(String::new())
+        url::form_urlencoded::Serializer::new(String::new())
             .append_pair("error", error)
             .append_pair("error_description", &text)
-            .finish();
-        query
+            .finish()
     };
     let mut named = 0;
     // By the token endpoint, or the page of the authorization endpoint.

@@ -29,6 +29,7 @@ use crate::{
             revocations::{self, EndedConsents},
             usage::Usage,
         },
+        running::board::RunBoard,
     },
     store::{
         Db,
@@ -218,6 +219,7 @@ pub struct Contents {
     core: Arc<Core>,
     usage: Arc<Usage>,
     activity: Arc<ActivityCounts>,
+    runs: Arc<RunBoard>,
     /// Items that are open to everyone.
     public: DecisionCache<Id<Content>, Arc<Content>>,
 }
@@ -227,11 +229,13 @@ impl Contents {
         core: Arc<Core>,
         usage: Arc<Usage>,
         activity: Arc<ActivityCounts>,
+        runs: Arc<RunBoard>,
     ) -> Self {
         Self {
             core,
             usage,
             activity,
+            runs,
             public: DecisionCache::new(CACHE_CAPACITY),
         }
     }
@@ -838,7 +842,9 @@ impl Contents {
                     &event(&actor, now, Action::AssociationsChanged, title, detail),
                 )
             })
-            .await
+            .await?;
+        self.runs.renew(id);
+        Ok(())
     }
 
     /// Makes `wanted` the whole set of integrations of an item. Consents for removed ones end.
@@ -884,6 +890,12 @@ impl Contents {
                 if before == wanted {
                     return Ok::<_, Error>(None);
                 }
+                let mut has_service_account = false;
+                for integration in before.iter().chain(&wanted) {
+                    let found = integrations::find(db, *integration)?;
+                    has_service_account |=
+                        found.is_some_and(|found| found.auth_type == AuthType::ServiceAccount);
+                }
                 integrations::set_associations(db, id, &wanted, now)?;
                 let ended = revocations::end_consents_of_content(db, &item, &wanted, &why)?;
                 let detail = if names.is_empty() {
@@ -906,11 +918,15 @@ impl Contents {
                         detail,
                     ),
                 )?;
-                Ok(Some(ended))
+                Ok(Some((ended, has_service_account)))
             })
             .await?;
-        if let Some(ended) = ended {
+        if let Some((ended, has_service_account)) = ended {
             ended.record_in_background(&self.core);
+            // Processes get tokens of service accounts when they start.
+            if has_service_account {
+                self.runs.renew(id);
+            }
         }
         Ok(())
     }

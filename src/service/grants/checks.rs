@@ -228,7 +228,15 @@ impl Checks {
                 host_of(integration)
             ),
         )];
-        findings.extend(answer.date.and_then(clock));
+        let own = SystemTime::UNIX_EPOCH
+            + Duration::from_secs(
+                self.core
+                    .now()
+                    .unix_seconds()
+                    .try_into()
+                    .unwrap_or_default(),
+            );
+        findings.extend(answer.date.and_then(|date| clock(date, own)));
         let Some(failure) = answer.failure else {
             findings.push(
                 Finding::bad(
@@ -284,7 +292,8 @@ impl Checks {
     async fn look_at_service_account(&self, integration: &Integration) -> Vec<Finding> {
         match self.service_accounts.fetch_once(integration).await {
             Ok(token) => {
-                let life = token.lifetime.map_or_else(String::new, |life| {
+                let left = token.life.left(self.core.now());
+                let life = left.map_or_else(String::new, |life| {
                     format!(" It lives for {} minutes.", life.as_secs() / 60)
                 });
                 vec![Finding::good(
@@ -477,7 +486,7 @@ pub(in crate::service) fn explain(
             "In Microsoft Entra ID: Certificates & secrets → Certificates. Upload the certificate that belongs to this key.",
         )
         .of("client_secret"),
-        (Some(700_211 | 700_212 | 700_213), _) => bad(
+        (Some(700_211..=700_213), _) => bad(
             "federation_unknown",
             "In Microsoft Entra ID: Certificates & secrets → Federated credentials. Issuer, subject and audience are shown on the integration's page.",
         )
@@ -593,8 +602,7 @@ fn scopes_finding(integration: &Integration, issued: &Option<String>) -> Finding
     .of("scopes")
 }
 
-fn clock(date: SystemTime) -> Option<Finding> {
-    let now = SystemTime::now();
+fn clock(date: SystemTime, now: SystemTime) -> Option<Finding> {
     let difference = now
         .duration_since(date)
         .unwrap_or_else(|behind| behind.duration());

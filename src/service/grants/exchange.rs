@@ -265,6 +265,13 @@ impl From<Error> for ExchangeError {
     }
 }
 
+/// Where the tokens come from that are taken and handed out.
+pub(in crate::service) struct TokenSources {
+    pub session_tokens: Arc<SessionTokens>,
+    pub broker: Arc<Broker>,
+    pub service_accounts: Arc<ServiceAccounts>,
+}
+
 /// The token exchange.
 pub struct Exchange {
     core: Arc<Core>,
@@ -284,22 +291,24 @@ impl Exchange {
         core: Arc<Core>,
         sessions: Arc<BrowserSessions>,
         admissions: Arc<Admissions>,
-        session_tokens: Arc<SessionTokens>,
-        broker: Arc<Broker>,
-        service_accounts: Arc<ServiceAccounts>,
-        issuer: Arc<Issuer>,
+        tokens: TokenSources,
         activity: Arc<ActivityCounts>,
         audit: Arc<Audit>,
     ) -> Self {
         let visitor_keys = VisitorKeySigner::new(&core.root, core.settings.base().to_owned());
+        let TokenSources {
+            session_tokens,
+            broker,
+            service_accounts,
+        } = tokens;
         Self {
+            issuer: service_accounts.issuer(),
             core,
             sessions,
             admissions,
             session_tokens,
             broker,
             service_accounts,
-            issuer,
             visitor_keys,
             activity,
             audit,

@@ -15,7 +15,7 @@ use crate::{
     domain::{Id, Timestamp, integration::Integration},
     oauth::{
         errors::{Failure, FailureClass},
-        service_account::{self, OwnToken},
+        service_account::{self, Life, OwnToken},
     },
     providers::{self, ServiceGrant, aws, google, service_grant::AwsRole},
     service::{core::Core, error::Error, grants::clients::OauthClients},
@@ -68,6 +68,11 @@ impl ServiceAccounts {
             issuer,
             places: Cache::new(CAPACITY),
         }
+    }
+
+    /// Who signs this portal's tokens.
+    pub(in crate::service) fn issuer(&self) -> Arc<Issuer> {
+        Arc::clone(&self.issuer)
     }
 
     /// The token of a service account.
@@ -223,7 +228,7 @@ impl ServiceAccounts {
                 let opened = self.core.vault.open(labels::client_secret(&row), &sealed);
                 Ok(OwnToken {
                     token: opened.map_err(|error| inside(error.into()))?,
-                    lifetime: None,
+                    life: Life::Unknown,
                 })
             }
         }
@@ -245,7 +250,7 @@ impl ServiceAccounts {
 
 /// A token as it is handed out: until shortly before its end.
 fn fresh(own: OwnToken, now: Timestamp) -> FreshToken {
-    let life = own.lifetime.unwrap_or(KEPT_AT_MOST);
+    let life = own.life.left(now).unwrap_or(KEPT_AT_MOST);
     let margin = (life / 10).min(Duration::from_secs(60));
     FreshToken {
         token: Arc::new(own.token),
