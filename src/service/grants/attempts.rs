@@ -616,8 +616,12 @@ impl Attempts {
         must_manage_integrations(actor)?;
         self.clients.ready(&integration).await;
         let registration = self.clients.registration(&integration, &secrets)?;
-        let failed =
-            |failure: &Failure| vec![checks::explain(&integration, &registration, failure)];
+        let failed = |failure: &Failure| {
+            vec![
+                checks::explain(&integration, &registration, failure),
+                checks::viewer_reads(&integration, failure),
+            ]
+        };
         let findings = if let Some(word) = &answer.error {
             let error_code = ErrorCode::received(word);
             let number = aadsts(answer.error_description.as_deref().unwrap_or(""));

@@ -519,6 +519,19 @@ pub(in crate::service) fn explain(
     }
 }
 
+/// What a viewer reads who meets this failure: the title of the page.
+pub(in crate::service) fn viewer_reads(integration: &Integration, failure: &Failure) -> Finding {
+    let provider = providers::names(integration).provider;
+    let title = match failure.class {
+        FailureClass::Administrator => "An administrator must repair this".to_owned(),
+        FailureClass::Viewer(_) => format!("{provider} did not accept the sign-in"),
+        FailureClass::Temporary { .. } | FailureClass::Unknown => {
+            format!("{provider} is not answering")
+        }
+    };
+    Finding::warning("viewer_reads", format!("A viewer reads: “{title}”."), "")
+}
+
 /// Whether an administrator's failure is only about the code that does not exist.
 fn is_about_code(failure: &Failure) -> bool {
     matches!(
@@ -590,13 +603,23 @@ fn scopes_finding(integration: &Integration, issued: &Option<String>) -> Finding
             "The provider does not say which scopes it granted: those that were asked for (RFC 6749 section 5.1).",
         );
     };
+    let asked = match integration.setting("scopes") {
+        "" => "no scopes".to_owned(),
+        asked => asked.to_owned(),
+    };
+    let granted = if issued.is_empty() {
+        "no scopes; what the application may do is decided at the provider"
+    } else {
+        issued
+    };
+    let text = format!("Asked for: {asked}. Granted: {granted}.");
     let missing = providers::missing_scopes(integration, issued);
     if missing.is_empty() {
-        return Finding::good("scopes", format!("Granted: {issued}."));
+        return Finding::good("scopes", text);
     }
     Finding::warning(
         "scopes_missing",
-        format!("Granted: {issued}. Not granted: {}.", missing.join(", ")),
+        format!("{text} Not granted: {}.", missing.join(", ")),
         "Allow them at the provider, or leave them out here.",
     )
     .of("scopes")

@@ -4,10 +4,10 @@
 use crate::{
     domain::{
         access, addresses,
-        integration::{Integration, SecretHealth},
+        integration::{AuthType, Integration, SecretHealth},
     },
     http::errors::WebError,
-    providers,
+    providers::{self, ClientAuthentication},
     service::core::must_see_integrations,
     web::{
         forms::Choice,
@@ -15,8 +15,7 @@ use crate::{
         listing::{
             ColumnSpec, Filter, ListFrame, ListSpec, cut, distinct_choices, natural_key, number_key,
         },
-        pages::integrations::check::LastCheck,
-        pages::page,
+        pages::{integrations::check::LastCheck, page},
         view::{Chrome, Moment, Now, Status, count_noun},
         visitor::SignedIn,
     },
@@ -83,7 +82,14 @@ pub(super) fn secret_status(integration: &Integration, now: Now) -> (Status, Str
         return (trouble.status, note);
     }
     match &integration.secret_health {
-        SecretHealth::NotNeeded => (Status::neutral("Not needed"), "public client".into()),
+        SecretHealth::NotNeeded => {
+            let why = match providers::client_authentication(integration) {
+                ClientAuthentication::Federated => "the service trusts this portal",
+                _ if integration.auth_type == AuthType::Viewer => "public client",
+                _ => "nobody signs in",
+            };
+            (Status::neutral("Not needed"), why.into())
+        }
         SecretHealth::Works { at } => (
             Status::positive("Works"),
             format!("used {}", at.relative(*now)),

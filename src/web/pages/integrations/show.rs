@@ -5,7 +5,7 @@ use crate::{
         Id, addresses,
         form::FieldError,
         group::Principal,
-        integration::{Availability, IdentityCheck, Integration, SecretHealth},
+        integration::{AuthType, Availability, IdentityCheck, Integration, SecretHealth},
     },
     http::errors::WebError,
     providers::{self, ClientAuthentication},
@@ -115,36 +115,50 @@ pub(super) async fn draw_detail(
         mono,
     };
     let mut facts = vec![fact("Template", template.title.into(), false)];
-    for field in template.fields.iter().filter(|field| !field.secret) {
+    let shown = template
+        .fields
+        .iter()
+        .filter(|field| !field.secret && field.applies(integration.auth_type));
+    for field in shown {
         let value = integration.setting(field.name);
         if !value.is_empty() {
             facts.push(fact(field.label, value.to_owned(), true));
         }
     }
+    let for_people = template.has_redirect(integration.auth_type);
     if let Some(endpoints) =
         providers::endpoints(&integration).filter(|_| !template.types_addresses())
     {
-        facts.push(fact(
-            "Authorization address",
-            endpoints.authorize.to_string(),
-            true,
-        ));
+        if for_people {
+            facts.push(fact(
+                "Authorization address",
+                endpoints.authorize.to_string(),
+                true,
+            ));
+        }
         facts.push(fact("Token address", endpoints.token.to_string(), true));
     }
     facts.push(fact(
-        "PKCE",
-        if providers::uses_pkce(&integration) {
-            "yes, S256".into()
-        } else {
-            "no".into()
-        },
+        "Acts as",
+        acts_as(integration.auth_type).into(),
         false,
     ));
-    facts.push(fact(
-        "Another account",
-        identity_words(integration.identity_check).into(),
-        false,
-    ));
+    if for_people {
+        facts.push(fact(
+            "PKCE",
+            if providers::uses_pkce(&integration) {
+                "yes, S256".into()
+            } else {
+                "no".into()
+            },
+            false,
+        ));
+        facts.push(fact(
+            "Another account",
+            identity_words(integration.identity_check).into(),
+            false,
+        ));
+    }
     facts.push(fact("Added", now.absolute(integration.created_at), false));
     facts.push(fact("Changed", now.absolute(integration.updated_at), false));
     let range = Range::Day;
@@ -167,7 +181,7 @@ pub(super) async fn draw_detail(
     };
     let checks = service.integrations.last_checks(&me.actor).await?;
     let found = checks.get(&guid);
-    let may_test = template.has_redirect(integration.auth_type);
+    let may_test = for_people;
     let view = DetailPage {
         check: found.map(check::lines).unwrap_or_default(),
         checked: found.map(|result| LastCheck::new(result, now)),
@@ -246,6 +260,14 @@ fn federation(
         ("subject", "Subject", token.subject),
         ("audience", "Audience", token.audience),
     ]
+}
+
+fn acts_as(auth_type: AuthType) -> &'static str {
+    match auth_type {
+        AuthType::Viewer => "the person who looks at the content",
+        AuthType::ServiceAccount => "a service account: everybody sees the same",
+        AuthType::VisitorApiKey => "the person who looks at the content, at this portal",
+    }
 }
 
 fn identity_words(check: IdentityCheck) -> &'static str {
