@@ -170,6 +170,14 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
                 );
             }
             pass(world, &mut viewer, Duration::from_secs(200)).await;
+            // Twenty at once, and one refresh.
+            let token = world.token(&viewer, &world.content(0)).await;
+            let before = doubles.counts(key).0;
+            let asked = (0..20).map(|_| exchange(world, &token));
+            for (status, body) in futures_util::future::join_all(asked).await {
+                assert_eq!(status, 200, "{key}: {body}");
+            }
+            assert_eq!(doubles.counts(key).0, before + 1, "{key}: one refresh for all");
             let (status, later) = exchange_anew(world, &viewer).await;
             assert_eq!(status, 200, "{key}: {later}");
             let fresh = later["access_token"].as_str().unwrap_or("");
