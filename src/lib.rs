@@ -11,6 +11,7 @@ pub mod domain;
 pub mod faults;
 pub mod http;
 pub mod jobs;
+pub mod measures;
 pub mod oauth;
 pub mod providers;
 pub mod proxy;

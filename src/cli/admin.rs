@@ -92,7 +92,7 @@ pub async fn run(command: Admin) -> Result<(), String> {
 }
 
 async fn link(name: &str, common: &Common) -> Result<(), String> {
-    let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let service = installation::open_existing(common.settings()?, Arc::new(SystemClock)).await?;
     let token = service
         .invitations
         .invite_from_command_line(name)

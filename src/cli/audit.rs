@@ -22,7 +22,7 @@ pub enum Audit {
 /// Runs the command. A broken seal is an error.
 pub async fn run(command: Audit) -> Result<(), String> {
     let Audit::Verify { common } = command;
-    let service = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let service = installation::open_existing(common.settings()?, Arc::new(SystemClock)).await?;
     match service
         .audit
         .verify_audit_log()

@@ -57,7 +57,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
     | Keys::Rotate { common, .. }
     | Keys::Retire { common, .. }
     | Keys::Verify { common }) = &command;
-    let services = installation::open(common.settings()?, Arc::new(SystemClock)).await?;
+    let services = installation::open_existing(common.settings()?, Arc::new(SystemClock)).await?;
     let explain = |problem: crate::service::cluster::keyring::KeyCommandError| problem.to_string();
     match command {
         Keys::List { .. } => {

@@ -29,7 +29,7 @@ struct Arguments {
 enum Command {
     /// Runs the portal.
     #[command(after_long_help = crate::config::declared::help())]
-    Serve(Common),
+    Serve(Serve),
     /// Prints the settings in effect and where each came from. Secrets are hidden.
     Config(config::Config),
     /// Runs the portal with an identity provider, a workspace and a sample app to try it out. Keeps
@@ -88,6 +88,41 @@ impl Enter {
     }
 }
 
+// Arguments of `valetkey serve`: the settings that are typed most often.
+#[derive(clap::Args)]
+struct Serve {
+    #[command(flatten)]
+    common: Common,
+    /// Address and port to listen on; wins over the settings.
+    #[arg(long)]
+    listen: Option<String>,
+    /// Folder of the data; wins over the settings.
+    #[arg(long)]
+    data_dir: Option<String>,
+    /// What browsers type; wins over the settings.
+    #[arg(long)]
+    public_url: Option<String>,
+}
+
+impl Serve {
+    /// The settings, as if those given here stood in the environment.
+    fn settings(self) -> Result<Settings, String> {
+        let typed = [
+            ("VALETKEY_LISTEN", self.listen),
+            ("VALETKEY_DATA_DIR", self.data_dir),
+            ("VALETKEY_PUBLIC_URL", self.public_url),
+        ];
+        let mut environment = environment();
+        for (name, value) in typed {
+            if let Some(value) = value {
+                environment.retain(|(known, _)| known != name);
+                environment.push((name.to_owned(), value));
+            }
+        }
+        self.common.settings_with(&environment)
+    }
+}
+
 // Options of every command that opens an installation.
 #[derive(clap::Args)]
 struct Common {
@@ -99,7 +134,10 @@ struct Common {
 impl Common {
     /// Reads the settings and starts logging. The error is a sentence for the user.
     fn settings(&self) -> Result<Settings, String> {
-        let settings = Settings::load(self.config.as_deref(), &environment())
+        self.settings_with(&environment())
+    }
+    fn settings_with(&self, environment: &[(String, String)]) -> Result<Settings, String> {
+        let settings = Settings::load(self.config.as_deref(), environment)
             .map_err(|problem| problem.to_string())?;
         crate::telemetry::start(&settings.log, settings.log_format);
         Ok(settings)
@@ -137,7 +175,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match arguments.command {
             Command::Config(arguments) => config::run(&arguments),
-            Command::Serve(common) => serve::run(common.settings()?).await,
+            Command::Serve(arguments) => serve::run(arguments.settings()?).await,
             Command::Demo(demo) => demo::run(demo).await,
             Command::Dev(arguments) => dev::run(arguments).await,
             Command::Admin(admin) => admin::run(admin).await,

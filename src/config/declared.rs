@@ -96,6 +96,12 @@ pub static SECTIONS: &[Section] = &[
                 "Private key (PEM) of that certificate.",
             ),
             setting(
+                "metrics_listen",
+                Kind::Text,
+                "(none)",
+                "Address and port of `/metrics`, for Prometheus. Without sign-in: choose one that only your own network reaches.",
+            ),
+            setting(
                 "hsts_seconds",
                 Kind::Number(0, 63_072_000),
                 "31536000",

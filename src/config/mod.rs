@@ -63,6 +63,8 @@ pub struct Settings {
     /// provider ends them.
     pub connection_idle: Option<Duration>,
     /// `Strict-Transport-Security` of every response, on https.
+    /// Where `/metrics` is served; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     pub hsts: Option<HeaderValue>,
     /// Whom people ask for help.
     pub contact: Option<String>,
@@ -266,6 +268,16 @@ impl Settings {
                 "listen must be an address and a port such as 127.0.0.1:8080, not {listen:?}"
             ))
         })?;
+        let metrics_listen = given
+            .text("metrics_listen")
+            .map(|text| {
+                text.parse::<SocketAddr>().map_err(|_| {
+                    SettingsError(format!(
+                        "metrics_listen must be an address and a port such as 127.0.0.1:9100, not {text:?}"
+                    ))
+                })
+            })
+            .transpose()?;
         let public_url = given
             .text("public_url")
             .unwrap_or_else(|| format!("http://{listen}"));
@@ -351,6 +363,7 @@ impl Settings {
                 0 => None,
                 days => Some(Duration::from_secs(86_400 * days)),
             },
+            metrics_listen,
             hsts,
             contact: given.text("contact"),
             retention: Retention::check(given),

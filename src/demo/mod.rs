@@ -239,6 +239,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
             ..options.run
         },
         hsts: None,
+        metrics_listen: None,
         contact: None,
         data_dir: options.data_dir,
         private_hosts: vec![

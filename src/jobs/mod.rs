@@ -95,7 +95,11 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
             if let Err(error) = service.session_tokens.share_held_tokens().await {
                 tracing::warn!(reason = %error, "could not write the held tokens; the next round tries again");
             }
-            match service.nodes.write_heartbeat().await {
+            let written = service.nodes.write_heartbeat().await;
+            if written.is_ok() {
+                service.health.has_written();
+            }
+            match written {
                 Ok(false) => {}
                 // The next round shares all of it again.
                 Ok(true) => {

@@ -9,6 +9,7 @@
 use crate::{
     domain::{origins::ContentLocation, person::SignedIn},
     http::{body::with_idle_timeout, errors::WebError, navigation::is_navigation},
+    measures,
     proxy::{
         candidate::{Candidate, next_process},
         client::{ClientError, Upload},
@@ -35,7 +36,7 @@ use futures_util::{
     FutureExt as _, StreamExt as _,
     stream::{self, LocalBoxStream},
 };
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 mod app_sessions;
 mod bar;
@@ -60,6 +61,22 @@ mod wire;
 /// Handler of every request on a content host, and of `/content/{guid}/…` where content shares the
 /// portal's origin.
 pub async fn serve(
+    request: HttpRequest,
+    payload: web::Payload,
+    proxy: web::Data<Proxy>,
+) -> Result<HttpResponse, WebError> {
+    let asked = Instant::now();
+    let answer = serve_content(request, payload, proxy).await;
+    let outcome = match &answer {
+        Ok(answer) if answer.status().is_server_error() => "failed",
+        Ok(_) => "passed",
+        Err(_) => "refused",
+    };
+    measures::proxied(outcome, asked.elapsed());
+    answer
+}
+
+async fn serve_content(
     request: HttpRequest,
     payload: web::Payload,
     proxy: web::Data<Proxy>,

@@ -291,8 +291,7 @@ impl Sockets {
     }
 
     /// Number of registered sockets.
-    #[cfg(test)]
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().values().map(|group| group.open).sum()
     }
 

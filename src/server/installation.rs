@@ -37,6 +37,25 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
     .map(Arc::new)
 }
 
+/// Opens an installation for a command that only reads it. Creates and migrates nothing: an error if
+/// there is none, or if it is of an older version.
+pub async fn open_existing(
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Services>, String> {
+    let is_new = store::is_new(&settings.database).map_err(|error| error.to_string())?;
+    if is_new {
+        return Err(format!(
+            "there is no installation here: the database is empty or missing, and data_dir is {}. Name the right one with VALETKEY_DATA_DIR, VALETKEY_DATABASE_URL or --config. Nothing was made.",
+            settings.data_dir.display()
+        ));
+    }
+    if store::needs_migration(&settings.database).map_err(|error| error.to_string())? {
+        return Err("the database is of an older version of this program: start the server once, which brings it up to date. Nothing was changed.".into());
+    }
+    open(settings, clock).await
+}
+
 /// Creates the folder and its parents with mode 0700 if they do not exist; the mode of an existing
 /// folder is left alone.
 pub fn make_private_folder(path: &std::path::Path) -> Result<(), String> {

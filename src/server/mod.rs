@@ -1,6 +1,6 @@
 //! The server: binds the listener, serves, and stops gracefully. [`installation`] opens what it
 //! serves, [`application`] is the actix application of each worker, [`listen`] accepts connections,
-//! [`stop`] runs the background work and ends it. It builds everything and owns no state of its
+//! [`stop`] runs the background work and ends it, [`metrics`] tells Prometheus. It builds everything and owns no state of its
 //! own.
 
 pub mod application;
@@ -9,6 +9,7 @@ pub mod connection;
 mod http2;
 pub mod installation;
 mod listen;
+mod metrics;
 mod requests;
 mod stop;
 mod tls;
@@ -19,6 +20,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// A server whose listener is bound and which does not serve yet.
 pub struct Server {
@@ -54,6 +56,10 @@ impl Server {
             .listener
             .local_addr()
             .map_err(|error| error.to_string())?;
+        let _metrics = match self.services.core.settings.metrics_listen {
+            Some(address) => Some(AbortOnDropHandle::new(metrics::start(&shared, address)?)),
+            None => None,
+        };
         let (server, stopping) = listen::listen(self.listener, &shared)?;
         let background = stop::Background::start(&shared, address, stopping);
         started(server.handle());

@@ -45,12 +45,14 @@ impl Background {
         let services = Arc::clone(&shared.services);
         let stopped_at = Arc::new(OnceLock::new());
         let (stopping_since, sockets) = (Arc::clone(&stopped_at), Arc::clone(&shared.sockets));
+        let drained = Arc::clone(&services);
         let mut tasks = vec![
             tokio::spawn(health_checks::watch(Arc::clone(&services))),
             tokio::spawn(Arc::clone(&shared.sockets).watch(Arc::clone(&services))),
             tokio::spawn(async move {
                 stopping.notified().await;
                 let _ = stopping_since.set(Instant::now());
+                drained.health.drain();
                 // Clients reconnect, to a node that keeps running.
                 sockets.close_all();
             }),

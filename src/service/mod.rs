@@ -75,6 +75,7 @@ pub mod auditing {
 pub mod cluster {
     pub mod app_sessions;
     pub mod cache;
+    pub mod health;
     pub mod journal;
     pub mod keyring;
     pub mod node;
@@ -86,8 +87,8 @@ use self::{
     auditing::{audit::Audit, leaks::LeakAlarm},
     catalog::{content::Contents, integrations::Integrations, pasted::PastedAddresses},
     cluster::{
-        app_sessions::AppSessions, journal::EndingsJournal, keyring::KeyringAdmin, node::Nodes,
-        presence::PresenceBoard, process_health::ProcessHealth,
+        app_sessions::AppSessions, health::Health, journal::EndingsJournal, keyring::KeyringAdmin,
+        node::Nodes, presence::PresenceBoard, process_health::ProcessHealth,
     },
     grants::{
         activity::ActivityCounts,
@@ -182,6 +183,8 @@ pub struct Services {
     pub leaks: Arc<LeakAlarm>,
     /// This process among the others.
     pub nodes: Arc<Nodes>,
+    /// Whether this node can serve.
+    pub health: Health,
     /// Access tokens for exchanges; refreshes them when needed.
     pub broker: Arc<Broker>,
     /// Who is at which content.
@@ -338,6 +341,7 @@ impl Services {
         let keyring = Arc::new(KeyringAdmin::new(Arc::clone(&core), Arc::clone(&nodes)));
         let journal = Arc::new(EndingsJournal::new(Arc::clone(&core)));
         let pasted = PastedAddresses::new(Arc::clone(&core));
+        let health = Health::new(Arc::clone(&core));
         Ok(Self {
             core,
             limiter,
@@ -368,6 +372,7 @@ impl Services {
             audit,
             leaks,
             nodes,
+            health,
             broker,
             presence,
             app_sessions,

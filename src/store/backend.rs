@@ -164,6 +164,33 @@ pub fn is_new(place: &DatabaseUrl) -> Result<bool, Error> {
     }
 }
 
+/// Whether an existing database waits for migrations of this version. Changes nothing.
+pub fn needs_migration(place: &DatabaseUrl) -> Result<bool, Error> {
+    let explain =
+        |error: &dyn std::fmt::Display| Error::Other(format!("cannot read the database: {error}"));
+    let pending = match &mut connect(place).map_err(|error| explain(&error))? {
+        AnyConnection::Sqlite(connection) => connection.has_pending_migration(SQLITE),
+        #[cfg(feature = "postgres")]
+        AnyConnection::Postgresql(connection) => connection.has_pending_migration(POSTGRESQL),
+    };
+    pending.map_err(|error| explain(&error))
+}
+
+/// The database's clock, in seconds since 1970; `None` for SQLite, which has this machine's.
+pub fn database_clock(db: &mut super::Db<'_>) -> Result<Option<i64>, Error> {
+    #[derive(diesel::QueryableByName)]
+    struct Clock {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        now: i64,
+    }
+    if matches!(db.0, AnyConnection::Sqlite(_)) {
+        return Ok(None);
+    }
+    let query = "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint AS now";
+    let clock: Clock = diesel::RunQueryDsl::get_result(diesel::sql_query(query), db.0)?;
+    Ok(Some(clock.now))
+}
+
 /// Runs the pending migrations; creates a missing SQLite file. Refuses a database that a newer
 /// version made unusable for this one ([`SUPPORTED_CONTRACT`]).
 pub fn migrate(place: &DatabaseUrl) -> Result<(), Error> {

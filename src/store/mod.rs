@@ -38,7 +38,7 @@ mod threads;
 
 use crate::{domain::ending::Ending, vault::audit_key::AuditKey};
 use backend::{AnyConnection, ConnectionManager, Isolation};
-pub use backend::{DatabaseUrl, is_new};
+pub use backend::{DatabaseUrl, database_clock, is_new, needs_migration};
 use changes::{ChangeLog, Subject};
 use diesel::{RunQueryDsl as _, r2d2::Pool};
 use std::{

@@ -3,7 +3,11 @@
 //! queue, without occupying a thread, for a limited time.
 
 use super::Error;
-use std::{sync::Arc, time::Duration};
+use crate::measures;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::Semaphore,
@@ -43,10 +47,12 @@ impl Threads {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        let asked = Instant::now();
         let waiting = tokio::time::timeout(QUEUE_TIMEOUT, Arc::clone(&self.free).acquire_owned());
         let Ok(Ok(thread)) = waiting.await else {
             return Err(Error::Busy("all database threads are busy".into()).into());
         };
+        measures::database_wait(asked.elapsed());
         let Some(pool) = &self.pool else {
             return Err(Error::Other("the database threads are gone".into()).into());
         };

@@ -177,7 +177,11 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
             for (status, body) in futures_util::future::join_all(asked).await {
                 assert_eq!(status, 200, "{key}: {body}");
             }
-            assert_eq!(doubles.counts(key).0, before + 1, "{key}: one refresh for all");
+            assert_eq!(
+                doubles.counts(key).0,
+                before + 1,
+                "{key}: one refresh for all"
+            );
             let (status, later) = exchange_anew(world, &viewer).await;
             assert_eq!(status, 200, "{key}: {later}");
             let fresh = later["access_token"].as_str().unwrap_or("");

@@ -245,6 +245,19 @@ impl Integrations {
             .await
     }
 
+    /// When the client secrets end of which that is known.
+    pub async fn secret_ends(&self) -> Result<Vec<(Id<Integration>, Timestamp)>, Error> {
+        let all = self
+            .core
+            .store
+            .read(|db| Ok::<_, Error>(integrations::list(db)?))
+            .await?;
+        let known = all
+            .iter()
+            .filter_map(|one| Some((one.id, one.secret_expires_at?)));
+        Ok(known.collect())
+    }
+
     /// An integration with its associations, for administrators.
     pub async fn integration_associations(
         &self,

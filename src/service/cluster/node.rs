@@ -213,7 +213,7 @@ impl Nodes {
     }
 
     /// See [`Node::spool`].
-    pub(in crate::service) fn spool(&self) -> Option<&Spool> {
+    pub fn spool(&self) -> Option<&Spool> {
         self.node.spool()
     }
 

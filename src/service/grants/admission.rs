@@ -16,6 +16,7 @@ use crate::{
         integration::{AuthType, Integration},
         person::Person,
     },
+    measures,
     service::{
         cluster::{
             cache::{DecisionCache, LoadStart, Validity},
@@ -161,9 +162,11 @@ impl Admissions {
         if let Some(found) = self.cache.fresh(&(item, person), &self.core.store, start) {
             // A grant may be a fraction of a second stale; a refusal must be current.
             if may_use_cached(&found) {
+                measures::decision(true);
                 return Ok(found);
             }
         }
+        measures::decision(false);
         let loaded = self
             .core
             .store

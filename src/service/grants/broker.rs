@@ -17,7 +17,7 @@ use crate::{
         connection::{Cause, Connection, State},
         integration::{Integration, SecretHealth},
     },
-    faults,
+    faults, measures,
     oauth::{
         Granted, RevokedTokens,
         errors::{ErrorCode, Failure, FailureClass},
@@ -216,7 +216,10 @@ impl Broker {
         loop {
             match self.start_refresh(id).await? {
                 StartOutcome::Done(result) => return result,
-                StartOutcome::Ours(ours) => return self.run_owned_refresh(*ours).await,
+                StartOutcome::Ours(ours) => {
+                    measures::lease_wait(started.elapsed());
+                    return self.run_owned_refresh(*ours).await;
+                }
                 StartOutcome::Taken if started.elapsed() < CALLER_TIMEOUT => {
                     tokio::time::sleep(LEASE_POLL_INTERVAL).await
                 }
@@ -480,12 +483,14 @@ impl Broker {
         let asked_at = self.core.now();
         tracing::debug!(connection = %id, unknown = ours.earlier_outcome_unknown, "refreshing");
         let limit = ours.lease_taken_at + faults::shortened(SEND_TIMEOUT);
+        let asked = Instant::now();
         let answer = while_running(
             RESPONSE_TIMEOUT,
             registration.refresh(&self.core.http, ours.refresh_token.clone(), limit),
         )
         .await;
         faults::checkpoint("answered");
+        measures::refresh(&integration.id, outcome(answer.as_ref()), asked.elapsed());
         let failure = match answer {
             Some(Ok(granted)) if !granted.answer.is_bearer() => Failure {
                 may_have_acted: true,
@@ -536,6 +541,7 @@ impl Broker {
                 // An earlier answer never reached this portal: that request used the token up, and
                 // its successor was lost.
                 let cause = if ours.earlier_outcome_unknown && cause == Cause::Expired {
+                    measures::grant_lost();
                     Cause::RotationLost
                 } else {
                     cause
@@ -899,6 +905,20 @@ impl Broker {
         if let Err(error) = ended {
             tracing::error!(reason = %error, connection = %id, "could not mark a connection as needing its viewer");
         }
+    }
+}
+
+/// How a refresh ended, for the measures: ok, or who can mend it.
+fn outcome(answer: Option<&Result<Granted, Failure>>) -> &'static str {
+    match answer {
+        Some(Ok(_)) => "ok",
+        None => "wait",
+        Some(Err(failure)) => match failure.class {
+            FailureClass::Viewer(_) => "person",
+            FailureClass::Administrator => "administrator",
+            FailureClass::Temporary { .. } => "wait",
+            FailureClass::Unknown => "unknown",
+        },
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         person::{Role, Session, SignedIn},
         return_path::ReturnPath,
     },
+    measures,
     oauth::token_exchange as words,
     providers::{self, aws},
     service::{
@@ -325,6 +326,10 @@ impl Exchange {
         let mut integration = None;
         let exchanged = self.check_and_exchange(caller, request, &mut integration);
         let exchanged = exchanged.await;
+        measures::exchange(match &exchanged {
+            Ok(_) => "ok",
+            Err(refused) => refused.activity().map_or("bad_request", Activity::as_str),
+        });
         if let Err(kind) = exchanged.as_ref().map_err(ExchangeError::activity)
             && let Some(kind) = kind
         {

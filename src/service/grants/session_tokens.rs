@@ -120,6 +120,11 @@ impl SessionTokens {
         }
     }
 
+    /// How many tokens are held on this node.
+    pub fn held(&self) -> usize {
+        self.held_tokens.lock().len()
+    }
+
     /// The claims of a genuine session token that is either unexpired or held, on this node or
     /// another one.
     pub(in crate::service) async fn session_claims(

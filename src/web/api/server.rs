@@ -3,8 +3,7 @@
 
 use crate::{
     http::{client_address::audit_origin, codes::Code},
-    service::{Error, Services, people::bootstrap::BootstrapError},
-    store::Store,
+    service::{Services, cluster::health::Word, people::bootstrap::BootstrapError},
     web::api::{ApiError, ApiResult, key_of, ok},
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
@@ -73,18 +72,22 @@ pub async fn ping() -> HttpResponse {
     HttpResponse::Ok().json(json!({}))
 }
 
-/// Readiness: the database answers; 503 if not.
+/// Readiness: a word for each thing that the node needs; 503 if one of them is missing.
 pub async fn health(service: web::Data<Services>) -> HttpResponse {
-    match service
-        .core
-        .store
-        .read(|db| Ok::<_, Error>(Store::ping(db)?))
-        .await
-    {
-        Ok(()) => HttpResponse::Ok().json(json!({"status": "ok"})),
-        Err(error) => {
-            error.log("the health check");
-            HttpResponse::ServiceUnavailable().json(json!({"status": "database not available"}))
-        }
+    let report = service.health.report().await;
+    let is_ready = !report.iter().any(|(_, word)| matches!(word, Word::Bad(_)));
+    let mut body = serde_json::Map::new();
+    body.insert(
+        "status".to_owned(),
+        json!(if is_ready { "ok" } else { "not ready" }),
+    );
+    for (name, word) in report {
+        body.insert(name.to_owned(), json!(word.as_str()));
     }
+    let mut answer = if is_ready {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::ServiceUnavailable()
+    };
+    answer.json(body)
 }

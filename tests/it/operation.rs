@@ -1,0 +1,144 @@
+//! Operation: commands that only read make nothing, `serve` takes the settings that are typed most
+//! often, readiness says what is missing, and what is measured names nobody.
+
+use crate::harness::{Served, World, command};
+use serde_json::json;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_only_read_make_no_installation() {
+    let folder = std::env::temp_dir().join(format!("valetkey-none-{}", uuid::Uuid::new_v4()));
+    let settings = [(
+        "VALETKEY_DATA_DIR".to_owned(),
+        folder.to_string_lossy().into_owned(),
+    )];
+    let backup = folder.join("backup.db").to_string_lossy().into_owned();
+    for arguments in [
+        vec!["audit", "verify"],
+        vec!["keys", "list"],
+        vec!["keys", "verify"],
+        vec!["admin", "link", "ada"],
+        vec!["backup", &backup],
+    ] {
+        let ran = command(&arguments, &settings);
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success(), "{arguments:?}");
+        assert!(
+            said.contains("no installation") || said.contains("no database"),
+            "{arguments:?}: {said}"
+        );
+        assert!(!folder.exists(), "{arguments:?} made something");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_takes_its_address_and_folder_from_the_command_line() {
+    let served = Served::prepare(&[("VALETKEY_LISTEN", "127.0.0.1:1")]);
+    let folder = served.data_dir.join("elsewhere");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
+        .arg("serve")
+        .args(["--listen", &served.address.to_string()])
+        .args(["--data-dir", &folder.to_string_lossy()])
+        .args(["--public-url", "http://portal.example.org"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program");
+    let mut answered = false;
+    for _ in 0..200 {
+        answered = reqwest::get(format!("http://{}/__ping__", served.address))
+            .await
+            .is_ok_and(|answer| answer.status() == 200);
+        if answered {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    child.kill().expect("it runs");
+    let said = std::io::read_to_string(child.stdout.take().expect("its output")).expect("text");
+    drop(child.wait());
+    assert!(answered);
+    assert!(
+        folder.join("keyring").exists(),
+        "the folder of the command line"
+    );
+    assert!(said.contains("http://portal.example.org/setup/"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_has_a_word_for_each_thing() {
+    let served = Served::start(&[]).await;
+    let health = reqwest::get(format!("http://{}/__health__", served.address))
+        .await
+        .expect("an answer");
+    assert_eq!(health.status(), 200);
+    let body: serde_json::Value = health.json().await.expect("JSON");
+    let words: Vec<&str> = body
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    for name in [
+        "status", "reads", "writes", "keyring", "clock", "changes", "disk", "stopping",
+    ] {
+        assert!(words.contains(&name), "{body}");
+    }
+    for name in ["status", "reads", "writes", "keyring", "clock", "stopping"] {
+        assert_eq!(body[name], json!("ok"), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_or_cannot_write_is_not_ready() {
+    let world = World::start().await;
+    world.services.health.has_written();
+    let word = async |name: &str| {
+        let report = world.services.health.report().await;
+        let found = report.into_iter().find(|(known, _)| *known == name);
+        found.expect("it").1.as_str()
+    };
+    assert_eq!(word("writes").await, "ok");
+    // No heartbeat for a while: nothing can be written.
+    world.pass(Duration::from_secs(60));
+    assert_eq!(word("writes").await, "fails");
+    world.services.health.drain();
+    assert_eq!(word("stopping").await, "yes");
+    let answer = reqwest::get(format!("{}/__health__", world.portal))
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status(), 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_measured_is_on_a_listener_of_its_own_and_names_nobody() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("an address");
+    drop(port);
+    let mut served = Served::start(&[("VALETKEY_METRICS_LISTEN", &address.to_string())]).await;
+    let key = served.administrator("ada");
+    let asked = served.api(&key, "GET", "v1/content", "").await;
+    assert_eq!(asked.status, 200);
+    let text = reqwest::get(format!("http://{address}/metrics"))
+        .await
+        .expect("metrics")
+        .text()
+        .await
+        .expect("text");
+    for name in [
+        "valetkey_build_info{version=",
+        "valetkey_ready 1",
+        "valetkey_database_wait_seconds_bucket",
+        "valetkey_grants_lost_total 0",
+        "valetkey_open_sockets 0",
+    ] {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+    assert!(!text.contains("ada"), "{text}");
+    // Not on the portal's own port.
+    let own = reqwest::get(format!("http://{}/metrics", served.address))
+        .await
+        .expect("an answer");
+    assert_eq!(own.status(), 404);
+    served.terminate();
+}
