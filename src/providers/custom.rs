@@ -342,6 +342,13 @@ mod tests {
         assert!((azure::TEMPLATE.secret_problem)("abc8Q~realvalue").is_none());
     }
     #[test]
+    fn granted_scopes_may_come_in_another_order_case_or_form() {
+        let missing =
+            |issued: &str| crate::providers::not_issued("read:user Files.Read openid", issued);
+        assert!(missing("https://graph.example/files.read READ:USER").is_empty());
+        assert_eq!(missing("Files.Read"), ["read:user"]);
+    }
+    #[test]
     fn only_fixed_hosts_share_the_callback() {
         let integration = |authority: &str| {
             config(json!({"tenant_id": "t.example", "client_id": "c", "authority_host": authority}))

@@ -608,7 +608,11 @@ pub fn scopes_bring_refresh_token(integration: &Integration) -> bool {
 /// Scopes that were requested and not issued. Ignores `.default` and the OpenID scopes, which
 /// providers return under other names.
 pub fn missing_scopes(integration: &Integration, issued: &str) -> Vec<String> {
-    let issued: Vec<&str> = issued.split_whitespace().collect();
+    not_issued(integration.setting("scopes"), issued)
+}
+
+/// The scopes of `asked` that are not in `issued`, in whatever order, case or long form.
+fn not_issued(asked: &str, issued: &str) -> Vec<String> {
     let usual = [
         "openid",
         "profile",
@@ -616,19 +620,16 @@ pub fn missing_scopes(integration: &Integration, issued: &str) -> Vec<String> {
         "offline_access",
         "refresh_token",
     ];
-    integration
-        .scopes()
-        .into_iter()
-        .filter(|scope| !usual.contains(scope) && !scope.ends_with("/.default"))
-        .filter(|scope| {
-            !issued.iter().any(|given| {
-                given.eq_ignore_ascii_case(scope)
-                    || given
-                        .rsplit('/')
-                        .next()
-                        .is_some_and(|last| last.eq_ignore_ascii_case(scope))
-            })
+    let is_issued = |scope: &str| {
+        issued.split_whitespace().any(|given| {
+            let last = given.rsplit('/').next().unwrap_or(given);
+            given.eq_ignore_ascii_case(scope) || last.eq_ignore_ascii_case(scope)
         })
+    };
+    asked
+        .split_whitespace()
+        .filter(|scope| !usual.contains(scope) && !scope.ends_with("/.default"))
+        .filter(|scope| !is_issued(scope))
         .map(str::to_owned)
         .collect()
 }

@@ -147,3 +147,21 @@ def test_a_client_of_the_visitor_acts_as_the_visitor(demo, app):
     assert as_visitor.me["username"] == "vera"
     with pytest.raises(ClientError):
         as_visitor.content.create(name="not-hers")
+
+
+def test_the_snowflake_helper_gets_the_viewers_token(demo, app):
+    from posit.connect.external.snowflake import PositAuthenticator
+
+    administrator = Client(demo["portal"], demo.account("ada")["api_key"])
+    snowflake = next(entry for entry in administrator.oauth.integrations.find() if entry["name"] == "Snowflake")
+    publisher = Client(demo["portal"], demo.account("bo")["api_key"])
+    content = publisher.content.create(name="frozen", title="Frozen", access_type="logged_in", upstream_url=app)
+    content.oauth.associations.update(snowflake["guid"])
+    vera = Viewer(demo, "vera")
+    asked = vera.http.get(content["content_url"])
+    assert "Snowflake" in asked.text and "/consents/new" in asked.url
+    sign_in = vera.send(asked, {})
+    page = vera.http.post(sign_in.url, data={"username": "vera@example.org", "accept": "yes"})
+    headers = {key.lower(): value for key, value in page.json()["headers"]}
+    authenticator = PositAuthenticator(client=publisher, user_session_token=headers["posit-connect-user-session-token"])
+    assert authenticator.authenticator == "oauth" and len(authenticator.token) > 20
