@@ -606,7 +606,12 @@ impl Doubles {
             "snowflake" => answer["username"] = json!(name.to_uppercase()),
             "slack" => {
                 answer["token_type"] = json!("user");
-                answer = json!({"ok": true, "team": {"id": "T1"}, "authed_user": answer});
+                answer["ok"] = json!(true);
+                // A sign-in brings the application's own token, too.
+                if !is_refresh {
+                    answer = json!({"ok": true, "team": {"id": "T1"}, "authed_user": answer,
+                        "access_token": "xoxb-of-the-application", "token_type": "bot", "scope": "chat:write"});
+                }
             }
             "github" if dialect.lifetime.is_some() => {
                 answer["refresh_token_expires_in"] = json!(15_897_600);

@@ -48,6 +48,9 @@ impl<'c> oauth2::AsyncHttpClient<'c> for TokenEndpointHttp<'_> {
     }
 }
 
+/// The members of a response that belong to its tokens.
+const OF_TOKENS: [&str; 4] = ["access_token", "refresh_token", "scope", "expires_in"];
+
 /// The response as RFC 6749 describes it. One that needs no change, or is no JSON object, is returned
 /// as it is.
 pub fn standard_form(profile: &Profile, response: oauth2::HttpResponse) -> oauth2::HttpResponse {
@@ -55,12 +58,24 @@ pub fn standard_form(profile: &Profile, response: oauth2::HttpResponse) -> oauth
         return response;
     };
     let (mut head, _) = response.into_parts();
-    if let Some(Value::Object(within)) = body.remove(profile.tokens_within) {
-        let mut within = within;
+    if !profile.tokens_within.is_empty() {
         // The kind of token says whose it is there, not how it is used.
-        within.remove("token_type");
-        body.extend(within);
-        body.remove("token_type");
+        let kind = body.remove("token_type");
+        match body.remove(profile.tokens_within) {
+            // A sign-in: what stands beside the person's tokens belongs to the application.
+            Some(Value::Object(mut within)) => {
+                within.remove("token_type");
+                for key in OF_TOKENS {
+                    body.remove(key);
+                }
+                body.extend(within);
+            }
+            // A refresh of a person's token.
+            _ if kind.as_ref().and_then(Value::as_str) == Some("user") => {}
+            _ => {
+                body.remove("access_token");
+            }
+        }
     }
     if profile.error_field != "error"
         && !body.contains_key("error")

@@ -5,7 +5,7 @@ use crate::{
     domain::{connection::Account, person::is_invisible},
     providers::{
         Profile,
-        profile::{RefreshTokenLife, UnstatedLifetime},
+        profile::{Identity, IdentityRequest, RefreshTokenLife, UnstatedLifetime},
     },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -138,14 +138,15 @@ impl ProviderTokenResponse {
     pub fn is_bearer(&self) -> bool {
         self.token_type == BasicTokenType::Bearer
     }
-    /// The token that content needs: the access token, or the ID token where the template says so
-    /// and there is one.
-    pub fn token(&self, profile: &Profile) -> SecretString {
-        let kept = match &self.id_token {
-            Some(id_token) if profile.keeps_id_token => id_token,
-            _ => &self.access_token,
+    /// The token that content needs: the access token, or the ID token where the template says so.
+    /// `None` if that one is not there; another never takes its place.
+    pub fn token(&self, profile: &Profile) -> Option<SecretString> {
+        let kept = if profile.keeps_id_token {
+            self.id_token.as_ref()?
+        } else {
+            &self.access_token
         };
-        SecretString::from(kept.secret().clone())
+        Some(SecretString::from(kept.secret().clone()))
     }
     /// The access token itself.
     pub fn access(&self) -> SecretString {
@@ -203,6 +204,16 @@ impl ProviderTokenResponse {
                 .collect::<Vec<_>>()
                 .join(" "),
         )
+    }
+    /// What to ask whose account it is. `None` if the response says so: in an ID token, or by an e-mail
+    /// address. A subject alone tells nobody whose account it is.
+    pub fn identity_request(&self, profile: &Profile) -> Option<IdentityRequest> {
+        let Identity::Request(request) = profile.identity else {
+            return None;
+        };
+        let label = self.account(profile).label;
+        let is_told = self.has_id_token() || label.is_some_and(|label| label.contains('@'));
+        (!is_told).then_some(request)
     }
     /// The account that the tokens belong to, for display and comparison. Read from the ID token,
     /// or else from a JWT access token. Both came straight from the token endpoint over TLS (OpenID

@@ -17,6 +17,33 @@ const KEPT_LINES: usize = 60;
 /// Secrets shorter than this are not replaced: too much else would be.
 const MIN_SECRET: usize = 8;
 
+/// How every JSON Web Token begins: `{"` in base64.
+const JWT_START: &str = "eyJ";
+
+/// The text without JSON Web Tokens: those of viewers, and the newer ones of a process, which nobody
+/// could list when the log was opened.
+fn without_jwts(text: &str) -> String {
+    let is_inside = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(JWT_START) {
+        let (before, found) = rest.split_at(start);
+        let end = found
+            .find(|letter| !is_inside(letter))
+            .unwrap_or(found.len());
+        let (token, after) = found.split_at(end);
+        kept.push_str(before);
+        kept.push_str(if token.matches('.').count() >= 2 {
+            "…"
+        } else {
+            token
+        });
+        rest = after;
+    }
+    kept.push_str(rest);
+    kept
+}
+
 /// A log file with an older half: together at most twice its limit.
 pub struct Log {
     path: PathBuf,
@@ -60,6 +87,9 @@ impl Log {
             if text.contains(secret.expose_secret()) {
                 text = text.replace(secret.expose_secret(), "…");
             }
+        }
+        if text.contains(JWT_START) {
+            text = without_jwts(&text);
         }
         if self.written > self.limit {
             self.rotate();
@@ -182,5 +212,13 @@ mod tests {
         assert!(text.starts_with("key=… [31mred\n"), "{text}");
         assert!(!log.tail().contains("hidden"));
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn json_web_tokens_are_replaced_wherever_they_stand() {
+        assert_eq!(
+            without_jwts("got eyJhbGciOi.eyJzdWIi.c2ln-_ from eyJx, eyJa.b.c"),
+            "got … from eyJx, …"
+        );
     }
 }

@@ -291,8 +291,12 @@ async fn live(
         Ok(None) => None,
         Ok(Some(handed)) => {
             prepared.mounts.push(handed.mount);
-            for (name, value) in handed.variables {
+            for (_, value) in &handed.secrets {
                 prepared.secrets.push(value.clone());
+            }
+            let plain = handed.plain.into_iter();
+            let plain = plain.map(|(name, value)| (name, value.into()));
+            for (name, value) in plain.chain(handed.secrets) {
                 prepared.variables.retain(|(known, _)| *known != name);
                 prepared.variables.push((name, value));
             }

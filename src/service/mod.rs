@@ -281,6 +281,7 @@ impl Services {
             Arc::clone(&backoff),
             Arc::clone(&revocations),
             Arc::clone(&issuer),
+            Arc::clone(&runs),
         ));
         let consents = Arc::new(Consents::new(
             Arc::clone(&core),

@@ -54,6 +54,7 @@ def index():
         "aws": tried(lambda: aws.get_content_credentials(client, audience=audience)),
         "databricks": tried(databricks),
         "model": os.environ.get("ANTHROPIC_API_KEY"),
+        "files": sorted(os.listdir(os.path.dirname(path))) if path else [],
         "written": tried(lambda: open(path, "a").write("x")) if path else None,
     }, default=str)
 """
@@ -165,3 +166,19 @@ def test_the_snowflake_helper_gets_the_viewers_token(demo, app):
     headers = {key.lower(): value for key, value in page.json()["headers"]}
     authenticator = PositAuthenticator(client=publisher, user_session_token=headers["posit-connect-user-session-token"])
     assert authenticator.authenticator == "oauth" and len(authenticator.token) > 20
+
+
+def test_a_paused_service_account_leaves_the_running_process(demo, deployed):
+    content, integrations = deployed
+    guid = integrations["Databricks service principal"]["guid"]
+    vera = Viewer(demo, "vera")
+    # A visitor stays, so the process does, too.
+    assert guid in vera.open(content["content_url"]).json()["files"]
+    paused = requests.patch(demo.api(f"v1/oauth/integrations/{guid}"), json={"paused": True}, headers=demo.key("ada"))
+    assert paused.status_code == 200, paused.text
+    until = time.monotonic() + 40
+    while guid in (files := vera.open(content["content_url"]).json()["files"]):
+        assert time.monotonic() < until, files
+        time.sleep(0.5)
+    # What the others got stays.
+    assert files, files

@@ -169,7 +169,7 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
                     "{key}: dead before its told end"
                 );
             }
-            pass(world, &mut viewer, Duration::from_secs(200)).await;
+            pass(world, &mut viewer, Duration::from_secs(told + 200)).await;
             // Twenty at once, and one refresh.
             let token = world.token(&viewer, &world.content(0)).await;
             let before = doubles.counts(key).0;
@@ -501,6 +501,32 @@ async fn p57_content_acts_as_itself_only_where_its_owner_allowed_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn content_with_a_service_account_may_be_open_to_anyone_and_the_account_stays_one() {
+    let (world, doubles) = world().await;
+    let (_, _, config) = demo::doubles::service_accounts(&doubles.machines).remove(1);
+    let own = add(&world, "databricks", "For itself", config, "").await;
+    attach(&world, &[&own]).await;
+    let item = format!("v1/content/{}", world.content(0));
+    for change in [r#"{"access_type":"all"}"#, r#"{"title":"Open"}"#] {
+        let saved = world.api(&world.key("bo"), "PATCH", &item, change).await;
+        assert_eq!(saved.status, 200, "{}", saved.body);
+    }
+    let mut config = DIALECTS[0].config(doubles.address("databricks"));
+    config["auth_type"] = json!("Viewer");
+    config["auth_mode"] = json!("Confidential");
+    config["client_secret"] = json!(CLIENT_SECRET);
+    let body = json!({"config": config}).to_string();
+    let path = format!("v1/oauth/integrations/{own}");
+    let refused = world.api(&world.key("ada"), "PATCH", &path, &body).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    assert!(
+        refused.body.contains("whom it acts as cannot change"),
+        "{}",
+        refused.body
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_visitor_key_acts_as_the_viewer_with_a_capped_role_until_the_consent_ends() {
     let world = World::start().await;
     let guid = add(
@@ -562,6 +588,12 @@ async fn a_visitor_key_acts_as_the_viewer_with_a_capped_role_until_the_consent_e
         .api(&key, "POST", "v1/content", r#"{"name":"mine"}"#)
         .await;
     assert_eq!(refused.status, 403, "{}", refused.body);
+    // Nothing that outlives it.
+    let keys = format!("v1/users/{}/keys", me.json()["guid"].as_str().unwrap());
+    let made = world.api(&key, "POST", &keys, r#"{"name":"mine"}"#).await;
+    assert_eq!(made.status, 403, "{}", made.body);
+    let again = world.exchange_form(&key, &form).await;
+    assert_eq!(again.status, 403, "{}", again.body);
     // It ends with the consent.
     let consents = viewer.get("/consents").await;
     let page = viewer.get(&consents.link("/revoke")).await;

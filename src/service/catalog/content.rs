@@ -441,10 +441,10 @@ impl Contents {
                     after.owner = new.ok_or_else(|| invalid("owner_guid", "The new owner must be a publisher or administrator."))?.id;
                     people::delete_content_keys(db, id)?;
                 }
-                if after.access == AccessType::All && !integrations::associations_of_content(db, id)?.is_empty() {
+                if after.access == AccessType::All && acts_for_viewers(db, id)? {
                     return Err(invalid(
                         "access_type",
-                        "Content that uses an integration cannot be open to anyone: it acts for people who are signed in.",
+                        "Content whose integration acts for its viewers cannot be open to anyone: its viewers must be signed in.",
                     ));
                 }
                 let mut words = Vec::new();
@@ -1122,6 +1122,17 @@ fn record_access(
 /// What to say if a name is taken.
 const NAME_TAKEN: &str = "The owner has content with this name already. Choose another one.";
 /// Refuses content that has no viewers to act for: open to anyone, or static.
+/// Whether an integration of this item acts for the viewer.
+fn acts_for_viewers(db: &mut Db<'_>, id: Id<Content>) -> Result<bool, Error> {
+    for entry in integrations::associations_of_content(db, id)? {
+        let found = integrations::find(db, entry.integration)?;
+        if found.is_some_and(|found| found.auth_type != AuthType::ServiceAccount) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn may_act_for_viewers(item: &Content) -> Result<(), Error> {
     if item.access == AccessType::All {
         return Err(invalid(

@@ -30,6 +30,7 @@ use crate::{
         grants::{
             backoff::Backoff, end_reason::EndReason, issuer::Issuer, revocations::Revocations,
         },
+        running::board::RunBoard,
     },
     store::{
         Db,
@@ -114,6 +115,7 @@ pub struct Integrations {
     backoff: Arc<Backoff>,
     revocations: Arc<Revocations>,
     issuer: Arc<Issuer>,
+    runs: Arc<RunBoard>,
 }
 
 impl Integrations {
@@ -122,12 +124,14 @@ impl Integrations {
         backoff: Arc<Backoff>,
         revocations: Arc<Revocations>,
         issuer: Arc<Issuer>,
+        runs: Arc<RunBoard>,
     ) -> Self {
         Self {
             core,
             backoff,
             revocations,
             issuer,
+            runs,
         }
     }
 
@@ -472,6 +476,8 @@ impl Integrations {
             leads_elsewhere,
             same_kind_of_secret,
         } = self.apply_input(&before, &input)?;
+        let contents = self.contents_of_integration(actor, id).await?;
+        must_act_as_before(&before, &after, &contents)?;
         if leads_elsewhere && !input.confirmed {
             let impact = self.integration_impact(actor, id).await?;
             if !impact.people.is_empty() {
@@ -527,7 +533,7 @@ impl Integrations {
                 known = now;
             }
         }
-        let after = self
+        let (after, contents) = self
             .core
             .store
             .write(move |db| {
@@ -537,6 +543,9 @@ impl Integrations {
                 let sealed = sealed.clone();
                 let current = integrations::find(db, id)?.ok_or(Error::NotFound)?;
                 must_be_unchanged(&current, known)?;
+                let contents = contents_of(db, id)?;
+                must_act_as_before(&current, &after, &contents)?;
+                let contents: Vec<_> = contents.iter().map(|item| item.id).collect();
                 // Viewers agreed to the old provider, so their connections end. This comes first,
                 // since revocations must carry the old secret.
                 let ended = many
@@ -591,9 +600,10 @@ impl Integrations {
                         detail,
                     ),
                 )?;
-                Ok::<_, Error>(after)
+                Ok::<_, Error>((after, contents))
             })
             .await?;
+        self.renew_processes(&after, &contents);
         self.backoff.forget(id);
         self.revocations.spawn_revocations();
         Ok(UpdateOutcome::Saved(Box::new(after)))
@@ -758,11 +768,24 @@ impl Integrations {
                         detail,
                     ),
                 )?;
-                Ok::<_, Error>(integration)
+                let contents: Vec<_> = impact.contents.iter().map(|item| item.id).collect();
+                Ok::<_, Error>((integration, contents))
             })
             .await?;
+        let (deleted, contents) = deleted;
+        self.renew_processes(&deleted, &contents);
         self.revocations.spawn_revocations();
         Ok(deleted)
+    }
+
+    /// Has the processes of these items replaced, if they got something of a service account when they
+    /// started. Files with tokens follow by themselves, also on other nodes.
+    fn renew_processes(&self, integration: &Integration, contents: &[Id<Content>]) {
+        if integration.auth_type == AuthType::ServiceAccount {
+            for item in contents {
+                self.runs.renew(*item);
+            }
+        }
     }
 
     /// The current secret, sealed anew for the place of the previous one.
@@ -894,6 +917,23 @@ fn contents_of(db: &mut Db<'_>, id: Id<Integration>) -> Result<Vec<Content>, Err
         contents.extend(content::find(db, association.content)?);
     }
     Ok(contents)
+}
+
+/// Publishers attached an integration and viewers agreed to it for the identity it has: that stays while
+/// content uses it.
+fn must_act_as_before(
+    before: &Integration,
+    after: &Integration,
+    contents: &[Content],
+) -> Result<(), Error> {
+    if before.auth_type == after.auth_type || contents.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "{} content item(s) use this integration: whom it acts as cannot change. Add another integration for that.",
+        contents.len()
+    );
+    Err(invalid("auth_type", text))
 }
 
 fn impact(db: &mut Db<'_>, id: Id<Integration>) -> Result<Impact, Error> {

@@ -23,7 +23,7 @@ use crate::{
         identity,
         token_response::ProviderTokenResponse,
     },
-    providers::{self, Profile, profile::Identity},
+    providers::{self, Profile},
     service::{
         core::{Actor, Core, event, must_manage_integrations, record},
         error::Error,
@@ -774,11 +774,14 @@ impl Attempts {
             .map_or((Id::random(), now, 0), |(connection, _)| {
                 (connection.id, connection.created_at, connection.generation)
             });
+        let token = answer
+            .token(&profile)
+            .ok_or(Error::Internal("the token that content needs is missing"))?;
         let tokens = self.seal_tokens(
             id,
             person,
             integration.id,
-            &answer.token(&profile),
+            &token,
             answer.refresh().as_ref(),
         )?;
         let refreshable = tokens.refresh.is_some();
@@ -855,7 +858,7 @@ impl Attempts {
         profile: &Profile,
     ) -> Account {
         let named = answer.account(profile);
-        let (Identity::Request(request), None) = (profile.identity, &named.label) else {
+        let Some(request) = answer.identity_request(profile) else {
             return named;
         };
         let Some(endpoints) = providers::endpoints(integration) else {

@@ -518,6 +518,17 @@ impl Broker {
                     return Err(NoToken::NeedsLogin(Cause::AccountChanged));
                 }
                 let profile = &registration.profile;
+                // Allowed by OpenID Connect Core section 12.2. The refresh token may be spent.
+                if answer.token(profile).is_none() {
+                    self.mark_needs_login(
+                        &ours.loaded,
+                        Cause::Expired,
+                        "the provider issued no ID token at the refresh",
+                        Some(&ours.owner),
+                    )
+                    .await;
+                    return Err(NoToken::NeedsLogin(Cause::Expired));
+                }
                 let fresh = self.commit_tokens(ours, &answer, profile, asked_at).await?;
                 faults::checkpoint("committed");
                 self.clients
@@ -640,7 +651,10 @@ impl Broker {
                 .seal(labels::connection_token(column, &row), token)
                 .map_err(|_| unavailable("The new token could not be stored."))
         };
-        let (token, refresh_token) = (answer.token(profile), answer.refresh());
+        let token = answer
+            .token(profile)
+            .ok_or_else(|| unavailable("The new token is not the kind that content needs."))?;
+        let refresh_token = answer.refresh();
         // Without a new refresh token the stored one stays.
         let expires_at = answer
             .lifetime(profile, true)

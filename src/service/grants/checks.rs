@@ -19,7 +19,7 @@ use crate::{
         identity,
         probe::{AuthorizeAnswer, TokenAnswer},
     },
-    providers::{self, ClientAuthentication, profile::Identity},
+    providers::{self, ClientAuthentication},
     service::{
         core::{Actor, Core, event, must_manage_integrations, record},
         error::Error,
@@ -345,7 +345,7 @@ impl Checks {
             );
         }
         let mut account = answer.account(profile);
-        if let (Identity::Request(request), None) = (profile.identity, &account.label) {
+        if let Some(request) = answer.identity_request(profile) {
             let token = answer.access();
             let asking = identity::ask(&self.core.http, &request, &registration.endpoints, &token);
             let found = tokio::time::timeout(Duration::from_secs(5), asking).await;
@@ -387,9 +387,15 @@ impl Checks {
             return findings;
         };
         let limit = Instant::now() + Duration::from_secs(20);
-        match registration.refresh(&self.core.http, refresh, limit).await {
-            Ok(_) => findings.push(Finding::good("refresh", "A refresh works.")),
-            Err(failure) => {
+        let asking = registration.refresh(&self.core.http, refresh, limit);
+        match tokio::time::timeout(Duration::from_secs(20), asking).await {
+            Ok(Ok(_)) => findings.push(Finding::good("refresh", "A refresh works.")),
+            Err(_) => findings.push(Finding::bad(
+                "refresh_slow",
+                "The provider did not answer a refresh within 20 seconds.",
+                "Try again. If it stays so, look at the provider's status page, or at the proxy between.",
+            )),
+            Ok(Err(failure)) => {
                 let mut found = explain(integration, registration, &failure);
                 found.text = format!("A refresh does not work. {}", found.text);
                 findings.push(found);

@@ -362,6 +362,9 @@ impl Exchange {
         request: &Request<'_>,
         integration: &mut Option<Id<Integration>>,
     ) -> Result<Exchanged, ExchangeError> {
+        if caller.is_visitor {
+            return Err(ExchangeError::NotYourContent);
+        }
         let (subject, wanted) = request.kinds()?;
         if subject == SubjectKind::Content {
             return self
@@ -439,7 +442,7 @@ impl Exchange {
             (Ok(id_token), Wanted::AwsCredentials) => {
                 let label = admission.person.username.as_str();
                 self.service_accounts
-                    .aws_keys(&link.integration, label, &id_token)
+                    .aws_keys(&link.integration, connection, label, &id_token)
                     .await
             }
             (fresh, _) => fresh,

@@ -12,7 +12,7 @@ use super::{
     token_times::FreshToken,
 };
 use crate::{
-    domain::{Id, Timestamp, integration::Integration},
+    domain::{Id, Timestamp, connection::Connection, integration::Integration},
     oauth::{
         errors::{Failure, FailureClass},
         service_account::{self, Life, OwnToken},
@@ -95,18 +95,22 @@ impl ServiceAccounts {
             .unwrap_or_else(|_| Err(Failure::wait("The service did not answer in time.")))
     }
 
-    /// Temporary AWS keys for a viewer, by the viewer's ID token. `label` tells apart the viewers,
-    /// also in AWS' own logs.
+    /// Temporary AWS keys for a viewer, by the ID token of this connection. AWS' own logs show `label`.
+    /// They are kept for the connection as it is: never for a name, which may go to somebody else.
     pub(in crate::service) async fn aws_keys(
         &self,
         integration: &Integration,
+        connection: &Connection,
         label: &str,
         id_token: &FreshToken,
     ) -> Result<FreshToken, NoToken> {
         let Some(role) = aws::role(integration) else {
             return Err(damaged());
         };
-        let name = format!("{}/{}/{label}", integration.id, integration.updated_at.0);
+        let name = format!(
+            "{}/{}/{}/{}",
+            integration.id, integration.updated_at.0, connection.id, connection.connected_at.0
+        );
         let asking = self.assume_role(&role, label, &id_token.token);
         let keys = self.kept_or(name, asking).await?;
         Ok(keys)

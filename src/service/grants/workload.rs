@@ -34,7 +34,9 @@ pub struct TokenFile {
 /// What one process gets.
 pub struct ProcessTokens {
     pub files: Vec<TokenFile>,
-    pub variables: Vec<(String, SecretString)>,
+    /// Variables with secrets, and others.
+    pub secrets: Vec<(String, SecretString)>,
+    pub plain: Vec<(String, String)>,
 }
 
 /// The tokens of processes.
@@ -88,7 +90,8 @@ impl Workload {
                 value_variable: Some("CONNECT_CONTENT_SESSION_TOKEN"),
                 token: self.issuer.content_token(item.id, item.owner),
             }],
-            variables: Vec::new(),
+            secrets: Vec::new(),
+            plain: Vec::new(),
         };
         for (integration, _, secrets) in allowed {
             let Some(template) = providers::template(&integration.template) else {
@@ -98,13 +101,13 @@ impl Workload {
                 let row = integration.id.to_string();
                 let opened = self.core.vault.open(labels::client_secret(&row), &sealed)?;
                 let name = template.secret_variable.to_owned();
-                found.variables.push((name, opened));
+                found.secrets.push((name, opened));
             }
             let Some(files) = providers::workload_files(&integration) else {
                 continue;
             };
             for (name, value) in files.variables {
-                found.variables.push((name.to_owned(), value.into()));
+                found.plain.push((name.to_owned(), value));
             }
             found.files.push(TokenFile {
                 name: integration.id.to_string(),

@@ -31,6 +31,8 @@ pub struct Caller {
     pub role: Role,
     /// The key's number.
     pub key: i64,
+    /// A visitor key: it makes no keys and exchanges no tokens, since those would outlive it.
+    pub is_visitor: bool,
     /// Set for a content key: it acts for this item only.
     pub content: Option<Id<Content>>,
     active_at: Option<Timestamp>,
@@ -45,6 +47,7 @@ impl Caller {
             role: at_most.min(person.role),
             person,
             key: 0,
+            is_visitor: true,
             content: None,
             active_at: None,
             expires_at: Some(end),
@@ -136,6 +139,7 @@ impl ApiKeys {
             return Ok(None);
         };
         let caller = Arc::new(Caller {
+            is_visitor: false,
             role: Role::Publisher.min(person.role),
             person,
             key: 0,
@@ -184,6 +188,7 @@ impl ApiKeys {
                     return Ok(None);
                 };
                 let caller = Arc::new(Caller {
+                    is_visitor: false,
                     role: key.role.min(person.role),
                     person,
                     key: key.number,

@@ -252,6 +252,8 @@ impl FromRequest for AnyKey {
 /// A caller with a person's API key. Content keys are refused with 403.
 pub struct PersonalKey {
     pub actor: Actor,
+    /// A visitor key, see [`Caller::is_visitor`].
+    pub is_visitor: bool,
     /// When the key ends.
     pub ends_at: Option<Timestamp>,
     pub service: Arc<Services>,
@@ -269,6 +271,7 @@ impl FromRequest for PersonalKey {
             }
             Ok(Self {
                 actor: any.actor(),
+                is_visitor: any.caller.is_visitor,
                 ends_at: any.caller.expires_at,
                 service: any.service,
             })

@@ -160,8 +160,12 @@ fn key(key: &ApiKey) -> Value {
     })
 }
 
-/// Refuses unless the path names the caller: only their own keys are created and deleted.
+/// Refuses unless the path names the caller: only their own keys are created and deleted, and not by
+/// content that acts for them.
 fn must_be_caller(api: &PersonalKey, path: &str) -> Result<(), ApiError> {
+    if api.is_visitor {
+        return Err(Error::Forbidden("A visitor key makes and deletes no keys.").into());
+    }
     let person: Id<Person> = guid(path, Code::MalformedId)?;
     if person == api.actor.person.id {
         return Ok(());
