@@ -10,6 +10,7 @@ mod backup;
 mod config;
 mod demo;
 mod dev;
+mod doctor;
 mod keys;
 mod serve;
 
@@ -38,6 +39,8 @@ enum Command {
     /// Runs the portal in front of an app on this machine, with the demo's identity provider: what
     /// works here works in production.
     Dev(dev::Arguments),
+    /// Looks at everything that an installation depends on, and says what to mend. Changes nothing.
+    Doctor(doctor::Doctor),
     /// Manages accounts from the machine itself.
     #[command(subcommand)]
     Admin(admin::Admin),
@@ -178,6 +181,7 @@ pub fn main() -> ExitCode {
             Command::Serve(arguments) => serve::run(arguments.settings()?).await,
             Command::Demo(demo) => demo::run(demo).await,
             Command::Dev(arguments) => dev::run(arguments).await,
+            Command::Doctor(doctor) => doctor::run(doctor).await,
             Command::Admin(admin) => admin::run(admin).await,
             Command::Audit(audit) => audit::run(audit).await,
             Command::Keys(keys) => keys::run(keys).await,

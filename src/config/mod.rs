@@ -62,9 +62,9 @@ pub struct Settings {
     /// Connections that were not used for this long are ended; `None` keeps them until their
     /// provider ends them.
     pub connection_idle: Option<Duration>,
-    /// `Strict-Transport-Security` of every response, on https.
     /// Where `/metrics` is served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// `Strict-Transport-Security` of every response, on https.
     pub hsts: Option<HeaderValue>,
     /// Whom people ask for help.
     pub contact: Option<String>,

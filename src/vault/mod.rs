@@ -9,6 +9,7 @@ pub mod journal;
 pub mod keyring;
 pub mod labels;
 pub mod password;
+pub mod proof;
 pub mod random;
 pub mod session_token;
 pub mod spool;

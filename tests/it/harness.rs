@@ -1260,6 +1260,13 @@ impl Served {
         command(arguments, &self.settings)
     }
 
+    /// Its settings with these, for a command.
+    pub fn settings_with(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let more = more.iter();
+        let more = more.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.settings.iter().cloned().chain(more).collect()
+    }
+
     pub fn command_with(&mut self, arguments: &[&str], input: &str) -> std::process::Output {
         command_with(arguments, &self.settings, input)
     }

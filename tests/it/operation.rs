@@ -142,3 +142,70 @@ async fn what_is_measured_is_on_a_listener_of_its_own_and_names_nobody() {
     assert_eq!(own.status(), 404);
     served.terminate();
 }
+
+/// The lines of `valetkey doctor --json`, as sign, place and code.
+fn doctor(
+    arguments: &[&str],
+    settings: &[(String, String)],
+) -> (bool, Vec<(String, String, String)>) {
+    let mut all = vec!["doctor", "--json"];
+    all.extend(arguments);
+    let ran = command(&all, settings);
+    let lines: Vec<serde_json::Value> = serde_json::from_slice(&ran.stdout).expect("a JSON array");
+    let text = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or("").to_owned();
+    let lines = lines
+        .iter()
+        .map(|line| (text(line, "verdict"), text(line, "at"), text(line, "code")))
+        .collect();
+    (ran.status.success(), lines)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_recognises_its_own_server_and_says_what_is_wrong() {
+    let served = Served::start(&[]).await;
+    let codes = |lines: &[(String, String, String)], verdict: &str| -> Vec<String> {
+        let found = lines.iter().filter(|line| line.0 == verdict);
+        found.map(|line| line.2.clone()).collect()
+    };
+    // Where no uv and no sandbox is, that is all it finds.
+    let settings = served.settings_with(&[("VALETKEY_RUN_CONTENT", "off")]);
+    let (is_well, lines) = doctor(&[], &settings);
+    assert!(is_well, "{lines:?}");
+    for wanted in ["settings", "database", "nodes", "public_address", "way"] {
+        assert!(
+            codes(&lines, "good").contains(&wanted.to_owned()),
+            "{wanted}: {lines:?}"
+        );
+    }
+
+    // Another installation answers at the public address.
+    let other = Served::start(&[]).await;
+    let settings = served.settings_with(&[
+        ("VALETKEY_RUN_CONTENT", "off"),
+        ("VALETKEY_PUBLIC_URL", &format!("http://{}", other.address)),
+    ]);
+    let (is_well, lines) = doctor(&[], &settings);
+    assert!(!is_well);
+    assert_eq!(codes(&lines, "bad"), ["another_server"], "{lines:?}");
+    // To a stranger it is as good as any.
+    let address = format!("http://{}", other.address);
+    let (is_well, lines) = doctor(&["--as-outsider", &address], &[]);
+    assert!(is_well, "{lines:?}");
+
+    // Nothing is there: nothing is made, and nothing is stored.
+    let nowhere = served.data_dir.join("nowhere");
+    let settings = [(
+        "VALETKEY_DATA_DIR".to_owned(),
+        nowhere.to_string_lossy().into_owned(),
+    )];
+    let (is_well, lines) = doctor(&[], &settings);
+    assert!(!is_well);
+    assert!(
+        codes(&lines, "bad").contains(&"database".to_owned()),
+        "{lines:?}"
+    );
+    assert!(!nowhere.exists());
+    let (is_well, lines) = doctor(&[], &[("VALETKEY_NO_SUCH".to_owned(), "1".to_owned())]);
+    assert!(!is_well);
+    assert_eq!(codes(&lines, "bad"), ["settings"], "{lines:?}");
+}

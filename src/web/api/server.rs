@@ -4,14 +4,17 @@
 use crate::{
     http::{client_address::audit_origin, codes::Code},
     service::{Services, cluster::health::Word, people::bootstrap::BootstrapError},
+    vault::proof::Proofs,
     web::api::{ApiError, ApiResult, key_of, ok},
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The version of Connect whose API this is; clients compare it.
 const VERSION: &str = "2025.11.0";
+/// The header with the challenge of `valetkey doctor`.
+pub const DOCTOR: &str = "x-valetkey-doctor";
 
 /// `GET server_settings`. Works without a key, but a wrong key gets 401: clients test their key
 /// with this call.
@@ -73,7 +76,7 @@ pub async fn ping() -> HttpResponse {
 }
 
 /// Readiness: a word for each thing that the node needs; 503 if one of them is missing.
-pub async fn health(service: web::Data<Services>) -> HttpResponse {
+pub async fn health(request: HttpRequest, service: web::Data<Services>) -> HttpResponse {
     let report = service.health.report().await;
     let is_ready = !report.iter().any(|(_, word)| matches!(word, Word::Bad(_)));
     let mut body = serde_json::Map::new();
@@ -84,10 +87,30 @@ pub async fn health(service: web::Data<Services>) -> HttpResponse {
     for (name, word) in report {
         body.insert(name.to_owned(), json!(word.as_str()));
     }
+    if let Some(seen) = seen_by_doctor(&request, &service) {
+        body.insert("doctor".to_owned(), seen);
+    }
     let mut answer = if is_ready {
         HttpResponse::Ok()
     } else {
         HttpResponse::ServiceUnavailable()
     };
     answer.json(body)
+}
+
+/// For `valetkey doctor` of this installation: who answers, and how the request arrived. `None` for
+/// everybody else.
+fn seen_by_doctor(request: &HttpRequest, service: &Services) -> Option<Value> {
+    let headers = request.headers();
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let challenge = text(DOCTOR)?;
+    let proof = Proofs::new(&service.core.root).answer(challenge, service.core.now())?;
+    let forwarded = ["x-forwarded-for", "forwarded"];
+    Some(json!({
+        "proof": proof,
+        "version": env!("CARGO_PKG_VERSION"),
+        "host": text("host"),
+        "peer": request.peer_addr().map(|peer| peer.ip()),
+        "forwarded": forwarded.iter().any(|name| headers.contains_key(*name)),
+    }))
 }

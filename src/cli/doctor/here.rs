@@ -1,0 +1,170 @@
+//! What this machine has: settings, files, keyring, database, nodes, providers, and what runs apps.
+
+use super::{Report, outside};
+use crate::{
+    cli::{Common, environment},
+    config::{Settings, run::Confinement},
+    domain::check::Finding,
+    server::{clock::SystemClock, installation},
+    service::{Services, cluster::health::Word},
+    vault::keyring::Source,
+};
+use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+use tokio::process::Command;
+
+const OPERATOR: &str = "Operator";
+const SETTINGS: &str = "Settings";
+const PROVIDERS: &str = "Providers";
+
+/// Looks at everything; stops where nothing further can be known.
+pub async fn look(report: &mut Report, common: &Common) {
+    let settings = match Settings::load(common.config.as_deref(), &environment()) {
+        Ok(settings) => settings,
+        Err(problem) => {
+            let fix = "The command valetkey config lists all settings and where each came from.";
+            let found = Finding::bad("settings", format!("{problem}."), fix);
+            return report.add("settings", SETTINGS, found);
+        }
+    };
+    let from = common.config.as_ref().map_or_else(
+        || "the environment only".to_owned(),
+        |path| format!("{} and the environment", path.display()),
+    );
+    let text = format!("Read from {from}; every name is known.");
+    report.add("settings", SETTINGS, Finding::good("settings", text));
+    let folder = &settings.data_dir;
+    look_at_mode(report, "folder of the data", "data_dir", folder);
+    if let Source::File(path) = &settings.keyring {
+        look_at_mode(report, "keyring", "keyring_file", path);
+    }
+    let opened = installation::open_existing(settings.clone(), Arc::new(SystemClock)).await;
+    match opened {
+        Ok(services) => {
+            let text = "It opens, is of this version, and the keyring fits it.";
+            report.add("database", OPERATOR, Finding::good("database", text));
+            look_at_installation(report, &services).await;
+        }
+        Err(sentence) => {
+            let mut letters = sentence.chars();
+            let first = letters
+                .next()
+                .map(|letter| letter.to_uppercase().to_string());
+            let text = format!("{}{}", first.unwrap_or_default(), letters.as_str());
+            let fix = "Nothing behind the database was looked at.";
+            report.add("database", OPERATOR, Finding::bad("database", text, fix));
+        }
+    }
+    look_at_runner(report, &settings).await;
+}
+
+/// Whether only the portal's own user reads a file or folder.
+fn look_at_mode(report: &mut Report, at: &str, setting: &str, path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let shown = path.display();
+    let found = match std::fs::metadata(path) {
+        Err(error) => Finding::bad(
+            "missing",
+            format!("{shown} cannot be read: {error}."),
+            "Run this command as the portal's user, with the server's settings.",
+        ),
+        Ok(data) if data.permissions().mode() & 0o077 != 0 => Finding::warning(
+            "open_to_others",
+            format!("Other users of this machine can open {shown}."),
+            format!("chmod go= {shown}"),
+        ),
+        Ok(_) => Finding::good("mode", format!("{shown}, for its owner only.")),
+    };
+    report.add(at, OPERATOR, found.of(setting));
+}
+
+async fn look_at_installation(report: &mut Report, services: &Services) {
+    for (name, word) in services.health.report().await {
+        // The others are states of a running server; its own readiness is asked for below.
+        let (at, fix) = match name {
+            "clock" => (
+                "clock",
+                "Set this machine's clock, or the database's, by NTP.",
+            ),
+            "disk" => ("disk", "Make room: without it nothing is stored."),
+            _ => continue,
+        };
+        let found = match word {
+            Word::Ok => Finding::good(name, "As it should be."),
+            Word::Odd(word) => Finding::warning(name, format!("It is {word}."), fix),
+            Word::Bad(word) => Finding::bad(name, format!("It is {word}."), fix),
+        };
+        report.add(at, OPERATOR, found);
+    }
+    let nodes = match services.nodes.nodes().await {
+        Ok(nodes) if !nodes.is_empty() => {
+            Finding::good("nodes", format!("{} run(s) on this database.", nodes.len()))
+        }
+        Ok(_) => Finding::warning(
+            "no_node",
+            "None has shown itself in the last 35 seconds.",
+            "Start the server: valetkey serve.",
+        ),
+        Err(error) => Finding::bad("nodes", format!("{error}."), "Look at the database."),
+    };
+    report.add("servers", OPERATOR, nodes);
+    outside::look(report, services).await;
+    match services.checks.look_at_all().await {
+        Ok(all) => {
+            for (integration, findings) in all {
+                let at = format!("integration “{}”", integration.display_name());
+                if integration.paused_at.is_some() {
+                    let text = "An administrator has paused it.";
+                    report.add(at.clone(), PROVIDERS, Finding::good("paused", text));
+                }
+                for found in findings {
+                    report.add(at.clone(), PROVIDERS, found);
+                }
+            }
+        }
+        Err(error) => {
+            let found = Finding::bad("integrations", format!("{error}."), "Look at the database.");
+            report.add("integrations", PROVIDERS, found);
+        }
+    }
+}
+
+/// Whether deployed content can run here.
+async fn look_at_runner(report: &mut Report, settings: &Settings) {
+    let run = &settings.run;
+    let at = "deployed content";
+    if run.confinement == Confinement::Off {
+        let found = Finding::good("run_content", "It does not run here, as the settings say.");
+        return report.add(at, OPERATOR, found);
+    }
+    if run.confinement == Confinement::Sandbox {
+        let walls = ["--unshare-all", "--ro-bind", "/", "/", "true"];
+        let found = match tried(Command::new(&run.bubblewrap).args(walls)).await {
+            Ok(_) => Finding::good("sandbox", "Bubblewrap makes a sandbox."),
+            Err(why) => Finding::bad(
+                "sandbox",
+                format!("Bubblewrap makes no sandbox: {why}."),
+                "Install bubblewrap, and allow user namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns).",
+            ),
+        };
+        report.add(at, OPERATOR, found.of("run_bubblewrap"));
+    }
+    let found = match tried(Command::new(&run.uv).arg("--version")).await {
+        Ok(version) => Finding::good("uv", format!("{} installs packages.", version.trim())),
+        Err(why) => Finding::bad("uv", format!("uv does not start: {why}."), "Install uv."),
+    };
+    report.add(at, OPERATOR, found.of("run_uv"));
+}
+
+/// What a command prints, within ten seconds.
+async fn tried(command: &mut Command) -> Result<String, String> {
+    let command = command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(10), command.output())
+        .await
+        .map_err(|_| "it does not end".to_owned())?
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(said.lines().next().unwrap_or("no reason given").to_owned())
+}
