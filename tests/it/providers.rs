@@ -5,7 +5,14 @@
 use crate::harness::{Answer, Browser, World, serve_raw};
 use base64::Engine as _;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use valetkey::demo::{
     self,
     doubles::{CLIENT_SECRET, DIALECTS, Dialect, Doubles, Refusal},
@@ -246,28 +253,7 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
 
     // What a disconnect tells the provider.
     let revoked = doubles.counts(key).1;
-    let sessions = world
-        .api(&world.key("vera"), "GET", "v1/oauth/sessions", "")
-        .await
-        .json();
-    let session = sessions
-        .as_array()
-        .expect("sessions")
-        .iter()
-        .find(|one| one["oauth_integration_guid"] == json!(guid));
-    let session = session.expect("a session")["guid"]
-        .as_str()
-        .expect("a guid")
-        .to_owned();
-    let ended = world
-        .api(
-            &world.key("vera"),
-            "DELETE",
-            &format!("v1/oauth/sessions/{session}"),
-            "",
-        )
-        .await;
-    assert_eq!(ended.status, 204);
+    disconnect(world, &guid).await;
     let has_revocation = matches!(
         dialect.template(),
         "github" | "bigquery" | "salesforce" | "gitlab"
@@ -281,6 +267,19 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
         }
         assert_eq!(doubles.counts(key).1, revoked + 1, "{key}: not revoked");
     }
+}
+
+/// Vera disconnects an integration.
+async fn disconnect(world: &World, guid: &str) {
+    let key = world.key("vera");
+    let sessions = world.api(&key, "GET", "v1/oauth/sessions", "").await.json();
+    let sessions = sessions.as_array().expect("sessions");
+    let of_it = |one: &&Value| one["oauth_integration_guid"] == json!(guid);
+    let session = sessions.iter().find(of_it).expect("a session");
+    let session = session["guid"].as_str().expect("a guid");
+    let path = format!("v1/oauth/sessions/{session}");
+    let ended = world.api(&key, "DELETE", &path, "").await;
+    assert_eq!(ended.status, 204, "{}", ended.body);
 }
 
 /// An exchange with the token of a new request.
@@ -1012,6 +1011,181 @@ async fn a_pasted_address_chooses_the_template_and_says_what_it_found() {
     drop(doubles);
 }
 
+/// Agrees on the consent page, and comes back from a provider that shows no page: with a code.
+async fn come_back(world: &World, viewer: &Browser) -> Answer {
+    let page = viewer.get(&format!("/content/{}/", world.content(0))).await;
+    let sent = viewer.submit(&page, "/consents/new", &[]).await;
+    let sent = url::Url::parse(sent.header("location")).expect("an address");
+    let value = |key: &str| {
+        let found = sent.query_pairs().find(|(known, _)| known == key);
+        found
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default()
+    };
+    let callback = format!("{}?code=c&state={}", value("redirect_uri"), value("state"));
+    viewer.get(&callback).await
+}
+
+/// The fields of a form that was posted.
+fn posted(request: &str) -> HashMap<String, String> {
+    let (_, body) = request.split_once("\r\n\r\n").unwrap_or_default();
+    url::form_urlencoded::parse(body.as_bytes())
+        .into_owned()
+        .collect()
+}
+
+/// A JWT that nobody signed, as a token endpoint sends it over TLS.
+fn id_token(claims: &Value) -> String {
+    let part =
+        |value: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.AAAA", part(&json!({"alg": "RS256"})), part(claims))
+}
+
+fn answered(value: &Value) -> Vec<u8> {
+    crate::harness::http_answer(
+        200,
+        "Content-Type: application/json\r\n",
+        &value.to_string(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federated_credential_takes_the_place_of_the_secret_for_viewers() {
+    let world = World::start().await;
+    let forms: Arc<Mutex<Vec<HashMap<String, String>>>> = Arc::default();
+    let kept = Arc::clone(&forms);
+    let claims = json!({"oid": "1", "tid": "2", "preferred_username": "vera@example.org"});
+    let id = id_token(&claims);
+    let address = serve_raw(move |request| {
+        if request.starts_with("POST") {
+            kept.lock().expect("a lock").push(posted(&request));
+        }
+        answered(&json!({"access_token": "t", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "r", "id_token": id}))
+    })
+    .await;
+    let tenant = "0c0a6e3e-6b1f-4f8f-9d6a-1f2b3c4d5e6f";
+    let config = json!({"tenant_id": tenant, "client_id": "7a1b2c3d-0000-4000-8000-000000000001", "auth_mode": "Federated", "authority_host": address, "scopes": "offline_access"});
+    let guid = add(&world, "azure", "Without a secret", config, "").await;
+    attach(&world, &[&guid]).await;
+    let mut viewer = world.signed_in("vera").await;
+    let page = come_back(&world, &viewer).await;
+    assert!(page.status < 400, "{}", page.words());
+    let (status, first) = exchange_anew(&world, &viewer).await;
+    assert_eq!(status, 200, "{first}");
+    pass(&world, &mut viewer, Duration::from_secs(3600)).await;
+    let (status, later) = exchange_anew(&world, &viewer).await;
+    assert_eq!(status, 200, "{later}");
+
+    let keys = viewer.get("/.well-known/jwks.json").await.json();
+    let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_value(keys).expect("keys");
+    let forms = forms.lock().expect("a lock").clone();
+    let kinds: Vec<&str> = forms.iter().map(|form| &*form["grant_type"]).collect();
+    assert_eq!(kinds, ["authorization_code", "refresh_token"]);
+    for form in forms {
+        assert!(!form.contains_key("client_secret"), "{form:?}");
+        assert_eq!(
+            form["client_assertion_type"],
+            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        );
+        let proof = &form["client_assertion"];
+        let head = jsonwebtoken::decode_header(proof).expect("a header");
+        let key = keys
+            .find(&head.kid.expect("a key's name"))
+            .expect("the key");
+        let key = jsonwebtoken::DecodingKey::from_jwk(key).expect("a key");
+        let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::RS256);
+        rules.set_audience(&["api://AzureADTokenExchange"]);
+        rules.set_issuer(&[&world.portal]);
+        // The clock of the test has gone on.
+        rules.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Value>(proof, &key, &rules).expect("genuine");
+        assert_eq!(claims.claims["sub"], format!("integration:{guid}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_keys_of_a_viewer_belong_to_the_connection() {
+    let world = World::start().await;
+    let (asked, without_id) = (
+        Arc::new(Mutex::new(Vec::new())),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (kept, omits) = (Arc::clone(&asked), Arc::clone(&without_id));
+    let made = AtomicUsize::new(0);
+    let address = serve_raw(move |request| {
+        let form = posted(&request);
+        if form.get("Action").is_some_and(|it| it == "AssumeRoleWithWebIdentity") {
+            let mut asked = kept.lock().expect("a lock");
+            asked.push(form["WebIdentityToken"].clone());
+            let keys = format!("<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA{}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-02T03:04:05Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>", asked.len());
+            return crate::harness::http_answer(200, "Content-Type: text/xml\r\n", &keys);
+        }
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        let mut answer = json!({"access_token": "an-access-token", "token_type": "Bearer", "expires_in": 3600, "refresh_token": format!("r{number}")});
+        if !omits.load(Ordering::Relaxed) {
+            let claims = json!({"sub": "vera", "email": "vera@example.org", "nonce": number, "iat": 1000, "exp": 4600});
+            answer["id_token"] = json!(id_token(&claims));
+        }
+        answered(&answer)
+    })
+    .await;
+    let config = json!({"auth_type": "Viewer", "role_arn": "arn:aws:iam::123456789012:role/content", "authorization_uri": format!("{address}/a"), "token_uri": format!("{address}/t"), "client_id": "c", "sts_address": address});
+    let guid = add(&world, "aws", "AWS for viewers", config, "s").await;
+    attach(&world, &[&guid]).await;
+    let keys = async |viewer: &Browser| {
+        let token = world.token(viewer, &world.content(0)).await;
+        let form = [
+            ("grant_type", GRANT),
+            ("subject_token_type", "urn:posit:connect:user-session-token"),
+            ("subject_token", &*token),
+            (
+                "requested_token_type",
+                "urn:ietf:params:aws:token-type:credentials",
+            ),
+        ];
+        let answer = world.exchange_form(&world.key("bo"), &form).await;
+        let given = answer.json()["access_token"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned();
+        let given = base64::engine::general_purpose::STANDARD.decode(given);
+        let given: Value = serde_json::from_slice(&given.unwrap_or_default()).unwrap_or_default();
+        (
+            answer.status,
+            given["accessKeyId"]
+                .as_str()
+                .unwrap_or(&answer.body)
+                .to_owned(),
+        )
+    };
+    let mut viewer = world.signed_in("vera").await;
+    let page = come_back(&world, &viewer).await;
+    assert!(page.status < 400, "{}", page.words());
+    for _ in 0..2 {
+        assert_eq!(keys(&viewer).await, (200, "ASIA1".to_owned()));
+    }
+    // Another connection of the same person has other keys.
+    disconnect(&world, &guid).await;
+    let page = come_back(&world, &viewer).await;
+    assert!(page.status < 400, "{}", page.words());
+    assert_eq!(keys(&viewer).await, (200, "ASIA2".to_owned()));
+    // A refresh brings another ID token, and with it other keys.
+    pass(&world, &mut viewer, Duration::from_secs(3700)).await;
+    assert_eq!(keys(&viewer).await, (200, "ASIA3".to_owned()));
+    // An access token never goes to AWS in its place.
+    without_id.store(true, Ordering::Relaxed);
+    pass(&world, &mut viewer, Duration::from_secs(3700)).await;
+    let (status, body) = keys(&viewer).await;
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("login_url"), "{body}");
+    let asked = asked.lock().expect("a lock").clone();
+    assert_eq!(asked.len(), 3);
+    assert!(
+        asked.iter().all(|token| token.starts_with("eyJ")),
+        "{asked:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_answers_leave_nothing_half_made() {
     let world = World::start().await;
@@ -1048,17 +1222,7 @@ async fn odd_answers_leave_nothing_half_made() {
         let config = json!({"client_id": "c", "authorization_uri": format!("{address}/a"), "token_uri": format!("{address}/t"), "scopes": "b a"});
         let guid = add(&world, "custom", "Odd", config, "s").await;
         attach(&world, &[&guid]).await;
-        let page = viewer.get(&format!("/content/{}/", world.content(0))).await;
-        let sent = viewer.submit(&page, "/consents/new", &[]).await;
-        let sent = url::Url::parse(sent.header("location")).expect("an address");
-        let value = |key: &str| {
-            let found = sent.query_pairs().find(|(known, _)| known == key);
-            found
-                .map(|(_, value)| value.into_owned())
-                .unwrap_or_default()
-        };
-        let callback = format!("{}?code=c&state={}", value("redirect_uri"), value("state"));
-        let page = viewer.get(&callback).await;
+        let page = come_back(&world, &viewer).await;
         assert_ne!(page.status, 500, "{}", page.body);
         let stored = world.sql(&format!(
             "SELECT guid AS value FROM connections WHERE integration = '{guid}'"
