@@ -67,16 +67,6 @@ async fn nothing_falls_back_to_acting_as_the_content_itself() {
         );
         assert!(refused.json()["access_token"].is_null());
     }
-    let settings = world
-        .signed_in("bo")
-        .await
-        .get(&format!("/content-settings/{}", world.content(0)))
-        .await;
-    assert!(
-        settings
-            .words()
-            .contains("Fall back to a service account: no.")
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
