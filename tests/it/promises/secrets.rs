@@ -171,7 +171,8 @@ async fn p26_api_keys_are_shown_once_kept_as_hashes_and_taken_from_one_header() 
         200,
         "the name for callers behind a gateway"
     );
-    let mistyped = format!("Key {}x{}", &key[..20], &key[21..]);
+    let other = if &key[20..21] == "x" { "y" } else { "x" };
+    let mistyped = format!("Key {}{other}{}", &key[..20], &key[21..]);
     for (headers, query) in [
         (
             vec![("authorization", format!("Bearer {key}"))],
