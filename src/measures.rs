@@ -1,5 +1,4 @@
-//! What is measured while the program runs (Prometheus), each measure declared once: name, meaning,
-//! labels. A function for each event; without a recorder (`server::metrics`) they cost next to nothing.
+//! Measures of the running program (Prometheus), each declared once: name, meaning, labels. A function for each event; without a recorder (`server::metrics`) they cost next to nothing.
 //!
 //! No label names a person, a token or a title: integrations appear by their GUIDs.
 
@@ -75,7 +74,7 @@ pub fn exchange(outcome: &'static str) {
     counter!(EXCHANGES, "outcome" => outcome).increment(1);
 }
 
-/// Somebody's access was looked at.
+/// A person's access to an item was decided, from memory or from the database.
 pub fn decision(is_cached: bool) {
     let from = if is_cached { "cached" } else { "cold" };
     counter!(DECISIONS, "from" => from).increment(1);

@@ -332,13 +332,6 @@ impl Doubles {
         }
     }
 
-    /// Ends all tokens of a double, as a person does at the provider.
-    pub fn end_all(&self, key: &str) {
-        let position = DIALECTS.iter().position(|dialect| dialect.key == key);
-        let tokens = &mut self.state.lock().tokens;
-        tokens.retain(|_, issued| Some(issued.dialect) != position);
-    }
-
     /// Refreshes and revocations that a double carried out.
     pub fn counts(&self, key: &str) -> (u32, u32) {
         let state = self.state.lock();
@@ -412,7 +405,7 @@ fn bearer(request: &HttpRequest) -> Option<String> {
     header.strip_prefix("Bearer ").map(str::to_owned)
 }
 
-/// A page on which whoever comes says who they are.
+/// A sign-in page that takes any name, without a password.
 fn sign_in_page(dialect: &Dialect, query: &HashMap<String, String>) -> HttpResponse {
     if query.get("client_id").map(String::as_str) != Some(CLIENT_ID) {
         return HttpResponse::BadRequest().body("unknown client");

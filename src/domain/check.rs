@@ -1,5 +1,5 @@
-//! The result of a check or a test sign-in of an integration: what was looked at, what was found, and
-//! for what does not work the setting to blame and what to do.
+//! The result of a check or a test sign-in of an integration: its findings, and for each that is not
+//! good the setting to blame and what to do.
 
 use super::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct Finding {
     pub verdict: Verdict,
     /// A stable word for programs, such as `client_secret_wrong`.
     pub code: String,
-    /// What was found, as a sentence.
+    /// The finding as a sentence.
     pub text: String,
     /// What to do, where something is to be done.
     pub fix: String,

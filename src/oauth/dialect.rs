@@ -51,8 +51,7 @@ impl<'c> oauth2::AsyncHttpClient<'c> for TokenEndpointHttp<'_> {
 /// The members of a response that belong to its tokens.
 const OF_TOKENS: [&str; 4] = ["access_token", "refresh_token", "scope", "expires_in"];
 
-/// The response as RFC 6749 describes it. One that needs no change, or is no JSON object, is returned
-/// as it is.
+/// The response as RFC 6749 describes it; one that is no JSON object is returned as it is.
 pub fn standard_form(profile: &Profile, response: oauth2::HttpResponse) -> oauth2::HttpResponse {
     let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(response.body()) else {
         return response;

@@ -391,6 +391,19 @@ impl Failure {
         }
     }
 
+    /// The failure that an error code of an authorization response or page stands for, with its AADSTS
+    /// number.
+    pub fn of_code(error_code: ErrorCode, aadsts: Option<u64>) -> Self {
+        let (class, sentence) = classify(error_code, aadsts, "");
+        Self {
+            class,
+            error_code,
+            aadsts,
+            sentence: sentence.to_owned(),
+            may_have_acted: false,
+        }
+    }
+
     /// Classifies a failed token request. `refusals`: what this provider says in other words than
     /// RFC 6749 does.
     pub fn from_token_error(

@@ -1,20 +1,57 @@
 //! Whose tokens they are, where the tokens do not say: one GET with the access token to the API that
 //! the template names.
 
-use super::{http::ProviderHttp, token_response::printable};
+use super::{
+    http::ProviderHttp,
+    token_response::{ProviderTokenResponse, printable},
+};
 use crate::{
     domain::connection::Account,
     providers::{
-        Endpoints,
+        Endpoints, Profile,
         profile::{IdentityAddress, IdentityRequest},
     },
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use std::time::Duration;
 use url::Url;
 
+/// How long the provider is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The account behind new tokens.
+pub struct Identified {
+    pub account: Account,
+    /// The provider was asked and did not say: the account is what the tokens name, if they do.
+    pub is_silent: bool,
+}
+
+/// The account behind new tokens. Where only an API of the provider names it, that is asked.
+pub async fn identify(
+    http: &ProviderHttp,
+    answer: &ProviderTokenResponse,
+    profile: &Profile,
+    endpoints: &Endpoints,
+) -> Identified {
+    let named = answer.account(profile);
+    let Some(request) = answer.identity_request(profile) else {
+        return Identified {
+            account: named,
+            is_silent: false,
+        };
+    };
+    let token = answer.access();
+    let asking = ask(http, &request, endpoints, &token);
+    let told = tokio::time::timeout(PATIENCE, asking).await.ok().flatten();
+    Identified {
+        is_silent: told.is_none(),
+        account: told.unwrap_or(named),
+    }
+}
+
 /// The account behind an access token; `None` if the provider does not say.
-pub async fn ask(
+async fn ask(
     http: &ProviderHttp,
     request: &IdentityRequest,
     endpoints: &Endpoints,

@@ -45,14 +45,6 @@ impl Registration {
         if let Some(verifier) = verifier {
             form.push(("code_verifier", verifier.expose_secret().to_owned()));
         }
-        self.ask_nothing(http, form).await
-    }
-
-    async fn ask_nothing(
-        &self,
-        http: &ProviderHttp,
-        mut form: Vec<(&'static str, String)>,
-    ) -> Result<TokenAnswer, HttpError> {
         let secret = self.secrets.first();
         let mut request = http::Request::post(self.endpoints.token.as_str())
             .header("content-type", "application/x-www-form-urlencoded")

@@ -3,8 +3,10 @@
 //! 403.
 
 use super::{
-    Config, Endpoints, Field, Group, Profile, Rotation, Steps, Template, ValueKind,
-    parts::{self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FIELD, FOR_VIEWERS, SCOPES, text},
+    Config, Endpoints, Field, Group, Profile, Rotation, Steps, Template,
+    parts::{
+        self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FOR_VIEWERS, OTHER_ADDRESS, SCOPES, text,
+    },
     profile::{Identity, IdentityAddress, IdentityRequest, Meaning, RefreshTokenLife, Refusal},
 };
 
@@ -32,11 +34,7 @@ pub static TEMPLATE: Template = Template {
         Field {
             name: "atlassian_host",
             label: "Atlassian's address",
-            hint: "Only for tests and proxies of your own.",
-            required: false,
-            pattern: "",
-            shape: ValueKind::Address,
-            ..FIELD
+            ..OTHER_ADDRESS
         },
     ],
     choices: &[CONFIDENTIAL, FOR_VIEWERS],
@@ -99,14 +97,12 @@ const PROFILE: Profile = Profile {
 };
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
-    match text(config, "atlassian_host") {
-        "" => parts::fixed_endpoints(
-            "https://auth.atlassian.com/authorize",
-            "https://auth.atlassian.com/oauth/token",
-            None,
-        ),
-        host => parts::endpoints_below(host, "/authorize", "/oauth/token", None),
-    }
+    parts::endpoints_at(
+        text(config, "atlassian_host"),
+        ["https://auth.atlassian.com", "/authorize"],
+        ["https://auth.atlassian.com", "/oauth/token"],
+        None,
+    )
 }
 
 fn capability(scope: &str) -> Option<&'static str> {

@@ -87,19 +87,12 @@ const PROFILE: Profile = Profile {
 };
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
-    match text(config, "gitlab_host") {
-        "" => parts::fixed_endpoints(
-            "https://gitlab.com/oauth/authorize",
-            "https://gitlab.com/oauth/token",
-            Some("https://gitlab.com/oauth/revoke"),
-        ),
-        host => parts::endpoints_below(
-            host,
-            "/oauth/authorize",
-            "/oauth/token",
-            Some("/oauth/revoke"),
-        ),
-    }
+    parts::endpoints_at(
+        text(config, "gitlab_host"),
+        ["https://gitlab.com", "/oauth/authorize"],
+        ["https://gitlab.com", "/oauth/token"],
+        Some(["https://gitlab.com", "/oauth/revoke"]),
+    )
 }
 
 fn capability(scope: &str) -> Option<&'static str> {

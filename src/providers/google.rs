@@ -6,7 +6,6 @@
 
 use super::{
     Config, Endpoints, Field, Group, Names, Profile, Rotation, ServiceGrant, Steps, Template,
-    ValueKind,
     parts::{self, FIELD, text},
     profile::{Meaning, RefreshTokenLife, Refusal, UnstatedLifetime},
 };
@@ -16,10 +15,6 @@ use crate::domain::{
 };
 use std::time::Duration;
 use url::Url;
-
-const AUTHORIZE: &str = "https://accounts.google.com/o/oauth2/v2/auth";
-const TOKEN: &str = "https://oauth2.googleapis.com/token";
-const REVOKE: &str = "https://oauth2.googleapis.com/revoke";
 
 pub const CLIENT_ID: Field = Field {
     hint: "Ends in .apps.googleusercontent.com.",
@@ -36,10 +31,7 @@ pub const HOST: Field = Field {
     name: "google_host",
     label: "Google's address",
     hint: "Only for tests and proxies of your own; replaces Google's addresses.",
-    required: false,
-    pattern: "",
-    shape: ValueKind::Address,
-    ..FIELD
+    ..parts::OTHER_ADDRESS
 };
 pub const PROVIDER: Field = Field {
     name: "workload_provider",
@@ -148,10 +140,12 @@ fn service_grant(integration: &Integration) -> Option<ServiceGrant> {
 }
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
-    match text(config, "google_host") {
-        "" => parts::fixed_endpoints(AUTHORIZE, TOKEN, Some(REVOKE)),
-        host => parts::endpoints_below(host, "/o/oauth2/v2/auth", "/token", Some("/revoke")),
-    }
+    parts::endpoints_at(
+        text(config, "google_host"),
+        ["https://accounts.google.com", "/o/oauth2/v2/auth"],
+        ["https://oauth2.googleapis.com", "/token"],
+        Some(["https://oauth2.googleapis.com", "/revoke"]),
+    )
 }
 
 /// Google's Security Token Service, and the API that brings a service account's tokens: below the

@@ -2,8 +2,10 @@
 //! HubSpot's documentation of OAuth; what is not confirmed is named in the handbook.
 
 use super::{
-    Config, Endpoints, Field, Profile, Rotation, Steps, Template, ValueKind,
-    parts::{self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FIELD, FOR_VIEWERS, SCOPES, text},
+    Config, Endpoints, Field, Profile, Rotation, Steps, Template,
+    parts::{
+        self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FOR_VIEWERS, OTHER_ADDRESS, SCOPES, text,
+    },
     profile::{Meaning, Refusal, UnstatedLifetime},
 };
 use std::time::Duration;
@@ -27,11 +29,7 @@ pub static TEMPLATE: Template = Template {
         Field {
             name: "hubspot_host",
             label: "HubSpot's address",
-            hint: "Only for tests and proxies of your own.",
-            required: false,
-            pattern: "",
-            shape: ValueKind::Address,
-            ..FIELD
+            ..OTHER_ADDRESS
         },
     ],
     choices: &[CONFIDENTIAL, FOR_VIEWERS],
@@ -86,12 +84,10 @@ const PROFILE: Profile = Profile {
 };
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
-    match text(config, "hubspot_host") {
-        "" => parts::fixed_endpoints(
-            "https://app.hubspot.com/oauth/authorize",
-            "https://api.hubapi.com/oauth/v1/token",
-            None,
-        ),
-        host => parts::endpoints_below(host, "/oauth/authorize", "/oauth/v1/token", None),
-    }
+    parts::endpoints_at(
+        text(config, "hubspot_host"),
+        ["https://app.hubspot.com", "/oauth/authorize"],
+        ["https://api.hubapi.com", "/oauth/v1/token"],
+        None,
+    )
 }

@@ -19,6 +19,7 @@ pub mod google;
 mod hubspot;
 mod linkedin;
 mod microsoft;
+mod model_key;
 mod msgraph;
 mod openai;
 mod parts;
@@ -632,6 +633,19 @@ fn not_issued(asked: &str, issued: &str) -> Vec<String> {
         .filter(|scope| !is_issued(scope))
         .map(str::to_owned)
         .collect()
+}
+
+/// Whether one of these integrations acts for viewers at the service of `own`, a service account: there
+/// content acts as itself only if its owner allowed both.
+pub fn acts_for_viewers_there<'a>(
+    mut attached: impl Iterator<Item = &'a Integration>,
+    own: &Integration,
+) -> bool {
+    let service = names(own).service;
+    attached.any(|one| {
+        one.auth_type == AuthType::Viewer
+            && (one.template == own.template || names(one).service == service)
+    })
 }
 
 /// What the scopes allow, as sentences for viewers.

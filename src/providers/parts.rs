@@ -25,6 +25,14 @@ pub const ADDRESS: Field = Field {
     ..FIELD
 };
 
+/// An address that takes the place of the provider's own hosts (struct update syntax).
+pub const OTHER_ADDRESS: Field = Field {
+    hint: "Only for tests and proxies of your own.",
+    required: false,
+    pattern: "",
+    ..ADDRESS
+};
+
 pub const CLIENT_ID: Field = Field {
     name: "client_id",
     label: "Client ID",
@@ -125,6 +133,22 @@ pub fn fixed_endpoints(authorize: &str, token: &str, revoke: Option<&str>) -> Op
     })
 }
 
+/// Endpoints, each as host and path: on these hosts, or all below `address` if an administrator typed
+/// one.
+pub fn endpoints_at(
+    address: &str,
+    authorize: [&str; 2],
+    token: [&str; 2],
+    revoke: Option<[&str; 2]>,
+) -> Option<Endpoints> {
+    if address.is_empty() {
+        let revoke = revoke.map(|parts| parts.concat());
+        return fixed_endpoints(&authorize.concat(), &token.concat(), revoke.as_deref());
+    }
+    let revoke = revoke.map(|[_, path]| path);
+    endpoints_below(address, authorize[1], token[1], revoke)
+}
+
 /// Endpoints below an address that an administrator typed.
 pub fn endpoints_below(
     address: &str,
@@ -148,5 +172,39 @@ pub fn same_names(service: &str, monogram: &'static str) -> Names {
         provider: service.to_owned(),
         provider_full: service.to_owned(),
         monogram,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_at_the_usual_hosts_or_all_below_the_typed_address() {
+        let at = |address: &str| {
+            let found = endpoints_at(
+                address,
+                ["https://app.example.com", "/authorize"],
+                ["https://api.example.com", "/v1/token"],
+                Some(["https://api.example.com", "/v1/revoke"]),
+            )
+            .unwrap();
+            let revoke = found.revoke.unwrap();
+            let all = [found.authorize, found.token, revoke].map(String::from);
+            (all, found.has_known_host)
+        };
+        let usual = [
+            "https://app.example.com/authorize",
+            "https://api.example.com/v1/token",
+            "https://api.example.com/v1/revoke",
+        ];
+        assert_eq!(at(""), (usual.map(str::to_owned), true));
+        let own = [
+            "http://own.example/authorize",
+            "http://own.example/v1/token",
+            "http://own.example/v1/revoke",
+        ];
+        assert_eq!(at("http://own.example"), (own.map(str::to_owned), false));
+        assert!(endpoints_at("no address", ["", ""], ["", ""], None).is_none());
     }
 }

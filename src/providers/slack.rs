@@ -3,8 +3,10 @@
 //! of OAuth and token rotation; what is not confirmed is named in the handbook.
 
 use super::{
-    Config, Endpoints, Field, Profile, Rotation, Steps, Template, ValueKind,
-    parts::{self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FIELD, FOR_VIEWERS, SCOPES, text},
+    Config, Endpoints, Field, Profile, Rotation, Steps, Template,
+    parts::{
+        self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FOR_VIEWERS, OTHER_ADDRESS, SCOPES, text,
+    },
     profile::{Identity, IdentityAddress, IdentityRequest, Meaning, Refusal, UnstatedLifetime},
 };
 
@@ -27,11 +29,7 @@ pub static TEMPLATE: Template = Template {
         Field {
             name: "slack_host",
             label: "Slack's address",
-            hint: "Only for tests and proxies of your own.",
-            required: false,
-            pattern: "",
-            shape: ValueKind::Address,
-            ..FIELD
+            ..OTHER_ADDRESS
         },
     ],
     choices: &[CONFIDENTIAL, FOR_VIEWERS],
@@ -88,14 +86,12 @@ const PROFILE: Profile = Profile {
 };
 
 fn endpoints(config: &Config) -> Option<Endpoints> {
-    match text(config, "slack_host") {
-        "" => parts::fixed_endpoints(
-            "https://slack.com/oauth/v2/authorize",
-            "https://slack.com/api/oauth.v2.access",
-            None,
-        ),
-        host => parts::endpoints_below(host, "/oauth/v2/authorize", "/api/oauth.v2.access", None),
-    }
+    parts::endpoints_at(
+        text(config, "slack_host"),
+        ["https://slack.com", "/oauth/v2/authorize"],
+        ["https://slack.com", "/api/oauth.v2.access"],
+        None,
+    )
 }
 
 fn capability(scope: &str) -> Option<&'static str> {

@@ -151,8 +151,7 @@ async fn still_allowed(
     let Some(item) = context.bundles.item(item).await? else {
         return Ok(Vec::new());
     };
-    let tokens = context.services.workload.tokens_of(&item).await?;
-    let files = tokens.map(|tokens| tokens.files).unwrap_or_default();
+    let files = context.services.workload.files_of(&item).await?;
     Ok(files
         .into_iter()
         .filter(|file| names.contains(&file.name))

@@ -5,7 +5,7 @@ use super::application::Shared;
 use crate::{
     domain::Timestamp,
     measures::{self, Levels},
-    service::cluster::health::Word,
+    service::cluster::health::Health,
 };
 use actix_web::{App, HttpResponse, HttpServer, web};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -79,7 +79,7 @@ async fn answer(exporter: web::Data<Exporter>) -> HttpResponse {
         held_tokens: services.session_tokens.held(),
         sockets: exporter.shared.sockets.count(),
         processes: services.runs.count(),
-        is_ready: !report.iter().any(|(_, word)| matches!(word, Word::Bad(_))),
+        is_ready: Health::is_ready(&report),
     });
     if let Ok(ends) = services.integrations.secret_ends().await {
         let now = services.core.now();

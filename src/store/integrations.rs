@@ -266,12 +266,19 @@ pub fn set_last_check(
     Ok(())
 }
 
-/// What the last checks found, of those integrations that were checked.
-pub fn last_checks(db: &mut Db<'_>) -> Result<HashMap<Id<Integration>, CheckResult>, Error> {
-    let rows: Vec<(String, Option<String>)> = integrations::table
+/// What the last checks found, of those integrations that were checked, or of one.
+pub fn last_checks(
+    db: &mut Db<'_>,
+    of: Option<Id<Integration>>,
+) -> Result<HashMap<Id<Integration>, CheckResult>, Error> {
+    let mut query = integrations::table
         .filter(integrations::last_check.is_not_null())
         .select((integrations::guid, integrations::last_check))
-        .load(db.0)?;
+        .into_boxed();
+    if let Some(integration) = of {
+        query = query.filter(integrations::guid.eq(integration.to_string()));
+    }
+    let rows: Vec<(String, Option<String>)> = query.load(db.0)?;
     let mut found = HashMap::new();
     for (guid, text) in rows {
         // A result that cannot be read counts as none.

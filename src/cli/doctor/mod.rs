@@ -25,7 +25,7 @@ pub struct Doctor {
     as_outsider: Option<url::Url>,
 }
 
-/// What was looked at, what was found, and the page of the handbook about it.
+/// One line of the report: the place that was looked at, the finding there, and the handbook's page.
 struct Looked {
     at: String,
     finding: Finding,

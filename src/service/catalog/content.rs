@@ -865,7 +865,7 @@ impl Contents {
                     .into_iter()
                     .map(|entry| entry.integration)
                     .collect();
-                let mut names = Vec::new();
+                let (mut names, mut has_service_account) = (Vec::new(), false);
                 for integration in &wanted {
                     let mut found = integrations::find(db, *integration)?;
                     // An integration that is already attached may stay; a new one must be offered
@@ -882,7 +882,9 @@ impl Contents {
                             format!("There is no integration {integration}."),
                         )
                     })?;
-                    if found.auth_type != AuthType::ServiceAccount {
+                    if found.auth_type == AuthType::ServiceAccount {
+                        has_service_account = true;
+                    } else {
                         may_act_for_viewers(&item)?;
                     }
                     names.push(found.display_name().to_owned());
@@ -890,8 +892,7 @@ impl Contents {
                 if before == wanted {
                     return Ok::<_, Error>(None);
                 }
-                let mut has_service_account = false;
-                for integration in before.iter().chain(&wanted) {
+                for integration in before.iter().filter(|gone| !wanted.contains(gone)) {
                     let found = integrations::find(db, *integration)?;
                     has_service_account |=
                         found.is_some_and(|found| found.auth_type == AuthType::ServiceAccount);

@@ -237,15 +237,16 @@ impl Integrations {
             .await
     }
 
-    /// What the last checks found, for administrators.
+    /// What the last checks found, of all integrations or of one; for administrators.
     pub async fn last_checks(
         &self,
         actor: &Actor,
+        of: Option<Id<Integration>>,
     ) -> Result<HashMap<Id<Integration>, CheckResult>, Error> {
         must_manage_integrations(actor)?;
         self.core
             .store
-            .read(|db| Ok(integrations::last_checks(db)?))
+            .read(move |db| Ok(integrations::last_checks(db, of)?))
             .await
     }
 

@@ -144,6 +144,11 @@ impl Health {
         ]
     }
 
+    /// Whether a node with this report can serve.
+    pub fn is_ready(report: &[(&'static str, Word)]) -> bool {
+        !report.iter().any(|(_, word)| matches!(word, Word::Bad(_)))
+    }
+
     #[cfg(target_os = "linux")]
     fn disk(&self) -> Word {
         match rustix::fs::statvfs(&self.core.settings.data_dir) {

@@ -19,7 +19,7 @@ use crate::{
     },
     oauth::{
         AuthorizationRequest, Granted,
-        errors::{ErrorCode, Failure, FailureClass, aadsts, classify},
+        errors::{ErrorCode, Failure, FailureClass, aadsts},
         identity,
         token_response::ProviderTokenResponse,
     },
@@ -45,14 +45,8 @@ use crate::{
     vault::{Sealed, api_key::digest, labels, random},
 };
 use secrecy::SecretString;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use url::Url;
-
-/// How long the provider is waited for to say whose account it is.
-const IDENTITY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the consent page asks about: one integration, for one content item or for none (a
 /// reconnect).
@@ -548,14 +542,7 @@ impl Attempts {
             let failure = Failure::wait("The identity provider sent an answer without a code.");
             return self.record_failure(actor, failure, integration, back).await;
         };
-        let row = attempt.id.to_string();
-        let verifier = verifier
-            .map(|sealed| {
-                self.core
-                    .vault
-                    .open(labels::attempt_verifier(&row), &sealed)
-            })
-            .transpose()?;
+        let verifier = self.open_verifier(attempt.id, verifier)?;
         self.clients.ready(&integration).await;
         let registration = self.clients.registration(&integration, &secrets)?;
         let (http, redirect_uri) = (self.core.http.clone(), attempt.redirect_uri.clone());
@@ -623,24 +610,10 @@ impl Attempts {
             ]
         };
         let findings = if let Some(word) = &answer.error {
-            let error_code = ErrorCode::received(word);
             let number = aadsts(answer.error_description.as_deref().unwrap_or(""));
-            let (class, sentence) = classify(error_code, number, "");
-            failed(&Failure {
-                class,
-                error_code,
-                aadsts: number,
-                sentence: sentence.to_owned(),
-                may_have_acted: false,
-            })
+            failed(&Failure::of_code(ErrorCode::received(word), number))
         } else {
-            let row = attempt.id.to_string();
-            let verifier = verifier
-                .map(|sealed| {
-                    let vault = &self.core.vault;
-                    vault.open(labels::attempt_verifier(&row), &sealed)
-                })
-                .transpose()?;
+            let verifier = self.open_verifier(attempt.id, verifier)?;
             let code = answer.code.unwrap_or_default();
             let redeeming =
                 registration.redeem(&self.core.http, code, &attempt.redirect_uri, verifier);
@@ -658,6 +631,21 @@ impl Attempts {
             integration,
             result,
         })
+    }
+
+    /// The PKCE verifier of an attempt, if it has one.
+    fn open_verifier(
+        &self,
+        attempt: Id<Attempt>,
+        sealed: Option<Sealed>,
+    ) -> Result<Option<SecretString>, Error> {
+        let row = attempt.to_string();
+        let open = |sealed: Sealed| {
+            self.core
+                .vault
+                .open(labels::attempt_verifier(&row), &sealed)
+        };
+        Ok(sealed.map(open).transpose()?)
     }
 
     /// The attempt that `state` names, with its sealed verifier and its integration.
@@ -857,22 +845,14 @@ impl Attempts {
         integration: &Integration,
         profile: &Profile,
     ) -> Account {
-        let named = answer.account(profile);
-        let Some(request) = answer.identity_request(profile) else {
-            return named;
-        };
         let Some(endpoints) = providers::endpoints(integration) else {
-            return named;
+            return answer.account(profile);
         };
-        let token = answer.access();
-        let asking = identity::ask(&self.core.http, &request, &endpoints, &token);
-        match tokio::time::timeout(IDENTITY_TIMEOUT, asking).await {
-            Ok(Some(account)) => account,
-            _ => {
-                tracing::warn!(integration = %integration.id, "the provider did not say whose account it is");
-                named
-            }
+        let found = identity::identify(&self.core.http, answer, profile, &endpoints).await;
+        if found.is_silent {
+            tracing::warn!(integration = %integration.id, "the provider did not say whose account it is");
         }
+        found.account
     }
 
     /// Writes one audit record about `integration`.
@@ -918,15 +898,7 @@ impl Attempts {
                 CallbackOutcome::Declined { back, integration }
             });
         }
-        let error_code = ErrorCode::received(word);
-        let (class, sentence) = classify(error_code, code, "");
-        let failure = Failure {
-            class,
-            error_code,
-            aadsts: code,
-            sentence: sentence.into(),
-            may_have_acted: false,
-        };
+        let failure = Failure::of_code(ErrorCode::received(word), code);
         // The query of a callback can be written by anybody: it ends this attempt, and says nothing
         // about the integration.
         self.record_failed_attempt(actor, failure, integration, back)

@@ -37,6 +37,8 @@ use std::{
 
 /// How long a whole check may take.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the refresh of a test sign-in may take; the text of `refresh_slow` names it.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(20);
 /// Difference of clocks that some providers refuse.
 const CLOCK_BAD: Duration = Duration::from_secs(300);
 /// Difference of clocks that is worth a word.
@@ -370,21 +372,16 @@ impl Checks {
                 .of("scopes"),
             );
         }
-        let mut account = answer.account(profile);
-        if let Some(request) = answer.identity_request(profile) {
-            let token = answer.access();
-            let asking = identity::ask(&self.core.http, &request, &registration.endpoints, &token);
-            let found = tokio::time::timeout(Duration::from_secs(5), asking).await;
-            match found.ok().flatten() {
-                Some(found) => account = found,
-                None => findings.push(Finding::warning(
-                    "no_identity",
-                    "The service does not say whose account it is.",
-                    "Consents will show no account name. Give the application the permission to read the person's profile.",
-                )),
-            }
+        let endpoints = &registration.endpoints;
+        let found = identity::identify(&self.core.http, answer, profile, endpoints).await;
+        if found.is_silent {
+            findings.push(Finding::warning(
+                "no_identity",
+                "The service does not say whose account it is.",
+                "Consents will show no account name. Give the application the permission to read the person's profile.",
+            ));
         }
-        if let Some(label) = &account.label {
+        if let Some(label) = &found.account.label {
             findings.push(Finding::good(
                 "account",
                 format!("You signed in as {label}."),
@@ -412,9 +409,9 @@ impl Checks {
             }
             return findings;
         };
-        let limit = Instant::now() + Duration::from_secs(20);
+        let limit = Instant::now() + REFRESH_PATIENCE;
         let asking = registration.refresh(&self.core.http, refresh, limit);
-        match tokio::time::timeout(Duration::from_secs(20), asking).await {
+        match tokio::time::timeout(REFRESH_PATIENCE, asking).await {
             Ok(Ok(_)) => findings.push(Finding::good("refresh", "A refresh works.")),
             Err(_) => findings.push(Finding::bad(
                 "refresh_slow",
@@ -589,26 +586,11 @@ fn read_authorize_answer(
             _,
         ) => registered(),
         AuthorizeAnswer::Back(code, number) => {
-            let (class, sentence) = crate::oauth::errors::classify(code, number, "");
-            let failure = Failure {
-                class,
-                error_code: code,
-                aadsts: number,
-                sentence: sentence.to_owned(),
-                may_have_acted: false,
-            };
+            let failure = Failure::of_code(code, number);
             Some(explain(integration, registration, &failure))
         }
         AuthorizeAnswer::Page(number) => {
-            let (class, sentence) =
-                crate::oauth::errors::classify(ErrorCode::Other, Some(number), "");
-            let failure = Failure {
-                class,
-                error_code: ErrorCode::Other,
-                aadsts: Some(number),
-                sentence: sentence.to_owned(),
-                may_have_acted: false,
-            };
+            let failure = Failure::of_code(ErrorCode::Other, Some(number));
             Some(explain(integration, registration, &failure))
         }
         AuthorizeAnswer::Refused => Some(redirect_missing(registration)),

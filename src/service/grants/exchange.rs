@@ -35,7 +35,6 @@ use crate::{
             service_accounts::ServiceAccounts,
             session_tokens::{ClaimsError, SessionTokens},
             token_times::{FreshToken, is_usable},
-            workload::same_service,
         },
         people::{
             api_keys::Caller,
@@ -470,32 +469,14 @@ impl Exchange {
         let token = request.subject_token.as_deref().unwrap_or("");
         let item = self.issuer.verify_content_token(token).await?;
         let item = item.map_err(ExchangeError::ContentToken)?;
-        let may_act = |own: &Admission| {
-            access::may_exchange(
-                &caller.person,
-                caller.role,
-                own.standing,
-                caller.content,
-                &own.content,
-            )
-        };
-        let own = self
-            .admissions
-            .admission_for(item, caller.person.id, may_act)
-            .await;
-        let own = match own {
-            Err(Error::NotFound) => return Err(ExchangeError::NotYourContent),
-            own => own?,
-        };
-        if !may_act(&own) {
-            return Err(ExchangeError::NotYourContent);
-        }
+        let own = self.admission_of_caller(caller, item).await?;
         let audience = request.audience.as_deref().filter(|text| !text.is_empty());
         let link = choose_link(&own.integrations, audience)?;
         *integration = Some(link.integration.id);
         check_kinds(&link.integration, SubjectKind::Content, wanted)?;
         refuse_paused(&link.integration)?;
-        if !link.beside_viewers && acts_for_viewers_at_same_service(&own, &link.integration) {
+        let attached = own.integrations.iter().map(|link| &link.integration);
+        if !link.beside_viewers && providers::acts_for_viewers_there(attached, &link.integration) {
             let service = providers::names(&link.integration).service;
             return Err(ExchangeError::BesideViewers { service });
         }
@@ -521,11 +502,7 @@ impl Exchange {
     ) -> Result<FreshToken, ExchangeError> {
         let token = self
             .issuer
-            .token(&PortalToken {
-                content: Some((item.id, item.owner)),
-                lifetime: issuer::FOR_CONTENT,
-                ..PortalToken::of(integration)
-            })
+            .token(&PortalToken::for_content(integration, item))
             .await?;
         Ok(FreshToken {
             token: Arc::new(token),
@@ -607,39 +584,28 @@ impl Exchange {
         claims: &Claims,
         admission: &Admission,
     ) -> Result<(), ExchangeError> {
-        let may_act = |own: &Admission| {
-            access::may_exchange(
-                &caller.person,
-                caller.role,
-                own.standing,
-                caller.content,
-                &own.content,
-            )
-        };
-        let standing = if caller.person.id == admission.person.id {
-            admission.standing
-        } else {
-            match self
-                .admissions
-                .admission_for(claims.content, caller.person.id, may_act)
-                .await
-            {
-                Ok(own) => own.standing,
-                Err(Error::NotFound) => return Err(ExchangeError::NotYourContent),
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let allowed = access::may_exchange(
-            &caller.person,
-            caller.role,
-            standing,
-            caller.content,
-            &admission.content,
-        );
-        if allowed {
-            Ok(())
-        } else {
-            Err(ExchangeError::NotYourContent)
+        if caller.person.id != admission.person.id {
+            self.admission_of_caller(caller, claims.content).await?;
+        } else if !may_act(caller, admission) {
+            return Err(ExchangeError::NotYourContent);
+        }
+        Ok(())
+    }
+
+    /// The admission of the caller to an item that the caller runs.
+    async fn admission_of_caller(
+        &self,
+        caller: &Caller,
+        item: Id<Content>,
+    ) -> Result<Arc<Admission>, ExchangeError> {
+        let found = self
+            .admissions
+            .admission_for(item, caller.person.id, |own| may_act(caller, own))
+            .await;
+        match found {
+            Ok(own) if may_act(caller, &own) => Ok(own),
+            Ok(_) | Err(Error::NotFound) => Err(ExchangeError::NotYourContent),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -823,6 +789,17 @@ impl Exchange {
     }
 }
 
+/// Whether the caller may exchange tokens for the item of this admission, which is the caller's own.
+fn may_act(caller: &Caller, own: &Admission) -> bool {
+    access::may_exchange(
+        &caller.person,
+        caller.role,
+        own.standing,
+        caller.content,
+        &own.content,
+    )
+}
+
 fn refuse_paused(integration: &Integration) -> Result<(), ExchangeError> {
     if integration.paused_at.is_some() {
         let service = providers::names(integration).service;
@@ -863,14 +840,6 @@ fn check_kinds(
             issued_type(wanted).to_owned(),
         ))
     }
-}
-
-/// Whether the item has an integration that acts for viewers at the service of this one.
-fn acts_for_viewers_at_same_service(own: &Admission, integration: &Integration) -> bool {
-    own.integrations.iter().any(|link| {
-        link.integration.auth_type == AuthType::Viewer
-            && same_service(&link.integration, integration)
-    })
 }
 
 /// The token type that an answer names.

@@ -68,6 +68,13 @@ struct Keys {
     read_at: Option<Timestamp>,
 }
 
+impl Keys {
+    /// When each of them was made.
+    fn times(&self) -> Vec<Timestamp> {
+        self.all.iter().map(|key| key.created_at).collect()
+    }
+}
+
 /// What a token of this portal says.
 #[derive(Clone, Debug)]
 pub struct PortalToken {
@@ -86,6 +93,15 @@ impl PortalToken {
             audience: providers::audience(integration),
             content: None,
             lifetime: FOR_SERVICES,
+        }
+    }
+
+    /// The token that an item itself presents to the service of an integration.
+    pub fn for_content(integration: &Integration, item: &Content) -> Self {
+        Self {
+            content: Some((item.id, item.owner)),
+            lifetime: FOR_CONTENT,
+            ..Self::of(integration)
         }
     }
 }
@@ -167,19 +183,7 @@ impl Issuer {
             .store
             .read(|db| Ok::<_, Error>(Store::meta(db, STORED_AS)?))
             .await?;
-        self.open(sealed)
-    }
-
-    fn open(&self, sealed: Option<String>) -> Result<Vec<StoredKey>, Error> {
-        let Some(sealed) = sealed else {
-            return Ok(Vec::new());
-        };
-        let text = self
-            .core
-            .vault
-            .open(labels::meta(STORED_AS), &Sealed(sealed))?;
-        serde_json::from_str(text.expose_secret())
-            .map_err(|_| Error::Internal("the keys that sign tokens are damaged"))
+        open(&self.core, sealed)
     }
 
     /// Makes a key, unless another node just did, and drops those that nothing needs any more.
@@ -202,16 +206,7 @@ impl Issuer {
             .core
             .store
             .write(move |db| {
-                let sealed = Store::meta(db, STORED_AS)?;
-                let mut all: Vec<StoredKey> = match &sealed {
-                    None => Vec::new(),
-                    Some(sealed) => {
-                        let sealed = Sealed(sealed.clone());
-                        let text = core.vault.open(labels::meta(STORED_AS), &sealed)?;
-                        serde_json::from_str(text.expose_secret())
-                            .map_err(|_| Error::Internal("the keys that sign tokens are damaged"))?
-                    }
-                };
+                let mut all = open(&core, Store::meta(db, STORED_AS)?)?;
                 if all.len() > before {
                     return Ok(all);
                 }
@@ -242,8 +237,7 @@ impl Issuer {
     pub(in crate::service) fn token_if_ready(&self, wanted: &PortalToken) -> Option<SecretString> {
         let now = self.core.now();
         let keys = self.keys.read().clone();
-        let times: Vec<Timestamp> = keys.all.iter().map(|key| key.created_at).collect();
-        let key = keys.all.get(signing(&times, now)?)?;
+        let key = keys.all.get(signing(&keys.times(), now)?)?;
         let mut claims = json!({
             "iss": self.name(),
             "sub": wanted.subject,
@@ -323,14 +317,23 @@ impl Issuer {
         self.read(false).await?;
         let now = self.core.now();
         let keys = self.keys.read().clone();
-        let times: Vec<Timestamp> = keys.all.iter().map(|key| key.created_at).collect();
-        let shown = keys.all.iter().zip(published(&times, now));
+        let shown = keys.all.iter().zip(published(&keys.times(), now));
         let shown: Vec<Value> = shown
             .filter(|(_, published)| *published)
             .map(|(key, _)| key.key.public_jwk(&key.id))
             .collect();
         Ok(json!({ "keys": shown }))
     }
+}
+
+/// The keys in a stored value, oldest first.
+fn open(core: &Core, sealed: Option<String>) -> Result<Vec<StoredKey>, Error> {
+    let Some(sealed) = sealed else {
+        return Ok(Vec::new());
+    };
+    let text = core.vault.open(labels::meta(STORED_AS), &Sealed(sealed))?;
+    serde_json::from_str(text.expose_secret())
+        .map_err(|_| Error::Internal("the keys that sign tokens are damaged"))
 }
 
 /// Which of the keys signs: the newest one that was published for long enough, else the oldest.

@@ -112,8 +112,7 @@ impl ServiceAccounts {
             integration.id, integration.updated_at.0, connection.id, connection.connected_at.0
         );
         let asking = self.assume_role(&role, label, &id_token.token);
-        let keys = self.kept_or(name, asking).await?;
-        Ok(keys)
+        self.kept_or(name, asking).await
     }
 
     /// The kept token under this name, or what `asking` brings. One caller asks at a time.
@@ -188,22 +187,19 @@ impl ServiceAccounts {
                 .await
                 .map_err(inside)
         };
+        let registration = async || {
+            self.clients.ready(integration).await;
+            let found = self.clients.registration(integration, &secrets);
+            found.map_err(inside)
+        };
         match grant {
             ServiceGrant::ClientCredentials => {
-                self.clients.ready(integration).await;
-                let registration = self
-                    .clients
-                    .registration(integration, &secrets)
-                    .map_err(inside)?;
+                let registration = registration().await?;
                 let answer = registration.client_credentials(http).await?;
                 Ok(OwnToken::from_response(&answer, &registration))
             }
             ServiceGrant::TokenExchange => {
-                self.clients.ready(integration).await;
-                let registration = self
-                    .clients
-                    .registration(integration, &secrets)
-                    .map_err(inside)?;
+                let registration = registration().await?;
                 service_account::token_exchange(http, &registration, &portal_token().await?).await
             }
             ServiceGrant::AwsWebIdentity(role) => {

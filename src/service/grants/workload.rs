@@ -3,15 +3,16 @@
 //! themselves, and keys that are handed out as variables. Follows the same rule as the exchange: where
 //! the item acts for viewers at a service, its owner must have allowed it to act as itself there.
 
-use super::issuer::{self, Issuer, PortalToken};
+use super::issuer::{Issuer, PortalToken};
 use crate::{
     domain::{
+        Id,
         content::Content,
         integration::{AuthType, Integration},
     },
     providers,
     service::{core::Core, error::Error},
-    store::integrations,
+    store::integrations::{self, Secrets},
     vault::labels,
 };
 use secrecy::SecretString;
@@ -52,7 +53,39 @@ impl Workload {
 
     /// What a process of this item gets; `None` if it uses no service account.
     pub async fn tokens_of(&self, item: &Content) -> Result<Option<ProcessTokens>, Error> {
-        let id = item.id;
+        let allowed = self.allowed(item.id).await?;
+        let Some(files) = self.files(item, &allowed) else {
+            return Ok(None);
+        };
+        let mut found = ProcessTokens {
+            files,
+            secrets: Vec::new(),
+            plain: Vec::new(),
+        };
+        for (integration, sealed) in allowed {
+            let template = providers::template(&integration.template);
+            let variable = template.map_or("", |template| template.secret_variable);
+            if let (false, Some(sealed)) = (variable.is_empty(), sealed.current) {
+                let row = integration.id.to_string();
+                let opened = self.core.vault.open(labels::client_secret(&row), &sealed)?;
+                found.secrets.push((variable.to_owned(), opened));
+            }
+            let files = providers::workload_files(&integration);
+            for (name, value) in files.map(|files| files.variables).unwrap_or_default() {
+                found.plain.push((name.to_owned(), value));
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// The files that a process of this item may have now.
+    pub async fn files_of(&self, item: &Content) -> Result<Vec<TokenFile>, Error> {
+        let allowed = self.allowed(item.id).await?;
+        Ok(self.files(item, &allowed).unwrap_or_default())
+    }
+
+    /// The service accounts that an item may act as now, with their sealed secrets.
+    async fn allowed(&self, id: Id<Content>) -> Result<Vec<(Integration, Secrets)>, Error> {
         let attached = self
             .core
             .store
@@ -66,61 +99,37 @@ impl Workload {
                 Ok::<_, Error>(attached)
             })
             .await?;
-        let viewer: Vec<Integration> = attached
-            .iter()
-            .map(|(integration, ..)| integration)
-            .filter(|integration| integration.auth_type == AuthType::Viewer)
-            .cloned()
-            .collect();
-        let allowed: Vec<_> = attached
-            .into_iter()
-            .filter(|(integration, beside_viewers, _)| {
-                integration.auth_type == AuthType::ServiceAccount
-                    && integration.paused_at.is_none()
-                    && (*beside_viewers || !viewer.iter().any(|one| same_service(one, integration)))
-            })
-            .collect();
-        if allowed.is_empty() {
-            return Ok(None);
-        }
-        let mut found = ProcessTokens {
-            files: vec![TokenFile {
-                name: CONTENT_TOKEN.to_owned(),
-                path_variable: "CONNECT_CONTENT_SESSION_TOKEN_FILE",
-                value_variable: Some("CONNECT_CONTENT_SESSION_TOKEN"),
-                token: self.issuer.content_token(item.id, item.owner),
-            }],
-            secrets: Vec::new(),
-            plain: Vec::new(),
+        let all: Vec<Integration> = attached.iter().map(|(found, ..)| found.clone()).collect();
+        let may_have = |integration: &Integration, beside_viewers: bool| {
+            integration.auth_type == AuthType::ServiceAccount
+                && integration.paused_at.is_none()
+                && (beside_viewers || !providers::acts_for_viewers_there(all.iter(), integration))
         };
-        for (integration, _, secrets) in allowed {
-            let Some(template) = providers::template(&integration.template) else {
-                continue;
-            };
-            if let (false, Some(sealed)) = (template.secret_variable.is_empty(), secrets.current) {
-                let row = integration.id.to_string();
-                let opened = self.core.vault.open(labels::client_secret(&row), &sealed)?;
-                let name = template.secret_variable.to_owned();
-                found.secrets.push((name, opened));
-            }
-            let Some(files) = providers::workload_files(&integration) else {
-                continue;
-            };
-            for (name, value) in files.variables {
-                found.plain.push((name.to_owned(), value));
-            }
-            found.files.push(TokenFile {
+        Ok(attached
+            .into_iter()
+            .filter(|(found, beside_viewers, _)| may_have(found, *beside_viewers))
+            .map(|(found, _, secrets)| (found, secrets))
+            .collect())
+    }
+
+    /// The files for these service accounts; `None` if there are none.
+    fn files(&self, item: &Content, allowed: &[(Integration, Secrets)]) -> Option<Vec<TokenFile>> {
+        let of_content = TokenFile {
+            name: CONTENT_TOKEN.to_owned(),
+            path_variable: "CONNECT_CONTENT_SESSION_TOKEN_FILE",
+            value_variable: Some("CONNECT_CONTENT_SESSION_TOKEN"),
+            token: self.issuer.content_token(item.id, item.owner),
+        };
+        let of_services = allowed.iter().filter_map(|(integration, _)| {
+            let files = providers::workload_files(integration)?;
+            Some(TokenFile {
                 name: integration.id.to_string(),
                 path_variable: files.path_variable,
                 value_variable: None,
-                token: PortalToken {
-                    content: Some((item.id, item.owner)),
-                    lifetime: issuer::FOR_CONTENT,
-                    ..PortalToken::of(&integration)
-                },
-            });
-        }
-        Ok(Some(found))
+                token: PortalToken::for_content(integration, item),
+            })
+        });
+        (!allowed.is_empty()).then(|| std::iter::once(of_content).chain(of_services).collect())
     }
 
     /// Tokens for these files, by the names of the files.
@@ -131,10 +140,4 @@ impl Workload {
         }
         Ok(signed)
     }
-}
-
-/// Whether two integrations lead to the same service.
-pub(super) fn same_service(one: &Integration, other: &Integration) -> bool {
-    one.template == other.template
-        || providers::names(one).service == providers::names(other).service
 }

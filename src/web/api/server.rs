@@ -3,7 +3,7 @@
 
 use crate::{
     http::{client_address::audit_origin, codes::Code},
-    service::{Services, cluster::health::Word, people::bootstrap::BootstrapError},
+    service::{Services, cluster::health::Health, people::bootstrap::BootstrapError},
     vault::proof::Proofs,
     web::api::{ApiError, ApiResult, key_of, ok},
 };
@@ -78,7 +78,7 @@ pub async fn ping() -> HttpResponse {
 /// Readiness: a word for each thing that the node needs; 503 if one of them is missing.
 pub async fn health(request: HttpRequest, service: web::Data<Services>) -> HttpResponse {
     let report = service.health.report().await;
-    let is_ready = !report.iter().any(|(_, word)| matches!(word, Word::Bad(_)));
+    let is_ready = Health::is_ready(&report);
     let mut body = serde_json::Map::new();
     body.insert(
         "status".to_owned(),

@@ -311,17 +311,12 @@ fn attached(integration: &Integration) -> Attached {
 
 /// The service accounts that content may use only if its owner allows it.
 fn beside_viewers(associations: &[(Association, Integration)]) -> Vec<BesideViewers> {
-    let acts_for_viewers = |other: &Integration| {
-        let service = providers::names(other).service;
-        associations.iter().any(|(_, one)| {
-            one.auth_type == AuthType::Viewer
-                && (one.template == other.template || providers::names(one).service == service)
-        })
-    };
+    let attached = || associations.iter().map(|(_, integration)| integration);
     associations
         .iter()
         .filter(|(_, integration)| {
-            integration.auth_type == AuthType::ServiceAccount && acts_for_viewers(integration)
+            integration.auth_type == AuthType::ServiceAccount
+                && providers::acts_for_viewers_there(attached(), integration)
         })
         .map(|(entry, integration)| BesideViewers {
             guid: integration.id.to_string(),

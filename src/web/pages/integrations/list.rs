@@ -109,7 +109,7 @@ pub async fn list(me: SignedIn) -> Result<HttpResponse, WebError> {
         HashMap::new()
     };
     let checks = if may_manage {
-        service.integrations.last_checks(&me.actor).await?
+        service.integrations.last_checks(&me.actor, None).await?
     } else {
         HashMap::new()
     };

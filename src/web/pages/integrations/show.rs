@@ -179,7 +179,10 @@ pub(super) async fn draw_detail(
         (_, Some(end)) => format!("{note}. Expires on {}.", now.date(end)),
         _ => format!("{note}."),
     };
-    let checks = service.integrations.last_checks(&me.actor).await?;
+    let checks = service
+        .integrations
+        .last_checks(&me.actor, Some(guid))
+        .await?;
     let found = checks.get(&guid);
     let may_test = for_people;
     let view = DetailPage {
