@@ -22,4 +22,5 @@ pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod vault;
+pub mod version;
 pub mod web;

@@ -7,19 +7,30 @@ use std::{fmt::Display, time::Duration};
 
 const EXCHANGES: &str = "valetkey_exchanges_total";
 const DECISIONS: &str = "valetkey_decisions_total";
-const REFRESHES: &str = "valetkey_refreshes_total";
+const PROVIDER_REQUESTS: &str = "valetkey_provider_requests_total";
 const PROVIDER_SECONDS: &str = "valetkey_provider_request_duration_seconds";
+const PROVIDER_PAUSED: &str = "valetkey_provider_paused";
+const REFRESHES_IN_FLIGHT: &str = "valetkey_refreshes_in_flight";
+const CONSENTS: &str = "valetkey_consents_total";
+const LEAKS: &str = "valetkey_leak_alarms_total";
 const LOST: &str = "valetkey_grants_lost_total";
 const LEASE_WAIT: &str = "valetkey_lease_wait_seconds";
 const DATABASE_WAIT: &str = "valetkey_database_wait_seconds";
+const INVALIDATION: &str = "valetkey_invalidation_delay_seconds";
+const HASHING: &str = "valetkey_password_checks";
 const PROXIED: &str = "valetkey_proxied_requests_total";
 const PROXIED_SECONDS: &str = "valetkey_proxied_first_byte_seconds";
 const SPOOL: &str = "valetkey_spool_entries";
 const HELD: &str = "valetkey_held_tokens";
 const SOCKETS: &str = "valetkey_open_sockets";
 const PROCESSES: &str = "valetkey_processes";
+const PROCESS_STARTS: &str = "valetkey_process_starts_total";
+const PROCESS_START_SECONDS: &str = "valetkey_process_start_seconds";
 const READY: &str = "valetkey_ready";
 const SECRET_EXPIRY: &str = "valetkey_integration_secret_expires_seconds";
+const DISK_FREE: &str = "valetkey_disk_free_ratio";
+const BACKUP_AGE: &str = "valetkey_backup_age_seconds";
+const AUDIT_WHOLE: &str = "valetkey_audit_chain_whole";
 const BUILD: &str = "valetkey_build_info";
 
 /// Tells the recorder what each measure means.
@@ -30,12 +41,22 @@ pub fn describe() {
     );
     metrics::describe_counter!(DECISIONS, "Looks at who may do what, by cached or cold.");
     metrics::describe_counter!(
-        REFRESHES,
-        "Refreshes at providers, by integration and outcome: ok, person, administrator, wait or unknown."
+        PROVIDER_REQUESTS,
+        "Requests to providers, by integration, kind (code, refresh, service_account, revoke) and outcome: ok, or who can mend it (person, administrator, wait, unknown)."
     );
     metrics::describe_histogram!(
         PROVIDER_SECONDS,
-        "How long providers took to answer a refresh, by integration."
+        "How long providers took to answer, by integration and kind."
+    );
+    metrics::describe_gauge!(
+        PROVIDER_PAUSED,
+        "1 while this node asks the provider of an integration for nothing, after failures of several connections."
+    );
+    metrics::describe_gauge!(REFRESHES_IN_FLIGHT, "Refreshes under way on this node.");
+    metrics::describe_counter!(CONSENTS, "Steps towards a consent, by step.");
+    metrics::describe_counter!(
+        LEAKS,
+        "Viewers whose token was used by an app without them, seen for the first time."
     );
     metrics::describe_counter!(
         LOST,
@@ -43,6 +64,11 @@ pub fn describe() {
     );
     metrics::describe_histogram!(LEASE_WAIT, "How long a refresh waited for another node.");
     metrics::describe_histogram!(DATABASE_WAIT, "How long work waited for a database thread.");
+    metrics::describe_histogram!(
+        INVALIDATION,
+        "From a change by another process to its effect on what this one has cached."
+    );
+    metrics::describe_gauge!(HASHING, "Passwords being checked or waiting for it.");
     metrics::describe_counter!(
         PROXIED,
         "Requests to content, by outcome: passed, refused or failed."
@@ -58,15 +84,35 @@ pub fn describe() {
     metrics::describe_gauge!(HELD, "Session tokens kept for open sockets and streams.");
     metrics::describe_gauge!(SOCKETS, "Open WebSockets and event streams.");
     metrics::describe_gauge!(PROCESSES, "Processes of deployed content on this node.");
+    metrics::describe_counter!(
+        PROCESS_STARTS,
+        "Starts of processes of deployed content, by outcome: ready or failed."
+    );
+    metrics::describe_histogram!(
+        PROCESS_START_SECONDS,
+        "From the start of such a process to its first answer."
+    );
     metrics::describe_gauge!(READY, "1 while the node can serve, as /__health__ says.");
     metrics::describe_gauge!(
         SECRET_EXPIRY,
         "Time until the client secret of an integration expires, where it is known."
     );
-    metrics::describe_gauge!(BUILD, "1, with the version as a label.");
-    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    // So that a rate can be computed from the first one on.
+    metrics::describe_gauge!(
+        DISK_FREE,
+        "Free share of the disk that holds the data, from 0 to 1."
+    );
+    metrics::describe_gauge!(
+        BACKUP_AGE,
+        "Since `valetkey backup` last wrote one; missing if it never did."
+    );
+    metrics::describe_gauge!(
+        AUDIT_WHOLE,
+        "1 if the seals of the audit log are right, 0 if a record was changed or removed. Only on the node that looks, once a day."
+    );
+    metrics::describe_gauge!(BUILD, "1, with version and commit as labels.");
+    // So that an increase is seen from the first one on.
     counter!(LOST).increment(0);
+    counter!(LEAKS).increment(0);
 }
 
 /// An exchange ended.
@@ -80,12 +126,42 @@ pub fn decision(is_cached: bool) {
     counter!(DECISIONS, "from" => from).increment(1);
 }
 
-/// A provider answered a refresh, or did not.
-pub fn refresh(integration: &impl Display, outcome: &'static str, took: Duration) {
+/// A provider answered a request, or did not.
+pub fn provider_request(
+    integration: &impl Display,
+    kind: &'static str,
+    outcome: &'static str,
+    took: Duration,
+) {
     let integration = integration.to_string();
-    histogram!(PROVIDER_SECONDS, "integration" => integration.clone(), "kind" => "refresh")
+    histogram!(PROVIDER_SECONDS, "integration" => integration.clone(), "kind" => kind)
         .record(took.as_secs_f64());
-    counter!(REFRESHES, "integration" => integration, "outcome" => outcome).increment(1);
+    counter!(PROVIDER_REQUESTS, "integration" => integration, "kind" => kind, "outcome" => outcome)
+        .increment(1);
+}
+
+/// A step towards a consent.
+pub fn consent(step: &'static str) {
+    counter!(CONSENTS, "step" => step).increment(1);
+}
+
+/// A viewer's token was used without its viewer, for the first time at that item.
+pub fn leak() {
+    counter!(LEAKS).increment(1);
+}
+
+/// A change of another process took effect here.
+pub fn invalidation(delay: Duration) {
+    histogram!(INVALIDATION).record(delay.as_secs_f64());
+}
+
+/// A process of deployed content answered for the first time, or ended before that.
+pub fn process_start(took: Option<Duration>) {
+    if let Some(took) = took {
+        histogram!(PROCESS_START_SECONDS).record(took.as_secs_f64());
+    }
+    let outcome = if took.is_some() { "ready" } else { "failed" };
+    counter!(PROCESS_STARTS, "outcome" => outcome).increment(1);
 }
 
 /// A connection ended because an answer was lost.
@@ -109,8 +185,15 @@ pub fn proxied(outcome: &'static str, took: Duration) {
     histogram!(PROXIED_SECONDS).record(took.as_secs_f64());
 }
 
-/// What is counted when somebody asks.
+/// What is counted when somebody asks: a gauge that is not set for a while disappears, such as those
+/// of integrations that were deleted.
 pub struct Levels {
+    pub refreshes: usize,
+    pub password_checks: usize,
+    /// `None`: not known.
+    pub disk_free: Option<f64>,
+    pub backup_age: Option<Duration>,
+    pub audit_is_whole: Option<bool>,
     pub spool: usize,
     pub held_tokens: usize,
     pub sockets: usize,
@@ -125,7 +208,32 @@ pub fn levels(levels: &Levels) {
     gauge!(HELD).set(number(levels.held_tokens));
     gauge!(SOCKETS).set(number(levels.sockets));
     gauge!(PROCESSES).set(number(levels.processes));
-    gauge!(READY).set(if levels.is_ready { 1.0 } else { 0.0 });
+    gauge!(REFRESHES_IN_FLIGHT).set(number(levels.refreshes));
+    gauge!(HASHING).set(number(levels.password_checks));
+    gauge!(READY).set(yes(levels.is_ready));
+    if let Some(free) = levels.disk_free {
+        gauge!(DISK_FREE).set(free);
+    }
+    if let Some(age) = levels.backup_age {
+        gauge!(BACKUP_AGE).set(age.as_secs_f64());
+    }
+    if let Some(is_whole) = levels.audit_is_whole {
+        gauge!(AUDIT_WHOLE).set(yes(is_whole));
+    }
+}
+
+/// Says which build this is.
+pub fn build(commit: &'static str) {
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION"), "commit" => commit).set(1.0);
+}
+
+fn yes(is: bool) -> f64 {
+    if is { 1.0 } else { 0.0 }
+}
+
+/// Sets whether this node asks the provider of an integration for nothing.
+pub fn provider_paused(integration: &impl Display, is_paused: bool) {
+    gauge!(PROVIDER_PAUSED, "integration" => integration.to_string()).set(yes(is_paused));
 }
 
 /// Sets how long a client secret still lives.

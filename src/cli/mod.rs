@@ -20,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 /// Lets the data apps a team hosts act at outside services as the person looking at them.
 #[derive(Parser)]
-#[command(name = "valetkey", version)]
+#[command(name = "valetkey", version = crate::version::VERSION)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -21,7 +21,8 @@ use std::{
 };
 
 /// The client of every double.
-pub const CLIENT_ID: &str = "portal";
+/// In the form that Entra ID gives; the others take any.
+pub const CLIENT_ID: &str = "1b2c3d4e-0000-4000-8000-1a2b3c4d5e6f";
 /// Its secret.
 pub const CLIENT_SECRET: &str = "a-secret-of-the-demo";
 
@@ -32,6 +33,8 @@ enum Refresh {
     None,
     /// The same one for good.
     Same,
+    /// A new one each time; the old one stays valid.
+    KeepsOld,
     /// A new one each time; the old one is dead.
     SingleUse,
     /// A new one each time, and all tokens before it are dead.
@@ -66,7 +69,10 @@ pub struct Dialect {
     token: &'static str,
     /// Path and the member that holds the name.
     identity: Option<(&'static str, &'static str, &'static str)>,
-    revoke: &'static str,
+    /// The path of the revocation endpoint; empty: there is none.
+    pub revoke: &'static str,
+    /// Settings besides the client and the address.
+    settings: &'static [(&'static str, &'static str)],
     /// Seconds; `None`: not said.
     lifetime: Option<u64>,
     refresh: Refresh,
@@ -81,14 +87,35 @@ const fn dialect(key: &'static str, host_setting: &'static str) -> Dialect {
         token: "/oauth/token",
         identity: None,
         revoke: "/oauth/revoke",
+        settings: &[],
         lifetime: Some(3600),
         refresh: Refresh::SingleUse,
         errors: Errors::Standard,
     }
 }
 
+/// Google, for each of its templates.
+const GOOGLE: Dialect = Dialect {
+    authorize: "/o/oauth2/v2/auth",
+    token: "/token",
+    revoke: "/revoke",
+    refresh: Refresh::Same,
+    errors: Errors::Google,
+    ..dialect("bigquery", "google_host")
+};
+
+/// Microsoft Entra ID, for each template behind it. The demo's own provider plays it, too.
+const MICROSOFT: Dialect = Dialect {
+    authorize: "/demo.example/oauth2/v2.0/authorize",
+    token: "/demo.example/oauth2/v2.0/token",
+    revoke: "",
+    settings: &[("tenant_id", "demo.example")],
+    refresh: Refresh::KeepsOld,
+    ..dialect("msgraph", "authority_host")
+};
+
 /// All doubles with a sign-in.
-pub const DIALECTS: [Dialect; 11] = [
+pub const DIALECTS: [Dialect; 19] = [
     Dialect {
         authorize: "/oidc/v1/authorize",
         token: "/oidc/v1/token",
@@ -101,7 +128,7 @@ pub const DIALECTS: [Dialect; 11] = [
         authorize: "/login/oauth/authorize",
         token: "/login/oauth/access_token",
         identity: Some(("/api/v3/user", "id", "login")),
-        revoke: "/api/v3/applications/portal/grant",
+        revoke: "/api/v3/applications/1b2c3d4e-0000-4000-8000-1a2b3c4d5e6f/grant",
         lifetime: Some(28_800),
         refresh: Refresh::EndsAll,
         errors: Errors::Github,
@@ -111,19 +138,55 @@ pub const DIALECTS: [Dialect; 11] = [
         authorize: "/login/oauth/authorize",
         token: "/login/oauth/access_token",
         identity: Some(("/api/v3/user", "id", "login")),
-        revoke: "/api/v3/applications/portal/grant",
+        revoke: "/api/v3/applications/1b2c3d4e-0000-4000-8000-1a2b3c4d5e6f/grant",
         lifetime: None,
         refresh: Refresh::None,
         errors: Errors::Github,
         ..dialect("github oauth-app", "github_host")
     },
+    GOOGLE,
     Dialect {
-        authorize: "/o/oauth2/v2/auth",
-        token: "/token",
-        revoke: "/revoke",
+        key: "drive",
+        ..GOOGLE
+    },
+    Dialect {
+        key: "sheets",
+        ..GOOGLE
+    },
+    Dialect {
+        key: "vertex-ai",
+        ..GOOGLE
+    },
+    MICROSOFT,
+    Dialect {
+        key: "azure-openai",
+        ..MICROSOFT
+    },
+    Dialect {
+        key: "sharepoint",
+        settings: &[
+            ("tenant_id", "demo.example"),
+            (
+                "scopes",
+                "https://contoso.sharepoint.com/.default offline_access",
+            ),
+        ],
+        ..MICROSOFT
+    },
+    Dialect {
+        authorize: "/site/oauth2/authorize",
+        token: "/site/oauth2/access_token",
+        identity: Some(("/2.0/user", "account_id", "nickname")),
+        revoke: "",
+        lifetime: Some(7200),
+        ..dialect("bitbucket", "bitbucket_host")
+    },
+    Dialect {
+        authorize: "/oauth/v2/authorization",
+        token: "/oauth/v2/accessToken",
+        revoke: "",
         refresh: Refresh::Same,
-        errors: Errors::Google,
-        ..dialect("bigquery", "google_host")
+        ..dialect("linkedin", "linkedin_host")
     },
     Dialect {
         authorize: "/services/oauth2/authorize",
@@ -198,6 +261,9 @@ impl Dialect {
     /// The settings of an integration that leads to the double at `address`, without the secret.
     pub fn config(&self, address: &str) -> Value {
         let mut config = json!({"client_id": CLIENT_ID, self.host_setting: address});
+        for (name, value) in self.settings {
+            config[*name] = json!(value);
+        }
         if self.key == "snowflake single-use" {
             config["refresh_tokens"] = json!("single_use");
         }
@@ -543,7 +609,7 @@ impl Doubles {
                 match dialect.refresh {
                     Refresh::SingleUse => drop(state.tokens.remove(presented)),
                     Refresh::EndsAll => state.tokens.retain(|_, issued| issued.family != known.2),
-                    Refresh::None | Refresh::Same => {}
+                    Refresh::None | Refresh::Same | Refresh::KeepsOld => {}
                 }
                 known
             }
@@ -582,7 +648,7 @@ impl Doubles {
         let gives_refresh = match dialect.refresh {
             Refresh::None => false,
             Refresh::Same => !is_refresh && scope != "no-refresh",
-            Refresh::SingleUse | Refresh::EndsAll => true,
+            Refresh::KeepsOld | Refresh::SingleUse | Refresh::EndsAll => true,
         };
         if gives_refresh && text("grant_type") != "client_credentials" {
             answer["refresh_token"] = json!(issue(true));
@@ -609,14 +675,20 @@ impl Doubles {
             "github" if dialect.lifetime.is_some() => {
                 answer["refresh_token_expires_in"] = json!(15_897_600);
             }
-            "bigquery" => {
-                let claims = json!({"sub": format!("id-of-{name}"), "email": name});
-                let part = |value: &Value| {
-                    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string())
-                };
-                answer["id_token"] = json!(format!("{}.{}.x", part(&json!({})), part(&claims)));
-            }
+            "linkedin" => answer["refresh_token_expires_in"] = json!(31_536_000),
             _ => {}
+        }
+        let id = format!("id-of-{name}");
+        let claims = match dialect.host_setting {
+            "google_host" | "linkedin_host" => Some(json!({"sub": id, "email": name})),
+            "authority_host" => Some(json!({"oid": id, "preferred_username": name})),
+            _ => None,
+        };
+        if let Some(claims) = claims {
+            let part = |value: &Value| {
+                base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string())
+            };
+            answer["id_token"] = json!(format!("{}.{}.x", part(&json!({})), part(&claims)));
         }
         HttpResponse::Ok().json(answer)
     }

@@ -204,6 +204,9 @@ async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
             if let Err(error) = service.integrations.warn_of_secrets().await {
                 tracing::warn!(reason = %error, "could not look for client secrets that end soon; the next round tries again");
             }
+            if let Err(error) = service.audit.check_daily().await {
+                error.log("verifying the audit log");
+            }
             if let Err(error) = service.activity.record_levels().await {
                 error.log("counting who is connected");
             }

@@ -79,6 +79,19 @@ pub struct Failure {
     pub may_have_acted: bool,
 }
 
+/// How a request to a provider ended, for the measures: `ok`, or who can mend it.
+pub fn outcome<T>(answer: &Result<T, Failure>) -> &'static str {
+    match answer {
+        Ok(_) => "ok",
+        Err(failure) => match failure.class {
+            FailureClass::Viewer(_) => "person",
+            FailureClass::Administrator => "administrator",
+            FailureClass::Temporary { .. } => "wait",
+            FailureClass::Unknown => "unknown",
+        },
+    }
+}
+
 /// AADSTS numbers of a refused client: unknown application or directory, wrong or expired secret.
 const AADSTS_CLIENT: [u64; 10] = [
     70002, 90002, 90038, 700_016, 700_025, 700_084, 7_000_112, 7_000_215, 7_000_218, 7_000_222,

@@ -1,8 +1,8 @@
 //! Template for Bitbucket Cloud. Its scopes are those of the consumer; none are asked for.
 
 use super::{
-    Group, Profile, Rotation, Steps, Template,
-    parts::{self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FOR_VIEWERS},
+    Field, Group, Profile, Rotation, Steps, Template,
+    parts::{self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FOR_VIEWERS, OTHER_ADDRESS, text},
     profile::{Identity, IdentityAddress, IdentityRequest, UnstatedLifetime},
 };
 use std::time::Duration;
@@ -17,17 +17,23 @@ pub static TEMPLATE: Template = Template {
     group: Group::DeveloperTools,
     keywords: "git repository atlassian",
     fields: &[
-        super::Field {
+        Field {
             label: "Key",
             hint: "Of the consumer.",
             ..CLIENT_ID
         },
-        super::Field {
+        Field {
             label: "Secret",
             ..CLIENT_SECRET
         },
+        Field {
+            name: "bitbucket_host",
+            label: "Bitbucket's address",
+            ..OTHER_ADDRESS
+        },
     ],
     choices: &[CONFIDENTIAL, FOR_VIEWERS],
+    details: &["bitbucket_host"],
     sends_secret_in_header: true,
     steps: Steps {
         register: (
@@ -39,7 +45,7 @@ pub static TEMPLATE: Template = Template {
             "Account: Read, so that the account can be named, and those that content needs. Everybody gives all of them.",
         ),
         paste: "Paste what Bitbucket shows you",
-        shared_redirect: None,
+        shared_redirect: Some("With an address of your own in place of Bitbucket's"),
         pkce: "always, with S256.",
     },
     profile: |_| Profile {
@@ -53,10 +59,11 @@ pub static TEMPLATE: Template = Template {
         confidential_only: true,
         ..Profile::STANDARD
     },
-    endpoints: |_| {
-        parts::fixed_endpoints(
-            "https://bitbucket.org/site/oauth2/authorize",
-            "https://bitbucket.org/site/oauth2/access_token",
+    endpoints: |config| {
+        parts::endpoints_at(
+            text(config, "bitbucket_host"),
+            ["https://bitbucket.org", "/site/oauth2/authorize"],
+            ["https://bitbucket.org", "/site/oauth2/access_token"],
             None,
         )
     },

@@ -3,7 +3,9 @@
 
 use super::{
     Field, Profile, Rotation, Steps, Template,
-    parts::{self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FOR_VIEWERS, SCOPES},
+    parts::{
+        self, CLIENT_ID, CLIENT_SECRET, CONFIDENTIAL, FOR_VIEWERS, OTHER_ADDRESS, SCOPES, text,
+    },
     profile::{RefreshTokenLife, UnstatedLifetime},
 };
 use std::time::Duration;
@@ -27,8 +29,14 @@ pub static TEMPLATE: Template = Template {
             default: "openid profile email",
             ..SCOPES
         },
+        Field {
+            name: "linkedin_host",
+            label: "LinkedIn's address",
+            ..OTHER_ADDRESS
+        },
     ],
     choices: &[CONFIDENTIAL, FOR_VIEWERS],
+    details: &["linkedin_host"],
     steps: Steps {
         register: (
             "Create an app at LinkedIn",
@@ -39,7 +47,7 @@ pub static TEMPLATE: Template = Template {
             "Products → Sign In with LinkedIn using OpenID Connect, and those that content needs.",
         ),
         paste: "Paste what LinkedIn shows you",
-        shared_redirect: None,
+        shared_redirect: Some("With an address of your own in place of LinkedIn's"),
         pkce: "not with LinkedIn, which does not know it for this kind of app.",
     },
     mistakes: &[(
@@ -54,10 +62,11 @@ pub static TEMPLATE: Template = Template {
         confidential_only: true,
         ..Profile::STANDARD
     },
-    endpoints: |_| {
-        parts::fixed_endpoints(
-            "https://www.linkedin.com/oauth/v2/authorization",
-            "https://www.linkedin.com/oauth/v2/accessToken",
+    endpoints: |config| {
+        parts::endpoints_at(
+            text(config, "linkedin_host"),
+            ["https://www.linkedin.com", "/oauth/v2/authorization"],
+            ["https://www.linkedin.com", "/oauth/v2/accessToken"],
             None,
         )
     },

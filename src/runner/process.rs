@@ -15,6 +15,7 @@ use crate::{
         bundle::{AppMode, Isolation},
         content::Content,
     },
+    measures,
     service::{
         people::api_keys::ProcessKey,
         running::board::{Phase, RunKey, RunningProcess},
@@ -362,6 +363,9 @@ async fn live(
         outcome = serve(context, process, (&mut launched, &mut uplink), &socket, manifest.mode, &prefix, item.running.start()) => outcome,
         _ = stop.wait_for(|stop| *stop) => Outcome::Stopped,
     };
+    if process.phase() == Phase::Starting && !matches!(outcome, Outcome::Stopped) {
+        measures::process_start(None);
+    }
     let outcome = match outcome {
         Outcome::Ended(status) => Some(how_it_ended(status)),
         Outcome::TooSlow => {
@@ -432,6 +436,7 @@ async fn serve(
     }
     tracing::info!(content = %process.key.content, bundle = process.key.bundle, process = process.name, after = ?process.age(), "a process of deployed content answers");
     context.services.runs.set_phase(process, Phase::Ready);
+    measures::process_start(Some(process.age()));
     Outcome::Ended(launched.child.wait().await)
 }
 

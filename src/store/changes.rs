@@ -32,6 +32,7 @@ use crate::domain::{
     integration::Integration,
     person::{Person, Session},
 };
+use crate::measures;
 use diesel::{QueryableByName, RunQueryDsl as _, prelude::*, sql_query, sql_types};
 use std::{
     collections::HashSet,
@@ -285,6 +286,9 @@ struct ChangeRow {
     process: Option<String>,
     #[diesel(sql_type = sql_types::Nullable<sql_types::Text>)]
     subjects: Option<String>,
+    /// Since the change was written, in milliseconds, by the database's clock.
+    #[diesel(sql_type = sql_types::Nullable<sql_types::BigInt>)]
+    age: Option<i64>,
     /// SQLite: 0. PostgreSQL: the oldest transaction that was open.
     #[diesel(sql_type = sql_types::BigInt)]
     low: i64,
@@ -364,6 +368,8 @@ impl Follower {
             if !is_ours && !position.seen.contains(&seq) {
                 let subjects: Vec<Subject> = subjects.split(' ').map(Subject::parse).collect();
                 log.note(&subjects);
+                let age = row.age.and_then(|age| u64::try_from(age).ok());
+                measures::invalidation(Duration::from_millis(age.unwrap_or(0)));
             }
             position.anchor = position.anchor.max(Some(seq));
         }
@@ -384,13 +390,13 @@ fn look(connection: &mut AnyConnection, position: &mut Position) -> Result<Vec<C
     match connection {
         AnyConnection::Sqlite(_) => {
             position.version = Some(data_version(connection)?);
+            let age = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - at";
             let text = match position.anchor {
-                None => {
-                    "SELECT seq, process, subjects, 0 AS low FROM changes ORDER BY seq DESC LIMIT 1"
-                        .to_owned()
-                }
+                None => format!(
+                    "SELECT seq, process, subjects, {age} AS age, 0 AS low FROM changes ORDER BY seq DESC LIMIT 1"
+                ),
                 Some(anchor) => format!(
-                    "SELECT seq, process, subjects, 0 AS low FROM changes WHERE seq >= {anchor} ORDER BY seq"
+                    "SELECT seq, process, subjects, {age} AS age, 0 AS low FROM changes WHERE seq >= {anchor} ORDER BY seq"
                 ),
             };
             Ok(sql_query(text).load(connection)?)
@@ -404,7 +410,9 @@ fn look(connection: &mut AnyConnection, position: &mut Position) -> Result<Vec<C
                 format!("'{}'::xid8", position.low)
             };
             let text = format!(
-                "SELECT c.seq, c.process, c.subjects, s.low::text::bigint AS low \
+                "SELECT c.seq, c.process, c.subjects, \
+                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint - c.at AS age, \
+                 s.low::text::bigint AS low \
                  FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS low) s \
                  LEFT JOIN changes c ON c.tx >= {from} OR c.seq = {anchor}",
                 anchor = match position.anchor {

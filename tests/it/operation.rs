@@ -131,6 +131,10 @@ async fn what_is_measured_is_on_a_listener_of_its_own_and_names_nobody() {
         "valetkey_database_wait_seconds_bucket",
         "valetkey_grants_lost_total 0",
         "valetkey_open_sockets 0",
+        "valetkey_leak_alarms_total 0",
+        "valetkey_refreshes_in_flight 0",
+        "valetkey_password_checks 0",
+        "valetkey_disk_free_ratio 0.",
     ] {
         assert!(text.contains(name), "{name}: {text}");
     }

@@ -254,11 +254,7 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
     // What a disconnect tells the provider.
     let revoked = doubles.counts(key).1;
     disconnect(world, &guid).await;
-    let has_revocation = matches!(
-        dialect.template(),
-        "github" | "bigquery" | "salesforce" | "gitlab"
-    );
-    if has_revocation {
+    if !dialect.revoke.is_empty() {
         for _ in 0..100 {
             if doubles.counts(key).1 > revoked {
                 break;
@@ -311,6 +307,14 @@ lives! {
     atlassian_from_consent_to_revoke: "atlassian",
     slack_from_consent_to_revoke: "slack",
     hubspot_from_consent_to_revoke: "hubspot",
+    drive_from_consent_to_revoke: "drive",
+    sheets_from_consent_to_revoke: "sheets",
+    vertex_ai_from_consent_to_revoke: "vertex-ai",
+    microsoft_graph_from_consent_to_revoke: "msgraph",
+    azure_openai_from_consent_to_revoke: "azure-openai",
+    sharepoint_from_consent_to_revoke: "sharepoint",
+    bitbucket_from_consent_to_revoke: "bitbucket",
+    linkedin_from_consent_to_revoke: "linkedin",
 }
 
 /// The content session token of an item, as a process of it would find it.

@@ -20,7 +20,7 @@ const LEVELS: &[&[&str]] = &[
     &["config"],
     &["store", "oauth"],
     &["vault", "providers", "archive"],
-    &["domain", "faults", "dns", "measures"],
+    &["domain", "faults", "dns", "measures", "version"],
 ];
 
 /// A file's imports: files (relative to `src`) by the file that names them.
@@ -212,7 +212,7 @@ fn read(folder: &Path, below: &Path, sources: &mut BTreeMap<String, String>) {
         let path: PathBuf = entry.expect("an entry").path();
         if path.is_dir() {
             read(&path, below, sources);
-        } else if path.extension().is_some_and(|end| end == "rs") {
+        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("build.rs") {
             let name = path.strip_prefix(below).expect("below").to_string_lossy();
             let text = std::fs::read_to_string(&path).expect("a source");
             sources.insert(name.into_owned(), text);

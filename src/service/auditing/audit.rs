@@ -64,6 +64,9 @@ impl Refusals {
     }
 }
 
+/// How often the leader verifies the whole log.
+const CHECK_INTERVAL: Duration = Duration::from_secs(86_400);
+
 /// Reads and verifies the audit log. Owns the refusals recorded lately.
 pub struct Audit {
     core: Arc<Core>,
@@ -73,6 +76,8 @@ pub struct Audit {
     waiting: Mutex<Vec<Event>>,
     /// The block that this process sealed last: if the log no longer holds it, somebody changed it.
     last_sealed: Mutex<Option<SealedBlock>>,
+    /// What the last look at the whole log found, and when; only on the node that looks.
+    checked: Mutex<Option<(Timestamp, bool)>>,
 }
 
 /// Transactions of one call of [`Audit::cut_old_records`], and what each deletes at most.
@@ -87,6 +92,7 @@ impl Audit {
             refusals: Refusals::default(),
             waiting: Mutex::default(),
             last_sealed: Mutex::default(),
+            checked: Mutex::default(),
         }
     }
 
@@ -185,6 +191,27 @@ impl Audit {
             .store
             .read_snapshot(|db| Ok(audit::verify(db)?))
             .await
+    }
+
+    /// Verifies the seals once a day. For the leader. `Some` after a look: whether the log is whole.
+    pub async fn check_daily(&self) -> Result<Option<bool>, Error> {
+        let (now, last) = (self.core.now(), *self.checked.lock());
+        if last.is_some_and(|(at, _)| now >= at && now.since(at) < CHECK_INTERVAL) {
+            return Ok(None);
+        }
+        let status = self.verify_audit_log().await?;
+        let is_whole = matches!(status, SealStatus::Intact { .. });
+        if let SealStatus::Broken { block, first, last } = status {
+            tracing::error!(block, first, last, "the audit log was changed");
+        }
+        *self.checked.lock() = Some((now, is_whole));
+        Ok(Some(is_whole))
+    }
+
+    /// What the last look of this process at the whole log found; `None` on other nodes than the
+    /// one that looks.
+    pub fn is_whole(&self) -> Option<bool> {
+        self.checked.lock().map(|(_, is_whole)| is_whole)
     }
 
     /// Seals the records of the last second. For the leader; if two try at once, one fails.

@@ -14,6 +14,7 @@ use crate::{
         leak::{Leak, LeakKind, Visit, absence, judge},
         person::Person,
     },
+    measures,
     service::{
         catalog::content::Contents,
         core::{Actor, Core, event, record},
@@ -137,6 +138,7 @@ impl LeakAlarm {
                 if !leaks::record_leak(db, used, kind)? {
                     return Ok(());
                 }
+                measures::leak();
                 tracing::warn!(content = %item.id, "a viewer's token was used without its viewer");
                 let process = item.processes.iter().find(|process| ProcessId::among(&item.processes, process) == used.process);
                 let at = process.filter(|_| !used.process.is_only()).map(|process| format!(" by {}", process.url)).unwrap_or_default();

@@ -250,17 +250,17 @@ impl Integrations {
             .await
     }
 
-    /// When the client secrets end of which that is known.
-    pub async fn secret_ends(&self) -> Result<Vec<(Id<Integration>, Timestamp)>, Error> {
+    /// All integrations, with the end of their client secret where that is known.
+    pub async fn secret_ends(&self) -> Result<Vec<(Id<Integration>, Option<Timestamp>)>, Error> {
         let all = self
             .core
             .store
             .read(|db| Ok::<_, Error>(integrations::list(db)?))
             .await?;
-        let known = all
+        Ok(all
             .iter()
-            .filter_map(|one| Some((one.id, one.secret_expires_at?)));
-        Ok(known.collect())
+            .map(|one| (one.id, one.secret_expires_at))
+            .collect())
     }
 
     /// An integration with its associations, for administrators.

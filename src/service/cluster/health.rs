@@ -149,26 +149,34 @@ impl Health {
         !report.iter().any(|(_, word)| matches!(word, Word::Bad(_)))
     }
 
-    #[cfg(target_os = "linux")]
     fn disk(&self) -> Word {
-        match rustix::fs::statvfs(&self.core.settings.data_dir) {
-            Ok(found) => {
-                let free = found.f_bavail.saturating_mul(found.f_frsize);
-                let all = found.f_blocks.saturating_mul(found.f_frsize).max(1);
-                if free < DISK_FULL {
-                    Word::Bad("full")
-                } else if free.saturating_mul(100) / all < DISK_LOW {
-                    Word::Odd("low")
-                } else {
-                    Word::Ok
-                }
-            }
-            Err(_) => Word::Odd("unknown"),
+        match self.disk_space() {
+            Some((free, _)) if free < DISK_FULL => Word::Bad("full"),
+            Some((free, all)) if free.saturating_mul(100) / all < DISK_LOW => Word::Odd("low"),
+            Some(_) => Word::Ok,
+            None => Word::Odd("unknown"),
         }
     }
 
+    /// The free share of the disk that holds the data; `None` if it is not known.
+    pub fn disk_free(&self) -> Option<f64> {
+        let (free, all) = self.disk_space()?;
+        // In 65,536ths: a `u16` becomes an `f64` without loss.
+        let share = u16::try_from((u128::from(free) << 16) / u128::from(all)).unwrap_or(u16::MAX);
+        Some(f64::from(share) / 65_536.0)
+    }
+
+    /// Bytes that are free, and all, of the disk that holds the data.
+    #[cfg(target_os = "linux")]
+    fn disk_space(&self) -> Option<(u64, u64)> {
+        let found = rustix::fs::statvfs(&self.core.settings.data_dir).ok()?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        let all = found.f_blocks.saturating_mul(found.f_frsize).max(1);
+        Some((free, all))
+    }
+
     #[cfg(not(target_os = "linux"))]
-    fn disk(&self) -> Word {
-        Word::Ok
+    fn disk_space(&self) -> Option<(u64, u64)> {
+        None
     }
 }

@@ -5,11 +5,12 @@
 use crate::{
     domain::{
         Id, Timestamp,
-        activity::{Activity, ActivityCount},
+        activity::{Activity, ActivityCount, FUNNEL},
         consent::Consent,
         content::{Content, ProcessId},
         integration::Integration,
     },
+    measures,
     service::{
         core::{Actor, Core, must_manage_integrations},
         error::Error,
@@ -61,6 +62,9 @@ impl ActivityCounts {
         content: Option<Id<Content>>,
         integration: Option<Id<Integration>>,
     ) {
+        if FUNNEL.contains(&kind) {
+            measures::consent(kind.into());
+        }
         let now = self.core.now();
         let key = (now.start_of(HOUR), kind, content, integration);
         let mut counts = self.counts.lock();

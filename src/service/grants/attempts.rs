@@ -17,9 +17,10 @@ use crate::{
         person::Person,
         return_path::ReturnPath,
     },
+    measures,
     oauth::{
         AuthorizationRequest, Granted,
-        errors::{ErrorCode, Failure, FailureClass, aadsts},
+        errors::{self, ErrorCode, Failure, FailureClass, aadsts},
         identity,
         token_response::ProviderTokenResponse,
     },
@@ -551,7 +552,10 @@ impl Attempts {
         let finishing = actor.clone();
         let task = self.core.tasks.spawn_on(
             async move {
-                match registration.redeem(&http, code, &redirect_uri, verifier).await {
+                let asked = Instant::now();
+                let answer = registration.redeem(&http, code, &redirect_uri, verifier).await;
+                measures::provider_request(&integration.id, "code", errors::outcome(&answer), asked.elapsed());
+                match answer {
                     Ok(granted) if !granted.answer.is_bearer() => {
                         let failure = Failure::administrator(
                             ErrorCode::Other,

@@ -20,7 +20,7 @@ use crate::{
     faults, measures,
     oauth::{
         Granted, RevokedTokens,
-        errors::{ErrorCode, Failure, FailureClass},
+        errors::{self, ErrorCode, Failure, FailureClass},
         token_response::ProviderTokenResponse,
     },
     providers::{self, Profile, Rotation, profile::RefreshTokenLife},
@@ -157,6 +157,11 @@ impl Broker {
             activity,
             in_flight: Mutex::default(),
         }
+    }
+
+    /// Refreshes under way in this process.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.lock().len()
     }
 
     /// Refreshes a connection, or joins the refresh in flight. Waits 10 s at most; then returns the
@@ -490,7 +495,8 @@ impl Broker {
         )
         .await;
         faults::checkpoint("answered");
-        measures::refresh(&integration.id, outcome(answer.as_ref()), asked.elapsed());
+        let how = answer.as_ref().map_or("wait", errors::outcome);
+        measures::provider_request(&integration.id, "refresh", how, asked.elapsed());
         let failure = match answer {
             Some(Ok(granted)) if !granted.answer.is_bearer() => Failure {
                 may_have_acted: true,
@@ -919,20 +925,6 @@ impl Broker {
         if let Err(error) = ended {
             tracing::error!(reason = %error, connection = %id, "could not mark a connection as needing its viewer");
         }
-    }
-}
-
-/// How a refresh ended, for the measures: ok, or who can mend it.
-fn outcome(answer: Option<&Result<Granted, Failure>>) -> &'static str {
-    match answer {
-        Some(Ok(_)) => "ok",
-        None => "wait",
-        Some(Err(failure)) => match failure.class {
-            FailureClass::Viewer(_) => "person",
-            FailureClass::Administrator => "administrator",
-            FailureClass::Temporary { .. } => "wait",
-            FailureClass::Unknown => "unknown",
-        },
     }
 }
 

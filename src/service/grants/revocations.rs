@@ -17,7 +17,11 @@ use crate::{
         person::Person,
         revocation::{ProviderNotice, Revocation},
     },
-    oauth::{RevocationRequest, RevokedTokens, errors::ErrorCode},
+    measures,
+    oauth::{
+        RevocationRequest, RevokedTokens,
+        errors::{self, ErrorCode},
+    },
     providers,
     service::{
         core::{Actor, Core, record, require},
@@ -40,7 +44,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Base of the exponential backoff: the pause after the n-th failed try is 2^n times this.
@@ -696,8 +700,13 @@ impl Revocations {
             .and_then(|sealed| open_request(&self.core.vault, &revocation, &sealed))
         {
             Some(request) => {
+                let asked = Instant::now();
                 let sending = tokio::time::timeout(REQUEST_TIMEOUT, request.send(&self.core.http));
-                match sending.await {
+                let sent = sending.await;
+                let how = sent.as_ref().map_or("wait", errors::outcome);
+                let integration = &revocation.integration;
+                measures::provider_request(integration, "revoke", how, asked.elapsed());
+                match sent {
                     Ok(sent) => sent.map_err(|failure| failure.error_code),
                     Err(_) => Err(ErrorCode::TemporarilyUnavailable),
                 }

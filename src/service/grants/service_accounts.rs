@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     domain::{Id, Timestamp, connection::Connection, integration::Integration},
+    measures,
     oauth::{
-        errors::{Failure, FailureClass},
+        errors::{self, Failure, FailureClass},
         service_account::{self, Life, OwnToken},
     },
     providers::{self, ServiceGrant, aws, google, service_grant::AwsRole},
@@ -24,7 +25,11 @@ use crate::{
 };
 use quick_cache::sync::Cache;
 use secrecy::SecretString;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::Mutex;
 
 /// Tokens that are kept, of all integrations and viewers.
@@ -172,6 +177,14 @@ impl ServiceAccounts {
     }
 
     async fn fetch(&self, integration: &Integration) -> Result<OwnToken, Failure> {
+        let asked = Instant::now();
+        let answer = self.ask(integration).await;
+        let how = errors::outcome(&answer);
+        measures::provider_request(&integration.id, "service_account", how, asked.elapsed());
+        answer
+    }
+
+    async fn ask(&self, integration: &Integration) -> Result<OwnToken, Failure> {
         let inside = |error: Error| {
             error.log("the token of a service account");
             Failure::wait("This portal could not ask. The operator finds the reason in the log.")
@@ -265,7 +278,7 @@ fn damaged() -> NoToken {
 
 fn misconfigured() -> Failure {
     Failure::administrator(
-        crate::oauth::errors::ErrorCode::Configuration,
+        errors::ErrorCode::Configuration,
         "The settings of this integration are damaged. Save them again.",
     )
 }

@@ -83,6 +83,11 @@ impl Hashing {
         })
     }
 
+    /// Callers that wait or run.
+    pub(super) fn callers(&self) -> usize {
+        self.queue.lock().callers
+    }
+
     /// Takes a place in the queue. `network` limits how many places one client has; `None` for a
     /// person who is signed in.
     fn queue_up(&self, network: Option<&str>) -> Result<Place, Error> {

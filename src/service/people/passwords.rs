@@ -45,6 +45,11 @@ impl Passwords {
         })
     }
 
+    /// Passwords that are checked or wait for it.
+    pub fn being_checked(&self) -> usize {
+        self.hashing.callers()
+    }
+
     /// Hashes a new password on the pool.
     pub(in crate::service) async fn hash(&self, new: SecretString) -> Result<String, Error> {
         self.hashing
