@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod dev;
 mod doctor;
+mod files;
 mod keys;
 mod serve;
 
@@ -41,6 +42,9 @@ enum Command {
     Dev(dev::Arguments),
     /// Looks at everything that an installation depends on, and says what to mend. Changes nothing.
     Doctor(doctor::Doctor),
+    /// Prints what belongs around the program: a unit for systemd, proxies, containers, alerts, a
+    /// dashboard. Writes manual pages and shell completions.
+    Files(files::Files),
     /// Manages accounts from the machine itself.
     #[command(subcommand)]
     Admin(admin::Admin),
@@ -182,6 +186,7 @@ pub fn main() -> ExitCode {
             Command::Demo(demo) => demo::run(demo).await,
             Command::Dev(arguments) => dev::run(arguments).await,
             Command::Doctor(doctor) => doctor::run(doctor).await,
+            Command::Files(arguments) => files::run(&arguments),
             Command::Admin(admin) => admin::run(admin).await,
             Command::Audit(audit) => audit::run(audit).await,
             Command::Keys(keys) => keys::run(keys).await,

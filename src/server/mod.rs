@@ -1,7 +1,7 @@
 //! The server: binds the listener, serves, and stops gracefully. [`installation`] opens what it
 //! serves, [`application`] is the actix application of each worker, [`listen`] accepts connections,
-//! [`stop`] runs the background work and ends it, [`metrics`] tells Prometheus. It builds everything and owns no state of its
-//! own.
+//! [`stop`] runs the background work and ends it, [`metrics`] tells Prometheus, [`service_manager`] tells
+//! systemd. It builds everything and owns no state of its own.
 
 pub mod application;
 pub mod clock;
@@ -11,6 +11,7 @@ pub mod installation;
 mod listen;
 mod metrics;
 mod requests;
+mod service_manager;
 mod stop;
 mod tls;
 
@@ -63,6 +64,7 @@ impl Server {
         let (server, stopping) = listen::listen(self.listener, &shared)?;
         let background = stop::Background::start(&shared, address, stopping);
         started(server.handle());
+        service_manager::ready();
         background.until_stopped(server).await
     }
 }

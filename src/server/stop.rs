@@ -1,7 +1,7 @@
 //! Start and stop: joining the cluster before the first request, the background work while the
 //! server runs, and a graceful end within [`STOP_TIMEOUT`].
 
-use super::application::Shared;
+use super::{application::Shared, service_manager};
 #[cfg(target_os = "linux")]
 use crate::runner::Runner;
 use crate::{jobs, proxy::health_checks, service::Services};
@@ -48,11 +48,13 @@ impl Background {
         let drained = Arc::clone(&services);
         let mut tasks = vec![
             tokio::spawn(health_checks::watch(Arc::clone(&services))),
+            tokio::spawn(service_manager::feed_watchdog(Arc::clone(&services))),
             tokio::spawn(Arc::clone(&shared.sockets).watch(Arc::clone(&services))),
             tokio::spawn(async move {
                 stopping.notified().await;
                 let _ = stopping_since.set(Instant::now());
                 drained.health.drain();
+                service_manager::stopping();
                 // Clients reconnect, to a node that keeps running.
                 sockets.close_all();
             }),
