@@ -59,9 +59,8 @@ pub fn run(arguments: &Files) -> Result<(), String> {
         }
         Some(name) => {
             let found = FILES.iter().find(|file| file.name == name);
-            let file = found.ok_or_else(|| {
-                format!("there is no file {name}: `valetkey files` lists them")
-            })?;
+            let file = found
+                .ok_or_else(|| format!("there is no file {name}: `valetkey files` lists them"))?;
             print!("{}", file.text);
         }
     }

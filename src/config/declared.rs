@@ -338,6 +338,54 @@ pub static SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "Mail",
+        settings: &[
+            setting(
+                "smtp_host",
+                Kind::Text,
+                "(none: no mail)",
+                "The mail server that takes what the portal tells people. Together with `mail_from`.",
+            ),
+            setting(
+                "smtp_tls",
+                Kind::Word(&["starttls", "tls", "none"]),
+                "starttls",
+                "How the connection to it is encrypted: after a greeting, from the start, or not at all (only for a server on this machine).",
+            ),
+            setting(
+                "smtp_port",
+                Kind::Number(1, 65_535),
+                "(587, 465 or 25, by `smtp_tls`)",
+                "Its port.",
+            ),
+            setting("smtp_user", Kind::Text, "(none)", "The account there."),
+            setting(
+                "smtp_password_file",
+                Kind::Path,
+                "(none)",
+                "File with its password.",
+            ),
+            setting(
+                "smtp_password",
+                Kind::Secret,
+                "(none)",
+                "The same password itself; environment only.",
+            ),
+            setting(
+                "smtp_ca_file",
+                Kind::Path,
+                "(Mozilla's)",
+                "Certificates (PEM) of authorities that are trusted for it, beside Mozilla's.",
+            ),
+            setting(
+                "mail_from",
+                Kind::Text,
+                "(none)",
+                "The sender, such as `Valetkey <portal@example.org>`.",
+            ),
+        ],
+    },
+    Section {
         title: "Deployed content",
         settings: &[
             setting(

@@ -4,6 +4,7 @@
 //! TOML file.
 
 pub mod declared;
+pub mod mail;
 pub mod reader;
 pub mod run;
 
@@ -70,6 +71,8 @@ pub struct Settings {
     pub contact: Option<String>,
     /// How long other rows are kept.
     pub retention: Retention,
+    /// Mail to people; `None`: none is sent.
+    pub mail: Option<mail::Mail>,
     /// Deployed content.
     pub run: run::Run,
     /// Browser sessions end after this long without a request.
@@ -367,6 +370,7 @@ impl Settings {
             hsts,
             contact: given.text("contact"),
             retention: Retention::check(given),
+            mail: mail::Mail::check(given)?,
             run: run::Run::check(given),
             private_hosts: given.list("private_hosts"),
             upstream_sockets,

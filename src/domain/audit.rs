@@ -69,6 +69,8 @@ pub enum Action {
     /// Warning: a client secret expires soon.
     #[strum(serialize = "client_secret_ending")]
     SecretExpiring,
+    /// Who is told what, by mail and webhooks.
+    NotificationsChanged,
     /// The leak alarm ([`super::leak`]) saw a viewer's token used without its viewer.
     #[strum(serialize = "shared_token_suspected")]
     LeakSuspected,

@@ -22,6 +22,7 @@ pub mod group;
 pub mod ids;
 pub mod integration;
 pub mod leak;
+pub mod notice;
 pub mod origins;
 pub mod person;
 pub mod return_path;

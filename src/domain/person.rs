@@ -111,6 +111,8 @@ pub struct Person {
     pub notice: Option<String>,
     /// The time zone in which pages tell times, by its name in the IANA database; `None` for UTC.
     pub time_zone: Option<String>,
+    /// Wants no mail from this portal.
+    pub mail_off: bool,
 }
 
 impl Person {
@@ -131,6 +133,7 @@ impl Person {
             organisation_subject: None,
             notice: None,
             time_zone: None,
+            mail_off: false,
         }
     }
     /// The name that pages show: first and last name, or the user name.

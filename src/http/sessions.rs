@@ -18,6 +18,7 @@ use crate::{
     service::{
         Error, Services,
         cluster::cache::{DecisionCache, Validity},
+        notifying::notices::Notices,
     },
     store::{self, changes::Subject, handovers::ContentSessionOwner},
     vault::{api_key::digest, random},
@@ -285,9 +286,14 @@ impl Sessions {
                 client: client.as_deref(),
             };
             match expires_at {
-                Some(end) => store::sessions::insert(db, &row, now, end)
-                    .map(|()| true)
-                    .map_err(Error::from),
+                Some(end) => {
+                    store::sessions::insert(db, &row, now, end)?;
+                    let person = row.person.and_then(|person| person.parse().ok());
+                    if let (Some(person), Some(client)) = (person, row.client) {
+                        Notices::note_device(db, person, client, now)?;
+                    }
+                    Ok(true)
+                }
                 None => Ok(store::sessions::update(db, &row)?),
             }
         };

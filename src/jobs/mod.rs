@@ -41,6 +41,10 @@ const LEADER_LEASE: &str = "jobs";
 /// Life of the leader's lease. It is renewed each round; after three missed renewals another node
 /// takes over.
 const LEADER_LEASE_LIFE: Duration = Duration::from_secs(35);
+/// How often the leader sends notices.
+const DELIVERY_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a node looks at conditions.
+const CONDITIONS_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the leader seals audit records.
 const SEAL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often refusals and wrong passwords are written.
@@ -74,6 +78,8 @@ pub fn start(service: &Arc<Services>) -> JoinHandle<()> {
             spawn(lead(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
             spawn(seal(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
             spawn(keep_house(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
+            spawn(deliver(Arc::clone(&service), Arc::clone(&is_leader)).boxed()),
+            spawn(look_at_node(Arc::clone(&service)).boxed()),
         ];
         // The first node leads at once.
         let leader = service.nodes.try_lead(LEADER_LEASE, LEADER_LEASE_LIFE);
@@ -204,8 +210,12 @@ async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
             if let Err(error) = service.integrations.warn_of_secrets().await {
                 tracing::warn!(reason = %error, "could not look for client secrets that end soon; the next round tries again");
             }
-            if let Err(error) = service.audit.check_daily().await {
+            let is_whole = service.audit.check_daily().await.unwrap_or_else(|error| {
                 error.log("verifying the audit log");
+                None
+            });
+            if let Err(error) = service.conditions.look_at_installation(is_whole).await {
+                error.log("looking for what somebody must be told");
             }
             if let Err(error) = service.activity.record_levels().await {
                 error.log("counting who is connected");
@@ -214,6 +224,28 @@ async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
         }
         service.journal.delete_old_files().await;
         tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
+    }
+}
+
+/// Sends notices, while this node is the leader.
+async fn deliver(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(DELIVERY_INTERVAL).await;
+        if is_leader.load(Ordering::Relaxed)
+            && let Err(error) = service.deliveries.round().instrument(job("deliver")).await
+        {
+            error.log("sending notices; the next round tries again");
+        }
+    }
+}
+
+/// Looks every minute at what this node knows and somebody must be told.
+async fn look_at_node(service: Arc<Services>) {
+    loop {
+        tokio::time::sleep(CONDITIONS_INTERVAL).await;
+        if let Err(error) = service.conditions.look_at_node(&service.health).await {
+            error.log("looking for what somebody must be told");
+        }
     }
 }
 

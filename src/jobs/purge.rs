@@ -26,6 +26,10 @@ const PRESENCE_RETENTION: Duration = Duration::from_secs(2 * 86_400);
 const ENDING_RETENTION: Duration = Duration::from_secs(90 * 86_400);
 /// Retention of ended connections, which their people can still see.
 const REVOCATION_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// Retention of notices and their deliveries.
+const NOTICE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// A browser that was not used for so long counts as new.
+const DEVICE_RETENTION: Duration = Duration::from_secs(180 * 86_400);
 /// Pause between two batches: other writes come first.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Connections that one round ends, at most.
@@ -48,6 +52,8 @@ pub async fn run(service: &Arc<Services>) {
         endings: now.minus(ENDING_RETENTION),
         exchange_counts: now.minus(retention.exchange_counts),
         leaks: now.minus(retention.leaks),
+        notices: now.minus(NOTICE_RETENTION),
+        devices: now.minus(DEVICE_RETENTION),
         setup_links: now.minus(retention.setup_links),
     };
     let forgotten = now.minus(FORGET_NODE_AFTER);

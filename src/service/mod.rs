@@ -65,6 +65,14 @@ pub mod grants {
     pub mod workload;
 }
 
+/// What people are told by mail and webhooks.
+pub mod notifying {
+    pub mod conditions;
+    pub mod deliveries;
+    mod mail;
+    pub mod notices;
+}
+
 /// The audit log and the leak alarm.
 pub mod auditing {
     pub mod audit;
@@ -110,6 +118,7 @@ use self::{
         usage::Usage,
         workload::Workload,
     },
+    notifying::{conditions::Conditions, deliveries::Deliveries, notices::Notices},
     people::{
         accounts::People, api_keys::ApiKeys, app_identity::AppIdentities, bootstrap::Bootstrap,
         browser_sessions::BrowserSessions, groups::Groups, invitations::Invitations,
@@ -209,6 +218,12 @@ pub struct Services {
     pub keyring: Arc<KeyringAdmin>,
     /// What apps are told of their viewers.
     pub app_identities: Arc<AppIdentities>,
+    /// Notices, and who gets them.
+    pub notices: Arc<Notices>,
+    /// Sends notices.
+    pub deliveries: Arc<Deliveries>,
+    /// What somebody must be told of.
+    pub conditions: Conditions,
     /// Deployed content.
     pub bundles: Arc<Bundles>,
     /// Which processes of deployed content run.
@@ -343,6 +358,14 @@ impl Services {
         let journal = Arc::new(EndingsJournal::new(Arc::clone(&core)));
         let pasted = PastedAddresses::new(Arc::clone(&core));
         let health = Health::new(Arc::clone(&core));
+        let notices = Arc::new(Notices::new(Arc::clone(&core)));
+        let deliveries = Arc::new(Deliveries::new(Arc::clone(&core))?);
+        let conditions = Conditions::new(
+            Arc::clone(&core),
+            Arc::clone(&notices),
+            Arc::clone(&backoff),
+            Arc::clone(&nodes),
+        );
         Ok(Self {
             core,
             limiter,
@@ -386,6 +409,9 @@ impl Services {
             journal,
             keyring,
             app_identities,
+            notices,
+            deliveries,
+            conditions,
             bundles,
             runs,
         })

@@ -24,7 +24,7 @@ use std::{
 /// All tables that are copied, each after those that it references. Leases, nodes and changes
 /// belong to processes and are not copied; nor are presence, password attempts, held session tokens and app
 /// sessions, which are short-lived.
-const TABLES: [&str; 33] = [
+const TABLES: [&str; 38] = [
     "meta",
     "people",
     "setup_links",
@@ -55,6 +55,11 @@ const TABLES: [&str; 33] = [
     "activity_hours",
     "token_uses",
     "leaks",
+    "notices",
+    "notice_rules",
+    "webhooks",
+    "deliveries",
+    "known_devices",
     "audit",
     "audit_blocks",
     "endings",

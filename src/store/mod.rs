@@ -27,6 +27,7 @@ pub mod identities;
 pub mod integrations;
 pub mod leaks;
 pub mod leases;
+pub mod notices;
 pub mod people;
 pub mod purge;
 pub mod revocations;

@@ -34,6 +34,7 @@ pub(super) struct PersonRow {
     organisation_subject: Option<String>,
     notice: Option<String>,
     time_zone: Option<String>,
+    mail_off: bool,
 }
 
 impl PersonRow {
@@ -54,6 +55,7 @@ impl PersonRow {
             organisation_subject: self.organisation_subject,
             notice: self.notice,
             time_zone: self.time_zone,
+            mail_off: self.mail_off,
         })
     }
 }
@@ -238,6 +240,14 @@ pub fn taken_names(db: &mut Db<'_>, keys: &[String]) -> Result<HashSet<String>, 
         .filter(|key| all.contains(*key))
         .cloned()
         .collect())
+}
+
+/// When the first account was made; `None` if there is none.
+pub fn first_created(db: &mut Db<'_>) -> Result<Option<Timestamp>, Error> {
+    let first: Option<i64> = people::table
+        .select(diesel::dsl::min(people::created_at))
+        .first(db.0)?;
+    Ok(first.map(Timestamp))
 }
 
 /// The number of administrators who are not locked.

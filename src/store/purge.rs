@@ -35,6 +35,9 @@ pub struct Cutoffs {
     pub exchange_counts: Timestamp,
     /// Leaks that were last noticed before.
     pub leaks: Timestamp,
+    /// Notices, with their deliveries, and devices that were seen last, before.
+    pub notices: Timestamp,
+    pub devices: Timestamp,
     /// One-time links that expired before.
     pub setup_links: Timestamp,
 }
@@ -127,6 +130,12 @@ pub fn rules(cutoffs: &Cutoffs) -> Vec<Purge> {
             before("used_at", cutoffs.presence),
         ),
         Purge::new("leaks", "content, person", before("last_at", cutoffs.leaks)),
+        Purge::new("notices", "number", before("at", cutoffs.notices)),
+        Purge::new(
+            "known_devices",
+            "person, client",
+            before("seen_at", cutoffs.devices),
+        ),
         Purge::new(
             "revocations",
             "guid",

@@ -31,6 +31,7 @@ diesel::table! {
         organisation_subject -> Nullable<Text>,
         notice -> Nullable<Text>,
         time_zone -> Nullable<Text>,
+        mail_off -> Bool,
     }
 }
 
@@ -497,7 +498,70 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    notices (number) {
+        number -> BigInt,
+        at -> BigInt,
+        kind -> Text,
+        person -> Nullable<Text>,
+        title -> Text,
+        body -> Text,
+        path -> Text,
+        once -> Nullable<Text>,
+        spread -> Bool,
+    }
+}
+
+diesel::table! {
+    notice_rules (kind) {
+        kind -> Text,
+        mailed -> Bool,
+        addresses -> Text,
+    }
+}
+
+diesel::table! {
+    webhooks (number) {
+        number -> BigInt,
+        guid -> Text,
+        name -> Text,
+        url -> Text,
+        secret -> Text,
+        kinds -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    deliveries (number) {
+        number -> BigInt,
+        notice -> BigInt,
+        webhook -> Nullable<Text>,
+        address -> Nullable<Text>,
+        state -> Text,
+        tries -> BigInt,
+        next_at -> BigInt,
+        ended_at -> Nullable<BigInt>,
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    known_devices (person, client) {
+        person -> Text,
+        client -> Text,
+        seen_at -> BigInt,
+    }
+}
+
+diesel::joinable!(deliveries -> notices (notice));
+
 diesel::allow_tables_to_appear_in_same_query!(
+    notices,
+    notice_rules,
+    webhooks,
+    deliveries,
+    known_devices,
     meta,
     people,
     setup_links,

@@ -19,7 +19,7 @@ pub struct Column {
 
 /// All columns of sealed values. Every new one must be listed, else its values are lost when their
 /// key is retired.
-pub const COLUMNS: [Column; 10] = [
+pub const COLUMNS: [Column; 11] = [
     Column {
         table: "meta",
         column: "value",
@@ -73,6 +73,12 @@ pub const COLUMNS: [Column; 10] = [
         column: "shown",
         key: "name_hash",
         row: "name_hash || '/' || person",
+    },
+    Column {
+        table: "webhooks",
+        column: "secret",
+        key: "guid",
+        row: "guid",
     },
     Column {
         table: "environment",

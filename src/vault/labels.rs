@@ -45,6 +45,11 @@ pub fn attempt_verifier(row: &str) -> SealContext<'_> {
     place("attempts", "verifier", row)
 }
 
+/// The key of a webhook's signatures; `row` is its GUID.
+pub fn webhook_secret(row: &str) -> SealContext<'_> {
+    place("webhooks", "secret", row)
+}
+
 /// The request that revokes a token at its provider; `row` is the revocation's GUID.
 pub fn revocation_request(row: &str) -> SealContext<'_> {
     place("revocations", "request", row)

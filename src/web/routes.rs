@@ -11,7 +11,7 @@ use crate::{
         api,
         pages::{
             access, account, audit, callback, choices, consents, content, enter, groups, help,
-            integrations, organisation, people, sign_in,
+            integrations, notifications, organisation, people, sign_in,
         },
         visitor::CHOICES,
     },
@@ -381,6 +381,21 @@ fn people_pages(config: &mut ServiceConfig) {
 /// The audit log and the handbook.
 fn audit_and_help_pages(config: &mut ServiceConfig) {
     config
+        .route("/notifications", get().to(notifications::show::show))
+        .route("/notifications", post().to(notifications::show::save))
+        .route("/notifications/test", post().to(notifications::show::test))
+        .route(
+            "/notifications/webhooks",
+            post().to(notifications::webhooks::add),
+        )
+        .route(
+            "/notifications/webhooks/{guid}/test",
+            post().to(notifications::webhooks::test),
+        )
+        .route(
+            "/notifications/webhooks/{guid}/delete",
+            post().to(notifications::webhooks::delete),
+        )
         .route(CHOICES, post().to(choices::choices))
         .route("/help", get().to(help::index))
         .route("/help/{name}", get().to(help::chapter))
@@ -406,6 +421,7 @@ fn account_pages(config: &mut ServiceConfig) {
             "/account/time-zone",
             post().to(account::overview::set_time_zone),
         )
+        .route("/account/mail", post().to(account::overview::set_mail))
         .route("/account/confirm", get().to(account::confirm::confirm_page))
         .route("/account/confirm", post().to(account::confirm::confirm))
         .route("/account/theme", post().to(account::theme::theme))

@@ -15,6 +15,8 @@ use tokio::process::Command;
 const OPERATOR: &str = "Operator";
 const SETTINGS: &str = "Settings";
 const PROVIDERS: &str = "Providers";
+/// A backup may be so old, in hours.
+const BACKUP_HOURS: u64 = 48;
 
 /// Looks at everything; stops where nothing further can be known.
 pub async fn look(report: &mut Report, common: &Common) {
@@ -107,7 +109,9 @@ async fn look_at_installation(report: &mut Report, services: &Services) {
         Err(error) => Finding::bad("nodes", format!("{error}."), "Look at the database."),
     };
     report.add("servers", OPERATOR, nodes);
+    look_at_backup(report, services).await;
     outside::look(report, services).await;
+    look_at_receivers(report, services).await;
     match services.checks.look_at_all().await {
         Ok(all) => {
             for (integration, findings) in all {
@@ -125,6 +129,63 @@ async fn look_at_installation(report: &mut Report, services: &Services) {
             let found = Finding::bad("integrations", format!("{error}."), "Look at the database.");
             report.add("integrations", PROVIDERS, found);
         }
+    }
+}
+
+/// How old the last backup is.
+async fn look_at_backup(report: &mut Report, services: &Services) {
+    let fix = "Call valetkey backup every day, and keep what it writes elsewhere.";
+    let found = match services.core.backed_up_at().await {
+        Ok(Some(at)) => {
+            let hours = services.core.now().since(at).as_secs() / 3600;
+            let text = format!("The last one was written {hours} hour(s) ago.");
+            if hours < BACKUP_HOURS {
+                Finding::good("backup", text)
+            } else {
+                Finding::warning("backup", text, fix)
+            }
+        }
+        Ok(None) => Finding::warning("backup", "None was written yet.", fix),
+        Err(error) => Finding::bad("backup", format!("{error}."), "Look at the database."),
+    };
+    report.add("backup", OPERATOR, found);
+}
+
+/// The mail server, and how the last call of each webhook ended.
+async fn look_at_receivers(report: &mut Report, services: &Services) {
+    let found = match services.deliveries.mailer() {
+        None => Finding::good("no_mail", "No mail is sent, as the settings say."),
+        Some(mailer) => match mailer.check().await {
+            Ok(()) => Finding::good("mail", "The mail server takes the connection and the account."),
+            Err(why) => Finding::bad(
+                "mail",
+                format!("The mail server refuses, or cannot be reached: {why}."),
+                "Look at smtp_host, smtp_port, smtp_tls and smtp_ca_file; and at smtp_user and its password if it refuses those.",
+            )
+            .of("smtp_host"),
+        },
+    };
+    report.add("mail", OPERATOR, found);
+    let calls = match services.deliveries.last_calls().await {
+        Ok(calls) => calls,
+        Err(error) => {
+            let found = Finding::bad("webhook", format!("{error}."), "Look at the database.");
+            return report.add("webhooks", OPERATOR, found);
+        }
+    };
+    for (webhook, last) in calls {
+        let found = match last {
+            None => Finding::good("webhook", "It was not called yet."),
+            Some(last) => match last.error {
+                None => Finding::good("webhook", "The last call was taken."),
+                Some(why) => Finding::bad(
+                    "webhook",
+                    format!("The last call failed: {why}."),
+                    "Its Test on the page Notifications calls it again.",
+                ),
+            },
+        };
+        report.add(format!("webhook “{}”", webhook.name), OPERATOR, found);
     }
 }
 

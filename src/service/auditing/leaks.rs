@@ -8,10 +8,11 @@
 
 use crate::{
     domain::{
-        Id, Timestamp,
+        Id, Timestamp, addresses,
         audit::{Action, Event},
         content::{Content, ProcessId},
         leak::{Leak, LeakKind, Visit, absence, judge},
+        notice::{self, Notice},
         person::Person,
     },
     measures,
@@ -19,6 +20,7 @@ use crate::{
         catalog::content::Contents,
         core::{Actor, Core, event, record},
         error::Error,
+        notifying::notices::notify,
     },
     store::{Db, content, leaks, people},
 };
@@ -148,6 +150,20 @@ impl LeakAlarm {
                     person.username,
                     kind.words()
                 );
+                for (kind, person) in [
+                    (notice::Kind::LeakSuspected, None),
+                    (notice::Kind::ContentLeaks, Some(item.owner)),
+                ] {
+                    let notice = Notice {
+                        kind,
+                        person,
+                        title: format!("{} used a viewer's token without that viewer", item.display_title()),
+                        body: "The app may share a connection between its viewers, so that one sees what only another may. Its publisher makes the client inside the request or session; the page says whose token it was, and when.".into(),
+                        path: addresses::content_settings(item.id),
+                        once: Some(format!("{} {}", kind.as_str(), item.id)),
+                    };
+                    notify(db, &notice, used.at)?;
+                }
                 record(db, &Event::by_portal(used.at, Action::LeakSuspected, item.display_title(), detail))
             })
             .await

@@ -7,6 +7,7 @@ use crate::{
     domain::{
         Id, Timestamp,
         access::{self, Standing},
+        addresses,
         audit::Action,
         bundle::IntegrationRequest,
         change::Change,
@@ -15,6 +16,7 @@ use crate::{
         form::FieldError,
         group::Principal,
         integration::{Association, AuthType, Integration},
+        notice::{Kind, Notice},
         origins,
         person::Person,
         running::Running,
@@ -29,6 +31,7 @@ use crate::{
             revocations::{self, EndedConsents},
             usage::Usage,
         },
+        notifying::notices::notify,
         running::board::RunBoard,
     },
     store::{
@@ -620,6 +623,19 @@ impl Contents {
                 if content::put_access_request(db, id, person.id, now)? {
                     let action = Action::AccessRequested;
                     record(db, &event(&actor, now, action, item.display_title(), ""))?;
+                    let notice = Notice {
+                        kind: Kind::AccessRequested,
+                        person: Some(item.owner),
+                        title: format!(
+                            "{} asks to open {}",
+                            person.display_name(),
+                            item.display_title()
+                        ),
+                        body: "Let them in, or leave it: they are not told of a refusal.".into(),
+                        path: addresses::content_settings(item.id),
+                        once: None,
+                    };
+                    notify(db, &notice, now)?;
                 }
                 Ok(true)
             })

@@ -8,7 +8,7 @@
 
 use crate::{
     domain::{
-        Id, Timestamp, access,
+        Id, Timestamp, access, addresses,
         audit::{Action, Event},
         change::Change,
         check::CheckResult,
@@ -20,6 +20,7 @@ use crate::{
             Association, AuthType, Availability, Config, IdentityCheck, Integration, ListEntry,
             SecretHealth, Usage,
         },
+        notice::{self, Notice},
         person::Person,
     },
     oauth::{assertion, discovery},
@@ -30,6 +31,7 @@ use crate::{
         grants::{
             backoff::Backoff, end_reason::EndReason, issuer::Issuer, revocations::Revocations,
         },
+        notifying::notices::notify,
         running::board::RunBoard,
     },
     store::{
@@ -836,6 +838,14 @@ impl Integrations {
                 detail,
             );
             let id = integration.id;
+            let notice = Notice {
+                kind: notice::Kind::SecretExpiring,
+                person: None,
+                title: format!("{}: {}", integration.display_name(), line.detail),
+                body: "Make a new secret at the provider and enter it on the integration's page: there is no gap, the former one stays until the new one has worked.".into(),
+                path: addresses::integration(id),
+                once: None,
+            };
             let warned = self
                 .core
                 .store
@@ -846,6 +856,7 @@ impl Integrations {
                     }
                     integrations::set_secret_warned(db, id, Some(days))?;
                     record(db, &line)?;
+                    notify(db, &notice, now)?;
                     Ok::<_, Error>(true)
                 })
                 .await?;

@@ -158,6 +158,11 @@ impl Health {
         }
     }
 
+    /// Whether too little of the disk is free.
+    pub fn is_disk_low(&self) -> bool {
+        matches!(self.disk(), Word::Odd("low") | Word::Bad(_))
+    }
+
     /// The free share of the disk that holds the data; `None` if it is not known.
     pub fn disk_free(&self) -> Option<f64> {
         let (free, all) = self.disk_space()?;

@@ -69,6 +69,8 @@ struct Breaker {
     failing: HashMap<Id<Connection>, Timestamp>,
     /// Set while the breaker is open or half-open.
     pause: Option<Pause>,
+    /// Since when it is, without a success in between.
+    broken_since: Option<Timestamp>,
     /// Half-open: since when one request tries the provider.
     probing: Option<Instant>,
 }
@@ -132,6 +134,23 @@ impl Backoff {
         let state = self.state.lock();
         let pause = state.integrations.get(&integration)?.pause.as_ref()?;
         pause.is_on(self.core.now()).then(|| pause.sentence.clone())
+    }
+
+    /// The integrations whose provider has not worked for so long, as this node sees it, and what it
+    /// answered last.
+    pub(in crate::service) fn broken_for(&self, least: Duration) -> Vec<(Id<Integration>, String)> {
+        let now = self.core.now();
+        let state = self.state.lock();
+        let broken = state.integrations.iter().filter_map(|(id, breaker)| {
+            let since = breaker
+                .broken_since
+                .filter(|since| now.since(*since) >= least)?;
+            let pause = breaker.pause.as_ref()?;
+            // A breaker that nobody asks since says nothing.
+            (now.since(pause.until) < FAILURE_WINDOW && since < now)
+                .then(|| (*id, pause.sentence.clone()))
+        });
+        broken.collect()
     }
 
     /// The provider gave tokens.
@@ -208,6 +227,7 @@ impl Backoff {
         if !failure.concerns_integration() && !is_widespread {
             // The provider answered, and about this connection alone.
             breaker.pause = None;
+            breaker.broken_since = None;
             breaker.failing.clear();
         } else {
             breaker
@@ -218,6 +238,7 @@ impl Backoff {
                 let mut pause = pause_after(failure, breaker.pause.as_ref(), now);
                 pause.until = pause.until.min(now.plus(MAX_BREAKER_PAUSE));
                 breaker.pause = Some(pause);
+                breaker.broken_since.get_or_insert(now);
             }
         }
         AfterFailure::Wait(rest)

@@ -16,6 +16,8 @@ use crate::{
         audit::{Action, Event, Outcome},
         connection::{Cause, Connection, State},
         integration::{Integration, SecretHealth},
+        notice::{Kind, Notice},
+        person::Person,
     },
     faults, measures,
     oauth::{
@@ -38,6 +40,7 @@ use crate::{
                 FreshToken, is_due_ahead, is_usable, is_usable_as_fallback, usable_until,
             },
         },
+        notifying::notices::notify,
     },
     store::{
         connections::{self, RefreshedTokens, Tokens},
@@ -891,6 +894,7 @@ impl Broker {
                 let detail = detail.clone();
                 let owner = owner.clone();
                 let subject = subject.clone();
+                let integration_name = subject.clone();
                 if let Some(owner) = owner {
                     leases::release(db, &leases::connection_lease_name(id), &owner)?;
                 }
@@ -905,6 +909,7 @@ impl Broker {
                 let name = people::find(db, person)?
                     .map(|person| person.username)
                     .unwrap_or_default();
+                notify(db, &needs_viewer(&integration_name, person, id, now), now)?;
                 let action = if cause == Cause::AccountChanged {
                     Action::AccountChanged
                 } else {
@@ -925,6 +930,28 @@ impl Broker {
         if let Err(error) = ended {
             tracing::error!(reason = %error, connection = %id, "could not mark a connection as needing its viewer");
         }
+    }
+}
+
+/// The notice to a viewer that content cannot act for them any more; once a day.
+fn needs_viewer(
+    integration: &str,
+    person: Id<Person>,
+    connection: Id<Connection>,
+    now: Timestamp,
+) -> Notice {
+    Notice {
+        kind: Kind::ConnectionNeedsViewer,
+        person: Some(person),
+        title: format!("{integration} asks you to sign in again"),
+        body: format!(
+            "Content that acts for you at {integration} cannot do so until you sign in there again: open the content, or the page below."
+        ),
+        path: "/consents".into(),
+        once: Some(format!(
+            "connection_needs_viewer {connection} {}",
+            now.unix_seconds() / 86_400
+        )),
     }
 }
 

@@ -4,8 +4,9 @@
 
 use crate::{
     domain::{
-        Timestamp,
+        Timestamp, addresses,
         integration::{Integration, SecretHealth},
+        notice::{Kind, Notice},
     },
     oauth::Registration,
     providers::{self, ClientAuthentication},
@@ -13,6 +14,7 @@ use crate::{
         core::Core,
         error::Error,
         grants::issuer::{Issuer, PortalToken},
+        notifying::notices::notify,
     },
     store::integrations::{self, Secrets},
     vault::labels,
@@ -140,11 +142,17 @@ impl OauthClients {
         };
         if worth_it {
             let (id, updated_at) = (integration.id, integration.updated_at);
+            let (named, now) = (integration.clone(), self.core.now());
             let written = self
                 .core
                 .store
                 .write(move |db| {
                     let noted = integrations::set_health(db, id, updated_at, &health)?;
+                    if let SecretHealth::Rejected { cause, .. } = &health
+                        && noted
+                    {
+                        notify(db, &rejected(&named, cause, now), now)?;
+                    }
                     if noted && drop_previous {
                         integrations::drop_previous_secret(db, id)?;
                     }
@@ -155,5 +163,26 @@ impl OauthClients {
                 tracing::warn!(reason = %error, integration = %id, "could not note the state of the client secret");
             }
         }
+    }
+}
+
+/// The notice that a provider rejects a client secret.
+fn rejected(integration: &Integration, cause: &str, now: Timestamp) -> Notice {
+    let id = integration.id;
+    Notice {
+        kind: Kind::SecretRejected,
+        person: None,
+        title: format!(
+            "{}: the provider rejects the client secret",
+            integration.display_name()
+        ),
+        body: format!(
+            "{cause} Until it is replaced, nobody can connect, and content gets no new tokens."
+        ),
+        path: addresses::integration(id),
+        once: Some(format!(
+            "secret_rejected {id} {}",
+            now.unix_seconds() / 86_400
+        )),
     }
 }

@@ -11,12 +11,14 @@ use crate::{
         consent::{Consent, sorted_scopes},
         content::Content,
         integration::{AuthType, Integration},
+        notice::{Kind, Notice},
         person::Person,
     },
     service::{
         core::{Actor, Core, event, record, require},
         error::Error,
         grants::{end_reason::EndReason, revocations::Revocations, usage::Usage},
+        notifying::notices::notify,
     },
     store::{Db, connections, content, integrations, people},
 };
@@ -418,6 +420,15 @@ pub(in crate::service) fn give_consent(
     };
     if connections::give_consent(db, &consent)? {
         let name = asked.display_name();
+        let notice = Notice {
+            kind: Kind::ConsentGiven,
+            person: Some(actor.person.id),
+            title: format!("You let {} act for you at {name}", found.display_title()),
+            body: "Whenever you have it open, it may use your account there, within your own rights. You can take that back at any time. If it was not you who agreed, take it back and tell your administrator.".into(),
+            path: "/consents".into(),
+            once: None,
+        };
+        notify(db, &notice, now)?;
         record(
             db,
             &event(

@@ -13,6 +13,7 @@ pub mod enter;
 pub mod groups;
 pub mod help;
 pub mod integrations;
+pub mod notifications;
 pub mod organisation;
 pub mod people;
 pub mod sign_in;

@@ -60,6 +60,7 @@ struct AccountPage {
     organisation: Option<String>,
     has_password: bool,
     zone: Vec<Field>,
+    mail_is_off: bool,
     sessions: Vec<SessionRow>,
 }
 
@@ -106,6 +107,7 @@ async fn draw(
         },
         has_password: me.service().passwords.has_password(person.id).await?,
         zone,
+        mail_is_off: person.mail_off,
         sessions,
         errors,
     };
@@ -138,6 +140,20 @@ pub async fn change_password(
         )),
         Err(error) => draw(&me, None, problems_of(error)?).await,
     }
+}
+
+/// `POST /account/mail`: whether this person gets mail.
+pub async fn set_mail(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+    let off = typed.text("mail") == "off";
+    me.service().notices.set_mail_off(&me.actor, off).await?;
+    Ok(me.done(
+        "/account",
+        if off {
+            "You get no mail any more."
+        } else {
+            "You get mail again."
+        },
+    ))
 }
 
 /// `POST /account/time-zone`: the zone in which pages tell times to this person.

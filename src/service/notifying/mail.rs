@@ -1,0 +1,138 @@
+//! Mail on its way to the operator's mail server (SMTP with TLS). Plain text only.
+
+use crate::config::mail::{Mail, MailTls};
+use lettre::{
+    AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
+    message::{Mailbox, header::ContentType},
+    transport::smtp::{
+        authentication::Credentials,
+        client::{Certificate, Tls, TlsParameters},
+    },
+};
+use secrecy::ExposeSecret as _;
+use std::time::Duration;
+
+/// Time for a connection to the mail server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for one mail with everything around it: lettre itself waits for answers without end.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// What is said when it passed.
+const TOO_LATE: &str = "the mail server did not answer within 15 s";
+
+/// Sends mail.
+pub struct Mailer {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+/// One mail.
+pub(super) struct Letter<'a> {
+    pub to: &'a str,
+    pub subject: String,
+    pub text: String,
+    /// The same at each try, so that receivers may drop a second copy.
+    pub id: String,
+}
+
+/// Why a mail was not taken.
+pub(super) struct MailError {
+    /// In words, without addresses or passwords.
+    pub why: String,
+    /// A later try may succeed.
+    pub is_temporary: bool,
+}
+
+impl Mailer {
+    /// The error is a message for the operator.
+    pub fn new(settings: &Mail) -> Result<Self, String> {
+        let mut tls = TlsParameters::builder(settings.host.clone());
+        if let Some(path) = &settings.ca_file {
+            let shown = path.display();
+            let pem =
+                std::fs::read(path).map_err(|error| format!("smtp_ca_file: {shown}: {error}"))?;
+            let certificate = Certificate::from_pem(&pem)
+                .map_err(|error| format!("smtp_ca_file: {shown}: {error}"))?;
+            tls = tls.add_root_certificate(certificate);
+        }
+        let tls = tls
+            .build_rustls()
+            .map_err(|error| format!("smtp_host: {error}"))?;
+        let mut builder =
+            AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(settings.host.clone())
+                .port(settings.port)
+                .timeout(Some(CONNECT_TIMEOUT))
+                .tls(match settings.tls {
+                    MailTls::StartTls => Tls::Required(tls),
+                    MailTls::Tls => Tls::Wrapper(tls),
+                    MailTls::None => Tls::None,
+                });
+        if let Some((user, password)) = &settings.account {
+            let password = password.expose_secret().to_owned();
+            builder = builder.credentials(Credentials::new(user.clone(), password));
+        }
+        Ok(Self {
+            transport: builder.build(),
+            from: settings.from.clone(),
+        })
+    }
+
+    /// Hands one mail to the server.
+    pub(super) async fn send(&self, letter: Letter<'_>) -> Result<(), MailError> {
+        let lasting = |why: String| MailError {
+            why,
+            is_temporary: false,
+        };
+        let to = letter
+            .to
+            .parse()
+            .map_err(|_| lasting("this is no mail address".into()))?;
+        let domain = self.from.email.domain();
+        let message = Message::builder()
+            .from(self.from.clone())
+            .to(Mailbox::new(None, to))
+            .subject(letter.subject)
+            .message_id(Some(format!("<{}@{domain}>", letter.id)))
+            .header(ContentType::TEXT_PLAIN)
+            .body(letter.text)
+            .map_err(|error| lasting(error.to_string()))?;
+        match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
+            Ok(Ok(_)) => Ok(()),
+            Err(_) => Err(MailError {
+                why: TOO_LATE.to_owned(),
+                is_temporary: true,
+            }),
+            Ok(Err(error)) => Err(MailError {
+                is_temporary: !error.is_permanent(),
+                why: words(&error),
+            }),
+        }
+    }
+
+    /// Whether the server takes the connection, the encryption and the account. The error is a
+    /// sentence.
+    pub async fn check(&self) -> Result<(), String> {
+        match tokio::time::timeout(TIMEOUT, self.transport.test_connection()).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err("the mail server does not answer as one".into()),
+            Ok(Err(error)) => Err(words(&error)),
+            Err(_) => Err(TOO_LATE.to_owned()),
+        }
+    }
+}
+
+/// What a mail server or the way to it said, in one line.
+fn words(error: &lettre::transport::smtp::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = inner.source();
+    }
+    text.chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .take(300)
+        .collect()
+}
