@@ -36,6 +36,12 @@ pub enum Keys {
         #[command(flatten)]
         common: Common,
     },
+    /// Replaces the secret behind cookies and session tokens: signs everybody out. Stop all servers
+    /// first.
+    RotateRoot {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Removes a key from the keyring. Refuses while values need it.
     Retire {
         id: String,
@@ -55,6 +61,7 @@ pub async fn run(command: Keys) -> Result<(), String> {
     let (Keys::List { common }
     | Keys::Add { common }
     | Keys::Rotate { common, .. }
+    | Keys::RotateRoot { common }
     | Keys::Retire { common, .. }
     | Keys::Verify { common }) = &command;
     let services = installation::open_existing(common.settings()?, Arc::new(SystemClock)).await?;
@@ -109,6 +116,16 @@ pub async fn run(command: Keys) -> Result<(), String> {
                     report.damaged.len()
                 ));
             }
+        }
+        Keys::RotateRoot { .. } => {
+            services
+                .keyring
+                .rotate_session_root()
+                .await
+                .map_err(explain)?;
+            println!(
+                "Replaced the secret behind cookies and session tokens. Start the servers: everybody signs in again. The audit log and the journal of endings keep their own."
+            );
         }
         Keys::Retire { id, .. } => {
             let removed_from_file = services.keyring.retire_key(&id).await.map_err(explain)?;

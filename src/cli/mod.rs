@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod dev;
 mod doctor;
+mod end_everything;
 mod files;
 mod keys;
 mod serve;
@@ -51,6 +52,8 @@ enum Command {
     /// Checks the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// The emergency brake: signs everybody out, deletes all API keys, ends all connections.
+    EndEverything(end_everything::EndEverything),
     /// Manages the keys that seal stored secrets.
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -189,6 +192,7 @@ pub fn main() -> ExitCode {
             Command::Files(arguments) => files::run(&arguments),
             Command::Admin(admin) => admin::run(admin).await,
             Command::Audit(audit) => audit::run(audit).await,
+            Command::EndEverything(arguments) => end_everything::run(arguments).await,
             Command::Keys(keys) => keys::run(keys).await,
             Command::Backup(arguments) => backup::backup(arguments).await,
             Command::Restore(arguments) => backup::restore(arguments).await,

@@ -330,6 +330,12 @@ pub static SECTIONS: &[Section] = &[
                 "And after this long in any case.",
             ),
             setting(
+                "api_key_days",
+                Kind::Number(0, 3650),
+                "0",
+                "API keys of people end after so many days, older ones included. 0: never. Keys of content are not concerned.",
+            ),
+            setting(
                 "session_token_minutes",
                 Kind::Number(1, 1440),
                 "60",

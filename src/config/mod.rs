@@ -79,6 +79,8 @@ pub struct Settings {
     pub session_idle: Duration,
     /// Browser sessions end this long after sign-in.
     pub session_lifetime: Duration,
+    /// API keys of people end after this long; `None`: never.
+    pub api_key_life: Option<Duration>,
     /// Lifetime of a session token.
     pub session_token_lifetime: Duration,
     /// What one viewer may have open at one process of an item, on this node.
@@ -383,6 +385,10 @@ impl Settings {
             session_lifetime: Duration::from_secs(
                 3600 * given.number_or_default("session_lifetime_hours"),
             ),
+            api_key_life: match given.number_or_default("api_key_days") {
+                0 => None,
+                days => Some(Duration::from_secs(86_400 * days)),
+            },
             session_token_lifetime: Duration::from_secs(
                 60 * given.number_or_default("session_token_minutes"),
             ),

@@ -224,6 +224,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         .map(|url| url.replace("{port}", &listen.port().to_string()));
     let settings = Settings {
         mail: None,
+        api_key_life: None,
         journal_copy: None,
         listen,
         origins: Origins::new(&public_url, content_url.as_deref())

@@ -16,6 +16,14 @@ pub enum Action {
     PersonChanged,
     PersonLocked,
     PersonUnlocked,
+    /// A person and everything about them was deleted; the record keeps a pseudonym.
+    PersonDeleted,
+    /// Everything that is stored about a person was handed out.
+    PersonalDataExported,
+    /// All sessions, API keys and connections were ended, in an emergency.
+    EverythingEnded,
+    /// The secret behind cookies and session tokens was replaced.
+    RootRotated,
     PasswordChanged,
     SessionsEnded,
     /// A person entered their password again, or signed in again, before a sensitive action.

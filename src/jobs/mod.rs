@@ -217,6 +217,12 @@ async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
             if let Err(error) = service.conditions.look_at_installation(is_whole).await {
                 error.log("looking for what somebody must be told");
             }
+            if let Err(error) = service.api_keys.apply_policy().await {
+                error.log("letting old API keys end");
+            }
+            if let Err(error) = service.deletion.finish().await {
+                error.log("taking the names of deleted people out of the audit log");
+            }
             if let Err(error) = service.activity.record_levels().await {
                 error.log("counting who is connected");
             }

@@ -129,7 +129,7 @@ impl Shared {
 /// The key of the session cookie, derived from the database's root secret: rotating the keyring
 /// signs nobody out.
 fn cookie_key(service: &Services) -> Key {
-    let halves =
-        ["cookie-signing-1", "cookie-signing-2"].map(|purpose| service.core.root.derive(purpose));
+    let halves = ["cookie-signing-1", "cookie-signing-2"]
+        .map(|purpose| service.core.session_root.derive(purpose));
     Key::from(&[halves[0].as_slice(), halves[1].as_slice()].concat())
 }

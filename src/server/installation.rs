@@ -27,11 +27,13 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Servi
         return Err("a restore into this database stopped half-way, so what ended after its backup would work again: empty the database, and restore once more. Nothing was changed.".into());
     }
     let root = keys::check(&store, &vault).await?;
+    let session_root = keys::session_root(&store, &vault).await?;
     Services::new(Parts {
         settings,
         store,
         vault,
         root,
+        session_root,
         clock,
     })
     .map(Arc::new)

@@ -30,9 +30,11 @@ pub struct Core {
     pub addresses: Addresses,
     pub store: Store,
     pub(crate) vault: Arc<Vault>,
-    /// The secret from which the keys of cookies and session tokens are derived. Stored sealed in
-    /// the database, so that rotating the keyring signs nobody out.
+    /// The secret from which the keys of the audit log and of the journal of endings are derived.
+    /// Stored sealed in the database, so that rotating the keyring changes neither.
     pub(crate) root: Root,
+    /// From which the keys of cookies, session tokens and visitor keys are derived.
+    pub(crate) session_root: Root,
     pub(crate) http: ProviderHttp,
     /// Looks host names up.
     pub names: Resolver,
@@ -51,6 +53,7 @@ pub struct Parts {
     pub store: Store,
     pub vault: Vault,
     pub root: Root,
+    pub session_root: Root,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -63,6 +66,7 @@ impl Core {
             store,
             vault,
             root,
+            session_root,
             clock,
         } = parts;
         let mut own = settings.origins.own_hosts();
@@ -81,6 +85,7 @@ impl Core {
             store,
             vault: Arc::new(vault),
             root,
+            session_root,
             http,
             names,
             policy,

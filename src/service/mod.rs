@@ -18,12 +18,15 @@ pub mod people {
     pub mod app_identity;
     pub mod bootstrap;
     pub mod browser_sessions;
+    pub mod deletion;
+    pub mod emergency;
     pub mod groups;
     mod hashing;
     pub mod invitations;
     pub mod limiter;
     pub mod organisation;
     pub mod passwords;
+    pub mod personal_data;
     pub mod shown_once;
 }
 
@@ -121,8 +124,9 @@ use self::{
     notifying::{conditions::Conditions, deliveries::Deliveries, notices::Notices},
     people::{
         accounts::People, api_keys::ApiKeys, app_identity::AppIdentities, bootstrap::Bootstrap,
-        browser_sessions::BrowserSessions, groups::Groups, invitations::Invitations,
-        limiter::PasswordLimiter, organisation::OrganisationSignIn, passwords::Passwords,
+        browser_sessions::BrowserSessions, deletion::Deletion, emergency::Emergency,
+        groups::Groups, invitations::Invitations, limiter::PasswordLimiter,
+        organisation::OrganisationSignIn, passwords::Passwords, personal_data::PersonalData,
         shown_once::ShownOnce,
     },
     running::{board::RunBoard, bundles::Bundles},
@@ -222,6 +226,12 @@ pub struct Services {
     pub notices: Arc<Notices>,
     /// Sends notices.
     pub deliveries: Arc<Deliveries>,
+    /// Deletes people.
+    pub deletion: Arc<Deletion>,
+    /// What is stored about a person.
+    pub personal_data: PersonalData,
+    /// Ends everything.
+    pub emergency: Emergency,
     /// What somebody must be told of.
     pub conditions: Conditions,
     /// Deployed content.
@@ -360,6 +370,13 @@ impl Services {
         let health = Health::new(Arc::clone(&core));
         let notices = Arc::new(Notices::new(Arc::clone(&core)));
         let deliveries = Arc::new(Deliveries::new(Arc::clone(&core))?);
+        let deletion = Arc::new(Deletion::new(
+            Arc::clone(&core),
+            Arc::clone(&people),
+            Arc::clone(&audit),
+        ));
+        let personal_data = PersonalData::new(Arc::clone(&core));
+        let emergency = Emergency::new(Arc::clone(&core), Arc::clone(&revocations));
         let conditions = Conditions::new(
             Arc::clone(&core),
             Arc::clone(&notices),
@@ -411,6 +428,9 @@ impl Services {
             app_identities,
             notices,
             deliveries,
+            deletion,
+            personal_data,
+            emergency,
             conditions,
             bundles,
             runs,

@@ -5,11 +5,13 @@
 //! enough to add one. Once a second the leader seals the new ones in a block: a keyed hash over the seal of the block
 //! before and all fields of the records, in the order of their numbers. A record that becomes
 //! visible late, with a lower number, is in a later block. Records are never changed; the oldest
-//! blocks are deleted where the operator limits how long they are kept ([`cut`]).
+//! blocks are deleted where the operator limits how long they are kept ([`cut`]). When a person is
+//! deleted, their names in records are replaced by a pseudonym ([`pseudonymise`]): the block keeps its
+//! seal, which the next block covers, and gets a second one over it and over the records as they are now.
 
 use super::{
     Db, Error, Store, damaged_row, id,
-    schema::{audit, audit_blocks, exchange_hours},
+    schema::{audit, audit_blocks, erasures, exchange_hours},
 };
 use crate::{
     domain::{
@@ -89,6 +91,43 @@ fn seal_of(key: &AuditKey, block: i64, sealed_at: i64, before: &str, rows: &[Row
     seal.seal()
 }
 
+/// The second seal of a block whose records carry a pseudonym.
+fn reseal_of(key: &AuditKey, block: &BlockRow, before: &str, rows: &[Row]) -> String {
+    let mut seal = key.reseal();
+    seal.add(&block.number.to_string());
+    seal.add(&block.sealed_at.to_string());
+    seal.add(before);
+    seal.add(&block.seal);
+    seal.add(&rows.len().to_string());
+    for row in rows {
+        seal.add(&row.number.to_string());
+        row.add_to(&mut seal);
+    }
+    seal.seal()
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = audit_blocks)]
+struct BlockRow {
+    number: i64,
+    lines: i64,
+    seal: String,
+    sealed_at: i64,
+    reseal: Option<String>,
+}
+
+impl BlockRow {
+    /// Whether these are its records, as they were written or with the portal's own pseudonyms, after
+    /// a block with the seal `before`.
+    fn is_whole(&self, key: &AuditKey, before: &str, rows: &[Row]) -> bool {
+        let seals = match &self.reseal {
+            Some(reseal) => reseal_of(key, self, before, rows) == *reseal,
+            None => seal_of(key, self.number, self.sealed_at, before, rows) == self.seal,
+        };
+        seals && i64::try_from(rows.len()) == Ok(self.lines)
+    }
+}
+
 /// A block's number and seal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SealedBlock {
@@ -143,23 +182,20 @@ fn proof_of_cut(key: &AuditKey, cut: &SealedBlock) -> String {
 /// Deletes the oldest block with its records, if it was sealed before `before`; returns the number
 /// of records, `None` if there is no such block. Refuses if the block is not as it was sealed.
 pub fn cut(db: &mut Db<'_>, before: Timestamp) -> Result<Option<usize>, Error> {
-    let oldest: Option<(i64, String, i64)> = audit_blocks::table
+    let oldest: Option<BlockRow> = audit_blocks::table
         .order(audit_blocks::number)
-        .select((
-            audit_blocks::number,
-            audit_blocks::seal,
-            audit_blocks::sealed_at,
-        ))
+        .select(BlockRow::as_select())
         .first(db.0)
         .optional()?;
-    let Some((number, seal, sealed_at)) = oldest.filter(|(.., sealed_at)| *sealed_at < before.0)
-    else {
+    let Some(block) = oldest.filter(|block| block.sealed_at < before.0) else {
         return Ok(None);
     };
+    let number = block.number;
     let (last, rows) = (last_cut(db)?.unwrap_or_default(), rows_of(db, number)?);
-    if seal_of(key(db)?, number, sealed_at, &last.seal, &rows) != seal {
+    if !block.is_whole(key(db)?, &last.seal, &rows) {
         return Err(damaged_row("oldest block of the audit log; it is kept"));
     }
+    let seal = block.seal;
     let cut = SealedBlock { number, seal };
     let proof = proof_of_cut(key(db)?, &cut);
     Store::write_meta(db, CUT, &format!("{number} {} {proof}", cut.seal))?;
@@ -282,35 +318,30 @@ pub fn verify(db: &mut Db<'_>) -> Result<SealStatus, Error> {
     let mut last = last_cut(db)?.unwrap_or_default();
     let mut sealed = 0;
     loop {
-        let blocks: Vec<(i64, i64, String, i64)> = audit_blocks::table
+        let blocks: Vec<BlockRow> = audit_blocks::table
             .filter(audit_blocks::number.gt(last.number))
             .order(audit_blocks::number)
             .limit(200)
-            .select((
-                audit_blocks::number,
-                audit_blocks::lines,
-                audit_blocks::seal,
-                audit_blocks::sealed_at,
-            ))
+            .select(BlockRow::as_select())
             .load(db.0)?;
         if blocks.is_empty() {
             break;
         }
-        for (number, lines, seal, sealed_at) in blocks {
-            let rows = rows_of(db, number)?;
-            let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-            let whole = number == last.number + 1
-                && count == lines
-                && seal_of(key, number, sealed_at, &last.seal, &rows) == seal;
-            if !whole {
+        for block in blocks {
+            let rows = rows_of(db, block.number)?;
+            let follows = block.number == last.number + 1;
+            if !follows || !block.is_whole(key, &last.seal, &rows) {
                 return Ok(SealStatus::Broken {
                     block: last.number + 1,
                     first: rows.first().map_or(0, |row| row.number),
                     last: rows.last().map_or(0, |row| row.number),
                 });
             }
-            sealed += lines;
-            last = SealedBlock { number, seal };
+            sealed += block.lines;
+            last = SealedBlock {
+                number: block.number,
+                seal: block.seal,
+            };
         }
     }
     // A record that names a block without a row: the newest blocks were cut off.
@@ -340,7 +371,7 @@ pub fn verify(db: &mut Db<'_>) -> Result<SealStatus, Error> {
     })
 }
 
-#[derive(Queryable, Selectable)]
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = audit)]
 struct Row {
     number: i64,
@@ -400,6 +431,214 @@ impl Row {
             block: self.block,
         })
     }
+}
+
+/// The names of a deleted person, and what stands for them.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Pseudonym {
+    person: Id<Person>,
+    /// User name, e-mail address, display name: replaced where they stand as whole words.
+    names: Vec<String>,
+}
+
+/// The shortest name that is looked for within a text; a shorter one must be all of it.
+const SHORTEST_NAME: usize = 3;
+
+impl Pseudonym {
+    pub fn new(person: &Person) -> Self {
+        let mut names = vec![
+            person.email.clone(),
+            person.username.clone(),
+            person.display_name(),
+        ];
+        names.retain(|name| !name.is_empty());
+        // The longest first: one may be a part of another.
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        names.dedup();
+        Self {
+            person: person.id,
+            names,
+        }
+    }
+
+    /// Such as `deleted-1b2c3d4e`: the beginning of the person's GUID.
+    pub fn text(&self) -> String {
+        let guid = self.person.to_string();
+        format!("deleted-{}", guid.split('-').next().unwrap_or(&guid))
+    }
+
+    fn in_text(&self, text: &str) -> String {
+        if self.names.iter().any(|name| name == text) {
+            return self.text();
+        }
+        let is_part = |letter: char| letter.is_alphanumeric() || "._-@+".contains(letter);
+        let mut text = text.to_owned();
+        let names = self.names.iter();
+        for name in names.filter(|name| name.chars().count() >= SHORTEST_NAME) {
+            let mut kept = String::new();
+            let mut rest = text.as_str();
+            while let Some(at) = rest.find(name.as_str()) {
+                let (before, after) = (&rest[..at], &rest[at + name.len()..]);
+                let starts = !before.chars().next_back().is_some_and(is_part);
+                // A full stop ends a sentence, unless the word goes on behind it.
+                let mut behind = after.chars();
+                let next = behind.next();
+                let ends = !next.is_some_and(is_part)
+                    || (next == Some('.') && !behind.next().is_some_and(is_part));
+                kept.push_str(before);
+                kept.push_str(if starts && ends { "" } else { name });
+                if starts && ends {
+                    kept.push_str(&self.text());
+                }
+                rest = after;
+            }
+            kept.push_str(rest);
+            text = kept;
+        }
+        text
+    }
+
+    /// The record with the pseudonym; `None` if it names nobody of that name. Where the person acted,
+    /// the address goes, too.
+    fn of(&self, row: &Row) -> Option<Row> {
+        let acted = row.actor.as_deref() == Some(self.person.to_string().as_str());
+        let changed = Row {
+            actor_name: if acted {
+                self.text()
+            } else {
+                row.actor_name.clone()
+            },
+            address: if acted {
+                String::new()
+            } else {
+                row.address.clone()
+            },
+            subject: self.in_text(&row.subject),
+            detail: self.in_text(&row.detail),
+            ..row.clone()
+        };
+        (changed != *row).then_some(changed)
+    }
+}
+
+/// Where a person is named: the blocks after record `after`, and the number of the last record that was
+/// looked at; `None` at the end of the log. Reads at most `most` records.
+pub fn blocks_naming(
+    db: &mut Db<'_>,
+    whom: &Pseudonym,
+    after: i64,
+    most: i64,
+) -> Result<Option<(Vec<i64>, i64)>, Error> {
+    let rows: Vec<Row> = audit::table
+        .filter(audit::number.gt(after))
+        .order(audit::number)
+        .limit(most)
+        .select(Row::as_select())
+        .load(db.0)?;
+    let Some(last) = rows.last().map(|row| row.number) else {
+        return Ok(None);
+    };
+    let mut blocks: Vec<i64> = rows
+        .iter()
+        .filter(|row| whom.of(row).is_some())
+        .filter_map(|row| row.block)
+        .filter(|block| *block != FOREIGN)
+        .collect();
+    blocks.dedup();
+    Ok(Some((blocks, last)))
+}
+
+/// Replaces a person's names in the records of one block, or in those that no block seals yet; returns
+/// in how many. Refuses if the block is not as it was sealed.
+pub fn pseudonymise(db: &mut Db<'_>, whom: &Pseudonym, block: Option<i64>) -> Result<usize, Error> {
+    let rows = match block {
+        Some(number) => rows_of(db, number)?,
+        None => audit::table
+            .filter(audit::block.is_null())
+            .order(audit::number)
+            .select(Row::as_select())
+            .load(db.0)?,
+    };
+    let sealed = match block {
+        Some(number) => {
+            let found: BlockRow = audit_blocks::table
+                .find(number)
+                .select(BlockRow::as_select())
+                .first(db.0)?;
+            let before = match audit_blocks::table
+                .find(number - 1)
+                .select(audit_blocks::seal)
+                .first(db.0)
+                .optional()?
+            {
+                Some(seal) => seal,
+                None => last_cut(db)?.unwrap_or_default().seal,
+            };
+            if !found.is_whole(key(db)?, &before, &rows) {
+                return Err(damaged_row("block of the audit log; its names stay"));
+            }
+            Some((found, before))
+        }
+        None => None,
+    };
+    let mut changed = 0;
+    let mut after = Vec::with_capacity(rows.len());
+    for row in rows {
+        // Of the records without a block, those that this portal wrote.
+        let is_ours = row.expected_proof(key(db)?) == row.proof;
+        match whom.of(&row).filter(|_| is_ours) {
+            Some(mut new) => {
+                new.proof = new.expected_proof(key(db)?);
+                diesel::update(audit::table.find(new.number))
+                    .set((
+                        audit::actor_name.eq(&new.actor_name),
+                        audit::subject.eq(&new.subject),
+                        audit::detail.eq(&new.detail),
+                        audit::address.eq(&new.address),
+                        audit::proof.eq(&new.proof),
+                    ))
+                    .execute(db.0)?;
+                changed += 1;
+                after.push(new);
+            }
+            None => after.push(row),
+        }
+    }
+    if let Some((found, before)) = sealed
+        && changed > 0
+    {
+        let reseal = reseal_of(key(db)?, &found, &before, &after);
+        diesel::update(audit_blocks::table.find(found.number))
+            .set(audit_blocks::reseal.eq(reseal))
+            .execute(db.0)?;
+    }
+    Ok(changed)
+}
+
+/// Notes that a deleted person's names are to be taken out of the log.
+pub fn put_erasure(db: &mut Db<'_>, whom: &Pseudonym) -> Result<(), Error> {
+    let names = serde_json::to_string(whom).map_err(|error| Error::Other(error.to_string()))?;
+    diesel::insert_into(erasures::table)
+        .values((
+            erasures::person.eq(whom.person.to_string()),
+            erasures::names.eq(names),
+        ))
+        .execute(db.0)?;
+    Ok(())
+}
+
+/// The deleted people whose names are still to be taken out.
+pub fn erasures(db: &mut Db<'_>) -> Result<Vec<Pseudonym>, Error> {
+    let all: Vec<String> = erasures::table.select(erasures::names).load(db.0)?;
+    all.iter()
+        .map(|names| serde_json::from_str(names).map_err(|_| damaged_row("erasure")))
+        .collect()
+}
+
+/// A deleted person's names are out of the log: they are forgotten here, too.
+pub fn end_erasure(db: &mut Db<'_>, whom: &Pseudonym) -> Result<(), Error> {
+    diesel::delete(erasures::table.find(whom.person.to_string())).execute(db.0)?;
+    Ok(())
 }
 
 /// Which audit records to list.
@@ -589,4 +828,39 @@ pub fn uses_of(
         .into_iter()
         .map(|(hour, times)| (Timestamp(hour), times))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_replaced_as_whole_words_only() {
+        let mut person = Person::new(Timestamp(0));
+        (person.username, person.email) = ("ann".into(), "ann@example.org".into());
+        let whom = Pseudonym::new(&person);
+        let short = whom.text();
+        assert_eq!(
+            whom.in_text("token of ann used; ann."),
+            format!("token of {short} used; {short}.")
+        );
+        assert_eq!(
+            whom.in_text("role of ann@example.org"),
+            format!("role of {short}")
+        );
+        for other in [
+            "annual",
+            "joann",
+            "ann.smith",
+            "ann-marie",
+            "Ann",
+            "ann@other.org",
+        ] {
+            assert_eq!(whom.in_text(other), other);
+        }
+        person.username = "al".into();
+        person.email = String::new();
+        assert_eq!(Pseudonym::new(&person).in_text("al fine"), "al fine");
+        assert_eq!(Pseudonym::new(&person).in_text("al"), short);
+    }
 }

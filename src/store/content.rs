@@ -141,6 +141,25 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     Ok(())
 }
 
+/// Gives an item to `item.owner`, under `item.name`.
+pub fn give(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
+    db.changed(Subject::Content(item.id));
+    diesel::update(content::table.filter(content::guid.eq(item.id.to_string())))
+        .set((
+            content::owner.eq(item.owner.to_string()),
+            content::name.eq(&item.name),
+        ))
+        .execute(db.0)?;
+    // The new owner needs no entry of the list.
+    diesel::delete(
+        content_list::table
+            .filter(content_list::content.eq(item.id.to_string()))
+            .filter(content_list::person.eq(item.owner.to_string())),
+    )
+    .execute(db.0)?;
+    Ok(())
+}
+
 /// The item with this id.
 pub fn find(db: &mut Db<'_>, item: Id<Content>) -> Result<Option<Content>, Error> {
     let row = content::table

@@ -24,7 +24,7 @@ use std::{
 /// All tables that are copied, each after those that it references. Leases, nodes and changes
 /// belong to processes and are not copied; nor are presence, password attempts, held session tokens and app
 /// sessions, which are short-lived.
-const TABLES: [&str; 38] = [
+const TABLES: [&str; 39] = [
     "meta",
     "people",
     "setup_links",
@@ -60,6 +60,7 @@ const TABLES: [&str; 38] = [
     "webhooks",
     "deliveries",
     "known_devices",
+    "erasures",
     "audit",
     "audit_blocks",
     "endings",

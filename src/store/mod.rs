@@ -20,6 +20,7 @@ pub mod changes;
 pub mod connections;
 pub mod content;
 pub mod copy;
+pub mod emergency;
 pub mod endings;
 pub mod groups;
 pub mod handovers;
@@ -29,6 +30,7 @@ pub mod leaks;
 pub mod leases;
 pub mod notices;
 pub mod people;
+pub mod personal_data;
 pub mod purge;
 pub mod revocations;
 mod schema;
@@ -323,7 +325,7 @@ impl Store {
         Self::write_meta(db, name, value)
     }
     /// Like [`Store::set_meta`], for a value that nothing cached depends on.
-    fn write_meta(db: &mut Db<'_>, name: &str, value: &str) -> Result<(), Error> {
+    pub fn write_meta(db: &mut Db<'_>, name: &str, value: &str) -> Result<(), Error> {
         use diesel::prelude::*;
         diesel::delete(schema::meta::table.find(name)).execute(db.0)?;
         diesel::insert_into(schema::meta::table)

@@ -4,7 +4,10 @@ use super::{
     Db, Error,
     changes::Subject,
     damaged_row, id,
-    schema::{api_keys, consents, content, people, setup_links},
+    schema::{
+        api_keys, app_sessions, consents, content, integrations, people, revocations, setup_links,
+        token_uses, visits,
+    },
 };
 use crate::domain::{
     Id, Timestamp,
@@ -242,6 +245,29 @@ pub fn taken_names(db: &mut Db<'_>, keys: &[String]) -> Result<HashSet<String>, 
         .collect())
 }
 
+/// Deletes a person with everything that is theirs; content must have another owner. Where only a name
+/// is left, the pseudonym takes its place.
+pub fn delete(
+    db: &mut Db<'_>,
+    person: Id<Person>,
+    username: &str,
+    pseudonym: &str,
+) -> Result<(), Error> {
+    db.changed(Subject::Person(person));
+    let guid = person.to_string();
+    diesel::update(integrations::table.filter(integrations::secret_set_by.eq(username)))
+        .set(integrations::secret_set_by.eq(pseudonym))
+        .execute(db.0)?;
+    diesel::update(revocations::table.filter(revocations::person.eq(&guid)))
+        .set(revocations::person_name.eq(pseudonym))
+        .execute(db.0)?;
+    diesel::delete(visits::table.filter(visits::person.eq(&guid))).execute(db.0)?;
+    diesel::delete(token_uses::table.filter(token_uses::person.eq(&guid))).execute(db.0)?;
+    diesel::delete(app_sessions::table.filter(app_sessions::person.eq(&guid))).execute(db.0)?;
+    diesel::delete(people::table.filter(people::guid.eq(&guid))).execute(db.0)?;
+    Ok(())
+}
+
 /// When the first account was made; `None` if there is none.
 pub fn first_created(db: &mut Db<'_>) -> Result<Option<Timestamp>, Error> {
     let first: Option<i64> = people::table
@@ -409,6 +435,39 @@ pub fn delete_keys_of(db: &mut Db<'_>, person: Id<Person>) -> Result<usize, Erro
     db.ended(&Ending::ApiKeysOfPerson { person })?;
     let rows = api_keys::table.filter(api_keys::person.eq(person.to_string()));
     Ok(diesel::delete(rows).execute(db.0)?)
+}
+
+/// Keys of people that do not end, or end later than `life` after they were made; with the time at
+/// which they are to end. At most a thousand.
+pub fn keys_that_outlive(
+    db: &mut Db<'_>,
+    life: std::time::Duration,
+) -> Result<Vec<(i64, Timestamp)>, Error> {
+    let life_millis = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
+    let rows: Vec<(i64, i64)> = api_keys::table
+        .filter(api_keys::content.is_null())
+        .filter(
+            api_keys::expires_at
+                .is_null()
+                .or(api_keys::expires_at.gt((api_keys::created_at + life_millis).nullable())),
+        )
+        .limit(1000)
+        .select((api_keys::number, api_keys::created_at))
+        .load(db.0)?;
+    let end = |made: i64| Timestamp(made).plus(life);
+    Ok(rows
+        .into_iter()
+        .map(|(number, made)| (number, end(made)))
+        .collect())
+}
+
+/// Lets a key end at this time.
+pub fn end_key_at(db: &mut Db<'_>, number: i64, end: Timestamp) -> Result<(), Error> {
+    db.changed(Subject::ApiKey(number));
+    diesel::update(api_keys::table.find(number))
+        .set(api_keys::expires_at.eq(end.0))
+        .execute(db.0)?;
+    Ok(())
 }
 
 /// An item's content keys, oldest first.

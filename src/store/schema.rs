@@ -320,6 +320,7 @@ diesel::table! {
         lines -> BigInt,
         seal -> Text,
         sealed_at -> BigInt,
+        reseal -> Nullable<Text>,
     }
 }
 
@@ -499,6 +500,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    erasures (person) {
+        person -> Text,
+        names -> Text,
+    }
+}
+
+diesel::table! {
     notices (number) {
         number -> BigInt,
         at -> BigInt,
@@ -557,6 +565,7 @@ diesel::table! {
 diesel::joinable!(deliveries -> notices (notice));
 
 diesel::allow_tables_to_appear_in_same_query!(
+    erasures,
     notices,
     notice_rules,
     webhooks,

@@ -9,6 +9,7 @@ const PURPOSE: &str = "audit log";
 const LINE: &str = "line";
 const BLOCK: &str = "block";
 const CUT: &str = "cut";
+const RESEAL: &str = "reseal";
 
 /// Seals blocks of the audit log with HMAC-SHA-256 (RFC 2104).
 pub struct AuditKey(ring::hmac::Key);
@@ -27,6 +28,11 @@ impl AuditKey {
     /// Starts the seal of a block.
     pub fn block(&self) -> Sealing {
         self.start(BLOCK)
+    }
+
+    /// Starts the seal of a block whose records carry a pseudonym now.
+    pub fn reseal(&self) -> Sealing {
+        self.start(RESEAL)
     }
 
     /// Starts the seal of the place where the log was cut off.

@@ -350,6 +350,9 @@ fn people_pages(config: &mut ServiceConfig) {
             post().to(people::show::set_password),
         )
         .route("/people/{guid}/lock", post().to(people::lock::lock))
+        .route("/people/{guid}/delete", get().to(people::delete::ask))
+        .route("/people/{guid}/delete", post().to(people::delete::delete))
+        .route("/people/{guid}/data", post().to(people::data::of_person))
         .route("/people/{guid}/invite", post().to(people::invite::invite))
         .route(
             "/people/{guid}/disconnect",
@@ -422,6 +425,7 @@ fn account_pages(config: &mut ServiceConfig) {
             post().to(account::overview::set_time_zone),
         )
         .route("/account/mail", post().to(account::overview::set_mail))
+        .route("/account/data", post().to(people::data::own))
         .route("/account/confirm", get().to(account::confirm::confirm_page))
         .route("/account/confirm", post().to(account::confirm::confirm))
         .route("/account/theme", post().to(account::theme::theme))

@@ -1260,6 +1260,11 @@ impl Served {
         command(arguments, &self.settings)
     }
 
+    /// Starts with these settings from the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Its settings with these, for a command.
     pub fn settings_with(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let more = more.iter();

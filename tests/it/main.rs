@@ -10,6 +10,7 @@ mod forms;
 mod harness;
 mod health;
 mod http2;
+mod lifecycle;
 mod notices;
 mod operation;
 mod organisation;

@@ -8,7 +8,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 fn made(world: &World, kind: &str) -> usize {
     world
-        .sql(&format!("SELECT title AS value FROM notices WHERE kind = '{kind}'"))
+        .sql(&format!(
+            "SELECT title AS value FROM notices WHERE kind = '{kind}'"
+        ))
         .len()
 }
 
@@ -119,5 +121,8 @@ async fn a_viewer_whose_connection_ended_is_told_and_the_installation_is_looked_
     // Notices are kept for 30 days.
     world.pass(DAY * 31);
     world.purge().await;
-    assert_eq!(world.sql("SELECT CAST(count(*) AS TEXT) AS value FROM notices"), ["0"]);
+    assert_eq!(
+        world.sql("SELECT CAST(count(*) AS TEXT) AS value FROM notices"),
+        ["0"]
+    );
 }

@@ -4,7 +4,13 @@
 //! per transaction.
 
 use crate::{
-    service::{cluster::node::Nodes, core::Core, error::Error},
+    domain::audit::Action,
+    service::{
+        cluster::node::Nodes,
+        core::{Core, record},
+        error::Error,
+        people::accounts::by_command_line,
+    },
     store::{
         Db, Store,
         sealed::{self, COLUMNS, Column},
@@ -19,6 +25,9 @@ use std::{sync::Arc, time::Duration};
 
 /// Name of a sealed constant, by which the keyring of this database is recognised.
 const KEY_CHECK: &str = "keyring_check";
+/// Name of the sealed secret of cookies and session tokens, once it was rotated; before, they are derived
+/// from [`ROOT`].
+const SESSION_ROOT: &str = "session_root";
 /// Name of the sealed root secret: see [`Root`].
 const ROOT: &str = "root";
 /// Name of the id of the sealing key. Absent: the first key of the ring.
@@ -114,6 +123,29 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
         .open(labels::meta(ROOT), &root)
         .map_err(|error| format!("the keyring does not fit this database: {error}"))?;
     Root::parse(&root).ok_or_else(|| "the row “root” of the table meta is damaged".to_owned())
+}
+
+/// The secret from which the keys of cookies, session tokens and visitor keys are derived: the root
+/// secret, until [`KeyringAdmin::rotate_session_root`] replaced it. The error is a sentence for the
+/// operator.
+pub async fn session_root(store: &Store, vault: &Vault) -> Result<Root, String> {
+    let names = [SESSION_ROOT, ROOT];
+    let sealed = store
+        .read(move |db| {
+            for name in names {
+                if let Some(sealed) = Store::meta(db, name)? {
+                    return Ok::<_, Error>(Some((name, Sealed(sealed))));
+                }
+            }
+            Ok(None)
+        })
+        .await
+        .map_err(|error| error.to_string())?;
+    let (name, sealed) = sealed.ok_or("the row “root” of the table meta is missing")?;
+    let root = vault
+        .open(labels::meta(name), &sealed)
+        .map_err(|error| format!("the keyring does not fit this database: {error}"))?;
+    Root::parse(&root).ok_or_else(|| format!("the row “{name}” of the table meta is damaged"))
 }
 
 /// Why a key command failed, in words for the command line.
@@ -215,6 +247,34 @@ impl KeyringAdmin {
                 values,
             })
             .collect())
+    }
+
+    /// Replaces the secret of cookies, session tokens and visitor keys: everybody is signed out, and what
+    /// content holds is worthless. Refuses while a server runs: it would go on with the old one.
+    pub async fn rotate_session_root(&self) -> Result<(), KeyCommandError> {
+        if !self.nodes.nodes().await?.is_empty() {
+            return refuse(
+                "a server runs on this database: stop all of them first (one that was killed counts for 35 seconds). Nothing was changed",
+            );
+        }
+        let sealed = self
+            .core
+            .vault
+            .seal(labels::meta(SESSION_ROOT), &Root::generate())?;
+        let line = by_command_line(
+            self.core.now(),
+            Action::RootRotated,
+            "cookies and session tokens".into(),
+            String::new(),
+        );
+        self.core
+            .store
+            .write(move |db| {
+                Store::write_meta(db, SESSION_ROOT, &sealed.0)?;
+                record(db, &line)
+            })
+            .await?;
+        Ok(())
     }
 
     /// Makes `to` (by default the last key of the ring) the sealing key, then seals anew the values

@@ -295,7 +295,8 @@ impl Exchange {
         activity: Arc<ActivityCounts>,
         audit: Arc<Audit>,
     ) -> Self {
-        let visitor_keys = VisitorKeySigner::new(&core.root, core.settings.base().to_owned());
+        let visitor_keys =
+            VisitorKeySigner::new(&core.session_root, core.settings.base().to_owned());
         let TokenSources {
             session_tokens,
             broker,

@@ -537,6 +537,15 @@ impl Revocations {
         Ok(many + ended)
     }
 
+    /// Ends all connections of an integration, whoever asks; returns how many.
+    pub(in crate::service) async fn end_of_integration(
+        self: &Arc<Self>,
+        id: Id<Integration>,
+        why: EndReason,
+    ) -> Result<usize, Error> {
+        self.disconnect(EndScope::Integration(id), why).await
+    }
+
     /// A person's connections. Administrators only.
     pub async fn connections_of(
         &self,

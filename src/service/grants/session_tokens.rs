@@ -83,7 +83,7 @@ pub struct SessionTokens {
 impl SessionTokens {
     pub(in crate::service) fn new(core: Arc<Core>, nodes: Arc<Nodes>) -> Self {
         let signer = SessionTokenSigner::new(
-            &core.root,
+            &core.session_root,
             core.settings.base().to_owned(),
             core.settings.session_token_lifetime,
         );

@@ -269,9 +269,40 @@ impl ApiKeys {
             content: None,
             created_at: self.core.now(),
             active_at: None,
-            expires_at,
+            expires_at: match self.core.settings.api_key_life {
+                Some(life) => {
+                    let latest = self.core.now().plus(life);
+                    Some(expires_at.map_or(latest, |end| end.min(latest)))
+                }
+                None => expires_at,
+            },
         };
         self.store_key(actor, key, String::new(), Duration::ZERO)
+            .await
+    }
+
+    /// Lets the keys that were made before the operator limited their life end in time, too. For the
+    /// leader.
+    pub async fn apply_policy(&self) -> Result<(), Error> {
+        let Some(life) = self.core.settings.api_key_life else {
+            return Ok(());
+        };
+        let beyond = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(people::keys_that_outlive(db, life)?))
+            .await?;
+        if beyond.is_empty() {
+            return Ok(());
+        }
+        self.core
+            .store
+            .write(move |db| {
+                for (number, end) in &beyond {
+                    people::end_key_at(db, *number, *end)?;
+                }
+                Ok(())
+            })
             .await
     }
 

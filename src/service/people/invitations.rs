@@ -36,7 +36,8 @@ const INVITATION_LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
 /// For whom a one-time link was made.
 pub enum LinkHolder {
     FirstAdministrator,
-    Person(Box<Person>),
+    /// A person, and how many API keys they have.
+    Person(Box<Person>, usize),
 }
 
 /// One-time links.
@@ -182,9 +183,10 @@ impl Invitations {
                 None => Err(Error::NotFound),
                 Some(people::SetupLink::FirstAdministrator) => Ok(LinkHolder::FirstAdministrator),
                 Some(people::SetupLink::Person(person)) => {
+                    let keys = people::keys(db, person)?.len();
                     let person = people::find(db, person)?.filter(|person| !person.locked);
                     person
-                        .map(|person| LinkHolder::Person(Box::new(person)))
+                        .map(|person| LinkHolder::Person(Box::new(person), keys))
                         .ok_or(Error::NotFound)
                 }
             })
@@ -212,14 +214,15 @@ impl Invitations {
     }
 
     /// Sets the password of the link's person and consumes the link; the person's browser sessions
-    /// end.
+    /// end, and with `end_keys` their API keys.
     pub async fn accept_invitation(
         &self,
         token: &str,
         new: SecretString,
+        end_keys: bool,
         origin: &Origin,
     ) -> Result<Person, Error> {
-        let LinkHolder::Person(person) = self.link_holder(token).await? else {
+        let LinkHolder::Person(person, _) = self.link_holder(token).await? else {
             return Err(Error::NotFound);
         };
         if let Some(problem) = check_password(&new) {
@@ -245,6 +248,11 @@ impl Invitations {
                 people::set_password(db, actor.person.id, &hash)?;
                 people::set_active(db, actor.person.id, now)?;
                 sessions::delete_all_of_person(db, actor.person.id, None)?;
+                let mut detail = "by a one-time link".to_owned();
+                if end_keys {
+                    let ended = people::delete_keys_of(db, actor.person.id)?;
+                    detail = format!("{detail}; {ended} API key(s) deleted");
+                }
                 record(
                     db,
                     &event(
@@ -252,7 +260,7 @@ impl Invitations {
                         now,
                         Action::PasswordChanged,
                         actor.person.username.clone(),
-                        "by a one-time link",
+                        detail,
                     ),
                 )?;
                 Ok(actor.person)

@@ -10,9 +10,9 @@ use crate::{
     },
     web::{
         error_pages::{ProblemPage, allow_forms_to},
-        forms::{Field, FieldKind, FormValues, refill},
+        forms::{Choice, Field, FieldKind, FormValues, refill},
         pages::{FormPage, form_status, page, page_with, problems_of},
-        view::{Chrome, NavLink},
+        view::{Chrome, NavLink, count_noun},
         visitor::{Posted, SignedIn, Visitor},
     },
 };
@@ -196,6 +196,9 @@ fn setup_fields() -> Vec<Field> {
 }
 
 /// The form behind a one-time link, for its kind of holder.
+/// The field that says whether API keys end with an old password.
+const END_KEYS: &str = "end_keys";
+
 fn draw_setup(
     visitor: &Visitor,
     token: &str,
@@ -211,7 +214,7 @@ fn draw_setup(
             "Create administrator",
             setup_fields(),
         ),
-        LinkHolder::Person(person) => (
+        LinkHolder::Person(person, keys) => (
             "Choose a password",
             format!(
                 "For {}, user name {}. This link works once; you are signed in afterwards.",
@@ -219,11 +222,17 @@ fn draw_setup(
                 person.username
             ),
             "Set password and sign in",
-            vec![
-                Field::new(FieldKind::Secret, "password", "Password")
-                    .hint("At least 8 characters.")
-                    .autocomplete("new-password"),
-            ],
+            [
+                Some(
+                    Field::new(FieldKind::Secret, "password", "Password")
+                        .hint("At least 8 characters. Your other browsers are signed out.")
+                        .autocomplete("new-password"),
+                ),
+                (*keys > 0).then(|| keys_field(*keys)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         ),
     };
     refill(&mut fields, typed, &errors);
@@ -239,6 +248,26 @@ fn draw_setup(
             cancel: String::new(),
         },
     )
+}
+
+/// Asks what becomes of the API keys of a person who gets a new password.
+fn keys_field(keys: usize) -> Field {
+    let label = format!("Your {}", count_noun(keys, "API key", "API keys"));
+    Field::new(FieldKind::Radio, END_KEYS, &label)
+        .hint("Programs sign in with them, whatever your password is.")
+        .value("no")
+        .options(vec![
+            Choice::new(
+                "no",
+                "Keep",
+                "You forgot your password, or this is your first one.",
+            ),
+            Choice::new(
+                "yes",
+                "Delete",
+                "Somebody else may know your password, or a key. Programs need new ones.",
+            ),
+        ])
 }
 
 /// 404 for a used, expired or replaced one-time link.
@@ -304,11 +333,16 @@ pub async fn setup(
                 "Created your account. Add an integration next.",
             )
         }
-        LinkHolder::Person(_) => {
+        LinkHolder::Person(..) => {
             let done = visitor
                 .service
                 .invitations
-                .accept_invitation(&token, typed.password("password"), &visitor.origin)
+                .accept_invitation(
+                    &token,
+                    typed.password("password"),
+                    typed.text(END_KEYS) == "yes",
+                    &visitor.origin,
+                )
                 .await;
             let next_time = match visitor.service.core.settings.local_sign_in {
                 true => "Set your password. Use it with your user name the next time.",

@@ -24,6 +24,7 @@ struct KeyRow {
     role: &'static str,
     made: Moment,
     used: Option<Moment>,
+    ends: Option<Moment>,
 }
 
 #[derive(Template)]
@@ -90,6 +91,7 @@ async fn draw_keys(
             role: key.role.label(),
             made: Moment::new(key.created_at, now),
             used: key.active_at.map(|at| Moment::new(at, now)),
+            ends: key.expires_at.map(|at| Moment::new(at, now)),
         })
         .collect();
     let view = KeysPage {

@@ -2,6 +2,8 @@
 //! ending sessions and connections. Every change needs confirmation (`web::confirmation`).
 
 pub mod bulk;
+pub mod data;
+pub mod delete;
 pub mod disconnect;
 pub mod form;
 pub mod import;

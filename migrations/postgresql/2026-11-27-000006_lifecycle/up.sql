@@ -1,0 +1,10 @@
+-- A block whose records about a deleted person carry a pseudonym: a seal over its own seal and the records
+-- as they are now.
+ALTER TABLE audit_blocks ADD COLUMN reseal TEXT;
+
+-- Deleted people whose names are still to be taken out of the audit log: the names, as JSON. Gone once that
+-- is done.
+CREATE TABLE erasures (
+    person TEXT NOT NULL PRIMARY KEY,
+    names TEXT NOT NULL
+);
