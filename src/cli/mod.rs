@@ -5,6 +5,7 @@
 //! `//`.
 
 mod admin;
+mod apply;
 mod audit;
 mod backup;
 mod config;
@@ -46,6 +47,10 @@ enum Command {
     /// Prints what belongs around the program: a unit for systemd, proxies, containers, alerts, a
     /// dashboard. Writes manual pages and shell completions.
     Files(files::Files),
+    /// Brings groups, integrations, lists and content of a portal to the state that a file describes.
+    Apply(apply::Apply),
+    /// Writes groups, integrations, lists and content of a portal as a file for `apply`.
+    Export(apply::Export),
     /// Manages accounts from the machine itself.
     #[command(subcommand)]
     Admin(admin::Admin),
@@ -189,6 +194,8 @@ pub fn main() -> ExitCode {
             Command::Demo(demo) => demo::run(demo).await,
             Command::Dev(arguments) => dev::run(arguments).await,
             Command::Doctor(doctor) => doctor::run(doctor).await,
+            Command::Apply(arguments) => apply::run(arguments).await,
+            Command::Export(arguments) => apply::export(arguments).await,
             Command::Files(arguments) => files::run(&arguments),
             Command::Admin(admin) => admin::run(admin).await,
             Command::Audit(audit) => audit::run(audit).await,

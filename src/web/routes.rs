@@ -612,6 +612,10 @@ fn oauth_api(config: &mut ServiceConfig) {
             get().to(api::integrations::associations),
         )
         .route(
+            "/v1/oauth/integrations/{guid}/secret",
+            post().to(api::integrations::compare_secret),
+        )
+        .route(
             "/v1/oauth/integrations/{guid}/verify",
             post().to(api::integrations::verify),
         )

@@ -681,8 +681,9 @@ impl Drop for World {
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 /// Lines at error level that some test provokes on purpose.
-const PROVOKED: [&str; 12] = [
+const PROVOKED: [&str; 13] = [
     "the audit log holds a record that this portal did not write",
+    "the audit log was changed",
     "the newest blocks of the audit log",
     "new tokens could not be stored",
     "the spool",

@@ -252,6 +252,35 @@ impl Integrations {
             .await
     }
 
+    /// Whether this is the client secret of an integration. Administrators only, who can replace it
+    /// anyway.
+    pub async fn has_secret(
+        &self,
+        actor: &Actor,
+        id: Id<Integration>,
+        given: &SecretString,
+    ) -> Result<bool, Error> {
+        must_manage_integrations(actor)?;
+        let secrets = self
+            .core
+            .store
+            .read(move |db| {
+                integrations::find(db, id)?.ok_or(Error::NotFound)?;
+                Ok::<_, Error>(integrations::secrets(db, id)?)
+            })
+            .await?;
+        let Some(sealed) = secrets.current else {
+            return Ok(false);
+        };
+        let row = id.to_string();
+        let stored = self.core.vault.open(labels::client_secret(&row), &sealed)?;
+        Ok(subtle::ConstantTimeEq::ct_eq(
+            stored.expose_secret().as_bytes(),
+            given.expose_secret().trim().as_bytes(),
+        )
+        .into())
+    }
+
     /// All integrations, with the end of their client secret where that is known.
     pub async fn secret_ends(&self) -> Result<Vec<(Id<Integration>, Option<Timestamp>)>, Error> {
         let all = self

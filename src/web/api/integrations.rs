@@ -345,6 +345,28 @@ pub async fn update(api: PersonalKey, path: web::Path<String>, body: JsonObject)
     }
 }
 
+/// `POST …/secret` with `client_secret`: whether it is the one that is stored, in `same`. For programs
+/// that describe integrations (`valetkey apply`).
+pub async fn compare_secret(
+    api: PersonalKey,
+    path: web::Path<String>,
+    body: JsonObject,
+) -> ApiResult {
+    let id = guid(&path, Code::IntegrationId)?;
+    let given = body.text("client_secret", Code::ClientSecret)?;
+    let given = given.ok_or_else(|| {
+        ApiError::bad(
+            Code::ClientSecret,
+            "client_secret: must be there, as a text.",
+        )
+    })?;
+    let integrations = &api.service.integrations;
+    let same = integrations
+        .has_secret(&api.actor, id, &given.into())
+        .await?;
+    Ok(ok(&json!({"same": same})))
+}
+
 /// `POST …/verify`: checks an integration as far as that is possible without a person. As in Connect,
 /// a service account is tried by getting a token and throwing it away (error 241 if that fails), and
 /// one that acts for viewers is refused with error 240. In both cases the payload holds what was found.
