@@ -450,6 +450,7 @@ pub fn programs(config: &mut ServiceConfig) {
         .configure(content_api)
         .configure(oauth_api)
         .route("/server_settings", get().to(api::server::settings))
+        .route("/openapi.json", get().to(api::openapi::document))
         .route("/v1/audit_logs", get().to(api::audit::list))
         .route("/v1/audit/actions", get().to(api::audit::actions))
         .route("/v1/bootstrap", post().to(api::server::bootstrap))

@@ -202,3 +202,53 @@ async fn objects_are_the_same_wherever_they_are_read() {
         204
     );
 }
+
+/// The document that describes the API names every route, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openapi_document_has_every_route() {
+    let routes = include_str!("../../src/web/routes.rs");
+    let from = routes
+        .find("pub fn programs")
+        .expect("the routes of programs");
+    let to = routes.find("pub fn open").expect("the end of them");
+    let mut known: Vec<String> = routes[from..to]
+        .split(".route(")
+        .skip(1)
+        .map(|route| {
+            let mut parts = route.trim_start().splitn(3, '"');
+            let path = parts.nth(1).expect("a path");
+            let rest = parts
+                .next()
+                .expect("a method")
+                .trim_start_matches([',', ' ', '\n']);
+            let method = rest.split('(').next().expect("a method").trim();
+            format!("{method} {path}")
+        })
+        .collect();
+    // A hot path, registered before all others.
+    known.push("post /v1/oauth/integrations/credentials".into());
+    let world = World::start().await;
+    let document = world
+        .api(&world.key("vera"), "GET", "openapi.json", "")
+        .await;
+    assert_eq!(document.status, 200, "{}", document.body);
+    let document = document.json();
+    let mut described = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            described.push(format!("{method} {path}"));
+        }
+    }
+    known.sort_unstable();
+    described.sort_unstable();
+    assert_eq!(described, known);
+    // Every schema that is named is there.
+    let text = document.to_string();
+    for name in text.split("#/components/schemas/").skip(1) {
+        let name = name.split('"').next().expect("a name");
+        assert!(
+            document["components"]["schemas"][name].is_object(),
+            "{name}"
+        );
+    }
+}

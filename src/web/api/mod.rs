@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod groups;
 pub mod integrations;
 pub mod issuer;
+pub mod openapi;
 pub mod server;
 pub mod users;
 
