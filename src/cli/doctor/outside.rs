@@ -5,11 +5,15 @@ use crate::{
     domain::{check::Finding, origins::ContentOrigin},
     service::Services,
     vault::{proof::Proofs, random},
-    web::api::server::DOCTOR,
+    web::api::server::{BETWEEN_EVENTS, DOCTOR, EVENTS},
 };
 use reqwest::tls::TlsInfo;
 use serde_json::Value;
-use std::{error::Error as _, net::IpAddr, time::Duration};
+use std::{
+    error::Error as _,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 use url::Url;
 
 const PAGE: &str = "Operator → Outer proxy";
@@ -25,20 +29,24 @@ struct Answer {
     certificate: Option<Vec<u8>>,
 }
 
-/// The headers of one request.
-type Headers<'a> = &'a [(&'static str, &'a str)];
-
-async fn ask(address: &str, headers: Headers<'_>) -> Result<Answer, String> {
+/// A client that asks as a browser does.
+fn client() -> Result<reqwest::Client, String> {
     // HTTP/1.1, as browsers open WebSockets. No proxy: a browser of a viewer has none of this machine's.
-    let client = reqwest::Client::builder()
+    reqwest::Client::builder()
         .http1_only()
         .no_proxy()
         .tls_info(true)
         .redirect(reqwest::redirect::Policy::none())
         .timeout(PATIENCE)
         .build()
-        .map_err(|error| cause(&error))?;
-    let mut request = client.get(address);
+        .map_err(|error| cause(&error))
+}
+
+/// The headers of one request.
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
+async fn ask(address: &str, headers: Headers<'_>) -> Result<Answer, String> {
+    let mut request = client()?.get(address);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -135,6 +143,7 @@ pub async fn look(report: &mut Report, services: &Services) {
             let text = "A server of this installation answers.";
             report.add(base, PAGE, Finding::good("public_address", text));
             look_at_way(report, services, base, seen).await;
+            report.add(base, PAGE, look_at_events(base, &challenge).await);
         } else {
             report.add(base, PAGE, another_server(answer.status).of("public_url"));
         }
@@ -183,6 +192,56 @@ pub async fn look(report: &mut Report, services: &Services) {
         ),
     };
     report.add(content, CONTENT_PAGE, found.of("content_url"));
+}
+
+/// Whether the outer proxy passes events on as they come.
+async fn look_at_events(base: &str, challenge: &str) -> Finding {
+    let fix = "nginx: proxy_buffering off; proxy_http_version 1.1; Caddy: flush_interval -1.";
+    let bad = |why: String| {
+        Finding::bad(
+            "no_events",
+            format!("Event streams do not arrive: {why}."),
+            fix,
+        )
+    };
+    let client = match client() {
+        Ok(client) => client,
+        Err(why) => return bad(why),
+    };
+    let request = client
+        .get(format!("{base}/__health__?{EVENTS}"))
+        .header(DOCTOR, challenge);
+    let mut answer = match request.send().await {
+        Ok(answer) => answer,
+        Err(error) => return bad(cause(&error)),
+    };
+    let mut arrived = Vec::new();
+    let mut text = Vec::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => {
+                text.extend_from_slice(&chunk);
+                arrived.push(Instant::now());
+            }
+            Ok(None) => break,
+            Err(error) => return bad(cause(&error)),
+        }
+    }
+    if !text.ends_with(b"data: second\n\n") {
+        return bad("something else was answered".to_owned());
+    }
+    let apart = match (arrived.first(), arrived.last()) {
+        (Some(first), Some(last)) => last.duration_since(*first),
+        _ => Duration::ZERO,
+    };
+    if apart < BETWEEN_EVENTS / 2 {
+        return Finding::bad(
+            "events_held_back",
+            "The outer proxy holds event streams back until they end: apps that send one stay silent.",
+            fix,
+        );
+    }
+    Finding::good("events", "Event streams pass as they come.")
 }
 
 /// What the outer proxy makes of a request.

@@ -8,13 +8,20 @@ use crate::{
     web::api::{ApiError, ApiResult, key_of, ok},
 };
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use std::{convert::Infallible, time::Duration};
 
 /// The version of Connect whose API this is; clients compare it.
 const VERSION: &str = "2025.11.0";
 /// The header with the challenge of `valetkey doctor`.
 pub const DOCTOR: &str = "x-valetkey-doctor";
+/// The query with which the doctor asks `/__health__` for events.
+pub const EVENTS: &str = "events";
+/// The pause between two events for the doctor.
+pub const BETWEEN_EVENTS: Duration = Duration::from_secs(1);
 
 /// `GET server_settings`. Works without a key, but a wrong key gets 401: clients test their key
 /// with this call.
@@ -88,6 +95,9 @@ pub async fn health(request: HttpRequest, service: web::Data<Services>) -> HttpR
         body.insert(name.to_owned(), json!(word.as_str()));
     }
     if let Some(seen) = seen_by_doctor(&request, &service) {
+        if request.query_string() == EVENTS {
+            return two_events();
+        }
         body.insert("doctor".to_owned(), seen);
     }
     let mut answer = if is_ready {
@@ -96,6 +106,20 @@ pub async fn health(request: HttpRequest, service: web::Data<Services>) -> HttpR
         HttpResponse::ServiceUnavailable()
     };
     answer.json(body)
+}
+
+/// Two events, a second apart: whether an outer proxy passes the first one on before the second.
+fn two_events() -> HttpResponse {
+    let event = |text: &'static str| Ok::<_, Infallible>(Bytes::from_static(text.as_bytes()));
+    let first = stream::once(async move { event("data: first\n\n") });
+    let second = stream::once(async move {
+        tokio::time::sleep(BETWEEN_EVENTS).await;
+        event("data: second\n\n")
+    });
+    HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .streaming(first.chain(second))
 }
 
 /// For `valetkey doctor` of this installation: who answers, and how the request arrived. `None` for

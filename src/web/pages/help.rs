@@ -24,7 +24,7 @@ struct Chapter {
 }
 
 /// All pages, in the order of the list.
-static CHAPTERS: [Chapter; 8] = [
+static CHAPTERS: [Chapter; 9] = [
     Chapter {
         name: "viewer",
         title: "Using apps",
@@ -72,6 +72,12 @@ static CHAPTERS: [Chapter; 8] = [
         title: "Limits",
         role: Role::Publisher,
         markdown: include_str!("../../../templates/help/limits.md"),
+    },
+    Chapter {
+        name: "changelog",
+        title: "Changes",
+        role: Role::Publisher,
+        markdown: include_str!("../../../templates/help/changelog.md"),
     },
 ];
 
