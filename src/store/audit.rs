@@ -467,7 +467,8 @@ impl Pseudonym {
         format!("deleted-{}", guid.split('-').next().unwrap_or(&guid))
     }
 
-    fn in_text(&self, text: &str) -> String {
+    /// The text with the pseudonym in place of the names.
+    pub fn in_text(&self, text: &str) -> String {
         if self.names.iter().any(|name| name == text) {
             return self.text();
         }

@@ -417,3 +417,20 @@ pub fn week_in_numbers(
             .get_result(db.0)?,
     })
 }
+
+/// Replaces names in the notices that are kept, such as in one about a request of a person who was
+/// deleted since.
+pub fn replace_names(db: &mut Db<'_>, replaced: impl Fn(&str) -> String) -> Result<(), Error> {
+    let all: Vec<(i64, String, String)> = notices::table
+        .select((notices::number, notices::title, notices::body))
+        .load(db.0)?;
+    for (number, title, body) in all {
+        let (new_title, new_body) = (replaced(&title), replaced(&body));
+        if new_title != title || new_body != body {
+            diesel::update(notices::table.find(number))
+                .set((notices::title.eq(new_title), notices::body.eq(new_body)))
+                .execute(db.0)?;
+        }
+    }
+    Ok(())
+}

@@ -19,7 +19,7 @@ use crate::{
         core::{Actor, Core, event, must_manage_people, record},
         error::{Error, invalid},
     },
-    store::{audit, audit::Pseudonym, content, people},
+    store::{audit, audit::Pseudonym, content, notices, people},
     vault::random,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -191,6 +191,7 @@ impl Deletion {
                 for block in &left {
                     audit::pseudonymise(db, &names, Some(*block))?;
                 }
+                notices::replace_names(db, |text| names.in_text(text))?;
                 Ok::<_, Error>(audit::end_erasure(db, &names)?)
             })
             .await
