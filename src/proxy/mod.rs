@@ -24,6 +24,7 @@ use crate::{
     },
     service::Services,
 };
+use actix_web::ResponseError as _;
 use actix_web::{
     HttpRequest, HttpResponse,
     dev::RequestHead,
@@ -67,8 +68,13 @@ pub async fn serve(
 ) -> Result<HttpResponse, WebError> {
     let asked = Instant::now();
     let answer = serve_content(request, payload, proxy).await;
+    let status = match &answer {
+        Ok(answer) => answer.status(),
+        Err(error) => error.status_code(),
+    };
+    // An app that does not answer is an error of ours, too.
     let outcome = match &answer {
-        Ok(answer) if answer.status().is_server_error() => "failed",
+        _ if status.is_server_error() => "failed",
         Ok(_) => "passed",
         Err(_) => "refused",
     };
