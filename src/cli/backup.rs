@@ -7,7 +7,11 @@ use crate::{
     domain::{Timestamp, audit::Action, ending::NumberedEnding, time::Clock as _},
     server::{clock::SystemClock, installation},
     service::{
-        cluster::{journal, keyring::Progress, node},
+        cluster::{
+            journal,
+            keyring::{self as keys, Progress},
+            node,
+        },
         people::accounts::by_command_line,
     },
     store::{
@@ -127,11 +131,13 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     let plan = Plan::new(since, made_at, arguments.trust_backup);
     let starts_new_journal = !matches!(plan, Plan::Repeat(_));
     let (file, audit_key) = (arguments.file, AuditKey::new(&root));
+    // Everybody signs in again anyway: a secret that was replaced after the backup must not come back.
+    let session_root = keys::new_session_root(&keyring).map_err(|error| error.to_string())?;
     let (whole, done) = blocking(move || {
         let done = std::cell::RefCell::default();
         let whole = copy::restore(&file, &place, now, &audit_key, |db| {
             *done.borrow_mut() = plan.carry_out(db, now)?;
-            Ok(())
+            keys::put_session_root(db, &session_root)
         })?;
         Ok((whole, done.into_inner()))
     })
@@ -282,7 +288,7 @@ async fn check_keyring(file: &Path, keyring: &Vault) -> Result<(Root, Option<Tim
 }
 
 async fn look_into(store: &Store, keyring: &Vault) -> Result<(Root, Option<Timestamp>), String> {
-    let root = crate::service::cluster::keyring::check(store, keyring).await?;
+    let root = keys::check(store, keyring).await?;
     let made_at = store.read(copy::backup_time);
     Ok((root, made_at.await.map_err(|error| error.to_string())?))
 }

@@ -36,6 +36,12 @@ pub async fn run(arguments: EndEverything) -> Result<(), String> {
         "Ended {} browser session(s), {} API key(s) and {} connection(s).",
         ended.sessions, ended.keys, ended.connections
     );
+    if ended.failed > 0 {
+        return Err(format!(
+            "the connections of {} integration(s) could not be ended: the log says why. Run it once more",
+            ended.failed
+        ));
+    }
     let told = tokio::time::timeout(PATIENCE, services.emergency.wait_for_providers()).await;
     println!(
         "Providers that can be told {}. The servers go on telling those that did not answer.",

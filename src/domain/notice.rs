@@ -125,7 +125,8 @@ pub struct Notice {
 pub struct Webhook {
     pub id: Id<Webhook>,
     pub name: String,
-    pub url: String,
+    /// Scheme and host of its address; the rest may hold a secret.
+    pub host: String,
     pub kinds: Vec<Kind>,
     pub created_at: Timestamp,
 }

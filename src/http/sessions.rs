@@ -287,11 +287,11 @@ impl Sessions {
             };
             match expires_at {
                 Some(end) => {
-                    store::sessions::insert(db, &row, now, end)?;
                     let person = row.person.and_then(|person| person.parse().ok());
                     if let (Some(person), Some(client)) = (person, row.client) {
                         Notices::note_device(db, person, client, now)?;
                     }
+                    store::sessions::insert(db, &row, now, end)?;
                     Ok(true)
                 }
                 None => Ok(store::sessions::update(db, &row)?),

@@ -216,6 +216,9 @@ async fn keep_house(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
             });
             if let Err(error) = service.conditions.look_at_installation(is_whole).await {
                 error.log("looking for what somebody must be told");
+                if is_whole == Some(false) {
+                    service.audit.check_again();
+                }
             }
             if let Err(error) = service.api_keys.apply_policy().await {
                 error.log("letting old API keys end");

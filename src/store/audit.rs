@@ -434,30 +434,45 @@ impl Row {
 }
 
 /// The names of a deleted person, and what stands for them.
+///
+/// The user name is replaced only in records about people, and behind the words that put a person behind
+/// something in others (`of ann`): it may also be the name of an item, or a word. The display name, which
+/// everybody chooses freely, stands in no record.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Pseudonym {
     person: Id<Person>,
-    /// User name, e-mail address, display name: replaced where they stand as whole words.
-    names: Vec<String>,
+    username: String,
+    email: String,
+    display_name: String,
 }
 
 /// The shortest name that is looked for within a text; a shorter one must be all of it.
 const SHORTEST_NAME: usize = 3;
 
+/// Actions whose subject is a person.
+const ABOUT_PEOPLE: [&str; 7] = [
+    "sign_in",
+    "sign_out",
+    "person_",
+    "password_",
+    "sessions_",
+    "identity_",
+    "one_time_link",
+];
+/// Actions whose detail names people.
+const NAMING_PEOPLE: [&str; 2] = ["group_", "content_access_"];
+
+fn is_one_of(action: &str, begins: &[&str]) -> bool {
+    begins.iter().any(|begin| action.starts_with(begin))
+}
+
 impl Pseudonym {
     pub fn new(person: &Person) -> Self {
-        let mut names = vec![
-            person.email.clone(),
-            person.username.clone(),
-            person.display_name(),
-        ];
-        names.retain(|name| !name.is_empty());
-        // The longest first: one may be a part of another.
-        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-        names.dedup();
         Self {
             person: person.id,
-            names,
+            username: person.username.clone(),
+            email: person.email.clone(),
+            display_name: person.display_name(),
         }
     }
 
@@ -467,36 +482,47 @@ impl Pseudonym {
         format!("deleted-{}", guid.split('-').next().unwrap_or(&guid))
     }
 
-    /// The text with the pseudonym in place of the names.
-    pub fn in_text(&self, text: &str) -> String {
-        if self.names.iter().any(|name| name == text) {
+    /// The text of a notice about a request, with the pseudonym in place of the display name.
+    pub fn in_notice(&self, text: &str) -> String {
+        self.replaced(text, &self.display_name, "")
+    }
+
+    /// The text of a record with the pseudonym in place of the names.
+    fn in_text(&self, text: &str, is_about_people: bool) -> String {
+        if is_about_people && (text == self.username || text == self.email) {
             return self.text();
         }
-        let is_part = |letter: char| letter.is_alphanumeric() || "._-@+".contains(letter);
-        let mut text = text.to_owned();
-        let names = self.names.iter();
-        for name in names.filter(|name| name.chars().count() >= SHORTEST_NAME) {
-            let mut kept = String::new();
-            let mut rest = text.as_str();
-            while let Some(at) = rest.find(name.as_str()) {
-                let (before, after) = (&rest[..at], &rest[at + name.len()..]);
-                let starts = !before.chars().next_back().is_some_and(is_part);
-                // A full stop ends a sentence, unless the word goes on behind it.
-                let mut behind = after.chars();
-                let next = behind.next();
-                let ends = !next.is_some_and(is_part)
-                    || (next == Some('.') && !behind.next().is_some_and(is_part));
-                kept.push_str(before);
-                kept.push_str(if starts && ends { "" } else { name });
-                if starts && ends {
-                    kept.push_str(&self.text());
-                }
-                rest = after;
-            }
-            kept.push_str(rest);
-            text = kept;
+        let text = self.replaced(text, &self.email, "");
+        let before = if is_about_people { "" } else { "of " };
+        self.replaced(&text, &self.username, before)
+    }
+
+    /// The text with the pseudonym in place of a name that stands as a whole word behind `before`.
+    fn replaced(&self, text: &str, name: &str, before: &str) -> String {
+        if name.chars().count() < SHORTEST_NAME {
+            return text.to_owned();
         }
-        text
+        let is_part = |letter: char| letter.is_alphanumeric() || "._-@+".contains(letter);
+        let mut kept = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(name) {
+            let (head, tail) = (&rest[..at], &rest[at + name.len()..]);
+            let starts = head.ends_with(before) && !head.chars().next_back().is_some_and(is_part);
+            // A full stop ends a sentence, unless the word goes on behind it.
+            let mut behind = tail.chars();
+            let next = behind.next();
+            let ends = !next.is_some_and(is_part)
+                || (next == Some('.') && !behind.next().is_some_and(is_part));
+            kept.push_str(head);
+            if starts && ends {
+                kept.push_str(&self.text());
+            } else {
+                kept.push_str(name);
+            }
+            rest = tail;
+        }
+        kept.push_str(rest);
+        kept
     }
 
     /// The record with the pseudonym; `None` if it names nobody of that name. Where the person acted,
@@ -514,8 +540,11 @@ impl Pseudonym {
             } else {
                 row.address.clone()
             },
-            subject: self.in_text(&row.subject),
-            detail: self.in_text(&row.detail),
+            subject: self.in_text(&row.subject, is_one_of(&row.action, &ABOUT_PEOPLE)),
+            detail: self.in_text(
+                &row.detail,
+                is_one_of(&row.action, &ABOUT_PEOPLE) || is_one_of(&row.action, &NAMING_PEOPLE),
+            ),
             ..row.clone()
         };
         (changed != *row).then_some(changed)
@@ -616,23 +645,29 @@ pub fn pseudonymise(db: &mut Db<'_>, whom: &Pseudonym, block: Option<i64>) -> Re
     Ok(changed)
 }
 
-/// Notes that a deleted person's names are to be taken out of the log.
-pub fn put_erasure(db: &mut Db<'_>, whom: &Pseudonym) -> Result<(), Error> {
+/// Notes that a deleted person's names are to be taken out of the log, and kept out until `until`.
+pub fn put_erasure(db: &mut Db<'_>, whom: &Pseudonym, until: Timestamp) -> Result<(), Error> {
     let names = serde_json::to_string(whom).map_err(|error| Error::Other(error.to_string()))?;
     diesel::insert_into(erasures::table)
         .values((
             erasures::person.eq(whom.person.to_string()),
             erasures::names.eq(names),
+            erasures::until.eq(until.0),
         ))
         .execute(db.0)?;
     Ok(())
 }
 
-/// The deleted people whose names are still to be taken out.
-pub fn erasures(db: &mut Db<'_>) -> Result<Vec<Pseudonym>, Error> {
-    let all: Vec<String> = erasures::table.select(erasures::names).load(db.0)?;
+/// The deleted people whose names are to be taken out, each with the end of that.
+pub fn erasures(db: &mut Db<'_>) -> Result<Vec<(Pseudonym, Timestamp)>, Error> {
+    let all: Vec<(String, i64)> = erasures::table
+        .select((erasures::names, erasures::until))
+        .load(db.0)?;
     all.iter()
-        .map(|names| serde_json::from_str(names).map_err(|_| damaged_row("erasure")))
+        .map(|(names, until)| {
+            let whom = serde_json::from_str(names).map_err(|_| damaged_row("erasure"))?;
+            Ok((whom, Timestamp(*until)))
+        })
         .collect()
 }
 
@@ -841,15 +876,21 @@ mod tests {
         (person.username, person.email) = ("ann".into(), "ann@example.org".into());
         let whom = Pseudonym::new(&person);
         let short = whom.text();
+        let about = |text: &str| whom.in_text(text, true);
+        let other = |text: &str| whom.in_text(text, false);
         assert_eq!(
-            whom.in_text("token of ann used; ann."),
-            format!("token of {short} used; {short}.")
+            about("user name ann to ann.b; ann."),
+            format!("user name {short} to ann.b; {short}.")
         );
+        assert_eq!(other("token of ann used"), format!("token of {short} used"));
+        assert_eq!(other("role of ann@example.org"), format!("role of {short}"));
+        // An item of the same name is none of hers.
+        assert_eq!(other("ann"), "ann");
         assert_eq!(
-            whom.in_text("role of ann@example.org"),
-            format!("role of {short}")
+            other("the report ann was opened"),
+            "the report ann was opened"
         );
-        for other in [
+        for word in [
             "annual",
             "joann",
             "ann.smith",
@@ -857,11 +898,12 @@ mod tests {
             "Ann",
             "ann@other.org",
         ] {
-            assert_eq!(whom.in_text(other), other);
+            assert_eq!(about(word), word);
         }
         person.username = "al".into();
         person.email = String::new();
-        assert_eq!(Pseudonym::new(&person).in_text("al fine"), "al fine");
-        assert_eq!(Pseudonym::new(&person).in_text("al"), short);
+        let whom = Pseudonym::new(&person);
+        assert_eq!(whom.in_text("al fine", true), "al fine");
+        assert_eq!(whom.in_text("al", true), short);
     }
 }

@@ -141,6 +141,16 @@ pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     Ok(())
 }
 
+/// The items that a person owns.
+pub fn of_owner(db: &mut Db<'_>, owner: Id<Person>) -> Result<Vec<Content>, Error> {
+    let rows = content::table
+        .filter(content::owner.eq(owner.to_string()))
+        .order(content::number)
+        .select(Row::as_select())
+        .load(db.0)?;
+    rows.into_iter().map(Row::content).collect()
+}
+
 /// Gives an item to `item.owner`, under `item.name`.
 pub fn give(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     db.changed(Subject::Content(item.id));

@@ -569,7 +569,10 @@ fn mark_as_restoring(place: &DatabaseUrl) -> Result<(), Error> {
 }
 
 /// What no restore brings back: what belonged to processes, and what is short-lived.
-const NEVER_RESTORED: [&str; 10] = [
+const NEVER_RESTORED: [&str; 12] = [
+    // What people were told, or would be told once more.
+    "deliveries",
+    "notices",
     "leases",
     "nodes",
     "changes",

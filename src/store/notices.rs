@@ -4,7 +4,7 @@ use super::{
     Db, Error, damaged_row, id,
     schema::{
         api_keys, connections, consents, deliveries, exchange_hours, integrations, known_devices,
-        notice_rules, notices, people, webhooks,
+        notice_rules, notices, people, sessions, webhooks,
     },
 };
 use crate::{
@@ -59,16 +59,20 @@ struct NoticeRow {
 }
 
 impl NoticeRow {
-    fn notice(self) -> Result<KeptNotice, Error> {
-        Ok(KeptNotice {
+    /// `None` for a kind that only a newer version knows: left to it.
+    fn notice(self) -> Result<Option<KeptNotice>, Error> {
+        let Some(kind) = Kind::parse(&self.kind) else {
+            return Ok(None);
+        };
+        Ok(Some(KeptNotice {
             number: self.number,
             at: Timestamp(self.at),
-            kind: Kind::parse(&self.kind).ok_or_else(|| damaged_row("kind of a notice"))?,
+            kind,
             person: self.person.as_deref().map(id).transpose()?,
             title: self.title,
             body: self.body,
             path: self.path,
-        })
+        }))
     }
 }
 
@@ -80,17 +84,19 @@ pub fn to_spread(db: &mut Db<'_>, most: i64) -> Result<Vec<KeptNotice>, Error> {
         .limit(most)
         .select(NoticeRow::as_select())
         .load(db.0)?;
-    rows.into_iter().map(NoticeRow::notice).collect()
+    rows.into_iter()
+        .filter_map(|row| row.notice().transpose())
+        .collect()
 }
 
-/// Makes the deliveries of a notice.
+/// Makes the deliveries of a notice; one with a reason is given up at once.
 pub fn spread(
     db: &mut Db<'_>,
     notice: i64,
-    targets: &[Target],
+    targets: &[(Target, Option<&str>)],
     now: Timestamp,
 ) -> Result<(), Error> {
-    for target in targets {
+    for (target, refused) in targets {
         let (webhook, address) = match target {
             Target::Webhook(webhook) => (Some(webhook.to_string()), None),
             Target::Mail(address) => (None, Some(address)),
@@ -100,9 +106,14 @@ pub fn spread(
                 deliveries::notice.eq(notice),
                 deliveries::webhook.eq(webhook),
                 deliveries::address.eq(address),
-                deliveries::state.eq(DeliveryState::Waiting.as_str()),
+                deliveries::state.eq(match refused {
+                    Some(_) => DeliveryState::Failed.as_str(),
+                    None => DeliveryState::Waiting.as_str(),
+                }),
                 deliveries::tries.eq(0),
                 deliveries::next_at.eq(now.0),
+                deliveries::ended_at.eq(refused.map(|_| now.0)),
+                deliveries::error.eq(refused),
             ))
             .execute(db.0)?;
     }
@@ -125,10 +136,13 @@ struct DeliveryRow {
     error: Option<String>,
 }
 
-fn delivery((row, notice): (DeliveryRow, NoticeRow)) -> Result<Delivery, Error> {
-    Ok(Delivery {
+fn delivery((row, notice): (DeliveryRow, NoticeRow)) -> Result<Option<Delivery>, Error> {
+    let Some(notice) = notice.notice()? else {
+        return Ok(None);
+    };
+    Ok(Some(Delivery {
         number: row.number,
-        notice: notice.notice()?,
+        notice,
         target: match (row.webhook, row.address) {
             (Some(webhook), None) => Target::Webhook(id(&webhook)?),
             (None, Some(address)) => Target::Mail(address),
@@ -140,7 +154,41 @@ fn delivery((row, notice): (DeliveryRow, NoticeRow)) -> Result<Delivery, Error> 
         next_at: Timestamp(row.next_at),
         ended_at: row.ended_at.map(Timestamp),
         error: row.error,
-    })
+    }))
+}
+
+/// A receiver failed: what else waits for it is not tried before `until`.
+pub fn postpone(
+    db: &mut Db<'_>,
+    webhook: Option<Id<Webhook>>,
+    until: Timestamp,
+) -> Result<(), Error> {
+    let waiting = deliveries::table
+        .filter(deliveries::state.eq(DeliveryState::Waiting.as_str()))
+        .filter(deliveries::next_at.lt(until.0));
+    let later = deliveries::next_at.eq(until.0);
+    match webhook {
+        Some(webhook) => {
+            diesel::update(waiting.filter(deliveries::webhook.eq(webhook.to_string())))
+                .set(later)
+                .execute(db.0)?
+        }
+        None => diesel::update(waiting.filter(deliveries::address.is_not_null()))
+            .set(later)
+            .execute(db.0)?,
+    };
+    Ok(())
+}
+
+/// Drops what waits for an address, such as that of somebody who wants no mail any more.
+pub fn drop_mail_to(db: &mut Db<'_>, address: &str) -> Result<(), Error> {
+    diesel::delete(
+        deliveries::table
+            .filter(deliveries::address.eq(address))
+            .filter(deliveries::state.eq(DeliveryState::Waiting.as_str())),
+    )
+    .execute(db.0)?;
+    Ok(())
 }
 
 /// Deliveries whose time has come, oldest first.
@@ -153,7 +201,9 @@ pub fn due(db: &mut Db<'_>, now: Timestamp, most: i64) -> Result<Vec<Delivery>, 
         .limit(most)
         .select((DeliveryRow::as_select(), NoticeRow::as_select()))
         .load(db.0)?;
-    rows.into_iter().map(delivery).collect()
+    rows.into_iter()
+        .filter_map(|row| delivery(row).transpose())
+        .collect()
 }
 
 /// The newest deliveries; those of one webhook if it is named.
@@ -168,7 +218,9 @@ pub fn latest(db: &mut Db<'_>, of: Option<Id<Webhook>>, most: i64) -> Result<Vec
         query = query.filter(deliveries::webhook.eq(webhook.to_string()));
     }
     let rows: Vec<(DeliveryRow, NoticeRow)> = query.load(db.0)?;
-    rows.into_iter().map(delivery).collect()
+    rows.into_iter()
+        .filter_map(|row| delivery(row).transpose())
+        .collect()
 }
 
 /// Writes how a try ended.
@@ -227,13 +279,22 @@ struct WebhookRow {
     guid: String,
     name: String,
     url: String,
+    host: String,
     secret: String,
     kinds: String,
     created_at: i64,
 }
 
-/// All webhooks with their keys, oldest first.
-pub fn webhooks(db: &mut Db<'_>) -> Result<Vec<(Webhook, Sealed)>, Error> {
+/// What is sealed of a webhook.
+#[derive(Clone, Debug)]
+pub struct WebhookSecrets {
+    pub url: Sealed,
+    /// The key of its signatures.
+    pub key: Sealed,
+}
+
+/// All webhooks with what is sealed of them, oldest first.
+pub fn webhooks(db: &mut Db<'_>) -> Result<Vec<(Webhook, WebhookSecrets)>, Error> {
     let rows: Vec<WebhookRow> = webhooks::table
         .order(webhooks::number)
         .select(WebhookRow::as_select())
@@ -243,24 +304,33 @@ pub fn webhooks(db: &mut Db<'_>) -> Result<Vec<(Webhook, Sealed)>, Error> {
             let webhook = Webhook {
                 id: id(&row.guid)?,
                 name: row.name,
-                url: row.url,
+                host: row.host,
                 kinds: row.kinds.split(' ').filter_map(Kind::parse).collect(),
                 created_at: Timestamp(row.created_at),
             };
-            Ok((webhook, Sealed(row.secret)))
+            let secrets = WebhookSecrets {
+                url: Sealed(row.url),
+                key: Sealed(row.secret),
+            };
+            Ok((webhook, secrets))
         })
         .collect()
 }
 
 /// Adds a webhook.
-pub fn insert_webhook(db: &mut Db<'_>, webhook: &Webhook, secret: &Sealed) -> Result<(), Error> {
+pub fn insert_webhook(
+    db: &mut Db<'_>,
+    webhook: &Webhook,
+    secrets: &WebhookSecrets,
+) -> Result<(), Error> {
     let kinds: Vec<&str> = webhook.kinds.iter().map(|kind| kind.as_str()).collect();
     diesel::insert_into(webhooks::table)
         .values((
             webhooks::guid.eq(webhook.id.to_string()),
             webhooks::name.eq(&webhook.name),
-            webhooks::url.eq(&webhook.url),
-            webhooks::secret.eq(&secret.0),
+            webhooks::url.eq(&secrets.url.0),
+            webhooks::host.eq(&webhook.host),
+            webhooks::secret.eq(&secrets.key.0),
             webhooks::kinds.eq(kinds.join(" ")),
             webhooks::created_at.eq(webhook.created_at.0),
         ))
@@ -276,19 +346,32 @@ pub fn delete_webhook(db: &mut Db<'_>, webhook: Id<Webhook>) -> Result<bool, Err
 }
 
 /// Notes that a person signed in with this browser and system. `true` if others are known of the
-/// person, and not this one.
+/// person, and not this one. Call it before the session of this sign-in is stored.
 pub fn is_new_device(
     db: &mut Db<'_>,
     person: Id<Person>,
     client: &str,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let known: Vec<String> = known_devices::table
+    let mut known: Vec<String> = known_devices::table
         .filter(known_devices::person.eq(person.to_string()))
         .select(known_devices::client)
         .load(db.0)?;
+    if known.is_empty() {
+        // Before anything was noted of the person, their open sessions say it.
+        let open: Vec<Option<String>> = sessions::table
+            .filter(sessions::person.eq(person.to_string()))
+            .select(sessions::client)
+            .load(db.0)?;
+        known = open.into_iter().flatten().collect();
+    }
+    let is_noted: i64 = known_devices::table
+        .filter(known_devices::person.eq(person.to_string()))
+        .filter(known_devices::client.eq(client))
+        .count()
+        .get_result(db.0)?;
     let is_known = known.iter().any(|known| known == client);
-    if is_known {
+    if is_noted > 0 {
         diesel::update(known_devices::table.find((person.to_string(), client)))
             .set(known_devices::seen_at.eq(now.0))
             .execute(db.0)?;
@@ -313,11 +396,17 @@ pub fn set_mail_off(db: &mut Db<'_>, person: Id<Person>, off: bool) -> Result<()
     Ok(())
 }
 
-/// Mails to one address that were made since.
-pub fn mails_since(db: &mut Db<'_>, address: &str, since: Timestamp) -> Result<i64, Error> {
+/// Mails of one kind to one address that were made since.
+pub fn mails_since(
+    db: &mut Db<'_>,
+    address: &str,
+    kind: Kind,
+    since: Timestamp,
+) -> Result<i64, Error> {
     Ok(deliveries::table
         .inner_join(notices::table)
         .filter(deliveries::address.eq(address))
+        .filter(notices::kind.eq(kind.as_str()))
         .filter(notices::at.ge(since.0))
         .count()
         .get_result(db.0)?)
@@ -418,10 +507,10 @@ pub fn week_in_numbers(
     })
 }
 
-/// Replaces names in the notices that are kept, such as in one about a request of a person who was
-/// deleted since.
+/// Replaces the name of a person who was deleted since in the notices about their requests.
 pub fn replace_names(db: &mut Db<'_>, replaced: impl Fn(&str) -> String) -> Result<(), Error> {
     let all: Vec<(i64, String, String)> = notices::table
+        .filter(notices::kind.eq(Kind::AccessRequested.as_str()))
         .select((notices::number, notices::title, notices::body))
         .load(db.0)?;
     for (number, title, body) in all {

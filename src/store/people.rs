@@ -5,8 +5,8 @@ use super::{
     changes::Subject,
     damaged_row, id,
     schema::{
-        api_keys, app_sessions, consents, content, integrations, people, revocations, setup_links,
-        token_uses, visits,
+        api_keys, app_sessions, consents, content, deliveries, integrations, people, revocations,
+        setup_links, token_uses, visits,
     },
 };
 use crate::domain::{
@@ -247,20 +247,26 @@ pub fn taken_names(db: &mut Db<'_>, keys: &[String]) -> Result<HashSet<String>, 
 
 /// Deletes a person with everything that is theirs; content must have another owner. Where only a name
 /// is left, the pseudonym takes its place.
-pub fn delete(
-    db: &mut Db<'_>,
-    person: Id<Person>,
-    username: &str,
-    pseudonym: &str,
-) -> Result<(), Error> {
+pub fn delete(db: &mut Db<'_>, person: Id<Person>, pseudonym: &str) -> Result<(), Error> {
+    let Some(found) = find(db, person)? else {
+        return Ok(());
+    };
     db.changed(Subject::Person(person));
     let guid = person.to_string();
-    diesel::update(integrations::table.filter(integrations::secret_set_by.eq(username)))
+    let names = [found.display_name(), found.username];
+    diesel::update(integrations::table.filter(integrations::secret_set_by.eq_any(names)))
         .set(integrations::secret_set_by.eq(pseudonym))
         .execute(db.0)?;
     diesel::update(revocations::table.filter(revocations::person.eq(&guid)))
-        .set(revocations::person_name.eq(pseudonym))
+        .set((
+            revocations::person_name.eq(pseudonym),
+            revocations::account.eq(None::<String>),
+        ))
         .execute(db.0)?;
+    if !found.email.is_empty() {
+        let mail = deliveries::table.filter(deliveries::address.eq(&found.email));
+        diesel::delete(mail).execute(db.0)?;
+    }
     diesel::delete(visits::table.filter(visits::person.eq(&guid))).execute(db.0)?;
     diesel::delete(token_uses::table.filter(token_uses::person.eq(&guid))).execute(db.0)?;
     diesel::delete(app_sessions::table.filter(app_sessions::person.eq(&guid))).execute(db.0)?;
@@ -274,6 +280,16 @@ pub fn first_created(db: &mut Db<'_>) -> Result<Option<Timestamp>, Error> {
         .select(diesel::dsl::min(people::created_at))
         .first(db.0)?;
     Ok(first.map(Timestamp))
+}
+
+/// The administrators who are not locked.
+pub fn administrators(db: &mut Db<'_>) -> Result<Vec<Person>, Error> {
+    let rows = people::table
+        .filter(people::role.eq(Role::Administrator.as_str()))
+        .filter(people::locked.eq(false))
+        .select(PersonRow::as_select())
+        .load(db.0)?;
+    rows.into_iter().map(PersonRow::person).collect()
 }
 
 /// The number of administrators who are not locked.

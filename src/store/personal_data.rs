@@ -204,8 +204,9 @@ pub fn tables(db: &mut Db<'_>, person: Id<Person>) -> Result<Map<String, Value>,
         .load(db.0)?;
         let rows: Vec<Value> = rows
             .iter()
-            .filter_map(|row| serde_json::from_str(&row.row).ok())
-            .collect();
+            .map(|row| serde_json::from_str(&row.row))
+            .collect::<Result<_, _>>()
+            .map_err(|error| Error::Other(format!("{name}: {error}")))?;
         if !rows.is_empty() {
             all.insert((*name).to_owned(), Value::Array(rows));
         }

@@ -503,6 +503,7 @@ diesel::table! {
     erasures (person) {
         person -> Text,
         names -> Text,
+        until -> BigInt,
     }
 }
 
@@ -534,6 +535,7 @@ diesel::table! {
         guid -> Text,
         name -> Text,
         url -> Text,
+        host -> Text,
         secret -> Text,
         kinds -> Text,
         created_at -> BigInt,

@@ -19,7 +19,7 @@ pub struct Column {
 
 /// All columns of sealed values. Every new one must be listed, else its values are lost when their
 /// key is retired.
-pub const COLUMNS: [Column; 11] = [
+pub const COLUMNS: [Column; 12] = [
     Column {
         table: "meta",
         column: "value",
@@ -73,6 +73,12 @@ pub const COLUMNS: [Column; 11] = [
         column: "shown",
         key: "name_hash",
         row: "name_hash || '/' || person",
+    },
+    Column {
+        table: "webhooks",
+        column: "url",
+        key: "guid",
+        row: "guid",
     },
     Column {
         table: "webhooks",

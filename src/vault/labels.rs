@@ -45,6 +45,11 @@ pub fn attempt_verifier(row: &str) -> SealContext<'_> {
     place("attempts", "verifier", row)
 }
 
+/// The address of a webhook; `row` is its GUID.
+pub fn webhook_url(row: &str) -> SealContext<'_> {
+    place("webhooks", "url", row)
+}
+
 /// The key of a webhook's signatures; `row` is its GUID.
 pub fn webhook_secret(row: &str) -> SealContext<'_> {
     place("webhooks", "secret", row)

@@ -65,6 +65,15 @@ async fn a_deleted_person_is_nowhere_and_the_audit_log_stays_whole() {
         );
     }
     assert_eq!(count(&world, "revocations WHERE person_name = 'viktor'"), 0);
+    // What other nodes still write is caught for an hour.
+    assert_eq!(count(&world, "erasures"), 1);
+    world.pass(Duration::from_secs(3700));
+    world
+        .services
+        .deletion
+        .finish()
+        .await
+        .expect("the last look");
     assert_eq!(count(&world, "erasures"), 0);
     assert_eq!(
         count(

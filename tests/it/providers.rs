@@ -157,7 +157,8 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
             pass(
                 world,
                 &mut viewer,
-                Duration::from_secs(told.saturating_sub(2)),
+                // More than a busy machine takes for the next step, less than the usual lead.
+                Duration::from_secs(told.saturating_sub(60)),
             )
             .await;
             let (status, _) = exchange_anew(world, &viewer).await;
@@ -184,11 +185,9 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
             for (status, body) in futures_util::future::join_all(asked).await {
                 assert_eq!(status, 200, "{key}: {body}");
             }
-            assert_eq!(
-                doubles.counts(key).0,
-                before + 1,
-                "{key}: one refresh for all"
-            );
+            // None, if the job that refreshes ahead was faster.
+            let made = doubles.counts(key).0 - before;
+            assert!(made <= 1, "{key}: {made} refreshes, not one for all");
             let (status, later) = exchange_anew(world, &viewer).await;
             assert_eq!(status, 200, "{key}: {later}");
             let fresh = later["access_token"].as_str().unwrap_or("");

@@ -321,6 +321,10 @@ const DECISION_TABLES: [&str; 12] = [
 
 /// Functions of `store` that write to such a table without changing a decision.
 const NO_DECISION: &[(&str, &str)] = &[
+    (
+        "notices.rs:is_new_device",
+        "reads sessions, and writes what no decision depends on",
+    ),
     ("integrations.rs:set_health", "a state that is only shown"),
     (
         "integrations.rs:set_secrets",

@@ -29,7 +29,10 @@ CREATE TABLE webhooks (
     number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     guid TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL,
+    -- Sealed: many addresses hold a secret.
     url TEXT NOT NULL,
+    -- What pages show of it.
+    host TEXT NOT NULL,
     -- Sealed: the key of its signatures.
     secret TEXT NOT NULL,
     -- Kinds of notices, separated by blanks.

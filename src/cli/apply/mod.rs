@@ -394,6 +394,9 @@ async fn apply_content(
     report: &mut Report,
     wanted: &Content,
 ) -> Result<(), String> {
+    if let Some(owner) = &wanted.owner {
+        found.principal(owner)?;
+    }
     let same_name = |one: &&FoundContent| {
         one.item["name"] == json!(wanted.name)
             && wanted

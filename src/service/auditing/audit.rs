@@ -208,10 +208,19 @@ impl Audit {
         Ok(Some(is_whole))
     }
 
+    /// What [`Self::check_daily`] found could not be told: the next round looks again.
+    pub fn check_again(&self) {
+        *self.checked.lock() = None;
+    }
+
     /// What the last look of this process at the whole log found; `None` on other nodes than the
     /// one that looks.
     pub fn is_whole(&self) -> Option<bool> {
-        self.checked.lock().map(|(_, is_whole)| is_whole)
+        let now = self.core.now();
+        let last = *self.checked.lock();
+        // A node that leads no more does not go on telling.
+        last.filter(|(at, _)| now.since(*at) < CHECK_INTERVAL.saturating_mul(2))
+            .map(|(_, is_whole)| is_whole)
     }
 
     /// Seals the records of the last second. For the leader; if two try at once, one fails.

@@ -125,6 +125,16 @@ pub async fn check(store: &Store, vault: &Vault) -> Result<Root, String> {
     Root::parse(&root).ok_or_else(|| "the row “root” of the table meta is damaged".to_owned())
 }
 
+/// A new secret for [`put_session_root`].
+pub fn new_session_root(vault: &Vault) -> Result<Sealed, crate::vault::Error> {
+    vault.seal(labels::meta(SESSION_ROOT), &Root::generate())
+}
+
+/// Replaces the secret of cookies, session tokens and visitor keys.
+pub fn put_session_root(db: &mut Db<'_>, sealed: &Sealed) -> Result<(), crate::store::Error> {
+    Store::write_meta(db, SESSION_ROOT, &sealed.0)
+}
+
 /// The secret from which the keys of cookies, session tokens and visitor keys are derived: the root
 /// secret, until [`KeyringAdmin::rotate_session_root`] replaced it. The error is a sentence for the
 /// operator.
@@ -257,10 +267,7 @@ impl KeyringAdmin {
                 "a server runs on this database: stop all of them first (one that was killed counts for 35 seconds). Nothing was changed",
             );
         }
-        let sealed = self
-            .core
-            .vault
-            .seal(labels::meta(SESSION_ROOT), &Root::generate())?;
+        let sealed = new_session_root(&self.core.vault)?;
         let line = by_command_line(
             self.core.now(),
             Action::RootRotated,
@@ -270,7 +277,7 @@ impl KeyringAdmin {
         self.core
             .store
             .write(move |db| {
-                Store::write_meta(db, SESSION_ROOT, &sealed.0)?;
+                put_session_root(db, &sealed)?;
                 record(db, &line)
             })
             .await?;

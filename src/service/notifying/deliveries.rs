@@ -14,10 +14,10 @@ use crate::{
     domain::{
         Id, Timestamp,
         notice::{Delivery, DeliveryState, KeptNotice, Rule, Target, Webhook},
-        person::{Person, Role},
+        person::Person,
     },
     service::{core::Core, error::Error},
-    store::{self, Db},
+    store::{self, Db, notices::WebhookSecrets},
     vault::labels,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -35,8 +35,11 @@ use std::{
 const NOTICES_PER_ROUND: i64 = 100;
 /// Deliveries that one round sends.
 const DELIVERIES_PER_ROUND: i64 = 500;
-/// Mails to one address within an hour, at most: beyond it they are given up, and the page says so.
+/// Mails of one kind to one address within an hour, at most: beyond it they are given up, and the page
+/// says so.
 const MAILS_PER_HOUR: i64 = 30;
+/// What the page says then.
+const TOO_MANY: &str = "more mail of this kind than one address gets in an hour";
 /// Time for one call of a webhook.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses after failed tries; after one more try a delivery is given up, a day and a half later.
@@ -62,6 +65,24 @@ impl Receiver {
             Target::Mail(_) => Self::MailServer,
             Target::Webhook(webhook) => Self::Webhook(*webhook),
         }
+    }
+}
+
+/// A webhook with its secrets opened, for the duration of a task.
+struct OpenWebhook {
+    url: SecretString,
+    key: SecretString,
+}
+
+/// A receiver that one task sends to; free again when dropped.
+struct Claim {
+    deliveries: Arc<Deliveries>,
+    receiver: Receiver,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.deliveries.busy.lock().remove(&self.receiver);
     }
 }
 
@@ -118,6 +139,8 @@ impl Deliveries {
     /// One round, for the leader: makes the deliveries of new notices, and starts to send what is due.
     pub async fn round(self: &Arc<Self>) -> Result<(), Error> {
         let (now, has_mail) = (self.core.now(), self.mailer.is_some());
+        // Before the look: what a task is sending now may be delivered by the time it is read.
+        let busy = self.busy.lock().clone();
         let waiting = self
             .core
             .store
@@ -148,25 +171,22 @@ impl Deliveries {
             by_receiver.entry(receiver).or_default().push(delivery);
         }
         for (receiver, deliveries) in by_receiver {
-            if !self.busy.lock().insert(receiver) {
+            if busy.contains(&receiver) || !self.busy.lock().insert(receiver) {
                 continue;
             }
+            let claim = Claim {
+                deliveries: Arc::clone(self),
+                receiver,
+            };
             let webhook = webhooks
                 .iter()
                 .find(|(webhook, _)| receiver == Receiver::Webhook(webhook.id));
-            let webhook = match webhook {
-                Some((webhook, sealed)) => {
-                    let row = webhook.id.to_string();
-                    let opened = self.core.vault.open(labels::webhook_secret(&row), sealed);
-                    opened.ok().map(|secret| (webhook.clone(), secret))
-                }
-                None => None,
-            };
-            let service = Arc::clone(self);
+            let opened = webhook.and_then(|(webhook, sealed)| self.open(webhook, sealed));
             self.core.tasks.spawn_on(
                 async move {
-                    service.send_all(deliveries, webhook).await;
-                    service.busy.lock().remove(&receiver);
+                    let service = Arc::clone(&claim.deliveries);
+                    service.send_all(deliveries, opened).await;
+                    drop(claim);
                 },
                 &self.core.runtime,
             );
@@ -174,16 +194,23 @@ impl Deliveries {
         Ok(())
     }
 
+    /// A webhook's address and key; `None` if they do not open.
+    fn open(&self, webhook: &Webhook, sealed: &WebhookSecrets) -> Option<OpenWebhook> {
+        let (row, vault) = (webhook.id.to_string(), &self.core.vault);
+        Some(OpenWebhook {
+            url: vault.open(labels::webhook_url(&row), &sealed.url).ok()?,
+            key: vault.open(labels::webhook_secret(&row), &sealed.key).ok()?,
+        })
+    }
+
     /// Sends to one receiver, until it fails.
-    async fn send_all(&self, deliveries: Vec<Delivery>, webhook: Option<(Webhook, SecretString)>) {
+    async fn send_all(&self, deliveries: Vec<Delivery>, webhook: Option<OpenWebhook>) {
         for mut delivery in deliveries {
             let sent = match (&delivery.target, &webhook) {
                 (Target::Mail(address), _) => self.mail(address, &delivery).await,
-                (Target::Webhook(_), Some((webhook, secret))) => {
-                    self.call(webhook, secret, &delivery).await
-                }
+                (Target::Webhook(_), Some(webhook)) => self.call(webhook, &delivery).await,
                 (Target::Webhook(_), None) => Err(Trouble {
-                    why: "the key of its signatures does not open".into(),
+                    why: "its address or key does not open: delete it, and add it again".into(),
                     is_temporary: false,
                     concerns_receiver: true,
                 }),
@@ -211,11 +238,20 @@ impl Deliveries {
                     }
                 }
             }
+            let webhook = match Receiver::of(&delivery.target) {
+                Receiver::Webhook(webhook) => Some(webhook),
+                Receiver::MailServer => None,
+            };
             let noted = self
                 .core
                 .store
                 .write_bookkeeping(move |db| {
-                    Ok::<_, Error>(store::notices::note_try(db, &delivery)?)
+                    store::notices::note_try(db, &delivery)?;
+                    if stops {
+                        // The rest would fail the same way, and keep others from being read.
+                        store::notices::postpone(db, webhook, now.plus(PAUSES[0]))?;
+                    }
+                    Ok::<_, Error>(())
                 })
                 .await;
             if let Err(error) = noted {
@@ -252,7 +288,8 @@ impl Deliveries {
         });
         let letter = Letter {
             to: address,
-            subject: notice.title.clone(),
+            // Names of people and items are in it.
+            subject: notice.title.replace(char::is_control, " "),
             text,
             id: format!("{}.{}", delivery.number, notice.at.0),
         };
@@ -263,12 +300,7 @@ impl Deliveries {
         })
     }
 
-    async fn call(
-        &self,
-        webhook: &Webhook,
-        secret: &SecretString,
-        delivery: &Delivery,
-    ) -> Result<(), Trouble> {
+    async fn call(&self, webhook: &OpenWebhook, delivery: &Delivery) -> Result<(), Trouble> {
         let trouble = |why: String, is_temporary| Trouble {
             why,
             is_temporary,
@@ -289,7 +321,7 @@ impl Deliveries {
         .to_string();
         let id = format!("notice_{}_{}", notice.number, delivery.number);
         let now = self.core.now().unix_seconds();
-        let Some(signature) = sign(secret, &id, now, &body) else {
+        let Some(signature) = sign(&webhook.key, &id, now, &body) else {
             return Err(trouble(
                 "the key of its signatures is damaged".into(),
                 false,
@@ -297,7 +329,7 @@ impl Deliveries {
         };
         let request = ::http::Request::builder()
             .method("POST")
-            .uri(&webhook.url)
+            .uri(webhook.url.expose_secret())
             .header("content-type", "application/json")
             .header("webhook-id", &id)
             .header("webhook-timestamp", now.to_string())
@@ -330,29 +362,21 @@ fn sign(secret: &SecretString, id: &str, at: i64, body: &str) -> Option<String> 
 fn spread_new(db: &mut Db<'_>, has_mail: bool, now: Timestamp) -> Result<(), Error> {
     let rules = all_rules(store::notices::rules(db)?);
     let webhooks = store::notices::webhooks(db)?;
-    let administrators: Vec<Person> = store::people::list(db)?
-        .into_iter()
-        .filter(|person| person.role == Role::Administrator && !person.locked)
-        .collect();
+    let administrators = store::people::administrators(db)?;
     for notice in store::notices::to_spread(db, NOTICES_PER_ROUND)? {
-        let mut targets: Vec<Target> = webhooks
+        let mut targets: Vec<(Target, Option<&str>)> = webhooks
             .iter()
             .filter(|(webhook, _)| webhook.kinds.contains(&notice.kind))
-            .map(|(webhook, _)| Target::Webhook(webhook.id))
+            .map(|(webhook, _)| (Target::Webhook(webhook.id), None))
             .collect();
         if let Some(rule) = rules.get(&notice.kind)
             && has_mail
         {
             for address in addresses(db, &notice, rule, &administrators)? {
                 let since = now.minus(Duration::from_secs(3600));
-                if store::notices::mails_since(db, &address, since)? < MAILS_PER_HOUR {
-                    targets.push(Target::Mail(address));
-                } else {
-                    tracing::warn!(
-                        kind = notice.kind.as_str(),
-                        "more mail than one address gets in an hour: a notice is not mailed"
-                    );
-                }
+                let made = store::notices::mails_since(db, &address, notice.kind, since)?;
+                let refused = (made >= MAILS_PER_HOUR).then_some(TOO_MANY);
+                targets.push((Target::Mail(address), refused));
             }
         }
         store::notices::spread(db, notice.number, &targets, now)?;
@@ -371,8 +395,10 @@ fn addresses(
     if !rule.mailed {
         return Ok(found);
     }
+    // What concerns the installation is not for one administrator to switch off.
+    let is_chosen = is_for_one(notice.kind);
     let mut add = |person: &Person| {
-        if !person.mail_off && person.email.parse::<Address>().is_ok() {
+        if !(is_chosen && person.mail_off) && person.email.parse::<Address>().is_ok() {
             found.insert(person.email.clone());
         }
     };

@@ -3,7 +3,10 @@
 use crate::config::mail::{Mail, MailTls};
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
-    message::{Mailbox, header::ContentType},
+    message::{
+        Mailbox,
+        header::{ContentType, Header, HeaderName, HeaderValue},
+    },
     transport::smtp::{
         authentication::Credentials,
         client::{Certificate, Tls, TlsParameters},
@@ -32,6 +35,22 @@ pub(super) struct Letter<'a> {
     pub text: String,
     /// The same at each try, so that receivers may drop a second copy.
     pub id: String,
+}
+
+/// RFC 3834: keeps out-of-office replies away.
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
 }
 
 /// Why a mail was not taken.
@@ -93,6 +112,7 @@ impl Mailer {
             .subject(letter.subject)
             .message_id(Some(format!("<{}@{domain}>", letter.id)))
             .header(ContentType::TEXT_PLAIN)
+            .header(AutoSubmitted)
             .body(letter.text)
             .map_err(|error| lasting(error.to_string()))?;
         match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {

@@ -16,7 +16,7 @@ use crate::{
         core::{Actor, Core, event, must_manage_integrations, record},
         error::{Error, invalid},
     },
-    store::{self, Db},
+    store::{self, Db, notices::WebhookSecrets},
     vault::{labels, random},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -181,22 +181,24 @@ impl Notices {
                 "Enter a name of at most 100 characters.",
             ));
         }
-        let allowed = Url::parse(url)
-            .map_err(|_| EgressError::NotAnAddress)
-            .and_then(|url| self.core.policy.check(&url, Purpose::Provider));
-        if let Err(why) = allowed {
+        let parsed = Url::parse(url).map_err(|_| EgressError::NotAnAddress);
+        let allowed = parsed.and_then(|url| {
+            self.core.policy.check(&url, Purpose::Provider)?;
+            Ok(url)
+        });
+        if let Err(why) = &allowed {
             problems.push(FieldError::new("url", why.to_string()));
         }
         if kinds.is_empty() {
             problems.push(FieldError::new("kinds", "Choose at least one."));
         }
-        if !problems.is_empty() {
+        let (true, Ok(url)) = (problems.is_empty(), allowed) else {
             return Err(Error::Invalid(problems));
-        }
+        };
         let webhook = Webhook {
             id: Id::random(),
             name: name.to_owned(),
-            url: url.to_owned(),
+            host: url.origin().ascii_serialization(),
             kinds,
             created_at: self.core.now(),
         };
@@ -204,16 +206,20 @@ impl Notices {
         let secret =
             SecretString::from(format!("whsec_{}", STANDARD.encode(random::bytes::<32>())));
         let row = webhook.id.to_string();
-        let sealed = self
-            .core
-            .vault
-            .seal(labels::webhook_secret(&row), &secret)?;
+        let url = SecretString::from(url.to_string());
+        let sealed = WebhookSecrets {
+            url: self.core.vault.seal(labels::webhook_url(&row), &url)?,
+            key: self
+                .core
+                .vault
+                .seal(labels::webhook_secret(&row), &secret)?,
+        };
         let line = event(
             actor,
             webhook.created_at,
             Action::NotificationsChanged,
             webhook.name.clone(),
-            format!("webhook added: {}", without_path(&webhook.url)),
+            format!("webhook added: {}", webhook.host),
         );
         let added = webhook.clone();
         self.core
@@ -279,7 +285,13 @@ impl Notices {
             .store
             .write(move |db| {
                 let target = match webhook {
-                    Some(webhook) => Target::Webhook(webhook),
+                    Some(webhook) => {
+                        let known = store::notices::webhooks(db)?;
+                        if !known.iter().any(|(known, _)| known.id == webhook) {
+                            return Err(Error::NotFound);
+                        }
+                        Target::Webhook(webhook)
+                    }
                     None => Target::Mail(address.clone()),
                 };
                 notify(db, &notice, now)?;
@@ -287,7 +299,7 @@ impl Notices {
                 let made = store::notices::to_spread(db, i64::MAX)?;
                 let made = made.into_iter().rfind(|one| one.kind == Kind::Test);
                 let made = made.ok_or(Error::Internal("a notice that was made is missing"))?;
-                store::notices::spread(db, made.number, &[target], now)?;
+                store::notices::spread(db, made.number, &[(target, None)], now)?;
                 Ok(())
             })
             .await
@@ -295,10 +307,23 @@ impl Notices {
 
     /// Whether the actor gets mail.
     pub async fn set_mail_off(&self, actor: &Actor, off: bool) -> Result<(), Error> {
-        let person = actor.person.id;
+        let (person, email) = (actor.person.id, actor.person.email.clone());
+        let detail = if off {
+            "mail switched off"
+        } else {
+            "mail switched on"
+        };
+        let name = actor.person.username.clone();
+        let line = event(actor, self.core.now(), Action::PersonChanged, name, detail);
         self.core
             .store
-            .write(move |db| Ok(store::notices::set_mail_off(db, person, off)?))
+            .write(move |db| {
+                store::notices::set_mail_off(db, person, off)?;
+                if off {
+                    store::notices::drop_mail_to(db, &email)?;
+                }
+                record(db, &line)
+            })
             .await
     }
 
@@ -326,14 +351,6 @@ impl Notices {
         }
         Ok(())
     }
-}
-
-/// An address without path and query, which may hold a secret.
-pub(super) fn without_path(url: &str) -> String {
-    Url::parse(url).map_or_else(
-        |_| "an address".to_owned(),
-        |url| url.origin().ascii_serialization(),
-    )
 }
 
 /// Whether people of this kind's audience are named by the notice.

@@ -3,7 +3,8 @@
 //! First the account is locked, which ends sessions and connections as ever (providers are told, the
 //! journal of endings notes it). Then one transaction gives their content to somebody else and deletes
 //! the rest. Then their names are taken out of the audit log, block by block, so that no other write
-//! waits; a node that ends in between leaves that to the leader ([`Deletion::finish`]). A restore of an
+//! waits; the leader repeats that for an hour ([`Deletion::finish`]), since other nodes and requests to
+//! providers that were under way may still write a name. A restore of an
 //! older backup brings the account back, locked: delete it again.
 
 use super::accounts::People;
@@ -22,10 +23,16 @@ use crate::{
     store::{audit, audit::Pseudonym, content, notices, people},
     vault::random,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long a caller waits for the names to be out of the audit log.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For how long names that are still written are taken out.
+const KEPT_OUT: Duration = Duration::from_secs(3600);
 /// Records that one read looks at.
 const RECORDS_PER_READ: i64 = 2000;
 
@@ -50,10 +57,7 @@ impl Deletion {
         must_manage_people(actor)?;
         self.core
             .store
-            .read(move |db| {
-                let all = content::list(db)?.into_iter();
-                Ok(all.filter(|item| item.owner == id).collect())
-            })
+            .read(move |db| Ok(content::of_owner(db, id)?))
             .await
     }
 
@@ -86,33 +90,32 @@ impl Deletion {
         }
         let whom = Pseudonym::new(&person);
         let (name, names) = (whom.text(), whom.clone());
-        let (now, actor, username) = (self.core.now(), actor.clone(), person.username.clone());
+        let (now, actor) = (self.core.now(), actor.clone());
         let pseudonym = name.clone();
         self.core
             .store
             .write(move |db| {
                 people::find(db, id)?.ok_or(Error::NotFound)?;
                 let mut given = 0;
-                for mut item in content::list(db)? {
-                    if item.owner != id {
-                        continue;
-                    }
+                let owned = content::of_owner(db, id)?;
+                if !owned.is_empty() {
                     let heir = heir.ok_or_else(|| {
                         invalid("heir", "They own content since: choose who gets it.")
                     })?;
-                    let taken = content::list(db)?
-                        .iter()
-                        .any(|other| other.owner == heir && other.name == item.name);
-                    if taken {
-                        item.name = format!("{}-{}", item.name, random::label());
+                    let theirs = content::of_owner(db, heir)?.into_iter();
+                    let taken: HashSet<String> = theirs.map(|item| item.name).collect();
+                    given = owned.len();
+                    for mut item in owned {
+                        if taken.contains(&item.name) {
+                            item.name = format!("{}-{}", item.name, random::label());
+                        }
+                        item.owner = heir;
+                        content::give(db, &item)?;
                     }
-                    item.owner = heir;
-                    content::give(db, &item)?;
-                    given += 1;
                 }
                 people::delete_keys_of(db, id)?;
-                people::delete(db, id, &username, &pseudonym)?;
-                audit::put_erasure(db, &names)?;
+                people::delete(db, id, &pseudonym)?;
+                audit::put_erasure(db, &names, now.plus(KEPT_OUT))?;
                 let heir = match heir.filter(|_| given > 0) {
                     Some(heir) => people::find(db, heir)?.map(|heir| heir.username),
                     None => None,
@@ -133,7 +136,11 @@ impl Deletion {
         let service = Arc::clone(self);
         // The rest goes on if the page is left.
         let finishing = async move { service.finish().await };
-        self.core.run_for(PATIENCE, finishing).await?;
+        if let Err(error) = self.core.run_for(PATIENCE, finishing).await {
+            error.log(
+                "taking the names of a deleted person out of the audit log; it is tried again",
+            );
+        }
         Ok(name)
     }
 
@@ -144,14 +151,19 @@ impl Deletion {
             .store
             .read(|db| Ok::<_, Error>(audit::erasures(db)?))
             .await?;
-        for whom in left {
-            self.audit.flush_refusals().await;
-            self.erase(&whom).await?;
+        self.audit.flush_refusals().await;
+        for (whom, until) in left {
+            let is_last = self.core.now() >= until;
+            // One person's damaged records do not keep others' names in the log.
+            if let Err(error) = self.erase(&whom, is_last).await {
+                error.log("taking the names of a deleted person out of the audit log");
+            }
         }
         Ok(())
     }
 
-    async fn erase(&self, whom: &Pseudonym) -> Result<(), Error> {
+    /// `is_last`: nothing more is expected, and the names are forgotten here, too.
+    async fn erase(&self, whom: &Pseudonym, is_last: bool) -> Result<(), Error> {
         let mut after = 0;
         let mut blocks = BTreeSet::new();
         loop {
@@ -169,30 +181,27 @@ impl Deletion {
         }
         for block in blocks.into_iter().map(Some).chain([None]) {
             let names = whom.clone();
-            self.core
+            let changed = self
+                .core
                 .store
                 .write(move |db| Ok::<_, Error>(audit::pseudonymise(db, &names, block)?))
-                .await?;
+                .await;
+            // A block that is not as it was sealed stays as it is: it is evidence.
+            match changed {
+                Err(error) if error.is_busy() => return Err(error),
+                Err(error) => error.log("putting a pseudonym into a block of the audit log"),
+                Ok(_) => {}
+            }
         }
-        // What was sealed between the look and the last step.
-        let names = whom.clone();
-        let left = self
-            .core
-            .store
-            .read(move |db| {
-                let newest = audit::blocks_naming(db, &names, after.saturating_sub(1), i64::MAX)?;
-                Ok::<_, Error>(newest.map_or_else(Vec::new, |(blocks, _)| blocks))
-            })
-            .await?;
         let names = whom.clone();
         self.core
             .store
             .write(move |db| {
-                for block in &left {
-                    audit::pseudonymise(db, &names, Some(*block))?;
+                notices::replace_names(db, |text| names.in_notice(text))?;
+                if is_last {
+                    audit::end_erasure(db, &names)?;
                 }
-                notices::replace_names(db, |text| names.in_text(text))?;
-                Ok::<_, Error>(audit::end_erasure(db, &names)?)
+                Ok::<_, Error>(())
             })
             .await
     }

@@ -18,6 +18,8 @@ pub struct Ended {
     pub sessions: usize,
     pub keys: usize,
     pub connections: usize,
+    /// Integrations whose connections could not be ended.
+    pub failed: usize,
 }
 
 /// Ends everything.
@@ -58,13 +60,23 @@ impl Emergency {
             sessions,
             keys,
             connections: 0,
+            failed: 0,
         };
         for integration in all {
             let why = EndReason::of_portal(now, "everything was ended");
-            ended.connections += self
+            // One that fails does not keep the others.
+            match self
                 .revocations
                 .end_of_integration(integration.id, why)
-                .await?;
+                .await
+            {
+                Ok(count) => ended.connections += count,
+                Err(Error::NotFound) => {}
+                Err(error) => {
+                    tracing::error!(reason = %error, integration = %integration.id, "its connections were not ended");
+                    ended.failed += 1;
+                }
+            }
         }
         Ok(ended)
     }

@@ -195,10 +195,10 @@ fn setup_fields() -> Vec<Field> {
     ]
 }
 
-/// The form behind a one-time link, for its kind of holder.
 /// The field that says whether API keys end with an old password.
 const END_KEYS: &str = "end_keys";
 
+/// The form behind a one-time link, for its kind of holder.
 fn draw_setup(
     visitor: &Visitor,
     token: &str,
@@ -254,7 +254,7 @@ fn draw_setup(
 fn keys_field(keys: usize) -> Field {
     let label = format!("Your {}", count_noun(keys, "API key", "API keys"));
     Field::new(FieldKind::Radio, END_KEYS, &label)
-        .hint("Programs sign in with them, whatever your password is.")
+        .hint("Programs sign in with them, whatever your password is. Keys that content uses are among them.")
         .value("no")
         .options(vec![
             Choice::new(

@@ -83,6 +83,7 @@ async fn p29_every_route_is_closed_unless_a_rule_opens_it() {
     ];
     let open_api = [
         "/__api__/server_settings",
+        "/__api__/openapi.json",
         "/__api__/v1/bootstrap",
         "/__api__/v1/experimental/bootstrap",
     ];

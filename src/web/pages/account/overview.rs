@@ -4,6 +4,7 @@ use crate::{
     domain::{Id, form::FieldError, person::Person},
     http::{errors::WebError, redirect::see_other},
     web::{
+        confirmation::Confirmed,
         forms::{Field, FieldKind, FormValues, refill},
         pages::{form_status, id, page_with, problems_of},
         view::{Chrome, Moment},
@@ -143,7 +144,7 @@ pub async fn change_password(
 }
 
 /// `POST /account/mail`: whether this person gets mail.
-pub async fn set_mail(me: SignedIn, Posted(typed): Posted) -> Result<HttpResponse, WebError> {
+pub async fn set_mail(me: SignedIn, Confirmed(typed): Confirmed) -> Result<HttpResponse, WebError> {
     let off = typed.text("mail") == "off";
     me.service().notices.set_mail_off(&me.actor, off).await?;
     Ok(me.done(

@@ -132,7 +132,7 @@ pub(super) async fn draw(
             .map(|webhook| WebhookRow {
                 guid: webhook.id.to_string(),
                 name: webhook.name.clone(),
-                address: host_of(&webhook.url),
+                address: webhook.host.clone(),
                 kinds: webhook
                     .kinds
                     .iter()
@@ -208,11 +208,6 @@ fn delivery_row(
         is_wrong: !error.is_empty(),
         error,
     }
-}
-
-/// An address without path and query, which may hold a secret.
-pub(super) fn host_of(url: &str) -> String {
-    url::Url::parse(url).map_or_else(|_| String::new(), |url| url.origin().ascii_serialization())
 }
 
 /// `GET /notifications`.
