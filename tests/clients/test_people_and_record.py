@@ -28,7 +28,7 @@ def fresh(tmp_path):
     process = subprocess.Popen([BINARY, "serve"], env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True)
     for _ in range(100):
         try:
-            requests.get(f"{url}/__ping__", timeout=1)
+            requests.get(f"{url}/__ping__", timeout=10)
             break
         except requests.ConnectionError:
             time.sleep(0.1)

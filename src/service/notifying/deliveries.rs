@@ -295,7 +295,7 @@ impl Deliveries {
         };
         mailer.send(letter).await.map_err(|error| Trouble {
             why: error.why,
-            concerns_receiver: error.is_temporary,
+            concerns_receiver: error.concerns_server,
             is_temporary: error.is_temporary,
         })
     }

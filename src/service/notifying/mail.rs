@@ -59,6 +59,8 @@ pub(super) struct MailError {
     pub why: String,
     /// A later try may succeed.
     pub is_temporary: bool,
+    /// It is about the server or the account there, not about this mail: others would fail, too.
+    pub concerns_server: bool,
 }
 
 impl Mailer {
@@ -100,6 +102,7 @@ impl Mailer {
         let lasting = |why: String| MailError {
             why,
             is_temporary: false,
+            concerns_server: false,
         };
         let to = letter
             .to
@@ -120,11 +123,20 @@ impl Mailer {
             Err(_) => Err(MailError {
                 why: TOO_LATE.to_owned(),
                 is_temporary: true,
+                concerns_server: true,
             }),
-            Ok(Err(error)) => Err(MailError {
-                is_temporary: !error.is_permanent(),
-                why: words(&error),
-            }),
+            Ok(Err(error)) => {
+                // Codes about the server or the account (RFC 5321, RFC 4954); no code: the way there.
+                let code = error.status().map(|code| code.to_string());
+                let concerns_server = code
+                    .as_deref()
+                    .is_none_or(|code| ["421", "454", "530", "534", "535", "538"].contains(&code));
+                Err(MailError {
+                    is_temporary: concerns_server || !error.is_permanent(),
+                    concerns_server,
+                    why: words(&error),
+                })
+            }
         }
     }
 
