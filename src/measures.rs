@@ -113,6 +113,7 @@ pub fn describe() {
     // So that an increase is seen from the first one on.
     counter!(LOST).increment(0);
     counter!(LEAKS).increment(0);
+    counter!(PROCESS_STARTS, "outcome" => "failed").increment(0);
 }
 
 /// An exchange ended.
@@ -229,6 +230,15 @@ pub fn build(commit: &'static str) {
 
 fn yes(is: bool) -> f64 {
     if is { 1.0 } else { 0.0 }
+}
+
+/// Makes the counters of an integration's failures begin at 0, so that the first one is an increase.
+pub fn integration(integration: &impl Display) {
+    let integration = integration.to_string();
+    for kind in ["code", "refresh", "service_account"] {
+        counter!(PROVIDER_REQUESTS, "integration" => integration.clone(), "kind" => kind, "outcome" => "administrator")
+            .increment(0);
+    }
 }
 
 /// Sets whether this node asks the provider of an integration for nothing.

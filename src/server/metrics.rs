@@ -98,6 +98,7 @@ async fn answer(exporter: web::Data<Exporter>) -> HttpResponse {
         for (integration, end) in ends {
             let is_paused = services.backoff.pause_of_provider(integration).is_some();
             measures::provider_paused(&integration, is_paused);
+            measures::integration(&integration);
             if let Some(end) = end {
                 let left = |end: Timestamp| end.unix_seconds() - now.unix_seconds();
                 let left = i32::try_from(left(end)).unwrap_or(i32::MAX);

@@ -50,6 +50,8 @@ impl Threads {
         let asked = Instant::now();
         let waiting = tokio::time::timeout(QUEUE_TIMEOUT, Arc::clone(&self.free).acquire_owned());
         let Ok(Ok(thread)) = waiting.await else {
+            // Whoever gave up waited longest.
+            measures::database_wait(asked.elapsed());
             return Err(Error::Busy("all database threads are busy".into()).into());
         };
         measures::database_wait(asked.elapsed());
