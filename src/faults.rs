@@ -1,5 +1,5 @@
-//! Fault injection for tests: named steps at which the process is stopped or killed, and time
-//! limits that tests shorten.
+//! Fault injection for tests: named steps at which the process is stopped or killed, time limits
+//! that tests shorten, and password hashes that cost next to nothing.
 //!
 //! Compiled to nothing unless the cargo feature `faults` is on.
 
@@ -41,4 +41,27 @@ pub fn shortened(limit: Duration) -> Duration {
 #[inline]
 pub const fn shortened(limit: Duration) -> Duration {
     limit
+}
+
+#[cfg(feature = "faults")]
+static CHEAP_HASHES: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// From now on this process hashes passwords at next to no cost. Only for tests that start a portal
+/// within their own process: half of their time went into hashes.
+#[cfg(feature = "faults")]
+pub fn hash_cheaply() {
+    CHEAP_HASHES.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether [`hash_cheaply`] was called.
+#[cfg(feature = "faults")]
+pub fn hashes_cheaply() -> bool {
+    CHEAP_HASHES.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+/// Never without the feature `faults`.
+#[cfg(not(feature = "faults"))]
+#[inline]
+pub const fn hashes_cheaply() -> bool {
+    false
 }

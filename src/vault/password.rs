@@ -21,8 +21,15 @@ pub const MIN_CHARS: usize = 8;
 static DUMMY_HASH: LazyLock<String> =
     LazyLock::new(|| hash(&SecretString::from("nobody has this password")).unwrap_or_default());
 
+fn parameters() -> (u32, u32, u32) {
+    if crate::faults::hashes_cheaply() {
+        return (64, 1, 1);
+    }
+    PARAMETERS
+}
+
 fn hasher() -> Option<Argon2<'static>> {
-    let (memory, passes, lanes) = PARAMETERS;
+    let (memory, passes, lanes) = parameters();
     Some(Argon2::new(
         Algorithm::Argon2id,
         Version::V0x13,
@@ -54,7 +61,7 @@ pub fn verify(password: &SecretString, stored: Option<&str>) -> bool {
 
 /// Whether a stored hash has other parameters than today's and should be replaced.
 pub fn is_outdated(stored: &str) -> bool {
-    let (memory, passes, lanes) = PARAMETERS;
+    let (memory, passes, lanes) = parameters();
     !stored.starts_with(&format!("$argon2id$v=19$m={memory},t={passes},p={lanes}$"))
 }
 

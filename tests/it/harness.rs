@@ -81,6 +81,16 @@ pub async fn within<T>(what: &str, work: impl IntoFuture<Output = T>) -> T {
     }
 }
 
+/// Waits until something is so.
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let seen = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(what, seen).await;
+}
+
 /// So that a running portal notices a change within a moment.
 const NOTICED: &str = "INSERT INTO changes (process, subjects) VALUES ('test', 'everything')";
 
@@ -273,6 +283,8 @@ impl World {
 
     async fn start_by(options: demo::Options) -> Self {
         capture_log();
+        #[cfg(feature = "faults")]
+        valetkey::faults::hash_cheaply();
         let (http, clock) = (client(), Arc::new(TestClock::default()));
         let data_dir = std::env::temp_dir().join(format!("valetkey-test-{}", uuid::Uuid::new_v4()));
         let options = demo::Options {

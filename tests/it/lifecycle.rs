@@ -1,7 +1,7 @@
 //! The life of data: a person is deleted, what is stored about somebody is handed out, everything is
 //! ended, secrets are replaced, keys end.
 
-use crate::harness::{Served, World};
+use crate::harness::{Served, World, until};
 use std::time::Duration;
 use valetkey::store::personal_data::TABLES;
 
@@ -30,13 +30,13 @@ async fn a_deleted_person_is_nowhere_and_the_audit_log_stays_whole() {
     let page = ada.get(&format!("/people/{viktor_id}")).await;
     let locked = ada.submit(&page, "/lock", &[("sure", "yes")]).await;
     assert_eq!(locked.status, 303, "{}", locked.body);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(
+    until("his events are sealed", || {
         count(
             &world,
             "audit WHERE block IS NOT NULL AND (actor_name = 'viktor' OR subject LIKE '%viktor%' OR detail LIKE '%viktor%')"
         ) >= 2
-    );
+    })
+    .await;
     let page = ada.get(&format!("/people/{viktor_id}/delete")).await;
     assert!(page.body.contains("pseudonym"), "{}", page.body);
     let gone = ada.submit(&page, "/delete", &[]).await;

@@ -2,7 +2,7 @@
 //! each test has a noisy neighbour and a quiet one on the same server: the program itself, whose
 //! threads and open files can be counted.
 
-use crate::harness::{Answer, Browser, Served, World, http_answer, raw, within};
+use crate::harness::{Answer, Browser, Served, World, http_answer, raw, until, within};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -95,16 +95,6 @@ impl Drop for Program {
         drop(self.0.kill());
         drop(self.0.wait());
     }
-}
-
-/// Waits until something is so.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let seen = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(what, seen).await;
 }
 
 /// How long the requests of quiet users took, by kind.
