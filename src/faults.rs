@@ -45,6 +45,8 @@ pub const fn shortened(limit: Duration) -> Duration {
 
 #[cfg(feature = "faults")]
 static CHEAP_HASHES: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+#[cfg(feature = "faults")]
+static AT_FULL_COST: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// From now on this process hashes passwords at next to no cost. Only for tests that start a portal
 /// within their own process: half of their time went into hashes.
@@ -53,10 +55,32 @@ pub fn hash_cheaply() {
     CHEAP_HASHES.store(true, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// Whether [`hash_cheaply`] was called.
+/// Hashes cost what they cost in the real program while this exists.
+#[cfg(feature = "faults")]
+pub struct FullCost(());
+
+#[cfg(feature = "faults")]
+impl FullCost {
+    /// For a test whose subject is the cost.
+    #[expect(clippy::new_without_default, reason = "a guard")]
+    pub fn new() -> Self {
+        AT_FULL_COST.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self(())
+    }
+}
+
+#[cfg(feature = "faults")]
+impl Drop for FullCost {
+    fn drop(&mut self) {
+        AT_FULL_COST.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Whether hashes are to cost next to nothing; see [`hash_cheaply`].
 #[cfg(feature = "faults")]
 pub fn hashes_cheaply() -> bool {
-    CHEAP_HASHES.load(std::sync::atomic::Ordering::Relaxed)
+    use std::sync::atomic::Ordering::Relaxed;
+    CHEAP_HASHES.load(Relaxed) && AT_FULL_COST.load(Relaxed) == 0
 }
 
 /// Never without the feature `faults`.

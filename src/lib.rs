@@ -21,6 +21,7 @@ pub mod server;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod traces;
 pub mod vault;
 pub mod version;
 pub mod web;

@@ -37,7 +37,7 @@ pub struct Demo {
 pub async fn run(arguments: Demo) -> Result<(), String> {
     let filter = std::env::var("VALETKEY_LOG")
         .unwrap_or_else(|_| if arguments.json { "info" } else { "warn" }.into());
-    crate::telemetry::start(&filter, LogFormat::Text);
+    crate::telemetry::start(&filter, LogFormat::Text, None)?;
     let temporary = arguments.data_dir.is_none();
     let data_dir = arguments.data_dir.unwrap_or_else(|| {
         std::env::temp_dir().join(format!("valetkey-demo-{}", uuid::Uuid::new_v4()))

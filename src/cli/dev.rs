@@ -53,7 +53,7 @@ pub struct Arguments {
 /// Runs until stopped, then deletes the data.
 pub async fn run(arguments: Arguments) -> Result<(), String> {
     let filter = std::env::var("VALETKEY_LOG").unwrap_or_else(|_| "warn".into());
-    crate::telemetry::start(&filter, LogFormat::Text);
+    crate::telemetry::start(&filter, LogFormat::Text, None)?;
     let data_dir = std::env::temp_dir().join(format!("valetkey-dev-{}", uuid::Uuid::new_v4()));
     let result = develop(&arguments, data_dir.clone()).await;
     // The temporary folder of this run. A failure leaves only clutter, so it is ignored.

@@ -154,7 +154,8 @@ impl Common {
     fn settings_with(&self, environment: &[(String, String)]) -> Result<Settings, String> {
         let settings = Settings::load(self.config.as_deref(), environment)
             .map_err(|problem| problem.to_string())?;
-        crate::telemetry::start(&settings.log, settings.log_format);
+        let traces = settings.traces.as_ref();
+        crate::telemetry::start(&settings.log, settings.log_format, traces)?;
         Ok(settings)
     }
 }
@@ -208,6 +209,7 @@ pub fn main() -> ExitCode {
             Command::Inside(_) | Command::Enter(_) => Ok(()),
         }
     });
+    crate::traces::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&why),

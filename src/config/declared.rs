@@ -102,6 +102,18 @@ pub static SECTIONS: &[Section] = &[
                 "Address and port of `/metrics`, for Prometheus. Without sign-in: choose one that only your own network reaches.",
             ),
             setting(
+                "traces_endpoint",
+                Kind::Text,
+                "(none)",
+                "Address of an OpenTelemetry collector (OTLP over HTTP, such as `http://127.0.0.1:4318`). Needs a program built with `--features traces`.",
+            ),
+            setting(
+                "traces_percent",
+                Kind::Number(0, 100),
+                "10",
+                "How many of a hundred traces that begin here are recorded. Traces that a client began are recorded if the client says so.",
+            ),
+            setting(
                 "hsts_seconds",
                 Kind::Number(0, 63_072_000),
                 "31536000",

@@ -65,6 +65,8 @@ pub struct Settings {
     pub connection_idle: Option<Duration>,
     /// Where `/metrics` is served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where traces are sent; `None`: nowhere.
+    pub traces: Option<Traces>,
     /// `Strict-Transport-Security` of every response, on https.
     pub hsts: Option<HeaderValue>,
     /// Whom people ask for help.
@@ -115,6 +117,32 @@ pub struct SignIn {
     pub group_claim: String,
     /// Value of the group claim, and the name of the group here.
     pub groups: Vec<(String, String)>,
+}
+
+/// Where traces are sent.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Address of the collector (OTLP over HTTP), without `/v1/traces`.
+    pub endpoint: String,
+    /// How many of a hundred traces that begin here are recorded.
+    pub percent: u64,
+}
+
+impl Traces {
+    fn check(given: &Given) -> Result<Option<Self>, SettingsError> {
+        let Some(endpoint) = given.text("traces_endpoint") else {
+            return Ok(None);
+        };
+        if !Url::parse(&endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+            return Err(SettingsError(format!(
+                "traces_endpoint must be an address such as http://127.0.0.1:4318, not {endpoint:?}"
+            )));
+        }
+        Ok(Some(Self {
+            endpoint,
+            percent: given.number_or_default("traces_percent"),
+        }))
+    }
 }
 
 /// How long rows are kept.
@@ -369,6 +397,7 @@ impl Settings {
                 days => Some(Duration::from_secs(86_400 * days)),
             },
             metrics_listen,
+            traces: Traces::check(given)?,
             hsts,
             contact: given.text("contact"),
             retention: Retention::check(given),

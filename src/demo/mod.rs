@@ -242,6 +242,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
         },
         hsts: None,
         metrics_listen: None,
+        traces: None,
         contact: None,
         data_dir: options.data_dir,
         private_hosts: vec![

@@ -1,13 +1,14 @@
 //! Correlation ids. One per request; it appears in the log, in audit records, in error pages and in
 //! the header `X-Correlation-Id`.
 
-use crate::vault::random;
+use crate::{traces, vault::random};
 use actix_web::HttpMessage as _;
 use actix_web::{
     HttpRequest,
     http::header::{HeaderMap, HeaderValue},
 };
 use std::cell::Cell;
+use tracing::Span;
 
 /// The correlation id: ties a request to its log lines, audit records and error page.
 pub struct Correlation(HeaderValue);
@@ -43,6 +44,11 @@ impl Correlation {
     pub fn text(&self) -> &str {
         self.0.to_str().unwrap_or("")
     }
+}
+
+/// The span of a request, with its correlation id; a part of the trace that its headers name.
+pub fn request_span(correlation: &str, headers: &HeaderMap) -> Span {
+    traces::request_span(correlation, |name| headers.get(name)?.to_str().ok())
 }
 
 /// The correlation id of a request; empty outside `web::error_pages`.

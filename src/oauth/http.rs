@@ -9,6 +9,7 @@ use super::{
 use crate::{
     dns::Resolver,
     domain::egress::{Policy, Purpose},
+    traces,
 };
 use std::{
     net::SocketAddr,
@@ -17,6 +18,7 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
+use tracing::Instrument as _;
 use url::Url;
 
 /// Timeout of a connect.
@@ -111,7 +113,7 @@ impl ProviderHttp {
             .check(&url, Purpose::Provider)
             .map_err(|_| HttpError::Refused)?;
         let request = self.client.request(head.method, url).headers(head.headers);
-        let sent = request.body(body).send().await;
+        let sent = send_traced(request.body(body)).await;
         let response = sent.map_err(|error| classify(&error))?;
         let mut answer = ::http::Response::builder().status(response.status());
         if let Some(headers) = answer.headers_mut() {
@@ -148,7 +150,7 @@ impl ProviderHttp {
                 })),
             None => request.body(body),
         };
-        let sent = request.send().await;
+        let sent = send_traced(request).await;
         let response = sent.map_err(|error| classify(&error))?;
         let status = response.status();
         if status == 429 || status.is_server_error() {
@@ -179,6 +181,22 @@ impl<'c> oauth2::AsyncHttpClient<'c> for ProviderHttp {
     fn call(&'c self, request: oauth2::HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
+}
+
+/// Sends a request, as a part of the trace that is under way.
+async fn send_traced(request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+    let (client, request) = request.build_split();
+    let mut request = request?;
+    let host = request.url().host_str().unwrap_or("");
+    let span = traces::client_span(request.method().as_str(), host);
+    let sent = async move {
+        let trace = traces::traceparent();
+        if let Some(trace) = trace.and_then(|trace| http::HeaderValue::try_from(trace).ok()) {
+            request.headers_mut().insert(traces::TRACEPARENT, trace);
+        }
+        client.execute(request).await
+    };
+    sent.instrument(span).await
 }
 
 async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, HttpError> {

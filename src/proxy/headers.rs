@@ -25,6 +25,9 @@ pub const APP_BASE_URL: HeaderName = HeaderName::from_static("rstudio-connect-ap
 /// Posit Connect's name for the full URL that the browser requested.
 pub const REQUEST_URL: HeaderName = HeaderName::from_static("x-rsc-request");
 
+/// The trace that the request is part of (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static(crate::traces::TRACEPARENT);
+
 /// Hop-by-hop headers (RFC 9110 section 7.6.1), and others that concern one connection only.
 const HOP_BY_HOP: [&str; 11] = [
     "connection",
@@ -320,18 +323,24 @@ pub fn is_event_stream(kind: &[u8]) -> bool {
 
 /// Appends the headers of a browser's request that an app gets, except the names in `leave_out`.
 ///
-/// `extra`: see [`request_passes`].
+/// `extra`: see [`request_passes`]. `trace`: the portal's own `traceparent`, instead of the
+/// browser's.
 pub fn append_request_headers(
     incoming: &HeaderMap,
     head: &mut Vec<u8>,
     leave_out: &[HeaderName],
     extra: &[String],
+    trace: Option<&str>,
 ) {
+    if let Some(trace) = trace {
+        append_line(head, &TRACEPARENT, trace.as_bytes());
+    }
     let listed = connection_names(incoming.get_all(header::CONNECTION));
     for (name, value) in incoming {
         let passes = request_passes(name.as_str(), &listed, extra)
             || (name == header::AUTHORIZATION && is_for_app(value, &listed));
-        if passes && !leave_out.contains(name) {
+        let is_replaced = trace.is_some() && name == TRACEPARENT;
+        if passes && !is_replaced && !leave_out.contains(name) {
             append_line(head, name, value.as_bytes());
         }
     }

@@ -23,6 +23,7 @@ use crate::{
         state::Proxy,
     },
     service::Services,
+    traces,
 };
 use actix_web::ResponseError as _;
 use actix_web::{
@@ -293,6 +294,7 @@ fn request_head(
         &mut out,
         dropped,
         &pass.content().proxying.pass_headers,
+        traces::traceparent().as_deref(),
     );
     if let Some(length) = content_length(head) {
         headers::append_line(

@@ -13,7 +13,7 @@ use crate::{
     },
     http::{
         client_address::client_ip,
-        correlation::Correlation,
+        correlation::{Correlation, request_span},
         open_counts::OpenGuard,
         presented_key::{PresentedKey, presented_key},
     },
@@ -31,6 +31,7 @@ use crate::{
         state::Proxy,
     },
     service::{Services, cluster::app_sessions::AppSessionOwner, running::board::ConnectionCount},
+    traces,
 };
 use actix_codec::Framed;
 use actix_http::{Request, h1};
@@ -103,7 +104,7 @@ where
     // The handshake is boxed and freed before bytes are carried: this future lives as long as the
     // socket and must stay small.
     let correlation = Correlation::of(&request.head().headers);
-    let span = tracing::info_span!("handshake", correlation = correlation.text());
+    let span = request_span(correlation.text(), &request.head().headers);
     let handshake = Box::pin(handshake(request, &proxy, &correlation).instrument(span));
     match handshake.await {
         Ok(open) => {
@@ -411,6 +412,7 @@ async fn open(
             &mut out,
             left_out,
             &item.proxying.pass_headers,
+            traces::traceparent().as_deref(),
         );
         if !offered.is_empty() {
             headers::append_line(

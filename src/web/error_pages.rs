@@ -7,12 +7,13 @@ use crate::{
     http::{
         body::LengthOnly,
         codes::Code,
-        correlation::Correlation,
+        correlation::{Correlation, request_span},
         errors::{ErrorDetails, FromContent, WebError},
         host::{is_content, requested_host},
         navigation::is_navigation,
     },
     service::{self, Services},
+    traces,
     web::{
         view::{Chrome, NavLink, SignedInPerson},
         visitor::{person_of_request, theme_of},
@@ -116,6 +117,7 @@ pub async fn finish_response(
         .headers()
         .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let asks_for_methods = method == Method::OPTIONS && !is_preflight;
+    let span = request_span(id, request.headers());
     let mut response = if asks_for_methods && is_for_portal(&request) {
         request.into_response(
             HttpResponse::NoContent()
@@ -135,8 +137,7 @@ pub async fn finish_response(
         );
         request.into_response(why.error_response())
     } else {
-        let span = tracing::info_span!("request", correlation = id);
-        match next.call(request).instrument(span).await {
+        match next.call(request).instrument(span.clone()).await {
             Ok(response) => response.map_into_boxed_body(),
             // From the session middleware.
             Err(error) => {
@@ -183,6 +184,17 @@ pub async fn finish_response(
         .details();
         response = render_error(response, told, id).await;
     }
+    let route = response.request().match_pattern();
+    traces::end_request(
+        &span,
+        method.as_str(),
+        if from_content {
+            Some("content")
+        } else {
+            route.as_deref()
+        },
+        response.status().as_u16(),
+    );
     let path = response.request().path();
     if !from_content {
         tracing::info!(correlation = id, method = %method, path = %redact_path(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");

@@ -3,7 +3,6 @@ import http.client
 import multiprocessing
 import re
 import statistics
-import subprocess
 import sys
 import threading
 import time

@@ -12,12 +12,10 @@ import http.client
 import http.server
 import io
 import json
-import os
 import pathlib
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,158 +28,15 @@ import pytest
 import requests
 import uv
 import yaml
-from conftest import BINARY, PASSWORD, ROOT, App, Viewer
+from conftest import ROOT, App, Viewer
+from servers import PATIENCE, Server, end, free_port, provider, serving, wait_for
 
 FILES = ROOT / "templates/operation"
 RULES = [rule for group in yaml.safe_load((FILES / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
 DASHBOARD = json.loads((FILES / "dashboard.json").read_text())
-# In seconds: how long each step may take on a busy machine.
-PATIENCE = 120
 DAY = 86400
 
 pytestmark = pytest.mark.skipif(not (shutil.which("prometheus") and shutil.which("promtool")), reason="needs Debian's package prometheus")
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def wait_for(condition, what, seconds=PATIENCE):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
-    return found
-
-
-def end(process, patience=40):
-    """Ends a process that this test started, also one that is suspended."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-# — The provider and the apps. —
-
-
-class Provider(http.server.BaseHTTPRequestHandler):
-    """Several providers by the first part of the path. Each signs everybody in, and answers refreshes as its fault says."""
-
-    def do_GET(self):
-        name, _, query = self.path.partition("?")
-        if not name.endswith("/authorize"):
-            return self.send_error(404)
-        asked = dict(urllib.parse.parse_qsl(query))
-        self.send_response(302)
-        self.send_header("Location", f"{asked['redirect_uri']}?{urllib.parse.urlencode({'code': 'x', 'state': asked['state']})}")
-        self.end_headers()
-
-    def do_POST(self):
-        form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
-        name = self.path.split("/")[1]
-        fault = self.server.faults.get(name) if form.get("grant_type") == "refresh_token" else None
-        answered = fault() if fault else None
-        if answered == "nothing":
-            # HTTP/1.0: the connection ends with this request.
-            return
-        life = self.server.lives[name]
-        status, body = answered or (200, {"access_token": os.urandom(8).hex(), "refresh_token": os.urandom(8).hex(), "token_type": "Bearer", "expires_in": life})
-        text = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *arguments):
-        pass
-
-
-def serving(handler):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
-# — Servers and Prometheus. —
-
-
-class Server(dict):
-    """`valetkey serve` on a folder of its own, with one administrator."""
-
-    def __init__(self, folder, backup=True, **settings):
-        port, self.metrics = free_port(), f"127.0.0.1:{free_port()}"
-        super().__init__(portal=f"http://127.0.0.1:{port}")
-        folder.mkdir(exist_ok=True)
-        self.data, self.log = folder / "data", folder / "log"
-        own = {name: value for name, value in os.environ.items() if not name.startswith("VALETKEY_")}
-        self.settings = {
-            **own,
-            "VALETKEY_DATA_DIR": str(self.data),
-            "VALETKEY_LISTEN": f"127.0.0.1:{port}",
-            "VALETKEY_PUBLIC_URL": self["portal"],
-            "VALETKEY_METRICS_LISTEN": self.metrics,
-            "VALETKEY_PRIVATE_HOSTS": "127.0.0.1",
-            "VALETKEY_LOG": "warn",
-            "VALETKEY_RUN_CONTENT": "off",
-            **settings,
-        }
-        self.key = {"Authorization": f"Key {self.administrator('ada')}"}
-        if backup:
-            self.command("backup", str(folder / "backup"))
-        self.process = self.started_at = None
-        self.viewers, self.lock = {}, threading.RLock()
-
-    def command(self, *arguments, input=None):
-        done = subprocess.run([BINARY, *arguments], env=self.settings, input=input, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def administrator(self, name):
-        return self.command("admin", "create", name, "--password-stdin", "--api-key", input=f"{PASSWORD}\n").strip()
-
-    def start(self):
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen([BINARY, "serve"], env=self.settings, stdout=subprocess.DEVNULL, stderr=log)
-
-        def answers():
-            assert self.process.poll() is None, self.log.read_text()[-3000:]
-            with contextlib.suppress(requests.RequestException):
-                return requests.get(f"{self['portal']}/__ping__", timeout=5).ok
-
-        wait_for(answers, "a server that answers")
-        self.started_at = time.monotonic()
-
-    def sql(self, text, *values):
-        with contextlib.closing(sqlite3.connect(self.data / "valetkey.db", timeout=30)) as database, database:
-            return database.execute(text, values).fetchall()
-
-    def api(self, method, path, body=None):
-        answer = requests.request(method, f"{self['portal']}/__api__/v1/{path}", headers=self.key, json=body, timeout=PATIENCE)
-        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
-
-    def viewer(self, name):
-        """A viewer who is signed in. Made once: passwords are checked slowly on a busy machine."""
-        with self.lock:
-            if name not in self.viewers:
-                self.api("POST", "users", {"username": name, "email": f"{name}@example.org", "password": PASSWORD, "user_role": "viewer"})
-                self.viewers[name] = Viewer(self, name)
-            return self.viewers[name]
-
-    def item(self, name, upstream, **more):
-        return self.api("POST", "content", {"name": name, "access_type": "logged_in", "upstream_url": upstream, **more})
-
-    def exchange(self, token):
-        form = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": "urn:posit:connect:user-session-token", "subject_token": token}
-        return requests.post(f"{self['portal']}/__api__/v1/oauth/integrations/credentials", data=form, headers=self.key, timeout=PATIENCE)
 
 
 class Prometheus:
@@ -246,8 +101,7 @@ class Laboratory:
     def __init__(self, folder, cleanup):
         self.folder, self.cleanup, self.seconds = folder, cleanup, {}
         self.prometheus = Prometheus(folder / "prometheus", cleanup)
-        self.provider = serving(Provider)
-        self.provider.faults, self.provider.lives = {}, {}
+        self.provider = provider()
         cleanup.callback(self.provider.shutdown)
         app = serving(App)
         cleanup.callback(app.shutdown)
@@ -262,21 +116,8 @@ class Laboratory:
         self.prometheus.scrape(made)
         return made
 
-    def connected(self, server, name, viewers=1, life=1):
-        """Viewers of an item who are connected to a provider of that name, whose access tokens live `life` seconds: the integration's
-        GUID, the item, and a session token for each viewer."""
-        self.provider.lives[name] = life
-        place = f"http://127.0.0.1:{self.provider.server_port}/{name}"
-        config = {"client_id": "c", "client_secret": "s", "authorization_uri": f"{place}/authorize", "token_uri": f"{place}/token", "scopes": "read"}
-        made = server.api("POST", "oauth/integrations", {"name": name, "template": "custom", "config": config})
-        item = server.item(name, self.app)
-        server.api("PUT", f"content/{item['guid']}/oauth/integrations/associations", [{"oauth_integration_guid": made["guid"]}])
-        tokens = []
-        for username in ("vera", "viktor", "vito")[:viewers]:
-            with server.lock:
-                page = server.viewer(username).open(item["content_url"])
-            tokens.append({key.lower(): value for key, value in page.json()["headers"]}["posit-connect-user-session-token"])
-        return made["guid"], item, tokens
+    def connected(self, server, name, **more):
+        return server.connected(self.provider, self.app, name, **more)
 
     def begin(self, alert, server):
         """Waits until an alert does not fire; returns the time, for the fault that follows."""

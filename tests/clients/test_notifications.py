@@ -19,7 +19,7 @@ import requests
 import standardwebhooks
 import trustme
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult
+from aiosmtpd.smtp import AuthResult
 
 from conftest import BINARY, PASSWORD, Viewer
 

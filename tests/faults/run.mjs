@@ -1,7 +1,7 @@
 // The fault harness: scenarios against real processes, a real database and a certified identity provider in strict rotation.
 //   node tests/faults/run.mjs [--long] [scenario …]
 // Short rounds by default; `--long` is what results.md shows. Ends with 1 if a scenario does not pass.
-// Needs the binary built with `--features postgres,faults` (TEST_BIN names another than target/debug/valetkey).
+// Needs the binary built with `--features postgres,faults,traces` (TEST_BIN names another than target/debug/valetkey).
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

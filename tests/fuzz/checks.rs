@@ -176,7 +176,7 @@ pub fn request_head(bytes: &[u8]) {
     }
     let mut written = Vec::new();
     headers::append_line(&mut written, &headers::SESSION_TOKEN, b"ours");
-    headers::append_request_headers(&incoming, &mut written, &[], &[]);
+    headers::append_request_headers(&incoming, &mut written, &[], &[], None);
     // As an app reads it: line by line.
     let mut head = HeaderMap::new();
     let lines = written.strip_suffix(b"\r\n").expect("whole lines");

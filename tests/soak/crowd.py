@@ -16,7 +16,6 @@ import socket
 import statistics
 import struct
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "bench"))
 from portal import database  # noqa: E402

@@ -48,6 +48,7 @@ use crate::{
         leases::{self, Lease},
         people,
     },
+    traces,
     vault::{Sealed, labels},
 };
 use futures_util::{
@@ -180,13 +181,17 @@ impl Broker {
                 Some(refreshing) if refreshing.peek().is_none() => refreshing.clone(),
                 _ => {
                     let service = Arc::clone(self);
+                    // Not within the request's own span: others may wait for it, too, and the log
+                    // would name this one request only.
+                    let span = tracing::info_span!(parent: None, "refresh", %connection);
+                    traces::join(&span);
                     let task = self.core.tasks.spawn_on(
                         async move {
                             let result = service.refresh_now(connection).await;
                             service.in_flight.lock().remove(&connection);
                             result
                         }
-                        .instrument(tracing::info_span!(parent: None, "refresh", %connection)),
+                        .instrument(span),
                         &self.core.runtime,
                     );
                     let refreshing = task

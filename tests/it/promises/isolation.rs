@@ -232,6 +232,8 @@ async fn p43_an_unknown_refusal_seen_three_times_asks_the_viewer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p44_a_flood_of_passwords_delays_a_sign_in_from_elsewhere_by_little_more_than_one_hash() {
+    #[cfg(feature = "faults")]
+    let _cost = valetkey::faults::FullCost::new();
     let world = World::start_trusting(&["127.0.0.1/32"]).await;
     let attempt = async |address: &str, name: &str, password: &str| {
         let browser = Browser::new(&world.portal);
