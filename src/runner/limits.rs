@@ -2,6 +2,7 @@
 //! where the portal may make groups. Version 2 needs a delegated subtree (systemd: `Delegate=yes`);
 //! version 1 works where its hierarchies are writable.
 
+use sha2::{Digest as _, Sha256};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -9,7 +10,14 @@ use std::{
 
 /// Where the portal may make groups.
 #[derive(Clone, Debug)]
-pub enum Cgroups {
+pub struct Cgroups {
+    place: Place,
+    /// How the names of this portal's groups begin; others of the machine have other names.
+    prefix: String,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
     /// One hierarchy.
     V2(PathBuf),
     /// One hierarchy for memory and one for processes.
@@ -17,8 +25,77 @@ pub enum Cgroups {
 }
 
 impl Cgroups {
-    /// Finds a place; `None` if there is none.
-    pub fn find() -> Option<Self> {
+    /// Finds a place for the groups of the portal with this data directory; `None` if there is none.
+    pub fn find(data_dir: &Path) -> Option<Self> {
+        let folder = data_dir
+            .canonicalize()
+            .unwrap_or_else(|_| data_dir.to_owned());
+        let digest = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+        let owner: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
+        Some(Self {
+            place: Place::find()?,
+            prefix: format!("valetkey-{owner}-"),
+        })
+    }
+
+    /// Makes a group with these limits.
+    pub fn create(&self, name: &str, memory_mib: u64, tasks: u64) -> io::Result<Cgroup> {
+        let memory_bytes = (memory_mib << 20).to_string();
+        // Never the name of a group that is being deleted.
+        let name = format!("{}{name}-{}", self.prefix, crate::vault::random::label());
+        match &self.place {
+            Place::V2(root) => {
+                let folder = root.join(name);
+                fs::create_dir_all(&folder)?;
+                let group = Cgroup(vec![folder.clone()]);
+                fs::write(folder.join("memory.max"), &memory_bytes)?;
+                // No swap beyond it, and the whole process is killed together.
+                drop(fs::write(folder.join("memory.swap.max"), "0"));
+                drop(fs::write(folder.join("memory.oom.group"), "1"));
+                fs::write(folder.join("pids.max"), tasks.to_string())?;
+                Ok(group)
+            }
+            Place::V1 { memory, pids } => {
+                let (memory, pids) = (memory.join(&name), pids.join(&name));
+                fs::create_dir_all(&memory)?;
+                let mut group = Cgroup(vec![memory.clone()]);
+                fs::create_dir_all(&pids)?;
+                group.0.push(pids.clone());
+                fs::write(memory.join("memory.limit_in_bytes"), &memory_bytes)?;
+                drop(fs::write(
+                    memory.join("memory.memsw.limit_in_bytes"),
+                    &memory_bytes,
+                ));
+                fs::write(pids.join("pids.max"), tasks.to_string())?;
+                Ok(group)
+            }
+        }
+    }
+
+    /// Deletes the groups of this portal's earlier life; their processes have ended. Not those of
+    /// other portals: an empty group may be one that a process is about to enter.
+    pub fn sweep(&self) {
+        let roots = match &self.place {
+            Place::V2(root) => vec![root],
+            Place::V1 { memory, pids } => vec![memory, pids],
+        };
+        for entry in roots
+            .iter()
+            .filter_map(|root| fs::read_dir(root).ok())
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(&self.prefix) {
+                // Fails while a process is in it.
+                drop(fs::remove_dir(entry.path()));
+            }
+        }
+    }
+}
+
+impl Place {
+    fn find() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let below = |controller: &str| -> Option<PathBuf> {
             let line = own.lines().find(|line| {
@@ -49,69 +126,16 @@ impl Cgroups {
             pids: place("pids")?,
         })
     }
-
-    /// Makes a group with these limits.
-    pub fn create(&self, name: &str, memory_mib: u64, tasks: u64) -> io::Result<Cgroup> {
-        let memory_bytes = (memory_mib << 20).to_string();
-        // Never the name of a group that is being deleted.
-        let name = format!("valetkey-{name}-{}", crate::vault::random::label());
-        match self {
-            Self::V2(root) => {
-                let folder = root.join(name);
-                fs::create_dir_all(&folder)?;
-                let group = Cgroup(vec![folder.clone()]);
-                fs::write(folder.join("memory.max"), &memory_bytes)?;
-                // No swap beyond it, and the whole process is killed together.
-                drop(fs::write(folder.join("memory.swap.max"), "0"));
-                drop(fs::write(folder.join("memory.oom.group"), "1"));
-                fs::write(folder.join("pids.max"), tasks.to_string())?;
-                Ok(group)
-            }
-            Self::V1 { memory, pids } => {
-                let (memory, pids) = (memory.join(&name), pids.join(&name));
-                fs::create_dir_all(&memory)?;
-                let mut group = Cgroup(vec![memory.clone()]);
-                fs::create_dir_all(&pids)?;
-                group.0.push(pids.clone());
-                fs::write(memory.join("memory.limit_in_bytes"), &memory_bytes)?;
-                drop(fs::write(
-                    memory.join("memory.memsw.limit_in_bytes"),
-                    &memory_bytes,
-                ));
-                fs::write(pids.join("pids.max"), tasks.to_string())?;
-                Ok(group)
-            }
-        }
-    }
-
-    /// Deletes the groups of an earlier life; their processes have ended.
-    pub fn sweep(&self) {
-        let roots = match self {
-            Self::V2(root) => vec![root],
-            Self::V1 { memory, pids } => vec![memory, pids],
-        };
-        for entry in roots
-            .iter()
-            .filter_map(|root| fs::read_dir(root).ok())
-            .flatten()
-            .flatten()
-        {
-            if entry.file_name().to_string_lossy().starts_with("valetkey-") {
-                // Fails while a process is in it.
-                drop(fs::remove_dir(entry.path()));
-            }
-        }
-    }
 }
 
 /// Prepares a delegated subtree: the portal moves into a group beside those of the apps, since a
 /// group that gives controllers on holds no processes itself.
-fn v2(own: &Path) -> Option<Cgroups> {
+fn v2(own: &Path) -> Option<Place> {
     let portal = own.join("portal");
     fs::create_dir_all(&portal).ok()?;
     fs::write(portal.join("cgroup.procs"), std::process::id().to_string()).ok()?;
     fs::write(own.join("cgroup.subtree_control"), "+memory +pids").ok()?;
-    Some(Cgroups::V2(own.to_owned()))
+    Some(Place::V2(own.to_owned()))
 }
 
 /// A group of one process; deleted when dropped.
@@ -150,4 +174,26 @@ pub fn enter(folders: &[PathBuf]) -> io::Result<()> {
     folders
         .iter()
         .try_for_each(|folder| fs::write(folder.join("cgroup.procs"), "0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_portal_sweeps_its_own_groups_only() {
+        let root = std::env::temp_dir().join(format!("valetkey-{}", crate::vault::random::label()));
+        let of = |prefix: &str| Cgroups {
+            place: Place::V2(root.clone()),
+            prefix: prefix.to_owned(),
+        };
+        for name in ["valetkey-mine-app-1", "valetkey-theirs-app-1", "other"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        of("valetkey-mine-").sweep();
+        assert!(!root.join("valetkey-mine-app-1").exists());
+        assert!(root.join("valetkey-theirs-app-1").exists());
+        assert!(root.join("other").exists());
+        fs::remove_dir_all(root).unwrap();
+    }
 }

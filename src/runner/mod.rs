@@ -254,7 +254,7 @@ async fn prepare(services: &Arc<Services>, mut listener: SocketAddr) -> Result<C
         Confinement::Sandbox | Confinement::Off => {
             let bwrap = find_program(&settings.run.bubblewrap)
                 .unwrap_or_else(|| settings.run.bubblewrap.clone());
-            let cgroups = Cgroups::find();
+            let cgroups = Cgroups::find(&settings.data_dir);
             if let Some(cgroups) = &cgroups {
                 cgroups.sweep();
             }

@@ -829,7 +829,7 @@ def portal(tmp_path):
 def waits_until(done, patience=60, what="it"):
     until = time.monotonic() + patience
     while not (found := done()):
-        assert time.monotonic() < until, f"{what} does not happen"
+        assert time.monotonic() < until, f"{what() if callable(what) else what} does not happen"
         time.sleep(0.05)
     return found
 
@@ -867,9 +867,9 @@ def test_a_portal_killed_during_a_build_finishes_it_after_its_start_and_builds_o
     call(portal, "PATCH", f"content/{content['guid']}/environment", json=[{"name": "KEPT", "value": "x"}])
     bundle = upload(portal, content["guid"], packed({"app.py": "import slow\n" + wsgi("after"), **SLOW}, manifest(packages=True))).json()["id"]
     task = call(portal, "POST", f"content/{content['guid']}/deploy", json={"bundle_id": bundle}).json()["task_id"]
-    waits_until(lambda: "Installing the packages" in str(task_now(portal, task)["output"]), what="the build")
+    waits_until(lambda: "Installing the packages" in str(task_now(portal, task)["output"]), what=lambda: f"the build: {task_now(portal, task)}")
     time.sleep(1)
-    assert not task_now(portal, task)["finished"]
+    assert not (now := task_now(portal, task))["finished"], now
     portal.kill()
     portal.nothing_left()
     portal.start()
