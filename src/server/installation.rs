@@ -52,6 +52,12 @@ pub async fn open_existing(
             settings.data_dir.display()
         ));
     }
+    if !settings.data_dir.is_dir() {
+        return Err(format!(
+            "there is no folder {}: name the data directory of a server of this installation with VALETKEY_DATA_DIR or --config. Nothing was made.",
+            settings.data_dir.display()
+        ));
+    }
     if store::needs_migration(&settings.database).map_err(|error| error.to_string())? {
         return Err("the database is of an older version of this program: start the server once, which brings it up to date. Nothing was changed.".into());
     }

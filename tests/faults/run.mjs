@@ -285,6 +285,9 @@ const scenarios = {
         assert.equal(after.status, 200, `${name}: ${after.body}`);
       }
     }
+    // One for each viewer and way; on a busy machine a token may end once more meanwhile.
+    const before = here.seen.refreshes;
+    assert.ok(before >= 3 * ways.length, `${before} refreshes`);
     // What is still good is served while the provider is away, and nothing is refreshed behind its back.
     const left = Date.now() + 90_000;
     here.sql(`UPDATE connections SET access_expires_at = ${left}, updated_at = ${left - 3_600_000}`);
@@ -293,7 +296,7 @@ const scenarios = {
     here.token = async (_, { response }) => response.writeHead(503).end();
     for (let round = 0; round < 3; round++) all(await Promise.all(here.viewers.map((viewer) => here.exchange(viewer))), ok, "with 90 seconds left");
     here.token = async (pass) => pass();
-    assert.deepEqual([here.seen.refreshes, here.seen.replays], [3 * ways.length, 0]);
+    assert.deepEqual([here.seen.refreshes, here.seen.replays], [before, 0]);
     row("5 provider down and back", "SQLite, 1 node", ways.length, 3 * ways.length, here, 0, `${ways.map(([name]) => name).join(", ")}; tokens with 90 s left served meanwhile`);
     await here.stop();
   },

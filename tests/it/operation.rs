@@ -147,6 +147,14 @@ async fn what_is_measured_is_on_a_listener_of_its_own_and_names_nobody() {
     served.terminate();
 }
 
+/// A file of the certificate that the tests of promises have.
+fn self_signed(ending: &str) -> String {
+    format!(
+        "{}/tests/it/promises/self_signed.{ending}",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
 /// The lines of `valetkey doctor --json`, as sign, place and code.
 fn doctor(
     arguments: &[&str],
@@ -195,6 +203,36 @@ async fn the_doctor_recognises_its_own_server_and_says_what_is_wrong() {
     let address = format!("http://{}", other.address);
     let (is_well, lines) = doctor(&["--as-outsider", &address], &[]);
     assert!(is_well, "{lines:?}");
+
+    // A copy of the data directory has the identity of the server that runs.
+    let (original, copy) = (&served.data_dir, served.data_dir.join("copy"));
+    std::fs::create_dir(&copy).expect("a folder");
+    std::fs::copy(original.join("node"), copy.join("node")).expect("a copy");
+    for name in ["valetkey.db", "keyring"] {
+        if original.join(name).exists() {
+            std::os::unix::fs::symlink(original.join(name), copy.join(name)).expect("a link");
+        }
+    }
+    let settings = served.settings_with(&[
+        ("VALETKEY_RUN_CONTENT", "off"),
+        ("VALETKEY_DATA_DIR", &copy.to_string_lossy()),
+    ]);
+    let (_, lines) = doctor(&[], &settings);
+    assert!(
+        codes(&lines, "warning").contains(&"duplicate_identity".to_owned()),
+        "{lines:?}"
+    );
+
+    // A certificate that no browser trusts is told by its name and its end.
+    let secure = Served::start_tls(&self_signed("pem"), &self_signed("key")).await;
+    let address = format!("https://{}", secure.address);
+    let (is_well, lines) = doctor(&["--as-outsider", &address], &[]);
+    assert!(!is_well);
+    assert_eq!(
+        codes(&lines, "bad"),
+        ["unreachable", "certificate_not_trusted"],
+        "{lines:?}"
+    );
 
     // Nothing is there: nothing is made, and nothing is stored.
     let nowhere = served.data_dir.join("nowhere");

@@ -6,7 +6,11 @@ use crate::{
     config::{Settings, run::Confinement},
     domain::check::Finding,
     server::{clock::SystemClock, installation},
-    service::{Services, cluster::health::Word},
+    service::{
+        Services,
+        cluster::{health::Word, node},
+    },
+    store::short_lived::Node,
     vault::keyring::Source,
 };
 use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
@@ -79,6 +83,25 @@ fn look_at_mode(report: &mut Report, at: &str, setting: &str, path: &Path) {
     report.add(at, OPERATOR, found.of(setting));
 }
 
+/// Whether the identity in this data directory is in use, but not from here.
+fn duplicate_identity(data_dir: &Path, running: &[Node]) -> Option<Finding> {
+    let own = node::identity(data_dir)?;
+    let runs = |seen: &Node| seen.node.split_once('/').is_some_and(|(id, _)| id == own);
+    let is_elsewhere = running.iter().any(runs) && !node::is_served(data_dir).unwrap_or(true);
+    Some(if is_elsewhere {
+        Finding::warning(
+            "duplicate_identity",
+            "A server with the identity of this data directory runs, but not from this directory: one of the two is a copy. (Or it ended less than 35 seconds ago.) A server that starts here takes a new identity.",
+            "Give each node a data directory of its own, and copy none.",
+        )
+    } else {
+        Finding::good(
+            "identity",
+            "No other server has this data directory's identity.",
+        )
+    })
+}
+
 async fn look_at_installation(report: &mut Report, services: &Services) {
     for (name, word) in services.health.report().await {
         // The others are states of a running server; its own readiness is asked for below.
@@ -99,6 +122,9 @@ async fn look_at_installation(report: &mut Report, services: &Services) {
     }
     let nodes = match services.nodes.nodes().await {
         Ok(nodes) if !nodes.is_empty() => {
+            if let Some(found) = duplicate_identity(&services.core.settings.data_dir, &nodes) {
+                report.add("identity", OPERATOR, found.of("data_dir"));
+            }
             Finding::good("nodes", format!("{} run(s) on this database.", nodes.len()))
         }
         Ok(_) => Finding::warning(

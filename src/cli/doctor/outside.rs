@@ -31,6 +31,10 @@ struct Answer {
 
 /// A client that asks as a browser does.
 fn client() -> Result<reqwest::Client, String> {
+    builder().build().map_err(|error| cause(&error))
+}
+
+fn builder() -> reqwest::ClientBuilder {
     // HTTP/1.1, as browsers open WebSockets. No proxy: a browser of a viewer has none of this machine's.
     reqwest::Client::builder()
         .http1_only()
@@ -38,8 +42,32 @@ fn client() -> Result<reqwest::Client, String> {
         .tls_info(true)
         .redirect(reqwest::redirect::Policy::none())
         .timeout(PATIENCE)
-        .build()
-        .map_err(|error| cause(&error))
+}
+
+/// What the certificate of an address says that is not trusted. Nothing secret is sent there.
+async fn untrusted_certificate(base: &str) -> Option<Finding> {
+    if !base.starts_with("https:") {
+        return None;
+    }
+    let client = builder().tls_danger_accept_invalid_certs(true).build();
+    let answer = client.ok()?.get(format!("{base}/__ping__")).send().await;
+    let answer = answer.ok()?;
+    let der = answer.extensions().get::<TlsInfo>()?.peer_certificate()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let ends = certificate.validity().not_after;
+    let ended = if certificate.validity().time_to_expiration().is_none() {
+        "ended"
+    } else {
+        "ends"
+    };
+    let (subject, issuer) = (certificate.subject(), certificate.issuer());
+    Some(Finding::bad(
+        "certificate_not_trusted",
+        format!(
+            "Browsers do not trust it: it is for {subject}, by {issuer}, and {ended} on {ends}."
+        ),
+        "Renew it, or install it with its whole chain, from an authority that your browsers trust.",
+    ))
 }
 
 /// The headers of one request.
@@ -108,6 +136,9 @@ async fn reached(report: &mut Report, base: &str, headers: Headers<'_>) -> Optio
             let fix = "Look at the name, the certificate, the firewall and the outer proxy.";
             let found = Finding::bad("unreachable", format!("It cannot be reached: {why}."), fix);
             report.add(base, PAGE, found.of("public_url"));
+            if let Some(found) = untrusted_certificate(base).await {
+                report.add(format!("certificate of {base}"), PAGE, found);
+            }
             return None;
         }
     };

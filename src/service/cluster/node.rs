@@ -51,6 +51,13 @@ pub fn is_served(folder: &Path) -> Result<bool, String> {
     Ok(file.try_lock().is_err())
 }
 
+/// The identity in a data directory, without claiming it; `None` before its first server.
+pub fn identity(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("node")).ok()?;
+    let id = text.lines().next()?.trim();
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
 /// The state of this process as a node.
 pub(in crate::service) struct Node {
     /// Random, new at each start.
