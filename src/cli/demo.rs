@@ -31,6 +31,9 @@ pub struct Demo {
     /// it always does.
     #[arg(long)]
     providers: bool,
+    /// Where /metrics is served, for Prometheus; nowhere without it.
+    #[arg(long)]
+    metrics_listen: Option<SocketAddr>,
 }
 
 /// Runs until stopped, then deletes the data unless `--data-dir` was given.
@@ -51,6 +54,7 @@ pub async fn run(arguments: Demo) -> Result<(), String> {
         data_dir: data_dir.clone(),
         content_url: arguments.content_url,
         organisation,
+        metrics_listen: arguments.metrics_listen,
         // Scripts mostly add what they need themselves.
         doubles: !arguments.json || arguments.providers,
         run: Run::from_environment(&super::environment()).map_err(|problem| problem.to_string())?,

@@ -80,6 +80,8 @@ pub struct Options {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The settings of the section "Retention".
     pub retention: Retention,
+    /// The setting `metrics_listen`.
+    pub metrics_listen: Option<SocketAddr>,
     /// If set, people can also sign in at an OpenID provider.
     pub organisation: Option<Organisation>,
     /// An app of the caller's, instead of the sample.
@@ -100,6 +102,7 @@ impl Default for Options {
             upstream_sockets: Vec::new(),
             trusted_proxies: Vec::new(),
             retention: Retention::default(),
+            metrics_listen: None,
             organisation: None,
             dev: None,
             run: Run {
@@ -241,7 +244,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
             ..options.run
         },
         hsts: None,
-        metrics_listen: None,
+        metrics_listen: options.metrics_listen,
         traces: None,
         contact: None,
         data_dir: options.data_dir,

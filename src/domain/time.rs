@@ -21,6 +21,10 @@ impl Timestamp {
     pub const fn unix_seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
+    /// The day in UTC, counted from the Unix epoch.
+    pub const fn day(self) -> i64 {
+        self.unix_seconds().div_euclid(86_400)
+    }
     /// This moment plus a duration. Saturates.
     pub fn plus(self, duration: Duration) -> Self {
         Self(

@@ -248,7 +248,8 @@ async fn deliver(service: Arc<Services>, is_leader: Arc<AtomicBool>) {
     }
 }
 
-/// Looks every minute at what this node knows and somebody must be told.
+/// Makes notices of what this node itself knows (a full disk, an integration that fails), once a
+/// minute.
 async fn look_at_node(service: Arc<Services>) {
     loop {
         tokio::time::sleep(CONDITIONS_INTERVAL).await;

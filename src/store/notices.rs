@@ -18,14 +18,14 @@ use crate::{
 };
 use diesel::prelude::*;
 
-/// Makes a notice; `false` if one with the same `once` is kept.
-pub fn insert(db: &mut Db<'_>, notice: &Notice, now: Timestamp) -> Result<bool, Error> {
+/// Makes a notice, and returns its number; `None` if one with the same `once` is kept.
+pub fn insert(db: &mut Db<'_>, notice: &Notice, now: Timestamp) -> Result<Option<i64>, Error> {
     if let Some(once) = &notice.once
         && is_known(db, once)?
     {
-        return Ok(false);
+        return Ok(None);
     }
-    diesel::insert_into(notices::table)
+    let number = diesel::insert_into(notices::table)
         .values((
             notices::at.eq(now.0),
             notices::kind.eq(notice.kind.as_str()),
@@ -36,8 +36,9 @@ pub fn insert(db: &mut Db<'_>, notice: &Notice, now: Timestamp) -> Result<bool, 
             notices::once.eq(&notice.once),
             notices::spread.eq(false),
         ))
-        .execute(db.0)?;
-    Ok(true)
+        .returning(notices::number)
+        .get_result(db.0)?;
+    Ok(Some(number))
 }
 
 /// Whether a notice with this `once` is kept.

@@ -69,9 +69,9 @@ http {{ access_log off; keepalive_requests 10000000;
 
 
 @contextlib.contextmanager
-def demo(binary):
+def demo(binary, *options):
     """A demo; what it prints about itself, and its process id."""
-    process = subprocess.Popen([binary, "demo", "--json", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "VALETKEY_LOG": "error"})
+    process = subprocess.Popen([binary, "demo", "--json", "--listen", "127.0.0.1:0", *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "VALETKEY_LOG": "error"})
     try:
         here = json.loads(process.stdout.readline())
         time.sleep(1)

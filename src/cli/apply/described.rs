@@ -1,5 +1,5 @@
-//! The file of `valetkey apply` and `valetkey export` (TOML): groups, integrations and content by their
-//! names. What is left out stays as it is; a list that is there is the whole list.
+//! The file of `valetkey apply` and `valetkey export` (TOML): groups, integrations and content by
+//! their names. What is left out stays as it is. A list replaces the list that is there.
 
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};

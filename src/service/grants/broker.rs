@@ -955,7 +955,7 @@ fn needs_viewer(
         path: "/consents".into(),
         once: Some(format!(
             "connection_needs_viewer {connection} {}",
-            now.unix_seconds() / 86_400
+            now.day()
         )),
     }
 }

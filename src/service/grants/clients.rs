@@ -180,9 +180,6 @@ fn rejected(integration: &Integration, cause: &str, now: Timestamp) -> Notice {
             "{cause} Until it is replaced, nobody can connect, and content gets no new tokens."
         ),
         path: addresses::integration(id),
-        once: Some(format!(
-            "secret_rejected {id} {}",
-            now.unix_seconds() / 86_400
-        )),
+        once: Some(format!("secret_rejected {id} {}", now.day())),
     }
 }

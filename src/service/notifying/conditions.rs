@@ -56,7 +56,7 @@ impl Conditions {
     /// What this node knows of itself and of providers. Every node looks each minute.
     pub async fn look_at_node(&self, health: &Health) -> Result<(), Error> {
         let now = self.core.now();
-        let day = day_of(now);
+        let day = now.day();
         for (id, sentence) in self.backoff.broken_for(UNREACHABLE_FOR) {
             let found = self
                 .core
@@ -98,7 +98,7 @@ impl Conditions {
     /// What concerns the whole installation. The leader looks every ten minutes.
     pub async fn look_at_installation(&self, audit_is_whole: Option<bool>) -> Result<(), Error> {
         let now = self.core.now();
-        let day = day_of(now);
+        let day = now.day();
         if audit_is_whole == Some(false) {
             self.notices
                 .tell(Notice {
@@ -135,7 +135,7 @@ impl Conditions {
                         "{said} Without one, what is stored since then is lost with the disk."
                     ),
                     path: "/help/operator#backups".into(),
-                    once: Some(format!("backup_overdue {}", now.0 / (3 * 86_400_000))),
+                    once: Some(format!("backup_overdue {}", now.day() / 3)),
                 })
                 .await?;
         }
@@ -220,9 +220,4 @@ fn digest(week: &WeekInNumbers) -> String {
         ));
     }
     lines.join("\n")
-}
-
-/// The day of a time, in UTC.
-fn day_of(at: Timestamp) -> i64 {
-    at.unix_seconds() / 86_400
 }

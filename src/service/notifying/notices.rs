@@ -294,12 +294,10 @@ impl Notices {
                     }
                     None => Target::Mail(address.clone()),
                 };
-                notify(db, &notice, now)?;
-                // The only one that is not spread: it was made just now, in this transaction.
-                let made = store::notices::to_spread(db, i64::MAX)?;
-                let made = made.into_iter().rfind(|one| one.kind == Kind::Test);
-                let made = made.ok_or(Error::Internal("a notice that was made is missing"))?;
-                store::notices::spread(db, made.number, &[(target, None)], now)?;
+                // Without `once` it is always made.
+                if let Some(number) = store::notices::insert(db, &notice, now)? {
+                    store::notices::spread(db, number, &[(target, None)], now)?;
+                }
                 Ok(())
             })
             .await
@@ -353,7 +351,7 @@ impl Notices {
     }
 }
 
-/// Whether people of this kind's audience are named by the notice.
+/// Whether a notice of this kind goes to one person, whom it names.
 pub(super) fn is_for_one(kind: Kind) -> bool {
     kind.audience() == Audience::OnePerson
 }
