@@ -152,7 +152,7 @@ async fn run_app(arguments: &Inside) -> io::Result<u8> {
                     continue;
                 };
                 tokio::spawn(async move {
-                    if let Ok(app) = TcpStream::connect(("127.0.0.1", port)).await {
+                    if let Ok(app) = connect_to_app(port).await {
                         drop(app.set_nodelay(true));
                         join(outside, app).await;
                     }
@@ -162,7 +162,7 @@ async fn run_app(arguments: &Inside) -> io::Result<u8> {
     }
     if let Some(port) = arguments.port {
         tokio::spawn(async move {
-            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            while connect_to_app(port).await.is_err() {
                 tokio::time::sleep(LISTEN_INTERVAL).await;
             }
             let _ = report.write_all(&[LISTENS]).await;
@@ -195,6 +195,16 @@ async fn run_app(arguments: &Inside) -> io::Result<u8> {
         Ok(ended) => Ok(exit_code(ended?)),
         Err(_) => Ok(exit_code(child.wait().await?)),
     }
+}
+
+/// Connects to the app. Where nothing listens on a port that the kernel also gives to outgoing
+/// connections, it may in the end connect a socket with itself: that is no app.
+async fn connect_to_app(port: u16) -> io::Result<TcpStream> {
+    let app = TcpStream::connect(("127.0.0.1", port)).await?;
+    if app.local_addr()? == app.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(app)
 }
 
 /// The app's variables, as [`super::uplink`] sends them.
@@ -236,4 +246,22 @@ async fn pass_on(listener: TcpListener, uplink: PathBuf, kind: u8) {
 async fn join(mut outside: UnixStream, mut app: TcpStream) {
     // An error ends the connection, which both sides notice.
     drop(copy_bidirectional(&mut outside, &mut app).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_is_connected_with_itself_is_no_app() {
+        // Even: of those for outgoing connections the kernel takes the even ones first.
+        let mut port = 40_000;
+        while std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+            port += 2;
+        }
+        // The kernel tries each of its ports in this many attempts.
+        for _ in 0..40_000 {
+            assert!(connect_to_app(port).await.is_err());
+        }
+    }
 }

@@ -28,10 +28,11 @@ use std::{
 };
 use tokio::process::{Child, Command};
 
-/// The port on which an app listens in its sandbox.
-const APP_PORT: u16 = 39_000;
+/// The port on which an app listens in its sandbox. None of those that the kernel gives to outgoing
+/// connections (32,768 and above): an app's own connections never take it.
+const APP_PORT: u16 = 29_000;
 /// The port of the proxy to the outside, in the sandbox.
-const EGRESS_PORT: u16 = 39_001;
+const EGRESS_PORT: u16 = 29_001;
 /// Size of the memory file systems for temporary files, in bytes.
 const TEMPORARY_BYTES: u64 = 512 << 20;
 /// Largest file that a process writes, in MiB.

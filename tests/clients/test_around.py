@@ -78,7 +78,7 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path):
 def test_the_service_manager_hears_of_start_life_and_stop(tmp_path):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(tmp_path / "notify"))
-    listener.settimeout(30)
+    listener.settimeout(90)
     port = free_port()
     settings = environment(tmp_path, port, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="1000000")
     process = subprocess.Popen([BINARY, "serve"], env=settings, stdout=subprocess.DEVNULL)
@@ -86,7 +86,7 @@ def test_the_service_manager_hears_of_start_life_and_stop(tmp_path):
         said = []
 
         def until(word):
-            end = time.monotonic() + 30
+            end = time.monotonic() + 90
             while word not in said:
                 assert time.monotonic() < end, said
                 said.extend(listener.recv(4096).decode().split())

@@ -154,7 +154,7 @@ def test_the_way_out_refuses_private_addresses_in_every_notation(item, service):
     said = item.run(f"""
 import socket
 def ask(line):
-    way = socket.create_connection(("127.0.0.1", 39001), 20)
+    way = socket.create_connection(("127.0.0.1", 29001), 20)
     way.sendall(f"{{line}} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())
     print(line, way.recv(100).split(b"\\r\\n")[0].decode())
 for host in {hosts}:
