@@ -21,7 +21,8 @@ const person = (name, options = {}) => signedIn(chromium, here.portal, name, { v
 /** Waits until the page says how the deploy ended. */
 async function ended(page, base) {
   for (let tries = 0; tries < 90; tries++) {
-    await page.goto(`${base}/runs`);
+    // The page itself may load anew at this moment, since the deploy has ended.
+    await page.goto(`${base}/runs`).catch((error) => { if (!/ERR_ABORTED/.test(error.message)) throw error; });
     const word = await page.textContent("#task-title ~ p .status");
     if (!/Under way/.test(word)) return word;
     await page.waitForTimeout(1000);
