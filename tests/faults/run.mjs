@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { Browser, PASSWORD, binary, call, lab, root, sleep } from "./lab.mjs";
 
 const long = process.argv.includes("--long");
@@ -635,7 +636,7 @@ const scenarios = {
   // The providers of the catalogue, each played by its double in a process of its own: kill -9 at each marked step of a refresh, and callers at once.
   async dialects() {
     const demo = spawn(binary, ["demo", "--json", "--providers", "--listen", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "ignore"] });
-    const said = JSON.parse(await new Promise((done) => demo.stdout.once("data", (line) => done(line.toString()))));
+    const said = JSON.parse(await new Promise((done) => createInterface({ input: demo.stdout }).once("line", done)));
     const key = said.accounts.find((account) => account.username === "ada").api_key;
     const at = new URL(said.portal);
     const listed = await call(at.port, "GET", "/__api__/v1/oauth/integrations", { host: at.host, headers: { authorization: `Key ${key}` } });
