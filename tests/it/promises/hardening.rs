@@ -32,7 +32,7 @@ impl Counted {
         let app = serve_raw(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
             format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{fields}Content-Length: 2\r\n\r\nok"
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{fields}Content-Length: 2\r\nConnection: close\r\n\r\nok"
             )
             .into_bytes()
         })
