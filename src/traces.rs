@@ -1,11 +1,11 @@
 //! Traces for OpenTelemetry: the cargo feature `traces` and the setting `traces_endpoint`. Without
 //! either, nothing here costs anything.
 //!
-//! Requests continue the trace that their client names (W3C Trace Context, `traceparent`), apps and
-//! providers are told of it, and whoever began the trace decides whether it is recorded. Spans carry
-//! what the log says: methods, patterns of routes, status codes, correlation ids; no path, no query,
-//! no person and no token. A collector that does not answer delays nothing: spans wait in a bounded
-//! queue, and those that find it full are dropped.
+//! Requests continue the trace that their client names (W3C Trace Context, `traceparent`), and the
+//! portal names it to apps and providers. The program that began a trace decides whether it is
+//! recorded. Spans carry what the log says: methods, patterns of routes, status codes, correlation
+//! ids; no path, no query, no person and no token. A collector that does not answer delays nothing:
+//! spans wait in a bounded queue, and those that find it full are dropped.
 
 #[cfg(not(feature = "traces"))]
 use tracing::Span;
@@ -22,7 +22,7 @@ pub fn request_span<'a>(correlation: &str, _header: impl Fn(&str) -> Option<&'a 
     tracing::info_span!("request", correlation)
 }
 
-/// Notes what is known at a request's end. `route`: the pattern, not the path.
+/// Records method, route and status of a request that has ended. `route`: the pattern, not the path.
 #[cfg(not(feature = "traces"))]
 #[inline]
 pub const fn end_request(_span: &Span, _method: &str, _route: Option<&str>, _status: u16) {}
@@ -157,7 +157,7 @@ mod recorded {
         span
     }
 
-    /// Notes what is known at a request's end. `route`: the pattern, not the path.
+    /// Records method, route and status of a request that has ended. `route`: the pattern, not the path.
     pub fn end_request(span: &Span, method: &str, route: Option<&str>, status: u16) {
         if !is_on() {
             return;

@@ -50,7 +50,7 @@ impl Threads {
         let asked = Instant::now();
         let waiting = tokio::time::timeout(QUEUE_TIMEOUT, Arc::clone(&self.free).acquire_owned());
         let Ok(Ok(thread)) = waiting.await else {
-            // Whoever gave up waited longest.
+            // Waits that were given up are the longest ones.
             measures::database_wait(asked.elapsed());
             return Err(Error::Busy("all database threads are busy".into()).into());
         };

@@ -157,9 +157,9 @@ class Server(dict):
     def item(self, name, upstream, **more):
         return self.api("POST", "content", {"name": name, "access_type": "logged_in", "upstream_url": upstream, **more})
 
-    def exchange(self, token):
+    def exchange(self, token, **headers):
         form = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": "urn:posit:connect:user-session-token", "subject_token": token}
-        return requests.post(f"{self['portal']}/__api__/v1/oauth/integrations/credentials", data=form, headers=self.key, timeout=PATIENCE)
+        return requests.post(f"{self['portal']}/__api__/v1/oauth/integrations/credentials", data=form, headers={**self.key, **headers}, timeout=PATIENCE)
 
     def connected(self, provider, app, name, viewers=1, life=1):
         """Viewers of an item who are connected to a provider of that name, whose access tokens live `life` seconds: the integration's

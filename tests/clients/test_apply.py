@@ -1,7 +1,6 @@
 """`valetkey apply` and `valetkey export`: a portal is brought to the state that a file describes, a second run changes nothing,
 an export describes what is there. APPLY_SIZE multiplies what is described (30: 300 integrations and 1,000 items)."""
 import os
-import socket
 import sqlite3
 import subprocess
 import time
@@ -11,14 +10,9 @@ import pytest
 import requests
 
 from conftest import BINARY, PASSWORD
+from servers import free_port
 
 SIZE = int(os.environ.get("APPLY_SIZE", "1"))
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Portal:

@@ -14,12 +14,7 @@ import pytest
 import requests
 
 from conftest import BINARY, ROOT
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+from servers import free_port
 
 
 def environment(folder, listen, **more):

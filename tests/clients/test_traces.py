@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from servers import Server, end, provider, serving, wait_for
 
 BEGUN = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALLER = "00f067aa0ba902b7"
 UNRECORDED = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -49,19 +50,23 @@ def attributes(span):
     return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
 
 
+def told_to_app(world, **headers):
+    """The headers of Vera's request to the app, as the app got them."""
+    answer = world.viewer("vera").http.get(world.app_item["content_url"], headers=headers).json()
+    return {name.lower(): value for name, value in answer["headers"]}
+
+
 def seen(world, trace, name):
     """The span of that name within a trace."""
     return wait_for(lambda: [span for span in world.spans if span.trace_id.hex() == trace and span.name == name], f"a span {name} of {trace}")[0]
 
 
 def test_a_page_of_an_app_is_part_of_the_trace_that_its_client_began(world):
-    viewer, caller = world.viewer("vera"), "00f067aa0ba902b7"
-    state = {"tracestate": "other=1", "traceparent": f"00-{BEGUN}-{caller}-01"}
-    told = {name.lower(): value for name, value in viewer.http.get(world.app_item["content_url"], headers=state).json()["headers"]}
+    told = told_to_app(world, tracestate="other=1", traceparent=f"00-{BEGUN}-{CALLER}-01")
     version, trace, parent, flags = told["traceparent"].split("-")
     assert (version, trace, flags, told["tracestate"]) == ("00", BEGUN, "01", "other=1")
     span = wait_for(lambda: [span for span in world.spans if span.span_id.hex() == parent], "the span that the app was told of")[0]
-    assert span.trace_id.hex() == BEGUN and span.parent_span_id.hex() == caller
+    assert span.trace_id.hex() == BEGUN and span.parent_span_id.hex() == CALLER
     known = attributes(span)
     assert known["http.request.method"] == "GET" and known["http.response.status_code"] == 200
     assert span.name == "GET content" and known["http.route"] == "content", "no address"
@@ -69,11 +74,10 @@ def test_a_page_of_an_app_is_part_of_the_trace_that_its_client_began(world):
 
 def test_an_exchange_that_refreshes_tells_the_provider(world):
     trace, before = os.urandom(16).hex(), len(world.provider.asked)
-    # The access token has lived its second.
-    form = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": "urn:posit:connect:user-session-token", "subject_token": world.token}
 
+    # The access token has lived its second.
     def refreshed():
-        answer = requests.post(f"{world['portal']}/__api__/v1/oauth/integrations/credentials", data=form, headers={**world.key, "traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        answer = world.exchange(world.token, traceparent=f"00-{trace}-{CALLER}-01")
         assert answer.ok, answer.text
         return len(world.provider.asked) > before
 
@@ -86,22 +90,19 @@ def test_an_exchange_that_refreshes_tells_the_provider(world):
 
 
 def test_what_is_not_to_be_recorded_is_passed_on_and_not_recorded(world):
-    viewer = world.viewer("vera")
-    answer = viewer.http.get(world.app_item["content_url"], headers={"traceparent": f"00-{UNRECORDED}-00f067aa0ba902b7-00"}).json()
-    told = {name.lower(): value for name, value in answer["headers"]}["traceparent"]
-    assert told.startswith(f"00-{UNRECORDED}-") and told.endswith("-00") and "00f067aa0ba902b7" not in told
+    told = told_to_app(world, traceparent=f"00-{UNRECORDED}-{CALLER}-00")["traceparent"]
+    assert told.startswith(f"00-{UNRECORDED}-") and told.endswith("-00") and CALLER not in told
     # A request without a trace begins one, of which nought in a hundred are recorded.
-    own = {name.lower(): value for name, value in viewer.http.get(world.app_item["content_url"]).json()["headers"]}["traceparent"]
-    assert own.endswith("-00")
+    assert told_to_app(world)["traceparent"].endswith("-00")
     # What is no trace is none.
-    odd = {name.lower(): value for name, value in viewer.http.get(world.app_item["content_url"], headers={"traceparent": "00-zz-1-01"}).json()["headers"]}
-    assert odd["traceparent"].endswith("-00") and "zz" not in odd["traceparent"]
+    odd = told_to_app(world, traceparent="00-zz-1-01")["traceparent"]
+    assert odd.endswith("-00") and "zz" not in odd
 
 
 def test_a_collector_gets_no_secret_and_no_person_and_its_silence_delays_nobody(world):
     trace = os.urandom(16).hex()
     viewer = world.viewer("vera")
-    viewer.http.get(f"{world['portal']}/people/nobody?secret=geheim", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    viewer.http.get(f"{world['portal']}/people/nobody?secret=geheim", headers={"traceparent": f"00-{trace}-{CALLER}-01"})
     wait_for(lambda: [span for span in world.spans if span.trace_id.hex() == trace], "the span of a page")
     written = "".join(str(span) for span in world.spans)
     for secret in (world.token, "geheim", "vera", world.app_item["guid"], *(value for value in viewer.http.cookies.values() if len(value) > 8)):
@@ -110,7 +111,7 @@ def test_a_collector_gets_no_secret_and_no_person_and_its_silence_delays_nobody(
     assert world.process.returncode == 0
     last = os.urandom(16).hex()
     world.start()
-    answer = requests.get(f"{world['portal']}/__ping__", headers={"traceparent": f"00-{last}-00f067aa0ba902b7-01"})
+    answer = requests.get(f"{world['portal']}/__ping__", headers={"traceparent": f"00-{last}-{CALLER}-01"})
     assert answer.ok
     # What waits is sent at the end.
     end(world.process)

@@ -1,5 +1,5 @@
 //! The file of `valetkey apply` and `valetkey export` (TOML): groups, integrations and content by
-//! their names. What is left out stays as it is. A list replaces the list that is there.
+//! their names. What is left out stays as it is. A list in the file replaces the portal's list.
 
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
