@@ -154,11 +154,12 @@ async fn lock_database(
                  SELECT pg_sleep({}); ROLLBACK",
                 time.as_secs()
             );
-            let address = address.expose_secret().to_owned();
-            let child = std::thread::spawn(move || sql(&address, &lock));
-            std::thread::sleep(Duration::from_secs(1));
-            let _ = send.send(());
-            child.join().expect("psql");
+            let address = address.expose_secret();
+            std::thread::scope(|threads| {
+                threads.spawn(|| sql(address, &lock));
+                until_it_sleeps(address);
+                let _ = send.send(());
+            });
             return;
         }
         let mut file =
@@ -172,6 +173,19 @@ async fn lock_database(
     });
     within("the lock", receive).await.expect("locked");
     locking
+}
+
+/// Waits until somebody is at `pg_sleep` in the database at `address`.
+fn until_it_sleeps(address: &str) {
+    let query = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    for _ in 0..200 {
+        if sql(address, query) != "0" {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("nobody sleeps");
 }
 
 /// Runs statements with PostgreSQL's own client; what it prints.
@@ -655,8 +669,11 @@ impl World {
             time.as_secs()
         );
         let address = address.expose_secret().to_owned();
-        let holding = tokio::task::spawn_blocking(move || drop(sql(&address, &text)));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let holder = address.clone();
+        let holding = tokio::task::spawn_blocking(move || drop(sql(&holder, &text)));
+        tokio::task::spawn_blocking(move || until_it_sleeps(&address))
+            .await
+            .expect("an open transaction");
         holding
     }
 

@@ -154,7 +154,8 @@ struct Rotation {
     live: Mutex<String>,
     /// The next refresh is answered by a closed connection; its token is used up all the same.
     lose: std::sync::atomic::AtomicBool,
-    delay_ms: AtomicU32,
+    /// It answers when this is released.
+    held: tokio::sync::Mutex<()>,
 }
 
 /// A provider whose refresh tokens work once. Its first access token is as good as over.
@@ -167,10 +168,7 @@ async fn rotating(state: Arc<Rotation>) -> String {
                 "expires_in": seconds, "refresh_token": format!("refresh-{number}")});
             http_answer(200, "Content-Type: application/json\r\n", &body.to_string())
         };
-        let wait = || {
-            let delay = state.delay_ms.load(Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(u64::from(delay)));
-        };
+        let wait = || drop(state.held.blocking_lock());
         if request.contains("grant_type=authorization_code") {
             state.redeemed.fetch_add(1, Ordering::SeqCst);
             wait();
@@ -316,18 +314,20 @@ fn has_spooled(served: &Served) -> bool {
         .is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0))
 }
 
-/// Locks the database once the provider has answered `calls` once, and waits until the tokens are in
-/// the spool. Gives what ends with the lock.
+/// Locks the database once the provider was asked (`calls` is one), lets it answer, and waits until the
+/// tokens are in the spool. Gives what ends with the lock.
 async fn lock_until_spooled(
     served: &Served,
     what: &str,
     calls: &AtomicU32,
+    held: tokio::sync::MutexGuard<'_, ()>,
 ) -> [Option<tokio::task::JoinHandle<()>>; 1] {
-    until(what, Duration::from_secs(10), async || {
+    until(what, Duration::from_secs(30), async || {
         calls.load(Ordering::SeqCst) == 1
     })
     .await;
     let locked = served.lock_database(Duration::from_secs(45)).await;
+    drop(held);
     until("a spooled token", Duration::from_secs(40), async || {
         has_spooled(served)
     })
@@ -359,8 +359,8 @@ async fn p37_tokens_that_the_database_did_not_take_survive_kill_9() {
         })
         .unwrap_or_else(|| panic!("no session token in {head}"));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    state.delay_ms.store(2000, Ordering::SeqCst);
-    let locking = lock_until_spooled(&served, "the refresh", &state.refreshed);
+    let held = state.held.lock().await;
+    let locking = lock_until_spooled(&served, "the refresh", &state.refreshed, held);
     let (answer, mut unlocking) = tokio::join!(served.exchange(&key, &token), locking);
     assert_eq!(answer.status, 503, "{}", answer.body);
     served.kill();
@@ -392,8 +392,8 @@ async fn p37_a_new_connection_that_the_database_did_not_take_survives_kill_9() {
     let (_, sent) = sent.expect("a state");
     let callback = format!("/__oauth__/integrations/{guid}/callback?code=any&state={sent}");
     // The attempt is used up before the provider is asked: lock the database only then.
-    state.delay_ms.store(2000, Ordering::SeqCst);
-    let locking = lock_until_spooled(&served, "the code's redemption", &state.redeemed);
+    let held = state.held.lock().await;
+    let locking = lock_until_spooled(&served, "the code's redemption", &state.redeemed, held);
     let (answer, mut unlocking) = tokio::join!(ada.get(&callback), locking);
     assert_eq!(answer.status, 503, "{}", answer.body);
     assert!(answer.words().contains("is kept"), "{}", answer.words());
