@@ -2,10 +2,11 @@
 //! from publishers and are not trusted: nothing is written outside the folder that is unpacked
 //! into, and size and number of entries are limited by what is read, not by what a header says.
 //!
-//! Unpacking opens every path below the handle of the target folder, and the kernel refuses to
-//! leave it or to follow a link (`openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`).
+//! Unpacking opens every path part by part below the handle of the target folder, and follows no
+//! link.
 //! Errors are sentences for the publisher and name the entry.
 
+use crate::disk;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use md5::{Digest as _, Md5};
 use std::{
@@ -30,6 +31,8 @@ pub const MAX_MANIFEST: u64 = 8 << 20;
 const MAX_EXTENSION: u64 = 64 * 1024;
 /// Longest path that a message repeats, in characters.
 const MAX_SHOWN: usize = 200;
+/// How often it is looked whether the disk has room, in bytes written.
+const ROOM_EVERY: u64 = 8 << 20;
 /// Deepest path, in components.
 const MAX_DEPTH: usize = 40;
 
@@ -182,7 +185,11 @@ impl<'a> Target<'a> {
         if self.entries > self.limits.entries {
             return Err(too_many(self.limits));
         }
-        Ok(())
+        self.check_room()
+    }
+
+    fn check_room(&self) -> Result<(), String> {
+        disk::check_room(self.folder).map_err(|error| cannot_write(self.folder, &error))
     }
 
     fn add_folder(&mut self, path: &Path) -> Result<(), String> {
@@ -212,6 +219,9 @@ impl<'a> Target<'a> {
             let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
                 break;
             };
+            if (self.bytes + read as u64) / ROOM_EVERY > self.bytes / ROOM_EVERY {
+                self.check_room()?;
+            }
             self.bytes += read as u64;
             if self.bytes > self.limits.bytes {
                 return Err(too_large(self.limits));
@@ -231,17 +241,9 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether a file cannot be written for lack of room.
-pub fn is_disk_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}
-
 fn cannot_write(path: &Path, error: &io::Error) -> String {
     match error.kind() {
-        _ if is_disk_full(error) => {
+        _ if disk::is_full(error) => {
             "The portal's disk is full. The operator has to make room; then deploy again.".into()
         }
         io::ErrorKind::AlreadyExists => {
@@ -334,76 +336,83 @@ pub fn open_below(folder: &Path, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Files and folders below the handle of a folder.
-#[cfg(target_os = "linux")]
+/// Files and folders below the handle of a folder: opened part by part, and no part may be a link.
+/// (`openat2` would do it in one step. systemd's `RestrictSUIDSGID=` forbids it.)
 mod below {
-    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
-    use std::{fs::File, io, os::fd::OwnedFd, path::Path};
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    use std::{
+        ffi::OsStr,
+        fs::File,
+        io,
+        os::fd::OwnedFd,
+        path::{Component, Path},
+    };
 
-    const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+    const FOLDER: OFlags = OFlags::DIRECTORY
+        .union(OFlags::RDONLY)
+        .union(OFlags::NOFOLLOW)
+        .union(OFlags::CLOEXEC);
 
-    fn open(folder: &Path) -> io::Result<OwnedFd> {
-        Ok(openat(
+    /// What to do with folders that are missing.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Missing {
+        Create,
+        Fail,
+    }
+
+    /// Opens `folder`, which may be reached through links, and the folders of `path` below it.
+    fn open(folder: &Path, path: &Path, missing: Missing) -> io::Result<OwnedFd> {
+        let mut handle = openat(
             CWD,
             folder,
-            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+            FOLDER.difference(OFlags::NOFOLLOW),
             Mode::empty(),
-        )?)
+        )?;
+        for part in path.components() {
+            let part = name(part)?;
+            if missing == Missing::Create {
+                match mkdirat(&handle, part, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            handle = openat(&handle, part, FOLDER, Mode::empty())?;
+        }
+        Ok(handle)
+    }
+
+    fn name(part: Component<'_>) -> io::Result<&OsStr> {
+        match part {
+            Component::Normal(name) => Ok(name),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Opens a file in a folder below `folder`, itself no link.
+    fn open_last(folder: &Path, path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+        let (Some(last), Some(parent)) = (path.components().next_back(), path.parent()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let handle = open(folder, parent, Missing::Fail)?;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(openat(&handle, name(last)?, flags, mode)?))
     }
 
     /// Creates a folder and those above it, where they are missing.
     pub(super) fn create_folders(folder: &Path, path: &Path) -> io::Result<()> {
-        let mut handle = open(folder)?;
-        for part in path.components() {
-            let part: &Path = part.as_ref();
-            match mkdirat(&handle, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            handle = openat2(&handle, part, flags, Mode::empty(), INSIDE)?;
-        }
-        Ok(())
+        open(folder, path, Missing::Create).map(drop)
     }
 
     /// Opens a file for reading; never waits for the other end of a pipe.
     pub(super) fn open_file(folder: &Path, path: &Path) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let found = openat2(open(folder)?, path, flags, Mode::empty(), INSIDE)?;
-        Ok(File::from(found))
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        open_last(folder, path, flags, Mode::empty())
     }
 
     /// Creates a file; it must not exist.
     pub(super) fn create_file(folder: &Path, path: &Path) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let made = openat2(
-            open(folder)?,
-            path,
-            flags,
-            Mode::from_raw_mode(0o644),
-            INSIDE,
-        )?;
-        Ok(File::from(made))
-    }
-}
-
-/// Without `openat2`: the folder is new and only this program writes to it.
-#[cfg(not(target_os = "linux"))]
-mod below {
-    use std::{
-        fs::{self, File},
-        io,
-        path::Path,
-    };
-
-    pub(super) fn open_file(folder: &Path, path: &Path) -> io::Result<File> {
-        File::open(folder.join(path))
-    }
-    pub(super) fn create_folders(folder: &Path, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder.join(path))
-    }
-    pub(super) fn create_file(folder: &Path, path: &Path) -> io::Result<File> {
-        File::create_new(folder.join(path))
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        open_last(folder, path, flags, Mode::from_raw_mode(0o644))
     }
 }
 
@@ -500,6 +509,40 @@ mod tests {
             let folder = Folder::new(case);
             assert!(folder.unpack(&entries).is_err(), "{case}");
         }
+    }
+
+    #[test]
+    fn no_part_of_a_path_below_a_folder_may_be_a_link() {
+        let work = Folder::new("links");
+        let (outside, inside) = (work.0.join("outside"), work.0.join("inside"));
+        fs::create_dir_all(outside.join("deeper")).unwrap();
+        fs::create_dir(&inside).unwrap();
+        fs::write(outside.join("secret"), "s3cret").unwrap();
+        fs::write(inside.join("own"), "own").unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("folder")).unwrap();
+        std::os::unix::fs::symlink("../outside/secret", inside.join("file")).unwrap();
+        assert!(open_below(&inside, Path::new("own")).is_ok());
+        for path in [
+            "file",
+            "folder/secret",
+            "../outside/secret",
+            "/etc/passwd",
+            "folder",
+            "",
+        ] {
+            assert!(open_below(&inside, Path::new(path)).is_err(), "{path}");
+            assert!(
+                below::create_file(&inside, Path::new(path)).is_err(),
+                "{path}"
+            );
+        }
+        for path in ["folder/new", "../outside/new", "/tmp"] {
+            assert!(
+                below::create_folders(&inside, Path::new(path)).is_err(),
+                "{path}"
+            );
+        }
+        assert!(!outside.join("new").exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod disk;
 pub mod dns;
 pub mod domain;
 pub mod faults;

@@ -3,8 +3,8 @@
 //!
 //! Requests continue the trace that their client names (W3C Trace Context, `traceparent`), and the
 //! portal names it to apps and providers. The program that began a trace decides whether it is
-//! recorded. Spans carry what the log says: methods, patterns of routes, status codes, correlation
-//! ids; no path, no query, no person and no token. A collector that does not answer delays nothing:
+//! recorded. Spans carry methods, patterns of routes, status codes and correlation ids; no path, no
+//! query, no item, no person and no token. A collector that does not answer delays nothing:
 //! spans wait in a bounded queue, and those that find it full are dropped.
 
 #[cfg(not(feature = "traces"))]
@@ -69,9 +69,9 @@ mod recorded {
         trace::{Sampler, SdkTracerProvider},
     };
     use std::{sync::OnceLock, time::Duration};
-    use tracing::{Span, level_filters::LevelFilter};
+    use tracing::{Level, Span};
     use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-    use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
+    use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
     /// Longest request to the collector.
     const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,7 +125,12 @@ mod recorded {
             .build();
         let tracer = provider.tracer("valetkey");
         drop(PROVIDER.set(provider));
-        let ours = Targets::new().with_target("valetkey", LevelFilter::INFO);
+        // Not the lines of the log: they name items and people.
+        let ours = filter_fn(|found| {
+            found.is_span()
+                && found.target().starts_with("valetkey")
+                && *found.level() <= Level::INFO
+        });
         Ok(tracing_opentelemetry::layer()
             .with_tracer(tracer)
             .with_location(false)

@@ -455,6 +455,12 @@ pub static SECTIONS: &[Section] = &[
                 "How long installing packages, and executing a notebook, may take.",
             ),
             setting(
+                "run_build_mib",
+                Kind::Number(64, 1_048_576),
+                "8192",
+                "Most that a build may have on the disk, in MiB: the environment, and what is made on the way to it.",
+            ),
+            setting(
                 "run_memory_mib",
                 Kind::Number(64, 1_048_576),
                 "2048",

@@ -30,6 +30,8 @@ pub struct Run {
     /// Whether packages may be built from source.
     pub build_from_source: bool,
     pub build_timeout: Duration,
+    /// Most that a build may have on the disk.
+    pub max_build_bytes: u64,
     /// Most memory of one process, in MiB.
     pub memory_mib: u64,
     /// Most processes and threads of one process of an app, with its children.
@@ -75,6 +77,7 @@ impl Run {
             private_hosts: given.list("run_private_hosts"),
             build_from_source: given.flag("run_build_from_source"),
             build_timeout: Duration::from_secs(60 * number("run_build_minutes")),
+            max_build_bytes: number("run_build_mib") << 20,
             memory_mib: number("run_memory_mib"),
             tasks: number("run_tasks"),
             max_upload_bytes: number("run_max_upload_mib") << 20,

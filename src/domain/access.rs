@@ -172,6 +172,7 @@ mod tests {
             processes: Vec::new(),
             proxying: crate::domain::content::Proxying::default(),
             bundle: None,
+            python: None,
             running: crate::domain::running::Running::default(),
             slug: "c".into(),
             created_at: Timestamp(0),

@@ -273,6 +273,16 @@ pub struct Bundle {
     pub source: Source,
 }
 
+/// A bundle that viewers get from now on.
+#[derive(Clone, Debug)]
+pub struct Activated {
+    pub mode: AppMode,
+    /// Whether the app sees the whole path.
+    pub keep_prefix: bool,
+    /// The version of Python that it runs with.
+    pub python: Option<String>,
+}
+
 /// Where a bundle comes from, as its publisher's tool says. All of it is unverified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

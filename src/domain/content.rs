@@ -210,6 +210,8 @@ pub struct Content {
     pub proxying: Proxying,
     /// The bundle that viewers get; `None` if the app runs elsewhere.
     pub bundle: Option<i64>,
+    /// The version of Python that the app runs with here, such as `3.11.7`; `None` if it needs none.
+    pub python: Option<String>,
     /// Limits of the processes of deployed content.
     pub running: Running,
     /// The DNS label of the item's own host; never changes.

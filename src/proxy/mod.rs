@@ -9,7 +9,7 @@
 use crate::{
     domain::{origins::ContentLocation, person::SignedIn},
     http::{body::with_idle_timeout, errors::WebError, navigation::is_navigation},
-    measures,
+    measures::{self, Proxied},
     proxy::{
         candidate::{Candidate, next_process},
         client::{ClientError, Upload},
@@ -75,9 +75,9 @@ pub async fn serve(
     };
     // An app that does not answer is an error of ours, too.
     let outcome = match &answer {
-        _ if status.is_server_error() => "failed",
-        Ok(_) => "passed",
-        Err(_) => "refused",
+        _ if status.is_server_error() => Proxied::Failed,
+        Ok(_) => Proxied::Passed,
+        Err(_) => Proxied::Refused,
     };
     measures::proxied(outcome, asked.elapsed());
     answer

@@ -105,8 +105,16 @@ where
     // socket and must stay small.
     let correlation = Correlation::of(&request.head().headers);
     let span = request_span(correlation.text(), &request.head().headers);
-    let handshake = Box::pin(handshake(request, &proxy, &correlation).instrument(span));
-    match handshake.await {
+    let handshake = handshake(request, &proxy, &correlation).instrument(span.clone());
+    let opened = Box::pin(handshake).await;
+    let status = match &opened {
+        Err(NotOpened::Http(status, _)) => *status,
+        Ok(_) | Err(NotOpened::CloseFrame(..)) => StatusCode::SWITCHING_PROTOCOLS,
+    };
+    traces::end_request(&span, "GET", Some("content"), status.as_u16());
+    // What is recorded is the handshake: a span is sent when it ends.
+    drop(span);
+    match opened {
         Ok(open) => {
             let OpenSocket {
                 accepted,
@@ -130,7 +138,7 @@ where
                 relay(io, parts.read_buf, wire, buffer, registered, sniffer, idle).await;
             }
         }
-        Err(NotOpened::Http(answer)) => {
+        Err(NotOpened::Http(_, answer)) => {
             drop(timeout(CLOSE_TIMEOUT, send_and_close(&mut io, &answer)).await)
         }
         Err(NotOpened::CloseFrame(accepted, close)) => {
@@ -173,7 +181,7 @@ struct OpenSocket {
 /// Why a WebSocket is not opened.
 enum NotOpened {
     /// A complete HTTP error response.
-    Http(Vec<u8>),
+    Http(StatusCode, Vec<u8>),
     /// A 101 response, followed at once by a close frame: scripts can read a close code, but not
     /// the status of a failed handshake.
     CloseFrame(Vec<u8>, Close),
@@ -190,7 +198,7 @@ fn http_error(status: StatusCode, sentence: &str) -> NotOpened {
         status.as_u16(),
         body.len(),
     );
-    NotOpened::Http(head.into_bytes())
+    NotOpened::Http(status, head.into_bytes())
 }
 
 /// A header's value; empty if it is missing or not ASCII.

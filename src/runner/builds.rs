@@ -21,7 +21,7 @@ use super::{
     sandbox::{Launched, Spec},
 };
 use crate::{
-    archive,
+    archive, disk,
     domain::{
         Id,
         bundle::{AppMode, Manifest, Task},
@@ -47,8 +47,14 @@ const BUILD_TASKS: u64 = 512;
 const MAX_BUILD_LOG: u64 = 512 * 1024;
 /// Largest page of a notebook, in bytes.
 const MAX_PAGE: u64 = 256 << 20;
+/// How often it is looked whether the disk has room.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
+/// How often it is looked how much a build has written.
+const SIZE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the list of interpreters is kept.
 const INTERPRETERS_TTL: Duration = Duration::from_secs(600);
+/// The file of a built bundle that says which version of Python it was built for.
+const VERSION: &str = "python-version";
 /// Where builds and uv's cache are seen inside.
 const STORE: &str = "/store";
 
@@ -130,13 +136,18 @@ pub async fn build(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
     made
 }
 
+/// The version of Python for which a bundle was built; `None` if it needs none.
+pub fn python_of(context: &Context, item: Id<Content>, bundle: i64) -> Option<String> {
+    fs::read_to_string(context.files().bundle(item, bundle).join(VERSION)).ok()
+}
+
 /// Where the environment of a deploy is made.
 fn store_of(context: &Context, task: &Task) -> PathBuf {
     context.files().store().join(task.id.to_string())
 }
 
 fn cannot_write(error: &io::Error) -> String {
-    if archive::is_disk_full(error) {
+    if disk::is_full(error) {
         "The portal's disk is full. The operator has to make room; then deploy again.".into()
     } else {
         format!("The portal cannot write the bundle's files: {error}.")
@@ -180,6 +191,7 @@ async fn make(
             folder.join("python"),
             interpreter.prefix.as_os_str().as_encoded_bytes(),
         )
+        .and_then(|()| fs::write(folder.join(VERSION), &interpreter.version))
         .map_err(|error| cannot_write(&error))?;
     }
     if manifest.mode == AppMode::Notebook {
@@ -305,7 +317,10 @@ async fn install(
     }
     if matches!(built, Err(Failed::NeedsBuild)) {
         if !context.settings().build_from_source {
-            return Err(uv.failed("A package has to be built from source, which the operator does not allow (setting run_build_from_source)."));
+            return Err(uv.failed(
+                "A package has to be built from source, which the operator does not allow (setting run_build_from_source).",
+                Failed::NeedsBuild,
+            ));
         }
         log.say("A package has to be built from source: with a cache of its own.");
         uv.make_environment(Step::Source).await?;
@@ -313,15 +328,7 @@ async fn install(
     }
     match built {
         Ok(()) => {}
-        Err(Failed::Timeout) => {
-            let minutes = context.settings().build_timeout.as_secs() / 60;
-            return Err(format!(
-                "The packages were not installed within {minutes} minutes."
-            ));
-        }
-        Err(Failed::Other | Failed::NeedsBuild) => {
-            return Err(uv.failed("The packages cannot be installed."));
-        }
+        Err(failed) => return Err(uv.failed("The packages cannot be installed.", failed)),
     }
     for leftover in ["source", "cache"] {
         drop(fs::remove_dir_all(folder.join(leftover)));
@@ -367,10 +374,12 @@ enum Step {
     Source,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Failed {
     NeedsBuild,
-    Timeout,
+    /// The portal ended it; why, as a sentence for the publisher.
+    Ended(String),
+    /// Its output says why.
     Other,
 }
 
@@ -408,8 +417,11 @@ impl Uv<'_> {
         self.context.launcher.place(&self.env(), &inside)
     }
 
-    /// A sentence with the end of uv's output.
-    fn failed(&self, sentence: &str) -> String {
+    /// Why the portal ended uv; otherwise `sentence` with the end of uv's output.
+    fn failed(&self, sentence: &str, failed: Failed) -> String {
+        if let Failed::Ended(why) = failed {
+            return why;
+        }
         let tail = self.log.tail();
         let lines: Vec<&str> = tail.lines().collect();
         let last = lines
@@ -434,7 +446,7 @@ impl Uv<'_> {
             self.env_inside(step).into_os_string(),
         ];
         let made = self.run(&words, &rest, step).await;
-        made.map_err(|_| self.failed("The environment cannot be created."))
+        made.map_err(|failed| self.failed("The environment cannot be created.", failed))
     }
 
     async fn install_packages(&self, name: &str, step: Step) -> Result<(), Failed> {
@@ -468,7 +480,9 @@ impl Uv<'_> {
             "pip", "install", "--quiet", "--python", &program, "--target",
         ];
         let installed = self.run(&words, &rest, Step::Wheels).await;
-        installed.map_err(|_| self.failed("The portal's own servers cannot be installed."))?;
+        installed.map_err(|failed| {
+            self.failed("The portal's own servers cannot be installed.", failed)
+        })?;
         // Another build may have been faster.
         drop(fs::rename(
             &target,
@@ -560,7 +574,8 @@ impl Uv<'_> {
             mounts,
             variables,
         };
-        let ended = run_tool(context, self.log, tool).await;
+        let written = [self.folder.to_owned(), store_of(context, self.task)];
+        let ended = run_tool(context, self.log, tool, &written).await;
         let tail = self.log.tail();
         let says_so = [
             "no usable wheels",
@@ -579,8 +594,13 @@ impl Uv<'_> {
     }
 }
 
-/// Runs a tool to its end, with its output in the log.
-async fn run_tool(context: &Context, log: &TaskLog, tool: Tool) -> Result<(), Failed> {
+/// Runs a tool to its end, with its output in the log. `written`: the folders that it may fill.
+async fn run_tool(
+    context: &Context,
+    log: &TaskLog,
+    tool: Tool,
+    written: &[PathBuf],
+) -> Result<(), Failed> {
     log.begin_output();
     let name = format!("{}{}", tool.name, crate::vault::random::label());
     let uplink = open_uplink(context, &name, context.build_reach.clone(), tool.variables);
@@ -603,11 +623,54 @@ async fn run_tool(context: &Context, log: &TaskLog, tool: Tool) -> Result<(), Fa
         log.say(&format!("The tool cannot be started: {error}."));
         Failed::Other
     })?;
-    let ended = tokio::time::timeout(context.settings().build_timeout, follow(launched, log));
-    match ended.await {
-        Err(_) => Err(Failed::Timeout),
+    match follow_within_limits(context, launched, log, written).await {
+        Err(why) => Err(Failed::Ended(why)),
         Ok(true) => Ok(()),
         Ok(false) => Err(Failed::Other),
+    }
+}
+
+/// Like [`follow`]; ends the process if it takes too long, or more of the disk than it may. The
+/// error says so to the publisher.
+async fn follow_within_limits(
+    context: &Context,
+    launched: Launched,
+    log: &TaskLog,
+    written: &[PathBuf],
+) -> Result<bool, String> {
+    let (settings, store) = (context.settings(), context.files().store());
+    tokio::select! {
+        ended = follow(launched, log) => Ok(ended),
+        () = tokio::time::sleep(settings.build_timeout) => Err(format!(
+            "The build took more than {} minutes (setting run_build_minutes).",
+            settings.build_timeout.as_secs() / 60
+        )),
+        () = until_no_room(&store) => {
+            Err(cannot_write(&io::ErrorKind::StorageFull.into()))
+        }
+        () = until_larger(written, settings.max_build_bytes) => Err(format!(
+            "The build wrote more than {} MiB (setting run_build_mib). Ask for fewer or smaller packages.",
+            settings.max_build_bytes >> 20
+        )),
+    }
+}
+
+/// Waits until a build has filled the disk.
+async fn until_no_room(folder: &Path) {
+    while disk::check_room(folder).is_ok() {
+        tokio::time::sleep(ROOM_INTERVAL).await;
+    }
+}
+
+/// Waits until these folders hold more than `most` bytes.
+async fn until_larger(folders: &[PathBuf], most: u64) {
+    loop {
+        tokio::time::sleep(SIZE_INTERVAL).await;
+        let folders = folders.to_vec();
+        let size = tokio::task::spawn_blocking(move || disk::size(folders)).await;
+        if size.is_ok_and(|size| size > most) {
+            return;
+        }
     }
 }
 
@@ -631,7 +694,7 @@ pub async fn compile(context: Arc<Context>, item: Id<Content>, bundle: i64) {
         return;
     };
     let inside = context.launcher.place(&env, "/env");
-    let mut mounts = vec![(env, inside.clone(), true)];
+    let mut mounts = vec![(env.clone(), inside.clone(), true)];
     process::mount_interpreter(&mut mounts, &interpreter.prefix);
     let mut command: Vec<OsString> = vec![interpreter.program.clone().into()];
     command.extend(["-I", "-S", "-m", "compileall", "-q", "-j", "1"].map(OsString::from));
@@ -645,7 +708,7 @@ pub async fn compile(context: Arc<Context>, item: Id<Content>, bundle: i64) {
     };
     let path = context.files().item(item).join("tasks").join("compile.log");
     if let Ok(log) = TaskLog::open(&path)
-        && run_tool(&context, &log, tool).await.is_ok()
+        && run_tool(&context, &log, tool, &[env]).await.is_ok()
     {
         drop(File::create_new(marker));
     }
@@ -698,8 +761,8 @@ async fn render(
         .finish(context, &name, command, None)
         .map_err(cannot)?;
     let launched = context.launcher.launch(spec).map_err(cannot)?;
-    let done = tokio::time::timeout(context.settings().build_timeout, follow(launched, log)).await;
-    if !done.unwrap_or(false) {
+    let written = std::slice::from_ref(&out);
+    if !follow_within_limits(context, launched, log, written).await? {
         let tail = log.tail();
         let lines: Vec<&str> = tail.lines().collect();
         let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or(&lines);

@@ -32,7 +32,7 @@ use crate::{
     },
     domain::{
         Id,
-        bundle::{AppMode, Task},
+        bundle::{Activated, AppMode, Task},
         content::Content,
         egress::Policy,
     },
@@ -724,14 +724,13 @@ async fn deploy(context: &Arc<Context>, task: &Task) {
     };
     let outcome = carry_out(context, task, &log).await;
     match outcome {
-        Ok(mode) => {
+        Ok(activated) => {
             log.say(if task.activate {
                 "Deployed."
             } else {
                 "Built as a draft."
             });
-            let activated = task.activate.then_some((mode, modes::keeps_prefix(mode)));
-            finish(context, task, None, activated).await;
+            finish(context, task, None, task.activate.then_some(activated)).await;
             tokio::spawn(builds::compile(
                 Arc::clone(context),
                 task.content,
@@ -753,7 +752,11 @@ async fn deploy(context: &Arc<Context>, task: &Task) {
 }
 
 /// Builds, and tries a process before viewers get it.
-async fn carry_out(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result<AppMode, String> {
+async fn carry_out(
+    context: &Arc<Context>,
+    task: &Task,
+    log: &TaskLog,
+) -> Result<Activated, String> {
     let busy = |_| "The portal's database does not answer. Deploy again.".to_owned();
     let Some(actor) = context.bundles.actor_of(task).await.map_err(busy)? else {
         return Err("Who deployed this may no longer change the content.".into());
@@ -781,7 +784,11 @@ async fn carry_out(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
             try_start(context, task, log).await?;
         }
     }
-    Ok(manifest.mode)
+    Ok(Activated {
+        mode: manifest.mode,
+        keep_prefix: modes::keeps_prefix(manifest.mode),
+        python: builds::python_of(context, task.content, task.bundle),
+    })
 }
 
 /// Starts a process of the new bundle and waits until it answers.
@@ -818,10 +825,14 @@ async fn finish(
     context: &Context,
     task: &Task,
     error: Option<String>,
-    activated: Option<(AppMode, bool)>,
+    activated: Option<Activated>,
 ) {
     let error = error.map(|sentence| sentence.chars().take(MAX_SENTENCE).collect::<String>());
-    while let Err(failure) = context.bundles.finish(task, error.clone(), activated).await {
+    while let Err(failure) = context
+        .bundles
+        .finish(task, error.clone(), activated.clone())
+        .await
+    {
         failure.log("the end of a deploy");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

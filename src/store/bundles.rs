@@ -94,17 +94,22 @@ pub fn delete(db: &mut Db<'_>, item: Id<Content>, number: i64) -> Result<bool, E
     Ok(diesel::delete(row).execute(db.0)? == 1)
 }
 
-/// Makes a bundle the one that viewers get, with the item's kind of app and whether the app sees
-/// the whole path. `None`: the app runs elsewhere.
+/// Makes a bundle the one that viewers get, with the item's kind of app and its version of Python.
+/// `None`: the app runs elsewhere.
 pub fn activate(
     db: &mut Db<'_>,
     item: Id<Content>,
     bundle: Option<i64>,
     app_mode: &str,
+    python: Option<&str>,
 ) -> Result<(), Error> {
     db.changed(Subject::Content(item));
     diesel::update(content::table.filter(content::guid.eq(item.to_string())))
-        .set((content::bundle.eq(bundle), content::app_mode.eq(app_mode)))
+        .set((
+            content::bundle.eq(bundle),
+            content::app_mode.eq(app_mode),
+            content::python.eq(python),
+        ))
         .execute(db.0)?;
     Ok(())
 }

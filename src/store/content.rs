@@ -40,6 +40,7 @@ pub(super) struct Row {
     proxying: String,
     bundle: Option<i64>,
     running: String,
+    python: Option<String>,
 }
 
 /// The JSON of the column `proxying`. The URL of the first process is also in the column
@@ -91,6 +92,7 @@ impl Row {
             processes,
             proxying,
             bundle: self.bundle,
+            python: self.python,
             running: serde_json::from_str(&self.running).map_err(|_| damaged_row("running"))?,
             slug: self.slug,
             created_at: Timestamp(self.created_at),
@@ -121,7 +123,7 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
         .get_result(db.0)?)
 }
 
-/// Writes everything except the item's bundle, app mode and slug.
+/// Writes everything except the item's slug and what a deploy sets: bundle, app mode, Python.
 pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     db.changed(Subject::Content(item.id));
     diesel::update(content::table.filter(content::guid.eq(item.id.to_string())))

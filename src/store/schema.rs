@@ -105,6 +105,7 @@ diesel::table! {
         leaks_cleared_at -> Nullable<BigInt>,
         bundle -> Nullable<BigInt>,
         running -> Text,
+        python -> Nullable<Text>,
     }
 }
 

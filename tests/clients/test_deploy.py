@@ -19,7 +19,7 @@ import urllib.parse
 import pytest
 import requests
 import websockets
-from conftest import BINARY, ROOT
+from conftest import BINARY, PASSWORD, ROOT
 from posit.connect import Client
 
 try:
@@ -164,20 +164,25 @@ def cookies_for(http, url):
     return "; ".join(f"{cookie.name}={cookie.value}" for cookie in http.cookies if cookie.domain.startswith(host))
 
 
-def talk(http, url, send, wanted, subprotocols=()):
-    """Opens a WebSocket as the page would, sends, and reads until it says what is wanted."""
+def talk(http, url, send, wanted, subprotocols=(), greeting=""):
+    """Opens a WebSocket as the page would, waits for the greeting, sends, and reads until it says what is wanted."""
     place = urllib.parse.urlsplit(url)
 
     async def run():
         address = url.replace("http", "ws", 1)
         fields = {"Cookie": cookies_for(http, url)}
         async with websockets.connect(address, origin=f"{place.scheme}://{place.netloc}", additional_headers=fields, subprotocols=list(subprotocols) or None, max_size=2**26) as wire:
+            async def hear(words):
+                heard = b""
+                while words.encode() not in heard:
+                    message = await asyncio.wait_for(wire.recv(), 30)
+                    heard += message.encode() if isinstance(message, str) else message
+
+            if greeting:
+                await hear(greeting)
             for message in send:
                 await wire.send(message)
-            heard = b""
-            while wanted.encode() not in heard:
-                message = await asyncio.wait_for(wire.recv(), 30)
-                heard += message.encode() if isinstance(message, str) else message
+            await hear(wanted)
             return True
 
     return asyncio.run(run())
@@ -212,7 +217,7 @@ def gradio_says(http, page, wanted):
 
 def bokeh_says(http, page, wanted):
     token = re.search(r'"token":\s*"([^"]+)"', page.text).group(1)
-    return talk(http, page.url.split("?")[0].rstrip("/") + "/ws", [json.dumps({"msgid": "1", "msgtype": "PULL-DOC-REQ"}), "{}", "{}"], wanted, ["bokeh", token])
+    return talk(http, page.url.split("?")[0].rstrip("/") + "/ws", [json.dumps({"msgid": "1", "msgtype": "PULL-DOC-REQ"}), "{}", "{}"], wanted, ["bokeh", token], "ACK")
 
 
 def page_says(http, page, wanted):
@@ -710,7 +715,8 @@ def test_the_nearest_python_is_used_and_said(demo):
     text["python"]["version"] = "3.4.1"
     done = deployed(demo, content["guid"], packed({"app.py": "import sys\n" + wsgi("x").replace("'x'.encode()", "sys.version.encode()")}, text))
     assert done["code"] == 0 and "Python 3.4.1 is not installed" in done["output"] and "nearest" in done["output"], done
-    assert with_key(demo, content["content_url"], "vera").text.startswith("3.")
+    version = with_key(demo, content["content_url"], "vera").text.split()[0]
+    assert version.startswith("3.") and call(demo, "GET", f"content/{content['guid']}").json()["py_version"] == version
 
 
 def test_rsconnect_shows_why_a_deploy_failed(demo, tmp_path):
@@ -754,19 +760,19 @@ def test_strangers_and_viewers_deploy_nothing(demo, steady):
 class Portal(dict):
     """`serve` on a folder of its own, with one administrator."""
 
-    account, key, api = None, None, None
-
     def __init__(self, folder, **settings):
         super().__init__()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.folder, self["portal"] = folder, f"http://127.0.0.1:{port}"
+        settings = {name: value.replace("PORT", str(port)) for name, value in settings.items()}
         self.environment = {**os.environ, "VALETKEY_LISTEN": f"127.0.0.1:{port}", "VALETKEY_PUBLIC_URL": self["portal"], "VALETKEY_CONTENT_URL": f"http://localhost:{port}",
                             "VALETKEY_DATA_DIR": str(folder / "data"), "VALETKEY_LOG": "info", **settings}
-        made = subprocess.run([BINARY, "admin", "create", "ada", "--password-stdin", "--api-key"], input="a long password\n", capture_output=True, text=True, env=self.environment)
+        made = subprocess.run([BINARY, "admin", "create", "ada", "--password-stdin", "--api-key"], input=f"{PASSWORD}\n", capture_output=True, text=True, env=self.environment)
         assert made.returncode == 0, made.stderr
         secret = made.stdout.strip()
+        self.account = lambda _="ada": {"api_key": secret}
         self.key = lambda _="ada": {"Authorization": f"Key {secret}"}
         self.api = lambda path: f"{self['portal']}/__api__/{path}"
         self.start()

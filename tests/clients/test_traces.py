@@ -72,6 +72,17 @@ def test_a_page_of_an_app_is_part_of_the_trace_that_its_client_began(world):
     assert span.name == "GET content" and known["http.route"] == "content", "no address"
 
 
+def test_the_handshake_of_a_socket_is_a_span(world):
+    trace, http = os.urandom(16).hex(), world.viewer("vera").http
+    url = http.get(world.app_item["content_url"]).url
+    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+                 "Origin": "/".join(url.split("/")[:3]), "traceparent": f"00-{trace}-{CALLER}-01"}
+    # The app opens no sockets: it answers as to any other request.
+    assert http.get(url, headers=handshake).status_code == 502
+    known = attributes(seen(world, trace, "GET content"))
+    assert known["http.route"] == "content" and known["http.response.status_code"] == 502
+
+
 def test_an_exchange_that_refreshes_tells_the_provider(world):
     trace, before = os.urandom(16).hex(), len(world.provider.asked)
 

@@ -20,7 +20,9 @@ const LEVELS: &[&[&str]] = &[
     &["config"],
     &["store", "oauth"],
     &["vault", "providers", "archive"],
-    &["domain", "faults", "dns", "measures", "traces", "version"],
+    &[
+        "disk", "domain", "faults", "dns", "measures", "traces", "version",
+    ],
 ];
 
 /// A file's imports: files (relative to `src`) by the file that names them.

@@ -378,6 +378,7 @@ impl Contents {
             processes: Vec::new(),
             proxying: Proxying::default(),
             bundle: None,
+            python: None,
             running: Running::default(),
             slug: String::new(),
             created_at: now,

@@ -2,6 +2,7 @@
 //! a write: whether writes work is known from the heartbeat, which every node writes all the time.
 
 use crate::{
+    disk::{self, Space},
     domain::Timestamp,
     service::{core::Core, error::Error},
     store::{self, Store, changes::Tick},
@@ -151,8 +152,10 @@ impl Health {
 
     fn disk(&self) -> Word {
         match self.disk_space() {
-            Some((free, _)) if free < DISK_FULL => Word::Bad("full"),
-            Some((free, all)) if free.saturating_mul(100) / all < DISK_LOW => Word::Odd("low"),
+            Some(Space { free, .. }) if free < DISK_FULL => Word::Bad("full"),
+            Some(Space { free, all }) if free.saturating_mul(100) / all < DISK_LOW => {
+                Word::Odd("low")
+            }
             Some(_) => Word::Ok,
             None => Word::Odd("unknown"),
         }
@@ -165,23 +168,13 @@ impl Health {
 
     /// The free share of the disk that holds the data; `None` if it is not known.
     pub fn disk_free(&self) -> Option<f64> {
-        let (free, all) = self.disk_space()?;
+        let Space { free, all } = self.disk_space()?;
         // In 65,536ths: a `u16` becomes an `f64` without loss.
         let share = u16::try_from((u128::from(free) << 16) / u128::from(all)).unwrap_or(u16::MAX);
         Some(f64::from(share) / 65_536.0)
     }
 
-    /// Bytes that are free, and all, of the disk that holds the data.
-    #[cfg(target_os = "linux")]
-    fn disk_space(&self) -> Option<(u64, u64)> {
-        let found = rustix::fs::statvfs(&self.core.settings.data_dir).ok()?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        let all = found.f_blocks.saturating_mul(found.f_frsize).max(1);
-        Some((free, all))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn disk_space(&self) -> Option<(u64, u64)> {
-        None
+    fn disk_space(&self) -> Option<Space> {
+        disk::space(&self.core.settings.data_dir)
     }
 }

@@ -148,6 +148,7 @@ mod tests {
                 .collect(),
             proxying: Proxying::default(),
             bundle: None,
+            python: None,
             running: Running::default(),
             slug: "x".into(),
             created_at: Timestamp(0),

@@ -326,13 +326,13 @@ impl Exchange {
         let mut integration = None;
         let exchanged = self.check_and_exchange(caller, request, &mut integration);
         let exchanged = exchanged.await;
-        measures::exchange(match &exchanged {
-            Ok(_) => "ok",
-            Err(refused) => refused.activity().map_or("bad_request", Activity::as_str),
-        });
-        if let Err(kind) = exchanged.as_ref().map_err(ExchangeError::activity)
-            && let Some(kind) = kind
-        {
+        let Err(refused) = &exchanged else {
+            measures::exchanged();
+            return exchanged;
+        };
+        let kind = refused.activity();
+        measures::exchange_refused(kind.map_or("bad_request", Activity::as_str));
+        if let Some(kind) = kind {
             self.count_refusal(
                 kind,
                 request.subject_token.as_deref().unwrap_or(""),

@@ -7,10 +7,11 @@
 
 use crate::{
     archive::{self, Limits},
+    disk,
     domain::{
         Id, Timestamp, access,
         audit::{Action, Origin},
-        bundle::{AppMode, Bundle, Manifest, Outcome, Source, Task, is_variable_name},
+        bundle::{Activated, AppMode, Bundle, Manifest, Outcome, Source, Task, is_variable_name},
         content::Content,
         form::FieldError,
         person::Person,
@@ -535,7 +536,7 @@ impl Bundles {
         self.core
             .store
             .write(move |db| {
-                bundles::activate(db, item, None, "unknown")?;
+                bundles::activate(db, item, None, "unknown", None)?;
                 record_change(db, &actor, now, &found, "no longer runs here")
             })
             .await?;
@@ -611,13 +612,12 @@ impl Bundles {
     }
 
     /// Ends a deploy. After a success of one that activates, viewers get its bundle from now on, and
-    /// older bundles than the ones that are kept are deleted. `keep_prefix`: whether the app sees
-    /// the whole path.
+    /// older bundles than the ones that are kept are deleted.
     pub async fn finish(
         &self,
         task: &Task,
         error: Option<String>,
-        activated: Option<(AppMode, bool)>,
+        activated: Option<Activated>,
     ) -> Result<(), Error> {
         let (task, outcome) = (
             task.clone(),
@@ -635,17 +635,23 @@ impl Bundles {
                 if !bundles::finish_task(db, task.id, &outcome)? {
                     return Ok(Vec::new());
                 }
-                let Some((mode, keep_prefix)) = activated.filter(|_| finished) else {
+                let Some(activated) = activated.clone().filter(|_| finished) else {
                     return Ok(Vec::new());
                 };
                 let Some(mut item) = content::find(db, task.content)? else {
                     return Ok(Vec::new());
                 };
-                if item.proxying.keep_prefix != keep_prefix {
-                    item.proxying.keep_prefix = keep_prefix;
+                if item.proxying.keep_prefix != activated.keep_prefix {
+                    item.proxying.keep_prefix = activated.keep_prefix;
                     content::update(db, &item)?;
                 }
-                bundles::activate(db, item.id, Some(task.bundle), mode.as_str())?;
+                bundles::activate(
+                    db,
+                    item.id,
+                    Some(task.bundle),
+                    activated.mode.as_str(),
+                    activated.python.as_deref(),
+                )?;
                 let all = bundles::of_content(db, item.id)?;
                 let surplus = all
                     .iter()
@@ -718,7 +724,7 @@ fn record_change(
 
 /// The error of a publisher whose upload cannot be written.
 pub fn upload_error(error: &std::io::Error) -> Error {
-    if archive::is_disk_full(error) {
+    if disk::is_full(error) {
         return invalid(
             "archive",
             "The portal's disk is full. The operator has to make room; then upload again.",

@@ -60,6 +60,7 @@ fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
         "read_timeout": item.proxying.idle_seconds,
         // What runs here.
         "bundle_id": item.bundle.map(|bundle| bundle.to_string()),
+        "py_version": item.python,
         "min_processes": item.running.min_processes,
         "max_processes": item.running.max_processes,
         "max_conns_per_process": item.running.max_conns_per_process,
@@ -96,7 +97,6 @@ fn content(service: &Services, seen: &VisibleContent, include: &str) -> Value {
         "cluster_name",
         "image_name",
         "r_version",
-        "py_version",
         "quarto_version",
         "node_version",
         "r_environment_management",
