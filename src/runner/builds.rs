@@ -5,7 +5,8 @@
 //! uv installs the packages, in a sandbox whose only network is the portal's proxy. What it downloads
 //! goes into one cache that all items share, and no code of a package runs while that cache can be
 //! written: wheels only, and nothing is compiled. Packages that must be built from source run their
-//! code, so they are built in a second step with a cache of their own. Compiling is a third step.
+//! code, so they are built in a second step with a cache of their own. Compiling is a third step,
+//! after the deploy (`compile`).
 //!
 //! Code of packages writes the environment and nothing else: what the portal itself reads or writes
 //! afterwards lies outside of what any sandbox may write, or is opened without following links.
@@ -375,7 +376,7 @@ enum Step {
 }
 
 #[derive(Debug)]
-enum Failed {
+pub(super) enum Failed {
     NeedsBuild,
     /// The portal ended it; why, as a sentence for the publisher.
     Ended(String),
@@ -384,13 +385,14 @@ enum Failed {
 }
 
 /// What one run in a sandbox may see and write.
-struct Tool {
-    name: &'static str,
+pub(super) struct Tool {
+    pub name: &'static str,
     /// The working directory, inside.
-    folder: PathBuf,
-    command: Vec<OsString>,
-    mounts: Vec<(PathBuf, PathBuf, bool)>,
-    variables: Vec<(String, SecretString)>,
+    pub folder: PathBuf,
+    pub command: Vec<OsString>,
+    /// Outside, inside, and whether it may be written.
+    pub mounts: Vec<(PathBuf, PathBuf, bool)>,
+    pub variables: Vec<(String, SecretString)>,
 }
 
 /// uv, for one build.
@@ -595,7 +597,7 @@ impl Uv<'_> {
 }
 
 /// Runs a tool to its end, with its output in the log. `written`: the folders that it may fill.
-async fn run_tool(
+pub(super) async fn run_tool(
     context: &Context,
     log: &TaskLog,
     tool: Tool,
@@ -674,48 +676,8 @@ async fn until_larger(folders: &[PathBuf], most: u64) {
     }
 }
 
-/// Compiles the packages of a bundle after its deploy, so that later starts are faster: by the
-/// interpreter alone, without code of a package. A failure costs only time.
-pub async fn compile(context: Arc<Context>, item: Id<Content>, bundle: i64) {
-    let folder = context.files().bundle(item, bundle);
-    let (marker, env) = (folder.join("compiled"), folder.join("env"));
-    if marker.exists() || !env.join("lib").exists() {
-        return;
-    }
-    let Ok(prefix) = fs::read(folder.join("python")) else {
-        return;
-    };
-    let prefix = PathBuf::from(String::from_utf8_lossy(&prefix).into_owned());
-    let installed = context
-        .interpreters
-        .get(&context.settings().python, &context.uv)
-        .await;
-    let Some(interpreter) = installed.iter().find(|one| one.prefix == prefix) else {
-        return;
-    };
-    let inside = context.launcher.place(&env, "/env");
-    let mut mounts = vec![(env.clone(), inside.clone(), true)];
-    process::mount_interpreter(&mut mounts, &interpreter.prefix);
-    let mut command: Vec<OsString> = vec![interpreter.program.clone().into()];
-    command.extend(["-I", "-S", "-m", "compileall", "-q", "-j", "1"].map(OsString::from));
-    command.push(inside.join("lib").into());
-    let tool = Tool {
-        name: "compile",
-        folder: "/".into(),
-        command,
-        mounts,
-        variables: base_variables(),
-    };
-    let path = context.files().item(item).join("tasks").join("compile.log");
-    if let Ok(log) = TaskLog::open(&path)
-        && run_tool(&context, &log, tool, &[env]).await.is_ok()
-    {
-        drop(File::create_new(marker));
-    }
-}
-
 /// Variables of every tool.
-fn base_variables() -> Vec<(String, SecretString)> {
+pub(super) fn base_variables() -> Vec<(String, SecretString)> {
     [
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ("HOME", "/tmp"),

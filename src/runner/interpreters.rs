@@ -23,6 +23,12 @@ impl Interpreter {
     fn minor(&self) -> (u32, u32) {
         minor_of(&self.version)
     }
+
+    /// Such as `3.11`: what compiled files are good for.
+    pub fn short_version(&self) -> String {
+        let (major, minor) = self.minor();
+        format!("{major}.{minor}")
+    }
 }
 
 fn minor_of(version: &str) -> (u32, u32) {

@@ -11,6 +11,7 @@
 //!   [`inside`]: the program within the walls.
 
 mod builds;
+mod compile;
 mod folders;
 pub mod inside;
 mod interpreters;
@@ -731,7 +732,7 @@ async fn deploy(context: &Arc<Context>, task: &Task) {
                 "Built as a draft."
             });
             finish(context, task, None, task.activate.then_some(activated)).await;
-            tokio::spawn(builds::compile(
+            tokio::spawn(compile::after_deploy(
                 Arc::clone(context),
                 task.content,
                 task.bundle,

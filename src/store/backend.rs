@@ -14,8 +14,11 @@
 
 use super::Error;
 use diesel::{
-    Connection as _, ConnectionError, RunQueryDsl as _, SqliteConnection,
+    AsChangeset, Connection as _, ConnectionError, QueryResult, QuerySource, RunQueryDsl,
+    SqliteConnection,
+    backend::Backend,
     connection::SimpleConnection as _,
+    query_builder::{AstPass, QueryFragment, QueryId},
     r2d2::ManageConnection,
     result::{DatabaseErrorKind, Error as DieselError},
 };
@@ -70,6 +73,55 @@ pub enum AnyConnection {
     Postgresql(diesel::PgConnection),
     Sqlite(SqliteConnection),
 }
+
+/// An UPDATE that a connection prepares once. diesel has its own parsed anew each time, with one trip
+/// more to PostgreSQL, since their columns may vary. Use it where they vary little: each combination
+/// is kept, by its text.
+pub(super) struct PreparedUpdate<T, V, W> {
+    table: T,
+    values: V,
+    filter: W,
+}
+
+/// Sets `values` in the rows of `table` for which `filter` is true.
+pub(super) fn prepared_update<T, V, W>(
+    table: T,
+    filter: W,
+    values: V,
+) -> PreparedUpdate<T::FromClause, V::Changeset, W>
+where
+    T: QuerySource,
+    V: AsChangeset<Target = T>,
+{
+    PreparedUpdate {
+        table: table.from_clause(),
+        values: values.as_changeset(),
+        filter,
+    }
+}
+
+impl<T, V, W, DB: Backend> QueryFragment<DB> for PreparedUpdate<T, V, W>
+where
+    T: QueryFragment<DB>,
+    V: QueryFragment<DB>,
+    W: QueryFragment<DB>,
+{
+    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        pass.push_sql("UPDATE ");
+        self.table.walk_ast(pass.reborrow())?;
+        pass.push_sql(" SET ");
+        self.values.walk_ast(pass.reborrow())?;
+        pass.push_sql(" WHERE ");
+        self.filter.walk_ast(pass.reborrow())
+    }
+}
+
+impl<T, V, W> QueryId for PreparedUpdate<T, V, W> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<T, V, W, Conn> RunQueryDsl<Conn> for PreparedUpdate<T, V, W> {}
 
 /// Creates the file with mode 0600 if it is missing. SQLite gives the `-wal` and `-shm` files the
 /// same mode.
@@ -187,7 +239,7 @@ pub fn database_clock(db: &mut super::Db<'_>) -> Result<Option<i64>, Error> {
         return Ok(None);
     }
     let query = "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint AS now";
-    let clock: Clock = diesel::RunQueryDsl::get_result(diesel::sql_query(query), db.0)?;
+    let clock: Clock = RunQueryDsl::get_result(diesel::sql_query(query), db.0)?;
     Ok(Some(clock.now))
 }
 

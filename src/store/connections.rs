@@ -4,7 +4,9 @@
 //! token is not kept: with reuse detection at the provider, trying it would end the grant.
 
 use super::{
-    Db, Error, bookkeeping,
+    Db, Error,
+    backend::prepared_update,
+    bookkeeping,
     changes::Subject,
     damaged_row, id,
     schema::{attempts, connections, consents},
@@ -208,37 +210,24 @@ pub fn store_refreshed(
     generation: i64,
     new: &RefreshedTokens<'_>,
 ) -> Result<bool, Error> {
-    let row = || {
-        connections::table
-            .filter(connections::guid.eq(connection.to_string()))
-            .filter(connections::generation.eq(generation))
-            .filter(connections::state.eq("active"))
-    };
-    let changed = diesel::update(row())
-        .set((
-            connections::access_token.eq(&new.access.0),
-            connections::access_expires_at.eq(new.access_expires_at.map(|at| at.0)),
-            connections::lapses_at.eq(new.lapses_at.map(|at| at.0)),
-            connections::updated_at.eq(new.now.0),
-        ))
-        .execute(db.0)?;
-    if changed == 0 {
-        return Ok(false);
-    }
-    if let Some(sealed) = new.refresh {
-        diesel::update(row())
-            .set(connections::refresh_token.eq(&sealed.0))
-            .execute(db.0)?;
-    }
-    if let Some(fields) = new.extra_fields {
-        diesel::update(row())
-            .set(connections::extra_fields.eq(object_text(fields)))
-            .execute(db.0)?;
-    }
-    diesel::update(row())
-        .set(connections::generation.eq(generation + 1))
-        .execute(db.0)?;
-    Ok(true)
+    let row = connections::guid
+        .eq(connection.to_string())
+        .and(connections::generation.eq(generation))
+        .and(connections::state.eq("active"));
+    let changes = (
+        connections::access_token.eq(&new.access.0),
+        connections::access_expires_at.eq(new.access_expires_at.map(|at| at.0)),
+        connections::lapses_at.eq(new.lapses_at.map(|at| at.0)),
+        connections::updated_at.eq(new.now.0),
+        connections::generation.eq(generation + 1),
+        // Unchanged without a value.
+        new.refresh
+            .map(|sealed| connections::refresh_token.eq(&sealed.0)),
+        new.extra_fields
+            .map(|fields| connections::extra_fields.eq(object_text(fields))),
+    );
+    let changed = prepared_update(connections::table, row, changes).execute(db.0)?;
+    Ok(changed == 1)
 }
 
 /// Stores a new state of a connection: the result of [`Connection::confirm`] or

@@ -5,10 +5,12 @@
 
 use super::{
     Db, Error,
+    backend::prepared_update,
     changes::Subject,
     damaged_row,
     groups::{principal, principal_columns},
     id,
+    people::PersonRow,
     schema::{access_requests, content, content_list, group_members, people},
 };
 use crate::domain::{
@@ -126,20 +128,20 @@ pub fn insert(db: &mut Db<'_>, item: &Content) -> Result<i64, Error> {
 /// Writes everything except the item's slug and what a deploy sets: bundle, app mode, Python.
 pub fn update(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
     db.changed(Subject::Content(item.id));
-    diesel::update(content::table.filter(content::guid.eq(item.id.to_string())))
-        .set((
-            content::name.eq(&item.name),
-            content::title.eq(&item.title),
-            content::description.eq(&item.description),
-            content::owner.eq(item.owner.to_string()),
-            content::access.eq(item.access.as_str()),
-            content::upstream.eq(item.upstream()),
-            content::proxying.eq(proxying_json(item)?),
-            content::running
-                .eq(serde_json::to_string(&item.running).map_err(|_| damaged_row("running"))?),
-            content::updated_at.eq(item.updated_at.0),
-        ))
-        .execute(db.0)?;
+    let running = serde_json::to_string(&item.running).map_err(|_| damaged_row("running"))?;
+    let changes = (
+        content::name.eq(&item.name),
+        content::title.eq(&item.title),
+        content::description.eq(&item.description),
+        content::owner.eq(item.owner.to_string()),
+        content::access.eq(item.access.as_str()),
+        content::upstream.eq(item.upstream()),
+        content::proxying.eq(proxying_json(item)?),
+        content::running.eq(running),
+        content::updated_at.eq(item.updated_at.0),
+    );
+    let row = content::guid.eq(item.id.to_string());
+    prepared_update(content::table, row, changes).execute(db.0)?;
     Ok(())
 }
 
@@ -180,6 +182,24 @@ pub fn find(db: &mut Db<'_>, item: Id<Content>) -> Result<Option<Content>, Error
         .first(db.0)
         .optional()?;
     row.map(Row::content).transpose()
+}
+
+/// Like [`find`], with the item's owner. [`Error::Other`] if the owner's row is missing.
+pub fn find_with_owner(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+) -> Result<Option<(Content, Person)>, Error> {
+    let found: Option<(Row, Option<PersonRow>)> = content::table
+        .left_join(people::table.on(people::guid.eq(content::owner)))
+        .filter(content::guid.eq(item.to_string()))
+        .select((Row::as_select(), Option::<PersonRow>::as_select()))
+        .first(db.0)
+        .optional()?;
+    let Some((item, owner)) = found else {
+        return Ok(None);
+    };
+    let owner = owner.ok_or_else(|| damaged_row("owner"))?.person()?;
+    Ok(Some((item.content()?, owner)))
 }
 
 /// The item whose own host starts with this label.
@@ -400,12 +420,12 @@ pub fn access_requests(
     db: &mut Db<'_>,
     item: Id<Content>,
 ) -> Result<Vec<(Person, Timestamp)>, Error> {
-    let rows: Vec<(super::people::PersonRow, i64)> = access_requests::table
+    let rows: Vec<(PersonRow, i64)> = access_requests::table
         .inner_join(people::table.on(people::guid.eq(access_requests::person)))
         .filter(access_requests::content.eq(item.to_string()))
         .order(access_requests::at)
         .select((
-            <super::people::PersonRow as SelectableHelper<_>>::as_select(),
+            <PersonRow as SelectableHelper<_>>::as_select(),
             access_requests::at,
         ))
         .load(db.0)?;

@@ -1,7 +1,7 @@
 """Two builds side by side, in turns: CPU per proxied request and per exchange of each.
 
 python3 compare.py SECONDS BEFORE AFTER
-python3 compare.py SECONDS BINARY --metrics    one build without metrics, and with metrics that are scraped each second
+python3 compare.py SECONDS BINARY --metrics    one build without metrics, and with metrics, as Prometheus asks for them
 """
 import contextlib
 import os
@@ -19,6 +19,8 @@ import urllib.request
 import parts
 
 SECONDS, ROUNDS = sys.argv[1], 9
+# How often Prometheus asks, by default.
+SCRAPE = 15
 METRICS = "127.0.0.1:9188"
 # Name of a column, binary, options.
 VARIANTS = [("without metrics", sys.argv[2], []), ("with metrics", sys.argv[2], ["--metrics-listen", METRICS])] if sys.argv[3] == "--metrics" else [("before", sys.argv[2], []), ("after", sys.argv[3], [])]
@@ -28,7 +30,7 @@ NAMES = [name for name, _, _ in VARIANTS]
 def scrape():
     """As Prometheus does, for as long as this program runs."""
     while True:
-        time.sleep(1)
+        time.sleep(SCRAPE)
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://{METRICS}/metrics").read()
 

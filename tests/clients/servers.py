@@ -24,11 +24,12 @@ def free_port():
         return found.getsockname()[1]
 
 
-def wait_for(condition, what, seconds=PATIENCE):
+def wait_for(condition, what="it happens", seconds=PATIENCE):
+    """What the condition gives once it is true. `what`: what is waited for, or a function that tells it."""
     end = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
+        assert time.monotonic() < end, f"not within {seconds} s: {what() if callable(what) else what}"
+        time.sleep(0.1)
     return found
 
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from conftest import BINARY, ROOT
-from servers import free_port
+from servers import free_port, wait_for
 
 
 def environment(folder, listen, **more):
@@ -24,14 +24,6 @@ def environment(folder, listen, **more):
 
 def printed(*arguments):
     return subprocess.run([BINARY, *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-    return found
 
 
 def answers(url, **options):

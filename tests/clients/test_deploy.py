@@ -21,6 +21,7 @@ import requests
 import websockets
 from conftest import BINARY, PASSWORD, ROOT
 from posit.connect import Client
+from servers import wait_for
 
 try:
     import uv
@@ -412,7 +413,7 @@ def test_the_key_of_a_process_dies_with_it(demo, tool):
     assert requests.get(demo.api("v1/user"), headers=before).status_code == 200
     assert call(demo, "POST", f"content/{content['guid']}/restart").status_code == 204
     running = lambda: [job["state"] for job in call(demo, "GET", f"content/{content['guid']}/jobs").json()]
-    waits_until(lambda: with_key(demo, url, "vera").json()["CONNECT_API_KEY"] not in before["Authorization"] and running() == ["ready"], 20, "the restart")
+    wait_for(lambda: with_key(demo, url, "vera").json()["CONNECT_API_KEY"] not in before["Authorization"] and running() == ["ready"], "the restart", 20)
     assert requests.get(demo.api("v1/user"), headers=before).status_code == 401
 
 
@@ -832,14 +833,6 @@ def portal(tmp_path):
     made.nothing_left()
 
 
-def waits_until(done, patience=60, what="it"):
-    until = time.monotonic() + patience
-    while not (found := done()):
-        assert time.monotonic() < until, f"{what() if callable(what) else what} does not happen"
-        time.sleep(0.05)
-    return found
-
-
 def task_now(portal, task):
     return call(portal, "GET", f"tasks/{task}", "ada").json()
 
@@ -873,7 +866,7 @@ def test_a_portal_killed_during_a_build_finishes_it_after_its_start_and_builds_o
     call(portal, "PATCH", f"content/{content['guid']}/environment", json=[{"name": "KEPT", "value": "x"}])
     bundle = upload(portal, content["guid"], packed({"app.py": "import slow\n" + wsgi("after"), **SLOW}, manifest(packages=True))).json()["id"]
     task = call(portal, "POST", f"content/{content['guid']}/deploy", json={"bundle_id": bundle}).json()["task_id"]
-    waits_until(lambda: "Installing the packages" in str(task_now(portal, task)["output"]), what=lambda: f"the build: {task_now(portal, task)}")
+    wait_for(lambda: "Installing the packages" in str(task_now(portal, task)["output"]), what=lambda: f"the build: {task_now(portal, task)}")
     time.sleep(1)
     assert not (now := task_now(portal, task))["finished"], now
     portal.kill()
@@ -889,7 +882,7 @@ def test_a_portal_killed_during_a_build_finishes_it_after_its_start_and_builds_o
         assert answer.status_code == 200 and answer.text in ("before", "after"), answer.text
         return task_now(portal, task)["finished"]
 
-    waits_until(ended, what="the interrupted deploy's end")
+    wait_for(ended, what="the interrupted deploy's end")
     assert task_now(portal, task)["code"] == 0, task_now(portal, task)
     assert with_key(portal, content["content_url"], "ada").text == "after"
     assert call(portal, "GET", f"content/{content['guid']}/environment").json() == ["KEPT"]
@@ -903,12 +896,12 @@ def test_a_portal_killed_during_activation_goes_on_with_one_version_or_the_other
     assert deployed(portal, content["guid"], packed({"app.py": wsgi("before")}, manifest()))["code"] == 0
     bundle = upload(portal, content["guid"], packed({"app.py": wsgi("after", "import time\ntime.sleep(3)")}, manifest())).json()["id"]
     task = call(portal, "POST", f"content/{content['guid']}/deploy", json={"bundle_id": bundle}).json()["task_id"]
-    waits_until(lambda: "Starting the app." in str(task_now(portal, task)["output"]), what="the start")
+    wait_for(lambda: "Starting the app." in str(task_now(portal, task)["output"]), what="the start")
     portal.kill()
     portal.nothing_left()
     portal.start()
     assert with_key(portal, content["content_url"], "ada").text in ("before", "after")
-    waits_until(lambda: task_now(portal, task)["finished"], what="the end of the deploy")
+    wait_for(lambda: task_now(portal, task)["finished"], what="the end of the deploy")
     assert task_now(portal, task)["code"] == 0
     assert with_key(portal, content["content_url"], "ada").text == "after"
 
@@ -923,11 +916,11 @@ def test_no_process_survives_a_killed_portal_and_each_starts_once_again(portal):
         assert len(jobs) <= MANY
         return [job["state"] for job in jobs].count("ready") == MANY
 
-    waits_until(ready, 90, "the processes")
+    wait_for(ready, "the processes")
     portal.kill()
     portal.nothing_left()
     portal.start()
-    waits_until(ready, 90, "the processes again")
+    wait_for(ready, "the processes again")
     assert portal.sandboxes() == MANY
     assert with_key(portal, content["content_url"], "ada").text == "many"
     portal.stop()
@@ -944,7 +937,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(portal):
             wire.sendall(os.urandom(50000))
             time.sleep(0.2)
     incoming = portal.folder / "data/content/incoming"
-    waits_until(lambda: not list(incoming.iterdir()), 10, "clearing up") if incoming.exists() else None
+    wait_for(lambda: not list(incoming.iterdir()), "clearing up", 10) if incoming.exists() else None
     assert call(portal, "GET", f"content/{content['guid']}/bundles").json() == []
     archive = packed({"app.py": wsgi("whole")}, manifest())
     assert deployed(portal, content["guid"], archive)["code"] == 0

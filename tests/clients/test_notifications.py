@@ -21,18 +21,10 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
 from conftest import BINARY, PASSWORD, Viewer
-from servers import free_port
+from servers import free_port, wait_for
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-    return found
 
 
 class Mailbox:
@@ -262,7 +254,7 @@ def test_what_nobody_does_is_found_at_the_next_look(world):
         "The audit log was changed",
         "Your API key forgotten was not used for 180 days",
     }
-    wait_for(lambda: wanted <= {mail[1] for mail in mailbox.to("ada@example.org")}, 90)
+    wait_for(lambda: wanted <= {mail[1] for mail in mailbox.to("ada@example.org")})
 
 
 def test_a_wrong_password_of_the_mail_server_is_said_and_found_by_the_doctor(world):

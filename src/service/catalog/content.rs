@@ -1110,13 +1110,16 @@ fn visible_content(
     person: &Person,
     id: Id<Content>,
 ) -> Result<VisibleContent, Error> {
-    let item = content::find(db, id)?.ok_or(Error::NotFound)?;
-    let standing = access::standing(&item, person, content::role_of(db, id, person.id)?);
+    let (item, owner) = content::find_with_owner(db, id)?.ok_or(Error::NotFound)?;
+    let listed = if access::depends_on_list(&item, person) {
+        content::role_of(db, id, person.id)?
+    } else {
+        None
+    };
+    let standing = access::standing(&item, person, listed);
     if !access::may_see_content(person, standing) {
         return Err(Error::NotFound);
     }
-    let owner = people::find(db, item.owner)?
-        .ok_or(Error::Internal("a row that another row names is missing"))?;
     Ok(VisibleContent {
         may_edit: access::may_edit_content(person, standing),
         content: item,
