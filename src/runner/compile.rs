@@ -208,7 +208,7 @@ mod tests {
         }
         fs::write(package.join("p/q/m.py"), "").unwrap();
         fs::write(out.join("p/q/m.cpython-311.pyc"), "compiled").unwrap();
-        assert_eq!(uncompiled(&cache, &markers), [package.clone()]);
+        assert_eq!(uncompiled(&cache, &markers), std::slice::from_ref(&package));
         link_compiled(&out, &package).unwrap();
         // What is there already stays.
         fs::write(out.join("p/q/n.cpython-311.pyc"), "compiled").unwrap();

@@ -19,7 +19,7 @@ import time
 from portal import Portal, database, folder
 
 SECONDS, BINARY, SEED, POSTGRES = int(sys.argv[1]), *sys.argv[2:5]
-VIEWERS, COLD, WRITES = 1_000, 60_000, (0, 1, 5, 50)
+VIEWERS, COLD, WRITES = 1_000, 60_000, (1, 5, 50)
 EXCHANGE = "/__api__/v1/oauth/integrations/credentials"
 
 
@@ -44,14 +44,12 @@ class Editor:
             number += 1
 
     def __enter__(self):
-        if self.rate:
-            self.thread.start()
+        self.thread.start()
         return self
 
     def __exit__(self, *_):
         self.over.set()
-        if self.rate:
-            self.thread.join()
+        self.thread.join()
         self.pool.shutdown()
 
 
@@ -62,20 +60,22 @@ def p99(values):
 commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 print(f"Commit {commit}, {os.cpu_count()} cores, {platform.machine()}, wrk with 32 connections for {SECONDS} s each, everything on one machine; {VIEWERS:,} viewers in turn.\n")
 cold = []
-print("| database | unrelated writes/s | exchanges/s | of the rate without writes | write p50 ms | write p99 ms |")
+print("| database | unrelated writes/s | exchanges/s | of the rate without writes, before and after | write p50 ms | write p99 ms |")
 print("| --- | --- | --- | --- | --- | --- |")
 for name, place in (("SQLite", None), ("PostgreSQL", database(POSTGRES))):
     portal = Portal(BINARY, SEED, name, place)
     tokens = portal.seed(VIEWERS + COLD, VIEWERS + COLD)
     script = portal.script(tokens[:VIEWERS])
     portal.wrk(EXCHANGE, script, seconds=SECONDS)  # warms up
-    alone = None
+    # The machine is not always equally fast: each rate between two runs without writes.
+    alone, *_ = portal.wrk(EXCHANGE, script, seconds=SECONDS)
+    print(f"| {name} | 0 | {alone:,.0f} | 1.00 | – | – |")
     for rate in WRITES:
         with Editor(portal, rate) as editor:
             made, *_ = portal.wrk(EXCHANGE, script, seconds=SECONDS)
-        alone = alone or made
-        times = (f"{statistics.median(editor.took):.0f}", f"{p99(editor.took):.0f}") if editor.took else ("–", "–")
-        print(f"| {name} | {len(editor.took) / SECONDS:.0f} | {made:,.0f} | {made / alone:.2f} | {times[0]} | {times[1]} |", flush=True)
+        after, *_ = portal.wrk(EXCHANGE, script, seconds=SECONDS)
+        ratio, alone = made / statistics.mean((alone, after)), after
+        print(f"| {name} | {len(editor.took) / SECONDS:.0f} | {made:,.0f} | {ratio:.2f} | {statistics.median(editor.took):.0f} | {p99(editor.took):.0f} |", flush=True)
     cold.append((name, alone, *portal.wrk(EXCHANGE, portal.script(tokens[VIEWERS:]), seconds=SECONDS)))
     portal.stop()
 
