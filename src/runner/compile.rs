@@ -15,7 +15,7 @@ use super::{
     interpreters::Interpreter,
     process,
 };
-use crate::domain::{Id, content::Content};
+use crate::domain::{Id, bundle::Task, content::Content};
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
@@ -108,7 +108,8 @@ async fn compile_cache(context: &Context, log: &TaskLog, interpreter: &Interpret
     let Some(shelf) = packages.first().and_then(|first| first.parent()) else {
         return;
     };
-    let out = store.join(format!("compiled-{}", crate::vault::random::label()));
+    // Named as that of a build: the next start clears what a killed portal leaves.
+    let out = store.join(Id::<Task>::random().to_string());
     if folders::clear(&out).is_err() || fs::create_dir_all(&markers).is_err() {
         return;
     }
@@ -177,6 +178,10 @@ fn link_compiled(compiled: &Path, package: &Path) -> io::Result<()> {
                 open.push(part.join(entry.file_name()));
             } else if kind.is_file() {
                 fs::create_dir_all(&place)?;
+                // Python followed no links to get here; a package may hold this one.
+                if !fs::symlink_metadata(&place)?.is_dir() {
+                    break;
+                }
                 match fs::hard_link(entry.path(), place.join(entry.file_name())) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(error);
@@ -218,6 +223,13 @@ mod tests {
             assert_eq!(fs::read_to_string(place).unwrap(), "compiled");
         }
         link_compiled(&root.join("nothing"), &package).unwrap();
+        // A package with a link in the place of that folder gets nothing.
+        let odd = cache.join("archive-v0/odd");
+        fs::create_dir_all(odd.join("p/q")).unwrap();
+        std::os::unix::fs::symlink(&markers, odd.join("p/q/__pycache__")).unwrap();
+        link_compiled(&out, &odd).unwrap();
+        assert_eq!(fs::read_dir(&markers).unwrap().count(), 0);
+        fs::remove_dir_all(odd).unwrap();
         fs::write(markers.join("a"), "").unwrap();
         assert!(uncompiled(&cache, &markers).is_empty());
         fs::remove_dir_all(root).unwrap();

@@ -392,9 +392,14 @@ fn every_write_that_changes_a_decision_says_so() {
         for part in text.split("\npub fn ").skip(1) {
             let name = part.split(['(', '<']).next().unwrap_or("");
             let body = part.split("\n}\n").next().unwrap_or("");
-            let writes = ["diesel::insert_into(", "diesel::update(", "diesel::delete("]
-                .iter()
-                .any(|verb| body.contains(verb));
+            let writes = [
+                "diesel::insert_into(",
+                "diesel::update(",
+                "diesel::delete(",
+                "prepared_update(",
+            ]
+            .iter()
+            .any(|verb| body.contains(verb));
             let decides = DECISION_TABLES.iter().any(|table| {
                 let named = format!("{table}::table");
                 body.match_indices(&named).any(|(at, _)| {
