@@ -1,4 +1,6 @@
-"""Instructions per exchange, with and without metrics: the same whatever else the machine does. Needs valgrind.
+"""Instructions per exchange, with and without metrics and traces, less what the process does by itself: the same whatever else the
+machine does. Needs valgrind, and a
+build with `--features traces`.
 
   instructions.py BINARY SEED
 
@@ -18,7 +20,7 @@ ROUNDS = 30
 start = subprocess.Popen
 
 
-def count(name, port, metrics):
+def count(name, port, settings):
     """Instructions of one exchange."""
     found = portal.folder / f"callgrind.{name}"
 
@@ -27,7 +29,8 @@ def count(name, port, metrics):
             command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={found}", "--quiet", *command]
         return start(command, *rest, **options)
 
-    os.environ.update({"BENCH_PORT": str(port), "VALETKEY_WORKERS": "1", **metrics})
+    os.environ.update({"BENCH_PORT": str(port), "VALETKEY_WORKERS": "1"})
+    os.environ.update(settings)
     portal.subprocess.Popen = counted
     served = portal.Portal(BINARY, SEED, name, None)
     portal.subprocess.Popen = start
@@ -47,16 +50,36 @@ def count(name, port, metrics):
     for token in tokens * 2:
         exchange(token)
     control("-z")
+    began = time.monotonic()
     for token in tokens * ROUNDS:
         exchange(token)
     control("-d")
+    # What the process does by itself in the same time.
+    time.sleep(time.monotonic() - began)
+    control("-d")
     time.sleep(1)
     served.stop()
-    text = pathlib.Path(f"{found}.1").read_text(errors="replace")
-    totals = next(line for line in text.splitlines() if line.startswith("totals:"))
-    return int(totals.split()[1]) / (ROUNDS * len(tokens))
+
+    def total(dump):
+        text = pathlib.Path(f"{found}.{dump}").read_text(errors="replace")
+        return int(next(line for line in text.splitlines() if line.startswith("totals:")).split()[1])
+
+    for setting in settings:
+        del os.environ[setting]
+    return (total(1) - total(2)) / (ROUNDS * len(tokens))
 
 
-without = count("without", 18900, {})
-beside = count("with", 18920, {"VALETKEY_METRICS_LISTEN": "127.0.0.1:9188"})
-print(f"Instructions per exchange: {without:,.0f} without metrics, {beside:,.0f} with them ({100 * (beside / without - 1):+.1f} %)")
+# A collector that nobody runs: what is recorded is dropped in the end.
+collector = {"VALETKEY_TRACES_ENDPOINT": "http://127.0.0.1:9"}
+variants = {
+    "neither": {},
+    "metrics": {"VALETKEY_METRICS_LISTEN": "127.0.0.1:9188"},
+    "traces, none recorded": {**collector, "VALETKEY_TRACES_PERCENT": "0"},
+    "traces, all recorded": {**collector, "VALETKEY_TRACES_PERCENT": "100"},
+}
+print("| | instructions per exchange | more |\n| --- | --- | --- |")
+neither = None
+for number, (name, settings) in enumerate(variants.items()):
+    found = count(f"node{number}", 18900 + 20 * number, settings)
+    neither = neither or found
+    print(f"| {name} | {found:,.0f} | {100 * (found / neither - 1):+.1f} % |", flush=True)
