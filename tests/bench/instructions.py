@@ -1,6 +1,5 @@
-"""Instructions per exchange, with and without metrics and traces, less what the process does by itself: the same whatever else the
-machine does. Needs valgrind, and a
-build with `--features traces`.
+"""Instructions per exchange, with and without metrics and traces, less what the process does by itself: they do not depend on what
+else the machine does. Needs valgrind, and a build with `--features traces`.
 
   instructions.py BINARY SEED
 
