@@ -31,8 +31,6 @@ pub const MAX_MANIFEST: u64 = 8 << 20;
 const MAX_EXTENSION: u64 = 64 * 1024;
 /// Longest path that a message repeats, in characters.
 const MAX_SHOWN: usize = 200;
-/// How often it is looked whether the disk has room, in bytes written.
-const ROOM_EVERY: u64 = 8 << 20;
 /// Deepest path, in components.
 const MAX_DEPTH: usize = 40;
 
@@ -162,7 +160,7 @@ fn too_large(limits: Limits) -> String {
 struct Target<'a> {
     folder: &'a Path,
     limits: Limits,
-    bytes: u64,
+    written: disk::Writing<'a>,
     entries: usize,
     checksums: BTreeMap<String, String>,
 }
@@ -174,7 +172,7 @@ impl<'a> Target<'a> {
         Ok(Self {
             folder,
             limits,
-            bytes: 0,
+            written: disk::Writing::new(folder),
             entries: 0,
             checksums: BTreeMap::new(),
         })
@@ -185,10 +183,6 @@ impl<'a> Target<'a> {
         if self.entries > self.limits.entries {
             return Err(too_many(self.limits));
         }
-        self.check_room()
-    }
-
-    fn check_room(&self) -> Result<(), String> {
         disk::check_room(self.folder).map_err(|error| cannot_write(self.folder, &error))
     }
 
@@ -219,11 +213,8 @@ impl<'a> Target<'a> {
             let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
                 break;
             };
-            if (self.bytes + read as u64) / ROOM_EVERY > self.bytes / ROOM_EVERY {
-                self.check_room()?;
-            }
-            self.bytes += read as u64;
-            if self.bytes > self.limits.bytes {
+            let written = self.written.add(read);
+            if written.map_err(|error| cannot_write(path, &error))? > self.limits.bytes {
                 return Err(too_large(self.limits));
             }
             digest.update(part);

@@ -1,5 +1,5 @@
-//! Room on the disk that holds the data. The database, the journals and everybody's uploads share
-//! it, so whoever writes much (uploads, builds) leaves some of it free.
+//! Room on the disk that holds the data. The database, the journals and what publishers upload share
+//! it, so uploads and builds leave some of it free.
 
 use std::{
     fs, io,
@@ -10,6 +10,9 @@ use std::{
 /// What uploads and builds leave free, in bytes: for the database and what else the portal itself
 /// writes.
 const KEPT_FREE: u64 = 256 << 20;
+
+/// How often [`Writing`] looks, in bytes.
+const LOOK_EVERY: u64 = 8 << 20;
 
 /// A disk, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,30 @@ pub fn check_room(folder: &Path) -> io::Result<()> {
     match space(folder) {
         Some(space) if space.free < KEPT_FREE => Err(io::ErrorKind::StorageFull.into()),
         _ => Ok(()),
+    }
+}
+
+/// Bytes that are written below a folder, one part after the other. Looks from time to time whether
+/// the disk has room for more.
+pub struct Writing<'a> {
+    folder: &'a Path,
+    bytes: u64,
+}
+
+impl<'a> Writing<'a> {
+    /// Nothing is written yet.
+    pub const fn new(folder: &'a Path) -> Self {
+        Self { folder, bytes: 0 }
+    }
+
+    /// Counts a part before it is written; all bytes so far. The error is that of [`check_room`].
+    pub fn add(&mut self, part: usize) -> io::Result<u64> {
+        let before = self.bytes;
+        self.bytes += part as u64;
+        if self.bytes / LOOK_EVERY > before / LOOK_EVERY {
+            check_room(self.folder)?;
+        }
+        Ok(self.bytes)
     }
 }
 

@@ -6,8 +6,6 @@ use futures_util::{Stream, StreamExt as _};
 use std::{io, path::Path, time::Duration};
 use tokio::io::AsyncWriteExt as _;
 
-/// How often it is looked whether the disk has room, in bytes written.
-const ROOM_EVERY: u64 = 8 << 20;
 /// How long an upload may pause.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -34,18 +32,14 @@ pub async fn store<E>(
     let folder = path.parent().unwrap_or(path);
     disk::check_room(folder)?;
     let mut file = tokio::fs::File::create(path).await?;
-    let mut written: u64 = 0;
+    let (mut counted, mut written) = (disk::Writing::new(folder), 0);
     loop {
         let part = tokio::time::timeout(IDLE_TIMEOUT, parts.next()).await;
         let Some(part) = part.map_err(|_| UploadError::Paused)? else {
             break;
         };
         let part = part.map_err(|_| UploadError::BrokeOff)?;
-        let before = written;
-        written += part.len() as u64;
-        if written / ROOM_EVERY > before / ROOM_EVERY {
-            disk::check_room(folder)?;
-        }
+        written = counted.add(part.len())?;
         if written > most {
             return Err(UploadError::TooLarge(most >> 20));
         }

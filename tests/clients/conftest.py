@@ -46,12 +46,12 @@ def demo():
 class Viewer:
     """Follows links and sends forms, with cookies; nothing else."""
 
-    def __init__(self, demo, username, password=PASSWORD):
+    def __init__(self, demo, username):
         self.demo, self.username = demo, username
         self.http = requests.Session()
         self.http.headers["Accept"] = "text/html"
         page = self.http.get(f"{demo['portal']}/login")
-        self.send(page, {"username": username, "password": password})
+        self.send(page, {"username": username, "password": PASSWORD})
 
     def send(self, page, values, form=0):
         """Fills the n-th form of a page and sends it."""

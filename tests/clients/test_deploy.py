@@ -837,26 +837,28 @@ def task_now(portal, task):
     return call(portal, "GET", f"tasks/{task}", "ada").json()
 
 
-BACKEND = '''
+def package_of(name, *steps):
+    """The files of an app whose only package is built from source by these statements, before the wheel is there."""
+    backend = f'''
 import time, zipfile
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    time.sleep(4)
-    name = "slow-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(f"{wheel_directory}/{name}", "w") as wheel:
-        wheel.writestr("slow.py", "answer = 42\\n")
-        wheel.writestr("slow-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: slow\\nVersion: 1.0\\n")
-        wheel.writestr("slow-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("slow-1.0.dist-info/RECORD", "slow.py,,\\nslow-1.0.dist-info/METADATA,,\\nslow-1.0.dist-info/WHEEL,,\\nslow-1.0.dist-info/RECORD,,\\n")
-    return name
+    {"; ".join(steps)}
+    wheel_name, about = "{name}-1.0-py3-none-any.whl", "{name}-1.0.dist-info"
+    with zipfile.ZipFile(f"{{wheel_directory}}/{{wheel_name}}", "w") as wheel:
+        wheel.writestr("{name}.py", "answer = 42\\n")
+        wheel.writestr(f"{{about}}/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
+        wheel.writestr(f"{{about}}/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{{about}}/RECORD", f"{name}.py,,\\n{{about}}/METADATA,,\\n{{about}}/WHEEL,,\\n{{about}}/RECORD,,\\n")
+    return wheel_name
 '''
+    project = f'[project]\nname = "{name}"\nversion = "1.0"\n[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    return {"requirements.txt": f"./{name}\n", f"{name}/backend.py": backend, f"{name}/pyproject.toml": project}
+
+
 # A package that takes its time to build.
-SLOW = {
-    "requirements.txt": "./slow\n",
-    "slow/backend.py": BACKEND,
-    "slow/pyproject.toml": '[project]\nname = "slow"\nversion = "1.0"\n[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
-}
+SLOW = package_of("slow", "time.sleep(4)")
 
 
 def test_a_portal_killed_during_a_build_finishes_it_after_its_start_and_builds_once(portal):

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 import requests
-from test_deploy import Portal, call, deployed, manifest, new_content, packed, upload, with_key, wsgi
+from test_deploy import Portal, call, deployed, manifest, new_content, package_of, packed, upload, with_key, wsgi
 
 # In MiB: the disk, what uploads and builds leave free of it, what one build may write.
 DISK, KEPT, BUILD = 640, 256, 150
@@ -42,25 +42,7 @@ def nearly_full(portal):
 
 def writing(mib):
     """A bundle with a package whose build fills the disk with so much before it is done."""
-    backend = f'''
-import time, zipfile
-
-
-def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    with open("filling", "wb") as file:
-        for _ in range({mib}):
-            file.write(bytes(1 << 20))
-    time.sleep(5)
-    name = "filling-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(f"{{wheel_directory}}/{{name}}", "w") as wheel:
-        wheel.writestr("filling.py", "answer = 42\\n")
-        wheel.writestr("filling-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: filling\\nVersion: 1.0\\n")
-        wheel.writestr("filling-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("filling-1.0.dist-info/RECORD", "")
-    return name
-'''
-    project = '[project]\nname = "filling"\nversion = "1.0"\n[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    files = {"requirements.txt": "./filling\n", "filling/backend.py": backend, "filling/pyproject.toml": project}
+    files = package_of("filling", f'open("filling", "wb").writelines(bytes(1 << 20) for _ in range({mib}))', "time.sleep(5)")
     return packed({"app.py": "import filling\n" + wsgi("after"), **files}, manifest(packages=True))
 
 

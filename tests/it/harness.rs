@@ -175,7 +175,7 @@ async fn lock_database(
     locking
 }
 
-/// Waits until somebody is at `pg_sleep` in the database at `address`.
+/// Waits until a session of the database at `address` is in `pg_sleep`.
 fn until_it_sleeps(address: &str) {
     let query = "SELECT count(*) FROM pg_stat_activity \
                  WHERE datname = current_database() AND wait_event = 'PgSleep'";
@@ -185,7 +185,7 @@ fn until_it_sleeps(address: &str) {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("nobody sleeps");
+    panic!("no session sleeps");
 }
 
 /// Runs statements with PostgreSQL's own client; what it prints.
