@@ -23,6 +23,7 @@ pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod traces;
+pub mod trust;
 pub mod vault;
 pub mod version;
 pub mod web;

@@ -4,7 +4,10 @@
 //! A line that cannot be written is dropped; by default `tracing-subscriber` panics when the disk
 //! is full.
 
-use crate::config::{LogFormat, Traces};
+use crate::{
+    config::{LogFormat, Traces},
+    trust::Trust,
+};
 use std::io::IsTerminal as _;
 #[cfg(feature = "traces")]
 use tracing_subscriber::Layer as _;
@@ -14,7 +17,11 @@ use tracing_subscriber::{
 
 /// Installs the global subscriber; a second call has no effect. An invalid `filter` (in the syntax
 /// of [`EnvFilter`]) falls back to `info`. The error is a sentence for the user.
-pub fn start(filter: &str, format: LogFormat, traces: Option<&Traces>) -> Result<(), String> {
+pub fn start(
+    filter: &str,
+    format: LogFormat,
+    traces: Option<(&Traces, &Trust)>,
+) -> Result<(), String> {
     let asked = filter;
     let mut filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("info"));
     // actix logs an error for every response that ends early, also for those that the portal cuts
@@ -35,13 +42,14 @@ pub fn start(filter: &str, format: LogFormat, traces: Option<&Traces>) -> Result
         .log_internal_errors(false);
     // Each fails if a global subscriber is already installed; that one stays.
     #[cfg(feature = "traces")]
-    if let Some(traces) = traces {
+    if let Some((traces, trust)) = traces {
         let lines = match format {
             LogFormat::Text => lines.with_filter(filter).boxed(),
             LogFormat::Json => lines.json().with_filter(filter).boxed(),
         };
-        let spans = crate::traces::layer(&traces.endpoint, traces.percent)
-            .map_err(|error| format!("Traces cannot be sent to traces_endpoint: {error}"))?;
+        let spans =
+            crate::traces::layer(&traces.endpoint, traces.percent, trust.client_config())
+                .map_err(|error| format!("Traces cannot be sent to traces_endpoint: {error}"))?;
         drop(registry().with(lines).with(spans).try_init());
         return Ok(());
     }

@@ -41,16 +41,17 @@ pub const fn traceparent() -> Option<String> {
     None
 }
 
-/// Makes a span that is no child of the current one, for the log, a part of the current trace. The
-/// span must not have begun.
+/// Makes a span, created with `parent: None`, a part of the current trace. It must not have been
+/// entered.
 #[cfg(not(feature = "traces"))]
 #[inline]
-pub const fn join(_span: &Span) {}
+pub const fn set_trace_parent(_span: &Span) {}
 
-/// Sends what waits. Call it outside of an asynchronous runtime.
+/// Sends the spans that wait, and stops; blocks for at most ten seconds. Call it outside of an
+/// asynchronous runtime.
 #[cfg(not(feature = "traces"))]
 #[inline]
-pub const fn flush() {}
+pub const fn shutdown() {}
 
 #[cfg(feature = "traces")]
 pub use recorded::*;
@@ -85,19 +86,17 @@ mod recorded {
     /// The layer that records this program's spans and sends them to the collector at `endpoint`
     /// (OTLP over HTTP; `/v1/traces` is appended). `percent`: how many of the traces that begin here
     /// are recorded.
-    pub fn layer<S>(endpoint: &str, percent: u64) -> Result<impl Layer<S> + use<S>, String>
+    pub fn layer<S>(
+        endpoint: &str,
+        percent: u64,
+        tls: rustls::ClientConfig,
+    ) -> Result<impl Layer<S> + use<S>, String>
     where
         S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     {
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         // The client has a runtime of its own, which must not begin within another one.
         let client = std::thread::spawn(|| {
-            let roots = rustls::RootCertStore {
-                roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-            };
-            let tls = rustls::ClientConfig::builder()
-                .with_root_certificates(roots)
-                .with_no_client_auth();
             reqwest::blocking::Client::builder()
                 .tls_backend_preconfigured(tls)
                 .timeout(EXPORT_TIMEOUT)
@@ -206,16 +205,17 @@ mod recorded {
         })
     }
 
-    /// Makes a span that is no child of the current one, for the log, a part of the current trace.
-    /// The span must not have begun.
-    pub fn join(span: &Span) {
+    /// Makes a span, created with `parent: None`, a part of the current trace. It must not have been
+    /// entered.
+    pub fn set_trace_parent(span: &Span) {
         if is_on() {
             drop(span.set_parent(Span::current().context()));
         }
     }
 
-    /// Sends what waits. Call it outside of an asynchronous runtime.
-    pub fn flush() {
+    /// Sends the spans that wait, and stops; blocks for at most ten seconds. Call it outside of an
+    /// asynchronous runtime.
+    pub fn shutdown() {
         if let Some(provider) = PROVIDER.get() {
             // What a collector did not take is lost.
             drop(provider.shutdown_with_timeout(EXPORT_TIMEOUT));

@@ -155,6 +155,7 @@ impl Common {
         let settings = Settings::load(self.config.as_deref(), environment)
             .map_err(|problem| problem.to_string())?;
         let traces = settings.traces.as_ref();
+        let traces = traces.map(|traces| (traces, &settings.trust));
         crate::telemetry::start(&settings.log, settings.log_format, traces)?;
         Ok(settings)
     }
@@ -209,7 +210,7 @@ pub fn main() -> ExitCode {
             Command::Inside(_) | Command::Enter(_) => Ok(()),
         }
     });
-    crate::traces::flush();
+    crate::traces::shutdown();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&why),

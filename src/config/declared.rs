@@ -247,6 +247,12 @@ pub static SECTIONS: &[Section] = &[
                 "(none)",
                 "Folders (whole paths) in which apps may listen on Unix sockets.",
             ),
+            setting(
+                "ca_file",
+                Kind::Path,
+                "(none)",
+                "Certificates (PEM) of authorities that are trusted beside Mozilla's: for identity providers, apps, webhooks, the mail server and the collector of traces. Read at start.",
+            ),
         ],
     },
     Section {
@@ -388,12 +394,6 @@ pub static SECTIONS: &[Section] = &[
                 Kind::Secret,
                 "(none)",
                 "The same password itself; environment only.",
-            ),
-            setting(
-                "smtp_ca_file",
-                Kind::Path,
-                "(Mozilla's)",
-                "Certificates (PEM) of authorities that are trusted for it, beside Mozilla's.",
             ),
             setting(
                 "mail_from",

@@ -3,7 +3,6 @@
 use super::{SettingsError, reader::Given};
 use lettre::message::Mailbox;
 use secrecy::SecretString;
-use std::path::PathBuf;
 
 /// How the connection to the mail server is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +20,6 @@ pub struct Mail {
     pub tls: MailTls,
     /// User name and password.
     pub account: Option<(String, SecretString)>,
-    /// Certificates of more authorities (PEM).
-    pub ca_file: Option<PathBuf>,
     pub from: Mailbox,
 }
 
@@ -68,7 +65,6 @@ impl Mail {
                 .unwrap_or(usual_port),
             tls,
             account,
-            ca_file: given.path("smtp_ca_file"),
             from,
         }))
     }

@@ -11,6 +11,7 @@ pub mod run;
 use crate::{
     domain::{origins::Origins, person::Role},
     store::DatabaseUrl,
+    trust::Trust,
     vault::keyring::Source,
 };
 use actix_web::http::header::HeaderValue;
@@ -46,6 +47,8 @@ pub struct Settings {
     /// Hosts that outgoing requests may reach on private addresses or over plain http: `host`,
     /// `host:port`, `*.suffix`.
     pub private_hosts: Vec<String>,
+    /// Whose certificates are accepted on outgoing connections.
+    pub trust: Trust,
     /// Folders in which apps may listen on Unix sockets; absolute paths.
     pub upstream_sockets: Vec<PathBuf>,
     /// Certificate chain and key (PEM files) for TLS at `listen`; `None` if an outer proxy
@@ -404,6 +407,11 @@ impl Settings {
             mail: mail::Mail::check(given)?,
             run: run::Run::check(given),
             private_hosts: given.list("private_hosts"),
+            trust: match given.path("ca_file") {
+                Some(file) => Trust::with_file(&file)
+                    .map_err(|problem| SettingsError(format!("ca_file: {problem}")))?,
+                None => Trust::default(),
+            },
             upstream_sockets,
             tls,
             trusted_proxies,

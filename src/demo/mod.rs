@@ -36,6 +36,7 @@ use crate::{
         people::accounts::PersonInput,
     },
     store::DatabaseUrl,
+    trust::Trust,
     vault::{keyring::Source, random},
 };
 use actix_web::dev::ServerHandle;
@@ -256,6 +257,7 @@ pub async fn start_with(options: Options, clock: Arc<dyn Clock>) -> Result<Demo,
             "localhost".into(),
         ],
         upstream_sockets: options.upstream_sockets,
+        trust: Trust::default(),
         tls: None,
         trusted_proxies: options.trusted_proxies,
         local_sign_in: !options

@@ -10,6 +10,7 @@ use crate::{
     dns::Resolver,
     domain::egress::{Policy, Purpose},
     traces,
+    trust::Trust,
 };
 use std::{
     net::SocketAddr,
@@ -39,17 +40,14 @@ pub struct ProviderHttp {
 }
 
 impl ProviderHttp {
-    /// TLS by rustls, with Mozilla's root certificates.
-    pub fn new(policy: Arc<Policy>, names: Resolver) -> Result<Self, reqwest::Error> {
-        let roots = rustls::RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
-        let mut builder = reqwest::Client::builder()
+    /// Connects to servers that have a certificate of one of these authorities.
+    pub fn new(
+        policy: Arc<Policy>,
+        names: Resolver,
+        trust: &Trust,
+    ) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(trust.client_config())
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
@@ -59,12 +57,10 @@ impl ProviderHttp {
             .dns_resolver(Arc::new(GuardedResolver {
                 policy: Arc::clone(&policy),
                 names: names.clone(),
-            }));
-        if let Ok(tls) = tls {
-            builder = builder.tls_backend_preconfigured(tls);
-        }
+            }))
+            .build()?;
         Ok(Self {
-            client: builder.build()?,
+            client,
             policy,
             names,
         })
@@ -261,9 +257,9 @@ fn normalise_error_body(status: http::StatusCode, body: Vec<u8>) -> Vec<u8> {
     }
     let word = match status.as_u16() {
         401 => ErrorCode::InvalidClient.to_string(),
-        // Seen in practice in response to a replayed refresh token; a gateway on the way answers like
-        // this, too. So it ends nothing at once: it counts as a refusal of an unknown kind.
-        400 => "unreadable_refusal".to_owned(),
+        // Seen in practice in response to a replayed refresh token; but a gateway on the way answers
+        // like this, too. So it ends nothing, unless the template knows it as a refusal.
+        400 => ErrorCode::UnreadableRefusal.to_string(),
         _ => ErrorCode::TemporarilyUnavailable.to_string(),
     };
     format!(r#"{{"error":"{word}"}}"#).into_bytes()

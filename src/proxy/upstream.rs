@@ -7,13 +7,11 @@ use crate::{
     http::endpoint::{Endpoint, ResolveError, resolve},
     proxy::pool::Pool,
     service::running::files::Files,
+    trust,
     vault::api_key::digest,
 };
 use actix_web::http::header::HeaderValue;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -61,19 +59,10 @@ pub struct Upstreams {
     tls: Arc<ClientConfig>,
 }
 
-/// A TLS client configuration that accepts certificates of these roots.
-fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
-    Arc::new(
-        ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth(),
-    )
-}
-
 impl Upstreams {
     /// Must be called in a worker, since it spawns a local task. `portal` is the portal's public
-    /// URL, from which its `Via` entry is derived.
-    pub fn new(portal: &str, files: Files) -> Self {
+    /// URL, from which its `Via` entry is derived. `tls`: for apps without certificates of their own.
+    pub fn new(portal: &str, files: Files, tls: Arc<ClientConfig>) -> Self {
         // A pseudonym (RFC 9110 section 7.6.3), the same for every node of one portal.
         let via = HeaderValue::try_from(format!("1.1 valetkey-{}", &digest(portal)[..8]))
             .unwrap_or(HeaderValue::from_static("1.1 valetkey"));
@@ -90,14 +79,11 @@ impl Upstreams {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
             }
         });
-        let public = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
         Self {
             targets,
             files,
             via,
-            tls: client_config(public),
+            tls,
         }
     }
 
@@ -171,12 +157,8 @@ impl Upstreams {
         let Some(text) = ca else {
             return Arc::clone(&self.tls);
         };
-        let mut roots = RootCertStore::empty();
-        // The PEM was checked when it was saved. If it cannot be read, the store stays empty and
-        // accepts no certificate.
-        roots.add_parsable_certificates(
-            CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok),
-        );
-        client_config(roots)
+        // The PEM was checked when it was saved. If it cannot be read, no certificate is accepted.
+        let roots = trust::authorities(text.as_bytes()).unwrap_or_else(RootCertStore::empty);
+        Arc::new(trust::client_config(Arc::new(roots)))
     }
 }

@@ -37,6 +37,8 @@ pub struct Shared {
     pub connections: Arc<ConnectionCounts>,
     /// For TLS at the listener.
     pub certificate: Option<Arc<Certificate>>,
+    /// For TLS to apps without certificates of their own.
+    app_tls: Arc<rustls::ClientConfig>,
 }
 
 impl Shared {
@@ -63,6 +65,7 @@ impl Shared {
             open: Arc::default(),
             connections: Arc::new(ConnectionCounts::new(Arc::clone(services))),
             certificate,
+            app_tls: Arc::new(settings.trust.client_config()),
         })
     }
 
@@ -73,6 +76,7 @@ impl Shared {
             upstreams: Upstreams::new(
                 services.core.addresses.base(),
                 services.bundles.files().clone(),
+                Arc::clone(&self.app_tls),
             ),
             service: services,
             sessions: web::Data::new(self.sessions.clone()),

@@ -78,7 +78,7 @@ impl Core {
         );
         store.set_audit_key(AuditKey::new(&root));
         let names = Resolver::new();
-        let http = ProviderHttp::new(Arc::clone(&policy), names.clone())
+        let http = ProviderHttp::new(Arc::clone(&policy), names.clone(), &settings.trust)
             .map_err(|error| error.to_string())?;
         Ok(Self {
             addresses: Addresses::new(settings.base()),

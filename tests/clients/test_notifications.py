@@ -27,15 +27,17 @@ FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Fi
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
 
+def certificate_of(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
 class Mailbox:
     """A mail server that takes mail over STARTTLS with a password."""
 
-    def __init__(self, folder):
+    def __init__(self, context):
         self.taken = []
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(context)
         self.controller = Controller(
             self,
             hostname="127.0.0.1",
@@ -69,7 +71,9 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         if path == "/hanging":
             self.server.stop.wait(60)
             return
-        self.send_response(500 if path == "/failing" else 204)
+        self.send_response(500 if path == "/failing" else 200)
+        # So that TLS needs no end of its own to tell where the answer ends.
+        self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *arguments):
@@ -88,12 +92,12 @@ class Portal(dict):
             "VALETKEY_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "VALETKEY_LOG": "info",
             "VALETKEY_RUN_CONTENT": "off",
-            "VALETKEY_PRIVATE_HOSTS": "127.0.0.1",
+            "VALETKEY_PRIVATE_HOSTS": "localhost",
+            "VALETKEY_CA_FILE": str(folder / "ca.pem"),
             "VALETKEY_SMTP_HOST": "localhost",
             "VALETKEY_SMTP_PORT": str(mailbox.port),
             "VALETKEY_SMTP_USER": "portal",
             "VALETKEY_SMTP_PASSWORD": "mail-secret",
-            "VALETKEY_SMTP_CA_FILE": str(folder / "ca.pem"),
             "VALETKEY_MAIL_FROM": "Valetkey <portal@example.org>",
         }
         super().__init__(portal=f"http://127.0.0.1:{port}")
@@ -148,8 +152,13 @@ def browser_of(portal, name, agent):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notifications")
-    mailbox = Mailbox(folder)
+    # Mail server and receiver have certificates of the company's own authority, the one in `ca_file`.
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    context = certificate_of(authority)
+    mailbox = Mailbox(context)
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    receiver.socket = context.wrap_socket(receiver.socket, server_side=True, do_handshake_on_connect=False)
     receiver.daemon_threads = True
     receiver.got, receiver.stop = [], threading.Event()
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
@@ -171,7 +180,7 @@ def test_a_mail_and_a_signed_call_arrive_whatever_other_receivers_do(world):
     to, subject, text, message_id = wait_for(lambda: mailbox.to("ada@example.org"))[0]
     assert subject == "A test of notifications" and f"{portal['portal']}/notifications" in text and message_id.endswith("@example.org>")
 
-    base = f"http://127.0.0.1:{receiver.server_port}"
+    base = f"https://localhost:{receiver.server_port}"
     keys = {}
     for name in ("hanging", "failing", "good"):
         shown = post(ada, "/notifications/webhooks", [("name", name), ("url", f"{base}/{name}?secret=abc"), ("kinds", "new_device"), ("kinds", "access_requested")])

@@ -21,7 +21,7 @@ const LEVELS: &[&[&str]] = &[
     &["store", "oauth"],
     &["vault", "providers", "archive"],
     &[
-        "disk", "domain", "faults", "dns", "measures", "traces", "version",
+        "disk", "domain", "faults", "dns", "measures", "traces", "trust", "version",
     ],
 ];
 

@@ -186,7 +186,7 @@ async fn look_at_receivers(report: &mut Report, services: &Services) {
             Err(why) => Finding::bad(
                 "mail",
                 format!("The mail server refuses, or cannot be reached: {why}."),
-                "Look at smtp_host, smtp_port, smtp_tls and smtp_ca_file; and at smtp_user and its password if it refuses those.",
+                "Look at smtp_host, smtp_port, smtp_tls and ca_file; and at smtp_user and its password if it refuses those.",
             )
             .of("smtp_host"),
         },

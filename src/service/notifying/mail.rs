@@ -1,6 +1,9 @@
 //! Mail on its way to the operator's mail server (SMTP with TLS). Plain text only.
 
-use crate::config::mail::{Mail, MailTls};
+use crate::{
+    config::mail::{Mail, MailTls},
+    trust::Trust,
+};
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
     message::{
@@ -65,15 +68,11 @@ pub(super) struct MailError {
 
 impl Mailer {
     /// The error is a message for the operator.
-    pub fn new(settings: &Mail) -> Result<Self, String> {
+    pub fn new(settings: &Mail, trust: &Trust) -> Result<Self, String> {
         let mut tls = TlsParameters::builder(settings.host.clone());
-        if let Some(path) = &settings.ca_file {
-            let shown = path.display();
-            let pem =
-                std::fs::read(path).map_err(|error| format!("smtp_ca_file: {shown}: {error}"))?;
-            let certificate = Certificate::from_pem(&pem)
-                .map_err(|error| format!("smtp_ca_file: {shown}: {error}"))?;
-            tls = tls.add_root_certificate(certificate);
+        if let Some(more) = trust.more() {
+            let more = Certificate::from_pem(more).map_err(|error| format!("ca_file: {error}"))?;
+            tls = tls.add_root_certificate(more);
         }
         let tls = tls
             .build_rustls()
