@@ -12,7 +12,7 @@ use md5::{Digest as _, Md5};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write},
     path::{Component, Path, PathBuf},
 };
 
@@ -29,6 +29,8 @@ pub struct Limits {
 pub const MAX_MANIFEST: u64 = 8 << 20;
 /// Largest header of an entry that says more about the next one (long names, pax records), in bytes.
 const MAX_EXTENSION: u64 = 64 * 1024;
+/// Bytes of the directory of a zip archive.
+const MAX_DIRECTORY: u32 = 16 << 20;
 /// Longest path that a message repeats, in characters.
 const MAX_SHOWN: usize = 200;
 /// Deepest path, in components.
@@ -278,12 +280,37 @@ pub fn unpack(
     Ok(target.checksums)
 }
 
+/// Whether the directory of a zip archive is larger than a bundle needs: all of it is held in memory
+/// when the archive is opened. Looks at each place that may be the directory's end record.
+fn has_large_directory(file: &mut File) -> io::Result<bool> {
+    let length = file.seek(SeekFrom::End(0))?;
+    // The end record (22 bytes) and the longest comment.
+    let start = length.saturating_sub(22 + 0xffff + 20);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.take(length - start).read_to_end(&mut tail)?;
+    file.rewind()?;
+    let size_at = |at: usize| {
+        let bytes = tail.get(at + 12..at + 16)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    // Before it stands the locator of a larger one, in the form for very large archives.
+    let is_zip64 = |at: usize| at >= 20 && tail[at - 20..].starts_with(b"PK\x06\x07");
+    Ok(tail.windows(4).enumerate().any(|(at, word)| {
+        word == b"PK\x05\x06"
+            && (is_zip64(at) || size_at(at).is_some_and(|size| size > MAX_DIRECTORY))
+    }))
+}
+
 /// Unpacks a zip archive into `folder`, which must not exist.
 pub fn unzip(archive: &Path, folder: &Path, limits: Limits) -> Result<(), String> {
     let broken = |error: zip::result::ZipError| {
         format!("The zip archive cannot be read: {error}. Pack it again.")
     };
-    let file = File::open(archive).map_err(|error| cannot_read(&error))?;
+    let mut file = File::open(archive).map_err(|error| cannot_read(&error))?;
+    if has_large_directory(&mut file).map_err(|error| cannot_read(&error))? {
+        return Err("The zip archive has too many files, or the form of very large archives (Zip64). Leave out what the app does not need, such as virtual environments.".into());
+    }
     let mut zip = zip::ZipArchive::new(BufReader::new(file)).map_err(broken)?;
     let mut target = Target::new(folder, limits)?;
     for index in 0..zip.len() {

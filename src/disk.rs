@@ -11,6 +11,9 @@ use std::{
 /// writes.
 const KEPT_FREE: u64 = 256 << 20;
 
+/// Files that can still be made when uploads and builds stop.
+const KEPT_FREE_FILES: u64 = 10_000;
+
 /// How often [`Writing`] looks, in bytes.
 const LOOK_EVERY: u64 = 8 << 20;
 
@@ -20,6 +23,8 @@ pub struct Space {
     pub free: u64,
     /// At least 1.
     pub all: u64,
+    /// How many more files it can hold.
+    pub free_files: u64,
 }
 
 /// The disk of a folder; `None` if the system does not tell.
@@ -29,6 +34,11 @@ pub fn space(folder: &Path) -> Option<Space> {
     Some(Space {
         free: found.f_bavail.saturating_mul(found.f_frsize),
         all: found.f_blocks.saturating_mul(found.f_frsize).max(1),
+        // Some file systems count none.
+        free_files: match found.f_files {
+            0 => u64::MAX,
+            _ => found.f_favail,
+        },
     })
 }
 
@@ -42,7 +52,9 @@ pub fn space(_folder: &Path) -> Option<Space> {
 /// portal itself writes.
 pub fn check_room(folder: &Path) -> io::Result<()> {
     match space(folder) {
-        Some(space) if space.free < KEPT_FREE => Err(io::ErrorKind::StorageFull.into()),
+        Some(space) if space.free < KEPT_FREE || space.free_files < KEPT_FREE_FILES => {
+            Err(io::ErrorKind::StorageFull.into())
+        }
         _ => Ok(()),
     }
 }

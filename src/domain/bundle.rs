@@ -3,7 +3,11 @@
 //!
 //! The manifest's format is that of Posit Connect's clients (`rsconnect-python`, `bundle.py`).
 
-use super::{Id, Timestamp, content::Content, person::Person};
+use super::{
+    Id, Timestamp,
+    content::Content,
+    person::{Person, Role},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -305,6 +309,8 @@ pub struct Task {
     pub content: Id<Content>,
     pub bundle: i64,
     pub created_by: Id<Person>,
+    /// The role with which it was ordered: less than the person's, if their API key had less.
+    pub role: Role,
     /// Whether the bundle becomes the one that viewers get.
     pub activate: bool,
     pub created_at: Timestamp,

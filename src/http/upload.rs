@@ -48,3 +48,22 @@ pub async fn store<E>(
     file.flush().await?;
     Ok(written)
 }
+
+/// Reads a short part of a form into memory, at most `most` bytes. Ends at the first error: a body that
+/// breaks off within a part gives that error again and again.
+pub async fn read_short<E>(
+    mut parts: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    most: usize,
+) -> Result<Vec<u8>, UploadError> {
+    let mut bytes = Vec::new();
+    loop {
+        let part = tokio::time::timeout(IDLE_TIMEOUT, parts.next()).await;
+        let Some(part) = part.map_err(|_| UploadError::Paused)? else {
+            return Ok(bytes);
+        };
+        bytes.extend_from_slice(&part.map_err(|_| UploadError::BrokeOff)?);
+        if bytes.len() > most {
+            return Err(UploadError::TooLarge((most >> 20) as u64));
+        }
+    }
+}

@@ -12,13 +12,14 @@
 //! afterwards lies outside of what any sandbox may write, or is opened without following links.
 
 use super::{
-    Context, folders,
+    Context,
+    folders::{self, blocking},
     interpreters::{self, Interpreter},
     logs::{Log, copy_lines},
     manifest,
     modes::{self, LAUNCH, SERVERS},
     process::{self, open_uplink},
-    requirements,
+    requirements::{self, Lines, Wanted},
     sandbox::{Launched, Spec},
 };
 use crate::{
@@ -44,7 +45,7 @@ use std::{
 const BUILD_MEMORY_MIB: u64 = 4096;
 /// Processes and threads of a build.
 const BUILD_TASKS: u64 = 512;
-/// Output of a build, in bytes.
+/// Bytes of a build's output after which its log is rotated; at most twice as much is kept.
 const MAX_BUILD_LOG: u64 = 512 * 1024;
 /// Largest page of a notebook, in bytes.
 const MAX_PAGE: u64 = 256 << 20;
@@ -114,17 +115,18 @@ pub async fn build(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
     }
     let folder = files.builds().join(task.id.to_string());
     let store = store_of(context, task);
-    for folder in [&folder, &store] {
-        folders::clear(folder).map_err(|error| cannot_write(&error))?;
-    }
+    let both = [folder.clone(), store.clone()];
+    blocking(move || both.iter().try_for_each(|folder| folders::clear(folder)))
+        .await
+        .map_err(|error| cannot_write(&error))?;
     let made = make(context, task, &folder, log).await;
-    drop(fs::remove_dir_all(&store));
-    if made.is_err() {
-        drop(fs::remove_dir_all(&folder));
-        return made;
-    }
     let place = files.bundle(item, bundle);
-    let put = || -> io::Result<()> {
+    let is_made = made.is_ok();
+    let put = move || -> io::Result<()> {
+        drop(folders::remove(&store));
+        if !is_made {
+            return folders::remove(&folder);
+        }
         File::create_new(folder.join("built"))?;
         folders::remove(&place)?;
         fs::rename(&folder, &place)?;
@@ -133,8 +135,11 @@ pub async fn build(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result
         }
         Ok(())
     };
-    put().map_err(|error| cannot_write(&error))?;
-    made
+    match (made, blocking(put).await) {
+        (Ok(manifest), Ok(())) => Ok(manifest),
+        (Ok(_), Err(error)) => Err(cannot_write(&error)),
+        (Err(why), _) => Err(why),
+    }
 }
 
 /// The version of Python for which a bundle was built; `None` if it needs none.
@@ -249,15 +254,28 @@ async fn choose_interpreter(
     Ok(chosen.clone())
 }
 
-/// Variables of the portal's own environment that uv needs: where packages come from.
+/// Variables of the portal's own environment that uv needs: where packages come from, and how they are
+/// reached. No others: some have uv run code of packages (`UV_COMPILE_BYTECODE`).
 fn uv_variables() -> Vec<(String, SecretString)> {
     let passes = |name: &str| {
-        (name.starts_with("UV_")
-            && !matches!(
+        name.starts_with("UV_INDEX")
+            || matches!(
                 name,
-                "UV_CACHE_DIR" | "UV_LINK_MODE" | "UV_PYTHON" | "UV_PROJECT" | "UV_TOOL_DIR"
-            ))
-            || matches!(name, "SSL_CERT_FILE" | "SSL_CERT_DIR")
+                "UV_DEFAULT_INDEX"
+                    | "UV_EXTRA_INDEX_URL"
+                    | "UV_FIND_LINKS"
+                    | "UV_INSECURE_HOST"
+                    | "UV_NATIVE_TLS"
+                    | "UV_SYSTEM_CERTS"
+                    | "UV_HTTP_TIMEOUT"
+                    | "UV_HTTP_RETRIES"
+                    | "UV_CONCURRENT_DOWNLOADS"
+                    | "UV_EXCLUDE_NEWER"
+                    | "UV_PRERELEASE"
+                    | "UV_RESOLUTION"
+                    | "SSL_CERT_FILE"
+                    | "SSL_CERT_DIR"
+            )
     };
     std::env::vars()
         .filter(|(name, _)| passes(name))
@@ -288,33 +306,29 @@ async fn install(
     if is_served && !context.files().runner().join("servers").exists() {
         uv.install_servers().await?;
     }
-    let text = match &manifest.package_file {
-        None => None,
-        Some(name) => Some(fs::read_to_string(folder.join("app").join(name)).map_err(|_| {
-            format!("The package file {name} is missing in the bundle. List the packages that the app needs, one a line, in requirements.txt.")
-        })?),
+    let Some(name) = &manifest.package_file else {
+        uv.make_environment(Step::Wheels).await?;
+        log.say("The bundle asks for no packages.");
+        return uv.keep_environment();
     };
-    if let (Some(text), Some(name)) = (&text, &manifest.package_file)
-        && let Some(earlier) = same_packages(context, task, text, name, interpreter)
-    {
+    let app = folder.join("app");
+    let text = requirements::read(&app, Path::new(name))?;
+    if let Some(earlier) = same_packages(context, task, &text, name, interpreter) {
         log.say("The packages are those of an earlier bundle, version by version: using its environment.");
         let env = folder.join("env");
         // The files of an environment are never changed.
-        let copied = folders::copy(&earlier, &env, |from, to| fs::hard_link(from, to));
-        return copied.map_err(|_| {
+        let copied =
+            blocking(move || folders::copy(&earlier, &env, |from, to| fs::hard_link(from, to)));
+        return copied.await.map_err(|_| {
             "The environment of the earlier bundle cannot be used. Deploy again.".to_owned()
         });
     }
     uv.make_environment(Step::Wheels).await?;
-    let Some(name) = &manifest.package_file else {
-        log.say("The bundle asks for no packages.");
-        return uv.keep_environment();
-    };
-    let needs_code = requirements::check(&folder.join("app"), name)?;
+    let wanted = requirements::wanted(&app, name)?;
     log.say(&format!("Installing the packages of {name}."));
     let mut built = Err(Failed::NeedsBuild);
-    if !needs_code {
-        built = uv.install_packages(name, Step::Wheels).await;
+    if let Wanted::Plain(lines) = wanted {
+        built = uv.install_wheels(&lines).await;
     }
     if matches!(built, Err(Failed::NeedsBuild)) {
         if !context.settings().build_from_source {
@@ -325,15 +339,21 @@ async fn install(
         }
         log.say("A package has to be built from source: with a cache of its own.");
         uv.make_environment(Step::Source).await?;
-        built = uv.install_packages(name, Step::Source).await;
+        built = uv.install_from_source(name).await;
     }
     match built {
         Ok(()) => {}
         Err(failed) => return Err(uv.failed("The packages cannot be installed.", failed)),
     }
-    for leftover in ["source", "cache"] {
-        drop(fs::remove_dir_all(folder.join(leftover)));
-    }
+    let leftovers = ["source", "cache"].map(|name| folder.join(name));
+    drop(
+        blocking(move || {
+            leftovers
+                .iter()
+                .try_for_each(|leftover| folders::remove(leftover))
+        })
+        .await,
+    );
     uv.keep_environment()
 }
 
@@ -359,7 +379,7 @@ fn same_packages(
         .map(|entry| entry.path())
         .filter(|path| path.join("built").exists());
     earlier.find_map(|path| {
-        let same = fs::read_to_string(path.join("app").join(package_file)).ok()? == text
+        let same = requirements::read(&path.join("app"), Path::new(package_file)).ok()? == text
             && fs::read(path.join("python")).ok()?
                 == interpreter.prefix.as_os_str().as_encoded_bytes();
         same.then(|| path.join("env"))
@@ -434,7 +454,10 @@ impl Uv<'_> {
 
     /// Creates an empty environment.
     async fn make_environment(&self, step: Step) -> Result<(), String> {
-        folders::clear(&self.env()).map_err(|error| cannot_write(&error))?;
+        let env = self.env();
+        blocking(move || folders::clear(&env))
+            .await
+            .map_err(|error| cannot_write(&error))?;
         let words = [
             "venv",
             "--quiet",
@@ -451,18 +474,48 @@ impl Uv<'_> {
         made.map_err(|failed| self.failed("The environment cannot be created.", failed))
     }
 
-    async fn install_packages(&self, name: &str, step: Step) -> Result<(), Failed> {
-        let app = self
-            .context
-            .launcher
-            .place(&self.folder.join("app"), "/app");
+    /// Installs wheels into the environment. uv sees nothing of the bundle.
+    async fn install_wheels(&self, lines: &Lines) -> Result<(), Failed> {
+        let mut rest = vec![self.env_inside(Step::Wheels).into_os_string()];
+        for (option, name, text) in [
+            ("-r", "requirements.txt", &lines.requirements),
+            ("-c", "constraints.txt", &lines.constraints),
+        ] {
+            if option == "-c" && text.is_empty() {
+                continue;
+            }
+            if let Err(error) = fs::write(store_of(self.context, self.task).join(name), text) {
+                self.log.say(&cannot_write(&error));
+                return Err(Failed::Other);
+            }
+            rest.push(option.into());
+            rest.push(self.store_inside().join(name).into_os_string());
+        }
+        let words = ["pip", "install", "--strict", "--python"];
+        self.run(&words, &rest, Step::Wheels).await
+    }
+
+    /// Installs the packages of the bundle's own file, and builds what has to be built.
+    async fn install_from_source(&self, name: &str) -> Result<(), Failed> {
+        let app = self.folder.join("app");
         let rest = [
-            self.env_inside(step).into_os_string(),
+            self.env_inside(Step::Source).into_os_string(),
             "-r".into(),
-            app.join(name).into_os_string(),
+            self.context
+                .launcher
+                .place(&app, "/app")
+                .join(name)
+                .into_os_string(),
         ];
-        self.run(&["pip", "install", "--strict", "--python"], &rest, step)
-            .await
+        let words = ["pip", "install", "--strict", "--python"];
+        self.run(&words, &rest, Step::Source).await
+    }
+
+    /// Where the step that installs wheels sees the folder of this task.
+    fn store_inside(&self) -> PathBuf {
+        let store = store_of(self.context, self.task);
+        let inside = format!("{STORE}/{}", self.task.id);
+        self.context.launcher.place(&store, &inside)
     }
 
     /// Puts the environment into the bundle's folder.
@@ -500,35 +553,39 @@ impl Uv<'_> {
             Step::Wheels => store.join("cache"),
             Step::Source => self.folder.join("cache"),
         };
-        if let Err(error) = fs::create_dir_all(&cache) {
+        let made = fs::create_dir_all(&cache)
+            .and_then(|()| fs::create_dir_all(store_of(context, self.task)));
+        if let Err(error) = made {
             self.log.say(&cannot_write(&error));
             return Err(Failed::Other);
         }
-        let mut app = self.folder.join("app");
-        if step == Step::Source {
-            // Builds write beside their sources: into a copy.
-            let copy = self.folder.join("source");
-            let copied = |from: &Path, to: &Path| fs::copy(from, to).map(drop);
-            if !copy.exists() && folders::copy(&app, &copy, copied).is_err() {
-                self.log
-                    .say("The bundle's files cannot be copied: the portal's disk is full.");
-                return Err(Failed::Other);
-            }
-            app = copy;
-        }
-        let app_inside = launcher.place(&self.folder.join("app"), "/app");
-        let mut mounts = vec![(app, app_inside.clone(), step == Step::Source)];
-        let cache_inside = match step {
+        let mut mounts = Vec::new();
+        let (cache_inside, working) = match step {
             Step::Wheels => {
-                // The cache and the environment in one mount, or files cannot be linked.
+                // The cache and the environment in one mount, or files cannot be linked. Nothing of the
+                // bundle: in what is written here, all content trusts.
                 mounts.push((store.clone(), launcher.place(&store, STORE), true));
-                launcher.place(&cache, &format!("{STORE}/cache"))
+                let inside = launcher.place(&cache, &format!("{STORE}/cache"));
+                (inside, self.store_inside())
             }
             Step::Source => {
+                // Builds write beside their sources: into a copy.
+                let (app, source) = (self.folder.join("app"), self.folder.join("source"));
+                if !source.exists() {
+                    let (from, to) = (app.clone(), source.clone());
+                    let copied = |from: &Path, to: &Path| fs::copy(from, to).map(drop);
+                    if let Err(error) = blocking(move || folders::copy(&from, &to, copied)).await {
+                        self.log.say(&cannot_write(&error));
+                        return Err(Failed::Other);
+                    }
+                }
+                let app_inside = launcher.place(&app, "/app");
+                mounts.push((source, app_inside.clone(), true));
                 let inside = launcher.place(&cache, "/cache");
                 mounts.push((self.env(), self.env_inside(step), true));
                 mounts.push((cache, inside.clone(), true));
-                inside
+                // Local packages are named relative to it.
+                (inside, app_inside)
             }
         };
         process::mount_interpreter(&mut mounts, &self.interpreter.prefix);
@@ -561,6 +618,7 @@ impl Uv<'_> {
                 "copy"
             },
         );
+        set("UV_COMPILE_BYTECODE", "0");
         set("UV_PYTHON_DOWNLOADS", "never");
         set("UV_NO_PROGRESS", "1");
         set("UV_NO_CONFIG", "1");
@@ -570,8 +628,7 @@ impl Uv<'_> {
         }
         let tool = Tool {
             name: "build",
-            // Local packages are named relative to it.
-            folder: app_inside,
+            folder: working,
             command,
             mounts,
             variables,
@@ -719,6 +776,7 @@ async fn render(
     let command = modes::render_command(manifest, &prepared.python, &out_inside.to_string_lossy());
     let name = format!("render{}", crate::vault::random::label());
     let cannot = |error: io::Error| format!("The notebook cannot be executed: {error}.");
+    log.0.lock().hide(prepared.secrets());
     let (spec, _uplink, _key) = prepared
         .finish(context, &name, command, None)
         .map_err(cannot)?;
@@ -738,7 +796,7 @@ async fn render(
     copied.map_err(|_| {
         "The notebook gave no page: add nbconvert and ipykernel to requirements.txt.".to_owned()
     })?;
-    drop(fs::remove_dir_all(&out));
+    drop(blocking(move || folders::remove(&out)).await);
     Ok(())
 }
 

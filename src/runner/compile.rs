@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{Id, bundle::Task, content::Content};
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -117,7 +117,7 @@ async fn compile_cache(context: &Context, log: &TaskLog, interpreter: &Interpret
     let out_inside = context.launcher.place(&out, "/out");
     let mut prefix = OsString::from("pycache_prefix=");
     prefix.push(&out_inside);
-    let names: Vec<&OsStr> = packages.iter().filter_map(|one| one.file_name()).collect();
+    let names = packages.iter().filter_map(|one| one.file_name());
     // Files that Python cannot read, such as templates, are left out; the rest counts.
     compileall(
         context,
@@ -125,7 +125,7 @@ async fn compile_cache(context: &Context, log: &TaskLog, interpreter: &Interpret
         interpreter,
         Compiling {
             options: vec!["-X".into(), prefix],
-            folders: names.iter().map(|name| inside.join(name)).collect(),
+            folders: names.map(|name| inside.join(name)).collect(),
             mounts: vec![
                 (shelf.to_owned(), inside.clone(), false),
                 (out.clone(), out_inside, true),
@@ -136,13 +136,19 @@ async fn compile_cache(context: &Context, log: &TaskLog, interpreter: &Interpret
     .await;
     // Below its prefix, Python names the whole path of the source.
     let compiled = out.join(inside.strip_prefix("/").unwrap_or(&inside));
-    for (package, name) in packages.iter().zip(names) {
-        if let Err(error) = link_compiled(&compiled.join(name), package) {
-            tracing::warn!(%error, "a compiled package cannot be kept");
+    let linked = folders::blocking(move || {
+        for package in &packages {
+            let Some(name) = package.file_name() else {
+                continue;
+            };
+            if let Err(error) = link_compiled(&compiled.join(name), package) {
+                tracing::warn!(%error, "a compiled package cannot be kept");
+            }
+            drop(File::create_new(markers.join(name)));
         }
-        drop(File::create_new(markers.join(name)));
-    }
-    drop(fs::remove_dir_all(out));
+        folders::remove(&out)
+    });
+    drop(linked.await);
 }
 
 /// The folders of packages in uv's cache without a marker.

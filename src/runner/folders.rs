@@ -5,6 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Does work on many files on a thread of its own: the runner's thread also carries what apps send and
+/// receive.
+pub async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("the work broke off")))
+}
+
 /// Deletes a folder, if it is there.
 pub fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {

@@ -99,6 +99,10 @@ pub fn run(arguments: &Inside) -> ExitCode {
 
 /// Sets the limits that hold for this program and all that it starts.
 fn limit(arguments: &Inside) {
+    // The portal and its database go first. Without a group of its own for CPU time, a session has
+    // its own niceness beside that of its processes (sched(7), autogroups).
+    let _ = rustix::process::nice(10);
+    drop(std::fs::write("/proc/self/autogroup", "10"));
     let set = |resource, most: Option<u64>| {
         if most.is_some() {
             let limit = Rlimit {

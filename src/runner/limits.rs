@@ -135,6 +135,9 @@ fn v2(own: &Path) -> Option<Place> {
     fs::create_dir_all(&portal).ok()?;
     fs::write(portal.join("cgroup.procs"), std::process::id().to_string()).ok()?;
     fs::write(own.join("cgroup.subtree_control"), "+memory +pids").ok()?;
+    // Where it may, the portal goes first however busy apps are.
+    drop(fs::write(own.join("cgroup.subtree_control"), "+cpu"));
+    drop(fs::write(portal.join("cpu.weight"), "10000"));
     Some(Place::V2(own.to_owned()))
 }
 

@@ -56,23 +56,39 @@ pub struct Log {
 
 impl Log {
     /// Appends to the file at `path`, whose folder is made. `limit`: bytes after which it becomes
-    /// the older half. `secrets` never reach it.
+    /// the older half. `secrets` of at least `MIN_SECRET` bytes never reach it: shorter ones would hide
+    /// ordinary words.
     pub fn open(path: &Path, limit: u64, secrets: Vec<SecretString>) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self {
+        let mut log = Self {
             written: file.metadata()?.len(),
             path: path.to_owned(),
             file,
             limit,
-            secrets: secrets
-                .into_iter()
-                .filter(|secret| secret.expose_secret().len() >= MIN_SECRET)
-                .collect(),
+            secrets: Vec::new(),
             last: VecDeque::new(),
-        })
+        };
+        log.hide(secrets);
+        Ok(log)
+    }
+
+    /// Keeps more secrets out of what is written from now on.
+    pub fn hide(&mut self, secrets: Vec<SecretString>) {
+        for secret in secrets {
+            // A key in PEM form, say, is written line by line.
+            let lines = secret.expose_secret().lines().map(str::trim);
+            let lines = lines.filter(|line| line.len() >= MIN_SECRET);
+            self.secrets.extend(lines.map(SecretString::from));
+            if secret.expose_secret().len() >= MIN_SECRET {
+                self.secrets.push(secret);
+            }
+        }
+        // A whole value before a part of it.
+        self.secrets
+            .sort_by_key(|secret| std::cmp::Reverse(secret.expose_secret().len()));
     }
 
     /// Appends one line. A full disk loses it: the app must not stop for its log.

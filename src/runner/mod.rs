@@ -32,7 +32,7 @@ use crate::{
         run::{Confinement, Run},
     },
     domain::{
-        Id,
+        Id, Timestamp,
         bundle::{Activated, AppMode, Task},
         content::Content,
         egress::Policy,
@@ -78,6 +78,8 @@ const MAX_SENTENCE: usize = 4000;
 const MAX_BUILDS: usize = 2;
 /// Processes that start at the same time: more would only slow one another down.
 const MAX_STARTS: usize = 8;
+/// How long a bundle still counts as tried after it became active: longer than a round.
+const TRIED_AFTER_SUCCESS: Duration = Duration::from_secs(10);
 /// How long a drained process may go on with its last connections.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -99,7 +101,7 @@ pub struct Context {
     /// How to stop each process, by its name.
     stops: Mutex<HashMap<String, watch::Sender<bool>>>,
     /// Bundles of which a deploy tries a process before viewers get them.
-    trying: Mutex<HashSet<RunKey>>,
+    trying: Mutex<HashMap<RunKey, Id<Task>>>,
 }
 
 impl Context {
@@ -398,6 +400,8 @@ struct Rounds {
     sampler: usage::Sampler,
     measured: Option<tokio::time::Instant>,
     swept: Option<tokio::time::Instant>,
+    /// When everything was ended last, as this node knows it.
+    ended_at: Option<Timestamp>,
 }
 
 impl Rounds {
@@ -409,6 +413,7 @@ impl Rounds {
             sampler: usage::Sampler::default(),
             measured: None,
             swept: None,
+            ended_at: None,
         }
     }
 
@@ -434,6 +439,15 @@ impl Rounds {
             }
         };
         let mut keys: HashSet<RunKey> = services.runs.keys().into_iter().collect();
+        match services.emergency.ended_at().await {
+            // What processes were given has ended, and their successors get new keys.
+            Ok(ended_at) if ended_at != self.ended_at => {
+                self.ended_at = ended_at;
+                keys.iter().for_each(|key| services.runs.renew(key.content));
+            }
+            Ok(_) => {}
+            Err(error) => error.log("whether everything was ended"),
+        }
         keys.extend(active.values().filter_map(|item| {
             Some(RunKey {
                 content: item.id,
@@ -446,7 +460,7 @@ impl Rounds {
             item.is_some_and(|item| item.bundle == Some(key.bundle))
         };
         for key in keys {
-            let is_tried = self.context.trying.lock().contains(&key);
+            let is_tried = self.context.trying.lock().contains_key(&key);
             let is_current = key.is_draft || is_tried || is_active(&key);
             let known = active.get(&key.content);
             self.tend(key, known, is_current && several.is_none()).await;
@@ -456,7 +470,7 @@ impl Rounds {
             .lock()
             .retain(|_, stop| !stop.is_closed());
         services.runs.forget_unused(|key| {
-            key.is_draft || is_active(&key) || self.context.trying.lock().contains(&key)
+            key.is_draft || is_active(&key) || self.context.trying.lock().contains_key(&key)
         });
         self.measure();
         self.sweep(&active).await;
@@ -560,11 +574,7 @@ impl Rounds {
     }
 
     fn starting(&self) -> usize {
-        let watched = self.context.watched.lock();
-        watched
-            .values()
-            .filter(|(_, process)| process.phase() == Phase::Starting)
-            .count()
+        self.context.services.runs.starting()
     }
 
     /// Stops drained processes that have no connections left.
@@ -573,7 +583,7 @@ impl Rounds {
             .iter()
             .filter(|process| process.phase() == Phase::Draining)
         {
-            if process.connections() == 0 || process.age() > DRAIN_TIMEOUT + process.idle() {
+            if process.connections() == 0 || process.drained_for() > DRAIN_TIMEOUT {
                 self.stop_process(process);
             }
         }
@@ -620,11 +630,19 @@ impl Rounds {
                 Arc::clone(&self.builds),
             );
             tokio::spawn(async move {
-                if let Ok(_permit) = permits.acquire_owned().await {
-                    deploy(&context, &task).await;
-                }
-                building.lock().remove(&task.content);
-                context.services.runs.wake();
+                let (item, runs) = (task.content, Arc::clone(&context.services));
+                // A task of its own: should it panic, the item is free for the next deploy.
+                let deploying = tokio::spawn(async move {
+                    if let Ok(_permit) = permits.acquire_owned().await
+                        // It may have ended since the list was read.
+                        && context.bundles.is_waiting(&task).await
+                    {
+                        deploy(&context, &task).await;
+                    }
+                });
+                drop(deploying.await);
+                building.lock().remove(&item);
+                runs.runs.wake();
             });
         }
     }
@@ -665,7 +683,7 @@ impl Rounds {
             let is_used = active.contains_key(&item)
                 || !self.context.services.runs.processes_of(item).is_empty();
             if !is_used && matches!(self.context.bundles.item(item).await, Ok(None)) {
-                drop(fs::remove_dir_all(entry.path()));
+                drop(folders::blocking(move || folders::remove(&entry.path())).await);
             }
         }
     }
@@ -724,6 +742,7 @@ async fn deploy(context: &Arc<Context>, task: &Task) {
         }
     };
     let outcome = carry_out(context, task, &log).await;
+    let has_succeeded = outcome.is_ok();
     match outcome {
         Ok(activated) => {
             log.say(if task.activate {
@@ -748,8 +767,22 @@ async fn deploy(context: &Arc<Context>, task: &Task) {
             finish(context, task, Some(sentence), None).await;
         }
     }
-    // After a success the bundle is active by now.
-    context.trying.lock().remove(&key_of(task));
+    // After a success the bundle is active by now; but a round may be under way that read before which
+    // one is.
+    let pause = if has_succeeded && task.activate {
+        TRIED_AFTER_SUCCESS
+    } else {
+        Duration::ZERO
+    };
+    let (context, task) = (Arc::clone(context), task.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(pause).await;
+        let mut trying = context.trying.lock();
+        // Another deploy may try the same bundle by now.
+        if trying.get(&key_of(&task)) == Some(&task.id) {
+            trying.remove(&key_of(&task));
+        }
+    });
 }
 
 /// Builds, and tries a process before viewers get it.
@@ -796,7 +829,7 @@ async fn carry_out(
 async fn try_start(context: &Arc<Context>, task: &Task, log: &TaskLog) -> Result<(), String> {
     log.say("Starting the app.");
     let key = key_of(task);
-    context.trying.lock().insert(key);
+    context.trying.lock().insert(key, task.id);
     let runs = &context.services.runs;
     let answers =
         |process: &Arc<RunningProcess>| process.phase() == Phase::Ready && !process.is_outdated();

@@ -13,7 +13,7 @@ pub struct Start<'a> {
     /// The file of the entry point, for kinds that are started by file ([`entry_file`]).
     pub file: &'a str,
     pub python: &'a str,
-    /// The program that serves WSGI, ASGI and Dash apps ([`LAUNCH`]).
+    /// The program that serves all Python apps without a server of their own ([`LAUNCH`]).
     pub launch: &'a str,
     pub port: u16,
     /// Where viewers see the app: begins and ends with a slash.
@@ -53,7 +53,7 @@ pub fn probe(mode: AppMode, prefix: &str) -> Option<String> {
 }
 
 /// The file that an entry point names, below the folder of the app: `app`, `app.py`, `pages.app` or
-/// `app:name`. `None` if there is none. (Clients write the module's name also where a file is
+/// `app:name`; or the folder that it names, if that has a `main.py`. `None` if there is neither. (Clients write the module's name also where a file is
 /// wanted.)
 pub fn entry_file(app: &Path, entry: &str) -> Option<String> {
     let entry = entry.split(':').next().unwrap_or(entry);

@@ -39,7 +39,7 @@ use tokio::{
     time::Instant,
 };
 
-/// Half of the output that is kept of a process, in bytes.
+/// Bytes of a process's output after which its log is rotated; at most twice as much is kept.
 const MAX_LOG: u64 = 5 << 20;
 /// Log files that are kept of an item.
 const MAX_LOG_FILES: usize = 40;
@@ -226,6 +226,11 @@ pub async fn prepare(
 }
 
 impl Prepared {
+    /// What must not stand in a log.
+    pub fn secrets(&self) -> Vec<SecretString> {
+        self.secrets.clone()
+    }
+
     /// The process to start, its uplink and its key, which must live as long as the process.
     pub fn finish(
         self,

@@ -12,16 +12,11 @@
 
 use crate::{
     dns::Resolver,
-    domain::egress::{Policy, Purpose},
-    http::endpoint::connect,
+    domain::egress::Policy,
+    http::endpoint::{Endpoint, ResolveError, connect, resolve},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpStream, UnixListener, UnixStream},
@@ -314,32 +309,16 @@ async fn open(
     let scheme = if port == 443 { "https" } else { "http" };
     let url = Url::parse(&format!("{scheme}://{shown}:{port}/"));
     let url = url.map_err(|_| OpenError::Failed)?;
-    // Also the portal's own hosts, and private addresses in any notation.
-    policy
-        .check(&url, Purpose::Upstream)
-        .map_err(|why| OpenError::Refused(why.to_string()))?;
-    let found: Vec<IpAddr> = match host.parse::<IpAddr>() {
-        Ok(ip) => vec![ip],
-        Err(_) => names
-            .lookup(host)
-            .await
-            .map_err(|_| OpenError::Failed)?
-            .iter()
-            .copied()
-            .collect(),
-    };
-    let mut refused = None;
-    let mut allowed = Vec::new();
-    for ip in found {
-        match policy.check_ip(host, port, ip) {
-            Ok(()) => allowed.push(SocketAddr::new(ip, port)),
-            Err(why) => refused = Some(why),
-        }
+    if port < 1024 && !matches!(port, 80 | 443) && !policy.is_listed(host, port) {
+        let why = format!("port {port} is for no web server, and not allowed by run_private_hosts");
+        return Err(OpenError::Refused(why));
     }
-    if let (true, Some(why)) = (allowed.is_empty(), refused) {
-        return Err(OpenError::Refused(why.to_string()));
+    // The policy also refuses the portal's own hosts, and private addresses in any notation.
+    match resolve(&url, policy, names).await {
+        Ok(Endpoint::Tcp(allowed)) => connect(&allowed).await.map_err(|_| OpenError::Failed),
+        Err(ResolveError::Refused(why)) => Err(OpenError::Refused(why.to_string())),
+        Ok(Endpoint::Unix(_)) | Err(ResolveError::Name(_)) => Err(OpenError::Failed),
     }
-    connect(&allowed).await.map_err(|_| OpenError::Failed)
 }
 
 #[cfg(test)]

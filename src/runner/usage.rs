@@ -12,11 +12,6 @@ struct Stat {
     memory: u64,
 }
 
-/// Clock ticks in a second, on every Linux.
-const TICKS: f32 = 100.0;
-/// Bytes of a page, as `/proc` counts.
-const PAGE: u64 = 4096;
-
 /// What was seen before, to know what was used since.
 #[derive(Default)]
 pub struct Sampler(HashMap<u32, (u64, Instant)>);
@@ -30,13 +25,17 @@ impl Sampler {
             children.entry(stat.parent).or_default().push(*pid);
         }
         let now = Instant::now();
+        let page = rustix::param::page_size() as u64;
+        // 100 on every Linux today.
+        #[allow(clippy::cast_precision_loss)]
+        let ticks_per_second = rustix::param::clock_ticks_per_second() as f32;
         let mut found = HashMap::new();
         for root in roots {
             let (mut cpu, mut memory, mut open) = (0, 0, vec![*root]);
             while let Some(pid) = open.pop() {
                 if let Some(stat) = all.get(&pid) {
                     cpu += stat.cpu;
-                    memory += stat.memory * PAGE;
+                    memory += stat.memory * page;
                 }
                 open.extend(children.get(&pid).into_iter().flatten());
             }
@@ -46,7 +45,7 @@ impl Sampler {
                 // Well below 2^24 ticks between two samples.
                 #[allow(clippy::cast_precision_loss)]
                 let ticks = cpu.saturating_sub(before) as f32;
-                ticks / TICKS / seconds
+                ticks / ticks_per_second / seconds
             });
             found.insert(*root, ResourceUse { memory, cpu: used });
         }

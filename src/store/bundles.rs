@@ -13,6 +13,7 @@ use crate::{
         Id, Timestamp,
         bundle::{Bundle, Outcome, Source, Task},
         content::Content,
+        person::Role,
     },
     vault::Sealed,
 };
@@ -177,6 +178,7 @@ struct TaskRow {
     created_at: i64,
     finished_at: Option<i64>,
     error: Option<String>,
+    role: String,
 }
 
 impl TaskRow {
@@ -186,6 +188,7 @@ impl TaskRow {
             content: id(&self.content)?,
             bundle: self.bundle,
             created_by: id(&self.created_by)?,
+            role: Role::parse(&self.role).ok_or_else(|| damaged_row("role of a task"))?,
             activate: self.activate,
             created_at: Timestamp(self.created_at),
             outcome: self.finished_at.map(|at| Outcome {
@@ -206,6 +209,7 @@ pub fn insert_task(db: &mut Db<'_>, task: &Task) -> Result<(), Error> {
             tasks::created_by.eq(task.created_by.to_string()),
             tasks::activate.eq(task.activate),
             tasks::created_at.eq(task.created_at.0),
+            tasks::role.eq(task.role.as_str()),
         ))
         .execute(db.0)?;
     Ok(())

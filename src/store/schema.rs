@@ -211,6 +211,7 @@ diesel::table! {
         created_at -> BigInt,
         finished_at -> Nullable<BigInt>,
         error -> Nullable<Text>,
+        role -> Text,
     }
 }
 

@@ -932,14 +932,18 @@ def test_no_process_survives_a_killed_portal_and_each_starts_once_again(portal):
 def test_an_upload_that_breaks_off_leaves_nothing(portal):
     content = new_content(portal, "broken-off")
     place = urllib.parse.urlsplit(portal["portal"])
+    # The last form is as long as it says, and its part has no end.
+    endless = b"--x\r\nContent-Disposition: form-data; name=\"other\"\r\n\r\nwithout an end"
+    ended = requests.post(f"{portal['portal']}/__api__/v1/content/{content['guid']}/bundles", data=endless, headers={**portal.key(), "Content-Type": "multipart/form-data; boundary=x"}, timeout=20)
+    assert ended.status_code == 400, ended.text
     for head in ("Content-Type: application/gzip\r\nContent-Length: 10000000", "Content-Type: application/gzip\r\nTransfer-Encoding: chunked", "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 10000000"):
         with socket.create_connection((place.hostname, place.port)) as wire:
             wire.sendall(f"POST /__api__/v1/content/{content['guid']}/bundles HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: {portal.key()['Authorization']}\r\n{head}\r\n\r\n".encode())
             wire.sendall(b"--x\r\nContent-Disposition: form-data; name=\"archive\"\r\n\r\n" if "boundary" in head else b"10000\r\n" if "chunked" in head else b"")
             wire.sendall(os.urandom(50000))
             time.sleep(0.2)
-    incoming = portal.folder / "data/content/incoming"
-    wait_for(lambda: not list(incoming.iterdir()), "clearing up", 10) if incoming.exists() else None
+    incoming = portal.folder / "data/content/.incoming"
+    wait_for(lambda: not list(incoming.iterdir()), "clearing up", 10)
     assert call(portal, "GET", f"content/{content['guid']}/bundles").json() == []
     archive = packed({"app.py": wsgi("whole")}, manifest())
     assert deployed(portal, content["guid"], archive)["code"] == 0

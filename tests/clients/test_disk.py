@@ -49,7 +49,8 @@ def writing(mib):
 def goes_on(portal):
     assert with_key(portal, portal.item["content_url"], "ada").text == "before"
     data = portal.folder / "data/content"
-    left = [path for name in ("incoming", "builds") for path in (data / name).glob("*")]
+    left = [path for name in (".incoming", ".builds", ".builds/store") for path in (data / name).glob("*") if path.name not in ("store", "cache", "compiled")]
+    assert (data / ".incoming").is_dir() and (data / ".builds/store").is_dir()
     assert left == [], left
     health = requests.get(f"{portal['portal']}/__health__", timeout=10).json()
     assert health["disk"] in ("ok", "low") and health["writes"] == "ok", health

@@ -153,7 +153,7 @@ impl Health {
     fn disk(&self) -> Word {
         match self.disk_space() {
             Some(Space { free, .. }) if free < DISK_FULL => Word::Bad("full"),
-            Some(Space { free, all }) if free.saturating_mul(100) / all < DISK_LOW => {
+            Some(Space { free, all, .. }) if free.saturating_mul(100) / all < DISK_LOW => {
                 Word::Odd("low")
             }
             Some(_) => Word::Ok,
@@ -168,7 +168,7 @@ impl Health {
 
     /// The free share of the disk that holds the data; `None` if it is not known.
     pub fn disk_free(&self) -> Option<f64> {
-        let Space { free, all } = self.disk_space()?;
+        let Space { free, all, .. } = self.disk_space()?;
         // In 65,536ths: a `u16` becomes an `f64` without loss.
         let share = u16::try_from((u128::from(free) << 16) / u128::from(all)).unwrap_or(u16::MAX);
         Some(f64::from(share) / 65_536.0)

@@ -62,6 +62,8 @@ struct ProcessState {
     history: VecDeque<ResourceUse>,
     /// To be replaced by a new one.
     is_outdated: bool,
+    /// Since when it gets no new viewers.
+    draining_since: Option<Instant>,
 }
 
 /// What a process and its children use.
@@ -89,6 +91,7 @@ impl RunningProcess {
                 usage: ResourceUse::default(),
                 history: VecDeque::new(),
                 is_outdated: false,
+                draining_since: None,
             }),
         }
     }
@@ -109,6 +112,11 @@ impl RunningProcess {
             return Duration::ZERO;
         }
         self.state.lock().idle_since.elapsed()
+    }
+    /// For how long it has got no new viewers.
+    pub fn drained_for(&self) -> Duration {
+        let since = self.state.lock().draining_since;
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
     /// From start to the first answer.
     pub fn start_time(&self) -> Option<Duration> {
@@ -414,6 +422,13 @@ impl RunBoard {
         found.sort_by_key(|process| process.started_at);
         found
     }
+    /// Number of all processes that do not answer yet.
+    pub fn starting(&self) -> usize {
+        let groups = self.groups.lock();
+        let all = groups.values().flat_map(|group| &group.processes);
+        all.filter(|process| process.phase() == Phase::Starting)
+            .count()
+    }
     /// Number of all processes.
     pub fn count(&self) -> usize {
         self.groups
@@ -442,6 +457,9 @@ impl RunBoard {
         {
             let mut state = process.state.lock();
             state.phase = phase;
+            if phase == Phase::Draining {
+                state.draining_since.get_or_insert_with(Instant::now);
+            }
             if phase == Phase::Ready {
                 state.start_time = Some(process.started.elapsed());
                 state.idle_since = Instant::now();

@@ -32,6 +32,7 @@ use crate::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -276,16 +277,26 @@ impl Bundles {
 
     /// Deletes a bundle and its files; `Conflict` for the one that viewers get.
     pub async fn delete(&self, actor: &Actor, item: Id<Content>, number: i64) -> Result<(), Error> {
-        let found = self.contents.editable_content(actor, item).await?.content;
-        if found.bundle == Some(number) {
-            return Err(Error::Conflict(
-                "This is the bundle that viewers get. Deploy another one first.".into(),
-            ));
-        }
+        self.contents.editable_content(actor, item).await?;
         let (now, actor) = (self.core.now(), actor.clone());
         self.core
             .store
             .write(move |db| {
+                let found = content::find(db, item)?.ok_or(Error::NotFound)?;
+                if found.bundle == Some(number) {
+                    return Err(Error::Conflict(
+                        "This is the bundle that viewers get. Deploy another one first.".into(),
+                    ));
+                }
+                let open = bundles::open_tasks(db)?;
+                if open
+                    .iter()
+                    .any(|task| (task.content, task.bundle) == (item, number))
+                {
+                    return Err(Error::Conflict(
+                        "This bundle is being deployed. Wait until that has ended.".into(),
+                    ));
+                }
                 if !bundles::delete(db, item, number)? {
                     return Err(Error::NotFound);
                 }
@@ -343,6 +354,7 @@ impl Bundles {
                     content: item,
                     bundle: number,
                     created_by: actor.person.id,
+                    role: actor.role,
                     activate,
                     created_at: now,
                     outcome: None,
@@ -583,6 +595,18 @@ impl Bundles {
             .await
     }
 
+    /// Whether a deploy is still to be carried out. `false` if the database does not answer: the next
+    /// round asks again.
+    pub async fn is_waiting(&self, task: &Task) -> bool {
+        let id = task.id;
+        let found = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(bundles::find_task(db, id)?))
+            .await;
+        matches!(found, Ok(Some(task)) if task.outcome.is_none())
+    }
+
     /// The items whose app runs here.
     pub async fn active(&self) -> Result<Vec<Content>, Error> {
         self.core.store.read(|db| Ok(bundles::active(db)?)).await
@@ -599,7 +623,7 @@ impl Bundles {
             return Ok(None);
         };
         let actor = Actor {
-            role: person.role,
+            role: task.role.min(person.role),
             person,
             session: None,
             origin: Origin::default(),
@@ -805,6 +829,9 @@ fn check_running(running: &Running) -> Vec<FieldError> {
     problems
 }
 
+/// Bytes of a Python file that are read to find the kind of app.
+const MAX_LOOKED_AT: u64 = 64 * 1024;
+
 /// Makes a manifest for files that were uploaded without one. `folder` holds them; the manifest is
 /// written there. `wanted`: the kind and entry point that the publisher chose, else they are
 /// guessed. Returns the kind and the entry point; the error is a sentence.
@@ -814,13 +841,18 @@ pub fn write_manifest(
 ) -> Result<(AppMode, String), String> {
     let listed =
         list_files(folder).map_err(|error| format!("The files cannot be read: {error}."))?;
+    // The kind is told by what a file at the top imports, near its beginning.
+    let beginning = |name: &String| {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(folder.join(name)).ok()?;
+        file.take(MAX_LOOKED_AT).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let is_looked_at = |name: &String| name.ends_with(".py") && !name.contains('/');
     let texts: Vec<(String, Option<String>)> = listed
         .iter()
         .map(|name| {
-            let text = name
-                .ends_with(".py")
-                .then(|| std::fs::read_to_string(folder.join(name)).ok())
-                .flatten();
+            let text = is_looked_at(name).then(|| beginning(name)).flatten();
             (name.clone(), text)
         })
         .collect();

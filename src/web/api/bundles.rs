@@ -10,7 +10,7 @@ use crate::{
     http::{
         codes::Code,
         query::parameter,
-        upload::{UploadError, store},
+        upload::{UploadError, read_short, store},
     },
     service::{
         Error,
@@ -180,6 +180,9 @@ pub async fn upload(
     Ok(ok(&bundle(&added, None)))
 }
 
+/// Bytes of a part that is no archive.
+const MAX_SHORT_PART: usize = 64 * 1024;
+
 /// Reads the parts of a form with an archive.
 async fn read_form(upload: &Upload, mut form: Multipart, most: u64) -> Result<Source, ApiError> {
     let broken = || {
@@ -198,17 +201,15 @@ async fn read_form(upload: &Upload, mut form: Multipart, most: u64) -> Result<So
                     .map_err(not_stored)?;
                 found = true;
             }
-            Some("metadata") => {
-                let mut text = Vec::new();
-                while let Some(part) = field.next().await {
-                    text.extend_from_slice(&part.map_err(|_| broken())?);
-                    if text.len() > 64 * 1024 {
-                        return Err(broken());
-                    }
+            name => {
+                let is_metadata = name == Some("metadata");
+                let text = read_short(&mut field, MAX_SHORT_PART)
+                    .await
+                    .map_err(|_| broken())?;
+                if is_metadata {
+                    source = serde_json::from_slice(&text).unwrap_or_default();
                 }
-                source = serde_json::from_slice(&text).unwrap_or_default();
             }
-            _ => while field.next().await.is_some() {},
         }
     }
     if found { Ok(source) } else { Err(broken()) }

@@ -12,7 +12,7 @@ use crate::{
     },
     http::{
         errors::WebError,
-        upload::{UploadError, store},
+        upload::{UploadError, read_short, store},
     },
     service::{
         Error,
@@ -33,11 +33,12 @@ use crate::{
 };
 use actix_multipart::Field;
 use actix_web::{HttpResponse, web};
-use futures_util::StreamExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// Largest text field of an upload, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
+/// Text fields of the form.
+const MAX_FIELDS: usize = 50;
 
 /// What a browser sent.
 struct Received {
@@ -70,13 +71,12 @@ fn is_archive(name: &str) -> bool {
 }
 
 async fn text_of(field: &mut Field) -> Result<String, WebError> {
-    let mut text = Vec::new();
-    while let Some(part) = field.next().await {
-        text.extend_from_slice(&part.map_err(|_| broken())?);
-        if text.len() > MAX_TEXT {
-            return Err(WebError::TooLarge);
-        }
-    }
+    let text = read_short(field, MAX_TEXT)
+        .await
+        .map_err(|error| match error {
+            UploadError::TooLarge(_) => WebError::TooLarge,
+            _ => broken(),
+        })?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -105,6 +105,9 @@ async fn receive(
         let mut field = field.map_err(|_| broken())?;
         let name = field.name().unwrap_or_default().to_owned();
         if name != "files" {
+            if received.typed.0.len() >= MAX_FIELDS {
+                return Err(WebError::TooLarge);
+            }
             let text = text_of(&mut field).await?;
             received.typed.0.push((name, text));
             continue;
@@ -116,7 +119,7 @@ async fn receive(
             .to_owned();
         if file.is_empty() {
             // A file field that was left empty.
-            while field.next().await.is_some() {}
+            text_of(&mut field).await?;
             continue;
         }
         let target = if is_archive(&file) && received.files == 0 && received.archive_name.is_none()
