@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -311,6 +311,8 @@ struct State {
     refreshes: HashMap<&'static str, u32>,
     /// Revocations by dialect.
     revocations: HashMap<&'static str, u32>,
+    /// Those that cannot revoke for now.
+    without_revocation: HashSet<&'static str>,
 }
 
 /// All doubles.
@@ -398,6 +400,22 @@ impl Doubles {
         }
     }
 
+    /// Makes the revocation endpoint of a double fail, or work again.
+    pub fn fail_revocations(&self, key: &'static str, fails: bool) {
+        let failing = &mut self.state.lock().without_revocation;
+        if fails {
+            failing.insert(key);
+        } else {
+            failing.remove(key);
+        }
+    }
+
+    /// Ends everything at a double, as people can on its own pages.
+    pub fn withdraw_all(&self, key: &str) {
+        let is_its = |issued: &Issued| DIALECTS[issued.dialect].key == key;
+        self.state.lock().tokens.retain(|_, issued| !is_its(issued));
+    }
+
     /// Refreshes and revocations that a double carried out.
     pub fn counts(&self, key: &str) -> (u32, u32) {
         let state = self.state.lock();
@@ -449,8 +467,11 @@ async fn answer(
     if path == dialect.token && is_post {
         return doubles.token(position, &request, &form);
     }
-    if path == dialect.revoke && !dialect.revoke.is_empty() {
-        return doubles.revoke(position, &form, &body);
+    let of_one_token = path.strip_suffix("/token").map(|it| format!("{it}/grant"));
+    if !dialect.revoke.is_empty()
+        && [path, of_one_token.as_deref().unwrap_or("")].contains(&dialect.revoke)
+    {
+        return doubles.revoke(position, &request, &form, &body);
     }
     if let Some((at, id, name)) = dialect.identity
         && path == at
@@ -693,22 +714,49 @@ impl Doubles {
         HttpResponse::Ok().json(answer)
     }
 
-    fn revoke(&self, position: usize, form: &HashMap<String, String>, body: &[u8]) -> HttpResponse {
+    fn revoke(
+        &self,
+        position: usize,
+        request: &HttpRequest,
+        form: &HashMap<String, String>,
+        body: &[u8],
+    ) -> HttpResponse {
         let dialect = &DIALECTS[position];
-        let presented = match dialect.errors {
-            Errors::Github => serde_json::from_slice::<Value>(body)
+        let is_github = dialect.errors == Errors::Github;
+        let presented = if is_github {
+            serde_json::from_slice::<Value>(body)
                 .ok()
-                .and_then(|body| Some(body["access_token"].as_str()?.to_owned())),
-            _ => form.get("token").cloned(),
+                .and_then(|body| Some(body["access_token"].as_str()?.to_owned()))
+        } else {
+            form.get("token").cloned()
         };
+        let now = self.now();
         let mut state = self.state.lock();
-        let family = presented
-            .and_then(|token| state.tokens.get(&token))
-            .map(|issued| issued.family.clone());
-        let Some(family) = family else {
+        if state.without_revocation.contains(dialect.key) {
+            return HttpResponse::ServiceUnavailable().finish();
+        }
+        if is_github && !knows_client(request, form) {
             return HttpResponse::NotFound().finish();
+        }
+        let found = presented
+            .and_then(|token| state.tokens.get(&token))
+            .filter(|issued| !is_github || issued.expires.is_none_or(|end| now < end))
+            .map(|issued| (issued.family.clone(), issued.name.clone()));
+        let Some((family, name)) = found else {
+            return match dialect.template() {
+                "github" => HttpResponse::NotFound().finish(),
+                "bigquery" | "drive" | "sheets" | "vertex-ai" | "salesforce" => {
+                    HttpResponse::BadRequest().json(json!({"error": "invalid_token"}))
+                }
+                _ => HttpResponse::Ok().finish(),
+            };
         };
-        state.tokens.retain(|_, issued| issued.family != family);
+        // GitHub ends all that a person agreed to, or one token.
+        let whole_grant = is_github && request.path().ends_with("/grant");
+        state.tokens.retain(|_, issued| {
+            issued.family != family
+                && !(whole_grant && issued.dialect == position && issued.name == name)
+        });
         *state.revocations.entry(dialect.key).or_default() += 1;
         HttpResponse::NoContent().finish()
     }

@@ -92,9 +92,11 @@ pub fn outcome<T>(answer: &Result<T, Failure>) -> &'static str {
     }
 }
 
-/// AADSTS numbers of a refused client: unknown application or directory, wrong or expired secret.
-const AADSTS_CLIENT: [u64; 10] = [
-    70002, 90002, 90038, 700_016, 700_025, 700_084, 7_000_112, 7_000_215, 7_000_218, 7_000_222,
+/// AADSTS numbers of a refused client: unknown application or directory, wrong or expired secret,
+/// certificate or federated credential.
+const AADSTS_CLIENT: [u64; 17] = [
+    70002, 70021, 90002, 90038, 700_016, 700_024, 700_025, 700_027, 700_030, 700_084, 700_211,
+    700_212, 700_213, 7_000_112, 7_000_215, 7_000_218, 7_000_222,
 ];
 /// AADSTS number: this person is not assigned to the application.
 const AADSTS_NOT_ASSIGNED: u64 = 50105;
@@ -115,11 +117,6 @@ impl Failure {
             ),
             (FailureClass::Viewer(_) | FailureClass::Unknown, _) => false,
         }
-    }
-
-    /// Whether an administrator must do something for this person, while the integration works.
-    pub fn is_about_one_user(&self) -> bool {
-        self.aadsts == Some(AADSTS_NOT_ASSIGNED)
     }
 
     /// A failure that an administrator has to repair; the provider did not act.
@@ -158,6 +155,8 @@ pub enum ErrorCode {
     InvalidTarget,
     InvalidResource,
     AccessDenied,
+    /// Of revocation endpoints: the token has ended already, or never was.
+    InvalidToken,
     ServerError,
     TemporarilyUnavailable,
     InteractionRequired,
@@ -169,6 +168,8 @@ pub enum ErrorCode {
     Configuration,
     /// Our own: a stored request cannot be read.
     Unreadable,
+    /// Our own: a status 400 with nothing in it that can be read.
+    UnreadableRefusal,
     /// Our own: the provider sent no error code.
     Missing,
     /// Any other text.
@@ -198,7 +199,7 @@ pub fn aadsts(text: &str) -> Option<u64> {
 }
 
 /// Classifies an OAuth error word and an AADSTS number, with a sentence to show. A known number
-/// decides before the word. The table is in `flows.md`, c.2.
+/// decides before the word.
 pub fn classify(
     word: ErrorCode,
     code: Option<u64>,
@@ -270,6 +271,21 @@ pub fn classify(
                 "Microsoft does not know this application in this directory. Compare application ID and directory ID.",
             );
         }
+        Some(700_024) => {
+            return administrator(
+                "Microsoft finds the time of a signed request wrong. Set the clock of this server.",
+            );
+        }
+        Some(700_027 | 700_030) => {
+            return administrator(
+                "Microsoft does not know the certificate that signs for this application, or it has ended.",
+            );
+        }
+        Some(70021 | 700_211..=700_213) => {
+            return administrator(
+                "Microsoft does not take this portal's tokens for this application. Compare the federated credential: issuer, subject and audience.",
+            );
+        }
         Some(90002 | 90038) => {
             return administrator(
                 "Microsoft does not know this directory. Compare the directory ID, and the cloud.",
@@ -280,7 +296,7 @@ pub fn classify(
         }
         Some(500_011 | 650_052 | 650_056 | 650_057) => {
             return administrator(
-                "The application lacks a permission. Add AzureDatabricks / user_impersonation in Microsoft Entra ID.",
+                "The application lacks a permission. Add it in Microsoft Entra ID, for Databricks: AzureDatabricks / user_impersonation.",
             );
         }
         Some(50105) => {
@@ -332,6 +348,7 @@ pub fn classify(
         ErrorCode::ServerError
         | ErrorCode::TemporarilyUnavailable
         | ErrorCode::SlowDown
+        | ErrorCode::UnreadableRefusal
         | ErrorCode::Missing => wait("The identity provider is not answering as it should."),
         _ => (
             FailureClass::Unknown,

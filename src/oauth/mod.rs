@@ -16,7 +16,7 @@ pub mod sign_in;
 pub mod token_exchange;
 pub mod token_response;
 
-use crate::providers::{ClientAuthentication, Endpoints, Profile, profile::RevocationKind};
+use crate::providers::{self, ClientAuthentication, Endpoints, Profile, profile::RevocationKind};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dialect::TokenEndpointHttp;
 use errors::{ErrorCode, Failure, ProviderError};
@@ -61,15 +61,6 @@ pub struct Registration {
     /// ([`ClientAuthentication::Federated`]).
     pub portal_token: Option<SecretString>,
 }
-
-/// Scopes that a client without a person cannot have.
-const ABOUT_PEOPLE: [&str; 5] = [
-    "offline_access",
-    "refresh_token",
-    "openid",
-    "profile",
-    "email",
-];
 
 /// A token response, and which client secret obtained it.
 pub struct Granted {
@@ -222,19 +213,27 @@ impl Registration {
             builder =
                 builder.set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
         }
-        for (key, value) in [
-            ("login_hint", request.login_hint),
-            ("prompt", request.prompt),
-        ] {
-            if let Some(value) = value {
-                builder = builder.add_extra_param(key, value.to_owned());
-            }
+        if let Some(hint) = request.login_hint {
+            builder = builder.add_extra_param("login_hint", hint.to_owned());
         }
-        for (key, value) in self.profile.authorize_parameters {
-            // A prompt that this flow needs takes the place of the provider's usual one.
-            if *key != "prompt" || request.prompt.is_none() {
-                builder = builder.add_extra_param(*key, *value);
-            }
+        let (usual, others): (Vec<_>, Vec<_>) = self
+            .profile
+            .authorize_parameters
+            .iter()
+            .copied()
+            .partition(|(key, _)| *key == "prompt");
+        let mut prompts: Vec<&str> = request.prompt.into_iter().collect();
+        // Google gives a refresh token only to somebody who is asked. `none` stands alone (OpenID
+        // Connect Core, section 3.1.2.1).
+        if request.prompt != Some("none") {
+            prompts.extend(usual.iter().map(|(_, value)| value));
+            prompts.dedup();
+        }
+        if !prompts.is_empty() {
+            builder = builder.add_extra_param("prompt", prompts.join(" "));
+        }
+        for (key, value) in others {
+            builder = builder.add_extra_param(key, value);
         }
         Ok(builder.url().0)
     }
@@ -276,21 +275,13 @@ impl Registration {
     }
 
     /// Gets a token for the client itself (RFC 6749 section 4.4).
-    pub async fn client_credentials(
-        &self,
-        http: &http::ProviderHttp,
-    ) -> Result<ProviderTokenResponse, Failure> {
+    pub async fn client_credentials(&self, http: &http::ProviderHttp) -> Result<Granted, Failure> {
         let http = &TokenEndpointHttp::new(http, self.profile);
-        let granted = self.with_each_secret(|secret| async move {
+        self.with_each_secret(|secret| async move {
             let client = self.client(secret)?;
-            // The others are about people.
-            let scopes = self
-                .scopes
-                .iter()
-                .filter(|scope| !ABOUT_PEOPLE.contains(&scope.as_str()));
-            let mut request = client
-                .exchange_client_credentials()
-                .add_scopes(scopes.cloned().map(Scope::new));
+            let scopes = providers::scopes_of_its_own(self.scopes.iter().map(String::as_str));
+            let scopes = scopes.into_iter().map(|scope| Scope::new(scope.to_owned()));
+            let mut request = client.exchange_client_credentials().add_scopes(scopes);
             for (name, value) in self.client_assertion(&self.endpoints.token, secret)? {
                 request = request.add_extra_param(name, value);
             }
@@ -298,8 +289,8 @@ impl Registration {
                 .request_async(http)
                 .await
                 .map_err(|error| Failure::from_token_error(error, self.profile.refusals))
-        });
-        Ok(granted.await?.answer)
+        })
+        .await
     }
 
     /// Exchanges a refresh token for new tokens (RFC 6749 section 6), with the granted scopes. The
@@ -394,6 +385,20 @@ impl RevocationRequest {
         serde_json::from_str(text.expose_secret()).ok()
     }
 
+    /// Whether it ends more than this token: all that the person agreed to, for this client.
+    pub fn ends_whole_grant(&self) -> bool {
+        self.kind == RevocationKind::GithubGrant
+    }
+
+    /// Ends this token only: GitHub's request for the grant, turned into that for one token of it.
+    pub fn spare_other_tokens(&mut self) {
+        let path = self.address.path();
+        if let Some(application) = path.strip_suffix("/grant") {
+            let path = format!("{application}/token");
+            self.address.set_path(&path);
+        }
+    }
+
     /// Revokes the token, with each secret until one works. Does not use the `oauth2` crate, which
     /// refuses plain http even for hosts that the operator allowed.
     pub async fn send(&self, http: &http::ProviderHttp) -> Result<(), Failure> {
@@ -413,6 +418,11 @@ impl RevocationRequest {
             }
             let body: ProviderError = serde_json::from_slice(answer.body()).unwrap_or_default();
             refused.error_code = body.code();
+            // It has ended already. RFC 7009 (section 2.2) wants 200 then; Google and Salesforce
+            // refuse.
+            if refused.error_code == ErrorCode::InvalidToken {
+                return Ok(());
+            }
         }
         Err(refused)
     }

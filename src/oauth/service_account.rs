@@ -14,12 +14,13 @@ use crate::{domain::Timestamp, providers::service_grant::AwsRole};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::Url;
 
-/// The scope of Google's token service.
-const GOOGLE_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// The scope with which a workload identity may ask for a service account's tokens, and that of a
+/// token for no service in particular.
+const GOOGLE_CLOUD: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// The type of a JWT as subject token (RFC 8693 section 3).
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
@@ -28,6 +29,10 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub struct OwnToken {
     pub token: SecretString,
     pub life: Life,
+    /// Other fields of the answer that content is given, as for viewers.
+    pub extra_fields: BTreeMap<String, String>,
+    /// The service refused the current client secret and took the one before.
+    pub by_previous_secret: bool,
 }
 
 /// How long a token lives, as its service says it.
@@ -50,6 +55,11 @@ impl Life {
     fn of(life: Option<Duration>) -> Self {
         life.map_or(Self::Unknown, Self::For)
     }
+    /// 0 stands for a token without an end, as Vault's own are.
+    fn of_seconds(given: &Value) -> Self {
+        let seconds = given.as_u64().filter(|seconds| *seconds > 0);
+        Self::of(seconds.map(Duration::from_secs))
+    }
     /// Of a moment in the form of RFC 3339.
     fn until(text: &str) -> Self {
         let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
@@ -59,11 +69,23 @@ impl Life {
 }
 
 impl OwnToken {
+    /// A token with nothing beside it.
+    pub fn new(token: SecretString, life: Life) -> Self {
+        Self {
+            token,
+            life,
+            extra_fields: BTreeMap::new(),
+            by_previous_secret: false,
+        }
+    }
+
     /// The token of a token endpoint's response.
     pub fn from_response(answer: &ProviderTokenResponse, registration: &Registration) -> Self {
         Self {
             token: answer.access(),
             life: Life::of(answer.lifetime(&registration.profile, true)),
+            extra_fields: answer.extra_fields(&registration.profile),
+            by_previous_secret: false,
         }
     }
 }
@@ -146,10 +168,8 @@ pub async fn assume_role(
         "sessionToken": value("SessionToken")?,
         "expiration": until_text,
     });
-    Ok(OwnToken {
-        token: STANDARD.encode(keys.to_string()).into(),
-        life: Life::until(&until_text),
-    })
+    let token = STANDARD.encode(keys.to_string()).into();
+    Ok(OwnToken::new(token, Life::until(&until_text)))
 }
 
 /// Who can mend a refusal of AWS' token service.
@@ -176,18 +196,27 @@ fn aws_refusal(code: &str) -> Failure {
 }
 
 /// A token of Google's token service, or of the service account that the workload identity may act
-/// as.
+/// as; with these scopes, or for all of Google Cloud if there are none.
 pub async fn google(
     http: &ProviderHttp,
     (sts, credentials): (&Url, &Url),
-    provider: &str,
-    service_account: Option<&str>,
+    (provider, service_account): (&str, Option<&str>),
+    scopes: &[&str],
     portal_token: &SecretString,
 ) -> Result<OwnToken, Failure> {
+    let scopes = if scopes.is_empty() {
+        &[GOOGLE_CLOUD]
+    } else {
+        scopes
+    };
+    let federated_scope = match service_account {
+        Some(_) => GOOGLE_CLOUD.to_owned(),
+        None => scopes.join(" "),
+    };
     let form = [
         ("grant_type", token_exchange::GRANT_TYPE),
         ("audience", provider),
-        ("scope", GOOGLE_SCOPE),
+        ("scope", &federated_scope),
         ("requested_token_type", token_exchange::ACCESS_TOKEN),
         ("subject_token", portal_token.expose_secret()),
         ("subject_token_type", JWT),
@@ -202,17 +231,15 @@ pub async fn google(
     }
     let federated = body["access_token"].as_str().ok_or_else(no_answer)?;
     let Some(account) = service_account else {
-        return Ok(OwnToken {
-            token: federated.into(),
-            life: Life::of(body["expires_in"].as_u64().map(Duration::from_secs)),
-        });
+        let life = Life::of_seconds(&body["expires_in"]);
+        return Ok(OwnToken::new(federated.into(), life));
     };
     let address = credentials
         .join(&format!(
             "/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
         ))
         .map_err(|_| no_answer())?;
-    let wanted = json!({"scope": [GOOGLE_SCOPE], "lifetime": "3600s"});
+    let wanted = json!({"scope": scopes, "lifetime": "3600s"});
     let request = ::http::Request::post(address.as_str())
         .header("content-type", "application/json")
         .header("authorization", format!("Bearer {federated}"))
@@ -226,10 +253,9 @@ pub async fn google(
         ));
     }
     let body: Value = serde_json::from_slice(answer.body()).map_err(|_| no_answer())?;
-    Ok(OwnToken {
-        token: body["accessToken"].as_str().ok_or_else(no_answer)?.into(),
-        life: Life::until(body["expireTime"].as_str().unwrap_or("")),
-    })
+    let token = body["accessToken"].as_str().ok_or_else(no_answer)?;
+    let life = Life::until(body["expireTime"].as_str().unwrap_or(""));
+    Ok(OwnToken::new(token.into(), life))
 }
 
 /// A client token of Vault, by its JWT auth method.
@@ -253,10 +279,9 @@ pub async fn vault(
     }
     let body: Value = serde_json::from_slice(answer.body()).map_err(|_| no_answer())?;
     let auth = &body["auth"];
-    Ok(OwnToken {
-        token: auth["client_token"].as_str().ok_or_else(no_answer)?.into(),
-        life: Life::of(auth["lease_duration"].as_u64().map(Duration::from_secs)),
-    })
+    let token = auth["client_token"].as_str().ok_or_else(no_answer)?;
+    let life = Life::of_seconds(&auth["lease_duration"]);
+    Ok(OwnToken::new(token.into(), life))
 }
 
 fn no_answer() -> Failure {

@@ -3,7 +3,8 @@
 //! provider, for content itself with a token of this portal. Neither needs a key of AWS.
 
 use super::{
-    Config, Field, Group, Profile, ServiceGrant, Steps, Template, ValueKind, WorkloadFiles, custom,
+    Choice, Config, Field, Group, Profile, ServiceGrant, Steps, Template, ValueKind, WorkloadFiles,
+    custom,
     parts::{CLIENT_ID, CLIENT_SECRET, CLIENT_TYPE, FIELD, FOR_VIEWERS_OR_ITSELF, SCOPES, text},
     service_grant::AwsRole,
 };
@@ -85,8 +86,23 @@ pub static TEMPLATE: Template = Template {
             ..FIELD
         },
     ],
-    choices: &[CLIENT_TYPE, FOR_VIEWERS_OR_ITSELF],
-    details: &["session_duration", "sts_address", "scopes", "auth_mode"],
+    choices: &[
+        CLIENT_TYPE,
+        FOR_VIEWERS_OR_ITSELF,
+        Choice {
+            only: VIEWER,
+            ..custom::HOW_SECRET_IS_SENT
+        },
+        custom::USE_PKCE,
+    ],
+    details: &[
+        "session_duration",
+        "sts_address",
+        "scopes",
+        "auth_mode",
+        "token_endpoint_auth_method",
+        "use_pkce",
+    ],
     steps: Steps {
         register: (
             "Register an application at your organisation's identity provider",

@@ -2,7 +2,7 @@
 //! Databricks. All that is Microsoft's is in `microsoft`.
 
 use super::{
-    Config, Field, Names, Template, ValueKind, microsoft,
+    Company, Config, Field, Names, Reach, Template, ValueKind, microsoft,
     parts::{ADDRESS, text},
 };
 use crate::domain::form::FieldError;
@@ -51,6 +51,7 @@ pub static TEMPLATE: Template = Template {
     names,
     check,
     capability,
+    reach: Reach::Companies(&[Company::Microsoft, Company::Databricks]),
     ..microsoft::BASE
 };
 

@@ -3,8 +3,8 @@
 //! by default, and refresh tokens are taken to work once.
 
 use super::{
-    Choice, Config, Endpoints, Field, Names, Profile, Rotation, ServiceGrant, Steps, Template,
-    ValueKind,
+    Choice, Config, Endpoints, Field, Names, Profile, Reach, Rotation, ServiceGrant, Steps,
+    Template, ValueKind,
     parts::{
         ADDRESS, CHOICE, CLIENT_ID, CLIENT_SECRET, CLIENT_TYPE, FIELD, FOR_VIEWERS_OR_ITSELF,
         SCOPES,
@@ -31,6 +31,35 @@ pub const TOKEN_ADDRESS: Field = Field {
     ..ADDRESS
 };
 
+/// How the client proves itself at the token address.
+pub const HOW_SECRET_IS_SENT: Choice = Choice {
+    name: "token_endpoint_auth_method",
+    label: "How the secret is sent",
+    hint: "If in doubt, in the body.",
+    values: &[
+        ("client_secret_post", "In the body (client_secret_post)"),
+        ("client_secret_basic", "In a header (client_secret_basic)"),
+        (
+            "private_key_jwt",
+            "Not sent: it is a private key that signs (private_key_jwt)",
+        ),
+    ],
+    default: "client_secret_post",
+    ..CHOICE
+};
+
+/// Whether sign-ins carry a PKCE challenge.
+pub const USE_PKCE: Choice = Choice {
+    name: "use_pkce",
+    label: "Use PKCE",
+    hint: "Protects the code on its way back (RFC 7636). Switch off only for servers that reject it.",
+    values: &[("true", "Yes"), ("false", "No")],
+    default: "true",
+    is_bool: true,
+    only: Some(AuthType::Viewer),
+    ..CHOICE
+};
+
 /// The template `custom`. Refresh tokens are taken to work once unless the administrator knows
 /// better.
 pub static TEMPLATE: Template = Template {
@@ -42,6 +71,7 @@ pub static TEMPLATE: Template = Template {
     monogram: "O2",
     keywords: "oauth openid oidc generic keycloak okta auth0",
     auth_types: &[AuthType::Viewer, AuthType::ServiceAccount],
+    reach: Reach::Anywhere,
     fields: &[
         AUTHORIZATION_ADDRESS,
         TOKEN_ADDRESS,
@@ -90,31 +120,8 @@ pub static TEMPLATE: Template = Template {
             ..CLIENT_TYPE
         },
         FOR_VIEWERS_OR_ITSELF,
-        Choice {
-            name: "token_endpoint_auth_method",
-            label: "How the secret is sent",
-            hint: "If in doubt, in the body.",
-            values: &[
-                ("client_secret_post", "In the body (client_secret_post)"),
-                ("client_secret_basic", "In a header (client_secret_basic)"),
-                (
-                    "private_key_jwt",
-                    "Not sent: it is a private key that signs (private_key_jwt)",
-                ),
-            ],
-            default: "client_secret_post",
-            ..CHOICE
-        },
-        Choice {
-            name: "use_pkce",
-            label: "Use PKCE",
-            hint: "Protects the code on its way back (RFC 7636). Switch off only for servers that reject it.",
-            values: &[("true", "Yes"), ("false", "No")],
-            default: "true",
-            is_bool: true,
-            only: Some(AuthType::Viewer),
-            ..CHOICE
-        },
+        HOW_SECRET_IS_SENT,
+        USE_PKCE,
         Choice {
             name: "refresh_tokens",
             label: "How refresh tokens behave",

@@ -5,8 +5,8 @@
 //! such applications may work once, so each is taken to.
 
 use super::{
-    Choice, ClientAuthentication, Config, Endpoints, Field, Group, Names, Profile, ServiceGrant,
-    Steps, Template, ValueKind, WorkloadFiles,
+    Choice, ClientAuthentication, Company, Config, Endpoints, Field, Group, Names, Profile, Reach,
+    ServiceGrant, Steps, Template, ValueKind, WorkloadFiles,
     parts::{self, ADDRESS, CLIENT_ID, CLIENT_SECRET, FIELD, FOR_VIEWERS_OR_ITSELF, SCOPES, text},
     profile::{Identity, IdentityAddress, IdentityRequest, Meaning, Refusal},
 };
@@ -26,6 +26,7 @@ pub static TEMPLATE: Template = Template {
     group: Group::DataPlatforms,
     keywords: "spark sql warehouse lakehouse unity",
     auth_types: &[AuthType::Viewer, AuthType::ServiceAccount],
+    reach: Reach::Companies(&[Company::Databricks]),
     fields: &[
         Field {
             name: "databricks_host",
@@ -42,7 +43,8 @@ pub static TEMPLATE: Template = Template {
             ..FIELD
         },
         Field {
-            hint: "Account console → Settings → App connections, in the row of your application. For a service account: the service principal's application ID.",
+            hint: "Account console → Settings → App connections, in the row of your application. For a service account: the service principal's application ID; nothing, if a federation policy of the whole account decides.",
+            required: false,
             ..CLIENT_ID
         },
         Field {
@@ -70,6 +72,11 @@ pub static TEMPLATE: Template = Template {
             ..parts::CLIENT_TYPE
         },
         FOR_VIEWERS_OR_ITSELF,
+    ],
+    // Connect has not published its name for it.
+    aliases: &[
+        ("host", "databricks_host"),
+        ("workspace_url", "databricks_host"),
     ],
     details: &["account_id", "scopes", "auth_mode"],
     steps: Steps {
@@ -200,6 +207,10 @@ fn check(config: &Config, problems: &mut Vec<FieldError>) {
             "A service account has to prove itself: choose a secret or a federation policy.",
         )),
         _ => {}
+    }
+    // A federation policy of the whole account names the service principal itself.
+    if text(config, "client_id").is_empty() && text(config, "auth_mode") != "Federated" {
+        problems.push(FieldError::new("client_id", "Enter the client ID."));
     }
     let host = Url::parse(text(config, "databricks_host")).ok();
     let is_console = host

@@ -23,5 +23,6 @@ pub static TEMPLATE: Template = Template {
     ],
     names: |_| google::names("Google Drive", "GD"),
     capability: google::capability,
+    check: google::check_with_account,
     ..google::BASE
 };

@@ -5,7 +5,8 @@
 //! stays the same; per account and client there are a hundred, and the oldest dies without a word.
 
 use super::{
-    Config, Endpoints, Field, Group, Names, Profile, Rotation, ServiceGrant, Steps, Template,
+    Company, Config, Endpoints, Field, Group, Names, Profile, Reach, Rotation, ServiceGrant, Steps,
+    Template,
     parts::{self, FIELD, text},
     profile::{Meaning, RefreshTokenLife, Refusal, UnstatedLifetime},
 };
@@ -54,6 +55,7 @@ pub const BASE: Template = Template {
     group: Group::Google,
     auth_types: &[AuthType::Viewer, AuthType::ServiceAccount],
     choices: &[parts::CONFIDENTIAL, parts::FOR_VIEWERS_OR_ITSELF],
+    reach: Reach::Companies(&[Company::Google]),
     details: &[
         "scopes",
         "google_host",
@@ -178,6 +180,18 @@ fn check(config: &Config, problems: &mut Vec<FieldError>) {
         problems.push(FieldError::new(
             "workload_provider",
             "Enter the provider's full name. It begins with //iam.googleapis.com/projects/.",
+        ));
+    }
+}
+
+/// For services outside Google Cloud, which know service accounts but no workload identities.
+pub fn check_with_account(config: &Config, problems: &mut Vec<FieldError>) {
+    check(config, problems);
+    let for_itself = text(config, "auth_type") == AuthType::ServiceAccount.as_str();
+    if for_itself && text(config, "service_account").is_empty() {
+        problems.push(FieldError::new(
+            "service_account",
+            "Enter a service account: this service does not take the workload identity itself.",
         ));
     }
 }

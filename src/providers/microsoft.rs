@@ -3,8 +3,8 @@
 //! client credentials flows, and of workload identity federation.
 
 use super::{
-    Choice, Config, Endpoints, Field, Names, Preset, Profile, Rotation, ServiceGrant, Steps,
-    Template, ValueKind, WorkloadFiles, looks_like_uuid,
+    Choice, Company, Config, Endpoints, Field, Names, Preset, Profile, Reach, Rotation,
+    ServiceGrant, Steps, Template, ValueKind, WorkloadFiles, looks_like_uuid,
     parts::{self, CHOICE, FIELD, text},
     profile::{RefreshTokenLife, UnstatedLifetime},
 };
@@ -91,6 +91,7 @@ pub const BASE: Template = Template {
     choices: &[CLIENT_TYPE, parts::FOR_VIEWERS_OR_ITSELF],
     details: &["scopes", "authority_host", "auth_mode"],
     presets: &[CLOUD],
+    reach: Reach::Companies(&[Company::Microsoft]),
     steps: Steps {
         register: (
             "Register an application in Microsoft Entra ID",

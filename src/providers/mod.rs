@@ -153,6 +153,8 @@ pub struct Template {
     pub auth_types: &'static [AuthType],
     pub fields: &'static [Field],
     pub choices: &'static [Choice],
+    /// Other names that programs may use for a setting, and its own name.
+    aliases: &'static [(&'static str, &'static str)],
     /// Settings that the form shows under *Set for you by the template*, not in its main list.
     pub details: &'static [&'static str],
     /// Lists in the form whose choice fills in another setting.
@@ -176,6 +178,8 @@ pub struct Template {
     /// The environment variable in which deployed content finds the secret itself; empty: it does
     /// not get it.
     pub secret_variable: &'static str,
+    /// Where the tokens of such an integration may open something.
+    reach: Reach,
     endpoints: fn(&Config) -> Option<Endpoints>,
     names: fn(&Config) -> Names,
     /// Validates combinations of settings; adds to `problems`.
@@ -191,10 +195,29 @@ pub struct Template {
     /// organisation's sign-in there, for the same client, brings a connection as well.
     token_endpoint_of: fn(issuer: &str) -> Option<String>,
     /// Where a person withdraws what they agreed to at the provider: address and link text.
-    pub consents_link: Option<(&'static str, &'static str)>,
+    consents_link: Option<(&'static str, &'static str)>,
     /// How an administrator of the organisation approves the application, as the end of "Please
     /// approve the application … for … ".
     pub approval: &'static str,
+}
+
+/// Where the tokens of an integration may open something, as far as its template tells.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    /// At the service that the template is named after.
+    OwnService,
+    /// At any service of these companies: which one, its scopes decide.
+    Companies(&'static [Company]),
+    /// Wherever its administrator wanted.
+    Anywhere,
+}
+
+/// A company with several services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    Databricks,
+    Google,
+    Microsoft,
 }
 
 /// A list in the form whose choice fills in another setting; that setting, typed, wins.
@@ -305,6 +328,7 @@ const BASE: Template = Template {
     auth_types: &[AuthType::Viewer],
     fields: &[],
     choices: &[],
+    aliases: &[],
     details: &["scopes", "auth_mode"],
     presets: &[],
     steps: Steps {
@@ -323,6 +347,7 @@ const BASE: Template = Template {
     },
     workload_files: |_| None,
     secret_variable: "",
+    reach: Reach::OwnService,
     endpoints: |_| None,
     names: |_| Names {
         service: String::new(),
@@ -376,6 +401,11 @@ impl Template {
             _ => ClientAuthentication::Body,
         }
     }
+    /// A setting's own name, for one of its names.
+    fn own_name<'a>(&self, name: &'a str) -> &'a str {
+        let alias = self.aliases.iter().find(|(other, _)| *other == name);
+        alias.map_or(name, |(_, own)| own)
+    }
     /// The typed setting with this name, including the secret.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name)
@@ -422,9 +452,10 @@ impl Template {
             if value.is_null() {
                 continue;
             }
+            let key = self.own_name(key);
             if let Some(field) = self.field(key) {
                 match check_value(field, value, policy) {
-                    Ok(Some(text)) => drop(config.insert(key.clone(), Value::String(text))),
+                    Ok(Some(text)) => drop(config.insert(key.to_owned(), Value::String(text))),
                     Ok(None) => {}
                     Err(message) => problems.push(FieldError::new(key, message)),
                 }
@@ -433,7 +464,7 @@ impl Template {
                     continue;
                 }
                 match check_choice(choice, value) {
-                    Ok(value) => drop(config.insert(key.clone(), value)),
+                    Ok(value) => drop(config.insert(key.to_owned(), value)),
                     Err(message) => problems.push(FieldError::new(key, message)),
                 }
             } else {
@@ -504,6 +535,14 @@ pub fn endpoints(integration: &Integration) -> Option<Endpoints> {
     (template(&integration.template)?.endpoints)(&integration.config)
 }
 
+/// Where a person withdraws what they agreed to at the provider: address and link text. `None` if it
+/// has no such page, or if it is a server of one's own, whose pages are not known.
+pub fn consents_link(integration: &Integration) -> Option<(&'static str, &'static str)> {
+    let has_known_host = endpoints(integration)?.has_known_host;
+    let link = template(&integration.template)?.consents_link;
+    link.filter(|_| has_known_host)
+}
+
 /// Whether an authorization response with this issuer (`iss`, RFC 9207) may belong to the
 /// integration. A configured issuer must be present and equal. One that the template knows must be
 /// equal if the provider names it: Microsoft does not today.
@@ -543,6 +582,21 @@ pub fn workload_files(integration: &Integration) -> Option<WorkloadFiles> {
     (integration.auth_type == AuthType::ServiceAccount && federated)
         .then(|| (template.workload_files)(integration))
         .flatten()
+}
+
+/// The environment variables that a process of deployed content with this integration gets, as far
+/// as the settings decide.
+pub fn environment_variables(integration: &Integration) -> Vec<&'static str> {
+    let secret = template(&integration.template).map_or("", |template| template.secret_variable);
+    let mut names: Vec<&str> = [secret]
+        .into_iter()
+        .filter(|name| !name.is_empty())
+        .collect();
+    if let Some(files) = workload_files(integration) {
+        names.push(files.path_variable);
+        names.extend(files.variables.iter().map(|(name, _)| *name));
+    }
+    names
 }
 
 /// How long a sign-in lasts at the provider regardless of refreshes, if configured.
@@ -596,6 +650,21 @@ pub fn asks_for_refresh_token(integration: &Integration) -> bool {
         .any(|scope| matches!(*scope, "offline_access" | "refresh_token"))
 }
 
+/// Scopes that only a person can grant.
+const ABOUT_PEOPLE: [&str; 5] = [
+    "offline_access",
+    "refresh_token",
+    "openid",
+    "profile",
+    "email",
+];
+
+/// The scopes that a service account asks for: those that are not about people.
+pub fn scopes_of_its_own<'a>(scopes: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_its_own = |scope: &&str| !ABOUT_PEOPLE.contains(scope);
+    scopes.into_iter().filter(is_its_own).collect()
+}
+
 /// Whether a refresh token can be expected with these scopes: they ask for one, or the provider gives
 /// one without a scope, or its tokens have no end.
 pub fn scopes_bring_refresh_token(integration: &Integration) -> bool {
@@ -635,17 +704,33 @@ fn not_issued(asked: &str, issued: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether one of these integrations acts for viewers at the service of `own`, a service account: there
-/// content acts as itself only if its owner allowed both.
-pub fn acts_for_viewers_there<'a>(
+/// Whether one of these integrations may act for viewers at the service of `own`, a service account:
+/// there content acts as itself only if its owner allowed both. In doubt it may: a workspace of Azure
+/// Databricks is opened by tokens of Microsoft and of Databricks, and an own OAuth server may serve
+/// anything.
+pub fn may_act_for_viewers_there<'a>(
     mut attached: impl Iterator<Item = &'a Integration>,
     own: &Integration,
 ) -> bool {
-    let service = names(own).service;
-    attached.any(|one| {
-        one.auth_type == AuthType::Viewer
-            && (one.template == own.template || names(one).service == service)
-    })
+    attached.any(|one| one.auth_type == AuthType::Viewer && may_open_the_same(one, own))
+}
+
+fn may_open_the_same(viewers: &Integration, own: &Integration) -> bool {
+    if viewers.template == own.template {
+        return true;
+    }
+    let reach = |integration: &Integration| {
+        template(&integration.template).map_or(Reach::Anywhere, |template| template.reach)
+    };
+    match (reach(viewers), reach(own)) {
+        (Reach::Companies(theirs), Reach::Companies(ours)) => {
+            theirs.iter().any(|company| ours.contains(company))
+        }
+        // The key of a company's API, which no viewer's token opens.
+        (Reach::Anywhere, _) => !matches!(service_grant(own), Some(ServiceGrant::StaticSecret)),
+        (_, Reach::Anywhere) => true,
+        (Reach::OwnService, _) | (_, Reach::OwnService) => false,
+    }
 }
 
 /// What the scopes allow, as sentences for viewers.

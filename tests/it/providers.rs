@@ -2,7 +2,7 @@
 //! refresh token, a wrong secret, revocation, the account's name; service accounts against services
 //! that verify this portal's tokens; checks that name what is wrong.
 
-use crate::harness::{Answer, Browser, World, serve_raw};
+use crate::harness::{Answer, Browser, World, serve_raw, until};
 use base64::Engine as _;
 use serde_json::{Value, json};
 use std::{
@@ -17,6 +17,7 @@ use valetkey::demo::{
     self,
     doubles::{CLIENT_SECRET, DIALECTS, Dialect, Doubles, Refusal},
 };
+use valetkey::service::grants::issuer::PortalToken;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const CONTENT_TOKEN: &str = "urn:posit:connect:content-session-token";
@@ -247,6 +248,10 @@ async fn whole_life(world: &World, doubles: &Arc<Doubles>, dialect: &Dialect) {
                 DIALECTS.iter().find(|one| one.key == key).expect("it").key,
                 None,
             );
+            // After the pause that a failure brings, all is as before.
+            pass(world, &mut viewer, Duration::from_secs(900)).await;
+            let (status, mended) = exchange_anew(world, &viewer).await;
+            assert_eq!(status, 200, "{key}: {mended}");
         }
     }
 
@@ -318,18 +323,26 @@ lives! {
 
 /// The content session token of an item, as a process of it would find it.
 async fn content_token(world: &World) -> String {
-    use secrecy::ExposeSecret as _;
-    let item = world.content(0).parse().expect("a guid");
+    signed(world, content_claims(world, 0)).await
+}
+
+/// What the content session token of the n-th item says.
+fn content_claims(world: &World, number: usize) -> PortalToken {
+    let item = world.content(number);
     let owner = world
         .sql(&format!(
-            "SELECT owner AS value FROM content WHERE guid = '{}'",
-            world.content(0)
+            "SELECT owner AS value FROM content WHERE guid = '{item}'"
         ))
         .remove(0)
         .parse()
         .expect("an owner");
-    let wanted = world.services.issuer.content_token(item, owner);
-    let token = world.services.issuer.token(&wanted).await.expect("a token");
+    let item = item.parse().expect("a guid");
+    world.services.issuer.content_token(item, owner)
+}
+
+async fn signed(world: &World, claims: PortalToken) -> String {
+    use secrecy::ExposeSecret as _;
+    let token = world.services.issuer.token(&claims).await.expect("a token");
     token.expose_secret().to_owned()
 }
 
@@ -436,6 +449,16 @@ async fn p57_content_acts_as_itself_only_where_its_owner_allowed_it() {
     .await;
     let (_, _, config) = demo::doubles::service_accounts(&doubles.machines).remove(1);
     let own = add(&world, "databricks", "For itself", config, "").await;
+
+    // Other integrations may open the same: Microsoft's tokens open Azure Databricks.
+    attach(&world, &[&world.integration(), &own]).await;
+    let refused = exchange_as_content(&world, &token, "", &own).await;
+    assert_eq!(
+        (refused.status, refused.json()["code"].as_i64()),
+        (403, Some(22)),
+        "{}",
+        refused.body
+    );
     attach(&world, &[&viewers, &own]).await;
 
     // The viewers' integration is never the content's own.
@@ -455,7 +478,7 @@ async fn p57_content_acts_as_itself_only_where_its_owner_allowed_it() {
         refused.body
     );
     assert!(
-        refused.body.contains("acts for its viewers"),
+        refused.body.contains("may act for its viewers"),
         "{}",
         refused.body
     );
@@ -479,10 +502,25 @@ async fn p57_content_acts_as_itself_only_where_its_owner_allowed_it() {
     let lines = world.sql("SELECT detail AS value FROM audit WHERE detail LIKE '%act as itself%'");
     assert_eq!(lines.len(), 1, "{lines:?}");
 
-    // A token of another portal, of another item, or no longer valid.
+    // A token of another portal, for another audience, of another item, or no longer valid.
     let other: Vec<&str> = token.split('.').collect();
-    let forged = format!("{}.{}.{}", other[0], other[1], "AAAA");
-    for wrong in ["", "rubbish", &forged] {
+    let unsigned = format!("{}.{}.{}", other[0], other[1], "AAAA");
+    let stranger = self::world().await.0;
+    let strange = content_token(&stranger).await;
+    let elsewhere = PortalToken {
+        audience: "https://elsewhere.example.org".into(),
+        ..content_claims(&world, 0)
+    };
+    let elsewhere = signed(&world, elsewhere).await;
+    let of_other_item = signed(&world, content_claims(&world, 1)).await;
+    let refused = exchange_as_content(&world, &of_other_item, "", &own).await;
+    assert!(
+        matches!(refused.status, 400 | 403),
+        "{}: {}",
+        refused.status,
+        refused.body
+    );
+    for wrong in ["", "rubbish", &unsigned, &strange, &elsewhere] {
         let refused = exchange_as_content(&world, wrong, "", &own).await;
         assert_eq!(
             (refused.status, refused.json()["code"].as_i64()),
@@ -1232,4 +1270,59 @@ async fn odd_answers_leave_nothing_half_made() {
         ));
         assert!(stored.is_empty(), "{}", &body[..body.len().min(80)]);
     }
+}
+
+/// Ended connections whose provider was told, or asked in vain and is asked again.
+fn ended(world: &World, state: &str) -> usize {
+    let tried =
+        format!("SELECT guid AS value FROM revocations WHERE state = '{state}' AND tries > 0");
+    world.sql(&tried).len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_revocation_spares_what_came_after_it() {
+    let (world, doubles) = world().await;
+    let github = DIALECTS.iter().find(|one| one.key == "github");
+    let config = github.expect("it").config(doubles.address("github"));
+    let guid = add(&world, "github", "GitHub", config, CLIENT_SECRET).await;
+    attach(&world, &[&guid]).await;
+    let viewer = world.signed_in("vera").await;
+    connect(&world, &viewer, "vera@example.org").await;
+
+    doubles.fail_revocations("github", true);
+    disconnect(&world, &guid).await;
+    until("a try", || ended(&world, "waiting") == 1).await;
+    connect(&world, &viewer, "vera@example.org").await;
+    let (status, new) = exchange_anew(&world, &viewer).await;
+    assert_eq!(status, 200, "{new}");
+    doubles.fail_revocations("github", false);
+    world.pass(Duration::from_secs(120));
+    until("telling the provider", || ended(&world, "told") == 1).await;
+
+    // GitHub's usual request ends whatever its person agreed to.
+    assert_eq!(doubles.counts("github").1, 1);
+    let token = new["access_token"].as_str().expect("a token");
+    assert!(
+        doubles.holder(token).is_some(),
+        "the new connection has ended"
+    );
+    disconnect(&world, &guid).await;
+    until("the end of the grant", || {
+        ended(&world, "told") == 2 && doubles.holder(token).is_none()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_withdrawn_at_the_provider_counts_as_told() {
+    let (world, doubles) = world().await;
+    let google = DIALECTS.iter().find(|one| one.key == "bigquery");
+    let config = google.expect("it").config(doubles.address("bigquery"));
+    let guid = add(&world, "bigquery", "BigQuery", config, CLIENT_SECRET).await;
+    attach(&world, &[&guid]).await;
+    let viewer = world.signed_in("vera").await;
+    connect(&world, &viewer, "vera@example.org").await;
+    doubles.withdraw_all("bigquery");
+    disconnect(&world, &guid).await;
+    until("telling the provider", || ended(&world, "told") == 1).await;
 }

@@ -34,7 +34,7 @@ use crate::{
             broker::lapses_at,
             checks::{self, Checks},
             clients::OauthClients,
-            new_connections::{Issued, NewConnection, NewConnections},
+            new_connections::{Issued, NewConnection, NewConnections, Seen},
             sign_in_grants::SignInGrants,
         },
     },
@@ -734,12 +734,18 @@ impl Attempts {
         let scopes = answer
             .issued_scopes()
             .unwrap_or_else(|| integration.setting("scopes").to_owned());
-        let existing = {
-            let id = integration.id;
-            self.core
-                .store
-                .read(move |db| Ok::<_, Error>(connections::find_of(db, person, id)?))
-                .await?
+        let id = integration.id;
+        let found = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(connections::find_of(db, person, id)?))
+            .await;
+        let (existing, seen) = match found {
+            Ok(Some(existing)) => (Some(existing), Seen::Connection),
+            Ok(None) => (None, Seen::Nothing),
+            // The code is used up: its tokens wait until the database answers.
+            Err(error) if error.is_busy() => (None, Seen::NotAsked),
+            Err(error) => return Err(error),
         };
         // Tokens of another account never replace a connection silently: the viewer must disconnect
         // it first.
@@ -815,7 +821,14 @@ impl Attempts {
             access: answer.access(),
             refresh: answer.refresh(),
         };
-        let new = NewConnection::new(actor, connection, tokens, item, attempt.endpoint_version);
+        let new = NewConnection::new(
+            actor,
+            connection,
+            tokens,
+            item,
+            attempt.endpoint_version,
+            seen,
+        );
         if !self.new_connections.store(new, issued).await? {
             return Ok(CallbackOutcome::StoredLater { back });
         }

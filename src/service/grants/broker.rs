@@ -184,7 +184,7 @@ impl Broker {
                     // Not within the request's own span: others may wait for it, too, and the log
                     // would name this one request only.
                     let span = tracing::info_span!(parent: None, "refresh", %connection);
-                    traces::join(&span);
+                    traces::set_trace_parent(&span);
                     let task = self.core.tasks.spawn_on(
                         async move {
                             let result = service.refresh_now(connection).await;
@@ -226,14 +226,18 @@ impl Broker {
     /// The refresh task: starts a refresh, or polls until the process that holds the lease is done.
     async fn refresh_now(self: &Arc<Self>, id: Id<Connection>) -> Result<FreshToken, NoToken> {
         let started = Instant::now();
+        let mut has_waited = false;
         loop {
             match self.start_refresh(id).await? {
                 StartOutcome::Done(result) => return result,
                 StartOutcome::Ours(ours) => {
-                    measures::lease_wait(started.elapsed());
+                    if has_waited {
+                        measures::lease_wait(started.elapsed());
+                    }
                     return self.run_owned_refresh(*ours).await;
                 }
                 StartOutcome::Taken if started.elapsed() < CALLER_TIMEOUT => {
+                    has_waited = true;
                     tokio::time::sleep(LEASE_POLL_INTERVAL).await
                 }
                 StartOutcome::Taken => {
@@ -532,7 +536,8 @@ impl Broker {
                     return Err(NoToken::NeedsLogin(Cause::AccountChanged));
                 }
                 let profile = &registration.profile;
-                // Allowed by OpenID Connect Core section 12.2. The refresh token may be spent.
+                // A refresh response may omit the ID token (OpenID Connect Core section 12.2). The
+                // old refresh token may be spent.
                 if answer.token(profile).is_none() {
                     self.mark_needs_login(
                         &ours.loaded,
@@ -669,7 +674,6 @@ impl Broker {
             .token(profile)
             .ok_or_else(|| unavailable("The new token is not the kind that content needs."))?;
         let refresh_token = answer.refresh();
-        // Without a new refresh token the stored one stays.
         let expires_at = answer
             .lifetime(profile, true)
             .map(|life| asked_at.plus(life));
@@ -678,6 +682,7 @@ impl Broker {
             connection: connection.id,
             generation: connection.generation,
             access: seal("access_token", &token)?.0,
+            // Without a new one the stored one stays.
             refresh: refresh_token
                 .as_ref()
                 .map(|token| seal("refresh_token", token))

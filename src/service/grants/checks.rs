@@ -515,7 +515,7 @@ pub(in crate::service) fn explain(
             "In Microsoft Entra ID: Certificates & secrets → Certificates. Upload the certificate that belongs to this key.",
         )
         .of("client_secret"),
-        (Some(700_211..=700_213), _) => bad(
+        (Some(70021 | 700_211..=700_213), _) => bad(
             "federation_unknown",
             "In Microsoft Entra ID: Certificates & secrets → Federated credentials. Issuer, subject and audience are shown on the integration's page.",
         )
@@ -540,7 +540,7 @@ pub(in crate::service) fn explain(
             "declined",
             "The provider, or the person, declined. Start again and agree.",
         ),
-        (_, ErrorCode::Configuration) => bad("address_refused", "Ask the operator to allow this address (allowed_hosts)."),
+        (_, ErrorCode::Configuration) => bad("address_refused", "Ask the operator to allow this address (private_hosts)."),
         _ => match failure.class {
             FailureClass::Temporary { .. } => bad("unavailable", "Try again in a minute."),
             _ => bad("refused", &mend_at(integration)),
@@ -699,12 +699,12 @@ fn unreachable(integration: &Integration, error: &HttpError) -> Finding {
         HttpError::Tls => Finding::bad(
             "certificate",
             format!("The certificate of {host} is not trusted, or belongs to another name."),
-            "Compare the address. A proxy that opens connections may stand between: ask the operator.",
+            "Compare the address. Your organisation may have an authority of its own, or a proxy that opens connections: ask the operator to trust it (ca_file).",
         ),
         HttpError::Refused => Finding::bad(
             "address_refused",
             format!("{host} leads into a private network that the operator has not allowed."),
-            "Ask the operator to allow it (allowed_hosts).",
+            "Ask the operator to allow it (private_hosts).",
         ),
         _ => Finding::bad(
             "unreachable",

@@ -68,11 +68,14 @@ impl OauthClients {
             opened.push(self.core.vault.open(labels::client_secret(&row), sealed)?);
         }
         if let Some(sealed) = &secrets.previous {
-            opened.push(
-                self.core
-                    .vault
-                    .open(labels::previous_client_secret(&row), sealed)?,
-            );
+            let label = labels::previous_client_secret(&row);
+            // The current one may do without it.
+            match self.core.vault.open(label, sealed) {
+                Ok(previous) => opened.push(previous),
+                Err(error) => {
+                    tracing::error!(%error, integration = %integration.id, "the previous client secret cannot be opened");
+                }
+            }
         }
         let authentication = providers::client_authentication(integration);
         let portal_token = if authentication == ClientAuthentication::Federated {

@@ -199,8 +199,8 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// The reason for the audit record; `None` for malformed requests and for failures of the
-    /// provider or the portal.
+    /// The reason for the audit record; `None` for requests that do not fit, a paused integration, and
+    /// failures of the provider or the portal.
     pub fn audit_reason(&self) -> Option<&'static str> {
         Some(match self {
             ExchangeError::SubjectToken(InvalidToken::Expired) => "session token expired",
@@ -216,11 +216,20 @@ impl ExchangeError {
             ExchangeError::NotConnected { .. } => "viewer is not connected",
             ExchangeError::NotTheirAccount { .. } => "another account than the viewer's",
             ExchangeError::NeedsLogin { .. } => "connection needs its viewer",
-            _ => return None,
+            ExchangeError::GrantType
+            | ExchangeError::SubjectTokenType
+            | ExchangeError::RequestedTokenType(_)
+            | ExchangeError::AuthType { .. }
+            | ExchangeError::AmbiguousAudience
+            | ExchangeError::Paused { .. }
+            | ExchangeError::Broken { .. }
+            | ExchangeError::Unavailable { .. }
+            | ExchangeError::Service(_) => return None,
         })
     }
 
-    /// What it is counted as; `None` for malformed requests and for failures of the portal.
+    /// What it is counted as; `None` for requests that do not fit or come from content itself, and for
+    /// failures of the portal.
     fn activity(&self) -> Option<Activity> {
         Some(match self {
             ExchangeError::SubjectToken(InvalidToken::Expired) => Activity::TokenExpired,
@@ -477,7 +486,8 @@ impl Exchange {
         check_kinds(&link.integration, SubjectKind::Content, wanted)?;
         refuse_paused(&link.integration)?;
         let attached = own.integrations.iter().map(|link| &link.integration);
-        if !link.beside_viewers && providers::acts_for_viewers_there(attached, &link.integration) {
+        if !link.beside_viewers && providers::may_act_for_viewers_there(attached, &link.integration)
+        {
             let service = providers::names(&link.integration).service;
             return Err(ExchangeError::BesideViewers { service });
         }
@@ -809,7 +819,7 @@ fn refuse_paused(integration: &Integration) -> Result<(), ExchangeError> {
     Ok(())
 }
 
-/// Whether the kinds of tokens fit the integration (the contract's section 4.3).
+/// Whether the kinds of tokens fit the integration.
 fn check_kinds(
     integration: &Integration,
     subject: SubjectKind,

@@ -1,4 +1,4 @@
-//! Handover from the portal's origin to a content origin (promise 20, threat 1). The content origin
+//! Handover from the portal's origin to a content origin (promise 20: `tests/it/promises/README.md`). The content origin
 //! leaves a nonce in the browser and redirects it to `/enter` on the portal. The portal issues a
 //! code bound to the browser session, person, item and the nonce's hash, valid once and for 60 s.
 //! The content origin trades the code for a content session with its own cookie.

@@ -23,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The named value that holds the keys.
-const STORED_AS: &str = "signing_keys";
+pub(in crate::service) const STORED_AS: &str = "signing_keys";
 /// Age at which the newest key gets a successor.
 const ROTATE_AFTER: Duration = Duration::from_secs(90 * 86_400);
 /// How long a key is published before it signs.

@@ -23,10 +23,11 @@ use crate::{
     store::{
         Db,
         connections::{self, Tokens},
+        emergency,
         integrations::{self, Secrets},
         people,
     },
-    vault::{Sealed, labels},
+    vault::{Sealed, Vault, labels},
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,17 @@ pub(in crate::service) fn is_entry(name: &str) -> bool {
     name.starts_with(ENTRY_PREFIX)
 }
 
+/// What the database said of the person's connection there when the new one was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::service) enum Seen {
+    /// There was none.
+    Nothing,
+    /// It is the one that is replaced.
+    Connection,
+    /// The database did not answer.
+    NotAsked,
+}
+
 /// A connection that is not stored yet. The spool holds it as JSON.
 #[derive(Clone, Serialize, Deserialize)]
 pub(in crate::service) struct NewConnection {
@@ -59,6 +71,7 @@ pub(in crate::service) struct NewConnection {
     pub content: Option<Id<Content>>,
     /// Of the integration when the browser was sent away.
     pub endpoint_version: i64,
+    pub seen: Seen,
     /// For the audit record.
     pub address: String,
     pub correlation: String,
@@ -71,6 +84,7 @@ impl NewConnection {
         tokens: Tokens,
         content: Option<Id<Content>>,
         endpoint_version: i64,
+        seen: Seen,
     ) -> Self {
         Self {
             connection,
@@ -78,6 +92,7 @@ impl NewConnection {
             refresh_token: tokens.refresh.map(|sealed| sealed.0),
             content,
             endpoint_version,
+            seen,
             address: actor.origin.address.clone(),
             correlation: actor.origin.correlation.clone(),
         }
@@ -113,8 +128,9 @@ impl NewConnections {
     }
 
     /// Stores a new connection with its consent; `false` if the database does not take it within
-    /// ten seconds: then it is stored later. `NotFound` if the person was locked, or the
-    /// integration changed, since the browser was sent away: then the tokens are revoked.
+    /// ten seconds: then it is stored later. `NotFound` if the person was locked, the integration
+    /// changed or the connection that it replaces ended, since the browser was sent away, or if it
+    /// would silently replace one of another account: then the tokens are revoked.
     pub(in crate::service) async fn store(
         self: &Arc<Self>,
         new: NewConnection,
@@ -172,8 +188,11 @@ impl NewConnections {
     }
 
     async fn try_to_store(&self, new: &NewConnection) -> Result<(), Error> {
-        let new = new.clone();
-        self.core.store.write(move |db| put(db, &new)).await
+        let (new, core) = (new.clone(), Arc::clone(&self.core));
+        self.core
+            .store
+            .write(move |db| put(db, &core.vault, &new))
+            .await
     }
 
     fn spool(&self, name: &str, new: &NewConnection) {
@@ -208,6 +227,7 @@ impl NewConnections {
                     }
                     Err(error) => {
                         tracing::warn!(reason = %error, "a new connection from the spool cannot be stored, and is dropped");
+                        self.revoke_dropped(&new).await;
                     }
                     Ok(()) => tracing::warn!("stored a new connection from the spool"),
                 },
@@ -220,20 +240,81 @@ impl NewConnections {
         Ok(())
     }
 
+    /// Has the provider told that tokens from the spool are not kept. A failure is only logged.
+    async fn revoke_dropped(&self, new: &NewConnection) {
+        let id = new.connection.integration;
+        let found = self.core.store.read(move |db| {
+            let secrets = integrations::secrets(db, id)?;
+            Ok::<_, Error>(integrations::find(db, id)?.map(|found| (found, secrets)))
+        });
+        let opened = |column, sealed: &Option<String>| {
+            let opened = open(&self.core.vault, &new.connection, column, sealed.clone()?);
+            opened.ok()
+        };
+        let access = opened("access_token", &new.access_token);
+        let refresh = opened("refresh_token", &new.refresh_token);
+        match found.await {
+            Ok(Some((integration, secrets))) => {
+                let tokens = RevokedTokens {
+                    access: access.as_ref(),
+                    refresh: refresh.as_ref(),
+                };
+                self.revocations
+                    .revoke_orphan(&new.connection, &integration, &secrets, tokens)
+                    .await;
+            }
+            Ok(None) => {}
+            Err(error) => error.log("the provider of tokens that are not kept"),
+        }
+    }
+
     /// Whether the keyring still has the key that sealed the tokens.
     fn opens(&self, new: &NewConnection) -> bool {
-        let connection = &new.connection;
-        let row = labels::connection_row(connection.id, connection.person, connection.integration);
-        let label = labels::connection_token("access_token", &row);
-        new.access_token
-            .clone()
-            .is_some_and(|sealed| self.core.vault.open(label, &Sealed(sealed)).is_ok())
+        let sealed = new.access_token.clone();
+        sealed.is_some_and(|sealed| {
+            open(&self.core.vault, &new.connection, "access_token", sealed).is_ok()
+        })
     }
+}
+
+/// Opens a token that was sealed for this connection.
+fn open(
+    vault: &Vault,
+    connection: &Connection,
+    column: &str,
+    sealed: String,
+) -> Result<SecretString, Error> {
+    let row = labels::connection_row(connection.id, connection.person, connection.integration);
+    Ok(vault.open(labels::connection_token(column, &row), &Sealed(sealed))?)
+}
+
+/// The tokens, sealed for the connection in which they are stored.
+fn tokens_for(
+    vault: &Vault,
+    connection: &Connection,
+    new: &NewConnection,
+) -> Result<Tokens, Error> {
+    let row = labels::connection_row(connection.id, connection.person, connection.integration);
+    let moved = |column, sealed: &Option<String>| {
+        let Some(sealed) = sealed.clone() else {
+            return Ok(None);
+        };
+        if connection.id == new.connection.id {
+            return Ok(Some(Sealed(sealed)));
+        }
+        let token = open(vault, &new.connection, column, sealed)?;
+        let sealed = vault.seal(labels::connection_token(column, &row), &token)?;
+        Ok::<_, Error>(Some(sealed))
+    };
+    Ok(Tokens {
+        access: moved("access_token", &new.access_token)?,
+        refresh: moved("refresh_token", &new.refresh_token)?,
+    })
 }
 
 /// Stores a connection and its tokens; and, unless the viewer must confirm the account first, the
 /// consent that was asked for.
-fn put(db: &mut Db<'_>, new: &NewConnection) -> Result<(), Error> {
+fn put(db: &mut Db<'_>, vault: &Vault, new: &NewConnection) -> Result<(), Error> {
     let wanted = &new.connection;
     // An administrator may have locked the person, or changed the integration's addresses or scopes,
     // during the provider call.
@@ -242,25 +323,41 @@ fn put(db: &mut Db<'_>, new: &NewConnection) -> Result<(), Error> {
     if person.locked || integration.endpoint_version != new.endpoint_version {
         return Err(Error::NotFound);
     }
+    if emergency::ended_at(db)?.is_some_and(|end| wanted.connected_at <= end) {
+        return Err(Error::NotFound);
+    }
     let known = connections::find_of(db, wanted.person, wanted.integration)?;
-    if known
-        .as_ref()
-        .is_some_and(|(known, _)| known.connected_at > wanted.connected_at)
-    {
-        // The viewer has connected once more since these tokens went into the spool.
-        return Ok(());
+    let known = known.map(|(known, _)| known);
+    if let Some(known) = &known {
+        if known.connected_at > wanted.connected_at {
+            // The viewer has connected once more since these tokens went into the spool.
+            return Ok(());
+        }
+        // Tokens of another account never replace a connection silently; the database did not answer
+        // when that was to be found out.
+        if new.seen == Seen::NotAsked
+            && known.state != State::Unconfirmed
+            && wanted.account.certainly_differs_from(&known.account)
+        {
+            return Err(Error::NotFound);
+        }
+    } else if new.seen == Seen::Connection {
+        // What these tokens were to renew was ended since.
+        return Err(Error::NotFound);
     }
     // A refresh may have committed since the connection was read: its tokens must not be taken for
     // these.
-    let generation = known.map_or(0, |(known, _)| known.generation) + 1;
+    let generation = known.as_ref().map_or(0, |known| known.generation) + 1;
+    let (id, created_at) = known.map_or((wanted.id, wanted.created_at), |known| {
+        (known.id, known.created_at)
+    });
     let connection = Connection {
+        id,
+        created_at,
         generation: generation.max(wanted.generation),
         ..wanted.clone()
     };
-    let tokens = Tokens {
-        access: new.access_token.clone().map(Sealed),
-        refresh: new.refresh_token.clone().map(Sealed),
-    };
+    let tokens = tokens_for(vault, &connection, new)?;
     connections::put(db, &connection, &tokens)?;
     if connection.state == State::Unconfirmed {
         return Ok(());

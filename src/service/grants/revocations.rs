@@ -700,6 +700,18 @@ impl Revocations {
         }
     }
 
+    /// Whether the person has a new connection there, whose tokens belong to the same grant at the
+    /// provider. In doubt they have.
+    async fn has_connected_again(&self, ended: &Revocation) -> bool {
+        let (person, integration) = (ended.person, ended.integration);
+        let found = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(connections::find_of(db, person, integration)?))
+            .await;
+        found.map_or(true, |found| found.is_some())
+    }
+
     /// Sends one revocation request and stores the outcome, or when to try again. A request that
     /// does not decrypt is given up.
     ///
@@ -708,7 +720,10 @@ impl Revocations {
         let outcome = match request
             .and_then(|sealed| open_request(&self.core.vault, &revocation, &sealed))
         {
-            Some(request) => {
+            Some(mut request) => {
+                if request.ends_whole_grant() && self.has_connected_again(&revocation).await {
+                    request.spare_other_tokens();
+                }
                 let asked = Instant::now();
                 let sending = tokio::time::timeout(REQUEST_TIMEOUT, request.send(&self.core.http));
                 let sent = sending.await;

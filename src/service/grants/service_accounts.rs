@@ -12,7 +12,11 @@ use super::{
     token_times::FreshToken,
 };
 use crate::{
-    domain::{Id, Timestamp, connection::Connection, integration::Integration},
+    domain::{
+        Id, Timestamp,
+        connection::Connection,
+        integration::{Integration, SecretHealth},
+    },
     measures,
     oauth::{
         errors::{self, Failure, FailureClass},
@@ -26,7 +30,6 @@ use crate::{
 use quick_cache::sync::Cache;
 use secrecy::SecretString;
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -46,7 +49,7 @@ const AWS_SESSION: &str = "valetkey";
 /// What the last request brought.
 #[derive(Clone)]
 enum Kept {
-    Token(FreshToken),
+    Token { token: FreshToken, until: Timestamp },
     Failed { failure: Failure, until: Timestamp },
 }
 
@@ -87,15 +90,27 @@ impl ServiceAccounts {
     ) -> Result<FreshToken, NoToken> {
         // Of another version of the settings there is another token.
         let name = format!("{}/{}", integration.id, integration.updated_at.0);
-        self.kept_or(name, self.fetch(integration)).await
+        let asking = async {
+            let secrets = self.secrets(integration.id).await?;
+            let answer = self.fetch(integration, secrets).await;
+            self.note_secret(integration, &answer).await;
+            answer
+        };
+        self.kept_or(name, asking).await
     }
 
-    /// A token that is asked for now and not kept: for a check.
+    /// A token that is asked for now and not kept: for a check, which writes nothing. Tries the
+    /// current client secret only.
     pub(in crate::service) async fn fetch_once(
         &self,
         integration: &Integration,
     ) -> Result<OwnToken, Failure> {
-        tokio::time::timeout(PATIENCE, self.fetch(integration))
+        let asking = async {
+            let mut secrets = self.secrets(integration.id).await?;
+            secrets.previous = None;
+            self.fetch(integration, secrets).await
+        };
+        tokio::time::timeout(PATIENCE, asking)
             .await
             .unwrap_or_else(|_| Err(Failure::wait("The service did not answer in time.")))
     }
@@ -137,9 +152,7 @@ impl ServiceAccounts {
             let mut kept = place.lock().await;
             let now = self.core.now();
             match &*kept {
-                Some(Kept::Token(token)) if token.usable_until.is_some_and(|end| now < end) => {
-                    return Ok(token.clone());
-                }
+                Some(Kept::Token { token, until }) if now < *until => return Ok(token.clone()),
                 Some(Kept::Failed { failure, until }) if now < *until => {
                     return Err(no_token(failure.clone()));
                 }
@@ -147,9 +160,12 @@ impl ServiceAccounts {
             }
             match asking.await {
                 Ok(own) => {
-                    let fresh = fresh(own, now);
-                    *kept = Some(Kept::Token(fresh.clone()));
-                    Ok(fresh)
+                    let (token, until) = fresh(own, now);
+                    *kept = Some(Kept::Token {
+                        token: token.clone(),
+                        until,
+                    });
+                    Ok(token)
                 }
                 Err(failure) => {
                     *kept = Some(Kept::Failed {
@@ -169,31 +185,31 @@ impl ServiceAccounts {
             })
     }
 
-    async fn secrets(&self, id: Id<Integration>) -> Result<Secrets, Error> {
-        self.core
+    async fn secrets(&self, id: Id<Integration>) -> Result<Secrets, Failure> {
+        let reading = self
+            .core
             .store
-            .read(move |db| Ok::<_, Error>(integrations::secrets(db, id)?))
-            .await
+            .read(move |db| Ok::<_, Error>(integrations::secrets(db, id)?));
+        reading.await.map_err(inside)
     }
 
-    async fn fetch(&self, integration: &Integration) -> Result<OwnToken, Failure> {
+    async fn fetch(
+        &self,
+        integration: &Integration,
+        secrets: Secrets,
+    ) -> Result<OwnToken, Failure> {
         let asked = Instant::now();
-        let answer = self.ask(integration).await;
+        let answer = self.ask(integration, secrets).await;
         let how = errors::outcome(&answer);
         measures::provider_request(&integration.id, "service_account", how, asked.elapsed());
         answer
     }
 
-    async fn ask(&self, integration: &Integration) -> Result<OwnToken, Failure> {
-        let inside = |error: Error| {
-            error.log("the token of a service account");
-            Failure::wait("This portal could not ask. The operator finds the reason in the log.")
-        };
+    async fn ask(&self, integration: &Integration, secrets: Secrets) -> Result<OwnToken, Failure> {
         let Some(grant) = providers::service_grant(integration) else {
             return Err(misconfigured());
         };
         let http = &self.core.http;
-        let secrets = self.secrets(integration.id).await.map_err(inside)?;
         let portal_token = async || {
             self.issuer
                 .token(&PortalToken::of(integration))
@@ -208,8 +224,11 @@ impl ServiceAccounts {
         match grant {
             ServiceGrant::ClientCredentials => {
                 let registration = registration().await?;
-                let answer = registration.client_credentials(http).await?;
-                Ok(OwnToken::from_response(&answer, &registration))
+                let granted = registration.client_credentials(http).await?;
+                Ok(OwnToken {
+                    by_previous_secret: granted.by_previous_secret,
+                    ..OwnToken::from_response(&granted.answer, &registration)
+                })
             }
             ServiceGrant::TokenExchange => {
                 let registration = registration().await?;
@@ -227,10 +246,10 @@ impl ServiceAccounts {
                 let Some((sts, credentials)) = google::workload_addresses(integration) else {
                     return Err(misconfigured());
                 };
-                let account = service_account.as_deref();
+                let identity = (provider.as_str(), service_account.as_deref());
+                let scopes = providers::scopes_of_its_own(integration.scopes());
                 let token = portal_token().await?;
-                service_account::google(http, (&sts, &credentials), &provider, account, &token)
-                    .await
+                service_account::google(http, (&sts, &credentials), identity, &scopes, &token).await
             }
             ServiceGrant::VaultLogin { address, role } => {
                 service_account::vault(http, &address, &role, &portal_token().await?).await
@@ -239,11 +258,35 @@ impl ServiceAccounts {
                 let row = integration.id.to_string();
                 let sealed = secrets.current.ok_or_else(misconfigured)?;
                 let opened = self.core.vault.open(labels::client_secret(&row), &sealed);
-                Ok(OwnToken {
-                    token: opened.map_err(|error| inside(error.into()))?,
-                    life: Life::Unknown,
-                })
+                let opened = opened.map_err(|error| inside(error.into()))?;
+                Ok(OwnToken::new(opened, Life::Unknown))
             }
+        }
+    }
+
+    /// Records what an answer shows about the client secret, as for viewers.
+    async fn note_secret(&self, integration: &Integration, answer: &Result<OwnToken, Failure>) {
+        if providers::service_grant(integration) != Some(ServiceGrant::ClientCredentials) {
+            return;
+        }
+        let at = self.core.now();
+        match answer {
+            Ok(own) => {
+                self.clients
+                    .record_accepted_secret(integration, own.by_previous_secret, at)
+                    .await;
+            }
+            Err(failure)
+                if failure.class == FailureClass::Administrator
+                    && failure.concerns_integration() =>
+            {
+                let cause = failure.sentence.clone();
+                let health = SecretHealth::Rejected { at, cause };
+                self.clients
+                    .record_secret_health(integration, health, false)
+                    .await;
+            }
+            Err(_) => {}
         }
     }
 
@@ -261,15 +304,24 @@ impl ServiceAccounts {
     }
 }
 
-/// A token as it is handed out: until shortly before its end.
-fn fresh(own: OwnToken, now: Timestamp) -> FreshToken {
-    let life = own.life.left(now).unwrap_or(KEPT_AT_MOST);
-    let margin = (life / 10).min(Duration::from_secs(60));
-    FreshToken {
+/// A token as it is handed out, until shortly before its end, and until when it is kept.
+fn fresh(own: OwnToken, now: Timestamp) -> (FreshToken, Timestamp) {
+    let usable = own.life.left(now).map(|life| {
+        let margin = (life / 10).min(Duration::from_secs(60));
+        (life - margin).min(KEPT_AT_MOST)
+    });
+    let token = FreshToken {
         token: Arc::new(own.token),
-        usable_until: Some(now.plus((life - margin).min(KEPT_AT_MOST))),
-        extra_fields: BTreeMap::new(),
-    }
+        usable_until: usable.map(|usable| now.plus(usable)),
+        extra_fields: own.extra_fields,
+    };
+    (token, now.plus(usable.unwrap_or(KEPT_AT_MOST)))
+}
+
+/// A failure of the portal itself.
+fn inside(error: Error) -> Failure {
+    error.log("the token of a service account");
+    Failure::wait("This portal could not ask. The operator finds the reason in the log.")
 }
 
 fn damaged() -> NoToken {

@@ -103,7 +103,8 @@ impl Workload {
         let may_have = |integration: &Integration, beside_viewers: bool| {
             integration.auth_type == AuthType::ServiceAccount
                 && integration.paused_at.is_none()
-                && (beside_viewers || !providers::acts_for_viewers_there(all.iter(), integration))
+                && (beside_viewers
+                    || !providers::may_act_for_viewers_there(all.iter(), integration))
         };
         Ok(attached
             .into_iter()

@@ -280,7 +280,7 @@ fn explain(refusal: ExchangeError, reference: &str) -> ApiError {
             },
         ),
         ExchangeError::BesideViewers { service } => Explanation::forbidden(&format!(
-            "this content acts for its viewers at {service}. Its owner can allow it to act as itself there, too, on its page."
+            "this content may act for its viewers at {service}, by another integration. Its owner can allow it to act as itself there, too, on its page."
         )),
         ExchangeError::RequestedTokenType(wanted) => Explanation::request(
             Code::RequestedTokenType,

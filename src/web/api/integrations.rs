@@ -60,7 +60,7 @@ fn integration(integration: &Integration, listings: &[ListEntry]) -> Value {
         "auth_type": integration.auth_type,
         "config": integration.config,
         "permissions": listings.iter().filter(|entry| entry.integration == integration.id).map(permission).collect::<Vec<_>>(),
-        "environment_variables": [],
+        "environment_variables": providers::environment_variables(integration),
         // Fields that Connect does not have. `availability` makes an empty `permissions`
         // unambiguous: it alone does not mean that everyone may choose the integration.
         "availability": integration.availability.as_str(),
@@ -449,6 +449,8 @@ fn field(order: usize, field: &Field) -> Value {
 
 /// A template in Connect's shape.
 fn template(template: &Template) -> Value {
+    let own_variable = Some(template.secret_variable).filter(|name| !name.is_empty());
+    let own_variable: Vec<&str> = own_variable.into_iter().collect();
     let options: Vec<Value> = template
         .choices
         .iter()
@@ -480,7 +482,7 @@ fn template(template: &Template) -> Value {
         "sections": [{"id": 1, "order": 1, "name": "Settings", "description": ""}],
         "options": options,
         "fields": fields,
-        "environment_variables": [],
+        "environment_variables": own_variable,
     })
 }
 

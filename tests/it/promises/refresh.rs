@@ -375,35 +375,69 @@ async fn p37_tokens_that_the_database_did_not_take_survive_kill_9() {
     assert!(!has_spooled(&served), "the spool is cleared");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn p37_a_new_connection_that_the_database_did_not_take_survives_kill_9() {
-    let Rotating {
-        mut served,
-        state,
-        item,
-        guid,
-        ada,
-        ..
-    } = Rotating::start().await;
+/// Starts a connection and returns the address to which the provider sends the browser back.
+async fn callback_of(ada: &Browser, item: &str, guid: &str) -> String {
     let page = ada.get(&format!("/content/{item}/")).await;
     let away = ada.submit(&page, "/consents/new", &[]).await;
     let address = url::Url::parse(away.header("location")).expect("an address");
     let sent = address.query_pairs().find(|(name, _)| name == "state");
     let (_, sent) = sent.expect("a state");
-    let callback = format!("/__oauth__/integrations/{guid}/callback?code=any&state={sent}");
-    // The attempt is used up before the provider is asked: lock the database only then.
-    let held = state.held.lock().await;
-    let locking = lock_until_spooled(&served, "the code's redemption", &state.redeemed, held);
-    let (answer, mut unlocking) = tokio::join!(ada.get(&callback), locking);
-    assert_eq!(answer.status, 503, "{}", answer.body);
-    assert!(answer.words().contains("is kept"), "{}", answer.words());
-    served.kill();
-    within("the lock's end", unlocking[0].take().expect("a lock"))
-        .await
-        .expect("unlocked");
-    served.restart().await;
-    assert!(!has_spooled(&served), "the spool is cleared");
-    let stored = served.sql("SELECT state AS value FROM connections");
-    assert_eq!(stored, ["active"]);
-    assert_eq!(served.sql("SELECT guid AS value FROM consents").len(), 1);
+    format!("/__oauth__/integrations/{guid}/callback?code=any&state={sent}")
+}
+
+impl Rotating {
+    /// Connects ada, with a database that takes no tokens, and kills the server, whose spool has them.
+    async fn connect_and_kill(&mut self) {
+        let callback = callback_of(&self.ada, &self.item, &self.guid).await;
+        // The attempt is used up before the provider is asked: lock the database only then.
+        let held = self.state.held.lock().await;
+        let locking = lock_until_spooled(
+            &self.served,
+            "the code's redemption",
+            &self.state.redeemed,
+            held,
+        );
+        let (answer, mut unlocking) = tokio::join!(self.ada.get(&callback), locking);
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        assert!(answer.words().contains("is kept"), "{}", answer.words());
+        self.served.kill();
+        within("the lock's end", unlocking[0].take().expect("a lock"))
+            .await
+            .expect("unlocked");
+    }
+
+    /// Restarts the server; returns the states of all connections then.
+    async fn restart(&mut self) -> Vec<String> {
+        self.served.restart().await;
+        assert!(!has_spooled(&self.served), "the spool is cleared");
+        self.served.sql("SELECT state AS value FROM connections")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p37_a_new_connection_that_the_database_did_not_take_survives_kill_9() {
+    let mut rotating = Rotating::start().await;
+    rotating.connect_and_kill().await;
+    assert_eq!(rotating.restart().await, ["active"]);
+    let consents = "SELECT guid AS value FROM consents";
+    assert_eq!(rotating.served.sql(consents).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_ended_since_is_not_brought_back_from_the_spool() {
+    let mut rotating = Rotating::start().await;
+    rotating.connect_and_kill().await;
+    let ended = "INSERT INTO meta (name, value) VALUES ('everything_ended_at', '9999999999999')";
+    rotating.served.sql(ended);
+    assert!(rotating.restart().await.is_empty());
+
+    let mut rotating = Rotating::start().await;
+    let item = format!("/content/{}/", rotating.item);
+    connect(&rotating.ada, &item, &rotating.guid).await;
+    rotating.state.redeemed.store(0, Ordering::SeqCst);
+    let asked_again = "UPDATE connections SET state = 'needs_login', cause = 'expired'";
+    rotating.served.sql(asked_again);
+    rotating.connect_and_kill().await;
+    rotating.served.sql("DELETE FROM connections");
+    assert!(rotating.restart().await.is_empty());
 }

@@ -76,8 +76,7 @@ pub async fn disconnect_page(
                 Vec::new(),
             ),
         ],
-        link: providers::template(&overview.integration.template)
-            .and_then(|template| template.consents_link)
+        link: providers::consents_link(&overview.integration)
             .map(|(href, label)| NavLink::new(href, label)),
         action: addresses::disconnect(overview.connection.id),
         fields: Vec::new(),

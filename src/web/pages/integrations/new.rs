@@ -39,7 +39,8 @@ pub async fn create(
                 .err()
                 .unwrap_or_default(),
         );
-        if input.client_secret.is_none() && typed.text("auth_mode") != "Public" {
+        let needs_secret = template.client_authentication(&input.config).needs_secret();
+        if input.client_secret.is_none() && needs_secret {
             problems.push(FieldError::new("client_secret", "Enter the client secret."));
         }
         return draw_form(
