@@ -231,7 +231,9 @@ impl Policy {
         if self.own_port == Some(port) && is_of_this_machine(ip) {
             return Err(EgressError::OwnHost);
         }
-        if is_public(ip) || self.is_listed(host, port) {
+        // What listens on this machine may rely on a firewall, which a connection from here passes.
+        let is_elsewhere = is_public(ip) && !is_of_this_machine(ip);
+        if is_elsewhere || self.is_listed(host, port) {
             Ok(())
         } else {
             Err(EgressError::Private)

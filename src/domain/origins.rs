@@ -43,11 +43,6 @@ pub struct ContentLocation {
 }
 
 impl ContentLocation {
-    /// The app's own path, without a leading slash, given a full path; `None` if the path is not
-    /// below `base`.
-    pub fn strip_base<'a>(&self, path: &'a str) -> Option<&'a str> {
-        path.strip_prefix(&self.base)
-    }
     /// The full URL of an app path (`rest`, without a leading slash).
     pub fn address(&self, rest: &str) -> String {
         format!("{}{}{rest}", self.origin, self.base)

@@ -48,7 +48,7 @@ pub fn tag(place: &ContentLocation) -> Bytes {
     .into()
 }
 
-/// Serves the bar's own paths below an item. `rest` is the path below the item, `bar_path` the path
+/// Serves the bar's own paths below an item. `rest` is the path below the item, `own` the path
 /// below [`RESERVED_PREFIX`]. Everything is 404 where the bar is not enabled.
 pub async fn serve(
     request: &HttpRequest,

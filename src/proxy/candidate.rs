@@ -43,13 +43,22 @@ impl Candidate<'_> {
     }
 }
 
+/// The processes that were tried for one request.
+#[derive(Default)]
+pub(super) struct Tried<'a> {
+    urls: Vec<&'a str>,
+    /// One of them had as many connections as it may have.
+    pub(super) one_was_full: bool,
+}
+
 /// The next process to try for a viewer, best first; its URL is added to `tried`. Skips processes
-/// whose address cannot be resolved or is not allowed. `None` when all were tried.
+/// that are full, or whose address cannot be resolved or is not allowed. `None` when all were tried,
+/// or no session token can be made.
 pub(super) async fn next_process<'a>(
     head: &RequestHead,
     proxy: &Proxy,
     pass: &'a Pass,
-    tried: &mut Vec<&'a str>,
+    tried: &mut Tried<'a>,
 ) -> Option<Candidate<'a>> {
     let (service, item) = (&proxy.service, pass.content());
     let viewer = match (pass.processes().len() > 1, pass.person()) {
@@ -70,17 +79,20 @@ pub(super) async fn next_process<'a>(
         order.sort_by_key(|process| by_load.iter().position(|url| *url == process.url));
     }
     for process in order {
-        if tried.contains(&process.url.as_str()) {
+        if tried.urls.contains(&process.url.as_str()) {
             continue;
         }
-        tried.push(&process.url);
+        tried.urls.push(&process.url);
         let run = match pass.run_key() {
             None => None,
             Some(key) => {
                 let most = item.running.connections_per_process();
                 match service.runs.connect(key, &process.url, most) {
                     Ok(run) => run,
-                    Err(Full) => continue,
+                    Err(Full) => {
+                        tried.one_was_full = true;
+                        continue;
+                    }
                 }
             }
         };

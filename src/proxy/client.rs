@@ -512,7 +512,7 @@ async fn await_head(
             Ok(found) => return found,
             // An upload has no limit in total: go on while the app reads it, or while the portal
             // waits for the browser, which has a deadline of its own
-            // (`web::body::UPLOAD_IDLE_TIMEOUT`).
+            // (`http::body::UPLOAD_IDLE_TIMEOUT`).
             Err(_) => match upload {
                 Some(upload)
                     if !upload.ended && (upload.written > taken || upload.pending.is_empty()) =>

@@ -300,8 +300,13 @@ pub(super) fn is_from_elsewhere(
         text("sec-fetch-dest").filter(|_| is_read && text("sec-fetch-mode") == Some("navigate"));
     match navigates_to {
         Some("document") => false,
-        // Which sites may frame the app is said by the response: see `response::frame_ancestors`.
-        Some("iframe" | "frame") if !allowed.is_empty() => false,
+        // The response says so, too (`response::frame_ancestors`), but only after the app has seen the
+        // request. A frame's navigation names its site in `Referer` alone.
+        Some("iframe" | "frame") => {
+            let site = text("referer").and_then(|text| url::Url::parse(text).ok());
+            let site = site.map(|url| url.origin().ascii_serialization());
+            !site.is_some_and(|site| allowed.contains(&site))
+        }
         _ => !origin.is_some_and(|origin| allowed.iter().any(|known| known == origin)),
     }
 }
@@ -473,7 +478,7 @@ pub(super) async fn refuse(
         }
         GateError::MayNot(admission) => {
             if !same_origin {
-                audit_refusal(service, &admission, &audit_origin(request, service)).await;
+                audit_refusal(service, &admission, &audit_origin(request, service));
             }
             Err(WebError::MayNotOpen(id))
         }
@@ -526,7 +531,7 @@ pub(super) fn audit_foreign_request(
 }
 
 /// Writes an audit record: a viewer asked for content that they may not open.
-pub(super) async fn audit_refusal(service: &Services, admission: &Admission, from: &Origin) {
+pub(super) fn audit_refusal(service: &Services, admission: &Admission, from: &Origin) {
     let title = admission.content.display_title().to_owned();
     service.audit.note_refusal(
         Action::AccessRefused,

@@ -2,7 +2,7 @@
 //!
 //! The content's origin sets a nonce cookie and redirects the browser to `/enter` on the portal.
 //! The portal, which knows the browser session, redirects back with a code that is bound to the
-//! nonce's hash and works once, within a minute (`service/handover.rs`). The content's origin
+//! nonce's hash and works once, within a minute (`service/grants/handover.rs`). The content's origin
 //! exchanges the code for a cookie of its own. No app sees any of these requests or cookies.
 //! Whether the viewer may open the item is decided at each request by
 //! [`crate::service::grants::admission`].

@@ -62,20 +62,33 @@ const NEVER_PREFIXES: [&str; 5] = [
 ];
 
 /// Names and prefixes (with `-` at the end) of request headers that browsers and common libraries
-/// send by themselves and that name nobody. They pass although one of their words may be in
-/// [`IDENTITY_WORDS`].
-const STANDARD: [&str; 34] = [
+/// send by themselves and that name nobody. Of all others only those pass that begin with `x-` and
+/// hold none of [`IDENTITY_WORDS`], and those that an item's settings name.
+const STANDARD: [&str; 52] = [
     "accept",
     "accept-",
     "access-control-request-",
+    "apollo-",
     "cache-control",
+    "connect-protocol-version",
+    "connect-timeout-ms",
     "content-",
     "date",
     "depth",
     "destination",
+    "device-memory",
     "dnt",
+    "downlink",
+    "dpr",
+    "ect",
+    "graphql-",
+    "grpc-",
+    "hx-",
+    "idempotency-key",
     "if-",
     "last-event-id",
+    "max-forwards",
+    "mcp-",
     "origin",
     "pragma",
     "prefer",
@@ -83,29 +96,36 @@ const STANDARD: [&str; 34] = [
     "purpose",
     "range",
     "referer",
+    "rtt",
     "save-data",
     "sec-",
     "service-worker",
     "traceparent",
     "tracestate",
+    "turbo-",
+    "tus-",
     "upgrade-insecure-requests",
+    "upload-",
     "user-agent",
+    "viewport-width",
     "want-digest",
+    "width",
     "x-csrf-token",
     "x-csrftoken",
+    "x-grpc-web",
     "x-requested-with",
     "x-user-agent",
     "x-xsrf-token",
     "x-xsrftoken",
-    "x-grpc-web",
-    "hx-",
 ];
 /// Words in the names of headers by which proxies tell apps who a user is or where a request came
 /// from (`X-WEBAUTH-USER`, `Cf-Access-Authenticated-User-Email`, `X-Amzn-Oidc-Identity`,
 /// `Tailscale-User-Login`, `True-Client-Ip`, `X-Original-Url`). Apps believe them, and nothing but
 /// the portal stands in front of an app. A word is what stands between hyphens.
-const IDENTITY_WORDS: [&str; 52] = [
+const IDENTITY_WORDS: [&str; 68] = [
+    "aad",
     "account",
+    "address",
     "amzn",
     "assertion",
     "auth",
@@ -115,11 +135,18 @@ const IDENTITY_WORDS: [&str; 52] = [
     "cert",
     "certificate",
     "cf",
+    "claims",
+    "clientcert",
+    "clientip",
     "cloudflare",
+    "consumer",
+    "credential",
     "credentials",
     "dn",
     "email",
     "entitlements",
+    "eppn",
+    "external",
     "from",
     "group",
     "groups",
@@ -135,6 +162,9 @@ const IDENTITY_WORDS: [&str; 52] = [
     "name",
     "oidc",
     "okta",
+    "org",
+    "organization",
+    "orgid",
     "original",
     "owner",
     "person",
@@ -153,21 +183,29 @@ const IDENTITY_WORDS: [&str; 52] = [
     "sub",
     "subject",
     "tailscale",
+    "tenant",
+    "uid",
+    "upn",
     "user",
     "userid",
+    "userinfo",
     "username",
     "webauth",
 ];
 
-/// Whether a header's name says that it may carry an identity or an origin.
+/// Whether a header may carry an identity or an origin, as far as its name tells.
 fn may_carry_identity(name: &str) -> bool {
     let is_standard = STANDARD
         .iter()
         .any(|known| name == *known || (known.ends_with('-') && name.starts_with(known)));
-    !is_standard
-        && name
-            .split('-')
-            .any(|word| IDENTITY_WORDS.binary_search(&word).is_ok())
+    let is_harmless = || {
+        name.strip_prefix("x-").is_some_and(|rest| {
+            !rest
+                .split('-')
+                .any(|word| IDENTITY_WORDS.binary_search(&word).is_ok())
+        })
+    };
+    !is_standard && !is_harmless()
 }
 
 /// Response headers that would affect more than the item itself: its whole host or site.

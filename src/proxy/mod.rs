@@ -11,7 +11,7 @@ use crate::{
     http::{body::with_idle_timeout, errors::WebError, navigation::is_navigation},
     measures::{self, Proxied},
     proxy::{
-        candidate::{Candidate, next_process},
+        candidate::{Candidate, Tried, next_process},
         client::{ClientError, Upload},
         gate::{
             Audience, Decision, Pass, Rejection, admit, check_request, is_from_elsewhere, locate,
@@ -155,13 +155,13 @@ async fn forward(
         head.method,
         Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS
     );
-    let mut tried = Vec::new();
+    let mut tried = Tried::default();
     let (answer, next) = loop {
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
-            return Err(match pass.run_key() {
-                // All of its processes have as many connections as they may have.
-                Some(_) => WebError::app_busy(),
-                None => not_reached(service, pass).await,
+            return Err(if tried.one_was_full {
+                WebError::app_busy()
+            } else {
+                not_reached(service, pass).await
             });
         };
         // Counted before it is compared: requests that arrive together must not pass together.

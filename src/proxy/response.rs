@@ -28,7 +28,10 @@ use crate::{
         state::Proxy,
         upstream::Target,
     },
-    service::{Services, cluster::presence::PresenceGuard, grants::session_tokens::HeldToken},
+    service::{
+        Services, cluster::presence::PresenceGuard, grants::session_tokens::HeldToken,
+        running::board::ConnectionCount,
+    },
 };
 use actix_http::{
     ConnectionType,
@@ -137,7 +140,7 @@ pub fn to_browser(
                     content: place.content,
                     is_done: false,
                     open,
-                    _held: (next.here, next.in_flight, next.open),
+                    _held: (next.here, next.in_flight, next.open, next.run),
                 };
                 let mut response = response.body(body);
                 response.head_mut().no_chunking(is_raw);
@@ -170,7 +173,7 @@ enum TrailerMode {
     Nothing,
     /// HTTP/1.1: the chunked coding is written by this module, since actix sends no trailers.
     Chunks,
-    /// HTTP/2: sent as a HEADERS frame by `front/http2.rs`.
+    /// HTTP/2: sent as a HEADERS frame by `server/http2.rs`.
     Frame(Trailers),
 }
 
@@ -189,8 +192,14 @@ struct StreamedBody {
     is_done: bool,
     /// Set for event streams.
     open: Option<EventStream>,
-    /// Keeps the viewer present at the process while the body is sent.
-    _held: (Option<PresenceGuard>, Option<InFlight>, Option<OpenGuard>),
+    /// Held while the body is sent: the viewer's presence, the request in flight, what the network
+    /// has open, and what is open at a process that runs here.
+    _held: (
+        Option<PresenceGuard>,
+        Option<InFlight>,
+        Option<OpenGuard>,
+        Option<ConnectionCount>,
+    ),
 }
 
 /// An open event stream. Like a WebSocket it keeps its session token exchangeable, and is cut when
@@ -273,24 +282,29 @@ impl MessageBody for StreamedBody {
 /// (`X-Frame-Options`, or `frame-ancestors` of CSP level 3): its own pages and the item's allowed
 /// origins.
 ///
-/// Only for what a frame shows and runs: a response without such a type passes as it is.
+/// Only for what a frame shows and runs, or might: browsers look into what has no type.
 fn frame_ancestors(fields: &Fields, allowed: &[String]) -> Option<HeaderValue> {
-    let is_document = fields.iter().any(|(name, value)| {
-        let kind = value.as_bytes();
-        *name == header::CONTENT_TYPE
-            && [
-                &b"text/html"[..],
-                b"application/xhtml",
-                b"image/svg",
-                b"application/pdf",
-            ]
-            .iter()
-            .any(|known| {
-                kind.get(..known.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(known))
-            })
+    let kind = fields
+        .iter()
+        .find(|(name, _)| *name == header::CONTENT_TYPE)
+        .map(|(_, value)| value.as_bytes());
+    let is_document = [
+        &b"text/html"[..],
+        b"text/xml",
+        b"application/xml",
+        b"application/xhtml",
+        b"image/svg",
+        b"application/pdf",
+    ]
+    .iter()
+    .any(|known| {
+        kind.and_then(|kind| kind.get(..known.len()))
+            .is_some_and(|start| start.eq_ignore_ascii_case(known))
     });
-    if !is_document {
+    let is_empty = fields
+        .iter()
+        .any(|(name, value)| *name == header::CONTENT_LENGTH && value == "0");
+    if !is_document && (kind.is_some() || is_empty) {
         return None;
     }
     let says_so = fields.iter().any(|(name, value)| {

@@ -3,7 +3,7 @@
 //! They are grouped by browser session and item. Each group is re-authorized when something that it
 //! depends on has changed, at least once a minute, and closed with a close code of the portal's once
 //! its viewer may not stay, so that a revoke also ends what is already open. A graceful stop closes all of them instead of waiting for them. This
-//! module only tells a socket to close; `websocket.rs` and `answer.rs` do it.
+//! module only tells a socket to close; `websocket.rs` and `response.rs` do it.
 
 use crate::{
     domain::{

@@ -19,7 +19,7 @@ use crate::{
     },
     proxy::{
         app_sessions::{ResumeId, Sniffer},
-        candidate::next_process,
+        candidate::{Tried, next_process},
         client, deployed,
         gate::{Decision, GateError, Pass, Rejection, admit, audit_refusal, check_request, locate},
         handover::RESERVED_PREFIX,
@@ -329,7 +329,7 @@ async fn handshake(
             return Err(refuse_with_close(head, Close::SignedOut));
         }
         Decision::Refused(GateError::MayNot(admission)) => {
-            audit_refusal(service, &admission, &origin_of(head, service, correlation)).await;
+            audit_refusal(service, &admission, &origin_of(head, service, correlation));
             return Err(refuse_with_close(head, Close::AccessEnded));
         }
         Decision::Refused(GateError::NeedsViewer(_)) => {
@@ -390,7 +390,7 @@ async fn open(
         ],
         _ => &[header::SEC_WEBSOCKET_PROTOCOL],
     };
-    let mut tried = Vec::new();
+    let mut tried = Tried::default();
     let (answer, next) = loop {
         let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
             return Err(refuse_with_close(head, Close::AppGone));
@@ -435,12 +435,21 @@ async fn open(
         if pass.has_too_much_open(service, next.process) || next.open.is_none() {
             return Err(refuse_with_close(head, Close::TooMuchOpen));
         }
-        let Ok(connected) = client::connect(&next.target, &item.proxying, false).await else {
-            proxy
-                .service
-                .process_health
-                .note_health(&next.process.url, false, service.core.now());
-            continue;
+        let connected = match client::connect(&next.target, &item.proxying, false).await {
+            Ok(connected) => connected,
+            Err(error) if error.is_local() => {
+                tracing::error!(reason = %error, "this machine has no connection left for apps");
+                return Err(refuse_with_close(head, Close::TooMuchOpen));
+            }
+            Err(error) => {
+                tracing::warn!(content = %item.id, reason = %error, "app not reached");
+                proxy.service.process_health.note_health(
+                    &next.process.url,
+                    false,
+                    service.core.now(),
+                );
+                continue;
+            }
         };
         match client::send(connected, &next.target, &item.proxying, &out, None, false).await {
             Ok(answer) => break (answer, next),

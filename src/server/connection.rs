@@ -45,6 +45,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a write may be blocked by a browser that does not read, before it counts as gone.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// File descriptors for the database, providers and the operator; an eighth, where there are few.
+const RESERVED_FILES: usize = 2048;
 /// Maximum number of concurrent TLS handshakes per worker.
 const MAX_HANDSHAKES: usize = 4096;
 /// Maximum number of concurrent TLS handshakes of one network.
@@ -89,19 +91,18 @@ impl Drop for CountedConnection {
 }
 
 impl ConnectionCounts {
-    /// At most as many connections as the setting says, and as leave half of the file descriptors to
-    /// others.
+    /// At most as many connections of one network as the setting says, and as leave half of the room to
+    /// others. In all as many as leave room for as many connections to apps, and for the database,
+    /// providers and the operator.
     pub fn new(services: Arc<Services>) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let files = files.and_then(|files| usize::try_from(files).ok());
-        let part = |files: usize, quarters| files.saturating_mul(quarters) / 4;
+        let in_total = files.map_or(usize::MAX, |files| {
+            (files - RESERVED_FILES.min(files / 8)) / 2
+        });
         Self {
-            most: services
-                .core
-                .settings
-                .open_per_address
-                .min(files.map_or(usize::MAX, |files| part(files, 2))),
-            most_in_total: files.map_or(usize::MAX, |files| part(files, 3)),
+            most: services.core.settings.open_per_address.min(in_total / 2),
+            most_in_total: in_total,
             services,
             connections: OpenCounts::default(),
             handshakes: OpenCounts::default(),

@@ -36,6 +36,8 @@ pub fn listen(
     let builder = Server::build()
         .workers(shared.services.core.settings.workers)
         .shutdown_timeout(STOP_TIMEOUT.as_secs())
+        // actix would stop accepting, for everybody. `ConnectionCounts` refuses those that are too many.
+        .max_concurrent_connections(usize::MAX)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let address = listener.local_addr().map_err(|error| error.to_string())?;

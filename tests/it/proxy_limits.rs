@@ -301,7 +301,7 @@ async fn null_for_an_address_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_that_reconnect_together_hold_up_no_write() {
-    const SOCKETS: usize = 150;
+    const SOCKETS: usize = 2000;
     let stage = Arc::new(Stage::new().await);
     // Eight ids each, as Streamlit sends one.
     let greeting: &'static str = Box::leak(
