@@ -1,5 +1,6 @@
-//! The two databases: SQLite by default, PostgreSQL if the database URL says so. Everything that
-//! differs between them is in this file (and, for copying, in `copy`).
+//! The two databases: SQLite by default, PostgreSQL if the database URL says so. What
+//! differs between them is in this file, but for what only one module needs: `copy`, `changes` (how
+//! other processes' changes are read), `endings` (a counter) and `personal_data` (rows as JSON).
 //!
 //! Transactions are serializable on both, so that one may read and then write: SQLite has one writer
 //! by nature (`BEGIN IMMEDIATE`); PostgreSQL detects transactions that get in each other's way, and

@@ -164,7 +164,12 @@ pub fn give(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
             content::name.eq(&item.name),
         ))
         .execute(db.0)?;
-    // The new owner needs no entry of the list.
+    drop_entry_of_owner(db, item)
+}
+
+/// Takes the owner off the list of an item: a new owner may have stood on it, and needs no entry.
+pub fn drop_entry_of_owner(db: &mut Db<'_>, item: &Content) -> Result<(), Error> {
+    db.changed(Subject::Content(item.id));
     diesel::delete(
         content_list::table
             .filter(content_list::content.eq(item.id.to_string()))

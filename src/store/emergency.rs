@@ -1,7 +1,7 @@
 //! Deletes everything by which anybody is let in. See `service::people::emergency`.
 
 use super::{
-    Db, Error,
+    Db, Error, Store,
     changes::Subject,
     endings, people,
     schema::{
@@ -9,12 +9,23 @@ use super::{
         shown_once, sign_in_grants,
     },
 };
-use crate::domain::ending::Ending;
+use crate::domain::{Timestamp, ending::Ending};
 use diesel::RunQueryDsl as _;
 
+/// The named value that holds when everything was ended last.
+const ENDED_AT: &str = "everything_ended_at";
+
+/// When everything was ended last; `None`: never.
+pub fn ended_at(db: &mut Db<'_>) -> Result<Option<Timestamp>, Error> {
+    let text = Store::meta(db, ENDED_AT)?;
+    Ok(text.and_then(|text| text.parse().ok()).map(Timestamp))
+}
+
 /// Deletes sessions, links, keys and what waits to become one; returns how many sessions and keys.
-pub fn end_sessions_and_keys(db: &mut Db<'_>) -> Result<(usize, usize), Error> {
+/// The keys of running processes are nowhere stored: they end by the moment that is written.
+pub fn end_sessions_and_keys(db: &mut Db<'_>, now: Timestamp) -> Result<(usize, usize), Error> {
     db.changed(Subject::Everything);
+    Store::write_meta(db, ENDED_AT, &now.0.to_string())?;
     for person in people::list(db)? {
         endings::record(db, &Ending::ApiKeysOfPerson { person: person.id })?;
     }

@@ -94,6 +94,21 @@ pub fn delete(db: &mut Db<'_>, group: Id<Group>) -> Result<bool, Error> {
     )
 }
 
+/// Takes a group from its owner, and removes the members that came from no claim.
+pub fn take_from_owner(db: &mut Db<'_>, group: Id<Group>) -> Result<(), Error> {
+    db.changed(Subject::Everything);
+    diesel::update(groups::table.filter(groups::guid.eq(group.to_string())))
+        .set(groups::owner.eq(None::<String>))
+        .execute(db.0)?;
+    diesel::delete(
+        group_members::table
+            .filter(group_members::group_guid.eq(group.to_string()))
+            .filter(group_members::by_claim.eq(false)),
+    )
+    .execute(db.0)?;
+    Ok(())
+}
+
 /// The group with this id.
 pub fn find(db: &mut Db<'_>, group: Id<Group>) -> Result<Option<Group>, Error> {
     let row = groups::table

@@ -333,6 +333,13 @@ impl Store {
             .execute(db.0)?;
         Ok(())
     }
+    /// Deletes a named value of the installation.
+    pub fn delete_meta(db: &mut Db<'_>, name: &str) -> Result<(), Error> {
+        use diesel::prelude::*;
+        db.changed(Subject::Keyring);
+        diesel::delete(schema::meta::table.find(name)).execute(db.0)?;
+        Ok(())
+    }
     /// Succeeds if the database answers.
     pub fn ping(db: &mut Db<'_>) -> Result<(), Error> {
         diesel::sql_query("SELECT 1").execute(db.0)?;

@@ -11,12 +11,21 @@ use crate::{
     domain::{
         Id, Timestamp,
         connection::State,
-        notice::{Delivery, DeliveryState, KeptNotice, Kind, Notice, Rule, Target, Webhook},
+        notice::{
+            Audience, Delivery, DeliveryState, KeptNotice, Kind, Notice, Rule, Target, Webhook,
+        },
         person::Person,
     },
     vault::Sealed,
 };
 use diesel::prelude::*;
+use strum::VariantArray as _;
+
+/// The words of these kinds.
+fn words(which: impl Fn(Kind) -> bool) -> Vec<&'static str> {
+    let chosen = Kind::VARIANTS.iter().filter(|kind| which(**kind));
+    chosen.map(|kind| kind.as_str()).collect()
+}
 
 /// Makes a notice, and returns its number; `None` if one with the same `once` is kept.
 pub fn insert(db: &mut Db<'_>, notice: &Notice, now: Timestamp) -> Result<Option<i64>, Error> {
@@ -79,8 +88,10 @@ impl NoticeRow {
 
 /// The notices whose deliveries are not made yet, oldest first.
 pub fn to_spread(db: &mut Db<'_>, most: i64) -> Result<Vec<KeptNotice>, Error> {
+    // Without the kinds that only a newer version knows: they would stand before all others.
     let rows = notices::table
         .filter(notices::spread.eq(false))
+        .filter(notices::kind.eq_any(words(|_| true)))
         .order(notices::number)
         .limit(most)
         .select(NoticeRow::as_select())
@@ -181,27 +192,61 @@ pub fn postpone(
     Ok(())
 }
 
-/// Drops what waits for an address, such as that of somebody who wants no mail any more.
-pub fn drop_mail_to(db: &mut Db<'_>, address: &str) -> Result<(), Error> {
+/// Drops the mail to an address that is still to be sent, of the kinds that are for one person: those
+/// of administrators are not one person's to switch off.
+pub fn drop_personal_mail_to(db: &mut Db<'_>, address: &str) -> Result<(), Error> {
+    let personal = words(|kind| kind.audience() == Audience::OnePerson);
+    let personal = notices::table
+        .filter(notices::kind.eq_any(personal))
+        .select(notices::number);
     diesel::delete(
         deliveries::table
             .filter(deliveries::address.eq(address))
-            .filter(deliveries::state.eq(DeliveryState::Waiting.as_str())),
+            .filter(deliveries::state.eq(DeliveryState::Waiting.as_str()))
+            .filter(deliveries::notice.eq_any(personal)),
     )
     .execute(db.0)?;
     Ok(())
 }
 
-/// Deliveries whose time has come, oldest first.
-pub fn due(db: &mut Db<'_>, now: Timestamp, most: i64) -> Result<Vec<Delivery>, Error> {
-    let rows = deliveries::table
+/// The webhooks for which a delivery is due; `None` stands for the mail server.
+pub fn due_receivers(db: &mut Db<'_>, now: Timestamp) -> Result<Vec<Option<Id<Webhook>>>, Error> {
+    let found: Vec<Option<String>> = deliveries::table
+        .filter(deliveries::state.eq(DeliveryState::Waiting.as_str()))
+        .filter(deliveries::next_at.le(now.0))
+        .select(deliveries::webhook)
+        .distinct()
+        .load(db.0)?;
+    let parsed = |webhook: Option<String>| webhook.as_deref().map(id).transpose();
+    found.into_iter().map(parsed).collect()
+}
+
+/// Deliveries of one webhook, or to the mail server, whose time has come: first those for
+/// administrators, of whom a thousand people's notices would otherwise stand before one alarm.
+pub fn due(
+    db: &mut Db<'_>,
+    webhook: Option<Id<Webhook>>,
+    now: Timestamp,
+    most: i64,
+) -> Result<Vec<Delivery>, Error> {
+    let due = deliveries::table
         .inner_join(notices::table)
         .filter(deliveries::state.eq(DeliveryState::Waiting.as_str()))
         .filter(deliveries::next_at.le(now.0))
-        .order((deliveries::next_at, deliveries::number))
+        .filter(notices::kind.eq_any(words(|_| true)))
+        .order((
+            notices::person.is_not_null(),
+            deliveries::next_at,
+            deliveries::number,
+        ))
         .limit(most)
         .select((DeliveryRow::as_select(), NoticeRow::as_select()))
-        .load(db.0)?;
+        .into_boxed();
+    let due = match webhook {
+        Some(webhook) => due.filter(deliveries::webhook.eq(webhook.to_string())),
+        None => due.filter(deliveries::webhook.is_null()),
+    };
+    let rows: Vec<(DeliveryRow, NoticeRow)> = due.load(db.0)?;
     rows.into_iter()
         .filter_map(|row| delivery(row).transpose())
         .collect()

@@ -74,11 +74,6 @@ pub fn is_outdated(stored: &str) -> bool {
     !stored.starts_with(&format!("$argon2id$v=19$m={memory},t={passes},p={lanes}$"))
 }
 
-/// Computes the dummy hash, so that the first verification takes no longer than later ones.
-pub fn warm_up() {
-    dummy_hash();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

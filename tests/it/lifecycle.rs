@@ -2,6 +2,7 @@
 //! ended, secrets are replaced, keys end.
 
 use crate::harness::{Served, World, until};
+use secrecy::ExposeSecret as _;
 use std::time::Duration;
 use valetkey::store::personal_data::TABLES;
 
@@ -214,6 +215,21 @@ async fn the_emergency_brake_ends_everything_beside_running_servers() {
     let (vera, token) = world.connected("vera").await;
     let (bo, ada) = (world.key("bo"), world.key("ada"));
     assert_eq!(world.exchange(&bo, &token).await.status, 200);
+    // An app that runs here, with the key that its process was given.
+    let item = world.content(0);
+    let process = {
+        let id = item.parse().expect("a guid");
+        world.services.api_keys.add_process_key(id)
+    };
+    let key_of_process = process.secret().expose_secret().to_owned();
+    let own_item = format!("v1/content/{item}");
+    let read = async || {
+        world
+            .api(&key_of_process, "GET", &own_item, "")
+            .await
+            .status
+    };
+    assert_eq!(read().await, 200);
     let asked = world.command(&["end-everything"]);
     assert!(!asked.status.success() && String::from_utf8_lossy(&asked.stderr).contains("--yes"));
     assert_eq!(world.exchange(&bo, &token).await.status, 200);
@@ -232,6 +248,7 @@ async fn the_emergency_brake_ends_everything_beside_running_servers() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(world.api(&ada, "GET", "v1/content", "").await.status, 401);
+    assert_eq!(read().await, 401, "a running app's key still works");
     assert_ne!(world.exchange(&bo, &token).await.status, 200);
     let page = vera.get("/consents").await;
     assert!(page.url.contains("/login"), "{}", page.url);

@@ -251,3 +251,25 @@ async fn the_doctor_recognises_its_own_server_and_says_what_is_wrong() {
     assert!(!is_well);
     assert_eq!(codes(&lines, "bad"), ["settings"], "{lines:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_are_told_to_come_back_over_https_only_where_that_is_the_address() {
+    let secure = Served::start_tls(&self_signed("pem"), &self_signed("key")).await;
+    let client = reqwest::Client::builder()
+        .tls_danger_accept_invalid_certs(true)
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let told = async |address: String| {
+        let answer = client.get(address).send().await.expect("an answer");
+        let header = answer.headers().get("strict-transport-security");
+        header.map(|value| value.to_str().expect("text").to_owned())
+    };
+    let port = secure.address.port();
+    for path in ["login", "__ping__", "content/none/"] {
+        let header = told(format!("https://localhost:{port}/{path}")).await;
+        assert_eq!(header.as_deref(), Some("max-age=31536000"), "{path}");
+    }
+    let plain = Served::start(&[]).await;
+    assert_eq!(told(format!("http://{}/login", plain.address)).await, None);
+}

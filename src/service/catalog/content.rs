@@ -18,7 +18,7 @@ use crate::{
         integration::{Association, AuthType, Integration},
         notice::{Kind, Notice},
         origins,
-        person::Person,
+        person::{Person, Role},
         running::Running,
     },
     service::{
@@ -40,9 +40,14 @@ use crate::{
         changes::Subject,
         connections, content, groups, integrations, people,
     },
+    trust,
     vault::random,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// The typed values of a content item. `None` keeps a value.
 #[derive(Clone, Debug, Default)]
@@ -116,19 +121,13 @@ fn check_proxying(typed: &Proxying) -> Vec<FieldError> {
             "Enter one header name a line: letters, digits and hyphens. Twenty at most.",
         ));
     }
-    if let Some(text) = &typed.ca {
-        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-        let found = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
-        let mut roots = rustls::RootCertStore::empty();
-        let good = found.is_ok_and(|found| {
-            !found.is_empty() && found.into_iter().all(|found| roots.add(found).is_ok())
-        });
-        if !good || text.len() > 64 * 1024 {
-            problems.push(FieldError::new(
-                "upstream_ca",
-                "Paste certificates in PEM form: they begin with -----BEGIN CERTIFICATE-----.",
-            ));
-        }
+    if let Some(text) = &typed.ca
+        && (trust::authorities(text.as_bytes()).is_none() || text.len() > 64 * 1024)
+    {
+        problems.push(FieldError::new(
+            "upstream_ca",
+            "Paste certificates in PEM form: they begin with -----BEGIN CERTIFICATE-----.",
+        ));
     }
     problems
 }
@@ -253,7 +252,7 @@ impl Contents {
             .store
             .read(|db| Ok::<_, Error>(integrations::by_content(db)?))
             .await?;
-        let seen: std::collections::HashSet<_> = seen.iter().map(|item| item.content.id).collect();
+        let seen: HashSet<_> = seen.iter().map(|item| item.content.id).collect();
         all.retain(|item, _| seen.contains(item));
         Ok(all)
     }
@@ -397,6 +396,11 @@ impl Contents {
             .store
             .write(move |db| {
                 let mut item = item.clone();
+                if let Some(owner) = input.owner.filter(|owner| *owner != item.owner) {
+                    must_be_fit_to_own(db, &person, owner)?;
+                    item.owner = owner;
+                }
+                must_be_own_address(db, &person, &item)?;
                 item.number = content::insert(db, &item).map_err(name_taken(NAME_TAKEN))?;
                 record(
                     db,
@@ -437,13 +441,13 @@ impl Contents {
                     return Err(Error::Invalid(problems));
                 }
                 if let Some(owner) = input.owner.filter(|owner| *owner != before.owner) {
-                    require(
-                        access::may_give_content_away(person.role),
-                        "Only administrators give content to another owner.",
-                    )?;
-                    let new = people::find(db, owner)?.filter(access::may_own_content);
-                    after.owner = new.ok_or_else(|| invalid("owner_guid", "The new owner must be a publisher or administrator."))?.id;
+                    must_be_fit_to_own(db, &person, owner)?;
+                    after.owner = owner;
                     people::delete_content_keys(db, id)?;
+                    content::drop_entry_of_owner(db, &after)?;
+                }
+                if addresses_of(&before) != addresses_of(&after) {
+                    must_be_own_address(db, &person, &after)?;
                 }
                 if after.access == AccessType::All && acts_for_viewers(db, id)? {
                     return Err(invalid(
@@ -902,7 +906,8 @@ impl Contents {
                     if found.auth_type == AuthType::ServiceAccount {
                         has_service_account = true;
                     } else {
-                        may_act_for_viewers(&item)?;
+                        // As it is now: it may have been opened to everyone meanwhile.
+                        may_act_for_viewers(&content::find(db, id)?.ok_or(Error::NotFound)?)?;
                     }
                     names.push(found.display_name().to_owned());
                 }
@@ -1000,6 +1005,53 @@ impl Contents {
             })
             .await
     }
+}
+
+/// Administrators only may name another owner, and only somebody who may own content.
+fn must_be_fit_to_own(db: &mut Db<'_>, giver: &Person, owner: Id<Person>) -> Result<(), Error> {
+    require(
+        access::may_give_content_away(giver.role),
+        "Only administrators give content to another owner.",
+    )?;
+    match people::find(db, owner)?.filter(access::may_own_content) {
+        Some(_) => Ok(()),
+        None => Err(invalid(
+            "owner_guid",
+            "The new owner must be a publisher or administrator.",
+        )),
+    }
+}
+
+/// Refuses the address of an app that belongs to somebody else's item, unless the person may edit that,
+/// too, or is an administrator: whoever may open the new item would open the app past the list of the
+/// other one.
+fn must_be_own_address(db: &mut Db<'_>, person: &Person, item: &Content) -> Result<(), Error> {
+    if item.processes.is_empty() || person.role == Role::Administrator {
+        return Ok(());
+    }
+    let server = |url: &str| match url::Url::parse(url) {
+        Ok(url) if url.scheme() != "unix" => url.origin().ascii_serialization(),
+        _ => url.to_owned(),
+    };
+    let wanted: HashSet<String> = addresses_of(item).into_iter().map(server).collect();
+    for other in content::list(db)? {
+        let others = addresses_of(&other).into_iter().map(server);
+        let Some(shared) = others.into_iter().find(|address| wanted.contains(address)) else {
+            continue;
+        };
+        let is_free = other.id == item.id
+            || other.owner == person.id
+            || matches!(visible_content(db, person, other.id), Ok(seen) if seen.may_edit);
+        if !is_free {
+            return Err(invalid(
+                "upstream_url",
+                format!(
+                    "{shared} is the address of somebody else's content. Whoever may edit that, or an administrator, can enter it here."
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Applies typed values to `item`; returns all problems at once.

@@ -73,7 +73,7 @@ pub struct IntegrationInput {
     /// Settings by their names in the API; `null` removes one. Never holds the secret.
     pub config: Config,
     pub client_secret: Option<SecretString>,
-    /// `Some(None)` removes the date.
+    /// [`Change::Clear`] removes the date.
     pub secret_expires_at: Change<Timestamp>,
     /// Everyone, the people and groups on its list, or nobody. A list whose last entry is removed
     /// stays closed.
@@ -273,7 +273,10 @@ impl Integrations {
             return Ok(false);
         };
         let row = id.to_string();
-        let stored = self.core.vault.open(labels::client_secret(&row), &sealed)?;
+        let Ok(stored) = self.core.vault.open(labels::client_secret(&row), &sealed) else {
+            // Damaged: it is like none.
+            return Ok(false);
+        };
         Ok(subtle::ConstantTimeEq::ct_eq(
             stored.expose_secret().as_bytes(),
             given.expose_secret().trim().as_bytes(),
@@ -508,6 +511,18 @@ impl Integrations {
             leads_elsewhere,
             same_kind_of_secret,
         } = self.apply_input(&before, &input)?;
+        // Programs send the secret with each change. The one that is stored is no new one: its date
+        // stays, and what is known of it.
+        let new_secret = match input.client_secret.clone() {
+            Some(given) if !leads_elsewhere && same_kind_of_secret => {
+                let is_stored = self.has_secret(actor, id, &given).await?;
+                (!is_stored).then_some(given)
+            }
+            given => given,
+        };
+        if new_secret.is_none() {
+            after.secret_expires_at = input.secret_expires_at.apply(before.secret_expires_at);
+        }
         let contents = self.contents_of_integration(actor, id).await?;
         must_act_as_before(&before, &after, &contents)?;
         if leads_elsewhere && !input.confirmed {
@@ -520,7 +535,7 @@ impl Integrations {
             self.learn_issuer(&mut after).await?;
         }
         self.prepare_issuer(&after).await?;
-        if input.client_secret.is_some() {
+        if new_secret.is_some() {
             after.secret_set_at = Some(now);
             after.secret_set_by = Some(actor.person.display_name());
             after.secret_health = SecretHealth::Untried;
@@ -540,8 +555,8 @@ impl Integrations {
         }
         after.updated_at = now;
         let has_no_secret = !providers::client_authentication(&after).needs_secret();
-        let sealed = self.seal_secret(id, input.client_secret.as_ref())?;
-        let detail = describe_changes(&before, &after, input.client_secret.is_some());
+        let sealed = self.seal_secret(id, new_secret.as_ref())?;
+        let detail = describe_changes(&before, &after, new_secret.is_some());
         let (actor, listed, service) = (actor.clone(), input.listed, Arc::clone(self));
         let why = EndReason::of(&actor, now, "the integration leads elsewhere now");
         let (mut known, mut many) = (before.updated_at, 0);
@@ -820,16 +835,22 @@ impl Integrations {
         }
     }
 
-    /// The current secret, sealed anew for the place of the previous one.
+    /// The current secret, sealed anew for the place of the previous one. `None` if it is damaged: then
+    /// a new one is what mends it.
     fn reseal_as_previous(
         &self,
         id: Id<Integration>,
         current: Option<&Sealed>,
     ) -> Result<Option<Sealed>, Error> {
         let row = id.to_string();
-        let opened = current
-            .map(|sealed| self.core.vault.open(labels::client_secret(&row), sealed))
-            .transpose()?;
+        let opened = current.and_then(|sealed| {
+            let opened = self.core.vault.open(labels::client_secret(&row), sealed);
+            opened
+                .inspect_err(|error| {
+                    tracing::error!(%error, integration = %id, "the client secret that is replaced cannot be opened");
+                })
+                .ok()
+        });
         Ok(opened
             .map(|secret| {
                 self.core
@@ -1014,7 +1035,7 @@ fn check_text(
     Some(text.to_owned())
 }
 
-/// What is wrong with the typed secret. `stored_token_if`: there is one that may be kept.
+/// What is wrong with the typed secret. `stored`: there is one that may be kept.
 fn check_secret(
     template: &Template,
     secret: Option<&SecretString>,

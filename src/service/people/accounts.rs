@@ -1,6 +1,5 @@
-//! People: accounts, roles, passwords, sign-in by password, one-time links, browser sessions. At
-//! least one unlocked administrator always remains after a change here. Sign-in at the
-//! organisation's identity provider is in `service::sign_in`.
+//! Accounts: creating, changing and locking people. At least one unlocked administrator always
+//! remains after a change here.
 
 use crate::{
     domain::{

@@ -17,7 +17,7 @@ use crate::{
         error::{Error, invalid},
         last_uses::LastUses,
     },
-    store::{bookkeeping, changes::Subject, content, people},
+    store::{bookkeeping, changes::Subject, content, emergency, people},
     vault::api_key,
 };
 use parking_lot::Mutex;
@@ -75,8 +75,8 @@ impl Drop for ProcessKey {
     }
 }
 
-/// Items by the hash of a process's key.
-type ProcessKeys = Mutex<HashMap<String, Id<Content>>>;
+/// Items by the hash of a process's key, and when it was made.
+type ProcessKeys = Mutex<HashMap<String, (Id<Content>, Timestamp)>>;
 
 /// API keys. Owns the cache of their callers, and the times of last use that are not written yet.
 pub struct ApiKeys {
@@ -104,7 +104,8 @@ impl ApiKeys {
     pub fn add_process_key(&self, item: Id<Content>) -> ProcessKey {
         let secret = api_key::generate();
         let hash = api_key::hash(&secret);
-        self.process_keys.lock().insert(hash.clone(), item);
+        let made = (item, self.core.now());
+        self.process_keys.lock().insert(hash.clone(), made);
         ProcessKey {
             keys: Arc::clone(&self.process_keys),
             hash,
@@ -112,11 +113,11 @@ impl ApiKeys {
         }
     }
 
-    /// The caller of a process's key; `None` if the item is gone.
+    /// The caller of a process's key; `None` if the item is gone, or all keys of its time were ended.
     async fn process_caller(
         &self,
         hash: String,
-        item: Id<Content>,
+        (item, made_at): (Id<Content>, Timestamp),
     ) -> Result<Option<Arc<Caller>>, Error> {
         let start = self.core.load_start();
         if let Some(caller) = self
@@ -129,6 +130,9 @@ impl ApiKeys {
             .core
             .store
             .read(move |db| {
+                if emergency::ended_at(db)?.is_some_and(|end| made_at <= end) {
+                    return Ok(None);
+                }
                 let Some(item) = content::find(db, item)? else {
                     return Ok(None);
                 };
@@ -170,9 +174,9 @@ impl ApiKeys {
         let Some(hash) = api_key::lookup(presented) else {
             return Ok(None);
         };
-        let item = self.process_keys.lock().get(&hash).copied();
-        if let Some(item) = item {
-            return self.process_caller(hash, item).await;
+        let process = self.process_keys.lock().get(&hash).copied();
+        if let Some(process) = process {
+            return self.process_caller(hash, process).await;
         }
         let (start, now) = (self.core.load_start(), self.core.now());
         let caller = match self.cache.fresh(hash.as_str(), &self.core.store, start) {

@@ -1,6 +1,6 @@
 //! Browser sessions of people: whether one is live, and ending them. Whoever opens content with an
 //! API key has none; whether that key still holds is answered here, too. The session's state and its
-//! cookie belong to `web::sessions`.
+//! cookie belong to `http::sessions`.
 
 use crate::{
     domain::{

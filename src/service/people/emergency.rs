@@ -1,14 +1,18 @@
 //! The emergency brake: ends all browser sessions, one-time links, API keys and connections at once, on
-//! every node. For a portal that may be in somebody else's hands. Settings, content and people stay.
+//! every node. Apps that run here are started again, with new keys; tokens that this portal signed end
+//! within a minute, when each node finds that their keys are gone. For a portal that may be in somebody else's hands. Settings, content and people stay.
 
 use crate::{
-    domain::audit::{Action, Event},
+    domain::{
+        Timestamp,
+        audit::{Action, Event},
+    },
     service::{
         core::{Core, record},
         error::Error,
-        grants::{end_reason::EndReason, revocations::Revocations},
+        grants::{end_reason::EndReason, issuer, revocations::Revocations},
     },
-    store::{emergency, integrations},
+    store::{Store, emergency, integrations},
 };
 use std::sync::Arc;
 
@@ -33,6 +37,14 @@ impl Emergency {
         Self { core, revocations }
     }
 
+    /// When everything was ended last; `None`: never.
+    pub async fn ended_at(&self) -> Result<Option<Timestamp>, Error> {
+        self.core
+            .store
+            .read(|db| Ok::<_, Error>(emergency::ended_at(db)?))
+            .await
+    }
+
     /// Ends everything. For the command line: `reason` becomes part of the audit log. Providers that can
     /// be told are told by this process meanwhile, and by the servers later.
     pub async fn end_everything(&self, reason: &str) -> Result<Ended, Error> {
@@ -51,7 +63,8 @@ impl Emergency {
             .core
             .store
             .write(move |db| {
-                let (sessions, keys) = emergency::end_sessions_and_keys(db)?;
+                let (sessions, keys) = emergency::end_sessions_and_keys(db, now)?;
+                Store::delete_meta(db, issuer::STORED_AS)?;
                 record(db, &line)?;
                 Ok::<_, Error>((sessions, keys, integrations::list(db)?))
             })

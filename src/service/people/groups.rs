@@ -1,9 +1,14 @@
 //! Groups: their members, and who may change them. A person who loses access to content with a
 //! group also loses the consents for it, in the same transaction. Memberships that come from the
-//! identity provider's claims are set in `service::sign_in`.
+//! identity provider's claims are set in `service::people::organisation`.
 
 use crate::{
-    domain::{Id, access, audit::Action, group::Group, person::Person},
+    domain::{
+        Id, access,
+        audit::Action,
+        group::Group,
+        person::{Person, Role},
+    },
     service::{
         core::{Actor, Core, event, record, require},
         error::{Error, invalid, name_taken},
@@ -87,6 +92,7 @@ impl Groups {
     /// The group, if the actor may change it.
     async fn changeable_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
         let (group, _) = self.group(actor, id).await?;
+        self.must_be_free(actor, &group.name)?;
         if access::may_change_group(&actor.with_effective_role(), &group) {
             Ok(group)
         } else {
@@ -96,6 +102,18 @@ impl Groups {
         }
     }
 
+    /// Forbidden if the organisation's sign-in decides who is in a group of this name, and the actor is
+    /// no administrator.
+    fn must_be_free(&self, actor: &Actor, name: &str) -> Result<(), Error> {
+        let sign_in = self.core.settings.sign_in.as_ref();
+        let mut mapped = sign_in.into_iter().flat_map(|sign_in| &sign_in.groups);
+        let is_mapped = mapped.any(|(_, mapped)| mapped.to_lowercase() == name.to_lowercase());
+        require(
+            !is_mapped || actor.role == Role::Administrator,
+            "The organisation's sign-in decides who is in the group of this name.",
+        )
+    }
+
     /// Creates a group that the actor owns.
     pub async fn create_group(&self, actor: &Actor, name: &str) -> Result<Group, Error> {
         require(
@@ -103,6 +121,7 @@ impl Groups {
             "Only publishers and administrators add groups.",
         )?;
         let name = check_name(name)?;
+        self.must_be_free(actor, &name)?;
         let group = Group {
             number: 0,
             id: Id::random(),
@@ -140,6 +159,7 @@ impl Groups {
     ) -> Result<Group, Error> {
         let before = self.changeable_group(actor, id).await?;
         let name = check_name(name)?;
+        self.must_be_free(actor, &name)?;
         let (now, actor) = (self.core.now(), actor.clone());
         self.core
             .store

@@ -8,7 +8,11 @@
 //!   known ones.
 //! - Per network (an IPv4 address, an IPv6 /64): sixty wrong tries.
 //! - Per name, over all addresses: a soft limit. After a hundred tries the name is tried at most
-//!   every two seconds: its owner still gets in.
+//!   every two seconds.
+//!
+//! Whoever guesses from many networks takes all of a name's turns, and a neighbour behind the same
+//! address all of a network's. So only the first of these limits is for a name and an address that
+//! are welcome: from where the right password came before, or where the person is signed in.
 
 use crate::{
     domain::Timestamp,
@@ -20,6 +24,7 @@ use crate::{
     vault::api_key::digest,
 };
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 /// Tries per name and address within [`WINDOW`].
@@ -34,6 +39,8 @@ const SLOW_INTERVAL: Duration = Duration::from_secs(2);
 pub const WINDOW: Duration = Duration::from_secs(300);
 /// Keys that are counted at the same time; old ones are dropped beyond it.
 const MAX_KEYS: usize = 50_000;
+/// Names and addresses that are remembered as welcome.
+const MAX_WELCOME: usize = 50_000;
 
 /// The key that tries are counted by. A hash: users sometimes type a password into the name field,
 /// and it must not be stored.
@@ -121,6 +128,8 @@ struct Counted {
 pub struct PasswordLimiter {
     core: Arc<Core>,
     counted: Mutex<Counted>,
+    /// By name and address.
+    welcome: Cache<String, ()>,
 }
 
 impl PasswordLimiter {
@@ -128,7 +137,13 @@ impl PasswordLimiter {
         Self {
             core,
             counted: Mutex::default(),
+            welcome: Cache::new(MAX_WELCOME),
         }
+    }
+
+    /// This person is signed in at this address: what others try does not keep them out.
+    pub(in crate::service) fn welcome(&self, name: &str, address: &str) {
+        self.welcome.insert(try_key(name, address), ());
     }
 
     /// Counts a try before the password is checked, so that concurrent tries are limited too.
@@ -141,10 +156,16 @@ impl PasswordLimiter {
         let (who, now) = (try_key(name, address), self.core.now());
         let (network, name) = (network(address), try_key(name, ""));
         let refuse = |pause| Err(Error::TooMany(pause));
+        let is_welcome = self.welcome.get(&who).is_some();
         {
             let mut counted = self.counted.lock();
+            if let Some(pause) = time_to_wait(counted.own.of(&who), MAX_TRIES, now) {
+                return refuse(pause);
+            }
             let tries = counted.by_network.of(&network);
-            if let Some(pause) = time_to_wait(tries, MAX_TRIES_PER_NETWORK, now) {
+            if let Some(pause) = time_to_wait(tries, MAX_TRIES_PER_NETWORK, now)
+                && !is_welcome
+            {
                 return refuse(pause);
             }
             let tries = counted.by_name.of(&name);
@@ -152,15 +173,12 @@ impl PasswordLimiter {
                 && tries
                     .last()
                     .is_some_and(|at| now.since(*at) < SLOW_INTERVAL);
-            // The try counts at once, before the database is asked.
-            counted.by_network.add(network, now);
-            if slowed {
+            if slowed && !is_welcome {
                 return refuse(SLOW_INTERVAL);
             }
+            // The try counts at once, before the database is asked.
+            counted.by_network.add(network, now);
             counted.by_name.add(name, now);
-            if let Some(pause) = time_to_wait(counted.own.of(&who), MAX_TRIES, now) {
-                return refuse(pause);
-            }
             counted.own.add(who.clone(), now);
             counted.unshared.push((who.clone(), now));
         }
@@ -208,6 +226,7 @@ impl PasswordLimiter {
     /// for the network and the name.
     pub(in crate::service) async fn try_succeeded(&self, name: &str, address: &str) {
         let who = try_key(name, address);
+        self.welcome.insert(who.clone(), ());
         {
             let mut counted = self.counted.lock();
             counted.own.0.remove(&who);

@@ -430,7 +430,9 @@ impl OrganisationSignIn {
             // Without a role mapping, the role that an administrator set on the people's page
             // stays.
             (None, Some(role)) => (Some(role), says_role && !sign_in.roles.is_empty()),
-            (None, None) if says_role => return self.end_role(&identity, origin).await,
+            (None, None) if says_role && !sign_in.roles.is_empty() => {
+                return self.end_role(&identity, origin).await;
+            }
             (None, None) => (None, false),
         };
         let values = identity.list(&sign_in.group_claim);
@@ -591,14 +593,6 @@ impl OrganisationSignIn {
 
     /// The account for a first sign-in, filled from the claims.
     fn new_person(&self, identity: &Identity, role: Role) -> Person {
-        let clean = |text: &str, most: usize| {
-            text.chars()
-                .filter(|letter| !letter.is_control())
-                .take(most)
-                .collect::<String>()
-                .trim()
-                .to_owned()
-        };
         let name = ["preferred_username", "upn", "email"]
             .into_iter()
             .map(|claim| identity.text(claim))
@@ -667,7 +661,7 @@ fn organisation_account(identity: &Identity) -> (Option<String>, Option<String>)
 }
 
 /// Makes the person a member of the groups that the claims name, by name, and ends memberships that
-/// came from a claim. Missing groups are made.
+/// came from a claim. Missing groups are made; one that a publisher made is taken from them.
 fn apply_groups(
     db: &mut Db<'_>,
     person: &Person,
@@ -690,6 +684,18 @@ fn apply_groups(
                     .ok_or(Error::Internal("a row that another row names is missing"))?
             }
         };
+        // Somebody may have made a group of this name before it was the organisation's: it would be
+        // theirs to decide who gets what its members get.
+        if let Some(owner) = group.owner
+            && people::find(db, owner)?.is_none_or(|owner| owner.role != Role::Administrator)
+        {
+            groups::take_from_owner(db, group.id)?;
+            let detail = "taken from its owner: the organisation decides who is in it";
+            record(
+                db,
+                &Event::by_portal(now, Action::GroupChanged, name.clone(), detail),
+            )?;
+        }
         let known = groups::of_person(db, person.id)?
             .into_iter()
             .find(|(known, _)| known.id == group.id);

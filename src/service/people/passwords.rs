@@ -145,6 +145,7 @@ impl Passwords {
             return Err(Error::Invalid(problems));
         }
         let username = actor.person.username.clone();
+        self.limiter.welcome(&username, &actor.origin.address);
         self.limiter
             .count_try(&username, &actor.origin.address)
             .await?;
@@ -159,7 +160,11 @@ impl Passwords {
             .run(None, move || {
                 password::verify(&old, stored.as_deref()).then(|| password::hash(&new))
             })
-            .await?;
+            .await
+            .inspect_err(|_| {
+                self.limiter
+                    .undo_try(&actor.person.username, &actor.origin.address);
+            })?;
         let Some(hash) = hash else {
             return Err(invalid(
                 "old_password",
@@ -239,6 +244,7 @@ impl Passwords {
         given: SecretString,
     ) -> Result<bool, Error> {
         let (username, now) = (actor.person.username.clone(), self.core.now());
+        self.limiter.welcome(&username, &actor.origin.address);
         self.limiter
             .count_try(&username, &actor.origin.address)
             .await?;
@@ -252,7 +258,8 @@ impl Passwords {
                 .and_then(|(_, hash)| hash);
             self.hashing
                 .run(None, move || password::verify(&given, stored.as_deref()))
-                .await?
+                .await
+                .inspect_err(|_| self.limiter.undo_try(&username, &actor.origin.address))?
         };
         if fits {
             self.limiter

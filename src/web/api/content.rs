@@ -306,18 +306,12 @@ fn content_error(error: Error) -> ApiError {
     }
 }
 
-/// `POST v1/content`. The caller becomes the owner.
+/// `POST v1/content`. The caller becomes the owner, unless an administrator names another one.
 pub async fn create(api: PersonalKey, body: JsonObject) -> ApiResult {
     let seen = api
         .service
         .contents
-        .create_content(
-            &api.actor,
-            ContentInput {
-                owner: None,
-                ..input(&body)?
-            },
-        )
+        .create_content(&api.actor, input(&body)?)
         .await
         .map_err(content_error)?;
     let seen = set_running(&api, seen, &body).await?;

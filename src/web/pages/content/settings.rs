@@ -316,7 +316,7 @@ fn beside_viewers(associations: &[(Association, Integration)]) -> Vec<BesideView
         .iter()
         .filter(|(_, integration)| {
             integration.auth_type == AuthType::ServiceAccount
-                && providers::acts_for_viewers_there(attached(), integration)
+                && providers::may_act_for_viewers_there(attached(), integration)
         })
         .map(|(entry, integration)| BesideViewers {
             guid: integration.id.to_string(),
