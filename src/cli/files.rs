@@ -41,6 +41,10 @@ static FILES: &[File] = &[
     file!("Caddyfile", "Caddy in front of the portal"),
     file!("traefik.yml", "Traefik in front of the portal"),
     file!("Containerfile", "an image"),
+    file!(
+        "dockerignore",
+        "what stays out of the image's build, as .dockerignore"
+    ),
     file!("compose.yml", "portal, PostgreSQL and Caddy in containers"),
     file!("alerts.yml", "alert rules for Prometheus"),
     file!("dashboard.json", "a dashboard for Grafana"),

@@ -108,8 +108,6 @@ pub fn text(value: &Value, field: &str) -> String {
 
 /// What the portal has, by names.
 pub struct Found {
-    /// The user name of the key's person.
-    pub me: String,
     /// GUIDs by user name.
     pub people: BTreeMap<String, String>,
     pub groups: BTreeMap<String, FoundGroup>,
@@ -136,7 +134,6 @@ pub struct FoundContent {
 impl Found {
     /// Reads all that there is. Lists of items are read for those that `wanted` says.
     pub async fn read(api: &Api, wanted: impl Fn(&str) -> bool) -> Result<Self, String> {
-        let me = text(&api.get("user").await?, "username");
         let people: BTreeMap<String, String> = api
             .all("users")
             .await?
@@ -206,7 +203,6 @@ impl Found {
             .try_collect()
             .await?;
         Ok(Self {
-            me,
             people,
             groups,
             integrations,

@@ -50,13 +50,13 @@ pub struct Integration {
     pub config: BTreeMap<String, toml::Value>,
 }
 
-/// Where a secret is read from: never from the file itself.
+/// Where a secret is read from: never from the file itself. Blanks at its ends do not count.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum SecretSource {
     /// A variable of the environment.
     Env(String),
-    /// A file; blanks at its ends do not count.
+    /// A file.
     File(PathBuf),
     /// What a command prints.
     Command(Vec<String>),

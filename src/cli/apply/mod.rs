@@ -489,10 +489,24 @@ async fn apply_content(
     if !report.says(known.is_none(), &what, &differences) {
         return Ok(());
     }
+    let attach = async |guid: &str, integrations: &[String]| {
+        let body: Vec<Value> = integrations
+            .iter()
+            .map(|guid| json!({"oauth_integration_guid": guid}))
+            .collect();
+        let path = format!("content/{guid}/oauth/integrations/associations");
+        api.call(Method::PUT, &path, Some(&body.into())).await
+    };
     let guid = match known {
         Some(known) => {
             let guid = text(&known.item, "guid");
             let path = format!("content/{guid}");
+            // Content that is open to anyone must not act for viewers: that ends first.
+            if wanted.access_type.as_deref() == Some("all")
+                && let Some(integrations) = associations.take()
+            {
+                attach(&guid, &integrations).await?;
+            }
             if !body.is_empty() {
                 api.call(Method::PATCH, &path, Some(&body.into())).await?;
             }
@@ -500,16 +514,13 @@ async fn apply_content(
         }
         None => {
             body.insert("name".to_owned(), wanted.name.clone().into());
+            if let Some(owner) = &wanted.owner {
+                let (_, owner) = found.principal(owner)?;
+                body.insert("owner_guid".to_owned(), owner.into());
+            }
             let body = Value::from(body);
             let made = api.call(Method::POST, "content", Some(&body)).await?;
-            let guid = text(&made, "guid");
-            if let Some(owner) = wanted.owner.as_ref().filter(|owner| **owner != found.me) {
-                let (_, owner) = found.principal(owner)?;
-                let body = json!({"owner_guid": owner});
-                let path = format!("content/{guid}");
-                api.call(Method::PATCH, &path, Some(&body)).await?;
-            }
-            guid
+            text(&made, "guid")
         }
     };
     for (name, role) in puts {
@@ -525,13 +536,8 @@ async fn apply_content(
             api.call(Method::DELETE, &path, None).await?;
         }
     }
-    if let Some(guids) = associations {
-        let body: Vec<Value> = guids
-            .iter()
-            .map(|guid| json!({"oauth_integration_guid": guid}))
-            .collect();
-        let path = format!("content/{guid}/oauth/integrations/associations");
-        api.call(Method::PUT, &path, Some(&body.into())).await?;
+    if let Some(integrations) = associations {
+        attach(&guid, &integrations).await?;
     }
     Ok(())
 }
@@ -653,7 +659,9 @@ fn exported_integration(found: &Found, one: &Value) -> Integration {
         template: text(one, "template"),
         description: one["description"].as_str().map(str::to_owned),
         availability: Some(text(one, "availability")),
-        may_choose: Some(list).filter(|list| !list.is_empty()),
+        // The list is kept while another choice is in force, and means nothing then.
+        may_choose: Some(list)
+            .filter(|list| !list.is_empty() && one["availability"] == json!("listed")),
         identity_check: Some(text(one, "identity_check")),
         paused: one["paused"].as_bool(),
         client_secret: None,

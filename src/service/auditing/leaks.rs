@@ -2,7 +2,7 @@
 //! use suggests that the app shares one connection between its viewers (a module global, a shared
 //! cache): one viewer then sees rows of another, and nothing at the provider shows it.
 //!
-//! Compares uses with presence (`service/presence.rs`), each per process: a session token names the
+//! Compares uses with presence (`service/cluster/presence.rs`), each per process: a session token names the
 //! process that got it. [`crate::domain::leak`] judges. Only the leader runs it. It never blocks an
 //! exchange.
 

@@ -26,15 +26,15 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 /// Notices whose deliveries one round makes.
 const NOTICES_PER_ROUND: i64 = 100;
-/// Deliveries that one round sends.
-const DELIVERIES_PER_ROUND: i64 = 500;
+/// Deliveries of one receiver that are sent before it is looked again what is most urgent.
+const DELIVERIES_PER_ROUND: i64 = 100;
 /// Mails of one kind to one address within an hour, at most: beyond it they are given up, and the page
 /// says so.
 const MAILS_PER_HOUR: i64 = 30;
@@ -106,7 +106,10 @@ pub struct Deliveries {
 impl Deliveries {
     /// The error is a message for the operator.
     pub(in crate::service) fn new(core: Arc<Core>) -> Result<Self, String> {
-        let mailer = core.settings.mail.as_ref().map(Mailer::new).transpose()?;
+        let mail = core.settings.mail.as_ref();
+        let mailer = mail
+            .map(|mail| Mailer::new(mail, &core.settings.trust))
+            .transpose()?;
         Ok(Self {
             core,
             mailer,
@@ -156,7 +159,15 @@ impl Deliveries {
             .core
             .store
             .read(move |db| {
-                let due = store::notices::due(db, now, DELIVERIES_PER_ROUND)?;
+                let mut due = Vec::new();
+                for webhook in store::notices::due_receivers(db, now)? {
+                    let receiver = webhook.map_or(Receiver::MailServer, Receiver::Webhook);
+                    // One that is slow holds up nobody else.
+                    if !busy.contains(&receiver) {
+                        let its = store::notices::due(db, webhook, now, DELIVERIES_PER_ROUND)?;
+                        due.push((receiver, its));
+                    }
+                }
                 let webhooks = if due.is_empty() {
                     Vec::new()
                 } else {
@@ -165,13 +176,8 @@ impl Deliveries {
                 Ok::<_, Error>((due, webhooks))
             })
             .await?;
-        let mut by_receiver: HashMap<Receiver, Vec<Delivery>> = HashMap::new();
-        for delivery in due {
-            let receiver = Receiver::of(&delivery.target);
-            by_receiver.entry(receiver).or_default().push(delivery);
-        }
-        for (receiver, deliveries) in by_receiver {
-            if busy.contains(&receiver) || !self.busy.lock().insert(receiver) {
+        for (receiver, deliveries) in due {
+            if !self.busy.lock().insert(receiver) {
                 continue;
             }
             let claim = Claim {

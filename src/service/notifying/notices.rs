@@ -318,7 +318,7 @@ impl Notices {
             .write(move |db| {
                 store::notices::set_mail_off(db, person, off)?;
                 if off {
-                    store::notices::drop_mail_to(db, &email)?;
+                    store::notices::drop_personal_mail_to(db, &email)?;
                 }
                 record(db, &line)
             })
