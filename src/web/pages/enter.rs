@@ -1,6 +1,6 @@
 //! The portal's side of the handover to a content origin. `/content/{guid}/…` redirects to where
 //! the item runs; `/enter/{guid}` tells a content origin who the viewer is, with a one-time code
-//! that is bound to a nonce in the viewer's browser. The other side is `proxy/entrance.rs`.
+//! that is bound to a nonce in the viewer's browser. The other side is `proxy/handover.rs`.
 //!
 //! The chain of redirects is: content host → `/enter` (nonce hash) → content host (code) → the
 //! item.
