@@ -70,6 +70,11 @@ impl AppMode {
         self != AppMode::Static
     }
 
+    /// Whether an app gets the whole path, with the prefix, or the path below it.
+    pub fn keeps_prefix(self) -> bool {
+        matches!(self, AppMode::Bokeh | AppMode::Panel | AppMode::Voila)
+    }
+
     /// Whether it is served from files, without a process.
     pub fn is_files(self) -> bool {
         matches!(self, AppMode::Static | AppMode::Notebook)

@@ -78,11 +78,12 @@ pub(super) async fn prepare(
         is_draft: draft.is_some(),
     };
     let files = service.bundles.files();
-    let is_files = match draft {
-        None => is_files(&item.app_mode),
-        Some(number) => is_files(&service.bundles.draft_mode(item.id, number).await?),
+    let drafted = match draft {
+        None => None,
+        Some(number) => Some(service.bundles.draft_mode(item.id, number).await?),
     };
-    if is_files {
+    let mode: Option<AppMode> = drafted.as_ref().unwrap_or(&item.app_mode).parse().ok();
+    if mode.is_some_and(AppMode::is_files) {
         return files_response(request, proxy, item, bundle, rest)
             .await
             .map(Some);
@@ -105,7 +106,7 @@ pub(super) async fn prepare(
         .is_some_and(|admission| access::may_edit_content(&admission.person, admission.standing));
     match found {
         Found::Ready(processes) => {
-            pass.run_by(key, processes);
+            pass.run_by(key, processes, mode.filter(|_| key.is_draft));
             Ok(None)
         }
         Found::Starting => Ok(Some(starting::starting(service, item, key, may_edit))),
@@ -131,17 +132,18 @@ pub(super) async fn wait_for_process(proxy: &Proxy, pass: &mut Pass, draft: Opti
         is_draft: draft.is_some(),
     };
     let patience = item.running.start() + Duration::from_secs(1);
-    match service.runs.wait(key, patience).await {
-        Found::Ready(processes) => {
-            pass.run_by(key, processes);
-            true
-        }
-        _ => false,
-    }
-}
-
-fn is_files(mode: &str) -> bool {
-    mode.parse::<AppMode>().is_ok_and(AppMode::is_files)
+    let Found::Ready(processes) = service.runs.wait(key, patience).await else {
+        return false;
+    };
+    let mode = match draft {
+        None => None,
+        Some(number) => match service.bundles.draft_mode(item.id, number).await {
+            Ok(mode) => mode.parse().ok(),
+            Err(_) => return false,
+        },
+    };
+    pass.run_by(key, processes, mode);
+    true
 }
 
 /// Answers with a file of the bundle, or the rendered notebook.

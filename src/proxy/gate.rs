@@ -6,6 +6,7 @@ use crate::{
     domain::{
         Id, access, addresses,
         audit::{Action, Origin},
+        bundle::AppMode,
         content::{AccessType, Content, Process, ProcessId},
         origins::{ContentLocation, HostKind},
         person::{Person, Session as BrowserSession, SignedIn},
@@ -48,7 +49,15 @@ pub struct Pass {
     /// The process that the browser's cookie names.
     cookie: Option<ProcessId>,
     /// Set if the app runs here.
-    run: Option<(RunKey, Arc<Vec<Process>>)>,
+    run: Option<RunsHere>,
+}
+
+/// What serves an item whose app runs here.
+struct RunsHere {
+    key: RunKey,
+    processes: Arc<Vec<Process>>,
+    /// Whether the app gets the whole path: a draft may be of another kind than what viewers get.
+    keeps_prefix: bool,
 }
 
 /// The content item: with the admission of a signed-in viewer, or as public content for an
@@ -67,19 +76,39 @@ impl Pass {
         }
     }
 
-    /// The app runs here, by these processes.
-    pub(super) fn run_by(&mut self, key: RunKey, processes: Arc<Vec<Process>>) {
-        self.run = Some((key, processes));
+    /// The app runs here, by these processes. `draft`: the kind of app of a draft.
+    pub(super) fn run_by(
+        &mut self,
+        key: RunKey,
+        processes: Arc<Vec<Process>>,
+        draft: Option<AppMode>,
+    ) {
+        let keeps_prefix = match draft {
+            Some(mode) => mode.keeps_prefix(),
+            None => self.content().proxying.keep_prefix,
+        };
+        self.run = Some(RunsHere {
+            key,
+            processes,
+            keeps_prefix,
+        });
     }
     /// What runs here for the item; `None` if its app runs elsewhere.
     pub(super) fn run_key(&self) -> Option<RunKey> {
-        self.run.as_ref().map(|(key, _)| *key)
+        self.run.as_ref().map(|run| run.key)
     }
     /// The processes of the app.
     pub(super) fn processes(&self) -> &[Process] {
         match &self.run {
-            Some((_, processes)) => processes,
+            Some(run) => &run.processes,
             None => &self.content().processes,
+        }
+    }
+    /// Whether the app gets the whole path, with the prefix of the item.
+    pub(super) fn keeps_prefix(&self) -> bool {
+        match &self.run {
+            Some(run) => run.keeps_prefix,
+            None => self.content().proxying.keep_prefix,
         }
     }
     /// The identifier of one of them.

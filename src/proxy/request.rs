@@ -30,7 +30,7 @@ pub(super) fn request_line(
     rest: &str,
     query: Option<&str>,
 ) {
-    let base = if pass.content().proxying.keep_prefix {
+    let base = if pass.keeps_prefix() {
         place.base.as_str()
     } else {
         "/"

@@ -31,6 +31,7 @@ use crate::{
         Settings,
         run::{Confinement, Run},
     },
+    disk,
     domain::{
         Id, Timestamp,
         bundle::{Activated, AppMode, Task},
@@ -75,9 +76,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Characters that are kept of why a deploy failed.
 const MAX_SENTENCE: usize = 4000;
 /// Builds at the same time.
-const MAX_BUILDS: usize = 2;
+const MAX_BUILDS: u32 = 2;
 /// Processes that start at the same time: more would only slow one another down.
 const MAX_STARTS: usize = 8;
+/// Free bytes of the disk below which packages are not kept for later builds: twice what uploads and
+/// builds leave.
+const NEARLY_FULL: u64 = 512 << 20;
 /// How long a bundle still counts as tried after it became active: longer than a round.
 const TRIED_AFTER_SUCCESS: Duration = Duration::from_secs(10);
 /// How long a drained process may go on with its last connections.
@@ -409,7 +413,7 @@ impl Rounds {
         Self {
             context,
             building: Arc::default(),
-            builds: Arc::new(Semaphore::new(MAX_BUILDS)),
+            builds: Arc::new(Semaphore::new(MAX_BUILDS as usize)),
             sampler: usage::Sampler::default(),
             measured: None,
             swept: None,
@@ -663,12 +667,35 @@ impl Rounds {
         }
     }
 
+    /// Deletes the packages that are kept for later builds, if the disk is nearly full and no build
+    /// uses them. Environments have files of their own, or other links to the same.
+    async fn make_room(&self) {
+        let store = self.context.files().store();
+        let is_nearly_full = disk::space(&store).is_some_and(|space| space.free < NEARLY_FULL);
+        let Ok(_no_build) = self.builds.try_acquire_many(MAX_BUILDS) else {
+            return;
+        };
+        if is_nearly_full && store.join("cache").exists() {
+            tracing::warn!(
+                "the disk is nearly full: deleting the packages that are kept for builds"
+            );
+            let both = ["cache", "compiled"].map(|name| store.join(name));
+            let removed = folders::blocking(move || {
+                both.iter().try_for_each(|folder| folders::remove(folder))
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(%error, "the packages that are kept for builds cannot be deleted");
+            }
+        }
+    }
+
     /// Deletes the folders of content that is gone.
     async fn sweep(&mut self, active: &HashMap<Id<Content>, Content>) {
         if self.swept.is_some_and(|at| at.elapsed() < SWEEP_INTERVAL) {
             return;
         }
         self.swept = Some(tokio::time::Instant::now());
+        self.make_room().await;
         let Ok(entries) = fs::read_dir(self.context.files().root()) else {
             return;
         };
@@ -820,7 +847,7 @@ async fn carry_out(
     }
     Ok(Activated {
         mode: manifest.mode,
-        keep_prefix: modes::keeps_prefix(manifest.mode),
+        keep_prefix: manifest.mode.keeps_prefix(),
         python: builds::python_of(context, task.content, task.bundle),
     })
 }

@@ -34,11 +34,6 @@ pub struct Command {
     pub variables: Vec<(&'static str, String)>,
 }
 
-/// Whether an app gets the whole path, with the prefix, or the path below it.
-pub fn keeps_prefix(mode: AppMode) -> bool {
-    matches!(mode, AppMode::Bokeh | AppMode::Panel | AppMode::Voila)
-}
-
 /// The path that is asked until it is answered, whatever the status, once an app listens; `None` for
 /// kinds that listen only when they are loaded. It runs no code of the app.
 pub fn probe(mode: AppMode, prefix: &str) -> Option<String> {

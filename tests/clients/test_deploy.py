@@ -365,6 +365,18 @@ def test_a_draft_is_its_publishers_alone(demo, viewer, tool):
     assert with_key(demo, content["content_url"], "vera").text == "tool draft"
 
 
+@pytest.mark.skipif(not LONG, reason="TEST_LONG=1")
+def test_a_draft_gets_the_paths_of_its_own_kind(demo, viewer, tmp_path):
+    # Bokeh serves below the item's prefix, and nothing is active that the portal could go by.
+    folder, words = KINDS["bokeh"]
+    shutil.copytree(SAMPLES / folder, tmp_path / folder)
+    code, output = rsconnect(demo, "deploy", *(word.format(tmp_path / folder) for word in words), "--title", "a draft of bokeh", "--draft")
+    assert code == 0, output
+    content = call(demo, "GET", f"content/{guid_in(output)}").json()
+    page = seen_by(viewer, "bo", f"{content['content_url']}_bundle{re.search(r'draft/([0-9]+)', output).group(1)}/")
+    assert page.status_code == 200 and bokeh_says(viewer("bo").http, page, "viewer: bo"), page.text[:500]
+
+
 def test_variables_reach_only_the_process_and_are_write_only(demo, tool):
     _, content = tool
     url = content["content_url"] + "environment"

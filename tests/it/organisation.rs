@@ -2,6 +2,7 @@
 //! provider.
 
 use crate::harness::{Answer, Browser, World};
+use serde_json::json;
 use std::time::Duration;
 use valetkey::{
     demo::{Organisation, PASSWORD, openid::IdTokenFault},
@@ -507,4 +508,46 @@ async fn passwords_can_be_off_and_a_link_still_lets_in() {
         404,
         "once"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_does_not_decide_who_is_in_a_group_of_the_organisation() {
+    let world = World::start_organisation(mapped()).await;
+    let (ada, bo) = (world.key("ada"), world.key("bo"));
+    let refused = world
+        .api(&bo, "POST", "v1/groups", r#"{"name": "sales"}"#)
+        .await;
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    // One that bo made, and is in, before its name was the organisation's.
+    let made = world
+        .api(&bo, "POST", "v1/groups", r#"{"name": "Others"}"#)
+        .await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    let group = made.json()["guid"].as_str().expect("a guid").to_owned();
+    let me = world.api(&bo, "GET", "v1/user", "").await.json();
+    let member = json!({"user_guid": me["guid"]}).to_string();
+    let members = format!("v1/groups/{group}/members");
+    assert_eq!(world.api(&bo, "POST", &members, &member).await.status, 204);
+    world.sql("UPDATE groups SET name = 'Sales', name_key = 'sales'");
+
+    world
+        .provider
+        .add_person("nora@example.org", "Nora Falk", PASSWORD);
+    world.provider.set_claims(
+        "nora@example.org",
+        &["Portal.Publish"],
+        &["11111111-aaaa-4bbb-8ccc-222222222222"],
+    );
+    sign_in(&world, "nora@example.org").await;
+    let names = world.api(&ada, "GET", &members, "").await.json();
+    let names: Vec<&str> = names["results"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .filter_map(|member| member["username"].as_str())
+        .collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(names[0].starts_with("nora"), "{names:?}");
+    let again = world.api(&bo, "POST", &members, &member).await;
+    assert_eq!(again.status, 403, "{}", again.body);
 }

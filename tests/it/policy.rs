@@ -391,35 +391,30 @@ async fn a_connection_whose_account_changes_is_stopped() {
 async fn the_address_of_somebody_elses_app_is_not_taken() {
     let world = World::start().await;
     let (ada, bo) = (world.key("ada"), world.key("bo"));
-    let pia = json!({"username": "pia", "password": "a long password", "user_role": "publisher"});
-    let made = world.api(&ada, "POST", "v1/users", &pia.to_string()).await;
+    let of_ada = "http://127.0.0.1:9/";
+    let hers = json!({"name": "hers", "upstream_url": of_ada}).to_string();
+    let made = world.api(&ada, "POST", "v1/content", &hers).await;
     assert_eq!(made.status, 200, "{}", made.body);
-    let pia = made.json()["guid"].as_str().expect("a guid").to_owned();
-    let key = world
-        .api(
-            &ada,
-            "POST",
-            &format!("v1/users/{pia}/keys"),
-            r#"{"name": "k"}"#,
-        )
+    let others = json!({"name": "others", "upstream_url": "http://127.0.0.1:9/below"});
+    let refused = world
+        .api(&bo, "POST", "v1/content", &others.to_string())
         .await;
-    let pia = key.json()["key"].as_str().expect("a key").to_owned();
-    let item = world
-        .api(&bo, "GET", &format!("v1/content/{}", world.content(0)), "")
-        .await;
-    let address = item.json()["proxy"]["processes"][0]["url"].clone();
-    let copy = json!({"name": "copy", "upstream_url": address}).to_string();
-    // Bo may: it is an address of his own.
-    let own = world.api(&bo, "POST", "v1/content", &copy).await;
-    assert_eq!(own.status, 200, "{}", own.body);
-    let refused = world.api(&pia, "POST", "v1/content", &copy).await;
     assert_eq!(refused.status, 400, "{}", refused.body);
     assert!(
         refused.body.contains("somebody else's content"),
         "{}",
         refused.body
     );
-    // An administrator decides otherwise.
-    let by_ada = world.api(&ada, "POST", "v1/content", &copy).await;
-    assert_eq!(by_ada.status, 200, "{}", by_ada.body);
+    let item = format!("v1/content/{}", world.content(0));
+    let change = json!({"upstream_url": of_ada}).to_string();
+    let refused = world.api(&bo, "PATCH", &item, &change).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    // An address of his own he may enter again, and an administrator any.
+    let item = world.api(&bo, "GET", &item, "").await;
+    let address = item.json()["proxy"]["processes"][0]["url"].clone();
+    let copy = json!({"name": "copy", "upstream_url": address}).to_string();
+    for key in [&bo, &ada] {
+        let made = world.api(key, "POST", "v1/content", &copy).await;
+        assert_eq!(made.status, 200, "{}", made.body);
+    }
 }

@@ -318,7 +318,7 @@ async fn sockets_that_reconnect_together_hold_up_no_write() {
         let all = (0..SOCKETS).map(|_| socket(&stage, &stage.vera, offers));
         futures_util::future::join_all(all).await
     };
-    let editing = async {
+    let editing = async || {
         let (key, mut longest) = (stage.world.key("ada"), Duration::ZERO);
         for number in 0..10 {
             let path = format!("v1/content/{}", stage.world.content(1));
@@ -330,13 +330,18 @@ async fn sockets_that_reconnect_together_hold_up_no_write() {
         }
         longest
     };
-    let (opened, longest) = tokio::join!(opening, editing);
+    // What the machine does besides, it does before, too.
+    let alone = editing().await;
+    let (opened, longest) = tokio::join!(opening, editing());
     assert!(
         opened
             .iter()
             .all(|(head, _)| head.starts_with("HTTP/1.1 101"))
     );
-    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    assert!(
+        longest < Duration::from_secs(1) + 10 * alone,
+        "{longest:?}, without sockets {alone:?}"
+    );
     let count = || {
         let rows = "SELECT CAST(count(*) AS TEXT) AS value FROM app_sessions";
         stage.world.sql(rows)[0].clone()

@@ -249,7 +249,29 @@ impl Bundles {
             gone.await?;
             return Err(upload_error(&error));
         }
+        self.drop_surplus(item, bundle.number).await?;
         Ok(bundle)
+    }
+
+    /// Deletes bundles beyond the number that is kept, oldest first: never the one that viewers get,
+    /// `newest`, or one that is being deployed.
+    async fn drop_surplus(&self, item: Id<Content>, newest: i64) -> Result<(), Error> {
+        let keep = self.core.settings.run.kept_bundles;
+        let dropped = self
+            .core
+            .store
+            .write(move |db| {
+                let Some(found) = content::find(db, item)? else {
+                    return Ok(Vec::new());
+                };
+                let needed: Vec<i64> = found.bundle.into_iter().chain([newest]).collect();
+                delete_surplus(db, item, &needed, keep)
+            })
+            .await?;
+        for number in dropped {
+            self.delete_files(item, number);
+        }
+        Ok(())
     }
 
     /// An item's bundles, newest first; for those who may edit it.
@@ -676,16 +698,7 @@ impl Bundles {
                     activated.mode.as_str(),
                     activated.python.as_deref(),
                 )?;
-                let all = bundles::of_content(db, item.id)?;
-                let surplus = all
-                    .iter()
-                    .filter(|bundle| bundle.number != task.bundle)
-                    .skip(keep.saturating_sub(1));
-                let surplus: Vec<i64> = surplus.map(|bundle| bundle.number).collect();
-                for number in &surplus {
-                    bundles::delete(db, item.id, *number)?;
-                }
-                Ok::<_, Error>(surplus)
+                delete_surplus(db, item.id, &[task.bundle], keep.saturating_sub(1))
             })
             .await?;
         for number in dropped {
@@ -827,6 +840,31 @@ fn check_running(running: &Running) -> Vec<FieldError> {
         ));
     }
     problems
+}
+
+/// Deletes an item's bundles but `needed`, those that are being deployed, and the `keep` newest of the
+/// others. Returns their numbers.
+fn delete_surplus(
+    db: &mut Db<'_>,
+    item: Id<Content>,
+    needed: &[i64],
+    keep: usize,
+) -> Result<Vec<i64>, Error> {
+    let open = bundles::open_tasks(db)?;
+    let is_deployed = |number: i64| {
+        open.iter()
+            .any(|task| (task.content, task.bundle) == (item, number))
+    };
+    let surplus: Vec<i64> = bundles::of_content(db, item)?
+        .into_iter()
+        .map(|bundle| bundle.number)
+        .filter(|number| !needed.contains(number) && !is_deployed(*number))
+        .skip(keep)
+        .collect();
+    for number in &surplus {
+        bundles::delete(db, item, *number)?;
+    }
+    Ok(surplus)
 }
 
 /// Bytes of a Python file that are read to find the kind of app.
