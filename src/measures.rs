@@ -79,7 +79,10 @@ pub fn describe() {
         LOST,
         "Connections that ended because an answer of the provider was lost."
     );
-    metrics::describe_histogram!(LEASE_WAIT, "How long a refresh waited for another node.");
+    metrics::describe_histogram!(
+        LEASE_WAIT,
+        "From the start of a refresh until its lease is held."
+    );
     metrics::describe_histogram!(DATABASE_WAIT, "How long work waited for a database thread.");
     metrics::describe_histogram!(
         INVALIDATION,
@@ -208,7 +211,7 @@ pub fn grant_lost() {
     counter!(LOST).increment(1);
 }
 
-/// A refresh waited for another node.
+/// A refresh holds its lease, so long after it began.
 pub fn lease_wait(took: Duration) {
     histogram!(LEASE_WAIT).record(took.as_secs_f64());
 }

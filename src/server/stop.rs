@@ -75,6 +75,11 @@ impl Background {
     /// may carry the only valid token. Writes down at the end what only this node knows.
     pub async fn until_stopped(self, server: Server) -> Result<(), String> {
         let result = server.await.map_err(|error| error.to_string());
+        // A server without connections stops at once, before the task that waits for the signal.
+        if self.stopped_at.get().is_none() {
+            self.services.health.drain();
+            service_manager::stopping();
+        }
         #[cfg(target_os = "linux")]
         self.runner.stop().await;
         self.jobs.abort();

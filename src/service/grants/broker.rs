@@ -226,18 +226,14 @@ impl Broker {
     /// The refresh task: starts a refresh, or polls until the process that holds the lease is done.
     async fn refresh_now(self: &Arc<Self>, id: Id<Connection>) -> Result<FreshToken, NoToken> {
         let started = Instant::now();
-        let mut has_waited = false;
         loop {
             match self.start_refresh(id).await? {
                 StartOutcome::Done(result) => return result,
                 StartOutcome::Ours(ours) => {
-                    if has_waited {
-                        measures::lease_wait(started.elapsed());
-                    }
+                    measures::lease_wait(started.elapsed());
                     return self.run_owned_refresh(*ours).await;
                 }
                 StartOutcome::Taken if started.elapsed() < CALLER_TIMEOUT => {
-                    has_waited = true;
                     tokio::time::sleep(LEASE_POLL_INTERVAL).await
                 }
                 StartOutcome::Taken => {
