@@ -60,6 +60,9 @@ const TCP_PROBES: u32 = 4;
 /// Bytes that the browser's machine does not acknowledge for this long end the connection.
 const TCP_USER_TIMEOUT: Duration = WRITE_TIMEOUT;
 
+/// The response to a request with a field name that is too long.
+const HEAD_TOO_LARGE: &[u8] =
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 /// The response to a request whose chunks are malformed.
 const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -313,15 +316,24 @@ impl BrowserConnection {
 }
 
 impl Drop for BrowserConnection {
-    /// Answers a malformed chunk: see [`Requests::awaits_chunks`].
+    /// Answers a malformed chunk: see [`Requests::awaits_chunks`]. And a head at which actix panics: it
+    /// does so at a field name that is longer than the http library takes, where the size of a head is
+    /// not watched since a body may come before it.
     fn drop(&mut self) {
         let is_owed = self
             .requests()
             .is_some_and(|requests| requests.awaits_chunks());
-        if is_owed && !self.is_half_closed {
+        let answer = if std::thread::panicking() {
+            HEAD_TOO_LARGE
+        } else if is_owed {
+            BAD_REQUEST
+        } else {
+            return;
+        };
+        if !self.is_half_closed {
             let mut context = Context::from_waker(futures_util::task::noop_waker_ref());
             // What cannot be sent at once is not sent.
-            let _ = Pin::new(&mut self.wire).poll_write(&mut context, BAD_REQUEST);
+            let _ = Pin::new(&mut self.wire).poll_write(&mut context, answer);
             let _ = Pin::new(&mut self.wire).poll_flush(&mut context);
         }
     }

@@ -207,6 +207,16 @@ async fn a_field_name_that_is_too_long_is_refused() {
     let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{name}: 1\r\nConnection: close\r\n\r\n");
     let answer = raw(&stage.world.portal, request.as_bytes(), SOON).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    // Also behind a request with a body.
+    let host = stage.world.portal.trim_start_matches("http://");
+    let first = format!("POST /login HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\nhi");
+    let answers = raw(
+        &stage.world.portal,
+        format!("{first}{request}").as_bytes(),
+        SOON,
+    )
+    .await;
+    assert!(answers.contains("HTTP/1.1 431"), "{answers}");
     let again = stage.world.signed_in("vera").await.get("/content").await;
     assert_eq!(again.status, 200);
 }
