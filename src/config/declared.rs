@@ -416,7 +416,7 @@ pub static SECTIONS: &[Section] = &[
                 "run_uv",
                 Kind::Path,
                 "uv",
-                "Name or path of uv, which installs packages. Its own variables (`UV_DEFAULT_INDEX`, …) are passed on to it.",
+                "Name or path of uv, which installs packages. Of its own variables, those that say where packages come from and how they are reached (`UV_DEFAULT_INDEX`, …) are passed on to it.",
             ),
             setting(
                 "run_bubblewrap",

@@ -467,10 +467,11 @@ async fn answer(
     if path == dialect.token && is_post {
         return doubles.token(position, &request, &form);
     }
-    let of_one_token = path.strip_suffix("/token").map(|it| format!("{it}/grant"));
-    if !dialect.revoke.is_empty()
-        && [path, of_one_token.as_deref().unwrap_or("")].contains(&dialect.revoke)
-    {
+    // GitHub revokes one token beside the place where it revokes the whole grant.
+    let of_one_token = path
+        .strip_suffix("/token")
+        .is_some_and(|start| dialect.revoke.strip_suffix("/grant") == Some(start));
+    if path == dialect.revoke || of_one_token {
         return doubles.revoke(position, &request, &form, &body);
     }
     if let Some((at, id, name)) = dialect.identity

@@ -232,8 +232,7 @@ impl Policy {
             return Err(EgressError::OwnHost);
         }
         // What listens on this machine may rely on a firewall, which a connection from here passes.
-        let is_elsewhere = is_public(ip) && !is_of_this_machine(ip);
-        if is_elsewhere || self.is_listed(host, port) {
+        if self.is_listed(host, port) || (is_public(ip) && !is_of_this_machine(ip)) {
             Ok(())
         } else {
             Err(EgressError::Private)

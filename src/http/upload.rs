@@ -33,12 +33,7 @@ pub async fn store<E>(
     disk::check_room(folder)?;
     let mut file = tokio::fs::File::create(path).await?;
     let (mut counted, mut written) = (disk::Writing::new(folder), 0);
-    loop {
-        let part = tokio::time::timeout(IDLE_TIMEOUT, parts.next()).await;
-        let Some(part) = part.map_err(|_| UploadError::Paused)? else {
-            break;
-        };
-        let part = part.map_err(|_| UploadError::BrokeOff)?;
+    while let Some(part) = next_part(&mut parts).await? {
         written = counted.add(part.len())?;
         if written > most {
             return Err(UploadError::TooLarge(most >> 20));
@@ -56,14 +51,20 @@ pub async fn read_short<E>(
     most: usize,
 ) -> Result<Vec<u8>, UploadError> {
     let mut bytes = Vec::new();
-    loop {
-        let part = tokio::time::timeout(IDLE_TIMEOUT, parts.next()).await;
-        let Some(part) = part.map_err(|_| UploadError::Paused)? else {
-            return Ok(bytes);
-        };
-        bytes.extend_from_slice(&part.map_err(|_| UploadError::BrokeOff)?);
+    while let Some(part) = next_part(&mut parts).await? {
+        bytes.extend_from_slice(&part);
         if bytes.len() > most {
             return Err(UploadError::TooLarge((most >> 20) as u64));
         }
     }
+    Ok(bytes)
+}
+
+/// The next part of an upload, which may pause for [`IDLE_TIMEOUT`]; `None` at its end.
+async fn next_part<E>(
+    parts: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+) -> Result<Option<Bytes>, UploadError> {
+    let part = tokio::time::timeout(IDLE_TIMEOUT, parts.next()).await;
+    let part = part.map_err(|_| UploadError::Paused)?;
+    part.transpose().map_err(|_| UploadError::BrokeOff)
 }

@@ -223,8 +223,8 @@ impl Registration {
             .copied()
             .partition(|(key, _)| *key == "prompt");
         let mut prompts: Vec<&str> = request.prompt.into_iter().collect();
-        // Google gives a refresh token only to somebody who is asked. `none` stands alone (OpenID
-        // Connect Core, section 3.1.2.1).
+        // Google issues a refresh token only if its consent page was shown. `none` must be the only
+        // value (OpenID Connect Core, section 3.1.2.1).
         if request.prompt != Some("none") {
             prompts.extend(usual.iter().map(|(_, value)| value));
             prompts.dedup();

@@ -401,6 +401,10 @@ impl Template {
             _ => ClientAuthentication::Body,
         }
     }
+    /// The environment variable for the secret itself, if there is one.
+    pub fn own_variable(&self) -> Option<&'static str> {
+        Some(self.secret_variable).filter(|name| !name.is_empty())
+    }
     /// A setting's own name, for one of its names.
     fn own_name<'a>(&self, name: &'a str) -> &'a str {
         let alias = self.aliases.iter().find(|(other, _)| *other == name);
@@ -587,10 +591,10 @@ pub fn workload_files(integration: &Integration) -> Option<WorkloadFiles> {
 /// The environment variables that a process of deployed content with this integration gets, as far
 /// as the settings decide.
 pub fn environment_variables(integration: &Integration) -> Vec<&'static str> {
-    let secret = template(&integration.template).map_or("", |template| template.secret_variable);
-    let mut names: Vec<&str> = [secret]
+    let template = template(&integration.template);
+    let mut names: Vec<&str> = template
+        .and_then(Template::own_variable)
         .into_iter()
-        .filter(|name| !name.is_empty())
         .collect();
     if let Some(files) = workload_files(integration) {
         names.push(files.path_variable);

@@ -17,7 +17,7 @@ use crate::{
     },
     proxy::{gate::Pass, starting, state::Proxy},
     service::{
-        Error,
+        Error, Services,
         grants::admission::Admission,
         running::board::{Found, RunKey},
     },
@@ -78,12 +78,11 @@ pub(super) async fn prepare(
         is_draft: draft.is_some(),
     };
     let files = service.bundles.files();
-    let drafted = match draft {
-        None => None,
-        Some(number) => Some(service.bundles.draft_mode(item.id, number).await?),
-    };
-    let mode: Option<AppMode> = drafted.as_ref().unwrap_or(&item.app_mode).parse().ok();
-    if mode.is_some_and(AppMode::is_files) {
+    let drafted = kind_of_draft(service, item, draft).await?;
+    if drafted
+        .or(item.app_mode.parse().ok())
+        .is_some_and(AppMode::is_files)
+    {
         return files_response(request, proxy, item, bundle, rest)
             .await
             .map(Some);
@@ -106,7 +105,7 @@ pub(super) async fn prepare(
         .is_some_and(|admission| access::may_edit_content(&admission.person, admission.standing));
     match found {
         Found::Ready(processes) => {
-            pass.run_by(key, processes, mode.filter(|_| key.is_draft));
+            pass.run_by(key, processes, drafted);
             Ok(None)
         }
         Found::Starting => Ok(Some(starting::starting(service, item, key, may_edit))),
@@ -116,6 +115,18 @@ pub(super) async fn prepare(
             format!("“{}” is not running", item.display_title()),
             reason,
         )),
+    }
+}
+
+/// The kind of app of a draft; `None` without one. `NotFound` if its bundle is gone.
+async fn kind_of_draft(
+    service: &Services,
+    item: &Content,
+    draft: Option<i64>,
+) -> Result<Option<AppMode>, Error> {
+    match draft {
+        Some(number) => service.bundles.draft_mode(item.id, number).await.map(Some),
+        None => Ok(None),
     }
 }
 
@@ -135,14 +146,10 @@ pub(super) async fn wait_for_process(proxy: &Proxy, pass: &mut Pass, draft: Opti
     let Found::Ready(processes) = service.runs.wait(key, patience).await else {
         return false;
     };
-    let mode = match draft {
-        None => None,
-        Some(number) => match service.bundles.draft_mode(item.id, number).await {
-            Ok(mode) => mode.parse().ok(),
-            Err(_) => return false,
-        },
+    let Ok(drafted) = kind_of_draft(service, item, draft).await else {
+        return false;
     };
-    pass.run_by(key, processes, mode);
+    pass.run_by(key, processes, drafted);
     true
 }
 

@@ -62,8 +62,8 @@ const NEVER_PREFIXES: [&str; 5] = [
 ];
 
 /// Names and prefixes (with `-` at the end) of request headers that browsers and common libraries
-/// send by themselves and that name nobody. Of all others only those pass that begin with `x-` and
-/// hold none of [`IDENTITY_WORDS`], and those that an item's settings name.
+/// send by themselves and that identify nobody. Of all other headers only these pass: names that begin
+/// with `x-` and contain none of [`IDENTITY_WORDS`], and names in the item's settings.
 const STANDARD: [&str; 52] = [
     "accept",
     "accept-",

@@ -192,8 +192,8 @@ struct StreamedBody {
     is_done: bool,
     /// Set for event streams.
     open: Option<EventStream>,
-    /// Held while the body is sent: the viewer's presence, the request in flight, what the network
-    /// has open, and what is open at a process that runs here.
+    /// Guards that are dropped when the body has been sent: the viewer's presence, the request in
+    /// flight, and the counts of the client's network and of a process that runs here.
     _held: (
         Option<PresenceGuard>,
         Option<InFlight>,
@@ -282,7 +282,7 @@ impl MessageBody for StreamedBody {
 /// (`X-Frame-Options`, or `frame-ancestors` of CSP level 3): its own pages and the item's allowed
 /// origins.
 ///
-/// Only for what a frame shows and runs, or might: browsers look into what has no type.
+/// Only for types that browsers render in a frame, and for responses without a type, which they guess.
 fn frame_ancestors(fields: &Fields, allowed: &[String]) -> Option<HeaderValue> {
     let kind = fields
         .iter()

@@ -386,6 +386,9 @@ fn same_packages(
     })
 }
 
+/// uv's command that installs packages; the environment follows.
+const INSTALL: [&str; 4] = ["pip", "install", "--strict", "--python"];
+
 /// How far packages are trusted in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -491,11 +494,10 @@ impl Uv<'_> {
             rest.push(option.into());
             rest.push(self.store_inside().join(name).into_os_string());
         }
-        let words = ["pip", "install", "--strict", "--python"];
-        self.run(&words, &rest, Step::Wheels).await
+        self.run(&INSTALL, &rest, Step::Wheels).await
     }
 
-    /// Installs the packages of the bundle's own file, and builds what has to be built.
+    /// Installs from the bundle's own package file, and builds packages of which there is no wheel.
     async fn install_from_source(&self, name: &str) -> Result<(), Failed> {
         let app = self.folder.join("app");
         let rest = [
@@ -507,8 +509,7 @@ impl Uv<'_> {
                 .join(name)
                 .into_os_string(),
         ];
-        let words = ["pip", "install", "--strict", "--python"];
-        self.run(&words, &rest, Step::Source).await
+        self.run(&INSTALL, &rest, Step::Source).await
     }
 
     /// Where the step that installs wheels sees the folder of this task.
@@ -562,8 +563,8 @@ impl Uv<'_> {
         let mut mounts = Vec::new();
         let (cache_inside, working) = match step {
             Step::Wheels => {
-                // The cache and the environment in one mount, or files cannot be linked. Nothing of the
-                // bundle: in what is written here, all content trusts.
+                // The cache and the environment in one mount, or files cannot be linked. No file of the
+                // bundle is mounted: all content runs what is written here.
                 mounts.push((store.clone(), launcher.place(&store, STORE), true));
                 let inside = launcher.place(&cache, &format!("{STORE}/cache"));
                 (inside, self.store_inside())

@@ -48,8 +48,8 @@ pub fn probe(mode: AppMode, prefix: &str) -> Option<String> {
 }
 
 /// The file that an entry point names, below the folder of the app: `app`, `app.py`, `pages.app` or
-/// `app:name`; or the folder that it names, if that has a `main.py`. `None` if there is neither. (Clients write the module's name also where a file is
-/// wanted.)
+/// `app:name`; or the folder that it names, if that has a `main.py`. `None` if there is neither.
+/// (Clients write the module's name also where a file is wanted.)
 pub fn entry_file(app: &Path, entry: &str) -> Option<String> {
     let entry = entry.split(':').next().unwrap_or(entry);
     if app.join(entry).is_file() || app.join(entry).join("main.py").is_file() {

@@ -27,6 +27,14 @@ pub async fn join_cluster(services: &Services) -> Result<(), String> {
     written.map(drop).map_err(|error| error.to_string())
 }
 
+/// Tells probes and the service manager that the graceful stop has begun; once.
+fn announce_stop(services: &Services, stopped_at: &OnceLock<Instant>) {
+    if stopped_at.set(Instant::now()).is_ok() {
+        services.health.drain();
+        service_manager::stopping();
+    }
+}
+
 /// Work beside the requests, ended when this is dropped.
 pub struct Background {
     services: Arc<Services>,
@@ -45,16 +53,14 @@ impl Background {
         let services = Arc::clone(&shared.services);
         let stopped_at = Arc::new(OnceLock::new());
         let (stopping_since, sockets) = (Arc::clone(&stopped_at), Arc::clone(&shared.sockets));
-        let drained = Arc::clone(&services);
+        let stopped = Arc::clone(&services);
         let mut tasks = vec![
             tokio::spawn(health_checks::watch(Arc::clone(&services))),
             tokio::spawn(service_manager::feed_watchdog(Arc::clone(&services))),
             tokio::spawn(Arc::clone(&shared.sockets).watch(Arc::clone(&services))),
             tokio::spawn(async move {
                 stopping.notified().await;
-                let _ = stopping_since.set(Instant::now());
-                drained.health.drain();
-                service_manager::stopping();
+                announce_stop(&stopped, &stopping_since);
                 // Clients reconnect, to a node that keeps running.
                 sockets.close_all();
             }),
@@ -76,10 +82,7 @@ impl Background {
     pub async fn until_stopped(self, server: Server) -> Result<(), String> {
         let result = server.await.map_err(|error| error.to_string());
         // A server without connections stops at once, before the task that waits for the signal.
-        if self.stopped_at.get().is_none() {
-            self.services.health.drain();
-            service_manager::stopping();
-        }
+        announce_stop(&self.services, &self.stopped_at);
         #[cfg(target_os = "linux")]
         self.runner.stop().await;
         self.jobs.abort();

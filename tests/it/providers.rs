@@ -1279,15 +1279,21 @@ fn ended(world: &World, state: &str) -> usize {
     world.sql(&tried).len()
 }
 
+/// An integration at the double of a template, and vera, who is connected there.
+async fn connected_at(world: &World, doubles: &Doubles, template: &str) -> (String, Browser) {
+    let dialect = DIALECTS.iter().find(|one| one.key == template);
+    let config = dialect.expect("it").config(doubles.address(template));
+    let guid = add(world, template, template, config, CLIENT_SECRET).await;
+    attach(world, &[&guid]).await;
+    let viewer = world.signed_in("vera").await;
+    connect(world, &viewer, "vera@example.org").await;
+    (guid, viewer)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_revocation_spares_what_came_after_it() {
     let (world, doubles) = world().await;
-    let github = DIALECTS.iter().find(|one| one.key == "github");
-    let config = github.expect("it").config(doubles.address("github"));
-    let guid = add(&world, "github", "GitHub", config, CLIENT_SECRET).await;
-    attach(&world, &[&guid]).await;
-    let viewer = world.signed_in("vera").await;
-    connect(&world, &viewer, "vera@example.org").await;
+    let (guid, viewer) = connected_at(&world, &doubles, "github").await;
 
     doubles.fail_revocations("github", true);
     disconnect(&world, &guid).await;
@@ -1316,12 +1322,7 @@ async fn a_late_revocation_spares_what_came_after_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_withdrawn_at_the_provider_counts_as_told() {
     let (world, doubles) = world().await;
-    let google = DIALECTS.iter().find(|one| one.key == "bigquery");
-    let config = google.expect("it").config(doubles.address("bigquery"));
-    let guid = add(&world, "bigquery", "BigQuery", config, CLIENT_SECRET).await;
-    attach(&world, &[&guid]).await;
-    let viewer = world.signed_in("vera").await;
-    connect(&world, &viewer, "vera@example.org").await;
+    let (guid, _) = connected_at(&world, &doubles, "bigquery").await;
     doubles.withdraw_all("bigquery");
     disconnect(&world, &guid).await;
     until("telling the provider", || ended(&world, "told") == 1).await;

@@ -13,7 +13,7 @@ use crate::{
         check::CheckResult,
         connection::{Account, Connection, IdentityVerdict, State},
         content::Content,
-        integration::{AuthType, Integration, SecretHealth},
+        integration::{AuthType, Integration},
         person::Person,
         return_path::ReturnPath,
     },
@@ -933,12 +933,8 @@ impl Attempts {
     ) -> Result<CallbackOutcome, Error> {
         tracing::warn!(integration = %integration.id, error_code = %failure.error_code, aadsts = failure.aadsts, "connecting failed");
         if failure.class == FailureClass::Administrator {
-            let health = SecretHealth::Rejected {
-                at: self.core.now(),
-                cause: failure.sentence.clone(),
-            };
             self.clients
-                .record_secret_health(&integration, health, false)
+                .record_refused_client(&integration, &failure, self.core.now())
                 .await;
         }
         self.record_failed_attempt(actor, failure, integration, back)

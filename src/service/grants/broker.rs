@@ -15,7 +15,7 @@ use crate::{
         activity::Activity,
         audit::{Action, Event, Outcome},
         connection::{Cause, Connection, State},
-        integration::{Integration, SecretHealth},
+        integration::Integration,
         notice::{Kind, Notice},
         person::Person,
     },
@@ -581,12 +581,8 @@ impl Broker {
                 self.backoff.failed(id, integration.id, &failure);
                 self.release_lease(ours, true).await;
                 if failure.concerns_integration() {
-                    let health = SecretHealth::Rejected {
-                        at: asked_at,
-                        cause: failure.sentence.clone(),
-                    };
                     self.clients
-                        .record_secret_health(integration, health, false)
+                        .record_refused_client(integration, &failure, asked_at)
                         .await;
                 }
                 stored.ok_or(NoToken::Broken {

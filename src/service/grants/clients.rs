@@ -8,7 +8,7 @@ use crate::{
         integration::{Integration, SecretHealth},
         notice::{Kind, Notice},
     },
-    oauth::Registration,
+    oauth::{Registration, errors::Failure},
     providers::{self, ClientAuthentication},
     service::{
         core::Core,
@@ -124,9 +124,21 @@ impl OauthClients {
             .await;
     }
 
+    /// Records that the provider refuses the client, for the reason of this failure.
+    pub(in crate::service) async fn record_refused_client(
+        &self,
+        integration: &Integration,
+        failure: &Failure,
+        at: Timestamp,
+    ) {
+        let cause = failure.sentence.clone();
+        self.record_secret_health(integration, SecretHealth::Rejected { at, cause }, false)
+            .await;
+    }
+
     /// Stores what a use of the secret showed, if that is news and the integration was not changed
     /// meanwhile. A failure to store it is only logged.
-    pub(in crate::service) async fn record_secret_health(
+    async fn record_secret_health(
         &self,
         integration: &Integration,
         health: SecretHealth,

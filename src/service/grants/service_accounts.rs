@@ -12,11 +12,7 @@ use super::{
     token_times::FreshToken,
 };
 use crate::{
-    domain::{
-        Id, Timestamp,
-        connection::Connection,
-        integration::{Integration, SecretHealth},
-    },
+    domain::{Id, Timestamp, connection::Connection, integration::Integration},
     measures,
     oauth::{
         errors::{self, Failure, FailureClass},
@@ -280,10 +276,8 @@ impl ServiceAccounts {
                 if failure.class == FailureClass::Administrator
                     && failure.concerns_integration() =>
             {
-                let cause = failure.sentence.clone();
-                let health = SecretHealth::Rejected { at, cause };
                 self.clients
-                    .record_secret_health(integration, health, false)
+                    .record_refused_client(integration, failure, at)
                     .await;
             }
             Err(_) => {}

@@ -1,6 +1,7 @@
 //! The emergency brake: ends all browser sessions, one-time links, API keys and connections at once, on
 //! every node. Apps that run here are started again, with new keys; tokens that this portal signed end
-//! within a minute, when each node finds that their keys are gone. For a portal that may be in somebody else's hands. Settings, content and people stay.
+//! within a minute, when each node finds that their keys are gone. For a portal that may be in somebody
+//! else's hands. Settings, content and people stay.
 
 use crate::{
     domain::{

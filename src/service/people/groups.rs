@@ -92,7 +92,7 @@ impl Groups {
     /// The group, if the actor may change it.
     async fn changeable_group(&self, actor: &Actor, id: Id<Group>) -> Result<Group, Error> {
         let (group, _) = self.group(actor, id).await?;
-        self.must_be_free(actor, &group.name)?;
+        self.must_not_be_the_organisations(actor, &group.name)?;
         if access::may_change_group(&actor.with_effective_role(), &group) {
             Ok(group)
         } else {
@@ -104,7 +104,7 @@ impl Groups {
 
     /// Forbidden if the organisation's sign-in decides who is in a group of this name, and the actor is
     /// no administrator.
-    fn must_be_free(&self, actor: &Actor, name: &str) -> Result<(), Error> {
+    fn must_not_be_the_organisations(&self, actor: &Actor, name: &str) -> Result<(), Error> {
         let sign_in = self.core.settings.sign_in.as_ref();
         let mut mapped = sign_in.into_iter().flat_map(|sign_in| &sign_in.groups);
         let is_mapped = mapped.any(|(_, mapped)| mapped.to_lowercase() == name.to_lowercase());
@@ -121,7 +121,7 @@ impl Groups {
             "Only publishers and administrators add groups.",
         )?;
         let name = check_name(name)?;
-        self.must_be_free(actor, &name)?;
+        self.must_not_be_the_organisations(actor, &name)?;
         let group = Group {
             number: 0,
             id: Id::random(),
@@ -159,7 +159,7 @@ impl Groups {
     ) -> Result<Group, Error> {
         let before = self.changeable_group(actor, id).await?;
         let name = check_name(name)?;
-        self.must_be_free(actor, &name)?;
+        self.must_not_be_the_organisations(actor, &name)?;
         let (now, actor) = (self.core.now(), actor.clone());
         self.core
             .store

@@ -606,13 +606,16 @@ impl Bundles {
             .await
     }
 
-    /// The kind of app of a bundle, in the words of its manifest; `NotFound` if there is none.
-    pub async fn draft_mode(&self, item: Id<Content>, bundle: i64) -> Result<String, Error> {
+    /// The kind of app of a bundle; `NotFound` if there is none.
+    pub async fn draft_mode(&self, item: Id<Content>, bundle: i64) -> Result<AppMode, Error> {
         self.core
             .store
             .read(move |db| {
                 let found = bundles::find(db, item, bundle)?.ok_or(Error::NotFound)?;
-                Ok(found.app_mode)
+                found
+                    .app_mode
+                    .parse()
+                    .map_err(|_| Error::Internal("a stored bundle is of a kind that is not known"))
             })
             .await
     }

@@ -449,8 +449,7 @@ fn field(order: usize, field: &Field) -> Value {
 
 /// A template in Connect's shape.
 fn template(template: &Template) -> Value {
-    let own_variable = Some(template.secret_variable).filter(|name| !name.is_empty());
-    let own_variable: Vec<&str> = own_variable.into_iter().collect();
+    let own_variable: Vec<&str> = template.own_variable().into_iter().collect();
     let options: Vec<Value> = template
         .choices
         .iter()
