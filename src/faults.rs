@@ -3,10 +3,12 @@
 //!
 //! Compiled to nothing unless the cargo feature `faults` is on.
 
+#[cfg(feature = "faults")]
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Sends SIGKILL to the own process if `VALETKEY_CRASH_AT` names this step, and SIGSTOP if
-/// `VALETKEY_STOP_AT` does.
+/// `VALETKEY_STOP_AT` does. Panics, the first time only, if `VALETKEY_PANIC_AT` does.
 #[cfg(feature = "faults")]
 pub fn checkpoint(step: &str) {
     use rustix::process::{Signal, getpid, kill_process};
@@ -19,6 +21,10 @@ pub fn checkpoint(step: &str) {
         let _ = kill_process(getpid(), Signal::STOP);
         // Another thread may receive the signal first; this one must not run on meanwhile.
         std::thread::sleep(Duration::from_millis(300));
+    }
+    static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
+    if is_named("VALETKEY_PANIC_AT") && !HAS_PANICKED.swap(true, Ordering::SeqCst) {
+        panic!("as VALETKEY_PANIC_AT says");
     }
 }
 
@@ -44,15 +50,15 @@ pub const fn shortened(limit: Duration) -> Duration {
 }
 
 #[cfg(feature = "faults")]
-static CHEAP_HASHES: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+static CHEAP_HASHES: AtomicBool = AtomicBool::new(false);
 #[cfg(feature = "faults")]
-static AT_FULL_COST: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+static AT_FULL_COST: AtomicUsize = AtomicUsize::new(0);
 
 /// From now on this process hashes passwords at next to no cost. Only for tests that start a portal
 /// within their own process: half of their time went into hashes.
 #[cfg(feature = "faults")]
 pub fn hash_cheaply() {
-    CHEAP_HASHES.store(true, std::sync::atomic::Ordering::Relaxed);
+    CHEAP_HASHES.store(true, Ordering::Relaxed);
 }
 
 /// Hashes cost what they cost in the real program while this exists.
@@ -64,7 +70,7 @@ impl FullCost {
     /// For a test whose subject is the cost.
     #[expect(clippy::new_without_default, reason = "a guard")]
     pub fn new() -> Self {
-        AT_FULL_COST.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        AT_FULL_COST.fetch_add(1, Ordering::Relaxed);
         Self(())
     }
 }
@@ -72,14 +78,14 @@ impl FullCost {
 #[cfg(feature = "faults")]
 impl Drop for FullCost {
     fn drop(&mut self) {
-        AT_FULL_COST.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        AT_FULL_COST.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Whether hashes are to cost next to nothing; see [`hash_cheaply`].
 #[cfg(feature = "faults")]
 pub fn hashes_cheaply() -> bool {
-    use std::sync::atomic::Ordering::Relaxed;
+    use Ordering::Relaxed;
     CHEAP_HASHES.load(Relaxed) && AT_FULL_COST.load(Relaxed) == 0
 }
 

@@ -4,7 +4,12 @@
 
 use super::{Common, progress};
 use crate::{
-    domain::{Timestamp, audit::Action, ending::NumberedEnding, time::Clock as _},
+    domain::{
+        Timestamp,
+        audit::Action,
+        ending::{Ending, Epochs},
+        time::Clock as _,
+    },
     server::{clock::SystemClock, installation},
     service::{
         cluster::{
@@ -27,7 +32,7 @@ use crate::{
 };
 use secrecy::SecretString;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -103,10 +108,9 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
     if store::is_new(&copied).map_err(|error| error.to_string())? {
         return Err(format!("there is no file {}", arguments.file.display()));
     }
-    let (root, made_at) = check_keyring(&arguments.file, &keyring).await?;
-    let own_folders = journal::folders(&settings);
-    let folders = [own_folders.clone(), arguments.journal.clone()].concat();
-    let since = read_journals(&folders, &JournalKey::new(&root), made_at)?;
+    let backup = check_keyring(&arguments.file, &keyring).await?;
+    let folders = [journal::folders(&settings), arguments.journal.clone()].concat();
+    let since = read_journals(&folders, &backup)?;
     let now = SystemClock.now();
     let mut aside = None;
     if !store::is_new(&place).map_err(|error| error.to_string())? {
@@ -128,9 +132,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
             (DatabaseUrl::Postgresql(_), _) => {}
         }
     }
-    let plan = Plan::new(since, made_at, arguments.trust_backup);
-    let starts_new_journal = !matches!(plan, Plan::Repeat(_));
-    let (file, audit_key) = (arguments.file, AuditKey::new(&root));
+    let plan = Plan::new(since, arguments.trust_backup);
+    let (file, audit_key) = (arguments.file, AuditKey::new(&backup.root));
     // Everybody signs in again anyway: a secret that was replaced after the backup must not come back.
     let session_root = keys::new_session_root(&keyring).map_err(|error| error.to_string())?;
     let (whole, done) = blocking(move || {
@@ -147,15 +150,6 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
         println!("The database that was there is now {aside}.");
     }
     println!("{done}");
-    if starts_new_journal {
-        // The numbers of its endings are given out anew.
-        for folder in own_folders.iter().filter(|folder| folder.exists()) {
-            let aside = copy::replaced_name(folder, now);
-            std::fs::rename(folder, &aside)
-                .map_err(|error| format!("cannot rename {}: {error}", folder.display()))?;
-            println!("The journal that was there is now {aside}.");
-        }
-    }
     println!(
         "Restored. Everybody signs in again; people whose tokens were renewed after the backup sign in at their providers once more. Settings, people, access lists and content are those of the backup."
     );
@@ -164,7 +158,8 @@ pub async fn restore(arguments: Restore) -> Result<(), String> {
 
 /// What the journals know of the time since the backup.
 struct SinceBackup {
-    endings: Vec<NumberedEnding>,
+    /// By number; also those that the backup has.
+    endings: BTreeMap<i64, Ending>,
     until: Timestamp,
 }
 
@@ -173,40 +168,52 @@ struct SinceBackup {
 const JOURNAL_LAG: Duration = Duration::from_secs(120);
 
 /// Reads the journals in these folders. `None` if none has all endings since the backup was made;
-/// why is printed.
-fn read_journals(
-    folders: &[PathBuf],
-    key: &JournalKey,
-    made_at: Option<Timestamp>,
-) -> Result<Option<SinceBackup>, String> {
-    let mut all: BTreeMap<i64, NumberedEnding> = BTreeMap::new();
-    let mut reaches: Option<Timestamp> = None;
+/// why is printed. Where they tell of several epochs, as after another restore of this backup, the one
+/// that reaches furthest is what the installation has been.
+fn read_journals(folders: &[PathBuf], backup: &BackupFacts) -> Result<Option<SinceBackup>, String> {
+    let key = JournalKey::new(&backup.root);
+    let mut parts = Vec::new();
     for folder in folders.iter().filter(|folder| folder.exists()) {
-        let found = Journal::read(folder, key)
+        let found = Journal::read(folder, &key)
             .map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
         for problem in &found.problems {
             println!("{problem}");
         }
-        let (Some((since, until)), Some(made_at)) = (found.covers, made_at) else {
-            continue;
-        };
-        if since > made_at || until.plus(JOURNAL_LAG) < made_at {
-            println!(
-                "The journal in {} has what ended from {} to {}, and the backup is of {}.",
-                folder.display(),
-                since.rfc3339(),
-                until.rfc3339(),
-                made_at.rfc3339()
-            );
-            continue;
+        for part in found.of_epochs {
+            let (Some((since, until)), Some(made_at)) = (part.covers, backup.made_at) else {
+                continue;
+            };
+            if !part.epochs.continues(&backup.epochs) {
+                continue;
+            }
+            if since > made_at || until.plus(JOURNAL_LAG) < made_at {
+                println!(
+                    "The journal in {} has what ended from {} to {}, and the backup is of {}.",
+                    folder.display(),
+                    since.rfc3339(),
+                    until.rfc3339(),
+                    made_at.rfc3339()
+                );
+                continue;
+            }
+            parts.push((until, part));
         }
-        reaches = reaches.max(Some(until));
-        all.extend(found.endings.into_iter().map(|one| (one.number, one)));
     }
-    Ok(reaches.map(|until| SinceBackup {
-        endings: all.into_values().collect(),
-        until,
-    }))
+    let Some((until, epochs)) = parts
+        .iter()
+        .max_by_key(|(until, _)| *until)
+        .map(|(until, part)| (*until, part.epochs.clone()))
+    else {
+        return Ok(None);
+    };
+    let of_epoch = parts
+        .into_iter()
+        .filter(|(_, part)| part.epochs.current() == epochs.current());
+    let endings: BTreeMap<i64, Ending> = of_epoch
+        .flat_map(|(_, part)| part.endings)
+        .map(|one| (one.number, one.ending))
+        .collect();
+    Ok(Some(SinceBackup { endings, until }))
 }
 
 /// What a restore does about what ended since the backup.
@@ -219,11 +226,11 @@ enum Plan {
 }
 
 impl Plan {
-    fn new(since: Option<SinceBackup>, made_at: Option<Timestamp>, trusts_backup: bool) -> Self {
+    fn new(since: Option<SinceBackup>, trusts_backup: bool) -> Self {
         match since {
             _ if trusts_backup => Plan::Trust,
-            Some(since) if made_at.is_some() => Plan::Repeat(since),
-            _ => Plan::EndConsents,
+            Some(since) => Plan::Repeat(since),
+            None => Plan::EndConsents,
         }
     }
 
@@ -231,15 +238,18 @@ impl Plan {
     fn carry_out(&self, db: &mut Db<'_>, now: Timestamp) -> Result<String, store::Error> {
         let (detail, told) = match self {
             Plan::Repeat(since) => {
-                let known = endings::numbers(db)?;
-                let missing = since.endings.iter();
-                let missing = missing.filter(|one| !known.contains(&one.number));
+                let known = endings::after(db, 0, i64::MAX)?;
+                let known: HashMap<i64, Ending> = known
+                    .into_iter()
+                    .map(|one| (one.number, one.ending))
+                    .collect();
                 let (mut repeated, mut changed) = (0, 0);
-                for one in missing {
-                    changed += endings::repeat(db, one, now)?;
-                    repeated += 1;
+                for (number, ending) in &since.endings {
+                    if known.get(number) != Some(ending) {
+                        changed += endings::repeat(db, ending, now)?;
+                        repeated += 1;
+                    }
                 }
-                endings::advance_counter(db)?;
                 let until = since.until.rfc3339();
                 (
                     format!("{repeated} endings repeated from the journal, up to {until}"),
@@ -264,14 +274,21 @@ impl Plan {
         };
         let line = by_command_line(now, Action::Restored, String::new(), detail);
         store::audit::insert(db, &line)?;
+        endings::begin_epoch(db)?;
         Ok(told)
     }
 }
 
-/// The root secret of a backup, and when it was made. Fails if the keyring does not open the
-/// backup's values. Checks a temporary copy, since opening runs migrations and the backup must stay
+/// What a backup says of itself.
+struct BackupFacts {
+    root: Root,
+    made_at: Option<Timestamp>,
+    epochs: Epochs,
+}
+
+/// What a backup says of itself. Fails if the keyring does not open the backup's values. Checks a temporary copy, since opening runs migrations and the backup must stay
 /// unchanged.
-async fn check_keyring(file: &Path, keyring: &Vault) -> Result<(Root, Option<Timestamp>), String> {
+async fn check_keyring(file: &Path, keyring: &Vault) -> Result<BackupFacts, String> {
     let beside = file.with_extension("checking");
     drop(std::fs::remove_file(&beside));
     let copied = DatabaseUrl::Sqlite(beside.clone());
@@ -287,10 +304,16 @@ async fn check_keyring(file: &Path, keyring: &Vault) -> Result<(Root, Option<Tim
     result
 }
 
-async fn look_into(store: &Store, keyring: &Vault) -> Result<(Root, Option<Timestamp>), String> {
+async fn look_into(store: &Store, keyring: &Vault) -> Result<BackupFacts, String> {
     let root = keys::check(store, keyring).await?;
-    let made_at = store.read(copy::backup_time);
-    Ok((root, made_at.await.map_err(|error| error.to_string())?))
+    let said =
+        store.read(|db| Ok::<_, store::Error>((copy::backup_time(db)?, endings::epochs(db)?)));
+    let (made_at, epochs) = said.await.map_err(|error| error.to_string())?;
+    Ok(BackupFacts {
+        root,
+        made_at,
+        epochs,
+    })
 }
 
 // Arguments of `valetkey migrate-database`.

@@ -16,10 +16,11 @@ use toml::Value as Toml;
 const PREFIX: &str = "VALETKEY_";
 /// Variables with that prefix which are no settings: the settings file, and for tests
 /// (`crate::faults`) the steps at which the process stops and the speed of its time limits.
-const OTHER_VARIABLES: [&str; 4] = [
+const OTHER_VARIABLES: [&str; 5] = [
     "VALETKEY_CONFIG",
     "VALETKEY_CRASH_AT",
     "VALETKEY_STOP_AT",
+    "VALETKEY_PANIC_AT",
     "VALETKEY_HURRY",
 ];
 

@@ -63,7 +63,34 @@ pub enum Ending {
     },
 }
 
-/// An ending with its number: one counter for the whole installation.
+/// What a database is between two restores. Marks ids; has no values.
+#[derive(Debug)]
+pub enum Epoch {}
+
+/// The epochs of a database, oldest first. A restore begins another one, since it sets the counter of
+/// endings back: the same number then means something else. The last is the database's own, those
+/// before are the epochs of the backups that it was restored from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epochs(Vec<Id<Epoch>>);
+
+impl Epochs {
+    /// Begins another epoch.
+    pub fn begin(&mut self) {
+        self.0.push(Id::random());
+    }
+
+    /// The database's own epoch; `None` before a server has run on it.
+    pub fn current(&self) -> Option<Id<Epoch>> {
+        self.0.last().copied()
+    }
+
+    /// Whether a database with these epochs is one with the `other` epochs, later on.
+    pub fn continues(&self, other: &Self) -> bool {
+        other.current().is_some_and(|epoch| self.0.contains(&epoch))
+    }
+}
+
+/// An ending with its number: one counter for all endings of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberedEnding {
     pub number: i64,

@@ -148,10 +148,12 @@ impl Sessions {
     pub fn nonce_cookie(&self, item: Id<Content>) -> String {
         format!("{}{}", self.host_prefix(), Self::name_for('n', item))
     }
-    /// Name of the cookie that pins a browser to one process of an item (sticky routing). It carries
-    /// no authority.
-    pub fn process_cookie(item: Id<Content>) -> String {
-        Self::name_for('p', item)
+    /// Name of the cookie that pins a browser to one process of an item (sticky routing). `base`: the
+    /// item's path, to which the cookie is bound. Where items share a host, that rules the prefix out: a
+    /// `__Host-` cookie applies to its whole host, and eighty of them would fill the head.
+    pub fn process_cookie(&self, item: Id<Content>, base: &str) -> String {
+        let prefix = if base == "/" { self.host_prefix() } else { "" };
+        format!("{prefix}{}", Self::name_for('p', item))
     }
     /// The value of the first cookie with this name, as sent.
     pub fn cookie<'a>(&self, head: &'a RequestHead, name: &str) -> Option<&'a str> {
@@ -320,6 +322,22 @@ fn raw_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
                 .strip_prefix(b"=")
         })?;
     std::str::from_utf8(value).ok()
+}
+
+/// Limit for all `Cookie` headers of a request, in bytes: about what common proxies let through.
+const MAX_COOKIE_BYTES: usize = 32 * 1024;
+/// Limit for the number of cookies of a request: browsers keep 180 of a site at most.
+const MAX_COOKIES: usize = 400;
+
+/// Whether a request has more cookies than [`MAX_COOKIES`] and [`MAX_COOKIE_BYTES`] say. Sibling
+/// hosts can set as many as they like with `Domain=`.
+pub fn has_too_many_cookies(headers: &HeaderMap) -> bool {
+    let (mut bytes, mut count) = (0, 0);
+    for line in headers.get_all(header::COOKIE) {
+        bytes += line.len();
+        count += 1 + line.as_bytes().iter().filter(|byte| **byte == b';').count();
+    }
+    bytes > MAX_COOKIE_BYTES || count > MAX_COOKIES
 }
 
 /// Removes the cookies that hold bytes beyond ASCII: actix reads none of a line that has one. The

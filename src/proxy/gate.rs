@@ -21,7 +21,6 @@ use crate::{
         open_counts::OpenGuard,
         presented_key::{PresentedKey, presented_key},
         redirect::see_other,
-        sessions::Sessions,
     },
     proxy::{handover, sockets::Ticket, starting, state::Proxy},
     service::{
@@ -395,7 +394,7 @@ pub(super) async fn admit(
         _ if same_origin => browser(sessions.session_of(head).await?),
         _ => browser(sessions.content_session_of(head, id).await?),
     };
-    let cookie = process_cookie(head, proxy, id);
+    let cookie = process_cookie(head, proxy, place);
     let Some((session, person)) = found else {
         return Ok(match service.contents.public_content(id).await? {
             Some(content) => Decision::Admitted(Pass {
@@ -463,8 +462,8 @@ async fn key_holder(
 }
 
 /// The process named by the browser's cookie, whether the app still has it or not.
-fn process_cookie(head: &RequestHead, proxy: &Proxy, item: Id<Content>) -> Option<ProcessId> {
-    let name = Sessions::process_cookie(item);
+fn process_cookie(head: &RequestHead, proxy: &Proxy, place: &ContentLocation) -> Option<ProcessId> {
+    let name = proxy.sessions.process_cookie(place.content, &place.base);
     proxy.sessions.cookie(head, &name)?.parse().ok()
 }
 

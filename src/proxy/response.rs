@@ -14,7 +14,6 @@ use crate::{
         body::LengthOnly,
         errors::{FromContent, WebError},
         open_counts::OpenGuard,
-        sessions::Sessions,
         trailers::Trailers,
     },
     proxy::{
@@ -380,7 +379,7 @@ pub(super) fn sticky_cookie(
     if mark.is_only() || pass.stays_at() == Some(mark) {
         return None;
     }
-    let name = Sessions::process_cookie(item.id);
+    let name = proxy.sessions.process_cookie(item.id, &place.base);
     let mut cookie = handover::cookie(name, mark.to_string(), &proxy.service);
     // Only this item needs it, where several share a host.
     cookie.set_path(place.base.clone());

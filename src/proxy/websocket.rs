@@ -16,6 +16,7 @@ use crate::{
         correlation::{Correlation, request_span},
         open_counts::OpenGuard,
         presented_key::{PresentedKey, presented_key},
+        sessions::has_too_many_cookies,
     },
     proxy::{
         app_sessions::{ResumeId, Sniffer},
@@ -286,6 +287,12 @@ async fn handshake(
         return Err(http_error(
             StatusCode::METHOD_NOT_ALLOWED,
             "Only WebSockets can be upgraded to.",
+        ));
+    }
+    if has_too_many_cookies(&head.headers) {
+        return Err(http_error(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The browser sends more cookies for this site than fit.",
         ));
     }
     let place = locate(head, service).await.map_err(busy)?;

@@ -421,3 +421,57 @@ impl AsyncWrite for BrowserConnection {
         Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        pki_types::{PrivateKeyDer, ServerName},
+    };
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+
+    #[tokio::test]
+    async fn clients_that_say_nothing_hold_up_no_handshake() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        // Room for a single handshake.
+        let greeter = TlsGreeter {
+            acceptor: Arc::new(config).into(),
+            handshakes: Semaphore::new(1),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut silent = Vec::new();
+        for beginning in [&b""[..], &[22, 3, 1, 2, 0, 1]] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut client, beginning)
+                .await
+                .unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            silent.push((client, Box::pin(greeter.accept(accepted))));
+        }
+        for (_, accepting) in &mut silent {
+            let waited = timeout(Duration::from_millis(100), accepting).await;
+            assert!(waited.is_err(), "it waits for a ClientHello");
+        }
+        let client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let greeting = TlsConnector::from(Arc::new(client));
+        let both = async { tokio::join!(greeting.connect(name, tcp), greeter.accept(accepted)) };
+        let (connected, greeted) = timeout(Duration::from_secs(5), both).await.unwrap();
+        assert!(connected.is_ok() && greeted.is_some());
+    }
+}

@@ -9,10 +9,14 @@ use super::{
 use crate::domain::{
     Timestamp,
     connection::{Cause, State},
-    ending::{Ending, NumberedEnding},
+    ending::{Ending, Epochs, NumberedEnding},
 };
-use diesel::{dsl::sql, prelude::*};
-use std::collections::HashSet;
+use diesel::prelude::*;
+
+/// The name in `meta` of the [`Epochs`].
+const EPOCHS: &str = "epochs";
+/// Consents that one ending names at most, where many end at once.
+const IDS_OF_AN_ENDING: usize = 500;
 
 /// Records an ending.
 pub(super) fn record(db: &mut Db<'_>, ending: &Ending) -> Result<(), Error> {
@@ -56,23 +60,38 @@ pub fn kept_since(db: &mut Db<'_>) -> Result<Timestamp, Error> {
     })
 }
 
-/// The numbers of all endings in the table.
-pub fn numbers(db: &mut Db<'_>) -> Result<HashSet<i64>, Error> {
-    let rows: Vec<i64> = endings::table.select(endings::number).load(db.0)?;
-    Ok(rows.into_iter().collect())
+/// The epochs of this database.
+pub fn epochs(db: &mut Db<'_>) -> Result<Epochs, Error> {
+    let text = super::Store::meta(db, EPOCHS)?;
+    let read = |text: String| serde_json::from_str(&text);
+    let epochs = text.map(read).transpose();
+    epochs
+        .map(Option::unwrap_or_default)
+        .map_err(|error| Error::Other(format!("damaged row: {EPOCHS}: {error}")))
 }
 
-/// Ends once more what a backup still has, and records it under its old number; returns how many
-/// rows that changed.
-pub fn repeat(db: &mut Db<'_>, numbered: &NumberedEnding, now: Timestamp) -> Result<usize, Error> {
-    diesel::insert_into(endings::table)
-        .values((
-            endings::number.eq(numbered.number),
-            endings::at.eq(now.0),
-            endings::ending.eq(to_text(&numbered.ending)?),
-        ))
-        .execute(db.0)?;
-    let changed = match &numbered.ending {
+/// The epochs of this database; begins the first one, if there is none.
+pub fn epochs_of_server(db: &mut Db<'_>) -> Result<Epochs, Error> {
+    let epochs = epochs(db)?;
+    match epochs.current() {
+        Some(_) => Ok(epochs),
+        None => begin_epoch(db),
+    }
+}
+
+/// Begins another epoch; returns all.
+pub fn begin_epoch(db: &mut Db<'_>) -> Result<Epochs, Error> {
+    let mut epochs = epochs(db)?;
+    epochs.begin();
+    let text = serde_json::to_string(&epochs).map_err(|error| Error::Other(error.to_string()))?;
+    super::Store::write_meta(db, EPOCHS, &text)?;
+    Ok(epochs)
+}
+
+/// Ends once more what a backup still has, and records it; returns how many rows that changed.
+pub fn repeat(db: &mut Db<'_>, ending: &Ending, now: Timestamp) -> Result<usize, Error> {
+    record(db, ending)?;
+    let changed = match ending {
         Ending::Consents { ids } => {
             let ids = ids.iter().map(ToString::to_string);
             let rows = consents::table.filter(consents::guid.eq_any(ids));
@@ -153,18 +172,11 @@ fn end_connections(db: &mut Db<'_>, rows: Rows, now: Timestamp) -> Result<usize,
 
 /// Deletes all consents; returns how many: after a restore of which it is not known what ended since.
 pub fn end_all_consents(db: &mut Db<'_>) -> Result<usize, Error> {
-    Ok(diesel::delete(consents::table).execute(db.0)?)
-}
-
-/// Moves the counter past the numbers that were written by [`repeat`]: PostgreSQL does not do so by
-/// itself.
-pub fn advance_counter(db: &mut Db<'_>) -> Result<(), Error> {
-    let is_sqlite = matches!(db.0, super::backend::AnyConnection::Sqlite(_));
-    if !is_sqlite {
-        diesel::select(sql::<diesel::sql_types::BigInt>(
-            "setval(pg_get_serial_sequence('endings', 'number'), (SELECT coalesce(max(number), 0) + 1 FROM endings), false)",
-        ))
-        .get_result::<i64>(db.0)?;
+    let all: Vec<String> = consents::table.select(consents::guid).load(db.0)?;
+    for some in all.chunks(IDS_OF_AN_ENDING) {
+        let ids = some.iter().map(|id| super::id(id));
+        let ids = ids.collect::<Result<_, _>>()?;
+        record(db, &Ending::Consents { ids })?;
     }
-    Ok(())
+    Ok(diesel::delete(consents::table).execute(db.0)?)
 }

@@ -4,13 +4,14 @@
 //! A folder of files that are continued one after the other. Each line is an [`Entry`] as JSON behind
 //! its seal: an HMAC-SHA-256 over the line and the seal of the line before, with a key derived from
 //! the root secret. A line that was changed, removed or added by another hand ends what can be
-//! trusted. A line without its end, as a crash leaves it, is cut off. Never deletes an entry before
-//! its time; never looks into the database.
+//! trusted. A line without its end, as a crash leaves it, is cut off. The numbers of endings mean
+//! something only within an epoch ([`Epochs`]), so the journal says whose they are. Never deletes an
+//! entry before its time; never looks into the database.
 
 use super::Root;
 use crate::domain::{
     Timestamp,
-    ending::{Ending, NumberedEnding},
+    ending::{Ending, Epochs, NumberedEnding},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -31,6 +32,11 @@ const EXTENSION: &str = "journal";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Entry {
+    /// The epochs of the database that the lines up to the next such line are about. Each file begins
+    /// with it.
+    Epochs {
+        epochs: Epochs,
+    },
     /// A node begins, or goes on, to write. It writes all endings since `since` that are not in the
     /// journal yet.
     Start {
@@ -72,6 +78,7 @@ impl JournalKey {
 pub struct Journal {
     folder: PathBuf,
     key: JournalKey,
+    epochs: Epochs,
     file: File,
     /// The number in the file's name.
     number: u32,
@@ -84,12 +91,49 @@ pub struct Journal {
 /// What a journal says.
 #[derive(Debug, Default)]
 pub struct Found {
+    pub of_epochs: Vec<FoundEpoch>,
+    /// What is wrong with it, for the operator.
+    pub problems: Vec<String>,
+}
+
+/// What a journal says of one epoch.
+#[derive(Debug)]
+pub struct FoundEpoch {
+    pub epochs: Epochs,
     /// In the order of the files.
     pub endings: Vec<NumberedEnding>,
     /// From when to when the journal has all endings; `None` if that cannot be known.
     pub covers: Option<(Timestamp, Timestamp)>,
-    /// What is wrong with it, for the operator.
-    pub problems: Vec<String>,
+}
+
+impl Found {
+    /// What is known of the last of these epochs.
+    pub fn of(self, epochs: &Epochs) -> Option<FoundEpoch> {
+        let mut all = self.of_epochs.into_iter();
+        all.find(|found| found.epochs.current() == epochs.current())
+    }
+
+    /// Where the endings of the last of these epochs go.
+    fn place(&mut self, epochs: Epochs) -> usize {
+        let known = self.of_epochs.iter();
+        let mut known = known.map(|found| found.epochs.current());
+        let place = known.position(|current| current == epochs.current());
+        place.unwrap_or_else(|| {
+            self.of_epochs.push(FoundEpoch {
+                epochs,
+                endings: Vec::new(),
+                covers: None,
+            });
+            self.of_epochs.len() - 1
+        })
+    }
+
+    /// A part of the journal cannot be trusted: only what a node begins to write later is complete.
+    fn cover_nothing(&mut self) {
+        for found in &mut self.of_epochs {
+            found.covers = None;
+        }
+    }
 }
 
 /// The files of a journal, in order.
@@ -177,7 +221,7 @@ fn first_seal(number: u32) -> String {
 impl Journal {
     /// Opens the journal of a folder, or begins one. Goes on in a new file if the last one cannot be
     /// trusted to its end.
-    pub fn open(folder: &Path, key: JournalKey) -> io::Result<Self> {
+    pub fn open(folder: &Path, key: JournalKey, epochs: Epochs) -> io::Result<Self> {
         let (mut number, mut seal, mut length) = (1, first_seal(1), 0);
         if let Some((last, path)) = files(folder)?.pop() {
             let read = read_file(&path, &key, &first_seal(last))?;
@@ -193,6 +237,7 @@ impl Journal {
         Ok(Self {
             folder: folder.to_owned(),
             key,
+            epochs,
             file,
             number,
             length,
@@ -202,7 +247,11 @@ impl Journal {
 
     /// Begins to write: all endings since `since` that are not there yet will follow.
     pub fn start(&mut self, since: Timestamp) -> io::Result<()> {
-        self.append(&[Entry::Start { since: since.0 }])
+        let epochs = self.epochs.clone();
+        self.append(vec![
+            Entry::Epochs { epochs },
+            Entry::Start { since: since.0 },
+        ])
     }
 
     /// Writes endings, then, if it is given, the time before which all are there.
@@ -219,18 +268,20 @@ impl Journal {
             })
             .collect();
         entries.extend(until.map(|at| Entry::Until { at: at.0 }));
-        self.append(&entries)
+        self.append(entries)
     }
 
     /// Appends lines with one write, and syncs. After an error the file ends where it ended before.
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+    fn append(&mut self, mut entries: Vec<Entry>) -> io::Result<()> {
         if self.length >= MAX_FILE_BYTES {
             let file = open_file(&self.folder, self.number + 1)?;
             self.number += 1;
             (self.file, self.length, self.seal) = (file, 0, first_seal(self.number));
+            let epochs = self.epochs.clone();
+            entries.insert(0, Entry::Epochs { epochs });
         }
         let (mut seal, mut text) = (self.seal.clone(), String::new());
-        for entry in entries {
+        for entry in &entries {
             let json = serde_json::to_string(entry)?;
             seal = self.key.seal(&seal, &json);
             text.push_str(&seal);
@@ -269,7 +320,7 @@ impl Journal {
         let mut last_number = None;
         for (number, path) in files(folder)? {
             if last_number.is_some_and(|last| last + 1 != number) {
-                found.covers = None;
+                found.cover_nothing();
                 found.problems.push(format!(
                     "a file of the journal is missing before {}",
                     path.display()
@@ -277,26 +328,35 @@ impl Journal {
             }
             last_number = Some(number);
             let read = read_file(&path, key, &first_seal(number))?;
+            let mut place = None;
             for entry in read.entries {
+                if let Entry::Epochs { epochs } = entry {
+                    place = Some(found.place(epochs));
+                    continue;
+                }
+                // A line whose epoch is not known says nothing.
+                let Some(place) = place else { continue };
+                let of_epoch = &mut found.of_epochs[place];
                 match entry {
+                    Entry::Epochs { .. } => {}
                     Entry::Start { since } => {
-                        let goes_on = found.covers.is_some_and(|(_, until)| since <= until.0);
+                        let goes_on = of_epoch.covers.is_some_and(|(_, until)| since <= until.0);
                         if !goes_on {
-                            found.covers = Some((Timestamp(since), Timestamp(since)));
+                            of_epoch.covers = Some((Timestamp(since), Timestamp(since)));
                         }
                     }
                     Entry::Ending { number, ending } => {
-                        found.endings.push(NumberedEnding { number, ending });
+                        of_epoch.endings.push(NumberedEnding { number, ending });
                     }
                     Entry::Until { at } => {
-                        if let Some((_, until)) = &mut found.covers {
+                        if let Some((_, until)) = &mut of_epoch.covers {
                             *until = Timestamp(at.max(until.0));
                         }
                     }
                 }
             }
             if read.rest == Rest::Foreign {
-                found.covers = None;
+                found.cover_nothing();
                 found.problems.push(format!(
                     "{} was changed, or belongs to another installation",
                     path.display()
@@ -331,10 +391,27 @@ mod tests {
         path
     }
 
+    fn new_epochs() -> Epochs {
+        let mut epochs = Epochs::default();
+        epochs.begin();
+        epochs
+    }
+
+    /// What the journal has of these epochs: the numbers of the endings, and what is covered.
+    fn read(
+        folder: &Path,
+        key: &JournalKey,
+        epochs: &Epochs,
+    ) -> (Vec<i64>, Option<(Timestamp, Timestamp)>) {
+        let found = Journal::read(folder, key).unwrap().of(epochs).unwrap();
+        let numbers = found.endings.iter().map(|one| one.number);
+        (numbers.collect(), found.covers)
+    }
+
     #[test]
     fn what_was_written_is_read_whole_also_after_a_crash() {
-        let (folder, key) = (folder(), key());
-        let mut journal = Journal::open(&folder, key.clone()).unwrap();
+        let (folder, key, epochs) = (folder(), key(), new_epochs());
+        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
         journal.start(Timestamp(0)).unwrap();
         let (one, two) = (ending(1), ending(2));
         journal
@@ -344,37 +421,94 @@ mod tests {
         let file = folder.join("00000001.journal");
         let mut torn = OpenOptions::new().append(true).open(&file).unwrap();
         torn.write_all(b"0123 {\"kind\":").unwrap();
-        let mut journal = Journal::open(&folder, key.clone()).unwrap();
+        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
         journal.start(Timestamp(500)).unwrap();
         journal
             .write(std::slice::from_ref(&two), Some(Timestamp(2000)))
             .unwrap();
         let found = Journal::read(&folder, &key).unwrap();
+        assert!(found.problems.is_empty(), "{:?}", found.problems);
+        let found = found.of(&epochs).unwrap();
         assert_eq!(found.endings, [one, two]);
         assert_eq!(found.covers, Some((Timestamp(0), Timestamp(2000))));
-        assert!(found.problems.is_empty(), "{:?}", found.problems);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn a_gap_or_a_changed_line_ends_what_is_covered() {
-        let (folder, key) = (folder(), key());
-        let mut journal = Journal::open(&folder, key.clone()).unwrap();
+        let (folder, key, epochs) = (folder(), key(), new_epochs());
+        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
         journal.start(Timestamp(0)).unwrap();
         journal.write(&[ending(1)], Some(Timestamp(1000))).unwrap();
         // Away for longer than the database keeps endings.
         journal.start(Timestamp(5000)).unwrap();
         journal.write(&[ending(9)], Some(Timestamp(6000))).unwrap();
-        let found = Journal::read(&folder, &key).unwrap();
-        assert_eq!(found.covers, Some((Timestamp(5000), Timestamp(6000))));
+        let covers = Some((Timestamp(5000), Timestamp(6000)));
+        assert_eq!(read(&folder, &key, &epochs), (vec![1, 9], covers));
         let file = folder.join("00000001.journal");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, text.replacen("\"number\":1", "\"number\":7", 1)).unwrap();
-        let found = Journal::read(&folder, &key).unwrap();
-        assert_eq!((found.covers, found.problems.len()), (None, 1));
+        assert_eq!(read(&folder, &key, &epochs), (vec![], None));
+        assert_eq!(Journal::read(&folder, &key).unwrap().problems.len(), 1);
         // Another installation's.
         let found = Journal::read(&folder, &self::key()).unwrap();
-        assert_eq!((found.endings.len(), found.covers), (0, None));
+        assert!(found.of_epochs.is_empty());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_full_file_is_followed_by_another_and_old_ones_can_be_deleted() {
+        let (folder, key, epochs) = (folder(), key(), new_epochs());
+        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
+        journal.start(Timestamp(0)).unwrap();
+        let ids: Vec<_> = (0..1000).map(|_| Id::random()).collect();
+        let many = |number| NumberedEnding {
+            number,
+            ending: Ending::Consents { ids: ids.clone() },
+        };
+        let full: Vec<_> = (1..=300).map(many).collect();
+        journal.write(&full, Some(Timestamp(1000))).unwrap();
+        journal
+            .write(&[ending(301)], Some(Timestamp(2000)))
+            .unwrap();
+        let count = || files(&folder).unwrap().len();
+        assert_eq!(count(), 2);
+        let (numbers, covers) = read(&folder, &key, &epochs);
+        assert!(numbers.into_iter().eq(1..=301));
+        assert_eq!(covers, Some((Timestamp(0), Timestamp(2000))));
+        // Only what was written before goes, and never the file that is being written.
+        journal.delete_before(Timestamp(1000)).unwrap();
+        assert_eq!(count(), 2);
+        journal.delete_before(Timestamp(i64::MAX)).unwrap();
+        assert_eq!(count(), 1);
+        assert_eq!(read(&folder, &key, &epochs), (vec![301], None));
+        // What a node writes from then on is complete again.
+        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
+        journal.start(Timestamp(1500)).unwrap();
+        journal
+            .write(&[ending(302)], Some(Timestamp(3000)))
+            .unwrap();
+        let covers = Some((Timestamp(1500), Timestamp(3000)));
+        assert_eq!(read(&folder, &key, &epochs), (vec![301, 302], covers));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_same_number_in_another_epoch_is_another_ending() {
+        let (folder, key, first) = (folder(), key(), new_epochs());
+        let mut second = first.clone();
+        second.begin();
+        assert!(second.continues(&first) && !first.continues(&second));
+        assert!(!first.continues(&Epochs::default()));
+        for epochs in [&first, &second] {
+            let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
+            journal.start(Timestamp(0)).unwrap();
+            journal.write(&[ending(1)], Some(Timestamp(1000))).unwrap();
+        }
+        for epochs in [&first, &second] {
+            let covers = Some((Timestamp(0), Timestamp(1000)));
+            assert_eq!(read(&folder, &key, epochs), (vec![1], covers));
+        }
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

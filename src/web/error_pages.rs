@@ -11,6 +11,7 @@ use crate::{
         errors::{ErrorDetails, FromContent, WebError},
         host::{is_content, requested_host},
         navigation::is_navigation,
+        sessions::has_too_many_cookies,
     },
     service::{self, Services},
     traces,
@@ -47,12 +48,6 @@ pub struct ProblemPage {
     /// The correlation id, which finds the log lines; empty to show none.
     pub reference: String,
 }
-
-/// Limit for all `Cookie` headers of a request, in bytes: about what common proxies let through.
-const MAX_COOKIE_BYTES: usize = 32 * 1024;
-
-/// Limit for the number of cookies of a request: browsers keep 180 of a site at most.
-const MAX_COOKIES: usize = 400;
 
 /// The `Content-Security-Policy` of every page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -129,7 +124,7 @@ pub async fn finish_response(
         )
     } else if method == Method::TRACE || method == Method::CONNECT {
         request.into_response(HttpResponse::MethodNotAllowed().finish())
-    } else if has_too_many_cookies(&request) {
+    } else if has_too_many_cookies(request.headers()) {
         let why = WebError::Page(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "Too many cookies".into(),
@@ -334,17 +329,6 @@ async fn audit_refusal(response: &ServiceResponse<BoxBody>) {
         why,
         path,
     );
-}
-
-/// Whether the request has more cookies than [`MAX_COOKIES`] and [`MAX_COOKIE_BYTES`] say. Sibling
-/// hosts can set as many as they like with `Domain=`.
-fn has_too_many_cookies(request: &ServiceRequest) -> bool {
-    let (mut bytes, mut count) = (0, 0);
-    for line in request.headers().get_all(header::COOKIE) {
-        bytes += line.len();
-        count += 1 + line.as_bytes().iter().filter(|byte| **byte == b';').count();
-    }
-    bytes > MAX_COOKIE_BYTES || count > MAX_COOKIES
 }
 
 fn is_empty(response: &ServiceResponse<BoxBody>) -> bool {

@@ -58,7 +58,9 @@ async function portal(content) {
   for (const name of ["one", "two"]) {
     const behind = await app();
     const made = api("POST", "content", { name, access_type: "logged_in" });
-    const item = api("PATCH", `content/${made.guid}`, { upstream_url: behind.url });
+    // Two processes, so that the browser is told which one is its own; nobody new gets the second.
+    const processes = [{ url: behind.url }, { url: `${behind.url}/second`, draining: true }];
+    const item = api("PATCH", `content/${made.guid}`, { proxy: { processes } });
     items.push({ ...behind, guid: made.guid, place: item.content_url });
   }
   for (const username of ["vera", "viktor"]) api("POST", "users", { username, password: PASSWORD, user_role: "viewer" });
@@ -138,8 +140,12 @@ for (const [mode, content] of [["a host for each item", "https://*.apps.example.
         assert.deepEqual(reached(two).slice(1), ["POST /by-itself as a viewer"]);
         two.seen.length = 0;
         const cookies = await context.cookies();
-        const session = cookies.filter((cookie) => cookie.name.includes("valetkey") && cookie.httpOnly && !cookie.name.includes("-p"));
-        assert.ok(session.length > 0 && session.every((cookie) => cookie.name.startsWith("__Host-") && cookie.secure), JSON.stringify(session));
+        const ours = cookies.filter((cookie) => cookie.name.includes("valetkey") && cookie.httpOnly);
+        const [processes, sessions] = [true, false].map((is) => ours.filter((cookie) => cookie.name.includes("valetkey-p") === is));
+        assert.ok(sessions.length > 0 && sessions.every((cookie) => cookie.name.startsWith("__Host-") && cookie.secure), JSON.stringify(sessions));
+        // The cookie of an item's process is bound to the item: by its host, or else by its path.
+        const bound = mode.startsWith("a host") ? (cookie) => cookie.name.startsWith("__Host-") : (cookie) => cookie.path.startsWith("/content/");
+        assert.ok(processes.length === 2 && processes.every((cookie) => bound(cookie) && cookie.secure), JSON.stringify(processes));
         await context.close();
       }
     } finally {

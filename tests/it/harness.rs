@@ -595,6 +595,7 @@ impl World {
             data_dir: self.data_dir.clone(),
             database: self.database.take(),
             child: None,
+            files: None,
             settings,
         }
     }
@@ -1155,6 +1156,8 @@ pub struct Served {
     pub database: Option<DatabaseUrl>,
     child: Option<std::process::Child>,
     settings: Vec<(String, String)>,
+    /// How many files it may have open.
+    files: Option<u32>,
 }
 
 impl Served {
@@ -1221,6 +1224,7 @@ impl Served {
             database,
             child: None,
             settings: all,
+            files: None,
         }
     }
 
@@ -1252,7 +1256,20 @@ impl Served {
             .append(true)
             .open(self.data_dir.join("log"))
             .expect("a log");
-        let child = std::process::Command::new(env!("CARGO_BIN_EXE_valetkey"))
+        let program = env!("CARGO_BIN_EXE_valetkey");
+        let mut command = match self.files {
+            None => std::process::Command::new(program),
+            Some(files) => {
+                let mut shell = std::process::Command::new("sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {files}; exec \"$0\" serve"),
+                    program,
+                ]);
+                shell
+            }
+        };
+        let child = command
             .arg("serve")
             .envs(self.settings.iter().cloned())
             .stdout(std::process::Stdio::null())
@@ -1293,6 +1310,11 @@ impl Served {
     /// Starts with these settings from the next start on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// From the next start on, it may have so many files open.
+    pub fn limit_files(&mut self, files: u32) {
+        self.files = Some(files);
     }
 
     /// Its settings with these, for a command.

@@ -375,10 +375,61 @@ async fn p54_absent_claims_change_nothing_and_no_role_ends_what_the_role_gave() 
         .provider
         .set_faults(|faults| faults.id_token = IdTokenFault::Nothing);
     world.provider.set_claims("nora@example.org", &[], &[]);
+    let page = nora.get("/account/keys").await;
+    let made = nora.submit(&page, "/account/keys", &[("name", "mine")]);
+    let shown = nora.follow(made.await).await.body;
+    let key = shown.split("vk_").nth(1).expect("a key");
+    let is_of_key = |letter: &char| letter.is_ascii_alphanumeric() || "-_".contains(*letter);
+    let key = format!(
+        "vk_{}",
+        key.chars().take_while(is_of_key).collect::<String>()
+    );
+    let status = async || world.api(&key, "GET", "v1/user", "").await.status;
+    assert_eq!(status().await, 200);
     let (_, page) = sign_in(&world, "nora@example.org").await;
     assert_eq!(page.status, 403);
     assert_eq!(person(&world, "nora").await[0]["user_role"], "viewer");
     assert!(nora.get("/account").await.url.contains("/login"));
+    assert_eq!(status().await, 401, "the key has ended, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p54_the_last_administrator_stays_one_whatever_the_claims_say() {
+    let world = World::start_organisation(Organisation {
+        default_role: None,
+        ..mapped()
+    })
+    .await;
+    let account = "nora@example.org";
+    world.provider.add_person(account, "Nora Falk", PASSWORD);
+    world.provider.set_claims(account, &["Portal.Admin"], &[]);
+    let (nora, _) = sign_in(&world, account).await;
+    let name = person(&world, "nora").await[0]["username"].clone();
+    let name = name.as_str().expect("a name");
+    world.sql(&format!(
+        "UPDATE people SET role = 'viewer' WHERE username <> '{name}'"
+    ));
+    let role = || {
+        world.sql(&format!(
+            "SELECT role AS value FROM people WHERE username = '{name}'"
+        ))
+    };
+    // Another role, and then none.
+    world.provider.set_claims(account, &["Portal.Publish"], &[]);
+    let (_, page) = sign_in(&world, account).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert_eq!(role(), ["administrator"]);
+    let recorded = nora.get("/audit?action=sign_in").await;
+    let said = "the last administrator stays one";
+    assert!(recorded.words().contains(said), "{}", recorded.words());
+    world.provider.set_claims(account, &[], &[]);
+    sign_in(&world, account).await;
+    assert_eq!(role(), ["administrator"]);
+    assert_eq!(
+        nora.get("/audit").await.status,
+        200,
+        "nor has a session ended"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! things at once.
 
 use crate::{
-    harness::{raw, within},
+    harness::{Served, raw, within},
     stage::{SOON, Stage, app, says, socket, socket_app, until},
 };
 use serde_json::json;
@@ -15,6 +15,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     time::timeout,
 };
 
@@ -287,6 +288,109 @@ async fn cookies_of_eighty_items_fit_into_four_kibibytes() {
         said.starts_with("valetkey-p") && said.contains(&path),
         "{said}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_cookies_are_refused_also_in_a_handshake() {
+    let stage = Stage::new().await;
+    let (address, heads) = socket_app(b"").await;
+    stage.behind(&address).await;
+    let odd = |count: usize| {
+        let pairs: Vec<_> = (0..count).map(|number| format!("c{number}=1")).collect();
+        format!("Cookie: {}\r\n", pairs.join("; "))
+    };
+    let (head, _) = socket(&stage, &stage.vera, &odd(390)).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let (head, _) = socket(&stage, &stage.vera, &odd(400)).await;
+    assert!(head.starts_with("HTTP/1.1 431"), "{head}");
+    let mut client = stage.connect().await;
+    let request = stage.head_of(&stage.vera, "GET", "", &odd(400));
+    client
+        .write_all(format!("{request}\r\n").as_bytes())
+        .await
+        .expect("a request");
+    let head = until(&mut client, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 431"), "{head}");
+    assert_eq!(heads.lock().expect("heads").len(), 1);
+}
+
+/// How many of `count` connections from this address of the machine are admitted: they are answered, and
+/// stay open.
+async fn admitted(from: &str, to: std::net::SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        let from = format!("{from}:0").parse().expect("an address");
+        socket.bind(from).expect("an address of this machine");
+        let mut client = socket.connect(to).await.expect("a connection");
+        let asked = b"GET /__ping__ HTTP/1.1\r\nHost: x\r\n\r\n";
+        let _ = client.write_all(asked).await;
+        let mut start = [0; 12];
+        let read = timeout(SOON, client.read_exact(&mut start)).await;
+        if read.expect("an answer or the end").is_ok() {
+            assert_eq!(&start, b"HTTP/1.1 200");
+            open.push(client);
+        }
+    }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_limited_by_address_and_in_total() {
+    let mut served = Served::prepare(&[("VALETKEY_TRUSTED_PROXIES", "127.0.0.2/32")]);
+    // A reserve of an eighth, and for each of 175 connections another one to an app.
+    served.limit_files(400);
+    served.restart().await;
+    let to = served.address;
+    let one = admitted("127.0.0.3", to, 100).await;
+    assert_eq!(one.len(), 87, "half of the room");
+    assert_eq!(admitted("127.0.0.4", to, 3).await.len(), 3, "another one");
+    // A proxy speaks for many; what it has open is limited in total.
+    let proxy = admitted("127.0.0.2", to, 100).await;
+    assert_eq!(proxy.len(), 88);
+    assert_eq!(admitted("127.0.0.2", to, 1).await.len(), 0);
+    assert_eq!(admitted("127.0.0.1", to, 3).await.len(), 3, "the operator");
+    drop(one);
+    for _ in 0..50 {
+        if admitted("127.0.0.2", to, 1).await.len() == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("what was closed leaves no room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_asks_whether_a_silent_browser_is_still_there() {
+    let stage = Stage::new().await;
+    let client = stage.connect().await;
+    let local = client.local_addr().expect("an address").port();
+    let portal: u16 = stage
+        .world
+        .portal
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .parse()
+        .expect("one");
+    // The portal's end: `local remote state tx:rx timer:jiffies`; timer 2 is the keep-alive.
+    let timer = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+        let of_portal = table.lines().find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let is_ours = fields.get(1)?.ends_with(&format!(":{portal:04X}"))
+                && fields.get(2)?.ends_with(&format!(":{local:04X}"));
+            is_ours.then(|| fields[5].to_owned())
+        });
+        of_portal.unwrap_or_default()
+    };
+    for _ in 0..50 {
+        if timer().starts_with("02:") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{}", timer());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,10 @@
 
 use crate::{
     config::Settings,
-    domain::{Timestamp, ending::NumberedEnding},
+    domain::{
+        Timestamp,
+        ending::{Epochs, NumberedEnding},
+    },
     service::{core::Core, error::Error},
     store::endings,
     vault::journal::{Journal, JournalKey},
@@ -57,18 +60,26 @@ struct OpenTail {
 }
 
 impl OpenTail {
-    /// Opens the journal of a folder, which is made if it is missing.
-    fn open(folder: &Path, key: JournalKey, since: Timestamp, now: Timestamp) -> io::Result<Self> {
+    /// Opens the journal of a folder, which is made if it is missing. After a restore all endings of
+    /// the database are written once more, under the numbers of its new epoch.
+    fn open(
+        folder: &Path,
+        key: JournalKey,
+        epochs: Epochs,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> io::Result<Self> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(folder)?;
-        let found = Journal::read(folder, &key)?;
-        let numbers: HashSet<i64> = found.endings.iter().map(|one| one.number).collect();
+        let found = Journal::read(folder, &key)?.of(&epochs);
+        let endings = found.iter().flat_map(|found| &found.endings);
+        let numbers: HashSet<i64> = endings.map(|one| one.number).collect();
         let highest = numbers.iter().copied().max().unwrap_or(0);
         let looked_for = (highest - LOOK_BACK).max(1)..highest;
-        let mut journal = Journal::open(folder, key)?;
+        let mut journal = Journal::open(folder, key, epochs)?;
         journal.start(since)?;
         Ok(Self {
             journal,
@@ -163,12 +174,12 @@ impl EndingsJournal {
         let mut open = match tail.open.take() {
             Some(open) => open,
             None => {
-                let since = store
-                    .read(|db| Ok::<_, Error>(endings::kept_since(db)?))
-                    .await
-                    .map_err(text)?;
+                let write = store.write(|db| {
+                    Ok::<_, Error>((endings::epochs_of_server(db)?, endings::kept_since(db)?))
+                });
+                let (epochs, since) = write.await.map_err(text)?;
                 let (folder, key) = (tail.folder.clone(), JournalKey::new(&self.core.root));
-                blocking(move || OpenTail::open(&folder, key, since, now)).await?
+                blocking(move || OpenTail::open(&folder, key, epochs, since, now)).await?
             }
         };
         let mut after = open.after();

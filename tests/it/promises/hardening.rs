@@ -551,3 +551,77 @@ async fn the_issuer_of_a_custom_integration_comes_from_discovery() {
     let issuer = made.json()["config"]["issuer"].clone();
     assert_eq!(issuer, json!(format!("{server}/realm")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_used_meanwhile_is_not_ended_as_unused() {
+    let world = World::start().await;
+    let _vera = world.connected("vera").await;
+    let connection = world.sql("SELECT guid AS value FROM connections").remove(0);
+    let id = connection.parse().expect("an id");
+    let states = || world.sql("SELECT state AS value FROM connections");
+    // The purge has found it; before it gets there the viewer comes.
+    let found_before = world.now();
+    world.pass(Duration::from_secs(60));
+    world.sql(&format!(
+        "UPDATE connections SET used_at = {}",
+        world.now().0
+    ));
+    let revocations = &world.services.revocations;
+    let ended = revocations.expire_unused(id, found_before).await;
+    ended.expect("a look at it");
+    assert_eq!(states(), ["active"]);
+    world.pass(Duration::from_secs(60));
+    let ended = revocations.expire_unused(id, world.now()).await;
+    ended.expect("its end");
+    assert_eq!(states(), ["needs_login"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspected_leak_of_a_deleted_item_is_dropped() {
+    let world = World::start().await;
+    let _vera = world.connected("vera").await;
+    let viewer = "SELECT guid AS value FROM people WHERE username = 'vera'";
+    let viewer = world.sql(viewer).remove(0);
+    let items = [world.content(0), world.content(1)];
+    let left = world.now().0 - 3_600_000;
+    for item in &items {
+        world.sql(&format!("INSERT INTO visits (content, process, person, node, here, since, seen_at) VALUES ('{item}', '', '{viewer}', 'n', FALSE, 1, {left})"));
+        let now = world.now().0;
+        world.sql(&format!("INSERT INTO token_uses (content, process, person, used_at) VALUES ('{item}', '', '{viewer}', {now})"));
+    }
+    let mut alarm = valetkey::service::auditing::leaks::Alarm::default();
+    let mut look = async || world.services.leaks.look_for_leaks(&mut alarm).await;
+    look().await.expect("a first look");
+    let path = format!("v1/content/{}", items[0]);
+    let gone = world.api(&world.key("bo"), "DELETE", &path, "").await;
+    assert!(gone.status < 300, "{}", gone.body);
+    // Reported when it is confirmed, and once only.
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(26));
+        look().await.expect("a look");
+    }
+    let leaks = world.sql("SELECT content AS value FROM leaks");
+    assert_eq!(leaks, [items[1].clone()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_database_without_tables_is_new() {
+    use valetkey::store::{DatabaseUrl, is_new};
+    let Some(place) = crate::harness::database() else {
+        return;
+    };
+    let (empty, used) = (place.clone(), World::start().await);
+    let asked = tokio::task::spawn_blocking(move || {
+        let unreachable = "postgres://nobody@127.0.0.1:1/none".to_owned().into();
+        let used = used.database.as_ref().expect("a database");
+        [
+            is_new(&empty),
+            is_new(used),
+            is_new(&DatabaseUrl::Postgresql(unreachable)),
+        ]
+    });
+    let [empty, used, unreachable] = asked.await.expect("three answers");
+    assert!(empty.expect("an answer"));
+    assert!(!used.expect("an answer"));
+    assert!(unreachable.is_err(), "which is no new database");
+}

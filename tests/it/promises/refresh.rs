@@ -336,43 +336,83 @@ async fn lock_until_spooled(
     [Some(locked)]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn p37_tokens_that_the_database_did_not_take_survive_kill_9() {
-    let Rotating {
-        mut served,
-        state,
-        key,
-        heads,
-        item,
-        guid,
-        ada,
-    } = Rotating::start().await;
-    connect(&ada, &format!("/content/{item}/"), &guid).await;
-    ada.get(&format!("/content/{item}/")).await;
-    let head = heads.lock().expect("a head").clone();
-    let token = head
-        .lines()
-        .find_map(|line| {
+impl Rotating {
+    /// Connects ada, and gives her session token when her access token has to be refreshed.
+    async fn due(&self) -> String {
+        let app = format!("/content/{}/", self.item);
+        connect(&self.ada, &app, &self.guid).await;
+        self.ada.get(&app).await;
+        let head = self.heads.lock().expect("a head").clone();
+        let token = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("posit-connect-user-session-token")
                 .then(|| value.trim().to_owned())
-        })
-        .unwrap_or_else(|| panic!("no session token in {head}"));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let held = state.held.lock().await;
-    let locking = lock_until_spooled(&served, "the refresh", &state.refreshed, held);
-    let (answer, mut unlocking) = tokio::join!(served.exchange(&key, &token), locking);
-    assert_eq!(answer.status, 503, "{}", answer.body);
-    served.kill();
-    within("the lock's end", unlocking[0].take().expect("a lock"))
-        .await
-        .expect("unlocked");
-    served.restart().await;
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        token.unwrap_or_else(|| panic!("no session token in {head}"))
+    }
+
+    /// Refreshes with a database that takes no tokens, and kills the server, whose spool has them.
+    async fn refresh_and_kill(&mut self, token: &str) {
+        let held = self.state.held.lock().await;
+        let locking = lock_until_spooled(&self.served, "the refresh", &self.state.refreshed, held);
+        let exchange = self.served.exchange(&self.key, token);
+        let (answer, mut unlocking) = tokio::join!(exchange, locking);
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        self.served.kill();
+        within("the lock's end", unlocking[0].take().expect("a lock"))
+            .await
+            .expect("unlocked");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p37_tokens_that_the_database_did_not_take_survive_kill_9() {
+    let mut rotating = Rotating::start().await;
+    let token = rotating.due().await;
+    rotating.refresh_and_kill(&token).await;
+    rotating.restart().await;
+    let Rotating {
+        served, key, state, ..
+    } = rotating;
     let answer = served.exchange(&key, &token).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.json()["access_token"], "access-1");
     assert_eq!(state.refreshed.load(Ordering::SeqCst), 1, "no second one");
-    assert!(!has_spooled(&served), "the spool is cleared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p37_spooled_tokens_replace_no_newer_ones() {
+    let mut rotating = Rotating::start().await;
+    let token = rotating.due().await;
+    rotating.refresh_and_kill(&token).await;
+    // Meanwhile another node has stored tokens.
+    let newer = "UPDATE connections SET generation = generation + 1, access_token = 'newer', refresh_token = 'newer'";
+    rotating.served.sql(newer);
+    assert_eq!(rotating.restart().await, ["active"]);
+    let kept = "SELECT access_token || ' ' || refresh_token AS value FROM connections";
+    assert_eq!(rotating.served.sql(kept), ["newer newer"]);
+}
+
+#[cfg(feature = "faults")]
+#[tokio::test(flavor = "multi_thread")]
+async fn p23_a_panic_within_a_refresh_stops_no_later_one() {
+    let mut rotating = Rotating::start().await;
+    rotating.served.set("VALETKEY_PANIC_AT", "attempt_written");
+    // The lease of the refresh that panicked ends sooner, too.
+    rotating.served.set("VALETKEY_HURRY", "25");
+    rotating.served.kill();
+    rotating.served.restart().await;
+    let token = rotating.due().await;
+    let panicked = rotating.served.exchange(&rotating.key, &token).await;
+    assert_eq!(panicked.status, 503, "{}", panicked.body);
+    let log = rotating.served.log();
+    assert!(log.contains("as VALETKEY_PANIC_AT says"), "{log}");
+    until("a refresh", Duration::from_secs(30), async || {
+        let answer = rotating.served.exchange(&rotating.key, &token).await;
+        answer.status == 200 && answer.json()["access_token"] == "access-1"
+    })
+    .await;
 }
 
 /// Starts a connection and returns the address to which the provider sends the browser back.

@@ -677,6 +677,79 @@ async fn p55_a_restore_brings_back_nothing_that_was_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p55_endings_after_a_trusted_restore_are_not_taken_for_older_ones() {
+    let world = World::start().await;
+    let (vera, _) = world.connected("vera").await;
+    let (viktor, _) = world.connected("viktor").await;
+    let (ada, bo) = (world.key("ada"), world.key("bo"));
+    let keys = async |served: &Served| {
+        let me = served.api(&bo, "GET", "v1/user", "").await.json();
+        format!("v1/users/{}/keys", me["guid"].as_str().expect("a guid"))
+    };
+    // Where the last restore will be; this installation's own folder goes with it.
+    let third = new_machine(&world);
+    let file = third.data_dir.join("a-backup.db");
+    let path = file.to_string_lossy().into_owned();
+    let backed_up = world.command(&["backup", &path]);
+    assert!(backed_up.status.success(), "{}", said(&backed_up));
+    world.revoke_consent(&vera).await;
+    world.revoke_consent(&viktor).await;
+    let lines = async |folder: &std::path::Path, word: &str, count: usize| {
+        let file = folder.join("00000001.journal");
+        let found = || std::fs::read_to_string(&file).unwrap_or_default();
+        for _ in 0..100 {
+            if found().matches(word).count() >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{word}: {}", found());
+    };
+    let old = world.data_dir.join("journal");
+    lines(&old, "\"what\":\"consents\"", 2).await;
+    // Another machine with a journal that knows of the endings; the backup is trusted there. The
+    // numbers of what ends from then on were given out once already.
+    let mut trusting = new_machine(&world);
+    let own = trusting.data_dir.join("journal");
+    let copy = third.data_dir.join("copy");
+    for folder in [&own, &copy] {
+        std::fs::create_dir(folder).expect("a folder");
+        let name = "00000001.journal";
+        std::fs::copy(old.join(name), folder.join(name)).expect("copied");
+    }
+    let restored = trusting.command(&["restore", &path, "--trust-backup"]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    // As on a node that the restore did not see.
+    trusting.set("VALETKEY_JOURNAL_COPY", &copy.to_string_lossy());
+    let portal = world.portal.clone();
+    let served = trusting.serve_at(&portal, world).await;
+    let at = keys(&served).await;
+    let made = served.api(&bo, "POST", &at, r#"{"name": "leaves"}"#).await;
+    let number = made.json()["id"].to_string().replace('"', "");
+    let gone = served
+        .api(&bo, "DELETE", &format!("{at}/{number}"), "")
+        .await;
+    assert!(gone.status < 300, "{}", gone.body);
+    let me = at.trim_start_matches("v1/users/").trim_end_matches("/keys");
+    let lock = format!("v1/users/{me}/lock");
+    let locked = served.api(&ada, "POST", &lock, r#"{"locked": true}"#).await;
+    assert_eq!(locked.status, 200, "{}", locked.body);
+    // Both folders have it, and one is enough.
+    for folder in [&own, &copy] {
+        lines(folder, "\"api_key\"", 1).await;
+        lines(folder, "\"locked\":true", 1).await;
+    }
+    let restored = third.command(&["restore", &path, "--journal", &copy.to_string_lossy()]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    let locked = third.sql(&format!(
+        "SELECT username AS value FROM people WHERE guid = '{me}' AND locked"
+    ));
+    assert_eq!(locked, ["bo"], "{}", said(&restored));
+    let consents = third.sql("SELECT person AS value FROM consents");
+    assert_eq!(consents.len(), 2, "they were trusted: {}", said(&restored));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p40_a_backup_under_load_restores_to_working_consents_with_the_key_alone() {
     let world = World::start().await;
     let _vera = world.connected("vera").await;
