@@ -1,84 +1,128 @@
-"""Instructions per exchange, with and without metrics and traces, less what the process does by itself: they do not depend on what
-else the machine does. Needs valgrind, and a build with `--features traces`.
+"""Instructions per exchange and per proxied request, less what the process does by itself: they do not depend on what else the
+machine does. Needs valgrind and nginx.
 
-  instructions.py BINARY SEED
+  instructions.py BINARY SEED                     without and with metrics and traces; a build with `--features traces`
+  instructions.py BINARY SEED OTHER OTHER_SEED    two builds
 
-One worker, 200 viewers in turn, 6,000 exchanges, everything cached; valgrind counts the instructions of the portal's process.
+One worker, 200 viewers in turn, 6,000 of each, everything cached; valgrind counts the instructions of the portal's process. With
+INSTRUCTIONS_KEEP=FOLDER what it found is kept there, for callgrind_annotate.
 """
+import base64
+import hashlib
 import http.client
+import json
 import os
 import pathlib
+import secrets
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 
+import parts
 import portal
+from town import content_cookie
 
-BINARY, SEED = sys.argv[1:3]
-ROUNDS = 30
+ROUNDS, VIEWERS = 30, 200
+KEEP = os.environ.pop("INSTRUCTIONS_KEEP", None)
 start = subprocess.Popen
 
 
-def count(name, port, settings):
-    """Instructions of one exchange."""
-    found = portal.folder / f"callgrind.{name}"
+class Counted:
+    """A portal under valgrind, with viewers who have a session token and a session at the content."""
 
-    def counted(command, *rest, **options):
-        if command[-1] == "serve":
-            command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={found}", "--quiet", *command]
-        return start(command, *rest, **options)
+    def __init__(self, binary, seed, name, port, settings):
+        self.found = portal.folder / f"callgrind.{name}"
+        self.dumps = 0
 
-    os.environ.update({"BENCH_PORT": str(port), "VALETKEY_WORKERS": "1"})
-    os.environ.update(settings)
-    portal.subprocess.Popen = counted
-    served = portal.Portal(BINARY, SEED, name, None)
-    portal.subprocess.Popen = start
-    tokens = served.seed(200, 200)
-    wire = http.client.HTTPConnection("127.0.0.1", served.ports[0], timeout=120)
-    fields = {"Authorization": f"Key {served.key}", "Host": served.public[7:], "Content-Type": "application/x-www-form-urlencoded"}
+        def counted(command, *rest, **options):
+            if command[-1] == "serve":
+                command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.found}", "--quiet", *command]
+            return start(command, *rest, **options)
 
-    def exchange(token):
-        wire.request("POST", "/__api__/v1/oauth/integrations/credentials", portal.FORM + token, fields)
-        answer = wire.getresponse()
+        os.environ.update({"BENCH_PORT": str(port), "VALETKEY_WORKERS": "1", **settings})
+        portal.subprocess.Popen = counted
+        self.served = portal.Portal(binary, seed, name, None)
+        portal.subprocess.Popen = start
+        for setting in settings:
+            del os.environ[setting]
+        self.served.api("PATCH", f"content/{self.served.content}", {"upstream_url": parts.APP})
+        self.tokens, self.cookies = self.served.seed(VIEWERS, VIEWERS), []
+        rows = []
+        for token in self.tokens:
+            claims, cookie = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")), secrets.token_urlsafe(32)
+            self.cookies.append(cookie)
+            rows.append((hashlib.sha256(cookie.encode()).hexdigest(), claims["sid"], claims["sub"], self.served.content, 1000 * claims["iat"]))
+        with sqlite3.connect(pathlib.Path(self.served.settings[0]["VALETKEY_DATA_DIR"]) / "valetkey.db", timeout=20) as file:
+            file.executemany("INSERT INTO content_sessions (key_hash, session, person, content, created_at) VALUES (?, ?, ?, ?, ?)", rows)
+        self.wire = http.client.HTTPConnection("127.0.0.1", self.served.ports[0], timeout=120)
+
+    def ask(self, *request):
+        self.wire.request(*request)
+        answer = self.wire.getresponse()
         body = answer.read()
-        assert answer.status == 200, body
+        assert answer.status == 200, (answer.status, answer.headers["Location"], body)
 
-    def control(option):
-        subprocess.run(["callgrind_control", option, str(served.processes[0].pid)], check=True, capture_output=True)
+    def exchange(self, number):
+        fields = {"Authorization": f"Key {self.served.key}", "Host": self.served.host, "Content-Type": "application/x-www-form-urlencoded"}
+        self.ask("POST", "/__api__/v1/oauth/integrations/credentials", portal.FORM + self.tokens[number], fields)
 
-    for token in tokens * 2:
-        exchange(token)
-    control("-z")
-    began = time.monotonic()
-    for token in tokens * ROUNDS:
-        exchange(token)
-    control("-d")
-    # What the process does by itself in the same time.
-    time.sleep(time.monotonic() - began)
-    control("-d")
-    time.sleep(1)
-    served.stop()
+    def proxied_request(self, number):
+        # As Chromium sends it.
+        fields = {"Host": f"localhost:{self.served.ports[0]}", "Cookie": f"{content_cookie(self.served.content)}={self.cookies[number]}",
+                  "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
+                  "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", "Accept-Language": "en-GB,en;q=0.9",
+                  "Accept-Encoding": "gzip, deflate, br, zstd", "Upgrade-Insecure-Requests": "1", "Cache-Control": "max-age=0", "Sec-Fetch-Site": "none",
+                  "Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1", "Sec-Fetch-Dest": "document", "Sec-Ch-Ua": '"Chromium";v="156"', "Sec-Ch-Ua-Mobile": "?0", "Sec-Ch-Ua-Platform": '"Linux"'}
+        self.ask("GET", f"/content/{self.served.content}/", None, fields)
 
-    def total(dump):
-        text = pathlib.Path(f"{found}.{dump}").read_text(errors="replace")
+    def control(self, option):
+        subprocess.run(["callgrind_control", option, str(self.served.processes[0].pid)], check=True, capture_output=True)
+
+    def dump(self):
+        """What was counted since the last one."""
+        self.control("-d")
+        self.dumps += 1
+        file = pathlib.Path(f"{self.found}.{self.dumps}")
+        while not (file.exists() and "totals:" in (text := file.read_text(errors="replace"))):
+            time.sleep(0.1)
         return int(next(line for line in text.splitlines() if line.startswith("totals:")).split()[1])
 
-    for setting in settings:
-        del os.environ[setting]
-    return (total(1) - total(2)) / (ROUNDS * len(tokens))
+    def count(self, act):
+        """Instructions of one act."""
+        for number in list(range(VIEWERS)) * 2:
+            act(number)
+        self.control("-z")
+        began = time.monotonic()
+        for number in list(range(VIEWERS)) * ROUNDS:
+            act(number)
+        busy = self.dump()
+        if KEEP:
+            shutil.copy(f"{self.found}.{self.dumps}", pathlib.Path(KEEP) / f"{self.found.name}.{act.__name__}")
+        # What the process does by itself in the same time.
+        time.sleep(time.monotonic() - began)
+        return (busy - self.dump()) / (ROUNDS * VIEWERS)
 
 
-# A collector that nobody runs: what is recorded is dropped in the end.
-collector = {"VALETKEY_TRACES_ENDPOINT": "http://127.0.0.1:9"}
-variants = {
-    "neither": {},
-    "metrics": {"VALETKEY_METRICS_LISTEN": "127.0.0.1:9188"},
-    "traces, none recorded": {**collector, "VALETKEY_TRACES_PERCENT": "0"},
-    "traces, all recorded": {**collector, "VALETKEY_TRACES_PERCENT": "100"},
-}
-print("| | instructions per exchange | more |\n| --- | --- | --- |")
-neither = None
-for number, (name, settings) in enumerate(variants.items()):
-    found = count(f"node{number}", 18900 + 20 * number, settings)
-    neither = neither or found
-    print(f"| {name} | {found:,.0f} | {100 * (found / neither - 1):+.1f} % |", flush=True)
+BINARY, SEED = sys.argv[1:3]
+if len(sys.argv) > 3:
+    variants = {"before": (BINARY, SEED, {}), "after": (*sys.argv[3:5], {})}
+else:
+    # A collector that nobody runs: what is recorded is dropped in the end.
+    collector = {"VALETKEY_TRACES_ENDPOINT": "http://127.0.0.1:9"}
+    variants = {name: (BINARY, SEED, settings) for name, settings in {
+        "neither": {},
+        "metrics": {"VALETKEY_METRICS_LISTEN": "127.0.0.1:9188"},
+        "traces, none recorded": {**collector, "VALETKEY_TRACES_PERCENT": "0"},
+        "traces, all recorded": {**collector, "VALETKEY_TRACES_PERCENT": "100"},
+    }.items()}
+print("| | instructions per exchange | more | per proxied request | more |\n| --- | --- | --- | --- | --- |")
+first = None
+with parts.upstream():
+    for number, (name, (binary, seed, settings)) in enumerate(variants.items()):
+        counted = Counted(binary, seed, f"node{number}", 18900 + 20 * number, settings)
+        found = [counted.count(act) for act in (counted.exchange, counted.proxied_request)]
+        counted.served.stop()
+        first = first or found
+        print("| " + " | ".join([name, *(f"{value:,.0f} | {100 * (value / base - 1):+.1f} %" for value, base in zip(found, first))]) + " |", flush=True)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import ssl
 import subprocess
 import tempfile
 import time
@@ -19,18 +20,26 @@ FORM = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&sub
 
 
 class Portal:
-    """One node, or several on one database, on ports of their own."""
+    """One node, or several on one database, on ports of their own. `tls`: over TLS, HTTP/2 included."""
 
-    def __init__(self, binary, seed, name, database, nodes=1):
+    def __init__(self, binary, seed, name, database, nodes=1, tls=False):
         self.seeder = seed
         self.ports = [int(os.environ.get("BENCH_PORT", 18710)) + number for number in range(nodes)]
-        self.public = f"http://127.0.0.1:{self.ports[0]}"
+        self.scheme, self.tls, own = "https" if tls else "http", None, {}
+        self.host = f"127.0.0.1:{self.ports[0]}"
+        self.public = f"{self.scheme}://{self.host}"
+        if tls:
+            certificate, key = folder / "certificate.pem", folder / "key.pem"
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+            self.tls = ssl.create_default_context(cafile=certificate)
+            own = {"VALETKEY_TLS_CERTIFICATE_FILE": str(certificate), "VALETKEY_TLS_KEY_FILE": str(key), "VALETKEY_CONTENT_URL": f"https://localhost:{self.ports[0]}"}
         self.settings = []
         for number, port in enumerate(self.ports):
             data = folder / f"{name}{number}"
             data.mkdir()
             self.settings.append({**os.environ, "VALETKEY_LISTEN": f"127.0.0.1:{port}", "VALETKEY_PUBLIC_URL": self.public, "VALETKEY_DATA_DIR": str(data),
-                                  "VALETKEY_KEYRING_FILE": str(folder / f"{name}0" / "keyring"), "VALETKEY_LOG": "error", "VALETKEY_PRIVATE_HOSTS": "127.0.0.1", **({"VALETKEY_DATABASE_URL": database} if database else {})})
+                                  "VALETKEY_KEYRING_FILE": str(folder / f"{name}0" / "keyring"), "VALETKEY_LOG": "error", "VALETKEY_PRIVATE_HOSTS": "127.0.0.1", **own, **({"VALETKEY_DATABASE_URL": database} if database else {})})
         made = subprocess.run([binary, "admin", "create", "ada", "--password-stdin", "--api-key"], input="long enough\n", text=True, env=self.settings[0], check=True, capture_output=True)
         self.key = made.stdout.strip()
         self.processes = [subprocess.Popen([binary, "serve"], env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for settings in self.settings]
@@ -38,7 +47,7 @@ class Portal:
         for port in self.ports:
             while True:
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/__ping__").read()
+                    urllib.request.urlopen(f"{self.scheme}://127.0.0.1:{port}/__ping__", context=self.tls).read()
                     break
                 except OSError:
                     time.sleep(0.02)
@@ -48,9 +57,9 @@ class Portal:
         self.api("PUT", f"content/{self.content}/oauth/integrations/associations", [{"oauth_integration_guid": self.integration}])
 
     def api(self, method, path, body=None, port=None):
-        headers = {"Authorization": f"Key {self.key}", "Content-Type": "application/json", "Host": self.public[7:]}
-        request = urllib.request.Request(f"http://127.0.0.1:{port or self.ports[0]}/__api__/v1/{path}", None if body is None else json.dumps(body).encode(), headers, method=method)
-        with urllib.request.urlopen(request) as answer:
+        headers = {"Authorization": f"Key {self.key}", "Content-Type": "application/json", "Host": self.host}
+        request = urllib.request.Request(f"{self.scheme}://127.0.0.1:{port or self.ports[0]}/__api__/v1/{path}", None if body is None else json.dumps(body).encode(), headers, method=method)
+        with urllib.request.urlopen(request, context=self.tls) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -60,9 +69,9 @@ class Portal:
 
     def exchange(self, token, port):
         form = urllib.parse.urlencode({"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": "urn:posit:connect:user-session-token", "subject_token": token})
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/__api__/v1/oauth/integrations/credentials", form.encode(), {"Authorization": f"Key {self.key}", "Host": self.public[7:]})
+        request = urllib.request.Request(f"{self.scheme}://127.0.0.1:{port}/__api__/v1/oauth/integrations/credentials", form.encode(), {"Authorization": f"Key {self.key}", "Host": self.host})
         try:
-            with urllib.request.urlopen(request) as answer:
+            with urllib.request.urlopen(request, context=self.tls) as answer:
                 return answer.status
         except urllib.error.HTTPError as error:
             error.read()
@@ -84,7 +93,7 @@ local made, turn = nil, math.random(1000)
 function request()
   if not made then
     made = {{}}
-    local headers = {{["Host"] = "{self.public[7:]}", ["Authorization"] = "Key {self.key}", ["Content-Type"] = "application/x-www-form-urlencoded"}}
+    local headers = {{["Host"] = "{self.host}", ["Authorization"] = "Key {self.key}", ["Content-Type"] = "application/x-www-form-urlencoded"}}
     for line in io.lines("{folder}/tokens") do
       made[#made + 1] = wrk.format("POST", nil, headers, "{FORM}" .. line)
     end

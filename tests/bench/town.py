@@ -34,8 +34,8 @@ os.environ |= {"VALETKEY_TRUSTED_PROXIES": "127.0.0.1", "VALETKEY_SESSION_TOKEN_
 class Wires:
     """Requests over kept connections, with as little work for each as Python allows."""
 
-    def __init__(self):
-        self.kept = collections.defaultdict(list)
+    def __init__(self, tls):
+        self.tls, self.kept = tls, collections.defaultdict(list)
 
     async def ask(self, port, method, path, fields, body=b""):
         """Status, head and body. A kept connection that the server closed in this very moment is worth another one."""
@@ -45,7 +45,7 @@ class Wires:
                 return await self.send(port, self.kept[port].pop(), out)
             except (ConnectionError, asyncio.IncompleteReadError):
                 pass
-        return await self.send(port, await asyncio.open_connection("127.0.0.1", port), out)
+        return await self.send(port, await asyncio.open_connection("127.0.0.1", port, ssl=self.tls), out)
 
     async def send(self, port, wire, out):
         reader, writer = wire
@@ -101,7 +101,7 @@ class App(asyncio.Protocol):
                 head, self.head = self.head.split(b"\r\n\r\n", 1)
                 token, tab = re.search(rb"(?i)\r\nposit-connect-user-session-token: (\S+)", head).group(1), re.match(rb"GET /tab/(\d+)", head)
                 if tab:
-                    self.viewer = self.town.viewers[int(tab.group(1))]
+                    self.viewer = self.town.tabs[int(tab.group(1))]
                     self.viewer.token = token.decode()
                 self.wire.write(UPGRADED if tab else PAGE % token)
 
@@ -120,12 +120,12 @@ class Viewer(asyncio.Protocol):
         self.is_open = self.asks = False
 
     def fields(self):
-        return {"Host": self.town.content_host, "Origin": f"http://{self.town.content_host}", "Cookie": f"{content_cookie(self.item.guid)}={self.cookie}"}
+        return {"Host": self.town.content_host, "Origin": f"{self.town.portal.scheme}://{self.town.content_host}", "Cookie": f"{self.town.cookie_prefix}{content_cookie(self.item.guid)}={self.cookie}"}
 
     def open(self):
         if not self.town.over:
             self.began, self.head = time.monotonic(), b""
-            self.town.spawn("tab opened", self.loop.create_connection(lambda: self, "127.0.0.1", self.port))
+            self.town.spawn("tab opened", self.loop.create_connection(lambda: self, "127.0.0.1", self.port, ssl=self.town.portal.tls))
 
     def connection_made(self, wire):
         self.wire = wire
@@ -185,7 +185,7 @@ class Browser:
         if status not in (200, 303):
             raise RuntimeError(f"{status} of {re.sub('[0-9a-f-]{36}', '…', at.path)}")
         place = re.search(r"(?i)\r\nlocation: (\S+)", head)
-        return place and urllib.parse.urljoin(f"http://{host}{path}", place.group(1)), page, head
+        return place and urllib.parse.urljoin(f"{self.town.portal.scheme}://{host}{path}", place.group(1)), page, head
 
     async def follow(self, url):
         for _ in range(9):
@@ -231,11 +231,12 @@ Item = collections.namedtuple("Item", "guid key")
 class Town:
     """A portal, its people, and what they do."""
 
-    def __init__(self, binary, seed, name, place, nodes, count, pause=60):
-        self.place, self.portal, self.wires, self.tally, self.count = place, Portal(binary, seed, name, place, nodes), Wires(), Tally(), count
+    def __init__(self, binary, seed, name, place, nodes, count, pause=60, tls=False):
+        self.place, self.portal, self.tally, self.count = place, Portal(binary, seed, name, place, nodes, tls), Tally(), count
+        self.wires, self.cookie_prefix = Wires(self.portal.tls), "__Host-" if tls else ""
         self.pause = pause  # seconds between two messages of a tab
-        self.ports, self.over, self.tasks, self.viewers, self.browsers = self.portal.ports, False, set(), [], collections.deque(maxlen=200)
-        self.portal_host, self.content_host = self.portal.public[7:], f"localhost:{self.ports[0]}"
+        self.ports, self.over, self.tasks, self.viewers, self.tabs, self.browsers = self.portal.ports, False, set(), [], [], collections.deque(maxlen=200)
+        self.portal_host, self.content_host = self.portal.host, f"localhost:{self.ports[0]}"
 
     def sql(self, text):
         if self.place:
@@ -285,6 +286,7 @@ class Town:
             claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
             viewer = Viewer(self, number, items[claims["content"]], claims["sub"], names[claims["sub"]])
             self.viewers.append(viewer)
+            self.tabs.append(viewer)
             rows.append(f"('{hashlib.sha256(viewer.cookie.encode()).hexdigest()}', '{claims['sid']}', '{viewer.person}', '{viewer.item.guid}', {1000 * claims['iat']})")
         self.sql(f"INSERT INTO content_sessions (key_hash, session, person, content, created_at) VALUES {', '.join(rows)}")
         self.sql("UPDATE people SET password_hash = (SELECT password_hash FROM people WHERE username = 'ada') WHERE username LIKE 'seeded%'")
@@ -363,7 +365,7 @@ class Town:
         while len(took) < REVOKES and self.browsers:
             browser, port = self.browsers.popleft(), self.ports[len(took) % len(self.ports)]
             asked = self.ports[(len(took) + elsewhere) % len(self.ports)]
-            _, head = await browser.follow(f"http://{self.content_host}/content/{browser.viewer.item.guid}/")
+            _, head = await browser.follow(f"{self.portal.scheme}://{self.content_host}/content/{browser.viewer.item.guid}/")
             token = re.search(r"(?i)\r\nx-token: (\S+)", head)
             if not token or await self.exchange(browser.viewer, token.group(1), asked):
                 continue  # the same viewer just revoked in another browser

@@ -93,7 +93,7 @@ local items = {{{", ".join(f'"{guid}"' for guid in items)}}}
 function init(args) math.randomseed(os.time() + tonumber(args[1] or 0)) end
 function request()
   local guid = items[math.random(#items)]
-  return wrk.format("PATCH", "/__api__/v1/content/" .. guid, {{["Host"] = "{portal.public[7:]}", ["Authorization"] = "Key {portal.key}", ["Content-Type"] = "application/json"}}, '{{"title": "title ' .. math.random(1000000) .. '"}}')
+  return wrk.format("PATCH", "/__api__/v1/content/" .. guid, {{["Host"] = "{portal.host}", ["Authorization"] = "Key {portal.key}", ["Content-Type"] = "application/json"}}, '{{"title": "title ' .. math.random(1000000) .. '"}}')
 end
 """)
 runs = [subprocess.Popen(["wrk", "-t", "1", "-c", "8", "-d", f"{SECONDS}s", "-s", str(lua), f"http://127.0.0.1:{port}", "--", str(port)], stdout=subprocess.PIPE, text=True) for port in portal.ports]

@@ -2,9 +2,10 @@
 
   crowd.py MINUTES BINARY SEED [POSTGRES]
 
-One node, on SQLite unless a PostgreSQL server is named. Half of the time only the 180 are there: what they see then is the measure.
+One node that speaks TLS, on SQLite unless a PostgreSQL server is named. Half of the time only the 180 are there: what they see then is the measure.
 Then the 20 come, each from an address of its own: half-sent heads, floods of requests, odd cookies, wrong passwords, WebSockets that
-are reset, requests whose answers are not read; and, in a run of five minutes or more by root, clients that disappear as a laptop does
+are reset, requests whose answers are not read, requests over HTTP/2 that are given up at once, TLS handshakes that are begun only;
+and, in a run of five minutes or more by root, clients that disappear as a laptop does
 whose lid is closed. When they have gone, memory, file descriptors and rows must be where they were. What a process needs once for each
 kind of thing that it meets (the program's own pages in memory, room of its allocator, caches of the database) it has before the
 measured time begins: the 20 come for a moment then, too.
@@ -17,11 +18,12 @@ import pathlib
 import random
 import socket
 import statistics
+import ssl
 import struct
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "bench"))
-from portal import database  # noqa: E402
+from portal import database, folder  # noqa: E402
 from town import UPGRADE, Town, memory, request  # noqa: E402
 
 MINUTES, BINARY, SEED = float(sys.argv[1]), *sys.argv[2:4]
@@ -35,7 +37,22 @@ GRACE = 150 if HAS_NOWHERE else 75
 SLACK = 10 if MINUTES >= 5 else 100  # ms
 
 
-GONE = []
+# The connections of those that have disappeared: nobody closes them.
+gone = []
+# The beginning of a ClientHello of 512 bytes.
+HALF_HELLO = bytes([22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3])
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS, HEADERS, RESET = 4, 1, 3  # kinds of frames (RFC 9113 section 6)
+END_OF_STREAM, END_OF_HEADERS, CANCEL = 1, 4, 8
+
+
+def frame(kind, flags, stream, payload):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def fields(pairs):
+    """A field section in which nothing is compressed (RFC 7541 section 6.2.2); names and values below 127 bytes."""
+    return b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in pairs)
 
 
 async def run(*command):
@@ -50,14 +67,14 @@ class Nuisance:
     def __init__(self, town, number):
         self.town, self.number, self.host = town, number, f"127.0.1.{number + 1}"
         self.viewer = town.viewers[number % len(town.viewers)]
-        self.acts = [self.half_heads, self.flood, self.odd_cookies, self.wrong_passwords, self.reset_sockets, self.deaf]
+        self.acts = [self.half_heads, self.flood, self.odd_cookies, self.wrong_passwords, self.reset_sockets, self.deaf, self.given_up_streams, self.half_handshakes]
         if HAS_NOWHERE:
             self.acts.append(self.vanish)
         self.vanished = 0
         self.done = dict.fromkeys((act.__name__.replace("_", " ") for act in self.acts), 0)
 
-    async def wire(self, host=None):
-        return await asyncio.open_connection("127.0.0.1", self.town.ports[0], local_addr=(host or self.host, 0))
+    async def wire(self, host=None, tls=True):
+        return await asyncio.open_connection("127.0.0.1", self.town.ports[0], local_addr=(host or self.host, 0), ssl=self.town.portal.tls if tls is True else tls)
 
     def page(self, more=()):
         # Its own viewer's cookie: a person who may be there, and misbehaves.
@@ -112,6 +129,30 @@ class Nuisance:
         await asyncio.sleep(random.uniform(1, 20))
         writer.transport.abort()
 
+    async def given_up_streams(self):
+        tls = ssl.create_default_context(cafile=folder / "certificate.pem")
+        tls.set_alpn_protocols(["h2"])
+        reader, writer = await self.wire(tls=tls)
+        own = self.viewer.fields()
+        page = [(":method", "GET"), (":scheme", "https"), (":path", f"/content/{self.viewer.item.guid}/"), (":authority", own["Host"]), ("cookie", own["Cookie"])]
+        writer.write(PREFACE + frame(SETTINGS, 0, 0, b""))
+        for stream in range(1, 2001, 2):
+            if writer.transport.is_closing():
+                return
+            writer.write(frame(HEADERS, END_OF_STREAM | END_OF_HEADERS, stream, fields(page)) + frame(RESET, 0, stream, CANCEL.to_bytes(4, "big")))
+            await writer.drain()
+        while await asyncio.wait_for(reader.read(1 << 16), 20):
+            pass  # until the portal has had enough of it
+        writer.close()
+
+    async def half_handshakes(self):
+        wires = [await self.wire(tls=None) for _ in range(20)]
+        for number, (_, writer) in enumerate(wires):
+            writer.write(HALF_HELLO[:number])
+        await asyncio.sleep(random.uniform(1, 8))
+        for _, writer in wires:
+            writer.close()
+
     async def vanish(self):
         """Its machine loses its address: what it has open says nothing more, not even that it has ended."""
         self.vanished += 1
@@ -123,7 +164,7 @@ class Nuisance:
                 reader, writer = await self.wire(host)
                 writer.write(start)
                 await asyncio.wait_for(reader.read(100), 20)
-                GONE.append(writer)  # closing it would change nothing
+                gone.append(writer)
         finally:
             await run("ip", "address", "del", f"{host}/32", "dev", "lo")
 
@@ -184,14 +225,10 @@ async def misbehave(nuisances, seconds):
 
 async def main():
     seconds = MINUTES * 60
-    town = Town(BINARY, SEED, "crowd", database(POSTGRES) if POSTGRES else None, 1, GOOD + BAD, PAUSE)
+    town = Town(BINARY, SEED, "crowd", database(POSTGRES) if POSTGRES else None, 1, GOOD + BAD, PAUSE, tls=True)
     try:
         await town.settle_in()
         nuisances, town.viewers = [Nuisance(town, number) for number in range(BAD)], town.viewers[BAD:]
-        for nuisance in nuisances:
-            nuisance.viewer.number = 0
-        for number, viewer in enumerate(town.viewers):
-            viewer.number = number
         await town.open_tabs()
         town.spawn("", Page(town).run(), None)
         town.spawn("", town.watch_itself(), None)
@@ -221,7 +258,7 @@ async def main():
             await run("ip", "route", "del", "blackhole", NOWHERE)
         await town.close()
     problems = []
-    print(f"{MINUTES:g} minutes on {'PostgreSQL' if POSTGRES else 'SQLite'}, {GOOD} people with a message every {PAUSE} s and a page now and then, {BAD} clients that misbehave in the second half.\n")
+    print(f"{MINUTES:g} minutes over TLS, on {'PostgreSQL' if POSTGRES else 'SQLite'}, {GOOD} people with a message every {PAUSE} s and a page now and then, {BAD} clients that misbehave in the second half.\n")
     print("| what the people see | quiet: times | p50 ms | p99 ms | beside the noise: times | p50 ms | p99 ms | errors |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
     own = percentile(loud.get("(this program's own delay)", []), 99)
     for kind in sorted({*quiet, *loud}):
