@@ -25,7 +25,13 @@ pub fn request_span<'a>(correlation: &str, _header: impl Fn(&str) -> Option<&'a 
 /// Records method, route and status of a request that has ended. `route`: the pattern, not the path.
 #[cfg(not(feature = "traces"))]
 #[inline]
-pub const fn end_request(_span: &Span, _method: &str, _route: Option<&str>, _status: u16) {}
+pub fn end_request(
+    _span: &Span,
+    _method: &str,
+    _route: impl FnOnce() -> Option<String>,
+    _status: u16,
+) {
+}
 
 /// The span of a request that this program sends to `host`.
 #[cfg(not(feature = "traces"))]
@@ -161,17 +167,26 @@ mod recorded {
         span
     }
 
-    /// Records method, route and status of a request that has ended. `route`: the pattern, not the path.
-    pub fn end_request(span: &Span, method: &str, route: Option<&str>, status: u16) {
+    /// Records method, route and status of a request that has ended. `route`: the pattern, not the
+    /// path; asked only where traces are sent.
+    pub fn end_request(
+        span: &Span,
+        method: &str,
+        route: impl FnOnce() -> Option<String>,
+        status: u16,
+    ) {
         if !is_on() {
             return;
         }
-        let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
+        let route = route();
+        let name = route
+            .as_ref()
+            .map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
         span.context().span().update_name(name);
         span.set_attribute("http.request.method", method.to_owned());
         span.set_attribute("http.response.status_code", i64::from(status));
         if let Some(route) = route {
-            span.set_attribute("http.route", route.to_owned());
+            span.set_attribute("http.route", route);
         }
         if status >= 500 {
             span.set_status(Status::error(""));

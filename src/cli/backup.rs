@@ -161,6 +161,8 @@ struct SinceBackup {
     /// By number; also those that the backup has.
     endings: BTreeMap<i64, Ending>,
     until: Timestamp,
+    /// They are numbered as in the backup.
+    is_same_epoch: bool,
 }
 
 /// How much later than its last word a journal may have gone on: it says at most once a minute that
@@ -213,7 +215,11 @@ fn read_journals(folders: &[PathBuf], backup: &BackupFacts) -> Result<Option<Sin
         .flat_map(|(_, part)| part.endings)
         .map(|one| (one.number, one.ending))
         .collect();
-    Ok(Some(SinceBackup { endings, until }))
+    Ok(Some(SinceBackup {
+        endings,
+        until,
+        is_same_epoch: epochs.current() == backup.epochs.current(),
+    }))
 }
 
 /// What a restore does about what ended since the backup.
@@ -243,8 +249,12 @@ impl Plan {
                     .into_iter()
                     .map(|one| (one.number, one.ending))
                     .collect();
+                // Those that the database no longer had when the backup was made are older than all
+                // that it had.
+                let oldest = known.keys().min().copied();
+                let first = oldest.filter(|_| since.is_same_epoch).unwrap_or(0);
                 let (mut repeated, mut changed) = (0, 0);
-                for (number, ending) in &since.endings {
+                for (number, ending) in since.endings.range(first..) {
                     if known.get(number) != Some(ending) {
                         changed += endings::repeat(db, ending, now)?;
                         repeated += 1;
@@ -286,8 +296,8 @@ struct BackupFacts {
     epochs: Epochs,
 }
 
-/// What a backup says of itself. Fails if the keyring does not open the backup's values. Checks a temporary copy, since opening runs migrations and the backup must stay
-/// unchanged.
+/// Reads [`BackupFacts`]. Fails if the keyring does not open the backup's values. Looks into a temporary
+/// copy, since opening runs migrations and the backup must stay unchanged.
 async fn check_keyring(file: &Path, keyring: &Vault) -> Result<BackupFacts, String> {
     let beside = file.with_extension("checking");
     drop(std::fs::remove_file(&beside));

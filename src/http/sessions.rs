@@ -126,10 +126,15 @@ impl Sessions {
     ///
     /// Short, since a browser sends the cookies of all items on a shared host with each request, and
     /// servers refuse long heads: the item is named by 48 of its random bits.
-    fn name_for(what: char, item: Id<Content>) -> String {
+    fn name_for(prefix: &str, what: char, item: Id<Content>) -> String {
         let [.., a, b, c, d, e, f] = item.as_u128().to_be_bytes();
-        let short = URL_SAFE_NO_PAD.encode([a, b, c, d, e, f]);
-        format!("valetkey-{what}{short}")
+        // Not by `format!`: each request needs two of these.
+        let mut name = String::with_capacity(32);
+        name.push_str(prefix);
+        name.push_str("valetkey-");
+        name.push(what);
+        URL_SAFE_NO_PAD.encode_string([a, b, c, d, e, f], &mut name);
+        name
     }
     /// The prefix of cookies that carry authority: with it, no sibling host can set them.
     fn host_prefix(&self) -> &'static str {
@@ -141,19 +146,19 @@ impl Sessions {
     }
     /// Name of an item's session cookie on its content origin.
     pub fn content_cookie(&self, item: Id<Content>) -> String {
-        format!("{}{}", self.host_prefix(), Self::name_for('s', item))
+        Self::name_for(self.host_prefix(), 's', item)
     }
     /// Name of the cookie that holds the nonce of a handover from the portal, which proves that the
     /// code was issued for this browser.
     pub fn nonce_cookie(&self, item: Id<Content>) -> String {
-        format!("{}{}", self.host_prefix(), Self::name_for('n', item))
+        Self::name_for(self.host_prefix(), 'n', item)
     }
     /// Name of the cookie that pins a browser to one process of an item (sticky routing). `base`: the
     /// item's path, to which the cookie is bound. Where items share a host, that rules the prefix out: a
     /// `__Host-` cookie applies to its whole host, and eighty of them would fill the head.
     pub fn process_cookie(&self, item: Id<Content>, base: &str) -> String {
         let prefix = if base == "/" { self.host_prefix() } else { "" };
-        format!("{prefix}{}", Self::name_for('p', item))
+        Self::name_for(prefix, 'p', item)
     }
     /// The value of the first cookie with this name, as sent.
     pub fn cookie<'a>(&self, head: &'a RequestHead, name: &str) -> Option<&'a str> {

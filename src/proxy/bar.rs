@@ -72,10 +72,11 @@ pub async fn serve(
             {
                 // An open page counts as presence for the leak alarm, at the process that the
                 // browser's cookie names.
+                let process = pass.stays_at(request.head(), proxy, place);
                 proxy
                     .service
                     .presence
-                    .note_seen(&admission.presence, pass.stays_at().unwrap_or_default());
+                    .note_seen(&admission.presence, process.unwrap_or_default());
             }
             let refusal = match &admitted {
                 Decision::Admitted(_) => None,

@@ -2,7 +2,7 @@
 //! token that it will be given.
 
 use crate::{
-    domain::content::Process,
+    domain::{content::Process, origins::ContentLocation},
     http::{client_address::client_ip, open_counts::OpenGuard},
     proxy::{gate::Pass, pool::InFlight, state::Proxy, tokens, upstream::Target},
     service::{
@@ -58,6 +58,7 @@ pub(super) async fn next_process<'a>(
     head: &RequestHead,
     proxy: &Proxy,
     pass: &'a Pass,
+    place: &ContentLocation,
     tried: &mut Tried<'a>,
 ) -> Option<Candidate<'a>> {
     let (service, item) = (&proxy.service, pass.content());
@@ -68,11 +69,12 @@ pub(super) async fn next_process<'a>(
             .map(|ip| ip.to_string())
             .unwrap_or_default(),
     };
+    let stays_at = pass.stays_at(head, proxy, place);
     let mut order = service
         .process_health
-        .order(pass.processes(), &viewer, pass.stays_at());
+        .order(pass.processes(), &viewer, stays_at);
     if let Some(key) = pass.run_key()
-        && pass.stays_at().is_none()
+        && stays_at.is_none()
     {
         // Viewers who have no process yet go where there is most room.
         let by_load = service.runs.by_load(key);

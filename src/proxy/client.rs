@@ -408,7 +408,7 @@ pub async fn connect(
             may_retry: repeatable,
         }),
         None => Ok(Prepared {
-            connection: open(target, limits).await?,
+            connection: Box::pin(open(target, limits)).await?,
             may_retry: false,
         }),
     }
@@ -442,7 +442,7 @@ pub async fn send(
             Err(ClientError::Io(_))
                 if may_retry && upload.is_none() && connection.buffer.is_empty() =>
             {
-                connection = open(target, limits).await?;
+                connection = Box::pin(open(target, limits)).await?;
                 may_retry = false;
                 continue;
             }

@@ -38,15 +38,12 @@ use actix_web::{
 use serde_json::json;
 use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
 
-/// A request that was admitted: its item, its browser session or key, and the process named by its
-/// cookie.
+/// A request that was admitted: its item, and its browser session or key.
 pub struct Pass {
     pub(super) content: Audience,
     pub(super) session: Option<SignedIn>,
     /// What the app is told of the viewer: the value of `RStudio-Connect-Credentials`.
     pub(super) identity: Option<Arc<str>>,
-    /// The process that the browser's cookie names.
-    cookie: Option<ProcessId>,
     /// Set if the app runs here.
     run: Option<RunsHere>,
 }
@@ -118,10 +115,20 @@ impl Pass {
             None => ProcessId::among(self.processes(), process),
         }
     }
-    /// The process named by the browser's cookie, if the app still has it among several.
-    pub(super) fn stays_at(&self) -> Option<ProcessId> {
+    /// The process named by the browser's cookie, if the app still has it among several. `place`: as
+    /// the cookie was set, in a draft the draft's.
+    pub(super) fn stays_at(
+        &self,
+        head: &RequestHead,
+        proxy: &Proxy,
+        place: &ContentLocation,
+    ) -> Option<ProcessId> {
         let processes = self.processes();
-        let named = self.cookie.filter(|_| processes.len() > 1)?;
+        if processes.len() < 2 {
+            return None;
+        }
+        let name = proxy.sessions.process_cookie(place.content, &place.base);
+        let named: ProcessId = proxy.sessions.cookie(head, &name)?.parse().ok()?;
         let still = processes
             .iter()
             .any(|process| ProcessId::of(process) == named);
@@ -394,14 +401,12 @@ pub(super) async fn admit(
         _ if same_origin => browser(sessions.session_of(head).await?),
         _ => browser(sessions.content_session_of(head, id).await?),
     };
-    let cookie = process_cookie(head, proxy, place);
     let Some((session, person)) = found else {
         return Ok(match service.contents.public_content(id).await? {
             Some(content) => Decision::Admitted(Pass {
                 content: Audience::Anyone(content),
                 session: None,
                 identity: None,
-                cookie,
                 run: None,
             }),
             None => Decision::Refused(GateError::SignIn),
@@ -436,7 +441,6 @@ pub(super) async fn admit(
         content: Audience::Viewer(admission),
         session: Some(session),
         identity,
-        cookie,
         run: None,
     }))
 }
@@ -459,12 +463,6 @@ async fn key_holder(
         SignedIn::Key(caller.key),
         Arc::new(caller.person.clone()),
     )))
-}
-
-/// The process named by the browser's cookie, whether the app still has it or not.
-fn process_cookie(head: &RequestHead, proxy: &Proxy, place: &ContentLocation) -> Option<ProcessId> {
-    let name = proxy.sessions.process_cookie(place.content, &place.base);
-    proxy.sessions.cookie(head, &name)?.parse().ok()
 }
 
 /// The response to a request that was not admitted: a redirect for a browser's navigation, JSON or

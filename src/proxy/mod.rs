@@ -91,7 +91,7 @@ async fn serve_content(
     let (service, sessions, head) = (&proxy.service, &proxy.sessions, request.head());
     if !service.core.settings.origins.is_same_origin()
         && let Some(own) = head.uri.path().strip_prefix(handover::RESERVED_PREFIX)
-        && let Some(answer) = handover::serve(&request, own, service, sessions).await?
+        && let Some(answer) = Box::pin(handover::serve(&request, own, service, sessions)).await?
     {
         return Ok(answer);
     }
@@ -102,7 +102,7 @@ async fn serve_content(
         WebError::Page(status, title.into(), line.into())
     })?;
     if let Some(own) = rest.strip_prefix(&handover::RESERVED_PREFIX[1..]) {
-        return bar::serve(&request, &proxy, &place, rest, own).await;
+        return Box::pin(bar::serve(&request, &proxy, &place, rest, own)).await;
     }
     match admit(head, &proxy, &place).await? {
         Decision::Admitted(mut pass) => {
@@ -157,7 +157,7 @@ async fn forward(
     );
     let mut tried = Tried::default();
     let (answer, next) = loop {
-        let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
+        let Some(mut next) = next_process(head, proxy, pass, place, &mut tried).await else {
             return Err(if tried.one_was_full {
                 WebError::app_busy()
             } else {
@@ -218,7 +218,7 @@ async fn forward(
     };
     let process = next.process;
     let mut response = response::to_browser(request, proxy, pass, place, next, answer, with_bar);
-    if let Some(cookie) = sticky_cookie(proxy, pass, place, process) {
+    if let Some(cookie) = sticky_cookie(head, proxy, pass, place, process) {
         // Cannot fail: the cookie has only letters and digits.
         drop(response.add_cookie(&cookie));
     }
@@ -326,5 +326,20 @@ async fn no_response(service: &Services, pass: &Pass, error: ClientError) -> Web
             app_error(service, pass, StatusCode::BAD_GATEWAY, "broke off").await
         }
         ClientError::Connect(_) | ClientError::Upload => not_reached(service, pass).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_a_proxied_request_is_small() {
+        fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        // actix moves it several times before it runs: rare and large parts of it are boxed.
+        let bytes = size(|(request, payload, proxy)| serve(request, payload, proxy));
+        assert!(bytes < 3072, "{bytes}");
     }
 }

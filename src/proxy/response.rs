@@ -39,6 +39,7 @@ use actix_http::{
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
     cookie::Cookie,
+    dev::RequestHead,
     http::{
         Method, StatusCode, Version,
         header::{self, HeaderName, HeaderValue},
@@ -369,6 +370,7 @@ pub fn each_field(
 /// The sticky cookie that names the browser's process; `None` if the item has one process, or if
 /// the browser has this cookie already.
 pub(super) fn sticky_cookie(
+    head: &RequestHead,
     proxy: &Proxy,
     pass: &Pass,
     place: &ContentLocation,
@@ -376,7 +378,7 @@ pub(super) fn sticky_cookie(
 ) -> Option<Cookie<'static>> {
     let item = pass.content();
     let mark = pass.process_id(process);
-    if mark.is_only() || pass.stays_at() == Some(mark) {
+    if mark.is_only() || pass.stays_at(head, proxy, place) == Some(mark) {
         return None;
     }
     let name = proxy.sessions.process_cookie(item.id, &place.base);

@@ -112,7 +112,8 @@ where
         Err(NotOpened::Http(status, _)) => *status,
         Ok(_) | Err(NotOpened::CloseFrame(..)) => StatusCode::SWITCHING_PROTOCOLS,
     };
-    traces::end_request(&span, "GET", Some("content"), status.as_u16());
+    let route = || Some("content".to_owned());
+    traces::end_request(&span, "GET", route, status.as_u16());
     // What is recorded is the handshake: a span is sent when it ends.
     drop(span);
     match opened {
@@ -399,7 +400,7 @@ async fn open(
     };
     let mut tried = Tried::default();
     let (answer, next) = loop {
-        let Some(mut next) = next_process(head, proxy, pass, &mut tried).await else {
+        let Some(mut next) = next_process(head, proxy, pass, place, &mut tried).await else {
             return Err(refuse_with_close(head, Close::AppGone));
         };
         let mut out = Vec::with_capacity(2048);
@@ -480,7 +481,7 @@ async fn open(
     each_field(&answer.fields, &next.target, place, |name, value| {
         headers::append_line(&mut accepted, name, value.as_bytes())
     });
-    if let Some(cookie) = sticky_cookie(proxy, pass, place, next.process) {
+    if let Some(cookie) = sticky_cookie(head, proxy, pass, place, next.process) {
         headers::append_line(
             &mut accepted,
             &header::SET_COOKIE,

@@ -108,10 +108,9 @@ pub async fn finish_response(
         request.head_mut().method = Method::GET;
     }
     // A preflight of another site (CORS) stays refused.
-    let is_preflight = request
-        .headers()
-        .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let asks_for_methods = method == Method::OPTIONS && !is_preflight;
+    let is_preflight =
+        |headers: &HeaderMap| headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let asks_for_methods = method == Method::OPTIONS && !is_preflight(request.headers());
     let span = request_span(id, request.headers());
     let mut response = if asks_for_methods && is_for_portal(&request) {
         request.into_response(
@@ -179,17 +178,14 @@ pub async fn finish_response(
         .details();
         response = render_error(response, told, id).await;
     }
-    let route = response.request().match_pattern();
-    traces::end_request(
-        &span,
-        method.as_str(),
+    let route = || {
         if from_content {
-            Some("content")
+            Some("content".to_owned())
         } else {
-            route.as_deref()
-        },
-        response.status().as_u16(),
-    );
+            response.request().match_pattern()
+        }
+    };
+    traces::end_request(&span, method.as_str(), route, response.status().as_u16());
     let path = response.request().path();
     if !from_content {
         tracing::info!(correlation = id, method = %method, path = %redact_path(path), status = response.status().as_u16(), ms = started.elapsed().as_millis(), "request");
@@ -231,28 +227,40 @@ fn has_head(request: &ServiceRequest) -> bool {
     is_for_portal(request) && !USED_UP.iter().any(|start| path.starts_with(start))
 }
 
-/// Adds the headers of every response of the portal, unless it has them. `long_lived`: it may be
-/// cached.
-fn add_security_headers(headers: &mut HeaderMap, long_lived: bool) {
-    let mut set = |name: HeaderName, value: &'static str| {
-        if !headers.contains_key(&name) {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-    };
-    set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
-    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(header::REFERRER_POLICY, "same-origin");
-    set(header::X_FRAME_OPTIONS, "DENY");
-    set(
+/// Headers of every response of the portal.
+static SECURITY_HEADERS: [(HeaderName, HeaderValue); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
+    ),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("same-origin"),
+    ),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (
         HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
-    );
-    set(
+        HeaderValue::from_static("same-origin"),
+    ),
+    (
         HeaderName::from_static("cross-origin-resource-policy"),
-        "same-origin",
-    );
-    if !long_lived {
-        set(header::CACHE_CONTROL, "no-store");
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+/// Adds [`SECURITY_HEADERS`], unless the response has them. `long_lived`: it may be cached.
+fn add_security_headers(headers: &mut HeaderMap, long_lived: bool) {
+    for (name, value) in &SECURITY_HEADERS {
+        if !headers.contains_key(name) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    if !long_lived && !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

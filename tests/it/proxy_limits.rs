@@ -336,7 +336,7 @@ async fn admitted(from: &str, to: std::net::SocketAddr, count: usize) -> Vec<Tcp
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_limited_by_address_and_in_total() {
+async fn p46_connections_are_limited_by_address_and_in_total() {
     let mut served = Served::prepare(&[("VALETKEY_TRUSTED_PROXIES", "127.0.0.2/32")]);
     // A reserve of an eighth, and for each of 175 connections another one to an app.
     served.limit_files(400);
@@ -361,7 +361,7 @@ async fn connections_are_limited_by_address_and_in_total() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_kernel_asks_whether_a_silent_browser_is_still_there() {
+async fn p46_the_kernel_asks_whether_a_silent_browser_is_still_there() {
     let stage = Stage::new().await;
     let client = stage.connect().await;
     let local = client.local_addr().expect("an address").port();

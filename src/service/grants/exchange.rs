@@ -450,9 +450,10 @@ impl Exchange {
         let fresh = match (fresh, wanted) {
             (Ok(id_token), Wanted::AwsCredentials) => {
                 let label = admission.person.username.as_str();
-                self.service_accounts
-                    .aws_keys(&link.integration, connection, label, &id_token)
-                    .await
+                let keys =
+                    self.service_accounts
+                        .aws_keys(&link.integration, connection, label, &id_token);
+                Box::pin(keys).await
             }
             (fresh, _) => fresh,
         };
@@ -494,7 +495,9 @@ impl Exchange {
         let fresh = if wanted == Wanted::IdToken {
             self.id_token(&own.content, &link.integration).await?
         } else {
-            let fresh = self.service_accounts.token(&link.integration).await;
+            // Boxed: else the future of every exchange would have room for this one, ten times the
+            // rest, and it is moved several times before it runs.
+            let fresh = Box::pin(self.service_accounts.token(&link.integration)).await;
             fresh.map_err(|why| self.no_token_error(why, own.content.id, &link.integration))?
         };
         self.activity.count(

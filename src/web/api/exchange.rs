@@ -425,3 +425,18 @@ fn explain_ended_connection(cause: Cause, login_url: String, service: &str) -> E
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_an_exchange_is_small() {
+        fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        // actix moves it several times before it runs: rare and large parts of it are boxed.
+        let bytes = size(|(caller, request, payload)| exchange(caller, request, payload));
+        assert!(bytes < 3072, "{bytes}");
+    }
+}
