@@ -2,7 +2,11 @@
 //! proxies are trusted.
 
 use crate::{domain::audit::Origin, http::correlation::correlation, service::Services};
-use actix_web::{HttpRequest, dev::RequestHead, http::header::HeaderValue};
+use actix_web::{
+    HttpRequest,
+    dev::RequestHead,
+    http::header::{self, HeaderName, HeaderValue},
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// The client's IP address: the TCP peer or, if that is a trusted proxy, the nearest hop that is
@@ -30,14 +34,14 @@ pub fn client_ip(head: &RequestHead, service: &Services) -> Option<IpAddr> {
 pub fn forwarded_hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
     // Some proxies append a header line instead of extending the list: all lines form one list (RFC
     // 9110 section 5.3).
-    let parts = |name: &str| -> Vec<&[u8]> {
+    let parts = |name: HeaderName| -> Vec<&[u8]> {
         let lines = head.headers().get_all(name).map(HeaderValue::as_bytes);
         let parts = lines
             .flat_map(|line| line.split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii);
         parts.filter(|part| !part.is_empty()).collect()
     };
-    let words = parts("x-forwarded-for");
+    let words = parts(header::X_FORWARDED_FOR);
     if !words.is_empty() {
         return words.into_iter().rev().map(address_of).collect();
     }
@@ -56,7 +60,11 @@ pub fn forwarded_hops(head: &RequestHead) -> Vec<Option<IpAddr>> {
                 .unwrap_or(value),
         )
     };
-    parts("forwarded").into_iter().rev().map(said_for).collect()
+    parts(header::FORWARDED)
+        .into_iter()
+        .rev()
+        .map(said_for)
+        .collect()
 }
 
 /// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, the first and last with an optional port.

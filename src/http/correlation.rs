@@ -5,10 +5,13 @@ use crate::{traces, vault::random};
 use actix_web::HttpMessage as _;
 use actix_web::{
     HttpRequest,
-    http::header::{HeaderMap, HeaderValue},
+    http::header::{HeaderMap, HeaderName, HeaderValue},
 };
 use std::cell::Cell;
 use tracing::Span;
+
+/// The header of the correlation id, in requests and responses.
+pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// The correlation id: ties a request to its log lines, audit records and error page.
 pub struct Correlation(HeaderValue);
@@ -18,7 +21,7 @@ impl Correlation {
     /// new id. New ids only have to be distinct, not unpredictable: a per-thread sequence with a
     /// random start, stepped by the odd constant of the 64-bit golden ratio.
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get("x-correlation-id");
+        let given = headers.get(CORRELATION_ID);
         let good = |id: &[u8]| {
             (8..=64).contains(&id.len())
                 && id

@@ -1,7 +1,10 @@
 //! The API key that a request presents: `Authorization: Key …`, or `X-RSC-Authorization` where
 //! something in between uses `Authorization` itself.
 
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+
+/// For keys, where something in between uses `Authorization` itself.
+const X_RSC_AUTHORIZATION: HeaderName = HeaderName::from_static("x-rsc-authorization");
 
 /// What a request says about an API key.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +26,7 @@ fn starts_with_key(text: &str) -> bool {
 /// The key in `Authorization` or, if that holds none, in `X-RSC-Authorization`.
 pub fn presented_key(headers: &HeaderMap) -> PresentedKey<'_> {
     let mut has_other = false;
-    for name in ["authorization", "x-rsc-authorization"] {
+    for name in [AUTHORIZATION, X_RSC_AUTHORIZATION] {
         let mut values = headers.get_all(name);
         let Some(first) = values.next() else { continue };
         if values.next().is_some() {

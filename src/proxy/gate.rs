@@ -33,10 +33,19 @@ use crate::{
 use actix_web::{
     HttpRequest, HttpResponse,
     dev::RequestHead,
-    http::{Method, StatusCode, header},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderName},
+    },
 };
 use serde_json::json;
 use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
+
+/// Fetch Metadata: how the page that sends a request is related to where it goes.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What kind of request it is, and what the response is for.
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// A request that was admitted: its item, and its browser session or key.
 pub struct Pass {
@@ -315,16 +324,14 @@ pub(super) fn is_from_elsewhere(
     place: &ContentLocation,
     item: &Content,
 ) -> bool {
-    let text = |name: &str| {
-        head.headers()
-            .get(name)
-            .map(|value| value.to_str().unwrap_or("unreadable"))
+    let text = |name: HeaderName| {
+        let value = head.headers().get(name);
+        value.map(|value| value.to_str().unwrap_or("unreadable"))
     };
-    let origin = text("origin");
-    let is_elsewhere = match text("sec-fetch-site") {
+    let is_elsewhere = match text(SEC_FETCH_SITE) {
         Some("same-origin" | "none") => false,
         Some(_) => true,
-        None => origin.is_some_and(|origin| origin != place.origin),
+        None => text(header::ORIGIN).is_some_and(|origin| origin != place.origin),
     };
     if !is_elsewhere {
         return false;
@@ -332,17 +339,20 @@ pub(super) fn is_from_elsewhere(
     let allowed = &item.proxying.allowed_origins;
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     let navigates_to =
-        text("sec-fetch-dest").filter(|_| is_read && text("sec-fetch-mode") == Some("navigate"));
+        text(SEC_FETCH_DEST).filter(|_| is_read && text(SEC_FETCH_MODE) == Some("navigate"));
     match navigates_to {
         Some("document") => false,
         // The response says so, too (`response::frame_ancestors`), but only after the app has seen the
         // request. A frame's navigation names its site in `Referer` alone.
         Some("iframe" | "frame") => {
-            let site = text("referer").and_then(|text| url::Url::parse(text).ok());
+            let site = text(header::REFERER).and_then(|text| url::Url::parse(text).ok());
             let site = site.map(|url| url.origin().ascii_serialization());
             !site.is_some_and(|site| allowed.contains(&site))
         }
-        _ => !origin.is_some_and(|origin| allowed.iter().any(|known| known == origin)),
+        _ => {
+            let origin = text(header::ORIGIN);
+            !origin.is_some_and(|origin| allowed.iter().any(|known| known == origin))
+        }
     }
 }
 

@@ -308,7 +308,7 @@ pub fn is_portal_cookie(name: impl AsRef<[u8]>) -> bool {
 /// is left. Split on `;` only, quotes are not interpreted.
 pub fn cookies_for_app(headers: &HeaderMap) -> Option<Vec<u8>> {
     let mut kept: Vec<u8> = Vec::new();
-    for line in headers.get_all("cookie") {
+    for line in headers.get_all(header::COOKIE) {
         for part in line.as_bytes().split(|byte| *byte == b';') {
             let part = part.trim_ascii();
             let name = part

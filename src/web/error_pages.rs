@@ -7,7 +7,7 @@ use crate::{
     http::{
         body::LengthOnly,
         codes::Code,
-        correlation::{Correlation, request_span},
+        correlation::{CORRELATION_ID, Correlation, request_span},
         errors::{ErrorDetails, FromContent, WebError},
         host::{is_content, requested_host},
         navigation::is_navigation,
@@ -203,7 +203,7 @@ pub async fn finish_response(
     if !from_content {
         add_security_headers(headers, long_lived);
     }
-    headers.insert(HeaderName::from_static("x-correlation-id"), value);
+    headers.insert(CORRELATION_ID, value);
     if let Some(hsts) = hsts {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts);
     }
