@@ -128,7 +128,7 @@ impl Sessions {
     /// servers refuse long heads: the item is named by 48 of its random bits.
     fn name_for(prefix: &str, what: char, item: Id<Content>) -> String {
         let [.., a, b, c, d, e, f] = item.as_u128().to_be_bytes();
-        // Not by `format!`: each request needs two of these.
+        // Not by `format!`: every request needs one.
         let mut name = String::with_capacity(32);
         name.push_str(prefix);
         name.push_str("valetkey-");
