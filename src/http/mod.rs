@@ -19,3 +19,11 @@ pub mod redirect;
 pub mod sessions;
 pub mod trailers;
 pub mod upload;
+
+/// Fails if the future of a handler is large: actix moves it several times before it runs. Rare and
+/// large parts of it are to be boxed.
+#[cfg(test)]
+pub fn assert_small<Arguments, Handling: Future>(_: impl Fn(Arguments) -> Handling) {
+    let bytes = size_of::<Handling>();
+    assert!(bytes < 3072, "{bytes} bytes");
+}

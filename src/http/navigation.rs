@@ -3,14 +3,24 @@
 use crate::domain::return_path::ReturnPath;
 use actix_web::{
     HttpRequest,
-    http::{Method, header},
+    http::{
+        Method,
+        header::{self, HeaderName},
+    },
 };
+
+/// Fetch Metadata: how the page that sends a request is related to where it goes.
+pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Fetch Metadata: what kind of request it is.
+pub const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// Fetch Metadata: what the response is for.
+pub const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Whether the browser is navigating and can be shown a page, as opposed to a script's request.
 /// Decided by `Sec-Fetch-Mode` and `Sec-Fetch-Dest`; without them, by `Accept: text/html` and no
 /// `X-Requested-With`. Never true for upgrades and for methods other than GET, HEAD and POST.
 pub fn is_navigation(request: &HttpRequest) -> bool {
-    let text = |name: &str| {
+    let text = |name: HeaderName| {
         request
             .headers()
             .get(name)
@@ -25,13 +35,13 @@ pub fn is_navigation(request: &HttpRequest) -> bool {
     if request.headers().contains_key(header::UPGRADE) {
         return false;
     }
-    match text("sec-fetch-mode") {
+    match text(SEC_FETCH_MODE) {
         Some(mode) => {
-            mode == "navigate" && text("sec-fetch-dest").is_none_or(|dest| dest == "document")
+            mode == "navigate" && text(SEC_FETCH_DEST).is_none_or(|dest| dest == "document")
         }
         None => {
-            text("accept").is_some_and(|accept| accept.contains("text/html"))
-                && text("x-requested-with").is_none()
+            text(header::ACCEPT).is_some_and(|accept| accept.contains("text/html"))
+                && text(HeaderName::from_static("x-requested-with")).is_none()
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use crate::{
     domain::{addresses, origins::ContentLocation, return_path::ReturnPath},
-    http::{assets, errors::WebError},
+    http::{assets, errors::WebError, navigation::SEC_FETCH_SITE},
     proxy::{
         gate::{Decision, GateError, admit, refuse},
         handover::RESERVED_PREFIX,
@@ -111,7 +111,7 @@ fn standing(
     // Scripts of other origins get 403. Items that share a host share an origin and pass.
     let site = request
         .headers()
-        .get("sec-fetch-site")
+        .get(SEC_FETCH_SITE)
         .and_then(|value| value.to_str().ok());
     if site.is_some_and(|site| site != "same-origin" && site != "none") {
         return HttpResponse::Forbidden().finish();

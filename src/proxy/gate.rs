@@ -17,7 +17,7 @@ use crate::{
         codes::Code,
         errors::WebError,
         host::requested_host,
-        navigation::is_navigation,
+        navigation::{SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, is_navigation},
         open_counts::OpenGuard,
         presented_key::{PresentedKey, presented_key},
         redirect::see_other,
@@ -40,12 +40,6 @@ use actix_web::{
 };
 use serde_json::json;
 use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
-
-/// Fetch Metadata: how the page that sends a request is related to where it goes.
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What kind of request it is, and what the response is for.
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// A request that was admitted: its item, and its browser session or key.
 pub struct Pass {
@@ -538,16 +532,16 @@ pub(super) async fn refuse(
 
 /// Whether a browser loads a frame of a page of another site.
 fn is_framed(request: &HttpRequest) -> bool {
-    let is = |name: &str, words: &[&str]| {
+    let is = |name: HeaderName, words: &[&str]| {
         let value = request
             .headers()
             .get(name)
             .and_then(|value| value.to_str().ok());
         value.is_some_and(|value| words.contains(&value))
     };
-    is("sec-fetch-mode", &["navigate"])
-        && is("sec-fetch-dest", &["iframe", "frame"])
-        && !is("sec-fetch-site", &["same-origin"])
+    is(SEC_FETCH_MODE, &["navigate"])
+        && is(SEC_FETCH_DEST, &["iframe", "frame"])
+        && !is(SEC_FETCH_SITE, &["same-origin"])
 }
 
 /// Writes an audit record: another site sent a request as this viewer.

@@ -70,8 +70,8 @@ pub fn epochs(db: &mut Db<'_>) -> Result<Epochs, Error> {
         .map_err(|error| Error::Other(format!("damaged row: {EPOCHS}: {error}")))
 }
 
-/// The epochs of this database; begins the first one, if there is none.
-pub fn epochs_of_server(db: &mut Db<'_>) -> Result<Epochs, Error> {
+/// Begins the first epoch, unless another node has; returns all.
+pub fn first_epoch(db: &mut Db<'_>) -> Result<Epochs, Error> {
     let epochs = epochs(db)?;
     match epochs.current() {
         Some(_) => Ok(epochs),

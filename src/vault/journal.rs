@@ -32,8 +32,8 @@ const EXTENSION: &str = "journal";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Entry {
-    /// The epochs of the database that the lines up to the next such line are about. Each file begins
-    /// with it.
+    /// The lines from here to the next entry of this kind are about a database with these epochs. Each
+    /// file begins with one.
     Epochs {
         epochs: Epochs,
     },
@@ -92,7 +92,7 @@ pub struct Journal {
 #[derive(Debug, Default)]
 pub struct Found {
     pub of_epochs: Vec<FoundEpoch>,
-    /// What is wrong with it, for the operator.
+    /// Sentences for the operator: what is wrong with the journal.
     pub problems: Vec<String>,
 }
 
@@ -107,13 +107,13 @@ pub struct FoundEpoch {
 }
 
 impl Found {
-    /// What is known of the last of these epochs.
+    /// What the journal says of a database with these epochs: of the last one.
     pub fn of(self, epochs: &Epochs) -> Option<FoundEpoch> {
         let mut all = self.of_epochs.into_iter();
         all.find(|found| found.epochs.current() == epochs.current())
     }
 
-    /// Where the endings of the last of these epochs go.
+    /// The index in `of_epochs` of the last of these epochs, which is added if it is missing.
     fn place(&mut self, epochs: Epochs) -> usize {
         let known = self.of_epochs.iter();
         let mut known = known.map(|found| found.epochs.current());
@@ -330,26 +330,22 @@ impl Journal {
             let read = read_file(&path, key, &first_seal(number))?;
             let mut place = None;
             for entry in read.entries {
-                if let Entry::Epochs { epochs } = entry {
-                    place = Some(found.place(epochs));
-                    continue;
-                }
-                // A line whose epoch is not known says nothing.
-                let Some(place) = place else { continue };
-                let of_epoch = &mut found.of_epochs[place];
-                match entry {
-                    Entry::Epochs { .. } => {}
-                    Entry::Start { since } => {
-                        let goes_on = of_epoch.covers.is_some_and(|(_, until)| since <= until.0);
+                let of_epoch = place.and_then(|place| found.of_epochs.get_mut(place));
+                match (entry, of_epoch) {
+                    (Entry::Epochs { epochs }, _) => place = Some(found.place(epochs)),
+                    // A line whose epoch is not known says nothing.
+                    (_, None) => {}
+                    (Entry::Start { since }, Some(FoundEpoch { covers, .. })) => {
+                        let goes_on = covers.is_some_and(|(_, until)| since <= until.0);
                         if !goes_on {
-                            of_epoch.covers = Some((Timestamp(since), Timestamp(since)));
+                            *covers = Some((Timestamp(since), Timestamp(since)));
                         }
                     }
-                    Entry::Ending { number, ending } => {
-                        of_epoch.endings.push(NumberedEnding { number, ending });
+                    (Entry::Ending { number, ending }, Some(FoundEpoch { endings, .. })) => {
+                        endings.push(NumberedEnding { number, ending });
                     }
-                    Entry::Until { at } => {
-                        if let Some((_, until)) = &mut of_epoch.covers {
+                    (Entry::Until { at }, Some(FoundEpoch { covers, .. })) => {
+                        if let Some((_, until)) = covers {
                             *until = Timestamp(at.max(until.0));
                         }
                     }
@@ -397,7 +393,14 @@ mod tests {
         epochs
     }
 
-    /// What the journal has of these epochs: the numbers of the endings, and what is covered.
+    fn begin(folder: &Path, key: &JournalKey, epochs: &Epochs, since: i64) -> Journal {
+        let mut journal = Journal::open(folder, key.clone(), epochs.clone()).unwrap();
+        journal.start(Timestamp(since)).unwrap();
+        journal
+    }
+
+    /// What a journal says of a database with these epochs: the numbers of endings, and from when to
+    /// when it has all.
     fn read(
         folder: &Path,
         key: &JournalKey,
@@ -411,8 +414,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_whole_also_after_a_crash() {
         let (folder, key, epochs) = (folder(), key(), new_epochs());
-        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
-        journal.start(Timestamp(0)).unwrap();
+        let mut journal = begin(&folder, &key, &epochs, 0);
         let (one, two) = (ending(1), ending(2));
         journal
             .write(std::slice::from_ref(&one), Some(Timestamp(1000)))
@@ -421,8 +423,7 @@ mod tests {
         let file = folder.join("00000001.journal");
         let mut torn = OpenOptions::new().append(true).open(&file).unwrap();
         torn.write_all(b"0123 {\"kind\":").unwrap();
-        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
-        journal.start(Timestamp(500)).unwrap();
+        let mut journal = begin(&folder, &key, &epochs, 500);
         journal
             .write(std::slice::from_ref(&two), Some(Timestamp(2000)))
             .unwrap();
@@ -437,8 +438,7 @@ mod tests {
     #[test]
     fn a_gap_or_a_changed_line_ends_what_is_covered() {
         let (folder, key, epochs) = (folder(), key(), new_epochs());
-        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
-        journal.start(Timestamp(0)).unwrap();
+        let mut journal = begin(&folder, &key, &epochs, 0);
         journal.write(&[ending(1)], Some(Timestamp(1000))).unwrap();
         // Away for longer than the database keeps endings.
         journal.start(Timestamp(5000)).unwrap();
@@ -459,8 +459,7 @@ mod tests {
     #[test]
     fn a_full_file_is_followed_by_another_and_old_ones_can_be_deleted() {
         let (folder, key, epochs) = (folder(), key(), new_epochs());
-        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
-        journal.start(Timestamp(0)).unwrap();
+        let mut journal = begin(&folder, &key, &epochs, 0);
         let ids: Vec<_> = (0..1000).map(|_| Id::random()).collect();
         let many = |number| NumberedEnding {
             number,
@@ -483,8 +482,7 @@ mod tests {
         assert_eq!(count(), 1);
         assert_eq!(read(&folder, &key, &epochs), (vec![301], None));
         // What a node writes from then on is complete again.
-        let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
-        journal.start(Timestamp(1500)).unwrap();
+        let mut journal = begin(&folder, &key, &epochs, 1500);
         journal
             .write(&[ending(302)], Some(Timestamp(3000)))
             .unwrap();
@@ -501,8 +499,7 @@ mod tests {
         assert!(second.continues(&first) && !first.continues(&second));
         assert!(!first.continues(&Epochs::default()));
         for epochs in [&first, &second] {
-            let mut journal = Journal::open(&folder, key.clone(), epochs.clone()).unwrap();
-            journal.start(Timestamp(0)).unwrap();
+            let mut journal = begin(&folder, &key, epochs, 0);
             journal.write(&[ending(1)], Some(Timestamp(1000))).unwrap();
         }
         for epochs in [&first, &second] {

@@ -108,9 +108,10 @@ pub async fn finish_response(
         request.head_mut().method = Method::GET;
     }
     // A preflight of another site (CORS) stays refused.
-    let is_preflight =
-        |headers: &HeaderMap| headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let asks_for_methods = method == Method::OPTIONS && !is_preflight(request.headers());
+    let asks_for_methods = method == Method::OPTIONS
+        && !request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let span = request_span(id, request.headers());
     let mut response = if asks_for_methods && is_for_portal(&request) {
         request.into_response(

@@ -15,7 +15,7 @@ use crate::{
         client_words::client_words,
         errors::WebError,
         host::requested_host,
-        navigation::return_path_of,
+        navigation::{SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, return_path_of},
         redirect::see_other,
         sessions::{
             ADDRESS, CLIENT, CONFIRMED_AT, CSRF, FLASH, PERSON, SESSION_ID, Sessions,
@@ -36,7 +36,10 @@ use actix_web::{
     FromRequest, HttpRequest, HttpResponse, ResponseError as _,
     body::{BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode, header},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderName},
+    },
     middleware::Next,
     web,
 };
@@ -62,7 +65,7 @@ pub async fn navigations_only(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let mark = |name: &str| {
+    let mark = |name: HeaderName| {
         request
             .headers()
             .get(name)
@@ -89,8 +92,8 @@ pub async fn navigations_only(
         );
         return Ok(request.into_response(why.error_response()));
     }
-    let by_script = mark("sec-fetch-mode").is_some_and(|mode| mode != b"navigate");
-    let framed = mark("sec-fetch-dest").is_some_and(|dest| dest != b"document");
+    let by_script = mark(SEC_FETCH_MODE).is_some_and(|mode| mode != b"navigate");
+    let framed = mark(SEC_FETCH_DEST).is_some_and(|dest| dest != b"document");
     // Its forgery check keeps out all scripts but the portal's own.
     let is_lookup = request.path() == CHOICES;
     if (by_script || framed) && !is_lookup {
@@ -353,7 +356,7 @@ fn check_sender(request: &HttpRequest) -> Result<(), WebError> {
     let service = request
         .app_data::<web::Data<Services>>()
         .ok_or(Error::Internal("the request has no services"))?;
-    let text = |name: &str| {
+    let text = |name: HeaderName| {
         request
             .headers()
             .get(name)
@@ -363,7 +366,7 @@ fn check_sender(request: &HttpRequest) -> Result<(), WebError> {
         let url = &service.core.settings.public_url;
         url.origin().ascii_serialization()
     };
-    let same_origin = match (text("sec-fetch-site"), text("origin")) {
+    let same_origin = match (text(SEC_FETCH_SITE), text(header::ORIGIN)) {
         (Some(site), _) => site == "same-origin",
         (None, Some(origin)) => origin == own(),
         (None, None) => true,

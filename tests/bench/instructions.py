@@ -7,10 +7,7 @@ machine does. Needs valgrind and nginx.
 One worker, 200 viewers in turn, 6,000 of each, everything cached; valgrind counts the instructions of the portal's process. With
 INSTRUCTIONS_KEEP=FOLDER what it found is kept there, for callgrind_annotate.
 """
-import base64
-import hashlib
 import http.client
-import json
 import os
 import pathlib
 import secrets
@@ -22,7 +19,7 @@ import time
 
 import parts
 import portal
-from town import content_cookie
+from town import claims_of, content_cookie, content_sessions
 
 ROUNDS, VIEWERS = 30, 200
 KEEP = os.environ.pop("INSTRUCTIONS_KEEP", None)
@@ -48,14 +45,10 @@ class Counted:
         for setting in settings:
             del os.environ[setting]
         self.served.api("PATCH", f"content/{self.served.content}", {"upstream_url": parts.APP})
-        self.tokens, self.cookies = self.served.seed(VIEWERS, VIEWERS), []
-        rows = []
-        for token in self.tokens:
-            claims, cookie = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")), secrets.token_urlsafe(32)
-            self.cookies.append(cookie)
-            rows.append((hashlib.sha256(cookie.encode()).hexdigest(), claims["sid"], claims["sub"], self.served.content, 1000 * claims["iat"]))
+        self.tokens = self.served.seed(VIEWERS, VIEWERS)
+        self.cookies = [secrets.token_urlsafe(32) for _ in self.tokens]
         with sqlite3.connect(pathlib.Path(self.served.settings[0]["VALETKEY_DATA_DIR"]) / "valetkey.db", timeout=20) as file:
-            file.executemany("INSERT INTO content_sessions (key_hash, session, person, content, created_at) VALUES (?, ?, ?, ?, ?)", rows)
+            file.execute(content_sessions(zip(map(claims_of, self.tokens), self.cookies)))
         self.wire = http.client.HTTPConnection("127.0.0.1", self.served.ports[0], timeout=120)
 
     def ask(self, *request):

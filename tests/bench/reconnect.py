@@ -7,21 +7,19 @@ one after the other: each edit is a transaction of its own, as the commit of a r
 """
 import asyncio
 import os
-import pathlib
 import platform
+import resource
 import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import town as towns  # noqa: E402
-from portal import database  # noqa: E402
+from portal import database
+from town import Town
 
 BINARY, SEED = sys.argv[1:3]
 POSTGRES = sys.argv[3] if len(sys.argv) > 3 else None
 SOCKETS, ROUNDS, ALONE = 2000, 3, 50
-# Also the portal: its limit is inherited.
-import resource  # noqa: E402
+# Also for the portal, which inherits the limit.
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 
@@ -47,8 +45,7 @@ async def reopen(town):
 
 
 async def main():
-    town = towns.Town(BINARY, SEED, "reconnect", database(POSTGRES) if POSTGRES else None, 1, SOCKETS, pause=3600)
-    towns.random.uniform = lambda low, high: low  # all at once, not spread over a moment
+    town = Town(BINARY, SEED, "reconnect", database(POSTGRES) if POSTGRES else None, 1, SOCKETS, pause=3600, reopens=(1, 1))
     try:
         await town.settle_in()
         await town.open_tabs()

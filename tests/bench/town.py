@@ -155,7 +155,7 @@ class Viewer(asyncio.Protocol):
 
     def connection_lost(self, _):
         self.is_open, self.asked = False, None
-        self.loop.call_later(random.uniform(1, 3), self.open)
+        self.loop.call_later(random.uniform(*self.town.reopens), self.open)
 
     def ask(self):
         if self.is_open:
@@ -231,10 +231,11 @@ Item = collections.namedtuple("Item", "guid key")
 class Town:
     """A portal, its people, and what they do."""
 
-    def __init__(self, binary, seed, name, place, nodes, count, pause=60, tls=False):
+    def __init__(self, binary, seed, name, place, nodes, count, pause=60, tls=False, reopens=(1, 3)):
         self.place, self.portal, self.tally, self.count = place, Portal(binary, seed, name, place, nodes, tls), Tally(), count
         self.wires, self.cookie_prefix = Wires(self.portal.tls), "__Host-" if tls else ""
         self.pause = pause  # seconds between two messages of a tab
+        self.reopens = reopens  # after so many seconds, at least and at most, a tab that was closed is opened again
         self.ports, self.over, self.tasks, self.viewers, self.tabs, self.browsers = self.portal.ports, False, set(), [], [], collections.deque(maxlen=200)
         self.portal_host, self.content_host = self.portal.host, f"localhost:{self.ports[0]}"
 
@@ -283,12 +284,12 @@ class Town:
             tokens += await asyncio.to_thread(self.portal.seed, count, count)
         names, rows, self.items = dict(self.sql("SELECT guid, username FROM people")), [], list(items.values())
         for number, token in enumerate(tokens):
-            claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+            claims = claims_of(token)
             viewer = Viewer(self, number, items[claims["content"]], claims["sub"], names[claims["sub"]])
             self.viewers.append(viewer)
             self.tabs.append(viewer)
-            rows.append(f"('{hashlib.sha256(viewer.cookie.encode()).hexdigest()}', '{claims['sid']}', '{viewer.person}', '{viewer.item.guid}', {1000 * claims['iat']})")
-        self.sql(f"INSERT INTO content_sessions (key_hash, session, person, content, created_at) VALUES {', '.join(rows)}")
+            rows.append((claims, viewer.cookie))
+        self.sql(content_sessions(rows))
         self.sql("UPDATE people SET password_hash = (SELECT password_hash FROM people WHERE username = 'ada') WHERE username LIKE 'seeded%'")
 
     async def open_tabs(self):
@@ -427,6 +428,17 @@ class Town:
             await asyncio.wait(self.tasks)
         self.app.close()
         await asyncio.to_thread(self.portal.stop)
+
+
+def claims_of(token):
+    """What a session token says."""
+    return json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+
+
+def content_sessions(pairs):
+    """The statement that stores a session at content for each session token's claims and cookie."""
+    rows = (f"('{hashlib.sha256(cookie.encode()).hexdigest()}', '{claims['sid']}', '{claims['sub']}', '{claims['content']}', {1000 * claims['iat']})" for claims, cookie in pairs)
+    return f"INSERT INTO content_sessions (key_hash, session, person, content, created_at) VALUES {', '.join(rows)}"
 
 
 def content_cookie(guid):

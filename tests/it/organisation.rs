@@ -24,6 +24,15 @@ fn mapped() -> Organisation {
     }
 }
 
+/// Where nobody has a role unless the organisation says so.
+async fn world_without_default_role() -> World {
+    World::start_organisation(Organisation {
+        default_role: None,
+        ..mapped()
+    })
+    .await
+}
+
 /// Goes to the provider and signs in there; the answer that would go back to the portal.
 async fn up_to_answer(browser: &Browser, address: &str, account: &str) -> String {
     let start = browser
@@ -315,11 +324,7 @@ async fn answers_count_once_in_the_browser_that_asked_and_keys_may_rotate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p54_absent_claims_change_nothing_and_no_role_ends_what_the_role_gave() {
-    let world = World::start_organisation(Organisation {
-        default_role: None,
-        ..mapped()
-    })
-    .await;
+    let world = world_without_default_role().await;
     let sales = "11111111-aaaa-4bbb-8ccc-222222222222";
     world
         .provider
@@ -395,11 +400,7 @@ async fn p54_absent_claims_change_nothing_and_no_role_ends_what_the_role_gave() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p54_the_last_administrator_stays_one_whatever_the_claims_say() {
-    let world = World::start_organisation(Organisation {
-        default_role: None,
-        ..mapped()
-    })
-    .await;
+    let world = world_without_default_role().await;
     let account = "nora@example.org";
     world.provider.add_person(account, "Nora Falk", PASSWORD);
     world.provider.set_claims(account, &["Portal.Admin"], &[]);
@@ -434,11 +435,7 @@ async fn p54_the_last_administrator_stays_one_whatever_the_claims_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_without_a_role_stay_outside_and_locked_ones_too() {
-    let world = World::start_organisation(Organisation {
-        default_role: None,
-        ..mapped()
-    })
-    .await;
+    let world = world_without_default_role().await;
     let (browser, page) = sign_in(&world, "viktor@example.org").await;
     assert_eq!(page.status, 403);
     assert!(

@@ -15,6 +15,7 @@ Fails if one of the 180 sees an error, or waits more than twice as long (99th pe
 """
 import asyncio
 import collections
+import contextlib
 import json
 import logging
 import os
@@ -59,10 +60,32 @@ def fields(pairs):
     return b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in pairs)
 
 
-async def run(*command):
-    process = await asyncio.create_subprocess_exec(*command)
+async def ip(*words):
+    process = await asyncio.create_subprocess_exec("ip", *words)
     if await process.wait():
-        raise OSError(f"{' '.join(command)} failed")
+        raise OSError(f"ip {' '.join(words)} failed")
+
+
+@contextlib.asynccontextmanager
+async def nowhere():
+    """What goes to addresses that this machine does not have right now is dropped."""
+    if HAS_NOWHERE:
+        await ip("route", "replace", "blackhole", NOWHERE)
+    try:
+        yield
+    finally:
+        if HAS_NOWHERE:
+            await ip("route", "del", "blackhole", NOWHERE)
+
+
+@contextlib.asynccontextmanager
+async def address(host):
+    """An address that this machine has for a moment."""
+    await ip("address", "add", f"{host}/32", "dev", "lo")
+    try:
+        yield
+    finally:
+        await ip("address", "del", f"{host}/32", "dev", "lo")
 
 
 class Nuisance:
@@ -83,8 +106,8 @@ class Nuisance:
     async def wire(self, host=None, tls=True):
         return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(host or self.host, 0), ssl=self.tls if tls is True else tls)
 
-    def page(self, more=()):
-        return request("GET", self.path, {**self.fields, **dict(more)})
+    def page(self):
+        return request("GET", self.path, self.fields)
 
     def upgrade(self):
         return request("GET", f"{self.path}tab/{self.tab}", {**self.fields, **UPGRADE})
@@ -164,15 +187,12 @@ class Nuisance:
         """Its machine loses its address: what it has open says nothing more, not even that it has ended."""
         self.vanished += 1
         host = f"10.77.{self.vanished % 250}.{self.number + 1}"
-        await run("ip", "address", "add", f"{host}/32", "dev", "lo")
-        try:
+        async with address(host):
             for start in (self.page(), self.upgrade(), self.page() + b"GET /half HTTP/1.1\r\nHos", self.page() * 200):
                 reader, writer = await self.wire(host)
                 writer.write(start)
                 await asyncio.wait_for(reader.read(100), 20)
                 gone.append(writer)
-        finally:
-            await run("ip", "address", "del", f"{host}/32", "dev", "lo")
 
     async def run(self):
         while True:
@@ -239,7 +259,11 @@ async def let_misbehave(town, viewers, seconds):
     place = {"port": town.ports[0], "host": town.portal_host, "certificate": str(folder / "certificate.pem")}
     told = {"place": place, "seconds": seconds, "viewers": [{"path": f"/content/{viewer.item.guid}/", "tab": viewer.number, "fields": viewer.fields()} for viewer in viewers]}
     process = await asyncio.create_subprocess_exec(sys.executable, __file__, str(MINUTES), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate(json.dumps(told).encode())
+    try:
+        said, _ = await process.communicate(json.dumps(told).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
     return json.loads(said)
 
 
@@ -253,8 +277,6 @@ async def main():
         town.spawn("", Page(town).run(), None)
         town.spawn("", town.watch_itself(), None)
         await town.warm_up()
-        if HAS_NOWHERE:
-            await run("ip", "route", "replace", "blackhole", NOWHERE)
         await let_misbehave(town, bad, min(60, seconds / 8))
         await asyncio.sleep(min(GRACE, seconds / 4))
         start, start_rows = state(town), rows(town)
@@ -274,8 +296,6 @@ async def main():
         await asyncio.sleep(GRACE)
         end, end_rows = state(town), rows(town)
     finally:
-        if HAS_NOWHERE:
-            await run("ip", "route", "del", "blackhole", NOWHERE)
         await town.close()
     problems = []
     print(f"{MINUTES:g} minutes over TLS, on {'PostgreSQL' if POSTGRES else 'SQLite'}, {GOOD} people with a message every {PAUSE} s and a page now and then, {BAD} clients that misbehave in the second half.\n")
@@ -309,4 +329,9 @@ async def main():
     return bool(problems)
 
 
-sys.exit(asyncio.run(main() if BINARY else misbehave()))
+async def watched():
+    async with nowhere():
+        return await main()
+
+
+sys.exit(asyncio.run(watched() if BINARY else misbehave()))

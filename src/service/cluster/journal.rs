@@ -174,10 +174,13 @@ impl EndingsJournal {
         let mut open = match tail.open.take() {
             Some(open) => open,
             None => {
-                let write = store.write(|db| {
-                    Ok::<_, Error>((endings::epochs_of_server(db)?, endings::kept_since(db)?))
-                });
-                let (epochs, since) = write.await.map_err(text)?;
+                let read = store
+                    .read(|db| Ok::<_, Error>((endings::epochs(db)?, endings::kept_since(db)?)));
+                let (mut epochs, since) = read.await.map_err(text)?;
+                if epochs.current().is_none() {
+                    let begin = store.write(|db| Ok::<_, Error>(endings::first_epoch(db)?));
+                    epochs = begin.await.map_err(text)?;
+                }
                 let (folder, key) = (tail.folder.clone(), JournalKey::new(&self.core.root));
                 blocking(move || OpenTail::open(&folder, key, epochs, since, now)).await?
             }

@@ -432,11 +432,6 @@ mod tests {
 
     #[test]
     fn the_future_of_an_exchange_is_small() {
-        fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
-            size_of::<F>()
-        }
-        // actix moves it several times before it runs: rare and large parts of it are boxed.
-        let bytes = size(|(caller, request, payload)| exchange(caller, request, payload));
-        assert!(bytes < 3072, "{bytes}");
+        crate::http::assert_small(|(caller, request, payload)| exchange(caller, request, payload));
     }
 }

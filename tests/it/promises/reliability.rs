@@ -560,6 +560,19 @@ fn said(output: &std::process::Output) -> String {
     streams.map(|text| String::from_utf8_lossy(text)).join("\n")
 }
 
+/// What the journal in this folder says, as text.
+fn text_of_journal(folder: &std::path::Path) -> String {
+    std::fs::read_to_string(folder.join("00000001.journal")).unwrap_or_default()
+}
+
+/// Waits until the journal has this word so many times.
+async fn journal_has(folder: &std::path::Path, word: &str, count: usize) {
+    until(word, async || {
+        text_of_journal(folder).matches(word).count() >= count
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p55_a_restore_brings_back_nothing_that_was_ended() {
     let world = World::start().await;
@@ -582,10 +595,6 @@ async fn p55_a_restore_brings_back_nothing_that_was_ended() {
     let made = world.api(&bo, "POST", &keys, r#"{"name": "leaves"}"#).await;
     let leaves = made.json();
     let journal = world.data_dir.join("journal");
-    let says = || {
-        let file = std::fs::read_to_string(journal.join("00000001.journal"));
-        file.unwrap_or_default()
-    };
     // Long ago Bo changed his password: the journal knows it, the database no longer does.
     for ending in [
         format!(r#"{{"what": "password", "person": "{own}"}}"#),
@@ -593,12 +602,7 @@ async fn p55_a_restore_brings_back_nothing_that_was_ended() {
     ] {
         world.sql(&format!("INSERT INTO endings (ending) VALUES ('{ending}')"));
     }
-    for _ in 0..100 {
-        if says().contains("987654") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    journal_has(&journal, "987654", 1).await;
     world.sql("DELETE FROM endings WHERE number < (SELECT max(number) FROM endings)");
     let file = world.data_dir.join("a-backup.db");
     let path = file.to_string_lossy().into_owned();
@@ -617,12 +621,8 @@ async fn p55_a_restore_brings_back_nothing_that_was_ended() {
         .await;
     assert!(gone.status < 300, "{}", gone.body);
     assert_eq!(world.api(&key, "GET", "v1/user", "").await.status, 401);
-    for _ in 0..100 {
-        let keys = says().matches("\"api_key\"").count();
-        if says().contains(&his) && keys == 2 && says().contains("consent") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for (word, count) in [(his.as_str(), 1), ("\"api_key\"", 2), ("consent", 1)] {
+        journal_has(&journal, word, count).await;
     }
     let folder = journal.to_string_lossy().into_owned();
     let consents = |served: &Served| served.sql("SELECT person AS value FROM consents");
@@ -647,7 +647,7 @@ async fn p55_a_restore_brings_back_nothing_that_was_ended() {
     // A journal that was changed is none.
     let changed = world.data_dir.join("changed");
     std::fs::create_dir(&changed).expect("a folder");
-    let text = says().replace(&his, &her);
+    let text = text_of_journal(&journal).replace(&his, &her);
     std::fs::write(changed.join("00000001.journal"), text).expect("written");
     let suspicious = new_machine(&world);
     let changed = changed.to_string_lossy().into_owned();
@@ -713,19 +713,8 @@ async fn p55_endings_after_a_trusted_restore_are_not_taken_for_older_ones() {
     assert!(backed_up.status.success(), "{}", said(&backed_up));
     world.revoke_consent(&vera).await;
     world.revoke_consent(&viktor).await;
-    let lines = async |folder: &std::path::Path, word: &str, count: usize| {
-        let file = folder.join("00000001.journal");
-        let found = || std::fs::read_to_string(&file).unwrap_or_default();
-        for _ in 0..100 {
-            if found().matches(word).count() >= count {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("{word}: {}", found());
-    };
     let old = world.data_dir.join("journal");
-    lines(&old, "\"what\":\"consents\"", 2).await;
+    journal_has(&old, "\"what\":\"consents\"", 2).await;
     // Another machine with a journal that knows of the endings; the backup is trusted there. The
     // numbers of what ends from then on were given out once already.
     let mut trusting = new_machine(&world);
@@ -755,8 +744,8 @@ async fn p55_endings_after_a_trusted_restore_are_not_taken_for_older_ones() {
     assert_eq!(locked.status, 200, "{}", locked.body);
     // Both folders have it, and one is enough.
     for folder in [&own, &copy] {
-        lines(folder, "\"api_key\"", 1).await;
-        lines(folder, "\"locked\":true", 1).await;
+        journal_has(folder, "\"api_key\"", 1).await;
+        journal_has(folder, "\"locked\":true", 1).await;
     }
     let restored = third.command(&["restore", &path, "--journal", &copy.to_string_lossy()]);
     assert!(restored.status.success(), "{}", said(&restored));
