@@ -56,6 +56,8 @@ pub struct Origins {
     portal: String,
     /// The portal's host and port, as in the `Host` header of a browser.
     authority: String,
+    /// The default port of both, with its colon.
+    default_port: &'static str,
     pub content: ContentOrigin,
 }
 
@@ -80,10 +82,12 @@ fn origin_of(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
+/// Host and port of an origin on http or https.
 fn authority_of(origin: &str) -> &str {
-    origin
-        .split_once("://")
-        .map_or(origin, |(_, authority)| authority)
+    let https = origin.strip_prefix("https://");
+    https
+        .or_else(|| origin.strip_prefix("http://"))
+        .unwrap_or(origin)
 }
 
 impl Origins {
@@ -101,6 +105,11 @@ impl Origins {
         };
         Ok(Self {
             authority: authority_of(&portal).to_owned(),
+            default_port: if portal.starts_with("https:") {
+                ":443"
+            } else {
+                ":80"
+            },
             portal,
             content,
         })
@@ -108,15 +117,7 @@ impl Origins {
 
     /// What a host (`Host` or `:authority`, as sent) stands for.
     pub fn host<'a>(&self, host: &'a str) -> HostKind<'a> {
-        let plain = |host: &'a str| {
-            let default = if self.portal.starts_with("https:") {
-                ":443"
-            } else {
-                ":80"
-            };
-            host.strip_suffix(default).unwrap_or(host)
-        };
-        let host = plain(host);
+        let host = host.strip_suffix(self.default_port).unwrap_or(host);
         if host.eq_ignore_ascii_case(&self.authority) {
             return HostKind::Portal;
         }

@@ -3,7 +3,7 @@
 
 use crate::{
     domain::{content::Process, origins::ContentLocation},
-    http::{client_address::client_ip, open_counts::OpenGuard},
+    http::open_counts::OpenGuard,
     proxy::{gate::Pass, pool::InFlight, state::Proxy, tokens, upstream::Target},
     service::{
         Services,
@@ -65,9 +65,7 @@ pub(super) async fn next_process<'a>(
     let viewer = match (pass.processes().len() > 1, pass.person()) {
         (false, _) => String::new(),
         (true, Some(person)) => person.to_string(),
-        (true, None) => client_ip(head, service)
-            .map(|ip| ip.to_string())
-            .unwrap_or_default(),
+        (true, None) => pass.client.map(|ip| ip.to_string()).unwrap_or_default(),
     };
     let stays_at = pass.stays_at(head, proxy, place);
     let mut order = service

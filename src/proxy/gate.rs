@@ -39,7 +39,11 @@ use actix_web::{
     },
 };
 use serde_json::json;
-use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 /// A request that was admitted: its item, and its browser session or key.
 pub struct Pass {
@@ -47,6 +51,8 @@ pub struct Pass {
     pub(super) session: Option<SignedIn>,
     /// What the app is told of the viewer: the value of `RStudio-Connect-Credentials`.
     pub(super) identity: Option<Arc<str>>,
+    /// The client's address, through trusted proxies.
+    pub(super) client: Option<IpAddr>,
     /// Set if the app runs here.
     run: Option<RunsHere>,
 }
@@ -169,13 +175,13 @@ impl Pass {
 
     /// Counts one more request or WebSocket of the client's network; `None` if it has too much open.
     /// Who is not signed in shares the limit of one viewer with their network.
-    pub(super) fn open_from(&self, head: &RequestHead, proxy: &Proxy) -> Option<OpenGuard> {
+    pub(super) fn open_from_client(&self, proxy: &Proxy) -> Option<OpenGuard> {
         let settings = &proxy.service.core.settings;
         let most = match &self.content {
             Audience::Viewer(_) => settings.open_per_address,
             Audience::Anyone(_) => settings.open_per_viewer,
         };
-        let ip = client_ip(head, &proxy.service).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let ip = self.client.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         proxy.open.open(ip, most)
     }
 
@@ -411,6 +417,7 @@ pub(super) async fn admit(
                 content: Audience::Anyone(content),
                 session: None,
                 identity: None,
+                client: client_ip(head, service),
                 run: None,
             }),
             None => Decision::Refused(GateError::SignIn),
@@ -439,12 +446,13 @@ pub(super) async fn admit(
     let identity = if admission.content.access == AccessType::All {
         None
     } else {
-        Some(service.app_identities.header(&admission.person).await?)
+        Some(service.app_identities.header(&admission).await?)
     };
     Ok(Decision::Admitted(Pass {
         content: Audience::Viewer(admission),
         session: Some(session),
         identity,
+        client: client_ip(head, service),
         run: None,
     }))
 }

@@ -166,7 +166,7 @@ async fn forward(
         };
         // Counted before it is compared: requests that arrive together must not pass together.
         next.here = pass.arrive(service, next.process);
-        next.open = pass.open_from(head, proxy);
+        next.open = pass.open_from_client(proxy);
         if pass.has_too_much_open(service, next.process) || next.open.is_none() {
             return Err(WebError::too_much_open());
         }

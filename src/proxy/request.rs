@@ -3,10 +3,7 @@
 
 use crate::{
     domain::origins::ContentLocation,
-    http::{
-        client_address::{client_ip, forwarded_hops},
-        host::requested_host,
-    },
+    http::{client_address::forwarded_hops, host::requested_host},
     proxy::{gate::Pass, headers, state::Proxy, upstream::Target},
     service::Services,
 };
@@ -69,7 +66,7 @@ pub(super) fn add_portal_headers(
     add(&header::HOST, host.as_bytes());
     add(&headers::FORWARDED_HOST, host.as_bytes());
     add(&headers::FORWARDED_PROTO, proto.as_bytes());
-    add_forwarded(&mut add, head, service, host, proto);
+    add_forwarded(&mut add, head, service, pass.client, host, proto);
     // The base URL and the prefix are slices of the full URL.
     let (start, end) = (
         place.origin.len(),
@@ -114,6 +111,7 @@ fn add_forwarded(
     add: &mut impl FnMut(&HeaderName, &[u8]),
     head: &RequestHead,
     service: &Services,
+    client: Option<IpAddr>,
     host: &str,
     proto: &str,
 ) {
@@ -142,7 +140,7 @@ fn add_forwarded(
     add(&headers::FORWARDED_FOR, &chain);
     chain.clear();
     // IPv6 addresses need brackets and quotes (RFC 7239 section 6).
-    let _ = match client_ip(head, service).unwrap_or(on_the_wire) {
+    let _ = match client.unwrap_or(on_the_wire) {
         IpAddr::V4(ip) => write!(chain, "for={ip}"),
         IpAddr::V6(ip) => write!(chain, "for=\"[{ip}]\""),
     };

@@ -439,7 +439,7 @@ async fn open(
         }
         out.extend_from_slice(b"\r\n");
         next.here = pass.arrive(service, next.process);
-        next.open = pass.open_from(head, proxy);
+        next.open = pass.open_from_client(proxy);
         if pass.has_too_much_open(service, next.process) || next.open.is_none() {
             return Err(refuse_with_close(head, Close::TooMuchOpen));
         }

@@ -19,6 +19,7 @@ use actix_http::{
 use actix_service::{Service as _, ServiceFactory, apply_fn_factory};
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use std::{
     cell::Cell,
     future::Future as _,
@@ -132,15 +133,14 @@ where
     apply_fn_factory(app, |request: Request, app: &A::Service| {
         let requests = request.conn_data::<Rc<Requests>>();
         let open = requests.map(|requests| requests.begin(request.head().headers()));
-        let answering = app.call(request);
-        async move {
-            let answer = answering.await;
+        // Not an `async` block: that would hold the application's large future twice, and it is moved.
+        app.call(request).map(move |answer| {
             if let Some(open) = &open {
                 open.0.awaits_chunks.set(false);
             }
             let response: Response<BoxBody> = answer?.into();
             Ok(response.map_body(|_, body| CountedBody { body, _open: open }))
-        }
+        })
     })
 }
 

@@ -99,8 +99,6 @@ pub async fn finish_response(
     let id = value.to_str().unwrap_or("");
     let started = std::time::Instant::now();
     let method = request.method().clone();
-    let services = request.app_data::<web::Data<Services>>().cloned();
-    let hsts = services.and_then(|services| services.core.settings.hsts.clone());
     // Of the portal only: an app answers HEAD and OPTIONS itself.
     let is_head = method == Method::HEAD && has_head(&request);
     if is_head {
@@ -200,6 +198,8 @@ pub async fn finish_response(
     }
     let path = response.request().path();
     let long_lived = path.starts_with("/__valetkey__/static/");
+    let services = response.request().app_data::<web::Data<Services>>();
+    let hsts = services.and_then(|services| services.core.settings.hsts.clone());
     let headers = response.headers_mut();
     if !from_content {
         add_security_headers(headers, long_lived);

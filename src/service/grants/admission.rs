@@ -34,7 +34,7 @@ use crate::{
     vault::labels,
 };
 use secrecy::SecretString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One integration attached to an item, with the viewer's consent and connection, if any.
 pub struct IntegrationAccess {
@@ -78,6 +78,8 @@ pub struct Admission {
     pub integrations: Vec<IntegrationAccess>,
     /// For the presence of the person at the item's processes.
     pub presence: ViewerAt,
+    /// What apps are told of the person: [`AppIdentities::header`](crate::service::people::app_identity::AppIdentities::header).
+    pub(in crate::service) identity: OnceLock<Arc<str>>,
     /// What the admission depends on.
     pub validity: Validity,
 }
@@ -204,6 +206,7 @@ impl Admissions {
             standing,
             integrations,
             presence,
+            identity: OnceLock::new(),
             validity: validity.clone(),
         });
         self.cache.insert(

@@ -2,13 +2,8 @@
 //! the headers that apps written for Posit Connect read.
 
 use crate::{
-    domain::{Id, person::Person},
-    service::{
-        cluster::cache::{DecisionCache, Validity},
-        core::{CACHE_CAPACITY, Core},
-        error::Error,
-    },
-    store::{changes::Subject, groups},
+    service::{core::Core, error::Error, grants::admission::Admission},
+    store::groups,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -16,34 +11,29 @@ use std::sync::Arc;
 /// Longest value of the header, in bytes: common servers refuse a longer one.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// The headers' values by person.
+/// Makes the headers' values.
 pub struct AppIdentities {
     core: Arc<Core>,
-    cache: DecisionCache<Id<Person>, Arc<str>>,
 }
 
 impl AppIdentities {
     pub(in crate::service) fn new(core: Arc<Core>) -> Self {
-        Self {
-            core,
-            cache: DecisionCache::new(CACHE_CAPACITY),
-        }
+        Self { core }
     }
 
     /// `{"user": "ada", "groups": ["data"]}` in ASCII; at most 8 KiB, then without the last groups.
-    pub async fn header(&self, person: &Person) -> Result<Arc<str>, Error> {
-        let (store, start, id) = (&self.core.store, self.core.load_start(), person.id);
-        if let Some(known) = self.cache.fresh(&id, store, start) {
-            return Ok(known);
+    /// Kept with the admission, which ends with the next change of the person.
+    pub async fn header(&self, admission: &Admission) -> Result<Arc<str>, Error> {
+        if let Some(known) = admission.identity.get() {
+            return Ok(Arc::clone(known));
         }
+        let (store, id) = (&self.core.store, admission.person.id);
         let groups = store
             .read(move |db| Ok::<_, Error>(groups::of_person(db, id)?))
             .await?;
         let names = groups.into_iter().map(|(group, _)| group.name).collect();
-        let value: Arc<str> = value(&person.username, names).into();
-        let validity = Validity::new(start, [Subject::Person(id)]);
-        self.cache.insert(id, Arc::clone(&value), validity);
-        Ok(value)
+        let value: Arc<str> = value(&admission.person.username, names).into();
+        Ok(Arc::clone(admission.identity.get_or_init(|| value)))
     }
 }
 
