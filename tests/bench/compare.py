@@ -2,8 +2,11 @@
 
 python3 compare.py SECONDS BEFORE AFTER
 python3 compare.py SECONDS BINARY --metrics    one build without metrics, and with metrics, as Prometheus asks for them
+
+Of each build several processes run in turns, each of which is faster or slower than the next by some percent.
 """
 import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -18,12 +21,12 @@ import urllib.request
 
 import parts
 
-SECONDS, ROUNDS = sys.argv[1], 9
+SECONDS, ROUNDS, PROCESSES = sys.argv[1], 9, 3
 # How often Prometheus asks, by default.
 SCRAPE = 15
-METRICS = "127.0.0.1:9188"
-# Name of a column, binary, options.
-VARIANTS = [("without metrics", sys.argv[2], []), ("with metrics", sys.argv[2], ["--metrics-listen", METRICS])] if sys.argv[3] == "--metrics" else [("before", sys.argv[2], []), ("after", sys.argv[3], [])]
+METRICS_PORT = 9188
+# Name of a column, binary, whether it has metrics.
+VARIANTS = [("without metrics", sys.argv[2], False), ("with metrics", sys.argv[2], True)] if sys.argv[3] == "--metrics" else [("before", sys.argv[2], False), ("after", sys.argv[3], False)]
 NAMES = [name for name, _, _ in VARIANTS]
 
 
@@ -31,8 +34,9 @@ def scrape():
     """As Prometheus does, for as long as this program runs."""
     while True:
         time.sleep(SCRAPE)
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://{METRICS}/metrics").read()
+        for number in range(PROCESSES):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT + number}/metrics").read()
 
 
 def cpu(pid):
@@ -52,20 +56,21 @@ threading.Thread(target=scrape, daemon=True).start()
 with contextlib.ExitStack() as stack:
     stack.enter_context(parts.upstream())
     ready = []
-    for name, binary, options in VARIANTS:
-        here = stack.enter_context(parts.demo(binary, *options))
+    for number, (name, binary, has_metrics) in itertools.product(range(PROCESSES), VARIANTS):
+        here = stack.enter_context(parts.demo(binary, *(["--metrics-listen", f"127.0.0.1:{METRICS_PORT + number}"] if has_metrics else [])))
         cookie, url = parts.open_content(here)
         token = urllib.request.urlopen(urllib.request.Request(url, headers={"Cookie": cookie})).headers["X-Token"]
         form = urllib.parse.urlencode({"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": "urn:posit:connect:user-session-token", "subject_token": token})
         script = pathlib.Path(tempfile.mkdtemp()) / "exchange.lua"
         script.write_text(f'wrk.method="POST"\nwrk.body="{form}"\nwrk.headers["Authorization"]="Key {parts.key(here)}"\nwrk.headers["Content-Type"]="application/x-www-form-urlencoded"\n')
         ready.append((name, here, cookie, url, script))
-    for _ in range(ROUNDS):
-        for name, here, cookie, url, script in ready:
+    for number in range(ROUNDS):
+        # The order changes: what runs second finds the machine warm.
+        for name, here, cookie, url, script in ready[:: 1 if number % 2 else -1]:
             taken[name]["proxied request"].append(measure(here["pid"], url, "-H", f"Cookie: {cookie}"))
             taken[name]["exchange"].append(measure(here["pid"], f"{here['portal']}/__api__/v1/oauth/integrations/credentials", "-s", str(script)))
 
-print(f"{ROUNDS} rounds in turns, {SECONDS} s and 32 connections each; CPU µs of the portal's process: median (lowest).\n")
+print(f"{PROCESSES} processes of each, {ROUNDS} rounds in turns, {SECONDS} s and 32 connections each; CPU µs of the portal's process: median (lowest).\n")
 print(f"| what | {NAMES[0]} | {NAMES[1]} | difference of the medians |")
 print("| --- | --- | --- | --- |")
 for what in ("proxied request", "exchange"):
