@@ -56,7 +56,7 @@ pub struct Origins {
     portal: String,
     /// The portal's host and port, as in the `Host` header of a browser.
     authority: String,
-    /// The default port of both, with its colon.
+    /// The default port of the scheme that the portal and content share, with its colon.
     default_port: &'static str,
     pub content: ContentOrigin,
 }
@@ -90,6 +90,15 @@ fn authority_of(origin: &str) -> &str {
         .unwrap_or(origin)
 }
 
+/// With its colon.
+fn default_port(origin: &str) -> &'static str {
+    if origin.starts_with("https:") {
+        ":443"
+    } else {
+        ":80"
+    }
+}
+
 impl Origins {
     /// `setting` is the operator's `content_url`. Without one, a portal on `localhost` serves
     /// content on `127.0.0.1` and vice versa; any other portal serves none.
@@ -105,11 +114,7 @@ impl Origins {
         };
         Ok(Self {
             authority: authority_of(&portal).to_owned(),
-            default_port: if portal.starts_with("https:") {
-                ":443"
-            } else {
-                ":80"
-            },
+            default_port: default_port(&portal),
             portal,
             content,
         })
@@ -184,18 +189,13 @@ impl Origins {
 /// The authority of an origin, with the default port if it names none.
 fn with_port(origin: &str) -> String {
     let authority = authority_of(origin);
-    let port = if origin.starts_with("https:") {
-        443
-    } else {
-        80
-    };
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| {
         !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
     });
     if has_port {
         authority.to_owned()
     } else {
-        format!("{authority}:{port}")
+        format!("{authority}{}", default_port(origin))
     }
 }
 

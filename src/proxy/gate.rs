@@ -446,7 +446,7 @@ pub(super) async fn admit(
     let identity = if admission.content.access == AccessType::All {
         None
     } else {
-        Some(service.app_identities.header(&admission).await?)
+        Some(service.admissions.identity_header(&admission).await?)
     };
     Ok(Decision::Admitted(Pass {
         content: Audience::Viewer(admission),

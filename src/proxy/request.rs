@@ -101,7 +101,8 @@ pub(super) fn add_portal_headers(
     }
 }
 
-/// Appends the chain of client addresses, as `X-Forwarded-For` and as `Forwarded` (RFC 7239).
+/// Appends the chain of client addresses, as `X-Forwarded-For`, and `client`, the one that counts, as
+/// `Forwarded` (RFC 7239).
 ///
 /// Only the chain of a trusted outer proxy is kept (`X-Forwarded-For`, or `Forwarded` without one).
 /// Host and scheme are never taken from a proxy: the settings say what browsers see, common proxies

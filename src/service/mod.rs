@@ -123,7 +123,7 @@ use self::{
     },
     notifying::{conditions::Conditions, deliveries::Deliveries, notices::Notices},
     people::{
-        accounts::People, api_keys::ApiKeys, app_identity::AppIdentities, bootstrap::Bootstrap,
+        accounts::People, api_keys::ApiKeys, bootstrap::Bootstrap,
         browser_sessions::BrowserSessions, deletion::Deletion, emergency::Emergency,
         groups::Groups, invitations::Invitations, limiter::PasswordLimiter,
         organisation::OrganisationSignIn, passwords::Passwords, personal_data::PersonalData,
@@ -221,7 +221,6 @@ pub struct Services {
     /// The keys that seal secrets.
     pub keyring: Arc<KeyringAdmin>,
     /// What apps are told of their viewers.
-    pub app_identities: Arc<AppIdentities>,
     /// Notices, and who gets them.
     pub notices: Arc<Notices>,
     /// Sends notices.
@@ -357,7 +356,6 @@ impl Services {
             Arc::clone(&sessions),
             Arc::clone(&admissions),
         ));
-        let app_identities = Arc::new(AppIdentities::new(Arc::clone(&core)));
         let bundles = Arc::new(Bundles::new(
             Arc::clone(&core),
             Arc::clone(&contents),
@@ -425,7 +423,6 @@ impl Services {
             handover,
             journal,
             keyring,
-            app_identities,
             notices,
             deliveries,
             deletion,

@@ -92,7 +92,7 @@ pub struct Journal {
 #[derive(Debug, Default)]
 pub struct Found {
     pub of_epochs: Vec<FoundEpoch>,
-    /// Sentences for the operator: what is wrong with the journal.
+    /// What is wrong with the journal, a sentence for the operator each.
     pub problems: Vec<String>,
 }
 

@@ -3,7 +3,7 @@
 python3 compare.py SECONDS BEFORE AFTER
 python3 compare.py SECONDS BINARY --metrics    one build without metrics, and with metrics, as Prometheus asks for them
 
-Of each build several processes run in turns, each of which is faster or slower than the next by some percent.
+Several processes of each build run in turns: two processes of the same build differ by some percent.
 """
 import contextlib
 import itertools

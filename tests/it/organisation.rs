@@ -24,7 +24,7 @@ fn mapped() -> Organisation {
     }
 }
 
-/// Where nobody has a role unless the organisation says so.
+/// A portal at which people have only the roles that the organisation gives them.
 async fn world_without_default_role() -> World {
     World::start_organisation(Organisation {
         default_role: None,

@@ -24,12 +24,13 @@ use crate::{
         },
         core::{CACHE_CAPACITY, Core},
         error::Error,
+        people::app_identity,
     },
     store::{
         Db,
         admission::{self, AttachedIntegration},
         changes::Subject,
-        content,
+        content, groups,
     },
     vault::labels,
 };
@@ -78,8 +79,8 @@ pub struct Admission {
     pub integrations: Vec<IntegrationAccess>,
     /// For the presence of the person at the item's processes.
     pub presence: ViewerAt,
-    /// What apps are told of the person: [`AppIdentities::header`](crate::service::people::app_identity::AppIdentities::header).
-    pub(in crate::service) identity: OnceLock<Arc<str>>,
+    /// Once it was asked for: [`Admissions::identity_header`].
+    identity_header: OnceLock<Arc<str>>,
     /// What the admission depends on.
     pub validity: Validity,
 }
@@ -152,6 +153,25 @@ impl Admissions {
         .await
     }
 
+    /// What apps are told of the person of an admission: [`app_identity::header_value`]. Kept with the
+    /// admission, which ends with the next change of the person.
+    pub async fn identity_header(&self, admission: &Admission) -> Result<Arc<str>, Error> {
+        if let Some(known) = admission.identity_header.get() {
+            return Ok(Arc::clone(known));
+        }
+        let id = admission.person.id;
+        let groups = self
+            .core
+            .store
+            .read(move |db| Ok::<_, Error>(groups::of_person(db, id)?))
+            .await?;
+        let names = groups.into_iter().map(|(group, _)| group.name).collect();
+        let value = app_identity::header_value(&admission.person.username, names);
+        Ok(Arc::clone(
+            admission.identity_header.get_or_init(|| value.into()),
+        ))
+    }
+
     /// Like [`Self::admission`], for a caller with a weaker condition: a cached result is used only
     /// if `may_use_cached` accepts it.
     pub(in crate::service) async fn admission_for(
@@ -206,7 +226,7 @@ impl Admissions {
             standing,
             integrations,
             presence,
-            identity: OnceLock::new(),
+            identity_header: OnceLock::new(),
             validity: validity.clone(),
         });
         self.cache.insert(

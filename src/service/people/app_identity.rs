@@ -1,43 +1,13 @@
 //! What apps are told of who is looking at them, beside the session token: user name and groups, in
 //! the headers that apps written for Posit Connect read.
 
-use crate::{
-    service::{core::Core, error::Error, grants::admission::Admission},
-    store::groups,
-};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// Longest value of the header, in bytes: common servers refuse a longer one.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// Makes the headers' values.
-pub struct AppIdentities {
-    core: Arc<Core>,
-}
-
-impl AppIdentities {
-    pub(in crate::service) fn new(core: Arc<Core>) -> Self {
-        Self { core }
-    }
-
-    /// `{"user": "ada", "groups": ["data"]}` in ASCII; at most 8 KiB, then without the last groups.
-    /// Kept with the admission, which ends with the next change of the person.
-    pub async fn header(&self, admission: &Admission) -> Result<Arc<str>, Error> {
-        if let Some(known) = admission.identity.get() {
-            return Ok(Arc::clone(known));
-        }
-        let (store, id) = (&self.core.store, admission.person.id);
-        let groups = store
-            .read(move |db| Ok::<_, Error>(groups::of_person(db, id)?))
-            .await?;
-        let names = groups.into_iter().map(|(group, _)| group.name).collect();
-        let value: Arc<str> = value(&admission.person.username, names).into();
-        Ok(Arc::clone(admission.identity.get_or_init(|| value)))
-    }
-}
-
-fn value(user: &str, mut groups: Vec<String>) -> String {
+/// `{"user": "ada", "groups": ["data"]}` in ASCII; at most 8 KiB, then without the last groups.
+pub(in crate::service) fn header_value(user: &str, mut groups: Vec<String>) -> String {
     let all = groups.len();
     loop {
         let text = to_ascii(&json!({"user": user, "groups": groups}));
@@ -82,7 +52,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_and_read_back() {
-        let text = value("jürgen", vec!["Größe 😀".into(), "a\"b".into()]);
+        let text = header_value("jürgen", vec!["Größe 😀".into(), "a\"b".into()]);
         assert!(text.is_ascii(), "{text}");
         let back: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -94,7 +64,7 @@ mod tests {
     #[test]
     fn groups_that_do_not_fit_are_left_out() {
         let groups: Vec<String> = (0..2000).map(|number| format!("group-{number}")).collect();
-        let text = value("ada", groups);
+        let text = header_value("ada", groups);
         assert!(
             text.len() <= MAX_HEADER && text.len() > MAX_HEADER - 200,
             "{}",

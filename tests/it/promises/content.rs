@@ -132,6 +132,50 @@ async fn p18_content_gets_exactly_one_session_token_and_it_is_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_hears_of_the_viewers_groups_as_they_are_now() {
+    let world = World::start().await;
+    let (vera, _) = world.connected("vera").await;
+    let seen: Arc<Mutex<String>> = Arc::default();
+    let keep = Arc::clone(&seen);
+    let app = serve_raw(move |request| {
+        *keep.lock().expect("a request") = request;
+        http_answer(200, "", "ok")
+    })
+    .await;
+    set_upstream(&world, 0, &app).await;
+    let path = format!("/content/{}/", world.content(0));
+    let groups = async || {
+        let answer = vera.get(&path).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let got = seen.lock().expect("a request").clone();
+        let told = got.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("rstudio-connect-credentials")
+                .then(|| value.to_owned())
+        });
+        let told: serde_json::Value = serde_json::from_str(&told.expect("a header")).expect("JSON");
+        told["groups"].clone()
+    };
+    assert_eq!(groups().await, json!([]));
+    let ada = world.key("ada");
+    let made = world
+        .api(&ada, "POST", "v1/groups", r#"{"name": "Sales"}"#)
+        .await
+        .json();
+    let group = format!("v1/groups/{}", made["guid"].as_str().expect("a guid"));
+    let person = world.sql("SELECT guid AS value FROM people WHERE username = 'vera'");
+    let member = json!({"user_guid": person[0]}).to_string();
+    let joined = world
+        .api(&ada, "POST", &format!("{group}/members"), &member)
+        .await;
+    assert!(joined.status < 300, "{}", joined.body);
+    assert_eq!(groups().await, json!(["Sales"]));
+    let gone = world.api(&ada, "DELETE", &group, "").await;
+    assert!(gone.status < 300, "{}", gone.body);
+    assert_eq!(groups().await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p19_content_gets_nothing_of_the_portals_and_sets_nothing_there() {
     for content_url in [
         None,
