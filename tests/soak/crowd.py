@@ -9,7 +9,8 @@ and, in a run of five minutes or more by root, clients that disappear as a lapto
 whose lid is closed. When they have gone, memory, file descriptors and rows must be where they were. What a process needs once for each
 kind of thing that it meets (the program's own pages in memory, room of its allocator, caches of the database) it has before the
 measured time begins: the 20 come for a moment then, too.
-The 20 are a process of their own, so that what they cost is not taken for a delay of the portal.
+The 20 are a process of their own, of the lowest priority: they stand for other machines, whose work must not be taken for a delay of
+the portal.
 Fails if one of the 180 sees an error, or waits more than twice as long (99th percentile) as before, beyond what a busy machine adds:
 10 ms (100 ms in a short run) and this program's own delay.
 """
@@ -244,6 +245,7 @@ async def phase(town, seconds):
 async def misbehave():
     """In a process of its own: what is told on standard input, for some seconds; prints what was done."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # a peer that cuts one off is no news here
+    os.nice(19)
     told = json.load(sys.stdin)
     nuisances = [Nuisance(number, told["place"], own) for number, own in enumerate(told["viewers"])]
     loops = [asyncio.ensure_future(nuisance.run()) for nuisance in nuisances]
