@@ -1191,6 +1191,17 @@ impl Served {
         panic!("it does not listen: {}", served.log());
     }
 
+    /// Serving over TLS with a certificate that nobody vouches for.
+    pub async fn start_self_signed() -> Self {
+        let file = |ending: &str| {
+            format!(
+                "{}/tests/it/promises/self_signed.{ending}",
+                env!("CARGO_MANIFEST_DIR")
+            )
+        };
+        Self::start_tls(&file("pem"), &file("key")).await
+    }
+
     /// A folder and settings; nothing runs yet.
     pub fn prepare(settings: &[(&str, &str)]) -> Self {
         // A port that was free a moment ago.

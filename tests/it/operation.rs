@@ -147,14 +147,6 @@ async fn what_is_measured_is_on_a_listener_of_its_own_and_names_nobody() {
     served.terminate();
 }
 
-/// A file of the certificate that the tests of promises have.
-fn self_signed(ending: &str) -> String {
-    format!(
-        "{}/tests/it/promises/self_signed.{ending}",
-        env!("CARGO_MANIFEST_DIR")
-    )
-}
-
 /// The lines of `valetkey doctor --json`, as sign, place and code.
 fn doctor(
     arguments: &[&str],
@@ -224,7 +216,7 @@ async fn the_doctor_recognises_its_own_server_and_says_what_is_wrong() {
     );
 
     // A certificate that no browser trusts is told by its name and its end.
-    let secure = Served::start_tls(&self_signed("pem"), &self_signed("key")).await;
+    let secure = Served::start_self_signed().await;
     let address = format!("https://{}", secure.address);
     let (is_well, lines) = doctor(&["--as-outsider", &address], &[]);
     assert!(!is_well);
@@ -254,7 +246,7 @@ async fn the_doctor_recognises_its_own_server_and_says_what_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn browsers_are_told_to_come_back_over_https_only_where_that_is_the_address() {
-    let secure = Served::start_tls(&self_signed("pem"), &self_signed("key")).await;
+    let secure = Served::start_self_signed().await;
     let client = reqwest::Client::builder()
         .tls_danger_accept_invalid_certs(true)
         .no_proxy()

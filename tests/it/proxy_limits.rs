@@ -314,15 +314,20 @@ async fn too_many_cookies_are_refused_also_in_a_handshake() {
     assert_eq!(heads.lock().expect("heads").len(), 1);
 }
 
+/// A connection from this address of the machine.
+async fn connect_from(from: &str, to: std::net::SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let from = format!("{from}:0").parse().expect("an address");
+    socket.bind(from).expect("an address of this machine");
+    socket.connect(to).await.expect("a connection")
+}
+
 /// How many of `count` connections from this address of the machine are admitted: they are answered, and
 /// stay open.
 async fn admitted(from: &str, to: std::net::SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for _ in 0..count {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        let from = format!("{from}:0").parse().expect("an address");
-        socket.bind(from).expect("an address of this machine");
-        let mut client = socket.connect(to).await.expect("a connection");
+        let mut client = connect_from(from, to).await;
         let asked = b"GET /__ping__ HTTP/1.1\r\nHost: x\r\n\r\n";
         let _ = client.write_all(asked).await;
         let mut start = [0; 12];
@@ -358,6 +363,43 @@ async fn p46_connections_are_limited_by_address_and_in_total() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("what was closed leaves no room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p46_tls_handshakes_that_are_only_begun_hold_up_no_other() {
+    // All wait together, unless the machine is so busy that the deadline (5 s) of the first ends it.
+    const BEGUN: usize = 1000;
+    let served = Served::start_self_signed().await;
+    let to = served.address;
+    let url = format!("https://{to}/__ping__");
+    for _ in 0..5 {
+        let begin = (0..BEGUN).map(|number| async move {
+            // Each address may have 128.
+            let from = format!("127.0.0.{}", 10 + number / 100);
+            let mut client = connect_from(&from, to).await;
+            // The head of a record with a ClientHello of 512 bytes.
+            let _ = client.write_all(&[22, 3, 1, 2, 0, 1]).await;
+            client
+        });
+        let begun = futures_util::future::join_all(begin).await;
+        let client = reqwest::Client::builder()
+            .tls_danger_accept_invalid_certs(true)
+            .no_proxy()
+            .build()
+            .expect("a client");
+        let (started, answer) = (Instant::now(), client.get(&url).send().await);
+        let took = started.elapsed();
+        let waiting = begun.iter().filter(|client| {
+            let read = client.try_read(&mut [0; 1]);
+            read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        });
+        if waiting.count() > BEGUN * 9 / 10 {
+            assert_eq!(answer.expect("an answer").status(), 200);
+            assert!(took < Duration::from_secs(3), "{took:?}");
+            return;
+        }
+    }
+    panic!("they never waited together");
 }
 
 #[tokio::test(flavor = "multi_thread")]
