@@ -371,7 +371,7 @@ async fn p46_tls_handshakes_that_are_only_begun_hold_up_no_other() {
     const BEGUN: usize = 1000;
     let served = Served::start_self_signed().await;
     let to = served.address;
-    let url = format!("https://{to}/__ping__");
+    let url = format!("https://localhost:{}/__ping__", to.port());
     for _ in 0..5 {
         let begin = (0..BEGUN).map(|number| async move {
             // Each address may have 128.
