@@ -220,7 +220,6 @@ pub struct Services {
     pub journal: Arc<EndingsJournal>,
     /// The keys that seal secrets.
     pub keyring: Arc<KeyringAdmin>,
-    /// What apps are told of their viewers.
     /// Notices, and who gets them.
     pub notices: Arc<Notices>,
     /// Sends notices.

@@ -92,7 +92,7 @@ pub struct Journal {
 #[derive(Debug, Default)]
 pub struct Found {
     pub of_epochs: Vec<FoundEpoch>,
-    /// What is wrong with the journal, a sentence for the operator each.
+    /// What is wrong with the journal: one sentence for the operator per problem.
     pub problems: Vec<String>,
 }
 

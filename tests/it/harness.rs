@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -13,6 +14,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::net::{TcpSocket, TcpStream};
 use valetkey::{
     demo::{self, Demo, PASSWORD, provider::Provider},
     domain::{Timestamp, time::Clock},
@@ -1111,10 +1113,10 @@ struct Loopback;
 impl reqwest::dns::Resolve for Loopback {
     fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
         Box::pin(async {
-            Ok(Box::new(std::iter::once(std::net::SocketAddr::from((
-                [127, 0, 0, 1],
-                0,
-            )))) as reqwest::dns::Addrs)
+            Ok(
+                Box::new(std::iter::once(SocketAddr::from(([127, 0, 0, 1], 0))))
+                    as reqwest::dns::Addrs,
+            )
         })
     }
 }
@@ -1151,7 +1153,7 @@ pub fn address(place: &DatabaseUrl) -> String {
 /// The program itself, with settings of the test's own, as an operator starts it.
 pub struct Served {
     /// Where it listens.
-    pub address: std::net::SocketAddr,
+    pub address: SocketAddr,
     pub data_dir: PathBuf,
     pub database: Option<DatabaseUrl>,
     child: Option<std::process::Child>,
@@ -1183,7 +1185,7 @@ impl Served {
         ));
         served.launch();
         for _ in 0..200 {
-            if tokio::net::TcpStream::connect(served.address).await.is_ok() {
+            if TcpStream::connect(served.address).await.is_ok() {
                 return served;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -1191,7 +1193,7 @@ impl Served {
         panic!("it does not listen: {}", served.log());
     }
 
-    /// Serving over TLS with a certificate that nobody vouches for.
+    /// Serving over TLS with a self-signed certificate.
     pub async fn start_self_signed() -> Self {
         let file = |ending: &str| {
             format!(
@@ -1453,7 +1455,7 @@ impl Drop for Served {
 /// over.
 pub async fn raw(address: &str, bytes: &[u8], patience: Duration) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut socket = tokio::net::TcpStream::connect(address.trim_start_matches("http://"))
+    let mut socket = TcpStream::connect(address.trim_start_matches("http://"))
         .await
         .expect("a connection");
     let _ = socket.write_all(bytes).await;
@@ -1518,6 +1520,26 @@ pub fn content_cookie(guid: &str) -> String {
         "valetkey-s{}",
         URL_SAFE_NO_PAD.encode(&guid.as_bytes()[10..])
     )
+}
+
+/// The address of an app that answers `ok`, and the last request that it got.
+pub async fn keeps_last_request() -> (String, Arc<Mutex<String>>) {
+    let seen: Arc<Mutex<String>> = Arc::default();
+    let keep = Arc::clone(&seen);
+    let address = serve_raw(move |request| {
+        *keep.lock().expect("a request") = request;
+        http_answer(200, "", "ok")
+    })
+    .await;
+    (address, seen)
+}
+
+/// A connection from this address of the machine.
+pub async fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let from = format!("{from}:0").parse().expect("an address");
+    socket.bind(from).expect("an address of this machine");
+    socket.connect(to).await.expect("a connection")
 }
 
 /// An answer in HTTP/1.1 that ends its connection.

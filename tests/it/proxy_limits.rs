@@ -2,7 +2,7 @@
 //! things at once.
 
 use crate::{
-    harness::{Served, raw, within},
+    harness::{Served, connect_from, raw, within},
     stage::{SOON, Stage, app, says, socket, socket_app, until},
 };
 use serde_json::json;
@@ -312,14 +312,6 @@ async fn too_many_cookies_are_refused_also_in_a_handshake() {
     let head = until(&mut client, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 431"), "{head}");
     assert_eq!(heads.lock().expect("heads").len(), 1);
-}
-
-/// A connection from this address of the machine.
-async fn connect_from(from: &str, to: std::net::SocketAddr) -> TcpStream {
-    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-    let from = format!("{from}:0").parse().expect("an address");
-    socket.bind(from).expect("an address of this machine");
-    socket.connect(to).await.expect("a connection")
 }
 
 /// How many of `count` connections from this address of the machine are admitted: they are answered, and

@@ -79,7 +79,7 @@ pub struct Admission {
     pub integrations: Vec<IntegrationAccess>,
     /// For the presence of the person at the item's processes.
     pub presence: ViewerAt,
-    /// Once it was asked for: [`Admissions::identity_header`].
+    /// Set by the first call of [`Admissions::identity_header`].
     identity_header: OnceLock<Arc<str>>,
     /// What the admission depends on.
     pub validity: Validity,

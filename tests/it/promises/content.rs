@@ -1,6 +1,6 @@
 //! Promises 18–22: what content gets, and what it can trade.
 
-use crate::harness::{Answer, Browser, World, http_answer, raw, serve_raw};
+use crate::harness::{Answer, Browser, World, http_answer, keeps_last_request, raw, serve_raw};
 use serde_json::json;
 use std::{
     sync::{Arc, Mutex},
@@ -38,13 +38,7 @@ fn cookies(browser: &Browser, place: &str) -> String {
 async fn p18_content_gets_exactly_one_session_token_and_it_is_ours() {
     let world = World::start().await;
     let (vera, _) = world.connected("vera").await;
-    let seen: Arc<Mutex<String>> = Arc::default();
-    let keep = Arc::clone(&seen);
-    let app = serve_raw(move |request| {
-        *keep.lock().expect("a request") = request;
-        http_answer(200, "", "ok")
-    })
-    .await;
+    let (app, seen) = keeps_last_request().await;
     set_upstream(&world, 0, &app).await;
     let place = world.app(&world.content(0));
     let (host, path) = place
@@ -135,13 +129,7 @@ async fn p18_content_gets_exactly_one_session_token_and_it_is_ours() {
 async fn an_app_hears_of_the_viewers_groups_as_they_are_now() {
     let world = World::start().await;
     let (vera, _) = world.connected("vera").await;
-    let seen: Arc<Mutex<String>> = Arc::default();
-    let keep = Arc::clone(&seen);
-    let app = serve_raw(move |request| {
-        *keep.lock().expect("a request") = request;
-        http_answer(200, "", "ok")
-    })
-    .await;
+    let (app, seen) = keeps_last_request().await;
     set_upstream(&world, 0, &app).await;
     let path = format!("/content/{}/", world.content(0));
     let groups = async || {

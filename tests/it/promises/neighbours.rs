@@ -2,11 +2,13 @@
 //! each test has a noisy neighbour and a quiet one on the same server: the program itself, whose
 //! threads and open files can be counted.
 
-use crate::harness::{Answer, Browser, Served, World, http_answer, raw, until, within};
+use crate::harness::{
+    Answer, Browser, Served, World, connect_from, http_answer, raw, until, within,
+};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -29,6 +31,16 @@ const AS_IT_IS: &str = r#"exec "$PROGRAM" serve"#;
 const WITH_FEW_FILES: &str = r#"ulimit -Sn 256 && exec "$PROGRAM" serve"#;
 /// With another list of DNS servers, in a mount namespace of its own.
 const WITH_OTHER_DNS: &str = r#"exec unshare --mount sh -c 'mount --bind "$RESOLV_CONF" /etc/resolv.conf && exec "$PROGRAM" serve'"#;
+
+/// With another `hosts` file, in a mount namespace of its own.
+const WITH_OTHER_HOSTS: &str =
+    r#"exec unshare --mount sh -c 'mount --bind "$HOSTS" /etc/hosts && exec "$PROGRAM" serve'"#;
+
+/// Whether a test may have a mount namespace, which needs root.
+fn has_mount_namespaces() -> bool {
+    let separate = Command::new("unshare").args(["--mount", "true"]).status();
+    separate.is_ok_and(|status| status.success())
+}
 
 /// The program on the data of `served`, in surroundings that a shell prepares.
 struct Program(Child);
@@ -170,9 +182,15 @@ struct DeafAddress {
 
 impl DeafAddress {
     async fn start() -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        socket.bind(any).expect("a port");
+        Self::at((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+    async fn at(address: SocketAddr) -> Self {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.expect("a socket");
+        socket.bind(address).expect("a port");
         let listener = socket.listen(1).expect("a listener");
         let address = listener.local_addr().expect("an address");
         let mut queued = Vec::new();
@@ -206,8 +224,7 @@ impl DeafDns {
         let ip = Ipv4Addr::new(127, 53, high, low);
         let udp = UdpSocket::bind((ip, 53)).await.ok()?;
         let tcp = TcpListener::bind((ip, 53)).await.ok()?;
-        let separate = Command::new("unshare").args(["--mount", "true"]).status();
-        if !separate.is_ok_and(|status| status.success()) {
+        if !has_mount_namespaces() {
             return None;
         }
         let file = served.data_dir.join("resolv.conf");
@@ -436,6 +453,51 @@ fn head_of(viewer: &Browser, address: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p45_an_app_is_reached_although_one_of_its_two_addresses_hangs() {
+    if !has_mount_namespaces() {
+        eprintln!("not tried: this needs root, for `unshare`");
+        return;
+    }
+    let served = Served::prepare(&[]);
+    let ada = served.administrator("ada");
+    let hosts = served.data_dir.join("hosts");
+    let listed = "127.0.0.1 localhost\n127.0.0.1 dual.example\n::1 dual.example\n";
+    std::fs::write(&hosts, listed).expect("written");
+    let settings = [
+        ("VALETKEY_PRIVATE_HOSTS", "dual.example"),
+        ("HOSTS", &hosts.to_string_lossy()),
+    ];
+    let _program = Program::start(&served, WITH_OTHER_HOSTS, &settings).await;
+    let (v4, v6) = (
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    );
+    // Whichever is tried first, it hangs for one of the two items.
+    for (name, works, hangs) in [("four", v4, v6), ("six", v6, v4)] {
+        let listener = TcpListener::bind((works, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let _deaf = DeafAddress::at((hangs, port).into()).await;
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(&http_answer(200, "", "fine")).await;
+                let _ = socket.shutdown().await;
+            }
+        });
+        let app = format!("http://dual.example:{port}/");
+        let item = publish(&served, &ada, name, &app, "all").await;
+        let browser = Browser::new(&served.url());
+        let started = Instant::now();
+        let address = place(&served, &item);
+        let page = browser.send("GET", &address, &HTML, None);
+        let page = within("the page of the app", page).await;
+        let took = started.elapsed();
+        assert_eq!((page.status, page.body.as_str()), (200, "fine"));
+        assert!(took < Duration::from_secs(3), "{name}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p46_a_viewer_with_too_much_open_gets_429_and_other_viewers_are_served() {
     let (served, [item, other], [vera, viktor], waiting) = limited().await;
     let (item, other) = (place(&served, &item), place(&served, &other));
@@ -561,10 +623,7 @@ async fn p46_half_sent_heads_of_one_address_leave_room_for_another() {
     .await;
     // The quiet one comes from another address of this machine.
     let quiet = async || {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
-        socket.bind(own).expect("an address");
-        let mut socket = socket.connect(served.address).await.expect("a connection");
+        let mut socket = connect_from("127.0.0.2", served.address).await;
         let request = format!(
             "GET /login HTTP/1.1\r\nHost: {}\r\nAccept: text/html\r\nConnection: close\r\n\r\n",
             served.address

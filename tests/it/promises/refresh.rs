@@ -1,7 +1,7 @@
 //! Promises 23, 24, 36 and 38 once more: what a refresh may not do while it is under way, and what
 //! becomes of tokens that the database did not take.
 
-use crate::harness::{Browser, Served, World, http_answer, serve_raw, within};
+use crate::harness::{Browser, Served, World, http_answer, keeps_last_request, serve_raw, within};
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -276,14 +276,7 @@ impl Rotating {
             .await;
         assert_eq!(made.status, 200, "{}", made.body);
         let guid = made.json()["guid"].as_str().expect("a guid").to_owned();
-        // An app that answers with the head it got.
-        let heads: Arc<Mutex<String>> = Arc::default();
-        let seen = Arc::clone(&heads);
-        let app = serve_raw(move |request| {
-            *seen.lock().expect("a head") = request;
-            http_answer(200, "", "ok")
-        })
-        .await;
+        let (app, heads) = keeps_last_request().await;
         let item = served
             .api(&key, "POST", "v1/content", r#"{"name": "app"}"#)
             .await

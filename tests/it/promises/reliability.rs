@@ -1,7 +1,7 @@
 //! Promises 23, 24, 28 and 36–40: one refresh, revocation, keys, and what survives. The storms,
 //! crashes, full disks and stopped nodes are in `tests/faults`.
 
-use crate::harness::{Answer, Browser, Served, World, http_answer, serve_raw};
+use crate::harness::{Answer, Browser, Served, World, http_answer, keeps_last_request, serve_raw};
 use serde_json::json;
 use std::{
     sync::{
@@ -515,13 +515,7 @@ struct TokenApp {
 
 impl TokenApp {
     async fn start() -> Self {
-        let head: Arc<Mutex<String>> = Arc::default();
-        let seen = Arc::clone(&head);
-        let address = serve_raw(move |request| {
-            *seen.lock().expect("a head") = request;
-            http_answer(200, "", "ok")
-        })
-        .await;
+        let (address, head) = keeps_last_request().await;
         Self { address, head }
     }
 
